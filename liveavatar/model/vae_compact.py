@@ -1,0 +1,212 @@
+"""The compact causal video autoencoder: 16x in space, 4x in time, made for CPUs.
+
+Plain 3x3 convolutions (the best floating-point rate a CPU gives) at 1/16, 1/8 and 1/4 of the picture; time is a
+causal memory: each residual block also sees the previous frame's features of its own input. Four frames are
+always one latent, the first four too, so a block is 3 latents = 12 frames everywhere. The reach of the memory is
+finite (2 latents + 5 frames in the decoder), so a streamed result equals a whole one exactly and training windows
+of four latents cover it.
+
+Frames are kept *time-major* in the batch axis, index t*B + b: shifting by one frame is then one concatenation
+that keeps the channels_last layout.
+
+Shapes: B batch, T frames or latents, N = T*B, C channels, H/W pixels, h/w latent cells.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from liveavatar.config import VAEConfig
+from liveavatar.errors import InputError
+from liveavatar.timing import LATENT_FRAMES
+
+PATCH = 4  # pixels a side folded into channels at the input and unfolded at the output
+
+
+class MemoryState:
+    """The previous frame's features of every memory block of one stream, encoder or decoder."""
+
+    def __init__(self, features: list[Tensor]) -> None:
+        self.features = features
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as a flat dict, for snapshots."""
+        return {f"memory.{i}": f for i, f in enumerate(self.features)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors()` gave; values are copied in place."""
+        for i, feature in enumerate(self.features):
+            feature.copy_(tensors[f"memory.{i}"])
+
+
+class MemoryBlock(nn.Module):
+    """x + conv(relu(conv(norm x) + mix(norm previous x))): a residual block with one frame of causal memory."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.gain = nn.Parameter(torch.ones(width))
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.mix = nn.Conv2d(width, width, 1, bias=False)  # no bias: an empty memory must add nothing
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x_NCHW: Tensor, previous_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output and the features of the last frame, the memory of the next call."""
+        batch = len(previous_BCHW)
+        # RMS over channels; in channels_last memory the permuted view is contiguous.
+        normed_NHWC = F.rms_norm(x_NCHW.permute(0, 2, 3, 1), (self.width,), self.gain.to(x_NCHW.dtype), 1e-6)
+        normed = normed_NHWC.permute(0, 3, 1, 2)
+        shifted = torch.cat([previous_BCHW.to(normed.dtype), normed[:-batch]], 0)
+        h = F.relu(self.conv1(normed) + self.mix(shifted))
+        return x_NCHW + self.conv2(h), normed[-batch:]
+
+
+def _merge_time(x_NCHW: Tensor, batch: int, frames: int) -> Tensor:
+    """[T*B, C, h, w] -> [T/frames*B, frames*C, h, w]."""
+    x = x_NCHW.unflatten(0, (-1, frames, batch)).transpose(1, 2)
+    return x.flatten(2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _split_time(x_NCHW: Tensor, batch: int, frames: int) -> Tensor:
+    """[T*B, frames*C, h, w] -> [T*frames*B, C, h, w]."""
+    x = x_NCHW.unflatten(1, (frames, -1)).unflatten(0, (-1, batch)).transpose(1, 2)
+    return x.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+
+class CompactEncoder(nn.Module):
+    """Frames to latents: 1/4 at frame rate, 1/8 at half of it, 1/16 at a quarter of it."""
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        a, b, c = cfg.encoder_widths
+        n = cfg.num_res_blocks
+        self.conv_in = nn.Conv2d(3 * PATCH**2, a, 3, padding=1)
+        self.stage4 = nn.ModuleList(MemoryBlock(a) for _ in range(n))
+        self.down8 = nn.Conv2d(8 * a, b, 1)
+        self.stage8 = nn.ModuleList(MemoryBlock(b) for _ in range(n))
+        self.down16 = nn.Conv2d(8 * b, c, 1)
+        self.stage16 = nn.ModuleList(MemoryBlock(c) for _ in range(n))
+        self.conv_out = nn.Conv2d(c, cfg.z_dim, 3, padding=1)
+        self.memory_shapes = [(a, 4)] * n + [(b, 8)] * n + [(c, 16)] * n  # (channels, pixels per cell)
+
+    def forward(self, video_NCHW: Tensor, batch: int, memory: list[Tensor]) -> Tensor:
+        """[T*B, 3, H, W] -> [T/4*B, C, h, w]; `memory` is replaced entry by entry."""
+        x, at = self.conv_in(F.pixel_unshuffle(video_NCHW, PATCH)), 0
+        x, at = _run(self.stage4, x, memory, at)
+        x = self.down8(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
+        x, at = _run(self.stage8, x, memory, at)
+        x = self.down16(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
+        x, at = _run(self.stage16, x, memory, at)
+        return self.conv_out(x)
+
+
+class CompactDecoder(nn.Module):
+    """Latents to frames: memory at latent rate, then everything at frame rate, 1/16 to 1/4 of the picture."""
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        c, b, a = cfg.decoder_widths
+        n = cfg.num_res_blocks
+        self.conv_in = nn.Conv2d(cfg.z_dim, c, 3, padding=1)
+        self.latent16 = nn.ModuleList(MemoryBlock(c) for _ in range(n))
+        self.grow = nn.Conv2d(c, LATENT_FRAMES * c, 1)
+        self.stage16 = nn.ModuleList([MemoryBlock(c)])
+        self.up8 = nn.Conv2d(c, 4 * b, 1)
+        self.stage8 = nn.ModuleList(MemoryBlock(b) for _ in range(n))
+        self.up4 = nn.Conv2d(b, 4 * a, 1)
+        self.stage4 = nn.ModuleList(MemoryBlock(a) for _ in range(n))
+        self.conv_out = nn.Conv2d(a, 3 * PATCH**2, 3, padding=1)
+        self.memory_shapes = [(c, 16)] * (n + 1) + [(b, 8)] * n + [(a, 4)] * n
+
+    def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor]) -> Tensor:
+        """[T*B, C, h, w] -> [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""
+        x, at = self.conv_in(latents_NCHW), 0
+        x, at = _run(self.latent16, x, memory, at)
+        x = _split_time(self.grow(x), batch, LATENT_FRAMES)
+        x, at = _run(self.stage16, x, memory, at)
+        x = F.pixel_shuffle(self.up8(x), 2)
+        x, at = _run(self.stage8, x, memory, at)
+        x = F.pixel_shuffle(self.up4(x), 2)
+        x, at = _run(self.stage4, x, memory, at)
+        return F.pixel_shuffle(self.conv_out(x), PATCH)
+
+
+def _run(stage: nn.ModuleList, x_NCHW: Tensor, memory: list[Tensor], at: int) -> tuple[Tensor, int]:
+    for block in stage:
+        x_NCHW, memory[at] = block(x_NCHW, memory[at])
+        at += 1
+    return x_NCHW, at
+
+
+class CompactVAE(nn.Module):
+    """Causal autoencoder of kind "compact"; see `liveavatar.model.vae.VideoVAE` for the protocol."""
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        super().__init__()
+        self.config = cfg
+        self.encoder = CompactEncoder(cfg)
+        self.decoder = CompactDecoder(cfg)
+        self.register_buffer("mean", torch.tensor(cfg.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg.std).view(1, -1, 1, 1), persistent=False)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """[B, 3, T, H, W] in [-1, 1] -> normalised latents [B, C, T/4, H/16, W/16].
+
+        Raises:
+            InputError: when T is no multiple of 4 or a side is no multiple of 16.
+        """
+        batch, _, _, height, width = video.shape
+        stride = self.config.spatial_stride
+        return self.encode_stream(video, self.encoder_state(batch, height // stride, width // stride))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents [B, C, T, h, w] -> video [B, 3, 4T, 16h, 16w], not clamped."""
+        batch, _, _, h, w = latents.shape
+        return self.decode_stream(latents, self.decoder_state(batch, h, w))
+
+    def encoder_state(self, batch: int, h: int, w: int) -> MemoryState:
+        """An empty encoder memory for `batch` streams of h*w latent cells."""
+        return self._empty(self.encoder.memory_shapes, batch, h, w)
+
+    def decoder_state(self, batch: int, h: int, w: int) -> MemoryState:
+        """An empty decoder memory for `batch` streams of h*w latent cells."""
+        return self._empty(self.decoder.memory_shapes, batch, h, w)
+
+    def encode_stream(self, video: Tensor, state: MemoryState) -> Tensor:
+        """Encode the next frames of a stream (a multiple of 4); updates `state` in place."""
+        batch, _, num_frames, height, width = video.shape
+        stride = self.config.spatial_stride
+        if num_frames % LATENT_FRAMES or height % stride or width % stride:
+            raise InputError(
+                f"a video of {num_frames} frames of {width}x{height} cannot be encoded: frames must be a multiple of "
+                f"{LATENT_FRAMES} and sides of {stride}; pad or crop it first"
+            )
+        x = _to_flat(video, self.encoder.conv_in.weight.dtype)
+        z = (self.encoder(x, batch, state.features) - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        return z.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
+
+    def decode_stream(self, latents: Tensor, state: MemoryState) -> Tensor:
+        """Decode the next latents of a stream into 4 frames each; updates `state` in place."""
+        batch = len(latents)
+        z = _to_flat(latents, self.decoder.conv_in.weight.dtype)
+        z = z * self.std.to(z.dtype) + self.mean.to(z.dtype)
+        video = self.decoder(z, batch, state.features)
+        return video.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
+
+    def _empty(self, shapes: list[tuple[int, int]], batch: int, h: int, w: int) -> MemoryState:
+        like, stride = self.encoder.conv_in.weight, self.config.spatial_stride
+        return MemoryState(
+            [
+                torch.zeros(batch, c, h * stride // cell, w * stride // cell, dtype=like.dtype, device=like.device)
+                for c, cell in shapes
+            ]
+        )
+
+
+def _to_flat(x_BCTHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, C, T, H, W] -> time-major [T*B, C, H, W], channels_last."""
+    x = x_BCTHW.permute(2, 0, 1, 3, 4).flatten(0, 1).to(dtype)
+    return x.contiguous(memory_format=torch.channels_last)

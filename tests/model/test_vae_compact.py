@@ -1,0 +1,83 @@
+"""The compact autoencoder streams exactly what it computes at once, and never looks ahead."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from liveavatar.config import MINI, TINY
+from liveavatar.errors import InputError
+from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
+
+CFG = replace(TINY.vae, mean=tuple(0.1 * i for i in range(8)), std=tuple(1.0 + 0.1 * i for i in range(8)))
+
+
+@pytest.fixture(scope="module")
+def vae() -> CompactVAE:
+    torch.manual_seed(0)
+    model = CompactVAE(CFG).eval()
+    for module in model.modules():  # fresh blocks start as the identity; give memory and residuals weight
+        if isinstance(module, MemoryBlock):
+            torch.nn.init.normal_(module.mix.weight, std=0.1)
+            torch.nn.init.normal_(module.conv2.weight, std=0.05)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "chunks"),
+    [
+        pytest.param(1, 64, 32, [3, 3, 2], id="blocks of three latents and a rest"),
+        pytest.param(2, 32, 64, [1, 1, 1, 1], id="latent by latent, two streams"),
+    ],
+)
+@torch.inference_mode()
+def test_streaming_equals_whole(vae: CompactVAE, batch: int, height: int, width: int, chunks: list[int]) -> None:
+    video = torch.rand(batch, 3, 4 * sum(chunks), height, width) * 2 - 1
+    whole_z = vae.encode(video)
+    assert whole_z.shape == (batch, 8, sum(chunks), height // 16, width // 16)
+    whole = vae.decode(whole_z)
+    assert whole.shape == video.shape
+    enc, dec = (f(batch, height // 16, width // 16) for f in (vae.encoder_state, vae.decoder_state))
+    frames, latents, at = [], [], 0
+    for n in chunks:
+        z = vae.encode_stream(video[:, :, 4 * at : 4 * (at + n)], enc)
+        # a snapshot taken and restored between chunks must change nothing
+        saved = {k: v.clone() for k, v in dec.tensors().items()}
+        dec = vae.decoder_state(batch, height // 16, width // 16)
+        dec.load(saved)
+        frames.append(vae.decode_stream(z, dec))
+        latents.append(z)
+        at += n
+    torch.testing.assert_close(torch.cat(latents, 2), whole_z, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat(frames, 2), whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_memory_is_causal_and_used(vae: CompactVAE) -> None:
+    z = torch.randn(1, 8, 4, 2, 2)
+    changed = z.clone()
+    changed[:, :, 1] += 1.0
+    a, b = vae.decode(z), vae.decode(changed)
+    assert torch.equal(a[:, :, :4], b[:, :, :4]), "a later latent changed an earlier frame"
+    assert not torch.allclose(a[:, :, 8:12], b[:, :, 8:12]), "the decoder does not remember the previous latent"
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((1, 3, 6, 32, 32), id="six frames"),
+        pytest.param((1, 3, 4, 40, 32), id="side not a multiple of 16"),
+    ],
+)
+def test_refuses_what_it_cannot_encode(vae: CompactVAE, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="multiple of"):
+        vae.encode(torch.zeros(shape))
+
+
+def test_mini_fits_its_budget() -> None:
+    with torch.device("meta"):
+        model = CompactVAE(MINI.vae)
+    encoder = sum(p.numel() for p in model.encoder.parameters())
+    decoder = sum(p.numel() for p in model.decoder.parameters())
+    assert encoder < 3.75e6
+    assert decoder < 5.3e6
