@@ -1,0 +1,41 @@
+# Everything goes through `setup`, which builds .venv once and again only when the dependencies change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup render test check serve bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "'$(PYTHON)' is missing or older than Python 3.11; install Python 3.11 or 3.12, or run 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "could not create $(VENV); on Debian the venv module comes with the package python3-venv" >&2; exit 2; }
+	@echo "installing dependencies into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+render: setup
+	@$(BIN)/liveavatar render --audio data/samples/speech.wav --image data/samples/portrait.png \
+	  --prompt "$$(cat data/samples/prompt.txt)" --enable_online_decode --out out/demo
+
+test: setup
+	@$(BIN)/python -m pytest -m "not gpu"
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -m "not gpu"
+
+serve: setup
+	@$(BIN)/liveavatar serve
+
+bench: setup
+	@$(BIN)/liveavatar bench cpu
+
+clean:
+	rm -rf $(VENV) .liveavatar out .pytest_cache .mypy_cache .ruff_cache
