@@ -1,0 +1,333 @@
+"""Driving features of `mini`: Whisper encoder states, aligned to 25 fps, the same live as in training.
+
+A block's features come from a *window*: the 3 s of sound that end 0.16 s after the block's last frame, zeros where
+there is no sound. Mel as Whisper makes it, except that the loudest bin is taken as at least `LOUDEST_FLOOR`, so
+silence stays silent; the positional embedding is cut to the window. Of the window's 50 Hz states the 24 that lie on
+the block are kept, two per video frame. Because a window never depends on what comes later, computing a track at once
+and computing it as it arrives give the same numbers.
+
+Runs with torch, numpy and safetensors alone, so that training needs only an encoder file (`save_encoder`).
+
+Shapes: N windows, L states of depth (embedding + layers), T frames, C = 2 * encoder width.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from liveavatar.audio.whisper_weights import HEAD_DIM, WHEEL_MODELS, checkpoint_path
+from liveavatar.config import SpeechConfig
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME, count_blocks, count_frames
+
+NUM_FFT = 400  # samples of one spectrum, 25 ms
+HOP = 160  # samples between spectra, 10 ms
+STATE_SAMPLES = 2 * HOP  # the encoder halves the rate: 50 Hz
+STATES_PER_FRAME = SAMPLES_PER_FRAME // STATE_SAMPLES
+DYNAMIC_RANGE = 8.0  # log10 power below the loudest bin that is kept
+LOUDEST_FLOOR = -1.0  # log10 power; quieter windows are not stretched to full range
+_STATE_PREFIX = "encoder."
+
+
+class _Layer(nn.Module):
+    """One pre-norm transformer layer under openai-whisper's names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_heads = width // HEAD_DIM
+        self.attn = nn.ModuleDict(
+            {
+                "query": nn.Linear(width, width),
+                "key": nn.Linear(width, width, bias=False),
+                "value": nn.Linear(width, width),
+                "out": nn.Linear(width, width),
+            }
+        )
+        self.attn_ln = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp_ln = nn.LayerNorm(width)
+
+    def forward(self, x_NLD: Tensor) -> Tensor:
+        h = self.attn_ln(x_NLD)
+        q, k, v = (
+            self.attn[p](h).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for p in ("query", "key", "value")
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x_NLD = x_NLD + self.attn["out"](mixed)
+        return x_NLD + self.mlp(self.mlp_ln(x_NLD))
+
+
+class SpeechEncoder(nn.Module):
+    """Whisper's audio encoder on windows of any length up to 30 s, giving every hidden state."""
+
+    mel_filters: Tensor
+    positional_embedding: Tensor
+
+    def __init__(self, num_mels: int, num_positions: int, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(num_mels, width, 3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
+        self.register_buffer("positional_embedding", torch.zeros(num_positions, width))
+        self.register_buffer("mel_filters", torch.from_numpy(mel_filters(num_mels)), persistent=False)
+        self.register_buffer("hann", torch.hann_window(NUM_FFT), persistent=False)
+        self.blocks = nn.ModuleList([_Layer(width) for _ in range(num_layers)])
+
+    @property
+    def num_states(self) -> int:
+        """Hidden states it gives: the embedding output and one per layer."""
+        return len(self.blocks) + 1
+
+    def log_mel(self, audio_NS: Tensor) -> Tensor:
+        """Whisper's log-mel spectrogram of windows [N, samples], silence not stretched: [N, mels, samples / 160]."""
+        spectrum = torch.stft(audio_NS, NUM_FFT, HOP, window=self.hann, return_complex=True)[..., :-1]
+        power = self.mel_filters @ spectrum.abs().square()
+        logs = power.clamp(min=1e-10).log10()
+        loudest = logs.amax((1, 2), keepdim=True).clamp(min=LOUDEST_FLOOR)
+        return (torch.maximum(logs, loudest - DYNAMIC_RANGE) + 4.0) / 4.0
+
+    def forward(self, audio_NS: Tensor) -> Tensor:
+        """Hidden states of windows [N, samples]: [N, L, samples / 320, width]; the final norm is not applied."""
+        # TF32 would make features differ between machines by more than the engine's own rounding
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            x = F.gelu(self.conv1(self.log_mel(audio_NS)))
+            x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.positional_embedding[: x.shape[1]]
+        states = [x]
+        for layer in self.blocks:
+            states.append(layer(states[-1]))
+        return torch.stack(states, dim=1)
+
+
+def mel_filters(num_mels: int) -> np.ndarray:
+    """Triangular filters on Slaney's mel scale with equal area, float32 [num_mels, 201] for 16 kHz (librosa's default).
+
+    The scale is linear below 1 kHz (200/3 Hz per mel) and logarithmic above (27 mels per factor 6.4).
+    """
+    corner, step, ratio = 1000.0, 200.0 / 3.0, math.log(6.4) / 27.0
+    top = corner / step + math.log(SAMPLE_RATE / 2 / corner) / ratio
+    mels = np.linspace(0.0, top, num_mels + 2)
+    edges = np.where(mels * step < corner, mels * step, corner * np.exp(ratio * (mels - corner / step)))
+    bins = np.linspace(0.0, SAMPLE_RATE / 2, NUM_FFT // 2 + 1)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return filters.astype(np.float32)
+
+
+def load_encoder(source: str | Path = "tiny.en", device: str | torch.device = "cpu") -> SpeechEncoder:
+    """Load the speech encoder, float32.
+
+    Args:
+        source: a Whisper name (see `whisper_weights`), or a file made by `save_encoder`.
+
+    Raises:
+        InputError: when the model or file is not here.
+        CheckpointError: when the file is damaged.
+    """
+    if str(source) in WHEEL_MODELS:
+        state = _encoder_part(str(source))
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(
+                f"speech encoder {source}: no such file or model; give a file made by save_encoder or one of "
+                f"{', '.join(WHEEL_MODELS)}"
+            )
+        try:
+            with safe_open(path, "pt") as f:
+                state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no iterator there)
+        except SafetensorError as e:
+            raise CheckpointError(f"{path} is no speech encoder file ({e}); make it anew with save_encoder") from e
+    return _build(state).to(device)
+
+
+def _build(state: dict[str, Tensor]) -> SpeechEncoder:
+    width, num_mels, _ = state["conv1.weight"].shape
+    num_layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    encoder = SpeechEncoder(num_mels, state["positional_embedding"].shape[0], width, num_layers)
+    encoder.load_state_dict({name: value.float() for name, value in state.items()})
+    return encoder.eval().requires_grad_(False)
+
+
+def save_encoder(path: Path, name: str = "tiny.en") -> None:
+    """Write the encoder of a Whisper model alone, float16, for a machine that lacks the weights (tiny.en: 16 MB)."""
+    save_file({k: v.half().contiguous() for k, v in _encoder_part(name).items()}, path, {"whisper": name})
+
+
+def _encoder_part(name: str) -> dict[str, Tensor]:
+    checkpoint = torch.load(checkpoint_path(name), weights_only=True, mmap=True)
+    state = checkpoint["model_state_dict"]
+    return {
+        key.removeprefix(_STATE_PREFIX): value
+        for key, value in state.items()
+        if key.startswith(_STATE_PREFIX) and "ln_post" not in key
+    }
+
+
+@lru_cache(maxsize=2)
+def _shared_encoder(name: str, device: str) -> SpeechEncoder:
+    return load_encoder(name, device)
+
+
+def window_samples(cfg: SpeechConfig) -> tuple[int, int]:
+    """Samples of a window, and how many of them lie after the block's end."""
+    return round(cfg.window_seconds * SAMPLE_RATE), round(cfg.lookahead_seconds * SAMPLE_RATE)
+
+
+def block_features(windows_NS: Tensor, encoder: SpeechEncoder, cfg: SpeechConfig) -> Tensor:
+    """Features of blocks from their windows.
+
+    Args:
+        windows_NS: float32 [N, window samples], each ending `cfg.lookahead_seconds` after its block; on the
+            encoder's device.
+
+    Returns:
+        [N, L, C, 12] float32.
+    """
+    length, lookahead = window_samples(cfg)
+    assert windows_NS.shape[1] == length, (windows_NS.shape, length)
+    end = (length - lookahead) // STATE_SAMPLES
+    with torch.inference_mode():
+        states = encoder(windows_NS)[:, :, end - BLOCK_FRAMES * STATES_PER_FRAME : end]
+    frames = states.unflatten(2, (BLOCK_FRAMES, STATES_PER_FRAME)).flatten(3)  # [N, L, 12, C]
+    return frames.transpose(2, 3).clone()  # a plain tensor that autograd and views accept
+
+
+def _check(cfg: SpeechConfig, encoder: SpeechEncoder) -> None:
+    width = STATES_PER_FRAME * encoder.positional_embedding.shape[1]
+    if cfg.kind != "whisper" or (cfg.num_states, cfg.dim) != (encoder.num_states, width):
+        raise CheckpointError(
+            f"the model wants {cfg.num_states} states of {cfg.dim} from {cfg.kind} {cfg.name}, the speech encoder "
+            f"gives {encoder.num_states} of {width}; use the encoder named in the model's config.json"
+        )
+
+
+def iter_block_features(
+    audio: np.ndarray,
+    cfg: SpeechConfig,
+    num_blocks: int,
+    encoder: SpeechEncoder,
+    batch: int = 32,
+) -> Iterator[Tensor]:
+    """Features of blocks 0..num_blocks-1 of a track, `batch` at a time: float32 [<=batch, L, C, 12].
+
+    Args:
+        audio: float32 mono 16 kHz; silence is assumed before and after it.
+    """
+    _check(cfg, encoder)
+    length, lookahead = window_samples(cfg)
+    device = encoder.positional_embedding.device
+    for first in range(0, num_blocks, batch):
+        count = min(batch, num_blocks - first)
+        start = (first + 1) * BLOCK_SAMPLES + lookahead - length
+        piece = _cut(audio, start, start + length + (count - 1) * BLOCK_SAMPLES)
+        windows = torch.from_numpy(piece).to(device).unfold(0, length, BLOCK_SAMPLES)
+        yield block_features(windows, encoder, cfg)
+
+
+def _cut(audio: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Samples start..stop of a track that is silent outside itself."""
+    out = np.zeros(stop - start, np.float32)
+    inside = audio[max(0, start) : max(0, min(stop, len(audio)))]
+    offset = max(0, -start)
+    out[offset : offset + len(inside)] = inside
+    return out
+
+
+def whisper_features(
+    audio: np.ndarray,
+    cfg: SpeechConfig,
+    num_blocks: int | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    whisper_encoder: SpeechEncoder | None = None,
+    batch: int = 32,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Driving features of a whole track.
+
+    Args:
+        audio: float32 mono 16 kHz.
+        num_blocks: blocks wanted; as many as cover the track when None.
+        whisper_encoder: made by `load_encoder`; `cfg.name` is loaded (and kept) when None.
+        batch: blocks computed together; it bounds memory (about 3 MB a block for tiny.en).
+        dtype: of the result; the computation is float32.
+
+    Returns:
+        [L, C, 12 * num_blocks] on `device`.
+    """
+    encoder = whisper_encoder if whisper_encoder is not None else _shared_encoder(cfg.name, str(device))
+    wanted = count_blocks(count_frames(len(audio))) if num_blocks is None else num_blocks
+    out = torch.empty(cfg.num_states, cfg.dim, wanted * BLOCK_FRAMES, dtype=dtype, device=device)
+    done = 0
+    for part in iter_block_features(audio, cfg, wanted, encoder, batch):
+        frames = part.permute(1, 2, 0, 3).flatten(2)
+        out[:, :, done : done + frames.shape[2]] = frames
+        done += frames.shape[2]
+    return out
+
+
+class LiveFeatures:
+    """Features of sound that is still arriving: push PCM, get each block's features as soon as they can be known.
+
+    A block is known 0.16 s after its end. Only one window of sound is kept.
+    """
+
+    def __init__(self, cfg: SpeechConfig, encoder: SpeechEncoder) -> None:
+        _check(cfg, encoder)
+        self._cfg = cfg
+        self._encoder = encoder
+        length, self._lookahead = window_samples(cfg)
+        self._window = np.zeros(length, np.float32)  # the newest samples, silence before the first
+        self._heard = 0  # samples pushed
+        self._position = 0  # blocks given out
+
+    @property
+    def position(self) -> int:
+        """Index of the next block."""
+        return self._position
+
+    def push(self, pcm: np.ndarray) -> list[Tensor]:
+        """Hear more sound.
+
+        Args:
+            pcm: float32 mono 16 kHz, any number of samples.
+
+        Returns:
+            Features [L, C, 12] of every block that became known, in order.
+        """
+        blocks = []
+        rest = np.asarray(pcm, np.float32)
+        while len(rest):
+            wanted = (self._position + 1) * BLOCK_SAMPLES + self._lookahead - self._heard
+            self._hear(rest[:wanted])
+            if len(rest) >= wanted:
+                blocks.append(self._next())
+            rest = rest[wanted:]
+        return blocks
+
+    def finish(self) -> list[Tensor]:
+        """End of the sound: features of the remaining blocks, silence assumed after it."""
+        total = count_blocks(count_frames(self._heard))
+        blocks = []
+        while self._position < total:
+            end = (self._position + 1) * BLOCK_SAMPLES + self._lookahead
+            blocks += self.push(np.zeros(end - self._heard, np.float32))
+        return blocks
+
+    def _hear(self, pcm: np.ndarray) -> None:
+        self._heard += len(pcm)
+        self._window = np.concatenate([self._window, pcm])[-len(self._window) :]
+
+    def _next(self) -> Tensor:
+        self._position += 1
+        window = torch.from_numpy(self._window)[None].to(self._encoder.positional_embedding.device)
+        return block_features(window, self._encoder, self._cfg)[0]

