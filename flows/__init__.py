@@ -1,0 +1,1 @@
+"""What happens, in order: one deployment a file, and the `liveavatar` command. Knows no torch and no Ray."""

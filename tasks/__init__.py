@@ -1,0 +1,1 @@
+"""Shells around the engine: names, caching, retries, and where work runs. They pass paths and digests."""

@@ -1,0 +1,259 @@
+"""Content-addressed artefact store: what a stage made, filed under the digest of all that it depends on.
+
+An *entry* is a folder of files plus a small JSON record, filed under *kind* (the stage) and *key* (sha256 over
+the bytes of the stage's inputs, its parameters, its model and its code). An entry appears whole or not at all:
+it is built beside the store, pushed to the disk and renamed into place. Every read checks each file's sha256;
+a damaged entry is dropped and made again. A lock per key keeps two runs from making the same thing twice.
+
+Nothing here knows what the stages do.
+"""
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from liveavatar import config
+from liveavatar.errors import CapacityError
+
+log = logging.getLogger(__name__)
+
+LAYOUT = 1  # version of the store's own layout, part of every key
+RECORD = "entry.json"
+CHUNK = 1 << 20  # bytes read at a time while hashing
+STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
+
+Values = dict[str, Any]  # JSON-serialisable facts about an entry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One finished artefact."""
+
+    kind: str
+    key: str
+    folder: Path
+    files: dict[str, str]  # name -> sha256
+    values: Values = field(default_factory=dict)
+    hit: bool = False  # True when it was there already
+
+    def path(self, name: str) -> Path:
+        """Path of one of the entry's files."""
+        return self.folder / name
+
+
+class Store:
+    """The artefact store below one folder; any number of processes may use it at once."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or config.home() / "store"
+
+    def get(self, kind: str, key: str) -> Entry | None:
+        """The entry, verified, or None when it is absent or damaged (then it is dropped)."""
+        folder = self._folder(kind, key)
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            damaged = [n for n, sha in record["files"].items() if file_digest(folder / n) != sha]
+        except FileNotFoundError as e:
+            if not folder.exists():
+                return None
+            damaged = [Path(e.filename).name]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged = [RECORD]
+        if damaged:
+            log.warning("store entry %s/%s is damaged (%s); it is made again", kind, key[:12], ", ".join(damaged))
+            self._discard(folder)
+            return None
+        os.utime(folder / RECORD)
+        return Entry(kind=kind, key=key, folder=folder, files=record["files"], values=record["values"], hit=True)
+
+    def build(
+        self, kind: str, key: str, make: Callable[[Path], Values], *, force: bool = False, lock_timeout: float = -1
+    ) -> Entry:
+        """Return the entry, making it when it is not there.
+
+        Args:
+            kind: name of the stage.
+            key: from `job_key`.
+            make: fills an empty folder with files and returns facts about them.
+            force: make it again although it is there.
+            lock_timeout: seconds to wait for another run that makes the same entry; -1 waits on.
+
+        Raises:
+            CapacityError: the disk is full, or another run held the entry longer than `lock_timeout`.
+        """
+        with self.lock(kind, key, lock_timeout):
+            if not force and (entry := self.get(kind, key)):
+                return entry
+            with disk_errors(self.root):
+                return self._make(kind, key, make)
+
+    @contextmanager
+    def lock(self, kind: str, key: str, timeout: float = -1) -> Any:
+        """Hold the entry's lock; the system frees it when the holder dies."""
+        with disk_errors(self.root):
+            folder = self.root / "locks"
+            folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / f"{kind}-{key}.lock")
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            log.warning("another run is making this %s; waiting for it", kind)
+            try:
+                held.acquire(timeout=timeout)
+            except Timeout as e:
+                raise CapacityError(
+                    f"another run has been making this {kind} for over {timeout:g} s; "
+                    "wait for it, or end it with `liveavatar stop`"
+                ) from e
+        try:
+            yield
+        finally:
+            held.release()
+
+    def collect(self, max_bytes: int, max_age_days: float) -> int:
+        """Drop entries unused for `max_age_days`, then the longest unused until at most `max_bytes` stay.
+
+        Returns:
+            Bytes freed.
+        """
+        now = time.time()
+        for leftover in (self.root / "building").glob("*"):
+            if now - leftover.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+        aged = sorted((record.stat().st_mtime, record.parent) for record in self.root.glob(f"*/??/*/{RECORD}"))
+        sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for _, folder in aged}
+        total, freed = sum(sizes.values()), 0
+        for used, folder in aged:
+            if now - used <= max_age_days * 86400 and total - freed <= max_bytes:
+                break
+            with suppress(CapacityError), self.lock(folder.parent.parent.name, folder.name, timeout=0):
+                self._discard(folder)
+                freed += sizes[folder]
+        return freed
+
+    def _folder(self, kind: str, key: str) -> Path:
+        return self.root / kind / key[:2] / key
+
+    def _make(self, kind: str, key: str, make: Callable[[Path], Values]) -> Entry:
+        building = self.root / "building" / uuid.uuid4().hex
+        building.mkdir(parents=True)
+        try:
+            values = make(building)
+            files = {p.relative_to(building).as_posix(): p for p in sorted(building.rglob("*")) if p.is_file()}
+            digests = {name: file_digest(path) for name, path in files.items()}
+            record = {"kind": kind, "key": key, "files": digests, "values": values, "created": time.time()}
+            write_atomically(building / RECORD, json.dumps(record, indent=1).encode())
+            for path in files.values():
+                sync(path)
+            folder = self._folder(kind, key)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._discard(folder)
+            os.rename(building, folder)
+            sync(folder.parent)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return Entry(kind=kind, key=key, folder=folder, files=digests, values=values)
+
+    def _discard(self, folder: Path) -> None:
+        """Take a folder out of sight in one step, then delete it."""
+        if not folder.exists():
+            return
+        grave = self.root / "building" / uuid.uuid4().hex
+        grave.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+def job_key(kind: str, **parts: Any) -> str:
+    """Digest of everything an artefact depends on; `parts` must be JSON-serialisable."""
+    text = json.dumps({"layout": LAYOUT, "kind": kind, **parts}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@cache
+def code_digest(*patterns: str) -> str:
+    """sha256 over the source files that match glob patterns relative to the repository, names included.
+
+    Raises:
+        FileNotFoundError: a pattern matches nothing; a stage would silently depend on less than it should.
+    """
+    digest = hashlib.sha256()
+    for pattern in patterns:
+        paths = sorted(config.REPO_ROOT.glob(pattern))
+        if not paths:
+            raise FileNotFoundError(f"no source file matches {pattern!r} below {config.REPO_ROOT}")
+        for path in paths:
+            digest.update(f"{path.relative_to(config.REPO_ROOT)}\0{file_digest(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed versions of packages; "absent" for those that are not there."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Any:
+    """Turn a full disk or a folder that may not be written into a `CapacityError` that names it."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CapacityError(f"{path}: the disk is full ({e.strerror}); free some space and run again") from e
+        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise CapacityError(
+                f"{e.filename or path}: not writable ({e.strerror}); set LIVEAVATAR_HOME or --out to a folder that is"
+            ) from e
+        raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under another name, push it to the disk, and rename it into place."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Push a file's or folder's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

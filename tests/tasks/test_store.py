@@ -1,0 +1,168 @@
+"""The artefact store: whole or absent, verified on reading, one maker at a time."""
+
+import errno
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from liveavatar.errors import CapacityError
+from tasks.store import RECORD, Store, code_digest, job_key, write_atomically
+
+
+def _hello(folder: Path) -> dict[str, int]:
+    (folder / "a.txt").write_text("hello")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "b.bin").write_bytes(b"\0" * 10)
+    return {"n": 3}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_second_build_is_a_hit(store: Store) -> None:
+    first = store.build("s", "k" * 8, _hello)
+    second = store.build("s", "k" * 8, lambda _: pytest.fail("made again"))
+    assert (first.hit, second.hit) == (False, True)
+    assert second.values == {"n": 3}
+    assert set(second.files) == {"a.txt", "sub/b.bin"}
+    assert second.path("a.txt").read_text() == "hello"
+
+
+def test_force_makes_again(store: Store) -> None:
+    store.build("s", "kk", _hello)
+
+    def other(folder: Path) -> dict[str, int]:
+        (folder / "a.txt").write_text("new")
+        return {}
+
+    assert store.build("s", "kk", other, force=True).path("a.txt").read_text() == "new"
+
+
+def _flip(entry: Path) -> None:
+    (entry / "a.txt").write_text("hellO")
+
+
+def _truncate(entry: Path) -> None:
+    (entry / "sub" / "b.bin").write_bytes(b"\0")
+
+
+def _remove(entry: Path) -> None:
+    (entry / "a.txt").unlink()
+
+
+def _bad_record(entry: Path) -> None:
+    (entry / RECORD).write_text("{")
+
+
+def _no_record(entry: Path) -> None:
+    (entry / RECORD).unlink()
+
+
+def _list_record(entry: Path) -> None:
+    (entry / RECORD).write_text(json.dumps({"files": []}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(_flip, id="one letter changed"),
+        pytest.param(_truncate, id="file cut short"),
+        pytest.param(_remove, id="file gone"),
+        pytest.param(_bad_record, id="record is no JSON"),
+        pytest.param(_no_record, id="record gone"),
+        pytest.param(_list_record, id="record has another shape"),
+    ],
+)
+def test_damaged_entry_is_made_again(store: Store, damage: object) -> None:
+    entry = store.build("s", "kk", _hello)
+    damage(entry.folder)  # type: ignore[operator]
+    again = store.build("s", "kk", _hello)
+    assert not again.hit
+    assert again.path("a.txt").read_text() == "hello"
+    assert store.get("s", "kk") is not None
+
+
+def test_failed_make_leaves_nothing(store: Store) -> None:
+    def broken(folder: Path) -> dict[str, int]:
+        (folder / "a.txt").write_text("half")
+        raise ValueError("halfway")
+
+    with pytest.raises(ValueError, match="halfway"):
+        store.build("s", "kk", broken)
+    assert store.get("s", "kk") is None
+    assert not list((store.root / "building").iterdir())
+
+
+def test_full_disk_is_a_capacity_error(store: Store) -> None:
+    def full(folder: Path) -> dict[str, int]:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "x"))
+
+    with pytest.raises(CapacityError, match="disk is full"):
+        store.build("s", "kk", full)
+    assert store.get("s", "kk") is None
+
+
+def _slow_make(root: str, log: str) -> None:
+    def make(folder: Path) -> dict[str, int]:
+        with open(log, "a") as file:
+            file.write("made\n")
+        time.sleep(0.3)
+        return _hello(folder)
+
+    Store(Path(root)).build("s", "kk", make)
+
+
+def test_two_processes_make_once(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    spawn = multiprocessing.get_context("spawn")
+    runs = [spawn.Process(target=_slow_make, args=(str(store.root), str(log))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert log.read_text() == "made\n"
+
+
+def test_lock_timeout_says_the_way_out(store: Store) -> None:
+    with store.lock("s", "kk"), pytest.raises(CapacityError, match="liveavatar stop"):
+        store.build("s", "kk", _hello, lock_timeout=0.05)
+
+
+def test_collect_drops_the_oldest_first(store: Store) -> None:
+    entries = [store.build("s", f"key{i}", _hello) for i in range(3)]
+    for age, entry in enumerate(reversed(entries)):
+        past = time.time() - 3600 * (age + 1)
+        os.utime(entry.folder / RECORD, (past, past))
+    size = sum(f.stat().st_size for f in entries[0].folder.rglob("*") if f.is_file())
+    assert store.collect(max_bytes=size, max_age_days=1) == 2 * size
+    assert [store.get("s", f"key{i}") is not None for i in range(3)] == [False, False, True]
+    assert store.collect(max_bytes=10**9, max_age_days=0) == size
+
+
+def test_key_depends_on_every_part() -> None:
+    base = {"a": 1, "b": "x"}
+    keys = {job_key("s", **base), job_key("t", **base), job_key("s", a=2, b="x"), job_key("s", a=1, b="x", c=None)}
+    assert len(keys) == 4
+    assert job_key("s", a=1, b="x") == job_key("s", b="x", a=1)
+
+
+def test_code_digest_wants_files() -> None:
+    assert code_digest("liveavatar/timing.py") != code_digest("liveavatar/errors.py")
+    with pytest.raises(FileNotFoundError, match="no source file"):
+        code_digest("liveavatar/nothing_*.py")
+
+
+def test_atomic_write_keeps_the_old_on_failure(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "text")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
