@@ -1,0 +1,280 @@
+"""What a model is and how it streams: frozen dataclasses, presets as values, and the environment.
+
+The 14B and the embedded `mini` are two values of the same classes. Nothing else in the engine reads
+environment variables or holds a model's dimensions.
+
+Shape letters used across the engine: B batch, L tokens, S tokens of one latent frame, D model width,
+N heads, H head width, T latents or frames, C latent channels, h/w latent height/width, K audio tokens.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from liveavatar.errors import CheckpointError, InputError
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+MINI_DIR = REPO_ROOT / "data" / "models" / "mini"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiTConfig:
+    """Dimensions and behaviour of the causal speech-to-video diffusion transformer."""
+
+    dim: int  # model width D
+    num_heads: int
+    num_layers: int
+    ffn_dim: int
+    in_dim: int  # latent channels C
+    out_dim: int
+    cond_dim: int  # channels of the pose latent
+    freq_dim: int  # width of the timestep sinusoid
+    text_dim: int  # width of the text encoder's output
+    text_len: int  # rows the text is zero-padded to
+    audio_dim: int  # width of one speech feature
+    audio_layers: int  # hidden states of the speech encoder that are mixed
+    num_audio_token: int  # audio tokens per latent, one learned padding token excluded
+    audio_inject_layers: tuple[int, ...]
+    audio_prefix_frames: int  # copies of a block's first feature frame put before it (fake history)
+    audio_history_frames: int  # true feature frames before the block; one of the two is zero
+    audio_norm: bool = False  # layer-norm each speech feature frame before the hidden states are mixed
+    patch: tuple[int, int, int] = (1, 2, 2)
+    eps: float = 1e-6
+    motion_latents: int = 19  # latents the motion packer sees: 1 + 2 + 16
+    window_latents: int = 12  # self-attention ring, the current block included
+    ref_base: int = 30  # smallest temporal position of the reference
+    ref_distance: tuple[int, int] = (4, 30)  # range of the reference's distance ahead of the block
+    anchor_motion: bool = False  # motion tokens move along with the block instead of staying at the start
+    rope_half: bool = False  # round cos/sin to fp16, as the released code does
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VAEConfig:
+    """Dimensions of the causal video autoencoder."""
+
+    kind: str  # "wan": 3-D convolutions, 8x8x4; "compact": 2-D with temporal memory, 16x16x4
+    z_dim: int  # latent channels C
+    spatial_stride: int
+    encoder_widths: tuple[int, ...]
+    decoder_widths: tuple[int, ...]
+    mean: tuple[float, ...]  # per-channel normalisation of the latent, z = (mu - mean) / std
+    std: tuple[float, ...]
+    num_res_blocks: int = 2
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    prime_latents: int = 7  # still latents that warm the streaming decoder before the first block
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextConfig:
+    """The prompt encoder."""
+
+    kind: str  # "umt5" through transformers, or "hash": our small encoder over hashed words
+    dim: int
+    length: int  # tokens kept
+    vocab: int = 0  # hash buckets
+    num_layers: int = 0
+    num_heads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeechConfig:
+    """The speech encoder behind the driving features."""
+
+    kind: str  # "whisper": encoder states of a Whisper model, "wav2vec2" through transformers
+    name: str  # e.g. "tiny.en"
+    num_states: int  # hidden states kept, embedding output included
+    dim: int  # width of one feature frame at 25 fps
+    window_seconds: float = 3.0  # audio the encoder sees for one block
+    lookahead_seconds: float = 0.16  # of which after the block's end
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """One model: its networks, its sampler, and the sizes it was trained for."""
+
+    name: str
+    dit: DiTConfig
+    vae: VAEConfig
+    text: TextConfig
+    speech: SpeechConfig
+    sigmas: dict[int, tuple[float, ...]]  # noise levels per number of steps, high to low, terminal 0 excluded
+    areas: tuple[tuple[int, int], ...]  # (width, height) presets; only the product counts
+    size_multiple: int  # sides are multiples of this many pixels
+    reanchor: bool = False  # from the second clip on, the first generated latent is the reference
+
+    def to_json(self) -> str:
+        """Serialise as the `config.json` of a model directory."""
+        return json.dumps({"model_type": "live-avatar", **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelConfig":
+        """Parse a `config.json` made by `to_json`.
+
+        Raises:
+            CheckpointError: when the text is no such config.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            raw.pop("model_type")
+            return cls(
+                name=raw["name"],
+                dit=DiTConfig(**_tuples(raw["dit"])),
+                vae=VAEConfig(**_tuples(raw["vae"])),
+                text=TextConfig(**raw["text"]),
+                speech=SpeechConfig(**raw["speech"]),
+                sigmas={int(n): tuple(s) for n, s in raw["sigmas"].items()},
+                areas=tuple((w, h) for w, h in raw["areas"]),
+                size_multiple=raw["size_multiple"],
+                reanchor=raw["reanchor"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise CheckpointError(
+                f"config.json is no Live Avatar model config ({type(e).__name__}: {e}); "
+                "point --model at a directory made by `liveavatar models fetch` or by training"
+            ) from e
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def shifted_sigmas(num_steps: int, shift: float = 3.0, passes: int = 1, last: float | None = None) -> tuple[float, ...]:
+    """Noise levels of a flow-matching schedule whose time is warped by s -> shift*s / (1 + (shift-1)*s).
+
+    Args:
+        num_steps: 1 to 8.
+        shift: strength of the warp towards high noise.
+        passes: how often the warp is applied to the evenly spaced levels.
+        last: lowest of the evenly spaced levels; 1/num_steps when None.
+
+    Returns:
+        `num_steps` levels from 1.0 downwards; the terminal 0 is not included.
+    """
+    low = 1.0 / num_steps if last is None else last
+    levels = [1.0 + (low - 1.0) * i / max(1, num_steps - 1) for i in range(num_steps)]
+    for _ in range(passes):
+        levels = [shift * s / (1 + (shift - 1) * s) for s in levels]
+    return tuple(levels)
+
+
+# The released sampler warps twice: sigma_min is itself a warped 1/1000, then the spaced list is warped.
+_RELEASED_MIN = 3 * 0.001 / (1 + 2 * 0.001)
+RELEASED_SIGMAS = {n: shifted_sigmas(n, 3.0, 1, _RELEASED_MIN) for n in range(1, 9)}
+
+WAN_MEAN = (
+    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+)
+WAN_STD = (
+    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+)
+
+LIVE_AVATAR_14B = ModelConfig(
+    name="live-avatar-14b",
+    dit=DiTConfig(
+        dim=5120, num_heads=40, num_layers=40, ffn_dim=13824, in_dim=16, out_dim=16, cond_dim=16,
+        freq_dim=256, text_dim=4096, text_len=512, audio_dim=1024, audio_layers=25, num_audio_token=4,
+        audio_inject_layers=(0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39),
+        audio_prefix_frames=73, audio_history_frames=0,
+    ),
+    vae=VAEConfig(
+        kind="wan", z_dim=16, spatial_stride=8, encoder_widths=(96, 192, 384, 384),
+        decoder_widths=(384, 384, 192, 96), mean=WAN_MEAN, std=WAN_STD,
+    ),
+    text=TextConfig(kind="umt5", dim=4096, length=512),
+    speech=SpeechConfig(kind="wav2vec2", name="wav2vec2-large-xlsr-53-english", num_states=25, dim=1024),
+    sigmas=RELEASED_SIGMAS,
+    areas=(
+        *((720, 1280), (1280, 720), (480, 832), (832, 480), (704, 1280), (1280, 704), (1024, 704)),
+        *((704, 1024), (720, 400), (704, 384), (688, 368), (384, 256)),
+    ),
+    size_multiple=64,
+    reanchor=True,
+)  # fmt: skip
+
+MINI = ModelConfig(
+    name="mini",
+    dit=DiTConfig(
+        dim=256, num_heads=4, num_layers=8, ffn_dim=1024, in_dim=32, out_dim=32, cond_dim=4,
+        freq_dim=256, text_dim=128, text_len=32, audio_dim=768, audio_layers=5, num_audio_token=4,
+        audio_inject_layers=(0, 2, 4, 6), audio_prefix_frames=0, audio_history_frames=9,
+        ref_base=0, ref_distance=(6, 6), anchor_motion=True, audio_norm=True,
+    ),
+    vae=VAEConfig(
+        kind="compact", z_dim=32, spatial_stride=16, encoder_widths=(64, 128, 256),
+        decoder_widths=(256, 128, 64), mean=(0.0,) * 32, std=(1.0,) * 32, prime_latents=3,
+    ),
+    text=TextConfig(kind="hash", dim=128, length=32, vocab=4096, num_layers=2, num_heads=4),
+    speech=SpeechConfig(kind="whisper", name="tiny.en", num_states=5, dim=768),
+    sigmas={n: shifted_sigmas(n) for n in range(1, 9)},
+    areas=((384, 256), (256, 384)),
+    size_multiple=128,
+)  # fmt: skip
+
+# Same classes, a few thousand weights: CI trains and renders this one.
+TINY = replace(
+    MINI,
+    name="tiny",
+    dit=replace(MINI.dit, dim=32, num_heads=2, num_layers=2, ffn_dim=64, in_dim=8, out_dim=8, text_dim=16,
+                text_len=8, audio_inject_layers=(0,), freq_dim=32),
+    vae=replace(MINI.vae, z_dim=8, encoder_widths=(8, 16, 32), decoder_widths=(32, 16, 8),
+                mean=(0.0,) * 8, std=(1.0,) * 8),
+    text=replace(MINI.text, dim=16, length=8, vocab=64, num_layers=1, num_heads=2),
+)  # fmt: skip
+
+PRESETS = {m.name: m for m in (MINI, LIVE_AVATAR_14B, TINY)}
+
+
+def load_config(model_dir: Path) -> ModelConfig:
+    """Read the config of a self-describing model directory.
+
+    Raises:
+        CheckpointError: when the directory or its `config.json` is missing or damaged.
+    """
+    path = model_dir / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{model_dir} holds no config.json; give a model directory, `mini`, or `live-avatar-14b`"
+        )
+    return ModelConfig.from_json(path.read_text())
+
+
+def resolve_model_dir(model: str) -> Path:
+    """Turn the value of `--model` into a model directory.
+
+    `mini` is the embedded model; `live-avatar-14b` is looked up in `models_home()`; anything else is a path.
+
+    Raises:
+        InputError: when no such model is here.
+    """
+    if model == MINI.name:
+        return MINI_DIR
+    path = models_home() / model if model in PRESETS else Path(model)
+    if not path.is_dir():
+        hint = f"run `liveavatar models fetch {model}`" if model in PRESETS else f"known names: {', '.join(PRESETS)}"
+        raise InputError(f"--model {model}: there is no model directory at {path}; {hint}")
+    return path
+
+
+def home() -> Path:
+    """Where caches live: `LIVEAVATAR_HOME`, else `.liveavatar` beside the repository's code."""
+    return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))
+
+
+def models_home() -> Path:
+    """Where fetched checkpoints live: `LIVEAVATAR_MODELS`, else below `home()`."""
+    return Path(os.environ.get("LIVEAVATAR_MODELS", home() / "models"))
+
+
+def whisper_home() -> Path:
+    """Where the user keeps Whisper checkpoints: `LIVEAVATAR_WHISPER`, else where openai-whisper downloads to."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(os.environ.get("LIVEAVATAR_WHISPER", cache / "whisper"))

@@ -1,0 +1,289 @@
+"""The engine: load a model once, then stream jobs through the one block loop.
+
+`Engine` owns the networks on one device. `Stream` owns what one job remembers: the sinks, a ring per
+denoise step, the decoder's state. `Stream.next_block` is the loop's body; a block is 3 latents, 12
+frames. Nothing here grows with the length of a job, and everything but the clock is a function of the
+job, so a stream restored from a snapshot goes on bit for bit.
+
+Shapes: C latent channels, h/w latent height and width, L hidden states, T feature frames.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from liveavatar.cache import Sink, StepCache
+from liveavatar.checkpoint import LoadedModel, load_model
+from liveavatar.errors import InputError
+from liveavatar.model.dit import Conditions
+from liveavatar.model.text import tokenize_batch
+from liveavatar.model.vae import VideoVAE
+from liveavatar.sampling import clip_noise, euler_step, reference_distance, sigma_steps
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES, count_blocks
+
+log = logging.getLogger(__name__)
+
+
+class Features(Protocol):
+    """Driving features: a tensor wrapped by `TensorFeatures`, or a `FeatureFile`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[hidden states, channels, frames]."""
+
+    def __getitem__(self, frames: slice) -> Tensor:
+        """Features [L, C, b - a] of frames a:b."""
+
+
+class TensorFeatures:
+    """Features [L, C, T] already in memory."""
+
+    def __init__(self, features_LCT: Tensor) -> None:
+        self.tensor = features_LCT
+        self.shape = tuple(features_LCT.shape)
+
+    def __getitem__(self, frames: slice) -> Tensor:
+        return self.tensor[:, :, frames]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamJob:
+    """One video to make."""
+
+    image: np.ndarray  # uint8 RGB [H, W, 3], already cropped to the output size
+    prompt: str
+    features: Features
+    num_frames: int
+    seed: int = 420
+    sample_steps: int = 4
+    infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One finished block."""
+
+    index: int
+    latents: Tensor  # [C, 3, h, w] fp32 on the CPU
+    frames: np.ndarray | None  # uint8 RGB [<= 12, H, W, 3]; None when not decoded
+    step_s: tuple[float, ...]  # seconds of each denoise step
+    decode_s: float
+
+
+class Engine:
+    """The networks of one model on one device."""
+
+    def __init__(self, model: LoadedModel, device: torch.device) -> None:
+        self.config, self.dit, self.vae, self.text = model.config, model.dit, model.vae, model.text
+        self.device = device
+
+    @classmethod
+    def load(cls, model_dir: Path, device: str = "auto", dtype: str = "auto") -> "Engine":
+        """Load a model directory.
+
+        Args:
+            model_dir: directory with config.json and weights.
+            device: "cpu", "cuda", "cuda:1", or "auto": the first GPU when there is one.
+            dtype: "float32", "bfloat16", or "auto": bfloat16 where the device computes it fast.
+
+        Raises:
+            CheckpointError: when the directory is incomplete or damaged.
+            InputError: when there is no such device.
+        """
+        chosen = pick_device(device)
+        precision = pick_dtype(dtype, chosen)
+        log.info("loading %s on %s in %s", model_dir.name, chosen, precision)
+        return cls(load_model(model_dir, chosen, precision), chosen)
+
+    @torch.inference_mode()
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """Text encoder rows [1, L, text_dim] of a prompt."""
+        if self.config.text.kind != "hash":
+            raise InputError(f"the text encoder of {self.config.name} ({self.config.text.kind}) is not available here")
+        return self.text(tokenize_batch([prompt], self.config.text).to(self.device))
+
+    @torch.inference_mode()
+    def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents of a still picture."""
+        return still_latents(self.vae, image_tensor(image).to(self.device, self.dit.dtype), self.config.dit.motion_latents)
+
+    def open(self, job: StreamJob) -> "Stream":
+        """Prepare a stream: encode picture and prompt, compute the sinks, warm the decoder.
+
+        Raises:
+            InputError: when the job does not fit the model.
+        """
+        return Stream(self, job)
+
+
+class Stream:
+    """One job under way. Iterate over it, or call `next_block` until `position == num_blocks`."""
+
+    @torch.inference_mode()
+    def __init__(self, engine: Engine, job: StreamJob) -> None:
+        cfg, dit = engine.config, engine.dit
+        if job.infer_frames <= 0 or job.infer_frames % BLOCK_FRAMES:
+            raise InputError(
+                f"--infer_frames {job.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames; "
+                f"use a multiple of {BLOCK_FRAMES}, such as 48"
+            )
+        stride = cfg.vae.spatial_stride
+        height, width, _ = job.image.shape
+        self.engine, self.job = engine, job
+        self.sigmas = sigma_steps(cfg, job.sample_steps)
+        self.h, self.w = height // stride, width // stride
+        self.num_blocks = count_blocks(job.num_frames)
+        self.position = 0
+        self.text_kv = dit.text_kv(dit.embed_text(engine.encode_prompt(job.prompt).to(dit.dtype)))
+        self.reference, self.motion = engine.still_latents(job.image)
+        self.sink: Sink = dit.prefill(self.reference, self.motion, self.text_kv)
+        window = cfg.dit.window_latents * (self.h // 2) * (self.w // 2)
+        self.caches = [StepCache(self.sink, window) for _ in self.sigmas[1:]]
+        self.levels = [dit.noise_level(torch.full((1, 1), s, device=engine.device)) for s in self.sigmas[:-1]]
+        self.decoder = engine.vae.decoder_state(1, self.h, self.w)
+        engine.vae.decode_stream(self.motion[:, :, : cfg.vae.prime_latents], self.decoder)
+        self.first_latent: Tensor | None = None
+        self._noise: tuple[int, Tensor] | None = None
+
+    def __iter__(self) -> Iterator[Block]:
+        while self.position < self.num_blocks:
+            yield self.next_block()
+
+    @torch.inference_mode()
+    def next_block(self, decode: bool = True) -> Block:
+        """Denoise the next block and, if asked, decode it. Decode all blocks of a stream or none."""
+        index, engine, dit = self.position, self.engine, self.engine.dit
+        frame = index * BLOCK_LATENTS
+        self._reanchor(index)
+        cond = Conditions(self.text_kv, dit.audio_kv(dit.encode_audio(self._block_features(index))))
+        distance = reference_distance(engine.config.dit.ref_distance, self.job.seed, index)
+        rotation = dit.block_rotation(frame, self.h, self.w, engine.device)
+        sink_rotation = dit.sink_rotation(frame, distance, self.h, self.w, engine.device)
+        x = self._block_noise(index).to(engine.device, dit.dtype)
+        step_s = []
+        for cache, level, sigma, following in zip(self.caches, self.levels, self.sigmas, self.sigmas[1:], strict=False):
+            started = time.perf_counter()
+            dit.place_sink(cache, self.sink, sink_rotation)
+            flow = dit.step(x, level, cond, cache, frame, rotation)
+            x = euler_step(x, flow, sigma, following)
+            step_s.append(time.perf_counter() - started)
+        if index == 0:
+            self.first_latent = x[:, :, :1].clone()
+        started = time.perf_counter()
+        frames = self.decode(x) if decode else None
+        if frames is not None:
+            frames = frames[: self.job.num_frames - index * BLOCK_FRAMES]
+        self.position += 1
+        return Block(index, x[0].float().cpu(), frames, tuple(step_s), time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def decode(self, latents_1C3hw: Tensor) -> np.ndarray:
+        """Frames uint8 [12, H, W, 3] of the next latents in order; advances the decoder's state."""
+        latents = latents_1C3hw.to(self.engine.device, self.engine.dit.dtype)
+        return frames_uint8(self.engine.vae.decode_stream(latents, self.decoder)[0])
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything needed to go on from `position`; sinks and conditions are recomputed on open."""
+        tensors = {"position": torch.tensor(self.position)}
+        for i, cache in enumerate(self.caches):
+            tensors |= {f"cache{i}.{name}": t for name, t in cache.tensors().items()}
+        tensors |= {f"decoder.{name}": t for name, t in self.decoder.tensors().items()}
+        if self.first_latent is not None:
+            tensors["first_latent"] = self.first_latent
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go on where `snapshot` was taken; the job must be the same."""
+        self.position = int(tensors["position"])
+        for i, cache in enumerate(self.caches):
+            cache.load(_below(tensors, f"cache{i}."))
+        self.decoder.load(_below(tensors, "decoder."))
+        first = tensors.get("first_latent")
+        self.first_latent = None if first is None else first.to(self.engine.device)
+        if self.engine.config.reanchor and self.position > self._clip_blocks:
+            self._reanchor(self._clip_blocks)
+
+    @property
+    def _clip_blocks(self) -> int:
+        return self.job.infer_frames // BLOCK_FRAMES
+
+    def _reanchor(self, index: int) -> None:
+        if self.engine.config.reanchor and index == self._clip_blocks:
+            assert self.first_latent is not None
+            self.sink = self.engine.dit.prefill(self.first_latent, self.motion, self.text_kv)
+            for cache in self.caches:
+                cache.set_sink(self.sink)
+
+    def _block_features(self, index: int) -> Tensor:
+        """Features [1, L, C, history + 12] of a block; edges of the track are repeated."""
+        total = self.job.features.shape[2]
+        start, stop = index * BLOCK_FRAMES - self.engine.config.dit.audio_history_frames, (index + 1) * BLOCK_FRAMES
+        before, after = max(0, -start), max(0, stop - total)
+        features = self.job.features[min(max(start, 0), total - 1) : min(stop, total)][None]
+        padded = F.pad(features.flatten(1, 2).float(), (before, after), mode="replicate")
+        return padded.unflatten(1, features.shape[1:3])[..., -(stop - start) :].to(self.engine.device, self.engine.dit.dtype)
+
+    def _block_noise(self, index: int) -> Tensor:
+        clip, block = divmod(index, self._clip_blocks)
+        if self._noise is None or self._noise[0] != clip:
+            shape = (self.engine.config.dit.in_dim, self.job.infer_frames // LATENT_FRAMES, self.h, self.w)
+            self._noise = (clip, clip_noise(self.job.seed, clip, shape))
+        at = block * BLOCK_LATENTS
+        return self._noise[1][None, :, at : at + BLOCK_LATENTS]
+
+
+def image_tensor(image: np.ndarray) -> Tensor:
+    """uint8 RGB [H, W, 3] -> [1, 3, 1, H, W] in -1..1."""
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+
+
+def frames_uint8(video_CTHW: Tensor) -> np.ndarray:
+    """Decoder output [3, T, H, W] in -1..1 -> uint8 RGB [T, H, W, 3]."""
+    return ((video_CTHW.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).cpu().numpy()
+
+
+def still_latents(vae: VideoVAE, image_13THW: Tensor, motion_latents: int) -> tuple[Tensor, Tensor]:
+    """Reference and motion latents of a still picture [B, 3, 1, H, W].
+
+    An autoencoder whose first latent stands for a single frame gives the reference from that frame alone
+    and the motion from a still video. One that always packs four frames needs a few to settle, after
+    which a still video is one latent repeated.
+    """
+    if vae.config.kind == "wan":
+        frames = 1 + LATENT_FRAMES * (motion_latents - 1)
+        return vae.encode(image_13THW), vae.encode(image_13THW.expand(-1, -1, frames, -1, -1))
+    settled = vae.encode(image_13THW.expand(-1, -1, 4 * LATENT_FRAMES, -1, -1))[:, :, -1:]
+    return settled, settled.expand(-1, -1, motion_latents, -1, -1)
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of a name; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        InputError: when it is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {device}: PyTorch sees no GPU here; use --device cpu, or install a CUDA build")
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype of a name; "auto" is bfloat16 on GPUs and on CPUs that compute it natively."""
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,45 @@
+"""Driving features on disk, read a few blocks at a time so that memory does not grow with length.
+
+A features file is what `liveavatar.tools.audio_preprocess` writes: a torch archive whose "features" entry
+is [hidden states, channels, frames] at 25 fps, stored time-major.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from liveavatar.errors import InputError
+
+CHUNK_FRAMES = 600
+
+
+def save_features(path: Path, features_LCT: Tensor, **facts: str | int | float) -> None:
+    """Write features with time as the slowest axis on disk, so that a slice of frames is one run of bytes."""
+    time_major = features_LCT.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    torch.save({"features": time_major, **facts}, path)
+
+
+class FeatureFile:
+    """Features [L, C, T] behind a path, sliced as `file[a:b]` over frames; keeps one chunk in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shape = tuple(self._open().shape)
+        self._start, self._chunk = 0, torch.empty(*self.shape[:2], 0)
+
+    def _open(self) -> Tensor:
+        try:
+            return torch.load(self.path, mmap=True, weights_only=True)["features"]
+        except (OSError, RuntimeError, KeyError, TypeError) as e:
+            raise InputError(
+                f"{self.path} is no features file ({type(e).__name__}); make one with "
+                "`python -m liveavatar.tools.audio_preprocess --input cleaned.wav --output features.pt`"
+            ) from e
+
+    def __getitem__(self, frames: slice) -> Tensor:
+        start, stop, _ = frames.indices(self.shape[2])
+        if not (self._start <= start and stop <= self._start + self._chunk.shape[2]):
+            length = max(CHUNK_FRAMES, stop - start)
+            self._start, self._chunk = start, self._open()[:, :, start : start + length].clone()
+        return self._chunk[:, :, start - self._start : stop - self._start]

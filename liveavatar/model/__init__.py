@@ -1,0 +1,1 @@
+"""The networks, single-device: diffusion transformer, video autoencoders, text and speech encoders."""

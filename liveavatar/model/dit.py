@@ -1,0 +1,287 @@
+"""Causal speech-to-video diffusion transformer: the 14B and the `mini` are two configs of this class.
+
+It predicts the flow v = noise - x0 of one block of three latents. Three entry points share all weights:
+`prefill` computes the sinks (reference + packed motion, noise level 0), `step` denoises one block of a
+stream against a `StepCache`, and `forward_window` does the same for a run of blocks at once, with
+gradients, for training; a test holds them equal. State-dict names are the official checkpoint's.
+
+Shapes: B batch, C latent channels, T latents, h/w latent height and width, S tokens per latent
+(h/2 * w/2), L tokens, D width, N heads, H head width, A speakers.
+Source: the fact specification of Live Avatar (arXiv 2512.04677) and Wan2.2-S2V.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from liveavatar.cache import Sink, StepCache
+from liveavatar.config import DiTConfig
+from liveavatar.model.audio_encoder import AudioTokens, CausalAudioEncoder, latent_start
+from liveavatar.model.layers import AudioInjector, DiTBlock, Head, attend
+from liveavatar.model.motion import FramePacker, motion_rotation
+from liveavatar.model.rope import Rotation, grid_rotation, rotate
+from liveavatar.timing import BLOCK_LATENTS
+
+NOISY, REFERENCE, MOTION = range(3)  # rows of the token-kind embedding
+TIMESTEP_SCALE = 1000.0  # the time embedding is trained on t = 1000 * sigma
+
+TextKV = list[tuple[Tensor, Tensor]]
+AudioKV = list[tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseLevel:
+    """A noise level embedded: e [..., D] for the head, e0 [..., 6, D] for the blocks; both fp32."""
+
+    e: Tensor
+    e0: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What drives a block, computed once and used by every denoise step."""
+
+    text_kv: TextKV  # per layer, [B, N, text_len, H]
+    audio_kv: AudioKV  # per injector
+    pose: Tensor | None = None  # [B, cond_dim, 3, h, w]; None is all zeros
+    speaker_mask: Tensor | None = None  # [A, 3, h/2, w/2, 1]; one speaker needs none
+
+
+class CausalDiT(nn.Module):
+    """The transformer. All methods take latents [B, C, T, h, w] normalised by the autoencoder."""
+
+    def __init__(self, cfg: DiTConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        D, patch = cfg.dim, cfg.patch
+        self.patch_embedding = nn.Conv3d(cfg.in_dim, D, patch, patch)
+        self.cond_encoder = nn.Conv3d(cfg.cond_dim, D, patch, patch)
+        self.trainable_cond_mask = nn.Embedding(3, D)
+        self.text_embedding = nn.Sequential(nn.Linear(cfg.text_dim, D), nn.GELU(approximate="tanh"), nn.Linear(D, D))
+        self.time_embedding = nn.Sequential(nn.Linear(cfg.freq_dim, D), nn.SiLU(), nn.Linear(D, D))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(D, 6 * D))
+        self.blocks = nn.ModuleList(DiTBlock(D, cfg.num_heads, cfg.ffn_dim, cfg.eps) for _ in range(cfg.num_layers))
+        self.head = Head(D, cfg.out_dim * patch[0] * patch[1] * patch[2], cfg.eps)
+        self.casual_audio_encoder = CausalAudioEncoder(cfg.audio_dim, cfg.audio_layers, D, cfg.num_audio_token, cfg.eps)
+        self.audio_injector = AudioInjector(D, cfg.num_heads, len(cfg.audio_inject_layers), cfg.eps)
+        self.frame_packer = FramePacker(cfg.in_dim, D)
+        self.injector_of = {layer: i for i, layer in enumerate(cfg.audio_inject_layers)}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of tokens and weights."""
+        return self.patch_embedding.weight.dtype
+
+    # Embeddings ------------------------------------------------------------------------------------
+
+    def embed_text(self, text_BLC: Tensor) -> Tensor:
+        """Project text encoder rows [B, L, text_dim] to [B, text_len, D]; missing rows are zero, none is masked."""
+        return self.text_embedding(F.pad(text_BLC, (0, 0, 0, self.cfg.text_len - text_BLC.shape[1])).to(self.dtype))
+
+    def text_kv(self, text_BLD: Tensor) -> TextKV:
+        """Keys and values of embedded text for every layer; constant over a job."""
+        return [block.cross_attn.key_value(text_BLD) for block in self.blocks]
+
+    def encode_audio(self, features_BLCT: Tensor) -> AudioTokens:
+        """Audio tokens of whole blocks: one row per latent.
+
+        Args:
+            features_BLCT: speech features [B, hidden states, C, frames]; `audio_history_frames` true frames
+                first when the config asks for them, then 12 frames per block.
+        """
+        cfg = self.cfg
+        features = features_BLCT.to(self.casual_audio_encoder.encoder.conv2.conv.weight.dtype)
+        if cfg.audio_norm:
+            features = F.layer_norm(features.transpose(2, 3), (cfg.audio_dim,)).transpose(2, 3)
+        if cfg.audio_prefix_frames:
+            features = torch.cat((features[..., :1].expand(-1, -1, -1, cfg.audio_prefix_frames), features), dim=-1)
+        tokens = self.casual_audio_encoder(features)
+        return tokens[slice(latent_start(cfg.audio_prefix_frames + cfg.audio_history_frames), None)]
+
+    def audio_kv(self, tokens: AudioTokens) -> AudioKV:
+        """What every injector needs of a block's audio; constant over its denoise steps."""
+        local, global_ = tokens.local.to(self.dtype), tokens.global_.to(self.dtype)
+        return [self.audio_injector.condition(i, local, global_) for i in range(len(self.injector_of))]
+
+    def noise_level(self, sigma: Tensor) -> NoiseLevel:
+        """Embed noise levels sigma [...] in 0..1 (t = 1000 * sigma), in fp32."""
+        half = self.cfg.freq_dim // 2
+        frequency = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=sigma.device) / half)
+        angle = (sigma.float() * TIMESTEP_SCALE).double()[..., None] * frequency  # t is fp32 in the released sampler
+        with torch.autocast(sigma.device.type, enabled=False):
+            x = torch.cat((angle.cos(), angle.sin()), dim=-1).float()
+            e = _fp32(self.time_embedding, x)
+            return NoiseLevel(e, _fp32(self.time_projection, e).unflatten(-1, (6, -1)))
+
+    def _tokens(self, embedding: nn.Conv3d, latents_BCThw: Tensor) -> Tensor:
+        return embedding(latents_BCThw.to(self.dtype)).flatten(2).transpose(1, 2)
+
+    def noisy_tokens(self, x_BCThw: Tensor, pose: Tensor | None) -> Tensor:
+        """Patch tokens [B, T*S, D] of noisy latents and their pose latents."""
+        posed = self.cond_encoder.bias if pose is None else self._tokens(self.cond_encoder, pose)
+        return self._tokens(self.patch_embedding, x_BCThw) + posed + self.trainable_cond_mask.weight[NOISY]
+
+    def sink_tokens(self, reference_BC1hw: Tensor, motion_BCThw: Tensor) -> Tensor:
+        """Tokens [B, L, D] of the reference latent, then of the packed motion latents."""
+        reference = self._tokens(self.patch_embedding, reference_BC1hw) + self.trainable_cond_mask.weight[REFERENCE]
+        motion = self.frame_packer(motion_BCThw.to(self.dtype)) + self.trainable_cond_mask.weight[MOTION]
+        return torch.cat((reference, motion), dim=1)
+
+    # Positions -------------------------------------------------------------------------------------
+
+    def block_rotation(self, frame: int, h: int, w: int, device: torch.device) -> Rotation:
+        """Rotation of the block whose first latent has index `frame` in the whole stream."""
+        times = list(range(frame, frame + BLOCK_LATENTS))
+        return grid_rotation(times, h // 2, w // 2, self.cfg.head_dim, self.cfg.rope_half, device)
+
+    def sink_rotation(self, frame: int, distance: int, h: int, w: int, device: torch.device) -> Rotation:
+        """Rotation of the sink tokens as the block at latent `frame` sees them.
+
+        The reference stays `distance` latents ahead of the block once that is past `ref_base`.
+        """
+        cfg = self.cfg
+        time = max(cfg.ref_base, frame + distance)
+        reference = grid_rotation([time], h // 2, w // 2, cfg.head_dim, cfg.rope_half, device)
+        shift = frame if cfg.anchor_motion else 0
+        motion = motion_rotation(h, w, cfg.head_dim, cfg.rope_half, device, shift)
+        return Rotation(torch.cat((reference.cos, motion.cos)), torch.cat((reference.sin, motion.sin)))
+
+    # Inference -------------------------------------------------------------------------------------
+
+    def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV) -> Sink:
+        """Compute the sinks: reference and motion attend to one another at noise level 0, without audio."""
+        h, w = reference_BC1hw.shape[-2:]
+        x = self.sink_tokens(reference_BC1hw, motion_BCThw)
+        level = self.noise_level(torch.zeros(1, 1, device=x.device))
+        rotation = self.sink_rotation(0, self.cfg.ref_base, h, w, x.device)
+        keys, values = [], []
+        for block, kv in zip(self.blocks, text_kv, strict=True):
+            mod = block.modulate(level.e0)
+            q, k, v = block.self_qkv(x, mod)
+            keys.append(k)
+            values.append(v)
+            x = block.finish(x, attend(rotate(q, rotation), rotate(k, rotation), v), mod, kv)
+        return Sink(keys, values, num_reference=(h // 2) * (w // 2))
+
+    def place_sink(self, cache: StepCache, sink: Sink, rotation: Rotation) -> None:
+        """Rotate the sink keys to where the coming block sees them."""
+        for layer, k in enumerate(sink.k):
+            cache.write_sink_keys(layer, rotate(k, rotation))
+
+    def step(
+        self, x_BCThw: Tensor, level: NoiseLevel, cond: Conditions, cache: StepCache, frame: int, rotation: Rotation
+    ) -> Tensor:
+        """Flow of one block [B, C, 3, h, w] at one noise level.
+
+        Args:
+            x_BCThw: the noisy block.
+            level: its noise level, from `noise_level` of a [1, 1] sigma.
+            cond: text, audio, pose.
+            cache: ring of this denoise step; the block's keys and values are written into it.
+            frame: index of the block's first latent in the whole stream.
+            rotation: `block_rotation(frame)`; the sink must have been placed for this block.
+        """
+        h, w = x_BCThw.shape[-2:]
+        x = self.noisy_tokens(x_BCThw, cond.pose)
+        start = frame * (h // 2) * (w // 2)
+        for layer, block in enumerate(self.blocks):
+            mod = block.modulate(level.e0)
+            q, k, v = block.self_qkv(x, mod)
+            cache.write(layer, start, rotate(k, rotation), v)
+            x = block.finish(x, attend(rotate(q, rotation), *cache.view(layer, start + x.shape[1])), mod, cond.text_kv[layer])
+            x = self._inject(layer, x, cond)
+        return self._unpatchify(self.head(x, level.e), h, w)
+
+    def _inject(self, layer: int, x_BLD: Tensor, cond: Conditions) -> Tensor:
+        index = self.injector_of.get(layer)
+        if index is None:
+            return x_BLD
+        residual = self.audio_injector(index, x_BLD, cond.audio_kv[index])
+        if cond.speaker_mask is not None:
+            residual = (residual * cond.speaker_mask.flatten(1, 3)).sum(0, keepdim=True)
+        return (x_BLD + residual).to(x_BLD.dtype)
+
+    def _unpatchify(self, x_BLP: Tensor, h: int, w: int) -> Tensor:
+        _, p, q = self.cfg.patch
+        x = x_BLP.unflatten(-1, (p, q, self.cfg.out_dim)).unflatten(1, (-1, h // p, w // q))
+        return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(3, 4).flatten(4, 5)  # B C T (y p) (x q)
+
+    # Training --------------------------------------------------------------------------------------
+
+    def forward_window(
+        self,
+        x_BCThw: Tensor,
+        sigma_Bb: Tensor,
+        sinks: tuple[Tensor, Tensor],
+        text_BLC: Tensor,
+        features_BLCT: Tensor,
+        frame: int = 0,
+        pose: Tensor | None = None,
+    ) -> Tensor:
+        """Flow of a run of blocks, each seeing what it would see in a stream that began with this run.
+
+        Args:
+            x_BCThw: noisy latents, T = 3 * b.
+            sigma_Bb: noise level of every block.
+            sinks: reference [B, C, 1, h, w] and motion [B, C, 19, h, w] latents.
+            text_BLC: text encoder rows, zero rows where text is dropped.
+            features_BLCT: speech features, history first as in `encode_audio`.
+            frame: index of the first latent in the whole stream.
+            pose: pose latents [B, cond_dim, T, h, w], or None.
+
+        Returns:
+            Flow [B, C, T, h, w] in the weights' (or autocast's) dtype.
+        """
+        h, w = x_BCThw.shape[-2:]
+        device, S = x_BCThw.device, (h // 2) * (w // 2)
+        num_blocks = sigma_Bb.shape[1]
+        starts = range(frame, frame + num_blocks * BLOCK_LATENTS, BLOCK_LATENTS)
+        level, level0 = self.noise_level(sigma_Bb), self.noise_level(torch.zeros(1, 1, device=device))
+        e0 = level.e0.repeat_interleave(BLOCK_LATENTS * S, dim=1)
+        text_kv = self.text_kv(self.embed_text(text_BLC))
+        cond = Conditions(text_kv, self.audio_kv(self.encode_audio(features_BLCT)))
+        x, s = self.noisy_tokens(x_BCThw, pose), self.sink_tokens(*sinks)
+        own = [self.block_rotation(f, h, w, device) for f in starts]
+        rotation = Rotation(torch.cat([r.cos for r in own]), torch.cat([r.sin for r in own]))
+        distance = self.cfg.ref_distance[0]
+        seen = [self.sink_rotation(f, distance, h, w, device) for f in starts]
+        prefill = self.sink_rotation(0, self.cfg.ref_base, h, w, device)
+        for layer in range(len(self.blocks)):
+            x, s = self.window_layer(layer, (x, s), (e0, level0.e0), (rotation, prefill, seen), cond)
+        return self._unpatchify(self.head(x, level.e.repeat_interleave(BLOCK_LATENTS * S, dim=1)), h, w)
+
+    def window_layer(
+        self,
+        layer: int,
+        tokens: tuple[Tensor, Tensor],
+        levels: tuple[Tensor, Tensor],
+        rotations: tuple[Rotation, Rotation, list[Rotation]],
+        cond: Conditions,
+    ) -> tuple[Tensor, Tensor]:
+        """One layer of `forward_window` for (noisy, sink) tokens; the unit to compile or checkpoint."""
+        block, (x, s) = self.blocks[layer], tokens
+        rotation, prefill, seen = rotations
+        mod, mod0 = block.modulate(levels[0]), block.modulate(levels[1])
+        q, k, v = block.self_qkv(x, mod)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        qs, ks, vs = block.self_qkv(s, mod0)
+        span = x.shape[1] // len(seen)
+        window = self.cfg.window_latents // BLOCK_LATENTS * span
+        attended = []
+        for i, sink_rotation in enumerate(seen):
+            end = (i + 1) * span
+            past = slice(max(0, end - window), end)
+            keys = torch.cat((rotate(ks, sink_rotation), k[:, :, past]), dim=2)
+            values = torch.cat((vs, v[:, :, past]), dim=2)
+            attended.append(attend(q[:, :, end - span : end], keys, values))
+        s = block.finish(s, attend(rotate(qs, prefill), rotate(ks, prefill), vs), mod0, cond.text_kv[layer])
+        x = block.finish(x, torch.cat(attended, dim=1), mod, cond.text_kv[layer])
+        return self._inject(layer, x, cond), s
+
+
+def _fp32(layers: nn.Sequential, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = F.linear(x, layer.weight.float(), layer.bias.float()) if isinstance(layer, nn.Linear) else layer(x)
+    return x

@@ -1,0 +1,138 @@
+"""Parts of the diffusion transformer: norms, attention, one block, the audio injector, the head.
+
+A block holds no state and knows no cache: it makes queries, keys and values of its tokens, and finishes
+once somebody has attended. That lets one set of weights serve the streaming step, the sink prefill and
+the training window. Parameter names are the official checkpoint's.
+
+Shapes: B batch, L tokens, D width, N heads, H head width, T latents, S tokens per latent, K audio tokens.
+Modulation is fp32 and broadcastable to [B, L, 6, D]; residuals are summed in fp32 within a block.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ADAIN_EPS = 1e-5
+
+
+def attend(q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
+    """Softmax attention without mask, scale 1/sqrt(H); returns [B, L, N*H]."""
+    return F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH).transpose(1, 2).flatten(2)
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm without weights, in fp32."""
+    return F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the full width (before heads are split); statistics in fp32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """Projections of multi-head attention with RMS-normalised queries and keys."""
+
+    def __init__(self, dim: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
+
+    def heads(self, x_BLD: Tensor) -> Tensor:
+        """[B, L, D] -> [B, N, L, H]."""
+        return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def query(self, x_BLD: Tensor) -> Tensor:
+        """Normalised queries [B, N, L, H]."""
+        return self.heads(self.norm_q(self.q(x_BLD)))
+
+    def key_value(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised keys and values, each [B, N, L, H]."""
+        return self.heads(self.norm_k(self.k(x_BLD))), self.heads(self.v(x_BLD))
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, text cross-attention and a gated feed-forward, modulated by the noise level."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.self_attn = Attention(dim, num_heads, eps)
+        self.norm3 = nn.LayerNorm(dim, eps=eps)
+        self.cross_attn = Attention(dim, num_heads, eps)
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
+
+    def modulate(self, e0: Tensor) -> tuple[Tensor, ...]:
+        """shift1, scale1, gate1, shift2, scale2, gate2 from the projected noise level [..., 6, D]."""
+        return (self.modulation.float() + e0).unbind(-2)
+
+    def self_qkv(self, x_BLD: Tensor, mod: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the self-attention before rotation, each [B, N, L, H]."""
+        h = (layer_norm(x_BLD, self.eps) * (1 + mod[1]) + mod[0]).to(x_BLD.dtype)
+        return self.self_attn.query(h), *self.self_attn.key_value(h)
+
+    def finish(self, x_BLD: Tensor, attended_BLD: Tensor, mod: tuple[Tensor, ...], text_kv: tuple[Tensor, Tensor]) -> Tensor:
+        """Everything after self-attention: its output projection, the text, the feed-forward."""
+        dtype = x_BLD.dtype
+        x = x_BLD.float() + self.self_attn.o(attended_BLD) * mod[2]
+        h = F.layer_norm(x.to(dtype).float(), (x.shape[-1],), self.norm3.weight.float(), self.norm3.bias.float(), self.eps)
+        x = x + self.cross_attn.o(attend(self.cross_attn.query(h.to(dtype)), *text_kv))
+        h = layer_norm(x, self.eps) * (1 + mod[4]) + mod[3]
+        return (x + self.ffn(h.to(dtype)) * mod[5]).to(dtype)
+
+
+class AdaLayerNorm(nn.Module):
+    """Shift and scale of the audio injector's norm, from the global audio token."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, 2 * dim)
+
+
+class AudioInjector(nn.Module):
+    """Cross-attention from the tokens of each latent to that latent's audio tokens, after AdaIN."""
+
+    def __init__(self, dim: int, num_heads: int, num_injectors: int, eps: float) -> None:
+        super().__init__()
+        self.injector = nn.ModuleList(Attention(dim, num_heads, eps) for _ in range(num_injectors))
+        self.injector_adain_layers = nn.ModuleList(AdaLayerNorm(dim) for _ in range(num_injectors))
+
+    def condition(self, index: int, local_BTKD: Tensor, global_BT1D: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Everything one injector needs of the audio: keys, values [B*T, N, K, H], shift, scale [B, T, 1, D]."""
+        k, v = self.injector[index].key_value(local_BTKD.flatten(0, 1))
+        shift, scale = self.injector_adain_layers[index].linear(F.silu(global_BT1D)).float().chunk(2, dim=-1)
+        return k, v, shift, scale
+
+    def forward(self, index: int, x_BLD: Tensor, audio: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """What injector `index` adds to the noisy tokens: [A, L, D] for A speakers."""
+        k, v, shift, scale = audio
+        x_BTSD = x_BLD.unflatten(1, (shift.shape[1], -1))
+        h = F.layer_norm(x_BTSD.float(), (x_BLD.shape[-1],), eps=ADAIN_EPS) * (1 + scale) + shift
+        attention = self.injector[index]
+        q = attention.query(h.flatten(0, 1).to(x_BLD.dtype))
+        return attention.o(attend(q, k, v)).view(h.shape[0], -1, x_BLD.shape[-1])
+
+
+class Head(nn.Module):
+    """Modulated norm and projection to the channels of one patch."""
+
+    def __init__(self, dim: int, out_dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.modulation = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self.head = nn.Linear(dim, out_dim)
+
+    def forward(self, x_BLD: Tensor, e: Tensor) -> Tensor:
+        """Project x [B, L, D] under the noise level e, broadcastable to [B, L, D]."""
+        shift, scale = (self.modulation.float() + e.unsqueeze(-2)).unbind(-2)
+        return self.head((layer_norm(x_BLD, self.eps) * (1 + scale) + shift).to(x_BLD.dtype))

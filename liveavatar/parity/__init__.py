@@ -1,0 +1,102 @@
+"""Proof that the engine equals its specification: `liveavatar parity DIR` and what it checks.
+
+A *fixture set* is a directory of safetensors made by the reference with tiny seeded weights; a *part* is one
+thing compared (a scenario of the transformer, a pass of the autoencoder, ...). Sizes and seeds are read from
+the set, so any set of the same layout works. Parts whose files are absent are reported as skipped.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveavatar.errors import InputError
+from liveavatar.parity import conditioning, dit, encoders, pipeline, schedule, vae
+from liveavatar.parity.fixtures import Fixtures
+from liveavatar.parity.report import Part, exit_code, skipped, to_json, to_lines
+
+__all__ = ["Part", "exit_code", "run_parity", "to_json", "to_lines"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Parts that are checked together, and the files they need."""
+
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    tolerance: float
+    check: Callable[[Fixtures], Iterator[Part]]
+    requires: tuple[str, ...] = ()  # packages beyond the engine's own
+
+
+def _rope_group(rope: str) -> Group:
+    return Group(
+        names=dit.part_names(rope),
+        files=(*dit.FILES, f"dit_out_{rope}"),
+        tolerance=dit.TOLERANCE[rope],
+        check=lambda fix: dit.check(fix, rope),
+    )
+
+
+GROUPS = (
+    Group(names=schedule.NAMES, files=schedule.FILES, tolerance=schedule.TOLERANCE, check=schedule.check),
+    Group(
+        names=("motion_packer.tokens", "motion_packer.rope"),
+        files=("dit_weights", "motion_packer"),
+        tolerance=dit.ENCODER_TOLERANCE,
+        check=dit.check_motion_packer,
+    ),
+    Group(
+        names=("audio_encoder",),
+        files=("dit_weights", "audio_encoder"),
+        tolerance=dit.ENCODER_TOLERANCE,
+        check=dit.check_audio_encoder,
+    ),
+    _rope_group("exactrope"),
+    _rope_group("refrope"),
+    Group(names=vae.NAMES, files=vae.FILES, tolerance=vae.TOLERANCE, check=vae.check),
+    *conditioning.groups(Group),
+    *encoders.groups(Group),
+    *pipeline.groups(Group),
+)
+
+
+def run_parity(directory: Path) -> list[Part]:
+    """Check the engine against a fixture directory.
+
+    Returns:
+        One `Part` for everything the command knows, skipped ones included.
+
+    Raises:
+        InputError: when the directory is missing or a file in it is damaged.
+    """
+    fix = Fixtures(directory)
+    parts: list[Part] = []
+    for group in GROUPS:
+        parts += _run_group(group, fix)
+    return parts
+
+
+def _run_group(group: Group, fix: Fixtures) -> list[Part]:
+    absent = fix.missing(group.files)
+    reason = f"the set has no {', '.join(absent)}" if absent else _missing_packages(group.requires)
+    if reason:
+        return [skipped(name, group.tolerance, reason) for name in group.names]
+    logger.debug("checking %s", ", ".join(group.names))
+    try:
+        return list(group.check(fix))
+    except (RuntimeError, KeyError, IndexError, TypeError, ValueError) as e:
+        # Wrong shapes or missing weights in a readable file: the set is damaged or of another layout.
+        raise InputError(
+            f"parity fixtures {', '.join(group.files)} do not fit one another or the engine "
+            f"({type(e).__name__}: {str(e).splitlines()[0][:300]}); copy the set from its source again"
+        ) from e
+
+
+def _missing_packages(names: tuple[str, ...]) -> str:
+    from importlib.util import find_spec
+
+    absent = [n for n in names if find_spec(n) is None]
+    return f"needs the package {', '.join(absent)}" if absent else ""
