@@ -1,0 +1,2 @@
+def groups(group):
+    return ()
