@@ -1,0 +1,36 @@
+"""Features on disk: any slice equals the whole, and a foreign file is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from liveavatar.errors import InputError
+from liveavatar.feature_file import CHUNK_FRAMES, FeatureFile, save_features
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        pytest.param(0, 12, id="start"),
+        pytest.param(CHUNK_FRAMES - 5, CHUNK_FRAMES + 7, id="across a chunk"),
+        pytest.param(1990, 2000, id="end"),
+        pytest.param(1995, 2100, id="past the end"),
+        pytest.param(3, 3 + 2 * CHUNK_FRAMES, id="longer than a chunk"),
+    ],
+)
+def test_slice_equals_whole(tmp_path: Path, start: int, stop: int) -> None:
+    features = torch.randn(2, 3, 2000)
+    save_features(tmp_path / "f.pt", features, fps=25)
+    file = FeatureFile(tmp_path / "f.pt")
+    assert file.shape == (2, 3, 2000)
+    _ = file[500:700]
+    assert torch.equal(file[start:stop], features[:, :, start:stop])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a torch file", b"PK\x03\x04 broken"], ids=["empty", "text", "zip"])
+def test_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "features.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no features file"):
+        FeatureFile(path)
