@@ -2,9 +2,9 @@
 
 Plain 3x3 convolutions (the best floating-point rate a CPU gives) at 1/16, 1/8 and 1/4 of the picture; time is a
 causal memory: each residual block also sees the previous frame's features of its own input. Four frames are
-always one latent, the first four too, so a block is 3 latents = 12 frames everywhere. The reach of the memory is
-finite (2 latents + 5 frames in the decoder), so a streamed result equals a whole one exactly and training windows
-of four latents cover it.
+always one latent, the first four too, so a block is 3 latents = 12 frames everywhere. Before the first frame the
+memory holds that frame itself: a stream starts as if the picture had been still for ever, so four copies of an image
+encode to exactly the latent of a still video. The memory's reach is finite (2 latents + 5 frames in the decoder).
 
 Frames are kept *time-major* in the batch axis, index t*B + b: shifting by one frame is then one concatenation
 that keeps the channels_last layout.
@@ -18,25 +18,10 @@ from torch import Tensor, nn
 
 from liveavatar.config import VAEConfig
 from liveavatar.errors import InputError
+from liveavatar.model.vae import StreamState
 from liveavatar.timing import LATENT_FRAMES
 
 PATCH = 4  # pixels a side folded into channels at the input and unfolded at the output
-
-
-class MemoryState:
-    """The previous frame's features of every memory block of one stream, encoder or decoder."""
-
-    def __init__(self, features: list[Tensor]) -> None:
-        self.features = features
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The state as a flat dict, for snapshots."""
-        return {f"memory.{i}": f for i, f in enumerate(self.features)}
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors()` gave; values are copied in place."""
-        for i, feature in enumerate(self.features):
-            feature.copy_(tensors[f"memory.{i}"])
 
 
 class MemoryBlock(nn.Module):
@@ -47,19 +32,19 @@ class MemoryBlock(nn.Module):
         self.width = width
         self.gain = nn.Parameter(torch.ones(width))
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.mix = nn.Conv2d(width, width, 1, bias=False)  # no bias: an empty memory must add nothing
+        self.mix = nn.Conv2d(width, width, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, x_NCHW: Tensor, previous_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_NCHW: Tensor, batch: int, previous_BCHW: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the block's output and the features of the last frame, the memory of the next call."""
-        batch = len(previous_BCHW)
         # RMS over channels; in channels_last memory the permuted view is contiguous.
         normed_NHWC = F.rms_norm(x_NCHW.permute(0, 2, 3, 1), (self.width,), self.gain.to(x_NCHW.dtype), 1e-6)
         normed = normed_NHWC.permute(0, 3, 1, 2)
-        shifted = torch.cat([previous_BCHW.to(normed.dtype), normed[:-batch]], 0)
+        previous = normed[:batch] if previous_BCHW is None else previous_BCHW.to(normed.dtype)
+        shifted = torch.cat([previous, normed[:-batch]], 0)
         h = F.relu(self.conv1(normed) + self.mix(shifted))
         return x_NCHW + self.conv2(h), normed[-batch:]
 
@@ -92,14 +77,14 @@ class CompactEncoder(nn.Module):
         self.conv_out = nn.Conv2d(c, cfg.z_dim, 3, padding=1)
         self.memory_shapes = [(a, 4)] * n + [(b, 8)] * n + [(c, 16)] * n  # (channels, pixels per cell)
 
-    def forward(self, video_NCHW: Tensor, batch: int, memory: list[Tensor]) -> Tensor:
+    def forward(self, video_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
         """[T*B, 3, H, W] -> [T/4*B, C, h, w]; `memory` is replaced entry by entry."""
         x, at = self.conv_in(F.pixel_unshuffle(video_NCHW, PATCH)), 0
-        x, at = _run(self.stage4, x, memory, at)
+        x, at = _run(self.stage4, x, batch, memory, at)
         x = self.down8(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
-        x, at = _run(self.stage8, x, memory, at)
+        x, at = _run(self.stage8, x, batch, memory, at)
         x = self.down16(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
-        x, at = _run(self.stage16, x, memory, at)
+        x, at = _run(self.stage16, x, batch, memory, at)
         return self.conv_out(x)
 
 
@@ -121,22 +106,22 @@ class CompactDecoder(nn.Module):
         self.conv_out = nn.Conv2d(a, 3 * PATCH**2, 3, padding=1)
         self.memory_shapes = [(c, 16)] * (n + 1) + [(b, 8)] * n + [(a, 4)] * n
 
-    def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor]) -> Tensor:
+    def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
         """[T*B, C, h, w] -> [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""
         x, at = self.conv_in(latents_NCHW), 0
-        x, at = _run(self.latent16, x, memory, at)
+        x, at = _run(self.latent16, x, batch, memory, at)
         x = _split_time(self.grow(x), batch, LATENT_FRAMES)
-        x, at = _run(self.stage16, x, memory, at)
+        x, at = _run(self.stage16, x, batch, memory, at)
         x = F.pixel_shuffle(self.up8(x), 2)
-        x, at = _run(self.stage8, x, memory, at)
+        x, at = _run(self.stage8, x, batch, memory, at)
         x = F.pixel_shuffle(self.up4(x), 2)
-        x, at = _run(self.stage4, x, memory, at)
+        x, at = _run(self.stage4, x, batch, memory, at)
         return F.pixel_shuffle(self.conv_out(x), PATCH)
 
 
-def _run(stage: nn.ModuleList, x_NCHW: Tensor, memory: list[Tensor], at: int) -> tuple[Tensor, int]:
+def _run(stage: nn.ModuleList, x_NCHW: Tensor, batch: int, memory: list[Tensor | None], at: int) -> tuple[Tensor, int]:
     for block in stage:
-        x_NCHW, memory[at] = block(x_NCHW, memory[at])
+        x_NCHW, memory[at] = block(x_NCHW, batch, memory[at])
         at += 1
     return x_NCHW, at
 
@@ -158,25 +143,39 @@ class CompactVAE(nn.Module):
         Raises:
             InputError: when T is no multiple of 4 or a side is no multiple of 16.
         """
-        batch, _, _, height, width = video.shape
-        stride = self.config.spatial_stride
-        return self.encode_stream(video, self.encoder_state(batch, height // stride, width // stride))
+        return self.encode_stream(video, self.encoder_state(*self._latent_size(video)))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [B, C, T, h, w] -> video [B, 3, 4T, 16h, 16w], not clamped."""
-        batch, _, _, h, w = latents.shape
-        return self.decode_stream(latents, self.decoder_state(batch, h, w))
+        return self.decode_stream(latents, self.decoder_state(len(latents), *latents.shape[-2:]))
 
-    def encoder_state(self, batch: int, h: int, w: int) -> MemoryState:
+    def encoder_state(self, batch: int, h: int, w: int) -> StreamState:
         """An empty encoder memory for `batch` streams of h*w latent cells."""
-        return self._empty(self.encoder.memory_shapes, batch, h, w)
+        return StreamState(batch, h, w)
 
-    def decoder_state(self, batch: int, h: int, w: int) -> MemoryState:
+    def decoder_state(self, batch: int, h: int, w: int) -> StreamState:
         """An empty decoder memory for `batch` streams of h*w latent cells."""
-        return self._empty(self.decoder.memory_shapes, batch, h, w)
+        return StreamState(batch, h, w)
 
-    def encode_stream(self, video: Tensor, state: MemoryState) -> Tensor:
+    def encode_stream(self, video: Tensor, state: StreamState) -> Tensor:
         """Encode the next frames of a stream (a multiple of 4); updates `state` in place."""
+        self._latent_size(video)
+        x = _to_flat(video, self.encoder.conv_in.weight.dtype)
+        memory = self._recall(self.encoder.memory_shapes, state, x)
+        z = (self.encoder(x, state.batch, memory) - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        _remember(memory, state, video.shape[2])
+        return z.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
+
+    def decode_stream(self, latents: Tensor, state: StreamState) -> Tensor:
+        """Decode the next latents of a stream into 4 frames each; updates `state` in place."""
+        z = _to_flat(latents, self.decoder.conv_in.weight.dtype)
+        z = z * self.std.to(z.dtype) + self.mean.to(z.dtype)
+        memory = self._recall(self.decoder.memory_shapes, state, z)
+        video = self.decoder(z, state.batch, memory)
+        _remember(memory, state, latents.shape[2])
+        return video.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
+
+    def _latent_size(self, video: Tensor) -> tuple[int, int, int]:
         batch, _, num_frames, height, width = video.shape
         stride = self.config.spatial_stride
         if num_frames % LATENT_FRAMES or height % stride or width % stride:
@@ -184,26 +183,23 @@ class CompactVAE(nn.Module):
                 f"a video of {num_frames} frames of {width}x{height} cannot be encoded: frames must be a multiple of "
                 f"{LATENT_FRAMES} and sides of {stride}; pad or crop it first"
             )
-        x = _to_flat(video, self.encoder.conv_in.weight.dtype)
-        z = (self.encoder(x, batch, state.features) - self.mean.to(x.dtype)) / self.std.to(x.dtype)
-        return z.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
+        return batch, height // stride, width // stride
 
-    def decode_stream(self, latents: Tensor, state: MemoryState) -> Tensor:
-        """Decode the next latents of a stream into 4 frames each; updates `state` in place."""
-        batch = len(latents)
-        z = _to_flat(latents, self.decoder.conv_in.weight.dtype)
-        z = z * self.std.to(z.dtype) + self.mean.to(z.dtype)
-        video = self.decoder(z, batch, state.features)
-        return video.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
+    def _recall(self, shapes: list[tuple[int, int]], state: StreamState, like: Tensor) -> list[Tensor | None]:
+        if state.position == 0:
+            return [None] * len(shapes)
+        stride = self.config.spatial_stride
+        return [
+            state.history(f"memory.{i}", (state.batch, c, state.h * stride // cell, state.w * stride // cell), like)
+            for i, (c, cell) in enumerate(shapes)
+        ]
 
-    def _empty(self, shapes: list[tuple[int, int]], batch: int, h: int, w: int) -> MemoryState:
-        like, stride = self.encoder.conv_in.weight, self.config.spatial_stride
-        return MemoryState(
-            [
-                torch.zeros(batch, c, h * stride // cell, w * stride // cell, dtype=like.dtype, device=like.device)
-                for c, cell in shapes
-            ]
-        )
+
+def _remember(memory: list[Tensor | None], state: StreamState, consumed: int) -> None:
+    for i, features in enumerate(memory):
+        assert features is not None
+        state.keep(f"memory.{i}", features.detach())
+    state.position += consumed
 
 
 def _to_flat(x_BCTHW: Tensor, dtype: torch.dtype) -> Tensor:

@@ -62,6 +62,13 @@ def test_memory_is_causal_and_used(vae: CompactVAE) -> None:
     assert not torch.allclose(a[:, :, 8:12], b[:, :, 8:12]), "the decoder does not remember the previous latent"
 
 
+@torch.inference_mode()
+def test_four_copies_of_an_image_encode_like_a_still_video(vae: CompactVAE) -> None:
+    image = torch.rand(1, 3, 1, 32, 48) * 2 - 1
+    still = vae.encode(image.expand(-1, -1, 24, -1, -1))
+    torch.testing.assert_close(vae.encode(image.expand(-1, -1, 4, -1, -1)), still[:, :, -1:], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "shape",
     [

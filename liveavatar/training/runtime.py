@@ -1,0 +1,148 @@
+"""What every training stage shares: ranks, a time budget, checkpoints, the loss log.
+
+A stage runs for a number of seconds, not steps, so that a whole run fits a machine lease. All ranks agree on the
+elapsed share of the budget (the slowest one decides), and a checkpoint keeps the seconds already spent.
+"""
+
+import json
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """This process among the processes of one stage."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes logs and checkpoints."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 on a GPU; full precision on a CPU, where the tests run."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+    def generator(self, seed: int) -> torch.Generator:
+        """A generator on this rank's device, different on every rank."""
+        return torch.Generator(self.device).manual_seed(seed * 1009 + self.rank)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            dist.barrier()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of `value` over ranks."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value /= self.world
+        return value
+
+
+def start(seed: int = 0) -> Rank:
+    """Join the process group that torchrun announced (if any), pick the device and seed the generators."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.manual_seed(seed)  # equal on all ranks: weights start equal; data generators differ by rank
+    return Rank(rank, world, device)
+
+
+def finish(rank: Rank) -> None:
+    """Leave the process group."""
+    if rank.world > 1:
+        rank.barrier()
+        dist.destroy_process_group()
+
+
+class Budget:
+    """Elapsed share of a stage's seconds, equal on all ranks."""
+
+    EVERY = 10  # steps between agreements of the ranks
+
+    def __init__(self, rank: Rank, seconds: float, spent: float = 0.0) -> None:
+        self.rank, self.seconds, self.spent = rank, seconds, spent
+        self._start = time.monotonic()
+        self._agreed = spent
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds this process has spent in the stage, earlier runs of it included."""
+        return self.spent + time.monotonic() - self._start
+
+    def fraction(self, step: int) -> float:
+        """Share of the budget spent, 0 to 1 or more; call once a step with the step's number."""
+        if self.rank.world == 1:
+            self._agreed = self.elapsed
+        elif step % self.EVERY == 0:
+            now = torch.tensor(self.elapsed, device=self.rank.device)
+            dist.all_reduce(now, dist.ReduceOp.MAX)
+            self._agreed = float(now)
+        return self._agreed / self.seconds
+
+
+def average_gradients(params: list[nn.Parameter], rank: Rank) -> None:
+    """Replace gradients by their mean over ranks, in one message."""
+    if rank.world == 1:
+        return
+    grads = [p.grad for p in params if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    dist.all_reduce(flat)
+    flat /= rank.world
+    parts = flat.split([g.numel() for g in grads])
+    torch._foreach_copy_(grads, [part.view_as(g) for part, g in zip(parts, grads, strict=True)])
+
+
+def broadcast(module: nn.Module, rank: Rank) -> None:
+    """Give every rank the weights of rank 0."""
+    if rank.world > 1:
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor.data, 0)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` so that `path` always holds a whole checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote."""
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+class JsonLog:
+    """One JSON object a line, appended; only rank 0 writes."""
+
+    def __init__(self, path: Path, rank: Rank) -> None:
+        self.path, self.rank = path, rank
+        if rank.first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **fields: float | str | int) -> None:
+        """Append one record; numbers are rounded to 6 digits."""
+        if self.rank.first:
+            rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}
+            with self.path.open("a") as f:
+                f.write(json.dumps(rounded) + "\n")
