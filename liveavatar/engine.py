@@ -223,13 +223,12 @@ class Stream:
                 cache.set_sink(self.sink)
 
     def _block_features(self, index: int) -> Tensor:
-        """Features [1, L, C, history + 12] of a block; edges of the track are repeated."""
+        """Features [1, L, C, history + 12] of a block; zero before the track and after it."""
         total = self.job.features.shape[2]
         start, stop = index * BLOCK_FRAMES - self.engine.config.dit.audio_history_frames, (index + 1) * BLOCK_FRAMES
-        before, after = max(0, -start), max(0, stop - total)
-        features = self.job.features[min(max(start, 0), total - 1) : min(stop, total)][None]
-        padded = F.pad(features.flatten(1, 2).float(), (before, after), mode="replicate")
-        return padded.unflatten(1, features.shape[1:3])[..., -(stop - start) :].to(self.engine.device, self.engine.dit.dtype)
+        features = self.job.features[max(start, 0) : min(stop, total)]
+        padded = F.pad(features, (max(0, -start), stop - max(start, 0) - features.shape[2]))
+        return padded[None].to(self.engine.device, self.engine.dit.dtype)
 
     def _block_noise(self, index: int) -> Tensor:
         clip, block = divmod(index, self._clip_blocks)
@@ -254,14 +253,14 @@ def still_latents(vae: VideoVAE, image_13THW: Tensor, motion_latents: int) -> tu
     """Reference and motion latents of a still picture [B, 3, 1, H, W].
 
     An autoencoder whose first latent stands for a single frame gives the reference from that frame alone
-    and the motion from a still video. One that always packs four frames needs a few to settle, after
-    which a still video is one latent repeated.
+    and the motion from a still video. One that always packs four frames starts as if the picture had been
+    still for ever, so four copies are one latent and a still video is that latent repeated.
     """
     if vae.config.kind == "wan":
         frames = 1 + LATENT_FRAMES * (motion_latents - 1)
         return vae.encode(image_13THW), vae.encode(image_13THW.expand(-1, -1, frames, -1, -1))
-    settled = vae.encode(image_13THW.expand(-1, -1, 4 * LATENT_FRAMES, -1, -1))[:, :, -1:]
-    return settled, settled.expand(-1, -1, motion_latents, -1, -1)
+    still = vae.encode(image_13THW.expand(-1, -1, LATENT_FRAMES, -1, -1))
+    return still, still.expand(-1, -1, motion_latents, -1, -1)
 
 
 def pick_device(device: str) -> torch.device:
