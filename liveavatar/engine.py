@@ -200,6 +200,7 @@ class Stream:
             tensors["first_latent"] = self.first_latent
         return tensors
 
+    @torch.inference_mode()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on where `snapshot` was taken; the job must be the same."""
         self.position = int(tensors["position"])

@@ -39,5 +39,8 @@ def reference_distance(bounds: tuple[int, int], seed: int, block: int) -> int:
 
 
 def euler_step(x: Tensor, flow: Tensor, sigma: float, sigma_next: float) -> Tensor:
-    """Move x along the flow from one noise level to the next: fp32 inside, the flow's dtype out."""
-    return (x.float() + (sigma_next - sigma) * flow.float()).to(flow.dtype)
+    """Move x along the flow from one noise level to the next: summed in fp32, the flow's dtype out.
+
+    The step width is a tensor because torch then scales a bf16 flow as the released sampler does.
+    """
+    return (x.float() + torch.tensor(sigma_next - sigma) * flow).to(flow.dtype)

@@ -81,7 +81,6 @@ class StreamState:
         return self
 
 
-
 @runtime_checkable
 class VideoVAE(Protocol):
     """A causal video autoencoder over normalised latents; whole and streamed passes give the same result."""

@@ -5,6 +5,7 @@ read off the shapes of the tensors.
 """
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from liveavatar.checkpoint_released import dit_config
 from liveavatar.config import DiTConfig, VAEConfig
 from liveavatar.errors import InputError
 from liveavatar.timing import BLOCK_LATENTS
 
-PREFIX_FRAMES = 73  # copies of a block's first feature frame that the released encoder sees as history
+# What the reference does whatever its config says: 73 copies of a block's first feature frame as history, and
+# sinks whose motion stays at the stream's beginning.
+RELEASED_BEHAVIOUR = {
+    "audio_prefix_frames": 73, "audio_history_frames": 0, "motion_latents": 19, "ref_base": 30,
+    "ref_distance": (4, 30), "anchor_motion": False,
+}  # fmt: skip
 
 
 class FixtureFile:
@@ -111,36 +118,17 @@ class Fixtures:
         frames_per_block = (
             self.file("dit_inputs").meta("frames_per_block") if not self.missing(("dit_inputs",)) else BLOCK_LATENTS
         )
-        wanted = {
-            "enable_adain": True, "adain_mode": "attn_norm", "zero_timestep": True, "enable_motioner": False,
-            "enable_framepack": True, "framepack_drop_mode": "padd", "add_last_motion": True, "enable_tsm": False,
-        }  # fmt: skip
-        other = {k: raw[k] for k, v in wanted.items() if raw.get(k, v) != v}
-        if other or frames_per_block != BLOCK_LATENTS:
+        if frames_per_block != BLOCK_LATENTS:
             raise InputError(
-                f"parity fixture dit_weights was made with {other or f'{frames_per_block} latents a block'}, which "
-                "the released model does not use and the engine does not have; make the set with the released options"
+                f"parity fixture dit_weights was made with {frames_per_block} latents a block, the engine has "
+                f"{BLOCK_LATENTS}; make the set with the released options"
             )
-        return DiTConfig(
-            dim=raw["dim"],
-            num_heads=raw["num_heads"],
-            num_layers=raw["num_layers"],
-            ffn_dim=raw["ffn_dim"],
-            in_dim=raw["in_dim"],
-            out_dim=raw["out_dim"],
-            cond_dim=raw["cond_dim"],
-            freq_dim=raw["freq_dim"],
-            text_dim=raw["text_dim"],
-            text_len=raw["text_len"],
-            audio_dim=raw["audio_dim"],
+        return replace(
+            dit_config(raw),
             audio_layers=weights["casual_audio_encoder.weights"].shape[1],
-            num_audio_token=raw["num_audio_token"],
-            audio_inject_layers=tuple(raw["audio_inject_layers"]),
-            audio_prefix_frames=PREFIX_FRAMES,
-            audio_history_frames=0,
-            eps=raw.get("eps", 1e-6),
             window_latents=windows,
             rope_half=rope_half,
+            **RELEASED_BEHAVIOUR,
         )
 
     def vae_config(self) -> VAEConfig:

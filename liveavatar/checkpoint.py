@@ -1,0 +1,179 @@
+"""Model directories: loading into networks, saving, digests, and the list of a preset's keys.
+
+Our own directory is self-describing: `config.json`, `dit.safetensors`, `vae.safetensors` and, when the model
+has its own prompt encoder, `text.safetensors`. Directories in the released layout (Wan2.2-S2V-14B with the
+Live Avatar LoRA) are recognised by their config.json and loaded as they are, see `checkpoint_released`.
+Weights are memory-mapped and go tensor by tensor to the target device and dtype.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from liveavatar import checkpoint_released as released
+from liveavatar.config import ModelConfig, load_config
+from liveavatar.errors import CheckpointError
+from liveavatar.lora import LowRank, merge_lora
+from liveavatar.model.dit import CausalDiT
+from liveavatar.model.text import PromptEncoder
+from liveavatar.model.vae import build_vae
+from liveavatar.weight_files import (
+    check_keys,
+    file_sha256,
+    module_shapes,
+    part_files,
+    read_tensors,
+    shapes_of,
+    write_part,
+)
+
+__all__ = ["LoadedModel", "dit_keys", "load_model", "merge_lora", "model_digest", "read_config", "save_model"]
+
+PARTS = ("dit", "vae", "text")
+WEIGHT_SUFFIXES = (".safetensors", ".pth")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A model's config and the networks that were asked for, in eval mode, without gradients."""
+
+    config: ModelConfig
+    dit: Any = None  # CausalDiT
+    vae: Any = None  # a liveavatar.model.vae.VideoVAE
+    text: Any = None  # PromptEncoder; None for a model whose prompt encoder is transformers'
+
+
+def read_config(model_dir: Path) -> ModelConfig:
+    """Config of a model directory, our own or in the released layout.
+
+    Raises:
+        CheckpointError: when there is none or it is damaged.
+    """
+    return released.read_config(model_dir) if released.is_released(model_dir) else load_config(model_dir)
+
+
+def load_model(
+    model_dir: Path, device: torch.device | str, dtype: torch.dtype, parts: Iterable[str] = PARTS
+) -> LoadedModel:
+    """Load networks of a model directory.
+
+    Args:
+        model_dir: our own directory, or one in the released layout.
+        device: where the weights go.
+        dtype: what they are converted to.
+        parts: of "dit", "vae", "text".
+
+    Raises:
+        CheckpointError: when a file is missing or damaged, or names or shapes do not fit the config.
+    """
+    config = read_config(model_dir)
+    networks: dict[str, nn.Module] = {}
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"unknown part {part!r}")
+        if part == "text" and config.text.kind != "hash":
+            continue
+        networks[part] = _load_part(model_dir, config, part, torch.device(device), dtype)
+    return LoadedModel(config=config, **networks)
+
+
+def _load_part(model_dir: Path, config: ModelConfig, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    network = build_part(config, part)
+    shapes = module_shapes(network)
+    if released.is_released(model_dir):
+        if part == "vae":
+            tensors = released.vae_tensors(model_dir)
+            check_keys(str(released.vae_path(model_dir)), {k: v.shape for k, v in tensors.items()}, shapes)
+            return _fill(network, tensors.items(), {}, device, dtype)
+        files, updates = released.dit_files(model_dir), released.lora_updates(model_dir, shapes)
+    else:
+        files, updates = part_files(model_dir, part), {}
+        if not files:
+            raise CheckpointError(
+                f"{model_dir} has no {part}.safetensors; fetch the model again, or export it from training"
+            )
+    check_keys(f"{model_dir / part}", shapes_of(files), shapes)
+    return _fill(network, read_tensors(files), updates, device, dtype)
+
+
+def build_part(config: ModelConfig, part: str) -> nn.Module:
+    """An untrained network of a model; the transformer has no memory yet (meta device)."""
+    if part == "dit":
+        with torch.device("meta"):
+            return CausalDiT(config.dit)
+    return build_vae(config.vae) if part == "vae" else PromptEncoder(config.text)
+
+
+def _fill(
+    network: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    updates: Mapping[str, LowRank],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """Give a network its weights, each converted and, if it has an update, merged on its way."""
+    network = network.to(dtype)
+    placed = {}
+    for key, tensor in tensors:
+        # Merge before rounding to the target dtype: an update may be smaller than a bf16 step of the weight.
+        merged = updates[key].apply(tensor.to(device, torch.float32)) if key in updates else tensor
+        placed[key] = merged.to(device=device, dtype=dtype if merged.is_floating_point() else merged.dtype)
+    network.load_state_dict(placed, assign=True)
+    network.to(device)
+    return network.eval().requires_grad_(False)
+
+
+def save_model(
+    model_dir: Path,
+    config: ModelConfig,
+    state_dicts: Mapping[str, Mapping[str, Tensor]],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a model directory of our own kind.
+
+    Args:
+        model_dir: made if it does not exist; files of the same parts are replaced.
+        config: becomes config.json.
+        state_dicts: weights by part, "dit", "vae", "text".
+        dtype: floating-point weights are stored in it.
+
+    Raises:
+        CheckpointError: when weights do not fit the config.
+    """
+    model_dir.mkdir(parents=True, exist_ok=True)
+    for part, weights in state_dicts.items():
+        check_keys(
+            f"the {part} to save", {k: v.shape for k, v in weights.items()}, module_shapes(build_part(config, part))
+        )
+        stored = {k: v.detach().to(dtype) if v.is_floating_point() else v.detach() for k, v in weights.items()}
+        write_part(model_dir, part, stored)
+    temporary = model_dir / "config.json.tmp"
+    temporary.write_text(config.to_json())
+    os.replace(temporary, model_dir / "config.json")
+
+
+def model_digest(model_dir: Path) -> str:
+    """sha256 over config.json and every weight file of a model directory, names included.
+
+    Raises:
+        CheckpointError: when the directory holds no model.
+    """
+    if not (model_dir / "config.json").is_file() and not released.is_released(model_dir):
+        raise CheckpointError(f"{model_dir} holds no config.json; give a model directory, `mini`, or `live-avatar-14b`")
+    files = sorted(
+        p for p in model_dir.rglob("*") if p.is_file() and (p.name == "config.json" or p.suffix in WEIGHT_SUFFIXES)
+    )
+    entries = [[p.relative_to(model_dir).as_posix(), file_sha256(p)] for p in files]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def dit_keys(config: ModelConfig) -> list[tuple[str, tuple[int, ...]]]:
+    """Every state-dict key of a model's transformer with its shape, built without memory."""
+    return [(k, tuple(s)) for k, s in module_shapes(build_part(config, "dit")).items()]

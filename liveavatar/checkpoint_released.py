@@ -1,0 +1,176 @@
+"""The released layout: Wan2.2-S2V-14B as published, with the Live Avatar LoRA beside it.
+
+A base directory holds config.json (class WanModel_S2V), diffusion_pytorch_model-*.safetensors,
+Wan2.1_VAE.pth, models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl and wav2vec2-large-xlsr-53-english. The
+LoRA, liveavatar.safetensors, lies in the same directory, or in any directory beside or below it. The model
+directory given may be the base directory or its parent.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
+from liveavatar.errors import CheckpointError
+from liveavatar.lora import RELEASED_ALPHA, LowRank, check_targets, parse_lora
+from liveavatar.weight_files import part_files, read_pickle, read_tensors, shapes_of
+
+CLASS_NAME = "WanModel_S2V"
+DIT_STEM = "diffusion_pytorch_model"
+VAE_NAME = "Wan2.1_VAE.pth"
+TEXT_NAME = "models_t5_umt5-xxl-enc-bf16.pth"
+TOKENIZER_NAME = "google/umt5-xxl"
+SPEECH_NAME = "wav2vec2-large-xlsr-53-english"
+LORA_NAME = "liveavatar.safetensors"
+_AUDIO_MIX = "casual_audio_encoder.weights"  # [1, hidden states, 1, 1]
+_BASE_WIDTH = 96  # of the released autoencoder's first stage
+
+
+def base_dir(model_dir: Path) -> Path | None:
+    """The directory with the released config.json: `model_dir` itself or one of its children."""
+    for path in (model_dir, *(sorted(p for p in model_dir.glob("*") if p.is_dir()) if model_dir.is_dir() else ())):
+        if _class_name(path / "config.json") == CLASS_NAME:
+            return path
+    return None
+
+
+def _class_name(path: Path) -> str | None:
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return raw.get("_class_name") if isinstance(raw, dict) else None
+
+
+def is_released(model_dir: Path) -> bool:
+    """Whether the directory is in the released layout."""
+    return base_dir(model_dir) is not None
+
+
+def _base(model_dir: Path) -> Path:
+    base = base_dir(model_dir)
+    assert base is not None, f"{model_dir} is not in the released layout"
+    return base
+
+
+def read_config(model_dir: Path) -> ModelConfig:
+    """Our config of a released directory: the 14B preset with the dimensions of its config.json.
+
+    Raises:
+        CheckpointError: when config.json asks for something the engine does not have.
+    """
+    base = _base(model_dir)
+    raw = json.loads((base / "config.json").read_text())
+    dit = dit_config(raw)
+    mix = shapes_of(part_files(base, DIT_STEM)).get(_AUDIO_MIX)
+    if mix is not None:
+        dit = replace(dit, audio_layers=mix[1])
+    vae = LIVE_AVATAR_14B.vae
+    if vae_path(model_dir).is_file():
+        width = vae_tensors(model_dir).get("encoder.conv1.weight", torch.empty(_BASE_WIDTH)).shape[0]
+        scaled = {
+            name: tuple(w * width // _BASE_WIDTH for w in getattr(vae, name))
+            for name in ("encoder_widths", "decoder_widths")
+        }
+        vae = replace(vae, **scaled)
+    return replace(
+        LIVE_AVATAR_14B,
+        dit=dit,
+        vae=vae,
+        text=replace(LIVE_AVATAR_14B.text, dim=dit.text_dim, length=dit.text_len),
+        speech=replace(LIVE_AVATAR_14B.speech, dim=dit.audio_dim, num_states=dit.audio_layers),
+    )
+
+
+def dit_config(raw: Mapping[str, Any]) -> DiTConfig:
+    """Our transformer config of a released config.json; keys it does not name keep the 14B's value.
+
+    Raises:
+        CheckpointError: when it switches on something the engine does not have.
+    """
+    wanted = {
+        "enable_adain": True, "adain_mode": "attn_norm", "zero_timestep": True, "enable_motioner": False,
+        "enable_framepack": True, "framepack_drop_mode": "padd", "add_last_motion": True, "enable_tsm": False,
+    }  # fmt: skip
+    other = {k: raw[k] for k, v in wanted.items() if raw.get(k, v) != v}
+    if other:
+        raise CheckpointError(
+            f"config.json sets {other}, which the released Live Avatar does not use and this engine does not have; "
+            "give the published Wan2.2-S2V-14B"
+        )
+    names = {f.name for f in fields(DiTConfig)} - {"patch"}
+    known = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in names}
+    return replace(LIVE_AVATAR_14B.dit, **known)
+
+
+def dit_files(model_dir: Path) -> list[Path]:
+    """Weight files of the transformer.
+
+    Raises:
+        CheckpointError: when they are not all there.
+    """
+    base = _base(model_dir)
+    files = part_files(base, DIT_STEM)
+    if not files:
+        raise CheckpointError(f"{base} has no {DIT_STEM}-*.safetensors; run `liveavatar models fetch live-avatar-14b`")
+    return files
+
+
+def vae_path(model_dir: Path) -> Path:
+    """Where the autoencoder's weights lie."""
+    return _base(model_dir) / VAE_NAME
+
+
+def vae_tensors(model_dir: Path) -> dict[str, Tensor]:
+    """Weights of the autoencoder.
+
+    Raises:
+        CheckpointError: when the file is missing or damaged.
+    """
+    path = vae_path(model_dir)
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} has no {VAE_NAME}; run `liveavatar models fetch live-avatar-14b`")
+    return read_pickle(path)
+
+
+def find_lora(model_dir: Path) -> Path | None:
+    """The LoRA file: in the base directory, or in a directory beside or below it."""
+    base = _base(model_dir)
+    # Beside the base only when the parent was given: a stray file two levels up is nobody's wish.
+    roots = [base] if base == model_dir else [base, model_dir]
+    found = [root / LORA_NAME for root in roots] + [p for root in roots for p in sorted(root.glob(f"*/{LORA_NAME}"))]
+    return next((p for p in found if p.is_file()), None)
+
+
+def lora_updates(model_dir: Path, shapes: Mapping[str, torch.Size]) -> dict[str, LowRank]:
+    """Updates that turn the base transformer into the few-step one.
+
+    The strength is alpha of adapter_config.json beside the file (PEFT's `lora_alpha`), else the published 64.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or for another model.
+    """
+    path = find_lora(model_dir)
+    if path is None:
+        raise CheckpointError(
+            f"{model_dir} has no {LORA_NAME}, and the base model alone cannot sample in a few steps; put the file of "
+            "Quark-Vision/Live-Avatar there, or run `liveavatar models fetch live-avatar-14b`"
+        )
+    alpha, rank = RELEASED_ALPHA, None
+    adapter = path.parent / "adapter_config.json"
+    if adapter.is_file():
+        try:
+            settings = json.loads(adapter.read_text())
+            alpha, rank = float(settings["lora_alpha"]), int(settings["r"])
+        except (ValueError, KeyError, TypeError) as e:
+            raise CheckpointError(
+                f"{adapter} does not give r and lora_alpha ({type(e).__name__}: {e}); correct or remove it"
+            ) from e
+    updates = parse_lora(dict(read_tensors([path])), alpha, rank)
+    check_targets(updates, shapes)
+    return updates

@@ -1,0 +1,177 @@
+"""Weight files on disk: memory-mapped reading, checks of names and shapes, atomic writing, digests.
+
+A *part* is one network of a model directory; its weights are `<part>.safetensors`, or, above the shard
+size, `<part>-00001-of-00003.safetensors` and so on.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from liveavatar.config import home
+from liveavatar.errors import CheckpointError
+
+SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
+_CHUNK = 2**22  # bytes hashed at a time
+_NAMED = 4  # keys an error message lists
+
+
+def part_files(directory: Path, stem: str) -> list[Path]:
+    """Weight files of a part, in order; empty when there are none.
+
+    Raises:
+        CheckpointError: when a shard is missing.
+    """
+    single = directory / f"{stem}.safetensors"
+    if single.is_file():
+        return [single]
+    shards = sorted(p for p in directory.glob(f"{stem}-*.safetensors") if _SHARD.search(p.name))
+    if not shards:
+        return []
+    total = int(_SHARD.search(shards[0].name)[2])  # type: ignore[index]
+    wanted = [f"{stem}-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
+    missing = sorted(set(wanted) - {p.name for p in shards})
+    if missing:
+        raise CheckpointError(
+            f"{directory} lacks {', '.join(missing)} of {total} files; fetch the model again, finished files are kept"
+        )
+    return [directory / name for name in wanted]
+
+
+def shapes_of(files: list[Path]) -> dict[str, torch.Size]:
+    """Names and shapes in safetensors files, without reading the weights."""
+    shapes = {}
+    for path in files:
+        with _opened(path) as f:
+            for key in f.keys():  # noqa: SIM118 (not a dict)
+                shapes[key] = torch.Size(f.get_slice(key).get_shape())
+    return shapes
+
+
+def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Names and memory-mapped tensors of safetensors files, one at a time."""
+    for path in files:
+        with _opened(path) as f:
+            for key in f.keys():  # noqa: SIM118 (not a dict)
+                try:
+                    yield key, f.get_tensor(key)
+                except (SafetensorError, RuntimeError, ValueError) as e:
+                    raise CheckpointError(f"{path}: {key} cannot be read ({e}); fetch the file again") from e
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CheckpointError(
+            f"{path} is no readable safetensors file ({e}); it is damaged or cut short, fetch it again"
+        ) from e
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .pth file, memory-mapped. Code in the file is never run.
+
+    Raises:
+        CheckpointError: when the file is damaged, or holds anything but tensors.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        raise CheckpointError(
+            f"{path} cannot be loaded safely ({reason}); it is cut short or holds code, fetch the published file again"
+        ) from e
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{path} holds no plain table of tensors; fetch the published file again")
+    return loaded
+
+
+def check_keys(source: str, found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: naming what is missing, unexpected, or of another shape.
+    """
+    wrong = [f"{k} {list(found[k])} instead of {list(s)}" for k, s in wanted.items() if k in found and found[k] != s]
+    faults = (
+        ("missing", [k for k in wanted if k not in found]),
+        ("unexpected", [k for k in found if k not in wanted]),
+        ("of another shape", wrong),
+    )
+    described = [f"{len(names)} {what}: {_listed(names)}" for what, names in faults if names]
+    if described:
+        raise CheckpointError(
+            f"{source} does not fit its config.json: {'; '.join(described)}; "
+            "fetch the model again, or correct the config"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    more = f", ... ({len(names) - _NAMED} more)" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def module_shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Names and shapes of a module's weights."""
+    return {k: v.shape for k, v in module.state_dict().items()}
+
+
+def write_part(directory: Path, stem: str, tensors: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES) -> list[Path]:
+    """Write the weights of a part, replacing what was there; each file appears whole or not at all.
+
+    Returns:
+        The files written.
+    """
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, tensor in tensors.items():
+        num_bytes = tensor.numel() * tensor.element_size()
+        if size and size + num_bytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][key] = tensor.detach().cpu().contiguous().clone()
+        size += num_bytes
+    total = len(shards)
+    names = [f"{stem}-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
+    names = [f"{stem}.safetensors"] if total == 1 else names
+    for name, shard in zip(names, shards, strict=True):
+        temporary = directory / f"{name}.tmp"
+        save_file(shard, temporary, metadata={"format": "pt"})
+        os.replace(temporary, directory / name)
+    for old in directory.glob(f"{stem}*.safetensors"):
+        is_of_part = old.name == f"{stem}.safetensors" or _SHARD.sub("", old.name) == stem
+        if is_of_part and old.name not in names:
+            old.unlink()
+    return [directory / name for name in names]
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file, remembered below `home()` under its size and modification time."""
+    stat = path.stat()
+    cache = home() / "digests" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
+    stamp = [stat.st_size, stat.st_mtime_ns]
+    try:
+        known = json.loads(cache.read_text())
+        if known["stamp"] == stamp:
+            return known["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no usable entry: hash the file
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while chunk := f.read(_CHUNK):
+            digest.update(chunk)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cache.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"stamp": stamp, "sha256": digest.hexdigest()}))
+    os.replace(temporary, cache)
+    return digest.hexdigest()
