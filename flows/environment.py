@@ -1,0 +1,50 @@
+"""The surroundings of a run: settings of Prefect and Ray, and our own folders. Import before either of them.
+
+Prefect and Ray read environment variables when they are imported. What the user has set stays; what is missing
+is set so that a run touches nothing outside `liveavatar.config.home()` and reports nothing to anybody.
+"""
+
+import os
+from pathlib import Path
+
+from liveavatar import config
+
+DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has our own lines; the UI keeps all
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "liveavatar,tasks",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # our store keeps the bytes; Prefect holds digests
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+STORE_GIGABYTES = 20.0
+STORE_DAYS = 60.0
+
+
+def prepare() -> Path:
+    """Set what the user has not set and return our Prefect home."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    home = config.home() / "prefect"
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    return Path(os.environ["PREFECT_HOME"])
+
+
+def has_server() -> bool:
+    """Whether the user runs a Prefect server of their own."""
+    return bool(os.environ.get("PREFECT_API_URL"))
+
+
+def debugging() -> bool:
+    """Whether errors may show their traceback."""
+    return os.environ.get("LIVEAVATAR_DEBUG", "") not in ("", "0")
+
+
+def store_limits() -> tuple[int, float]:
+    """Most bytes the artefact store keeps, and how many days an unused entry stays."""
+    return int(float(os.environ.get("LIVEAVATAR_STORE_GB", STORE_GIGABYTES)) * 1e9), STORE_DAYS

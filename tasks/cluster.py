@@ -1,0 +1,234 @@
+"""Ray: who holds the model, and what happens when it dies. The only file that imports Ray.
+
+One *engine actor* per model and device keeps the weights loaded and renders one job at a time. The driver asks it
+for progress while it renders, tells it to stop at the next block on Ctrl-C, and, when its process dies, lets Ray
+start it anew and resumes the job from its last snapshot. Without `RAY_ADDRESS` a small local Ray is started and
+ends with the driver; with it, the actor stays in that cluster for the next job.
+
+Nothing here knows how a block is made; that is `liveavatar.job`.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+
+from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.job import Progress, RenderJob, RenderResult
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = "liveavatar"
+POLL_SECONDS = 0.25  # between two looks at the progress
+HEALTH_SECONDS = 120.0  # without an answer for so long, the actor counts as hung
+STOP_SECONDS = 60.0  # what a running block may take to end after Ctrl-C
+MAX_REVIVALS = 3  # deaths of the actor that one job survives
+OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSpec:
+    """Which model on what: two equal specs share an actor."""
+
+    model_dir: Path
+    model_digest: str
+    device: str = "auto"
+    dtype: str = "auto"
+    fp8: bool = False
+    offload: bool = False
+
+
+class EngineActor:
+    """A loaded model in a process of its own."""
+
+    def __init__(self, spec: EngineSpec, num_threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self.spec = spec
+        self._engine: Any = None
+        self._one_job = threading.Lock()
+        self._progress: dict[str, Progress] = {}  # of unfinished jobs, by digest
+        self._stopped: set[str] = set()
+
+    def load(self) -> float:
+        """Load the model if it is not there yet; returns the seconds it took."""
+        from liveavatar.engine import Engine
+
+        started = time.perf_counter()
+        if self._engine is None:
+            self._engine = Engine.load(self.spec.model_dir, device=self.spec.device, dtype=self.spec.dtype)
+        return time.perf_counter() - started
+
+    def render(self, job: RenderJob) -> RenderResult:
+        """Render a job; see `liveavatar.job.run_job`."""
+        from liveavatar.job import run_job
+
+        def note(progress: Progress) -> None:
+            self._progress[job.digest] = progress
+
+        with self._one_job:
+            self.load()
+            try:
+                return run_job(self._engine, job, note, lambda: job.digest in self._stopped)
+            finally:
+                self._progress.pop(job.digest, None)
+                self._stopped.discard(job.digest)
+
+    def progress(self, digest: str) -> Progress | None:
+        """How far a job is, None when it does not run; also the health check."""
+        return self._progress.get(digest)
+
+    def stop(self, digest: str) -> None:
+        """End a job at its next block."""
+        self._stopped.add(digest)
+
+
+@contextlib.contextmanager
+def session(address: str | None = None) -> Iterator[None]:
+    """Be connected to Ray: to the cluster at `address`, else to a local one that ends with this block.
+
+    Raises:
+        CapacityError: no cluster answers at `address`, or no local one can be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    connect(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def connect(address: str | None = None) -> str:
+    """Connect to a cluster, or start a local one; returns its address."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NAMESPACE}
+    try:
+        if address:
+            context = ray.init(address=address, **quiet)
+        else:
+            context = ray.init(
+                address="local",
+                num_cpus=max(1, _cores()),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
+        where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
+        raise CapacityError(f"{where} ({str(e).splitlines()[0]}); see `liveavatar doctor`") from e
+    return str(context.address_info["address"])
+
+
+def num_gpus() -> float:
+    """GPUs of the cluster."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def engine_actor(spec: EngineSpec) -> ActorHandle:
+    """The resident actor of a spec; started when there is none."""
+    cores = _cores()
+    gpus = 1 if spec.device != "cpu" and num_gpus() >= 1 else 0
+    name = f"engine-{spec.model_digest[:12]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}"
+    remote = ray.remote(EngineActor).options(
+        name=name,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",  # until its cluster ends; a local cluster ends with the driver
+        num_cpus=0,  # jobs queue at the actor; reserving cores would only keep a second model out
+        num_gpus=gpus,
+        max_restarts=-1,
+        max_concurrency=4,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}},
+    )
+    return remote.remote(spec, cores)
+
+
+def render(
+    spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
+) -> RenderResult:
+    """Render a job on the resident actor of `spec`; needs an open `session`.
+
+    Args:
+        spec: the model.
+        job: what to render.
+        on_progress: called with every new progress, in this thread.
+        on_loaded: called once with the seconds that loading the model took.
+
+    Raises:
+        Interrupted: Ctrl-C; the job can be resumed.
+        CapacityError: the actor died more than `MAX_REVIVALS` times, or hangs.
+        LiveAvatarError: what the job itself raised.
+    """
+    actor = engine_actor(spec)
+    for revival in range(MAX_REVIVALS + 1):
+        try:
+            on_loaded(_unwrap(actor.load.remote()))
+            return _watch(actor, job.digest, on_progress, actor.render.remote(job))
+        except (ActorDiedError, ActorUnavailableError, RayActorError) as e:
+            if revival == MAX_REVIVALS:
+                raise CapacityError(
+                    f"the engine process died {revival + 1} times on this job ({_first_line(e)}); it may not fit in "
+                    "memory: see `liveavatar plan`, then run again with --resume"
+                ) from e
+            log.warning("the engine process died (%s); resuming from the last snapshot", _first_line(e))
+            job = replace(job, resume=True)
+    raise AssertionError("unreachable")
+
+
+def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], None], running: Any) -> RenderResult:
+    """Wait for a job, passing on its progress; Ctrl-C ends it at the next block."""
+    seen: Progress | None = None
+    answered = time.monotonic()
+    question = actor.progress.remote(digest)
+    try:
+        while True:
+            done, _ = ray.wait([running, question], num_returns=1, timeout=POLL_SECONDS)
+            if running in done:
+                return _unwrap(running)
+            if question in done:
+                progress = ray.get(question)
+                answered = time.monotonic()
+                if progress is not None and progress != seen:
+                    seen = progress
+                    on_progress(progress)
+                time.sleep(POLL_SECONDS)
+                question = actor.progress.remote(digest)
+            elif time.monotonic() - answered > HEALTH_SECONDS:
+                ray.kill(actor, no_restart=False)
+                answered = time.monotonic()
+    except KeyboardInterrupt:
+        actor.stop.remote(digest)
+        try:
+            return _unwrap(running, timeout=STOP_SECONDS)  # it may have been at its last block
+        except GetTimeoutError as e:
+            ray.kill(actor)
+            raise Interrupted("stopped in the middle of a block; run the same command with --resume to go on") from e
+        except RayActorError as e:
+            raise Interrupted("stopped; run the same command with --resume to go on") from e
+
+
+def _unwrap(reference: Any, timeout: float | None = None) -> Any:
+    """Result of a call; an exception of the called code comes out as itself."""
+    try:
+        return ray.get(reference, timeout=timeout)
+    except RayTaskError as e:
+        raise e.cause from e
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

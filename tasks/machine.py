@@ -1,0 +1,43 @@
+"""What of this machine can change a result bit by bit, found without loading torch.
+
+Latents are equal byte for byte only between machines whose processor offers the same instructions (or whose GPU
+is of the same kind), so this description is part of a render's key and of every stored baseline.
+"""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+_LEVELS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
+_GPU_QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+
+
+@cache
+def accelerators() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs a process may use; empty when there are none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not Path("/dev/nvidiactl").exists():
+        return ()
+    try:
+        listed = subprocess.run(_GPU_QUERY, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in listed.splitlines() if line.strip())
+
+
+@cache
+def processor() -> str:
+    """Architecture and widest vector instructions, such as "x86_64-avx512_bf16"."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        flags = set()
+    level = next((name for name in _LEVELS if name in flags), "base")
+    return f"{platform.machine()}-{level}"
+
+
+def signature() -> str:
+    """The device a render uses here: a GPU's name, or the processor and its number of threads."""
+    gpus = accelerators()
+    return gpus[0] if gpus else f"{processor()}-{len(os.sched_getaffinity(0))}"

@@ -1,0 +1,174 @@
+"""Prefect shell of `liveavatar.job`: one render on the resident engine, filed in the store when it is whole."""
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
+
+from liveavatar import config
+from tasks import machine
+from tasks.audio import CLEANED, FEATURES, PORTRAIT
+from tasks.events import Event, emit
+from tasks.stage import stage
+from tasks.store import Entry, Store, Values, code_digest, disk_errors, job_key, package_versions
+
+log = logging.getLogger(__name__)
+
+VIDEO = "video.mp4"
+LATENTS = "latents.bin"
+BLOCKS = "blocks.json"
+LIVE = "live"
+ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
+CODE = (
+    *("liveavatar/config.py", "liveavatar/timing.py", "liveavatar/engine.py", "liveavatar/sampling.py"),
+    *("liveavatar/cache.py", "liveavatar/checkpoint.py", "liveavatar/feature_file.py", "liveavatar/job.py"),
+    *("liveavatar/model/*.py", "liveavatar/media.py", "liveavatar/video_sink.py", "liveavatar/mp4_boxes.py"),
+    "liveavatar/hls.py",
+)
+PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderOptions:
+    """The parameters of a render that the engine sees."""
+
+    prompt: str
+    seed: int
+    sample_steps: int
+    infer_frames: int
+    online: bool
+    fp8: bool = False
+    offload: bool = False
+    resume: bool = False
+    force: bool = False
+
+
+@stage("render")
+def render(
+    options: RenderOptions, model_dir: str, model_digest: str, sound: Entry, features: Entry, face: Entry
+) -> Entry:
+    """Render on the resident engine; the entry holds video.mp4, latents.bin, blocks.json, and live/ when online.
+
+    Args:
+        options: what the engine is told.
+        model_dir, model_digest: the model.
+        sound: entry with the cleaned sound.
+        features: entry with the driving features.
+        face: entry with the cropped portrait.
+    """
+    key = render_key(options, model_digest, sound, features, face)
+
+    def make(folder: Path) -> Values:
+        return _render(folder, key, options, Path(model_dir), model_digest, (sound, features, face))
+
+    return Store().build("render", key, make, force=options.force)
+
+
+def render_key(options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry) -> str:
+    """Digest of everything that latents and film depend on, the machine's arithmetic included."""
+    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload")}
+    return job_key(
+        "render",
+        options=asked,
+        model=model_digest,
+        sound=sound.files[CLEANED],
+        features=features.files[FEATURES],
+        face=face.files[PORTRAIT],
+        machine=machine.signature(),
+        code=code_digest(*CODE),
+        packages=package_versions(PACKAGES),
+    )
+
+
+def work_dir(key: str) -> Path:
+    """Where the render with this key keeps what it needs to be resumed."""
+    return config.home() / "work" / key[:32]
+
+
+def _render(
+    folder: Path, key: str, options: RenderOptions, model_dir: Path, model_digest: str, entries: tuple[Entry, ...]
+) -> Values:
+    from liveavatar.job import RenderJob, timing_summary
+    from tasks import cluster
+
+    sound, features, face = entries
+    work = work_dir(key)
+    with disk_errors(work):
+        work.parent.mkdir(parents=True, exist_ok=True)
+    job = RenderJob(
+        digest=key,
+        work_dir=work,
+        image=face.path(PORTRAIT),
+        features=features.path(FEATURES),
+        audio=sound.path(CLEANED),
+        prompt=options.prompt,
+        num_frames=features.values["num_frames"],
+        seed=options.seed,
+        sample_steps=options.sample_steps,
+        infer_frames=options.infer_frames,
+        online=options.online,
+        resume=options.resume,
+    )
+    spec = cluster.EngineSpec(
+        model_dir=model_dir, model_digest=model_digest, fp8=options.fp8, offload=options.offload
+    )  # fmt: skip
+    if options.online:
+        emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
+    load_s: list[float] = []
+    with cluster.session():
+        result = cluster.render(spec, job, ProgressBoard().show, load_s.append)
+    shutil.move(result.video, folder / VIDEO)
+    shutil.move(result.latents, folder / LATENTS)
+    if result.live_dir is not None:
+        shutil.move(result.live_dir, folder / LIVE)
+    (folder / BLOCKS).write_text(json.dumps([asdict(row) for row in result.rows]))
+    shutil.rmtree(work, ignore_errors=True)
+    return {
+        "latents_sha256": result.latents_sha256,
+        "latents_shape": result.latents_shape,
+        "num_frames": result.num_frames,
+        "first_block": result.first_block,
+        "load_s": round(load_s[-1], 3),
+        "timing": timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
+        "device": result.device,
+        "dtype": result.dtype,
+        "machine": machine.signature(),
+        "peak_rss_mb": round(result.peak_rss_mb, 1),
+        "peak_gpu_mb": result.peak_gpu_mb,
+    }
+
+
+class ProgressBoard:
+    """Shows a job's progress to listeners at once and in the Prefect UI every few seconds."""
+
+    def __init__(self) -> None:
+        self._artifact: Any = None
+        self._shown = 0.0
+
+    def show(self, progress: Any) -> None:
+        """Pass on a `liveavatar.job.Progress`."""
+        emit(
+            Event(
+                kind="progress",
+                stage=progress.phase,
+                done=progress.done,
+                total=progress.total,
+                fps=progress.fps,
+            )
+        )
+        if progress.done < progress.total and time.monotonic() - self._shown < ARTIFACT_SECONDS:
+            return
+        self._shown = time.monotonic()
+        percent = 100.0 * progress.done / progress.total
+        with contextlib.suppress(PrefectException, OSError):  # a progress bar must not end a render
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(progress=percent, key="render-progress", description="render")
+            else:
+                update_progress_artifact(self._artifact, progress=percent)

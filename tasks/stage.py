@@ -1,0 +1,61 @@
+"""What all stages share: how a stage is named, announced and filed in the store.
+
+A stage's key is made of the bytes it reads, its parameters, the source files it runs and the packages that can
+change its result. Prefect sees the stage as one task; the bytes stay in our store.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.events import Event, emit
+from tasks.store import Entry, Store, Values, code_digest, job_key, package_versions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a Prefect task that tells when it begins and ends. Our store caches, not Prefect."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def announced(*args: P.args, **kwargs: P.kwargs) -> R:
+            emit(Event(kind="begin", stage=name))
+            started = time.perf_counter()
+            result = function(*args, **kwargs)
+            seconds = time.perf_counter() - started
+            emit(Event(kind="end", stage=name, text=f"{seconds:.1f} s", cached=getattr(result, "hit", False)))
+            return result
+
+        return task(name=name, cache_policy=NO_CACHE, persist_result=False, log_prints=False)(announced)
+
+    return decorate
+
+
+def cached(
+    kind: str,
+    inputs: dict[str, Any],
+    make: Callable[[Path], Values],
+    *,
+    code: tuple[str, ...],
+    packages: tuple[str, ...] = (),
+    force: bool = False,
+) -> Entry:
+    """Return a stage's entry from the store, making it when its inputs, code or packages changed.
+
+    Args:
+        kind: name of the stage.
+        inputs: digests and parameters, JSON-serialisable.
+        make: fills an empty folder and returns facts.
+        code: glob patterns of the source files the result depends on.
+        packages: distributions whose version can change the result.
+        force: make it again although it is there.
+    """
+    key = job_key(kind, inputs=inputs, code=code_digest(*code), packages=package_versions(packages))
+    return Store().build(kind, key, make, force=force)

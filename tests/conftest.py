@@ -1,0 +1,30 @@
+"""What every test starts from: caches in a folder of their own, one thread, and a random model of a few weights."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a model with the embedded model's shape, a few thousand random weights, and nothing learned."""
+    import torch
+
+    from liveavatar.checkpoint import build_part, save_model
+    from liveavatar.config import TINY
+    from liveavatar.weight_files import module_shapes
+
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        part: {
+            name: torch.randn(*shape, generator=generator) * (0.5 / max(1, shape[-1] if shape else 1) ** 0.5)
+            for name, shape in module_shapes(build_part(TINY, part)).items()
+        }
+        for part in ("dit", "vae", "text")
+    }
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder, TINY, weights)
+    return folder
