@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +61,22 @@ WHEEL_MODELS = {
 }
 
 
+def whisper_package() -> ModuleType:
+    """The openai-whisper package, imported so that word timing starts at once.
+
+    Its alignment loop is compiled by numba in 3 s on first use; plain Python needs 0.1 s for 30 s of speech.
+    """
+    import numba
+
+    compiled = numba.config.DISABLE_JIT
+    numba.config.DISABLE_JIT = True  # read when the package's functions are decorated
+    try:
+        import whisper
+    finally:
+        numba.config.DISABLE_JIT = compiled
+    return whisper
+
+
 def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
     """Load a Whisper model for transcription, word timestamps included.
 
@@ -70,8 +87,7 @@ def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
         InputError: unknown name, or weights that are not on this machine.
         CheckpointError: weights that are damaged.
     """
-    import whisper
-
+    whisper = whisper_package()
     known = [*WHEEL_MODELS, *(n for n in whisper.available_models() if n not in WHEEL_MODELS)]
     if name not in known:
         raise InputError(f"--whisper {name}: no such model; choose one of {', '.join(known)}, or off")
@@ -300,6 +316,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        temporary.chmod(0o644)  # temporary files are private, the cache is shared
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

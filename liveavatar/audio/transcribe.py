@@ -1,0 +1,168 @@
+"""What is said and when: Whisper over the stretches in which someone speaks.
+
+Speech segments are grouped into *chunks* that fit Whisper's 30 s, each decoded greedily once, so that the result is
+deterministic, silence is never transcribed, and memory does not grow with the track.
+"""
+
+import logging
+import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar.audio.vad import Segment
+from liveavatar.audio.whisper_weights import whisper_package
+from liveavatar.timing import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from whisper.model import Whisper
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 28 * SAMPLE_RATE  # samples; Whisper hears 30 s at once
+_MEL_FRAME = 160  # samples
+_LOOPING = 2.4  # compression ratio of text above which Whisper is known to repeat itself
+_LOOP_PENALTY = 1.0  # taken off the mean log probability of such a chunk
+_PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """One spoken word; times in seconds from the start of the track."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transcript:
+    """What Whisper heard."""
+
+    text: str
+    words: tuple[Word, ...]
+    language: str
+    avg_logprob: float | None  # per token, natural log; None when nothing was decoded
+
+
+def transcribe(
+    audio: np.ndarray,
+    speech: list[Segment],
+    model: "Whisper",
+    language: str | None = None,
+    *,
+    with_words: bool = True,
+) -> Transcript:
+    """Transcribe the speech segments of a track.
+
+    Args:
+        audio: float32 mono 16 kHz.
+        speech: from `vad.find_speech`.
+        language: two letters; detected on the first chunk when None (English-only models: always English).
+        with_words: also find each word's time.
+    """
+    texts, words, score, num_tokens = [], [], 0.0, 0
+    with _one_thread():
+        for chunk in chunks_of(speech):
+            piece = audio[chunk.start : chunk.stop]
+            text, tokens, logprob, language, mel = _decode(piece, model, language)
+            texts.append(text)
+            score += logprob * (len(tokens) + 1)
+            num_tokens += len(tokens) + 1
+            if with_words:
+                words += _align(tokens, mel, model, language, chunk)
+    return Transcript(
+        text=" ".join(t for t in texts if t),
+        words=tuple(words),
+        language=language or "en",
+        avg_logprob=score / num_tokens if num_tokens else None,
+    )
+
+
+def chunks_of(speech: list[Segment]) -> list[Segment]:
+    """Group segments into stretches of at most 28 s, from the start of one to the end of another.
+
+    A longer segment is cut every 28 s.
+    """
+    chunks: list[Segment] = []
+    for s in speech:
+        if chunks and s.stop - chunks[-1].start <= _CHUNK:
+            chunks[-1] = Segment(start=chunks[-1].start, stop=s.stop)
+            continue
+        starts = range(s.start, s.stop, _CHUNK)
+        chunks += [Segment(start=a, stop=min(a + _CHUNK, s.stop)) for a in starts]
+    return chunks
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Decoding is thousands of tiny products; on a busy machine two threads took ten times as long as one."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _decode(piece: np.ndarray, model: "Whisper", language: str | None) -> tuple[str, list[int], float, str, Tensor]:
+    whisper = whisper_package()
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(piece), model.dims.n_mels).to(model.device)
+    options = whisper.DecodingOptions(
+        language=language if model.is_multilingual else "en",
+        temperature=0.0,
+        without_timestamps=True,
+        fp16=False,
+    )
+    result = whisper.decode(model, mel, options)
+    looping = result.compression_ratio > _LOOPING
+    if looping:
+        log.info("Whisper repeats itself: %.60s", result.text)
+    return result.text.strip(), result.tokens, result.avg_logprob - looping * _LOOP_PENALTY, result.language, mel
+
+
+def _align(tokens: list[int], mel: Tensor, model: "Whisper", language: str, chunk: Segment) -> list[Word]:
+    whisper = whisper_package()
+    tokenizer = whisper.tokenizer.get_tokenizer(
+        model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
+    )
+    text_tokens = [t for t in tokens if t < tokenizer.eot]
+    num_frames = (chunk.stop - chunk.start) // _MEL_FRAME
+    timings = whisper.timing.find_alignment(model, tokenizer, text_tokens, mel, num_frames)
+    whisper.timing.merge_punctuations(timings, _PREPENDED, _APPENDED)
+    offset = chunk.start / SAMPLE_RATE
+    return [
+        Word(
+            start=round(offset + float(t.start), 3),
+            end=round(offset + float(t.end), 3),
+            text=t.word.strip(),
+            probability=round(float(t.probability), 4),
+        )
+        for t in timings
+        if t.word.strip(string.punctuation + " ")
+    ]
+
+
+def word_error_rate(reference: str, heard: str, language: str = "en") -> float:
+    """Word error rate (character error rate for Chinese and Japanese) after normalising case and punctuation.
+
+    Returns:
+        Edits over the length of the reference, 0 to above 1; 1.0 for any text where the reference has no words.
+    """
+    whisper_package()
+    from jiwer import cer, wer
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    normalise = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
+    expected, found = normalise(reference).strip(), normalise(heard).strip()
+    if not expected:
+        return 0.0 if not found else 1.0
+    if language in ("zh", "ja", "yue"):
+        return float(cer(expected.replace(" ", ""), found.replace(" ", "")))
+    return float(wer(expected, found))
