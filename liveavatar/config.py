@@ -241,9 +241,7 @@ def load_config(model_dir: Path) -> ModelConfig:
     """
     path = model_dir / "config.json"
     if not path.is_file():
-        raise CheckpointError(
-            f"{model_dir} holds no config.json; give a model directory, `mini`, or `live-avatar-14b`"
-        )
+        raise CheckpointError(f"{model_dir} holds no config.json; give a model directory, `mini`, or `live-avatar-14b`")
     return ModelConfig.from_json(path.read_text())
 
 

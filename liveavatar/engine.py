@@ -11,7 +11,8 @@ Shapes: C latent channels, h/w latent height and width, L hidden states, T featu
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -75,7 +76,8 @@ class Block:
     latents: Tensor  # [C, 3, h, w] fp32 on the CPU
     frames: np.ndarray | None  # uint8 RGB [<= 12, H, W, 3]; None when not decoded
     step_s: tuple[float, ...]  # seconds of each denoise step
-    decode_s: float
+    decode_s: float = 0.0
+    state: dict[str, Tensor] | None = None  # snapshot after this block, where one was asked for
 
 
 class Engine:
@@ -113,7 +115,9 @@ class Engine:
     @torch.inference_mode()
     def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents of a still picture."""
-        return still_latents(self.vae, image_tensor(image).to(self.device, self.dit.dtype), self.config.dit.motion_latents)
+        return still_latents(
+            self.vae, image_tensor(image).to(self.device, self.dit.dtype), self.config.dit.motion_latents
+        )
 
     def open(self, job: StreamJob) -> "Stream":
         """Prepare a stream: encode picture and prompt, compute the sinks, warm the decoder.
@@ -125,7 +129,7 @@ class Engine:
 
 
 class Stream:
-    """One job under way. Iterate over it, or call `next_block` until `position == num_blocks`."""
+    """One job under way: iterate over `blocks()`, or call `next_block` until `position == num_blocks`."""
 
     @torch.inference_mode()
     def __init__(self, engine: Engine, job: StreamJob) -> None:
@@ -153,13 +157,59 @@ class Stream:
         self.first_latent: Tensor | None = None
         self._noise: tuple[int, Tensor] | None = None
 
-    def __iter__(self) -> Iterator[Block]:
+    def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
+        """All remaining blocks in order.
+
+        On a CPU with more than one core a block is decoded on half of the threads while the next one is
+        denoised on the other half: two small teams wait less for one another than one large team does.
+        The first block is not overlapped, so that it comes as early as it can.
+
+        Args:
+            decode: make frames; decode all blocks of a stream or none.
+            snapshot_every: blocks between two that carry a snapshot; 0 for none.
+        """
+        threads = torch.get_num_threads()
+        overlap = decode and self.engine.device.type == "cpu" and threads > 1
+        if not overlap:
+            while self.position < self.num_blocks:
+                block = self.next_block(decode)
+                due = snapshot_every and self.position % snapshot_every == 0
+                yield replace(block, state=self.snapshot()) if due else block
+            return
+        share = threads // 2
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) as decoder:
+            torch.set_num_threads(threads - share)
+            try:
+                yield from self._overlapped(decoder, snapshot_every)
+            finally:
+                torch.set_num_threads(threads)
+
+    def _overlapped(self, decoder: ThreadPoolExecutor, snapshot_every: int) -> Iterator[Block]:
+        waiting: Future[Block] | None = None
         while self.position < self.num_blocks:
-            yield self.next_block()
+            block = self.next_block(decode=False)
+            due = snapshot_every and self.position % snapshot_every == 0
+            state = {name: t.clone() for name, t in self._ring_tensors().items()} if due else None
+            if waiting is not None:
+                yield waiting.result()
+            waiting = decoder.submit(self._decoded, replace(block, state=state))
+            if block.index == 0:
+                yield waiting.result()
+                waiting = None
+        if waiting is not None:
+            yield waiting.result()
+
+    def _decoded(self, block: Block) -> Block:
+        started = time.perf_counter()
+        frames = self.decode(block.latents[None])[: self.job.num_frames - block.index * BLOCK_FRAMES]
+        state = block.state
+        if state is not None:
+            state |= {f"decoder.{name}": t.clone() for name, t in self.decoder.tensors().items()}
+        return replace(block, frames=frames, decode_s=time.perf_counter() - started, state=state)
 
     @torch.inference_mode()
     def next_block(self, decode: bool = True) -> Block:
-        """Denoise the next block and, if asked, decode it. Decode all blocks of a stream or none."""
+        """Denoise the next block and, if asked, decode it."""
         index, engine, dit = self.position, self.engine, self.engine.dit
         frame = index * BLOCK_LATENTS
         self._reanchor(index)
@@ -177,12 +227,9 @@ class Stream:
             step_s.append(time.perf_counter() - started)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
-        started = time.perf_counter()
-        frames = self.decode(x) if decode else None
-        if frames is not None:
-            frames = frames[: self.job.num_frames - index * BLOCK_FRAMES]
         self.position += 1
-        return Block(index, x[0].float().cpu(), frames, tuple(step_s), time.perf_counter() - started)
+        block = Block(index, x[0].float().cpu(), None, tuple(step_s))
+        return self._decoded(block) if decode else block
 
     @torch.inference_mode()
     def decode(self, latents_1C3hw: Tensor) -> np.ndarray:
@@ -191,11 +238,16 @@ class Stream:
         return frames_uint8(self.engine.vae.decode_stream(latents, self.decoder)[0])
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Everything needed to go on from `position`; sinks and conditions are recomputed on open."""
+        """Everything needed to go on from `position`; sinks and conditions are recomputed on open.
+
+        The tensors are live: clone or write them before the next block.
+        """
+        return self._ring_tensors() | {f"decoder.{name}": t for name, t in self.decoder.tensors().items()}
+
+    def _ring_tensors(self) -> dict[str, Tensor]:
         tensors = {"position": torch.tensor(self.position)}
         for i, cache in enumerate(self.caches):
             tensors |= {f"cache{i}.{name}": t for name, t in cache.tensors().items()}
-        tensors |= {f"decoder.{name}": t for name, t in self.decoder.tensors().items()}
         if self.first_latent is not None:
             tensors["first_latent"] = self.first_latent
         return tensors

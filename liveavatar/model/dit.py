@@ -190,7 +190,9 @@ class CausalDiT(nn.Module):
             mod = block.modulate(level.e0)
             q, k, v = block.self_qkv(x, mod)
             cache.write(layer, start, rotate(k, rotation), v)
-            x = block.finish(x, attend(rotate(q, rotation), *cache.view(layer, start + x.shape[1])), mod, cond.text_kv[layer])
+            x = block.finish(
+                x, attend(rotate(q, rotation), *cache.view(layer, start + x.shape[1])), mod, cond.text_kv[layer]
+            )
             x = self._inject(layer, x, cond)
         return self._unpatchify(self.head(x, level.e), h, w)
 
@@ -260,8 +262,20 @@ class CausalDiT(nn.Module):
         rotations: tuple[Rotation, Rotation, list[Rotation]],
         cond: Conditions,
     ) -> tuple[Tensor, Tensor]:
-        """One layer of `forward_window` for (noisy, sink) tokens; the unit to compile or checkpoint."""
-        block, (x, s) = self.blocks[layer], tokens
+        """One layer of `forward_window` for (noisy, sink) tokens."""
+        x, s = self.window_block(self.blocks[layer], tokens, levels, rotations, cond.text_kv[layer])
+        return self._inject(layer, x, cond), s
+
+    def window_block(
+        self,
+        block: DiTBlock,
+        tokens: tuple[Tensor, Tensor],
+        levels: tuple[Tensor, Tensor],
+        rotations: tuple[Rotation, Rotation, list[Rotation]],
+        text_kv: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """A layer without its audio: the unit to compile, one graph for all layers as the weights come in."""
+        x, s = tokens
         rotation, prefill, seen = rotations
         mod, mod0 = block.modulate(levels[0]), block.modulate(levels[1])
         q, k, v = block.self_qkv(x, mod)
@@ -276,9 +290,8 @@ class CausalDiT(nn.Module):
             keys = torch.cat((rotate(ks, sink_rotation), k[:, :, past]), dim=2)
             values = torch.cat((vs, v[:, :, past]), dim=2)
             attended.append(attend(q[:, :, end - span : end], keys, values))
-        s = block.finish(s, attend(rotate(qs, prefill), rotate(ks, prefill), vs), mod0, cond.text_kv[layer])
-        x = block.finish(x, torch.cat(attended, dim=1), mod, cond.text_kv[layer])
-        return self._inject(layer, x, cond), s
+        s = block.finish(s, attend(rotate(qs, prefill), rotate(ks, prefill), vs), mod0, text_kv)
+        return block.finish(x, torch.cat(attended, dim=1), mod, text_kv), s
 
 
 def _fp32(layers: nn.Sequential, x: Tensor) -> Tensor:

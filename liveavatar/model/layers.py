@@ -81,11 +81,15 @@ class DiTBlock(nn.Module):
         h = (layer_norm(x_BLD, self.eps) * (1 + mod[1]) + mod[0]).to(x_BLD.dtype)
         return self.self_attn.query(h), *self.self_attn.key_value(h)
 
-    def finish(self, x_BLD: Tensor, attended_BLD: Tensor, mod: tuple[Tensor, ...], text_kv: tuple[Tensor, Tensor]) -> Tensor:
+    def finish(
+        self, x_BLD: Tensor, attended_BLD: Tensor, mod: tuple[Tensor, ...], text_kv: tuple[Tensor, Tensor]
+    ) -> Tensor:
         """Everything after self-attention: its output projection, the text, the feed-forward."""
         dtype = x_BLD.dtype
         x = x_BLD.float() + self.self_attn.o(attended_BLD) * mod[2]
-        h = F.layer_norm(x.to(dtype).float(), (x.shape[-1],), self.norm3.weight.float(), self.norm3.bias.float(), self.eps)
+        h = F.layer_norm(
+            x.to(dtype).float(), (x.shape[-1],), self.norm3.weight.float(), self.norm3.bias.float(), self.eps
+        )
         x = x + self.cross_attn.o(attend(self.cross_attn.query(h.to(dtype)), *text_kv))
         h = layer_norm(x, self.eps) * (1 + mod[4]) + mod[3]
         return (x + self.ffn(h.to(dtype)) * mod[5]).to(dtype)

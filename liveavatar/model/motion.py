@@ -40,7 +40,9 @@ class FramePacker(nn.Module):
 
 def motion_tokens(h: int, w: int) -> int:
     """Tokens the packer makes of latents h x w."""
-    return sum((len(times) * (h // (2 * factor)) * (w // (2 * factor))) for (_, factor), times in zip(RUNS, TIMES, strict=True))
+    return sum(
+        (len(times) * (h // (2 * factor)) * (w // (2 * factor))) for (_, factor), times in zip(RUNS, TIMES, strict=True)
+    )
 
 
 def motion_rotation(h: int, w: int, head_dim: int, half: bool, device: torch.device, shift: int = 0) -> Rotation:

@@ -51,7 +51,9 @@ def rotation(time: Tensor, height: Tensor, width: Tensor, head_dim: int, half: b
     return Rotation(cos.float(), sin.float())
 
 
-def grid_rotation(times: list[int], height: int, width: int, head_dim: int, half: bool, device: torch.device) -> Rotation:
+def grid_rotation(
+    times: list[int], height: int, width: int, head_dim: int, half: bool, device: torch.device
+) -> Rotation:
     """Rotation of a [T, height, width] grid of tokens, flattened in that order."""
     t, y, x = torch.meshgrid(
         torch.tensor(times, dtype=torch.float64, device=device),

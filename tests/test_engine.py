@@ -1,0 +1,152 @@
+"""The block loop: resumed == uninterrupted, overlapped == sequential, prompt, seed and sound matter."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.checkpoint import LoadedModel, save_model
+from liveavatar.config import TINY
+from liveavatar.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.model.dit import CausalDiT
+from liveavatar.model.text import PromptEncoder
+from liveavatar.model.vae import build_vae
+
+SIZE = (128, 128)
+
+
+def lively(network: torch.nn.Module) -> torch.nn.Module:
+    """Random weights without the zeros that a fresh network starts from, so that everything matters."""
+    for p in network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    torch.manual_seed(0)
+    model = LoadedModel(
+        config=TINY,
+        dit=lively(CausalDiT(TINY.dit)),
+        vae=lively(build_vae(TINY.vae)),
+        text=lively(PromptEncoder(TINY.text)),
+    )
+    return Engine(model, torch.device("cpu"))
+
+
+def make_job(num_frames: int = 75, **changes: object) -> StreamJob:
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(5, 768, 12 * 12))).float()
+    job = StreamJob(
+        image=rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8),
+        prompt="a calm woman in warm light",
+        features=TensorFeatures(features),
+        num_frames=num_frames,
+        infer_frames=24,
+    )
+    return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def latents(blocks: list[Block]) -> torch.Tensor:
+    return torch.stack([b.latents for b in blocks])
+
+
+def frames(blocks: list[Block]) -> np.ndarray:
+    return np.concatenate([b.frames for b in blocks if b.frames is not None])
+
+
+def test_every_frame_is_made_once(engine: Engine) -> None:
+    made = list(engine.open(make_job(num_frames=75)).blocks())
+    assert [b.index for b in made] == list(range(7))
+    assert frames(made).shape == (75, *SIZE, 3)
+
+
+def test_overlapped_decoding_equals_sequential(engine: Engine) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    overlapped = list(engine.open(make_job()).blocks())
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    sequential = list(engine.open(make_job()).blocks())
+    torch.set_num_threads(before)
+    assert torch.equal(latents(overlapped), latents(sequential))
+    assert np.array_equal(frames(overlapped), frames(sequential))
+
+
+@pytest.mark.parametrize("threads", [pytest.param(1, id="sequential"), pytest.param(2, id="overlapped")])
+@pytest.mark.parametrize("reanchor", [False, True], ids=["fixed reference", "reference from the second clip on"])
+def test_resumed_stream_is_bit_identical(engine: Engine, threads: int, reanchor: bool) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model = LoadedModel(config=replace(TINY, reanchor=reanchor), dit=engine.dit, vae=engine.vae, text=engine.text)
+    engine = Engine(model, torch.device("cpu"))
+    whole = list(engine.open(make_job(num_frames=120)).blocks(snapshot_every=4))
+    states = {b.index + 1: b.state for b in whole if b.state is not None}
+    assert sorted(states) == [4, 8]
+    for position, state in states.items():
+        resumed = engine.open(make_job(num_frames=120))
+        resumed.restore({name: t.clone() for name, t in state.items()})
+        rest = list(resumed.blocks())
+        assert [b.index for b in rest] == list(range(position, 10))
+        assert torch.equal(latents(rest), latents(whole[position:]))
+        assert np.array_equal(frames(rest), frames(whole[position:]))
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"seed": 421}, id="seed"),
+        pytest.param({"prompt": "a lively man in cold light"}, id="prompt"),
+        pytest.param({"sample_steps": 3}, id="steps"),
+        pytest.param({"infer_frames": 48}, id="clip length"),
+        pytest.param({"features": TensorFeatures(torch.zeros(5, 768, 144))}, id="sound"),
+    ],
+)
+def test_each_input_changes_the_latents(engine: Engine, changes: dict) -> None:
+    job = make_job(num_frames=36)
+    base = latents(list(engine.open(job).blocks(decode=False)))
+    again = latents(list(engine.open(job).blocks(decode=False)))
+    changed = latents(list(engine.open(replace(job, **changes)).blocks(decode=False)))
+    assert torch.equal(base, again)
+    assert not torch.equal(base, changed)
+
+
+def test_future_sound_does_not_reach_back(engine: Engine) -> None:
+    features = make_job().features[0:144]
+    changed = features.clone()
+    changed[:, :, 24:] += 1
+    base = latents(list(engine.open(make_job(num_frames=48)).blocks(decode=False)))
+    other = latents(list(engine.open(make_job(48, features=TensorFeatures(changed))).blocks(decode=False)))
+    assert torch.equal(base[:2], other[:2])
+    assert not torch.equal(base[2:], other[2:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"infer_frames": 50}, "--infer_frames 50", id="clip is no number of blocks"),
+        pytest.param({"infer_frames": 0}, "--infer_frames 0", id="empty clip"),
+        pytest.param({"sample_steps": 0}, "--sample_steps 0", id="no steps"),
+        pytest.param({"sample_steps": 9}, "--sample_steps 9", id="too many steps"),
+    ],
+)
+def test_bad_job_is_refused(engine: Engine, changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        engine.open(make_job(**changes))
+
+
+def test_saved_model_streams_like_the_one_in_memory(engine: Engine, tmp_path: Path) -> None:
+    parts = {name: getattr(engine, name).state_dict() for name in ("dit", "vae", "text")}
+    save_model(tmp_path, TINY, parts, dtype=torch.float32)
+    loaded = Engine.load(tmp_path, device="cpu", dtype="float32")
+    job = make_job(num_frames=24)
+    assert torch.equal(latents(list(engine.open(job).blocks())), latents(list(loaded.open(job).blocks())))
+
+
+def test_empty_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        Engine.load(tmp_path)
