@@ -6,6 +6,9 @@ of 64 pixels allow, and is never enlarged beyond that rounding.
 
 import math
 
+import numpy as np
+from PIL import Image
+
 STEP = 64  # pixels; the motion packer needs latent sides divisible by 8
 _NUM_SCALES = 100  # scales tried, largest first
 _MIN_SCALE = 0.1
@@ -39,3 +42,29 @@ def released_size(width: int, height: int, area: int) -> tuple[int, int]:
         max(STEP, int(math.sqrt(area / aspect)) // STEP * STEP),
         max(STEP, int(math.sqrt(area * aspect)) // STEP * STEP),
     )
+
+
+def released_crop(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize and centre-crop as the released pipeline does, black bars included.
+
+    The shorter side of the picture becomes the shorter side of the video; where the other one then falls
+    short, black fills it up. Kept to reproduce that pipeline's videos; our own crop never leaves bars.
+
+    Args:
+        picture: uint8 RGB [H, W, 3].
+        width, height: of the video, pixels.
+
+    Returns:
+        uint8 RGB [height, width, 3].
+    """
+    in_h, in_w = picture.shape[:2]
+    short = min(width, height)
+    scaled = (short, int(short * in_h / in_w)) if in_w <= in_h else (int(short * in_w / in_h), short)
+    resized = Image.fromarray(picture)
+    if scaled != (in_w, in_h):
+        resized = resized.resize(scaled, Image.Resampling.BILINEAR)
+    canvas = np.asarray(resized)
+    missing_h, missing_w = max(0, height - canvas.shape[0]), max(0, width - canvas.shape[1])
+    canvas = np.pad(canvas, ((missing_h // 2, -(-missing_h // 2)), (missing_w // 2, -(-missing_w // 2)), (0, 0)))
+    top, left = (round((have - want) / 2.0) for have, want in zip(canvas.shape, (height, width), strict=False))
+    return canvas[top : top + height, left : left + width]

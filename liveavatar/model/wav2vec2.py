@@ -1,0 +1,127 @@
+"""Speech features of the 14B: all hidden states of a wav2vec2 model, brought to the video's frame rate.
+
+The encoder itself is transformers' `Wav2Vec2Model`; this module owns the reference's preprocessing around it.
+Rates: hidden states come at 50 Hz, are stretched linearly to 30 Hz over the whole track, and then sampled at
+the nearest index for every video frame. Frames past the end of the track are zero.
+
+Shapes: L hidden states, T50/T30 their frames, C width, F video frames.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from liveavatar.errors import CheckpointError
+
+STATE_RATE = 50  # Hz, of the encoder's hidden states
+MIDDLE_RATE = 30  # Hz, of the stretched features
+VARIANCE_EPS = 1e-7  # of the waveform normalisation
+
+_OLD_NAMES = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+
+
+def normalise_waveform(samples: Tensor) -> Tensor:
+    """Zero mean and unit variance over the whole track [samples], as transformers' feature extractor does."""
+    return (samples - samples.mean()) / torch.sqrt(samples.var(unbiased=False) + VARIANCE_EPS)
+
+
+def stretch(states_LTC: Tensor) -> Tensor:
+    """Hidden states at 50 Hz [L, T50, C] -> [L, T30, C], end points aligned."""
+    num_frames = int(states_LTC.shape[1] / STATE_RATE * MIDDLE_RATE)
+    stretched = F.interpolate(states_LTC.transpose(1, 2), size=num_frames, mode="linear", align_corners=True)
+    return stretched.transpose(1, 2)
+
+
+def frame_features(features_LTC: Tensor, fps: int, clip_frames: int, window: int = 0) -> tuple[Tensor, int]:
+    """Sample features at 30 Hz for every video frame of whole clips.
+
+    Args:
+        features_LTC: [L, T30, C].
+        fps: video frames per second.
+        clip_frames: frames of a clip.
+        window: neighbours on either side that are put beside a frame's own vector.
+
+    Returns:
+        ([F, L, C * (2*window + 1)], number of clips); the last clip may lie wholly past the end of the track.
+    """
+    num_states, length, width = features_LTC.shape
+    num_clips = int(length / (clip_frames * (MIDDLE_RATE / fps))) + 1
+    num_frames = num_clips * clip_frames
+    times = np.linspace(0, num_frames / fps, num_frames, endpoint=False)
+    index = torch.from_numpy(np.round(times * MIDDLE_RATE).astype(np.int64))
+    stride = int(MIDDLE_RATE / fps)
+    neighbours = torch.arange(-window, window + 1) * stride
+    chosen = (index[:, None] + neighbours).clamp(0, length - 1)  # [F, 2*window + 1]
+    sampled = features_LTC[:, chosen].permute(1, 0, 2, 3).reshape(num_frames, num_states, -1)
+    sampled = sampled * (index < length).to(sampled.dtype)[:, None, None]
+    assert sampled.shape[-1] == width * (2 * window + 1)
+    return sampled, num_clips
+
+
+def build_wav2vec2(config: dict[str, Any], weights: dict[str, Tensor]) -> torch.nn.Module:
+    """A transformers `Wav2Vec2Model` with the weights of a `Wav2Vec2ForCTC` checkpoint.
+
+    Raises:
+        CheckpointError: when names or shapes do not fit.
+    """
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    model = Wav2Vec2Model(Wav2Vec2Config(**config))
+    named = {}
+    for key, value in weights.items():
+        if not key.startswith("wav2vec2."):
+            continue  # the CTC head plays no part
+        head, _, last = key.removeprefix("wav2vec2.").rpartition(".")
+        named[f"{head}.{_OLD_NAMES.get(last, last)}" if head else last] = value
+    wanted = model.state_dict()
+    optional = {"masked_spec_embed"}  # used in training only
+    faults = sorted((wanted.keys() ^ named.keys()) - optional)
+    faults += [k for k in named.keys() & wanted.keys() if named[k].shape != wanted[k].shape]
+    if faults:
+        raise CheckpointError(
+            f"the wav2vec2 weights do not fit their config: {', '.join(faults[:4])}; fetch the speech encoder again"
+        )
+    model.load_state_dict(named, strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def load_wav2vec2(directory: Path) -> torch.nn.Module:
+    """The speech encoder of a directory as published (config.json, model.safetensors or pytorch_model.bin).
+
+    Raises:
+        CheckpointError: when files are missing or damaged.
+    """
+    import json
+
+    from liveavatar.weight_files import part_files, read_pickle, read_tensors
+
+    config = directory / "config.json"
+    files = part_files(directory, "model") if directory.is_dir() else []
+    pickled = directory / "pytorch_model.bin"
+    if not config.is_file() or not (files or pickled.is_file()):
+        raise CheckpointError(
+            f"{directory} holds no wav2vec2 model (config.json and model.safetensors); "
+            "run `liveavatar models fetch live-avatar-14b`"
+        )
+    weights = dict(read_tensors(files)) if files else read_pickle(pickled)
+    return build_wav2vec2(json.loads(config.read_text()), weights)
+
+
+@torch.inference_mode()
+def hidden_states(model: torch.nn.Module, samples: Tensor) -> Tensor:
+    """All hidden states [L, T50, C] of a 16 kHz track [samples] in -1..1, the input embedding first."""
+    parameter = next(model.parameters())
+    values = normalise_waveform(samples.float())[None].to(parameter.device, parameter.dtype)
+    out = model(values, output_hidden_states=True)
+    # The last state is wanted after the final norm; whether hidden_states has it so depends on the library's version.
+    return torch.cat((*out.hidden_states[:-1], out.last_hidden_state))
+
+
+def wav2vec2_features(model: torch.nn.Module, samples: Tensor, fps: int, clip_frames: int) -> Tensor:
+    """Driving features [L, C, F] of a whole track, F a whole number of clips."""
+    sampled, _ = frame_features(stretch(hidden_states(model, samples)), fps, clip_frames)
+    return sampled.permute(1, 2, 0)
