@@ -1,0 +1,312 @@
+"""Video files in and out: the ffmpeg binary, probing, reading, and the final mp4.
+
+ffmpeg (from the `imageio-ffmpeg` wheel, run as a program) encodes and muxes; PyAV probes and decodes, so no
+ffprobe is needed. A *fragmented* mp4 is one that can be played while it grows; the final mp4 is plain with its
+index in front (faststart). Nothing here knows about models or blocks; writing in pieces is `video_sink`'s.
+"""
+
+import errno
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from liveavatar.errors import CapacityError, InputError, LiveAvatarError
+from liveavatar.timing import FPS, SAMPLE_RATE
+
+log = logging.getLogger(__name__)
+
+OUTPUT_RATE = 48_000  # Hz, of the AAC track
+AUDIO_BITRATE = "128k"
+VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at every whole fps that divides it
+STDERR_TAIL = 400  # characters of ffmpeg's last words kept in an error
+
+
+class MediaError(LiveAvatarError):
+    """ffmpeg died or wrote something that is no video; the message ends with its last words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoInfo:
+    """What a video file says of itself."""
+
+    width: int  # pixels
+    height: int
+    fps: float
+    num_frames: int  # as counted by the container, 0 when it does not say
+    video_seconds: float
+    audio_seconds: float | None  # None: no sound
+    codec: str
+    pixel_format: str
+
+
+@cache
+def ffmpeg_binary() -> str:
+    """Path of the ffmpeg that ships with `imageio-ffmpeg`.
+
+    Raises:
+        MediaError: when the wheel carries none for this platform.
+    """
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as e:
+        raise MediaError(f"imageio-ffmpeg has no ffmpeg for this platform ({e}); put ffmpeg on PATH") from e
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk into a `CapacityError` that names the file; other OS errors pass."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CapacityError(
+                f"{path}: the disk is full ({e.strerror}); free some space and run again with --resume"
+            ) from e
+        raise
+
+
+def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError:
+    """The error for an ffmpeg that ended with `returncode`: CapacityError on a full disk, else MediaError."""
+    tail = " | ".join(stderr.decode("utf-8", "replace").strip().splitlines())[-STDERR_TAIL:]
+    if "No space left on device" in tail or "Disk quota exceeded" in tail:
+        return CapacityError(f"{what}: the disk is full; free some space and run again with --resume ({tail})")
+    reason = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with code {returncode}"
+    return MediaError(f"{what}: ffmpeg {reason}: {tail or 'it said nothing'}; run again with --resume")
+
+
+def run_ffmpeg(node: Any, what: str, stdin: memoryview | bytes | None = None) -> None:
+    """Run an ffmpeg-python graph to its end.
+
+    Args:
+        node: the output node.
+        what: the beginning of an error message.
+        stdin: bytes for a `pipe:` input.
+
+    Raises:
+        CapacityError: disk full.
+        MediaError: any other failure of ffmpeg.
+    """
+    command = node.global_args("-hide_banner", "-nostdin", "-loglevel", "error").overwrite_output()
+    process = subprocess.Popen(
+        command.compile(cmd=ffmpeg_binary()),
+        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    _, stderr = process.communicate(stdin)
+    if process.returncode:
+        raise ffmpeg_failure(what, process.returncode, stderr)
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Read a video file's header.
+
+    Raises:
+        InputError: when it is missing, no video, or damaged.
+    """
+    import av
+
+    with _open(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} holds no picture, only {_kinds(container)}; give a video file")
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        if fps <= 0:
+            raise InputError(f"{path} does not say how many frames a second it has; re-encode it as mp4")
+        audio = container.streams.audio[0] if container.streams.audio else None
+        whole = float(container.duration) / av.time_base if container.duration else 0.0
+        seconds = _seconds(stream, whole)
+        return VideoInfo(
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            fps=fps,
+            num_frames=stream.frames or round(seconds * fps),
+            video_seconds=seconds,
+            audio_seconds=None if audio is None else _seconds(audio, whole),
+            codec=stream.codec_context.name,
+            pixel_format=stream.codec_context.pix_fmt or "",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One decoded picture."""
+
+    index: int  # counted from 0
+    seconds: float  # presentation time, from the first picture
+    rgb: np.ndarray  # uint8 [H, W, 3]
+
+
+def read_frames(path: Path) -> Iterator[Frame]:
+    """Decode a video file picture by picture; memory holds one at a time.
+
+    Raises:
+        InputError: when the file is missing, no video, or breaks off inside a picture.
+    """
+    import av
+
+    with _open(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} holds no picture, only {_kinds(container)}; give a video file")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 2
+        start: float | None = None
+        try:
+            for index, picture in enumerate(container.decode(stream)):
+                seconds = float(picture.time if picture.time is not None else index / FPS)
+                start = seconds if start is None else start
+                yield Frame(index=index, seconds=seconds - start, rgb=picture.to_ndarray(format="rgb24"))
+        except av.error.FFmpegError as e:
+            raise InputError(f"{path} breaks off or is damaged ({e}); render it again") from e
+
+
+def read_video(path: Path) -> tuple[VideoInfo, Iterator[np.ndarray]]:
+    """Header and frames (uint8 [H, W, 3]) of a video file, decoded lazily.
+
+    Raises:
+        InputError: as `probe_video` at once, as `read_frames` while iterating.
+    """
+    return probe_video(path), (frame.rgb for frame in read_frames(path))
+
+
+def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Decode a video's sound on the clock of its picture.
+
+    Sample 0 is heard with the first picture: a track that starts late is padded in front, one that starts early
+    is cut, so that offsets measured on the result are the offsets a viewer meets.
+
+    Returns:
+        float32 mono in [-1, 1].
+
+    Raises:
+        InputError: when there is no sound or it is damaged.
+    """
+    import av
+
+    with _open(path) as container:
+        if not container.streams.audio:
+            raise InputError(f"{path} has no sound; its lips have nothing to be compared with")
+        stream = container.streams.audio[0]
+        video = container.streams.video[0] if container.streams.video else None
+        origin = float(video.start_time * video.time_base) if video is not None and video.start_time else 0.0
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+        pieces: list[np.ndarray] = []
+        first: float | None = None
+        try:
+            for decoded in container.decode(stream):
+                if first is None and decoded.time is not None:
+                    first = float(decoded.time)
+                pieces += [f.to_ndarray().reshape(-1) for f in resampler.resample(decoded)]
+            pieces += [f.to_ndarray().reshape(-1) for f in resampler.resample(None)]
+        except av.error.FFmpegError as e:
+            raise InputError(f"the sound of {path} is damaged ({e}); render it again") from e
+    if not pieces:
+        raise InputError(f"the sound track of {path} is empty; render it again")
+    audio = np.concatenate(pieces).astype(np.float32)
+    if stream.duration:  # the coder pads its last packet; players stop at the track's length
+        audio = audio[: round(float(stream.duration * stream.time_base) * sample_rate)]
+    shift = round(((first or 0.0) - origin) * sample_rate)
+    return audio[-shift:] if shift < 0 else np.pad(audio, (shift, 0))
+
+
+def audio_node(audio: Path | None, seconds: float, sample_rate: int = SAMPLE_RATE) -> Any:
+    """ffmpeg-python stream of a sound cut or padded to exactly `seconds`.
+
+    Args:
+        audio: a file, or None to read raw float32 mono of `sample_rate` from standard input.
+        seconds: wanted length.
+        sample_rate: Hz, of the raw input.
+    """
+    import ffmpeg
+
+    source = ffmpeg.input(str(audio)) if audio else ffmpeg.input("pipe:", format="f32le", ar=sample_rate, ac=1)
+    return (
+        source.audio.filter("aresample", OUTPUT_RATE)
+        .filter("apad")
+        .filter("atrim", end_sample=round(seconds * OUTPUT_RATE))
+    )
+
+
+def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int, fps: int = FPS) -> Path:
+    """Join coded pictures and a sound into the final mp4, atomically.
+
+    The pictures are copied, the sound becomes AAC 48 kHz and is cut or padded to the pictures' length. The index
+    is put in front (faststart) and nothing in the file depends on the time it was made.
+
+    Args:
+        video: fragmented mp4 with H.264.
+        audio: sound file, float32 mono 16 kHz samples, or None for a silent film.
+        out: final name; written under another name first.
+        num_frames: pictures in `video`.
+        fps: frames per second.
+
+    Raises:
+        CapacityError: disk full.
+        MediaError: ffmpeg failed.
+    """
+    import ffmpeg
+
+    temporary = out.with_name(f".{out.name}.tmp")
+    streams = [ffmpeg.input(str(video)).video]
+    options: dict[str, Any] = {"c:v": "copy", "video_track_timescale": VIDEO_TIMESCALE}
+    stdin: memoryview | None = None
+    if audio is not None:
+        samples = isinstance(audio, np.ndarray)
+        streams.append(audio_node(None if samples else Path(str(audio)), num_frames / fps))
+        stdin = memoryview(np.ascontiguousarray(audio, np.float32)).cast("B") if samples else None
+        options |= {"c:a": "aac", "b:a": AUDIO_BITRATE, "flags:a": "+bitexact"}
+    node = ffmpeg.output(
+        *streams, str(temporary), format="mp4", movflags="+faststart", fflags="+bitexact", map_metadata=-1, **options
+    )
+    try:
+        run_ffmpeg(node, f"writing {out}", stdin)
+        with disk_errors(out):
+            sync_file(temporary)
+            os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return out
+
+
+def sync_file(path: Path) -> None:
+    """Push a file's bytes to the disk, so that what is renamed into place survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    import av
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is not there; give the path of a video file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); render it again")
+    try:
+        container = av.open(str(path))
+    except av.error.FFmpegError as e:
+        raise InputError(f"{path} is no media file that can be read ({e}); give an mp4, mov, mkv or webm") from e
+    with container:
+        yield container
+
+
+def _kinds(container: Any) -> str:
+    return ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+
+
+def _seconds(stream: Any, otherwise: float) -> float:
+    return float(stream.duration * stream.time_base) if stream.duration else otherwise

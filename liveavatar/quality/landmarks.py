@@ -1,0 +1,178 @@
+"""Where the face is: 478 landmarks per frame, followed from frame to frame.
+
+YuNet finds a face once; after that each frame's landmarks give the next frame's region, and the detector runs again
+only when the face is lost (*presence* below one half). Distances are given in *eye distances* (between the outer
+corners of the eyes), so that they do not depend on the size of the picture.
+
+Models: YuNet (opencv_zoo, MIT) through OpenCV; MediaPipe face mesh (Apache-2.0) through LiteRT. Both run offline.
+A tracker is not thread-safe: one per thread.
+"""
+
+import io
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from liveavatar.quality.availability import MeasureUnavailable, detector_path, landmark_bundle, require
+
+NUM_POINTS = 478
+MESH_SIDE = 256  # pixels, input of the mesh network
+DETECT_SIDE = 640  # pixels; a larger picture is shrunk for the detector
+DETECT_SCORE = 0.5
+PRESENCE = 0.5  # below this the mesh saw no face
+RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
+INNER_LIPS = ((13, 14), (82, 87), (312, 317))  # upper and lower inner-lip points facing one another
+MOUTH_CORNERS = (61, 291)
+ARCFACE_POINTS = (468, 473, 4, 61, 291)  # iris centres, nose tip, mouth corners
+# Points that move with the skull and not with speech: forehead, nose bridge, temples, outer eye corners.
+RIGID = (10, 67, 109, 151, 297, 338, 9, 8, 168, 6, 197, 33, 133, 362, 263, 127, 356, 21, 251, 54, 284)
+FACE_OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
+LEFT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
+OUTER_LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face in one frame."""
+
+    points: np.ndarray  # float32 [478, 2], pixels (x, y)
+    presence: float  # 0 to 1: how sure the mesh is that a face is there
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels between the outer corners of the eyes."""
+        return float(np.hypot(*(self.points[LEFT_EYE_OUTER] - self.points[RIGHT_EYE_OUTER])))
+
+    @property
+    def openness(self) -> float:
+        """Mouth openness: mean of three inner-lip gaps over the eye distance; shut mouths read 0.01 to 0.06."""
+        gaps = [np.hypot(*(self.points[a] - self.points[b])) for a, b in INNER_LIPS]
+        return float(np.mean(gaps)) / self.eye_distance
+
+    @property
+    def mouth_width(self) -> float:
+        """Distance of the mouth's corners over the eye distance; rest about 0.55, OO 0.40, EE 0.69."""
+        a, b = MOUTH_CORNERS
+        return float(np.hypot(*(self.points[a] - self.points[b]))) / self.eye_distance
+
+    @property
+    def roll(self) -> float:
+        """Rotation of the line through the eyes, radians, positive clockwise on the screen."""
+        x, y = self.points[LEFT_EYE_OUTER] - self.points[RIGHT_EYE_OUTER]
+        return float(np.arctan2(y, x))
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A rotated square the mesh network looks at."""
+
+    centre: np.ndarray  # pixels (x, y)
+    side: float  # pixels
+    angle: float  # radians
+
+
+class FaceTracker:
+    """Finds and follows the most prominent face of a film."""
+
+    def __init__(self, threads: int = 2) -> None:
+        """Load the models.
+
+        Args:
+            threads: of the mesh network.
+
+        Raises:
+            MeasureUnavailable: when a package or model file is missing.
+        """
+        require("cv2", "ai_edge_litert")
+        import cv2
+        from ai_edge_litert.interpreter import Interpreter
+
+        with zipfile.ZipFile(io.BytesIO(landmark_bundle())) as bundle:
+            self._mesh = Interpreter(model_content=bundle.read("face_landmarks_detector.tflite"), num_threads=threads)
+        self._mesh.allocate_tensors()
+        self._input = self._mesh.get_input_details()[0]["index"]
+        outputs = self._mesh.get_output_details()
+        self._points_out = next(o["index"] for o in outputs if int(np.prod(o["shape"])) == NUM_POINTS * 3)
+        self._presence_out = next(o["index"] for o in outputs if len(o["shape"]) == 4 and np.prod(o["shape"]) == 1)
+        self._detector = cv2.FaceDetectorYN.create(str(detector_path()), "", (320, 320), DETECT_SCORE, 0.3, 50)
+        self._previous: np.ndarray | None = None
+
+    def reset(self) -> None:
+        """Forget the face that was followed."""
+        self._previous = None
+
+    def track(self, rgb: np.ndarray) -> Face | None:
+        """The face in the next frame (uint8 [H, W, 3]), or None."""
+        if self._previous is not None:
+            face = self._mesh_at(rgb, _region_of(self._previous))
+            if face is not None:
+                self._previous = face.points
+                return face
+        self._previous = None
+        return self.find(rgb)
+
+    def find(self, rgb: np.ndarray) -> Face | None:
+        """Look for a face in the whole picture; what is found is followed from here on."""
+        import cv2
+
+        height, width = rgb.shape[:2]
+        scale = min(1.0, DETECT_SIDE / max(height, width))
+        small = cv2.resize(rgb, (max(1, round(width * scale)), max(1, round(height * scale))))
+        self._detector.setInputSize((small.shape[1], small.shape[0]))
+        _, rows = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        if rows is None:
+            return None
+        for row in rows[np.argsort(-rows[:, 14])]:
+            rough = self._mesh_at(rgb, _region_of_detection(row[4:14].reshape(5, 2) / scale))
+            face = None if rough is None else self._mesh_at(rgb, _region_of(rough.points))
+            if face is not None:
+                self._previous = face.points
+                return face
+        return None
+
+    def _mesh_at(self, rgb: np.ndarray, region: _Region) -> Face | None:
+        import cv2
+
+        cos, sin = np.cos(region.angle), np.sin(region.angle)
+        turn = region.side / MESH_SIDE * np.array([[cos, -sin], [sin, cos]])
+        matrix = np.c_[turn, region.centre - turn @ [MESH_SIDE / 2, MESH_SIDE / 2]]
+        crop = cv2.warpAffine(rgb, matrix, (MESH_SIDE, MESH_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        self._mesh.set_tensor(self._input, crop[None].astype(np.float32) / 255)
+        self._mesh.invoke()
+        presence = 1 / (1 + np.exp(-self._mesh.get_tensor(self._presence_out).item()))
+        if presence < PRESENCE:
+            return None
+        points = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)[:, :2] @ turn.T + matrix[:, 2]
+        face = Face(points.astype(np.float32), float(presence))
+        return face if face.eye_distance >= 4 else None  # smaller is no face whose mouth can be read
+
+
+def portrait_face(rgb: np.ndarray) -> Face:
+    """The face of a still picture.
+
+    Raises:
+        MeasureUnavailable: when no face is found, or a model is missing.
+    """
+    face = FaceTracker().find(rgb)
+    if face is None:
+        raise MeasureUnavailable("no face was found in the portrait")
+    return face
+
+
+def _region_of_detection(five: np.ndarray) -> _Region:
+    """Region from YuNet's eyes, nose and mouth corners."""
+    eyes, mouth, across = (five[0] + five[1]) / 2, (five[3] + five[4]) / 2, five[1] - five[0]
+    side = 3 * max(np.hypot(*across), 0.95 * np.hypot(*(mouth - eyes)))
+    return _Region(0.45 * eyes + 0.55 * mouth, float(side), float(np.arctan2(across[1], across[0])))
+
+
+def _region_of(points: np.ndarray) -> _Region:
+    """Region from landmarks: their bounding square, half as large again, turned with the eyes."""
+    low, high = points.min(0), points.max(0)
+    x, y = points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]
+    return _Region((low + high) / 2, 1.5 * float((high - low).max()), float(np.arctan2(y, x)))

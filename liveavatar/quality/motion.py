@@ -1,0 +1,126 @@
+"""Does the picture live, and does it move like a head: flicker, motion, jerk, repeats, gaps.
+
+Inputs are curves made while the film is read: `change` is the mean absolute difference of a frame to the one before
+(0 to 255, NaN for the first), `anchors` the centres of four groups of landmarks that move with the skull, in eye
+distances (NaN rows where no face was seen).
+"""
+
+import numpy as np
+
+from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.landmarks import Face
+from liveavatar.timing import BLOCK_FRAMES, FPS
+
+# Groups are averaged to tame landmark noise, which a third derivative would blow up 4.5 times.
+ANCHOR_GROUPS = (
+    (10, 67, 109, 151, 297, 338, 9, 108, 337),  # forehead
+    (168, 6, 197, 195, 8, 122, 351),  # bridge of the nose
+    (33, 133, 130, 243, 226, 31, 127, 162),  # right eye's corners and temple
+    (263, 362, 359, 463, 446, 261, 356, 389),  # left eye's corners and temple
+)
+REPEATED = 0.02  # mean absolute difference, of 255, under which a frame repeats the one before
+BLANK_LUMINANCE = 6.0  # mean luma, of 255
+BLANK_CONTRAST = 3.0  # standard deviation of luma: a frame of one colour shows nothing
+GAP = 1.5  # frame periods between time stamps that count as a gap
+
+
+def anchors(face: Face, unit: float) -> np.ndarray:
+    """Centres of the skull's landmark groups, float64 [4, 2], in eye distances of `unit` pixels."""
+    return np.stack([face.points[list(group)].mean(0) for group in ANCHOR_GROUPS]).astype(np.float64) / unit
+
+
+def flicker(change_T: np.ndarray) -> float:
+    """`flicker`: 1 - mean absolute frame difference / 255.
+
+    Unit: none; 1 = still, real talking heads about 0.98 to 0.995. Source: VBench's temporal flickering
+    (arXiv 2311.17982), on the whole film.
+
+    Raises:
+        MeasureUnavailable: for a film of one frame.
+    """
+    seen = change_T[np.isfinite(change_T)]
+    if not len(seen):
+        raise MeasureUnavailable("the film has fewer than two frames")
+    return float(1 - seen.mean() / 255)
+
+
+def motion_energy(speed_T: np.ndarray) -> float:
+    """`motion_energy`: mean speed of all face landmarks.
+
+    Mean over frames and points of |p[t] - p[t-1]| / eye distance * fps. Unit: eye distances a second. A still
+    picture gives the tracker's noise, under 0.02. Source: design.md section 4.
+
+    Raises:
+        MeasureUnavailable: when a face was seen in fewer than two neighbouring frames.
+    """
+    seen = speed_T[np.isfinite(speed_T)]
+    if not len(seen):
+        raise MeasureUnavailable("no face was found in the film")
+    return float(seen.mean())
+
+
+def jerk_index(anchors_TG2: np.ndarray) -> float:
+    """`jerk_index`: third difference of the head's landmarks, in per cent of the eye distance per frame cubed.
+
+    100 * mean over frames and groups of |a[t+3] - 3 a[t+2] + 3 a[t+1] - a[t]|, where a are the anchors in eye
+    distances. Unit: % / frame**3. A smooth 1 Hz nod of 0.1 eye distances gives 0.1; a jitter of 1 % from frame to
+    frame gives about 4. Head landmarks, because no hand model is part of the product. Source: design.md section 4.
+
+    Raises:
+        MeasureUnavailable: when no face was seen in four frames in a row.
+    """
+    third = np.linalg.norm(np.diff(anchors_TG2, n=3, axis=0), axis=-1)
+    seen = third[np.isfinite(third)]
+    if not seen.size:
+        raise MeasureUnavailable("no face was followed over four frames in a row")
+    return float(100 * seen.mean())
+
+
+def edge_jump(change_T: np.ndarray) -> float:
+    """`edge_jump`: how much more the picture changes where blocks meet than inside them.
+
+    Median over block borders of change[border] / median of the 11 changes inside the block that ends there.
+    Unit: ratio; 1 = borders cannot be seen.
+
+    Raises:
+        MeasureUnavailable: for films of one block, or when nothing moves.
+    """
+    ratios = []
+    for border in range(BLOCK_FRAMES, len(change_T), BLOCK_FRAMES):
+        inside = np.nanmedian(change_T[border - BLOCK_FRAMES + 1 : border])
+        if inside > REPEATED:
+            ratios.append(change_T[border] / inside)
+    if not ratios:
+        raise MeasureUnavailable("the film has no two moving blocks whose border could be seen")
+    return float(np.median(ratios))
+
+
+def repeated_frames(change_T: np.ndarray) -> int:
+    """Longest run of frames that repeat the one before them (mean absolute difference under 0.02 of 255)."""
+    longest = run = 0
+    for change in change_T:
+        run = run + 1 if change < REPEATED else 0
+        longest = max(longest, run)
+    return longest
+
+
+def blank_frames(luminance_T: np.ndarray, contrast_T: np.ndarray) -> np.ndarray:
+    """Frames that show nothing: black (mean luma under 6) or of one colour (deviation under 3). bool [T]."""
+    return (luminance_T < BLANK_LUMINANCE) | (contrast_T < BLANK_CONTRAST)
+
+
+def dropped_frames(seconds_T: np.ndarray, blank_T: np.ndarray, expected: int | None = None, fps: float = FPS) -> int:
+    """`dropped_frames`: pictures a viewer should have seen and does not.
+
+    Gaps in the time stamps (in frame periods) + frames that are blank + frames missing at the end. Unit: frames.
+
+    Args:
+        seconds_T: presentation times.
+        blank_T: from `blank_frames`.
+        expected: frames the film should have; None when unknown.
+        fps: nominal rate.
+    """
+    steps = np.diff(seconds_T) * fps
+    gaps = int(np.round(steps[steps > GAP] - 1).sum())
+    missing = 0 if expected is None else max(0, expected - len(seconds_T) - gaps)
+    return gaps + int(blank_T.sum()) + missing

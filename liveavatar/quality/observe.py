@@ -1,0 +1,171 @@
+"""One pass over a film: everything the measures need, frame by frame, with memory for two pictures.
+
+What comes out is a table of numbers (`Observation.frames`) and a few small arrays; no picture is kept. Costly looks
+(identity, aligned texture) are taken at *samples*, every fifth frame.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from liveavatar.media import Frame
+from liveavatar.quality import motion, texture
+from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.identity import IdentityNet
+from liveavatar.quality.landmarks import Face, FaceTracker
+
+T = TypeVar("T")
+
+SAMPLE_EVERY = 5  # frames between looks at identity and texture
+NUM_GROUPS = len(motion.ANCHOR_GROUPS)
+
+
+@dataclass(slots=True)
+class Observation:
+    """What was seen. Lists have one entry a frame; NaN where there was no face."""
+
+    seconds: list[float] = field(default_factory=list)
+    presence: list[float] = field(default_factory=list)
+    openness: list[float] = field(default_factory=list)
+    mouth_width: list[float] = field(default_factory=list)
+    speed: list[float] = field(default_factory=list)  # eye distances a second
+    roll: list[float] = field(default_factory=list)  # radians
+    head_x: list[float] = field(default_factory=list)  # eye distances, of the bridge of the nose
+    head_y: list[float] = field(default_factory=list)
+    change: list[float] = field(default_factory=list)  # mean absolute difference to the frame before, 0 to 255
+    luminance: list[float] = field(default_factory=list)  # mean luma, 0 to 255
+    contrast: list[float] = field(default_factory=list)  # standard deviation of luma
+    sharpness_ratio: list[float] = field(default_factory=list)
+    texture_psnr: list[float] = field(default_factory=list)  # dB; samples only
+    identity: list[float] = field(default_factory=list)  # cosine to the portrait; samples only
+    anchors: list[np.ndarray] = field(default_factory=list)  # [4, 2], eye distances
+    embeddings: list[np.ndarray] = field(default_factory=list)
+    embedding_seconds: list[float] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)  # what could not be observed, and why
+
+
+@dataclass(slots=True)
+class Reference:
+    """The portrait, ready for comparison; parts are None with a reason when they cannot be."""
+
+    rgb: np.ndarray
+    face: Face | None = None
+    embedding: np.ndarray | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+class Observer:
+    """Looks at the frames of one film."""
+
+    def __init__(self, portrait: np.ndarray | None, threads: int = 2) -> None:
+        """Load what is there; what is missing becomes a reason, not an error.
+
+        Args:
+            portrait: uint8 [H, W, 3], or None when there is none to compare with.
+            threads: of the landmark network.
+        """
+        self.seen = Observation()
+        self.reference: Reference | None = None if portrait is None else Reference(portrait)
+        self._texture: texture.PortraitTexture | None = None
+        self._previous_points: np.ndarray | None = None
+        self._previous_rgb: np.ndarray | None = None
+        self._unit: float | None = None  # pixels of the film's first eye distance
+        self._tracker = self._load("face", lambda: FaceTracker(threads))
+        self._identity = self._load("identity", IdentityNet)
+        self._look_at_portrait()
+
+    def _load(self, part: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except MeasureUnavailable as e:
+            self.seen.reasons[part] = str(e)
+            return None
+
+    def _look_at_portrait(self) -> None:
+        if self.reference is None:
+            self.seen.reasons.setdefault("portrait", "no portrait was given")
+            return
+        if self._tracker is None:
+            return
+        self.reference.face = self._tracker.find(self.reference.rgb)
+        self._tracker.reset()
+        if self.reference.face is None:
+            self.seen.reasons["portrait"] = "no face was found in the portrait"
+        elif self._identity is not None:
+            self.reference.embedding = self._identity.embed(self.reference.rgb, self.reference.face)
+
+    def watch(self, frames: Iterable[Frame]) -> Observation:
+        """Look at every frame, in order."""
+        for frame in frames:
+            self._look(frame)
+        return self.seen
+
+    def _look(self, frame: Frame) -> None:
+        import cv2
+
+        luma = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
+        mean, deviation = cv2.meanStdDev(luma)
+        seen = self.seen
+        seen.seconds.append(frame.seconds)
+        seen.luminance.append(float(mean[0, 0]))
+        seen.contrast.append(float(deviation[0, 0]))
+        seen.change.append(self._change(frame.rgb))
+        face = None if self._tracker is None else self._tracker.track(frame.rgb)
+        if face is None:
+            self._previous_points = None
+            for column in (seen.openness, seen.mouth_width, seen.speed, seen.roll, seen.head_x, seen.head_y):
+                column.append(float("nan"))
+            seen.presence.append(0.0)
+            seen.anchors.append(np.full((NUM_GROUPS, 2), np.nan))
+        else:
+            self._measure(face)
+        self._compare(frame, face)
+
+    def _change(self, rgb: np.ndarray) -> float:
+        import cv2
+
+        before, self._previous_rgb = self._previous_rgb, rgb
+        if before is None or before.shape != rgb.shape:
+            return float("nan")
+        return float(cv2.norm(rgb, before, cv2.NORM_L1) / rgb.size)
+
+    def _measure(self, face: Face) -> None:
+        seen = self.seen
+        if self._unit is None:
+            self._unit = face.eye_distance
+        seen.presence.append(face.presence)
+        seen.openness.append(face.openness)
+        seen.mouth_width.append(face.mouth_width)
+        seen.roll.append(face.roll)
+        anchors = motion.anchors(face, self._unit)
+        seen.anchors.append(anchors)
+        seen.head_x.append(float(anchors[1, 0]))
+        seen.head_y.append(float(anchors[1, 1]))
+        before, self._previous_points = self._previous_points, face.points
+        if before is None:
+            seen.speed.append(float("nan"))
+            return
+        step = seen.seconds[-1] - seen.seconds[-2]
+        moved = np.linalg.norm(face.points - before, axis=1).mean() / self._unit
+        seen.speed.append(float(moved / step) if step > 0 else float("nan"))
+
+    def _compare(self, frame: Frame, face: Face | None) -> None:
+        sharp = closeness = cosine = float("nan")
+        reference = self.reference
+        if face is not None and reference is not None and reference.face is not None:
+            if self._texture is None:
+                assert self._unit is not None
+                self._texture = texture.portrait_texture(reference.rgb, reference.face, self._unit)
+            sharp = texture.sharpness_ratio(frame.rgb, face, self._texture)
+            if frame.index % SAMPLE_EVERY == 0:
+                closeness = texture.texture_psnr(frame.rgb, face, self._texture)
+                if self._identity is not None and reference.embedding is not None:
+                    vector = self._identity.embed(frame.rgb, face)
+                    cosine = float(vector @ reference.embedding)
+                    self.seen.embeddings.append(vector)
+                    self.seen.embedding_seconds.append(frame.seconds)
+        self.seen.sharpness_ratio.append(sharp)
+        self.seen.texture_psnr.append(closeness)
+        self.seen.identity.append(cosine)

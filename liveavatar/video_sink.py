@@ -1,0 +1,264 @@
+"""Writing a film while it is being made: frames in, a growing mp4, a live playlist, one finished mp4 out.
+
+Frames are coded in *segments* of `segment_frames` (48: one clip), each a closed group of pictures made by its own
+ffmpeg run. A finished segment is appended to `.<name>.partial.mp4`, a fragmented mp4 that any player opens while it
+grows and that survives a crash: a cut-off tail is dropped on resume. Equal frames give equal bytes, whether or not
+the writing was interrupted. The final name appears only when the film is whole.
+"""
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+import ffmpeg
+import numpy as np
+
+from liveavatar import mp4_boxes
+from liveavatar.errors import InputError
+from liveavatar.hls import LivePlaylist
+from liveavatar.media import MediaError, disk_errors, ffmpeg_binary, ffmpeg_failure, mux, probe_video
+from liveavatar.timing import FPS
+
+log = logging.getLogger(__name__)
+
+SEGMENT_FRAMES = 48  # one clip of four blocks; a snapshot falls on the same border
+ENCODER = {
+    "c:v": "libx264",
+    "preset": "veryfast",
+    "crf": 16,  # visually lossless at the sizes we make
+    "bf": 0,  # decode order = display order: segments join without negative times
+    "sc_threshold": 0,
+    "threads": 1,  # one thread codes the same bytes everywhere and leaves the cores to the model
+    "pix_fmt": "yuv420p",
+    "colorspace": "bt709",
+    "color_primaries": "bt709",
+    "color_trc": "bt709",
+    "flags:v": "+bitexact",
+    "fflags": "+bitexact",
+    "movflags": "+frag_keyframe+empty_moov+default_base_moof+skip_trailer",
+}
+
+SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
+
+
+class VideoSink:
+    """Takes frames in order and leaves an mp4.
+
+    Use as a context manager: leaving it by an exception stops the encoder and keeps the partial film for
+    `resume_at`. Memory does not grow with the film's length.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: tuple[int, int],
+        fps: int = FPS,
+        segment_frames: int = SEGMENT_FRAMES,
+        live_dir: Path | None = None,
+        audio: Path | np.ndarray | None = None,
+    ) -> None:
+        """Prepare a film; nothing is written before the first frame.
+
+        Args:
+            path: name of the finished mp4.
+            size: (width, height) in pixels, both even.
+            fps: frames per second.
+            segment_frames: frames of a segment.
+            live_dir: folder of the live playlist, None for none.
+            audio: sound file, or float32 mono 16 kHz samples; None for a silent film, or one given to `close`.
+
+        Raises:
+            InputError: odd sides, or a path that cannot be written.
+        """
+        width, height = size
+        if width < 2 or height < 2 or width % 2 or height % 2:
+            raise InputError(f"size {width}*{height}: H.264 wants even sides; use {width // 2 * 2}*{height // 2 * 2}")
+        self.path = Path(path)
+        self.size = size
+        self.fps = fps
+        self.segment_frames = segment_frames
+        self.audio = audio
+        self.num_frames = 0  # frames taken so far
+        self._encoder: subprocess.Popen[bytes] | None = None
+        self._in_segment = 0
+        self._started = False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as e:
+            raise InputError(f"{self.path.parent} is a file, not a folder; give another --out") from e
+        self._live = LivePlaylist(Path(live_dir), fps, segment_frames, audio) if live_dir is not None else None
+
+    def __enter__(self) -> "VideoSink":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None or self._encoder is not None:
+            self.abort()
+
+    @property
+    def partial_path(self) -> Path:
+        """The film as it grows: a fragmented mp4 without sound."""
+        return self.path.with_name(f".{self.path.stem}.partial.mp4")
+
+    @property
+    def durable_frames(self) -> int:
+        """Frames on the disk in whole segments: the largest index `resume_at` takes."""
+        if not self.partial_path.is_file():
+            return 0
+        whole = 0
+        for fragment in mp4_boxes.scan(self.partial_path)[1]:
+            if fragment.num_frames != self.segment_frames:
+                break
+            whole += fragment.num_frames
+        return whole
+
+    def resume_at(self, frame_index: int) -> None:
+        """Go on with an interrupted film: the next frame written is `frame_index`; later ones are dropped.
+
+        Raises:
+            InputError: when that is no segment border, is not on the disk, or is a film of another size or rate.
+        """
+        if self._started:
+            raise InputError("resume_at comes before the first frame; open a new sink")
+        if frame_index % self.segment_frames or frame_index < 0:
+            border = frame_index // self.segment_frames * self.segment_frames
+            raise InputError(
+                f"frame {frame_index} is no border of {self.segment_frames}-frame segments; resume at {border}"
+            )
+        if frame_index > self.durable_frames:
+            raise InputError(
+                f"{self.partial_path} holds {self.durable_frames} whole frames, not {frame_index}; "
+                f"resume at {self.durable_frames} or render again without --resume"
+            )
+        if frame_index == 0:
+            return
+        info = probe_video(self.partial_path)
+        if (info.width, info.height) != self.size or round(info.fps) != self.fps:
+            raise InputError(
+                f"{self.partial_path} is {info.width}*{info.height} at {info.fps:g} fps, this job is "
+                f"{self.size[0]}*{self.size[1]} at {self.fps}; render again without --resume"
+            )
+        num_segments = frame_index // self.segment_frames
+        os.truncate(self.partial_path, mp4_boxes.scan(self.partial_path)[1][num_segments - 1].end)
+        if self._live is not None:
+            try:
+                self._live.restart(num_segments)
+            except FileNotFoundError as e:
+                raise InputError(f"live segment {e} is gone; render again without --resume") from e
+        self.num_frames = frame_index
+        self._started = True
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames.
+
+        Args:
+            frames: uint8 RGB [T, H, W, 3].
+
+        Raises:
+            CapacityError: disk full.
+            MediaError: the encoder died.
+        """
+        width, height = self.size
+        if frames.dtype != np.uint8 or frames.shape[1:] != (height, width, 3):
+            raise ValueError(f"frames are {frames.dtype} {frames.shape}, wanted uint8 [T, {height}, {width}, 3]")
+        if not self._started:
+            self._start_over()
+        for frame in frames:
+            if self._encoder is None:
+                self._encoder = self._open_encoder()
+            self._feed(self._encoder, np.ascontiguousarray(frame))
+            self.num_frames += 1
+            self._in_segment += 1
+            if self._in_segment == self.segment_frames:
+                self._finish_segment()
+
+    def close(self, audio: Path | np.ndarray | None = None) -> Path:
+        """Finish the film: last segment, sound, index in front, final name.
+
+        Args:
+            audio: as in the constructor, which it overrides.
+
+        Returns:
+            The path of the mp4, whose sound and picture are equally long.
+        """
+        if self._encoder is not None:
+            self._finish_segment()
+        if not self.num_frames:
+            raise MediaError(f"{self.path}: no frame was written; there is nothing to play")
+        out = mux(self.partial_path, self.audio if audio is None else audio, self.path, self.num_frames, self.fps)
+        if self._live is not None:
+            self._live.finish()
+        self.partial_path.unlink()
+        return out
+
+    def abort(self) -> None:
+        """Stop the encoder; whole segments stay on the disk for `resume_at`."""
+        if self._encoder is not None:
+            self._encoder.kill()
+            self._encoder.communicate()
+            self._encoder = None
+        self._segment_path.unlink(missing_ok=True)
+
+    @property
+    def _segment_path(self) -> Path:
+        return self.path.with_name(f".{self.path.stem}.segment.mp4")
+
+    def _start_over(self) -> None:
+        self.partial_path.unlink(missing_ok=True)
+        if self._live is not None:
+            self._live.restart()
+        self._started = True
+
+    def _open_encoder(self) -> subprocess.Popen[bytes]:
+        width, height = self.size
+        node = (
+            ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=self.fps)
+            .filter("scale", out_color_matrix="bt709", out_range="tv", flags=SCALER)
+            .output(
+                str(self._segment_path), format="mp4", g=self.segment_frames,
+                video_track_timescale=self.fps * 512, **ENCODER,
+            )
+            .global_args("-hide_banner", "-loglevel", "error")
+            .overwrite_output()
+        )  # fmt: skip
+        return subprocess.Popen(
+            node.compile(cmd=ffmpeg_binary()), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def _feed(self, encoder: subprocess.Popen[bytes], frame: np.ndarray) -> None:
+        assert encoder.stdin is not None
+        try:
+            encoder.stdin.write(frame.data)
+        except (BrokenPipeError, ConnectionResetError) as e:
+            raise self._dead(encoder) from e
+
+    def _dead(self, encoder: subprocess.Popen[bytes]) -> Exception:
+        assert encoder.stderr is not None
+        stderr = encoder.stderr.read()
+        returncode = encoder.wait()
+        self._encoder = None
+        self._segment_path.unlink(missing_ok=True)
+        return ffmpeg_failure(f"coding frame {self.num_frames} of {self.path}", returncode, stderr)
+
+    def _finish_segment(self) -> None:
+        encoder, self._encoder = self._encoder, None
+        assert encoder is not None
+        _, stderr = encoder.communicate()
+        if encoder.returncode:
+            self._segment_path.unlink(missing_ok=True)
+            raise ffmpeg_failure(f"coding frame {self.num_frames} of {self.path}", encoder.returncode, stderr)
+        first_frame = self.num_frames - self._in_segment
+        coded = self._segment_path.read_bytes()
+        header, fragments = mp4_boxes.split(coded)
+        fragments = mp4_boxes.moved(fragments, {1: first_frame * 512}, first_frame // self.segment_frames + 1)
+        with disk_errors(self.path), self.partial_path.open("ab") as file:
+            file.write(header + fragments if first_frame == 0 else fragments)
+            file.flush()
+            os.fsync(file.fileno())
+        if self._live is not None:
+            self._live.append(coded, self._in_segment)
+        self._segment_path.unlink()
+        self._in_segment = 0
