@@ -77,7 +77,9 @@ class Block:
     frames: np.ndarray | None  # uint8 RGB [<= 12, H, W, 3]; None when not decoded
     step_s: tuple[float, ...]  # seconds of each denoise step
     decode_s: float = 0.0
-    state: dict[str, Tensor] | None = None  # snapshot after this block, where one was asked for
+    state: dict[str, Tensor] | None = (
+        None  # snapshot after this block where one was asked for; use it before the next block
+    )
 
 
 class Engine:

@@ -83,12 +83,15 @@ def test_resumed_stream_is_bit_identical(engine: Engine, threads: int, reanchor:
     torch.set_num_threads(threads)
     model = LoadedModel(config=replace(TINY, reanchor=reanchor), dit=engine.dit, vae=engine.vae, text=engine.text)
     engine = Engine(model, torch.device("cpu"))
-    whole = list(engine.open(make_job(num_frames=120)).blocks(snapshot_every=4))
-    states = {b.index + 1: b.state for b in whole if b.state is not None}
+    whole, states = [], {}
+    for block in engine.open(make_job(num_frames=120)).blocks(snapshot_every=4):
+        whole.append(block)
+        if block.state is not None:
+            states[block.index + 1] = {name: t.clone() for name, t in block.state.items()}
     assert sorted(states) == [4, 8]
     for position, state in states.items():
         resumed = engine.open(make_job(num_frames=120))
-        resumed.restore({name: t.clone() for name, t in state.items()})
+        resumed.restore(state)
         rest = list(resumed.blocks())
         assert [b.index for b in rest] == list(range(position, 10))
         assert torch.equal(latents(rest), latents(whole[position:]))
