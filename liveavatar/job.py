@@ -64,7 +64,7 @@ class BlockRow:
     block: int
     step_ms: list[float]
     decode_ms: float  # latents to frames
-    block_ms: float  # denoising, decoding and handing over to the film
+    block_ms: float  # from the hand-over of the block before to this one's: the pace of the stream
     ready_s: float  # seconds after the job began when its frames were in the film
 
 
@@ -222,12 +222,11 @@ class _Run:
         return 4 * int(np.prod(self.block_shape))
 
     def _render(self, first: int) -> None:
-        stream, total = self.stream, self.stream.num_blocks
+        total = self.stream.num_blocks
+        self._pause_if_asked()
+        started = time.perf_counter()
         with self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
-            while stream.position < total:
-                self._pause_if_asked()
-                started = time.perf_counter()
-                block = stream.next_block(decode=self.job.online)
+            for block in self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS):
                 latents = block.latents.numpy().astype("<f4", copy=False).tobytes()
                 self.digest.update(latents)
                 spool.write(latents)
@@ -243,12 +242,16 @@ class _Run:
                 )
                 self.rows.append(row)
                 rows.write(json.dumps(asdict(row)) + "\n")
-                if stream.position % SNAPSHOT_BLOCKS == 0 and stream.position < total:
-                    self._snapshot(spool.fileno(), rows.flush, spool.flush)
-                self._report("render", stream.position, stream.position - first)
+                done = block.index + 1
+                if block.state is not None and done < total:
+                    self._snapshot(block.state, spool.fileno(), rows.flush, spool.flush)
+                self._report("render", done, done - first)
+                if done < total:
+                    self._pause_if_asked()
+                started = time.perf_counter()
         assert len(self.rows) == total
 
-    def _snapshot(self, spool: int, *flushes: Callable[[], None]) -> None:
+    def _snapshot(self, state: dict[str, torch.Tensor], spool: int, *flushes: Callable[[], None]) -> None:
         """Write a snapshot unless snapshots already took more than their share of the time."""
         started = time.perf_counter()
         if self.snapshot_s > SNAPSHOT_SHARE * (started - self.began):
@@ -257,7 +260,7 @@ class _Run:
             flush()
         os.fsync(spool)
         folder = self.job.work_dir / "snapshots"
-        write_snapshot(folder, self.stream.position, self.job.digest, self.stream.snapshot())
+        write_snapshot(folder, int(state["position"]), self.job.digest, state)
         self.snapshot_s += time.perf_counter() - started
 
     def _decode_spool(self) -> None:
@@ -286,7 +289,7 @@ class _Run:
     def _pause_if_asked(self) -> None:
         if self.should_stop():
             raise Interrupted(
-                f"stopped at block {self.stream.position} of {self.stream.num_blocks}; "
+                f"stopped at block {len(self.rows)} of {self.stream.num_blocks}; "
                 "run the same command with --resume to go on"
             )
 
