@@ -16,8 +16,9 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -165,9 +166,13 @@ class _Run:
         self._restore()
         first = self.stream.position
         with self.sink:
-            self._render(first)
-            if not self.job.online:
-                self._decode_spool()
+            if self.job.online:
+                self._render(first)
+            else:
+                with _same_threads(self.engine, "denoise"):
+                    self._render(first)
+                with _same_threads(self.engine, "decode"):
+                    self._decode_spool()
             self.sink.close()
         cuda = self.engine.device.type == "cuda"
         return RenderResult(
@@ -222,11 +227,11 @@ class _Run:
         return 4 * int(np.prod(self.block_shape))
 
     def _render(self, first: int) -> None:
-        total = self.stream.num_blocks
-        self._pause_if_asked()
+        stream, total = self.stream, self.stream.num_blocks
         started = time.perf_counter()
-        with self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
-            for block in self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS):
+        blocks = stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
+        with closing(blocks), self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
+            for block in blocks:
                 latents = block.latents.numpy().astype("<f4", copy=False).tobytes()
                 self.digest.update(latents)
                 spool.write(latents)
@@ -240,18 +245,19 @@ class _Run:
                     block_ms=1000 * (now - started),
                     ready_s=self.before_s + now - self.began,
                 )
+                started = now
                 self.rows.append(row)
                 rows.write(json.dumps(asdict(row)) + "\n")
                 done = block.index + 1
                 if block.state is not None and done < total:
-                    self._snapshot(block.state, spool.fileno(), rows.flush, spool.flush)
+                    self._snapshot(done, block.state, (spool.flush, rows.flush), spool.fileno())
                 self._report("render", done, done - first)
-                if done < total:
-                    self._pause_if_asked()
-                started = time.perf_counter()
+                self._pause_if_asked(done)
         assert len(self.rows) == total
 
-    def _snapshot(self, state: dict[str, torch.Tensor], spool: int, *flushes: Callable[[], None]) -> None:
+    def _snapshot(
+        self, position: int, state: dict[str, torch.Tensor], flushes: tuple[Callable[[], None], ...], spool: int
+    ) -> None:
         """Write a snapshot unless snapshots already took more than their share of the time."""
         started = time.perf_counter()
         if self.snapshot_s > SNAPSHOT_SHARE * (started - self.began):
@@ -259,43 +265,57 @@ class _Run:
         for flush in flushes:
             flush()
         os.fsync(spool)
-        folder = self.job.work_dir / "snapshots"
-        write_snapshot(folder, int(state["position"]), self.job.digest, state)
+        write_snapshot(self.job.work_dir / "snapshots", position, self.job.digest, state)
         self.snapshot_s += time.perf_counter() - started
 
     def _decode_spool(self) -> None:
         """Second pass of an offline job: latents from the spool to frames."""
         total, frames_left = self.stream.num_blocks, self.job.num_frames
+        began = time.perf_counter()
         with self.spool_path.open("rb") as spool:
             for index in range(total):
-                self._pause_if_asked()
                 latents = np.frombuffer(spool.read(self._block_bytes), "<f4").reshape(1, *self.block_shape)
                 started = time.perf_counter()
                 frames = self.stream.decode(torch.from_numpy(latents.astype(np.float32)))[:frames_left]
                 decode_ms = 1000 * (time.perf_counter() - started)
                 self.sink.write(frames)
                 frames_left -= len(frames)
-                ready_s = self.before_s + time.perf_counter() - self.began
                 row = self.rows[index]
-                self.rows[index] = BlockRow(
-                    block=index,
-                    step_ms=row.step_ms,
+                self.rows[index] = replace(
+                    row,
                     decode_ms=decode_ms,
                     block_ms=row.block_ms + decode_ms,
-                    ready_s=ready_s,
+                    ready_s=self.before_s + time.perf_counter() - self.began,
                 )
-                self._report("decode", index + 1, index + 1)
+                fps = (index + 1) * BLOCK_FRAMES / (time.perf_counter() - began)
+                self.on_progress(Progress(phase="decode", done=index + 1, total=total, fps=fps))
+                self._pause_if_asked(index + 1)
 
-    def _pause_if_asked(self) -> None:
-        if self.should_stop():
+    def _pause_if_asked(self, done: int) -> None:
+        if done < self.stream.num_blocks and self.should_stop():
             raise Interrupted(
-                f"stopped at block {len(self.rows)} of {self.stream.num_blocks}; "
-                "run the same command with --resume to go on"
+                f"stopped at block {done} of {self.stream.num_blocks}; run the same command with --resume to go on"
             )
 
     def _report(self, phase: str, done: int, since: int) -> None:
         fps = since * BLOCK_FRAMES / (time.perf_counter() - self.began)
         self.on_progress(Progress(phase=phase, done=done, total=self.stream.num_blocks, fps=fps))
+
+
+@contextmanager
+def _same_threads(engine: Engine, part: str) -> Iterator[None]:
+    """Give "denoise" or "decode" as many threads as it has when both run side by side.
+
+    The number of threads decides the order of sums, and an offline job must give the bits of an online one.
+    """
+    threads = torch.get_num_threads()
+    if engine.device.type == "cpu" and threads > 1:
+        share = threads // 2
+        torch.set_num_threads(share if part == "decode" else threads - share)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:

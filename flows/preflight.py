@@ -1,0 +1,134 @@
+"""What can be refused before anything starts: options that contradict each other, the model, the files, the machine.
+
+Reads headers only, loads neither torch nor Prefect, and takes well under a second.
+"""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from flows.parameters import RenderParameters
+from liveavatar import config
+from liveavatar.errors import CapacityError, InputError
+from tasks import machine
+
+MANIFEST = "manifest.json"
+
+
+def check(parameters: RenderParameters) -> None:
+    """Refuse a render that cannot work.
+
+    Raises:
+        InputError: an option or a file cannot be used.
+        CapacityError: this machine cannot do it.
+    """
+    from liveavatar import image
+    from liveavatar.audio import ingest
+
+    model_dir = config.resolve_model_dir(parameters.model)
+    model = config.load_config(model_dir)
+    _check_size(parameters, model)
+    _check_devices(parameters, model)
+    check_out(output_folder(parameters))
+    ingest.probe(require_file(parameters.audio, "--audio", "a sound or video file"))
+    image.load_portrait(require_file(parameters.image, "--image", "a picture"))
+
+
+def require_file(path: str, option: str, what: str) -> Path:
+    """The path of a file that is there and holds something.
+
+    Raises:
+        InputError: otherwise.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{option} {path} is not there; give the path of {what}")
+    if not file.is_file():
+        raise InputError(f"{option} {path} is a folder; give the path of {what}")
+    if file.stat().st_size == 0:
+        raise InputError(f"{option} {path} is empty (0 bytes); give the path of {what}")
+    if not os.access(file, os.R_OK):
+        raise InputError(f"{option} {path} may not be read; change its permissions")
+    return file
+
+
+def output_folder(parameters: RenderParameters) -> Path:
+    """Where a render publishes: `--out`, else `out/` and a name made of the time and the sound's name."""
+    if parameters.out:
+        return Path(parameters.out)
+    stem = re.sub(r"[^\w.-]+", "-", Path(parameters.audio).stem)[:40] or "run"
+    return Path("out") / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
+
+
+def check_out(out: Path) -> None:
+    """Refuse an output folder that is a file, cannot be made, or holds what is not ours.
+
+    Raises:
+        InputError: for these reasons.
+        CapacityError: the folder may not be written.
+    """
+    for parent in (out, *out.parents):
+        if parent.exists() or parent.is_symlink():
+            if not parent.is_dir():
+                raise InputError(f"--out {out}: {parent} is a file, not a folder; give another folder")
+            if not os.access(parent, os.W_OK):
+                raise CapacityError(f"--out {out}: {parent} may not be written; give another folder")
+            break
+    if out.is_dir() and any(out.iterdir()) and not is_run(out):
+        raise InputError(f"--out {out} holds other files, which a render would replace; give a new or empty folder")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder was published by us."""
+    try:
+        return "latents_sha256" in json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def _check_size(parameters: RenderParameters, model: config.ModelConfig) -> None:
+    area = parameters.area()
+    if area is None:
+        return
+    known = [f"{w}*{h}" for w, h in model.areas]
+    if model.name == config.LIVE_AVATAR_14B.name:
+        small, large = min(w * h for w, h in model.areas), max(w * h for w, h in model.areas)
+        if not small <= area[0] * area[1] <= large:
+            raise InputError(
+                f"--size {parameters.size}: {model.name} makes areas from {small} to {large} pixels; "
+                f"use one of {', '.join(known)}"
+            )
+    elif area not in model.areas:
+        raise InputError(
+            f"--size {parameters.size}: the model {model.name} was trained for {' and '.join(known)} only; "
+            "use one of these (the portrait's aspect decides which way it stands)"
+        )
+
+
+def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> None:
+    gpus = machine.accelerators()
+    where = f"this machine has {len(gpus)} GPU{'s' * (len(gpus) != 1)}"
+    if parameters.fp8:
+        reason = "8-bit linear layers need a GPU, and this machine has none" if not gpus else "not in this version"
+        raise InputError(f"--fp8: {reason}; drop it")
+    if parameters.offload_model:
+        reason = "there is no GPU whose memory could be relieved" if not gpus else "not in this version"
+        raise InputError(f"--offload_model True: {reason}; use --offload_model False")
+    wanted = parameters.num_gpus or 1
+    if parameters.num_gpus and not gpus and model.name == config.LIVE_AVATAR_14B.name:
+        raise CapacityError(f"--num_gpus {wanted}: {where}, and {model.name} cannot run without; see `liveavatar plan`")
+    if gpus and wanted > len(gpus):
+        raise CapacityError(f"--num_gpus {wanted}: {where}; use --num_gpus {len(gpus)}")
+    if parameters.placement == "tpp":
+        raise InputError("--placement tpp: this version renders a job on one device; use --placement single")
+    if parameters.placement == "replicas":
+        raise InputError(
+            "--placement replicas: it gives every job of a batch a device of its own, and one render is one job; "
+            "use --placement single"
+        )
+    if wanted > 1:
+        raise InputError(
+            f"--num_gpus {wanted}: this version renders a job on one device (--placement single); use --num_gpus 1"
+        )

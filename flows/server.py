@@ -1,0 +1,159 @@
+"""A Prefect server for as long as one command needs it.
+
+With `PREFECT_API_URL` set, that server is used. Else, if `liveavatar serve` runs, its server is used. Else a server
+of our own starts on a free port, with its database below our home, and ends with the command. It is started as a
+process as early as possible, because it needs seconds to come up and the command can import its libraries meanwhile.
+"""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+from flows import environment
+from liveavatar import config
+from liveavatar.errors import CapacityError
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 180.0  # a first start creates the database: 9 s here, more on a slow disk
+POLL_SECONDS = 0.05
+STOP_SECONDS = 10.0
+HOST = "127.0.0.1"
+
+
+class PrefectServer:
+    """Context manager: inside it, `PREFECT_API_URL` names a server that answers once `wait` returned."""
+
+    def __init__(self, *, ui: bool = False, port: int | None = None) -> None:
+        self._ui, self._port = ui, port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self.url = os.environ.get("PREFECT_API_URL", "") or served_url()
+
+    def __enter__(self) -> "PrefectServer":
+        if not self.url:
+            self._start()
+        os.environ["PREFECT_API_URL"] = self.url
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._process is None:
+            return
+        os.environ.pop("PREFECT_API_URL", None)
+        _flush_logs()
+        if not self._ready:
+            self._await_health(START_SECONDS)  # ending it while it creates its database would break the next start
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def owned(self) -> bool:
+        """Whether the server ends with this command."""
+        return self._process is not None
+
+    @property
+    def ui_url(self) -> str:
+        """Address of the Prefect UI."""
+        return self.url.removesuffix("/api")
+
+    def wait(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            CapacityError: it does not come up.
+        """
+        if self._ready:
+            return
+        if not self._await_health(START_SECONDS if self.owned else STOP_SECONDS):
+            if self.owned:
+                raise CapacityError(
+                    f"the local Prefect server did not start within {START_SECONDS:.0f} s; see {_log_path()}, "
+                    "or set PREFECT_API_URL to a server of your own"
+                )
+            raise CapacityError(
+                f"no Prefect server answers at PREFECT_API_URL={self.url}; start it, or unset the variable"
+            )
+        self._ready = True
+
+    def _start(self) -> None:
+        port = self._port or _free_port()
+        self.url = f"http://{HOST}:{port}/api"
+        home = environment.prepare()
+        home.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+        surroundings = {**os.environ, "PREFECT_API_URL": self.url, "PREFECT_UI_API_URL": self.url}
+        if not self._ui:
+            surroundings |= {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"}
+        with _log_path().open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                env=surroundings,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def _await_health(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                    if answer.status == 200:
+                        return True
+            except OSError:
+                pass
+            if self._process is not None and self._process.poll() is not None:
+                return False
+            time.sleep(POLL_SECONDS)
+        return False
+
+
+def served_url() -> str:
+    """API address of the server that `liveavatar serve` runs now, "" when it does not run."""
+    for record in sorted(run_dir().glob("serve-*.json")):
+        try:
+            facts = json.loads(record.read_text())
+            with urllib.request.urlopen(f"{facts['url']}/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return str(facts["url"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return ""
+
+
+def run_dir() -> Path:
+    """Where running commands leave a note of themselves for `liveavatar stop`."""
+    return config.home() / "run"
+
+
+def _log_path() -> Path:
+    return config.home() / "prefect" / "server.log"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _flush_logs() -> None:
+    """Send what Prefect's log handler still holds, before its server goes away."""
+    if "prefect" in sys.modules:
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=STOP_SECONDS)
+        EventsWorker.drain_all(timeout=STOP_SECONDS)

@@ -1,0 +1,77 @@
+"""What a person sees while a command works: one line a stage, a bar while blocks are made. On standard error."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tasks import events
+from tasks.events import Event
+
+
+class Terminal:
+    """Context manager that shows events until it is left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._listening = events.listening(self.show)
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Terminal":
+        self._listening.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._close_bar()
+        self._listening.__exit__(kind, error, tb)
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if event.kind == "progress":
+            self._advance(event)
+            return
+        if event.kind == "end":
+            self._close_bar()
+            took = "cached" if event.cached else event.text
+            self.console.print(f"  {event.stage:<10} {took}", markup=False)
+        elif event.kind == "note":
+            self.console.print(f"  {event.stage:<10} {event.text}", markup=False)
+
+    def _advance(self, event: Event) -> None:
+        if not self.console.is_terminal:
+            if event.done in (1, event.total) or event.done % 10 == 0:
+                text = f"  {event.stage:<10} block {event.done}/{event.total}, {event.fps:.1f} frames/s"
+                self.console.print(text, markup=False)
+            return
+        if self._bar is None:
+            columns = (
+                TextColumn("  {task.description:<10}"),
+                BarColumn(),
+                TextColumn("block {task.completed}/{task.total}  {task.fields[fps]:.1f} frames/s"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar.start()
+        if event.stage not in self._tasks:
+            self._tasks[event.stage] = self._bar.add_task(event.stage, total=event.total, fps=event.fps)
+        self._bar.update(self._tasks[event.stage], completed=event.done, fps=event.fps)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._tasks.clear()
+
+
+def say(text: str) -> None:
+    """Write a line of result to standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Write one line to standard error."""
+    sys.stderr.write(" ".join(text.split()) + "\n")
+    sys.stderr.flush()
