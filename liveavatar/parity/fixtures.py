@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class FixtureFile:
         try:
             with safe_open(path, "pt") as f:
                 self.metadata: dict[str, str] = f.metadata() or {}
-                self.tensors: dict[str, Tensor] = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+                self.tensors: dict[str, Tensor] = {key: _widened(f.get_tensor(key)) for key in f.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as e:
             raise InputError(
                 f"parity fixture {path.name} cannot be read ({e}); it is damaged, copy it from its source again"
@@ -67,6 +68,11 @@ class FixtureFile:
     def below(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose key starts with `prefix`, by the rest of the key."""
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """fp16 is only ever a way to store a smaller set; everything is computed in the reference's fp32 or bf16."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 class Fixtures:
