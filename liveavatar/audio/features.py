@@ -190,7 +190,8 @@ def block_features(windows_NS: Tensor, encoder: SpeechEncoder, cfg: SpeechConfig
             encoder's device.
 
     Returns:
-        [N, L, C, 12] float32.
+        [N, L, C, 12] float32, rounded to what float16 can hold, so that a file of half the size keeps live and
+        stored features equal.
     """
     length, lookahead = window_samples(cfg)
     assert windows_NS.shape[1] == length, (windows_NS.shape, length)
@@ -198,10 +199,11 @@ def block_features(windows_NS: Tensor, encoder: SpeechEncoder, cfg: SpeechConfig
     with torch.inference_mode():
         states = encoder(windows_NS)[:, :, end - BLOCK_FRAMES * STATES_PER_FRAME : end]
     frames = states.unflatten(2, (BLOCK_FRAMES, STATES_PER_FRAME)).flatten(3)  # [N, L, 12, C]
-    return frames.transpose(2, 3).clone()  # a plain tensor that autograd and views accept
+    return frames.transpose(2, 3).half().float().clone()  # a plain tensor that autograd accepts
 
 
-def _check(cfg: SpeechConfig, encoder: SpeechEncoder) -> None:
+def check_encoder(cfg: SpeechConfig, encoder: SpeechEncoder) -> None:
+    """Refuse (CheckpointError) an encoder that does not give what the model's config wants."""
     width = STATES_PER_FRAME * encoder.positional_embedding.shape[1]
     if cfg.kind != "whisper" or (cfg.num_states, cfg.dim) != (encoder.num_states, width):
         raise CheckpointError(
@@ -222,7 +224,7 @@ def iter_block_features(
     Args:
         audio: float32 mono 16 kHz; silence is assumed before and after it.
     """
-    _check(cfg, encoder)
+    check_encoder(cfg, encoder)
     length, lookahead = window_samples(cfg)
     device = encoder.positional_embedding.device
     for first in range(0, num_blocks, batch):
@@ -273,61 +275,3 @@ def whisper_features(
         out[:, :, done : done + frames.shape[2]] = frames
         done += frames.shape[2]
     return out
-
-
-class LiveFeatures:
-    """Features of sound that is still arriving: push PCM, get each block's features as soon as they can be known.
-
-    A block is known 0.16 s after its end. Only one window of sound is kept.
-    """
-
-    def __init__(self, cfg: SpeechConfig, encoder: SpeechEncoder) -> None:
-        _check(cfg, encoder)
-        self._cfg = cfg
-        self._encoder = encoder
-        length, self._lookahead = window_samples(cfg)
-        self._window = np.zeros(length, np.float32)  # the newest samples, silence before the first
-        self._heard = 0  # samples pushed
-        self._position = 0  # blocks given out
-
-    @property
-    def position(self) -> int:
-        """Index of the next block."""
-        return self._position
-
-    def push(self, pcm: np.ndarray) -> list[Tensor]:
-        """Hear more sound.
-
-        Args:
-            pcm: float32 mono 16 kHz, any number of samples.
-
-        Returns:
-            Features [L, C, 12] of every block that became known, in order.
-        """
-        blocks = []
-        rest = np.asarray(pcm, np.float32)
-        while len(rest):
-            wanted = (self._position + 1) * BLOCK_SAMPLES + self._lookahead - self._heard
-            self._hear(rest[:wanted])
-            if len(rest) >= wanted:
-                blocks.append(self._next())
-            rest = rest[wanted:]
-        return blocks
-
-    def finish(self) -> list[Tensor]:
-        """End of the sound: features of the remaining blocks, silence assumed after it."""
-        total = count_blocks(count_frames(self._heard))
-        blocks = []
-        while self._position < total:
-            end = (self._position + 1) * BLOCK_SAMPLES + self._lookahead
-            blocks += self.push(np.zeros(end - self._heard, np.float32))
-        return blocks
-
-    def _hear(self, pcm: np.ndarray) -> None:
-        self._heard += len(pcm)
-        self._window = np.concatenate([self._window, pcm])[-len(self._window) :]
-
-    def _next(self) -> Tensor:
-        self._position += 1
-        window = torch.from_numpy(self._window)[None].to(self._encoder.positional_embedding.device)
-        return block_features(window, self._encoder, self._cfg)[0]

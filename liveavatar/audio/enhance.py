@@ -1,0 +1,292 @@
+"""Cleaning speech so that cleaning never harms: several candidates, judged by DNSMOS and by Whisper.
+
+Candidates, all at the same loudness and exactly as long as the input:
+
+=============  ==============================================================
+raw            the sound as it came
+mild           pauses turned down, gentle stationary gate
+stationary     pauses turned down, strong gate against one noise profile
+nonstationary  pauses turned down, strong gate against a moving noise floor
+=============  ==============================================================
+
+The rule of `auto`: a candidate may replace raw when its DNSMOS overall score gains at least `MIN_GAIN`, its speech
+score loses no more than `MAX_SPEECH_LOSS`, and it is recognised no worse: with a reference text its word error rate
+is not above raw's; without one Whisper's mean log probability drops by no more than `MAX_LOGPROB_LOSS` and the text
+stays the same up to `MAX_CHANGE`, or the probability gains `SURE_GAIN`. Of those that may, the best score wins.
+Only raw and candidates that DNSMOS lets through are transcribed, at most two of them.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from liveavatar.audio import denoise as gate
+from liveavatar.audio.dnsmos import Opinion, dnsmos
+from liveavatar.audio.loudness import integrated_loudness, normalise
+from liveavatar.audio.transcribe import Transcript, Word, transcribe, word_error_rate
+from liveavatar.audio.vad import Segment, find_speech
+from liveavatar.audio.whisper_weights import load_whisper
+from liveavatar.errors import InputError
+from liveavatar.timing import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from whisper.model import Whisper
+
+log = logging.getLogger(__name__)
+
+RECIPES = {"mild": ("stationary", 0.5), "stationary": ("stationary", 0.9), "nonstationary": ("nonstationary", 0.85)}
+DENOISE_CHOICES = ("auto", "off", "stationary", "nonstationary")
+MIN_GAIN = 0.05  # opinion points overall
+MAX_SPEECH_LOSS = 0.20  # opinion points of the speech itself
+MAX_LOGPROB_LOSS = 0.05  # natural log per token
+SURE_GAIN = 0.10  # natural log per token; a text that got this much likelier may differ
+MAX_CHANGE = 0.15  # word error rate between the two transcripts
+PAUSE_FLOOR_DB = -20.0  # gain of pauses, so that the mouth rests
+EXCERPT = 30 * SAMPLE_RATE  # samples judged; shorter tracks are judged whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One way of cleaning, and how it was judged (None: not judged)."""
+
+    name: str
+    opinion: Opinion | None = None
+    transcript: Transcript | None = None
+    wer: float | None = None  # against the reference text
+    change: float | None = None  # word error rate against what was heard in raw
+    refused: str | None = None  # why it may not replace raw
+
+    def as_dict(self, chosen: str) -> dict[str, Any]:
+        """JSON-able row of the report."""
+        return {
+            "name": self.name,
+            "dnsmos": self.opinion.overall if self.opinion else None,
+            "dnsmos_speech": self.opinion.speech if self.opinion else None,
+            "dnsmos_background": self.opinion.background if self.opinion else None,
+            "wer": self.wer,
+            "change": self.change,
+            "avg_logprob": self.transcript.avg_logprob if self.transcript else None,
+            "refused": self.refused,
+            "chosen": self.name == chosen,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enhanced:
+    """Cleaned sound with what is said in it and why it was cleaned this way."""
+
+    audio: np.ndarray  # float32 mono 16 kHz, as long as the input
+    words: tuple[Word, ...]
+    text: str
+    language: str
+    verdict: dict[str, Any]  # JSON-able; nulls are explained under "reasons"
+    candidates: list[dict[str, Any]]
+
+
+def enhance(
+    audio: np.ndarray,
+    denoise: str = "auto",
+    whisper: str = "tiny.en",
+    reference_text: str | None = None,
+) -> Enhanced:
+    """Clean, level and transcribe a track.
+
+    Args:
+        audio: float32 mono 16 kHz within [-1, 1].
+        denoise: "auto" judges the candidates; "stationary" and "nonstationary" force that one; "off" only levels.
+        whisper: model for the words, or "off". Both off load no model at all.
+        reference_text: what is said, when known; turns the word error rates on.
+
+    Raises:
+        InputError: an unknown choice, or weights that are not installed.
+    """
+    if denoise not in DENOISE_CHOICES:
+        raise InputError(f"--denoise {denoise}: no such mode; choose one of {', '.join(DENOISE_CHOICES)}")
+    model = None if whisper == "off" else load_whisper(whisper)
+    level = normalise(audio)
+    if denoise == "off" and model is None:
+        return _unjudged(audio, level)
+    speech = find_speech(level)
+    judge = _Judge(level, speech, model, reference_text)
+    names = [] if denoise == "off" or not speech else list(RECIPES) if denoise == "auto" else [denoise]
+    raw, others = judge.run(names, forced=denoise != "auto")
+    chosen, reason = _decide(raw, others, denoise, bool(speech))
+    final = level if chosen.name == "raw" else clean(level, speech, chosen.name)
+    heard = chosen.transcript
+    if model is not None and (heard is None or not judge.whole):
+        heard = transcribe(final, speech, model)
+    verdict = _verdict(raw, chosen, reason, reference_text is not None, model is not None)
+    verdict |= {
+        "denoise": denoise,
+        "whisper": whisper,
+        "loudness_before": _finite(integrated_loudness(audio)),
+        "loudness_after": _finite(integrated_loudness(final)),
+        "speech_seconds": round(sum(s.stop - s.start for s in speech) / SAMPLE_RATE, 3),
+        "seconds": round(len(audio) / SAMPLE_RATE, 3),
+    }
+    return Enhanced(
+        audio=final,
+        words=heard.words if heard else (),
+        text=heard.text if heard else "",
+        language=heard.language if heard else "",
+        verdict=verdict,
+        candidates=[c.as_dict(chosen.name) for c in (raw, *others)],
+    )
+
+
+def clean(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
+    """Apply one candidate's recipe to a levelled track; same length, levelled again."""
+    mode, strength = RECIPES[name]
+    gated = gate.denoise(level, mode, strength, gate.pauses(level, speech))
+    return normalise(gate.attenuate(gated, speech, PAUSE_FLOOR_DB))
+
+
+def harm(raw: Candidate, other: Candidate) -> str | None:
+    """Why a candidate may not replace raw, by the rule in this module's docstring; None when it may.
+
+    What was not judged on both sides is no obstacle; a candidate that nothing judged may not replace raw.
+    """
+    if raw.opinion is None and (raw.transcript is None or other.transcript is None):
+        return "nothing could judge it"
+    if raw.opinion and other.opinion:
+        if other.opinion.overall < raw.opinion.overall + MIN_GAIN:
+            return f"DNSMOS {other.opinion.overall:.2f} is not {MIN_GAIN} above raw's {raw.opinion.overall:.2f}"
+        if other.opinion.speech < raw.opinion.speech - MAX_SPEECH_LOSS:
+            return f"DNSMOS of the speech falls from {raw.opinion.speech:.2f} to {other.opinion.speech:.2f}"
+    return _less_recognisable(raw, other)
+
+
+def _less_recognisable(raw: Candidate, other: Candidate) -> str | None:
+    if raw.wer is not None and other.wer is not None:
+        return f"word error rate rises from {raw.wer:.2f} to {other.wer:.2f}" if other.wer > raw.wer else None
+    before = raw.transcript.avg_logprob if raw.transcript else None
+    after = other.transcript.avg_logprob if other.transcript else None
+    if before is None or after is None:
+        return None
+    if after < before - MAX_LOGPROB_LOSS:
+        return f"Whisper is less sure of it: {before:.2f} to {after:.2f} per token"
+    if after < before + SURE_GAIN and (other.change or 0.0) > MAX_CHANGE:
+        return f"Whisper hears other words in it ({other.change:.0%})"
+    return None
+
+
+class _Judge:
+    """Scores candidates on an excerpt: the 30 s with most speech, or the whole track when it is no longer."""
+
+    def __init__(
+        self, level: np.ndarray, speech: list[Segment], model: "Whisper | None", reference: str | None
+    ) -> None:
+        start = _richest(speech, len(level))
+        stop = min(len(level), start + EXCERPT)
+        self.whole = len(level) <= EXCERPT
+        self._level = level if self.whole else normalise(level[start:stop])
+        self._speech = [
+            Segment(start=max(s.start, start) - start, stop=min(s.stop, stop) - start)
+            for s in speech
+            if s.start < stop and s.stop > start
+        ]
+        self._model = model
+        self._reference = reference if self.whole else None  # a part cannot be compared with the whole text
+
+    def run(self, names: list[str], *, forced: bool) -> tuple[Candidate, list[Candidate]]:
+        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and on at most two that DNSMOS passes."""
+        raw = self._heard(Candidate(name="raw", opinion=dnsmos(self._level)), self._level, None)
+        others, tracks = [], {}
+        for name in names:
+            tracks[name] = clean(self._level, self._speech, name)
+            c = Candidate(name=name, opinion=dnsmos(tracks[name]))
+            others.append(replace(c, refused=harm(replace(raw, transcript=None, wer=None), c)))
+        tries = 0
+        for c in sorted(others, key=_score, reverse=True):
+            if (c.refused and not forced) or self._model is None or tries == 2:
+                continue
+            tries += 1
+            judged = self._heard(c, tracks[c.name], raw.transcript)
+            judged = replace(judged, refused=c.refused or harm(raw, judged))
+            others[others.index(c)] = judged
+            if judged.refused is None:
+                break
+        return raw, others
+
+    def _heard(self, c: Candidate, track: np.ndarray, raw: Transcript | None) -> Candidate:
+        if self._model is None:
+            return c
+        t = transcribe(track, self._speech, self._model, raw.language if raw else None)
+        wer = None if self._reference is None else word_error_rate(self._reference, t.text, t.language)
+        change = None if raw is None else word_error_rate(raw.text, t.text, t.language)
+        return replace(c, transcript=t, wer=wer, change=change)
+
+
+def _score(c: Candidate) -> float:
+    return c.opinion.overall if c.opinion else -math.inf
+
+
+def _richest(speech: list[Segment], num_samples: int) -> int:
+    """Start of the excerpt with most speech; it begins where a segment begins."""
+    if num_samples <= EXCERPT or not speech:
+        return 0
+    starts = [min(s.start, num_samples - EXCERPT) for s in speech]
+    return max(starts, key=lambda a: sum(max(0, min(s.stop, a + EXCERPT) - max(s.start, a)) for s in speech))
+
+
+def _decide(
+    raw: Candidate, others: list[Candidate], denoise: str, has_speech: bool
+) -> tuple[Candidate, str]:  # fmt: skip
+    if denoise == "off":
+        return raw, "--denoise off: only levelled"
+    if not has_speech:
+        return raw, "no speech was found, so nothing was cleaned"
+    if denoise != "auto":
+        forced = others[0]
+        return forced, f"--denoise {denoise} was asked for" + (f", though {forced.refused}" if forced.refused else "")
+    # a candidate that was never transcribed although Whisper is on has lost to one that was
+    free = [c for c in others if c.refused is None and (raw.transcript is None or c.transcript is not None)]
+    if not free:
+        return raw, "every cleaned candidate would harm: " + "; ".join(f"{c.name}: {c.refused}" for c in others)
+    best = max(free, key=_score)
+    return best, f"DNSMOS rises from {_score(raw):.2f} to {_score(best):.2f} and the speech is recognised no worse"
+
+
+def _verdict(
+    raw: Candidate, chosen: Candidate, reason: str, has_reference: bool, has_whisper: bool
+) -> dict[str, Any]:  # fmt: skip
+    reasons = {}
+    if raw.wer is None:
+        why = "no reference text was given" if not has_reference else "the track is longer than the judged excerpt"
+        reasons["wer_before"] = reasons["wer_after"] = why if has_whisper else "--whisper off"
+    return {
+        "chosen": chosen.name,
+        "reason": reason,
+        "harm": chosen.refused is not None,
+        "dnsmos_before": raw.opinion.overall if raw.opinion else None,
+        "dnsmos_after": chosen.opinion.overall if chosen.opinion else None,
+        "wer_before": raw.wer,
+        "wer_after": chosen.wer,
+        "reasons": reasons,
+    }
+
+
+def _unjudged(audio: np.ndarray, level: np.ndarray) -> Enhanced:
+    why = "--denoise off and --whisper off load no model"
+    keys = ("dnsmos_before", "dnsmos_after", "wer_before", "wer_after", "speech_seconds")
+    verdict: dict[str, Any] = {
+        "chosen": "raw",
+        "reason": "--denoise off: only levelled",
+        "harm": False,
+        **dict.fromkeys(keys),
+        "reasons": dict.fromkeys(keys, why),
+        "denoise": "off",
+        "whisper": "off",
+        "loudness_before": _finite(integrated_loudness(audio)),
+        "loudness_after": _finite(integrated_loudness(level)),
+        "seconds": round(len(audio) / SAMPLE_RATE, 3),
+    }
+    return Enhanced(audio=level, words=(), text="", language="", verdict=verdict,
+                    candidates=[Candidate(name="raw").as_dict("raw")])  # fmt: skip
+
+
+def _finite(lufs: float) -> float | None:
+    return round(lufs, 2) if math.isfinite(lufs) else None

@@ -1,0 +1,174 @@
+"""The files between the audio stages: cleaned.wav, words.json, features.pt and audio_report.json.
+
+`features.pt` is a `torch.save` of {"features": float16 [L, C, T], "fps", "sample_rate", "model", "num_frames"} that
+loads with `weights_only=True`; T is `num_frames` rounded up to whole blocks. Features are computed from the written
+cleaned.wav, so the file alone reproduces them. Every file appears whole or not at all.
+"""
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from liveavatar.audio.enhance import Enhanced, enhance
+from liveavatar.audio.features import SpeechEncoder, whisper_features
+from liveavatar.audio.ingest import load_audio, require_disk, stage_bytes
+from liveavatar.config import MINI, SpeechConfig
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocessed:
+    """Paths of the written files and the enhancement's verdict."""
+
+    cleaned: Path
+    words: Path
+    features: Path
+    report: Path
+    num_frames: int
+    verdict: dict[str, Any]
+
+
+def preprocess(
+    audio_path: str | Path,
+    out_dir: str | Path,
+    *,
+    denoise: str = "auto",
+    whisper: str = "tiny.en",
+    reference_text: str | None = None,
+    speech: SpeechConfig = MINI.speech,
+) -> Preprocessed:
+    """Run ingest, enhance and features on one file.
+
+    Args:
+        audio_path: any audio or video file.
+        out_dir: made when missing; gets cleaned.wav, words.json, features.pt, audio_report.json.
+
+    Raises:
+        InputError: unusable sound or choice, or an output path that is a file.
+        CapacityError: when the disk is too full.
+    """
+    folder = output_folder(out_dir)
+    audio = load_audio(audio_path)
+    require_disk(folder, stage_bytes(len(audio) / SAMPLE_RATE, speech.num_states, speech.dim), str(audio_path))
+    enhanced = enhance(audio, denoise, whisper, reference_text)
+    cleaned, words = folder / "cleaned.wav", folder / "words.json"
+    features, report = folder / "features.pt", folder / "audio_report.json"
+    write_wav(cleaned, enhanced.audio)
+    write_words(words, enhanced)
+    num_frames = write_features(cleaned, features, speech)
+    body = {
+        "input": str(audio_path),
+        "num_frames": num_frames,
+        "verdict": enhanced.verdict,
+        "candidates": enhanced.candidates,
+    }
+    with replacing(report) as f:
+        f.write(json.dumps(body, indent=2, ensure_ascii=False).encode() + b"\n")
+    return Preprocessed(
+        cleaned=cleaned, words=words, features=features, report=report, num_frames=num_frames, verdict=enhanced.verdict
+    )
+
+
+def output_folder(path: str | Path) -> Path:
+    """Make an output folder. Raises InputError when something else is in its place or it cannot be made."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"{folder}: no folder can be made there ({e.strerror}); choose another output folder") from e
+    return folder
+
+
+def write_wav(path: Path, audio: np.ndarray) -> None:
+    """Write float32 mono 16 kHz as a 16-bit WAV file."""
+    with replacing(path) as f:
+        soundfile.write(f, audio, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+
+
+def write_words(path: Path, enhanced: Enhanced) -> None:
+    """Write the transcript as {"text", "language", "words": [{"start", "end", "text", "probability"}]}, seconds."""
+    body = {"text": enhanced.text, "language": enhanced.language, "words": [asdict(w) for w in enhanced.words]}
+    with replacing(path) as f:
+        f.write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def write_features(
+    wav: str | Path, path: Path, speech: SpeechConfig = MINI.speech, encoder: SpeechEncoder | None = None
+) -> int:
+    """Compute the driving features of a sound file and write features.pt.
+
+    Returns:
+        Video frames that the sound covers.
+
+    Raises:
+        InputError: when the file is no usable sound.
+    """
+    audio = load_audio(wav, allow_silence=True)
+    features = whisper_features(audio, speech, whisper_encoder=encoder, dtype=torch.float16)
+    num_frames = count_frames(len(audio))
+    body = {
+        "features": features,
+        "fps": FPS,
+        "sample_rate": SAMPLE_RATE,
+        "model": speech.name,
+        "num_frames": num_frames,
+    }
+    with replacing(path) as f:
+        torch.save(body, f)
+    return num_frames
+
+
+def load_features(path: str | Path, speech: SpeechConfig = MINI.speech) -> tuple[Tensor, int]:
+    """Read features.pt.
+
+    Returns:
+        (float32 [L, C, T], number of frames).
+
+    Raises:
+        InputError: no such file, or no features file.
+        CheckpointError: made by another speech encoder.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{source}: there is no such file; make it with `liveavatar preprocess`")
+    try:
+        body = torch.load(source, weights_only=True)
+        features, num_frames, name = body["features"], int(body["num_frames"]), str(body["model"])
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError, pickle.UnpicklingError) as e:
+        raise InputError(f"{source}: it is no features file; make it anew with `liveavatar preprocess`") from e
+    if name != speech.name or features.shape[:2] != (speech.num_states, speech.dim):
+        raise CheckpointError(
+            f"{source}: it holds {tuple(features.shape[:2])} features of {name}, the model wants "
+            f"{(speech.num_states, speech.dim)} of {speech.name}; make it anew with `liveavatar preprocess`"
+        )
+    return features.float(), num_frames
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that becomes `path` when the block ends well and leaves nothing behind otherwise."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as f:
+            yield f
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as e:
+        raise InputError(
+            f"{path}: it cannot be written ({e.strerror or e}); free space or choose another folder"
+        ) from e
+    finally:
+        temporary.unlink(missing_ok=True)

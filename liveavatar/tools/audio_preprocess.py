@@ -1,0 +1,37 @@
+"""`python -m liveavatar.tools.audio_preprocess --input cleaned.wav --output features.pt`: driving features of a file.
+
+The sound is taken as it is; `liveavatar preprocess` cleans it first. Exit codes as in `liveavatar.errors`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from liveavatar.audio.preprocess import output_folder, write_features
+from liveavatar.config import MINI, load_config, resolve_model_dir
+from liveavatar.errors import InputError, LiveAvatarError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="liveavatar.tools.audio_preprocess", description=(__doc__ or "").strip())
+    parser.add_argument("--input", required=True, type=Path, help="sound file, best the cleaned.wav of a run")
+    parser.add_argument("--output", required=True, type=Path, help="features file to write, such as features.pt")
+    parser.add_argument("--model", default=MINI.name, help="model whose speech encoder is used")
+    args = parser.parse_args(argv)
+    try:
+        output_folder(args.output.parent)
+        if args.output.is_dir():
+            raise InputError(f"--output {args.output}: it is a directory; name a file, such as features.pt")
+        speech = MINI.speech if args.model == MINI.name else load_config(resolve_model_dir(args.model)).speech
+        num_frames = write_features(args.input, args.output, speech)
+    except LiveAvatarError as e:
+        sys.stderr.write(f"{e}\n")
+        return e.exit_code
+    sys.stdout.write(f"{args.output}: {num_frames} frames of {speech.num_states} x {speech.dim} features\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
