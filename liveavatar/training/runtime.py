@@ -4,6 +4,7 @@ A stage runs for a number of seconds, not steps, so that a whole run fits a mach
 elapsed share of the budget (the slowest one decides), and a checkpoint keeps the seconds already spent.
 """
 
+import argparse
 import json
 import os
 import time
@@ -146,3 +147,13 @@ class JsonLog:
             rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}
             with self.path.open("a") as f:
                 f.write(json.dumps(rounded) + "\n")
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options that all stages share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, required=True, help="folder of rendered clips")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser

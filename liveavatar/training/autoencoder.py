@@ -1,0 +1,261 @@
+"""Stage 1: train the compact autoencoder on rendered clips.
+
+`python -m liveavatar.training.autoencoder --data DIR --out DIR --seconds N --preset mini`, under torchrun for
+several GPUs. Writes `autoencoder.pt` (resumable; holds the averaged weights that the later stages use) and
+`autoencoder.jsonl`.
+
+Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + 0.5 x L1 of temporal differences + 1e-3 |E z^2 - 1|,
+with noise 0.05 on the latents, so that the transformer's small errors stay small in the picture. In the last third
+a patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
+"""
+
+import argparse
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from liveavatar.config import PRESETS
+from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.timing import LATENT_FRAMES
+from liveavatar.training import measures, runtime
+from liveavatar.training.adversary import (
+    FRAMES,
+    PatchDiscriminator,
+    balanced_gradient,
+    discriminator_loss,
+    face_crops,
+)
+from liveavatar.training.data import Clips, CropSampler, load_clips, region_weights, to_video
+from liveavatar.training.optim import Average, Optimisers, rate_factor
+
+log = logging.getLogger(__name__)
+
+LATENT_NOISE = 0.05
+GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.5, 1e-3
+ADVERSARY_START = 2 / 3  # of the budget
+ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
+EMA_DECAY = 0.998
+HELD_CLIPS, HELD_FRAMES = 8, 24
+
+
+def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Tensor:
+    """The picture's loss; videos [B, 3, T, H, W], weights of mean 1."""
+    weights = weights_BTHW[:, None]
+    error = made - truth
+    loss = (error.abs() * weights).mean()
+    steps = (error[:, :, 1:] - error[:, :, :-1]).abs() * weights[:, :, 1:]
+    flat, w = error.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)
+    gradient = torch.zeros((), device=made.device)
+    for scale in range(3):
+        if scale:
+            flat, w = F.avg_pool2d(flat, 2), F.avg_pool2d(w, 2)
+        gradient = gradient + ((flat[..., 1:] - flat[..., :-1]).abs() * w[..., 1:]).mean()
+        gradient = gradient + ((flat[..., 1:, :] - flat[..., :-1, :]).abs() * w[..., 1:, :]).mean()
+    return loss + GRADIENT_WEIGHT * gradient + TEMPORAL_WEIGHT * steps.mean()
+
+
+class AutoencoderTrainer:
+    """Networks, optimisers and data of the stage."""
+
+    def __init__(self, args: argparse.Namespace, rank: runtime.Rank) -> None:
+        self.args, self.rank = args, rank
+        cfg = PRESETS[args.preset].vae
+        self.vae = CompactVAE(cfg).to(rank.device, memory_format=torch.channels_last)
+        self.held_vae = copy.deepcopy(self.vae).eval()
+        self.adversary = PatchDiscriminator(48 if args.preset == "mini" else 8).to(rank.device)
+        self.optim = Optimisers(
+            self.vae.named_parameters(),
+            muon=args.muon,
+            adamw=args.adamw,
+            outer=lambda n: n.split(".")[1].startswith("conv_"),
+        )
+        self.adversary_optim = torch.optim.AdamW(self.adversary.parameters(), 4e-4, betas=(0.5, 0.9))
+        self.average = Average(self.vae, EMA_DECAY)
+        self.clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
+        self.sampler = CropSampler(self.clips, args.frames, rank.generator(args.seed))
+        self.held = load_clips(args.data, "eval", rank.device) if rank.first else []
+        self.step, self.best_psnr = 0, 0.0
+        self.adversary_on = bool(args.adversary)
+        if args.compile:
+            self.vae.encoder.compile(dynamic=False)
+            self.vae.decoder.compile(dynamic=False)
+
+    def train_step(self, fraction: float) -> dict[str, float | Tensor]:
+        """One update of the autoencoder, and of the adversary when it is on."""
+        video, weights, mouths = self.sampler.sample(self.args.batch)
+        weights = weights / weights.mean()
+        with self.rank.autocast():
+            latents = self.vae.encode(video)
+            made = self.vae.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+        output = made.detach().float().requires_grad_()
+        loss = reconstruction_loss(output, video, weights)
+        use_adversary = self.adversary_on and fraction > ADVERSARY_START
+        gradient, extra = (
+            self._adversarial_gradient(loss, output, video, mouths)
+            if use_adversary
+            else (torch.autograd.grad(loss, output)[0], {})
+        )
+        regular = LATENT_WEIGHT * (latents.float().square().mean() - 1).abs()
+        torch.autograd.backward([made, regular], [gradient.to(made.dtype), None])
+        runtime.average_gradients(self.optim.params, self.rank)
+        norm = self.optim.step(rate_factor(self.step, fraction))
+        self.average.update(self.vae, self.step)
+        self.step += 1
+        return {"loss": loss.detach(), "latent_std": latents.detach().float().std(), "grad_norm": norm, **extra}
+
+    def _adversarial_gradient(
+        self, loss: Tensor, output: Tensor, video: Tensor, mouths: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        side = video.shape[-1] // 2
+        times = torch.randperm(video.shape[2])[:FRAMES].to(video.device)
+        real, made = (face_crops(v, mouths, side, times) for v in (video, output))
+        with self.rank.autocast():
+            judged = discriminator_loss(self.adversary, real, made.detach())
+        self.adversary_optim.zero_grad(set_to_none=True)
+        judged.backward()
+        runtime.average_gradients(list(self.adversary.parameters()), self.rank)
+        self.adversary_optim.step()
+        for p in self.adversary.parameters():
+            p.requires_grad_(False)
+        with self.rank.autocast():
+            fooled = -self.adversary(made).mean()
+        gradient = balanced_gradient(loss, fooled, output)
+        for p in self.adversary.parameters():
+            p.requires_grad_(True)
+        return gradient, {"adversary": judged.detach()}
+
+    def held_out(self) -> dict[str, float]:
+        """PSNR whole and mouth, sharpness and block edges of the averaged weights on held-out clips."""
+        self.average.copy_to(self.held_vae)
+        return autoencoder_measures(self.held_vae, self.held, self.rank)
+
+    def guard(self, psnr: float) -> None:
+        """Switch the adversary off when it costs too much."""
+        if self.adversary_on and psnr < self.best_psnr - ADVERSARY_ALLOWANCE:
+            self.adversary_on = False
+            log.warning("adversary off: held-out PSNR fell from %.2f to %.2f dB", self.best_psnr, psnr)
+        self.best_psnr = max(self.best_psnr, psnr)
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """For `autoencoder.pt`."""
+        return {
+            "weights": {n: p.detach() for n, p in self.vae.named_parameters()},
+            "average": self.average.weights,
+            "optim": self.optim.state_dict(),
+            "adversary": self.adversary.state_dict(),
+            "adversary_optim": self.adversary_optim.state_dict(),
+            "adversary_on": self.adversary_on,
+            "best_psnr": self.best_psnr,
+            "step": self.step,
+            "seconds": seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        self.vae.load_state_dict(state["weights"])
+        self.average.load(state["average"])
+        self.optim.load_state_dict(state["optim"])
+        self.adversary.load_state_dict(state["adversary"])
+        self.adversary_optim.load_state_dict(state["adversary_optim"])
+        self.step, self.best_psnr = state["step"], state["best_psnr"]
+        self.adversary_on = state["adversary_on"]
+
+
+@torch.no_grad()
+def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.Rank) -> dict[str, float]:
+    """Measures of an autoencoder over held-out clips, averaged over orientations."""
+    rows = []
+    for clips in held:
+        for i in range(min(HELD_CLIPS, len(clips.frames))):
+            count = min(HELD_FRAMES, clips.num_frames) // LATENT_FRAMES * LATENT_FRAMES
+            truth = to_video(clips.frames[i : i + 1, :count])
+            with rank.autocast():
+                made = vae.decode(vae.encode(truth)).float()
+            mouth = region_weights(clips.landmarks[i : i + 1, :count], clips.size, 1.0, 0.0, 0.0)
+            rows.append(
+                torch.tensor(
+                    [
+                        measures.psnr(made, truth),
+                        measures.psnr(made, truth, mouth),
+                        measures.energy_kept(made, truth),
+                        measures.energy_kept(made, truth, mouth),
+                        measures.edge_jump(made) / max(measures.edge_jump(truth), 1e-6),
+                        measures.edge_jump(made, LATENT_FRAMES) / max(measures.edge_jump(truth, LATENT_FRAMES), 1e-6),
+                    ]
+                )
+            )
+    names = ("ae_psnr", "ae_psnr_mouth", "ae_energy", "ae_energy_mouth", "ae_edge_jump", "ae_latent_jump")
+    return dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))
+
+
+def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
+    """Run the stage until its seconds are spent."""
+    trainer = AutoencoderTrainer(args, rank)
+    path = args.out / "autoencoder.pt"
+    spent = 0.0
+    if args.resume and path.is_file():
+        state = runtime.load_checkpoint(path, rank.device)
+        trainer.load(state)
+        spent = state["seconds"]
+    journal = runtime.JsonLog(args.out / "autoencoder.jsonl", rank)
+    budget = runtime.Budget(rank, args.seconds, spent)
+    last_save = budget.elapsed
+    while (fraction := budget.fraction(trainer.step)) < 1:
+        values = trainer.train_step(fraction)
+        if trainer.step % args.log_every == 0:
+            row = {k: float(v) for k, v in values.items()}
+            if rank.first and trainer.step % (5 * args.log_every) == 0:
+                row |= trainer.held_out()
+            if rank.first:
+                log.info("autoencoder %d, %.0f s: %s", trainer.step, budget.elapsed, _short(row))
+            journal.write(step=trainer.step, seconds=budget.elapsed, **row)
+            _share_guard(trainer, row.get("ae_psnr", 0.0), rank)
+        if rank.first and budget.elapsed - last_save > args.save_every:
+            runtime.save_checkpoint(path, trainer.state(budget.elapsed))
+            last_save = budget.elapsed
+    if rank.first:
+        runtime.save_checkpoint(path, trainer.state(budget.elapsed))
+        final = trainer.held_out()
+        journal.write(step=trainer.step, seconds=budget.elapsed, final=1, **final)
+        log.info("autoencoder done after %d steps: %s", trainer.step, _short(final))
+
+
+def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.Rank) -> None:
+    value = torch.tensor(psnr, device=rank.device)
+    shared = float(rank.mean(value)) * rank.world  # only rank 0 measures
+    if shared > 0:
+        trainer.guard(shared)
+
+
+def _short(row: dict[str, float]) -> str:
+    return " ".join(f"{k} {v:.4g}" for k, v in row.items())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the stage."""
+    parser = runtime.arguments("train the autoencoder")
+    parser.add_argument("--seconds", type=float, default=420)
+    parser.add_argument("--batch", type=int, default=16, help="clips a GPU")
+    parser.add_argument("--frames", type=int, default=16, help="frames a clip")
+    parser.add_argument("--muon", type=float, default=0.01, help="rate of the convolutions")
+    parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
+    parser.add_argument("--adversary", type=int, default=1)
+    parser.add_argument("--compile", type=int, default=0)
+    parser.add_argument("--log_every", type=int, default=50)
+    parser.add_argument("--save_every", type=float, default=60, help="seconds")
+    parser.add_argument("--resume", action="store_true")
+    args: Any = parser.parse_args(argv)
+    assert isinstance(args.out, Path)
+    logging.basicConfig(level=logging.INFO)
+    rank = runtime.start(args.seed)
+    train(args, rank)
+    runtime.finish(rank)
+
+
+if __name__ == "__main__":
+    main()

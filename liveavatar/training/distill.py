@@ -1,0 +1,242 @@
+"""Stage 3: distil the teacher into a student of few steps.
+
+`python -m liveavatar.training.distill --data RUN --out RUN --seconds_regression N --seconds_dmd N`.
+
+First *trajectory regression*: one student step from sigma_i to sigma_{i+1} must land where several teacher sub-steps
+land, from noised data and from the student's own rollouts. Then *distribution matching* (DMD2, arXiv 2405.14867, with
+the self-rollout of Self-Forcing, arXiv 2506.08009): the student streams from pure noise with one ring per step, its
+prediction is noised again, and the difference between a trained copy's (fake) and the teacher's (real) prediction of
+the clean latents is its gradient. Writes `student.pt` (`regression`, `dmd`: averaged weights after each part) and
+`distill.jsonl`; `evaluate.py` decides which weights are exported, the teacher's own included.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar.config import ModelConfig, load_config
+from liveavatar.training import runtime
+from liveavatar.training.flow import (
+    AvatarNet,
+    add_noise,
+    drop_conditions,
+    is_outer,
+    level,
+    logit_normal,
+    per_latent,
+    weighted_error,
+)
+from liveavatar.training.optim import Average, Optimisers, rate_factor
+from liveavatar.training.teacher import Dataset, transformer_arguments
+from liveavatar.training.window import Window
+
+log = logging.getLogger(__name__)
+
+SUBSTEPS = 4  # teacher steps within one student step
+MAIN_STEPS, OTHER_STEPS, OTHER_SHARE = 4, (1, 2, 3, 5, 6), 0.2  # steps the student is trained for
+FAKE_PER_STUDENT = 3  # updates of the fake score for one of the student
+REGRESSION_WEIGHT = 0.1  # of the trajectory loss beside distribution matching
+LOWEST, HIGHEST = 0.02, 0.98  # noise levels at which distributions are compared
+EMA_DECAY = 0.995
+
+
+class DistillTrainer:
+    """Teacher (frozen), student, and the fake score."""
+
+    def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
+        self.args, self.rank, self.cfg = args, rank, cfg
+        self.data = Dataset(args, rank, cfg)
+        self.teacher, self.student, self.fake = (AvatarNet(cfg).to(rank.device) for _ in range(3))
+        weights = runtime.load_checkpoint(args.data / "teacher.pt", rank.device)["best"]
+        for net in (self.teacher, self.student, self.fake):
+            net.load_state_dict(weights)
+            if args.compile:
+                net.compile_blocks()
+        self.teacher.requires_grad_(False)
+        named = self.student.named_parameters()
+        self.optim = Optimisers(named, muon=args.muon, adamw=args.adamw, outer=is_outer)
+        named = self.fake.named_parameters()
+        self.fake_optim = Optimisers(named, muon=2 * args.muon, adamw=2 * args.adamw, outer=is_outer)
+        self.average = Average(self.student, EMA_DECAY)
+        self.host = torch.Generator().manual_seed(args.seed * 31 + rank.rank)
+        self.step = 0  # updates of the student in this part
+        self.calls = 0
+
+    # Trajectory regression -------------------------------------------------------------------------
+
+    def regression_step(self, fraction: float) -> dict[str, Tensor]:
+        """One update of the student towards the teacher's trajectory."""
+        window, noise = self._batch()
+        sigmas = self._levels()
+        index = torch.randint(len(sigmas) - 1, (len(noise),), generator=self.host).to(noise.device)
+        self.calls += 1
+        start = self._own_states(window, noise, sigmas, index) if self.calls % 2 else None
+        loss = self._trajectory_loss(window, noise, (sigmas, index), start)
+        loss.backward()
+        return {"loss": loss.detach(), "grad_norm": self._update(fraction)}
+
+    def _trajectory_loss(
+        self, window: Window, noise: Tensor, position: tuple[Tensor, Tensor], start: Tensor | None
+    ) -> Tensor:
+        sigmas, index = position
+        sigma, following = sigmas[index], sigmas[index + 1]
+        x = add_noise(window.latents, noise, level(noise, sigma)) if start is None else start
+        with self.rank.autocast():
+            landed = self._teacher_walk(x, sigma, following, window)
+            flow = self.student.flow(x, level(x, sigma), window)
+        target = (landed - x) / per_latent((following - sigma)[:, None].expand(-1, x.shape[2] // 3))
+        return weighted_error(flow, target, window.weights)
+
+    @torch.no_grad()
+    def _teacher_walk(self, x: Tensor, sigma: Tensor, following: Tensor, window: Window) -> Tensor:
+        stride = (following - sigma) / SUBSTEPS
+        for k in range(SUBSTEPS):
+            flow = self.teacher.flow(x, level(x, sigma + k * stride), window)
+            x = x + stride[:, None, None, None, None] * flow
+        return x
+
+    @torch.no_grad()
+    def _own_states(self, window: Window, noise: Tensor, sigmas: Tensor, index: Tensor) -> Tensor:
+        """Where the student's rollout stands before step `index` of every window."""
+        x, states = noise, [noise]
+        with self.rank.autocast():
+            for i in range(int(index.max())):
+                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, float(sigmas[i])), window)
+                states.append(x)
+        return torch.stack(states)[index, torch.arange(len(noise), device=noise.device)]
+
+    # Distribution matching -------------------------------------------------------------------------
+
+    def dmd_step(self, fraction: float) -> dict[str, Tensor]:
+        """One update of the fake score, and every third time one of the student."""
+        window, noise = self._batch()
+        sigmas = self._levels()
+        at = int(torch.randint(len(sigmas) - 1, (), generator=self.host))
+        x = self._rollout_to(window, noise, sigmas, at)
+        sigma = level(x, float(sigmas[at]))
+        values = {}
+        self.calls += 1
+        if self.calls % FAKE_PER_STUDENT == 0:
+            with self.rank.autocast():
+                clean = x - per_latent(sigma) * self.student.flow(x, sigma, window)
+            matching, size = self._matching_loss(clean, window)
+            index = torch.full((len(x),), at, device=x.device)
+            anchor = self._trajectory_loss(window, noise, (sigmas, index), None)
+            (matching + REGRESSION_WEIGHT * anchor).backward()
+            values = {"dmd": size, "anchor": anchor.detach(), "grad_norm": self._update(fraction)}
+            clean = clean.detach()
+        else:
+            with torch.no_grad(), self.rank.autocast():
+                clean = x - per_latent(sigma) * self.student.flow(x, sigma, window)
+        values["fake"] = self._fake_update(clean, window, fraction)
+        return values
+
+    @torch.no_grad()
+    def _rollout_to(self, window: Window, noise: Tensor, sigmas: Tensor, at: int) -> Tensor:
+        x = noise
+        with self.rank.autocast():
+            for i in range(at):
+                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, float(sigmas[i])), window)
+        return x
+
+    def _matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Surrogate whose gradient at `clean` is (fake - real) / |clean - real|, weighted by region; and its size."""
+        with torch.no_grad():
+            sigma = logit_normal((len(clean),), self.data.generator).clamp(LOWEST, HIGHEST)
+            noise = torch.randn(clean.shape, device=clean.device, generator=self.data.generator)
+            levels = level(clean, sigma)
+            noisy = add_noise(clean, noise, levels)
+            with self.rank.autocast():
+                real = noisy - per_latent(levels) * self.teacher.flow(noisy, levels, window)
+                fake = noisy - per_latent(levels) * self.fake.flow(noisy, levels, window)
+            scale = (clean - real).abs().mean((1, 2, 3, 4), keepdim=True).clamp(min=1e-3)
+            gradient = (fake - real) / scale * window.weights
+            target = clean - gradient
+        return 0.5 * (clean - target).square().mean(), gradient.abs().mean()
+
+    def _fake_update(self, clean: Tensor, window: Window, fraction: float) -> Tensor:
+        generator = self.data.generator
+        sigma = level(clean, logit_normal((len(clean),), generator))
+        noise = torch.randn(clean.shape, device=clean.device, generator=generator)
+        with self.rank.autocast():
+            flow = self.fake.flow(add_noise(clean, noise, sigma), sigma, window)
+        loss = weighted_error(flow, noise - clean, window.weights)
+        loss.backward()
+        runtime.average_gradients(self.fake_optim.params, self.rank)
+        self.fake_optim.step(rate_factor(self.calls, fraction))
+        return loss.detach()
+
+    # Shared ----------------------------------------------------------------------------------------
+
+    def _batch(self) -> tuple[Window, Tensor]:
+        window = drop_conditions(self.data.sampler.sample(self.args.batch), self.data.generator)
+        shape, device = window.latents.shape, window.latents.device
+        return window, torch.randn(shape, device=device, generator=self.data.generator)
+
+    def _levels(self) -> Tensor:
+        """Noise levels of a step count, terminal 0 included."""
+        steps = MAIN_STEPS
+        if float(torch.rand((), generator=self.host)) < OTHER_SHARE:
+            steps = OTHER_STEPS[int(torch.randint(len(OTHER_STEPS), (), generator=self.host))]
+        return torch.tensor([*self.cfg.sigmas[steps], 0.0], device=self.rank.device)
+
+    def _update(self, fraction: float) -> Tensor:
+        runtime.average_gradients(self.optim.params, self.rank)
+        norm = self.optim.step(rate_factor(self.step, fraction))
+        self.average.update(self.student, self.step)
+        self.step += 1
+        return norm
+
+
+def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
+    """Run both parts; a part whose weights are saved already is not repeated."""
+    cfg = load_config(args.data)
+    trainer = DistillTrainer(args, rank, cfg)
+    path = args.out / "student.pt"
+    saved: dict[str, Any] = runtime.load_checkpoint(path, rank.device) if args.resume and path.is_file() else {}
+    journal = runtime.JsonLog(args.out / "distill.jsonl", rank)
+    for part, seconds, step in (
+        ("regression", args.seconds_regression, trainer.regression_step),
+        ("dmd", args.seconds_dmd, trainer.dmd_step),
+    ):
+        if part in saved:
+            trainer.student.load_state_dict(saved[part])
+            trainer.average.load(saved[part])
+            continue
+        budget, last_log = runtime.Budget(rank, seconds), -1
+        trainer.step, trainer.calls, count = 0, 0, 0
+        while (fraction := budget.fraction(count)) < 1:
+            values = step(fraction)
+            count += 1
+            if count // args.log_every != last_log:
+                last_log = count // args.log_every
+                journal.write(part=part, step=count, seconds=budget.elapsed, **{k: float(v) for k, v in values.items()})
+                if rank.first:
+                    log.info("%s %d, %.0f s: %s", part, count, budget.elapsed, values)
+        if count:
+            saved[part] = {n: w.clone() for n, w in trainer.average.weights.items()}
+            if rank.first:
+                runtime.save_checkpoint(path, saved)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the stage."""
+    parser = transformer_arguments("distil the student")
+    parser.add_argument("--seconds_regression", type=float, default=100)
+    parser.add_argument("--seconds_dmd", type=float, default=140)
+    parser.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
+    parser.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
+    args: Any = parser.parse_args(argv)
+    assert isinstance(args.out, Path)
+    logging.basicConfig(level=logging.INFO)
+    rank = runtime.start(args.seed)
+    train(args, rank)
+    runtime.finish(rank)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Turn a training run into a model directory, or make one of random weights.
+
+`python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
+latent statistics, and `model_card.md`. `--random mini|tiny OUT` writes seeded random weights of the same shapes:
+worthless pictures, but every other part of the product can be tried on them.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar.checkpoint import save_model
+from liveavatar.config import PRESETS, ModelConfig, load_config
+from liveavatar.errors import CheckpointError
+from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
+from liveavatar.training import runtime
+from liveavatar.training.flow import AvatarNet
+
+log = logging.getLogger(__name__)
+
+CARD = "model_card.md"
+CPU = torch.device("cpu")
+
+
+def split_parts(weights: dict[str, Tensor], vae: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Weights of `AvatarNet` and of the autoencoder as the parts of a model directory."""
+    parts = {
+        part: {n.removeprefix(f"{part}."): w for n, w in weights.items() if n.startswith(f"{part}.")}
+        for part in ("dit", "text")
+    }
+    return parts | {"vae": dict(vae)}
+
+
+def export_random(preset: str, out: Path, seed: int = 0) -> None:
+    """Write a model directory of random weights whose every path is alive (nothing is left at zero)."""
+    cfg = PRESETS[preset]
+    torch.manual_seed(seed)
+    net, vae = AvatarNet(cfg), CompactVAE(cfg.vae)
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            if not p.any():
+                p.normal_(std=0.02 if "bias" in name else p[0].numel() ** -0.5 if p.ndim > 1 else 0.02)
+        for module in vae.modules():
+            if isinstance(module, MemoryBlock):
+                module.conv2.weight.normal_(std=0.3 * (9 * module.width) ** -0.5)
+                module.mix.weight.normal_(std=0.3 * module.width**-0.5)
+    save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
+
+
+def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
+    """Write the model directory of a run.
+
+    Args:
+        run: folder with `autoencoder.pt`, `config.json` and `teacher.pt` or `student.pt`.
+        out: the model directory.
+        weights: "teacher", "regression" or "dmd"; what `evaluation.json` chose, else the last trained, when empty.
+
+    Raises:
+        CheckpointError: when the run has no such weights.
+    """
+    cfg = load_config(run)
+    vae = runtime.load_checkpoint(run / "autoencoder.pt", CPU)["average"]
+    found: dict[str, Any] = {}
+    if (run / "teacher.pt").is_file():
+        found["teacher"] = runtime.load_checkpoint(run / "teacher.pt", CPU)["best"]
+    if (run / "student.pt").is_file():
+        found |= runtime.load_checkpoint(run / "student.pt", CPU)
+    evaluation = run / "evaluation.json"
+    if not weights and evaluation.is_file():
+        weights = json.loads(evaluation.read_text())["chosen"]
+    if not weights and found:
+        weights = list(found)[-1]
+    if weights not in found:
+        raise CheckpointError(
+            f"--run {run} holds weights {', '.join(found) or 'none'}, not {weights!r}; name one with --weights, "
+            "or train the stage first"
+        )
+    save_model(out, cfg, split_parts(found[weights], vae))
+    card = Path(__file__).parent / CARD
+    if card.is_file():
+        (out / CARD).write_text(card.read_text())
+    log.info("%s holds the %s weights of %s", out, weights, run)
+    return cfg
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="write a model directory")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--random", choices=("mini", "tiny"), help="random weights of this preset")
+    source.add_argument("--run", type=Path, help="folder of a training run")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--weights", default="", help="teacher, regression or dmd")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("folder", nargs="?", type=Path, help="same as --out")
+    args: Any = parser.parse_args(argv)
+    out = args.out or args.folder
+    if out is None:
+        parser.error("say where to write: --out DIR")
+    logging.basicConfig(level=logging.INFO)
+    if args.random:
+        export_random(args.random, out, args.seed)
+    else:
+        export_run(args.run, out, args.weights)
+
+
+if __name__ == "__main__":
+    main()

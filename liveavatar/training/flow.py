@@ -1,0 +1,170 @@
+"""Flow matching on windows of blocks: the networks, noise levels, losses and rollouts that teacher and student share.
+
+A *rollout* here is exactly what the engine streams: with one ring per denoise step a block only ever meets history
+of its own noise level, so step i of all blocks is one call of `forward_window` and a whole stream takes as many
+calls as it has steps. That makes self-generated training data as cheap as a forward pass.
+
+x_sigma = (1 - sigma) x0 + sigma noise, the network predicts the flow v = noise - x0.
+
+Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from liveavatar.config import ModelConfig
+from liveavatar.model.dit import CausalDiT
+from liveavatar.model.text import PAD, PromptEncoder
+from liveavatar.timing import BLOCK_LATENTS
+from liveavatar.training.window import Window
+
+AUDIO_DROP, TEXT_DROP = 0.10, 0.15  # share of windows without
+REFERENCE_NOISE = 0.1  # largest deviation added to the reference latent in training
+NOISE_SHIFT = 3.0  # noise levels are logit-normal, warped towards high noise
+CLEAN_HISTORY = 0.15  # highest noise level of "nearly clean" blocks
+MOUTH_CELL = 2.5  # a latent cell counts as mouth from this region weight on
+
+
+class AvatarNet(nn.Module):
+    """What is trained: the transformer and its prompt encoder."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.dit = CausalDiT(cfg.dit)
+        self.text = PromptEncoder(cfg.text)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Start as a plain denoiser: no output, and audio, text and reference kinds that whisper."""
+        dit = self.dit
+        zeroed = [dit.head.head, *(a.linear for a in dit.audio_injector.injector_adain_layers)]
+        zeroed += [attention.o for attention in dit.audio_injector.injector]
+        zeroed += [block.cross_attn.o for block in dit.blocks]
+        for linear in zeroed:
+            linear.weight.zero_()
+            linear.bias.zero_()
+        dit.trainable_cond_mask.weight.mul_(0.02)
+        dit.casual_audio_encoder.weights.fill_(1.0)  # a mix of hidden states that small steps cannot turn over
+        dit.cond_encoder.weight.zero_()  # no pose yet: zero pose latents and no pose are the same
+
+    def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
+        """Predicted flow [B, C, T, h, w] of noisy latents under a window's conditions; motion is a still past."""
+        still = window.reference.expand(-1, -1, self.cfg.dit.motion_latents, -1, -1)
+        text = self.text(window.tokens)
+        return self.dit.forward_window(x, sigma_Bb, (window.reference, still), text, window.features).float()
+
+    def compile_blocks(self) -> None:
+        """Compile the transformer's layer: one graph for all layers, per batch shape."""
+        self.dit.window_block = torch.compile(self.dit.window_block, dynamic=False)  # type: ignore[method-assign]
+
+    def frozen_copy(self) -> "AvatarNet":
+        """An uncompiled copy without gradients."""
+        compiled = self.dit.__dict__.pop("window_block", None)
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        if compiled is not None:
+            self.dit.window_block = compiled  # type: ignore[method-assign]
+        return twin
+
+
+def is_outer(name: str) -> bool:
+    """Whether a parameter is an embedding, head or modulation, which Muon should not touch."""
+    inner = ("dit.blocks.", "dit.audio_injector.", "text.layers.")
+    return not name.startswith(inner) or "modulation" in name or "norm" in name
+
+
+def per_latent(sigma_Bb: Tensor) -> Tensor:
+    """Noise levels of blocks -> [B, 1, T, 1, 1], broadcastable to latents."""
+    return sigma_Bb.repeat_interleave(BLOCK_LATENTS, dim=1)[:, None, :, None, None]
+
+
+def add_noise(x0: Tensor, noise: Tensor, sigma_Bb: Tensor) -> Tensor:
+    """Latents at the given noise levels."""
+    sigma = per_latent(sigma_Bb)
+    return (1 - sigma) * x0 + sigma * noise
+
+
+def logit_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Noise levels: sigmoid of a normal, warped by `NOISE_SHIFT`."""
+    u = torch.sigmoid(torch.randn(shape, device=generator.device, generator=generator))
+    return NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
+
+
+def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Tensor:
+    """Noise levels [B, b] of teacher training.
+
+    A third of the windows have one level (as streams do), a third independent ones, a third alternate with nearly
+    clean blocks (history that is right), so that errors of the past neither are ignored nor trusted blindly.
+    """
+    device = generator.device
+    levels = logit_normal((batch, num_blocks), generator)
+    kind = torch.rand(batch, 1, device=device, generator=generator)
+    clean = CLEAN_HISTORY * torch.rand(batch, num_blocks, device=device, generator=generator)
+    index = torch.arange(num_blocks, device=device)
+    history = (index % 2 == 0) & (index < num_blocks - 1)
+    levels = torch.where(kind < 1 / 3, levels[:, :1], levels)
+    return torch.where((kind > 2 / 3) & history, clean, levels)
+
+
+def drop_conditions(window: Window, generator: torch.Generator) -> Window:
+    """Silence some windows' audio, empty some prompts, roughen the reference."""
+    batch, device = len(window.tokens), window.tokens.device
+    u = torch.rand(3, batch, device=device, generator=generator)
+    audio = (u[0] >= AUDIO_DROP).float()[:, None, None, None]
+    rough = REFERENCE_NOISE * u[2][:, None, None, None, None]
+    noise = torch.randn(window.reference.shape, device=device, generator=generator)
+    return Window(
+        window.latents,
+        window.reference + rough * noise,
+        window.weights,
+        window.features * audio,
+        torch.where((u[1] >= TEXT_DROP)[:, None], window.tokens, PAD),
+    )
+
+
+def weighted_error(flow: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared error under region weights of mean 1."""
+    return ((flow - target).square() * weights).mean()
+
+
+def rollout(net: AvatarNet, window: Window, sigmas: Sequence[float], noise: Tensor) -> Tensor:
+    """Latents of a whole stream by Euler steps over `sigmas` (terminal 0 not included), as the engine makes them."""
+    x = noise
+    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+        x = x + (following - sigma) * net.flow(x, level(x, sigma), window)
+    return x
+
+
+def level(x: Tensor, sigma: float | Tensor) -> Tensor:
+    """Noise levels [B, b] for latents x: one number, or one per window [B]."""
+    num_blocks = x.shape[2] // BLOCK_LATENTS
+    if isinstance(sigma, Tensor):
+        return sigma[:, None].expand(-1, num_blocks)
+    return torch.full((len(x), num_blocks), sigma, device=x.device)
+
+
+@torch.no_grad()
+def held_out_errors(net: AvatarNet, windows: list[Window], seed: int = 1) -> dict[str, float]:
+    """Flow error at noise .3, .6 and .9 over held-out windows, of all cells and of the mouth's."""
+    sums: dict[str, list[float]] = {}
+    for window in windows:
+        generator = torch.Generator(window.latents.device).manual_seed(seed)
+        mouth = (window.weights * _rest_weight(window.weights) >= MOUTH_CELL).float()
+        for sigma in (0.3, 0.6, 0.9):
+            noise = torch.randn(window.latents.shape, device=window.latents.device, generator=generator)
+            sigmas = level(window.latents, sigma)
+            flow = net.flow(add_noise(window.latents, noise, sigmas), sigmas, window)
+            error = (flow - (noise - window.latents)).square().mean(1, keepdim=True)
+            name = f"held_{round(sigma * 10)}"
+            sums.setdefault(name, []).append(float(error.mean()))
+            sums.setdefault(name + "_mouth", []).append(float((error * mouth).sum() / mouth.sum().clamp(min=1)))
+    return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+def _rest_weight(weights: Tensor) -> Tensor:
+    """Factor that brings normalised weights back to 1 outside all regions."""
+    return 1 / weights.amin()

@@ -1,0 +1,100 @@
+"""Picture measures against ground truth, on tensors: what training watches and `evaluate.py` reports.
+
+Video is [B, 3, T, H, W] in [-1, 1] on any device. All results are plain floats.
+"""
+
+import torch
+from torch import Tensor
+
+from liveavatar.timing import BLOCK_FRAMES
+
+
+def psnr(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB (peak = 2, the range), per frame, then averaged; inside `mask` if given."""
+    error = (video.clamp(-1, 1).float() - truth.float()).div(2).square().mean(1)
+    per_frame = error.mean((-1, -2)) if mask_BTHW is None else _masked_mean(error, mask_BTHW)
+    return float(-10 * per_frame.clamp(min=1e-10).log10().mean())
+
+
+def _masked_mean(x_BTHW: Tensor, mask: Tensor) -> Tensor:
+    return (x_BTHW * mask).sum((-1, -2)) / mask.sum((-1, -2)).clamp(min=1)
+
+
+def gradient_energy(video: Tensor, mask_BTHW: Tensor | None = None) -> Tensor:
+    """Mean squared horizontal and vertical difference per frame [B, T]: how much fine structure there is."""
+    grey = video.float().clamp(-1, 1).mean(1)
+    dx = (grey[..., 1:] - grey[..., :-1]).square()[..., :-1, :]
+    dy = (grey[..., 1:, :] - grey[..., :-1, :]).square()[..., :-1]
+    energy = dx + dy
+    return energy.mean((-1, -2)) if mask_BTHW is None else _masked_mean(energy, mask_BTHW[..., :-1, :-1])
+
+
+def energy_kept(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float:
+    """Gradient energy over the ground truth's, 1 = as sharp as the truth."""
+    return float((gradient_energy(video, mask_BTHW) / gradient_energy(truth, mask_BTHW).clamp(min=1e-9)).mean())
+
+
+def frame_steps(video: Tensor) -> Tensor:
+    """Mean absolute change from each frame to the next: [B, T-1], in units of the range's half."""
+    return (video[:, :, 1:].float() - video[:, :, :-1].float()).abs().mean((1, 3, 4))
+
+
+def edge_jump(video: Tensor, period: int = BLOCK_FRAMES) -> float:
+    """Mean frame step into each new block over the mean frame step of all frames; 1 = edges cannot be seen."""
+    steps = frame_steps(video)
+    return float(steps[:, period - 1 :: period].mean() / steps.mean().clamp(min=1e-9))
+
+
+def colour_drift(video: Tensor, reference: Tensor) -> list[float]:
+    """Mean absolute difference of each channel's mean from the reference's, at the start, middle and end."""
+    colour = reference.float().mean((-1, -2))  # [B, 3, 1]
+    num_frames = video.shape[2]
+    frames = [min(BLOCK_FRAMES // 2, num_frames - 1), num_frames // 2, num_frames - 1]
+    means = video[:, :, frames].float().mean((-1, -2))
+    return (means - colour).abs().mean((0, 1)).tolist()
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation over the last axis."""
+    a, b = (x.float() - x.float().mean(-1, keepdim=True) for x in (a, b))
+    return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).clamp(min=1e-12).sqrt()
+
+
+def best_lag(a: Tensor, b: Tensor, reach: int = 5) -> int:
+    """Frames by which `a` must be moved earlier to correlate best with `b` (both [n, T]); positive = `a` is late."""
+    length = a.shape[-1]
+    scores = {}
+    for lag in range(-reach, reach + 1):
+        late, early = max(0, lag), max(0, -lag)
+        scores[lag] = float(correlation(a[..., late : length - early], b[..., early : length - late]).mean())
+    return max(scores, key=lambda k: (scores[k], -abs(k)))
+
+
+def openness(landmarks: Tensor) -> Tensor:
+    """Inner-lip gap over the distance between the eyes, from landmarks [..., 68, 2]."""
+    gap = (landmarks[..., [61, 62, 63], :] - landmarks[..., [67, 66, 65], :]).norm(dim=-1).mean(-1)
+    return gap / eye_distance(landmarks)
+
+
+def mouth_width(landmarks: Tensor) -> Tensor:
+    """Distance between the mouth's corners over the distance between the eyes."""
+    return (landmarks[..., 48, :] - landmarks[..., 54, :]).norm(dim=-1) / eye_distance(landmarks)
+
+
+def eye_opening(landmarks: Tensor) -> Tensor:
+    """Mean lid gap of both eyes over the distance between the eyes."""
+    upper, lower = landmarks[..., [37, 38, 43, 44], :], landmarks[..., [41, 40, 47, 46], :]
+    return (upper - lower).norm(dim=-1).mean(-1) / eye_distance(landmarks)
+
+
+def eye_distance(landmarks: Tensor) -> Tensor:
+    """Distance between the eyes' centres, pixels."""
+    right, left = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
+    return (right - left).norm(dim=-1).clamp(min=1e-3)
+
+
+def stack_rows(rows: list[Tensor]) -> Tensor:
+    """Contact sheet uint8 [H, W, 3] from rows of frames, each [3, T, H, W] in [-1, 1]."""
+    strips = [((row.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(2, 1, 3, 0).flatten(1, 2) for row in rows]
+    width = min(s.shape[1] for s in strips)
+    return torch.cat([s[:, :width] for s in strips]).cpu()

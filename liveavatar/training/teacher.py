@@ -1,0 +1,196 @@
+"""Stage 2: train the many-step teacher by block-causal flow matching.
+
+`python -m liveavatar.training.teacher --data RUN --out RUN --seconds N --preset mini`; `--data` is the folder the
+encode stage wrote. Every block of a window has its own noise level and sees the ring and sinks it would see in a
+stream. Writes `teacher.pt` (resumable; `best` are the averaged weights with the lowest held-out mouth error) and
+`teacher.jsonl`.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar.config import ModelConfig, load_config
+from liveavatar.training import runtime
+from liveavatar.training.flow import (
+    AvatarNet,
+    add_noise,
+    drop_conditions,
+    held_out_errors,
+    is_outer,
+    mixed_levels,
+    weighted_error,
+)
+from liveavatar.training.latents import (
+    FeatureBank,
+    LatentSet,
+    WindowSampler,
+    cut_window,
+    load_bank,
+    load_latents,
+)
+from liveavatar.training.optim import Average, Optimisers, rate_factor
+from liveavatar.training.window import Window
+
+log = logging.getLogger(__name__)
+
+EMA_DECAY = 0.999
+HELD_WINDOWS = 16  # an orientation
+SELECT_BY = ("held_3_mouth", "held_6_mouth", "held_9_mouth")  # their mean picks the best weights
+
+
+class Dataset:
+    """Everything the transformer stages train on and are judged by."""
+
+    def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
+        history = cfg.dit.audio_history_frames
+        self.sets = load_latents(args.data, "train", rank.device, rank.rank)
+        self.bank = load_bank(args.data, "train", history, rank.device)
+        self.sampler = WindowSampler(self.sets, self.bank, args.blocks, rank.generator(args.seed + 1))
+        self.generator = rank.generator(args.seed + 2)
+        self.held: list[Window] = []
+        if rank.first:
+            bank = load_bank(args.data, "eval", history, rank.device)
+            sets = load_latents(args.data, "eval", rank.device)
+            self.held = [held_window(s, bank, self.sampler.num_blocks) for s in sets]
+
+
+def held_window(data: LatentSet, bank: FeatureBank, num_blocks: int) -> Window:
+    """The first blocks of the first held-out clips."""
+    clips = torch.arange(min(HELD_WINDOWS, len(data.latents)), device=data.latents.device)
+    return cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks)
+
+
+class TeacherTrainer:
+    """Networks and optimisers of the stage."""
+
+    def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
+        self.args, self.rank, self.cfg = args, rank, cfg
+        self.data = Dataset(args, rank, cfg)
+        self.net = AvatarNet(cfg).to(rank.device)
+        runtime.broadcast(self.net, rank)
+        self.held_net = self.net.frozen_copy()
+        self.optim = Optimisers(self.net.named_parameters(), muon=args.muon, adamw=args.adamw, outer=is_outer)
+        self.average = Average(self.net, EMA_DECAY)
+        self.best = {n: w.clone() for n, w in self.average.weights.items()}
+        self.best_error = float("inf")
+        self.step = 0
+        if args.compile:
+            self.net.compile_blocks()
+
+    def train_step(self, fraction: float) -> dict[str, Tensor]:
+        """One update."""
+        window = self.data.sampler.sample(self.args.batch)
+        generator = self.data.generator
+        driven = drop_conditions(window, generator)
+        sigma = mixed_levels(self.args.batch, self.data.sampler.num_blocks, generator)
+        noise = torch.randn(window.latents.shape, device=window.latents.device, generator=generator)
+        with self.rank.autocast():
+            flow = self.net.flow(add_noise(window.latents, noise, sigma), sigma, driven)
+        loss = weighted_error(flow, noise - window.latents, window.weights)
+        loss.backward()
+        runtime.average_gradients(self.optim.params, self.rank)
+        norm = self.optim.step(rate_factor(self.step, fraction))
+        self.average.update(self.net, self.step)
+        self.step += 1
+        return {"loss": loss.detach(), "grad_norm": norm}
+
+    def held_out(self) -> dict[str, float]:
+        """Held-out errors of the averaged weights; remembers the best ones."""
+        self.average.copy_to(self.held_net)
+        with self.rank.autocast():
+            errors = held_out_errors(self.held_net, self.data.held)
+        score = sum(errors[name] for name in SELECT_BY)
+        if score < self.best_error:
+            self.best_error = score
+            for name, weight in self.average.weights.items():
+                self.best[name].copy_(weight)
+        return errors
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """For `teacher.pt`."""
+        return {
+            "weights": {n: p.detach() for n, p in self.net.named_parameters()},
+            "average": self.average.weights,
+            "best": self.best,
+            "best_error": self.best_error,
+            "optim": self.optim.state_dict(),
+            "step": self.step,
+            "seconds": seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        self.net.load_state_dict(state["weights"])
+        self.average.load(state["average"])
+        self.best = {n: w.clone() for n, w in state["best"].items()}
+        self.best_error, self.step = state["best_error"], state["step"]
+        self.optim.load_state_dict(state["optim"])
+
+
+def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
+    """Run the stage until its seconds are spent."""
+    cfg = load_config(args.data)
+    trainer = TeacherTrainer(args, rank, cfg)
+    path = args.out / "teacher.pt"
+    spent = 0.0
+    if args.resume and path.is_file():
+        state = runtime.load_checkpoint(path, rank.device)
+        trainer.load(state)
+        spent = state["seconds"]
+    journal = runtime.JsonLog(args.out / "teacher.jsonl", rank)
+    budget = runtime.Budget(rank, args.seconds, spent)
+    last_save = last_eval = budget.elapsed
+    while (fraction := budget.fraction(trainer.step)) < 1:
+        values = trainer.train_step(fraction)
+        if trainer.step % args.log_every == 0:
+            row = {k: float(v) for k, v in values.items()}
+            if rank.first and budget.elapsed - last_eval > args.eval_every:
+                row |= trainer.held_out()
+                last_eval = budget.elapsed
+            journal.write(step=trainer.step, seconds=budget.elapsed, **row)
+            if rank.first:
+                log.info("teacher %d, %.0f s: %s", trainer.step, budget.elapsed, row)
+        if rank.first and budget.elapsed - last_save > args.save_every:
+            runtime.save_checkpoint(path, trainer.state(budget.elapsed))
+            last_save = budget.elapsed
+    if rank.first:
+        final = trainer.held_out()
+        journal.write(step=trainer.step, seconds=budget.elapsed, final=1, **final)
+        runtime.save_checkpoint(path, trainer.state(budget.elapsed))
+        log.info("teacher done after %d steps: %s", trainer.step, final)
+
+
+def transformer_arguments(description: str) -> argparse.ArgumentParser:
+    """Options shared by teacher and student."""
+    parser = runtime.arguments(description)
+    parser.add_argument("--batch", type=int, default=64, help="windows a GPU")
+    parser.add_argument("--blocks", type=int, default=6, help="blocks a window")
+    parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
+    parser.add_argument("--log_every", type=int, default=20)
+    parser.add_argument("--eval_every", type=float, default=25, help="seconds")
+    parser.add_argument("--save_every", type=float, default=60, help="seconds")
+    parser.add_argument("--resume", action="store_true")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the stage."""
+    parser = transformer_arguments("train the teacher")
+    parser.add_argument("--seconds", type=float, default=480)
+    parser.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
+    parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
+    args: Any = parser.parse_args(argv)
+    assert isinstance(args.out, Path)
+    logging.basicConfig(level=logging.INFO)
+    rank = runtime.start(args.seed)
+    train(args, rank)
+    runtime.finish(rank)
+
+
+if __name__ == "__main__":
+    main()

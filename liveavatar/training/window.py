@@ -1,0 +1,19 @@
+"""A training batch of the transformer: runs of blocks with everything that drives them.
+
+Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells, L speech states.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Window:
+    """A batch of runs of blocks, ready for `CausalDiT.forward_window`."""
+
+    latents: Tensor  # [B, C, T, h, w]
+    reference: Tensor  # [B, C, 1, h, w]
+    weights: Tensor  # [B, 1, T, h, w], mean 1
+    features: Tensor  # [B, L, C, history + 12 b]
+    tokens: Tensor  # [B, text length]
