@@ -5,6 +5,7 @@ A measure whose model is missing is reported as null with the reason raised here
 
 import hashlib
 import importlib.util
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
@@ -18,8 +19,20 @@ IDENTITY_NAME = "face_recognition_sface_2021dec_int8bq.onnx"
 IDENTITY_SHA256 = "fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee"
 
 
+class Absence(StrEnum):
+    """Why a measure has no number; decides what the verdict makes of it."""
+
+    NOT_APPLICABLE = "not applicable"  # nothing to measure, rightly: no silence, a short film, no portrait given
+    NOT_POSSIBLE = "not possible"  # a model is missing, or the portrait is no face that can be followed
+    FAULT = "fault"  # the film lacks what it should have: a face, a moving mouth
+
+
 class MeasureUnavailable(Exception):
-    """A model or package is missing, or the input gives nothing to measure; the text is the reason."""
+    """A measure has no number; the text is the reason."""
+
+    def __init__(self, reason: str, kind: Absence = Absence.NOT_POSSIBLE) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 def landmark_bundle() -> bytes:

@@ -14,7 +14,8 @@ import numpy as np
 from liveavatar.errors import InputError
 from liveavatar.media import VideoInfo, probe_video, read_frames, read_video_audio
 from liveavatar.quality import identity, motion, sync
-from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.availability import Absence, MeasureUnavailable
+from liveavatar.quality.landmarks import UNSTEADY
 from liveavatar.quality.observe import Observation, Observer
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -28,7 +29,10 @@ METRICS = (
     *("duration_error_s", *AUDIO_METRICS),
 )
 # Helpers of the verdict, reported beside the contract's keys.
-EXTRA_METRICS = ("av_correlation", "openness_range", "silent_openness", "face_share", "repeated_frames", "edge_jump")
+EXTRA_METRICS = (
+    *("av_correlation", "openness_range", "silent_openness", "face_share", "repeated_frames", "edge_jump"),
+    "track_length_error_s",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,11 @@ class QualityResult:
 
     metrics: dict[str, float | int | None]  # every name of METRICS and EXTRA_METRICS
     reasons: dict[str, str]  # metric -> why it is None
+    absences: dict[str, Absence]  # metric -> what kind of reason that is
     frames: "pd.DataFrame"  # one row a frame
     blocks: "pd.DataFrame"  # one row per block of 12 frames
     video: VideoInfo
     has_speech: bool
-    portrait_face: bool | None  # was a face found in the portrait; None without portrait or detector
 
 
 def evaluate_video(
@@ -82,20 +86,22 @@ def evaluate_video(
         raise InputError(f"{video} holds no picture that can be decoded; render it again")
     sound = _Sound(audio, sync.envelope(np.zeros(0) if audio is None else audio, len(seen.seconds)), sound_reason)
     frames = _frames_table(seen, sound.envelope_T)
-    metrics, reasons = _measure(observer, sound, info)
+    metrics, missing = _measure(observer, sound, info)
     for name in AUDIO_METRICS:
         metrics[name] = (audio_metrics or {}).get(name)
         if metrics[name] is None:
-            reasons[name] = "the sound was not cleaned in this run" if audio_metrics is None else "not measured there"
-    reference = observer.reference
+            why = (
+                "the sound was not cleaned in this run" if audio_metrics is None else "the cleaning did not measure it"
+            )
+            missing[name] = MeasureUnavailable(why, Absence.NOT_APPLICABLE)
     return QualityResult(
         metrics={name: plain(metrics[name]) for name in (*METRICS, *EXTRA_METRICS)},
-        reasons=reasons,
+        reasons={name: str(error) for name, error in missing.items()},
+        absences={name: error.kind for name, error in missing.items()},
         frames=frames,
         blocks=_blocks_table(frames, block_timings or ()),
         video=info,
         has_speech=sound.has_speech,
-        portrait_face=None if reference is None or "face" in seen.reasons else reference.face is not None,
     )
 
 
@@ -117,11 +123,11 @@ class _Recipe:
     """How one metric is made, and what it needs."""
 
     make: Callable[[], float | int]
-    needs: tuple[str, ...] = ()  # parts whose reason in `Observation.reasons` makes the metric void
-    needs_sound: bool = False
+    needs: tuple[str, ...] = ()  # parts without which the metric is void
 
 
 FACE = ("face",)
+LIPS = ("face", "sound")
 COMPARED = ("face", "portrait")
 KNOWN = ("face", "identity", "portrait")
 
@@ -135,7 +141,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         reference = observer.reference
         assert reference is not None
         if reference.embedding is None or not seen.embeddings:
-            raise MeasureUnavailable("no face was found in the film")
+            raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
         seconds = np.array(seen.embedding_seconds)
         return identity.similarity_per_second(np.stack(seen.embeddings), seconds, reference.embedding)
 
@@ -147,13 +153,18 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         assert sound.audio is not None
         return len(seen.seconds) / info.fps - len(sound.audio) / SAMPLE_RATE
 
+    def track_length_error() -> float:
+        if info.audio_seconds is None:
+            raise MeasureUnavailable("the film has no sound track", Absence.FAULT)
+        return info.video_seconds - info.audio_seconds
+
     return {
-        "av_offset_frames": _Recipe(lambda: sync.av_offset(openness, loud).frames, FACE, True),
-        "av_correlation": _Recipe(lambda: sync.av_offset(openness, loud).correlation, FACE, True),
-        "sync_error_frames": _Recipe(lambda: sync.sync_error(openness, loud), FACE, True),
-        "lip_sync": _Recipe(lambda: sync.lip_sync(openness, loud), FACE, True),
-        "silent_lip": _Recipe(lambda: sync.silent_lip(openness, loud), FACE, True),
-        "silent_openness": _Recipe(lambda: sync.silent_openness(openness, loud), FACE, True),
+        "av_offset_frames": _Recipe(lambda: sync.av_offset(openness, loud).frames, LIPS),
+        "av_correlation": _Recipe(lambda: sync.av_offset(openness, loud).correlation, LIPS),
+        "sync_error_frames": _Recipe(lambda: sync.sync_error(openness, loud), LIPS),
+        "lip_sync": _Recipe(lambda: sync.lip_sync(openness, loud), LIPS),
+        "silent_lip": _Recipe(lambda: sync.silent_lip(openness, loud), LIPS),
+        "silent_openness": _Recipe(lambda: sync.silent_openness(openness, loud), LIPS),
         "openness_range": _Recipe(lambda: sync.openness_range(openness), FACE),
         "identity_min": _Recipe(lambda: identity.identity_min(similarity()), KNOWN),
         "identity_drift": _Recipe(lambda: identity.identity_drift(similarity()), KNOWN),
@@ -166,33 +177,53 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "motion_energy": _Recipe(lambda: motion.motion_energy(np.array(seen.speed)), FACE),
         "face_share": _Recipe(lambda: float(np.isfinite(openness).mean()), FACE),
         "dropped_frames": _Recipe(dropped),
-        "duration_error_s": _Recipe(duration_error, (), True),
+        "track_length_error_s": _Recipe(track_length_error),
+        "duration_error_s": _Recipe(duration_error, ("sound",)),
     }
 
 
-def _measure(observer: Observer, sound: _Sound, info: VideoInfo) -> tuple[dict[str, Any], dict[str, str]]:
+def _measure(
+    observer: Observer, sound: _Sound, info: VideoInfo
+) -> tuple[dict[str, Any], dict[str, MeasureUnavailable]]:
     metrics: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
+    missing: dict[str, MeasureUnavailable] = {}
+    absent = _absent_parts(observer, sound)
     for name, recipe in _recipes(observer, sound, info).items():
         metrics[name] = None
-        missing = next((observer.seen.reasons[part] for part in recipe.needs if part in observer.seen.reasons), None)
-        if recipe.needs_sound and sound.audio is None:
-            missing = sound.reason
-        if missing is not None:
-            reasons[name] = missing
-            continue
         try:
+            for part in recipe.needs:
+                if part in absent:
+                    raise absent[part]
             metrics[name] = recipe.make()
         except MeasureUnavailable as e:
-            reasons[name] = str(e)
-    return metrics, reasons
+            missing[name] = e
+    return metrics, missing
+
+
+def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavailable]:
+    """Parts that recipes may need and that are not there, with the error to raise."""
+    absent = dict(observer.seen.missing)
+    if sound.audio is None:
+        absent["sound"] = MeasureUnavailable(sound.reason, Absence.FAULT)
+    reference = observer.reference
+    wander = float(np.median(observer.seen.wander)) if observer.seen.wander else 0.0
+    if reference is not None and "portrait" in absent and "face" not in absent:
+        # Landmarks that do not hold on the portrait do not hold on its film either.
+        absent["face"] = absent["portrait"]
+    elif "face" not in absent and wander > UNSTEADY:
+        absent["face"] = MeasureUnavailable(
+            f"the film's face cannot be followed: its landmarks wander by {wander:.3f} eye distances "
+            f"on still pictures (limit {UNSTEADY})",
+            Absence.FAULT,
+        )
+    return absent
 
 
 def _mean(column: Sequence[float]) -> float:
     values = np.array(column)
     values = values[np.isfinite(values)]
     if not len(values):
-        raise MeasureUnavailable("no face was found in the film")
+        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
     return float(values.mean())
 
 
@@ -229,7 +260,8 @@ def _frames_table(seen: Observation, envelope_T: np.ndarray) -> "pd.DataFrame":
 def _blocks_table(frames: "pd.DataFrame", timings: Sequence[Mapping[str, float]]) -> "pd.DataFrame":
     """Means per block, joined with the timings of the block loop where there are any.
 
-    Adds `block_ms` = `denoise_ms` + `decode_ms` and `deadline_missed` (over 480 ms).
+    Adds `block_ms`, the time a block took (`wall_ms` where given, else denoising + decoding), and `deadline_missed`:
+    that was longer than the 480 ms the block plays.
     """
     import pandas as pd
 
@@ -259,8 +291,11 @@ def _blocks_table(frames: "pd.DataFrame", timings: Sequence[Mapping[str, float]]
     for part in ("denoise", "decode"):
         if f"{part}_s" in extra:
             extra[f"{part}_ms"] = 1000 * extra.pop(f"{part}_s")
-    if {"denoise_ms", "decode_ms"} <= set(extra):
+    if "wall_ms" in extra:
+        extra["block_ms"] = extra.pop("wall_ms")
+    elif {"denoise_ms", "decode_ms"} <= set(extra):
         extra["block_ms"] = extra["denoise_ms"] + extra["decode_ms"]
+    if "block_ms" in extra:
         extra["deadline_missed"] = extra["block_ms"] > 1000 * BLOCK_SECONDS
     return blocks.merge(extra, on="block", how="left")
 

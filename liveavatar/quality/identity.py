@@ -8,7 +8,7 @@ neither stored nor reported, only their cosines are.
 
 import numpy as np
 
-from liveavatar.quality.availability import MeasureUnavailable, identity_path, require
+from liveavatar.quality.availability import Absence, MeasureUnavailable, identity_path, require
 from liveavatar.quality.landmarks import ARCFACE_POINTS, Face
 
 CROP = 112  # pixels, input of the network
@@ -58,7 +58,7 @@ def similarity_per_second(embeddings_N128: np.ndarray, seconds_N: np.ndarray, re
         MeasureUnavailable: when there is no sample.
     """
     if not len(seconds_N):
-        raise MeasureUnavailable("no face was found in the film")
+        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
     result = []
     whole = np.floor(seconds_N).astype(int)
     for second in np.unique(whole):
@@ -79,5 +79,7 @@ def identity_drift(similarity_S: np.ndarray) -> float:
         MeasureUnavailable: for films under 4 s.
     """
     if len(similarity_S) < MIN_DRIFT_SECONDS:
-        raise MeasureUnavailable(f"the film is shorter than {MIN_DRIFT_SECONDS} s; a drift cannot be told from noise")
+        raise MeasureUnavailable(
+            f"the film is shorter than {MIN_DRIFT_SECONDS} s; a drift cannot be told from noise", Absence.NOT_APPLICABLE
+        )
     return float(np.polyfit(np.arange(len(similarity_S)) / 60, similarity_S, 1)[0])

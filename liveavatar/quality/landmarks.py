@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.quality.availability import MeasureUnavailable, detector_path, landmark_bundle, require
+from liveavatar.quality.availability import detector_path, landmark_bundle, require
 
 NUM_POINTS = 478
 MESH_SIDE = 256  # pixels, input of the mesh network
 DETECT_SIDE = 640  # pixels; a larger picture is shrunk for the detector
 DETECT_SCORE = 0.5
 PRESENCE = 0.5  # below this the mesh saw no face
+SETTLE = 2  # readings after which a new face's landmarks are close to rest
+WANDER_READINGS = 6
+UNSTEADY = 0.01  # eye distances a reading
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
 INNER_LIPS = ((13, 14), (82, 87), (312, 317))  # upper and lower inner-lip points facing one another
 MOUTH_CORNERS = (61, 291)
@@ -99,6 +102,7 @@ class FaceTracker:
         outputs = self._mesh.get_output_details()
         self._points_out = next(o["index"] for o in outputs if int(np.prod(o["shape"])) == NUM_POINTS * 3)
         self._presence_out = next(o["index"] for o in outputs if len(o["shape"]) == 4 and np.prod(o["shape"]) == 1)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # its warnings concern no user
         self._detector = cv2.FaceDetectorYN.create(str(detector_path()), "", (320, 320), DETECT_SCORE, 0.3, 50)
         self._previous: np.ndarray | None = None
 
@@ -128,12 +132,28 @@ class FaceTracker:
         if rows is None:
             return None
         for row in rows[np.argsort(-rows[:, 14])]:
-            rough = self._mesh_at(rgb, _region_of_detection(row[4:14].reshape(5, 2) / scale))
-            face = None if rough is None else self._mesh_at(rgb, _region_of(rough.points))
+            face = self._mesh_at(rgb, _region_of_detection(row[4:14].reshape(5, 2) / scale))
+            for _ in range(SETTLE):
+                face = None if face is None else self._mesh_at(rgb, _region_of(face.points))
             if face is not None:
                 self._previous = face.points
                 return face
         return None
+
+    def wander(self, rgb: np.ndarray, face: Face) -> float:
+        """How far the landmarks move when one still picture is read again and again, in eye distances a reading.
+
+        On faces the mesh knows they come to rest (under 0.006); on masks, beards and painted creatures they keep
+        wandering (over 0.012), and nothing measured on them can be trusted.
+        """
+        steps, points = [], face.points
+        for _ in range(WANDER_READINGS):
+            again = self._mesh_at(rgb, _region_of(points))
+            if again is None:
+                return float("inf")
+            steps.append(np.linalg.norm(again.points - points, axis=1).mean() / face.eye_distance)
+            points = again.points
+        return float(np.mean(steps[WANDER_READINGS // 2 :]))
 
     def _mesh_at(self, rgb: np.ndarray, region: _Region) -> Face | None:
         import cv2
@@ -150,18 +170,6 @@ class FaceTracker:
         points = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)[:, :2] @ turn.T + matrix[:, 2]
         face = Face(points.astype(np.float32), float(presence))
         return face if face.eye_distance >= 4 else None  # smaller is no face whose mouth can be read
-
-
-def portrait_face(rgb: np.ndarray) -> Face:
-    """The face of a still picture.
-
-    Raises:
-        MeasureUnavailable: when no face is found, or a model is missing.
-    """
-    face = FaceTracker().find(rgb)
-    if face is None:
-        raise MeasureUnavailable("no face was found in the portrait")
-    return face
 
 
 def _region_of_detection(five: np.ndarray) -> _Region:

@@ -7,7 +7,7 @@ distances (NaN rows where no face was seen).
 
 import numpy as np
 
-from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.availability import Absence, MeasureUnavailable
 from liveavatar.quality.landmarks import Face
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
@@ -40,7 +40,7 @@ def flicker(change_T: np.ndarray) -> float:
     """
     seen = change_T[np.isfinite(change_T)]
     if not len(seen):
-        raise MeasureUnavailable("the film has fewer than two frames")
+        raise MeasureUnavailable("the film has fewer than two frames", Absence.NOT_APPLICABLE)
     return float(1 - seen.mean() / 255)
 
 
@@ -55,7 +55,7 @@ def motion_energy(speed_T: np.ndarray) -> float:
     """
     seen = speed_T[np.isfinite(speed_T)]
     if not len(seen):
-        raise MeasureUnavailable("no face was found in the film")
+        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
     return float(seen.mean())
 
 
@@ -72,7 +72,7 @@ def jerk_index(anchors_TG2: np.ndarray) -> float:
     third = np.linalg.norm(np.diff(anchors_TG2, n=3, axis=0), axis=-1)
     seen = third[np.isfinite(third)]
     if not seen.size:
-        raise MeasureUnavailable("no face was followed over four frames in a row")
+        raise MeasureUnavailable("no face was followed over four frames in a row", Absence.FAULT)
     return float(100 * seen.mean())
 
 
@@ -91,7 +91,7 @@ def edge_jump(change_T: np.ndarray) -> float:
         if inside > REPEATED:
             ratios.append(change_T[border] / inside)
     if not ratios:
-        raise MeasureUnavailable("the film has no two moving blocks whose border could be seen")
+        raise MeasureUnavailable("the film has no two moving blocks whose border could be seen", Absence.NOT_APPLICABLE)
     return float(np.median(ratios))
 
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from liveavatar.media import Frame
 from liveavatar.quality import motion, texture
-from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.availability import Absence, MeasureUnavailable
 from liveavatar.quality.identity import IdentityNet
-from liveavatar.quality.landmarks import Face, FaceTracker
+from liveavatar.quality.landmarks import UNSTEADY, Face, FaceTracker
 
 T = TypeVar("T")
 
 SAMPLE_EVERY = 5  # frames between looks at identity and texture
+WANDER_EVERY = 25  # frames between looks at how steady the landmarks are
 NUM_GROUPS = len(motion.ANCHOR_GROUPS)
 
 
@@ -43,17 +44,17 @@ class Observation:
     anchors: list[np.ndarray] = field(default_factory=list)  # [4, 2], eye distances
     embeddings: list[np.ndarray] = field(default_factory=list)
     embedding_seconds: list[float] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)  # what could not be observed, and why
+    wander: list[float] = field(default_factory=list)  # unrest of the landmarks on still pictures, a few samples
+    missing: dict[str, MeasureUnavailable] = field(default_factory=dict)  # parts that could not be observed, and why
 
 
 @dataclass(slots=True)
 class Reference:
-    """The portrait, ready for comparison; parts are None with a reason when they cannot be."""
+    """The portrait, ready for comparison; parts are None when they cannot be read."""
 
     rgb: np.ndarray
     face: Face | None = None
     embedding: np.ndarray | None = None
-    reasons: dict[str, str] = field(default_factory=dict)
 
 
 class Observer:
@@ -80,21 +81,31 @@ class Observer:
         try:
             return make()
         except MeasureUnavailable as e:
-            self.seen.reasons[part] = str(e)
+            self.seen.missing[part] = e
             return None
 
     def _look_at_portrait(self) -> None:
-        if self.reference is None:
-            self.seen.reasons.setdefault("portrait", "no portrait was given")
+        missing, reference = self.seen.missing, self.reference
+        if reference is None:
+            missing["portrait"] = MeasureUnavailable("no portrait was given", Absence.NOT_APPLICABLE)
             return
         if self._tracker is None:
             return
-        self.reference.face = self._tracker.find(self.reference.rgb)
+        face = self._tracker.find(reference.rgb)
         self._tracker.reset()
-        if self.reference.face is None:
-            self.seen.reasons["portrait"] = "no face was found in the portrait"
-        elif self._identity is not None:
-            self.reference.embedding = self._identity.embed(self.reference.rgb, self.reference.face)
+        if face is None:
+            missing["portrait"] = MeasureUnavailable("no face was found in the portrait")
+            return
+        wander = self._tracker.wander(reference.rgb, face)
+        if wander > UNSTEADY:
+            missing["portrait"] = MeasureUnavailable(
+                f"the portrait's face cannot be followed: its landmarks wander by {wander:.3f} eye distances "
+                f"on the still picture (limit {UNSTEADY})"
+            )
+            return
+        reference.face = face
+        if self._identity is not None:
+            reference.embedding = self._identity.embed(reference.rgb, face)
 
     def watch(self, frames: Iterable[Frame]) -> Observation:
         """Look at every frame, in order."""
@@ -113,6 +124,8 @@ class Observer:
         seen.contrast.append(float(deviation[0, 0]))
         seen.change.append(self._change(frame.rgb))
         face = None if self._tracker is None else self._tracker.track(frame.rgb)
+        if face is not None and self._tracker is not None and frame.index % WANDER_EVERY == 0:
+            seen.wander.append(self._tracker.wander(frame.rgb, face))
         if face is None:
             self._previous_points = None
             for column in (seen.openness, seen.mouth_width, seen.speed, seen.roll, seen.head_x, seen.head_y):

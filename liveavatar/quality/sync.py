@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.availability import Absence, MeasureUnavailable
 from liveavatar.timing import FPS, SAMPLES_PER_FRAME
 
 MAX_LAG = 15  # frames searched each way for the offset of a film: 0.6 s
@@ -129,7 +129,7 @@ def sync_error(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
     _require_motion(openness_T, envelope_T)
     lags = [abs(lag) for _, lag in window_lags(openness_T, envelope_T)]
     if not lags:
-        raise MeasureUnavailable("no two seconds of the film hold enough speech")
+        raise MeasureUnavailable("no two seconds of the film hold enough speech", Absence.NOT_APPLICABLE)
     return float(np.mean(lags))
 
 
@@ -190,7 +190,7 @@ def openness_range(openness_T: np.ndarray) -> float:
         MeasureUnavailable: when no face was seen.
     """
     if not np.isfinite(openness_T).any():
-        raise MeasureUnavailable("no face was found in the film")
+        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
     low, high = np.nanpercentile(openness_T, [5, 95])
     return float(high - low)
 
@@ -200,17 +200,17 @@ def _silent_openness(openness_T: np.ndarray, envelope_T: np.ndarray) -> np.ndarr
     quiet = openness_T[:total][silence_mask(envelope_T)[:total]]
     quiet = quiet[np.isfinite(quiet)]
     if len(quiet) < MIN_SILENCE:
-        raise MeasureUnavailable("the sound has no silence long enough to watch the mouth rest")
+        raise MeasureUnavailable("the sound has no silence long enough to watch the mouth rest", Absence.NOT_APPLICABLE)
     return quiet
 
 
 def _require_motion(openness_T: np.ndarray, envelope_T: np.ndarray) -> None:
     if np.isfinite(openness_T).mean() < 0.5:
-        raise MeasureUnavailable("a face was found in fewer than half of the frames")
+        raise MeasureUnavailable("a face was found in fewer than half of the frames", Absence.FAULT)
     if speech_mask(envelope_T).sum() < MIN_SPEECH:
-        raise MeasureUnavailable("the sound holds less than 0.4 s of speech")
+        raise MeasureUnavailable("the sound holds less than 0.4 s of speech", Absence.NOT_APPLICABLE)
     if openness_range(openness_T) < MOVES:
-        raise MeasureUnavailable("the mouth does not move")
+        raise MeasureUnavailable("the mouth does not move", Absence.FAULT)
 
 
 def _peak(envelope_T: np.ndarray) -> float:

@@ -1,0 +1,209 @@
+"""The verdict: Great Expectations suites over a film's metrics, frames and blocks.
+
+Every limit becomes two expectations, one for each range (see `limits`); what the library finds decides the status
+of the check. A check is `passed`, `warned`, `failed`, or `skipped` when there was, rightly, nothing to measure. The
+film has the worst status of its checks. A measure that should be there and is not warns when the means to measure
+are missing, and fails when the film is to blame.
+
+Great Expectations takes seconds to import, so that happens on use.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from liveavatar.quality.availability import Absence
+from liveavatar.quality.evaluate import QualityResult, plain
+from liveavatar.quality.limits import ROW_LIMITS, Limit, Range, RowLimit, limits_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PASSED, WARNED, FAILED, SKIPPED = "passed", "warned", "failed", "skipped"
+ORDER = (SKIPPED, PASSED, WARNED, FAILED)  # from best to worst
+ABSENT = {Absence.NOT_APPLICABLE: SKIPPED, Absence.NOT_POSSIBLE: WARNED, Absence.FAULT: FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the verdict."""
+
+    name: str
+    status: str  # passed, warned, failed or skipped
+    value: float | int | None
+    limit: str  # in words
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the film is worth."""
+
+    status: str  # passed, warned or failed
+    checks: tuple[Check, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """`status` and `checks` as `report.json` has them."""
+        return {"status": self.status, "checks": [plain(asdict(check)) for check in self.checks]}
+
+
+def judge(result: QualityResult, docs_dir: Path | None = None) -> Verdict:
+    """Judge a film.
+
+    Args:
+        result: from `evaluate_video`.
+        docs_dir: folder for Great Expectations' data docs (`docs_dir/index.html`); None for none.
+
+    Returns:
+        the status and one check per limit, plus the two that compare the sound before and after cleaning.
+    """
+    limits = limits_for(result)
+    measured = [limit for limit in limits if result.metrics.get(limit.name) is not None]
+    columns = {"frames": result.frames, "blocks": result.blocks}
+    rows = [r for r in ROW_LIMITS if columns[r.table][r.column].notna().any()]
+    findings = _validate(result, measured, rows, docs_dir)
+    checks = [_metric_check(result, limit, findings) for limit in limits]
+    checks += [_row_check(limit, findings) for limit in rows]
+    checks += _sound_checks(result)
+    worst = max(checks, key=lambda check: ORDER.index(check.status)).status
+    return Verdict(PASSED if worst == SKIPPED else worst, tuple(checks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What the library found for one expectation."""
+
+    success: bool
+    share: float  # of rows that comply
+
+
+def _validate(
+    result: QualityResult, limits: list[Limit], rows: list[RowLimit], docs_dir: Path | None
+) -> dict[tuple[str, str], _Finding]:
+    """Run the suites; keys are (check, "good" or "tolerable")."""
+    import pandas as pd
+
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # no usage data leaves the machine
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    def expect(name: str, level: str, column: str, allowed: Range, mostly: float) -> Any:
+        return gxe.ExpectColumnValuesToBeBetween(
+            column=column, min_value=allowed[0], max_value=allowed[1], mostly=mostly,
+            meta={"check": name, "level": level}, severity="critical" if level == "tolerable" else "warning",
+        )  # fmt: skip
+
+    expectations: dict[str, list[Any]] = {"metrics": [], "frames": [], "blocks": []}
+    for limit in limits:
+        expectations["metrics"] += [
+            expect(limit.name, "good", limit.name, limit.good, 1.0),
+            expect(limit.name, "tolerable", limit.name, limit.tolerable, 1.0),
+        ]
+    for row in rows:
+        expectations[row.table] += [
+            expect(row.name, "good", row.column, row.between, row.good),
+            expect(row.name, "tolerable", row.column, row.between, row.tolerable),
+        ]
+    one_row = pd.DataFrame([{limit.name: float(result.metrics[limit.name] or 0) for limit in limits}])
+    tables = {"metrics": one_row, "frames": result.frames, "blocks": result.blocks}
+    if docs_dir is None:
+        context = gx.get_context(mode="ephemeral")
+    else:
+        context = gx.get_context(mode="file", project_root_dir=str(docs_dir))
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    findings: dict[tuple[str, str], _Finding] = {}
+    for table, wanted in expectations.items():
+        if wanted:
+            findings |= _run_suite(context, table, wanted, tables[table])
+    if docs_dir is not None:
+        _publish_docs(context, docs_dir)
+    return findings
+
+
+def _run_suite(
+    context: Any, table: str, expectations: list[Any], data: "pd.DataFrame"
+) -> dict[tuple[str, str], _Finding]:
+    import great_expectations as gx
+
+    batch = context.data_sources.add_or_update_pandas(f"film_{table}").add_dataframe_asset(table)
+    definition = gx.ValidationDefinition(
+        name=table,
+        data=batch.add_batch_definition_whole_dataframe("whole"),
+        suite=context.suites.add_or_update(gx.ExpectationSuite(name=table, expectations=expectations)),
+    )
+    checkpoint = gx.Checkpoint(
+        name=table, validation_definitions=[context.validation_definitions.add_or_update(definition)]
+    )
+    outcome = context.checkpoints.add_or_update(checkpoint).run(batch_parameters={"dataframe": data})
+    findings = {}
+    for validation in outcome.run_results.values():
+        for item in validation.results:
+            meta = item.expectation_config.meta
+            unexpected = item.result.get("unexpected_percent")
+            share = 0.0 if unexpected is None else 1 - float(unexpected) / 100
+            findings[meta["check"], meta["level"]] = _Finding(bool(item.success), share)
+    return findings
+
+
+def _publish_docs(context: Any, docs_dir: Path) -> None:
+    """Build the data docs and leave one page at the folder's top that leads to them."""
+    pages = context.build_data_docs()
+    page = Path(str(next(iter(pages.values()))).removeprefix("file://"))
+    target = os.path.relpath(page, docs_dir)
+    (docs_dir / "index.html").write_text(
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={target}">'
+        f'<a href="{target}">data docs</a>\n'
+    )
+
+
+def _status(name: str, findings: dict[tuple[str, str], _Finding]) -> str:
+    if findings[name, "good"].success:
+        return PASSED
+    return WARNED if findings[name, "tolerable"].success else FAILED
+
+
+def _metric_check(result: QualityResult, limit: Limit, findings: dict[tuple[str, str], _Finding]) -> Check:
+    value = result.metrics.get(limit.name)
+    words = f"{_words(limit.good)}; fails unless {_words(limit.tolerable)}"
+    if value is None:
+        kind = result.absences.get(limit.name, Absence.NOT_POSSIBLE)
+        return Check(limit.name, ABSENT[kind], None, words, result.reasons.get(limit.name, "not measured"))
+    status = _status(limit.name, findings)
+    reason = limit.source if status == PASSED else f"{value:.4g} is not {_words(limit.good)} ({limit.source})"
+    return Check(limit.name, status, value, words, reason)
+
+
+def _row_check(limit: RowLimit, findings: dict[tuple[str, str], _Finding]) -> Check:
+    share = findings[limit.name, "good"].share
+    words = f"{_words(limit.between)} in {limit.good:.0%} of {limit.table}; fails under {limit.tolerable:.0%}"
+    status = _status(limit.name, findings)
+    reason = limit.source if status == PASSED else f"only {share:.1%} of the {limit.table} ({limit.source})"
+    return Check(limit.name, status, share, words, reason)
+
+
+def _sound_checks(result: QualityResult) -> list[Check]:
+    """Cleaning must not harm: never more than a warning, because the film itself may be fine."""
+    rules = (("dnsmos", -0.1, "higher is better"), ("wer", 0.05, "lower is better"))
+    checks = []
+    for name, slack, direction in rules:
+        before, after = result.metrics.get(f"{name}_before"), result.metrics.get(f"{name}_after")
+        words = f"after cleaning no worse than before, {direction}"
+        if before is None or after is None:
+            reason = result.reasons.get(f"{name}_after") or result.reasons.get(f"{name}_before") or "not measured"
+            checks.append(Check(f"{name}_after", SKIPPED, after, words, reason))
+            continue
+        harmed = after < before + slack if slack < 0 else after > before + slack
+        status = WARNED if harmed else PASSED
+        checks.append(Check(f"{name}_after", status, after, words, f"{before:.3g} before, {after:.3g} after"))
+    return checks
+
+
+def _words(allowed: Range) -> str:
+    low, high = allowed
+    if low is None:
+        return f"at most {high:.4g}"
+    if high is None:
+        return f"at least {low:.4g}"
+    return f"{low:.4g} to {high:.4g}"
