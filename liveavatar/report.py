@@ -1,0 +1,253 @@
+"""`report.html`: one page about one run that opens offline, the film inside it.
+
+Everything shown is read from the run's folder (`video.mp4`, the parquet tables, `audio/`) and from the dictionary of
+`report.json`; parts that are not there are left out. The page's look and behaviour are in `report_page.html`.
+"""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from liveavatar import report_plots as plots
+from liveavatar.media import disk_errors, probe_video, read_frames, read_video_audio
+from liveavatar.quality.sync import WINDOW, window_lags
+from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE = "report.html"
+TEMPLATE = Path(__file__).with_name("report_page.html")
+EMBED_BYTES = 64 * 2**20  # a larger film is linked, or browsers give up on the page
+SHEET_FRAMES = 12
+SHEET_WIDTH = 240  # pixels of one picture of the contact sheet
+PLOTTED_WORDS_SECONDS = 90  # longer films show their words as text only; side by side they could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One plot of the page."""
+
+    title: str
+    svg: str
+    legend: tuple[tuple[str, str], ...]  # (colour, label)
+    note: str = ""
+
+
+def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Path:
+    """Write the page of a run.
+
+    Args:
+        out_dir: the run's folder; `video.mp4` must be there, `frames.parquet`, `blocks.parquet`,
+            `audio/cleaned.wav` and `audio/words.json` may be.
+        report: the content of `report.json`.
+        name: heading; the folder's name when empty.
+
+    Returns:
+        path of `report.html`.
+
+    Raises:
+        InputError: when the film cannot be read.
+        CapacityError: disk full.
+    """
+    import jinja2
+
+    video = out_dir / "video.mp4"
+    frames, blocks = _table(out_dir / "frames.parquet"), _table(out_dir / "blocks.parquet")
+    info = probe_video(video)
+    words = _words(out_dir / "audio" / "words.json")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["number"] = number
+    html = environment.from_string(TEMPLATE.read_text()).render(
+        name=name or report.get("name") or out_dir.name,
+        report=report,
+        info=info,
+        video_src=_film(video),
+        sheet=contact_sheet(video, info.num_frames),
+        figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
+        timing_figures=_timing_figures(blocks, report.get("timing") or {}),
+        words=words,
+        failures=[c for c in report.get("checks", ()) if c["status"] in ("failed", "warned")],
+        sections=[(title, _flat(report[key])) for title, key in _SECTIONS if report.get(key)],
+    )
+    target = out_dir / PAGE
+    temporary = target.with_name(f".{PAGE}.tmp")
+    with disk_errors(target):
+        temporary.write_text(html, encoding="utf-8")
+        os.replace(temporary, target)
+    return target
+
+
+_SECTIONS = (
+    ("Inputs", "inputs"),
+    ("Parameters", "parameters"),
+    ("Plan", "plan"),
+    ("Memory", "memory"),
+    ("Sound", "audio"),
+    ("Prompt", "prompt"),
+    ("Engine", "engine"),
+)
+
+
+def number(value: Any) -> str:
+    """A value as the page shows it: four significant digits, a dash for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> list[dict[str, Any]]:
+    """Evenly spaced pictures of a film, as data URLs.
+
+    Returns:
+        `count` mappings (fewer for shorter films) with `src`, `seconds` and `frame`.
+    """
+    from PIL import Image
+
+    wanted = set(np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int).tolist())
+    pictures = []
+    for frame in read_frames(video):
+        if frame.index not in wanted:
+            continue
+        image = Image.fromarray(frame.rgb)
+        image.thumbnail((SHEET_WIDTH, SHEET_WIDTH * 2))
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=82)
+        pictures.append(
+            {"src": _data_url("image/jpeg", data.getvalue()), "seconds": frame.seconds, "frame": frame.index}
+        )
+    return pictures
+
+
+def _film(video: Path) -> str:
+    if video.stat().st_size > EMBED_BYTES:
+        return video.name
+    return _data_url("video/mp4", video.read_bytes())
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _table(path: Path) -> "pd.DataFrame | None":
+    import pandas as pd
+
+    return pd.read_parquet(path) if path.is_file() else None
+
+
+def _words(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    content = json.loads(path.read_text())
+    return list(content["words"] if isinstance(content, dict) else content)
+
+
+def _sound_figures(
+    out_dir: Path, video: Path, frames: "pd.DataFrame | None", words: Sequence[Mapping[str, Any]]
+) -> list[Figure]:
+    figures = []
+    info = probe_video(video)
+    cleaned = out_dir / "audio" / "cleaned.wav"
+    if cleaned.is_file() or info.audio_seconds is not None:
+        audio = read_video_audio(cleaned if cleaned.is_file() else video)
+        audio = audio[: round(info.video_seconds * SAMPLE_RATE)]
+        shown = words if info.video_seconds <= PLOTTED_WORDS_SECONDS else ()
+        svg = plots.waveform(audio, SAMPLE_RATE, shown, info.video_seconds)
+        figures.append(Figure("Sound and words", svg, ()))
+    if frames is None or not frames["openness"].notna().any():
+        return figures
+    seconds = frames["seconds"].to_numpy()
+    mouth, sound = _unit(frames["openness"].to_numpy()), _unit(frames["envelope"].to_numpy())
+    axis = plots.Axis(seconds=info.video_seconds, low=0, high=1.02, height=190)
+    lines = [
+        plots.Line(seconds=seconds, values=sound, colour="var(--sound)", label="loudness of the sound", filled=True),
+        plots.Line(seconds=seconds, values=mouth, colour="var(--mouth)", label="mouth openness"),
+    ]
+    svg = plots.line_plot(lines, axis, "mouth against sound", shade=_runs(frames["silence"].to_numpy()))
+    legend = (*((line.colour, line.label) for line in lines), ("var(--shade)", "silence: the mouth should rest"))
+    figures.append(Figure("Mouth against sound", svg, legend, "each scaled to its own range"))
+    lags = window_lags(frames["openness"].to_numpy(), frames["envelope"].to_numpy())
+    if lags:
+        middle = np.array([start + WINDOW / 2 for start, _ in lags]) / FPS
+        values = np.array([lag for _, lag in lags], float)
+        axis = plots.Axis(seconds=info.video_seconds, low=-8.5, high=8.5, height=120)
+        line = plots.Line(seconds=middle, values=values, colour="var(--mouth)", label="lag of the picture, frames")
+        svg = plots.line_plot([line], axis, "lag in two-second windows", limits=((0.0, ""),))
+        figures.append(
+            Figure("Lag in two-second windows", svg, ((line.colour, line.label),), "above zero: picture late")
+        )
+    return figures
+
+
+def _face_figures(frames: "pd.DataFrame | None") -> list[Figure]:
+    if frames is None:
+        return []
+    seconds = frames["seconds"].to_numpy()
+    length = float(seconds[-1]) + 1 / FPS
+    figures = []
+    rows = (
+        ("identity", "Likeness to the portrait", "cosine of the face embeddings", "var(--accent)", ((0.363, "same person"),)),
+        ("sharpness_ratio", "Sharpness of the face", "Laplacian energy over the portrait's", "var(--sound)", ((1.0, "portrait"),)),
+        ("change", "Change from frame to frame", "mean absolute difference, of 255", "var(--accent)", ()),
+    )  # fmt: skip
+    for column, title, label, colour, limits in rows:
+        values = frames[column].to_numpy(float)
+        seen = np.isfinite(values)
+        if seen.sum() < 2:
+            continue
+        low, high = plots.span([values], include=[0.0, *(value for value, _ in limits)])
+        axis = plots.Axis(seconds=length, low=low, high=high * 1.05, height=130)
+        line = plots.Line(seconds=seconds[seen], values=values[seen], colour=colour, label=label)
+        svg = plots.line_plot([line], axis, title, limits=limits)
+        figures.append(Figure(title, svg, ((colour, label),)))
+    return figures
+
+
+def _timing_figures(blocks: "pd.DataFrame | None", timing: Mapping[str, Any]) -> list[Figure]:
+    if blocks is None or "block_ms" not in blocks or not blocks["block_ms"].notna().any():
+        return []
+    values = blocks["block_ms"].to_numpy(float)
+    deadline = 1000 * BLOCK_SECONDS
+    axis = plots.Axis(
+        seconds=float(blocks["start_s"].iloc[-1]) + BLOCK_SECONDS, low=0.0, unit="ms",
+        high=1.1 * max(deadline, float(np.nanmax(values))), height=170,
+    )  # fmt: skip
+    label = f"live deadline {deadline:.0f} ms"
+    svg = plots.bars(values, axis, "time of each block", (deadline, label), "var(--good)")
+    late = int((values > deadline).sum())
+    note = f"{late} of {len(values)} blocks took longer than they play"
+    if timing.get("ttff_s") is not None:
+        note += f"; first frame after {number(float(timing['ttff_s']))} s"
+    return [Figure("Time of each block, ms", svg, (("var(--good)", "in time"), ("var(--warn)", "late")), note)]
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    low, high = np.nanpercentile(values, [1, 99])
+    return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+
+
+def _runs(mask: np.ndarray) -> list[tuple[float, float]]:
+    edges = np.flatnonzero(np.diff(np.r_[0, mask.astype(np.int8), 0])) / FPS
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted name, text) rows."""
+    if isinstance(value, Mapping):
+        return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list | tuple):
+        if all(not isinstance(item, Mapping | list | tuple) for item in value):
+            return [(prefix, ", ".join(number(item) for item in value) or "-")]
+        return [row for index, item in enumerate(value) for row in _flat(item, f"{prefix}[{index}]")]
+    return [(prefix, number(value))]
