@@ -21,7 +21,7 @@ def prompt_check(prompt: str, strict: bool) -> Entry:
     def make(_: Path) -> Values:
         return plain(library.check_prompt(prompt))
 
-    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar/prompt.py",))
+    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar/prompt*.py",))
     report = entry.values
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])

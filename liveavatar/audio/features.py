@@ -264,14 +264,14 @@ def whisper_features(
         dtype: of the result; the computation is float32.
 
     Returns:
-        [L, C, 12 * num_blocks] on `device`.
+        [L, C, 12 * num_blocks] on `device`, time outermost in memory, so that a few frames are one run of bytes.
     """
     encoder = whisper_encoder if whisper_encoder is not None else _shared_encoder(cfg.name, str(device))
     wanted = count_blocks(count_frames(len(audio))) if num_blocks is None else num_blocks
-    out = torch.empty(cfg.num_states, cfg.dim, wanted * BLOCK_FRAMES, dtype=dtype, device=device)
+    out = torch.empty(wanted * BLOCK_FRAMES, cfg.num_states, cfg.dim, dtype=dtype, device=device)
     done = 0
     for part in iter_block_features(audio, cfg, wanted, encoder, batch):
-        frames = part.permute(1, 2, 0, 3).flatten(2)
-        out[:, :, done : done + frames.shape[2]] = frames
-        done += frames.shape[2]
-    return out
+        frames = part.permute(0, 3, 1, 2).flatten(0, 1)
+        out[done : done + len(frames)] = frames
+        done += len(frames)
+    return out.permute(1, 2, 0)

@@ -5,6 +5,7 @@ loads with `weights_only=True`; T is `num_frames` rounded up to whole blocks. Fe
 cleaned.wav, so the file alone reproduces them. Every file appears whole or not at all.
 """
 
+import errno
 import json
 import os
 import pickle
@@ -24,7 +25,7 @@ from liveavatar.audio.enhance import Enhanced, enhance
 from liveavatar.audio.features import SpeechEncoder, whisper_features
 from liveavatar.audio.ingest import load_audio, require_disk, stage_bytes
 from liveavatar.config import MINI, SpeechConfig
-from liveavatar.errors import CheckpointError, InputError
+from liveavatar.errors import CapacityError, CheckpointError, InputError
 from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
 
 
@@ -158,17 +159,24 @@ def load_features(path: str | Path, speech: SpeechConfig = MINI.speech) -> tuple
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `path` when the block ends well and leaves nothing behind otherwise."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    """A file that becomes `path` when the block ends well and leaves nothing behind otherwise.
+
+    Raises:
+        CapacityError: when the disk is full.
+        InputError: when it cannot be written for another reason.
+    """
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as f:
             yield f
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as e:
-        raise InputError(
-            f"{path}: it cannot be written ({e.strerror or e}); free space or choose another folder"
-        ) from e
+        if e.errno == errno.ENOSPC:
+            raise CapacityError(f"{path}: the disk is full; free some space, or choose another folder") from e
+        raise InputError(f"{path}: it cannot be written ({e.strerror or e}); choose another folder") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
