@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _home(name: str) -> str:
-    return "flows.jobs" if name in ("render", "sweep", "batch", "regress", "serve", "stop") else "flows.inspect"
+    return "flows.jobs" if name in ("render", "sweep", "batch", "regress", "serve", "stop") else "flows.inspection"
 
 
 def _refused(error: LiveAvatarError) -> int:

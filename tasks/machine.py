@@ -4,26 +4,19 @@ Latents are equal byte for byte only between machines whose processor offers the
 is of the same kind), so this description is part of a render's key and of every stored baseline.
 """
 
-import os
 import platform
-import subprocess
 from functools import cache
 from pathlib import Path
 
+from liveavatar import hardware
+
 _LEVELS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
-_GPU_QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 
 
 @cache
 def accelerators() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs a process may use; empty when there are none."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not Path("/dev/nvidiactl").exists():
-        return ()
-    try:
-        listed = subprocess.run(_GPU_QUERY, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in listed.splitlines() if line.strip())
+    """Names of the GPUs a process may use; empty when there are none."""
+    return tuple(gpu.name for gpu in hardware.detect_gpus())
 
 
 @cache
@@ -40,4 +33,4 @@ def processor() -> str:
 def signature() -> str:
     """The device a render uses here: a GPU's name, or the processor and its number of threads."""
     gpus = accelerators()
-    return gpus[0] if gpus else f"{processor()}-{len(os.sched_getaffinity(0))}"
+    return gpus[0] if gpus else f"{processor()}-{hardware.cores()}"

@@ -16,6 +16,7 @@ from liveavatar import config
 from tasks import machine
 from tasks.audio import CLEANED, FEATURES, PORTRAIT
 from tasks.events import Event, emit
+from tasks.model import digest_of
 from tasks.stage import stage
 from tasks.store import Entry, Store, Values, code_digest, disk_errors, job_key, package_versions
 
@@ -44,8 +45,6 @@ class RenderOptions:
     sample_steps: int
     infer_frames: int
     online: bool
-    fp8: bool = False
-    offload: bool = False
     resume: bool = False
     force: bool = False
 
@@ -73,7 +72,7 @@ def render(
 
 def render_key(options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry) -> str:
     """Digest of everything that latents and film depend on, the machine's arithmetic included."""
-    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload")}
+    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force")}
     return job_key(
         "render",
         options=asked,
@@ -85,6 +84,13 @@ def render_key(options: RenderOptions, model_digest: str, sound: Entry, features
         code=code_digest(*CODE),
         packages=package_versions(PACKAGES),
     )
+
+
+def begin_loading(model_dir: Path) -> None:
+    """Have the resident engine load a model while other stages run."""
+    from tasks import cluster
+
+    cluster.begin_loading(cluster.EngineSpec(model_dir=model_dir, model_digest=digest_of(model_dir)))
 
 
 def work_dir(key: str) -> Path:
@@ -116,14 +122,11 @@ def _render(
         online=options.online,
         resume=options.resume,
     )
-    spec = cluster.EngineSpec(
-        model_dir=model_dir, model_digest=model_digest, fp8=options.fp8, offload=options.offload
-    )  # fmt: skip
+    spec = cluster.EngineSpec(model_dir=model_dir, model_digest=model_digest)
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
-    with cluster.session():
-        result = cluster.render(spec, job, ProgressBoard().show, load_s.append)
+    result = cluster.render(spec, job, ProgressBoard().show, load_s.append)
     shutil.move(result.video, folder / VIDEO)
     shutil.move(result.latents, folder / LATENTS)
     if result.live_dir is not None:

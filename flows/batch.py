@@ -1,0 +1,74 @@
+"""A table of jobs -> many renders. One bad job stops nothing; each outcome says what became of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows import environment
+from flows.parameters import RenderParameters, read_parameters
+from flows.terminal import complain, say
+from liveavatar.errors import InputError, LiveAvatarError
+
+environment.prepare()
+
+from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect.artifacts import create_table_artifact  # noqa: E402
+
+from flows.render import render  # noqa: E402
+from tasks.store import write_atomically  # noqa: E402
+
+Job = dict[str, Any]
+
+
+@flow(name="batch", flow_run_name="batch-{out}", persist_result=False)
+def batch(jobs: list[dict[str, Any]], out: str) -> list[dict[str, Any]]:
+    """Render every job, in order.
+
+    Args:
+        jobs: options of a render each; `out` is chosen below `out` when a job has none.
+        out: folder for the jobs' folders and for batch.json.
+
+    Returns:
+        One row a job: `job`, `out`, `status` (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
+    """
+    rows = []
+    for index, job in enumerate(jobs):
+        folder = job.get("out") or str(Path(out) / f"{index:03d}-{Path(str(job.get('audio', 'job'))).stem}")
+        rows.append({"job": index, **_one({**job, "out": folder})})
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
+    create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs")
+    return rows
+
+
+def _one(job: Job) -> dict[str, Any]:
+    outcome = {"out": job["out"], "status": "refused", "exit_code": 2, "reason": ""}
+    try:
+        parameters: RenderParameters = read_parameters(job)
+    except InputError as e:
+        return {**outcome, "reason": str(e)}
+    state = render(parameters, return_state=True)
+    made = state.result(raise_on_failure=False)
+    if isinstance(made, LiveAvatarError):
+        status = "refused" if made.exit_code == InputError.exit_code else "crashed"
+        return {**outcome, "status": status, "exit_code": made.exit_code, "reason": str(made)}
+    if isinstance(made, BaseException):
+        return {**outcome, "status": "crashed", "exit_code": 1, "reason": f"{type(made).__name__}: {made}"}
+    failed = [c["reason"] for c in made["report"]["checks"] if c["status"] == "failed"]
+    return {
+        **outcome,
+        "status": made["status"],
+        "exit_code": int(made["status"] == "failed"),
+        "reason": "; ".join(failed),
+    }
+
+
+def print_outcomes(rows: list[dict[str, Any]], as_json: bool) -> int:
+    """Print a line a job; the exit code is the worst of the jobs'."""
+    if as_json:
+        say(json.dumps(rows, indent=2, ensure_ascii=False))
+    for row in rows:
+        line = f"{row['job']:>4}  {row['status']:<8} {row['out']}  {row['reason']}".rstrip()
+        if not as_json:
+            (complain if row["exit_code"] > 1 else say)(line)
+    return max(row["exit_code"] for row in rows)

@@ -1,0 +1,53 @@
+"""The deployments of `prefect.yaml`, served from this machine: visible and triggerable in the Prefect UI."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import Flow
+from prefect import serve as serve_forever
+from prefect.schedules import Cron
+
+from liveavatar import config
+from liveavatar.errors import InputError
+
+TABLE = config.REPO_ROOT / "prefect.yaml"
+
+
+def deployments(table: Path = TABLE) -> list[dict[str, Any]]:
+    """Rows of the table of deployments.
+
+    Raises:
+        InputError: when it is missing or no table of deployments.
+    """
+    try:
+        return list(yaml.safe_load(table.read_text())["deployments"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as e:
+        raise InputError(f"{table} holds no deployments ({type(e).__name__}); restore it from the repository") from e
+
+
+def flow_of(entrypoint: str) -> Flow[..., Any]:
+    """The flow of an entry point such as `flows/render.py:render`."""
+    file, _, name = entrypoint.partition(":")
+    return getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
+
+
+def serve_all() -> None:
+    """Serve every deployment until Ctrl-C."""
+    served = []
+    for row in deployments():
+        schedules = [
+            Cron(s["cron"], timezone=s.get("timezone", "UTC"), active=s.get("active", True))
+            for s in row.get("schedules") or []
+        ]
+        served.append(
+            flow_of(row["entrypoint"]).to_deployment(
+                name=row["name"],
+                description=row.get("description"),
+                tags=row.get("tags"),
+                parameters=row.get("parameters"),
+                schedules=schedules or None,
+            )
+        )
+    serve_forever(*served, print_starting_message=False, limit=1)

@@ -1,0 +1,177 @@
+"""Subcommands that answer a question or prepare a file without starting Prefect or Ray."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.terminal import say
+from liveavatar import config
+from liveavatar.errors import InputError
+
+Options = dict[str, Any]
+
+
+def preprocess(options: Options) -> int:
+    """Clean a recording and compute its driving features."""
+    from liveavatar.audio.preprocess import preprocess as library
+
+    speech = config.load_config(config.resolve_model_dir(options["model"])).speech
+    done = library(
+        Path(options["input"]),
+        Path(options["output"]),
+        denoise=options["denoise"],
+        whisper=options["whisper"],
+        speech=speech,
+    )
+    say(f"{options['output']}: cleaned.wav, words.json, features.pt ({done.num_frames} frames)")
+    return 0
+
+
+def check_prompt(options: Options) -> int:
+    """Score a prompt; 0 whatever the score, `render --strict_prompt` is what refuses."""
+    from liveavatar.prompt import check_prompt as library
+
+    report = asdict(library(options["text"]))
+    if options["json"]:
+        return _json(report)
+    say(f"{report['grade']} ({report['score']:.2f})")
+    for facet, words in report["facets"].items():
+        say(f"  {facet:<10} {', '.join(words) or '-'}")
+    for hint in report["suggestions"]:
+        say(f"  try: {hint}")
+    return 0
+
+
+def models(options: Options) -> int:
+    """List, fetch and verify models, print their keys."""
+    action, preset = options["action"], options["preset"]
+    if action == "list":
+        return _list_models(options["json"])
+    if not preset:
+        raise InputError(f"models {action}: name a model; one of {', '.join(config.PRESETS)}")
+    if action == "keys":
+        return _keys(preset, options["json"])
+    from flows import prepare
+
+    return prepare.verify(preset, options["json"]) if action == "verify" else prepare.fetch(preset)
+
+
+def _list_models(as_json: bool) -> int:
+    rows = []
+    for name in (config.MINI.name, config.LIVE_AVATAR_14B.name):
+        model = config.PRESETS[name]
+        folder = config.MINI_DIR if name == config.MINI.name else config.models_home() / name
+        here = folder.is_dir() and any(folder.glob("*.safetensors"))
+        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if here else 0
+        sizes = [f"{w}*{h}" for w, h in model.areas]
+        rows.append(
+            {"name": name, "here": here, "megabytes": round(size / 1e6, 1), "sizes": sizes, "folder": str(folder)}
+        )
+    if as_json:
+        return _json(rows)
+    for row in rows:
+        state = f"{row['megabytes']} MB in {row['folder']}" if row["here"] else "not here"
+        say(f"{row['name']:<16} {state:<40} {' '.join(row['sizes'])}")
+    return 0
+
+
+def _keys(preset: str, as_json: bool) -> int:
+    from liveavatar.checkpoint import dit_keys, read_config
+
+    model = config.PRESETS.get(preset) or read_config(config.resolve_model_dir(preset))
+    keys = dit_keys(model)
+    if as_json:
+        return _json([{"key": key, "shape": list(shape)} for key, shape in keys])
+    for key, shape in keys:
+        say(f"{key}\t{list(shape)}")
+    return 0
+
+
+def parity(options: Options) -> int:
+    """Check the engine against reference tensors."""
+    from liveavatar.parity import exit_code, run_parity, to_json, to_lines
+
+    parts = run_parity(Path(options["folder"]))
+    say(to_json(parts) if options["json"] else to_lines(parts))
+    return exit_code(parts)
+
+
+def evaluate(options: Options) -> int:
+    """Measure a finished film."""
+    from liveavatar.image import load_portrait
+
+    from liveavatar.quality.evaluate import evaluate_video, plain
+    from liveavatar.quality.suites import judge
+
+    result = evaluate_video(Path(options["video"]), load_portrait(Path(options["image"])))
+    verdict = judge(result)
+    report = plain(
+        {
+            "status": verdict.status,
+            "checks": [asdict(c) if not isinstance(c, dict) else c for c in verdict.checks],
+            "metrics": result.metrics,
+            "reasons": result.reasons,
+        }
+    )
+    if options["json"]:
+        _json(report)
+    else:
+        say(report["status"])
+        for name, value in report["metrics"].items():
+            say(f"  {name:<18} {value if value is not None else '- (' + report['reasons'].get(name, '') + ')'}")
+        for check in report["checks"]:
+            if check["status"] != "passed":
+                say(f"  {check['status']}: {check['name']}: {check['reason']}")
+    return int(report["status"] == "failed")
+
+
+def bench(options: Options) -> int:
+    """Speed or quality on this machine."""
+    what = options["what"]
+    if what == "gpu":
+        raise InputError("bench gpu: not in this version; `liveavatar bench cpu` measures the embedded model")
+    if what == "quality":
+        return _bench_quality(options)
+    from liveavatar.bench import bench_cpu, to_json
+
+    blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
+    result = to_json(bench_cpu(config.resolve_model_dir(options["model"]), **blocks))
+    return _numbers(result, options["json"])
+
+
+def _bench_quality(options: Options) -> int:
+    from liveavatar.training.evaluate import bench_quality
+
+    if not options["assets"]:
+        raise InputError("bench quality: give --assets DIR, the folder of the corpus assets its clips are drawn from")
+    result = bench_quality(config.resolve_model_dir(options["model"]), Path(options["assets"]))
+    return _numbers(result, options["json"])
+
+
+def doctor(options: Options) -> int:
+    """Check the installation."""
+    from liveavatar.doctor import run_doctor
+
+    report = run_doctor()
+    return _numbers(report, options["json"])
+
+
+def plan(options: Options) -> int:
+    """Whether a job fits, and how fast it will be."""
+    from flows.planning import plan_command
+
+    return plan_command(options)
+
+
+def _numbers(result: dict[str, Any], as_json: bool) -> int:
+    if as_json:
+        return _json(result)
+    for name, value in result.items():
+        say(f"{name:<18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+    return 0
+
+
+def _json(value: Any) -> int:
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+    return 0

@@ -1,0 +1,187 @@
+"""Subcommands that run flows: each opens a Prefect server and a Ray for as long as it needs them."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows import preflight
+from flows.manifest import read_manifest
+from flows.parameters import read_parameters
+from flows.server import PrefectServer, run_dir
+from flows.terminal import Terminal, say
+from liveavatar.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Options = dict[str, Any]
+
+
+def render(options: Options) -> int:
+    """Render one job."""
+    parameters = read_parameters(options)
+    preflight.check(parameters)
+    with at_work("render"), Terminal() as terminal, PrefectServer() as server, ray_session():
+        if not server.owned:
+            terminal.note("prefect", server.ui_url)
+        from flows.render import begin, remembers
+        from flows.render import render as flow
+
+        if not remembers(parameters):
+            begin(parameters)  # the model loads while the server starts and the sound is cleaned
+        server.wait()
+        return conclude(flow(parameters))
+
+
+def conclude(outcome: dict[str, Any]) -> int:
+    """Print what a render made; 1 when its quality failed."""
+    report, out = outcome["report"], Path(outcome["out"])
+    timing, status = report["timing"], outcome["status"]
+    for check in report["checks"]:
+        if check["status"] in ("warned", "failed"):
+            say(f"{check['status']}: {check['name']}: {check['reason']}")
+    say(
+        f"{out / 'video.mp4'}: {status}; {timing['fps']:.1f} frames/s, {timing['cached_tasks']} of 8 stages cached, "
+        f"{timing['total_s']:.1f} s; see {out / 'report.html'}"
+    )
+    return int(status == "failed")
+
+
+def sweep(options: Options) -> int:
+    """One job over sampling steps and sizes."""
+    as_json, steps, sizes = options.pop("json"), options.pop("steps"), options.pop("sizes")
+    parameters = read_parameters(options)
+    numbers = [int(s) for s in parse_list(steps, "--steps", r"[1-8]", "numbers from 1 to 8, such as 3,4,5,6")]
+    areas = parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"') if sizes else [parameters.size]
+    for area in areas:
+        preflight.check(parameters.model_copy(update={"size": area}))
+    with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():
+        from flows.sweep import print_table
+        from flows.sweep import sweep as flow
+
+        server.wait()
+        table = flow(parameters, numbers, areas)
+        print_table(table, as_json)
+    return int(any(row["status"] == "failed" for row in table["rows"]))
+
+
+def parse_list(text: str, option: str, pattern: str, wanted: str) -> list[str]:
+    """Parts of a comma-separated option, without repeats.
+
+    Raises:
+        InputError: a part does not match `pattern`.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in parts if not re.fullmatch(pattern, part)]
+    if wrong or not parts:
+        raise InputError(f"{option} {text!r}: {wrong[0] if wrong else 'nothing'!r} is wrong; give {wanted}")
+    return list(dict.fromkeys(parts))
+
+
+def batch(options: Options) -> int:
+    """A table of jobs."""
+    as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
+    jobs = read_manifest(manifest, options)
+    with at_work("batch"), Terminal(), PrefectServer() as server, ray_session():
+        from flows.batch import batch as flow
+        from flows.batch import print_outcomes
+
+        server.wait()
+        return print_outcomes(flow(jobs, options.get("out") or f"out/{manifest.stem}"), as_json)
+
+
+def regress(options: Options) -> int:
+    """The golden jobs against their baselines."""
+    with at_work("regress"), Terminal(), PrefectServer() as server, ray_session():
+        from flows.regression import GOLDEN, print_verdict
+        from flows.regression import regression as flow
+
+        server.wait()
+        verdict = flow(str(options["golden"] or GOLDEN), options["update"], options["junit"])
+        return print_verdict(verdict, options["json"])
+
+
+def serve(options: Options) -> int:
+    """Prefect server and the deployments, until Ctrl-C."""
+    if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
+        raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
+    with PrefectServer(ui=True, port=options["port"]) as server:
+        server.wait()
+        from flows.deployments import serve_all
+        from tasks import cluster
+
+        with at_work("serve", url=server.url), ray_session():
+            os.environ["RAY_ADDRESS"] = cluster.connect()  # renders started from the UI share its engines
+            say(f"Prefect UI: {server.ui_url}   (deployments: render, batch, sweep, regression; Ctrl-C ends it)")
+            serve_all()
+    return 0
+
+
+def stop(options: Options) -> int:
+    """End everything that runs here; renders stay resumable."""
+    import psutil
+
+    ended = 0
+    for record in sorted(run_dir().glob("*.json")):
+        process = _process_of(record)
+        if process is None:
+            record.unlink(missing_ok=True)
+            continue
+        family = process.children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, alive = psutil.wait_procs([process], timeout=options["wait"])
+        for survivor in alive + [p for p in family if p.is_running()]:
+            with contextlib.suppress(psutil.Error):
+                survivor.kill()
+        record.unlink(missing_ok=True)
+        ended += 1
+        say(f"ended {record.stem.rsplit('-', 1)[0]} (process {process.pid})")
+    if not ended:
+        say("nothing runs")
+    return 0
+
+
+@contextlib.contextmanager
+def at_work(what: str, **facts: Any) -> Iterator[None]:
+    """Leave a note of this process for `liveavatar stop` and for `liveavatar render` beside `serve`."""
+    import psutil
+
+    run_dir().mkdir(parents=True, exist_ok=True)
+    record = run_dir() / f"{what}-{os.getpid()}.json"
+    record.write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time(), **facts}))
+    try:
+        yield
+    finally:
+        record.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray for several renders; started by the first that needs it, ended here."""
+    try:
+        yield
+    finally:
+        if "tasks.cluster" in sys.modules:
+            sys.modules["tasks.cluster"].disconnect()
+
+
+def _runs(what: str) -> bool:
+    return any(_process_of(record) for record in run_dir().glob(f"{what}-*.json"))
+
+
+def _process_of(record: Path) -> Any:
+    """The process a note speaks of; None when it has gone, or its number belongs to another by now."""
+    import psutil
+
+    try:
+        facts = json.loads(record.read_text())
+        process = psutil.Process(facts["pid"])
+        return process if abs(process.create_time() - facts["created"]) < 1 else None
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return None

@@ -1,0 +1,114 @@
+"""`liveavatar plan`: the planner's answer for a job, on this machine or another; weights need not be here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.parameters import parse_size, read_parameters
+from flows.terminal import say
+from liveavatar import config
+from liveavatar.config import ModelConfig
+from liveavatar.errors import CapacityError, InputError
+from liveavatar.hardware import detect_machine, parse_gpus
+from liveavatar.planner import Job, Plan, describe, plan, video_size
+from liveavatar.timing import FPS
+from tasks.model import config_of
+
+DEFAULT_SECONDS = 10.0
+ANY = {"audio": "-", "image": "-", "prompt": "-"}  # a plan needs none of the three
+
+
+def plan_command(options: dict[str, Any]) -> int:
+    """Print a plan; 3 when the job does not fit."""
+    as_json, gpus, seconds = options.pop("json"), options.pop("gpus"), options.pop("seconds")
+    if seconds is not None and not 0 < seconds < 1e6:
+        raise InputError(f"--seconds {seconds:g}: give the length of the sound in seconds, such as 10")
+    parameters = read_parameters({**ANY, **{k: v for k, v in options.items() if k != "num_gpus"}})
+    model = _model(parameters.model)
+    picture = _picture(parameters.image)
+    width, height = video_size(model, _area(parameters.size, model), picture)
+    frames = _frames(parameters.audio, seconds, parameters.num_clip, parameters.infer_frames)
+    machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
+    if options.get("num_gpus"):
+        machine = _fewer(machine, str(options["num_gpus"]))
+    job = Job(
+        width=width,
+        height=height,
+        num_frames=frames,
+        sample_steps=parameters.sample_steps,
+        infer_frames=parameters.infer_frames,
+        fp8=parameters.fp8,
+        offload=bool(parameters.offload_model),
+        placement=parameters.placement,
+        online_decode=parameters.enable_online_decode,
+    )
+    decided = plan(model, job, machine)
+    if as_json:
+        say(json.dumps(decided.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(decided, frames)
+    return 0 if decided.fits else CapacityError.exit_code
+
+
+def _model(name: str) -> ModelConfig:
+    return config.PRESETS.get(name) or config_of(config.resolve_model_dir(name))
+
+
+def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    area = parse_size(size)
+    if model.vae.kind == "compact" and area not in model.areas:
+        known = " and ".join(f"{w}*{h}" for w, h in model.areas)
+        raise InputError(f"--size {size}: the model {model.name} was trained for {known} only; use one of these")
+    return area
+
+
+def _picture(image: str) -> tuple[int, int] | None:
+    if image == ANY["image"]:
+        return None
+    from liveavatar.image import load_portrait
+
+    height, width, _ = load_portrait(image).shape
+    return width, height
+
+
+def _frames(audio: str, seconds: float | None, num_clip: int | None, infer_frames: int) -> int:
+    """Frames of the job: what `--num_clip` asks, at most as long as the sound when one is given."""
+    limit = num_clip * infer_frames if num_clip else None
+    if audio != ANY["audio"]:
+        from liveavatar.audio.ingest import load_audio, probe
+        from liveavatar.timing import SAMPLE_RATE
+
+        known = probe(audio).duration_s
+        seconds = known if known is not None else len(load_audio(audio)) / SAMPLE_RATE
+    if seconds is None:
+        return limit or round(DEFAULT_SECONDS * FPS)
+    frames = max(1, round(seconds * FPS))
+    return min(frames, limit) if limit else frames
+
+
+def _fewer(machine: Any, wanted: str) -> Any:
+    from dataclasses import replace
+
+    if not wanted.isdigit() or not int(wanted) >= 1:
+        raise InputError(f"--num_gpus {wanted}: give a number of GPUs, such as 4")
+    if machine.gpus and int(wanted) > len(machine.gpus):
+        raise CapacityError(f"--num_gpus {wanted}: there are {len(machine.gpus)} GPUs; ask for fewer")
+    return replace(machine, gpus=machine.gpus[: int(wanted)])
+
+
+def _print(decided: Plan, frames: int) -> None:
+    verdict = "fits" if decided.fits else "does not fit"
+    say(f"{verdict}: {decided.settings['model']} {decided.settings['size']}, {decided.settings['sample_steps']} steps")
+    say(f"  placement    {decided.placement}")
+    if decided.fps:
+        say(f"  speed        {decided.fps:.1f} frames/s, first frame after {decided.ttff_s:.2f} s")
+        say(f"  time         {decided.total_s:.0f} s for {frames} frames ({frames / FPS:.1f} s of video)")
+    for seat in decided.per_gpu_gb:
+        say(f"  GPU {seat.gpu} {seat.role:<6} {seat.total:.2f} of {seat.usable:.2f} GB")
+    say(f"  host         {decided.host_gb['total']:.2f} GB")
+    for reason in decided.reasons:
+        say(f"  - {reason}")
+    if decided.nearest:
+        say(f"  nearest      {describe(decided.nearest)}")

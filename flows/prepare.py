@@ -1,0 +1,113 @@
+"""Fetch, verify and convert weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows import environment
+from flows.terminal import say
+from liveavatar import config
+from liveavatar.errors import InputError
+
+# name of a preset -> its published repositories: where, which files, below which folder of the model directory
+PUBLISHED = {
+    "live-avatar-14b": (
+        ("Wan-AI/Wan2.2-S2V-14B", None, "Wan2.2-S2V-14B"),
+        ("Quark-Vision/Live-Avatar", "liveavatar.safetensors", "Live-Avatar"),
+    ),
+}
+NEEDED_GB = {"live-avatar-14b": 50}  # on disk
+
+
+def prepare(preset: str = "live-avatar-14b") -> dict[str, Any]:
+    """Fetch a model that is not here, then verify it.
+
+    Raises:
+        InputError: the preset is not published, or its hub does not answer.
+        CapacityError: the disk is too small.
+    """
+    if preset in PUBLISHED:
+        fetch_model(preset)
+    return verify_model(config.resolve_model_dir(preset))
+
+
+def fetch(preset: str) -> int:
+    """`liveavatar models fetch`."""
+    report = prepare(preset)
+    say(f"{preset}: {len(report['files'])} files verified in {report['folder']}")
+    return 0
+
+
+def verify(preset: str, as_json: bool) -> int:
+    """`liveavatar models verify`."""
+    report = verify_model(config.resolve_model_dir(preset))
+    if as_json:
+        say(json.dumps(report, indent=2))
+    else:
+        for name, digest in report["files"].items():
+            say(f"{digest}  {name}")
+        say(f"{report['name']}: names and shapes of {report['tensors']} tensors fit; model digest {report['sha256']}")
+    return 0
+
+
+def fetch_model(preset: str) -> Path:
+    """Download a published model with huggingface_hub; files that are here already are kept.
+
+    Raises:
+        InputError: the hub does not answer, or does not give the files.
+        CapacityError: the disk is too small.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from liveavatar.audio.ingest import require_disk
+
+    environment.prepare()
+    target = config.models_home() / preset
+    if not target.exists():
+        require_disk(target, NEEDED_GB[preset] * 10**9, f"the model {preset}")
+    try:
+        for repository, name, folder in PUBLISHED[preset]:
+            if name is None:
+                snapshot_download(repository, local_dir=target / folder)
+            else:
+                hf_hub_download(repository, name, local_dir=target / folder)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
+        reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
+        raise InputError(
+            f"models fetch {preset}: the model hub gave no files ({reason}); check the network, "
+            f"or copy the published files to {target}"
+        ) from e
+    return target
+
+
+def verify_model(model_dir: Path) -> dict[str, Any]:
+    """Check that every weight file of a model is readable and that names and shapes fit its config.
+
+    Returns:
+        `name`, `folder`, `sha256` of the model, `files` (name -> sha256), `tensors` (their number).
+
+    Raises:
+        CheckpointError: anything is missing, damaged or of another shape.
+    """
+    from liveavatar.checkpoint import load_model, model_digest, read_config
+    from liveavatar.weight_files import file_sha256
+
+    model = read_config(model_dir)
+    parts = ("dit", "vae", "text") if model.text.kind == "hash" else ("dit", "vae")
+    loaded = load_model(model_dir, "cpu", _stored_dtype(), parts)
+    tensors = sum(len(getattr(loaded, part).state_dict()) for part in parts)
+    files = sorted(p for p in model_dir.rglob("*") if p.suffix in (".safetensors", ".pth", ".json") and p.is_file())
+    return {
+        "name": model.name,
+        "folder": str(model_dir),
+        "sha256": model_digest(model_dir),
+        "files": {p.relative_to(model_dir).as_posix(): file_sha256(p) for p in files},
+        "tensors": tensors,
+    }
+
+
+def _stored_dtype() -> Any:
+    import torch
+
+    return torch.bfloat16  # half the memory of float32; only names and shapes matter here

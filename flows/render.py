@@ -1,0 +1,112 @@
+"""Audio + portrait + prompt -> video + report: the eight stages in order.
+
+Each stage is a cached task over the artefact store, so that a second run of the same job makes nothing and a run
+with another prompt makes only what the prompt decides.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from flows import environment, preflight
+from flows.parameters import RenderParameters
+
+environment.prepare()
+
+from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+
+from liveavatar import config, hardware  # noqa: E402
+from tasks import audio, machine, plan, prompt, publish, quality  # noqa: E402
+from tasks import render as engine  # noqa: E402
+from tasks.model import config_of, digest_of  # noqa: E402
+from tasks.store import Store, code_digest, file_digest, job_key  # noqa: E402
+
+
+@flow(name="render", flow_run_name="render-{parameters.model}-{parameters.seed}", persist_result=False)
+def render(parameters: RenderParameters) -> dict[str, Any]:
+    """Make a talking avatar from sound, a portrait and a prompt.
+
+    Returns:
+        `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
+    """
+    started = time.perf_counter()
+    preflight.check(parameters)
+    model_dir = config.resolve_model_dir(parameters.model)
+    model_digest = digest_of(model_dir)
+    max_frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
+
+    inputs = audio.ingest(parameters.audio, parameters.image, str(model_dir), parameters.area(), max_frames)
+    cleaned = audio.enhance(inputs.sound, parameters.denoise, parameters.whisper)
+    features = audio.features(cleaned, str(model_dir))
+    checked = prompt.prompt_check(parameters.prompt, parameters.strict_prompt)
+    picture, num_frames = inputs.portrait.values, features.values["num_frames"]
+    planned = plan.make_plan(
+        config_of(model_dir),
+        plan.job_of(parameters.model_dump(), picture["width"], picture["height"], num_frames),
+        hardware.detect_machine(preflight.output_folder(parameters)),
+    )
+    rendered = engine.render(_options(parameters), str(model_dir), model_digest, cleaned, features, inputs.portrait)
+    judged = quality.judge(rendered, cleaned, inputs.portrait)
+
+    stages = (inputs, cleaned, features, checked, planned, rendered, judged)
+    published = publish.publish(
+        publish.Results(
+            sound=inputs.sound,
+            portrait=inputs.portrait,
+            cleaned=cleaned,
+            features=features,
+            prompt=checked,
+            plan=planned.values,
+            rendered=rendered,
+            quality=judged,
+        ),
+        publish.Run(
+            out=preflight.output_folder(parameters),
+            audio=Path(parameters.audio),
+            image=Path(parameters.image),
+            model_dir=model_dir,
+            model_digest=model_digest,
+            parameters=parameters.model_dump(),
+            total_s=time.perf_counter() - started,
+            cached_tasks=sum(stage.hit for stage in stages),
+        ),
+    )
+    Store().build("run", run_key(parameters), lambda _: {}, force=not published.hit)
+    Store().collect(*environment.store_limits())
+    return {"out": str(published.out), "status": published.report["status"], "report": published.report}
+
+
+def run_key(parameters: RenderParameters) -> str:
+    """Digest of a whole run, found without running any stage: it tells whether anything is left to render."""
+    asked = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image"})
+    return job_key(
+        "run",
+        parameters=asked,
+        audio=file_digest(Path(parameters.audio)),
+        image=file_digest(Path(parameters.image)),
+        model=digest_of(config.resolve_model_dir(parameters.model)),
+        machine=machine.signature(),
+        code=code_digest("liveavatar/**/*.py", "tasks/*.py"),
+    )
+
+
+def remembers(parameters: RenderParameters) -> bool:
+    """Whether this run was made before, so that most likely no engine is needed."""
+    return not parameters.force and Store().get("run", run_key(parameters)) is not None
+
+
+def begin(parameters: RenderParameters) -> None:
+    """Have the engine load while other things happen."""
+    engine.begin_loading(config.resolve_model_dir(parameters.model))
+
+
+def _options(parameters: RenderParameters) -> engine.RenderOptions:
+    return engine.RenderOptions(
+        prompt=parameters.prompt,
+        seed=parameters.seed,
+        sample_steps=parameters.sample_steps,
+        infer_frames=parameters.infer_frames,
+        online=parameters.enable_online_decode,
+        resume=parameters.resume,
+        force=parameters.force,
+    )

@@ -1,0 +1,127 @@
+"""One job over sampling steps and sizes -> a comparison: terminal, parquet, a page with a chart, Prefect table."""
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from flows import environment
+from flows.parameters import RenderParameters
+from flows.terminal import say
+
+environment.prepare()
+
+from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect.artifacts import create_table_artifact  # noqa: E402
+
+from flows.preflight import output_folder  # noqa: E402
+from flows.render import render  # noqa: E402
+from tasks.store import write_atomically  # noqa: E402
+
+MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
+TIMES = ("ms_per_frame", "fps", "ttff_s")
+CHARTED = ("ms_per_frame", "sync_error_frames", "texture_psnr", "jerk_index")
+CHART = (320, 180, 36)  # width, height and margin of one chart, pixels
+
+
+@flow(name="sweep", persist_result=False)
+def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> dict[str, Any]:
+    """Render one job with every number of steps at every size.
+
+    Args:
+        parameters: the job.
+        steps: values of `sample_steps`.
+        sizes: values of `size`; None is the model's own.
+
+    Returns:
+        `rows` (a dictionary a render) and `out` (folder with sweep.parquet, sweep.html and the renders).
+    """
+    out = output_folder(parameters)
+    rows = []
+    for size in sizes:
+        for count in steps:
+            name = f"steps{count}" + (f"-{size.replace('*', 'x')}" if size else "")
+            changes = {"sample_steps": count, "size": size, "out": str(out / name)}
+            report = render(parameters.model_copy(update=changes))["report"]
+            rows.append(_row(count, size, report))
+    _write(out, rows)
+    create_table_artifact(table=rows, key="sweep", description="sampling steps and sizes compared")
+    return {"rows": rows, "out": str(out)}
+
+
+def _row(steps: int, size: str | None, report: dict[str, Any]) -> dict[str, Any]:
+    image = report["inputs"]["image"]
+    return {
+        "steps": steps,
+        "size": size or f"{image['width']}*{image['height']}",
+        **{name: report["metrics"].get(name) for name in MEASURES},
+        **{name: report["timing"][name] for name in TIMES},
+        "status": report["status"],
+    }
+
+
+def print_table(table: dict[str, Any], as_json: bool) -> None:
+    """Print the rows."""
+    if as_json:
+        say(json.dumps(table, indent=2))
+        return
+    columns = list(table["rows"][0])
+    cells = [columns] + [[_cell(row[c]) for c in columns] for row in table["rows"]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        say("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    say(f"{table['out']}/sweep.html")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
+    out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(out / "sweep.parquet", index=False)
+    write_atomically(out / "sweep.html", _page(rows).encode())
+
+
+def _page(rows: list[dict[str, Any]]) -> str:
+    """A page that opens offline: the table, and a small chart for each measure over the steps."""
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in r.values()) + "</tr>" for r in rows)
+    charts = "".join(_chart(name, rows) for name in CHARTED)
+    return (
+        "<!doctype html><meta charset='utf-8'><title>Sweep</title><style>body{font:14px sans-serif;margin:2em}"
+        "table{border-collapse:collapse}td,th{padding:4px 10px;border-bottom:1px solid #ccc;text-align:right}"
+        "svg{margin:1em 1em 0 0}text{font-size:11px}</style><h1>Sweep</h1>"
+        f"<table><tr>{head}</tr>{body}</table>{charts}"
+    )
+
+
+def _chart(name: str, rows: list[dict[str, Any]]) -> str:
+    width, height, margin = CHART
+    known = [row for row in rows if row[name] is not None]
+    if not known:
+        return ""
+    xs, ys = [row["steps"] for row in known], [float(row[name]) for row in known]
+    top = max(*ys, 1e-9) if len(ys) > 1 else max(ys[0], 1e-9)
+    low, high = min(xs), max(xs)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = 0.5 if high == low else (x - low) / (high - low)
+        return margin + across * (width - 2 * margin), height - margin - y / top * (height - 2 * margin)
+
+    lines, labels = [], []
+    for size in dict.fromkeys(row["size"] for row in known):
+        points = sorted(place(x, y) for x, y, row in zip(xs, ys, known, strict=True) if row["size"] == size)
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        lines.append(f"<polyline points='{path}' fill='none' stroke='#26c' stroke-width='2'/>")
+        lines += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#26c'/>" for x, y in points]
+    for x, y in zip(xs, ys, strict=True):
+        px, py = place(x, y)
+        labels.append(f"<text x='{px:.1f}' y='{py - 7:.1f}' text-anchor='middle'>{_cell(y)}</text>")
+        labels.append(f"<text x='{px:.1f}' y='{height - 8}' text-anchor='middle'>{x}</text>")
+    title = f"<text x='{margin}' y='14'>{html.escape(name)} over steps</text>"
+    return f"<svg width='{width}' height='{height}'>{title}{''.join(lines + labels)}</svg>"

@@ -1,0 +1,59 @@
+"""Prefect shell of `liveavatar.planner`: refuse what does not fit before anything loads."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from liveavatar.config import ModelConfig
+from liveavatar.hardware import Machine
+from liveavatar.planner import Job, Plan, plan
+from tasks.stage import cached, stage
+from tasks.store import Entry, Values
+
+HOST_STEP, DISK_STEP = 2.0, 10.0  # GB; a stored plan holds while memory and disk stay within such a step
+CODE = (
+    *("liveavatar/planner.py", "liveavatar/seating.py", "liveavatar/speed.py", "liveavatar/costs.py"),
+    "liveavatar/hardware.py",
+)
+
+
+@stage("plan")
+def make_plan(model: ModelConfig, job: Job, machine: Machine) -> Entry:
+    """Memory and time of a job on a machine; the plan is the entry's values.
+
+    Raises:
+        CapacityError: it does not fit; with the nearest setting that does.
+    """
+
+    def make(_: Path) -> Values:
+        decided = plan(model, job, machine)
+        decided.require()
+        return decided.to_dict()
+
+    inputs = {
+        "model": asdict(model),
+        "job": asdict(job),
+        "gpus": [asdict(gpu) for gpu in machine.gpus],
+        "cores": machine.cores,
+        "host": machine.host_gb // HOST_STEP,
+        "disk": machine.disk_gb // DISK_STEP,
+    }
+    return cached("plan", inputs, make, code=CODE, packages=("torch",))
+
+
+def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> Job:
+    """The planner's view of a render's parameters."""
+    return Job(
+        width=width,
+        height=height,
+        num_frames=num_frames,
+        sample_steps=options["sample_steps"],
+        infer_frames=options["infer_frames"],
+        fp8=options["fp8"],
+        offload=bool(options["offload_model"]),
+        placement=options["placement"],
+        online_decode=options["enable_online_decode"],
+    )
+
+
+__all__ = ["Job", "Plan", "job_of", "make_plan", "plan"]

