@@ -1,0 +1,155 @@
+"""What a job costs, in bytes and operations, from the dimensions of its networks.
+
+Nothing is measured here and no memory is taken: networks are built on the meta device to count weights, and the
+autoencoder runs there to count operations and the bytes of its stream.
+
+S tokens of one latent (h/2 * w/2), L tokens of one block (3 S), D width. Bytes are bytes, operations are FLOP
+(a multiply-add is two).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from liveavatar.checkpoint import build_part
+from liveavatar.config import DiTConfig, ModelConfig, VAEConfig
+from liveavatar.model.motion import motion_tokens
+from liveavatar.model.vae import build_vae
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+
+FP32, BF16, FP8 = 4, 2, 1  # bytes
+
+# Linears that stay in bf16 when the rest is fp8: too small, or too sensitive.
+_NOT_FP8 = ("text_embedding", "time_embedding", "time_projection", "head.head", "encoder.final_linear")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiTCosts:
+    """The transformer at one video size."""
+
+    linear_weights: int  # weights of Linears that may be fp8
+    other_weights: int
+    layer_weights: int  # of one block and its share of the audio injectors: what offloading streams
+    tokens: int  # L
+    ring_bytes: int  # keys and values of one denoise step, without sinks
+    sink_bytes: int  # keys and values of the sinks, once
+    text_bytes: int  # text keys and values of all layers
+    activation_bytes: int  # peak of temporaries in one layer
+    linear_flop: float  # of one step of one block
+    attention_flop: float  # self-attention with a full ring
+    other_flop: float  # text and audio cross-attention
+    elementwise_bytes: float  # traffic of norms, modulation, rotation of one step
+    sink_share: float  # cost of the prefill over that of a step's linears
+
+    def weight_bytes(self, fp8: bool) -> int:
+        """Bytes of all weights."""
+        return self.linear_weights * (FP8 if fp8 else BF16) + self.other_weights * BF16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VAECosts:
+    """The autoencoder at one video size."""
+
+    weight_bytes: int
+    state_bytes: int  # of a decoder stream
+    peak_bytes: int  # of temporaries while a block is decoded
+    decode_flop: float  # one block
+    encode_flop: float  # the still picture's reference and motion latents
+
+
+def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, cache_bytes: int = BF16) -> DiTCosts:
+    """Costs of the transformer for a video of width x height pixels, `stride` pixels a latent cell.
+
+    Args:
+        cache_bytes: bytes of one element of a ring.
+    """
+    linear, other, in_blocks = _weights(cfg)
+    D, Y, S = cfg.dim, cfg.num_layers, (height // stride // 2) * (width // stride // 2)
+    L = BLOCK_LATENTS * S
+    window, sinks = cfg.window_latents * S, S + motion_tokens(height // stride, width // stride)
+    injectors = len(cfg.audio_inject_layers)
+    # Weights a block token meets: q k v o, cross q o, the feed-forward; text keys and values are computed once.
+    per_token = Y * (6 * D * D + 2 * D * cfg.ffn_dim) + injectors * 2 * D * D
+    return DiTCosts(
+        linear_weights=linear,
+        other_weights=other,
+        layer_weights=in_blocks // Y,
+        tokens=L,
+        ring_bytes=Y * 2 * window * D * cache_bytes,
+        sink_bytes=Y * 2 * sinks * D * cache_bytes,
+        text_bytes=Y * 2 * cfg.text_len * D * BF16,
+        # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
+        activation_bytes=L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
+        linear_flop=2.0 * L * per_token,
+        attention_flop=4.0 * L * (window + sinks) * D * Y,
+        other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
+        # About 30 reads or writes of the residual's width a layer, half of them fp32.
+        elementwise_bytes=30.0 * 3 * L * D * Y,
+        sink_share=sinks / L,
+    )
+
+
+@lru_cache(maxsize=8)
+def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
+    """(weights of Linears that may be fp8, all other weights, weights within blocks and injectors)."""
+    from liveavatar.model.dit import CausalDiT
+
+    with torch.device("meta"):
+        dit = CausalDiT(cfg)
+    linear = sum(
+        module.weight.numel()
+        for name, module in dit.named_modules()
+        if isinstance(module, torch.nn.Linear) and not any(part in name for part in _NOT_FP8)
+    )
+    total = sum(p.numel() for p in dit.parameters())
+    in_blocks = sum(p.numel() for name, p in dit.named_parameters() if name.startswith(("blocks.", "audio_injector.")))
+    return linear, total - linear, in_blocks
+
+
+@lru_cache(maxsize=16)
+def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> VAECosts:
+    """Costs of the autoencoder for a video of width x height pixels that begins with `motion_latents` still latents."""
+    h, w = height // cfg.spatial_stride, width // cfg.spatial_stride
+    with torch.device("meta"):
+        vae = build_vae(cfg)
+        latents = torch.empty(1, cfg.z_dim, BLOCK_LATENTS, h, w)
+        video = torch.empty(1, 3, BLOCK_FRAMES, height, width)
+        state = vae.decoder_state(1, h, w)
+        vae.decode_stream(latents[:, :, :1], state)
+        with FlopCounterMode(display=False) as decoding:
+            vae.decode_stream(latents, state)
+        encoder = vae.encoder_state(1, h, w)
+        if cfg.kind == "wan":
+            vae.encode_stream(video[:, :, :1], encoder)
+        with FlopCounterMode(display=False) as encoding:
+            vae.encode_stream(video, encoder)
+    per_latent = encoding.get_total_flops() / BLOCK_LATENTS
+    state_bytes = sum(t.numel() for t in state.tensors().values()) * BF16
+    # Wan's last stage is at full size: input, normalised copies, padded copy and output of its convolutions.
+    wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
+    return VAECosts(
+        weight_bytes=sum(p.numel() for p in vae.parameters()) * BF16,
+        state_bytes=state_bytes,
+        peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
+        decode_flop=float(decoding.get_total_flops()),
+        encode_flop=per_latent * (motion_latents + 1 if cfg.kind == "wan" else 4),
+    )
+
+
+def text_bytes(config: ModelConfig) -> int:
+    """Weights of the prompt encoder in bf16."""
+    if config.text.kind == "umt5":
+        return _UMT5_WEIGHTS * BF16
+    return sum(p.numel() for p in build_part(config, "text").parameters()) * BF16
+
+
+def speech_bytes(config: ModelConfig) -> int:
+    """Weights of the speech encoder as loaded."""
+    return _WAV2VEC2_WEIGHTS * BF16 if config.speech.kind == "wav2vec2" else _WHISPER_TINY_WEIGHTS * FP32
+
+
+_UMT5_WEIGHTS = 5_680_910_336  # encoder of umT5-xxl
+_WAV2VEC2_WEIGHTS = 315_500_000  # wav2vec2-large-xlsr-53
+_WHISPER_TINY_WEIGHTS = 37_184_640  # tiny.en, decoder included: it also transcribes

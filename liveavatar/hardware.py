@@ -1,0 +1,169 @@
+"""What a machine has and how fast it is: GPUs by name or size, cores, memory, disk.
+
+Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. A card never gives all it has: the driver,
+the CUDA context and the allocator's slack take `RESERVE_GB`, which leaves 22.15 of 24 GB.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from liveavatar.errors import InputError
+
+GB = 2**30  # bytes
+RESERVE_GB = 1.85  # of every card: driver, context, allocator slack
+_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_QUERY_SECONDS = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """What a GPU reaches in practice, not its data sheet."""
+
+    bf16: float  # TFLOP/s of large linears
+    fp8: float  # TFLOP/s of large linears, fp8 operands; equals bf16 where there is no fp8 unit
+    attention: float  # TFLOP/s, bf16
+    conv: float  # TFLOP/s of the video decoder's convolutions
+    bandwidth: float  # TB/s of element-wise kernels
+    host_link: float = 0.022  # TB/s from pinned host memory
+
+
+# Hopper: measured building blocks at 704*384 (the decoder's rate is its whole time over its operations). The
+# others are scaled from their published dense rates by the share that Hopper reaches of its own.
+HOPPER = Rates(bf16=735, fp8=1300, attention=450, conv=150, bandwidth=2.6, host_link=0.045)
+KNOWN = {
+    "H200": (141.0, replace(HOPPER, bandwidth=3.6)),
+    "H100": (80.0, HOPPER),
+    "H800": (80.0, HOPPER),
+    "B200": (180.0, Rates(bf16=1600, fp8=3000, attention=900, conv=290, bandwidth=5.5, host_link=0.045)),
+    "A100": (80.0, Rates(bf16=230, fp8=230, attention=150, conv=50, bandwidth=1.4)),
+    "L40S": (48.0, Rates(bf16=200, fp8=370, attention=120, conv=45, bandwidth=0.65)),
+    "A6000": (48.0, Rates(bf16=110, fp8=110, attention=70, conv=25, bandwidth=0.58)),
+    "5090": (32.0, Rates(bf16=190, fp8=370, attention=130, conv=45, bandwidth=1.3, host_link=0.045)),
+    "4090": (24.0, Rates(bf16=145, fp8=280, attention=100, conv=35, bandwidth=0.75)),
+    "3090": (24.0, Rates(bf16=62, fp8=62, attention=45, conv=16, bandwidth=0.7)),
+}
+_BY_MEMORY = ((170, "B200"), (120, "H200"), (60, "H100"), (40, "L40S"), (28, "5090"), (0, "4090"))  # at least GB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One GPU."""
+
+    name: str
+    memory_gb: float
+    rates: Rates
+
+    @property
+    def usable_gb(self) -> float:
+        """What a job may fill."""
+        return self.memory_gb - RESERVE_GB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """Where a job would run; no GPUs means the CPU does the work."""
+
+    gpus: tuple[Gpu, ...]
+    cores: int
+    host_gb: float  # memory a job may fill
+    disk_gb: float  # free, where results go
+
+
+def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
+    """A GPU of a known kind, or the usual one of that memory size.
+
+    Raises:
+        InputError: when neither says anything.
+    """
+    compact = name.upper().replace(" ", "")
+    kind = next((k for k in KNOWN if k in compact), None)
+    if kind is None and memory_gb is None:
+        raise InputError(
+            f'GPU "{name}" is not known here; write its memory, such as "1x24GB", or one of {", ".join(KNOWN)}'
+        )
+    if kind is None:
+        kind = next(k for least, k in _BY_MEMORY if memory_gb is not None and memory_gb >= least)
+    nominal, rates = KNOWN[kind]
+    return Gpu(name=name, memory_gb=memory_gb or nominal, rates=rates)
+
+
+def parse_gpus(spec: str) -> tuple[Gpu, ...]:
+    """GPUs of a text such as "4x24GB", "1xH100", "H200", "2xA100-40GB" or "cpu".
+
+    Raises:
+        InputError: when the text is none of these.
+    """
+    text = spec.strip()
+    if text.lower() in ("cpu", "none", "0"):
+        return ()
+    match = re.fullmatch(r"(?:(\d{1,3})\s*[x*×]\s*)?(.+)", text, re.IGNORECASE)
+    count = int(match[1] or 1) if match else 0
+    if not match or not match[2][0].isalnum() or not 1 <= count <= 64:
+        raise InputError(f'--gpus {spec}: write "4x24GB", "1xH100" or "cpu" (1 to 64 GPUs)')
+    kind = match[2].strip()
+    memory = re.search(r"(\d+(?:\.\d+)?)\s*G(?:i?B)?$", kind, re.IGNORECASE)
+    if memory and not 1 <= float(memory[1]) <= 1024:
+        raise InputError(f"--gpus {spec}: {memory[1]} GB is no size of a GPU's memory; write for example 4x24GB")
+    name = kind if memory is None or memory.start() else f"{memory[1]} GB"
+    try:
+        return (gpu_of(name, float(memory[1]) if memory else None),) * count
+    except InputError as e:
+        raise InputError(f"--gpus {spec}: {e}") from e
+
+
+def detect_gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs a process may use here, asked of the driver; empty when there are none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not Path("/dev/nvidiactl").exists():
+        return ()
+    try:
+        listed = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    gpus = []
+    for line in listed.splitlines():
+        name, _, mebibytes = line.rpartition(",")
+        if mebibytes.strip().isdigit():
+            gpus.append(gpu_of(name.strip(), float(mebibytes) / 1024))
+    return tuple(gpus)
+
+
+def memory_limit_gb() -> float:
+    """Memory this process may use: the machine's, or its container's if that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue  # no limit there
+    return total / GB
+
+
+def available_gb() -> float:
+    """Memory that is free or can be freed now, within the container's limit."""
+    limit = memory_limit_gb()
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return limit
+    return min(limit, int(found[1]) / 2**20) if found else limit
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_disk_gb(path: Path) -> float:
+    """Free space on the disk of `path` or its nearest existing parent."""
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free / GB
+
+
+def detect_machine(out: Path, gpus: tuple[Gpu, ...] | None = None) -> Machine:
+    """This machine, or this machine with other GPUs."""
+    found = detect_gpus() if gpus is None else gpus
+    return Machine(gpus=found, cores=cores(), host_gb=available_gb(), disk_gb=free_disk_gb(out))

@@ -1,0 +1,206 @@
+"""Who sits where: which part of a job each GPU would hold under a placement, what it weighs, and the pace it gives.
+
+A *seat* is one GPU with the parts it holds. Memory is counted in GB of 2^30 bytes.
+"""
+
+from dataclasses import dataclass
+
+from liveavatar.config import ModelConfig
+from liveavatar.costs import BF16, FP8, FP32, DiTCosts, VAECosts, dit_costs, speech_bytes, text_bytes, vae_costs
+from liveavatar.hardware import GB, Gpu, Machine
+from liveavatar.speed import Speeds, cpu_speeds, gpu_speeds
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
+
+PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
+GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
+RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
+SNAPSHOTS = 3  # two are kept while the next is written
+VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is to be made, and how."""
+
+    width: int  # pixels of the video
+    height: int
+    num_frames: int
+    sample_steps: int = 4
+    infer_frames: int = 48
+    fp8: bool = False  # linears of the transformer in fp8
+    fp8_cache: bool = False  # rings in fp8
+    offload: bool = False  # weights of the transformer stay in host memory
+    placement: str = "auto"
+    online_decode: bool = False
+
+    @property
+    def size(self) -> str:
+        """Width*height."""
+        return f"{self.width}*{self.height}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seat:
+    """One GPU and what it holds, in GB."""
+
+    gpu: int
+    name: str
+    role: str
+    total: float
+    usable: float
+    breakdown: dict[str, float]
+
+
+class Seating:
+    """One job on one machine: where things go and what they weigh."""
+
+    def __init__(self, config: ModelConfig, job: Job, machine: Machine) -> None:
+        self.config, self.job, self.machine = config, job, machine
+        stride = config.vae.spatial_stride
+        self.dit: DiTCosts = dit_costs(config.dit, job.width, job.height, stride, FP8 if job.fp8_cache else BF16)
+        self.vae: VAECosts = vae_costs(config.vae, config.dit.motion_latents, job.width, job.height)
+
+    def placement(self) -> str:
+        """The job's placement, or the best one for "auto": the fewest GPUs that hold it, tpp when one does not."""
+        if self.job.placement != "auto":
+            return self.job.placement
+        if len(self.machine.gpus) < 2 or self.config.vae.kind == "compact":
+            return "single"
+        return "single" if all_fit(self.seats("single")) and not self._gains_from_tpp() else "tpp"
+
+    def _gains_from_tpp(self) -> bool:
+        return self.job.sample_steps > 1 and all_fit(self.seats("tpp"))
+
+    def impossible(self, placement: str) -> list[str]:
+        """Reasons that no amount of memory removes."""
+        gpus, large = self.machine.gpus, self.config.vae.kind == "wan"
+        reasons = []
+        if not gpus and large:
+            reasons.append(f"{self.config.name} needs a GPU, and none is here")
+        if not gpus and (self.job.fp8 or self.job.offload):
+            reasons.append("--fp8 and --offload_model need a GPU, and none is here")
+        if not gpus and placement == "tpp" and large:
+            reasons.append("--placement tpp of this model needs GPUs")
+        if self.job.fp8 and any(g.rates.fp8 == g.rates.bf16 for g in gpus):
+            slow = next(g.name for g in gpus if g.rates.fp8 == g.rates.bf16)
+            reasons.append(f"--fp8: {slow} has no 8-bit matrix unit")
+        return reasons
+
+    def stages(self) -> list[tuple[int, bool]]:
+        """Denoise steps of every GPU of a `tpp` placement, and whether it holds the decoder."""
+        steps, gpus = self.job.sample_steps, max(1, len(self.machine.gpus))
+        if gpus > steps:
+            return [(1, False)] * steps + [(0, True)]
+        # The GPU with the decoder is last and never has more steps than the others.
+        share, extra = divmod(steps, gpus)
+        counts = [share + (i < extra) for i in range(gpus)]
+        return [(n, i == gpus - 1) for i, n in enumerate(counts)]
+
+    def seats(self, placement: str) -> list[Seat]:
+        """What every used GPU holds."""
+        gpus = self.machine.gpus
+        if not gpus:
+            return []
+        if placement == "tpp":
+            stages = self.stages()
+            first = 0
+            seats = []
+            for index, (steps, decodes) in enumerate(stages):
+                seats.append(self._seat(index, gpus[index], (first, steps), decodes))
+                first += steps
+            return seats
+        used = len(gpus) if placement == "replicas" else 1
+        return [self._seat(i, gpus[i], (0, self.job.sample_steps), True) for i in range(used)]
+
+    def _seat(self, index: int, gpu: Gpu, steps: tuple[int, int], decodes: bool) -> Seat:
+        dit, vae = self.dit, self.vae
+        first, count = steps
+        parts: dict[str, float] = {}
+        work = 0
+        if count:
+            if self.job.offload:
+                streamed = dit.layer_weights * (FP8 if self.job.fp8 else BF16)
+                all_layers = streamed * self.config.dit.num_layers
+                parts["weights"] = dit.weight_bytes(self.job.fp8) - all_layers + RESIDENT_LAYERS * streamed
+            else:
+                parts["weights"] = dit.weight_bytes(self.job.fp8)
+            parts["rings"] = count * dit.ring_bytes
+            # Every ring carries the sinks in front, rotated to where its block sees them; one copy is unrotated.
+            parts["sinks"] = (count + 1) * dit.sink_bytes
+            parts["text"] = dit.text_bytes
+            work = dit.activation_bytes
+        # The picture is encoded where the sinks are computed, so every GPU with a step has the autoencoder.
+        parts["autoencoder"] = vae.weight_bytes + (vae.state_bytes if decodes else 0)
+        parts["working memory"] = max(work, vae.peak_bytes if decodes else 0)
+        breakdown = {name: size / GB for name, size in parts.items()}
+        role = f"steps {first + 1}-{first + count}" if count > 1 else f"step {first + 1}" if count else ""
+        role = " + ".join(part for part in (role, "decoder" if decodes else "") if part)
+        return Seat(
+            gpu=index,
+            name=gpu.name,
+            role=role,
+            total=sum(breakdown.values()),
+            usable=gpu.usable_gb,
+            breakdown=breakdown,
+        )
+
+    def host(self, placement: str, num_seats: int) -> dict[str, float]:
+        """Host memory by purpose."""
+        processes = max(1, num_seats if placement != "single" else 1)
+        # Prompt and speech are encoded once, one encoder after the other, and freed.
+        encoder = max(text_bytes(self.config), speech_bytes(self.config)) / GB
+        if self.machine.gpus:
+            weights = self.dit.weight_bytes(self.job.fp8) / GB if self.job.offload else 0.0
+            parts = {"processes": processes * GPU_PROCESS_GB, "encoders": encoder, "offloaded weights": weights}
+        else:
+            element = FP32 / BF16  # an old processor computes in fp32: count the worse case
+            dit, vae = self.dit, self.vae
+            caches = self.job.sample_steps * (dit.ring_bytes + 2 * dit.sink_bytes)
+            parts = {
+                "processes": processes * PROCESS_GB,
+                "encoders": encoder,
+                "weights": element * (dit.weight_bytes(False) + vae.weight_bytes) / GB,
+                "rings": element * caches / GB,
+                "working memory": element * (dit.activation_bytes + vae.peak_bytes) / GB,
+            }
+        return parts | {"total": sum(parts.values())}
+
+    def disk(self) -> dict[str, float]:
+        """Disk space by purpose."""
+        job, stride = self.job, self.config.vae.spatial_stride
+        latent = self.config.vae.z_dim * (job.width // stride) * (job.height // stride)
+        blocks = count_blocks(job.num_frames)
+        caches = job.sample_steps * (self.dit.ring_bytes + self.dit.sink_bytes) + self.vae.state_bytes
+        seconds = job.num_frames / FPS
+        parts = {
+            "latents": blocks * BLOCK_LATENTS * latent * FP32 / GB,
+            "video": 2 * seconds * job.width * job.height * VIDEO_BYTES_PER_PIXEL_SECOND / GB,
+            "snapshots": SNAPSHOTS * caches / GB,
+        }
+        return parts | {"total": sum(parts.values())}
+
+    def speeds(self) -> Speeds:
+        """Times on the slowest GPU, or on this CPU."""
+        if not self.machine.gpus:
+            return cpu_speeds(self.config, self.job.width, self.job.height, self.job.sample_steps)
+        slowest = min(self.machine.gpus, key=lambda g: g.rates.bf16)
+        layers = self.config.dit.num_layers
+        return gpu_speeds(self.dit, self.vae, slowest.rates, layers, self.job.fp8, self.job.offload)
+
+    def pace(self, placement: str, speeds: Speeds, num_seats: int) -> tuple[float, float]:
+        """(frames per second, seconds to the first frame)."""
+        steps = self.job.sample_steps
+        first = speeds.start + steps * speeds.step + speeds.decode
+        if placement == "tpp" and num_seats > 1:
+            block = max(n * speeds.step + (speeds.decode if decodes else 0) for n, decodes in self.stages())
+        elif speeds.overlap and self.job.online_decode:
+            block = max(steps * speeds.step, speeds.decode)
+        else:
+            block = steps * speeds.step + speeds.decode
+        jobs = num_seats if placement == "replicas" else 1
+        return jobs * BLOCK_FRAMES / block, first
+
+
+def all_fit(seats: list[Seat]) -> bool:
+    """Whether no GPU is asked for more than it has."""
+    return all(s.total <= s.usable for s in seats)

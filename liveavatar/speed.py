@@ -1,0 +1,140 @@
+"""How long a step, a decode and a start take: predicted for GPUs from operations, measured for the CPU.
+
+The CPU's speed depends on caches, instructions and neighbours more than on operations, so a few blocks of a
+randomly weighted model of the same shape are run once and the pace is remembered.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from liveavatar.checkpoint import LoadedModel, build_part
+from liveavatar.config import ModelConfig, home
+from liveavatar.costs import BF16, FP8, DiTCosts, VAECosts
+from liveavatar.engine import Engine, StreamJob, TensorFeatures, pick_dtype
+from liveavatar.hardware import Rates
+from liveavatar.timing import BLOCK_FRAMES
+
+log = logging.getLogger(__name__)
+
+TERA = 1e12
+LAUNCH_SECONDS = 50 * 5e-6  # of one layer: about fifty kernels
+OVERHEAD = 1.2  # of a step over the sum of its parts: work that fits no tile, gaps between kernels
+_WARM_BLOCKS, _TIMED_BLOCKS = 1, 3
+_REMEMBERED_SECONDS = 24 * 3600  # a machine's neighbours change
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speeds:
+    """Seconds of the parts of a job."""
+
+    step: float  # one denoise step of one block, ring full
+    decode: float  # one block
+    start: float  # picture encoded, sinks computed
+    overlap: bool  # whether a block is decoded while the next one is denoised
+
+
+def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool) -> Speeds:
+    """Predict a GPU.
+
+    Args:
+        dit, vae: costs at the job's size.
+        rates: what the GPU reaches.
+        num_layers: of the transformer.
+        fp8: linears in fp8.
+        offload: weights come from host memory at every step, while the layer before computes.
+    """
+    linear = dit.linear_flop / TERA / (rates.fp8 if fp8 else rates.bf16)
+    attention = (dit.attention_flop + dit.other_flop) / TERA / rates.attention
+    compute = OVERHEAD * (linear + attention + dit.elementwise_bytes / TERA / rates.bandwidth)
+    compute = max(compute, num_layers * LAUNCH_SECONDS)
+    transfer = dit.layer_weights * num_layers * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
+    prefill = OVERHEAD * linear * dit.sink_share
+    return Speeds(
+        step=max(compute, transfer),
+        decode=vae.decode_flop / TERA / rates.conv,
+        start=max(prefill, transfer) + vae.encode_flop / TERA / rates.conv,
+        overlap=False,
+    )
+
+
+def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) -> Speeds:
+    """Measure this machine's CPU with random weights, once for a kind of machine, model and job.
+
+    The job must be one the CPU can do at all: it is run.
+    """
+    key = {
+        "machine": [platform.processor() or platform.machine(), _cpu_name(), torch.get_num_threads()],
+        "torch": torch.__version__,
+        "model": [asdict(config.dit), asdict(config.vae)],
+        "job": [width, height, sample_steps],
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    path = home() / "speed" / f"{digest}.json"
+    try:
+        if time.time() - path.stat().st_mtime < _REMEMBERED_SECONDS:
+            return Speeds(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        log.debug("no measurement at %s yet", path)
+    speeds = _measure(config, width, height, sample_steps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(asdict(speeds)))
+    os.replace(temporary, path)
+    return speeds
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
+    except OSError:
+        return ""
+
+
+def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) -> Speeds:
+    device = torch.device("cpu")
+    dtype = pick_dtype("auto", device)
+    log.info("measuring the speed of %s on this CPU, once", config.name)
+    parts = {part: build_part(config, part).to_empty(device=device) for part in ("dit", "vae", "text")}
+    for network in parts.values():
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.data = torch.full_like(tensor, 0.01)
+        network.to(dtype).eval().requires_grad_(False)
+    engine = Engine(LoadedModel(config=config, **parts), device)
+    clip = 4 * BLOCK_FRAMES
+    num_blocks = 2 * config.dit.window_latents + _WARM_BLOCKS + _TIMED_BLOCKS
+    features = torch.zeros(config.dit.audio_layers, config.dit.audio_dim, num_blocks * BLOCK_FRAMES)
+    job = StreamJob(
+        image=np.full((height, width, 3), 128, dtype=np.uint8),
+        prompt="",
+        features=TensorFeatures(features),
+        num_frames=num_blocks * BLOCK_FRAMES,
+        sample_steps=sample_steps,
+        infer_frames=clip,
+    )
+    engine.open(job)  # first use of kernels and memory
+    began = time.perf_counter()
+    stream = engine.open(job)
+    start = time.perf_counter() - began
+    # As if rings were full: what the blocks before would have written does not change the time.
+    stream.position = num_blocks - _WARM_BLOCKS - _TIMED_BLOCKS
+    marks, steps, decodes = [], [], []
+    for block in stream.blocks():
+        marks.append(time.perf_counter())
+        steps += block.step_s
+        decodes.append(block.decode_s)
+    # The fastest of few: what disturbs a measurement only ever slows it.
+    pace = float(np.diff(marks)[-_TIMED_BLOCKS:].min())
+    step, decode = statistics.median(steps), min(decodes)
+    # The pace holds whatever overlap there is: the step is what remains of it.
+    overlap = pace < sample_steps * step + decode
+    return Speeds(step=pace / sample_steps if overlap else step, decode=decode, start=start, overlap=overlap)
