@@ -34,7 +34,16 @@ from liveavatar.weight_files import (
     write_part,
 )
 
-__all__ = ["LoadedModel", "dit_keys", "load_model", "merge_lora", "model_digest", "read_config", "save_model"]
+__all__ = [
+    "LoadedModel",
+    "check_model",
+    "dit_keys",
+    "load_model",
+    "merge_lora",
+    "model_digest",
+    "read_config",
+    "save_model",
+]
 
 PARTS = ("dit", "vae", "text")
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
@@ -84,23 +93,51 @@ def load_model(
     return LoadedModel(config=config, **networks)
 
 
+def check_model(model_dir: Path, parts: Iterable[str] = PARTS) -> int:
+    """Check that a model directory is complete, by names and shapes, without reading the weights.
+
+    Returns:
+        Number of weights.
+
+    Raises:
+        CheckpointError: when a file is missing or damaged, or names or shapes do not fit the config.
+    """
+    config = read_config(model_dir)
+    total = 0
+    for part in parts:
+        if part == "text" and config.text.kind != "hash":
+            continue
+        shapes = module_shapes(build_part(config, part))
+        _sources(model_dir, part, shapes)
+        total += sum(s.numel() for s in shapes.values())
+    return total
+
+
 def _load_part(model_dir: Path, config: ModelConfig, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     network = build_part(config, part)
-    shapes = module_shapes(network)
+    tensors, updates = _sources(model_dir, part, module_shapes(network))
+    return _fill(network, tensors, updates, device, dtype)
+
+
+def _sources(
+    model_dir: Path, part: str, shapes: Mapping[str, torch.Size]
+) -> tuple[Iterable[tuple[str, Tensor]], Mapping[str, LowRank]]:
+    """Weights of a part, to be read one by one, and what is to be added to them; names and shapes are checked."""
+    updates: Mapping[str, LowRank] = {}
     if released.is_released(model_dir):
         if part == "vae":
             tensors = released.vae_tensors(model_dir)
             check_keys(str(released.vae_path(model_dir)), {k: v.shape for k, v in tensors.items()}, shapes)
-            return _fill(network, tensors.items(), {}, device, dtype)
+            return tensors.items(), updates
         files, updates = released.dit_files(model_dir), released.lora_updates(model_dir, shapes)
     else:
-        files, updates = part_files(model_dir, part), {}
+        files = part_files(model_dir, part)
         if not files:
             raise CheckpointError(
                 f"{model_dir} has no {part}.safetensors; fetch the model again, or export it from training"
             )
     check_keys(f"{model_dir / part}", shapes_of(files), shapes)
-    return _fill(network, read_tensors(files), updates, device, dtype)
+    return read_tensors(files), updates
 
 
 def build_part(config: ModelConfig, part: str) -> nn.Module:

@@ -1,0 +1,145 @@
+"""The doctor: what it reports about a healthy machine, and about each thing that can be wrong."""
+
+import json
+import socket
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from liveavatar import doctor
+from liveavatar.doctor import FAILED, OK, WARNING, Check
+from liveavatar.hardware import parse_gpus
+
+
+def only(checks: Iterator[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    checks = doctor.run_checks(tmp_path)
+    assert {c.status for c in checks} <= {OK, WARNING, FAILED}
+    assert all(c.way_out for c in checks if c.status != OK)
+    assert {"python", "packages", "torch", "processor", "memory", "ffmpeg", "whisper weights", "gpu", "prefect"} <= {
+        c.name for c in checks
+    }
+    assert [row["name"] for row in json.loads(doctor.to_json(checks))] == [c.name for c in checks]
+    assert all(c.name in doctor.to_lines(checks) for c in checks)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        pytest.param((OK, OK), 0, id="healthy"),
+        pytest.param((OK, WARNING), 0, id="slower"),
+        pytest.param((WARNING, FAILED), 3, id="broken"),
+    ],
+)
+def test_exit_code(statuses: tuple[str, ...], code: int) -> None:
+    assert doctor.exit_code([Check(name="x", status=s, detail="") for s in statuses]) == code
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        pytest.param((3, 10, 1), FAILED, id="too old"),
+        pytest.param((3, 12, 0), OK, id="promised"),
+        pytest.param((3, 15, 0), WARNING, id="newer"),
+    ],
+)
+def test_python(version: tuple[int, ...], status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", version)
+    assert only(doctor._python()).status == status
+
+
+@pytest.mark.parametrize(
+    ("required", "status", "detail"),
+    [
+        pytest.param(["numpy>=2"], OK, "1 of 1", id="as required"),
+        pytest.param(["no-such-package"], FAILED, "missing no-such-package", id="missing"),
+        pytest.param(["numpy>=99"], WARNING, "unfit numpy", id="too old"),
+        pytest.param(['no-such-package; python_version < "3"'], OK, "0 of 0", id="for another Python"),
+    ],
+)
+def test_packages(required: list[str], status: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "requirements", lambda: required)
+    check = only(doctor._packages())
+    assert check.status == status
+    assert detail in check.detail
+
+
+def test_a_rival_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "requirements", list)
+    real = metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "3.0" if name == "typed-ffmpeg" else real(name))
+    assert [c.status for c in doctor._packages()] == [OK, FAILED]
+
+
+def test_requirements_are_the_project_s() -> None:
+    assert any(r.startswith("torch==") for r in doctor.requirements())
+
+
+@pytest.mark.parametrize(
+    ("free", "status"),
+    [pytest.param(0.5, FAILED, id="none"), pytest.param(2.0, WARNING, id="little"), pytest.param(9.0, OK, id="enough")],
+)
+def test_memory_and_disk(free: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "available_gb", lambda: free)
+    assert next(doctor._memory()).status == status
+    disk = {0.5: 0.1, 2.0: 2.0, 9.0: 9.0}[free]
+    monkeypatch.setattr(doctor, "free_disk_gb", lambda path: disk)
+    assert {c.status for c in doctor._disk((tmp_path, tmp_path))} == {status}
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    checks = list(doctor._disk((file / "inside", tmp_path)))
+    assert [c.status for c in checks] == [FAILED, OK]
+
+
+def test_ffmpeg_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import imageio_ffmpeg
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(tmp_path / "nothing"))
+    assert only(doctor._ffmpeg()).status == FAILED
+
+
+def test_a_model_that_is_damaged(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_MODELS", str(tmp_path))
+    monkeypatch.setattr(doctor, "MINI_DIR", tiny_model)
+    assert next(doctor._models()).status == OK
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    monkeypatch.setattr(doctor, "MINI_DIR", broken)
+    check = next(doctor._models())
+    assert check.status == FAILED
+    assert "dit.safetensors" in check.detail
+
+
+def test_a_gpu_this_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(doctor, "detect_gpus", lambda: parse_gpus("1xH100"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    check = only(doctor._gpus())
+    assert check.status == WARNING
+    assert "CUDA build" in check.way_out
+
+
+def test_a_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        monkeypatch.setattr(doctor, "PORTS", {port: "test"})
+        assert only(doctor._ports()).status == WARNING
+    assert only(doctor._ports()).status == OK
