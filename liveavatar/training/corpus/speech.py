@@ -54,6 +54,10 @@ _KOKORO_TRAIN = (
     "jm_kumo*1.25+jf_gongitsune*-0.25 jf_tebukuro*0.6+jf_gongitsune*0.4 jm_kumo*0.5+jf_gongitsune*0.5 "
     "jm_kumo*1.2+jf_tebukuro*-0.2 jf_alpha*1.3+jf_gongitsune*-0.3"
 ).split()
+_KOKORO_MORE = (
+    "jm_kumo*0.85+jf_alpha*0.15 jf_alpha*0.7+jm_kumo*0.3 jf_tebukuro*1.3+jm_kumo*-0.3 jf_alpha*0.6+jf_gongitsune*0.4 "
+    "jm_kumo*0.6+jf_alpha*0.2+jf_tebukuro*0.2 jf_gongitsune*0.7+jm_kumo*0.3 jm_kumo*1.15+jf_alpha*-0.15"
+).split()
 PLAN: tuple[PlanEntry, ...] = (
     PlanEntry(voice="piper:joe", tracks=1, seconds=60, split="eval"),
     PlanEntry(voice="flite:slt", tracks=1, seconds=60, split="eval"),
@@ -67,6 +71,8 @@ PLAN: tuple[PlanEntry, ...] = (
     *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_TRAIN),
     PlanEntry(voice="piper:joe", tracks=12),
     *(PlanEntry(voice=f"flite:{v}", tracks=1) for v in ("slt@160", "rms@110", "awb@135", "slt@210", "rms", "awb")),
+    PlanEntry(voice="piper:joe", tracks=9),
+    *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_MORE),
 )
 
 
