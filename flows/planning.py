@@ -13,6 +13,7 @@ from liveavatar.hardware import detect_machine, parse_gpus
 from liveavatar.planner import Job, Plan, describe, plan, video_size
 from liveavatar.timing import FPS
 from tasks.model import config_of
+from tasks.plan import job_of
 
 DEFAULT_SECONDS = 10.0
 ANY = {"audio": "-", "image": "-", "prompt": "-"}  # a plan needs none of the three
@@ -31,17 +32,7 @@ def plan_command(options: dict[str, Any]) -> int:
     machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
     if options.get("num_gpus"):
         machine = _fewer(machine, str(options["num_gpus"]))
-    job = Job(
-        width=width,
-        height=height,
-        num_frames=frames,
-        sample_steps=parameters.sample_steps,
-        infer_frames=parameters.infer_frames,
-        fp8=parameters.fp8,
-        offload=bool(parameters.offload_model),
-        placement=parameters.placement,
-        online_decode=parameters.enable_online_decode,
-    )
+    job = Job(**job_of(parameters.model_dump(), width, height, frames))
     decided = plan(model, job, machine)
     if as_json:
         say(json.dumps(decided.to_dict(), indent=2, ensure_ascii=False))

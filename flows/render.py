@@ -21,6 +21,10 @@ from tasks import render as engine  # noqa: E402
 from tasks.model import config_of, digest_of  # noqa: E402
 from tasks.store import Store, code_digest, file_digest, job_key  # noqa: E402
 
+RUN_CODE = (
+    *("liveavatar/*.py", "liveavatar/audio/*.py", "liveavatar/model/*.py", "liveavatar/quality/*.py", "tasks/*.py"),
+)
+
 
 @flow(name="render", flow_run_name="render-{parameters.model}-{parameters.seed}", persist_result=False)
 def render(parameters: RenderParameters) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     features = audio.features(cleaned, str(model_dir))
     checked = prompt.prompt_check(parameters.prompt, parameters.strict_prompt)
     picture, num_frames = inputs.portrait.values, features.values["num_frames"]
-    planned = plan.make_plan(
+    planned = plan.plan(
         config_of(model_dir),
         plan.job_of(parameters.model_dump(), picture["width"], picture["height"], num_frames),
         hardware.detect_machine(preflight.output_folder(parameters)),
@@ -86,7 +90,7 @@ def run_key(parameters: RenderParameters) -> str:
         image=file_digest(Path(parameters.image)),
         model=digest_of(config.resolve_model_dir(parameters.model)),
         machine=machine.signature(),
-        code=code_digest("liveavatar/**/*.py", "tasks/*.py"),
+        code=code_digest(*RUN_CODE),
     )
 
 

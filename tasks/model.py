@@ -1,9 +1,12 @@
 """What the stages need to know of a model directory: its config and its digest."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-from liveavatar.config import ModelConfig, load_config
+from liveavatar.config import ModelConfig, home, load_config
+from tasks.store import write_atomically
 
 
 def config_of(model_dir: Path) -> ModelConfig:
@@ -20,14 +23,46 @@ def config_of(model_dir: Path) -> ModelConfig:
 
 
 def digest_of(model_dir: Path) -> str:
-    """Digest of a model's config and weights; remembered by size and time of the files.
+    """Digest of a model's config and weights.
 
     Raises:
         CheckpointError: when the directory holds no model.
     """
-    from liveavatar.checkpoint import model_digest
+    return str(_facts(model_dir)["sha256"])
 
-    return model_digest(model_dir)
+
+def files_of(model_dir: Path) -> dict[str, str]:
+    """sha256 of each file that the model's digest covers, by its path in the directory.
+
+    Raises:
+        CheckpointError: when the directory holds no model.
+    """
+    return dict(_facts(model_dir)["files"])
+
+
+def _facts(model_dir: Path) -> dict[str, Any]:
+    """Digests, remembered under name, size and time of all files, so that asking again loads nothing."""
+    files = sorted(p for p in model_dir.rglob("*") if p.is_file())
+    stamp = [[p.relative_to(model_dir).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    name = hashlib.sha256(str(model_dir.resolve()).encode()).hexdigest()[:24]
+    memo = home() / "digests" / f"model-{name}.json"
+    try:
+        known = json.loads(memo.read_text())
+        if known["stamp"] == stamp and "sha256" in known["facts"]:
+            return known["facts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not asked before: compute
+    from liveavatar.checkpoint import WEIGHT_SUFFIXES, model_digest
+    from liveavatar.weight_files import file_sha256
+
+    covered = (p for p in files if p.name == "config.json" or p.suffix in WEIGHT_SUFFIXES)
+    facts = {
+        "sha256": model_digest(model_dir),
+        "files": {p.relative_to(model_dir).as_posix(): file_sha256(p) for p in covered},
+    }
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(memo, json.dumps({"stamp": stamp, "facts": facts}).encode())
+    return facts
 
 
 def _is_ours(model_dir: Path) -> bool:

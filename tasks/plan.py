@@ -6,7 +6,6 @@ from typing import Any
 
 from liveavatar.config import ModelConfig
 from liveavatar.hardware import Machine
-from liveavatar.planner import Job, Plan, plan
 from tasks.stage import cached, stage
 from tasks.store import Entry, Values
 
@@ -18,21 +17,28 @@ CODE = (
 
 
 @stage("plan")
-def make_plan(model: ModelConfig, job: Job, machine: Machine) -> Entry:
+def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
     """Memory and time of a job on a machine; the plan is the entry's values.
+
+    Args:
+        model: config of the model.
+        job: from `job_of`.
+        machine: where it would run.
 
     Raises:
         CapacityError: it does not fit; with the nearest setting that does.
     """
 
     def make(_: Path) -> Values:
-        decided = plan(model, job, machine)
+        from liveavatar import planner
+
+        decided = planner.plan(model, planner.Job(**job), machine)
         decided.require()
         return decided.to_dict()
 
     inputs = {
         "model": asdict(model),
-        "job": asdict(job),
+        "job": job,
         "gpus": [asdict(gpu) for gpu in machine.gpus],
         "cores": machine.cores,
         "host": machine.host_gb // HOST_STEP,
@@ -41,19 +47,16 @@ def make_plan(model: ModelConfig, job: Job, machine: Machine) -> Entry:
     return cached("plan", inputs, make, code=CODE, packages=("torch",))
 
 
-def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> Job:
-    """The planner's view of a render's parameters."""
-    return Job(
-        width=width,
-        height=height,
-        num_frames=num_frames,
-        sample_steps=options["sample_steps"],
-        infer_frames=options["infer_frames"],
-        fp8=options["fp8"],
-        offload=bool(options["offload_model"]),
-        placement=options["placement"],
-        online_decode=options["enable_online_decode"],
-    )
-
-
-__all__ = ["Job", "Plan", "job_of", "make_plan", "plan"]
+def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> dict[str, Any]:
+    """Fields of the planner's `Job` for a render's parameters."""
+    return {
+        "width": width,
+        "height": height,
+        "num_frames": num_frames,
+        "sample_steps": options["sample_steps"],
+        "infer_frames": options["infer_frames"],
+        "fp8": options["fp8"],
+        "offload": bool(options["offload_model"]),
+        "placement": options["placement"],
+        "online_decode": options["enable_online_decode"],
+    }

@@ -25,6 +25,7 @@ from prefect.artifacts import (
 
 from liveavatar import __version__, config
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS, plain
+from tasks.model import files_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
 from tasks.stage import stage
@@ -145,7 +146,7 @@ def make_manifest(results: Results, run: Run) -> dict[str, Any]:
             "model": {
                 "name": run.parameters["model"],
                 "sha256": run.model_digest,
-                "files": _model_files(run.model_dir),
+                "files": files_of(run.model_dir),
             },
             "code": {"version": __version__, "commit": _commit(), "sha256": code_digest("liveavatar/**/*.py")},
             "packages": package_versions(PACKAGES),
@@ -161,10 +162,11 @@ def holds(out: Path, manifest: dict[str, Any]) -> bool:
     """Whether a folder holds exactly the run of this manifest, every file whole."""
     try:
         standing = json.loads((out / MANIFEST).read_text())
+        standing["code"]["commit"] = manifest["code"]["commit"]  # a commit alone changes nothing that was made
         if standing != manifest or not all((out / name).is_file() for name in CHANGING):
             return False
         return all(file_digest(out / name) == sha for name, sha in manifest["outputs"].items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -223,15 +225,6 @@ def _inputs(results: Results, run: Run) -> dict[str, Any]:
         "image": {"name": run.image.name, "sha256": file_digest(run.image), **results.portrait.values},
         "model": {"name": run.parameters["model"], "sha256": run.model_digest},
     }
-
-
-def _model_files(model_dir: Path) -> dict[str, str]:
-    from liveavatar.weight_files import file_sha256
-
-    wanted = [
-        p for p in sorted(model_dir.rglob("*")) if p.name == "config.json" or p.suffix in (".safetensors", ".pth")
-    ]
-    return {p.relative_to(model_dir).as_posix(): file_sha256(p) for p in wanted}
 
 
 @cache
