@@ -24,6 +24,10 @@ from liveavatar.timing import LATENT_FRAMES
 PATCH = 4  # pixels a side folded into channels at the input and unfolded at the output
 
 
+class _BlockConv(nn.Conv2d):
+    """A convolution inside a residual block, which starts as the identity."""
+
+
 class MemoryBlock(nn.Module):
     """x + conv(relu(conv(norm x) + mix(norm previous x))): a residual block with one frame of causal memory."""
 
@@ -31,9 +35,9 @@ class MemoryBlock(nn.Module):
         super().__init__()
         self.width = width
         self.gain = nn.Parameter(torch.ones(width))
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.mix = nn.Conv2d(width, width, 1, bias=False)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = _BlockConv(width, width, 3, padding=1)
+        self.mix = _BlockConv(width, width, 1, bias=False)
+        self.conv2 = _BlockConv(width, width, 3, padding=1)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
@@ -134,6 +138,12 @@ class CompactVAE(nn.Module):
         self.config = cfg
         self.encoder = CompactEncoder(cfg)
         self.decoder = CompactDecoder(cfg)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not isinstance(module, _BlockConv):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")  # latents of about unit scale at once
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.decoder.conv_out.weight.mul_(0.1)  # start near grey, else the latents shrink to hide the decoder's noise
         self.register_buffer("mean", torch.tensor(cfg.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg.std).view(1, -1, 1, 1), persistent=False)
 

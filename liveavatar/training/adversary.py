@@ -31,11 +31,11 @@ class PatchDiscriminator(nn.Module):
         return self.net(x_N3HW)
 
 
-def face_crops(video: Tensor, mouths_B2: Tensor, side: int, times: Tensor) -> Tensor:
+def face_crops(video: Tensor, mouths: list[tuple[float, float]], side: int, times: list[int]) -> Tensor:
     """Crops [B * len(times), 3, side, side] around the mouth's centre, kept inside the picture."""
     height, width = video.shape[-2:]
     crops = []
-    for clip, (x, y) in zip(video, mouths_B2.tolist(), strict=True):
+    for clip, (x, y) in zip(video, mouths, strict=True):
         top = max(0, min(round(y) - side * 5 // 8, height - side))
         left = max(0, min(round(x) - side // 2, width - side))
         crops.append(clip[:, times, top : top + side, left : left + side].transpose(0, 1))

@@ -4,7 +4,7 @@
 several GPUs. Writes `autoencoder.pt` (resumable; holds the averaged weights that the later stages use) and
 `autoencoder.jsonl`.
 
-Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + 0.5 x L1 of temporal differences + 1e-3 |E z^2 - 1|,
+Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + 0.5 x L1 of temporal differences + 0.05 |E z^2 - 1|,
 with noise 0.05 on the latents, so that the transformer's small errors stay small in the picture. In the last third
 a patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
 """
@@ -36,7 +36,7 @@ from liveavatar.training.optim import Average, Optimisers, rate_factor
 log = logging.getLogger(__name__)
 
 LATENT_NOISE = 0.05
-GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.5, 1e-3
+GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.5, 0.05
 ADVERSARY_START = 2 / 3  # of the budget
 ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
 EMA_DECAY = 0.998
@@ -109,10 +109,10 @@ class AutoencoderTrainer:
         return {"loss": loss.detach(), "latent_std": latents.detach().float().std(), "grad_norm": norm, **extra}
 
     def _adversarial_gradient(
-        self, loss: Tensor, output: Tensor, video: Tensor, mouths: Tensor
+        self, loss: Tensor, output: Tensor, video: Tensor, mouths: list[tuple[float, float]]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         side = video.shape[-1] // 2
-        times = torch.randperm(video.shape[2])[:FRAMES].to(video.device)
+        times = torch.randperm(video.shape[2])[:FRAMES].tolist()
         real, made = (face_crops(v, mouths, side, times) for v in (video, output))
         with self.rank.autocast():
             judged = discriminator_loss(self.adversary, real, made.detach())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.clips import ClipFile, list_clips
+from liveavatar.training.corpus.layout import ClipFile, list_clips
 
 MOUTH, EYES = 5.0, 3.0  # weight of a region against the rest of the picture
 MOUTH_POINTS, RIGHT_EYE, LEFT_EYE = slice(48, 68), slice(36, 42), slice(42, 48)  # of the 68 landmarks
@@ -129,38 +129,44 @@ class CropSampler:
         counts = torch.tensor([float(len(c.frames)) for c in clips])
         self.shares = counts / counts.sum()
         self.host = torch.Generator().manual_seed(generator.initial_seed())
+        self.mouths = [c.landmarks[:, :, MOUTH_POINTS].mean(2).cpu() for c in clips]
 
-    def sample(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Video [B, 3, T, S, S], weights [B, T, S, S], mouth centres [B, 2] in the crop, in pixels."""
+    def sample(self, batch: int) -> tuple[Tensor, Tensor, list[tuple[float, float]]]:
+        """Video [B, 3, T, S, S], weights [B, T, S, S], mouth centres (x, y) in the crops, in pixels."""
         parts = [self._one() for _ in range(batch)]
         video = colour_jitter(to_video(torch.stack([p[0] for p in parts])), self.generator)
-        weights = torch.stack([p[1] for p in parts])
-        mouths = torch.stack([p[2] for p in parts])
-        flip = torch.rand(batch, device=video.device, generator=self.generator) < 0.5
-        video = torch.where(flip[:, None, None, None, None], video.flip(-1), video)
-        weights = torch.where(flip[:, None, None, None], weights.flip(-1), weights)
-        mouths[:, 0] = torch.where(flip, self.side - 1 - mouths[:, 0], mouths[:, 0])
-        return video, weights, mouths
+        return video, torch.stack([p[1] for p in parts]), [p[2] for p in parts]
 
     def _integer(self, high: int) -> int:
         return int(torch.randint(max(1, high), (), generator=self.host))
 
-    def _one(self) -> tuple[Tensor, Tensor, Tensor]:
-        clips = self.clips[int(torch.multinomial(self.shares, 1, generator=self.host))]
+    def _chance(self, share: float) -> bool:
+        return float(torch.rand((), generator=self.host)) < share
+
+    def _one(self) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        # All choices are made on the CPU: reading one back from the GPU would wait for the training step before.
+        which = int(torch.multinomial(self.shares, 1, generator=self.host))
+        clips = self.clips[which]
         clip = self._integer(len(clips.frames))
-        if float(torch.rand((), generator=self.host)) < self.STILL:
-            times = torch.full((self.num_frames,), clips.num_frames)
-        else:
-            times = self._integer(clips.num_frames - self.num_frames + 1) + torch.arange(self.num_frames)
-        landmarks = clips.landmarks[clip, times.to(clips.landmarks.device)]
-        mouth = landmarks[0, MOUTH_POINTS].mean(0)
+        start = self._integer(clips.num_frames - self.num_frames + 1)
+        times = slice(start, start + self.num_frames)
+        if self._chance(self.STILL):
+            start, times = clips.num_frames, slice(clips.num_frames, clips.num_frames + 1)
+        x, y = self.mouths[which][clip, start].tolist()
         height, width = clips.size
-        keep = self.side // 5  # pixels that must stay around the mouth's centre
-        top, left = (
-            min(max(self._integer(extent - self.side + 1), round(at) + keep - self.side), round(at) - keep)
-            for extent, at in ((height, float(mouth[1])), (width, float(mouth[0])))
-        )
-        top, left = max(0, min(top, height - self.side)), max(0, min(left, width - self.side))
-        frames = clips.frames[clip, times.to(clips.frames.device), top : top + self.side, left : left + self.side]
-        origin = torch.tensor([float(left), float(top)], device=landmarks.device)
-        return frames, region_weights(landmarks - origin, (self.side, self.side)), mouth - origin
+        top, left = self._offset(height, y), self._offset(width, x)
+        window = (slice(top, top + self.side), slice(left, left + self.side))
+        frames = clips.frames[clip, times][:, *window].expand(self.num_frames, -1, -1, -1)
+        origin = torch.tensor([left, top], dtype=torch.float32).to(frames.device, non_blocking=True)
+        landmarks = (clips.landmarks[clip, times] - origin).expand(self.num_frames, -1, -1)
+        weights = region_weights(landmarks, (self.side, self.side))
+        if self._chance(0.5):
+            return frames.flip(-2), weights.flip(-1), (self.side - 1 - x + left, y - top)
+        return frames, weights, (x - left, y - top)
+
+    def _offset(self, extent: int, mouth: float) -> int:
+        """A random offset of the crop that keeps the mouth well inside."""
+        keep = self.side // 5
+        offset = self._integer(extent - self.side + 1)
+        offset = min(max(offset, round(mouth) + keep - self.side), round(mouth) - keep)
+        return max(0, min(offset, extent - self.side))

@@ -80,10 +80,11 @@ class DistillTrainer:
         return {"loss": loss.detach(), "grad_norm": self._update(fraction)}
 
     def _trajectory_loss(
-        self, window: Window, noise: Tensor, position: tuple[Tensor, Tensor], start: Tensor | None
+        self, window: Window, noise: Tensor, position: tuple[list[float], Tensor], start: Tensor | None
     ) -> Tensor:
         sigmas, index = position
-        sigma, following = sigmas[index], sigmas[index + 1]
+        table = torch.tensor(sigmas)  # on the CPU like the index: nothing here waits for the GPU
+        sigma, following = (table[i].to(noise.device) for i in (index, index + 1))
         x = add_noise(window.latents, noise, level(noise, sigma)) if start is None else start
         with self.rank.autocast():
             landed = self._teacher_walk(x, sigma, following, window)
@@ -100,14 +101,14 @@ class DistillTrainer:
         return x
 
     @torch.no_grad()
-    def _own_states(self, window: Window, noise: Tensor, sigmas: Tensor, index: Tensor) -> Tensor:
+    def _own_states(self, window: Window, noise: Tensor, sigmas: list[float], index: Tensor) -> Tensor:
         """Where the student's rollout stands before step `index` of every window."""
         x, states = noise, [noise]
         with self.rank.autocast():
             for i in range(int(index.max())):
-                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, float(sigmas[i])), window)
+                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, sigmas[i]), window)
                 states.append(x)
-        return torch.stack(states)[index, torch.arange(len(noise), device=noise.device)]
+        return torch.stack(states)[index.to(noise.device), torch.arange(len(noise), device=noise.device)]
 
     # Distribution matching -------------------------------------------------------------------------
 
@@ -117,14 +118,14 @@ class DistillTrainer:
         sigmas = self._levels()
         at = int(torch.randint(len(sigmas) - 1, (), generator=self.host))
         x = self._rollout_to(window, noise, sigmas, at)
-        sigma = level(x, float(sigmas[at]))
+        sigma = level(x, sigmas[at])
         values = {}
         self.calls += 1
         if self.calls % FAKE_PER_STUDENT == 0:
             with self.rank.autocast():
                 clean = x - per_latent(sigma) * self.student.flow(x, sigma, window)
             matching, size = self._matching_loss(clean, window)
-            index = torch.full((len(x),), at, device=x.device)
+            index = torch.full((len(x),), at)
             anchor = self._trajectory_loss(window, noise, (sigmas, index), None)
             (matching + REGRESSION_WEIGHT * anchor).backward()
             values = {"dmd": size, "anchor": anchor.detach(), "grad_norm": self._update(fraction)}
@@ -136,11 +137,11 @@ class DistillTrainer:
         return values
 
     @torch.no_grad()
-    def _rollout_to(self, window: Window, noise: Tensor, sigmas: Tensor, at: int) -> Tensor:
+    def _rollout_to(self, window: Window, noise: Tensor, sigmas: list[float], at: int) -> Tensor:
         x = noise
         with self.rank.autocast():
             for i in range(at):
-                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, float(sigmas[i])), window)
+                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, sigmas[i]), window)
         return x
 
     def _matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
@@ -177,12 +178,12 @@ class DistillTrainer:
         shape, device = window.latents.shape, window.latents.device
         return window, torch.randn(shape, device=device, generator=self.data.generator)
 
-    def _levels(self) -> Tensor:
+    def _levels(self) -> list[float]:
         """Noise levels of a step count, terminal 0 included."""
         steps = MAIN_STEPS
         if float(torch.rand((), generator=self.host)) < OTHER_SHARE:
             steps = OTHER_STEPS[int(torch.randint(len(OTHER_STEPS), (), generator=self.host))]
-        return torch.tensor([*self.cfg.sigmas[steps], 0.0], device=self.rank.device)
+        return [*self.cfg.sigmas[steps], 0.0]
 
     def _update(self, fraction: float) -> Tensor:
         runtime.average_gradients(self.optim.params, self.rank)

@@ -2,7 +2,8 @@
 
 The encode stage (`python -m liveavatar.training.latents`) runs once after the autoencoder: every rank encodes its
 clips three times (plain; flipped with other colours; other colours) and a share of the speech tracks. All of it then
-lies on the GPU, and a training batch is a gather.
+lies on the GPU, and a training batch is a gather. The probe that judges held-out video is trained here too, while the
+clips are loaded.
 
 Shapes: n clips, B batch, C latent channels, T latents, h/w latent cells, L speech states, F feature frames.
 """
@@ -24,9 +25,10 @@ from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
-from liveavatar.training.corpus.clips import SPEEDS
+from liveavatar.training.corpus.layout import SPEEDS
 from liveavatar.training.corpus.tracks import load_tracks
 from liveavatar.training.data import Clips, colour_jitter, load_clips, region_weights, to_video
+from liveavatar.training.probe import train_probe
 from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
@@ -156,17 +158,15 @@ def speech_features(
     speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.Rank
 ) -> dict[int, Tensor]:
     """Features [F, L, C] fp16 of this rank's share of the tracks of a split."""
-    speeds = SPEEDS if split == "train" else (1.0,)
-    count = len(load_tracks(speech, split, speeds, set()))
-    mine = set(range(rank.rank, count, rank.world))
-    tracks = load_tracks(speech, split, speeds, mine)
+    tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded when touched
+    mine = range(rank.rank, len(tracks), rank.world)
     encoder = load_encoder(encoder_file, rank.device)
     batch = 256 if rank.device.type == "cuda" else 16
     return {
         i: whisper_features(
             tracks[i].audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
         ).permute(2, 0, 1)
-        for i in sorted(mine)
+        for i in mine
     }
 
 
@@ -208,19 +208,19 @@ def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
     saved = runtime.load_checkpoint(args.autoencoder / "autoencoder.pt", rank.device)
     vae.load_state_dict(saved["average"])
     vae.to(memory_format=torch.channels_last)
-    train = [
-        _join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)])
-        for c in load_clips(args.data, "train", rank.device, rank.rank, rank.world)
-    ]
+    clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
+    train = [_join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     _save(out / f"latents_train_{rank.rank}.pt", normalised(train, cfg))
     for split in ("train", "eval"):
         features = speech_features(args.speech, split, cfg.speech, args.speech_encoder, rank)
         runtime.save_checkpoint(out / f"features_{split}_{rank.rank}.pt", features)
+    probe = train_probe(clips, rank, args.probe_seconds)
     if rank.first:
-        clips = load_clips(args.data, "eval", rank.device)
-        _save(out / "latents_eval_0.pt", normalised([encode_clips(c, vae, cfg, rank, 0) for c in clips], cfg))
+        runtime.save_checkpoint(out / "probe.pt", probe.state_dict())
+        held = load_clips(args.data, "eval", rank.device)
+        _save(out / "latents_eval_0.pt", normalised([encode_clips(c, vae, cfg, rank, 0) for c in held], cfg))
         (out / "config.json").write_text(cfg.to_json())
     rank.barrier()
 
@@ -234,6 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = runtime.arguments("encode clips and speech for the transformer")
     parser.add_argument("--speech", type=Path, required=True, help="folder of speech.json")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.pt; --out when absent")
+    parser.add_argument("--probe_seconds", type=float, default=20, help="training of the judge of held-out video")
     parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     args: Any = parser.parse_args(argv)
     args.autoencoder = args.autoencoder or args.out

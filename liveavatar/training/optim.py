@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the Muon paper
 NEWTON_SCHULZ_STEPS = 5
-WARMUP_STEPS = 100
+WARMUP_STEPS, WARMUP_SHARE = 100, 0.03
 
 
 def orthogonalise(update_NAB: Tensor) -> Tensor:
@@ -106,11 +106,10 @@ class Optimisers:
             part.load_state_dict(state[str(i)])
 
 
-def rate_factor(step: int, fraction: float, start: float = 0.0) -> float:
-    """Warm up over `WARMUP_STEPS`, flat until half of what is left after `start`, then linear to 2 %."""
-    half = start + (1 - start) / 2
-    decay = 1.0 if fraction < half else max(0.02, (1 - fraction) / (1 - half))
-    return min(1.0, (step + 1) / WARMUP_STEPS) * decay
+def rate_factor(step: int, fraction: float) -> float:
+    """Rise over `WARMUP_STEPS` or 3 % of the budget, whichever is shorter; flat to the half; then linear to 2 %."""
+    decay = 1.0 if fraction < 0.5 else max(0.02, 2 * (1 - fraction))
+    return min(1.0, max((step + 1) / WARMUP_STEPS, fraction / WARMUP_SHARE)) * decay
 
 
 class Average:

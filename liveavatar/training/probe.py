@@ -5,6 +5,8 @@ face's place. The picture is first cut to a square around the face of the *refer
 generated video too. It judges the generator and is never used to train it.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class Probe(nn.Module):
         super().__init__()
         widths = (3, 32, 64, 96, 128, 128)
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         self.out = nn.Sequential(

@@ -1,0 +1,210 @@
+"""The whole training in one command, within a time budget: render, train, distil, judge, export, pack.
+
+`python -m liveavatar.training.run --assets DIR --speech DIR --work DIR --out DIR --gpus 4
+--budget render=280,autoencoder=400,teacher=460,distill=230`. Every stage is a command of its own (see their modules)
+with a log in `WORK/logs`. A finished stage is not repeated when the command is run again; an unfinished one resumes.
+If a late stage fails, what there is gets judged, exported and packed all the same.
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from liveavatar.training.pack import pack_folder, pack_held_out
+
+log = logging.getLogger(__name__)
+
+STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
+RENDERERS_PER_GPU = 2
+HELD_OUT_CLIPS = 3  # of each renderer
+GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
+REGRESSION_SHARE = 0.4  # of the distillation's budget
+AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
+
+
+@dataclass(slots=True)
+class Driver:
+    """Runs stages as processes and keeps their logs."""
+
+    args: argparse.Namespace
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def work(self) -> Path:
+        """Folder of everything on the training machine."""
+        return self.args.work
+
+    @property
+    def devices(self) -> list[str]:
+        """One renderer's device each."""
+        return [f"cuda:{i}" for i in range(self.args.gpus)] or ["cpu"]
+
+    def elapsed(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self.begun
+
+    def stage(self, name: str) -> bool:
+        """Run one stage unless it is finished; whether it is finished now."""
+        mark = self.work / f"{name}.done"
+        if mark.exists():
+            return True
+        started = self.elapsed()
+        log.info("%.0f s: %s begins", started, name)
+        done = getattr(self, f"_{name}")()
+        log.info(
+            "%.0f s: %s %s in %.0f s", self.elapsed(), name, "done" if done else "FAILED", self.elapsed() - started
+        )
+        if done:
+            mark.touch()
+        return done
+
+    def _launch(self, name: str, command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        path = self.work / "logs" / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as out:
+            return subprocess.Popen(
+                [sys.executable, *command], stdout=out, stderr=subprocess.STDOUT, env=os.environ | (env or {})
+            )
+
+    def _wait(self, processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        ok = True
+        for process in processes:
+            try:
+                ok &= process.wait(max(1.0, deadline - time.monotonic())) == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                ok = False
+        return ok
+
+    def _train(self, name: str, module: str, options: list[str], seconds: float) -> bool:
+        command = ["-m", f"liveavatar.training.{module}", *options, "--preset", self.args.preset]
+        if self.args.gpus > 1:
+            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.args.gpus}", *command]
+        threads = max(1, (os.cpu_count() or 1) // max(1, self.args.gpus) // 2)
+        return self._wait([self._launch(name, command, {"OMP_NUM_THREADS": str(threads)})], seconds + GRACE)
+
+    def _extra(self, name: str) -> list[str]:
+        return next((e.split("=", 1)[1].split() for e in self.args.extra if e.startswith(f"{name}=")), [])
+
+    # Stages ----------------------------------------------------------------------------------------
+
+    def _render(self) -> bool:
+        seconds = self.args.budget["render"]
+        per_device = RENDERERS_PER_GPU if self.args.gpus else 1
+        places = [d for d in self.devices for _ in range(per_device)]
+        shared = [
+            "--assets",
+            str(self.args.assets),
+            "--speech",
+            str(self.args.speech),
+            "--out",
+            str(self.work / "clips"),
+        ]
+        module = "liveavatar.training.corpus.clips"
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(places) // 2))}
+        processes = []
+        for split in ("eval", "train"):
+            for rank, device in enumerate(places):
+                options = ["-m", module, *shared, "--split", split, "--rank", str(rank), "--world", str(len(places))]
+                options += ["--device", device, "--seconds", str(seconds)]
+                options += ["--num_clips", str(HELD_OUT_CLIPS)] if split == "eval" else []
+                options += ["--tiny"] if self.args.preset == "tiny" else []
+                options += self._extra(f"render_{split}")
+                processes.append(self._launch(f"render_{split}_{rank}", options, threads))
+        self._wait(processes, seconds + 90)  # one lost renderer is no reason to stop
+        return any((self.work / "clips").glob("*_*.labels.npz"))
+
+    def _autoencoder(self) -> bool:
+        seconds = self.args.budget["autoencoder"]
+        options = ["--data", str(self.work / "clips"), "--out", str(self.work), "--seconds", str(seconds), "--resume"]
+        done = self._train("autoencoder", "autoencoder", options + self._extra("autoencoder"), seconds)
+        return done or (self.work / "autoencoder.pt").is_file()
+
+    def _encode(self) -> bool:
+        options = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--out", str(self.work)]
+        options += ["--speech_encoder", self.args.speech_encoder]
+        return self._train("encode", "latents", options + self._extra("encode"), 120)
+
+    def _teacher(self) -> bool:
+        seconds = self.args.budget["teacher"]
+        options = ["--data", str(self.work), "--out", str(self.work), "--seconds", str(seconds), "--resume"]
+        done = self._train("teacher", "teacher", options + self._extra("teacher"), seconds)
+        return done or (self.work / "teacher.pt").is_file()
+
+    def _distill(self) -> bool:
+        left = self.args.deadline - self.elapsed() - AFTER_DISTILL - 45  # start-up and compilation
+        seconds = min(self.args.budget["distill"], left)
+        if seconds < 30 and self.args.preset == "mini":
+            log.warning("no time left to distil")
+            return False
+        options = ["--data", str(self.work), "--out", str(self.work), "--resume"]
+        options += ["--seconds_regression", str(REGRESSION_SHARE * seconds)]
+        options += ["--seconds_dmd", str((1 - REGRESSION_SHARE) * seconds)]
+        return self._train("distill", "distill", options + self._extra("distill"), seconds)
+
+    def _evaluate(self) -> bool:
+        options = ["-m", "liveavatar.training.evaluate", "--data", str(self.work / "clips"), "--run", str(self.work)]
+        options += ["--out", str(self.work), *self._extra("evaluate")]
+        return self._wait([self._launch("evaluate", options)], GRACE)
+
+    def _export(self) -> bool:
+        options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out", str(self.work / "model")]
+        return self._wait([self._launch("export", options)], GRACE)
+
+    def _pack(self) -> bool:
+        out: Path = self.args.out
+        out.mkdir(parents=True, exist_ok=True)
+        if (self.work / "model").is_dir():
+            pack_folder(self.work / "model", out, "model")
+        report = self.work / "report"
+        report.mkdir(exist_ok=True)
+        for pattern in ("*.jsonl", "evaluation.json", "config.json", "sheet_*.jpg", "logs/*.log"):
+            for file in self.work.glob(pattern):
+                (report / file.name).write_bytes(file.read_bytes()[-2_000_000:])
+        pack_folder(report, out, "report")
+        count = pack_held_out(self.work / "clips", out / "held_out.zip")
+        log.info("packed %d held-out clips", count)
+        return True
+
+
+def parse_budget(text: str) -> dict[str, float]:
+    """`render=280,teacher=460` as numbers."""
+    return {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 0 when a model was exported."""
+    parser = argparse.ArgumentParser(description="train the embedded model within a time budget")
+    for name in ("assets", "speech", "work", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--gpus", type=int, default=4, help="0 trains on the CPU")
+    parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
+    parser.add_argument("--budget", type=parse_budget, default={}, help="seconds by stage")
+    parser.add_argument("--deadline", type=float, default=1e9, help="seconds for everything; distillation gives way")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
+    parser.add_argument("--extra", action="append", default=[], help='more options of a stage: "teacher=--batch 48"')
+    args: Any = parser.parse_args(argv)
+    args.budget = {"render": 280.0, "autoencoder": 400.0, "teacher": 460.0, "distill": 230.0} | args.budget
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    args.work.mkdir(parents=True, exist_ok=True)
+    driver = Driver(args)
+    needed = {"render", "autoencoder", "encode", "teacher"}
+    for name in args.stages.split(","):
+        if not driver.stage(name) and name in needed:
+            log.error("%s failed; see %s", name, args.work / "logs")
+            driver.stage("pack")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
