@@ -95,7 +95,9 @@ class Avatar:
         brow = hair * (0.38 if hair.max() > 0.2 else 0.85)
         iris_name = str(rng.choice(list(_IRIS)[: 2 if dark else 6]))
         stubble = 0.0 if female else max(0.0, rng.uniform(-0.5, 0.9))
-        lip = tone * (rng.choice([[0.74, 0.44, 0.44], [0.8, 0.36, 0.38], [0.8, 0.52, 0.5]]) if female else [0.8, 0.58, 0.55])
+        lip = tone * (
+            rng.choice([[0.74, 0.44, 0.44], [0.8, 0.36, 0.38], [0.8, 0.52, 0.5]]) if female else [0.8, 0.58, 0.55]
+        )
         clothes, cloth_words = _draw_clothes(rng)
         self.traits = Traits(
             gender="woman" if female else "man", hair_style=_HAIR[style][0], hair_colour=hair_name, eyes=iris_name,
@@ -188,7 +190,9 @@ def _draw_clothes(rng: np.random.Generator) -> tuple[dict[str, object], str]:
         "t-shirt": str(rng.choice([f"a {first} t-shirt", f"a {first} top", f"a {first} sweater"])),
         "v-neck": f"a {first} v-neck shirt",
         "stripes": f"a {first} and {second} striped shirt",
-        "blazer": str(rng.choice([f"a {second} blazer over a {first} shirt", f"a {second} jacket and a {first} shirt"])),
+        "blazer": str(
+            rng.choice([f"a {second} blazer over a {first} shirt", f"a {second} jacket and a {first} shirt"])
+        ),
     }[kind]
     depth = float(rng.uniform(0.6, 1.5)) if kind == "v-neck" else 0.0
     clothes = {
@@ -196,12 +200,7 @@ def _draw_clothes(rng: np.random.Generator) -> tuple[dict[str, object], str]:
         "pattern": [float(kind == "stripes"), float(kind == "blazer"), rng.uniform(1.4, 3.2)],  # the last: cm a stripe
         "collar": [rng.uniform(-11.6, -10.6), rng.uniform(0.22, 0.4), depth],
     }  # fmt: skip
-    return clothes, with_article(words)
-
-
-def with_article(words: str) -> str:
-    """Turn a leading "a" into "an" before a vowel."""
-    return "an" + words[1:] if words.startswith("a ") and words[2] in "aeiou" else words
+    return clothes, words
 
 
 # The brow texture covers |x| 0.3..7.0 and y 4.2..8.0 cm of the rest face.

@@ -4,15 +4,26 @@ Parts are left out at random, so a model meets short and long prompts; what diff
 reference photo (`must_name`) is always said, because only the caption can tell it.
 """
 
+import re
+
 import numpy as np
 
-from liveavatar.training.corpus.avatar import Traits, with_article
+from liveavatar.training.corpus.avatar import Traits
 
-_PERSON = ("{age}{gender} with {hair}", "{gender} with {hair} and {eyes} eyes", "{gender}", "{skin}-skinned {gender} with {hair}")
-_NOUNS = {"woman": ("woman", "lady", "female presenter", "female avatar"), "man": ("man", "gentleman", "male presenter", "male avatar")}
+_PERSON = (
+    "{age}{gender} with {hair}",
+    "{gender} with {hair} and {eyes} eyes",
+    "{gender}",
+    "{skin}-skinned {gender} with {hair}",
+)
+_NOUNS = {
+    "woman": ("woman", "lady", "female presenter", "female avatar"),
+    "man": ("man", "gentleman", "male presenter", "male avatar"),
+}
 _ACTIONS = {
     "calm": (
-        "speaks calmly", "talks with a still head", "is speaking quietly with little movement", "talks in a calm manner",
+        "speaks calmly", "talks with a still head", "is speaking quietly with little movement",
+        "talks in a calm manner",
         "speaks slowly with minimal head movement",
     ),
     "natural": (
@@ -31,22 +42,27 @@ _MOODS = {
     "surprised": ("looking surprised", "with raised eyebrows", "with wide eyes, surprised", "in an amazed mood"),
 }
 _STYLES = (
-    "realistic digital human", "3D rendered avatar", "high quality render", "close-up portrait", "head and shoulders shot",
+    "realistic digital human", "3D rendered avatar", "high quality render", "close-up portrait",
+    "head and shoulders shot",
     "sharp focus", "static camera", "photorealistic style", "medium close-up", "video call framing",
 )  # fmt: skip
+_ARTICLE = re.compile(r"\ba (?=[aeiou])")
 _KEEP = {"person": 0.95, "clothes": 0.6, "action": 0.92, "mood": 0.85, "light": 0.75, "place": 0.7, "style": 0.45}
 
 
 def _person(traits: Traits, rng: np.random.Generator) -> str:
     colour, style = traits.hair_colour, traits.hair_style
-    hair = style if style == "a bald head" else style.replace("a ", f"a {colour} ").replace("an afro", f"a {colour} afro")
-    if hair == style and style != "a bald head":
-        hair = f"{style.split()[0]} {colour} hair" if style.endswith("hair") else f"{colour} {style}"
+    if style == "a bald head":
+        hair = style
+    elif style.endswith(" hair"):
+        hair = style.replace(" hair", f" {colour} hair")
+    else:
+        hair = f"a {colour} {style.split(' ', 1)[1]}"
     text = str(rng.choice(_PERSON)).format(
         age=str(rng.choice(["", "young ", "adult "])), gender=str(rng.choice(_NOUNS[traits.gender])), hair=hair,
         eyes=traits.eyes, skin=traits.skin,
     )  # fmt: skip
-    return with_article(f"a {text}")
+    return f"a {text}"
 
 
 def caption(
@@ -79,5 +95,5 @@ def caption(
         tail += [str(s) for s in rng.choice(_STYLES, int(rng.integers(1, 3)), replace=False)]
     order = rng.permutation(len(tail))
     parts = [head, *(tail[i] for i in order)]
-    text = ", ".join(parts)
+    text = _ARTICLE.sub("an ", ", ".join(parts))
     return text[0].upper() + text[1:] + ("." if rng.random() < 0.6 else "")

@@ -32,7 +32,7 @@ __all__ = ["SPEEDS", "ClipFile", "list_clips"]
 logger = logging.getLogger(__name__)
 
 SIZES = {"portrait": (384, 256), "landscape": (256, 384)}  # height, width
-TINY_SIZES = {"portrait": (96, 64), "landscape": (64, 96)}
+TINY_SIZES = {"portrait": (256, 128), "landscape": (128, 256)}  # latents need sides of whole 128 pixels
 BLOCK_FRAMES = 12
 # Seeds of the splits never meet: a training process owns a stretch of 100 000.
 TRAIN_SEED, SEEDS_PER_RANK, EVAL_SEED, SAMPLE_SEED = 1_000, 100_000, 900_000_000, 800_000_000

@@ -43,7 +43,18 @@ class Attr:
     WIDTH = 14
 
 
-HAIR_STYLES = ("afro01", "bob01", "bob02", "braid01", "long01", "ponytail01", "short01", "short02", "short03", "short04")
+HAIR_STYLES = (
+    "afro01",
+    "bob01",
+    "bob02",
+    "braid01",
+    "long01",
+    "ponytail01",
+    "short01",
+    "short02",
+    "short03",
+    "short04",
+)
 BROW_STYLES = ("eyebrow001", "eyebrow004", "eyebrow006", "eyebrow009", "eyebrow010", "eyebrow012")
 TORSOS = ("torso_f", "torso_m")
 EYE_CENTRES = ((3.1025, 3.6043, 7.8821), (-3.1025, 3.6043, 7.8821))  # cm, of the generic head

@@ -194,7 +194,9 @@ def _office(c: _Canvas, rng: np.random.Generator) -> tuple[str, float]:
     edge = rng.uniform(0.0, 0.35) * c.aspect
     for k in range(int(rng.integers(1, 3))):
         left = edge + k * rng.uniform(0.45, 0.6) * c.aspect
-        c.box((left, rng.uniform(0.02, 0.1)), (left + 0.38 * c.aspect, rng.uniform(0.45, 0.6)), np.array([0.8, 0.86, 0.9]))
+        c.box(
+            (left, rng.uniform(0.02, 0.1)), (left + 0.38 * c.aspect, rng.uniform(0.45, 0.6)), np.array([0.8, 0.86, 0.9])
+        )
     for _ in range(int(rng.integers(3, 7))):
         x, y = rng.uniform(-0.1, c.aspect), rng.uniform(0.3, 0.8)
         c.box((x, y), (x + rng.uniform(0.06, 0.3), y + rng.uniform(0.08, 0.4)), _colour(rng)[1])
@@ -233,7 +235,9 @@ def _outdoors(c: _Canvas, rng: np.random.Generator) -> tuple[str, float]:
         centre = (rng.uniform(0, c.aspect), horizon + rng.uniform(-0.15, 0.25))
         green = np.array([0.06, 0.13, 0.04]) * rng.uniform(0.5, 2.0)
         c.disc(centre, rng.uniform(0.05, 0.14), green, 0.8)
-    return str(rng.choice(["a green park", "trees and sky", "a garden outdoors", "an outdoor park in soft focus"])), 0.025
+    return str(
+        rng.choice(["a green park", "trees and sky", "a garden outdoors", "an outdoor park in soft focus"])
+    ), 0.025
 
 
 def _curtain(c: _Canvas, rng: np.random.Generator) -> tuple[str, float]:
@@ -258,5 +262,4 @@ def draw_backdrop(rng: np.random.Generator, height: int, width: int, other_than:
     rows = 192
     canvas = _Canvas(rows, max(8, round(rows * width / height)), np.zeros(3))
     words, blur = _KINDS[kind][0](canvas, rng)
-    words = words.replace("a orange", "an orange").replace("a olive", "an olive")
     return Backdrop(kind=kind, words=words, image=canvas.tensor(blur).clamp(0, 1.2))

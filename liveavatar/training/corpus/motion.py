@@ -48,7 +48,9 @@ class Motion:
 
 def draw_style(rng: np.random.Generator) -> Style:
     """Draw a mood and an energy."""
-    return Style(mood=str(rng.choice(list(MOODS), p=_MOOD_SHARES)), energy=str(rng.choice(list(ENERGIES), p=_ENERGY_SHARES)))
+    return Style(
+        mood=str(rng.choice(list(MOODS), p=_MOOD_SHARES)), energy=str(rng.choice(list(ENERGIES), p=_ENERGY_SHARES))
+    )
 
 
 def head_motion(num_frames: int, scale: float, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ Shapes: V vertices, T triangles, B frames, P pixels or samples.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def rasterise(
     ends = torch.searchsorted(total, torch.arange(chunk, int(total[-1]) + chunk, chunk, device=device))
     cuts = [0, *ends.clamp(max=len(t)).tolist()]
     cuts[-1] = len(t)
-    for i, j in zip(cuts[:-1], cuts[1:], strict=True):
+    for i, j in pairwise(cuts):
         if j <= i:
             continue
         k = torch.repeat_interleave(torch.arange(i, j, device=device), count[i:j])

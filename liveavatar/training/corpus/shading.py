@@ -26,7 +26,7 @@ from liveavatar.training.corpus.geometry import (
     scatter_sum,
 )
 from liveavatar.training.corpus.look import Backdrop, Lighting
-from liveavatar.training.corpus.raster import EMPTY, depth_of, rasterise, triangle_of
+from liveavatar.training.corpus.raster import EMPTY, AlphaTest, depth_of, rasterise, triangle_of
 from liveavatar.training.corpus.surface import Fragments, Surface, alpha_test, paint, strand_direction
 
 _SHADOW_SIZE = 384  # pixels
@@ -206,7 +206,7 @@ def _lights(shots: list[Shot], scene: _Scene, f: Fragments) -> dict[str, Tensor]
     return {"direction": direction, **{n: rows[n][f.avatar] for n in names}}
 
 
-def _shadow(scene: _Scene, alpha, f: Fragments, direction: Tensor) -> Tensor:  # noqa: ANN001 - raster.AlphaTest
+def _shadow(scene: _Scene, alpha: AlphaTest, f: Fragments, direction: Tensor) -> Tensor:
     """Share of the key light [P, 1] that reaches each fragment: 9 taps into a depth map seen from the light."""
     size = _SHADOW_SIZE
     right = normalise(torch.cross(direction.new_tensor([0, 1.0, 0]).expand_as(direction), direction, dim=1))
@@ -267,7 +267,12 @@ def _ggx(n: Tensor, view: Tensor, light: Tensor, roughness: Tensor, f0: Tensor) 
 
 
 def _shade(
-    f: Fragments, s: Surface, lights: dict[str, Tensor], shadow: Tensor, occlusion: Tensor, target: tuple[_Frame, Camera]
+    f: Fragments,
+    s: Surface,
+    lights: dict[str, Tensor],
+    shadow: Tensor,
+    occlusion: Tensor,
+    target: tuple[_Frame, Camera],
 ) -> Tensor:
     """Linear RGB [P, 3] of every fragment."""
     skin, hair, eye, cloth, lash = (
@@ -281,7 +286,11 @@ def _shade(
     f0 = torch.where(cloth, 0.015, 0.032)
     tangent = strand_direction(f, s)
     irradiance, specular = torch.zeros_like(position), torch.zeros_like(position)
-    for light, colour, reach in ((key, lights["key"], shadow), (side, lights["fill"], 1.0), (back, lights["back"], 1.0)):
+    for light, colour, reach in (
+        (key, lights["key"], shadow),
+        (side, lights["fill"], 1.0),
+        (back, lights["back"], 1.0),
+    ):
         nl = dot(n, light)
         wrapped = ((nl + wrap) / (1 + wrap)).clamp(0, 1)
         along = dot(tangent, light)
@@ -331,7 +340,8 @@ def _backdrop(shots: list[Shot], scene: _Scene, pixels: _Frame) -> Tensor:
     for shot in shots:
         image = shot.backdrop.image.to(device)[None]
         image = F.interpolate(image, (pixels.height, pixels.width), mode="bicubic", align_corners=False)[0].clamp(min=0)
-        tint = torch.tensor(shot.lighting.ambient, device=device) + 0.3 * torch.tensor(shot.lighting.fill, device=device)
+        light = shot.lighting
+        tint = torch.tensor(light.ambient, device=device) + 0.3 * torch.tensor(light.fill, device=device)
         tint = 0.5 + 0.5 * tint / tint.mean()
         exposure = 0.55 + 0.45 * min(1.0, float(sum(shot.lighting.ambient)) / 1.3)
         pictures.append((image * tint[:, None, None] * exposure).permute(1, 2, 0))

@@ -43,21 +43,51 @@ class PlanEntry:
     split: str = "train"
 
 
-_ESPEAK_TRAIN = (
-    "en-us@45 en-us+f3@62 en@40 en-us+m5@35 en-us+anika@55 en-gb-scotland+f4@50 en-us+adam@48 en-us+belinda@50 "
-    "en-gb-x-rp+m3@42 en-029+f2@58 en-us+linda@55 en-gb-x-gbclan+steph@52 en-us+michael@40 en-us-nyc+max@45 "
-    "en-us+benjamin@38 en+Annie@60 en-us+paul@44 en-gb-x-gbcwmd+m1@46"
-).split()
-_KOKORO_TRAIN = (
-    "jf_alpha jf_gongitsune jf_tebukuro jm_kumo jm_kumo*0.75+jf_alpha*0.25 jm_kumo*0.7+jf_tebukuro*0.3 "
-    "jm_kumo*1.3+jf_alpha*-0.3 jf_alpha*0.5+jf_tebukuro*0.5 jf_gongitsune*1.25+jm_kumo*-0.25 "
-    "jm_kumo*1.25+jf_gongitsune*-0.25 jf_tebukuro*0.6+jf_gongitsune*0.4 jm_kumo*0.5+jf_gongitsune*0.5 "
-    "jm_kumo*1.2+jf_tebukuro*-0.2 jf_alpha*1.3+jf_gongitsune*-0.3"
-).split()
-_KOKORO_MORE = (
-    "jm_kumo*0.85+jf_alpha*0.15 jf_alpha*0.7+jm_kumo*0.3 jf_tebukuro*1.3+jm_kumo*-0.3 jf_alpha*0.6+jf_gongitsune*0.4 "
-    "jm_kumo*0.6+jf_alpha*0.2+jf_tebukuro*0.2 jf_gongitsune*0.7+jm_kumo*0.3 jm_kumo*1.15+jf_alpha*-0.15"
-).split()
+_ESPEAK_TRAIN = [
+    "en-us@45",
+    "en-us+f3@62",
+    "en@40",
+    "en-us+m5@35",
+    "en-us+anika@55",
+    "en-gb-scotland+f4@50",
+    "en-us+adam@48",
+    "en-us+belinda@50",
+    "en-gb-x-rp+m3@42",
+    "en-029+f2@58",
+    "en-us+linda@55",
+    "en-gb-x-gbclan+steph@52",
+    "en-us+michael@40",
+    "en-us-nyc+max@45",
+    "en-us+benjamin@38",
+    "en+Annie@60",
+    "en-us+paul@44",
+    "en-gb-x-gbcwmd+m1@46",
+]
+_KOKORO_TRAIN = [
+    "jf_alpha",
+    "jf_gongitsune",
+    "jf_tebukuro",
+    "jm_kumo",
+    "jm_kumo*0.75+jf_alpha*0.25",
+    "jm_kumo*0.7+jf_tebukuro*0.3",
+    "jm_kumo*1.3+jf_alpha*-0.3",
+    "jf_alpha*0.5+jf_tebukuro*0.5",
+    "jf_gongitsune*1.25+jm_kumo*-0.25",
+    "jm_kumo*1.25+jf_gongitsune*-0.25",
+    "jf_tebukuro*0.6+jf_gongitsune*0.4",
+    "jm_kumo*0.5+jf_gongitsune*0.5",
+    "jm_kumo*1.2+jf_tebukuro*-0.2",
+    "jf_alpha*1.3+jf_gongitsune*-0.3",
+]
+_KOKORO_MORE = [
+    "jm_kumo*0.85+jf_alpha*0.15",
+    "jf_alpha*0.7+jm_kumo*0.3",
+    "jf_tebukuro*1.3+jm_kumo*-0.3",
+    "jf_alpha*0.6+jf_gongitsune*0.4",
+    "jm_kumo*0.6+jf_alpha*0.2+jf_tebukuro*0.2",
+    "jf_gongitsune*0.7+jm_kumo*0.3",
+    "jm_kumo*1.15+jf_alpha*-0.15",
+]
 PLAN: tuple[PlanEntry, ...] = (
     PlanEntry(voice="piper:joe", tracks=1, seconds=60, split="eval"),
     PlanEntry(voice="flite:slt", tracks=1, seconds=60, split="eval"),

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from liveavatar.training.corpus.avatar import BROW_SPAN_X, BROW_SPAN_Y, BROW_X, BROW_Y, collar_height
-from liveavatar.training.corpus.geometry import CURLY, EYE_CENTRES, Attr, HeadAssets, Material, dot, normalise, smoothstep
+from liveavatar.training.corpus.geometry import (
+    CURLY,
+    EYE_CENTRES,
+    Attr,
+    HeadAssets,
+    Material,
+    dot,
+    normalise,
+    smoothstep,
+)
 
 
 @dataclass(slots=True)

@@ -49,9 +49,10 @@ VOCABULARY: dict[str, list[str]] = {
     "four hundred and sixty two|about seven thousand|fifteen|eighty|one and a half million|twenty five",
     "job": "farmer|teacher|baker|judge|pilot|painter|plumber|dancer|doctor|lawyer|shepherd|musician|photographer|chef|"
     "waiter|professor|nurse|builder|fisherman|boxer|mayor|driver|officer|programmer|author|jeweller|bishop|butler",
-    "feeling": "happy|proud|worried|surprised|ashamed|hopeful|nervous|pleased|amazed|bored|quite sure|fairly calm|"
+    "feeling": "happy|proud|worried|surprised|ashamed|hopeful|nervous|pleased|amazed|quite sure|fairly calm|"
     "rather upset|a bit puzzled|deeply moved|completely lost|wide awake|ready to move|fed up|over the moon",
-    "product": "the new app|our support line|the phone|the weather service|this tablet|the voice assistant|the web shop|"
+    "product": "the new app|our support line|the phone|the weather service|this tablet|the voice assistant|"
+    "the web shop|"
     "our premium plan|the public beta|the video studio|the payment page|your subscription|the booking form|"
     "the summer update|our flagship model|the privacy policy|the free version|the map viewer|your profile",
     "topic": "the weather|football|modern music|power prices|public transport|good food|space travel|the market|health|"
@@ -129,7 +130,7 @@ I think that {mass} with {mass} would be {adjective}.
 We {action}, we {action}, and we {action} {adverb}.
 Just {action} it. Then {action} it again, {adverb}.
 Chapter {number}: the {adjective} {noun} and the {job}.
-Would you rather {action} {number} {plural} or one {adjective} {noun}?""".split("\n")
+Would you rather {action} {number} {plural} or one {adjective} {noun}?""".splitlines()
 
 EVAL_TEMPLATES = """Before we move forward, {name} would like to {action} the {noun} of {place}.
 You would be amazed how far a {adjective} {noun} can travel {time}.
@@ -142,7 +143,7 @@ Do {plural} really {action} {mass}? {opener} they do.
 The weather over {place} is {adjective}, and {time} it will improve.
 I wish my {noun} were as {adjective} as the {noun} of {name}.
 {number} out of {number} {plural} voted for {topic}.
-Here is the news {time}: the {job} from {place} {verb} {number} {plural}.""".split("\n")
+Here is the news {time}: the {job} from {place} {verb} {number} {plural}.""".splitlines()
 
 
 def fill(template: str, rng: np.random.Generator) -> str:

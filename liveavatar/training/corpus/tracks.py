@@ -82,7 +82,7 @@ class Track:
 def resample(audio: np.ndarray, ratio: float) -> np.ndarray:
     """Play a sound `ratio` times faster: band-limited (FFT) resampling, duration divided by `ratio`."""
     n = len(audio)
-    m = int(round(n / ratio))
+    m = round(n / ratio)
     spectrum = np.fft.rfft(audio)
     kept = min(m // 2 + 1, len(spectrum))
     out = np.zeros(m // 2 + 1, complex)

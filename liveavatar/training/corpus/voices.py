@@ -26,7 +26,6 @@ import soundfile
 from liveavatar.errors import InputError
 from liveavatar.training.corpus.phonemes import Event, aligned_events, espeak_events, radio_events
 
-
 EARLY = {"piper": 0.015, "kokoro": 0.058}  # s
 
 
@@ -94,9 +93,7 @@ class PiperVoice:
             events += [(s + offset, e + offset, k) for s, e, k in aligned_events(rows)]
             parts.append(chunk.audio_float_array)
             offset += len(parts[-1]) / sample_rate
-        return Utterance(
-            audio=np.concatenate(parts), sample_rate=sample_rate, events=_shifted(events, EARLY["piper"])
-        )
+        return Utterance(audio=np.concatenate(parts), sample_rate=sample_rate, events=_shifted(events, EARLY["piper"]))
 
 
 class KokoroModel:
