@@ -52,17 +52,18 @@ def denoise(
     for start in range(0, len(audio), _PIECE):
         first, stop = max(0, start - _CONTEXT), min(len(audio), start + _PIECE)
         piece = audio[first : min(len(audio), stop + _CONTEXT)]
-        gated = noisereduce.reduce_noise(
-            y=piece,
-            sr=SAMPLE_RATE,
-            stationary=mode == "stationary",
-            y_noise=profile if mode == "stationary" else None,
-            prop_decrease=strength,
-            n_fft=_NUM_FFT,
-            chunk_size=len(piece) + 1,  # one chunk: pieces are cut here, with the context they need
-            padding=_NUM_FFT * 4,
-        )
-        kept = gated[start - first : stop - first]
+        with np.errstate(divide="ignore", invalid="ignore"):  # the moving floor of digital silence is 0 / 0
+            gated = noisereduce.reduce_noise(
+                y=piece,
+                sr=SAMPLE_RATE,
+                stationary=mode == "stationary",
+                y_noise=profile if mode == "stationary" else None,
+                prop_decrease=strength,
+                n_fft=_NUM_FFT,
+                chunk_size=len(piece) + 1,  # one chunk: pieces are cut here, with the context they need
+                padding=_NUM_FFT * 4,
+            )
+        kept = np.nan_to_num(gated[start - first : stop - first])
         out[start : start + len(kept)] = kept
         out[start + len(kept) : stop] = 0.0
     return out

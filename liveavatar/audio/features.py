@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from liveavatar.audio.whisper_weights import HEAD_DIM, WHEEL_MODELS, checkpoint_path
+from liveavatar.audio.whisper_weights import HEAD_DIM, UNREADABLE, WHEEL_MODELS, checkpoint_path
 from liveavatar.config import SpeechConfig
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME, count_blocks, count_frames
@@ -163,8 +163,11 @@ def save_encoder(path: Path, name: str = "tiny.en") -> None:
 
 
 def _encoder_part(name: str) -> dict[str, Tensor]:
-    checkpoint = torch.load(checkpoint_path(name), weights_only=True, mmap=True)
-    state = checkpoint["model_state_dict"]
+    path = checkpoint_path(name)
+    try:
+        state = torch.load(path, weights_only=True, mmap=True)["model_state_dict"]
+    except UNREADABLE as e:
+        raise CheckpointError(f"{path} is no Whisper checkpoint; delete it and try again") from e
     return {
         key.removeprefix(_STATE_PREFIX): value
         for key, value in state.items()

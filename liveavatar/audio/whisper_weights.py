@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import pickle
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# what torch.load raises for a file that is no checkpoint, or lacks a part
+UNREADABLE = (RuntimeError, EOFError, KeyError, TypeError, OSError, pickle.UnpicklingError)
 HEAD_DIM = 64  # every Whisper model has heads this wide
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # CTranslate2 type ids
 
@@ -94,8 +97,8 @@ def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
     path = checkpoint_path(name)
     try:
         model = whisper.load_model(str(path), device=device)
-    except (RuntimeError, EOFError, KeyError, OSError) as e:
-        raise CheckpointError(f"{path} is no Whisper checkpoint ({e}); delete it and try again") from e
+    except UNREADABLE as e:
+        raise CheckpointError(f"{path} is no Whisper checkpoint; delete it and try again") from e
     # a checkpoint loaded by path comes without the heads that word timestamps need
     model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
     return model.eval()

@@ -1,0 +1,67 @@
+"""Sounds for the tests: spoken text, noise, tones, and files of every kind made with soundfile and PyAV."""
+
+import subprocess
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+from liveavatar.timing import SAMPLE_RATE
+
+
+def tone(seconds: float = 3.0, rate: int = 44_100, level: float = 0.3) -> np.ndarray:
+    """A 220 Hz sine, float32."""
+    return (level * np.sin(2 * np.pi * 220 * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def noise(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
+    """White noise at 16 kHz, float32."""
+    return (level * np.random.default_rng(seed).standard_normal(int(seconds * SAMPLE_RATE))).astype(np.float32)
+
+
+def syllables(seconds: float, seed: int = 0) -> np.ndarray:
+    """A voiced, syllable-like sound at 16 kHz with pauses; enough for features, not for recognition."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    pitch = 120 + 20 * np.sin(2 * np.pi * 0.7 * t)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    voice = sum(np.sin(k * phase) / k for k in range(1, 20))
+    envelope = np.clip(np.sin(2 * np.pi * 3.1 * t), 0, 1) * (np.sin(2 * np.pi * 0.23 * t) > -0.5)
+    return (0.1 * voice * envelope + 0.001 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+def espeak(text: str, path: Path) -> None:
+    """Speak text into a WAV file with espeak-ng."""
+    subprocess.run(["espeak-ng", "-v", "en-us", "-s", "140", "-w", str(path), text], check=True)
+
+
+def write(path: Path, audio: np.ndarray, rate: int = 44_100, subtype: str | None = None) -> Path:
+    """Write samples [n] or [n, channels] in the format of the path's suffix."""
+    soundfile.write(path, audio, rate, subtype=subtype)
+    return path
+
+
+def write_av(path: Path, audio: np.ndarray | None, codec: str, *, pictures: bool) -> Path:
+    """Write a container with PyAV: mono float samples at 48 kHz (None: no sound), and one second of black pictures."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25) if pictures else None
+        if video is not None:
+            video.width = video.height = 64
+            video.pix_fmt = "yuv420p"
+        sound = container.add_stream(codec, rate=48_000) if audio is not None else None
+        if sound is not None:
+            sound.layout = "stereo"
+        if video is not None:
+            black = np.zeros((64, 64, 3), np.uint8)
+            for _ in range(25):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(black, format="rgb24")))
+            container.mux(video.encode(None))
+        if sound is not None:
+            frame = av.AudioFrame.from_ndarray(np.stack([audio, audio]), format="fltp", layout="stereo")
+            frame.rate = 48_000
+            resampler = av.AudioResampler(format=sound.format, layout="stereo", rate=48_000)
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(sound.encode(part))
+            container.mux(sound.encode(None))
+    return path

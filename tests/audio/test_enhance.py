@@ -1,0 +1,145 @@
+"""Cleaning helps where there is noise, keeps its hands off clean speech, and never changes the length."""
+
+import json
+
+import numpy as np
+import pytest
+
+from liveavatar.audio import dnsmos, vad
+from liveavatar.audio import enhance as module
+from liveavatar.audio.dnsmos import Opinion
+from liveavatar.audio.enhance import Candidate, Enhanced, _richest, enhance, harm
+from liveavatar.audio.loudness import integrated_loudness
+from liveavatar.audio.transcribe import Transcript
+from liveavatar.audio.vad import Segment
+from liveavatar.errors import InputError
+from tests.audio.sounds import noise
+
+
+def _judged(overall: float | None, speech: float = 3.0, **heard: float | None) -> Candidate:
+    opinion = None if overall is None else Opinion(overall=overall, speech=speech, background=3.0)
+    logprob = heard.get("logprob")
+    transcript = None if logprob is None else Transcript(text="a b", words=(), language="en", avg_logprob=logprob)
+    return Candidate(name="x", opinion=opinion, transcript=transcript, wer=heard.get("wer"), change=heard.get("change"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "other", "reason"),
+    [
+        pytest.param(_judged(2.0), _judged(2.5), None, id="better"),
+        pytest.param(_judged(2.0), _judged(1.9), "DNSMOS 1.90", id="worse"),
+        pytest.param(_judged(2.0), _judged(2.02), "DNSMOS 2.02", id="hardly better"),
+        pytest.param(_judged(2.0, 3.0), _judged(2.5, 2.7), "speech falls", id="speech suffers"),
+        pytest.param(_judged(2.0, wer=0.1), _judged(2.5, wer=0.2), "error rate rises", id="more words wrong"),
+        pytest.param(_judged(2.0, wer=0.2), _judged(2.5, wer=0.2), None, id="as many words wrong"),
+        pytest.param(_judged(2.0, logprob=-0.3), _judged(2.5, logprob=-0.5), "less sure", id="less sure"),
+        pytest.param(
+            _judged(2.0, logprob=-0.3), _judged(2.5, logprob=-0.3, change=0.5), "other words", id="other words"
+        ),
+        pytest.param(_judged(2.0, logprob=-0.8), _judged(2.5, logprob=-0.4, change=0.5), None, id="likelier words"),
+        pytest.param(_judged(None), _judged(None), "nothing could judge", id="no judge at all"),
+        pytest.param(_judged(None, logprob=-0.5), _judged(None, logprob=-0.5, change=0.0), None, id="Whisper alone"),
+    ],
+)
+def test_rule(raw: Candidate, other: Candidate, reason: str | None) -> None:
+    got = harm(raw, other)
+    assert (got is None) == (reason is None)
+    assert reason is None or reason in (got or "")
+
+
+def _check(result: Enhanced, audio: np.ndarray) -> None:
+    assert result.audio.shape == audio.shape
+    assert result.audio.dtype == np.float32
+    assert np.abs(result.audio).max() <= 1.0
+    assert sum(c["chosen"] for c in result.candidates) == 1
+    json.dumps([result.verdict, result.candidates], allow_nan=False)
+    for key in ("dnsmos_before", "dnsmos_after", "wer_before", "wer_after"):
+        assert (result.verdict[key] is None) == (key in result.verdict["reasons"]), key
+
+
+def test_noisy_speech_is_cleaned(spoken: np.ndarray) -> None:
+    track = np.concatenate([np.zeros(12_000, np.float32), spoken])
+    track += noise(9.0, 0.02)[: len(track)]
+    result = enhance(track, whisper="off")
+    _check(result, track)
+    assert result.verdict["chosen"] != "raw"
+    assert result.verdict["dnsmos_after"] > result.verdict["dnsmos_before"] + 0.05
+    assert result.words == ()
+    pause = result.audio[1_000:8_000]
+    speech = result.audio[16_000:]
+    gap = 10 * np.log10(np.square(speech).mean() / np.square(pause).mean())
+    raw_gap = 10 * np.log10(np.square(track[16_000:]).mean() / np.square(track[1_000:8_000]).mean())
+    assert gap > raw_gap + 20  # dB: the mouth has silence to rest in
+
+
+def test_clean_speech_is_left_alone(spoken: np.ndarray) -> None:
+    result = enhance(spoken, whisper="tiny.en", reference_text="words that were never said")
+    _check(result, spoken)
+    assert result.verdict["chosen"] == "raw" or result.verdict["dnsmos_after"] > result.verdict["dnsmos_before"]
+    assert result.verdict["wer_after"] <= result.verdict["wer_before"]
+    assert len(result.words) >= 5
+    if result.verdict["chosen"] == "raw":
+        assert np.corrcoef(result.audio, spoken)[0, 1] == pytest.approx(1.0)
+        assert integrated_loudness(result.audio) == pytest.approx(-23.0, abs=0.3)
+
+
+def test_off_and_off_load_no_model(spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    for where in (vad, dnsmos):
+        monkeypatch.setattr(where, "onnx_session", refuse)
+    monkeypatch.setattr(module, "load_whisper", refuse)
+    result = enhance(spoken, denoise="off", whisper="off")
+    _check(result, spoken)
+    assert result.verdict["chosen"] == "raw"
+
+
+def test_forced_mode_is_used_even_when_it_harms(spoken: np.ndarray) -> None:
+    result = enhance(spoken, denoise="nonstationary", whisper="off")
+    _check(result, spoken)
+    assert result.verdict["chosen"] == "nonstationary"
+    assert [c["name"] for c in result.candidates] == ["raw", "nonstationary"]
+    assert result.verdict["harm"] == (result.candidates[1]["refused"] is not None)
+
+
+def test_sound_without_speech_is_not_cleaned() -> None:
+    audio = noise(3.0)
+    result = enhance(audio)
+    _check(result, audio)
+    assert result.verdict["chosen"] == "raw"
+    assert "no speech" in result.verdict["reason"]
+    assert result.text == ""
+
+
+def test_long_track_is_judged_on_an_excerpt(spoken: np.ndarray) -> None:
+    track = np.concatenate([noise(25.0, 0.01), spoken + noise(8.0, 0.01)[: len(spoken)], noise(4.0, 0.01)])
+    result = enhance(track, denoise="stationary", whisper="off", reference_text="anything")
+    _check(result, track)
+    assert result.verdict["wer_before"] is None
+
+
+@pytest.mark.parametrize(
+    ("speech", "num_samples", "start"),
+    [
+        pytest.param([(0, 10)], 20, 0, id="short track"),
+        pytest.param([], 100, 0, id="no speech"),
+        pytest.param([(0, 5), (40, 60), (62, 70)], 100, 40, id="where most is said"),
+        pytest.param([(0, 5), (90, 100)], 100, 70, id="never past the end"),
+    ],
+)
+def test_excerpt(speech: list[tuple[int, int]], num_samples: int, start: int) -> None:
+    s = 16_000
+    assert _richest([Segment(start=a * s, stop=b * s) for a, b in speech], num_samples * s) == start * s
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"denoise": "magic"}, id="unknown mode"),
+        pytest.param({"whisper": "gigantic"}, id="unknown model"),
+    ],
+)
+def test_refuses(options: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="choose one of"):
+        enhance(noise(1.0), **options)

@@ -1,0 +1,155 @@
+"""Driving features: equal to Whisper's own encoder, independent of batching, silent in silence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.audio.features import (
+    SpeechEncoder,
+    block_features,
+    load_encoder,
+    mel_filters,
+    save_encoder,
+    whisper_features,
+)
+from liveavatar.audio.whisper_weights import load_whisper, whisper_package
+from liveavatar.config import LIVE_AVATAR_14B, MINI
+from liveavatar.errors import CheckpointError, InputError
+from tests.audio.sounds import noise, syllables
+
+SPEECH = MINI.speech
+
+
+def test_mel_filters_are_whispers() -> None:
+    whisper = whisper_package()
+    expected = whisper.audio.mel_filters("cpu", 80).numpy()
+    np.testing.assert_allclose(mel_filters(80), expected, atol=1e-8)
+
+
+def test_encoder_is_whispers(encoder: SpeechEncoder) -> None:
+    whisper = whisper_package()
+    model = load_whisper("tiny.en")
+    audio = torch.from_numpy(whisper.pad_or_trim(syllables(30.0)))
+    mel = whisper.log_mel_spectrogram(audio)
+    torch.testing.assert_close(encoder.log_mel(audio[None])[0], mel, atol=1e-6, rtol=0)
+    with torch.inference_mode():
+        states = encoder(audio[None])
+        expected = model.encoder(mel[None])
+        assert states.shape == (1, 5, 1500, 384)
+        torch.testing.assert_close(model.encoder.ln_post(states[:, -1]), expected, atol=5e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_blocks", "frames"),
+    [
+        pytest.param(7680, None, 12, id="exactly one block"),
+        pytest.param(7681, None, 24, id="one sample over"),
+        pytest.param(100, None, 12, id="a fraction of a frame"),
+        pytest.param(7680, 5, 60, id="more blocks than sound"),
+        pytest.param(40_000, 2, 24, id="fewer blocks than sound"),
+    ],
+)
+def test_shape(encoder: SpeechEncoder, num_samples: int, num_blocks: int | None, frames: int) -> None:
+    features = whisper_features(syllables(3.0)[:num_samples], SPEECH, num_blocks, whisper_encoder=encoder)
+    assert features.shape == (5, 768, frames)
+    assert features.dtype == torch.float32
+    assert torch.isfinite(features).all()
+
+
+@pytest.mark.parametrize("batch", [pytest.param(b, id=f"batches of {b}") for b in (1, 3, 64)])
+def test_batching_changes_nothing(encoder: SpeechEncoder, batch: int) -> None:
+    audio = syllables(6.0)
+    whole = whisper_features(audio, SPEECH, whisper_encoder=encoder, batch=32)
+    torch.testing.assert_close(
+        whisper_features(audio, SPEECH, whisper_encoder=encoder, batch=batch), whole, atol=2e-3, rtol=1e-3
+    )
+
+
+def test_later_sound_does_not_change_earlier_blocks(encoder: SpeechEncoder) -> None:
+    audio, other = syllables(5.0), syllables(5.0)
+    known = 4 * 7680 + 2560  # the first four blocks and their look-ahead
+    other[known:] = 0.5
+    a, b = (whisper_features(x, SPEECH, whisper_encoder=encoder) for x in (audio, other))
+    torch.testing.assert_close(a[:, :, :48], b[:, :, :48], atol=2e-3, rtol=1e-3)
+    assert (a[:, :, 48:60] - b[:, :, 48:60]).abs().max() > 0.1
+
+
+def test_definition_of_a_block(encoder: SpeechEncoder) -> None:
+    """Block 2 of a track, cut out by hand: 3 s ending 0.16 s after its end, states 118..141 of 150, two a frame."""
+    audio = syllables(4.0)
+    end = 3 * 7680 + 2560
+    window = np.concatenate([np.zeros(48_000 - end, np.float32), audio[:end]])
+    with torch.inference_mode():
+        states = encoder(torch.from_numpy(window)[None])[0, :, 118:142]
+    by_hand = states.reshape(5, 12, 768).transpose(1, 2)
+    features = whisper_features(audio, SPEECH, whisper_encoder=encoder)[:, :, 24:36]
+    torch.testing.assert_close(features, by_hand, atol=2e-3, rtol=1e-3)
+
+
+def test_values_survive_half_precision(encoder: SpeechEncoder) -> None:
+    features = whisper_features(syllables(2.0), SPEECH, whisper_encoder=encoder)
+    assert torch.equal(features, features.half().float())
+
+
+@pytest.mark.parametrize(
+    ("level", "most"),
+    [
+        pytest.param(0.0, 0.0, id="digital silence"),
+        pytest.param(1e-5, 0.15, id="-100 dBFS"),
+        pytest.param(1e-4, 0.65, id="-80 dBFS"),
+    ],
+)
+def test_quiet_noise_stays_near_silence(encoder: SpeechEncoder, level: float, most: float) -> None:
+    """In units where loud speech lies 2.3 above silence; stretched to full range, hiss would lie there too."""
+    hiss = noise(2.0, level)
+    mel = encoder.log_mel(torch.from_numpy(np.stack([hiss, np.zeros_like(hiss), syllables(2.0)])))
+    assert (mel[0] - mel[1]).abs().max() <= most
+    assert mel[2].max() - mel[1].max() > 2.0
+
+
+def test_encoder_file_round_trip(tmp_path: Path, encoder: SpeechEncoder) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path)
+    audio = syllables(2.0)
+    assert path.stat().st_size < 17e6
+    assert torch.equal(
+        whisper_features(audio, SPEECH, whisper_encoder=load_encoder(path)),
+        whisper_features(audio, SPEECH, whisper_encoder=encoder),
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        pytest.param(None, InputError, id="missing"),
+        pytest.param(b"", CheckpointError, id="empty"),
+        pytest.param(b"not safetensors at all", CheckpointError, id="not safetensors"),
+    ],
+)
+def test_bad_encoder_file(tmp_path: Path, content: bytes | None, error: type[Exception]) -> None:
+    path = tmp_path / "encoder.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match="encoder"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        pytest.param(LIVE_AVATAR_14B.speech, id="another kind of encoder"),
+        pytest.param(replace(SPEECH, num_states=7), id="more states"),
+        pytest.param(replace(SPEECH, dim=1024), id="wider"),
+    ],
+)
+def test_encoder_must_fit_the_model(encoder: SpeechEncoder, cfg) -> None:
+    with pytest.raises(CheckpointError, match="the model wants"):
+        whisper_features(syllables(1.0), cfg, whisper_encoder=encoder)
+
+
+def test_block_features_of_many_windows(encoder: SpeechEncoder) -> None:
+    windows = torch.from_numpy(np.stack([syllables(3.0, seed) for seed in range(3)]))
+    assert block_features(windows, encoder, SPEECH).shape == (3, 5, 768, 12)

@@ -1,0 +1,175 @@
+"""Every kind of sound file is read, every bad one is refused in one line."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liveavatar.audio import ingest
+from liveavatar.audio.ingest import load_audio, probe, require_disk, stage_bytes
+from liveavatar.errors import CapacityError, InputError
+from tests.audio.sounds import tone, write, write_av
+
+Maker = Callable[[Path], Path]
+TONE = tone()
+RMS = 0.3 / np.sqrt(2)
+
+
+def _wav(name: str, audio: np.ndarray, rate: int = 44_100, subtype: str | None = None) -> Maker:
+    return lambda folder: write(folder / name, audio, rate, subtype)
+
+
+@pytest.mark.parametrize(
+    ("make", "seconds", "rms"),
+    [
+        pytest.param(_wav("a.wav", TONE), 3.0, RMS, id="16 bit"),
+        pytest.param(_wav("a.wav", TONE, subtype="PCM_U8"), 3.0, RMS, id="8 bit"),
+        pytest.param(_wav("a.wav", TONE, subtype="PCM_24"), 3.0, RMS, id="24 bit"),
+        pytest.param(_wav("a.wav", TONE, subtype="FLOAT"), 3.0, RMS, id="float"),
+        pytest.param(_wav("a.wav", TONE, subtype="DOUBLE"), 3.0, RMS, id="double"),
+        pytest.param(_wav("a.wav", 4 * TONE, subtype="FLOAT"), 3.0, np.sqrt(0.5), id="float above full scale"),
+        pytest.param(_wav("a.wav", tone(rate=96_000), 96_000), 3.0, RMS, id="96 kHz"),
+        pytest.param(_wav("a.wav", tone(rate=8_000), 8_000), 3.0, RMS, id="8 kHz"),
+        pytest.param(_wav("a.wav", np.stack([TONE, TONE], 1)), 3.0, RMS, id="stereo"),
+        pytest.param(_wav("a.wav", np.stack([TONE, -TONE], 1)), 3.0, RMS, id="stereo that cancels itself"),
+        pytest.param(_wav("a.wav", np.stack([TONE] * 6, 1)), 3.0, RMS, id="six channels"),
+        pytest.param(_wav("a.flac", TONE), 3.0, RMS, id="flac"),
+        pytest.param(_wav("a.ogg", TONE), 3.0, RMS, id="ogg"),
+        pytest.param(_wav("a.mp3", TONE), 3.0, RMS, id="mp3"),
+        pytest.param(lambda f: write_av(f / "a.m4a", tone(rate=48_000), "aac", pictures=False), 3.0, RMS, id="m4a"),
+        pytest.param(lambda f: write_av(f / "a.mp4", tone(rate=48_000), "aac", pictures=True), 3.0, RMS, id="video"),
+        pytest.param(lambda f: write_av(f / "a.mkv", tone(rate=48_000), "libopus", pictures=True), 3.0, RMS, id="mkv"),
+        pytest.param(_wav("a.wav", TONE[:22_050]), 0.5, RMS, id="just long enough"),
+        pytest.param(_wav("wrong name.txt.mp3.flac", TONE), 3.0, RMS, id="odd name"),
+    ],
+)
+def test_reads(tmp_path: Path, make: Maker, seconds: float, rms: float) -> None:
+    path = make(tmp_path)
+    audio = load_audio(path)
+    assert audio.dtype == np.float32
+    assert audio.ndim == 1
+    assert len(audio) / 16_000 == pytest.approx(seconds, abs=0.05)
+    assert np.sqrt(np.square(audio).mean()) == pytest.approx(rms, rel=0.05)
+    assert np.abs(audio).max() <= 1.0
+    info = probe(path)
+    assert info.duration_s == pytest.approx(seconds, abs=0.05)
+    assert info.sample_rate > 0
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])
+def test_resampling_does_not_shift(tmp_path: Path, rate: int) -> None:
+    click = np.zeros(2 * rate, np.float32)
+    click[rate] = 1.0
+    audio = load_audio(write(tmp_path / "click.wav", click, rate, "FLOAT"))
+    assert len(audio) == 32_000
+    assert np.abs(audio).argmax() == 16_000
+
+
+def _poisoned(value: float) -> np.ndarray:
+    audio = TONE.copy()
+    audio[60_000] = value
+    return audio
+
+
+def _cut(maker: Maker, share: float) -> Maker:
+    def make(folder: Path) -> Path:
+        path = maker(folder)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))])
+        return path
+
+    return make
+
+
+def _bytes(name: str, content: bytes) -> Maker:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def _damaged_flac(folder: Path) -> Path:
+    path = write(folder / "a.flac", TONE + 0.1 * np.random.default_rng(0).standard_normal(len(TONE)))
+    data = bytearray(path.read_bytes())
+    data[3000::900] = bytes(255 ^ b for b in data[3000::900])
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda f: f / "none.wav", "no such file", id="missing"),
+        pytest.param(lambda f: f, "directory", id="directory"),
+        pytest.param(_bytes("a.wav", b""), "empty", id="0 bytes"),
+        pytest.param(_bytes("a.wav", b"Dear all,\nplease find attached\n" * 40), "cannot be read", id="text as wav"),
+        pytest.param(_bytes("a.wav", b"#EXTM3U\n#EXTINF:10,\nhttp://a.org/x\n"), "cannot be read", id="playlist"),
+        pytest.param(_bytes("a.wav", np.random.default_rng(0).bytes(50_000)), "cannot be read", id="random bytes"),
+        pytest.param(_cut(_wav("a.wav", TONE), 0.5), "cut off, 1.5 s of 3.0 s", id="truncated wav"),
+        pytest.param(_cut(_wav("a.flac", TONE), 0.5), "cut off", id="truncated flac"),
+        pytest.param(_cut(_wav("a.wav", TONE), 0.0001), "cannot be read", id="header cut off"),
+        pytest.param(
+            _cut(lambda f: write_av(f / "a.m4a", tone(rate=48_000), "aac", pictures=False), 0.5),
+            "cannot be read",
+            id="truncated m4a",
+        ),
+        pytest.param(_damaged_flac, "cut off|damaged", id="damaged inside"),
+        pytest.param(lambda f: write_av(f / "a.mp4", None, "aac", pictures=True), "has no sound", id="silent film"),
+        pytest.param(_wav("a.wav", TONE[:4_000]), "at least 0.5 s", id="too short"),
+        pytest.param(_wav("a.wav", TONE[:0]), "could be decoded|lasts 0.00", id="no samples"),
+        pytest.param(_wav("a.wav", _poisoned(np.nan), subtype="FLOAT"), "no numbers", id="not a number"),
+        pytest.param(_wav("a.wav", _poisoned(np.inf), subtype="FLOAT"), "no numbers", id="infinite"),
+        pytest.param(_wav("a.wav", 0 * TONE), "silent", id="digital silence"),
+        pytest.param(_wav("a.wav", 1e-4 * TONE, subtype="FLOAT"), "silent", id="inaudible"),
+    ],
+)
+def test_refuses(tmp_path: Path, make: Maker, message: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_audio(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(path) in text
+
+
+def test_three_hours_are_refused_before_decoding(tmp_path: Path) -> None:
+    """A sparse file: 4 hours of zeros that take no disk."""
+    path = write(tmp_path / "long.wav", TONE[:100], 8_000, "PCM_U8")
+    num_bytes = 4 * 3600 * 8_000
+    data = bytearray(path.read_bytes()[:44])
+    data[4:8] = (36 + num_bytes).to_bytes(4, "little")
+    data[40:44] = num_bytes.to_bytes(4, "little")
+    with path.open("wb") as f:
+        f.write(data)
+        f.truncate(44 + num_bytes)
+    for read in (probe, load_audio):
+        with pytest.raises(InputError, match=r"4\.0 h, more than 3 h; split it"):
+            read(path)
+
+
+def test_length_is_watched_while_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_SECONDS", 2)
+    monkeypatch.setattr(ingest, "_declared_seconds", lambda *_: None)
+    with pytest.raises(InputError, match="split it"):
+        load_audio(write(tmp_path / "a.wav", TONE))
+
+
+def test_silence_can_be_allowed(tmp_path: Path) -> None:
+    assert not load_audio(write(tmp_path / "a.wav", 0 * TONE), allow_silence=True).any()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", TONE)
+    path.chmod(0)
+    with pytest.raises(InputError, match="permissions"):
+        load_audio(path)
+
+
+def test_disk(tmp_path: Path) -> None:
+    require_disk(tmp_path / "not" / "made" / "yet", stage_bytes(10.0), "10 s of sound")
+    with pytest.raises(CapacityError, match="MB are free"):
+        require_disk(tmp_path, 1 << 60, "everything")

@@ -1,0 +1,81 @@
+"""Transcription: words in order and in time, silence never transcribed, error rates that ignore spelling."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.audio.ingest import load_audio
+from liveavatar.audio.transcribe import chunks_of, transcribe, word_error_rate
+from liveavatar.audio.vad import Segment, find_speech
+from liveavatar.audio.whisper_weights import load_whisper
+from tests.audio.sounds import espeak
+
+S = 16_000
+
+
+@pytest.mark.parametrize(
+    ("speech", "expected"),
+    [
+        pytest.param([], [], id="nobody speaks"),
+        pytest.param([(1, 3), (4, 9)], [(1, 9)], id="short segments share a chunk"),
+        pytest.param([(1, 20), (22, 35), (40, 50)], [(1, 20), (22, 50)], id="as many as fit 28 s"),
+        pytest.param([(5, 70)], [(5, 33), (33, 61), (61, 70)], id="a long one is cut"),
+        pytest.param([(5, 70), (71, 80)], [(5, 33), (33, 61), (61, 80)], id="its rest takes up the next"),
+    ],
+)
+def test_chunks(speech: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
+    chunks = chunks_of([Segment(start=a * S, stop=b * S) for a, b in speech])
+    assert [(c.start // S, c.stop // S) for c in chunks] == expected
+
+
+def test_words_lie_in_the_speech(spoken: np.ndarray) -> None:
+    model = load_whisper("tiny.en")
+    shift = 3 * S
+    track = np.concatenate([np.zeros(shift, np.float32), spoken, np.zeros(S, np.float32)])
+    num_threads = torch.get_num_threads()
+    heard = transcribe(track, find_speech(track), model)
+    assert torch.get_num_threads() == num_threads
+    assert len(heard.words) >= 5
+    starts = [w.start for w in heard.words]
+    assert starts == sorted(starts)
+    assert all(w.end >= w.start for w in heard.words)
+    assert starts[0] > 2.8
+    assert heard.words[-1].end < len(track) / S - 0.8
+    assert all(0 < w.probability <= 1 for w in heard.words)
+    assert heard.avg_logprob is not None
+    assert heard.avg_logprob > -1.5
+    assert heard.language == "en"
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+def test_converted_weights_recognise_speech(tmp_path: Path) -> None:
+    text = "Good morning. The weather is fine today, and seven people walk to the market in the morning."
+    espeak(text, tmp_path / "a.wav")
+    audio = load_audio(tmp_path / "a.wav")
+    heard = transcribe(audio, find_speech(audio), load_whisper("tiny.en"))
+    assert word_error_rate(text, heard.text) <= 0.25
+
+
+def test_nothing_heard_in_nothing() -> None:
+    heard = transcribe(np.zeros(S, np.float32), [], load_whisper("tiny.en"))
+    assert (heard.text, heard.words, heard.avg_logprob) == ("", (), None)
+
+
+@pytest.mark.parametrize(
+    ("reference", "heard", "language", "rate"),
+    [
+        pytest.param("Hello, world!", "hello world", "en", 0.0, id="case and punctuation do not count"),
+        pytest.param("I do not colour it", "I don't color it", "en", 0.0, id="nor do spellings"),
+        pytest.param("red green blue black", "red green black", "en", 0.25, id="a word left out"),
+        pytest.param("one", "one and two and three", "en", 4.0, id="more wrong than said"),
+        pytest.param("one two", "", "en", 1.0, id="nothing heard"),
+        pytest.param("", "", "en", 0.0, id="nothing said or heard"),
+        pytest.param("...", "some words", "en", 1.0, id="words where none were said"),
+        pytest.param("你好，世界", "你好世间", "zh", 0.25, id="Chinese counts characters"),
+    ],
+)
+def test_word_error_rate(reference: str, heard: str, language: str, rate: float) -> None:
+    assert word_error_rate(reference, heard, language) == pytest.approx(rate)
