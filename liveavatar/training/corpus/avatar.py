@@ -42,10 +42,10 @@ _IRIS = {
 }  # fmt: skip
 # style -> (words, share among women, among men); "buzz" and "bald" have no mesh
 _HAIR = {
-    "afro01": ("an afro", 0.4, 0.9), "bob01": ("a bob haircut", 0.6, 0.0), "bob02": ("a bob haircut", 1.8, 0.0),
-    "braid01": ("braided hair", 1.2, 0.0), "long01": ("long hair", 2.4, 0.2), "ponytail01": ("a ponytail", 2.2, 0.2),
+    "afro01": ("an afro", 0.6, 0.9), "bob01": ("a bob haircut", 0.35, 0.0), "bob02": ("a bob haircut", 0.35, 0.0),
+    "braid01": ("braided hair", 1.3, 0.0), "long01": ("long hair", 2.6, 0.2), "ponytail01": ("a ponytail", 2.4, 0.2),
     "short01": ("short hair", 0.2, 2.0), "short02": ("short hair", 0.2, 2.0), "short03": ("short hair", 0.5, 0.2),
-    "short04": ("short hair", 0.6, 2.0), "buzz": ("a buzz cut", 0.1, 1.4), "bald": ("a bald head", 0.0, 1.2),
+    "short04": ("short hair", 0.9, 2.0), "buzz": ("a buzz cut", 0.1, 1.4), "bald": ("a bald head", 0.0, 1.2),
 }  # fmt: skip
 _PIVOT = (0.0, -5.0, -1.0)  # cm, the head turns about this point
 
