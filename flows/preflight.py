@@ -1,6 +1,6 @@
 """What can be refused before anything starts: options that contradict each other, the model, the files, the machine.
 
-Reads headers only, loads neither torch nor Prefect, and takes well under a second.
+Loads neither torch nor Prefect and takes about a second.
 """
 
 import json
@@ -16,6 +16,7 @@ from tasks import machine
 from tasks.model import config_of
 
 MANIFEST = "manifest.json"
+SMALL = 20_000_000  # bytes; a sound file up to here is decoded at once, a larger one by the first stage
 
 
 def check(parameters: RenderParameters) -> None:
@@ -34,7 +35,28 @@ def check(parameters: RenderParameters) -> None:
     _check_devices(parameters, model)
     check_out(output_folder(parameters))
     ingest.probe(parameters.audio)
+    if Path(parameters.audio).stat().st_size <= SMALL:
+        ingest.load_audio(parameters.audio)
     image.load_portrait(parameters.image)
+    refuse_poor(parameters.prompt, parameters.strict_prompt)
+
+
+def refuse_poor(prompt: str, strict: bool) -> None:
+    """Refuse a poor prompt when that is asked for.
+
+    Raises:
+        InputError: the prompt is poor; names what is missing.
+    """
+    if not strict:
+        return
+    from liveavatar.prompt import check_prompt
+
+    report = check_prompt(prompt)
+    if report.grade == "poor":
+        raise InputError(
+            f"--prompt is poor (score {report.score:.2f}): it says nothing of {', '.join(report.missing)}; "
+            "add it, or drop --strict_prompt"
+        )
 
 
 def output_folder(parameters: RenderParameters) -> Path:

@@ -42,7 +42,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     inputs = audio.ingest(parameters.audio, parameters.image, str(model_dir), parameters.area(), max_frames)
     cleaned = audio.enhance(inputs.sound, parameters.denoise, parameters.whisper)
     features = audio.features(cleaned, str(model_dir))
-    checked = prompt.prompt_check(parameters.prompt, parameters.strict_prompt)
+    checked = prompt.prompt_check(parameters.prompt)
     picture, num_frames = inputs.portrait.values, features.values["num_frames"]
     planned = plan.plan(
         config_of(model_dir),

@@ -140,7 +140,7 @@ def run_dir() -> Path:
 
 
 def _log_path() -> Path:
-    return config.home() / "prefect" / "server.log"
+    return Path(os.environ["PREFECT_HOME"]) / "server.log"
 
 
 def _free_port() -> int:

@@ -9,7 +9,6 @@ from liveavatar.hardware import Machine
 from tasks.stage import cached, stage
 from tasks.store import Entry, Values
 
-HOST_STEP, DISK_STEP = 2.0, 10.0  # GB; a stored plan holds while memory and disk stay within such a step
 CODE = (
     *("liveavatar/planner.py", "liveavatar/seating.py", "liveavatar/speed.py", "liveavatar/costs.py"),
     "liveavatar/hardware.py",
@@ -41,10 +40,12 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
         "job": job,
         "gpus": [asdict(gpu) for gpu in machine.gpus],
         "cores": machine.cores,
-        "host": machine.host_gb // HOST_STEP,
-        "disk": machine.disk_gb // DISK_STEP,
     }
-    return cached("plan", inputs, make, code=CODE, packages=("torch",))
+    entry = cached("plan", inputs, make, code=CODE, packages=("torch",))
+    needs = entry.values
+    if entry.hit and (needs["host_gb"]["total"] > machine.host_gb or needs["disk_gb"]["total"] > machine.disk_gb):
+        return cached("plan", inputs, make, code=CODE, packages=("torch",), force=True)  # refuses, with the reason
+    return entry
 
 
 def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> dict[str, Any]:

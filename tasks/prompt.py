@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from liveavatar.errors import InputError
 from tasks.audio import plain
 from tasks.events import Event, emit
 from tasks.stage import cached, stage
@@ -10,12 +9,8 @@ from tasks.store import Entry, Values
 
 
 @stage("prompt")
-def prompt_check(prompt: str, strict: bool) -> Entry:
-    """Score a prompt; the report is the entry's values.
-
-    Raises:
-        InputError: the prompt is poor and `strict` asks to refuse it.
-    """
+def prompt_check(prompt: str) -> Entry:
+    """Score a prompt; the report is the entry's values."""
     from liveavatar import prompt as library
 
     def make(_: Path) -> Values:
@@ -25,10 +20,5 @@ def prompt_check(prompt: str, strict: bool) -> Entry:
     report = entry.values
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])
-        if strict:
-            raise InputError(
-                f"--prompt is poor (score {report['score']:.2f}): it says nothing of {missing}; add it, "
-                "or drop --strict_prompt"
-            )
         emit(Event(kind="note", stage="prompt", text=f"the prompt is poor: it says nothing of {missing}"))
     return entry

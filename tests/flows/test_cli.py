@@ -1,0 +1,292 @@
+"""The command line: one clear line and the right exit code for everything that cannot work."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import wavfile
+
+from flows import cli
+from flows.parameters import RenderParameters
+from liveavatar import config
+
+RATE = 16_000
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home" / "prefect"))
+    monkeypatch.setenv("LIVEAVATAR_DEBUG", "")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def files(home: Path, tiny_model: Path) -> dict[str, str]:
+    """A sound, a picture and a model that work."""
+    tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)
+    wavfile.write(home / "voice.wav", RATE, tone.astype(np.float32))
+    Image.fromarray(np.full((384, 256, 3), 127, np.uint8)).save(home / "face.png")
+    return {"audio": "voice.wav", "image": "face.png", "prompt": "A woman talks.", "model": str(tiny_model)}
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def _write(name: str, data: bytes) -> None:
+    Path(name).write_bytes(data)
+
+
+def _sound(name: str, samples: np.ndarray, rate: int = RATE) -> None:
+    wavfile.write(name, rate, samples)
+
+
+def _cut_wav() -> None:
+    _sound("cut.wav", np.ones(RATE * 4, np.float32) * 0.1)
+    data = Path("cut.wav").read_bytes()
+    _write("cut.wav", data[: len(data) // 3])
+
+
+def _cut_png() -> None:
+    data = Path("face.png").read_bytes()
+    Image.effect_noise((400, 400), 90).save("noise.png")
+    data = Path("noise.png").read_bytes()
+    _write("cut.png", data[: len(data) // 2])
+
+
+def _other_folder() -> None:
+    Path("mine").mkdir()
+    _write("mine/thesis.txt", b"do not delete")
+
+
+BAD = [
+    pytest.param({"audio": "nowhere.wav"}, None, 2, "nowhere.wav", id="sound missing"),
+    pytest.param({"audio": "."}, None, 2, "director|folder", id="sound is a folder"),
+    pytest.param({"audio": "e.wav"}, lambda: _write("e.wav", b""), 2, "empty", id="sound of 0 bytes"),
+    pytest.param({"audio": "t.wav"}, lambda: _write("t.wav", b"hello world\n" * 99), 2, "t.wav", id="text called wav"),
+    pytest.param({"audio": "cut.wav"}, _cut_wav, 2, "cut.wav", id="sound cut short"),
+    pytest.param(
+        {"audio": "q.wav"}, lambda: _sound("q.wav", np.zeros(RATE, np.float32)), 2, "silent", id="silent sound"
+    ),
+    pytest.param(
+        {"audio": "s.wav"}, lambda: _sound("s.wav", np.ones(99, np.float32)), 2, "0.5 s", id="sound too short"
+    ),
+    pytest.param(
+        {"audio": "n.wav"},
+        lambda: _sound("n.wav", np.full(RATE, np.nan, np.float32)),
+        2,
+        "no numbers",
+        id="nan in sound",
+    ),
+    pytest.param(
+        {"audio": "l.wav"}, lambda: _sound("l.wav", np.zeros(3 * 3700 * 50, np.uint8), 50), 2, "3 h", id="over 3 hours"
+    ),
+    pytest.param({"image": "nowhere.png"}, None, 2, "nowhere.png", id="picture missing"),
+    pytest.param({"image": "1.png"}, lambda: Image.new("RGB", (1, 1)).save("1.png"), 2, "small", id="picture 1x1"),
+    pytest.param(
+        {"image": "20k.png"}, lambda: Image.new("L", (20_000, 20_000)).save("20k.png"), 2, "pixels", id="20000x20000"
+    ),
+    pytest.param({"image": "cut.png"}, _cut_png, 2, "damaged|cut", id="picture cut short"),
+    pytest.param({"image": "voice.wav"}, None, 2, "no picture", id="picture is a sound"),
+    pytest.param({"prompt": ""}, None, 2, "empty", id="empty prompt"),
+    pytest.param({"prompt": "  \n"}, None, 2, "empty", id="blank prompt"),
+    pytest.param({"prompt": "word " * 5000}, None, 2, "5000 words", id="5000 words"),
+    pytest.param({"prompt": "person talking", "strict_prompt": None}, None, 2, "poor", id="poor prompt, strict"),
+    pytest.param({"size": "7*7"}, None, 2, "384\\*256", id="size 7*7"),
+    pytest.param({"size": "wide"}, None, 2, "W\\*H", id="size is a word"),
+    pytest.param({"infer_frames": "50"}, None, 2, "48 or 60", id="infer_frames 50"),
+    pytest.param({"sample_steps": "0"}, None, 2, "sample_steps", id="no steps"),
+    pytest.param({"sample_steps": "9"}, None, 2, "sample_steps", id="nine steps"),
+    pytest.param({"sample_steps": "four"}, None, 2, "sample_steps", id="steps is a word"),
+    pytest.param({"num_clip": "0"}, None, 2, "num_clip", id="no clips"),
+    pytest.param({"fps": "30"}, None, 2, "25", id="30 fps"),
+    pytest.param({"seed": "-1"}, None, 2, "seed", id="negative seed"),
+    pytest.param({"denoise": "magic"}, None, 2, "denoise", id="unknown denoise"),
+    pytest.param({"whisper": "huge"}, None, 2, "whisper", id="unknown whisper"),
+    pytest.param({"placement": "tpp"}, None, 2, "one device", id="tpp"),
+    pytest.param({"placement": "replicas"}, None, 2, "one job", id="replicas"),
+    pytest.param({"num_gpus": "2"}, None, 2, "one device", id="two processes"),
+    pytest.param({"model": "nowhere"}, None, 2, "no model directory", id="unknown model"),
+    pytest.param({"model": "live-avatar-14b"}, None, 2, "models fetch", id="14B without weights"),
+    pytest.param({"model": "."}, None, 2, "config.json", id="model folder is empty"),
+    pytest.param({"out": "voice.wav"}, None, 2, "is a file", id="out is a file"),
+    pytest.param({"out": "voice.wav/x"}, None, 2, "is a file", id="out is below a file"),
+    pytest.param({"out": "mine"}, _other_folder, 2, "other files", id="out holds other files"),
+    pytest.param({"bogus": "1"}, None, 2, "bogus", id="unknown option"),
+]
+
+
+@pytest.mark.parametrize(("change", "prepare", "code", "says"), BAD)
+def test_bad_input_ends_with_one_line(
+    change: dict[str, str | None],
+    prepare: object,
+    code: int,
+    says: str,
+    files: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if callable(prepare):
+        prepare()
+    before = {p for p in Path().rglob("*") if "home" not in p.parts}
+    arguments = ["render"]
+    for name, value in {**files, **change}.items():
+        arguments += [f"--{name}"] if value is None else [f"--{name}", value]
+    got, out, err = run(arguments, capsys)
+    assert got == code, err
+    assert out == ""
+    assert re.fullmatch(r"liveavatar: .+\n", err), err
+    assert re.search(says, err), err
+    assert {p for p in Path().rglob("*") if "home" not in p.parts} == before
+
+
+@pytest.mark.parametrize("option", ["--fp8", "--offload_model=True"])
+def test_gpu_only_options_are_refused_on_a_cpu(
+    option: str, files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.machine.accelerators", lambda: ())
+    arguments = ["render", option, *(part for name, value in files.items() for part in (f"--{name}", value))]
+    code, _, err = run(arguments, capsys)
+    assert code == 2
+    assert "GPU" in err
+
+
+def test_num_gpus_without_gpus_does_not_fit_the_14b(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.machine.accelerators", lambda: ())
+    monkeypatch.setenv("LIVEAVATAR_MODELS", str(Path("models").absolute()))
+    folder = Path("models/live-avatar-14b")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.LIVE_AVATAR_14B.to_json())
+    arguments = ["render", "--num_gpus", "4", "--placement", "tpp"]
+    for name, value in {**files, "model": "live-avatar-14b"}.items():
+        arguments += [f"--{name}", value]
+    code, _, err = run(arguments, capsys)
+    assert code == 3
+    assert "0 GPUs" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["render", "--audio", "a", "--image", "b"], id="prompt missing"),
+        pytest.param(["dance"], id="unknown command"),
+        pytest.param([], id="no command"),
+        pytest.param(["sweep", "--steps", "3,9", "--audio", "a", "--image", "b", "--prompt", "c"], id="nine steps"),
+        pytest.param(["batch", "jobs.txt"], id="manifest missing"),
+        pytest.param(["models", "keys"], id="no preset"),
+        pytest.param(["models", "keys", "nothing"], id="unknown preset"),
+        pytest.param(["parity", "nowhere"], id="parity without a set"),
+        pytest.param(["plan", "--gpus", "lots"], id="gpus that are no gpus"),
+        pytest.param(["plan", "--seconds", "-1"], id="negative seconds"),
+        pytest.param(["preprocess", "--input", "nowhere.wav", "--output", "out"], id="preprocess nothing"),
+        pytest.param(["bench", "gpu"], id="bench gpu"),
+        pytest.param(["check-prompt"], id="no prompt"),
+    ],
+)
+def test_every_command_refuses_in_one_line(
+    arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(arguments, capsys)
+    assert code == 2
+    assert out == ""
+    assert re.fullmatch(r"liveavatar: .+\n", err)
+
+
+def test_dashes_and_underscores_mean_the_same() -> None:
+    spelled = cli._normalised(["check_prompt", "--sample-steps", "--x-y=a-b", "a-b", "--", "--keep-this"])
+    assert spelled == ["check-prompt", "--sample_steps", "--x_y=a-b", "a-b", "--", "--keep-this"]
+
+
+def test_every_parameter_is_an_option() -> None:
+    needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c"]
+    for name, field in RenderParameters.model_fields.items():
+        flag = field.annotation is bool
+        options = vars(cli._parser("render").parse_args([*needed, f"--{name}", *([] if flag else ["1"])]))
+        assert options[name] == (True if flag else "1")
+
+
+@pytest.mark.parametrize("value", ["True", "False"])
+def test_offload_model_takes_a_word(value: str) -> None:
+    needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c", "--offload_model", value]
+    assert vars(cli._parser("render").parse_args(needed))["offload_model"] == value
+
+
+def test_models_keys_are_tab_separated(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    code, out, _ = run(["models", "keys", "live-avatar-14b"], capsys)
+    lines = out.splitlines()
+    assert code == 0
+    assert "patch_embedding.weight\t[5120, 16, 1, 2, 2]" in lines
+    assert len(lines) == 1260
+    assert all(json.loads(line.split("\t")[1]) for line in lines if not line.endswith("[]"))
+
+
+def test_models_verify_reads_every_file(tiny_model: Path, capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    code, out, _ = run(["models", "verify", str(tiny_model), "--json"], capsys)
+    assert code == 0
+    assert set(json.loads(out)["files"]) == {"config.json", "dit.safetensors", "vae.safetensors", "text.safetensors"}
+    weights = home / "copy"
+    weights.mkdir()
+    for file in tiny_model.iterdir():
+        (weights / file.name).write_bytes(file.read_bytes())
+    (weights / "dit.safetensors").write_bytes((tiny_model / "dit.safetensors").read_bytes()[:-100])
+    code, _, err = run(["models", "verify", str(weights)], capsys)
+    assert code == 2
+    assert "dit" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fits"),
+    [
+        pytest.param(["--model", "live-avatar-14b", "--gpus", "1x24GB"], 3, False, id="14B on one small card"),
+        pytest.param(["--model", "live-avatar-14b", "--gpus", "cpu"], 3, False, id="14B without a card"),
+        pytest.param(["--model", "mini", "--gpus", "1x24GB"], 0, True, id="mini on a card"),
+    ],
+)
+def test_plan_answers(
+    arguments: list[str], code: int, fits: bool, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, out, _ = run(["plan", *arguments, "--json"], capsys)
+    plan = json.loads(out)
+    assert (got, plan["fits"]) == (code, fits)
+    assert {"placement", "per_gpu_gb", "fps", "ttff_s", "reasons", "nearest"} <= set(plan)
+
+
+def test_a_poor_prompt_scores_poor(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    code, out, _ = run(["check_prompt", "A person talking", "--json"], capsys)
+    assert code == 0
+    assert json.loads(out)["grade"] == "poor"
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = "import sys; from flows import cli\ntry: cli.main(['render', '--help'])\nexcept SystemExit: pass\n"
+    code += (
+        "sys.stderr.write(','.join(m for m in ('torch', 'prefect', 'ray', 'pandas', 'whisper') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "--sample_steps" in done.stdout
+    assert done.stderr == ""
+
+
+def test_our_own_mistake_is_one_line(tmp_path: Path) -> None:
+    code = "import sys; from flows import cli; cli._home = lambda n: 1/0; sys.exit(cli.main(['stop']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"LIVEAVATAR_HOME": str(tmp_path), "PATH": ""},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"liveavatar: this should not happen: ZeroDivisionError.+\n", done.stderr)
+    assert "Traceback" in (tmp_path / "last-error.txt").read_text()

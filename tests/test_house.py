@@ -1,0 +1,110 @@
+"""Rules of the house that a machine can check."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from liveavatar import config
+
+ROOT = config.REPO_ROOT
+PACKAGES = ("flows", "tasks", "liveavatar")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_BYTES = 20_000  # of a source file; aim for a third of it
+TOP_LEVEL = {
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml"),
+    *("constraints.txt", "prefect.yaml", ".gitignore", ".ci", "flows", "tasks", "liveavatar", "infra", "data", "tests"),
+}
+URL = re.compile(r"\b[a-z+]+://|@\s*(git|https?|file)\b", re.IGNORECASE)
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def _ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_ids(SOURCES))
+def test_source_file(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    package = path.relative_to(ROOT).parts[0]
+    used = _imports(path)
+    assert ast.get_docstring(tree) or not tree.body, "a module says what it owns"
+    assert path.stat().st_size <= MAX_BYTES, "cut the file: it holds more than one idea"
+    if package == "liveavatar":
+        assert not used & {"prefect", "ray", "flows", "tasks"}, "the engine knows neither Prefect nor Ray"
+    if package == "tasks":
+        assert "flows" not in used, "imports go one way: flows, tasks, liveavatar"
+    if "ray" in used:
+        assert path == ROOT / "tasks" / "cluster.py", "one file imports Ray"
+
+
+def test_top_level_is_what_the_guide_says() -> None:
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, timeout=60, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    assert {line.split("/")[0] for line in listed.stdout.splitlines()} <= TOP_LEVEL
+
+
+def test_contracts_are_kept() -> None:
+    done = subprocess.run(
+        ["lint-imports"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dependencies_name_no_hosts() -> None:
+    constraints = (ROOT / "constraints.txt").read_text()
+    assert not URL.search(constraints)
+    pinned = [line for line in constraints.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!-]+", line) for line in pinned)
+    assert "torch==2.13.0" in pinned
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not any(URL.search(line) for line in project["dependencies"])
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in wanted}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    assert names <= pinned
+
+
+def test_ci_runs_what_people_run() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert re.findall(r"^exec (.+)$", script, re.MULTILINE) == ["make test"]
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("setup", "render", "test", "check", "serve", "bench"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_readme_knows_every_command() -> None:
+    from flows.cli import COMMANDS
+
+    readme = (ROOT / "README.md").read_text()
+    assert not [name for name in COMMANDS if f"liveavatar {name}" not in readme]
+
+
+def test_the_embedded_model_stays_small() -> None:
+    if not config.MINI_DIR.is_dir():
+        pytest.skip("data/models/mini is not here yet")
+    assert sum(path.stat().st_size for path in config.MINI_DIR.rglob("*") if path.is_file()) <= 48e6
+    assert (config.MINI_DIR / "model_card.md").is_file()
