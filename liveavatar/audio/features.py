@@ -70,6 +70,7 @@ class SpeechEncoder(nn.Module):
 
     mel_filters: Tensor
     positional_embedding: Tensor
+    hann: Tensor
 
     def __init__(self, num_mels: int, num_positions: int, width: int, num_layers: int) -> None:
         super().__init__()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 from av.error import FFmpegError
 
 from liveavatar.errors import CapacityError, InputError
@@ -121,7 +123,7 @@ def stage_bytes(seconds: float, num_states: int = 5, dim: int = 768) -> int:
     return int(seconds * (2 * SAMPLE_RATE + 2 * FPS * num_states * dim)) + 100_000
 
 
-def _open(source: Path) -> "av.container.InputContainer":
+def _open(source: Path) -> InputContainer:
     if not source.exists():
         raise InputError(f"{source}: there is no such file; check the path given with --audio")
     if not source.is_file():
@@ -145,20 +147,18 @@ def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
-def _audio_stream(container: "av.container.InputContainer", source: Path) -> "av.audio.stream.AudioStream":
+def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
     stream = container.streams.best("audio")
     kinds = {s.type for s in container.streams}
     if stream is None and "audio" not in kinds:
         held = "pictures only" if kinds == {"video"} else ", ".join(sorted(kinds)) or "nothing"
         raise InputError(f"{source}: it has no sound (it holds {held}); give a file with an audio track")
-    if stream is None or not stream.codec_context or not stream.codec_context.sample_rate:
+    if not isinstance(stream, AudioStream) or not stream.codec_context or not stream.codec_context.sample_rate:
         raise InputError(f"{source}: its sound is in a format that cannot be decoded; convert it to WAV")
     return stream
 
 
-def _declared_seconds(
-    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", source: Path
-) -> float | None:
+def _declared_seconds(container: InputContainer, stream: AudioStream, source: Path) -> float | None:
     if container.format.name == "wav" and (seconds := _riff_seconds(source)):
         return seconds  # libav believes the file's size, which hides a cut
     if stream.duration and stream.time_base:
@@ -215,7 +215,7 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
             _refuse_long(source, len(samples) / 4 / SAMPLE_RATE)
         guessing = _GUESSING & set(container.format.name.split(","))
     seconds = len(samples) / 4 / SAMPLE_RATE
-    incomplete = bool(declared) and seconds < declared * (1 - MAX_MISSING) - 0.1
+    incomplete = declared is not None and seconds < declared * (1 - MAX_MISSING) - 0.1
     if incomplete and guessing:
         log.warning("%s: about %.1f s were announced, %.1f s are there", source, declared, seconds)
     elif incomplete:
@@ -228,9 +228,7 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
     return np.frombuffer(samples, np.float32), mix_power, channel_power
 
 
-def _resampled(
-    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", source: Path
-) -> Iterator[np.ndarray]:
+def _resampled(container: InputContainer, stream: AudioStream, source: Path) -> Iterator[np.ndarray]:
     """Decoded sound at 16 kHz, float32 [channels, samples] a piece."""
     resampler, layout = None, None
     for frame in _frames(container, stream, source):
@@ -247,9 +245,7 @@ def _resampled(
         yield from (f.to_ndarray() for f in resampler.resample(None))
 
 
-def _frames(
-    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", source: Path
-) -> Iterator["av.AudioFrame"]:
+def _frames(container: InputContainer, stream: AudioStream, source: Path) -> Iterator[av.AudioFrame]:
     good, bad = 0, 0
     try:
         for packet in container.demux(stream):

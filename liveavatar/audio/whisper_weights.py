@@ -71,12 +71,13 @@ def whisper_package() -> ModuleType:
     """
     import numba
 
-    compiled = numba.config.DISABLE_JIT
-    numba.config.DISABLE_JIT = True  # read when the package's functions are decorated
+    settings: Any = numba.config
+    compiled = settings.DISABLE_JIT
+    settings.DISABLE_JIT = True  # read when the package's functions are decorated
     try:
         import whisper
     finally:
-        numba.config.DISABLE_JIT = compiled
+        settings.DISABLE_JIT = compiled
     return whisper
 
 
