@@ -55,8 +55,7 @@ class DistillTrainer:
         for net in (self.teacher, self.student, self.fake):
             net.load_state_dict(weights)
             if args.compile:
-                net.compile_blocks()
-        self.teacher.requires_grad_(False)
+                net.compile_blocks()  # the teacher keeps requires_grad so that it shares the student's graph
         named = self.student.named_parameters()
         self.optim = Optimisers(named, muon=args.muon, adamw=args.adamw, outer=is_outer)
         named = self.fake.named_parameters()

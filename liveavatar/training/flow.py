@@ -58,16 +58,18 @@ class AvatarNet(nn.Module):
         text = self.text(window.tokens)
         return self.dit.forward_window(x, sigma_Bb, (window.reference, still), text, window.features).float()
 
+    COMPILED = ("window_block", "inject_audio")  # the transformer's methods that are compiled
+
     def compile_blocks(self) -> None:
-        """Compile the transformer's layer: one graph for all layers, per batch shape."""
-        self.dit.window_block = torch.compile(self.dit.window_block, dynamic=False)  # type: ignore[method-assign]
+        """Compile the transformer's layer and its injector: one graph each for all layers, per batch shape."""
+        for name in self.COMPILED:
+            setattr(self.dit, name, torch.compile(getattr(self.dit, name), dynamic=False))
 
     def frozen_copy(self) -> "AvatarNet":
         """An uncompiled copy without gradients."""
-        compiled = self.dit.__dict__.pop("window_block", None)
+        compiled = {name: self.dit.__dict__.pop(name) for name in self.COMPILED if name in self.dit.__dict__}
         twin = copy.deepcopy(self).eval().requires_grad_(False)
-        if compiled is not None:
-            self.dit.window_block = compiled  # type: ignore[method-assign]
+        self.dit.__dict__.update(compiled)
         return twin
 
 

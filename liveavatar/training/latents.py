@@ -201,9 +201,16 @@ def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
 
 
 def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
-    """Encode clips and speech; write `latents_*`, `features_*` and the config with latent statistics to `args.out`."""
+    """Encode speech and clips; write `features_*`, `latents_*` and the config with latent statistics to `args.out`."""
     cfg = PRESETS[args.preset]
     out: Path = args.out
+    for split in ("train", "eval"):
+        path = out / f"features_{split}_{rank.rank}.pt"
+        if not path.exists():
+            features = speech_features(args.speech, split, cfg.speech, args.speech_encoder, rank)
+            runtime.save_checkpoint(path, features)
+    if args.only_speech:
+        return
     vae = CompactVAE(cfg.vae).to(rank.device).eval()
     saved = runtime.load_checkpoint(args.autoencoder / "autoencoder.pt", rank.device)
     vae.load_state_dict(saved["average"])
@@ -213,9 +220,6 @@ def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
     mean, std = channel_statistics(train, rank)
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     _save(out / f"latents_train_{rank.rank}.pt", normalised(train, cfg))
-    for split in ("train", "eval"):
-        features = speech_features(args.speech, split, cfg.speech, args.speech_encoder, rank)
-        runtime.save_checkpoint(out / f"features_{split}_{rank.rank}.pt", features)
     probe = train_probe(clips, rank, args.probe_seconds)
     if rank.first:
         runtime.save_checkpoint(out / "probe.pt", probe.state_dict())
@@ -234,7 +238,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = runtime.arguments("encode clips and speech for the transformer")
     parser.add_argument("--speech", type=Path, required=True, help="folder of speech.json")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.pt; --out when absent")
-    parser.add_argument("--probe_seconds", type=float, default=20, help="training of the judge of held-out video")
+    parser.add_argument("--only_speech", action="store_true", help="stop after the features, which need no autoencoder")
+    parser.add_argument("--probe_seconds", type=float, default=12, help="training of the judge of held-out video")
     parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     args: Any = parser.parse_args(argv)
     args.autoencoder = args.autoencoder or args.out

@@ -84,12 +84,15 @@ class Driver:
                 ok = False
         return ok
 
-    def _train(self, name: str, module: str, options: list[str], seconds: float) -> bool:
+    def _start(self, name: str, module: str, options: list[str]) -> subprocess.Popen[bytes]:
         command = ["-m", f"liveavatar.training.{module}", *options, "--preset", self.args.preset]
         if self.args.gpus > 1:
             command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.args.gpus}", *command]
         threads = max(1, (os.cpu_count() or 1) // max(1, self.args.gpus) // 2)
-        return self._wait([self._launch(name, command, {"OMP_NUM_THREADS": str(threads)})], seconds + GRACE)
+        return self._launch(name, command, {"OMP_NUM_THREADS": str(threads)})
+
+    def _train(self, name: str, module: str, options: list[str], seconds: float) -> bool:
+        return self._wait([self._start(name, module, options)], seconds + GRACE)
 
     def _extra(self, name: str) -> list[str]:
         return next((e.split("=", 1)[1].split() for e in self.args.extra if e.startswith(f"{name}=")), [])
@@ -125,13 +128,17 @@ class Driver:
     def _autoencoder(self) -> bool:
         seconds = self.args.budget["autoencoder"]
         options = ["--data", str(self.work / "clips"), "--out", str(self.work), "--seconds", str(seconds), "--resume"]
+        speech = self._start("speech", "latents", [*self._encoding(), "--only_speech"])  # small beside the training
         done = self._train("autoencoder", "autoencoder", options + self._extra("autoencoder"), seconds)
+        self._wait([speech], GRACE)
         return done or (self.work / "autoencoder.pt").is_file()
 
-    def _encode(self) -> bool:
+    def _encoding(self) -> list[str]:
         options = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--out", str(self.work)]
-        options += ["--speech_encoder", self.args.speech_encoder]
-        return self._train("encode", "latents", options + self._extra("encode"), 120)
+        return [*options, "--speech_encoder", self.args.speech_encoder]
+
+    def _encode(self) -> bool:
+        return self._train("encode", "latents", self._encoding() + self._extra("encode"), 120)
 
     def _teacher(self) -> bool:
         seconds = self.args.budget["teacher"]
