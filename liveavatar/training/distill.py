@@ -71,7 +71,7 @@ class DistillTrainer:
         """One update of the student towards the teacher's trajectory."""
         window, noise = self._batch()
         sigmas = self._levels()
-        index = torch.randint(len(sigmas) - 1, (len(noise),), generator=self.host).to(noise.device)
+        index = torch.randint(len(sigmas) - 1, (len(noise),), generator=self.host)
         self.calls += 1
         start = self._own_states(window, noise, sigmas, index) if self.calls % 2 else None
         loss = self._trajectory_loss(window, noise, (sigmas, index), start)
