@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 EMPTY = 2**62  # key of a pixel that no triangle covers
+CPU_SAMPLES, GPU_SAMPLES = 6_000_000, 48_000_000  # samples in flight; bounds memory
 _NEAR, _RANGE = 20.0, 200.0  # cm of depth that the key resolves in 2^30 steps
 
 # (triangle [P], barycentric weights of the second and third corner [P] each) -> positions of samples to keep
@@ -53,7 +54,7 @@ def rasterise(
     """
     num_frames, height, width = size
     device = points.device
-    chunk = 6_000_000 if device.type == "cpu" else 48_000_000  # samples in flight; bounds memory
+    chunk = CPU_SAMPLES if device.type == "cpu" else GPU_SAMPLES
     a, b, c = (points[triangles[:, k]] for k in range(3))
     e1, e2 = b - a, c - a
     area = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]

@@ -1,0 +1,74 @@
+"""Motion is repeatable, silent mouths stay shut in every mood, energy scales the head."""
+
+import numpy as np
+import pytest
+
+from liveavatar.training.corpus.motion import (
+    ENERGIES,
+    MOODS,
+    Style,
+    blinks,
+    head_motion,
+    mood_weights,
+    photo_motion,
+    speaking_motion,
+)
+from liveavatar.training.corpus.visemes import SHAPES, both_sides, shape_matrix
+
+NAMES = sorted(
+    {n for w in (*SHAPES.values(), *MOODS.values()) for n in both_sides(w)}
+    | {f"eye{k}_{s}" for k in ("Blink", "LookUp", "LookDown") for s in "LR"}
+)
+MATRIX = shape_matrix(NAMES)
+EVENTS = np.array([(0.0, 0.4, 0), (0.4, 0.7, 11), (0.7, 0.8, 1), (0.8, 1.2, 9), (1.2, 3.0, 0)], np.float32)
+AUDIO = (0.2 * np.sin(np.arange(48_000) * 0.1)).astype(np.float32)
+
+
+def move(mood: str = "neutral", energy: str = "natural", seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    style = Style(mood=mood, energy=energy)
+    motion = speaking_motion(EVENTS, AUDIO, NAMES, MATRIX, style, np.random.default_rng(seed))
+    return motion.expression, motion.head, motion.gaze
+
+
+@pytest.mark.parametrize("mood", list(MOODS))
+def test_silence_shuts_the_mouth_in_every_mood(mood: str) -> None:
+    expression, _, _ = move(mood)
+    opening = [NAMES.index(n) for n in ("jawOpen", "mouthLowerDown_L", "mouthUpperUp_R", "mouthFunnel")]
+    assert np.abs(expression[45:, opening]).max() < 0.01
+    assert expression[12:16, NAMES.index("jawOpen")].max() > 0.4
+
+
+def test_the_mouth_is_not_random() -> None:
+    jaw = NAMES.index("jawOpen")
+    np.testing.assert_array_equal(move(seed=1)[0][:, jaw], move(seed=2)[0][:, jaw])
+    assert not np.array_equal(move(seed=1)[1], move(seed=2)[1])
+
+
+def test_same_seed_same_motion() -> None:
+    for a, b in zip(move(seed=3), move(seed=3), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_energy_scales_the_head() -> None:
+    spread = {
+        e: np.mean([head_motion(250, ENERGIES[e], np.random.default_rng(s)).std(0).sum() for s in range(20)])
+        for e in ("calm", "natural", "lively")
+    }
+    assert spread["calm"] < 0.6 * spread["natural"] < 0.6 * spread["lively"]
+
+
+def test_moods_differ() -> None:
+    rows = [mood_weights(m, NAMES) for m in MOODS]
+    assert all(np.abs(a - b).max() > 0.3 for i, a in enumerate(rows) for b in rows[:i])
+
+
+def test_blinks_close_and_open() -> None:
+    closed = blinks(500, np.random.default_rng(0))
+    assert closed.max() > 0.9 and np.median(closed) < 0.05
+    assert 3 <= ((closed[1:-1] > 0.5) & (closed[:-2] <= 0.5)).sum() <= 14
+
+
+def test_photo_is_at_rest() -> None:
+    photo = photo_motion(NAMES, np.random.default_rng(5))
+    mouth = [i for i, n in enumerate(NAMES) if n.startswith(("mouth", "jaw", "eyeBlink"))]
+    assert photo.expression.shape == (1, len(NAMES)) and not photo.expression[:, mouth].any()
