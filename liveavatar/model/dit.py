@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from liveavatar.cache import Sink, StepCache
 from liveavatar.config import DiTConfig
 from liveavatar.model.audio_encoder import AudioTokens, CausalAudioEncoder, latent_start
-from liveavatar.model.layers import AudioInjector, DiTBlock, Head, attend
+from liveavatar.model.layers import Attention, AudioInjector, DiTBlock, Head, attend, inject
 from liveavatar.model.motion import FramePacker, motion_rotation
 from liveavatar.model.rope import Rotation, grid_rotation, rotate
 from liveavatar.timing import BLOCK_LATENTS
@@ -200,9 +200,19 @@ class CausalDiT(nn.Module):
         index = self.injector_of.get(layer)
         if index is None:
             return x_BLD
-        residual = self.audio_injector(index, x_BLD, cond.audio_kv[index])
-        if cond.speaker_mask is not None:
-            residual = (residual * cond.speaker_mask.flatten(1, 3)).sum(0, keepdim=True)
+        return self.inject_audio(self.audio_injector.injector[index], x_BLD, cond.audio_kv[index], cond.speaker_mask)
+
+    def inject_audio(
+        self,
+        attention: Attention,
+        x_BLD: Tensor,
+        audio: tuple[Tensor, Tensor, Tensor, Tensor],
+        speaker_mask: Tensor | None,
+    ) -> Tensor:
+        """Add one injector's residual; several speakers' are masked and summed. The other unit to compile."""
+        residual = inject(attention, x_BLD, audio)
+        if speaker_mask is not None:
+            residual = (residual * speaker_mask.flatten(1, 3)).sum(0, keepdim=True)
         return (x_BLD + residual).to(x_BLD.dtype)
 
     def _unpatchify(self, x_BLP: Tensor, h: int, w: int) -> Tensor:
@@ -237,11 +247,10 @@ class CausalDiT(nn.Module):
             Flow [B, C, T, h, w] in the weights' (or autocast's) dtype.
         """
         h, w = x_BCThw.shape[-2:]
-        device, S = x_BCThw.device, (h // 2) * (w // 2)
+        device = x_BCThw.device
         num_blocks = sigma_Bb.shape[1]
         starts = range(frame, frame + num_blocks * BLOCK_LATENTS, BLOCK_LATENTS)
         level, level0 = self.noise_level(sigma_Bb), self.noise_level(torch.zeros(1, 1, device=device))
-        e0 = level.e0.repeat_interleave(BLOCK_LATENTS * S, dim=1)
         text_kv = self.text_kv(self.embed_text(text_BLC))
         cond = Conditions(text_kv, self.audio_kv(self.encode_audio(features_BLCT)))
         x, s = self.noisy_tokens(x_BCThw, pose), self.sink_tokens(*sinks)
@@ -251,8 +260,8 @@ class CausalDiT(nn.Module):
         seen = [self.sink_rotation(f, distance, h, w, device) for f in starts]
         prefill = self.sink_rotation(0, self.cfg.ref_base, h, w, device)
         for layer in range(len(self.blocks)):
-            x, s = self.window_layer(layer, (x, s), (e0, level0.e0), (rotation, prefill, seen), cond)
-        return self._unpatchify(self.head(x, level.e.repeat_interleave(BLOCK_LATENTS * S, dim=1)), h, w)
+            x, s = self.window_layer(layer, (x, s), (level.e0, level0.e0), (rotation, prefill, seen), cond)
+        return self._unpatchify(self.head(x, level.e), h, w)
 
     def window_layer(
         self,

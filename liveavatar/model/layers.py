@@ -5,7 +5,8 @@ once somebody has attended. That lets one set of weights serve the streaming ste
 the training window. Parameter names are the official checkpoint's.
 
 Shapes: B batch, L tokens, D width, N heads, H head width, T latents, S tokens per latent, K audio tokens.
-Modulation is fp32 and broadcastable to [B, L, 6, D]; residuals are summed in fp32 within a block.
+Modulation is fp32, one row for each of G equal runs of tokens (a stream's block is one run, a training
+window has one a block), and never expanded to tokens. Residuals are summed in fp32 within a block.
 """
 
 import torch
@@ -18,6 +19,16 @@ ADAIN_EPS = 1e-5
 def attend(q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
     """Softmax attention without mask, scale 1/sqrt(H); returns [B, L, N*H]."""
     return F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH).transpose(1, 2).flatten(2)
+
+
+def modulate(x_BLD: Tensor, shift_BG1D: Tensor, scale_BG1D: Tensor) -> Tensor:
+    """x * (1 + scale) + shift, run by run."""
+    return (x_BLD.unflatten(1, (shift_BG1D.shape[1], -1)) * (1 + scale_BG1D) + shift_BG1D).flatten(1, 2)
+
+
+def gate(x_BLD: Tensor, gate_BG1D: Tensor) -> Tensor:
+    """x * gate, run by run, in fp32."""
+    return (x_BLD.unflatten(1, (gate_BG1D.shape[1], -1)) * gate_BG1D).flatten(1, 2)
 
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:
@@ -73,12 +84,12 @@ class DiTBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
 
     def modulate(self, e0: Tensor) -> tuple[Tensor, ...]:
-        """shift1, scale1, gate1, shift2, scale2, gate2 from the projected noise level [..., 6, D]."""
-        return (self.modulation.float() + e0).unbind(-2)
+        """shift1, scale1, gate1, shift2, scale2, gate2, each [B, G, 1, D], from the projected levels [B, G, 6, D]."""
+        return (self.modulation.float() + e0).unsqueeze(-2).unbind(-3)
 
     def self_qkv(self, x_BLD: Tensor, mod: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the self-attention before rotation, each [B, N, L, H]."""
-        h = (layer_norm(x_BLD, self.eps) * (1 + mod[1]) + mod[0]).to(x_BLD.dtype)
+        h = modulate(layer_norm(x_BLD, self.eps), mod[0], mod[1]).to(x_BLD.dtype)
         return self.self_attn.query(h), *self.self_attn.key_value(h)
 
     def finish(
@@ -86,13 +97,13 @@ class DiTBlock(nn.Module):
     ) -> Tensor:
         """Everything after self-attention: its output projection, the text, the feed-forward."""
         dtype = x_BLD.dtype
-        x = x_BLD.float() + self.self_attn.o(attended_BLD) * mod[2]
+        x = x_BLD.float() + gate(self.self_attn.o(attended_BLD), mod[2])
         h = F.layer_norm(
             x.to(dtype).float(), (x.shape[-1],), self.norm3.weight.float(), self.norm3.bias.float(), self.eps
         )
         x = x + self.cross_attn.o(attend(self.cross_attn.query(h.to(dtype)), *text_kv))
-        h = layer_norm(x, self.eps) * (1 + mod[4]) + mod[3]
-        return (x + self.ffn(h.to(dtype)) * mod[5]).to(dtype)
+        h = modulate(layer_norm(x, self.eps), mod[3], mod[4])
+        return (x + gate(self.ffn(h.to(dtype)), mod[5])).to(dtype)
 
 
 class AdaLayerNorm(nn.Module):
@@ -117,14 +128,14 @@ class AudioInjector(nn.Module):
         shift, scale = self.injector_adain_layers[index].linear(F.silu(global_BT1D)).float().chunk(2, dim=-1)
         return k, v, shift, scale
 
-    def forward(self, index: int, x_BLD: Tensor, audio: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        """What injector `index` adds to the noisy tokens: [A, L, D] for A speakers."""
-        k, v, shift, scale = audio
-        x_BTSD = x_BLD.unflatten(1, (shift.shape[1], -1))
-        h = F.layer_norm(x_BTSD.float(), (x_BLD.shape[-1],), eps=ADAIN_EPS) * (1 + scale) + shift
-        attention = self.injector[index]
-        q = attention.query(h.flatten(0, 1).to(x_BLD.dtype))
-        return attention.o(attend(q, k, v)).view(h.shape[0], -1, x_BLD.shape[-1])
+
+
+def inject(attention: Attention, x_BLD: Tensor, audio: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """What an injector adds to the noisy tokens, [A, L, D] for A speakers; `audio` is its `condition`."""
+    k, v, shift, scale = audio
+    h = modulate(F.layer_norm(x_BLD.float(), (x_BLD.shape[-1],), eps=ADAIN_EPS), shift, scale).to(x_BLD.dtype)
+    per_latent = h.unflatten(1, (shift.shape[1], -1)).flatten(0, 1)
+    return attention.o(attend(attention.query(per_latent), k, v)).view(h.shape)
 
 
 class Head(nn.Module):
@@ -137,6 +148,6 @@ class Head(nn.Module):
         self.head = nn.Linear(dim, out_dim)
 
     def forward(self, x_BLD: Tensor, e: Tensor) -> Tensor:
-        """Project x [B, L, D] under the noise level e, broadcastable to [B, L, D]."""
-        shift, scale = (self.modulation.float() + e.unsqueeze(-2)).unbind(-2)
-        return self.head((layer_norm(x_BLD, self.eps) * (1 + scale) + shift).to(x_BLD.dtype))
+        """Project x [B, L, D] under the noise levels e [B, G, D] of its runs of tokens."""
+        shift, scale = (self.modulation.float() + e.unsqueeze(-2)).unsqueeze(-2).unbind(-3)
+        return self.head(modulate(layer_norm(x_BLD, self.eps), shift, scale).to(x_BLD.dtype))
