@@ -1,0 +1,54 @@
+"""Measures of held-out video on pictures whose answer is known."""
+
+import pytest
+import torch
+
+from liveavatar.training import measures
+from liveavatar.training.data import region_weights
+
+
+@pytest.mark.parametrize(
+    ("noise", "expected"),
+    [
+        pytest.param(0.2, 20.0, id="a tenth of the range is 20 dB"),
+        pytest.param(0.02, 40.0, id="a hundredth is 40 dB"),
+    ],
+)
+def test_psnr(noise: float, expected: float) -> None:
+    truth = torch.zeros(1, 3, 2, 8, 8)
+    assert measures.psnr(truth + noise, truth) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("lag", [pytest.param(k, id=f"{k} frames late") for k in (-3, 0, 2)])
+def test_best_lag(lag: int) -> None:
+    signal = torch.randn(2, 200, generator=torch.Generator().manual_seed(0)).cumsum(-1)
+    assert measures.best_lag(torch.roll(signal, lag, -1)[:, 10:-10], signal[:, 10:-10]) == lag
+
+
+def test_edge_jump_sees_block_edges() -> None:
+    steps = torch.ones(48)
+    smooth = steps.cumsum(0) / 100
+    steps[12::12] = 3.0
+    jumpy = steps.cumsum(0) / 100
+    video = lambda s: s.view(1, 1, -1, 1, 1).expand(1, 3, -1, 4, 4)  # noqa: E731
+    assert measures.edge_jump(video(smooth)) == pytest.approx(1.0)
+    assert measures.edge_jump(video(jumpy)) > 2
+
+
+def test_blur_loses_energy() -> None:
+    sharp = torch.rand(1, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    soft = torch.nn.functional.avg_pool2d(sharp.transpose(1, 2).flatten(0, 1), 3, 1, 1)
+    soft = soft.unflatten(0, (1, 2)).transpose(1, 2)
+    assert measures.energy_kept(sharp, sharp) == pytest.approx(1.0)
+    assert measures.energy_kept(soft, sharp) < 0.5
+
+
+def test_region_weights_mark_mouth_and_eyes() -> None:
+    landmarks = torch.full((68, 2), 32.0)
+    landmarks[36:42] = torch.tensor([20.0, 20.0])
+    landmarks[42:48] = torch.tensor([44.0, 20.0])
+    landmarks[48:68] = torch.tensor([32.0, 48.0])
+    weights = region_weights(landmarks, (64, 64))
+    assert weights[48, 32] == 5
+    assert weights[20, 20] == weights[20, 44] == 3
+    assert weights[2, 2] == 1

@@ -1,0 +1,177 @@
+"""Every training stage learns something on the toy corpus, resumes exactly, and hands on what the next one needs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from liveavatar.checkpoint import load_model
+from liveavatar.config import load_config
+from liveavatar.training import autoencoder, distill, evaluate, export, latents, runtime, teacher
+from liveavatar.training.latents import Window
+from tests.training.conftest import ToyRun
+
+
+def train_autoencoder(corpus: ToyRun, rank: runtime.Rank, steps: int) -> autoencoder.AutoencoderTrainer:
+    torch.manual_seed(0)
+    trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
+    for i in range(steps):
+        trainer.train_step(i / steps)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def encoded(corpus: ToyRun, rank: runtime.Rank) -> ToyRun:
+    """A run with an autoencoder, latents, features and a probe."""
+    trainer = train_autoencoder(corpus, rank, 20)
+    runtime.save_checkpoint(corpus.run / "autoencoder.pt", trainer.state(1.0))
+    latents.encode_stage(
+        corpus.args(
+            data=corpus.clips, speech=corpus.speech, autoencoder=corpus.run, speech_encoder=str(corpus.encoder),
+            probe_seconds=1.0, only_speech=False,
+        ),
+        rank,
+    )  # fmt: skip
+    return corpus
+
+
+@pytest.fixture(scope="module")
+def taught(encoded: ToyRun, rank: runtime.Rank) -> ToyRun:
+    """The same with a teacher."""
+    trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
+    for i in range(20):
+        trainer.train_step(i / 20)
+    trainer.held_out()
+    runtime.save_checkpoint(encoded.run / "teacher.pt", trainer.state(1.0))
+    return encoded
+
+
+def test_autoencoder_learns(corpus: ToyRun, rank: runtime.Rank) -> None:
+    torch.manual_seed(0)
+    trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
+    batch = trainer.sampler.sample(2)
+    trainer.sampler.sample = lambda _: batch  # type: ignore[method-assign]
+    losses = [float(trainer.train_step(0.3)["loss"]) for _ in range(40)]
+    assert min(losses[-5:]) < 0.85 * losses[0], losses
+
+
+def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.Rank) -> None:
+    trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips, adversary=1), rank)
+    before = [p.clone() for p in trainer.adversary.parameters()]
+    assert "adversary" not in trainer.train_step(0.1)
+    assert "adversary" in trainer.train_step(0.9)
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.adversary.parameters(), strict=True))
+    trainer.guard(30.0)
+    trainer.guard(29.5)
+    assert trainer.adversary_on
+    trainer.guard(29.0)
+    assert not trainer.adversary_on
+    assert "adversary" not in trainer.train_step(0.9)
+
+
+def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+    whole = train_autoencoder(corpus, rank, 3)
+    runtime.save_checkpoint(tmp_path / "a.pt", whole.state(1.0))
+    resumed = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
+    resumed.load(runtime.load_checkpoint(tmp_path / "a.pt", rank.device))
+    batch = whole.sampler.sample(2)
+    for trainer in (whole, resumed):
+        trainer.sampler.sample = lambda _: batch  # type: ignore[method-assign]
+        torch.manual_seed(5)
+        trainer.train_step(0.5)
+    for (name, a), b in zip(whole.vae.named_parameters(), resumed.vae.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert whole.step == resumed.step
+
+
+def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank) -> None:
+    cfg = load_config(encoded.run)
+    sets = latents.load_latents(encoded.run, "train", rank.device)
+    assert len(sets) == 2, "one set per orientation"
+    flat = torch.cat([s.latents.transpose(0, 1).flatten(1) for s in sets], 1).float()
+    assert flat.mean(1).abs().max() < 0.05
+    assert (flat.std(1) - 1).abs().max() < 0.05
+    bank = latents.load_bank(encoded.run, "train", 9, rank.device)
+    tracks = torch.tensor([1, 1])
+    a = bank.window(tracks, torch.tensor([0, 1]), 2)
+    assert a.shape == (2, cfg.speech.num_states, cfg.speech.dim, 9 + 24)
+    assert torch.equal(a[0, ..., 9 + 12 :], a[1, ..., 9 : 9 + 12]), "a block's features do not depend on the window"
+    assert torch.equal(a[0, ..., :9], a[0, ..., 9:10].expand(-1, -1, 9)), "history before the track is its first frame"
+
+
+def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
+    trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
+    batch = trainer.data.sampler.sample(2)
+    trainer.data.sampler.sample = lambda _: batch  # type: ignore[method-assign]
+    losses = [float(trainer.train_step(0.3)["loss"]) for _ in range(50)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10]), losses
+
+
+def test_teacher_keeps_its_best_weights_and_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
+    cfg = load_config(taught.run)
+    path = taught.run / "teacher.pt"
+    a, b = (teacher.TeacherTrainer(taught.args(), rank, cfg) for _ in range(2))
+    batch = a.data.sampler.sample(2)
+    for trainer in (a, b):
+        trainer.load(runtime.load_checkpoint(path, rank.device))
+        trainer.data.sampler.sample = lambda _: batch  # type: ignore[method-assign]
+        trainer.train_step(0.5)
+    assert all(torch.equal(x, y) for x, y in zip(a.net.parameters(), b.net.parameters(), strict=True))
+    a.best_error = -1.0
+    a.held_out()
+    saved = runtime.load_checkpoint(path, rank.device)["best"]
+    assert all(torch.equal(a.best[n], saved[n]) for n in a.best), "worse weights replaced better ones"
+
+
+def test_matching_gradient_points_from_fake_to_real(
+    taught: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = distill.DistillTrainer(taught.args(), rank, load_config(taught.run))
+    window = trainer.data.sampler.sample(2)
+    clean = window.latents.clone().requires_grad_(True)
+
+    def believes(value: float):  # a score that thinks the clean latents are `value` everywhere
+        def flow(x: torch.Tensor, sigma: torch.Tensor, _: Window) -> torch.Tensor:
+            return (x - value) / distill.per_latent(sigma)
+
+        return flow
+
+    monkeypatch.setattr(trainer.teacher, "flow", believes(1.0))
+    monkeypatch.setattr(trainer.fake, "flow", believes(-1.0))
+    loss, _ = trainer._matching_loss(clean, window)
+    (gradient,) = torch.autograd.grad(loss, clean)
+    scale = (clean - 1).abs().mean((1, 2, 3, 4), keepdim=True)
+    expected = -2 / scale * window.weights / clean.numel()
+    torch.testing.assert_close(gradient, expected.expand_as(gradient), atol=1e-8, rtol=1e-3)
+
+
+def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.Rank) -> None:
+    trainer = distill.DistillTrainer(taught.args(muon=0.003, adamw=1e-3), rank, load_config(taught.run))
+    with torch.no_grad():
+        trainer.student.dit.head.head.weight.mul_(0.3)  # a student that has something to learn
+    losses = [float(trainer.regression_step(0.3)["loss"]) for _ in range(16)]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4]), losses
+    before = {n: p.clone() for n, p in trainer.student.named_parameters()}
+    teacher_before = [p.clone() for p in trainer.teacher.parameters()]
+    trainer.calls = 0
+    rows = [trainer.dmd_step(0.3) for _ in range(distill.FAKE_PER_STUDENT)]
+    assert [sorted(r) == ["fake"] for r in rows] == [True, True, False]
+    moved = [n for n, p in trainer.student.named_parameters() if not torch.equal(p, before[n])]
+    assert any(n.startswith("dit.blocks") for n in moved)
+    assert all(torch.equal(a, b) for a, b in zip(teacher_before, trainer.teacher.parameters(), strict=True))
+
+
+def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
+    args = taught.args(data=taught.clips, run=taught.run, out=tmp_path, limit=1, blocks=2, steps=[4])
+    result = evaluate.evaluate(args)
+    assert result["chosen"] == "teacher"
+    rows = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
+    assert rows["truth"]["energy"] == pytest.approx(1.0, abs=0.02)
+    assert {"truth", "autoencoder", "teacher@4", "teacher@20"} <= rows.keys()
+    assert (tmp_path / "sheet_frames_0.jpg").is_file()
+    export.export_run(taught.run, tmp_path / "model")
+    model = load_model(tmp_path / "model", "cpu", torch.float32)
+    assert model.config.vae.std != (1.0,) * 8, "the measured latent statistics are part of the model"
+    saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["best"]
+    torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)
