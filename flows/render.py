@@ -77,6 +77,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     )
     Store().build("run", run_key(parameters), lambda _: {}, force=not published.hit)
     Store().collect(*environment.store_limits())
+    engine.forget_work(environment.STORE_DAYS)
     return {"out": str(published.out), "status": published.report["status"], "report": published.report}
 
 

@@ -5,9 +5,12 @@ of our own starts on a free port, with its database below our home, and ends wit
 process as early as possible, because it needs seconds to come up and the command can import its libraries meanwhile.
 """
 
+import contextlib
+import ctypes
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +29,7 @@ START_SECONDS = 180.0  # a first start creates the database: 9 s here, more on a
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 HOST = "127.0.0.1"
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 class PrefectServer:
@@ -137,6 +141,12 @@ def served_url() -> str:
 def run_dir() -> Path:
     """Where running commands leave a note of themselves for `liveavatar stop`."""
     return config.home() / "run"
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it dies, however it dies (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _log_path() -> Path:

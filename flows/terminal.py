@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from tasks import events
 from tasks.events import Event
 
+PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
 OUR_LOGGERS = ("flows", "tasks", "liveavatar")
 
 
@@ -33,6 +35,7 @@ class Terminal:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._listening = events.listening(self.show)
         self._bar: Progress | None = None
+        self._shown = 0.0
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Terminal":
@@ -65,7 +68,8 @@ class Terminal:
 
     def _advance(self, event: Event) -> None:
         if not self.console.is_terminal:
-            if event.done in (1, event.total) or event.done % 10 == 0:
+            if event.done == event.total or time.monotonic() - self._shown > PLAIN_SECONDS:
+                self._shown = time.monotonic()
                 self.note(event.stage, f"block {event.done}/{event.total}, {event.fps:.1f} frames/s")
             return
         if self._bar is None:

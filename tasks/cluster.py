@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "liveavatar"
 POLL_SECONDS = 0.25  # between two looks at the progress
+START_SECONDS = 180.0  # for an actor's process to come up, its imports included
 HEALTH_SECONDS = 120.0  # without an answer for so long, the actor counts as hung
 STOP_SECONDS = 60.0  # what a running block may take to end after Ctrl-C
 MAX_REVIVALS = 3  # deaths of the actor that one job survives
@@ -171,20 +172,40 @@ def render(
         LiveAvatarError: what the job itself raised.
     """
     connect()
-    actor = engine_actor(spec)
     for revival in range(MAX_REVIVALS + 1):
+        actor = engine_actor(spec)
         try:
+            _await_answer(actor)
             on_loaded(_unwrap(actor.load.remote()))
             return _watch(actor, job.digest, on_progress, actor.render.remote(job))
-        except (ActorDiedError, ActorUnavailableError, RayActorError) as e:
+        except RayActorError as e:
             if revival == MAX_REVIVALS:
                 raise CapacityError(
                     f"the engine process died {revival + 1} times on this job ({_first_line(e)}); it may not fit in "
                     "memory: see `liveavatar plan`, then run again with --resume"
                 ) from e
-            log.warning("the engine process died (%s); resuming from the last snapshot", _first_line(e))
+            log.warning("the engine process died; resuming from the last snapshot")
+            log.debug("the engine process died: %s", e)
             job = replace(job, resume=True)
     raise AssertionError("unreachable")
+
+
+def _await_answer(actor: ActorHandle) -> None:
+    """Return when an actor answers; one that is being restarted refuses calls for a second or two."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            ray.get(actor.progress.remote(""), timeout=START_SECONDS)
+            return
+        except ActorUnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+        except GetTimeoutError as e:
+            raise CapacityError(
+                f"the engine process did not start within {START_SECONDS:.0f} s; the machine may be out of memory "
+                "or its GPU taken: see `liveavatar doctor`"
+            ) from e
 
 
 def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], None], running: Any) -> RenderResult:

@@ -98,6 +98,13 @@ def work_dir(key: str) -> Path:
     return config.home() / "work" / key[:32]
 
 
+def forget_work(days: float) -> None:
+    """Drop work folders of renders that nobody resumed for so many days."""
+    for folder in (config.home() / "work").glob("*"):
+        if time.time() - folder.stat().st_mtime > days * 86400:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _render(
     folder: Path, key: str, options: RenderOptions, model_dir: Path, model_digest: str, entries: tuple[Entry, ...]
 ) -> Values:
@@ -127,6 +134,8 @@ def _render(
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
     result = cluster.render(spec, job, ProgressBoard().show, load_s.append)
+    if result.first_block:
+        emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
     shutil.move(result.video, folder / VIDEO)
     shutil.move(result.latents, folder / LATENTS)
     if result.live_dir is not None:
