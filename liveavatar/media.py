@@ -199,6 +199,8 @@ def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         stream = container.streams.audio[0]
         video = container.streams.video[0] if container.streams.video else None
         origin = float(video.start_time * video.time_base) if video is not None and video.start_time else 0.0
+        # The coder pads its last packet; players stop at the track's length.
+        length = round(float(stream.duration * stream.time_base) * sample_rate) if stream.duration else None
         resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
         pieces: list[np.ndarray] = []
         first: float | None = None
@@ -212,9 +214,7 @@ def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
             raise InputError(f"the sound of {path} is damaged ({e}); render it again") from e
     if not pieces:
         raise InputError(f"the sound track of {path} is empty; render it again")
-    audio = np.concatenate(pieces).astype(np.float32)
-    if stream.duration:  # the coder pads its last packet; players stop at the track's length
-        audio = audio[: round(float(stream.duration * stream.time_base) * sample_rate)]
+    audio = np.concatenate(pieces).astype(np.float32)[:length]
     shift = round(((first or 0.0) - origin) * sample_rate)
     return audio[-shift:] if shift < 0 else np.pad(audio, (shift, 0))
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from liveavatar import report_plots as plots
 from liveavatar.media import disk_errors, probe_video, read_frames, read_video_audio
-from liveavatar.quality.sync import WINDOW, window_lags
+from liveavatar.quality.sync import WINDOW, Speech, window_lags
 from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ def _sound_figures(
     svg = plots.line_plot(lines, axis, "mouth against sound", shade=_runs(frames["silence"].to_numpy()))
     legend = (*((line.colour, line.label) for line in lines), ("var(--shade)", "silence: the mouth should rest"))
     figures.append(Figure("Mouth against sound", svg, legend, "each scaled to its own range"))
-    lags = window_lags(frames["openness"].to_numpy(), frames["envelope"].to_numpy())
+    speech = Speech(frames["envelope"].to_numpy(), frames["vowel_envelope"].to_numpy())
+    lags = window_lags(frames["openness"].to_numpy(), speech)
     if lags:
         middle = np.array([start + WINDOW / 2 for start, _ in lags]) / FPS
         values = np.array([lag for _, lag in lags], float)
@@ -197,20 +198,20 @@ def _face_figures(frames: "pd.DataFrame | None") -> list[Figure]:
     length = float(seconds[-1]) + 1 / FPS
     figures = []
     rows = (
-        ("identity", "Likeness to the portrait", "cosine of the face embeddings", "var(--accent)", ((0.363, "same person"),)),
-        ("sharpness_ratio", "Sharpness of the face", "Laplacian energy over the portrait's", "var(--sound)", ((1.0, "portrait"),)),
-        ("change", "Change from frame to frame", "mean absolute difference, of 255", "var(--accent)", ()),
-    )  # fmt: skip
-    for column, title, label, colour, limits in rows:
+        ("identity", "Likeness to the portrait", "cosine of the face embeddings", ((0.363, "same person"),)),
+        ("sharpness_ratio", "Sharpness of the face", "Laplacian energy over the portrait's", ((1.0, "portrait"),)),
+        ("change", "Change from frame to frame", "mean absolute difference, of 255", ()),
+    )
+    for column, title, label, limits in rows:
         values = frames[column].to_numpy(float)
         seen = np.isfinite(values)
         if seen.sum() < 2:
             continue
         low, high = plots.span([values], include=[0.0, *(value for value, _ in limits)])
         axis = plots.Axis(seconds=length, low=low, high=high * 1.05, height=130)
-        line = plots.Line(seconds=seconds[seen], values=values[seen], colour=colour, label=label)
+        line = plots.Line(seconds=seconds[seen], values=values[seen], colour="var(--accent)", label=label)
         svg = plots.line_plot([line], axis, title, limits=limits)
-        figures.append(Figure(title, svg, ((colour, label),)))
+        figures.append(Figure(title, svg, ((line.colour, label),)))
     return figures
 
 

@@ -84,8 +84,8 @@ def evaluate_video(
     seen = observer.watch(read_frames(video))
     if not seen.seconds:
         raise InputError(f"{video} holds no picture that can be decoded; render it again")
-    sound = _Sound(audio, sync.envelope(np.zeros(0) if audio is None else audio, len(seen.seconds)), sound_reason)
-    frames = _frames_table(seen, sound.envelope_T)
+    sound = _Sound(audio, sync.Speech.of(np.zeros(0) if audio is None else audio, len(seen.seconds)), sound_reason)
+    frames = _frames_table(seen, sound.speech)
     metrics, missing = _measure(observer, sound, info)
     for name in AUDIO_METRICS:
         metrics[name] = (audio_metrics or {}).get(name)
@@ -110,12 +110,12 @@ class _Sound:
     """The driving sound, or why there is none."""
 
     audio: np.ndarray | None
-    envelope_T: np.ndarray
+    speech: sync.Speech
     reason: str
 
     @property
     def has_speech(self) -> bool:
-        return bool(sync.speech_mask(self.envelope_T).sum() >= sync.MIN_SPEECH)
+        return bool(sync.speech_mask(self.speech.envelope_T).sum() >= sync.MIN_SPEECH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ KNOWN = ("face", "identity", "portrait")
 
 def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _Recipe]:
     seen = observer.seen
-    openness, change, loud = np.array(seen.openness), np.array(seen.change), sound.envelope_T
+    openness, change = np.array(seen.openness), np.array(seen.change)
+    speech, loud = sound.speech, sound.speech.envelope_T
     blank = motion.blank_frames(np.array(seen.luminance), np.array(seen.contrast))
 
     def similarity() -> np.ndarray:
@@ -159,9 +160,9 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         return info.video_seconds - info.audio_seconds
 
     return {
-        "av_offset_frames": _Recipe(lambda: sync.av_offset(openness, loud).frames, LIPS),
-        "av_correlation": _Recipe(lambda: sync.av_offset(openness, loud).correlation, LIPS),
-        "sync_error_frames": _Recipe(lambda: sync.sync_error(openness, loud), LIPS),
+        "av_offset_frames": _Recipe(lambda: sync.av_offset(openness, speech).frames, LIPS),
+        "av_correlation": _Recipe(lambda: sync.av_offset(openness, speech).correlation, LIPS),
+        "sync_error_frames": _Recipe(lambda: sync.sync_error(openness, speech), LIPS),
         "lip_sync": _Recipe(lambda: sync.lip_sync(openness, loud), LIPS),
         "silent_lip": _Recipe(lambda: sync.silent_lip(openness, loud), LIPS),
         "silent_openness": _Recipe(lambda: sync.silent_openness(openness, loud), LIPS),
@@ -227,7 +228,7 @@ def _mean(column: Sequence[float]) -> float:
     return float(values.mean())
 
 
-def _frames_table(seen: Observation, envelope_T: np.ndarray) -> "pd.DataFrame":
+def _frames_table(seen: Observation, speech: sync.Speech) -> "pd.DataFrame":
     import pandas as pd
 
     count = len(seen.seconds)
@@ -240,9 +241,10 @@ def _frames_table(seen: Observation, envelope_T: np.ndarray) -> "pd.DataFrame":
             "presence": seen.presence,
             "openness": seen.openness,
             "mouth_width": seen.mouth_width,
-            "envelope": envelope_T,
-            "speech": sync.speech_mask(envelope_T),
-            "silence": sync.silence_mask(envelope_T),
+            "envelope": speech.envelope_T,
+            "vowel_envelope": speech.vowels_T,
+            "speech": sync.speech_mask(speech.envelope_T),
+            "silence": sync.silence_mask(speech.envelope_T),
             "speed": seen.speed,
             "head_x": seen.head_x,
             "head_y": seen.head_y,

@@ -1,0 +1,175 @@
+"""Whole films: all keys, honest gaps, and verdicts that good films pass and broken ones do not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liveavatar.errors import InputError
+from liveavatar.quality import evaluate, observe
+from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video, plain
+from liveavatar.quality.suites import Verdict, judge
+from liveavatar.timing import SAMPLE_RATE
+from liveavatar.video_sink import VideoSink
+from tests.quality.puppet import Puppet, babble
+
+Film = tuple[Path, np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def good(spoken: Film, portrait: np.ndarray) -> QualityResult:
+    timings = [{"index": i, "denoise_s": 0.3, "decode_s": 0.1 + 0.1 * (i == 4)} for i in range(11)]
+    sound = {"dnsmos_before": 2.0, "dnsmos_after": 3.0, "wer_before": 0.2, "wer_after": 0.1}
+    return evaluate_video(spoken[0], portrait, spoken[1], audio_metrics=sound, block_timings=timings)
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {check.name for check in verdict.checks if check.status == "failed"}
+
+
+def test_a_good_film_passes(good: QualityResult) -> None:
+    verdict = judge(good)
+    assert verdict.status == "passed", [c for c in verdict.checks if c.status not in ("passed", "skipped")]
+    assert {check.name for check in verdict.checks} >= {"av_offset_frames", "identity_min", "frames.luminance"}
+
+
+def test_every_key_of_the_contract_is_there(good: QualityResult) -> None:
+    assert set(METRICS) <= set(good.metrics)
+    for name, value in good.metrics.items():
+        assert (value is None) == (name in good.reasons), name
+    text = json.dumps({**judge(good).as_dict(), "metrics": good.metrics}, allow_nan=False)
+    assert json.loads(text)["status"] == "passed"
+
+
+def test_tables_line_up_with_the_film(good: QualityResult, spoken: Film) -> None:
+    assert len(good.frames) == len(spoken[2]) == 125
+    assert good.frames["block"].tolist() == [t // 12 for t in range(125)]
+    assert good.blocks["num_frames"].tolist() == [12] * 10 + [5]
+    assert good.blocks["deadline_missed"].tolist() == [i == 4 for i in range(11)]
+    assert good.blocks["block_ms"].iloc[0] == pytest.approx(400)
+
+
+def break_film(fault: str, puppet: Puppet) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and sound of a film with one fault."""
+    seconds = 4 if fault in ("wrong sound", "late") else 2.4
+    audio, openness = babble(seconds, seed=1)
+    rng = np.random.default_rng(0)
+    tremble = 4 * rng.standard_normal((len(openness), 2)) * (fault == "jitter")
+    frames = np.stack([puppet.frame(float(o), tuple(tremble[t])) for t, o in enumerate(openness)])
+    if fault == "frozen":
+        frames[:] = puppet.rgb
+    elif fault == "wrong sound":
+        audio = babble(seconds, seed=3)[0]
+    elif fault == "late":
+        frames = np.roll(frames, 6, axis=0)
+    elif fault == "black":
+        frames[20:40] = 0
+    elif fault == "short":
+        frames = frames[:40]
+    elif fault == "no face":
+        frames = rng.integers(0, 256, frames.shape, np.uint8)
+    return frames, audio
+
+
+@pytest.mark.parametrize(
+    ("fault", "checks"),
+    [
+        pytest.param("frozen", {"motion_energy", "openness_range", "repeated_frames"}, id="a frozen face"),
+        pytest.param("wrong sound", {"av_offset_frames"}, id="the sound of another sentence"),
+        pytest.param("late", {"av_offset_frames"}, id="lips a quarter of a second late"),
+        pytest.param("black", {"dropped_frames", "frames.luminance", "face_share"}, id="twenty black frames"),
+        pytest.param("short", {"dropped_frames", "duration_error_s"}, id="twenty frames missing at the end"),
+        pytest.param("no face", {"face_share", "av_offset_frames"}, id="noise instead of a face"),
+        pytest.param("jitter", {"jerk_index"}, id="a trembling head"),
+    ],
+)
+def test_a_broken_film_fails(
+    fault: str, checks: set[str], puppet: Puppet, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    frames, audio = break_film(fault, puppet)
+    height, width = puppet.rgb.shape[:2]
+    with VideoSink(tmp_path / "broken.mp4", size=(width, height), audio=audio) as sink:
+        sink.write(frames)
+        film = sink.close()
+    verdict = judge(evaluate_video(film, portrait, audio))
+    assert verdict.status == "failed"
+    assert checks <= failed(verdict)
+
+
+def test_a_portrait_without_a_face_is_not_passed(spoken: Film) -> None:
+    creature = np.full((256, 384, 3), 90, np.uint8)
+    creature[60:200, 100:280] = (40, 160, 60)
+    result = evaluate_video(spoken[0], creature, spoken[1])
+    assert result.metrics["lip_sync"] is None
+    assert "no face was found in the portrait" in result.reasons["lip_sync"]
+    assert result.metrics["flicker"] is not None
+    assert judge(result).status == "warned"
+
+
+def test_a_missing_model_gives_null_and_a_warning(
+    spoken: Film, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise MeasureUnavailable("the model file is missing")
+
+    monkeypatch.setattr(observe, "IdentityNet", missing)
+    result = evaluate_video(spoken[0], portrait, spoken[1])
+    assert result.metrics["identity_min"] is None
+    assert result.reasons["identity_min"] == "the model file is missing"
+    assert result.metrics["av_offset_frames"] == 0
+    verdict = judge(result)
+    assert verdict.status == "warned"
+    assert {c.name for c in verdict.checks if c.status == "warned"} == {"identity_min", "identity_drift"}
+
+
+def test_a_silent_job_is_judged_without_lips(puppet: Puppet, portrait: np.ndarray, tmp_path: Path) -> None:
+    audio = np.zeros(2 * SAMPLE_RATE, np.float32)
+    film = puppet.film(tmp_path / "silent.mp4", np.zeros(50), audio)
+    result = evaluate_video(film, portrait, audio)
+    verdict = judge(result)
+    assert result.has_speech is False
+    assert "av_offset_frames" not in {c.name for c in verdict.checks}
+    assert verdict.status == "passed"
+
+
+def test_cleaning_that_harms_is_warned_of(good: QualityResult) -> None:
+    worse = {"dnsmos_before": 3.0, "dnsmos_after": 2.0, "wer_before": 0.1, "wer_after": 0.4}
+    harmed = evaluate.QualityResult(
+        {**good.metrics, **worse}, good.reasons, good.absences, good.frames, good.blocks, good.video, good.has_speech
+    )
+    verdict = judge(harmed)
+    assert {c.name for c in verdict.checks if c.status == "warned"} == {"dnsmos_after", "wer_after"}
+
+
+def test_data_docs_are_written(good: QualityResult, tmp_path: Path) -> None:
+    judge(good, tmp_path / "docs")
+    index = (tmp_path / "docs" / "index.html").read_text()
+    target = index.split("url=")[1].split('"')[0]
+    assert "Validation Results" in (tmp_path / "docs" / target).read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is no film"])
+def test_what_is_no_film_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="film"):
+        evaluate_video(path, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(np.float32(0.5), 0.5, id="numpy float"),
+        pytest.param(np.int64(3), 3, id="numpy int"),
+        pytest.param(np.bool_(True), True, id="numpy bool"),
+        pytest.param(float("nan"), None, id="nan"),
+        pytest.param({"a": [np.float64("inf"), (1, np.array([2.0]))]}, {"a": [None, [1, [2.0]]]}, id="nested"),
+    ],
+)
+def test_plain_is_json(value: object, expected: object) -> None:
+    result = plain(value)
+    assert result == expected
+    assert type(result) is type(expected)
+    json.dumps(result, allow_nan=False)

@@ -1,0 +1,209 @@
+"""The report page: complete, offline, safe against its own content, and working in a browser where one is here."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from liveavatar import report, report_plots
+from liveavatar.errors import InputError
+from liveavatar.report import contact_sheet, number, write_report
+from liveavatar.timing import SAMPLE_RATE
+from liveavatar.video_sink import VideoSink
+from tests.quality.puppet import babble
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = "<script>document.title='owned'</script>"
+
+
+class Tags(HTMLParser):
+    """Collects tags, what they load, and whether they nest."""
+
+    VOID = ("meta", "img", "line", "rect", "polygon", "polyline", "circle", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.loads += [v or "" for k, v in attrs if k in ("src", "href", "poster")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def frames_table(num_frames: int, faces: bool = True) -> pd.DataFrame:
+    from liveavatar.quality import sync
+
+    audio, openness = babble(num_frames / 25, seed=1)
+    speech = sync.Speech.of(audio, num_frames)
+    nothing = np.full(num_frames, np.nan)
+    return pd.DataFrame(
+        {
+            "frame": np.arange(num_frames),
+            "seconds": np.arange(num_frames) / 25,
+            "openness": openness if faces else nothing,
+            "envelope": speech.envelope_T,
+            "vowel_envelope": speech.vowels_T,
+            "silence": sync.silence_mask(speech.envelope_T),
+            "identity": np.where(np.arange(num_frames) % 5 == 0, 0.9, np.nan) if faces else nothing,
+            "sharpness_ratio": 0.8 + 0 * openness if faces else nothing,
+            "change": np.r_[np.nan, np.full(num_frames - 1, 2.0)],
+        }
+    )
+
+
+def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[str, Any]:
+    """A run's folder, and its report."""
+    from scipy.io import wavfile
+
+    (folder / "audio").mkdir(parents=True)
+    audio, _ = babble(num_frames / 25, seed=1)
+    wavfile.write(folder / "audio" / "cleaned.wav", SAMPLE_RATE, audio)
+    words = [{"start": 0.3 * i, "end": 0.3 * i + 0.25, "text": f" word{i}", "probability": 0.9} for i in range(8)]
+    words.append({"start": 2.6, "end": 2.9, "text": HOSTILE, "probability": None})
+    (folder / "audio" / "words.json").write_text(json.dumps({"text": "", "language": "en", "words": words}))
+    rng = np.random.default_rng(0)
+    with VideoSink(folder / "video.mp4", size=(96, 64), audio=audio) as sink:
+        sink.write(rng.integers(0, 255, (num_frames, 64, 96, 3), np.uint8))
+        sink.close()
+    frames_table(num_frames, faces).to_parquet(folder / "frames.parquet")
+    blocks = pd.DataFrame({"block": range(9), "start_s": np.arange(9) * 0.48, "block_ms": [300.0] * 8 + [600.0]})
+    blocks.to_parquet(folder / "blocks.parquet")
+    return {
+        "status": "failed",
+        "checks": [
+            {"name": "av_offset_frames", "status": "passed", "value": 0, "limit": "-3 to 1", "reason": "fine"},
+            {"name": "lip_sync", "status": "failed", "value": 0.51234567, "limit": "at most 0.4", "reason": HOSTILE},
+        ],
+        "metrics": {"av_offset_frames": 0, "lip_sync": 0.51234567, "silent_lip": None},
+        "reasons": {"silent_lip": "there is no silence"},
+        "timing": {"ttff_s": 0.81, "fps": 27.5, "deadline_misses": 1},
+        "memory": {"peak_rss_mb": 812, "peak_gpu_mb": None},
+        "plan": {"fits": True, "per_gpu_gb": [0.1, 0.2], "nearest": [{"size": "384*256"}]},
+        "inputs": {"audio": {"name": "a.wav", "sha256": "ab" * 32}},
+        "parameters": {"prompt": HOSTILE, "seed": 420},
+    }
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    return write_report(folder, make_run(folder))
+
+
+def test_the_page_has_everything(page: Path) -> None:
+    html = page.read_text()
+    for text in ("demo", "Contact sheet", "Sound and words", "Mouth against sound", "Time of each block", "Checks"):
+        assert text in html
+    for text in ("0.5123", "there is no silence", "384*256", "peak_rss_mb", "1 of 9 blocks", "word3", "0.1, 0.2"):
+        assert text in html
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == []
+    assert tags.counts["video"] == 1
+    assert tags.counts["img"] == report.SHEET_FRAMES
+    assert tags.counts["svg"] >= 6
+
+
+def test_the_page_needs_nothing_else(page: Path) -> None:
+    tags = Tags()
+    tags.feed(page.read_text())
+    assert tags.loads
+    assert all(load.startswith("data:") for load in tags.loads)
+    assert not re.search(r"@import|url\(", page.read_text())
+
+
+def test_content_cannot_become_markup(page: Path) -> None:
+    html = page.read_text()
+    assert HOSTILE not in html
+    assert html.count("&lt;script&gt;document.title") >= 3
+    tags = Tags()
+    tags.feed(html)
+    assert tags.counts["script"] == 1
+
+
+def test_a_long_film_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "EMBED_BYTES", 100)
+    assert 'src="video.mp4"' in write_report(tmp_path / "run", make_run(tmp_path / "run")).read_text()
+
+
+def test_a_run_with_little_in_it_still_has_a_page(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, faces=False)
+    for name in ("blocks.parquet", "audio/words.json", "audio/cleaned.wav"):
+        (folder / name).unlink()
+    html = write_report(folder, {"status": "warned", "checks": [], "metrics": {}}, name="bare").read_text()
+    assert "bare" in html
+    assert "Mouth against sound" not in html
+    assert "Sound and words" in html  # from the film's own track
+
+
+def test_a_run_without_a_film_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="video"):
+        write_report(tmp_path, {"status": "passed", "checks": [], "metrics": {}})
+
+
+def test_contact_sheet_spans_the_film(page: Path) -> None:
+    pictures = contact_sheet(page.parent / "video.mp4", 100)
+    assert [p["frame"] for p in pictures] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
+    assert pictures[-1]["seconds"] == pytest.approx(3.96)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (True, "yes"), (3, "3"), (0.123456, "0.1235"), (1234.5678, "1235"), ("words", "words")],
+)
+def test_numbers_read_well(value: object, text: str) -> None:
+    assert number(value) == text
+
+
+def test_lines_break_at_gaps_and_stay_inside() -> None:
+    axis = report_plots.Axis(seconds=4, low=0, high=1)
+    values = np.array([0.0, 0.5, np.nan, np.nan, 2.0, -1.0, np.nan, 0.3])
+    line = report_plots.Line(seconds=np.arange(8) / 2, values=values, colour="red", label="x")
+    svg = report_plots.line_plot([line], axis, "t")
+    runs = re.findall(r'<polyline points="([^"]+)"', svg)
+    assert [len(run.split()) for run in runs] == [2, 2, 1]
+    for run in runs:
+        for point in run.split():
+            assert report_plots.TOP <= float(point.split(",")[1]) <= axis.height - report_plots.BOTTOM
+
+
+def test_long_curves_are_thinned_without_losing_their_level() -> None:
+    axis = report_plots.Axis(seconds=4000, low=0, high=1)
+    line = report_plots.Line(seconds=np.arange(100_000) / 25, values=np.full(100_000, 0.5), colour="red", label="x")
+    svg = report_plots.line_plot([line], axis, "t")
+    points = re.findall(r'<polyline points="([^"]+)"', svg)[0].split()
+    assert len(points) == report_plots.MAX_POINTS
+    assert {point.split(",")[1] for point in points} == {f"{axis.y(0.5):.1f}"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_opens_the_page(page: Path, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    flags = (
+        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--dump-dom"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=8000"),
+    )
+    done = subprocess.run([CHROMIUM, *flags, page.as_uri()], capture_output=True, text=True, timeout=90, check=True)
+    assert 'data-film="4.00"' in done.stdout  # the embedded film loaded, and the script ran
+    assert "<title>demo: failed</title>" in done.stdout
+    assert done.stdout.count('class="head" y1') >= 6
