@@ -15,7 +15,9 @@ TRAITS = Traits(
 
 
 def write(seed: int, must_name: frozenset[str] = frozenset(), mood: str = "smiling") -> str:
-    return caption(TRAITS, mood, "lively", "golden hour light", "a wall of books", must_name, np.random.default_rng(seed))
+    return caption(
+        TRAITS, mood, "lively", "golden hour light", "a wall of books", must_name, np.random.default_rng(seed)
+    )
 
 
 @pytest.mark.parametrize(

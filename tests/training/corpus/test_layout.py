@@ -30,13 +30,15 @@ def test_round_trip(tmp_path: Path) -> None:
         writer.add(frames(k), labels(k))
     writer.write_labels()
     (file,) = list_clips(tmp_path, "train")
-    assert len(file.frames) == 3 and not writer.full
+    assert len(file.frames) == 3
+    assert not writer.full
     for k in range(3):
         np.testing.assert_array_equal(file.frames[k], frames(k))
         np.testing.assert_allclose(file.landmarks[k], labels(k).landmarks, atol=1e-4)
         np.testing.assert_allclose(file.expression[k], labels(k).expression, atol=1e-3)
     assert file.captions == [f"Clip {k}: café" for k in range(3)]
-    assert file.tracks.tolist() == [0, 2, 4] and file.blocks.tolist() == [0, 3, 6]
+    assert file.tracks.tolist() == [0, 2, 4]
+    assert file.blocks.tolist() == [0, 3, 6]
     assert file.seeds.tolist() == [900_000_000, 900_000_001, 900_000_002]
     assert file.expression_names == list("abcde")
 
@@ -56,7 +58,7 @@ def test_splits_orientations_and_empty_files(tmp_path: Path) -> None:
         for k in range(count):
             writer.add(frames(k), labels(k))
         writer.write_labels()
-    assert [f.path.stem for f in list_clips(tmp_path, "train")] == ["portrait_0", "landscape_0"]
+    assert [f.path.stem for f in list_clips(tmp_path, "train")] == ["landscape_0", "portrait_0"]
     assert [f.path.stem for f in list_clips(tmp_path, "eval")] == ["eval_portrait_0"]
     assert not (tmp_path / "eval_landscape_0.npy").exists()
 

@@ -64,11 +64,13 @@ def test_moods_differ() -> None:
 
 def test_blinks_close_and_open() -> None:
     closed = blinks(500, np.random.default_rng(0))
-    assert closed.max() > 0.9 and np.median(closed) < 0.05
+    assert closed.max() > 0.9
+    assert np.median(closed) < 0.05
     assert 3 <= ((closed[1:-1] > 0.5) & (closed[:-2] <= 0.5)).sum() <= 14
 
 
 def test_photo_is_at_rest() -> None:
     photo = photo_motion(NAMES, np.random.default_rng(5))
     mouth = [i for i, n in enumerate(NAMES) if n.startswith(("mouth", "jaw", "eyeBlink"))]
-    assert photo.expression.shape == (1, len(NAMES)) and not photo.expression[:, mouth].any()
+    assert photo.expression.shape == (1, len(NAMES))
+    assert not photo.expression[:, mouth].any()

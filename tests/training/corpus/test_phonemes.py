@@ -1,5 +1,7 @@
 """Phoneme alignments of each synthesiser become gap-free viseme events."""
 
+import itertools
+
 import pytest
 
 from liveavatar.training.corpus.phonemes import (
@@ -55,7 +57,7 @@ def test_radio_phones_end_times() -> None:
     events = radio_events([("pau", 0.2), ("m", 0.3), ("ay", 0.5), ("pau", 0.7)])
     assert [k for *_, k in events] == [Viseme.SIL, Viseme.PBM, Viseme.A, Viseme.I, Viseme.SIL]
     assert events[2][1] == pytest.approx(0.42)
-    assert all(a[1] == b[0] for a, b in zip(events, events[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(events))
 
 
 def test_every_radio_class_is_used() -> None:

@@ -55,7 +55,8 @@ def test_one_sided_and_alpha() -> None:
     triangle, frame = torch.tensor([[0, 1, 2]]), torch.tensor([0])
     hidden = rasterise(points, triangle, frame, (1, 8, 8), one_sided=torch.tensor([True]))
     turned = rasterise(points, triangle.flip(1), frame, (1, 8, 8), one_sided=torch.tensor([True]))
-    assert (hidden == EMPTY).all() and (turned < EMPTY).any()
+    assert (hidden == EMPTY).all()
+    assert (turned < EMPTY).any()
     half = rasterise(points, triangle, frame, (1, 8, 8), alpha=lambda t, w1, w2: (w1 < 0.2).nonzero()[:, 0])
     assert 0 < (half < EMPTY).sum() < (turned < EMPTY).sum()
 

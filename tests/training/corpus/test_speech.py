@@ -36,7 +36,9 @@ def test_cropped_keeps_a_little_air() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_mix_keeps_events_on_sounds(seed: int) -> None:
-    audio, events = speech.mix([speech.cropped(Buzzer().say("a b c", 1.0)) for _ in range(5)], np.random.default_rng(seed))
+    audio, events = speech.mix(
+        [speech.cropped(Buzzer().say("a b c", 1.0)) for _ in range(5)], np.random.default_rng(seed)
+    )
     spoken = np.zeros(len(audio), bool)
     for start, end, kind in events:
         if kind != Viseme.SIL:
@@ -44,7 +46,8 @@ def test_mix_keeps_events_on_sounds(seed: int) -> None:
     energy = audio.astype(np.float64) ** 2
     assert energy[spoken].sum() > 0.98 * energy.sum()
     assert 0.04 < np.abs(audio).max() <= 1
-    assert events == sorted(events) and events[-1][1] <= len(audio) / SAMPLE_RATE
+    assert events == sorted(events)
+    assert events[-1][1] <= len(audio) / SAMPLE_RATE
 
 
 def test_generate_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +78,8 @@ def test_missing_engine_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_plan_holds_out_whole_voices() -> None:
     train = {e.voice for e in speech.PLAN if e.split == "train"}
     held_out = {e.voice for e in speech.PLAN if e.split == "eval"}
-    assert len(held_out - train) >= 2 and len(held_out) >= 4
+    assert len(held_out - train) >= 2
+    assert len(held_out) >= 4
     assert not any("jf_nezumi" in v for v in train)
 
 

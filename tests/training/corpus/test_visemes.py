@@ -21,7 +21,9 @@ def test_every_class_has_a_shape_and_a_dominance() -> None:
 
 @pytest.mark.parametrize("centre", [pytest.param(0.5 + k * 0.01, id=f"offset {10 * k} ms") for k in range(4)])
 def test_a_short_closure_reaches_a_frame(centre: float) -> None:
-    got = curves((0.0, centre - 0.03, Viseme.A), (centre - 0.03, centre + 0.03, Viseme.PBM), (centre + 0.03, 1, Viseme.A))
+    got = curves(
+        (0.0, centre - 0.03, Viseme.A), (centre - 0.03, centre + 0.03, Viseme.PBM), (centre + 0.03, 1, Viseme.A)
+    )
     at = int(centre * 25)
     assert got[at - 1 : at + 2, JAW].min() < 0.2 < 0.5 < got[at - 5, JAW]
     assert got[at - 1 : at + 2, PRESS].max() > 0.3
@@ -48,4 +50,5 @@ def test_louder_opens_wider() -> None:
     noise = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
     gains = [loudness_gain(noise * level, 25).mean() for level in (0.0, 0.01, 0.05, 0.3)]
     assert gains == sorted(gains)
-    assert gains[0] == pytest.approx(0.88) and gains[-1] == pytest.approx(1.12, abs=0.01)
+    assert gains[0] == pytest.approx(0.88)
+    assert gains[-1] == pytest.approx(1.12, abs=0.01)
