@@ -19,7 +19,7 @@ WORDS = "words.json"
 FEATURES = "features.pt"
 PORTRAIT = "portrait.png"
 SOUND_PACKAGES = ("av", "numpy", "scipy")
-SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "pyloudnorm", "silero-vad", "speechmos")
+SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
