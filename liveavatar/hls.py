@@ -84,6 +84,8 @@ class LivePlaylist:
     def finish(self) -> Path:
         """End the playlist and drop the working file; returns the playlist's path."""
         self._write_playlist(finished=True)
+        if self._packets is not None:
+            self._sound_container.close()
         self._audio_file.unlink(missing_ok=True)
         return self.folder / PLAYLIST
 
@@ -155,10 +157,12 @@ class LivePlaylist:
         )  # fmt: skip
         stdin = memoryview(np.ascontiguousarray(self.audio, np.float32)).cast("B") if samples else None
         run_ffmpeg(node, f"coding the sound of {self.folder}", stdin)
-        container = av.open(str(self._audio_file))
-        self._sound_stream = container.streams.audio[0]
+        # Held as long as the playlist: a stream must not outlive its container.
+        self._sound_container = av.open(str(self._audio_file))
+        self._sound_stream = self._sound_container.streams.audio[0]
         start = Fraction(first_frame, self.fps)
-        return (p for p in container.demux(self._sound_stream) if p.pts is not None and p.pts * p.time_base >= start)
+        packets = self._sound_container.demux(self._sound_stream)
+        return (p for p in packets if p.pts is not None and p.pts * p.time_base >= start)
 
     def _publish(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{path.name}.tmp")

@@ -195,6 +195,19 @@ def test_live_output_plays_while_it_grows(tmp_path: Path) -> None:
     assert sound[-1] + 1024 / 48_000 == pytest.approx(5.0, abs=0.04)
 
 
+@pytest.mark.parametrize("seconds", [pytest.param(1.0, id="in the first segment"), pytest.param(2.5, id="later")])
+def test_live_sound_that_ends_early(seconds: float, tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    with VideoSink(path, size=(WIDTH, HEIGHT), audio=tone(seconds), live_dir=tmp_path / "live") as sink:
+        for start in range(0, 144, 12):
+            sink.write(pictures(start, start + 12))
+        sink.close()
+    with av.open(str(tmp_path / "live" / "index.m3u8")) as container:
+        kinds = [isinstance(frame, av.VideoFrame) for frame in container.decode()]
+    assert kinds.count(True) == 144
+    assert kinds.count(False) == pytest.approx(seconds * 48_000 / 1024, abs=2)
+
+
 @pytest.mark.parametrize(
     "size",
     [pytest.param((7, 8), id="odd width"), pytest.param((8, 7), id="odd height"), pytest.param((0, 8), id="nothing")],
