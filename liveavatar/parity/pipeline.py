@@ -1,2 +1,222 @@
-def groups(group):
-    return ()
+"""Parity of whole runs: the reference's generate() end to end, in its three variants.
+
+The variants differ in how the picture conditions the stream and in what changes after the first clip:
+
+* *tpp*: what our engine does. Reference from one frame, motion from 73 still frames, from the second clip on
+  the first generated latent as reference, one persistent streaming decoder.
+* *offline*: reference from the second latent of five still frames, motion from 365 of them, nothing changes; each
+  clip is decoded behind 92 motion latents, which are encoded again from its frames.
+* *online*: as offline, and before the second clip the sinks are renewed from the first generated latent and from
+  the newly encoded motion.
+
+All three run through the engine's own block loop. The reference drops the first three frames of a video.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar.checkpoint import LoadedModel
+from liveavatar.config import LIVE_AVATAR_14B
+from liveavatar.engine import Engine, Stream, StreamJob, TensorFeatures, image_tensor
+from liveavatar.parity.dit import load_dit
+from liveavatar.parity.fixtures import FixtureFile, Fixtures
+from liveavatar.parity.report import Comparison, Part
+from liveavatar.parity.vae import load_vae
+from liveavatar.sampling import clip_noise
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, LATENT_FRAMES
+
+LATENT_TOLERANCE = 2e-5
+FRAME_TOLERANCE = 5e-5
+GREY_TOLERANCE = 1.0  # levels: a value on the edge of one may fall to either side
+DROPPED_FRAMES = 3  # of the first clip
+STILL_FRAMES = 5  # of which the second latent is the reference
+MOTION_FRAMES = 365  # 5 * 73
+SINGLE_FILES = ("dit_weights", "vae_weights", "vae_io", "pipeline_single")
+
+
+class ReferenceEngine(Engine):
+    """The engine around the networks of a set, with the set's text rows instead of a prompt encoder."""
+
+    def __init__(self, fix: Fixtures, single: bool) -> None:
+        run = fix.file("pipeline_single")
+        distance = int(run["relative_dist"])
+        dit, vae = load_dit(fix, rope_half=False), load_vae(fix)
+        dit.cfg = replace(dit.cfg, ref_distance=(distance, distance))
+        config = replace(LIVE_AVATAR_14B, dit=dit.cfg, vae=vae.config, reanchor=not single)
+        super().__init__(LoadedModel(config=config, dit=dit, vae=vae), torch.device("cpu"))
+        self.context, self.single = run["context"], single
+
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """The set's text rows."""
+        return self.context[None]
+
+    def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Reference and motion latents of a still picture, as the variant makes them."""
+        if not self.single:
+            return super().still_latents(image)
+        still = image_tensor(image)
+        reference = self.vae.encode(still.expand(-1, -1, STILL_FRAMES, -1, -1))[:, :, 1:2]
+        return reference, self.vae.encode(still.expand(-1, -1, MOTION_FRAMES, -1, -1))
+
+
+class ClipDecoder:
+    """Decodes clip by clip behind the motion latents, which it encodes again from a window of pixels."""
+
+    def __init__(self, engine: Engine, image: np.ndarray, motion: Tensor) -> None:
+        self.vae, self.motion = engine.vae, motion
+        self.window = image_tensor(image).expand(-1, -1, MOTION_FRAMES, -1, -1)
+        self.first = True
+
+    def decode(self, clip: Tensor) -> Tensor:
+        """Frames [1, 3, T, H, W] of a clip's latents, clamped."""
+        frames = self.vae.decode(torch.cat((self.motion, clip), dim=2)).clamp(-1, 1)
+        frames = frames[:, :, -clip.shape[2] * LATENT_FRAMES :]
+        frames = frames[:, :, DROPPED_FRAMES:] if self.first else frames
+        self.first = False
+        self.window = torch.cat((self.window[:, :, frames.shape[2] :], frames), dim=2)
+        self.motion = self.vae.encode(self.window)
+        return frames
+
+
+class SingleStream(Stream):
+    """The block loop of the offline and online variants."""
+
+    def __init__(self, engine: ReferenceEngine, job: StreamJob, online: bool) -> None:
+        super().__init__(engine, job)
+        self.online = online
+        self.clips = ClipDecoder(engine, job.image, self.motion)
+        self.latents: list[Tensor] = []
+        self.frames: list[Tensor] = []
+
+    def _reanchor(self, index: int) -> None:
+        if self.online and index == self._clip_blocks:
+            self.frames.append(self.clips.decode(self.clip(0)))
+            assert self.first_latent is not None
+            self.sink = self.engine.dit.prefill(self.first_latent, self.clips.motion, self.text_kv)
+            for cache in self.caches:
+                cache.set_sink(self.sink)
+
+    def clip(self, index: int) -> Tensor:
+        """Latents [1, C, T, h, w] of a finished clip."""
+        blocks = self.latents[index * self._clip_blocks : (index + 1) * self._clip_blocks]
+        return torch.cat(blocks, dim=2)
+
+    def run(self) -> tuple[list[Tensor], Tensor]:
+        """Latents by clip and all frames."""
+        while self.position < self.num_blocks:
+            self.latents.append(self.next_block(decode=False).latents[None])
+        num_clips = self.num_blocks // self._clip_blocks
+        clips = [self.clip(i) for i in range(num_clips)]
+        for clip in clips[len(self.frames) :]:
+            self.frames.append(self.clips.decode(clip))
+        return clips, torch.cat(self.frames, dim=2)
+
+
+def _job(run: FixtureFile, num_clips: int) -> StreamJob:
+    clip_frames = run["noise_clip0"].shape[1] * LATENT_FRAMES
+    return StreamJob(
+        image=run["ref_image_hwc_u8"].numpy(),
+        prompt="",
+        features=TensorFeatures(run["audio_model_input"][0]),
+        num_frames=num_clips * clip_frames,
+        seed=int(run.meta("seed")),
+        sample_steps=4,
+        infer_frames=clip_frames,
+    )
+
+
+def _compare_frames(run: FixtureFile, variant: str, video: Tensor) -> tuple[Comparison, Comparison]:
+    exact, grey = Comparison(), Comparison()
+    for key, expected in run.below(f"{variant}.frame").items():
+        if key.endswith("_f32"):
+            exact.add(f"{variant}.frame{key}", video[0, :, int(key.removesuffix("_f32"))], expected)
+    if f"{variant}.frames_u8" in run.tensors:
+        levels = (255 * (video[0] + 1) / 2).floor()
+        grey.add(f"{variant}.frames_u8", levels, run[f"{variant}.frames_u8"])
+    return exact, grey
+
+
+def _frame_parts(name: str, comparisons: tuple[Comparison, Comparison]) -> Iterator[Part]:
+    yield comparisons[0].part(f"{name}.frames", FRAME_TOLERANCE)
+    yield comparisons[1].part(f"{name}.grey_levels", GREY_TOLERANCE)
+
+
+def check_inputs(fix: Fixtures) -> Iterator[Part]:
+    """Noise of every clip, and the speech features of the waveform."""
+    from liveavatar.model.wav2vec2 import build_wav2vec2, wav2vec2_features
+
+    run, weights = fix.file("pipeline_single"), fix.file("pipeline_wav2vec2_weights")
+    noise, features = Comparison(), Comparison()
+    for key, expected in run.below("noise_clip").items():
+        noise.add(f"noise_clip{key}", clip_noise(int(run.meta("seed")), int(key), expected.shape), expected)
+    model = build_wav2vec2(weights.meta("config"), weights.tensors)
+    clip_frames = run["noise_clip0"].shape[1] * LATENT_FRAMES
+    ours = wav2vec2_features(model, run["waveform"], FPS, clip_frames)
+    features.add("audio_model_input", ours[None], run["audio_model_input"])
+    features.add("num_clips_in_audio", torch.tensor(ours.shape[2] // clip_frames), run["num_clips_in_audio"])
+    yield noise.part("pipeline.noise", 0.0)
+    yield features.part("pipeline.speech_features", LATENT_TOLERANCE)
+
+
+@torch.inference_mode()
+def check_single(fix: Fixtures) -> Iterator[Part]:
+    """Offline and online on one GPU."""
+    run = fix.file("pipeline_single")
+    for variant in ("offline", "online"):
+        calls = sorted(k for k in run.tensors if k.startswith(f"{variant}.decoder_call"))
+        engine, latents = ReferenceEngine(fix, single=True), Comparison()
+        stream = SingleStream(engine, _job(run, len(calls)), online=variant == "online")
+        latents.add("ref_latent", stream.reference[0], run["ref_latent"])
+        newest = run["motion_latents_last19"]
+        latents.add("motion_latents_last19", stream.motion[0, :, -newest.shape[1] :], newest)
+        clips, video = stream.run()
+        for i, clip in enumerate(clips):
+            key = f"{variant}.decoder_call{i}_latents"
+            latents.add(key, clip, run[key])
+        yield latents.part(f"pipeline.{variant}.latents", LATENT_TOLERANCE)
+        yield from _frame_parts(f"pipeline.{variant}", _compare_frames(run, variant, video))
+
+
+@torch.inference_mode()
+def check_tpp(fix: Fixtures) -> Iterator[Part]:
+    """Several GPUs' conditioning, which is our engine's own."""
+    run, tpp = fix.file("pipeline_single"), fix.file("pipeline_tpp")
+    calls = sum(k.startswith("tpp.decoder_call") for k in tpp.tensors)
+    clip_blocks = run["noise_clip0"].shape[1] // BLOCK_LATENTS
+    engine = ReferenceEngine(fix, single=False)
+    stream = Stream(engine, _job(run, (calls - 1) // clip_blocks))
+    latents = Comparison()
+    latents.add("ref_latent", stream.reference[0], tpp["ref_latent"])
+    latents.add("motion_latents", stream.motion[0], tpp["motion_latents"])
+    primed = stream.motion[:, :, : engine.config.vae.prime_latents]
+    latents.add("tpp.decoder_call0_latents", primed, tpp["tpp.decoder_call0_latents"])
+    frames = []
+    for block in (stream.next_block(decode=False) for _ in range(stream.num_blocks)):
+        key = f"tpp.decoder_call{block.index + 1}_latents"
+        latents.add(key, block.latents[None], tpp[key])
+        frames.append(engine.vae.decode_stream(block.latents[None], stream.decoder))
+    video = torch.cat(frames, dim=2).clamp(-1, 1)
+    assert video.shape[2] == stream.num_blocks * BLOCK_FRAMES
+    yield latents.part("pipeline.tpp.latents", LATENT_TOLERANCE)
+    yield from _frame_parts("pipeline.tpp", _compare_frames(tpp, "tpp", video[:, :, DROPPED_FRAMES:]))
+
+
+def groups(group: type) -> tuple:
+    """Groups of this module, made with `liveavatar.parity.Group`."""
+    single = tuple(f"pipeline.{v}.{p}" for v in ("offline", "online") for p in ("latents", "frames", "grey_levels"))
+    tpp = tuple(f"pipeline.tpp.{p}" for p in ("latents", "frames", "grey_levels"))
+    return (
+        group(
+            names=("pipeline.noise", "pipeline.speech_features"),
+            files=("pipeline_single", "pipeline_wav2vec2_weights"),
+            tolerance=LATENT_TOLERANCE,
+            check=check_inputs,
+            requires=("transformers",),
+        ),
+        group(names=single, files=SINGLE_FILES, tolerance=LATENT_TOLERANCE, check=check_single),
+        group(names=tpp, files=(*SINGLE_FILES, "pipeline_tpp"), tolerance=LATENT_TOLERANCE, check=check_tpp),
+    )
