@@ -140,8 +140,9 @@ def enhance(
 def clean(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
     """Apply one candidate's recipe to a levelled track; same length, levelled again."""
     mode, strength = RECIPES[name]
-    gated = gate.denoise(level, mode, strength, gate.pauses(level, speech))
-    return normalise(gate.attenuate(gated, speech, PAUSE_FLOOR_DB))
+    noise = gate.pauses(level, speech)
+    # nested, so that no more than two copies of a long track live at once
+    return normalise(gate.attenuate(gate.denoise(level, mode, strength, noise), speech, PAUSE_FLOOR_DB))
 
 
 def harm(raw: Candidate, other: Candidate) -> str | None:
