@@ -170,6 +170,17 @@ class DistillTrainer:
         self.fake_optim.step(rate_factor(self.calls, fraction))
         return loss.detach()
 
+    def warm_up(self) -> None:
+        """Compile every graph before the seconds count; nothing is learned."""
+        window, noise = self._batch()
+        sigma = level(noise, 0.5)
+        with torch.no_grad(), self.rank.autocast():
+            self.student.flow(noise, sigma, window)
+        with self.rank.autocast():
+            flow = self.student.flow(noise, sigma, window)
+        flow.mean().backward()
+        self.student.zero_grad(set_to_none=True)
+
     # Shared ----------------------------------------------------------------------------------------
 
     def _batch(self) -> tuple[Window, Tensor]:
@@ -199,6 +210,8 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
     path = args.out / "student.pt"
     saved: dict[str, Any] = runtime.load_checkpoint(path, rank.device) if args.resume and path.is_file() else {}
     journal = runtime.JsonLog(args.out / "distill.jsonl", rank)
+    if args.compile:
+        trainer.warm_up()
     for part, seconds, step in (
         ("regression", args.seconds_regression, trainer.regression_step),
         ("dmd", args.seconds_dmd, trainer.dmd_step),
