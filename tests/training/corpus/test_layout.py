@@ -14,10 +14,15 @@ SHAPE = (13, 8, 6, 3)
 def labels(number: int) -> ClipLabels:
     rng = np.random.default_rng(number)
     return ClipLabels(
-        landmarks=rng.uniform(0, 384, (13, 68, 2)), expression=rng.uniform(0, 1, (13, 5)), head=rng.normal(size=(13, 3)),
-        gaze=rng.normal(size=(13, 2)), track=number * 2, block=number * 3, seed=900_000_000 + number,
+        landmarks=rng.uniform(0, 384, (13, 68, 2)),
+        expression=rng.uniform(0, 1, (13, 5)),
+        head=rng.normal(size=(13, 3)),
+        gaze=rng.normal(size=(13, 2)),
+        track=number * 2,
+        block=number * 3,
+        seed=900_000_000 + number,
         caption=f"Clip {number}: café",
-    )  # fmt: skip
+    )
 
 
 def frames(number: int) -> np.ndarray:
