@@ -98,7 +98,7 @@ class LivePlaylist:
 
         target = io.BytesIO()
         until = Fraction(first_frame + num_frames, self.fps)
-        with av.open(io.BytesIO(video)) as source, self._new_container(target) as out:
+        with av.open(io.BytesIO(video), "r") as source, self._new_container(target) as out:
             pictures = source.streams.video[0]
             tracks = [out.add_stream_from_template(pictures)]
             sound = self._sound_until(until)
@@ -155,7 +155,7 @@ class LivePlaylist:
             str(self._audio_file), format="mp4", acodec="aac", ar=OUTPUT_RATE,
             **{"b:a": AUDIO_BITRATE, "fflags": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip
-        stdin = memoryview(np.ascontiguousarray(self.audio, np.float32)).cast("B") if samples else None
+        stdin = self.audio.astype("<f4").tobytes() if isinstance(self.audio, np.ndarray) else None
         run_ffmpeg(node, f"coding the sound of {self.folder}", stdin)
         # Held as long as the playlist: a stream must not outlive its container.
         self._sound_container = av.open(str(self._audio_file))

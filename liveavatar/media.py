@@ -84,7 +84,7 @@ def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError
     return MediaError(f"{what}: ffmpeg {reason}: {tail or 'it said nothing'}; run again with --resume")
 
 
-def run_ffmpeg(node: Any, what: str, stdin: memoryview | bytes | None = None) -> None:
+def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> None:
     """Run an ffmpeg-python graph to its end.
 
     Args:
@@ -259,11 +259,10 @@ def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int
     temporary = out.with_name(f".{out.name}.tmp")
     streams = [ffmpeg.input(str(video)).video]
     options: dict[str, Any] = {"c:v": "copy", "video_track_timescale": VIDEO_TIMESCALE}
-    stdin: memoryview | None = None
+    stdin: bytes | None = None
     if audio is not None:
-        samples = isinstance(audio, np.ndarray)
-        streams.append(audio_node(None if samples else Path(str(audio)), num_frames / fps))
-        stdin = memoryview(np.ascontiguousarray(audio, np.float32)).cast("B") if samples else None
+        streams.append(audio_node(None if isinstance(audio, np.ndarray) else audio, num_frames / fps))
+        stdin = audio.astype("<f4").tobytes() if isinstance(audio, np.ndarray) else None
         options |= {"c:a": "aac", "b:a": AUDIO_BITRATE, "flags:a": "+bitexact"}
     node = ffmpeg.output(
         *streams, str(temporary), format="mp4", movflags="+faststart", fflags="+bitexact", map_metadata=-1, **options

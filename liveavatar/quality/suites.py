@@ -88,11 +88,13 @@ def _validate(
     import great_expectations as gx
     import great_expectations.expectations as gxe
     from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     def expect(name: str, level: str, column: str, allowed: Range, mostly: float) -> Any:
+        severity = FailureSeverity.CRITICAL if level == "tolerable" else FailureSeverity.WARNING
         return gxe.ExpectColumnValuesToBeBetween(
             column=column, min_value=allowed[0], max_value=allowed[1], mostly=mostly,
-            meta={"check": name, "level": level}, severity="critical" if level == "tolerable" else "warning",
+            meta={"check": name, "level": level}, severity=severity,
         )  # fmt: skip
 
     expectations: dict[str, list[Any]] = {"metrics": [], "frames": [], "blocks": []}
@@ -108,9 +110,8 @@ def _validate(
         ]
     one_row = pd.DataFrame([{limit.name: float(result.metrics[limit.name] or 0) for limit in limits}])
     tables = {"metrics": one_row, "frames": result.frames, "blocks": result.blocks}
-    if docs_dir is None:
-        context = gx.get_context(mode="ephemeral")
-    else:
+    context: Any = gx.get_context(mode="ephemeral")
+    if docs_dir is not None:
         context = gx.get_context(mode="file", project_root_dir=str(docs_dir))
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     findings: dict[tuple[str, str], _Finding] = {}

@@ -1,17 +1,17 @@
 """Does the skin look like the portrait's: PSNR of the aligned face, and how sharp it is.
 
-Both look at the *upper face*: the face oval above the mouth, without the eyes. What moves with speech or blinks
-would otherwise count as a fault.
+PSNR looks at the *cheeks*: the skin from the temples to under the nose, without the eyes; hair over the forehead,
+blinks and speech would otherwise count as faults. Sharpness looks at cheeks and eyes, where a face has its edges.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.quality.landmarks import FACE_OVAL, LEFT_EYE, RIGHT_EYE, RIGID, Face
+from liveavatar.quality.landmarks import LEFT_EYE, RIGHT_EYE, RIGID, Face
 
-UPPER_OVAL = FACE_OVAL[:10] + FACE_OVAL[-9:]  # down to the ear lobes, above the mouth
-SHRINK = 0.8  # of the oval: hair over the forehead and the far cheek of a turned head stay out
+CHEEKS = (127, 234, 93, 132, 206, 2, 426, 361, 323, 454, 356, 168)  # right temple to jaw, under the nose, back up
+SHRINK = 0.85  # of the outline: the far cheek of a turned head and hair beside it stay out
 PSNR_CAP = 60.0  # dB; equal pictures would give infinity
 ECC_STEPS = 15
 MIN_MASK = 64  # pixels; less skin than this cannot be judged
@@ -23,8 +23,8 @@ class PortraitTexture:
 
     rgb: np.ndarray  # uint8 [H, W, 3]
     face: Face
-    mask: np.ndarray  # bool [H, W], upper face
-    sharpness: float  # Laplacian energy in the mask
+    mask: np.ndarray  # bool [H, W], cheeks
+    sharpness: float  # Laplacian energy of cheeks and eyes
 
 
 def portrait_texture(rgb: np.ndarray, face: Face, eye_distance: float) -> PortraitTexture:
@@ -42,22 +42,22 @@ def portrait_texture(rgb: np.ndarray, face: Face, eye_distance: float) -> Portra
     height, width = rgb.shape[:2]
     scaled = cv2.resize(rgb, (max(2, round(width * scale)), max(2, round(height * scale))), interpolation=how)
     moved = Face(face.points * np.float32(scale), face.presence)
-    mask = upper_face_mask(moved, scaled.shape[:2])
-    return PortraitTexture(scaled, moved, mask, sharpness(scaled, mask))
+    mask = cheek_mask(moved, scaled.shape[:2])
+    return PortraitTexture(scaled, moved, mask, sharpness(scaled, cheek_mask(moved, scaled.shape, eyes=True)))
 
 
-def upper_face_mask(face: Face, shape: tuple[int, ...]) -> np.ndarray:
-    """Pixels of the upper face without the eyes; bool of `shape` (H, W)."""
+def cheek_mask(face: Face, shape: tuple[int, ...], eyes: bool = False) -> np.ndarray:
+    """Pixels of the cheeks and the nose, with or without the eyes; bool of `shape` (H, W)."""
     import cv2
 
     mask = np.zeros(shape[:2], np.uint8)
-    oval = face.points[list(UPPER_OVAL)]
-    oval = oval.mean(0) + SHRINK * (oval - oval.mean(0))
-    cv2.fillPoly(mask, [np.round(oval).astype(np.int32)], 1)
+    outline = face.points[list(CHEEKS)]
+    outline = outline.mean(0) + SHRINK * (outline - outline.mean(0))
+    cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 1)
     for eye in (RIGHT_EYE, LEFT_EYE):
         points = face.points[list(eye)]
         centre = points.mean(0)
-        cv2.fillConvexPoly(mask, np.round(centre + 1.5 * (points - centre)).astype(np.int32), 0)
+        cv2.fillConvexPoly(mask, np.round(centre + 1.5 * (points - centre)).astype(np.int32), int(eyes))
     return mask.astype(bool)
 
 
@@ -72,19 +72,19 @@ def sharpness(rgb: np.ndarray, mask: np.ndarray) -> float:
 
 
 def sharpness_ratio(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> float:
-    """`sharpness_ratio` of one frame: Laplacian energy of its upper face over the portrait's; 1 = as sharp."""
-    mask = upper_face_mask(face, rgb.shape)
+    """`sharpness_ratio` of one frame: Laplacian energy of cheeks and eyes over the portrait's; 1 = as sharp."""
+    mask = cheek_mask(face, rgb.shape, eyes=True)
     if portrait.sharpness == 0 or mask.sum() < MIN_MASK:
         return float("nan")
     return sharpness(rgb, mask) / portrait.sharpness
 
 
 def texture_psnr(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> float:
-    """`texture_psnr` of one frame: PSNR, in dB, of its upper face moved onto the portrait's.
+    """`texture_psnr` of one frame: PSNR, in dB, of its cheeks moved onto the portrait's.
 
     The frame is warped by the affine map that fits its skull landmarks to the portrait's (least squares), refined on
     the pixels (ECC, Evangelidis 2008) so that landmark noise does not count as a fault of the skin. Then
-    10 log10(255**2 / MSE) over the portrait's upper face. Capped at 60. Head turns that an affine map cannot undo
+    10 log10(255**2 / MSE) over the portrait's cheeks. Capped at 60. Head turns that an affine map cannot undo
     cost some dB: 24 to 37 is usual for a live head.
     """
     import cv2

@@ -18,7 +18,9 @@ SHARED_SPEECH = REPO_ROOT.parent / "shared" / "assets" / "speech.mp4"
 def portrait() -> np.ndarray:
     """A rendered head looking at the camera, mouth shut, uint8 RGB."""
     if SAMPLE.is_file():
-        return np.asarray(Image.open(SAMPLE).convert("RGB"))
+        image = Image.open(SAMPLE).convert("RGB")
+        image.thumbnail((384, 384), Image.Resampling.LANCZOS)  # the size that films are made at
+        return np.asarray(image)
     if AVATARS.is_file():
         return np.asarray(Image.open(AVATARS).convert("RGB"))[:384, :256].copy()
     pytest.skip("there is no portrait: data/samples/portrait.png is missing, and so is ../shared/assets")
