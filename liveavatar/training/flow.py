@@ -10,6 +10,7 @@ Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells.
 """
 
 import copy
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +37,9 @@ class AvatarNet(nn.Module):
         self.cfg = cfg
         self.dit = CausalDiT(cfg.dit)
         self.text = PromptEncoder(cfg.text)
+        # Windows always start at latent 0: the angles are a thousand small operations, and always the same ones.
+        self.dit.block_rotation = functools.cache(self.dit.block_rotation)  # type: ignore[method-assign]
+        self.dit.sink_rotation = functools.cache(self.dit.sink_rotation)  # type: ignore[method-assign]
         self._initialise()
 
     @torch.no_grad()
