@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.errors import InputError
+from liveavatar.training.corpus.noise import noise_volume, strand_noise
 
 
 class Material(IntEnum):
@@ -176,8 +177,8 @@ class HeadAssets:
         part = self._tensor(raw["vertex_part"], torch.long)
         self.eyes = [(part == part_names.index(f"sclera_{side}")).nonzero()[:, 0] for side in "LR"]
         self.attributes = _painted_attributes(self.vertices, part, self._lash_uv(raw, face_material))
-        self.volume = self._tensor(_noise_volume())[None]
-        self.strands = self._tensor(_strand_noise())[None]
+        self.volume = self._tensor(noise_volume())[None]
+        self.strands = self._tensor(strand_noise())[None]
         self.pieces = {n: self._piece(root / "hair" / f"{n}.npz") for n in (*HAIR_STYLES, *TORSOS)}
 
     def _tensor(self, array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -299,30 +300,3 @@ def _painted_attributes(points: Tensor, part: Tensor, lash_uv: Tensor) -> Tensor
     table[:, Attr.LASH_T] = torch.where(lash, along, zero)
     table[:, Attr.LASH_ROW] = torch.where(lash, row, zero)
     return table
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / x.std()
-
-
-def _noise_volume(size: int = 64) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    k = np.stack(np.meshgrid(*[np.fft.fftfreq(size) * size] * 3, indexing="ij"))
-    radius = np.sqrt((k**2).sum(0)) + 1e-3
-    first, second = (np.fft.fftn(rng.normal(size=(size,) * 3)) for _ in range(2))
-    fine = second * (radius > 5) / radius**0.6 * np.exp(-((radius / 24) ** 2))
-    spectra = [first * (radius > 0.5) / radius**1.7, second * np.exp(-(((radius - 14) / 6) ** 2)), fine]
-    spectra += [fine * 1j * k[2 - i] for i in range(3)]
-    volume = np.stack([_unit(np.fft.ifftn(s).real) for s in spectra]).astype(np.float32)
-    return np.pad(volume, ((0, 0), (0, 1), (0, 1), (0, 1)), mode="wrap")
-
-
-def _strand_noise(across: int = 512, along: int = 32) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    spectrum = np.fft.fft2(rng.normal(size=(along, across)))
-    ky = np.fft.fftfreq(along)[:, None] * along
-    kx = np.fft.fftfreq(across)[None] * across
-    slow = np.exp(-((ky / 3) ** 2))
-    fields = [spectrum * slow * np.exp(-((kx / 170) ** 2)), spectrum.conj() * slow * np.exp(-((kx / 45) ** 2))]
-    noise = np.stack([_unit(np.fft.ifft2(f).real) for f in fields]).astype(np.float32)
-    return np.pad(noise, ((0, 0), (0, 1), (0, 1)), mode="wrap")

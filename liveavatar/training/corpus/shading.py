@@ -8,25 +8,20 @@ Shapes: B frames, V vertices, P fragments, H/W picture, h/w supersampled picture
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.training.corpus.avatar import Avatar
 from liveavatar.training.corpus.geometry import (
-    CAMERA_DISTANCE,
-    CENTRE_Y,
     PIXELS_PER_CM,
     Camera,
     Material,
     dot,
     normalise,
-    scatter_sum,
 )
-from liveavatar.training.corpus.look import Backdrop, Lighting
-from liveavatar.training.corpus.raster import EMPTY, AlphaTest, depth_of, rasterise, triangle_of
+from liveavatar.training.corpus.raster import AlphaTest, depth_of, rasterise
+from liveavatar.training.corpus.scene import PixelMap, Scene, Shot, fragments, join
 from liveavatar.training.corpus.surface import Fragments, Surface, alpha_test, paint, strand_direction
 
 _SHADOW_SIZE = 384  # pixels
@@ -37,101 +32,6 @@ _SHADOW_TAPS = (
 )  # fmt: skip
 _OCCLUSION_TAPS = 14
 _SCATTER_CM = (0.29, 0.13, 0.09)  # spread of skin irradiance in red, green, blue
-
-
-@dataclass(slots=True)
-class Shot:
-    """Frames of one avatar in one light before one backdrop."""
-
-    avatar: Avatar
-    vertices: Tensor  # [B, V, 3] from Avatar.pose
-    head_rotation: Tensor  # [B, 3, 3]
-    lighting: Lighting
-    backdrop: Backdrop
-
-
-@dataclass(slots=True)
-class _Scene:
-    """All shots of a call as flat arrays; triangle t of frame b has its own row."""
-
-    points: Tensor  # [V*, 3]
-    normals: Tensor  # [V*, 3]
-    triangles: Tensor  # [T, 3] into points
-    rest_triangles: Tensor  # [T, 3] into attributes
-    attributes: Tensor  # [V', Attr.WIDTH] one copy per shot
-    material: Tensor  # [T]
-    frame: Tensor  # [T]
-    shot: Tensor  # [B] shot of each frame
-    point_frame: Tensor  # [V*]
-    rotation: Tensor  # [B, 3, 3]
-    parameters: dict[str, Tensor]  # per shot
-
-    def attribute(self, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        """Interpolated attributes [P, Attr.WIDTH]."""
-        return _interpolate(self.attributes, self.rest_triangles[triangle], w1, w2)
-
-
-def _interpolate(table: Tensor, corners: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-    a, b, c = (table[corners[:, k]] for k in range(3))
-    return a * (1 - w1 - w2)[:, None] + b * w1[:, None] + c * w2[:, None]
-
-
-def _scene(shots: list[Shot]) -> _Scene:
-    device = shots[0].avatar.device
-    points, triangles, rest_triangles, material, frame, weld, point_frame, shot_of = ([] for _ in range(8))
-    num_points = num_rest = num_frames = 0
-    for number, shot in enumerate(shots):
-        avatar = shot.avatar
-        b, n = shot.vertices.shape[:2]
-        base = torch.arange(b, device=device)[:, None, None] * n + num_points
-        points.append(shot.vertices.reshape(-1, 3))
-        triangles.append((avatar.faces[None] + base).reshape(-1, 3))
-        rest_triangles.append((avatar.faces + num_rest).repeat(b, 1))
-        material.append(avatar.material.repeat(b))
-        weld.append((avatar.weld[None] + base[:, 0]).reshape(-1))
-        frames = torch.arange(num_frames, num_frames + b, device=device)
-        frame.append(frames.repeat_interleave(len(avatar.faces)))
-        point_frame.append(frames.repeat_interleave(n))
-        shot_of.append(torch.full((b,), number, device=device))
-        num_points, num_rest, num_frames = num_points + b * n, num_rest + n, num_frames + b
-    all_points, all_triangles, all_weld = torch.cat(points), torch.cat(triangles), torch.cat(weld)
-    e1, e2 = (all_points[all_triangles[:, k]] - all_points[all_triangles[:, 0]] for k in (1, 2))
-    total = scatter_sum(torch.cross(e1, e2, dim=1), all_weld[all_triangles], num_points)
-    avatars = [s.avatar for s in shots]
-    return _Scene(
-        points=all_points, normals=normalise(total)[all_weld], triangles=all_triangles,
-        rest_triangles=torch.cat(rest_triangles), attributes=torch.cat([a.attributes for a in avatars]),
-        material=torch.cat(material), frame=torch.cat(frame), shot=torch.cat(shot_of),
-        point_frame=torch.cat(point_frame), rotation=torch.cat([s.head_rotation for s in shots]),
-        parameters={k: torch.stack([a.parameters[k] for a in avatars]) for k in avatars[0].parameters},
-    )  # fmt: skip
-
-
-class _Frame:
-    """Pixel bookkeeping: which pixels are covered, and scattering fragment values back into pictures."""
-
-    def __init__(self, keys: Tensor, frames: int, camera: Camera, scale: int) -> None:
-        self.frames, self.scale = frames, scale
-        self.height, self.width = camera.height * scale, camera.width * scale
-        self.covered = keys < EMPTY
-        self.pixel = self.covered.nonzero()[:, 0]
-        self.triangle = triangle_of(keys[self.pixel])
-        self.frame = self.pixel // (self.height * self.width)
-        self.x = (self.pixel % self.width) + 0.5
-        self.y = ((self.pixel // self.width) % self.height) + 0.5
-
-    def picture(self, values: Tensor, empty: float = 0.0) -> Tensor:
-        """Fragment values [P, C] -> [B, h, w, C]."""
-        size = self.frames * self.height * self.width
-        full = torch.full((size, values.shape[1]), empty, device=values.device, dtype=values.dtype)
-        return full.index_copy_(0, self.pixel, values).reshape(self.frames, self.height, self.width, -1)
-
-    def gather(self, small_BCHW: Tensor) -> Tensor:
-        """Values at the fragments [P, C] of a picture at output resolution, enlarged."""
-        big = small_BCHW
-        if self.scale > 1:
-            big = F.interpolate(small_BCHW, scale_factor=self.scale, mode="bilinear")
-        return big.permute(0, 2, 3, 1).reshape(-1, small_BCHW.shape[1])[self.pixel]
 
 
 @torch.no_grad()
@@ -146,7 +46,7 @@ def render(shots: list[Shot], camera: Camera, supersample: int = 2) -> Tensor:
     Returns:
         uint8 [B, H, W, 3] with the frames of all shots in order.
     """
-    scene = _scene(shots)
+    scene = join(shots)
     assets = shots[0].avatar.assets
     screen = camera.project(scene.points, supersample)
 
@@ -163,41 +63,18 @@ def render(shots: list[Shot], camera: Camera, supersample: int = 2) -> Tensor:
     frames = len(scene.rotation)
     size = (frames, camera.height * supersample, camera.width * supersample)
     keys = rasterise(screen, scene.triangles, scene.frame, size, alpha, scene.material < Material.LASH)
-    pixels = _Frame(keys, frames, camera, supersample)
-    fragments = _fragments(scene, screen, pixels, shots)
-    surface = paint(assets, fragments)
-    lights = _lights(shots, scene, fragments)
-    shadow = _shadow(scene, alpha, fragments, lights["direction"])
-    occlusion = _occlusion(fragments, surface, pixels, camera)
-    colour = _shade(fragments, surface, lights, shadow, occlusion, (pixels, camera))
+    pixels = PixelMap(keys, frames, camera, supersample)
+    visible = fragments(scene, screen, pixels, shots)
+    surface = paint(assets, visible)
+    lights = _lights(shots, scene, visible)
+    shadow = _shadow(scene, alpha, visible, lights["direction"])
+    occlusion = _occlusion(visible, surface, pixels, camera)
+    colour = _shade(visible, surface, lights, shadow, occlusion, (pixels, camera))
     image = _backdrop(shots, scene, pixels).reshape(-1, 3).index_copy(0, pixels.pixel, colour)
     return _develop(image, pixels)
 
 
-def _fragments(scene: _Scene, screen: Tensor, pixels: _Frame, shots: list[Shot]) -> Fragments:
-    corners = scene.triangles[pixels.triangle]
-    a, b, c = (screen[corners[:, k]] for k in range(3))
-    e1, e2 = b - a, c - a
-    inverse = 1 / (e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0])
-    dx, dy = pixels.x - a[:, 0], pixels.y - a[:, 1]
-    w1, w2 = (dx * e2[:, 1] - dy * e2[:, 0]) * inverse, (e1[:, 0] * dy - e1[:, 1] * dx) * inverse
-    position = _interpolate(scene.points, corners, w1, w2)
-    normal = normalise(_interpolate(scene.normals, corners, w1, w2))
-    material = scene.material[pixels.triangle]
-    view = normalise(position.new_tensor([0, CENTRE_Y, CAMERA_DISTANCE]) - position)
-    behind = (dot(normal, view)[:, 0] < 0) & (material >= Material.LASH)
-    flip = torch.where(material == Material.CLOTH, inverse > 0, behind)[:, None]
-    shot = scene.shot[pixels.frame]
-    return Fragments(
-        frame=pixels.frame, material=material, attributes=scene.attribute(pixels.triangle, w1, w2), position=position,
-        normal=torch.where(flip, -normal, normal), view=view,
-        parameters={k: v[shot] for k, v in scene.parameters.items()},
-        brow_textures=torch.stack([s.avatar.brow_texture for s in shots]), avatar=shot,
-        head_rotation=scene.rotation[pixels.frame],
-    )  # fmt: skip
-
-
-def _lights(shots: list[Shot], scene: _Scene, f: Fragments) -> dict[str, Tensor]:
+def _lights(shots: list[Shot], scene: Scene, f: Fragments) -> dict[str, Tensor]:
     """Key direction per frame [B, 3] and light colours per fragment [P, 3]."""
     device = f.position.device
     names = ("key", "fill", "back", "ambient")
@@ -206,7 +83,7 @@ def _lights(shots: list[Shot], scene: _Scene, f: Fragments) -> dict[str, Tensor]
     return {"direction": direction, **{n: rows[n][f.avatar] for n in names}}
 
 
-def _shadow(scene: _Scene, alpha: AlphaTest, f: Fragments, direction: Tensor) -> Tensor:
+def _shadow(scene: Scene, alpha: AlphaTest, f: Fragments, direction: Tensor) -> Tensor:
     """Share of the key light [P, 1] that reaches each fragment: 9 taps into a depth map seen from the light."""
     size = _SHADOW_SIZE
     right = normalise(torch.cross(direction.new_tensor([0, 1.0, 0]).expand_as(direction), direction, dim=1))
@@ -235,7 +112,7 @@ def _pixels_per_cm(camera: Camera) -> float:
     return PIXELS_PER_CM * camera.zoom * camera.height
 
 
-def _occlusion(f: Fragments, surface: Surface, pixels: _Frame, camera: Camera) -> Tensor:
+def _occlusion(f: Fragments, surface: Surface, pixels: PixelMap, camera: Camera) -> Tensor:
     """Screen-space ambient occlusion [P, 1] at output resolution: 1 is open, 0 is closed in."""
     step = pixels.scale
     place = pixels.picture(f.position)
@@ -272,7 +149,7 @@ def _shade(
     lights: dict[str, Tensor],
     shadow: Tensor,
     occlusion: Tensor,
-    target: tuple[_Frame, Camera],
+    target: tuple[PixelMap, Camera],
 ) -> Tensor:
     """Linear RGB [P, 3] of every fragment."""
     skin, hair, eye, cloth, lash = (
@@ -315,7 +192,7 @@ def _shade(
     return irradiance * s.albedo / math.pi * 1.15 + specular
 
 
-def _skin_blur(irradiance: Tensor, skin: Tensor, pixels: _Frame, camera: Camera) -> Tensor:
+def _skin_blur(irradiance: Tensor, skin: Tensor, pixels: PixelMap, camera: Camera) -> Tensor:
     """Irradiance [P, 3] spread over neighbouring skin, wider in red than in green and blue."""
     flat = pixels.picture(torch.cat([irradiance * skin, skin.float()], 1)).permute(0, 3, 1, 2)
     flat = F.avg_pool2d(flat, pixels.scale)
@@ -333,7 +210,7 @@ def _skin_blur(irradiance: Tensor, skin: Tensor, pixels: _Frame, camera: Camera)
     return pixels.gather(torch.cat(channels, 1))
 
 
-def _backdrop(shots: list[Shot], scene: _Scene, pixels: _Frame) -> Tensor:
+def _backdrop(shots: list[Shot], scene: Scene, pixels: PixelMap) -> Tensor:
     """Linear RGB [B, h, w, 3] behind the avatars, slightly tinted by the light."""
     device = scene.points.device
     pictures = []
@@ -348,7 +225,7 @@ def _backdrop(shots: list[Shot], scene: _Scene, pixels: _Frame) -> Tensor:
     return torch.stack(pictures)[scene.shot]
 
 
-def _develop(image: Tensor, pixels: _Frame) -> Tensor:
+def _develop(image: Tensor, pixels: PixelMap) -> Tensor:
     """Filmic curve (Narkowicz' fit of ACES), gamma 2.2, average of the samples, eight bits."""
     x = image.clamp(min=0) * 1.05
     x = ((x * (2.51 * x + 0.03)) / (x * (2.43 * x + 0.59) + 0.14)).clamp(0, 1) ** (1 / 2.2)
