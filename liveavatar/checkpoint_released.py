@@ -73,7 +73,7 @@ def read_config(model_dir: Path) -> ModelConfig:
     vae = LIVE_AVATAR_14B.vae
     if vae_path(model_dir).is_file():
         width = vae_tensors(model_dir).get("encoder.conv1.weight", torch.empty(_BASE_WIDTH)).shape[0]
-        scaled = {
+        scaled: dict[str, Any] = {
             name: tuple(w * width // _BASE_WIDTH for w in getattr(vae, name))
             for name in ("encoder_widths", "decoder_widths")
         }
@@ -104,7 +104,7 @@ def dit_config(raw: Mapping[str, Any]) -> DiTConfig:
             "give the published Wan2.2-S2V-14B"
         )
     names = {f.name for f in fields(DiTConfig)} - {"patch"}
-    known = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in names}
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in names}
     return replace(LIVE_AVATAR_14B.dit, **known)
 
 

@@ -9,6 +9,7 @@ S tokens of one latent (h/2 * w/2), L tokens of one block (3 S), D width. Bytes 
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from liveavatar.checkpoint import build_part
 from liveavatar.config import DiTConfig, ModelConfig, VAEConfig
 from liveavatar.model.motion import motion_tokens
-from liveavatar.model.vae import build_vae
+from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
@@ -113,7 +114,8 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
     """Costs of the autoencoder for a video of width x height pixels that begins with `motion_latents` still latents."""
     h, w = height // cfg.spatial_stride, width // cfg.spatial_stride
     with torch.device("meta"):
-        vae = build_vae(cfg)
+        network = build_vae(cfg)
+        vae = cast(VideoVAE, network)
         latents = torch.empty(1, cfg.z_dim, BLOCK_LATENTS, h, w)
         video = torch.empty(1, 3, BLOCK_FRAMES, height, width)
         state = vae.decoder_state(1, h, w)
@@ -130,7 +132,7 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
     # Wan's last stage is at full size: input, normalised copies, padded copy and output of its convolutions.
     wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
     return VAECosts(
-        weight_bytes=sum(p.numel() for p in vae.parameters()) * BF16,
+        weight_bytes=sum(p.numel() for p in network.parameters()) * BF16,
         state_bytes=state_bytes,
         peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
         decode_flop=float(decoding.get_total_flops()),

@@ -127,7 +127,9 @@ def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) ->
     start = time.perf_counter() - began
     # As if rings were full: what the blocks before would have written does not change the time.
     stream.position = num_blocks - _WARM_BLOCKS - _TIMED_BLOCKS
-    marks, steps, decodes = [], [], []
+    marks: list[float] = []
+    steps: list[float] = []
+    decodes: list[float] = []
     for block in stream.blocks():
         marks.append(time.perf_counter())
         steps += block.step_s

@@ -63,7 +63,6 @@ def umt5_config(weights: dict[str, Tensor], num_heads: int) -> Any:
         relative_attention_max_distance=MAX_DISTANCE,
         dropout_rate=0.0,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=True,
     )
 
 

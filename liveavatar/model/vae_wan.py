@@ -37,11 +37,22 @@ class CausalConv3d(nn.Conv3d):
 
     slot = ""
 
-    def forward(self, x: Tensor, state: StreamState) -> Tensor:
+    def forward(self, x: Tensor, state: StreamState) -> Tensor:  # type: ignore[override]
         past = self.kernel_size[0] - 1
-        if past:
-            x = self.extend(x, state, past)
-        return super().forward(x)
+        if not past:
+            return super().forward(x)
+        x = self.extend(x, state, past)
+        return self._as_conv2d(x) if x.device.type == "cpu" else super().forward(x)
+
+    def _as_conv2d(self, x: Tensor) -> Tensor:
+        """The same convolution with the kernel's frames stacked as channels: several times faster on a CPU."""
+        taps = self.kernel_size[0]
+        num_frames = x.shape[2] - taps + 1
+        stacked = torch.cat([x[:, :, i : i + num_frames] for i in range(taps)], dim=1)
+        frames = stacked.transpose(1, 2).flatten(0, 1)
+        weight = self.weight.transpose(1, 2).flatten(1, 2)
+        y = F.conv2d(frames, weight, self.bias, padding=(self.padding[1], self.padding[2]))  # type: ignore[arg-type]
+        return y.unflatten(0, (x.shape[0], num_frames)).transpose(1, 2)
 
     def extend(self, x: Tensor, state: StreamState, past: int) -> Tensor:
         """Put the `past` frames before x in front of it, and remember the last ones of the result."""

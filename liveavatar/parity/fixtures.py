@@ -21,7 +21,7 @@ from liveavatar.timing import BLOCK_LATENTS
 
 # What the reference does whatever its config says: 73 copies of a block's first feature frame as history, and
 # sinks whose motion stays at the stream's beginning.
-RELEASED_BEHAVIOUR = {
+RELEASED_BEHAVIOUR: dict[str, Any] = {
     "audio_prefix_frames": 73, "audio_history_frames": 0, "motion_latents": 19, "ref_base": 30,
     "ref_distance": (4, 30), "anchor_motion": False,
 }  # fmt: skip

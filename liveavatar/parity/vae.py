@@ -37,8 +37,8 @@ def check(fix: Fixtures) -> Iterator[Part]:
                 continue
             state = vae.encoder_state(video.shape[0], h, w)
             chunks = (video[:, :, :first], *video[:, :, first:].split(later, dim=2))
-            latents = [vae.encode_stream(c, state) for c in chunks if c.shape[2]]
-            streamed.add(f"{key} cut {first},{later},..", torch.cat(latents, dim=2), expected)
+            parts = [vae.encode_stream(c, state) for c in chunks if c.shape[2]]
+            streamed.add(f"{key} cut {first},{later},..", torch.cat(parts, dim=2), expected)
     yield whole.part("vae.encode", TOLERANCE)
     yield streamed.part("vae.encode_stream", TOLERANCE)
 
