@@ -100,7 +100,6 @@ def parity(options: Options) -> int:
 def evaluate(options: Options) -> int:
     """Measure a finished film."""
     from liveavatar.image import load_portrait
-
     from liveavatar.quality.evaluate import evaluate_video, plain
     from liveavatar.quality.suites import judge
 
@@ -151,10 +150,11 @@ def _bench_quality(options: Options) -> int:
 
 def doctor(options: Options) -> int:
     """Check the installation."""
-    from liveavatar.doctor import run_doctor
+    from liveavatar.doctor import exit_code, run_checks, to_json, to_lines
 
-    report = run_doctor()
-    return _numbers(report, options["json"])
+    checks = run_checks()
+    say(to_json(checks) if options["json"] else to_lines(checks))
+    return exit_code(checks)
 
 
 def plan(options: Options) -> int:

@@ -107,7 +107,8 @@ class PrefectServer:
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C is for us; the server ends after us
+                preexec_fn=_die_with_parent,
             )
 
     def _await_health(self, seconds: float) -> bool:
@@ -146,7 +147,7 @@ def run_dir() -> Path:
 def _die_with_parent() -> None:
     """Have the kernel end this process when the one that started it dies, however it dies (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _log_path() -> Path:

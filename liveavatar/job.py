@@ -9,6 +9,7 @@ latents and the same frames. Resuming starts at the newest snapshot whose latent
 repeats at most the blocks after it.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ import torch
 from PIL import Image
 
 from liveavatar.engine import Engine, Stream, StreamJob
-from liveavatar.errors import Interrupted
+from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.feature_file import FeatureFile
 from liveavatar.media import disk_errors
 from liveavatar.snapshot import read_snapshot, write_snapshot
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 SNAPSHOT_BLOCKS = 4  # blocks between snapshots: one film segment
 SNAPSHOT_SHARE = 0.03  # most of the running time that snapshots may take
+ALONE_SECONDS = 60.0
+ALONE_POLL = 0.1
 BYTES_PER_MB = 1e6
 
 
@@ -117,11 +120,35 @@ def run_job(
         InputError: the job does not fit the model, or the snapshots belong to another job.
         CapacityError: the disk is full.
     """
-    if not job.resume:
-        shutil.rmtree(job.work_dir, ignore_errors=True)
-    with disk_errors(job.work_dir):
+    with disk_errors(job.work_dir), _alone(job.work_dir):
+        if not job.resume:
+            shutil.rmtree(job.work_dir, ignore_errors=True)
         job.work_dir.mkdir(parents=True, exist_ok=True)
         return _Run(engine, job, on_progress, should_stop).finish()
+
+
+@contextmanager
+def _alone(work_dir: Path) -> Iterator[None]:
+    """Hold the work folder. When a driver is killed its engine may write on for a second or two: wait for its end.
+
+    Raises:
+        CapacityError: another process keeps the folder for over `ALONE_SECONDS`.
+    """
+    work_dir.parent.mkdir(parents=True, exist_ok=True)
+    with work_dir.with_suffix(".lock").open("w") as lock:
+        deadline = time.monotonic() + ALONE_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as e:
+                if time.monotonic() > deadline:
+                    raise CapacityError(
+                        f"another process has been rendering this job for over {ALONE_SECONDS:.0f} s; "
+                        "wait for it, or end it with `liveavatar stop`"
+                    ) from e
+                time.sleep(ALONE_POLL)
+        yield
 
 
 class _Run:

@@ -100,9 +100,9 @@ def work_dir(key: str) -> Path:
 
 def forget_work(days: float) -> None:
     """Drop work folders of renders that nobody resumed for so many days."""
-    for folder in (config.home() / "work").glob("*"):
-        if time.time() - folder.stat().st_mtime > days * 86400:
-            shutil.rmtree(folder, ignore_errors=True)
+    for entry in (config.home() / "work").glob("*"):
+        if time.time() - entry.stat().st_mtime > days * 86400:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
 def _render(

@@ -1,0 +1,261 @@
+"""Flows: every deployment can be imported, and a render goes through Prefect and Ray from files to a published run."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.io import wavfile
+
+from liveavatar import config
+
+RATE = 16_000
+SECONDS = 5.76  # twelve blocks, so that snapshots fall inside
+REPORT_KEYS = {"status", "checks", "metrics", "timing", "memory", "plan", "inputs", "parameters"}
+METRICS = {
+    *("av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip", "identity_min", "identity_drift"),
+    *("texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy", "dropped_frames"),
+    *("duration_error_s", "dnsmos_before", "dnsmos_after", "wer_before", "wer_after"),
+}
+TIMING = {"ttff_s", "block_ms_p50", "block_ms_p99", "deadline_misses", "fps", "ms_per_frame", "total_s", "cached_tasks"}
+
+
+def test_every_deployment_names_a_flow() -> None:
+    from flows.deployments import deployments, flow_of
+
+    rows = deployments()
+    assert {"render", "nightly-regression"} <= {row["name"] for row in rows}
+    for row in rows:
+        flow = flow_of(row["entrypoint"])
+        schema = flow.parameters.model_dump()
+        assert set(row.get("parameters") or {}) <= set(schema["properties"])
+
+
+def test_deployments_are_scheduled_as_the_table_says() -> None:
+    table = yaml.safe_load((config.REPO_ROOT / "prefect.yaml").read_text())
+    schedules = {row["name"]: row.get("schedules") for row in table["deployments"]}
+    assert schedules["nightly-regression"][0]["cron"]
+    assert not schedules["render"]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A folder with inputs, and the command that runs there."""
+
+    folder: Path
+    model: Path
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "LIVEAVATAR_", "COV_"))}
+        return {**kept, "LIVEAVATAR_HOME": str(self.folder / "home"), "OMP_NUM_THREADS": "1"}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "flows.cli", *arguments]
+
+    def job(self, **changes: str) -> list[str]:
+        options = {
+            "audio": "voice.wav",
+            "image": "face.png",
+            "prompt": "A woman in her thirties talks, soft light, photorealistic.",
+            "model": str(self.model),
+            "whisper": "off",
+            "denoise": "off",
+            **changes,
+        }
+        return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+    def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def report(self, out: str) -> dict[str, dict[str, object]]:
+        return json.loads((self.folder / out / "report.json").read_text())
+
+    def manifest(self, out: str) -> dict[str, object]:
+        return json.loads((self.folder / out / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    rng = np.random.default_rng(0)
+    swell = np.sin(2 * np.pi * 1.5 * np.arange(int(RATE * SECONDS)) / RATE) ** 2
+    wavfile.write(folder / "voice.wav", RATE, (0.2 * swell * rng.standard_normal(len(swell))).astype(np.float32))
+    Image.fromarray(rng.integers(0, 255, (24, 16, 3), np.uint8)).resize((256, 384)).save(folder / "face.png")
+    return Shop(folder, tiny_model)
+
+
+@pytest.fixture(scope="module")
+def first(shop: Shop) -> subprocess.CompletedProcess[str]:
+    """The first render: online, from an empty store. A random model makes noise, so its quality fails."""
+    done = shop.run("render", *shop.job(out="out/a"), "--enable-online-decode")
+    assert done.returncode in (0, 1), done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_render_publishes_a_whole_run(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    from liveavatar.media import probe_video
+
+    out = shop.folder / "out/a"
+    report, manifest = shop.report("out/a"), shop.manifest("out/a")
+    assert set(report) >= REPORT_KEYS
+    assert set(report["metrics"]) >= METRICS
+    assert set(report["timing"]) >= TIMING
+    assert report["timing"]["cached_tasks"] == 0
+    assert first.returncode == int(report["status"] == "failed")
+    for check in report["checks"]:
+        assert {"name", "status", "value", "limit", "reason"} <= set(check)
+    for name, sha in manifest["outputs"].items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == sha
+    latents = (out / "latents.bin").read_bytes()
+    assert hashlib.sha256(latents).hexdigest() == manifest["latents_sha256"]
+    assert len(latents) == 4 * np.prod(manifest["latents_shape"])
+    video = probe_video(out / "video.mp4")
+    assert (video.width, video.height, video.num_frames) == (256, 384, 144)
+    assert video.audio_seconds is not None
+    assert abs(video.audio_seconds - video.video_seconds) <= 0.04
+    assert (out / "live/index.m3u8").read_text().rstrip().endswith("#EXT-X-ENDLIST")
+    for name in ("report.html", "frames.parquet", "blocks.parquet", "audio/cleaned.wav", "audio/words.json"):
+        assert (out / name).stat().st_size > 0
+    assert not list((shop.folder / "out").glob(".*")), "nothing half-built stays"
+    assert not [p for p in (shop.folder / "home/work").glob("*") if p.is_dir()], (
+        "the work folder goes when the render is stored"
+    )
+    assert "http" not in first.stdout + first.stderr
+
+
+@pytest.mark.slow
+def test_the_same_job_again_renders_nothing(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    before = (shop.folder / "out/a/video.mp4").stat()
+    started = time.perf_counter()
+    done = shop.run("render", *shop.job(out="out/a"), "--enable-online-decode")
+    seconds = time.perf_counter() - started
+    assert done.returncode == first.returncode
+    assert shop.report("out/a")["timing"]["cached_tasks"] == 8
+    assert (shop.folder / "out/a/video.mp4").stat() == before
+    assert seconds < 60
+
+
+@pytest.mark.slow
+def test_offline_gives_the_same_bits_and_reuses_the_sound(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    done = shop.run("render", *shop.job(out="out/b"))
+    assert done.returncode in (0, 1), done.stderr
+    assert shop.manifest("out/b")["latents_sha256"] == shop.manifest("out/a")["latents_sha256"]
+    assert (shop.folder / "out/b/video.mp4").read_bytes() == (shop.folder / "out/a/video.mp4").read_bytes()
+    assert not (shop.folder / "out/b/live").exists()
+    assert shop.report("out/b")["timing"]["cached_tasks"] == 4  # ingest, enhance, features, prompt
+
+
+def _wait_for(condition: object, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited too long")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 4, id="Ctrl-C"),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill -9"),
+    ],
+)
+def test_resume_gives_the_bits_of_an_uninterrupted_run(
+    shop: Shop, first: subprocess.CompletedProcess[str], number: signal.Signals, code: int
+) -> None:
+    job = ["render", *shop.job(), "--enable-online-decode", "--force", "--out", "out/c"]
+    process = subprocess.Popen(
+        shop.command(*job),
+        cwd=shop.folder,
+        env=shop.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    snapshots = shop.folder / "home/work"
+    _wait_for(lambda: list(snapshots.glob("*/snapshots/*.safetensors")) or process.poll() is not None)
+    process.send_signal(number)
+    assert process.wait(120) == code
+    assert not (shop.folder / "out/c").exists(), "a run that did not end publishes nothing"
+    done = shop.run(*job, "--resume")
+    assert done.returncode in (0, 1), done.stderr
+    assert "resumed at block" in done.stderr
+    assert shop.manifest("out/c")["latents_sha256"] == shop.manifest("out/a")["latents_sha256"]
+    assert (shop.folder / "out/c/video.mp4").read_bytes() == (shop.folder / "out/a/video.mp4").read_bytes()
+    shutil.rmtree(shop.folder / "out/c")
+
+
+@pytest.mark.slow
+def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    prompt = "A woman in her thirties talks, soft light, photorealistic."
+    rows = [
+        f'voice.wav,face.png,"{prompt}",4',
+        f'nowhere.wav,face.png,"{prompt}",4',
+        f'voice.wav,face.png,"{prompt}",40',
+    ]
+    (shop.folder / "jobs.csv").write_text("audio,image,prompt,sample_steps\n" + "\n".join(rows) + "\n")
+    common = ["--model", str(shop.model), "--whisper", "off", "--denoise", "off", "--enable-online-decode"]
+    done = shop.run("batch", "jobs.csv", *common, "--json")
+    outcomes = json.loads(done.stdout)
+    assert [row["status"] for row in outcomes] == [shop.report("out/a")["status"], "refused", "refused"]
+    assert done.returncode == 2
+    assert "nowhere.wav" in outcomes[1]["reason"]
+    assert "sample_steps" in outcomes[2]["reason"]
+    assert (shop.folder / "out/jobs/000-voice/video.mp4").is_file()
+
+
+@pytest.mark.slow
+def test_sweep_compares(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    done = shop.run("sweep", *shop.job(out="out/sweep"), "--enable-online-decode", "--steps", "1,4", "--json")
+    table = json.loads(done.stdout)
+    assert [row["steps"] for row in table["rows"]] == [1, 4]
+    assert all(row["ms_per_frame"] > 0 for row in table["rows"])
+    page = (shop.folder / "out/sweep/sweep.html").read_text()
+    assert page.count("<svg") >= 1
+    assert (shop.folder / "out/sweep/sweep.parquet").is_file()
+
+
+@pytest.mark.slow
+def test_regress_notices_another_model_and_other_latents(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    golden = shop.folder / "golden"
+    golden.mkdir()
+    options = dict(zip(*[iter(shop.job())] * 2, strict=True))
+    job = {name.removeprefix("--"): value for name, value in options.items()} | {"enable_online_decode": True}
+    job |= {name: str(shop.folder / job[name]) for name in ("audio", "image")}
+    (golden / "jobs.json").write_text(json.dumps({"a": job}))
+    assert shop.run("regress", "--golden", "golden").returncode == 1, "no baseline is no pass"
+    assert shop.run("regress", "--golden", "golden", "--update").returncode == 0
+    passed = shop.run("regress", "--golden", "golden", "--junit", "junit.xml")
+    assert passed.returncode == 0, passed.stderr
+    assert "bit by bit" in passed.stdout
+    assert 'failures="0"' in (shop.folder / "junit.xml").read_text()
+    baseline = json.loads((golden / "a.json").read_text())
+    for wrong, says in (
+        ({"model_sha256": "0"}, "model changed"),
+        ({"digests": dict.fromkeys(baseline["digests"], "0")}, "differ from the digest"),
+        ({"metrics": {**baseline["metrics"], "flicker": 5.0}}, "flicker"),
+    ):
+        (golden / "a.json").write_text(json.dumps({**baseline, **wrong}))
+        done = shop.run("regress", "--golden", "golden", "--junit", "junit.xml")
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert 'failures="0"' not in (shop.folder / "junit.xml").read_text()
+    (golden / "a.json").write_text(json.dumps({**baseline, "digests": {}}))
+    elsewhere = shop.run("regress", "--golden", "golden")
+    assert elsewhere.returncode == 0
+    assert "as numbers" in elsewhere.stdout
