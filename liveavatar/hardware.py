@@ -4,6 +4,7 @@ Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. A card never g
 the CUDA context and the allocator's slack take `RESERVE_GB`, which leaves 22.15 of 24 GB.
 """
 
+import math
 import os
 import re
 import shutil
@@ -164,6 +165,8 @@ def free_disk_gb(path: Path) -> float:
 
 
 def detect_machine(out: Path, gpus: tuple[Gpu, ...] | None = None) -> Machine:
-    """This machine, or this machine with other GPUs."""
-    found = detect_gpus() if gpus is None else gpus
+    """This machine; or, for GPUs that were named, another one whose host memory and disk are not known."""
+    if gpus:
+        return Machine(gpus=gpus, cores=cores(), host_gb=math.inf, disk_gb=math.inf)
+    found = detect_gpus() if gpus is None else ()
     return Machine(gpus=found, cores=cores(), host_gb=available_gb(), disk_gb=free_disk_gb(out))

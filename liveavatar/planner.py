@@ -131,13 +131,18 @@ def _decide(config: ModelConfig, job: Job, machine: Machine) -> Plan:
         reasons.append(
             f"the host needs {host['total']:.1f} GB of memory ({_parts(host)}), {machine.host_gb:.1f} are free"
         )
-    if disk["total"] > machine.disk_gb:
+    if disk["total"] - disk["snapshots"] > machine.disk_gb:
         reasons.append(f"the disk needs {disk['total']:.1f} GB ({_parts(disk)}), {machine.disk_gb:.1f} are free")
     fits = not reasons
     speeds = seating.speeds() if machine.gpus or fits else None
     fps, ttff = seating.pace(placement, speeds, len(seats)) if speeds else (0.0, 0.0)
     if fits:
         reasons += _remarks(job, seats, fps)
+        if disk["total"] > machine.disk_gb:
+            reasons.append(
+                f"{disk['snapshots']:.0f} GB of snapshots are more than the disk has ({machine.disk_gb:.0f} GB free): "
+                "the job could not be resumed"
+            )
     return Plan(
         fits=fits,
         placement=placement,

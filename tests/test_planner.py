@@ -11,7 +11,7 @@ import torch
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.costs import dit_costs, text_bytes, vae_costs
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.hardware import GB, Machine, available_gb, detect_gpus, memory_limit_gb, parse_gpus
+from liveavatar.hardware import GB, Machine, available_gb, detect_gpus, detect_machine, memory_limit_gb, parse_gpus
 from liveavatar.model.dit import CausalDiT
 from liveavatar.planner import Job, describe, plan, video_size
 
@@ -208,9 +208,22 @@ def test_host_and_disk_count() -> None:
     decided = plan(LIVE_AVATAR_14B, job((704, 384)), machine("1xH200", host_gb=8))
     assert not decided.fits
     assert "host" in decided.reasons[0]
-    decided = plan(LIVE_AVATAR_14B, job((704, 384)), machine("1xH200", disk_gb=1))
+    long = replace(job((704, 384)), num_frames=3_000_000)
+    decided = plan(LIVE_AVATAR_14B, long, machine("1xH200", disk_gb=50))
     assert not decided.fits
     assert "disk" in decided.reasons[0]
+
+
+def test_a_disk_too_small_for_snapshots_only_loses_them() -> None:
+    decided = plan(LIVE_AVATAR_14B, job((704, 384)), machine("1xH200", disk_gb=50))
+    assert decided.fits
+    assert "could not be resumed" in decided.reasons[-1]
+
+
+def test_a_machine_that_is_only_named_is_not_judged_by_this_one() -> None:
+    here = detect_machine(Path("out"), parse_gpus("8xH200"))
+    assert plan(LIVE_AVATAR_14B, replace(job((704, 384)), num_frames=3_000_000), here).fits
+    assert detect_machine(Path("out"), ()).host_gb < math.inf
 
 
 @pytest.mark.parametrize(
