@@ -19,11 +19,11 @@ from liveavatar.config import PRESETS, ModelConfig, load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.training import runtime
+from liveavatar.training.card import write_card
 from liveavatar.training.flow import AvatarNet
 
 log = logging.getLogger(__name__)
 
-CARD = "model_card.md"
 CPU = torch.device("cpu")
 
 
@@ -81,9 +81,7 @@ def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
             "or train the stage first"
         )
     save_model(out, cfg, split_parts(found[weights], vae))
-    card = Path(__file__).parent / CARD
-    if card.is_file():
-        (out / CARD).write_text(card.read_text())
+    write_card(run, out, weights)
     log.info("%s holds the %s weights of %s", out, weights, run)
     return cfg
 

@@ -1,0 +1,87 @@
+"""The model card: what a reader must know of the weights, written from the run's own records.
+
+Sources are `evaluation.json` (held-out measures), the stages' `*.jsonl` (losses over time) and the exported files.
+Nothing is typed in by hand but the prose.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CARD = "model_card.md"
+PROSE = Path(__file__).parent / "model_card_prose.md"
+COLUMNS = {
+    "openness_corr": "mouth openness, correlation",
+    "openness_corr_min": "worst clip",
+    "width_corr": "mouth width, correlation",
+    "openness_ratio": "openness amplitude",
+    "lag_frames": "lag, frames",
+    "energy_face": "face gradient energy",
+    "head_ratio": "head motion",
+    "eyes_ratio": "lid motion",
+    "edge_jump": "block-edge step",
+    "drift_end": "colour offset at the end",
+}
+CURVES = {
+    "autoencoder": ("seconds", "step", "loss", "ae_psnr", "ae_psnr_mouth", "ae_energy"),
+    "teacher": ("seconds", "step", "loss", "held_3_mouth", "held_6_mouth", "held_9_mouth"),
+}
+CURVE_ROWS = 8
+
+
+def write_card(run: Path, out: Path, weights: str) -> None:
+    """Write `model_card.md` into the model directory `out` for the weights named `weights` of `run`."""
+    parts = [PROSE.read_text().rstrip()]
+    evaluation = run / "evaluation.json"
+    if evaluation.is_file():
+        rows = json.loads(evaluation.read_text())["rows"]
+        parts += [f"## Held-out measures\n\nThe exported weights are those called `{weights}`.", measures_table(rows)]
+        parts.append(_autoencoder_line(rows.get("autoencoder", {})))
+    for stage, columns in CURVES.items():
+        path = run / f"{stage}.jsonl"
+        if path.is_file():
+            parts += [f"## Course of the {stage}", curve_table(_records(path), columns)]
+    files = sorted(p for p in out.iterdir() if p.suffix == ".safetensors")
+    if files:
+        listed = "\n".join(f"| {p.name} | {p.stat().st_size / 1e6:.1f} MB |" for p in files)
+        parts += ["## Files", f"| file | size |\n|---|---|\n{listed}"]
+    (out / CARD).write_text("\n\n".join(p for p in parts if p) + "\n")
+
+
+def measures_table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown table of candidates (`name@steps`, `truth`, `autoencoder`) against the measures."""
+    head = "| | " + " | ".join(COLUMNS.values()) + " |\n|---|" + "---|" * len(COLUMNS)
+    lines = [f"| {name} | " + " | ".join(_number(row.get(c)) for c in COLUMNS) + " |" for name, row in rows.items()]
+    return "\n".join([head, *lines])
+
+
+def curve_table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Markdown table of a few evenly spaced records that have every column."""
+    full = [r for r in records if all(c in r for c in columns)]
+    picked = (
+        full
+        if len(full) <= CURVE_ROWS
+        else [full[round(i * (len(full) - 1) / (CURVE_ROWS - 1))] for i in range(CURVE_ROWS)]
+    )
+    head = "| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
+    return "\n".join([head, *("| " + " | ".join(_number(r[c]) for c in columns) + " |" for r in picked)])
+
+
+def _autoencoder_line(row: dict[str, float]) -> str:
+    if "ae_psnr" not in row:
+        return ""
+    return (
+        f"Autoencoder alone on held-out clips: {row['ae_psnr']:.2f} dB, mouth box {row['ae_psnr_mouth']:.2f} dB, "
+        f"gradient energy kept {row['ae_energy']:.0%} (mouth {row['ae_energy_mouth']:.0%}), step at block edges "
+        f"{row['ae_edge_jump']:.2f} of the render's."
+    )
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3f}"
