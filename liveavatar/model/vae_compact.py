@@ -39,8 +39,8 @@ class MemoryBlock(nn.Module):
         self.mix = _BlockConv(width, width, 1, bias=False)
         self.conv2 = _BlockConv(width, width, 3, padding=1)
         nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x_NCHW: Tensor, batch: int, previous_BCHW: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the block's output and the features of the last frame, the memory of the next call."""
@@ -133,6 +133,9 @@ def _run(stage: nn.ModuleList, x_NCHW: Tensor, batch: int, memory: list[Tensor |
 class CompactVAE(nn.Module):
     """Causal autoencoder of kind "compact"; see `liveavatar.model.vae.VideoVAE` for the protocol."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, cfg: VAEConfig) -> None:
         super().__init__()
         self.config = cfg
@@ -141,9 +144,11 @@ class CompactVAE(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not isinstance(module, _BlockConv):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")  # latents of about unit scale at once
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         with torch.no_grad():
-            self.decoder.conv_out.weight.mul_(0.1)  # start near grey, else the latents shrink to hide the decoder's noise
+            self.decoder.conv_out.weight.mul_(
+                0.1
+            )  # start near grey, else the latents shrink to hide the decoder's noise
         self.register_buffer("mean", torch.tensor(cfg.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg.std).view(1, -1, 1, 1), persistent=False)
 

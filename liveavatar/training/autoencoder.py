@@ -65,7 +65,7 @@ class AutoencoderTrainer:
     def __init__(self, args: argparse.Namespace, rank: runtime.Rank) -> None:
         self.args, self.rank = args, rank
         cfg = PRESETS[args.preset].vae
-        self.vae = CompactVAE(cfg).to(rank.device, memory_format=torch.channels_last)
+        self.vae = runtime.channels_last(CompactVAE(cfg).to(rank.device))
         self.held_vae = copy.deepcopy(self.vae).eval()
         self.adversary = PatchDiscriminator(48 if args.preset == "mini" else 8).to(rank.device)
         self.optim = Optimisers(

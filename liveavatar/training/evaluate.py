@@ -73,7 +73,9 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
     open_made, open_true = made[..., 0], true[..., 0]
     by_clip = measures.correlation(open_made, open_true)
     closed = open_true <= open_true.quantile(CLOSED_SHARE)
-    face = region_weights(truth.landmarks[:, :1], video.shape[-2:], 1.0, 1.0, 0.0).expand(-1, video.shape[2], -1, -1)
+    face = region_weights(truth.landmarks[:, :1], (video.shape[-2], video.shape[-1]), 1.0, 1.0, 0.0).expand(
+        -1, video.shape[2], -1, -1
+    )
     drift = measures.colour_drift(video, truth.photo)
     return {
         "openness_corr": float(by_clip.mean()),
@@ -120,7 +122,7 @@ class Judge:
 
     def __init__(self, args: argparse.Namespace, cfg: ModelConfig, rank: runtime.Rank) -> None:
         self.cfg, self.rank, device = cfg, rank, rank.device
-        self.vae = CompactVAE(cfg.vae).to(device, memory_format=torch.channels_last).eval()
+        self.vae = runtime.channels_last(CompactVAE(cfg.vae).to(device)).eval()
         raw = runtime.load_checkpoint(args.run / "autoencoder.pt", device)["average"]
         self.vae.load_state_dict(raw)
         self.probe = Probe().to(device).eval()

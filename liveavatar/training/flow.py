@@ -11,6 +11,7 @@ Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells.
 
 import copy
 import functools
+import re
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,9 @@ AUDIO_DROP, TEXT_DROP = 0.10, 0.15  # share of windows without
 REFERENCE_NOISE = 0.1  # largest deviation added to the reference latent in training
 NOISE_SHIFT = 3.0  # noise levels are logit-normal, warped towards high noise
 CLEAN_HISTORY = 0.15  # highest noise level of "nearly clean" blocks
+SILENT_AT_FIRST = re.compile(
+    r"head\.head|blocks\.\d+\.cross_attn\.o|.*injector_adain_layers|audio_injector\.injector\.\d+\.o\."
+)
 MOUTH_CELL = 2.5  # a latent cell counts as mouth from this region weight on
 
 
@@ -46,12 +50,9 @@ class AvatarNet(nn.Module):
     def _initialise(self) -> None:
         """Start as a plain denoiser: no output, and audio, text and reference kinds that whisper."""
         dit = self.dit
-        zeroed = [dit.head.head, *(a.linear for a in dit.audio_injector.injector_adain_layers)]
-        zeroed += [attention.o for attention in dit.audio_injector.injector]
-        zeroed += [block.cross_attn.o for block in dit.blocks]
-        for linear in zeroed:
-            linear.weight.zero_()
-            linear.bias.zero_()
+        for name, p in dit.named_parameters():
+            if SILENT_AT_FIRST.match(name):
+                p.zero_()
         dit.trainable_cond_mask.weight.mul_(0.02)
         dit.casual_audio_encoder.weights.fill_(1.0)  # a mix of hidden states that small steps cannot turn over
         dit.cond_encoder.weight.zero_()  # no pose yet: zero pose latents and no pose are the same

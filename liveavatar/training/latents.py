@@ -214,7 +214,7 @@ def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
     vae = CompactVAE(cfg.vae).to(rank.device).eval()
     saved = runtime.load_checkpoint(args.autoencoder / "autoencoder.pt", rank.device)
     vae.load_state_dict(saved["average"])
-    vae.to(memory_format=torch.channels_last)
+    runtime.channels_last(vae)
     clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
     train = [_join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)

@@ -55,14 +55,15 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(p)
             buffers.append(state["momentum"])
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
         stacked = torch.stack([n.reshape(rows, cols) for n in nesterov])
         updates = orthogonalise(stacked).unbind(0)
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        tensors: list[Tensor] = list(params)
+        torch._foreach_mul_(tensors, 1 - group["lr"] * group["weight_decay"])
         scale = group["lr"] * max(1.0, rows / cols) ** 0.5
-        torch._foreach_add_(params, [u.view(p.shape) for u, p in zip(updates, params, strict=True)], alpha=-scale)
+        torch._foreach_add_(tensors, [u.view(p.shape) for u, p in zip(updates, params, strict=True)], alpha=-scale)
 
 
 class Optimisers:

@@ -8,14 +8,17 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ class Budget:
         return self._agreed / self.seconds
 
 
+def channels_last(module: Module) -> Module:
+    """Lay out a network's convolutions for channels-last pictures; returns the network."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def average_gradients(params: list[nn.Parameter], rank: Rank) -> None:
     """Replace gradients by their mean over ranks, in one message."""
     if rank.world == 1:
@@ -120,7 +128,7 @@ def broadcast(module: nn.Module, rank: Rank) -> None:
             dist.broadcast(tensor.data, 0)
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: Mapping[Any, Any]) -> None:
     """Write `state` so that `path` always holds a whole checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
