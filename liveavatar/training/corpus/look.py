@@ -248,7 +248,8 @@ def _curtain(c: _Canvas, rng: np.random.Generator) -> tuple[str, float]:
     return f"a {name} curtain", 0.006
 
 
-_KINDS = {
+# kind -> (painter, share)
+BACKDROPS = {
     "plain": (_plain, 0.2), "gradient": (_gradient, 0.2), "mottled": (_mottled, 0.1), "office": (_office, 0.16),
     "bokeh": (_bokeh, 0.08), "shelves": (_shelves, 0.09), "outdoors": (_outdoors, 0.1), "curtain": (_curtain, 0.07),
 }  # fmt: skip
@@ -256,10 +257,10 @@ _KINDS = {
 
 def draw_backdrop(rng: np.random.Generator, height: int, width: int, other_than: str = "") -> Backdrop:
     """Draw a backdrop for a picture of this aspect, never of the kind `other_than`."""
-    kinds = [k for k in _KINDS if k != other_than]
-    share = np.array([_KINDS[k][1] for k in kinds])
+    kinds = [k for k in BACKDROPS if k != other_than]
+    share = np.array([BACKDROPS[k][1] for k in kinds])
     kind = str(rng.choice(kinds, p=share / share.sum()))
     rows = 192
     canvas = _Canvas(rows, max(8, round(rows * width / height)), np.zeros(3))
-    words, blur = _KINDS[kind][0](canvas, rng)
+    words, blur = BACKDROPS[kind][0](canvas, rng)
     return Backdrop(kind=kind, words=words, image=canvas.tensor(blur).clamp(0, 1.2))

@@ -17,6 +17,7 @@ from liveavatar.training.corpus.clips import (
 )
 from liveavatar.training.corpus.geometry import HeadAssets
 from liveavatar.training.corpus.layout import ClipLabels, list_clips
+from liveavatar.training.corpus.portrait import portrait
 from liveavatar.training.corpus.tracks import SAMPLE_RATE, TrackInfo, load_tracks, write_index, write_track
 
 ASSETS = REPO_ROOT.parent / "shared" / "assets"
@@ -111,3 +112,12 @@ def test_no_time_no_clips(renderer: ClipRenderer, tmp_path: Path) -> None:
     job = Job(out=tmp_path, split="train", rank=0, world=1, num_clips=4, num_frames=12, seconds=-1)
     assert render_clips(renderer, job) == 0
     assert list_clips(tmp_path, "train") == []
+
+
+def test_portrait_of_a_seed(renderer: ClipRenderer) -> None:
+    image = portrait(renderer.assets, 800_000_048, "studio", "plain", (96, 64))
+    assert image.shape == (96, 64, 3)
+    assert np.array_equal(image, portrait(renderer.assets, 800_000_048, "studio", "plain", (96, 64)))
+    # The face, in the middle, is lit; the plain backdrop's corners are alike.
+    assert image[40:60, 24:40].mean() > 60
+    assert abs(int(image[0, 0].mean()) - int(image[0, -1].mean())) < 12
