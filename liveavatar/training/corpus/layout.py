@@ -8,6 +8,7 @@ temporary file, and say how many clips are valid, so a killed writer loses only 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class ClipWriter:
             self.path.unlink(missing_ok=True)
             return
         self.frames.flush()
-        arrays = {
+        arrays: dict[str, Any] = {
             "landmarks": np.stack([r.landmarks for r in self.rows]).astype(np.float32),
             "expression": np.stack([r.expression for r in self.rows]).astype(np.float16),
             "head": np.stack([r.head for r in self.rows]).astype(np.float32),

@@ -103,14 +103,15 @@ def draw_lighting(rng: np.random.Generator, other_than: str = "") -> Lighting:
     preset = LIGHTINGS[name]
     azimuth = np.radians(rng.uniform(*preset.azimuth)) * rng.choice([-1, 1])
     elevation = np.radians(rng.uniform(*preset.elevation))
-    direction = (np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
+    flat = float(np.cos(elevation))
+    direction = (flat * float(np.sin(azimuth)), float(np.sin(elevation)), flat * float(np.cos(azimuth)))
 
     def jitter(colour: tuple[float, float, float]) -> tuple[float, float, float]:
         scaled = np.array(colour) * rng.uniform(0.88, 1.12) * (1 + rng.normal(size=3) * 0.02)
-        return tuple(float(c) for c in scaled)
+        return float(scaled[0]), float(scaled[1]), float(scaled[2])
 
     return Lighting(
-        name=name, words=str(rng.choice(preset.words)), key_direction=tuple(float(d) for d in direction),
+        name=name, words=str(rng.choice(preset.words)), key_direction=direction,
         key=jitter(preset.key), fill=jitter(preset.fill), back=jitter(preset.back), ambient=jitter(preset.ambient),
     )  # fmt: skip
 

@@ -140,7 +140,7 @@ def mix(utterances: list[Utterance], rng: np.random.Generator) -> tuple[np.ndarr
     """
     pitch = float(rng.uniform(0.85, 1.18))
     peak = float(np.exp(rng.uniform(np.log(0.07), np.log(0.85))))
-    parts = [np.zeros(int(SAMPLE_RATE * pause_seconds(rng)), np.float32)]
+    parts: list[np.ndarray] = [np.zeros(int(SAMPLE_RATE * pause_seconds(rng)), np.float32)]
     events: list[Event] = []
     time = len(parts[0]) / SAMPLE_RATE
     for utterance in utterances:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-VOCABULARY: dict[str, list[str]] = {
+VOCABULARY: dict[str, str] = {
     "name": "Pamela|Bob|Vivian|Thomas|Zoe|Judith|George|Fiona|Oliver|Maya|Peter|Ruth|Samuel|Chloe|Brian|Amara|Hugo|"
     "Penny|Wesley|Beatrice|Kevin|Martha|Yusuf|Ingrid|Philip|Rosa|Theo|Charlotte|Mohammed|Ewan|Mabel|Victor|Joyce|"
     "Raj|Louise|Benjamin|Sheila|Marco|Ethel|Walter|Naomi|Douglas|Freya|Umberto|Wendy|Arthur|Bridget|Paul",
