@@ -198,7 +198,7 @@ def _face_figures(frames: "pd.DataFrame | None") -> list[Figure]:
     length = float(seconds[-1]) + 1 / FPS
     figures = []
     rows = (
-        ("identity", "Likeness to the portrait", "cosine of the face embeddings", ((0.363, "same person"),)),
+        ("identity", "Likeness to the portrait", "cosine of the face embeddings", ((0.5, "another person"),)),
         ("sharpness_ratio", "Sharpness of the face", "Laplacian energy over the portrait's", ((1.0, "portrait"),)),
         ("change", "Change from frame to frame", "mean absolute difference, of 255", ()),
     )

@@ -169,8 +169,8 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "openness_range": _Recipe(lambda: sync.openness_range(openness), FACE),
         "identity_min": _Recipe(lambda: identity.identity_min(similarity()), KNOWN),
         "identity_drift": _Recipe(lambda: identity.identity_drift(similarity()), KNOWN),
-        "texture_psnr": _Recipe(lambda: _mean(seen.texture_psnr), COMPARED),
-        "sharpness_ratio": _Recipe(lambda: _mean(seen.sharpness_ratio), COMPARED),
+        "texture_psnr": _Recipe(lambda: _middle(seen.texture_psnr), COMPARED),
+        "sharpness_ratio": _Recipe(lambda: _middle(seen.sharpness_ratio), COMPARED),
         "flicker": _Recipe(lambda: motion.flicker(change)),
         "edge_jump": _Recipe(lambda: motion.edge_jump(change)),
         "repeated_frames": _Recipe(lambda: motion.repeated_frames(change)),
@@ -220,12 +220,13 @@ def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavail
     return absent
 
 
-def _mean(column: Sequence[float]) -> float:
+def _middle(column: Sequence[float]) -> float:
+    """Median of what was seen: a blink or one bad landmark does not count."""
     values = np.array(column)
     values = values[np.isfinite(values)]
     if not len(values):
         raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
-    return float(values.mean())
+    return float(np.median(values))
 
 
 def _frames_table(seen: Observation, speech: sync.Speech) -> "pd.DataFrame":

@@ -238,10 +238,13 @@ def openness_range(openness_T: np.ndarray) -> float:
 
 def _silent_openness(openness_T: np.ndarray, envelope_T: np.ndarray) -> np.ndarray:
     total = min(len(openness_T), len(envelope_T))
-    quiet = openness_T[:total][silence_mask(envelope_T)[:total]]
+    silence = silence_mask(envelope_T)[:total]
+    if silence.sum() < MIN_SILENCE:
+        raise MeasureUnavailable("the sound has no silence long enough to watch the mouth rest", Absence.NOT_APPLICABLE)
+    quiet = openness_T[:total][silence]
     quiet = quiet[np.isfinite(quiet)]
     if len(quiet) < MIN_SILENCE:
-        raise MeasureUnavailable("the sound has no silence long enough to watch the mouth rest", Absence.NOT_APPLICABLE)
+        raise MeasureUnavailable("no face was found while the sound is silent", Absence.FAULT)
     return quiet
 
 

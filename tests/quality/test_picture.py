@@ -81,12 +81,16 @@ def test_texture_tells_skin_and_blur(puppet: Puppet, tracker: FaceTracker) -> No
 
     same = look(puppet.frame(0.2, sway=(6.0, -2.0)))  # whole pixels: moving by parts of one blurs
     blurred = look(cv2.GaussianBlur(puppet.rgb, (0, 0), 3))
-    recoloured = look(np.clip(puppet.rgb.astype(int) + np.array([40, -10, 30]), 0, 255).astype(np.uint8))
+    dimmed = look((puppet.rgb * [0.8, 0.75, 0.7]).astype(np.uint8))
+    rng = np.random.default_rng(0)
+    blotches = cv2.resize(rng.normal(0, 30, (48, 32, 3)), (puppet.rgb.shape[1], puppet.rgb.shape[0]))
+    spotted = look(np.clip(puppet.rgb + blotches, 0, 255).astype(np.uint8))
     assert same[0] > 30  # an open mouth and a moved head are no fault of the skin
     assert same[1] > 0.4
     assert blurred[1] < 0.1 < same[1]
     assert blurred[0] < same[0] - 3
-    assert recoloured[0] < 20
+    assert dimmed[0] > 30  # nor is another light
+    assert spotted[0] < 24
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])

@@ -106,6 +106,20 @@ def test_what_cannot_be_measured_says_why(openness: np.ndarray, audio: str, kind
         assert error.value.kind is kind
 
 
+@pytest.mark.parametrize(
+    ("openness", "quiet_from", "kind"),
+    [
+        pytest.param(0.02, 100, Absence.NOT_APPLICABLE, id="no silence"),
+        pytest.param(np.nan, 50, Absence.FAULT, id="no face in the silence"),
+    ],
+)
+def test_rest_that_cannot_be_watched_says_why(openness: float, quiet_from: int, kind: Absence) -> None:
+    envelope_T = np.where(np.arange(100) < quiet_from, 0.1, 0.0)
+    with pytest.raises(MeasureUnavailable) as error:
+        sync.silent_lip(np.full(100, openness), envelope_T)
+    assert error.value.kind is kind
+
+
 def test_envelope_is_the_rms_of_each_frame() -> None:
     audio = np.concatenate([np.full(SAMPLES_PER_FRAME, v, np.float32) for v in (0.0, 0.5, -0.25)])
     assert sync.envelope(audio, 4) == pytest.approx([0, 0.5, 0.25, 0])
