@@ -67,7 +67,7 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit(
         name="identity_min", good=(0.66, None), tolerable=(0.50, None),
-        source="ground truth 0.84 to 0.95; other rendered heads 0.50 in the median, 0.65 at most; SFace on photos 0.363",
+        source="ground truth 0.84 to 0.95; other rendered heads 0.50 (median) to 0.65; SFace on photos 0.363",
     ),
     Limit(
         name="texture_psnr", good=(19.0, None), tolerable=(14.0, None),

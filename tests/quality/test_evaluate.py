@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from liveavatar.errors import InputError
 from liveavatar.quality import evaluate, observe
@@ -13,6 +14,7 @@ from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video, 
 from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
 from liveavatar.video_sink import VideoSink
+from tests.quality.conftest import AVATARS, SAMPLE
 from tests.quality.puppet import Puppet, babble
 
 Film = tuple[Path, np.ndarray, np.ndarray]
@@ -96,6 +98,13 @@ def test_a_broken_film_fails(
     verdict = judge(evaluate_video(film, portrait, audio))
     assert verdict.status == "failed"
     assert checks <= failed(verdict)
+
+
+@pytest.mark.skipif(not AVATARS.is_file() or not SAMPLE.is_file(), reason="needs a second head from ../shared/assets")
+def test_another_person_is_not_passed(spoken: Film) -> None:
+    other = np.asarray(Image.open(AVATARS).convert("RGB"))[384:768, :256]
+    verdict = judge(evaluate_video(spoken[0], other, spoken[1]))
+    assert next(c.status for c in verdict.checks if c.name == "identity_min") in ("warned", "failed")
 
 
 def test_a_portrait_without_a_face_is_not_passed(spoken: Film) -> None:
