@@ -17,7 +17,7 @@ from liveavatar.quality import identity, motion, sync
 from liveavatar.quality.availability import Absence, MeasureUnavailable
 from liveavatar.quality.landmarks import UNSTEADY
 from liveavatar.quality.observe import Observation, Observer
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS, FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,8 +84,10 @@ def evaluate_video(
     seen = observer.watch(read_frames(video))
     if not seen.seconds:
         raise InputError(f"{video} holds no picture that can be decoded; render it again")
-    sound = _Sound(audio, sync.Speech.of(np.zeros(0) if audio is None else audio, len(seen.seconds)), sound_reason)
-    frames = _frames_table(seen, sound.speech)
+    clock = _Clock.of(np.array(seen.seconds))
+    speech = sync.Speech.of(np.zeros(0) if audio is None else audio, clock.num_ticks)
+    sound = _Sound(audio, speech, clock, sound_reason)
+    frames = _frames_table(seen, sound)
     metrics, missing = _measure(observer, sound, info)
     for name in AUDIO_METRICS:
         metrics[name] = (audio_metrics or {}).get(name)
@@ -106,11 +108,28 @@ def evaluate_video(
 
 
 @dataclass(frozen=True, slots=True)
+class _Clock:
+    """Film frames on the sound's 25 ticks a second, whatever the film's rate and gaps."""
+
+    num_ticks: int
+    frame_of_tick: np.ndarray  # which frame is on the screen
+    tick_of_frame: np.ndarray
+
+    @classmethod
+    def of(cls, seconds_T: np.ndarray) -> "_Clock":
+        num_ticks = round(float(seconds_T[-1]) * FPS) + 1
+        late = np.arange(num_ticks) / FPS + 0.5 / FPS  # the middle of a tick: time stamps may be rounded
+        frame_of_tick = np.searchsorted(seconds_T, late, "right") - 1
+        return cls(num_ticks, frame_of_tick, np.clip(np.round(seconds_T * FPS).astype(int), 0, num_ticks - 1))
+
+
+@dataclass(frozen=True, slots=True)
 class _Sound:
     """The driving sound, or why there is none."""
 
     audio: np.ndarray | None
     speech: sync.Speech
+    clock: _Clock
     reason: str
 
     @property
@@ -134,7 +153,7 @@ KNOWN = ("face", "identity", "portrait")
 
 def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _Recipe]:
     seen = observer.seen
-    openness, change = np.array(seen.openness), np.array(seen.change)
+    openness, change = np.array(seen.openness)[sound.clock.frame_of_tick], np.array(seen.change)
     speech, loud = sound.speech, sound.speech.envelope_T
     blank = motion.blank_frames(np.array(seen.luminance), np.array(seen.contrast))
 
@@ -147,7 +166,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         return identity.similarity_per_second(np.stack(seen.embeddings), seconds, reference.embedding)
 
     def dropped() -> int:
-        owed = None if sound.audio is None else len(sound.audio) // SAMPLES_PER_FRAME
+        owed = None if sound.audio is None else int(len(sound.audio) / SAMPLE_RATE * info.fps + 1e-6)
         return motion.dropped_frames(np.array(seen.seconds), blank, owed, info.fps)
 
     def duration_error() -> float:
@@ -176,7 +195,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "repeated_frames": _Recipe(lambda: motion.repeated_frames(change)),
         "jerk_index": _Recipe(lambda: motion.jerk_index(np.stack(seen.anchors)), FACE),
         "motion_energy": _Recipe(lambda: motion.motion_energy(np.array(seen.speed)), FACE),
-        "face_share": _Recipe(lambda: float(np.isfinite(openness).mean()), FACE),
+        "face_share": _Recipe(lambda: float(np.isfinite(seen.openness).mean()), FACE),
         "dropped_frames": _Recipe(dropped),
         "track_length_error_s": _Recipe(track_length_error),
         "duration_error_s": _Recipe(duration_error, ("sound",)),
@@ -229,23 +248,23 @@ def _middle(column: Sequence[float]) -> float:
     return float(np.median(values))
 
 
-def _frames_table(seen: Observation, speech: sync.Speech) -> "pd.DataFrame":
+def _frames_table(seen: Observation, sound: _Sound) -> "pd.DataFrame":
     import pandas as pd
 
-    count = len(seen.seconds)
+    ticks, speech = sound.clock.tick_of_frame, sound.speech
     return pd.DataFrame(
         {
-            "frame": np.arange(count),
+            "frame": np.arange(len(ticks)),
             "seconds": seen.seconds,
-            "block": np.arange(count) // BLOCK_FRAMES,
+            "block": ticks // BLOCK_FRAMES,
             "face_found": np.isfinite(seen.openness),
             "presence": seen.presence,
             "openness": seen.openness,
             "mouth_width": seen.mouth_width,
-            "envelope": speech.envelope_T,
-            "vowel_envelope": speech.vowels_T,
-            "speech": sync.speech_mask(speech.envelope_T),
-            "silence": sync.silence_mask(speech.envelope_T),
+            "envelope": speech.envelope_T[ticks],
+            "vowel_envelope": speech.vowels_T[ticks],
+            "speech": sync.speech_mask(speech.envelope_T)[ticks],
+            "silence": sync.silence_mask(speech.envelope_T)[ticks],
             "speed": seen.speed,
             "head_x": seen.head_x,
             "head_y": seen.head_y,

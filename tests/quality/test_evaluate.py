@@ -159,6 +159,23 @@ def test_data_docs_are_written(good: QualityResult, tmp_path: Path) -> None:
     assert "Validation Results" in (tmp_path / "docs" / target).read_text()
 
 
+@pytest.mark.parametrize("fps", [20, 30])
+def test_a_film_of_another_rate_keeps_its_offset(
+    fps: int, puppet: Puppet, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    audio, openness = babble(3, seed=3)
+    times = np.arange(3 * fps) / fps
+    height, width = puppet.rgb.shape[:2]
+    with VideoSink(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as sink:
+        for opening in np.interp(times, np.arange(len(openness)) / 25, openness):
+            sink.write(puppet.frame(float(opening))[None])
+        film = sink.close()
+    result = evaluate_video(film, portrait, audio)
+    assert result.metrics["av_offset_frames"] == 0
+    assert result.metrics["dropped_frames"] == 0
+    assert result.metrics["duration_error_s"] == pytest.approx(0, abs=0.04)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello, this is no film"])
 def test_what_is_no_film_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
