@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from flows import environment
 from liveavatar import __version__, config
@@ -103,7 +103,8 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 def _normalised(argv: list[str]) -> list[str]:
     """Option names with underscores only; the word of a subcommand with dashes only."""
-    out, seen_command = [], False
+    out: list[str] = []
+    seen_command = False
     for i, token in enumerate(argv):
         if token == "--":
             return out + argv[i:]
@@ -194,7 +195,6 @@ def _bench(sub: Parser) -> None:
     sub.add_argument("what", choices=("cpu", "gpu", "quality"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
     sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default")
-    sub.add_argument("--assets", help="folder of the corpus assets (quality)")
     _json(sub)
 
 
@@ -219,7 +219,8 @@ def _job_options(sub: Parser, required: bool) -> None:
     from flows.parameters import RenderParameters
 
     for name, field in RenderParameters.model_fields.items():
-        default: Any = "" if field.is_required() or field.default is None else f" ({field.default})"
+        silent = field.is_required() or field.default is None or field.default is False
+        default = "" if silent else f" ({field.default})"
         text = f"{field.description}{default}".replace("%", "%%")
         if field.annotation is bool:
             sub.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)

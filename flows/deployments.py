@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from prefect import Flow
 from prefect import serve as serve_forever
+from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
 from liveavatar import config
@@ -35,19 +36,19 @@ def flow_of(entrypoint: str) -> Flow[..., Any]:
 
 def serve_all() -> None:
     """Serve every deployment until Ctrl-C."""
-    served = []
+    served: list[RunnerDeployment] = []
     for row in deployments():
         schedules = [
             Cron(s["cron"], timezone=s.get("timezone", "UTC"), active=s.get("active", True))
             for s in row.get("schedules") or []
         ]
-        served.append(
-            flow_of(row["entrypoint"]).to_deployment(
-                name=row["name"],
-                description=row.get("description"),
-                tags=row.get("tags"),
-                parameters=row.get("parameters"),
-                schedules=schedules or None,
-            )
+        deployment = flow_of(row["entrypoint"]).to_deployment(
+            name=row["name"],
+            description=row.get("description"),
+            tags=row.get("tags"),
+            parameters=row.get("parameters"),
+            schedules=schedules or None,
         )
+        assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop
+        served.append(deployment)
     serve_forever(*served, print_starting_message=False, limit=1)

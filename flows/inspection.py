@@ -58,7 +58,7 @@ def models(options: Options) -> int:
 
 
 def _list_models(as_json: bool) -> int:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in (config.MINI.name, config.LIVE_AVATAR_14B.name):
         model = config.PRESETS[name]
         folder = config.MINI_DIR if name == config.MINI.name else config.models_home() / name
@@ -128,23 +128,14 @@ def evaluate(options: Options) -> int:
 def bench(options: Options) -> int:
     """Speed or quality on this machine."""
     what = options["what"]
-    if what == "gpu":
-        raise InputError("bench gpu: not in this version; `liveavatar bench cpu` measures the embedded model")
-    if what == "quality":
-        return _bench_quality(options)
+    if what != "cpu":
+        raise InputError(
+            f"bench {what}: not in this version; `liveavatar bench cpu` measures the embedded model's speed"
+        )
     from liveavatar.bench import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
     result = to_json(bench_cpu(config.resolve_model_dir(options["model"]), **blocks))
-    return _numbers(result, options["json"])
-
-
-def _bench_quality(options: Options) -> int:
-    from liveavatar.training.evaluate import bench_quality
-
-    if not options["assets"]:
-        raise InputError("bench quality: give --assets DIR, the folder of the corpus assets its clips are drawn from")
-    result = bench_quality(config.resolve_model_dir(options["model"]), Path(options["assets"]))
     return _numbers(result, options["json"])
 
 

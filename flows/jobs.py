@@ -58,7 +58,9 @@ def sweep(options: Options) -> int:
     as_json, steps, sizes = options.pop("json"), options.pop("steps"), options.pop("sizes")
     parameters = read_parameters(options)
     numbers = [int(s) for s in parse_list(steps, "--steps", r"[1-8]", "numbers from 1 to 8, such as 3,4,5,6")]
-    areas = parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"') if sizes else [parameters.size]
+    areas: list[str | None] = [parameters.size]
+    if sizes:
+        areas = [*parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"')]
     for area in areas:
         preflight.check(parameters.model_copy(update={"size": area}))
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():

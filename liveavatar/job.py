@@ -17,7 +17,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -257,6 +257,7 @@ class _Run:
         stream, total = self.stream, self.stream.num_blocks
         started = time.perf_counter()
         blocks = stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
+        assert isinstance(blocks, Generator)  # closing it gives the threads back when the loop is left early
         with closing(blocks), self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
             for block in blocks:
                 latents = block.latents.numpy().astype("<f4", copy=False).tobytes()

@@ -41,7 +41,7 @@ class EngineSpec:
     """Which model on what: two equal specs share an actor."""
 
     model_dir: Path
-    model_digest: str
+    version: str  # digest of the model and of the engine's code: a changed one gets an actor of its own
     device: str = "auto"
     dtype: str = "auto"
 
@@ -104,19 +104,20 @@ def connect() -> str:
     if ray.is_initialized():
         return str(ray.get_runtime_context().gcs_address)
     address = os.environ.get("RAY_ADDRESS")
-    local = {"num_cpus": max(1, cores()), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        context = ray.init(
+        ray.init(
             address=address or "local",
             namespace=NAMESPACE,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else local),
+            num_cpus=None if address else cores(),
+            include_dashboard=None if address else False,
+            object_store_memory=None if address else OBJECT_STORE_BYTES,
         )
     except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
         where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
         raise CapacityError(f"{where} ({_first_line(e)}); see `liveavatar doctor`") from e
-    return str(context.address_info["address"])
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def disconnect() -> None:
@@ -140,7 +141,7 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
     """The resident actor of a spec; started when there is none."""
     threads = cores()
     gpus = 1 if spec.device != "cpu" and num_gpus() >= 1 else 0
-    name = f"engine-{spec.model_digest[:12]}-{spec.device}-{spec.dtype}"
+    name = f"engine-{spec.version[:16]}-{spec.device}-{spec.dtype}"
     remote = ray.remote(EngineActor).options(
         name=name,
         namespace=NAMESPACE,
@@ -152,7 +153,8 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
         max_concurrency=4,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}},
     )
-    return remote.remote(spec, threads)
+    actor: ActorHandle = remote.remote(spec, threads)
+    return actor
 
 
 def render(
@@ -212,7 +214,7 @@ def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], No
     """Wait for a job, passing on its progress; Ctrl-C ends it at the next block."""
     seen: Progress | None = None
     answered = time.monotonic()
-    question = actor.progress.remote(digest)
+    question: Any = actor.progress.remote(digest)
     try:
         while True:
             done, _ = ray.wait([running, question], num_returns=1, timeout=POLL_SECONDS)

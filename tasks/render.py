@@ -90,7 +90,15 @@ def begin_loading(model_dir: Path) -> None:
     """Have the resident engine load a model while other stages run."""
     from tasks import cluster
 
-    cluster.begin_loading(cluster.EngineSpec(model_dir=model_dir, model_digest=digest_of(model_dir)))
+    cluster.begin_loading(_engine_spec(model_dir, digest_of(model_dir)))
+
+
+def _engine_spec(model_dir: Path, model_digest: str) -> Any:
+    from tasks import cluster
+
+    return cluster.EngineSpec(
+        model_dir=model_dir, version=job_key("engine", model=model_digest, code=code_digest(*CODE))
+    )
 
 
 def work_dir(key: str) -> Path:
@@ -129,7 +137,7 @@ def _render(
         online=options.online,
         resume=options.resume,
     )
-    spec = cluster.EngineSpec(model_dir=model_dir, model_digest=model_digest)
+    spec = _engine_spec(model_dir, model_digest)
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
