@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -153,8 +153,7 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
         max_concurrency=4,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}},
     )
-    actor: ActorHandle = remote.remote(spec, threads)
-    return actor
+    return cast(ActorHandle, remote.remote(spec, threads))
 
 
 def render(

@@ -144,7 +144,7 @@ class CompactVAE(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not isinstance(module, _BlockConv):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")  # latents of about unit scale at once
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
         with torch.no_grad():
             self.decoder.conv_out.weight.mul_(
                 0.1

@@ -51,7 +51,7 @@ class CausalConv3d(nn.Conv3d):
         stacked = torch.cat([x[:, :, i : i + num_frames] for i in range(taps)], dim=1)
         frames = stacked.transpose(1, 2).flatten(0, 1)
         weight = self.weight.transpose(1, 2).flatten(1, 2)
-        y = F.conv2d(frames, weight, self.bias, padding=(self.padding[1], self.padding[2]))  # type: ignore[arg-type]
+        y = F.conv2d(frames, weight, self.bias, padding=(self.padding[1], self.padding[2]))
         return y.unflatten(0, (x.shape[0], num_frames)).transpose(1, 2)
 
     def extend(self, x: Tensor, state: StreamState, past: int) -> Tensor:
