@@ -16,8 +16,9 @@ from liveavatar.media import VideoInfo, probe_video, read_frames, read_video_aud
 from liveavatar.quality import identity, motion, sync
 from liveavatar.quality.availability import Absence, MeasureUnavailable
 from liveavatar.quality.landmarks import UNSTEADY
-from liveavatar.quality.observe import Observation, Observer
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS, FPS, SAMPLE_RATE
+from liveavatar.quality.observe import Observer
+from liveavatar.quality.tables import Clock, blocks_table, frames_table
+from liveavatar.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,10 +85,10 @@ def evaluate_video(
     seen = observer.watch(read_frames(video))
     if not seen.seconds:
         raise InputError(f"{video} holds no picture that can be decoded; render it again")
-    clock = _Clock.of(np.array(seen.seconds))
+    clock = Clock.of(np.array(seen.seconds))
     speech = sync.Speech.of(np.zeros(0) if audio is None else audio, clock.num_ticks)
     sound = _Sound(audio, speech, clock, sound_reason)
-    frames = _frames_table(seen, sound)
+    frames = frames_table(seen, speech, clock)
     metrics, missing = _measure(observer, sound, info)
     for name in AUDIO_METRICS:
         metrics[name] = (audio_metrics or {}).get(name)
@@ -101,26 +102,10 @@ def evaluate_video(
         reasons={name: str(error) for name, error in missing.items()},
         absences={name: error.kind for name, error in missing.items()},
         frames=frames,
-        blocks=_blocks_table(frames, block_timings or ()),
+        blocks=blocks_table(frames, block_timings or ()),
         video=info,
         has_speech=sound.has_speech,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Film frames on the sound's 25 ticks a second, whatever the film's rate and gaps."""
-
-    num_ticks: int
-    frame_of_tick: np.ndarray  # which frame is on the screen
-    tick_of_frame: np.ndarray
-
-    @classmethod
-    def of(cls, seconds_T: np.ndarray) -> "_Clock":
-        num_ticks = round(float(seconds_T[-1]) * FPS) + 1
-        late = np.arange(num_ticks) / FPS + 0.5 / FPS  # the middle of a tick: time stamps may be rounded
-        frame_of_tick = np.searchsorted(seconds_T, late, "right") - 1
-        return cls(num_ticks, frame_of_tick, np.clip(np.round(seconds_T * FPS).astype(int), 0, num_ticks - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +114,7 @@ class _Sound:
 
     audio: np.ndarray | None
     speech: sync.Speech
-    clock: _Clock
+    clock: Clock
     reason: str
 
     @property
@@ -246,80 +231,6 @@ def _middle(column: Sequence[float]) -> float:
     if not len(values):
         raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
     return float(np.median(values))
-
-
-def _frames_table(seen: Observation, sound: _Sound) -> "pd.DataFrame":
-    import pandas as pd
-
-    ticks, speech = sound.clock.tick_of_frame, sound.speech
-    return pd.DataFrame(
-        {
-            "frame": np.arange(len(ticks)),
-            "seconds": seen.seconds,
-            "block": ticks // BLOCK_FRAMES,
-            "face_found": np.isfinite(seen.openness),
-            "presence": seen.presence,
-            "openness": seen.openness,
-            "mouth_width": seen.mouth_width,
-            "envelope": speech.envelope_T[ticks],
-            "vowel_envelope": speech.vowels_T[ticks],
-            "speech": sync.speech_mask(speech.envelope_T)[ticks],
-            "silence": sync.silence_mask(speech.envelope_T)[ticks],
-            "speed": seen.speed,
-            "head_x": seen.head_x,
-            "head_y": seen.head_y,
-            "roll": seen.roll,
-            "change": seen.change,
-            "luminance": seen.luminance,
-            "contrast": seen.contrast,
-            "sharpness_ratio": seen.sharpness_ratio,
-            "texture_psnr": seen.texture_psnr,
-            "identity": seen.identity,
-        }
-    )
-
-
-def _blocks_table(frames: "pd.DataFrame", timings: Sequence[Mapping[str, float]]) -> "pd.DataFrame":
-    """Means per block, joined with the timings of the block loop where there are any.
-
-    Adds `block_ms`, the time a block took (`wall_ms` where given, else denoising + decoding), and `deadline_missed`:
-    that was longer than the 480 ms the block plays.
-    """
-    import pandas as pd
-
-    blocks = (
-        frames.groupby("block")
-        .agg(
-            first_frame=("frame", "min"),
-            num_frames=("frame", "size"),
-            start_s=("seconds", "min"),
-            openness=("openness", "mean"),
-            envelope=("envelope", "mean"),
-            speed=("speed", "mean"),
-            change=("change", "mean"),
-            edge_change=("change", "first"),
-            sharpness_ratio=("sharpness_ratio", "mean"),
-            texture_psnr=("texture_psnr", "mean"),
-            identity=("identity", "mean"),
-            face_share=("face_found", "mean"),
-        )
-        .reset_index()
-    )
-    if not timings:
-        return blocks
-    extra = pd.DataFrame([dict(t) for t in timings])
-    extra = extra.drop(columns=[c for c in ("block", "index") if c in extra])
-    extra.insert(0, "block", [int(t.get("index", i)) for i, t in enumerate(timings)])
-    for part in ("denoise", "decode"):
-        if f"{part}_s" in extra:
-            extra[f"{part}_ms"] = 1000 * extra.pop(f"{part}_s")
-    if "wall_ms" in extra:
-        extra["block_ms"] = extra.pop("wall_ms")
-    elif {"denoise_ms", "decode_ms"} <= set(extra):
-        extra["block_ms"] = extra["denoise_ms"] + extra["decode_ms"]
-    if "block_ms" in extra:
-        extra["deadline_missed"] = extra["block_ms"] > 1000 * BLOCK_SECONDS
-    return blocks.merge(extra, on="block", how="left")
 
 
 def plain(value: Any) -> Any:
