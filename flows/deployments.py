@@ -1,6 +1,7 @@
 """The deployments of `prefect.yaml`, served from this machine: visible and triggerable in the Prefect UI."""
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,4 +52,6 @@ def serve_all() -> None:
         )
         assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop
         served.append(deployment)
+    # Prefect's runner does not await its own end on Ctrl-C
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)
     serve_forever(*served, print_starting_message=False, limit=1)

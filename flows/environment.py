@@ -4,7 +4,9 @@ Prefect and Ray read environment variables when they are imported. What the user
 is set so that a run touches nothing outside `liveavatar.config.home()` and reports nothing to anybody.
 """
 
+import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from liveavatar import config
@@ -36,9 +38,17 @@ def prepare() -> Path:
     return Path(os.environ["PREFECT_HOME"])
 
 
-def has_server() -> bool:
-    """Whether the user runs a Prefect server of their own."""
-    return bool(os.environ.get("PREFECT_API_URL"))
+def guard_ray() -> None:
+    """Have our own Ray ask for a token that only this user can read; a cluster of the user's keeps its own rules."""
+    if any(name in os.environ for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    path = config.home() / "ray_token"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
 
 def debugging() -> bool:

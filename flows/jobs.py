@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows import preflight
+from flows import environment, preflight
 from flows.manifest import read_manifest
 from flows.parameters import read_parameters
 from flows.server import PrefectServer, run_dir
@@ -30,6 +30,8 @@ def render(options: Options) -> int:
     with at_work("render"), Terminal() as terminal, PrefectServer() as server, ray_session():
         if not server.owned:
             terminal.note("prefect", server.ui_url)
+        if server.ray:
+            os.environ.setdefault("RAY_ADDRESS", server.ray)  # the engines of `liveavatar serve` are loaded
         from flows.render import begin, remembers
         from flows.render import render as flow
 
@@ -113,13 +115,15 @@ def serve(options: Options) -> int:
     """Prefect server and the deployments, until Ctrl-C."""
     if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
+    environment.guard_ray()
     with PrefectServer(ui=True, port=options["port"]) as server:
         server.wait()
         from flows.deployments import serve_all
         from tasks import cluster
 
-        with at_work("serve", url=server.url), ray_session():
-            os.environ["RAY_ADDRESS"] = cluster.connect()  # renders started from the UI share its engines
+        address = cluster.connect()
+        os.environ["RAY_ADDRESS"] = address  # renders started from the UI share its engines
+        with at_work("serve", url=server.url, ray=address), ray_session():
             say(f"Prefect UI: {server.ui_url}   (deployments: render, batch, sweep, regression; Ctrl-C ends it)")
             serve_all()
     return 0
@@ -136,7 +140,7 @@ def stop(options: Options) -> int:
             record.unlink(missing_ok=True)
             continue
         family = process.children(recursive=True)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # a command started in the background ignores SIGINT
         _, alive = psutil.wait_procs([process], timeout=options["wait"])
         for survivor in alive + [p for p in family if p.is_running()]:
             with contextlib.suppress(psutil.Error):
@@ -155,6 +159,7 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
     import psutil
 
     run_dir().mkdir(parents=True, exist_ok=True)
+    environment.guard_ray()
     record = run_dir() / f"{what}-{os.getpid()}.json"
     record.write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time(), **facts}))
     try:

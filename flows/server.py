@@ -39,7 +39,9 @@ class PrefectServer:
         self._ui, self._port = ui, port
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
-        self.url = os.environ.get("PREFECT_API_URL", "") or served_url()
+        served = served_by()
+        self.url = os.environ.get("PREFECT_API_URL", "") or served.get("url", "")
+        self.ray = served.get("ray", "")  # address of the Ray cluster that `liveavatar serve` keeps
 
     def __enter__(self) -> "PrefectServer":
         if not self.url:
@@ -126,17 +128,17 @@ class PrefectServer:
         return False
 
 
-def served_url() -> str:
-    """API address of the server that `liveavatar serve` runs now, "" when it does not run."""
+def served_by() -> dict[str, str]:
+    """Addresses of what `liveavatar serve` runs now: "url" of the server, "ray"; empty when it does not run."""
     for record in sorted(run_dir().glob("serve-*.json")):
         try:
             facts = json.loads(record.read_text())
             with urllib.request.urlopen(f"{facts['url']}/health", timeout=2) as answer:
                 if answer.status == 200:
-                    return str(facts["url"])
+                    return {"url": str(facts["url"]), "ray": str(facts.get("ray", ""))}
         except (OSError, ValueError, KeyError):
             continue
-    return ""
+    return {}
 
 
 def run_dir() -> Path:

@@ -10,6 +10,7 @@ Nothing here knows how a block is made; that is `liveavatar.job`.
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -104,6 +105,7 @@ def connect() -> str:
     if ray.is_initialized():
         return str(ray.get_runtime_context().gcs_address)
     address = os.environ.get("RAY_ADDRESS")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -117,6 +119,8 @@ def connect() -> str:
     except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
         where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
         raise CapacityError(f"{where} ({_first_line(e)}); see `liveavatar doctor`") from e
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end us without a word
     return str(ray.get_runtime_context().gcs_address)
 
 
