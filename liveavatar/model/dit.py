@@ -11,6 +11,7 @@ Source: the fact specification of Live Avatar (arXiv 2512.04677) and Wan2.2-S2V.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +149,16 @@ class CausalDiT(nn.Module):
         motion = motion_rotation(h, w, cfg.head_dim, cfg.rope_half, device, shift)
         return Rotation(torch.cat((reference.cos, motion.cos)), torch.cat((reference.sin, motion.sin)))
 
+    @lru_cache(maxsize=8)  # noqa: B019 (a handful of small tensors; building them waits for the GPU)
+    def window_rotations(
+        self, starts: tuple[int, ...], h: int, w: int, device: torch.device
+    ) -> tuple[Rotation, Rotation, list[Rotation]]:
+        """Rotations of a training window: of its tokens, of the prefill, and of the sinks as each block sees them."""
+        own = [self.block_rotation(f, h, w, device) for f in starts]
+        rotation = Rotation(torch.cat([r.cos for r in own]), torch.cat([r.sin for r in own]))
+        seen = [self.sink_rotation(f, self.cfg.ref_distance[0], h, w, device) for f in starts]
+        return rotation, self.sink_rotation(0, self.cfg.ref_base, h, w, device), seen
+
     # Inference -------------------------------------------------------------------------------------
 
     def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV) -> Sink:
@@ -254,13 +265,9 @@ class CausalDiT(nn.Module):
         text_kv = self.text_kv(self.embed_text(text_BLC))
         cond = Conditions(text_kv, self.audio_kv(self.encode_audio(features_BLCT)))
         x, s = self.noisy_tokens(x_BCThw, pose), self.sink_tokens(*sinks)
-        own = [self.block_rotation(f, h, w, device) for f in starts]
-        rotation = Rotation(torch.cat([r.cos for r in own]), torch.cat([r.sin for r in own]))
-        distance = self.cfg.ref_distance[0]
-        seen = [self.sink_rotation(f, distance, h, w, device) for f in starts]
-        prefill = self.sink_rotation(0, self.cfg.ref_base, h, w, device)
+        rotations = self.window_rotations(tuple(starts), h, w, device)
         for layer in range(len(self.blocks)):
-            x, s = self.window_layer(layer, (x, s), (level.e0, level0.e0), (rotation, prefill, seen), cond)
+            x, s = self.window_layer(layer, (x, s), (level.e0, level0.e0), rotations, cond)
         return self._unpatchify(self.head(x, level.e), h, w)
 
     def window_layer(
