@@ -30,9 +30,9 @@ MAX_PIXELS = 100_000_000
 MAX_ENLARGEMENT = 2.0  # beyond this a face crop would be a blur; the crop is then widened
 
 # Where the corpus has its eyes on average (training/corpus/clips.py), as shares of the picture's height
-EYE_DISTANCE = 0.18
-EYE_HEIGHT = 0.355  # from the top
-_CLOSE_ENOUGH = 1.25  # factor of EYE_DISTANCE within which a plain crop is left alone
+EYE_DISTANCE, WIDE_EYE_DISTANCE = 0.18, 0.26  # in tall pictures, in wide ones
+EYE_HEIGHT, WIDE_EYE_HEIGHT = 0.355, 0.42  # from the top
+_CLOSE_ENOUGH = 1.25  # factor of the eye distance within which a plain crop is left alone
 _NEAR_ENOUGH = 0.07  # of the height, how far the eyes may then be from their place
 _UPPER_BIAS = 0.25  # where a crop lies in the spare height when no face was found: 0 top, 0.5 centre
 
@@ -216,11 +216,12 @@ def crop_box(
     if face is None:
         return _box(width, height, largest, out_w / out_h, (width / 2, None))
     plain = _box(width, height, largest, out_w / out_h, (width / 2, None))
-    if _framed(face, plain):
+    eyes = (WIDE_EYE_DISTANCE, WIDE_EYE_HEIGHT) if out_w > out_h else (EYE_DISTANCE, EYE_HEIGHT)
+    if _framed(face, plain, eyes):
         return plain
-    wanted = max(face.eye_distance / EYE_DISTANCE, out_h / MAX_ENLARGEMENT)
+    wanted = max(face.eye_distance / eyes[0], out_h / MAX_ENLARGEMENT)
     part = min(largest, wanted)
-    return _box(width, height, part, out_w / out_h, (face.eye_x, face.eye_y - EYE_HEIGHT * part))
+    return _box(width, height, part, out_w / out_h, (face.eye_x, face.eye_y - eyes[1] * part))
 
 
 def _box(
@@ -234,12 +235,12 @@ def _box(
     return left, top, min(float(width), left + part * aspect), min(float(height), top + part)
 
 
-def _framed(face: Face, box: tuple[float, float, float, float]) -> bool:
+def _framed(face: Face, box: tuple[float, float, float, float], eyes: tuple[float, float]) -> bool:
     left, top, right, bottom = box
     part = bottom - top
-    near = abs(math.log(face.eye_distance / part / EYE_DISTANCE)) <= math.log(_CLOSE_ENOUGH)
+    near = abs(math.log(face.eye_distance / part / eyes[0])) <= math.log(_CLOSE_ENOUGH)
     dx = (face.eye_x - (left + right) / 2) / part
-    dy = (face.eye_y - top) / part - EYE_HEIGHT
+    dy = (face.eye_y - top) / part - eyes[1]
     return near and max(abs(dx), abs(dy)) <= _NEAR_ENOUGH
 
 
