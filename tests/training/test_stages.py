@@ -78,11 +78,22 @@ def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.Rank, tmp_pat
     batch = whole.sampler.sample(2)
     for trainer in (whole, resumed):
         trainer.sampler.sample = lambda _: batch  # type: ignore[method-assign]
+        trainer.sampler.host.manual_seed(5)
         torch.manual_seed(5)
         trainer.train_step(0.5)
     for (name, a), b in zip(whole.vae.named_parameters(), resumed.vae.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert whole.step == resumed.step
+
+
+def test_smoothing_makes_latents_change_less_under_small_moves(corpus: ToyRun, rank: runtime.Rank) -> None:
+    unsteady = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips, smooth=weight), rank)
+        rows = [trainer.train_step(0.3) for _ in range(15)]
+        unsteady[weight] = sum(float(r["unsteady"] / r["latent_std"] ** 2) for r in rows[-5:])
+    assert unsteady[1.0] < unsteady[0.0]
 
 
 def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank) -> None:
