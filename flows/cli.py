@@ -56,8 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         options = vars(_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
         environment.prepare()
+        from tasks.store import disk_errors
+
         # one function a subcommand, in the file that holds its kind
-        return int(getattr(importlib.import_module(_home(name)), name)(options))
+        run = getattr(importlib.import_module(_home(name)), name)
+        with disk_errors(config.home()):
+            return int(run(options))
     except LiveAvatarError as e:
         return _refused(e)
     except KeyboardInterrupt:

@@ -16,11 +16,13 @@ from flows.manifest import read_manifest
 from flows.parameters import read_parameters
 from flows.server import PrefectServer, run_dir
 from flows.terminal import Terminal, say
-from liveavatar.errors import InputError
+from liveavatar import config
+from liveavatar.errors import CapacityError, InputError
 
 log = logging.getLogger(__name__)
 
 Options = dict[str, Any]
+MAX_LINES = 6  # checks named on the terminal
 
 
 def render(options: Options) -> int:
@@ -45,9 +47,11 @@ def conclude(outcome: dict[str, Any]) -> int:
     """Print what a render made; 1 when its quality failed."""
     report, out = outcome["report"], Path(outcome["out"])
     timing, status = report["timing"], outcome["status"]
-    for check in report["checks"]:
-        if check["status"] in ("warned", "failed"):
-            say(f"{check['status']}: {check['name']}: {check['reason']}")
+    noted = [check for grade in ("failed", "warned") for check in report["checks"] if check["status"] == grade]
+    for check in noted[:MAX_LINES]:
+        say(f"{check['status']}: {check['name']}: {check['reason']}")
+    if len(noted) > MAX_LINES:
+        say(f"and {len(noted) - MAX_LINES} more, see the report")
     say(
         f"{out / 'video.mp4'}: {status}; {timing['fps']:.1f} frames/s, {timing['cached_tasks']} of 8 stages cached, "
         f"{timing['total_s']:.1f} s; see {out / 'report.html'}"
@@ -115,8 +119,7 @@ def serve(options: Options) -> int:
     """Prefect server and the deployments, until Ctrl-C."""
     if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
-    environment.guard_ray()
-    with PrefectServer(ui=True, port=options["port"]) as server:
+    with at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
         server.wait()
         from flows.deployments import serve_all
         from tasks import cluster
@@ -158,10 +161,14 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
     """Leave a note of this process for `liveavatar stop` and for `liveavatar render` beside `serve`."""
     import psutil
 
-    run_dir().mkdir(parents=True, exist_ok=True)
-    environment.guard_ray()
     record = run_dir() / f"{what}-{os.getpid()}.json"
-    record.write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time(), **facts}))
+    try:
+        run_dir().mkdir(parents=True, exist_ok=True)
+        environment.guard_ray()
+        record.write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time(), **facts}))
+    except OSError as e:
+        reason = f"it cannot be written ({e.strerror})"
+        raise CapacityError(f"{config.home()}: {reason}; free space, or set LIVEAVATAR_HOME to another folder") from e
     try:
         yield
     finally:

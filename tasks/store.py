@@ -235,6 +235,10 @@ def disk_errors(path: Path) -> Any:
                 f"{e.filename or path}: not writable ({e.strerror}); set LIVEAVATAR_HOME or --out to a folder that is"
             ) from e
         raise
+    except RuntimeError as e:
+        if "inline_container" not in str(e):  # what torch.save says of a disk that took only part of a file
+            raise
+        raise CapacityError(f"{path}: the disk is full; free some space and run again") from e
 
 
 def write_atomically(path: Path, data: bytes) -> None:
