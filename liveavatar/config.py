@@ -209,7 +209,7 @@ MINI = ModelConfig(
         ref_base=0, ref_distance=(6, 6), anchor_motion=True, audio_norm=True,
     ),
     vae=VAEConfig(
-        kind="compact", z_dim=32, spatial_stride=16, encoder_widths=(64, 128, 256),
+        kind="compact", z_dim=32, spatial_stride=16, encoder_widths=(64, 128, 192),
         decoder_widths=(256, 128, 64), mean=(0.0,) * 32, std=(1.0,) * 32, prime_latents=3,
     ),
     text=TextConfig(kind="hash", dim=128, length=32, vocab=4096, num_layers=2, num_heads=4),
