@@ -197,7 +197,7 @@ def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict
             shutil.copyfile(source, building / name)
         (building / REPORT).write_bytes(_json(report))
         (building / MANIFEST).write_bytes(_json(manifest))
-        write_report(building, report)
+        write_report(building, report, name=out.name)
         _sync_tree(building)
         grave = building.with_name(building.name + ".old")
         if out.exists():
