@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
     parser.add_argument("--adversary", type=int, default=1)
     parser.add_argument("--latent_noise", type=float, default=0.2, help="largest noise on the latents")
-    parser.add_argument("--smooth", type=float, default=0.15, help="weight of the latents' change under small moves")
+    parser.add_argument("--smooth", type=float, default=0.1, help="weight of the latents' change under small moves")
     parser.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
     parser.add_argument("--compile", type=int, default=0)
     parser.add_argument("--log_every", type=int, default=50)
