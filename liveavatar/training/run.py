@@ -25,6 +25,7 @@ RENDERERS_PER_GPU = 2
 HELD_OUT_CLIPS = 3  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
+LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
 AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
 
@@ -173,9 +174,9 @@ class Driver:
             pack_folder(self.work / "model", out, "model")
         report = self.work / "report"
         report.mkdir(exist_ok=True)
-        for pattern in ("*.jsonl", "evaluation.json", "config.json", "sheet_*.jpg", "logs/*.log"):
+        for pattern in ("*.jsonl", "evaluation.json", "config.json", "sheet_*.jpg", "logs/*.log", "probe.pt"):
             for file in self.work.glob(pattern):
-                (report / file.name).write_bytes(file.read_bytes()[-2_000_000:])
+                (report / file.name).write_bytes(file.read_bytes()[-LARGEST_REPORT:])
         pack_folder(report, out, "report")
         count = pack_held_out(self.work / "clips", out / "held_out.zip")
         log.info("packed %d held-out clips", count)

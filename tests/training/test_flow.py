@@ -1,5 +1,7 @@
 """Rollouts in training are the engine's streams; losses and noise levels are what their docstrings say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from liveavatar.cache import StepCache
 from liveavatar.config import TINY
 from liveavatar.model.dit import Conditions
+from liveavatar.pose import pose_latents
 from liveavatar.training import flow
 from liveavatar.training.flow import AvatarNet
 from liveavatar.training.window import Window
@@ -30,6 +33,7 @@ def make_window(batch: int, num_blocks: int, h: int, w: int) -> Window:
         torch.ones(batch, 1, 3 * num_blocks, h, w),
         draw(batch, 5, 768, 9 + 12 * num_blocks),
         torch.randint(1, 64, (batch, 8), generator=generator),
+        pose_latents(0.2 * draw(batch, 3 * num_blocks, 3), h, w),
     )
 
 
@@ -42,8 +46,11 @@ def stream(net: AvatarNet, window: Window, sigmas: tuple[float, ...], noise: Ten
     caches = [StepCache(sink, cfg.window_latents * (h // 2) * (w // 2)) for _ in sigmas]
     blocks = []
     for b in range(noise.shape[2] // 3):
-        cond = Conditions(text_kv, dit.audio_kv(dit.encode_audio(window.features[..., 12 * b : 12 * b + 21])))
-        x = noise[:, :, 3 * b : 3 * b + 3]
+        block = slice(3 * b, 3 * b + 3)
+        audio_kv = dit.audio_kv(dit.encode_audio(window.features[..., 12 * b : 12 * b + 21]))
+        assert window.pose is not None
+        cond = Conditions(text_kv, audio_kv, window.pose[:, :, block])
+        x = noise[:, :, block]
         for cache, sigma, following in zip(caches, sigmas, [*sigmas[1:], 0.0], strict=True):
             dit.place_sink(cache, sink, dit.sink_rotation(3 * b, cfg.ref_distance[0], h, w, x.device))
             level = dit.noise_level(torch.full((1, 1), sigma))
@@ -97,3 +104,20 @@ def test_dropped_conditions_are_zero_and_the_rest_stays() -> None:
     assert 0.05 < silent.float().mean() < 0.16
     assert 0.09 < wordless.float().mean() < 0.22
     assert torch.equal(dropped.features[~silent], window.features[~silent])
+    assert window.pose is not None
+    assert dropped.pose is not None
+    free = ~dropped.pose.flatten(1).any(1)
+    assert 0.4 < free.float().mean() < 0.6
+    assert torch.equal(dropped.pose[~free], window.pose[~free]), "a pose is told for a whole window or not at all"
+
+
+@torch.inference_mode()
+def test_no_pose_and_a_zero_pose_are_the_same() -> None:
+    net, window = make_net(), make_window(1, 2, 8, 8)
+    noise, sigma = torch.randn(window.latents.shape), torch.full((1, 2), 0.5)
+    assert window.pose is not None
+    posed, zero, absent = (
+        net.flow(noise, sigma, replace(window, pose=pose)) for pose in (window.pose, 0 * window.pose, None)
+    )
+    torch.testing.assert_close(zero, absent, atol=1e-6, rtol=1e-5)
+    assert (posed - absent).abs().max() > 1e-3

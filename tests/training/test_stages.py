@@ -1,15 +1,19 @@
 """Every training stage learns something on the toy corpus, resumes exactly, and hands on what the next one needs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from liveavatar.checkpoint import load_model
 from liveavatar.config import load_config
+from liveavatar.pose import POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, latents, runtime, teacher
 from liveavatar.training.latents import Window
+from tests.training import toy
 from tests.training.conftest import ToyRun
 
 
@@ -111,12 +115,32 @@ def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank)
     assert torch.equal(a[0, ..., :9], a[0, ..., 9:10].expand(-1, -1, 9)), "history before the track is its first frame"
 
 
+def test_head_pose_is_stored_per_latent_and_mirrored_with_the_picture(encoded: ToyRun, rank: runtime.Rank) -> None:
+    true = torch.from_numpy(0.2 * toy.sway(np.arange(toy.FRAMES))).float().view(-1, 4).mean(1)
+    bank = latents.load_bank(encoded.run, "train", 9, rank.device)
+    for data in latents.load_latents(encoded.run, "train", rank.device):
+        plain, flipped, coloured = data.head.chunk(3)
+        torch.testing.assert_close(plain[..., 0], true.expand(len(plain), -1))
+        assert torch.equal(flipped, plain * torch.tensor([-1.0, 1.0, -1.0]))
+        assert torch.equal(coloured, plain)
+        window = latents.cut_window(data, bank, torch.tensor([0]), torch.tensor([1]), 2)
+        assert window.pose is not None
+        assert window.pose.shape == (1, 4, *window.latents.shape[2:])
+        torch.testing.assert_close(window.pose[0, 0, :, 0, 0], true[3:9] / POSE_SCALE)
+        assert (window.pose[:, 3] == 1).all()
+
+
 def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
     trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
     batch = trainer.data.sampler.sample(2)
     trainer.data.sampler.sample = lambda _: batch  # type: ignore[method-assign]
     losses = [float(trainer.train_step(0.3)["loss"]) for _ in range(50)]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10]), losses
+    assert trainer.net.dit.cond_encoder.weight.any(), "nothing of the head's pose was learned"
+    noise, sigma = torch.randn(batch.latents.shape), torch.full((2, 3), 0.9)
+    with torch.no_grad():
+        told, free = (trainer.net.flow(noise, sigma, replace(batch, pose=p)) for p in (batch.pose, None))
+    assert (told - free).abs().max() > 1e-3
 
 
 def test_teacher_keeps_its_best_weights_and_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
@@ -179,10 +203,13 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     assert result["chosen"] == "teacher"
     rows = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert rows["truth"]["energy"] == pytest.approx(1.0, abs=0.02)
-    assert {"truth", "autoencoder", "teacher@4", "teacher@20"} <= rows.keys()
+    assert {"truth", "autoencoder", "teacher@4", "teacher@4+pose", "teacher@20"} <= rows.keys()
+    assert rows["teacher@4"] != rows["teacher@4+pose"]
+    assert rows["truth"]["texture_psnr"] > 60 > rows["autoencoder"]["texture_psnr"]
     assert (tmp_path / "sheet_frames_0.jpg").is_file()
     export.export_run(taught.run, tmp_path / "model")
     model = load_model(tmp_path / "model", "cpu", torch.float32)
     assert model.config.vae.std != (1.0,) * 8, "the measured latent statistics are part of the model"
+    assert model.config.pose_guided
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["best"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)

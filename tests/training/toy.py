@@ -41,6 +41,11 @@ def envelope(time: np.ndarray, track: int) -> np.ndarray:
     return np.clip(np.sin(2 * np.pi * (1.3 + 0.4 * track) * time), 0, 1)
 
 
+def sway(frame: np.ndarray | int) -> np.ndarray:
+    """Where a toy head is turned to at a frame, -1..1."""
+    return np.sin(np.asarray(frame) / 9)
+
+
 def write_clips(folder: Path, train: int = 4, held: int = 2) -> None:
     """Clips of both splits and orientations, `train` and `held` of each."""
     for prefix, count in (("", train), ("eval_", held)):
@@ -52,10 +57,11 @@ def write_clips(folder: Path, train: int = 4, held: int = 2) -> None:
                 track, block, seed = i % 2, i % 3, i + (100 if prefix else 0)
                 frames, landmarks = draw_clip(size, track, block, seed)
                 zeros = np.zeros((FRAMES + 1, 3), np.float32)
+                head = zeros + np.outer(sway(np.arange(FRAMES + 1)), (0.2, 0, 0)).astype(np.float32)
                 writer.add(
                     frames,
                     ClipLabels(
-                        landmarks=landmarks, expression=zeros[:, :1], head=zeros, gaze=zeros[:, :2],
+                        landmarks=landmarks, expression=zeros[:, :1], head=head, gaze=zeros[:, :2],
                         track=track, block=block, seed=seed, caption="a drawn person talks calmly",
                     ),
                 )  # fmt: skip
@@ -74,7 +80,7 @@ def draw_clip(size: tuple[int, int], track: int, block: int, seed: int) -> tuple
     for t in range(FRAMES + 1):
         seconds = (block * 12 + t + 0.5) / 25
         gap = 1.0 if t == FRAMES else 1.0 + 9.0 * float(envelope(np.array(seconds), track))
-        mx, my = cx + 2 * np.sin(t / 9), cy
+        mx, my = cx + 2 * sway(t), cy
         picture = np.broadcast_to(shirt, (height, width, 3)).astype(np.float32).copy()
         picture[((x - mx) / 36) ** 2 + ((y - my) / 48) ** 2 < 1] = skin
         picture[((x - mx) / 14) ** 2 + ((y - my - 24) / (gap / 2)) ** 2 < 1] = (60, 10, 20)

@@ -1,0 +1,91 @@
+"""The driver keeps what is done, goes on after late failures, and brings everything home in bounded files."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from liveavatar.training import card, pack, run
+from tests.training.conftest import ToyRun
+
+
+def drive(folder: Path, failing: set[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
+    """Run the driver with stages that only note their names."""
+    seen: list[str] = []
+
+    def note(name: str):
+        def stage(_: run.Driver) -> bool:
+            seen.append(name)
+            return name not in failing
+
+        return stage
+
+    for name in run.STAGES:
+        monkeypatch.setattr(run.Driver, f"_{name}", note(name))
+    options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out"), "--gpus", "0"]
+    return run.main(options), seen
+
+
+def test_finished_stages_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drive(tmp_path, set(), monkeypatch) == (0, list(run.STAGES))
+    (tmp_path / "teacher.done").unlink()
+    assert drive(tmp_path, set(), monkeypatch) == (0, ["teacher"])
+
+
+@pytest.mark.parametrize(
+    ("failing", "code", "last"),
+    [
+        pytest.param("distill", 0, ["evaluate", "export", "pack"], id="without a student the teacher is exported"),
+        pytest.param("teacher", 1, ["pack"], id="without a teacher there is only a report"),
+    ],
+)
+def test_failures(failing: str, code: int, last: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, seen = drive(tmp_path, {failing}, monkeypatch)
+    assert status == code
+    assert seen[seen.index(failing) + 1 :] == last
+
+
+def test_budget_option() -> None:
+    assert run.parse_budget("render=280,teacher=460.5") == {"render": 280.0, "teacher": 460.5}
+
+
+def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "PART_BYTES", 7000)
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "weights").write_bytes(np.random.default_rng(0).bytes(20_000))
+    parts = pack.pack_folder(source, tmp_path, "model")
+    assert len(parts) > 2
+    assert all(p.stat().st_size <= 7000 for p in parts)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as tar:
+        member = tar.extractfile("model/weights")
+        assert member is not None
+        assert member.read() == (source / "weights").read_bytes()
+
+
+def test_held_out_clips_are_whole_and_bounded(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pack.pack_held_out(corpus.clips, tmp_path / "all.zip") == 2
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        frames = [n for n in archive.namelist() if n.startswith("eval_landscape_0/0/") and n.endswith(".webp")]
+        assert len(frames) == 49
+        assert Image.open(io.BytesIO(archive.read(frames[0]))).size == (256, 128)
+        labels = np.load(io.BytesIO(archive.read("eval_landscape_0/0/labels.npz")))
+        assert labels["landmarks"].shape == (49, 68, 2)
+    size = (tmp_path / "all.zip").stat().st_size
+    monkeypatch.setattr(pack, "HELD_OUT_BYTES", size * 2 // 3)
+    assert pack.pack_held_out(corpus.clips, tmp_path / "one.zip") == 1
+
+
+def test_card_tables_come_from_records() -> None:
+    table = card.measures_table({"truth": {"openness_corr": 0.976}, "dmd@4": {"openness_corr": 0.5, "lag_frames": 0.0}})
+    assert "| truth | 0.976 |" in table
+    assert "| dmd@4 | 0.500 |" in table
+    records = [{"seconds": float(i), "loss": 1.0 / (i + 1)} for i in range(50)] + [{"seconds": 99.0}]
+    rows = card.curve_table(records, ("seconds", "loss")).splitlines()
+    assert len(rows) == 2 + card.CURVE_ROWS
+    assert rows[2].startswith("| 0 |")
+    assert rows[-1].startswith("| 49 |")
