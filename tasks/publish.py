@@ -5,6 +5,7 @@ run, or the new one.
 """
 
 import datetime
+import glob
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ from tasks.model import files_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
 from tasks.stage import stage
-from tasks.store import Entry, code_digest, disk_errors, file_digest, package_versions, write_atomically
+from tasks.store import Entry, Store, code_digest, disk_errors, file_digest, job_key, package_versions, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def publish(results: Results, run: Run) -> Published:
     manifest = make_manifest(results, run)
     standing = holds(run.out, manifest)
     report = make_report(results, run, cached_tasks=run.cached_tasks + standing)
-    with disk_errors(run.out):
+    place = job_key("place", out=str(run.out.resolve()))
+    with disk_errors(run.out), Store().lock("publish", place):
         if standing:
             write_atomically(run.out / REPORT, _json(report))
         else:
@@ -190,6 +192,8 @@ def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict
     from liveavatar.report import write_report
 
     out.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.????????*"):  # of a run that was killed here
+        shutil.rmtree(leftover, ignore_errors=True)
     building = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
     try:
         for name, source in _products(results).items():
