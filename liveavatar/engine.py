@@ -1,7 +1,7 @@
 """The engine: load a model once, then stream jobs through the one block loop.
 
-`Engine` owns the networks on one device. `Stream` owns what one job remembers: the sinks, a ring per
-denoise step, the decoder's state. `Stream.next_block` is the loop's body; a block is 3 latents, 12
+`Engine` owns the networks on one device. `Stream` owns one job: a placement that denoises its blocks, here or on
+other ranks, and the decoder's state. `Stream.next_block` is the loop's body; a block is 3 latents, 12
 frames. Nothing here grows with the length of a job, and everything but the clock is a function of the
 job, so a stream restored from a snapshot goes on bit for bit.
 
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from liveavatar.cache import Sink, StepCache
 from liveavatar.checkpoint import LoadedModel, load_model
+from liveavatar.denoiser import Conditioning, Course
 from liveavatar.errors import InputError
-from liveavatar.model.dit import Conditions
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
-from liveavatar.sampling import clip_noise, euler_step, reference_distance, sigma_steps
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES, count_blocks
+from liveavatar.placement import FeaturesOf, Placement, Single
+from liveavatar.sampling import sigma_steps
+from liveavatar.timing import BLOCK_FRAMES, LATENT_FRAMES, count_blocks
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Block:
     frames: np.ndarray | None  # uint8 RGB [<= 12, H, W, 3]; None when not decoded
     step_s: tuple[float, ...]  # seconds of each denoise step
     decode_s: float = 0.0
+    wait_s: tuple[float, ...] = ()  # seconds each rank of a group waited for this block
     state: dict[str, Tensor] | None = (
         None  # snapshot after this block where one was asked for; use it before the next block
     )
@@ -117,9 +118,16 @@ class Engine:
     @torch.inference_mode()
     def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents of a still picture."""
-        return still_latents(
-            self.vae, image_tensor(image).to(self.device, self.dit.dtype), self.config.dit.motion_latents
-        )
+        return still_latents(self.vae, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the networks compute in."""
+        return next(self.vae.parameters()).dtype if self.dit is None else self.dit.dtype
+
+    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
+        """Who denoises a job: this process."""
+        return Single(self.dit, self.config, course, given, features)
 
     def open(self, job: StreamJob) -> "Stream":
         """Prepare a stream: encode picture and prompt, compute the sinks, warm the decoder.
@@ -135,7 +143,7 @@ class Stream:
 
     @torch.inference_mode()
     def __init__(self, engine: Engine, job: StreamJob) -> None:
-        cfg, dit = engine.config, engine.dit
+        cfg = engine.config
         if job.infer_frames <= 0 or job.infer_frames % BLOCK_FRAMES:
             raise InputError(
                 f"--infer_frames {job.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames; "
@@ -144,20 +152,22 @@ class Stream:
         stride = cfg.vae.spatial_stride
         height, width, _ = job.image.shape
         self.engine, self.job = engine, job
-        self.sigmas = sigma_steps(cfg, job.sample_steps)
-        self.h, self.w = height // stride, width // stride
-        self.num_blocks = count_blocks(job.num_frames)
+        self.course = Course(
+            seed=job.seed,
+            sigmas=sigma_steps(cfg, job.sample_steps),
+            infer_frames=job.infer_frames,
+            num_blocks=count_blocks(job.num_frames),
+            h=height // stride,
+            w=width // stride,
+        )
+        self.h, self.w, self.num_blocks = self.course.h, self.course.w, self.course.num_blocks
         self.position = 0
-        self.text_kv = dit.text_kv(dit.embed_text(engine.encode_prompt(job.prompt).to(dit.dtype)))
+        text = engine.encode_prompt(job.prompt).to(engine.dtype)
         self.reference, self.motion = engine.still_latents(job.image)
-        self.sink: Sink = dit.prefill(self.reference, self.motion, self.text_kv)
-        window = cfg.dit.window_latents * (self.h // 2) * (self.w // 2)
-        self.caches = [StepCache(self.sink, window) for _ in self.sigmas[1:]]
-        self.levels = [dit.noise_level(torch.full((1, 1), s, device=engine.device)) for s in self.sigmas[:-1]]
+        given = Conditioning(text, self.reference, self.motion)
+        self.placement: Placement = engine.place(self.course, given, self._block_features)
         self.decoder = engine.vae.decoder_state(1, self.h, self.w)
         engine.vae.decode_stream(self.motion[:, :, : cfg.vae.prime_latents], self.decoder)
-        self.first_latent: Tensor | None = None
-        self._noise: tuple[int, Tensor] | None = None
 
     def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
         """All remaining blocks in order.
@@ -170,6 +180,7 @@ class Stream:
             decode: make frames; decode all blocks of a stream or none.
             snapshot_every: blocks between two that carry a snapshot; 0 for none.
         """
+        self.placement.snapshots_every(snapshot_every)
         threads = torch.get_num_threads()
         overlap = decode and self.engine.device.type == "cpu" and threads > 1
         if not overlap:
@@ -212,31 +223,20 @@ class Stream:
     @torch.inference_mode()
     def next_block(self, decode: bool = True) -> Block:
         """Denoise the next block and, if asked, decode it."""
-        index, engine, dit = self.position, self.engine, self.engine.dit
-        frame = index * BLOCK_LATENTS
-        self._reanchor(index)
-        cond = Conditions(self.text_kv, dit.audio_kv(dit.encode_audio(self._block_features(index))))
-        distance = reference_distance(engine.config.dit.ref_distance, self.job.seed, index)
-        rotation = dit.block_rotation(frame, self.h, self.w, engine.device)
-        sink_rotation = dit.sink_rotation(frame, distance, self.h, self.w, engine.device)
-        x = self._block_noise(index).to(engine.device, dit.dtype)
-        step_s = []
-        for cache, level, sigma, following in zip(self.caches, self.levels, self.sigmas, self.sigmas[1:], strict=False):
-            started = time.perf_counter()
-            dit.place_sink(cache, self.sink, sink_rotation)
-            flow = dit.step(x, level, cond, cache, frame, rotation)
-            x = euler_step(x, flow, sigma, following)
-            step_s.append(time.perf_counter() - started)
-        if index == 0:
-            self.first_latent = x[:, :, :1].clone()
+        index = self.position
+        made = self.placement.run(index)
         self.position += 1
-        block = Block(index, x[0].float().cpu(), None, tuple(step_s))
+        block = Block(index, made.x[0].float().cpu(), None, made.step_s, wait_s=made.wait_s)
         return self._decoded(block) if decode else block
+
+    def close(self) -> None:
+        """No more blocks; other ranks are free for another job."""
+        self.placement.close()
 
     @torch.inference_mode()
     def decode(self, latents_1C3hw: Tensor) -> np.ndarray:
         """Frames uint8 [12, H, W, 3] of the next latents in order; advances the decoder's state."""
-        latents = latents_1C3hw.to(self.engine.device, self.engine.dit.dtype)
+        latents = latents_1C3hw.to(self.engine.device, self.engine.dtype)
         return frames_uint8(self.engine.vae.decode_stream(latents, self.decoder)[0])
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -247,35 +247,19 @@ class Stream:
         return self._ring_tensors() | {f"decoder.{name}": t for name, t in self.decoder.tensors().items()}
 
     def _ring_tensors(self) -> dict[str, Tensor]:
-        tensors = {"position": torch.tensor(self.position)}
-        for i, cache in enumerate(self.caches):
-            tensors |= {f"cache{i}.{name}": t for name, t in cache.tensors().items()}
-        if self.first_latent is not None:
-            tensors["first_latent"] = self.first_latent
+        tensors = {"position": torch.tensor(self.position), **self.placement.tensors()}
+        if self.placement.first_latent is not None:
+            tensors["first_latent"] = self.placement.first_latent
         return tensors
 
     @torch.inference_mode()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on where `snapshot` was taken; the job must be the same."""
         self.position = int(tensors["position"])
-        for i, cache in enumerate(self.caches):
-            cache.load(_below(tensors, f"cache{i}."))
         self.decoder.load(_below(tensors, "decoder."))
         first = tensors.get("first_latent")
-        self.first_latent = None if first is None else first.to(self.engine.device)
-        if self.engine.config.reanchor and self.position > self._clip_blocks:
-            self._reanchor(self._clip_blocks)
-
-    @property
-    def _clip_blocks(self) -> int:
-        return self.job.infer_frames // BLOCK_FRAMES
-
-    def _reanchor(self, index: int) -> None:
-        if self.engine.config.reanchor and index == self._clip_blocks:
-            assert self.first_latent is not None
-            self.sink = self.engine.dit.prefill(self.first_latent, self.motion, self.text_kv)
-            for cache in self.caches:
-                cache.set_sink(self.sink)
+        rings = {name: t for name, t in tensors.items() if name.startswith("cache")}
+        self.placement.load(self.position, rings, None if first is None else first.to(self.engine.device))
 
     def _block_features(self, index: int) -> Tensor:
         """Features [1, L, C, history + 12] of a block; zero before the track and after it."""
@@ -283,15 +267,7 @@ class Stream:
         start, stop = index * BLOCK_FRAMES - self.engine.config.dit.audio_history_frames, (index + 1) * BLOCK_FRAMES
         features = self.job.features[max(start, 0) : min(stop, total)]
         padded = F.pad(features, (max(0, -start), stop - max(start, 0) - features.shape[2]))
-        return padded[None].to(self.engine.device, self.engine.dit.dtype)
-
-    def _block_noise(self, index: int) -> Tensor:
-        clip, block = divmod(index, self._clip_blocks)
-        if self._noise is None or self._noise[0] != clip:
-            shape = (self.engine.config.dit.in_dim, self.job.infer_frames // LATENT_FRAMES, self.h, self.w)
-            self._noise = (clip, clip_noise(self.job.seed, clip, shape))
-        at = block * BLOCK_LATENTS
-        return self._noise[1][None, :, at : at + BLOCK_LATENTS]
+        return padded[None].to(self.engine.device, self.engine.dtype)
 
 
 def image_tensor(image: np.ndarray) -> Tensor:

@@ -213,7 +213,7 @@ class _Run:
             first_block=first,
             render_s=time.perf_counter() - self.began,
             device=str(self.engine.device),
-            dtype=str(self.engine.dit.dtype).removeprefix("torch."),
+            dtype=str(self.engine.dtype).removeprefix("torch."),
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
         )

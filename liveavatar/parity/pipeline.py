@@ -22,11 +22,12 @@ from torch import Tensor
 
 from liveavatar.checkpoint import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, VAEConfig
-from liveavatar.engine import Engine, Stream, StreamJob, TensorFeatures, image_tensor
+from liveavatar.engine import Block, Engine, Stream, StreamJob, TensorFeatures, image_tensor
 from liveavatar.parity.dit import load_dit
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
 from liveavatar.parity.vae import load_vae
+from liveavatar.placement import Single
 from liveavatar.sampling import clip_noise
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, LATENT_FRAMES
 
@@ -132,24 +133,25 @@ class SingleStream(Stream):
         self.latents: list[Tensor] = []
         self.frames: list[Tensor] = []
 
-    def _reanchor(self, index: int) -> None:
-        if self.online and index == self._clip_blocks:
+    def next_block(self, decode: bool = True) -> Block:
+        """The next block; the online variant takes over the first clip's end before the second."""
+        if self.online and self.position == self.course.clip_blocks:
             self.frames.append(self.clips.decode(self.clip(0)))
-            assert self.first_latent is not None
-            self.sink = self.engine.dit.prefill(self.first_latent, self.clips.motion(), self.text_kv)
-            for cache in self.caches:
-                cache.set_sink(self.sink)
+            assert isinstance(self.placement, Single)
+            assert self.placement.first_latent is not None
+            self.placement.denoiser.reanchor(self.placement.first_latent, self.clips.motion())
+        return super().next_block(decode)
 
     def clip(self, index: int) -> Tensor:
         """Latents [1, C, T, h, w] of a finished clip."""
-        blocks = self.latents[index * self._clip_blocks : (index + 1) * self._clip_blocks]
+        blocks = self.latents[index * self.course.clip_blocks : (index + 1) * self.course.clip_blocks]
         return torch.cat(blocks, dim=2)
 
     def run(self) -> tuple[list[Tensor], Tensor]:
         """Latents by clip and all frames."""
         while self.position < self.num_blocks:
             self.latents.append(self.next_block(decode=False).latents[None])
-        num_clips = self.num_blocks // self._clip_blocks
+        num_clips = self.num_blocks // self.course.clip_blocks
         clips = [self.clip(i) for i in range(num_clips)]
         for clip in clips[len(self.frames) :]:
             self.frames.append(self.clips.decode(clip))

@@ -1,0 +1,124 @@
+"""Some of the denoise steps of one job on one device: its sinks, a ring per step, its noise levels.
+
+A denoiser with all steps is what one device runs; one with a few is a rank of a group. Both compute a step in
+the same way from the same inputs, which is why every placement gives the same latents.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from liveavatar.cache import Sink, StepCache
+from liveavatar.config import ModelConfig
+from liveavatar.model.audio_encoder import AudioTokens
+from liveavatar.model.dit import CausalDiT, Conditions
+from liveavatar.sampling import clip_noise, euler_step, reference_distance
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Course:
+    """What of a job decides the denoising, conditions aside."""
+
+    seed: int
+    sigmas: tuple[float, ...]  # one more than steps: the terminal 0 included
+    infer_frames: int  # frames per clip
+    num_blocks: int
+    h: int  # latent height
+    w: int
+
+    @property
+    def clip_blocks(self) -> int:
+        """Blocks per clip: how far one draw of noise reaches, and when the reference may change."""
+        return self.infer_frames // BLOCK_FRAMES
+
+    @property
+    def num_steps(self) -> int:
+        """Denoise steps of a block."""
+        return len(self.sigmas) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What a job's picture and prompt become once, in the dtype of the transformer."""
+
+    text: Tensor  # rows of the text encoder [1, L, text_dim]
+    reference: Tensor  # [1, C, 1, h, w]
+    motion: Tensor  # [1, C, 19, h, w]
+
+
+class Denoiser:
+    """Steps `steps` of a job."""
+
+    @torch.inference_mode()
+    def __init__(
+        self, dit: CausalDiT, config: ModelConfig, course: Course, given: Conditioning, steps: Sequence[int]
+    ) -> None:
+        self.dit, self.config, self.course = dit, config, course
+        self.device = given.reference.device
+        self.motion = given.motion
+        self.text_kv = dit.text_kv(dit.embed_text(given.text))
+        self.sink: Sink = dit.prefill(given.reference, given.motion, self.text_kv)
+        window = config.dit.window_latents * (course.h // 2) * (course.w // 2)
+        self.caches = {step: StepCache(self.sink, window) for step in steps}
+        self.levels = {
+            step: dit.noise_level(torch.full((1, 1), course.sigmas[step], device=self.device)) for step in steps
+        }
+        self._noise: tuple[int, Tensor] | None = None
+
+    @torch.inference_mode()
+    def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
+        """Compute the sinks anew for another reference latent [1, C, 1, h, w] and, if given, motion latents."""
+        self.sink = self.dit.prefill(reference, self.motion if motion is None else motion, self.text_kv)
+        for cache in self.caches.values():
+            cache.set_sink(self.sink)
+
+    @torch.inference_mode()
+    def noise(self, index: int) -> Tensor:
+        """What a block starts from: [1, C, 3, h, w]."""
+        course = self.course
+        clip, block = divmod(index, course.clip_blocks)
+        if self._noise is None or self._noise[0] != clip:
+            shape = (self.config.dit.in_dim, course.infer_frames // LATENT_FRAMES, course.h, course.w)
+            self._noise = (clip, clip_noise(course.seed, clip, shape))
+        at = block * BLOCK_LATENTS
+        return self._noise[1][None, :, at : at + BLOCK_LATENTS].to(self.device, self.dit.dtype)
+
+    @torch.inference_mode()
+    def run(self, index: int, x: Tensor, audio: AudioTokens) -> tuple[Tensor, tuple[float, ...]]:
+        """Take a block through these steps.
+
+        Args:
+            index: of the block.
+            x: its latents [1, C, 3, h, w] after the steps before these.
+            audio: its audio tokens.
+
+        Returns:
+            Its latents after these steps, and the seconds of each.
+        """
+        dit, course, frame = self.dit, self.course, index * BLOCK_LATENTS
+        cond = Conditions(self.text_kv, dit.audio_kv(audio))
+        distance = reference_distance(self.config.dit.ref_distance, course.seed, index)
+        rotation = dit.block_rotation(frame, course.h, course.w, self.device)
+        sink_rotation = dit.sink_rotation(frame, distance, course.h, course.w, self.device)
+        step_s = []
+        for step, cache in self.caches.items():
+            started = time.perf_counter()
+            dit.place_sink(cache, self.sink, sink_rotation)
+            flow = dit.step(x, self.levels[step], cond, cache, frame, rotation)
+            x = euler_step(x, flow, course.sigmas[step], course.sigmas[step + 1])
+            step_s.append(time.perf_counter() - started)
+        return x, tuple(step_s)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The rings, for a snapshot; live until the next block."""
+        return {f"cache{step}.{name}": t for step, cache in self.caches.items() for name, t in cache.tensors().items()}
+
+    @torch.inference_mode()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take the rings of these steps from a snapshot."""
+        for step, cache in self.caches.items():
+            cache.load({name: tensors[f"cache{step}.{name}"] for name in cache.tensors()})
