@@ -108,6 +108,7 @@ class ModelConfig:
     areas: tuple[tuple[int, int], ...]  # (width, height) presets; only the product counts
     size_multiple: int  # sides are multiples of this many pixels
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
+    pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
 
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
@@ -133,6 +134,7 @@ class ModelConfig:
                 areas=tuple((w, h) for w, h in raw["areas"]),
                 size_multiple=raw["size_multiple"],
                 reanchor=raw["reanchor"],
+                pose_guided=raw.get("pose_guided", False),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(

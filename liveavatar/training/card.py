@@ -18,6 +18,8 @@ COLUMNS = {
     "lag_frames": "lag, frames",
     "energy_face": "face gradient energy",
     "head_ratio": "head motion",
+    "pose_error_deg": "head pose error, degrees",
+    "texture_psnr": "face PSNR, dB",
     "eyes_ratio": "lid motion",
     "edge_jump": "block-edge step",
     "drift_end": "colour offset at the end",

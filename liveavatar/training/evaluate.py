@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ from liveavatar.training.autoencoder import autoencoder_measures
 from liveavatar.training.data import Clips, load_clips, region_weights, to_video
 from liveavatar.training.flow import AvatarNet, rollout
 from liveavatar.training.latents import cut_window, load_bank, load_latents
-from liveavatar.training.probe import Probe, face_square, face_values, read_video
+from liveavatar.training.probe import HEAD, PLACE, Probe, face_square, face_values, read_video
 from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 
 CLOSED_SHARE = 0.15  # quantile of true openness below which the mouth counts as closed
 SHEET_FRAMES = 12
-FaceReader = Callable[[Tensor, Tensor], Tensor]  # (video, photo landmarks) -> values [B, T, 5], see `probe.VALUES`
+POSED = "+pose"  # ends the names of rows that were told the true head pose
+FaceReader = Callable[[Tensor, Tensor], Tensor]  # (video, photo landmarks) -> values [B, T, 8], see `probe.VALUES`
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,14 @@ class Truth:
     photo: Tensor  # [B, 3, 1, H, W]
     landmarks: Tensor  # [B, T, 68, 2]
     photo_landmarks: Tensor  # [B, 68, 2]
+    head: Tensor  # [B, T, 3] yaw, pitch, roll, radians
 
     @property
     def values(self) -> Tensor:
-        """What a perfect reader would read [B, T, 5]."""
-        landmarks = self.landmarks.transpose(0, 1)
+        """What a perfect reader would read [B, T, 8]."""
+        frames = zip(self.landmarks.unbind(1), self.head.unbind(1), strict=True)
         square = face_square(self.photo_landmarks)
-        return torch.stack([face_values(frame, square) for frame in landmarks], 1)
+        return torch.stack([face_values(landmarks, head, square) for landmarks, head in frames], 1)
 
 
 def truth_of(clips: Clips, limit: int, num_frames: int) -> Truth:
@@ -61,13 +63,16 @@ def truth_of(clips: Clips, limit: int, num_frames: int) -> Truth:
         to_video(clips.frames[part, -1:]),
         clips.landmarks[part, :num_frames],
         clips.landmarks[part, -1],
+        clips.head[part, :num_frames],
     )
 
 
 def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, float]:
     """Measures of generated clips against the true ones of the same speech.
 
-    Correlations are over time, averaged over clips. `*_ratio` compare spreads, 1 = as much as the truth.
+    Correlations are over time, averaged over clips. `*_ratio` compare spreads, 1 = as much as the truth. `pose_*`
+    compare the head's three angles; the row of the truth shows how well the reader reads them. `texture_psnr` compares
+    the face pixel by pixel, which says something only where the true head pose was given.
     """
     made, true = reader(video, truth.photo_landmarks), truth.values
     open_made, open_true = made[..., 0], true[..., 0]
@@ -87,7 +92,10 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
         "closed_gap_true": float(open_true[closed].mean()),
         "lag_frames": float(measures.best_lag(open_made, open_true)),
         "eyes_ratio": float(made[..., 2].std(1).mean() / true[..., 2].std(1).mean().clamp(min=1e-6)),
-        "head_ratio": float(made[..., 3:].std(1).mean() / true[..., 3:].std(1).mean().clamp(min=1e-6)),
+        "head_ratio": float(made[..., PLACE].std(1).mean() / true[..., PLACE].std(1).mean().clamp(min=1e-6)),
+        "pose_error_deg": float((made[..., HEAD] - true[..., HEAD]).abs().mean().rad2deg()),
+        "pose_corr": float(measures.correlation(made[..., HEAD].mT, true[..., HEAD].mT).mean()),
+        "texture_psnr": measures.psnr(video, truth.video, measures.face_ellipse(truth.landmarks, video.shape[-2:])),
         "energy": measures.energy_kept(video, truth.video),
         "energy_face": _energy_of_mean(video, truth.video, face),
         "edge_jump": measures.edge_jump(video),
@@ -150,10 +158,10 @@ class Judge:
             return torch.cat([self.vae.decode(z[None].float()).float().clamp(-1, 1) for z in latents])
 
     @torch.no_grad()
-    def videos(self, net: AvatarNet, steps: int, seed: int = 420) -> list[Tensor]:
-        """Stream all held-out clips."""
+    def videos(self, net: AvatarNet, steps: int, posed: bool = False, seed: int = 420) -> list[Tensor]:
+        """Stream all held-out clips, their heads free or told the true pose."""
         made = []
-        for window in self.windows:
+        for window in self.windows if posed else [replace(w, pose=None) for w in self.windows]:
             generator = torch.Generator(self.rank.device).manual_seed(seed)
             noise = torch.randn(window.latents.shape, device=self.rank.device, generator=generator)
             sigmas = self.cfg.sigmas.get(steps) or shifted_sigmas(steps)
@@ -203,6 +211,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
             log.info("%s@%d: %s", name, steps, rows[f"{name}@{steps}"])
             if steps == 4:
                 sheets[name] = videos
+                posed = judge.videos(net, steps, posed=True)
+                rows[f"{name}@4{POSED}"] = judge.judge(posed)
+                log.info("%s@4%s: %s", name, POSED, rows[f"{name}@4{POSED}"])
+                sheets[name + POSED] = posed
     at_four = {n: r["score"] for n, r in rows.items() if n.endswith("@4")}
     chosen = max(at_four, key=lambda n: at_four[n]).removesuffix("@4") if at_four else ""
     result = {"chosen": chosen, "rows": rows}

@@ -8,6 +8,7 @@ worthless pictures, but every other part of the product can be tried on them.
 import argparse
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
             if isinstance(module, MemoryBlock):
                 module.conv2.weight.normal_(std=0.3 * (9 * module.width) ** -0.5)
                 module.mix.weight.normal_(std=0.3 * module.width**-0.5)
-    save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
+    save_model(out, replace(cfg, pose_guided=True), split_parts(net.state_dict(), vae.state_dict()))
 
 
 def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
@@ -80,6 +81,8 @@ def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
             f"--run {run} holds weights {', '.join(found) or 'none'}, not {weights!r}; name one with --weights, "
             "or train the stage first"
         )
+    # The pose encoder starts at zero, and only training with pose moves it.
+    cfg = replace(cfg, pose_guided=bool(found[weights]["dit.cond_encoder.weight"].any()))
     save_model(out, cfg, split_parts(found[weights], vae))
     write_card(run, out, weights)
     log.info("%s holds the %s weights of %s", out, weights, run)

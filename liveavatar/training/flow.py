@@ -23,7 +23,7 @@ from liveavatar.model.text import PAD, PromptEncoder
 from liveavatar.timing import BLOCK_LATENTS
 from liveavatar.training.window import Window
 
-AUDIO_DROP, TEXT_DROP = 0.10, 0.15  # share of windows without
+AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without
 REFERENCE_NOISE = 0.1  # largest deviation added to the reference latent in training
 NOISE_SHIFT = 3.0  # noise levels are logit-normal, warped towards high noise
 CLEAN_HISTORY = 0.15  # highest noise level of "nearly clean" blocks
@@ -55,13 +55,14 @@ class AvatarNet(nn.Module):
                 p.zero_()
         dit.trainable_cond_mask.weight.mul_(0.02)
         dit.casual_audio_encoder.weights.fill_(1.0)  # a mix of hidden states that small steps cannot turn over
-        dit.cond_encoder.weight.zero_()  # no pose yet: zero pose latents and no pose are the same
+        dit.cond_encoder.weight.zero_()  # whatever the pose, the head begins by moving by itself
 
     def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
         """Predicted flow [B, C, T, h, w] of noisy latents under a window's conditions; motion is a still past."""
         still = window.reference.expand(-1, -1, self.cfg.dit.motion_latents, -1, -1)
         text = self.text(window.tokens)
-        return self.dit.forward_window(x, sigma_Bb, (window.reference, still), text, window.features).float()
+        sinks = (window.reference, still)
+        return self.dit.forward_window(x, sigma_Bb, sinks, text, window.features, pose=window.pose).float()
 
     COMPILED = ("window_block", "inject_audio")  # the transformer's methods that are compiled
 
@@ -118,18 +119,20 @@ def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Ten
 
 
 def drop_conditions(window: Window, generator: torch.Generator) -> Window:
-    """Silence some windows' audio, empty some prompts, roughen the reference."""
+    """Silence some windows' audio, empty some prompts, leave some heads free, roughen the reference."""
     batch, device = len(window.tokens), window.tokens.device
-    u = torch.rand(3, batch, device=device, generator=generator)
+    u = torch.rand(4, batch, device=device, generator=generator)
     audio = (u[0] >= AUDIO_DROP).float()[:, None, None, None]
     rough = REFERENCE_NOISE * u[2][:, None, None, None, None]
     noise = torch.randn(window.reference.shape, device=device, generator=generator)
+    told = (u[3] >= POSE_DROP).float()[:, None, None, None, None]
     return Window(
         window.latents,
         window.reference + rough * noise,
         window.weights,
         window.features * audio,
         torch.where((u[1] >= TEXT_DROP)[:, None], window.tokens, PAD),
+        None if window.pose is None else window.pose * told,
     )
 
 

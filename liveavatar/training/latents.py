@@ -23,6 +23,7 @@ from liveavatar.audio.features import load_encoder, whisper_features
 from liveavatar.config import PRESETS, ModelConfig, SpeechConfig
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.pose import latent_track, mirrored, pose_latents
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.corpus.layout import SPEEDS
@@ -45,6 +46,7 @@ class LatentSet:
     latents: Tensor  # [n, C, T, h, w]
     reference: Tensor  # [n, C, 1, h, w]
     weights: Tensor  # [n, T, h, w]
+    head: Tensor  # [n, T, 3] mean yaw, pitch, roll of each latent, radians
     tracks: Tensor  # [n]
     blocks: Tensor  # [n]
     tokens: Tensor  # [n, text length]
@@ -101,6 +103,7 @@ def cut_window(data: LatentSet, bank: FeatureBank, clips: Tensor, starts: Tensor
         weights / weights.mean(),
         bank.window(data.tracks[clips], data.blocks[clips] + starts, num_blocks),
         data.tokens[clips],
+        pose_latents(data.head[clips[:, None], times], *data.latents.shape[-2:]),
     )
 
 
@@ -125,8 +128,10 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
         reference.append(still.half())
         weights.append(cells.half())
     tokens = tokenize_batch(clips.captions, cfg.text).to(clips.tracks.device)
+    head = latent_track(clips.head[:, :-1])
     return LatentSet(
-        torch.cat(latents), torch.cat(reference), torch.cat(weights), clips.tracks, clips.blocks, tokens
+        torch.cat(latents), torch.cat(reference), torch.cat(weights), mirrored(head) if augment == 1 else head,
+        clips.tracks, clips.blocks, tokens,
     )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 Video is [B, 3, T, H, W] in [-1, 1] on any device. All results are plain floats.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,16 @@ def psnr(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float
 
 def _masked_mean(x_BTHW: Tensor, mask: Tensor) -> Tensor:
     return (x_BTHW * mask).sum((-1, -2)) / mask.sum((-1, -2)).clamp(min=1)
+
+
+def face_ellipse(landmarks: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks [..., H, W] of the ellipse that landmarks [..., 68, 2] fill: the face from the jaw to the brows."""
+    y = torch.arange(size[0], device=landmarks.device)[:, None]
+    x = torch.arange(size[1], device=landmarks.device)[None]
+    low, high = landmarks.amin(-2)[..., None, None, :], landmarks.amax(-2)[..., None, None, :]
+    centre, half = (low + high) / 2, ((high - low) / 2).clamp(min=1)
+    away = ((x - centre[..., 0]) / half[..., 0]).square() + ((y - centre[..., 1]) / half[..., 1]).square()
+    return (away < 1).float()
 
 
 def gradient_energy(video: Tensor, mask_BTHW: Tensor | None = None) -> Tensor:

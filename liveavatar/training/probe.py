@@ -1,8 +1,8 @@
 """A small network that reads the face's state off a picture, for held-out measures of generated video.
 
-Trained for seconds on rendered frames whose landmarks are known: mouth openness and width, eye opening and the
-face's place. The picture is first cut to a square around the face of the *reference photo*, which is known for
-generated video too. It judges the generator and is never used to train it.
+Trained for seconds on rendered frames whose landmarks are known: mouth openness and width, eye opening, the face's
+place and the head's rotation. The picture is first cut to a square around the face of the *reference photo*, which is
+known for generated video too. It judges the generator and is never used to train it.
 """
 
 from itertools import pairwise
@@ -16,8 +16,9 @@ from liveavatar.training.data import Clips
 
 SIDE = 160  # pixels of the probe's square input
 REACH = 3.8  # side of the square over the distance between the eyes
-VALUES = ("openness", "width", "eyes", "x", "y")
-SCALE = torch.tensor([10.0, 4.0, 10.0, 2.0, 2.0])  # brings the values to about unit spread for the loss
+VALUES = ("openness", "width", "eyes", "x", "y", "yaw", "pitch", "roll")
+PLACE, HEAD = slice(3, 5), slice(5, 8)  # of `VALUES`; angles in radians
+SCALE = torch.tensor([10.0, 4.0, 10.0, 2.0, 2.0, 8.0, 12.0, 15.0])  # brings them to about unit spread for the loss
 RATE = 1e-3
 BATCH = 96
 
@@ -33,11 +34,11 @@ class Probe(nn.Module):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         self.out = nn.Sequential(
-            nn.Flatten(), nn.Linear(widths[-1] * (SIDE // 32) ** 2, 128), nn.SiLU(), nn.Linear(128, 5)
+            nn.Flatten(), nn.Linear(widths[-1] * (SIDE // 32) ** 2, 128), nn.SiLU(), nn.Linear(128, len(VALUES))
         )
 
     def forward(self, x_N3SS: Tensor) -> Tensor:
-        """Values [N, 5] in the order of `VALUES`."""
+        """Values [N, 8] in the order of `VALUES`."""
         return self.out(self.features(x_N3SS)) / SCALE.to(x_N3SS.device)
 
 
@@ -57,12 +58,12 @@ def cut_square(frames_N3HW: Tensor, square_N3: Tensor) -> Tensor:
     return F.grid_sample(frames_N3HW, grid, padding_mode="border", align_corners=False)
 
 
-def face_values(landmarks: Tensor, square_N3: Tensor) -> Tensor:
-    """What the probe should read [N, 5]."""
+def face_values(landmarks: Tensor, head_N3: Tensor, square_N3: Tensor) -> Tensor:
+    """What the probe should read [N, 8]."""
     centre = (landmarks.amin(-2) + landmarks.amax(-2)) / 2
     place = (centre - square_N3[:, :2]) / square_N3[:, 2:3]
     parts = [measures.openness(landmarks), measures.mouth_width(landmarks), measures.eye_opening(landmarks)]
-    return torch.cat([torch.stack(parts, -1), place], -1)
+    return torch.cat([torch.stack(parts, -1), place, head_N3], -1)
 
 
 def train_probe(clips: list[Clips], rank: runtime.Rank, seconds: float) -> Probe:
@@ -75,10 +76,10 @@ def train_probe(clips: list[Clips], rank: runtime.Rank, seconds: float) -> Probe
     shares = torch.tensor([float(len(c.frames)) for c in clips])
     while (fraction := budget.fraction(step)) < 1:
         data = clips[int(torch.multinomial(shares, 1, generator=host))]
-        frames, landmarks, square = _batch(data, generator)
+        frames, truth, square = _batch(data, generator)
         with rank.autocast():
             read = probe(_degrade(cut_square(frames, square), generator))
-        error = ((read.float() - face_values(landmarks, square)) * SCALE.to(rank.device)).square().mean()
+        error = ((read.float() - face_values(*truth, square)) * SCALE.to(rank.device)).square().mean()
         optim.zero_grad(set_to_none=True)
         error.backward()
         runtime.average_gradients(list(probe.parameters()), rank)
@@ -89,7 +90,7 @@ def train_probe(clips: list[Clips], rank: runtime.Rank, seconds: float) -> Probe
     return probe.eval().requires_grad_(False)
 
 
-def _batch(data: Clips, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _batch(data: Clips, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
     device = data.frames.device
     clip = torch.randint(len(data.frames), (BATCH,), device=device, generator=generator)
     time = torch.randint(data.num_frames, (BATCH,), device=device, generator=generator)
@@ -97,7 +98,7 @@ def _batch(data: Clips, generator: torch.Generator) -> tuple[Tensor, Tensor, Ten
     shake = torch.rand(BATCH, 3, device=device, generator=generator) * 2 - 1
     square = square + shake * square[:, 2:] * torch.tensor([0.08, 0.08, 0.06], device=device)
     frames = data.frames[clip, time].permute(0, 3, 1, 2).float() / 127.5 - 1
-    return frames, data.landmarks[clip, time], square
+    return frames, (data.landmarks[clip, time], data.head[clip, time]), square
 
 
 def _degrade(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -110,7 +111,7 @@ def _degrade(x: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def read_video(probe: Probe, video: Tensor, photo_landmarks_B682: Tensor) -> Tensor:
-    """Values [B, T, 5] of every frame of a video [B, 3, T, H, W] in [-1, 1]."""
+    """Values [B, T, 8] of every frame of a video [B, 3, T, H, W] in [-1, 1]."""
     rows = []
     for clip, square in zip(video, face_square(photo_landmarks_B682), strict=True):
         frames = clip.transpose(0, 1).float()

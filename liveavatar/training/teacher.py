@@ -8,6 +8,7 @@ stream. Writes `teacher.pt` (resumable; `best` are the averaged weights with the
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ class Dataset:
 
 
 def held_window(data: LatentSet, bank: FeatureBank, num_blocks: int) -> Window:
-    """The first blocks of the first held-out clips."""
+    """The first blocks of the first held-out clips, their heads free, as most renders are."""
     clips = torch.arange(min(HELD_WINDOWS, len(data.latents)), device=data.latents.device)
-    return cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks)
+    return replace(cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks), pose=None)
 
 
 class TeacherTrainer:

@@ -17,3 +17,4 @@ class Window:
     weights: Tensor  # [B, 1, T, h, w], mean 1
     features: Tensor  # [B, L, C, history + 12 b]
     tokens: Tensor  # [B, text length]
+    pose: Tensor | None = None  # pose latents [B, 4, T, h, w]; None is all zeros: the head moves by itself

@@ -194,6 +194,7 @@ def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank:
     assert [sorted(r) == ["fake"] for r in rows] == [True, True, False]
     moved = [n for n, p in trainer.student.named_parameters() if not torch.equal(p, before[n])]
     assert any(n.startswith("dit.blocks") for n in moved)
+    assert "dit.cond_encoder.weight" in moved
     assert all(torch.equal(a, b) for a, b in zip(teacher_before, trainer.teacher.parameters(), strict=True))
 
 

@@ -1,0 +1,50 @@
+"""Pose tracks: what the transformer is told, mirroring, and tracks that do not last as long as the sound."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.config import TINY, ModelConfig
+from liveavatar.pose import POSE_SCALE, fit_length, latent_track, mirrored, pose_latents
+
+
+def test_latents_are_constant_maps_of_scaled_angles_and_presence() -> None:
+    track = torch.tensor([[0.3, -0.15, 0.0], [0.0, 0.0, 0.6]])
+    latents = pose_latents(track[None], 3, 5)
+    assert latents.shape == (1, 4, 2, 3, 5)
+    assert torch.equal(latents, latents[..., :1, :1].expand_as(latents))
+    torch.testing.assert_close(latents[0, :3, :, 0, 0].T * POSE_SCALE, track)
+    assert (latents[:, 3] == 1).all(), "looking straight ahead is a pose too"
+
+
+def test_a_latent_has_the_mean_of_its_frames() -> None:
+    frames = torch.arange(24.0).view(8, 3)
+    torch.testing.assert_close(latent_track(frames), torch.stack([frames[:4].mean(0), frames[4:].mean(0)]))
+
+
+def test_the_mirrored_picture_turns_and_tilts_the_other_way() -> None:
+    assert torch.equal(mirrored(torch.tensor([[0.1, 0.2, 0.3]])), torch.tensor([[-0.1, 0.2, -0.3]]))
+
+
+@pytest.mark.parametrize(
+    "wanted", [pytest.param(20, id="cut"), pytest.param(60, id="as long"), pytest.param(150, id="lengthened")]
+)
+def test_fitted_tracks_are_as_long_as_asked_and_smooth(wanted: int) -> None:
+    frames = (0.2 * np.sin(np.arange(60) / 10)[:, None] * [1, 0.5, 0.2]).astype(np.float32)
+    fitted = fit_length(frames, wanted)
+    assert fitted.shape == (wanted, 3)
+    assert fitted.dtype == np.float32
+    assert np.array_equal(fitted[:60], frames[:wanted])
+    assert np.abs(np.diff(fitted, axis=0)).max() < 0.025
+    if wanted > 60:
+        np.testing.assert_allclose(fitted[-1], frames.mean(0), atol=1e-6)
+
+
+def test_configs_from_before_pose_guidance_are_read_as_not_guided() -> None:
+    raw = json.loads(replace(TINY, pose_guided=True).to_json())
+    assert ModelConfig.from_json(json.dumps(raw)).pose_guided
+    del raw["pose_guided"]
+    assert not ModelConfig.from_json(json.dumps(raw)).pose_guided
