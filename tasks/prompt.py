@@ -16,7 +16,7 @@ def prompt_check(prompt: str) -> Entry:
     def make(_: Path) -> Values:
         return plain(library.check_prompt(prompt))
 
-    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar/prompt*.py",))
+    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar.prompt",))
     report = entry.values
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])

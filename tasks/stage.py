@@ -53,7 +53,7 @@ def cached(
         kind: name of the stage.
         inputs: digests and parameters, JSON-serialisable.
         make: fills an empty folder and returns facts.
-        code: glob patterns of the source files the result depends on.
+        code: modules the result depends on; what they import counts too.
         packages: distributions whose version can change the result.
         force: make it again although it is there.
     """

@@ -8,6 +8,7 @@ a damaged entry is dropped and made again. A lock per key keeps two runs from ma
 Nothing here knows what the stages do.
 """
 
+import ast
 import errno
 import hashlib
 import importlib.metadata
@@ -194,20 +195,52 @@ def file_digest(path: Path) -> str:
 
 
 @cache
-def code_digest(*patterns: str) -> str:
-    """sha256 over the source files that match glob patterns relative to the repository, names included.
+def code_digest(*modules: str) -> str:
+    """sha256 over the source of modules and of everything of ours that they import, however deep; names included.
 
     Raises:
-        FileNotFoundError: a pattern matches nothing; a stage would silently depend on less than it should.
+        FileNotFoundError: there is no such module; a stage would silently depend on less than it should.
     """
     digest = hashlib.sha256()
-    for pattern in patterns:
-        paths = sorted(config.REPO_ROOT.glob(pattern))
-        if not paths:
-            raise FileNotFoundError(f"no source file matches {pattern!r} below {config.REPO_ROOT}")
-        for path in paths:
-            digest.update(f"{path.relative_to(config.REPO_ROOT)}\0{file_digest(path)}\0".encode())
+    for path in sorted(sources_of(*modules)):
+        digest.update(f"{path.relative_to(config.REPO_ROOT)}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
+
+
+def sources_of(*modules: str) -> set[Path]:
+    """Source files of modules and of what they import from the engine, imports inside functions included.
+
+    Raises:
+        FileNotFoundError: there is no such module.
+    """
+    found: set[Path] = set()
+    waiting = [_source(module) for module in modules]
+    if None in waiting:
+        raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {config.REPO_ROOT}")
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in found:
+            continue
+        found.add(path)
+        waiting += [_source(name) for name in _imported(path)]
+    return found
+
+
+@cache
+def _imported(path: Path) -> frozenset[str]:
+    """Names of modules of the engine that a source file may import."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.startswith("liveavatar")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("liveavatar"):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
+
+
+def _source(module: str) -> Path | None:
+    base = config.REPO_ROOT.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.errors import CapacityError
-from tasks.store import RECORD, Store, code_digest, job_key, write_atomically
+from tasks.store import RECORD, Store, code_digest, job_key, sources_of, write_atomically
 
 
 def _hello(folder: Path) -> dict[str, int]:
@@ -154,10 +154,13 @@ def test_key_depends_on_every_part() -> None:
     assert job_key("s", a=1, b="x") == job_key("s", b="x", a=1)
 
 
-def test_code_digest_wants_files() -> None:
-    assert code_digest("liveavatar/timing.py") != code_digest("liveavatar/errors.py")
+def test_code_digest_follows_imports() -> None:
+    names = {path.name for path in sources_of("liveavatar.job")}
+    assert {"job.py", "engine.py", "dit.py", "vae_compact.py", "video_sink.py", "timing.py"} <= names
+    assert not names & {"evaluate.py", "planner.py", "enhance.py"}, "a render does not hang on what it does not run"
+    assert code_digest("liveavatar.timing") != code_digest("liveavatar.errors")
     with pytest.raises(FileNotFoundError, match="no source file"):
-        code_digest("liveavatar/nothing_*.py")
+        code_digest("liveavatar.nothing")
 
 
 def test_atomic_write_keeps_the_old_on_failure(tmp_path: Path) -> None:
