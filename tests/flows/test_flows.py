@@ -5,13 +5,16 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from PIL import Image
@@ -230,32 +233,97 @@ def test_sweep_compares(shop: Shop, first: subprocess.CompletedProcess[str]) -> 
     assert (shop.folder / "out/sweep/sweep.parquet").is_file()
 
 
-@pytest.mark.slow
-def test_regress_notices_another_model_and_other_latents(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
-    golden = shop.folder / "golden"
-    golden.mkdir()
+@pytest.fixture(scope="module")
+def golden(shop: Shop, first: subprocess.CompletedProcess[str]) -> Path:
+    """A folder with one golden job, the first render, and its stored baseline."""
+    folder = shop.folder / "golden"
+    folder.mkdir()
     options = dict(zip(*[iter(shop.job())] * 2, strict=True))
     job = {name.removeprefix("--"): value for name, value in options.items()} | {"enable_online_decode": True}
     job |= {name: str(shop.folder / job[name]) for name in ("audio", "image")}
-    (golden / "jobs.json").write_text(json.dumps({"a": job}))
-    assert shop.run("regress", "--golden", "golden").returncode == 1, "no baseline is no pass"
+    (folder / "jobs.json").write_text(json.dumps({"a": job}))
     assert shop.run("regress", "--golden", "golden", "--update").returncode == 0
-    passed = shop.run("regress", "--golden", "golden", "--junit", "junit.xml")
-    assert passed.returncode == 0, passed.stderr
-    assert "bit by bit" in passed.stdout
+    return folder
+
+
+@pytest.mark.slow
+def test_regress_passes_on_what_it_stored(shop: Shop, golden: Path) -> None:
+    done = shop.run("regress", "--golden", "golden", "--junit", "junit.xml")
+    assert done.returncode == 0, done.stderr
+    assert "bit by bit" in done.stdout
     assert 'failures="0"' in (shop.folder / "junit.xml").read_text()
+
+
+CHANGES = [
+    pytest.param({}, "latents", "bit by bit", True, id="nothing changed"),
+    pytest.param({"model_sha256": "0"}, "model", "digest of the weights", False, id="another model"),
+    pytest.param({"digests": "wrong"}, "latents", "bit by bit", False, id="other latents on the same machine"),
+    pytest.param({"digests": {}}, "latents", "as numbers", True, id="another machine"),
+    pytest.param({"status": "passed"}, "verdict", "equal", False, id="another verdict"),
+    pytest.param({"metrics": {"flicker": 5.0}}, "flicker", "tolerance", False, id="a measure moved"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "name", "how", "passed"), CHANGES)
+def test_regress_notices(
+    shop: Shop, golden: Path, tmp_path: Path, change: dict[str, object], name: str, how: str, passed: bool
+) -> None:
+    from flows.regression import compare, write_junit
+
     baseline = json.loads((golden / "a.json").read_text())
-    for wrong, says in (
-        ({"model_sha256": "0"}, "model changed"),
-        ({"digests": dict.fromkeys(baseline["digests"], "0")}, "differ from the digest"),
-        ({"metrics": {**baseline["metrics"], "flicker": 5.0}}, "flicker"),
-    ):
-        (golden / "a.json").write_text(json.dumps({**baseline, **wrong}))
-        done = shop.run("regress", "--golden", "golden", "--junit", "junit.xml")
-        assert done.returncode == 1
-        assert says in done.stderr
-        assert 'failures="0"' not in (shop.folder / "junit.xml").read_text()
-    (golden / "a.json").write_text(json.dumps({**baseline, "digests": {}}))
-    elsewhere = shop.run("regress", "--golden", "golden")
-    assert elsewhere.returncode == 0
-    assert "as numbers" in elsewhere.stdout
+    assert baseline["status"] != "passed", "a random model makes noise"
+    if change.get("digests") == "wrong":
+        change = {"digests": dict.fromkeys(baseline["digests"], "0")}
+    if "metrics" in change:
+        change = {"metrics": {**baseline["metrics"], **change["metrics"]}}  # type: ignore[dict-item]
+    (tmp_path / "a.json").write_text(json.dumps({**baseline, **change}))
+    shutil.copy(golden / "a.latents.npy", tmp_path)
+    out = shop.folder / "out/a"
+    cases = compare(tmp_path, "a", shop.manifest("out/a"), shop.report("out/a"), out / "latents.bin")
+    case = next(case for case in cases if case["name"] == name)
+    assert how in case["how"]
+    assert case["passed"] is passed
+    assert all(other["passed"] for other in cases if other is not case)
+    write_junit(tmp_path / "junit.xml", cases)
+    assert f'failures="{int(not passed)}"' in (tmp_path / "junit.xml").read_text()
+
+
+def test_regress_without_a_baseline_is_no_pass(tmp_path: Path) -> None:
+    from flows.regression import compare
+
+    (case,) = compare(tmp_path, "a", {}, {}, tmp_path / "latents.bin")
+    assert not case["passed"]
+    assert "--update" in case["detail"]
+
+
+@pytest.mark.slow
+def test_serve_offers_the_deployments_and_stop_ends_it(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serving = subprocess.Popen(
+        shop.command("serve", "--port", str(port)), cwd=shop.folder, env=shop.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert serving.stdout is not None
+        assert f"127.0.0.1:{port}" in serving.stdout.readline()
+        address = f"http://127.0.0.1:{port}/api/deployments/filter"
+
+        def offered() -> set[str]:
+            request = urllib.request.Request(address, b"{}", {"content-type": "application/json"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return {row["name"] for row in json.load(answer)}
+
+        _wait_for(lambda: offered() == {"render", "batch", "sweep", "nightly-regression"})
+        family = psutil.Process(serving.pid).children(recursive=True)
+        assert family
+        stopped = shop.run("stop")
+        assert "ended serve" in stopped.stdout
+        serving.wait(30)
+        _wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 30)
+    finally:
+        serving.kill()
+        serving.wait()
+        serving.stdout.close()
