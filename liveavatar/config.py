@@ -264,6 +264,20 @@ def resolve_model_dir(model: str) -> Path:
     return path
 
 
+def refuse_pose(model: ModelConfig) -> None:
+    """Refuse to guide the head of a model that never learned it.
+
+    Raises:
+        InputError: with the reason.
+    """
+    if model.pose_guided:
+        return
+    reason = "was trained without head pose, which it would ignore"
+    if model.vae.kind == "wan":
+        reason = "is guided by latents of a DWPose skeleton video, which this version cannot draw"
+    raise InputError(f"--pose_video: the model {model.name} {reason}; drop it, or use a model trained with pose")
+
+
 def home() -> Path:
     """Where caches live: `LIVEAVATAR_HOME`, else `.liveavatar` beside the repository's code."""
     return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))

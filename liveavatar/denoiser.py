@@ -15,6 +15,7 @@ from liveavatar.cache import Sink, StepCache
 from liveavatar.config import ModelConfig
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
+from liveavatar.pose import pose_latents
 from liveavatar.sampling import clip_noise, euler_step, reference_distance
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 
@@ -48,6 +49,7 @@ class Conditioning:
     text: Tensor  # rows of the text encoder [1, L, text_dim]
     reference: Tensor  # [1, C, 1, h, w]
     motion: Tensor  # [1, C, 19, h, w]
+    pose: Tensor | None = None  # head pose track [T, 3] of all latents, radians; None: the head moves by itself
 
 
 class Denoiser:
@@ -60,6 +62,7 @@ class Denoiser:
         self.dit, self.config, self.course = dit, config, course
         self.device = given.reference.device
         self.motion = given.motion
+        self.pose = given.pose
         self.text_kv = dit.text_kv(dit.embed_text(given.text))
         self.sink: Sink = dit.prefill(given.reference, given.motion, self.text_kv)
         window = config.dit.window_latents * (course.h // 2) * (course.w // 2)
@@ -100,7 +103,7 @@ class Denoiser:
             Its latents after these steps, and the seconds of each.
         """
         dit, course, frame = self.dit, self.course, index * BLOCK_LATENTS
-        cond = Conditions(self.text_kv, dit.audio_kv(audio))
+        cond = Conditions(self.text_kv, dit.audio_kv(audio), self._pose(frame))
         distance = reference_distance(self.config.dit.ref_distance, course.seed, index)
         rotation = dit.block_rotation(frame, course.h, course.w, self.device)
         sink_rotation = dit.sink_rotation(frame, distance, course.h, course.w, self.device)
@@ -112,6 +115,11 @@ class Denoiser:
             x = euler_step(x, flow, course.sigmas[step], course.sigmas[step + 1])
             step_s.append(time.perf_counter() - started)
         return x, tuple(step_s)
+
+    def _pose(self, frame: int) -> Tensor | None:
+        if self.pose is None:
+            return None
+        return pose_latents(self.pose[frame : frame + BLOCK_LATENTS], self.course.h, self.course.w)[None]
 
     def tensors(self) -> dict[str, Tensor]:
         """The rings, for a snapshot; live until the next block."""

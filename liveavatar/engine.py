@@ -22,11 +22,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from liveavatar.checkpoint import LoadedModel, load_model
+from liveavatar.config import refuse_pose
 from liveavatar.denoiser import Conditioning, Course
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
 from liveavatar.placement import FeaturesOf, Placement, Single
+from liveavatar.pose import fit_length, latent_track
 from liveavatar.sampling import sigma_steps
 from liveavatar.timing import BLOCK_FRAMES, LATENT_FRAMES, count_blocks
 
@@ -66,6 +68,7 @@ class StreamJob:
     seed: int = 420
     sample_steps: int = 4
     infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
+    pose: np.ndarray | None = None  # head pose, a frame track [F, 3] in radians of any length, see `liveavatar.pose`
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +167,21 @@ class Stream:
         self.position = 0
         text = engine.encode_prompt(job.prompt).to(engine.dtype)
         self.reference, self.motion = engine.still_latents(job.image)
-        given = Conditioning(text, self.reference, self.motion)
+        given = Conditioning(text, self.reference, self.motion, self._pose_track())
         self.placement: Placement = engine.place(self.course, given, self._block_features)
         self.decoder = engine.vae.decoder_state(1, self.h, self.w)
         engine.vae.decode_stream(self.motion[:, :, : cfg.vae.prime_latents], self.decoder)
+
+    def _pose_track(self) -> Tensor | None:
+        """The job's head pose [T, 3], one row for every latent of the stream."""
+        cfg, frames = self.engine.config, self.job.pose
+        if frames is None:
+            return None
+        refuse_pose(cfg)
+        if frames.ndim != 2 or frames.shape[1] != 3 or not len(frames) or not np.isfinite(frames).all():
+            raise InputError(f"the head pose has shape {frames.shape}; give finite angles [frames, 3] in radians")
+        fitted = fit_length(frames, self.num_blocks * BLOCK_FRAMES)
+        return latent_track(torch.from_numpy(fitted)).to(self.engine.device)
 
     def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
         """All remaining blocks in order.

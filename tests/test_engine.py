@@ -128,6 +128,46 @@ def test_future_sound_does_not_reach_back(engine: Engine) -> None:
     assert not torch.equal(base[2:], other[2:])
 
 
+def guided(engine: Engine) -> Engine:
+    """The same networks as a model that was trained with head pose."""
+    config = replace(TINY, pose_guided=True)
+    return Engine(LoadedModel(config=config, dit=engine.dit, vae=engine.vae, text=engine.text), engine.device)
+
+
+def nod(num_frames: int) -> np.ndarray:
+    return (0.2 * np.sin(np.arange(num_frames) / 5)[:, None] * [0.3, 1, 0]).astype(np.float32)
+
+
+def test_head_pose_drives_its_own_blocks_and_later_ones(engine: Engine) -> None:
+    engine = guided(engine)
+    free, told = (latents(list(engine.open(make_job(48, pose=pose)).blocks(decode=False))) for pose in (None, nod(48)))
+    later = nod(48)
+    later[24:] += 0.1
+    other = latents(list(engine.open(make_job(48, pose=later)).blocks(decode=False)))
+    assert not torch.equal(free[:1], told[:1])
+    assert torch.equal(told[:2], other[:2])
+    assert not torch.equal(told[2:3], other[2:3])
+
+
+@pytest.mark.parametrize("length", [pytest.param(5, id="track ends early"), pytest.param(500, id="track is longer")])
+def test_guided_stream_resumes_bit_identical(engine: Engine, length: int) -> None:
+    engine, job = guided(engine), make_job(72, pose=nod(length))
+    whole, state = [], {}
+    for block in engine.open(job).blocks(decode=False, snapshot_every=4):
+        whole.append(block)
+        state = state or {name: t.clone() for name, t in (block.state or {}).items()}
+    resumed = engine.open(job)
+    resumed.restore(state)
+    assert torch.equal(latents(list(resumed.blocks(decode=False))), latents(whole[4:]))
+
+
+def test_model_without_pose_refuses_it(engine: Engine) -> None:
+    with pytest.raises(InputError, match="tiny was trained without head pose"):
+        engine.open(make_job(pose=nod(48)))
+    with pytest.raises(InputError, match="finite"):
+        guided(engine).open(make_job(pose=np.full((48, 3), np.nan, np.float32)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
