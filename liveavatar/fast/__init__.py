@@ -1,0 +1,9 @@
+"""The transformer and the decoder for one GPU: fused, quantised, with static shapes, replayed as CUDA graphs.
+
+The model files stay plain; this package holds the same arithmetic in the order and the layout a GPU likes.
+`accelerate` takes the weights out of a `CausalDiT` and gives a `FastDiT` with the same methods.
+"""
+
+from liveavatar.fast.dit import FastDiT, accelerate
+
+__all__ = ["FastDiT", "accelerate"]

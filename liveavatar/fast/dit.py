@@ -1,0 +1,238 @@
+"""The transformer in its fast form: the methods of `CausalDiT` that a stream needs, on fused operations.
+
+Rows are tokens; a batch is one video. Every step of a stream has the same shapes once its ring is full, and reads
+what changes (positions, slot, audio) from buffers, so it can be recorded once and replayed.
+
+Shapes: L tokens of a block, S tokens of a latent, D width, N heads, H head width, T latents, K audio tokens.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liveavatar.cache import Sink
+from liveavatar.fast import ops
+from liveavatar.fast.attention import attend_rows
+from liveavatar.fast.reference import NormSpec, Rows, rotate_rows
+from liveavatar.fast.rings import Ring
+from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
+from liveavatar.model.audio_encoder import AudioTokens
+from liveavatar.model.dit import CausalDiT, Conditions, TextKV
+from liveavatar.model.layers import ADAIN_EPS
+from liveavatar.model.rope import Rotation
+
+log = logging.getLogger(__name__)
+
+AudioKV = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # keys, values [T, N, K, H], mul, add [T, D]
+
+
+@dataclass(frozen=True, slots=True)
+class FastLevel:
+    """A noise level: modulation of every layer [Y, 6, D] as (add, mul, gate, add, mul, gate), and the head's [2, D]."""
+
+    layers: Tensor
+    head: Tensor
+
+
+def accelerate(
+    dit: CausalDiT, *, device: torch.device | None = None, fp8: bool = False, offload: bool = False
+) -> "FastDiT":
+    """Take the weights out of a transformer, which is of no use afterwards.
+
+    Args:
+        dit: on the device, or on the host when `offload`.
+        device: where to compute; the transformer's own when None.
+        fp8: linear layers in e4m3, except the small and sensitive ones.
+        offload: layers wait in pinned host memory and arrive one ahead of their use.
+    """
+    return FastDiT(dit, device or dit.patch_embedding.weight.device, fp8, offload)
+
+
+class FastDiT:
+    """See the module's text; method by method it equals `CausalDiT` within rounding."""
+
+    def __init__(self, dit: CausalDiT, device: torch.device, fp8: bool, offload: bool) -> None:
+        self.cfg, self.device, self.fp8, self.offload = dit.cfg, device, fp8, offload
+        self.dtype = dit.dtype
+        self.injector_of = dit.injector_of
+        self.layers = pack_layers(dit, fp8, offload, device)
+        host = torch.device("cpu") if offload else device
+        # Needed once a job: stays on the host when offloaded.
+        self._cross_kv = [pack([b.cross_attn.k, b.cross_attn.v], fp8, host) for b in dit.blocks]
+        audio = dit.audio_injector
+        self._audio_kv = [pack([a.k, a.v], fp8, device) for a in audio.injector]
+        self._adain = [pack([a.linear], fp8, device) for a in audio.injector_adain_layers]
+        self.plain = dit.to(device)  # embeddings, norms, audio encoder: too small or too rare to be worth more
+        blocks, fp32 = dit.blocks, torch.float32
+        self._modulation = torch.cat([b.modulation.to(fp32) for b in blocks])  # [Y, 6, D]
+        self._qk = [(b.self_attn.norm_q.weight, b.self_attn.norm_k.weight, b.self_attn.norm_q.eps) for b in blocks]
+        self._cross = [
+            (b.norm3.weight.to(fp32)[None], b.norm3.bias.to(fp32)[None], b.cross_attn.norm_q.weight) for b in blocks
+        ]
+        self._audio_norm = [a.norm_q.weight for a in audio.injector]
+
+    def __getattr__(self, name: str) -> Any:
+        """Embeddings and positions are the plain transformer's."""
+        if name in ("embed_text", "encode_audio", "block_rotation", "sink_rotation", "sink_tokens", "noisy_tokens"):
+            return getattr(self.plain, name)
+        raise AttributeError(name)
+
+    # Conditions ------------------------------------------------------------------------------------
+
+    def _heads(self, x_LD: Tensor, batch: int = 1) -> Tensor:
+        """[B * L, D] -> [B, N, L, H], a view."""
+        return x_LD.view(batch, -1, self.cfg.num_heads, self.cfg.head_dim).transpose(1, 2)
+
+    def _key_value(self, linear: Linear, x: Tensor, weight: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        k, v = linear(x).chunk(2, dim=-1)
+        k = ops.rms_rows(k, weight, self.cfg.eps)
+        return self._heads(k, batch).contiguous(), self._heads(v.contiguous(), batch).contiguous()
+
+    def text_kv(self, text_1LD: Tensor) -> TextKV:
+        """Keys and values of embedded text for every layer, [1, N, text_len, H]."""
+        rows = text_1LD[0].contiguous()
+        found = []
+        for block, linear in zip(self.plain.blocks, self._cross_kv, strict=True):
+            here = linear if not self.offload else Linear(*_moved(linear, self.device))
+            found.append(self._key_value(here, rows, block.cross_attn.norm_k.weight, 1))
+        return found
+
+    def audio_kv(self, tokens: AudioTokens) -> AudioKV:
+        """Keys, values and modulation of every injector."""
+        local, level = tokens.local[0].to(self.dtype), torch.nn.functional.silu(tokens.global_[0, :, 0].to(self.dtype))
+        T, rows = local.shape[0], local.flatten(0, 1)
+        found = []
+        for i, injector in enumerate(self.plain.audio_injector.injector):
+            k, v = self._key_value(self._audio_kv[i], rows, injector.norm_k.weight, T)
+            add, mul = self._adain[i](level).float().chunk(2, dim=-1)
+            found.append((k, v, (1 + mul).contiguous(), add.contiguous()))
+        return found
+
+    def noise_level(self, sigma: Tensor) -> FastLevel:
+        """Modulations of every layer at a noise level sigma [1, 1]."""
+        level = self.plain.noise_level(sigma)
+        layers = self._modulation + level.e0[0, 0]
+        layers[:, (1, 4)] += 1
+        head = self.plain.head.modulation[0].float() + level.e[0, 0]
+        return FastLevel(layers, torch.stack((head[0], 1 + head[1])))
+
+    # Layers ----------------------------------------------------------------------------------------
+
+    def _modulated(self, add: Tensor, mul: Tensor, quantise: bool, eps: float | None = None) -> NormSpec:
+        wide = (mul if mul.ndim == 2 else mul[None], add if add.ndim == 2 else add[None])
+        return NormSpec(*wide, self.cfg.eps if eps is None else eps, quantise, self.dtype)
+
+    def _finish(
+        self, x: Tensor, attended: Tensor, weights: LayerWeights, layer: int, mod: Tensor, kv: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """After self-attention: (residual fp32, what the feed-forward adds to it)."""
+        fp32 = torch.float32
+        mul, add, norm = self._cross[layer]
+        spec = NormSpec(mul, add, self.cfg.eps, weights.cross_q.quantised, self.dtype, rounded=True)
+        x, h = ops.add_norm(x, weights.o(_rows(attended, weights.o)), mod[2], spec, fp32)
+        q = ops.rms_rows(weights.cross_q(h), norm, self.cfg.eps)
+        attended = attend_rows(self._heads(q), *kv)
+        y = weights.cross_o(_rows(attended, weights.cross_o))
+        x, h = ops.add_norm(x, y, None, self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
+        return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))
+
+    def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV) -> Sink:
+        """As `CausalDiT.prefill`."""
+        h, w = reference_BC1hw.shape[-2:]
+        x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0]
+        level = self.noise_level(torch.zeros(1, 1, device=x.device))
+        turn = self.plain.sink_rotation(0, self.cfg.ref_base, h, w, x.device)
+        keys, values = [], []
+        y: Tensor | None = None
+        gate: Tensor | None = None
+        for i in range(len(self.layers)):
+            weights, mod = self.layers.use(i), level.layers[i]
+            x, rows = ops.add_norm(x, y, gate, self._modulated(mod[0], mod[1], weights.qkv.quantised), self.dtype)
+            q, k, v = weights.qkv(rows).chunk(3, dim=-1)
+            wq, wk, eps = self._qk[i]
+            q, k = (self._heads(ops.rms_rows(t, n, eps))[0] for t, n in ((q, wq), (k, wk)))
+            v = self._heads(v.contiguous()).contiguous()
+            keys.append(k[None].contiguous())
+            values.append(v)
+            q, k = (rotate_rows(t, turn.cos, turn.sin)[None] for t in (q, k))
+            x, y = self._finish(x, attend_rows(q, k, v), weights, i, mod, text_kv[i])
+            gate = mod[5]
+            self.layers.done()
+        return Sink(keys, values, num_reference=(h // 2) * (w // 2))
+
+    def place_sink(self, cache: Ring, sink: Sink, rotation: Rotation) -> None:
+        """Rotate all sink keys to where the coming block sees them."""
+        cache.place(sink, (rotation.cos, rotation.sin), sink.num_tokens)
+
+    def step(
+        self, x_BCThw: Tensor, level: FastLevel, cond: Conditions, cache: Ring, frame: int, rotation: Rotation
+    ) -> Tensor:
+        """As `CausalDiT.step`."""
+        h, w = x_BCThw.shape[-2:]
+        span, tokens = x_BCThw.shape[2] * (h // 2) * (w // 2), frame * (h // 2) * (w // 2)
+        slot = torch.tensor([tokens % cache.window], dtype=torch.int32, device=x_BCThw.device)
+        visible = min(tokens + span, cache.window)
+        return self.flow(x_BCThw, level, cond, cache, (slot, visible), (rotation.cos, rotation.sin))
+
+    def flow(
+        self,
+        x_BCThw: Tensor,
+        level: FastLevel,
+        cond: Conditions,
+        cache: Ring,
+        where: tuple[Tensor, int],
+        rotation: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """One denoise step whose every input is a tensor, except how many tokens of the ring are filled.
+
+        Args:
+            x_BCThw, level, cond, cache: as in `step`.
+            where: the block's first slot in the ring, int32 [1], and the filled tokens, the block included.
+            rotation: cos and sin of the block's tokens.
+        """
+        h, w = x_BCThw.shape[-2:]
+        slot, visible = where
+        x = self.plain.noisy_tokens(x_BCThw, cond.pose)[0]
+        y: Tensor | None = None
+        gate: Tensor | None = None
+        for i in range(len(self.layers)):
+            weights, mod = self.layers.use(i), level.layers[i]
+            x, rows = ops.add_norm(x, y, gate, self._modulated(mod[0], mod[1], weights.qkv.quantised), self.dtype)
+            qkv, norms = weights.qkv(rows), self._qk[i]
+            q, k, v = cache.attend_layout(i, slot, visible, partial(ops.rms_rope_write, qkv, norms, rotation))
+            attended = attend_rows(q.transpose(0, 1)[None], k, v)
+            x, y = self._finish(x, attended, weights, i, mod, cond.text_kv[i])
+            gate = mod[5]
+            if i in self.injector_of:
+                x, y = self._inject(x, y, gate, weights, self.injector_of[i], cond)
+                gate = None
+            self.layers.done()
+        spec = self._modulated(level.head[0], level.head[1], False)
+        _, rows = ops.add_norm(x, y, gate, spec, self.dtype)
+        out = self.plain.head.head(rows)
+        return self.plain._unpatchify(out[None], h, w)
+
+    def _inject(
+        self, x: Tensor, y: Tensor, gate: Tensor, weights: LayerWeights, index: int, cond: Conditions
+    ) -> tuple[Tensor, Tensor]:
+        """Finish the block and give (residual in the model's dtype, what the audio adds to it)."""
+        k, v, mul, add = cond.audio_kv[index]
+        assert weights.audio_q is not None
+        assert weights.audio_o is not None
+        spec = self._modulated(add, mul, weights.audio_q.quantised, ADAIN_EPS)
+        x, rows = ops.add_norm(x, y, gate, spec, self.dtype)
+        q = ops.rms_rows(weights.audio_q(rows), self._audio_norm[index], self.cfg.eps)
+        attended = attend_rows(self._heads(q, k.shape[0]), k, v)
+        return x, weights.audio_o(_rows(attended, weights.audio_o))
+
+
+def _rows(x: Tensor, linear: Linear) -> Rows:
+    return ops.quantise_rows(x) if linear.quantised else x
+
+
+def _moved(linear: Linear, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return tuple(None if t is None else t.to(device) for t in (linear.weight, linear.bias, linear.scale))  # type: ignore[return-value]

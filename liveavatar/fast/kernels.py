@@ -1,0 +1,283 @@
+"""The fused kernels in Triton; `liveavatar.fast.reference` says what each computes.
+
+One program handles one row (a token), or a tile of short rows. They are bound by memory, so the aim is one read
+and one write of everything. Importing this module needs Triton.
+"""
+
+# A kernel takes every pointer, stride and compile-time number as an argument, and Triton types them itself.
+# ruff: noqa: PLR0913
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, NormSpec, Quantised, Rows, Slots
+
+_WARPS = 8
+_TILE = 4096  # elements of one program that handles several short rows
+
+
+def _width(n: int) -> int:
+    return triton.next_power_of_2(n)
+
+
+@triton.jit
+def _store_row(h, row, at, mask, out, scale, D: tl.constexpr, QUANT: tl.constexpr, FLOOR: tl.constexpr):
+    if QUANT:
+        s = tl.maximum(tl.max(tl.abs(h), axis=0), FLOOR) / 448.0
+        tl.store(scale + row, s)
+        h = tl.minimum(tl.maximum(h / s, -448.0), 448.0)
+    tl.store(out + row * D + at, h.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _add_norm(
+    x, y, gate, mul, add, x_out, out, scale, model, rows_a_run, eps,
+    D: tl.constexpr, BLOCK: tl.constexpr, HAS_Y: tl.constexpr, HAS_GATE: tl.constexpr, ROUND: tl.constexpr,
+    QUANT: tl.constexpr, FLOOR: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    mask = at < D
+    r = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
+    if HAS_Y:
+        b = tl.load(y + row * D + at, mask=mask, other=0.0).to(tl.float32)
+        if HAS_GATE:
+            b = b * tl.load(gate + at, mask=mask, other=0.0)
+        r = r + b
+    kept = r.to(x_out.dtype.element_ty)
+    if HAS_Y:
+        tl.store(x_out + row * D + at, kept, mask=mask)
+    r = kept.to(tl.float32)
+    if ROUND:
+        r = r.to(model.dtype.element_ty).to(tl.float32)
+    mean = tl.sum(r, axis=0) / D
+    c = tl.where(mask, r - mean, 0.0)
+    c = c * tl.rsqrt(tl.sum(c * c, axis=0) / D + eps)
+    run = (row // rows_a_run) * D
+    m = tl.load(mul + run + at, mask=mask, other=0.0)
+    a = tl.load(add + run + at, mask=mask, other=0.0)
+    _store_row(c * m + a, row, at, mask, out, scale, D, QUANT, FLOOR)
+
+
+def _outputs(rows: int, width: int, like: Tensor, quantise: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    out = torch.empty(rows, width, dtype=FP8 if quantise else dtype, device=like.device)
+    return out, torch.empty(rows, 1, dtype=torch.float32, device=like.device) if quantise else out
+
+
+def add_norm(
+    x_LD: Tensor, y_LD: Tensor | None, gate_D: Tensor | None, spec: NormSpec, out_dtype: torch.dtype
+) -> tuple[Tensor, Rows]:
+    """See `reference.add_norm`."""
+    L, D = x_LD.shape
+    kept = x_LD.to(out_dtype) if y_LD is None else torch.empty(L, D, dtype=out_dtype, device=x_LD.device)
+    out, scale = _outputs(L, D, x_LD, spec.quantise, spec.dtype)
+    model = torch.empty(0, dtype=spec.dtype, device=x_LD.device)
+    _add_norm[(L,)](
+        kept if y_LD is None else x_LD, x_LD if y_LD is None else y_LD, x_LD if gate_D is None else gate_D,
+        spec.mul, spec.add, kept, out, scale, model, L // spec.mul.shape[0], spec.eps,
+        D=D, BLOCK=_width(D), HAS_Y=y_LD is not None, HAS_GATE=gate_D is not None, ROUND=spec.rounded,
+        QUANT=spec.quantise, FLOOR=AMAX_FLOOR, num_warps=_WARPS,
+    )  # fmt: skip
+    return kept, Quantised(out, scale) if spec.quantise else out
+
+
+@triton.jit
+def _rows(x, out, scale, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, QUANT: tl.constexpr,
+          FLOOR: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    mask = at < D
+    r = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
+    if GELU:
+        # tanh(u) as 1 - 2 / (exp(2u) + 1): right at both ends, and there is no tanh in the language.
+        u = 0.7978845608028654 * (r + 0.044715 * r * r * r)
+        r = r * (1.0 - 1.0 / (tl.exp(tl.minimum(2.0 * u, 80.0)) + 1.0))
+    _store_row(r, row, at, mask, out, scale, D, QUANT, FLOOR)
+
+
+def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
+    """See `reference.gelu_rows`."""
+    L, D = x_LD.shape
+    out, scale = _outputs(L, D, x_LD, quantise, x_LD.dtype)
+    _rows[(L,)](x_LD, out, scale, D=D, BLOCK=_width(D), GELU=True, QUANT=quantise, FLOOR=AMAX_FLOOR, num_warps=_WARPS)
+    return Quantised(out, scale) if quantise else out
+
+
+def quantise_rows(x_LD: Tensor) -> Quantised:
+    """See `reference.quantise_rows`; rows must be contiguous."""
+    L, D = x_LD.shape
+    out, scale = _outputs(L, D, x_LD, True, FP8)
+    _rows[(L,)](x_LD, out, scale, D=D, BLOCK=_width(D), GELU=False, QUANT=True, FLOOR=AMAX_FLOOR, num_warps=_WARPS)
+    return Quantised(out, scale)
+
+
+@triton.jit
+def _rms(x, x_stride, weight, eps, D: tl.constexpr, at, mask):
+    row = tl.program_id(0).to(tl.int64)
+    raw = tl.load(x + row * x_stride + at, mask=mask, other=0.0)
+    r = raw.to(tl.float32)
+    r = r * tl.rsqrt(tl.sum(r * r, axis=0) / D + eps)
+    w = tl.load(weight + at, mask=mask, other=0.0).to(tl.float32)
+    # Rounded before and after the weight, as the plain path rounds.
+    return (r.to(raw.dtype).to(tl.float32) * w).to(raw.dtype)
+
+
+@triton.jit
+def _rms_rows(x, x_stride, weight, out, eps, D: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    mask = at < D
+    tl.store(out + tl.program_id(0).to(tl.int64) * D + at, _rms(x, x_stride, weight, eps, D, at, mask), mask=mask)
+
+
+def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """See `reference.rms_rows`."""
+    L, D = x_LD.shape
+    out = torch.empty(L, D, dtype=x_LD.dtype, device=x_LD.device)
+    _rms_rows[(L,)](x_LD, x_LD.stride(0), weight_D, out, eps, D=D, BLOCK=_width(D), num_warps=_WARPS)
+    return out
+
+
+@triton.jit
+def _turn(x, cos, sin, row, at, mask, BLOCK: tl.constexpr, P: tl.constexpr):
+    even, odd = tl.split(tl.reshape(x.to(tl.float32), (BLOCK // 2, 2)))
+    pair = tl.arange(0, BLOCK // 2)
+    # Every head turns by the same angles.
+    c = tl.load(cos + row * P + pair % P)
+    s = tl.load(sin + row * P + pair % P)
+    return tl.reshape(tl.join(even * c - odd * s, even * s + odd * c), (BLOCK,)).to(x.dtype)
+
+
+@triton.jit
+def _rms_rope_write(
+    qkv, wq, wk, cos, sin, start, q_out, k_out, v_out, head_stride, slot_stride, eps,
+    D: tl.constexpr, H: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    at = tl.arange(0, BLOCK)
+    mask = at < D
+    slot = tl.load(start).to(tl.int64) + row
+    there = (at // H) * head_stride + slot * slot_stride + at % H
+    if part == 0:
+        q = _rms(qkv, 3 * D, wq, eps, D, at, mask)
+        tl.store(q_out + row * D + at, _turn(q, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
+    elif part == 1:
+        k = _rms(qkv + D, 3 * D, wk, eps, D, at, mask)
+        tl.store(k_out + there, _turn(k, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
+    else:
+        tl.store(v_out + there, tl.load(qkv + row * 3 * D + 2 * D + at, mask=mask, other=0.0), mask=mask)
+
+
+def rms_rope_write(
+    qkv_L3D: Tensor, norms: tuple[Tensor, Tensor, float], rotation: tuple[Tensor, Tensor], slots: Slots
+) -> Tensor:
+    """See `reference.rms_rope_write`."""
+    L, D = qkv_L3D.shape[0], qkv_L3D.shape[1] // 3
+    N, _, H = slots.k.shape
+    assert slots.k.stride() == slots.v.stride(), "keys and values lie differently"
+    assert slots.k.stride(2) == 1, "a head's elements do not follow on one another"
+    q = torch.empty(L, N, H, dtype=qkv_L3D.dtype, device=qkv_L3D.device)
+    _rms_rope_write[(L, 3)](
+        qkv_L3D, norms[0], norms[1], *rotation, slots.start, q, slots.k, slots.v, slots.k.stride(0), slots.k.stride(1),
+        norms[2], D=D, H=H, BLOCK=_width(D), num_warps=_WARPS,
+    )  # fmt: skip
+    return q
+
+
+@triton.jit
+def _rope_copy(source, cos, sin, target, s_head, s_row, t_head, t_row, N: tl.constexpr, H: tl.constexpr,
+               BLOCK: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    mask = at < N * H
+    x = tl.load(source + (at // H) * s_head + row * s_row + at % H, mask=mask, other=0.0)
+    turned = _turn(x, cos, sin, row, at, mask, BLOCK, H // 2)
+    tl.store(target + (at // H) * t_head + row * t_row + at % H, turned, mask=mask)
+
+
+def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
+    """See `reference.rope_copy`."""
+    N, L, H = source_NLH.shape
+    _rope_copy[(L,)](
+        source_NLH, *rotation, target_NLH, source_NLH.stride(0), source_NLH.stride(1), target_NLH.stride(0),
+        target_NLH.stride(1), N=N, H=H, BLOCK=_width(N * H), num_warps=_WARPS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _rms_silu(x, gamma, out, num_rows, root, C: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    at = tl.arange(0, BLOCK)
+    there = row[:, None] * C + at[None, :]
+    mask = (row[:, None] < num_rows) & (at[None, :] < C)
+    v = tl.load(x + there, mask=mask, other=0.0).to(tl.float32)
+    norm = tl.sqrt(tl.sum(v * v, axis=1))
+    v = v * (root / tl.maximum(norm, 1e-12))[:, None]
+    v = v * tl.load(gamma + at, mask=at < C, other=0.0).to(tl.float32)[None, :]
+    v = v / (1.0 + tl.exp(-v))
+    tl.store(out + there, v.to(out.dtype.element_ty), mask=mask)
+
+
+def rms_silu(x_CTHW: Tensor, gamma_C: Tensor, out_CTHW: Tensor) -> None:
+    """See `reference.rms_silu`; in both tensors a pixel's channels, then pixels, then frames follow in memory."""
+    C, T, H, W = x_CTHW.shape
+    for t in (x_CTHW, out_CTHW):
+        for size, stride, wanted in zip(t.shape, t.stride(), (1, H * W * C, W * C, C), strict=True):
+            assert size == 1 or stride == wanted, f"{tuple(t.shape)} lies in memory as {t.stride()}"
+    rows, tile = T * H * W, max(1, _TILE // _width(C))
+    _rms_silu[(triton.cdiv(rows, tile),)](
+        x_CTHW, gamma_C, out_CTHW, rows, C**0.5, C=C, BLOCK=_width(C), ROWS=tile, num_warps=_WARPS
+    )
+
+
+@triton.jit
+def _quantise_slots(source, values, scale, start, s_head, s_row, v_head, v_row, c_head, N: tl.constexpr,
+                    H: tl.constexpr, HEADS: tl.constexpr, FLOOR: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.arange(0, HEADS)
+    at = tl.arange(0, H)
+    mask = (head < N)[:, None] & (at < H)[None, :]
+    x = tl.load(source + head[:, None] * s_head + row * s_row + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    s = tl.maximum(tl.max(tl.abs(x), axis=1), FLOOR) / 448.0
+    slot = tl.load(start).to(tl.int64) + row
+    tl.store(scale + head * c_head + slot, s, mask=head < N)
+    x = tl.minimum(tl.maximum(x / s[:, None], -448.0), 448.0)
+    tl.store(values + head[:, None] * v_head + slot * v_row + at[None, :], x.to(values.dtype.element_ty), mask=mask)
+
+
+def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
+    """See `reference.quantise_slots`; H is a power of two."""
+    N, L, H = source_NLH.shape
+    _quantise_slots[(L,)](
+        source_NLH, values_NMH, scale_NM, start, source_NLH.stride(0), source_NLH.stride(1), values_NMH.stride(0),
+        values_NMH.stride(1), scale_NM.stride(0), N=N, H=H, HEADS=_width(N), FLOOR=AMAX_FLOOR, num_warps=_WARPS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _dequantise_slots(values, scale, target, v_head, v_row, c_head, t_head, t_row, num_rows, H: tl.constexpr,
+                      ROWS: tl.constexpr):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    head = tl.program_id(1).to(tl.int64)
+    at = tl.arange(0, H)
+    mask = (row < num_rows)[:, None] & (at < H)[None, :]
+    x = tl.load(values + head * v_head + row[:, None] * v_row + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    s = tl.load(scale + head * c_head + row, mask=row < num_rows, other=0.0)
+    x = (x * s[:, None]).to(target.dtype.element_ty)
+    tl.store(target + head * t_head + row[:, None] * t_row + at[None, :], x, mask=mask)
+
+
+def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor) -> None:
+    """See `reference.dequantise_slots`; H is a power of two."""
+    N, M, H = values_NMH.shape
+    tile = max(1, _TILE // H)
+    _dequantise_slots[(triton.cdiv(M, tile), N)](
+        values_NMH, scale_NM, target_NMH, values_NMH.stride(0), values_NMH.stride(1), scale_NM.stride(0),
+        target_NMH.stride(0), target_NMH.stride(1), M, H=H, ROWS=tile, num_warps=_WARPS,
+    )  # fmt: skip
+
+
+assert FP8_MAX == 448.0  # written out in the kernels, which see no Python globals

@@ -1,0 +1,155 @@
+"""What each fused kernel computes, in plain torch: the CPU's path, the fallback, and what kernels are tested against.
+
+Shapes: L tokens (rows), D width, N heads, H head width, P = H/2 rotated pairs, G equal runs of rows that share a
+modulation, M slots of a key/value buffer, C channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0  # largest finite e4m3
+AMAX_FLOOR = 1e-12  # of a row, so that a row of zeros has a scale
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """Rows in e4m3: `values` [L, D] times `scale` [L, 1] fp32."""
+
+    values: Tensor
+    scale: Tensor
+
+    def dequantise(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The rows they stand for."""
+        return (self.values.float() * self.scale).to(dtype)
+
+
+Rows = Tensor | Quantised
+
+
+def quantise_rows(x_LD: Tensor) -> Quantised:
+    """Scale each row to the range of e4m3 and round."""
+    x = x_LD.float()
+    scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(AMAX_FLOOR) / FP8_MAX
+    return Quantised((x / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale)
+
+
+@dataclass(frozen=True, slots=True)
+class NormSpec:
+    """How `add_norm` ends: LN(x) * mul + add, mul and add fp32 [G, D]."""
+
+    mul: Tensor
+    add: Tensor
+    eps: float
+    quantise: bool  # give e4m3 rows
+    dtype: torch.dtype  # of the model: what is given when not quantised, and what `rounded` rounds to
+    rounded: bool = False  # the norm sees x rounded to the model's dtype
+
+
+def add_norm(
+    x_LD: Tensor, y_LD: Tensor | None, gate_D: Tensor | None, spec: NormSpec, out_dtype: torch.dtype
+) -> tuple[Tensor, Rows]:
+    """x + gate * y, then its modulated layer norm.
+
+    Args:
+        x_LD: the residual stream, fp32 or the model's dtype.
+        y_LD: what a branch adds; None adds nothing.
+        gate_D: fp32; None is 1.
+        spec: the norm.
+        out_dtype: of the sum that is given back; the norm sees it rounded to that.
+
+    Returns:
+        (sum [L, D], normalised rows).
+    """
+    x = x_LD.float()
+    if y_LD is not None:
+        x = x + (y_LD.float() if gate_D is None else y_LD.float() * gate_D)
+    x = x.to(out_dtype)
+    seen = x.to(spec.dtype).float() if spec.rounded else x.float()
+    normed = F.layer_norm(seen, (seen.shape[-1],), eps=spec.eps)
+    h = (normed.unflatten(0, (spec.mul.shape[0], -1)) * spec.mul[:, None] + spec.add[:, None]).flatten(0, 1)
+    return x, quantise_rows(h) if spec.quantise else h.to(spec.dtype)
+
+
+def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
+    """GELU (tanh) of rows."""
+    y = F.gelu(x_LD.float(), approximate="tanh")
+    return quantise_rows(y) if quantise else y.to(x_LD.dtype)
+
+
+def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """RMS norm over the full width, [L, D] contiguous; as `layers.RMSNorm`."""
+    x = x_LD.float()
+    return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)).to(x_LD.dtype) * weight_D
+
+
+def rotate_rows(x_NLH: Tensor, cos_LP: Tensor, sin_LP: Tensor) -> Tensor:
+    """Rotate interleaved pairs; as `rope.rotate`."""
+    even, odd = x_NLH[..., ::2].float(), x_NLH[..., 1::2].float()
+    turned = torch.stack((even * cos_LP - odd * sin_LP, even * sin_LP + odd * cos_LP), dim=-1)
+    return turned.flatten(-2).to(x_NLH.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where a block's keys and values go: buffers [N, M, H] and the first slot, an int32 tensor [1] on the device."""
+
+    k: Tensor
+    v: Tensor
+    start: Tensor
+
+
+def rms_rope_write(
+    qkv_L3D: Tensor, norms: tuple[Tensor, Tensor, float], rotation: tuple[Tensor, Tensor], slots: Slots
+) -> Tensor:
+    """Normalise and rotate queries and keys, and put keys and values in their slots.
+
+    Args:
+        qkv_L3D: queries, keys and values of a block side by side.
+        norms: weights of the query's and the key's RMS norm [D], and their eps.
+        rotation: cos and sin [L, P], fp32.
+        slots: where keys and values go.
+
+    Returns:
+        Queries [L, N, H].
+    """
+    wq, wk, eps = norms
+    num_heads = slots.k.shape[0]
+    q, k, v = qkv_L3D.chunk(3, dim=-1)
+    q, k = (
+        rotate_rows(rms_rows(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(0, 1), *rotation)
+        for x, weight in ((q, wq), (k, wk))
+    )
+    at = slots.start.long() + torch.arange(qkv_L3D.shape[0], device=qkv_L3D.device)
+    slots.k.index_copy_(1, at, k)
+    slots.v.index_copy_(1, at, v.unflatten(-1, (num_heads, -1)).transpose(0, 1))
+    return q.transpose(0, 1)
+
+
+def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
+    """Rotated copy of keys into a slice of a buffer."""
+    target_NLH.copy_(rotate_rows(source_NLH, *rotation))
+
+
+def rms_silu(x_CTHW: Tensor, gamma_C: Tensor, out_CTHW: Tensor) -> None:
+    """SiLU of the decoder's channel norm, written to `out`; both [C, T, H, W] with channels innermost in memory."""
+    x = x_CTHW.float()
+    normed = x / torch.linalg.vector_norm(x, dim=0, keepdim=True).clamp_min(1e-12) * gamma_C.numel() ** 0.5
+    out_CTHW.copy_(F.silu(normed * gamma_C.float().view(-1, 1, 1, 1)))
+
+
+def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
+    """Store a block's keys (or values) in e4m3, one scale for a token and head, from slot `start` on."""
+    quantised = quantise_rows(source_NLH)
+    at = start.long() + torch.arange(source_NLH.shape[1], device=source_NLH.device)
+    # index_copy_ knows no 8-bit floats; bytes are bytes.
+    values_NMH.view(torch.uint8).index_copy_(1, at, quantised.values.view(torch.uint8))
+    scale_NM.index_copy_(1, at, quantised.scale.squeeze(-1))
+
+
+def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor) -> None:
+    """Stored keys (or values) back to the model's dtype."""
+    target_NMH.copy_(values_NMH.float() * scale_NM[..., None])

@@ -1,0 +1,219 @@
+"""Weights as the fast path holds them: fused, in e4m3 if asked, and, when offloaded, in pinned host memory.
+
+Shapes: K inputs, O outputs of a linear layer, L rows, D model width.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from liveavatar.fast import ops
+from liveavatar.fast.reference import Quantised, Rows, quantise_rows
+from liveavatar.model.dit import CausalDiT
+
+log = logging.getLogger(__name__)
+
+_ALIGN = 256  # bytes, of a tensor within an offloaded layer
+_HEADROOM = 16  # e4m3 matrix products want both sides in multiples of this
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One or several linear layers side by side: y = x W^T + b, W [O, K] in the model's dtype or e4m3."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: Tensor | None = None  # [1, O] fp32 of an e4m3 weight, one for each output
+
+    @property
+    def quantised(self) -> bool:
+        """Whether inputs are wanted in e4m3."""
+        return self.scale is not None
+
+    def __call__(self, x: Rows) -> Tensor:
+        """Outputs [L, O] in the bias's dtype; a plain x is quantised here if need be."""
+        if self.scale is None:
+            assert isinstance(x, Tensor)
+            return F.linear(x, self.weight, self.bias)
+        rows = x if isinstance(x, Quantised) else ops.quantise_rows(x.contiguous())
+        assert self.bias is not None
+        if rows.values.device.type != "cuda":
+            product = rows.dequantise() @ (self.weight.float() * self.scale.mT).mT
+            return (product + self.bias.float()).to(self.bias.dtype)
+        return torch._scaled_mm(
+            rows.values, self.weight.mT, scale_a=rows.scale, scale_b=self.scale, bias=self.bias,
+            out_dtype=self.bias.dtype, use_fast_accum=True,
+        )  # fmt: skip
+
+
+def pack(layers: Sequence[nn.Linear], fp8: bool, device: torch.device) -> Linear:
+    """Fuse linear layers with the same input, on the device, and take their weights away from them."""
+    weight = torch.cat([layer.weight.to(device) for layer in layers])
+    bias = torch.cat([layer.bias.to(device) for layer in layers])
+    for layer in layers:
+        layer.weight.data = layer.weight.data.new_empty(0)
+    if not fp8 or weight.shape[0] % _HEADROOM or weight.shape[1] % _HEADROOM:
+        return Linear(weight.contiguous(), bias)
+    rows = quantise_rows(weight)
+    return Linear(rows.values, bias, rows.scale.mT.contiguous())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerWeights:
+    """The linear layers of a block and of its audio injector, those that every denoise step needs."""
+
+    qkv: Linear
+    o: Linear
+    cross_q: Linear
+    cross_o: Linear
+    up: Linear
+    down: Linear
+    audio_q: Linear | None = None
+    audio_o: Linear | None = None
+
+    def linears(self) -> dict[str, Linear]:
+        """Those that are there, by name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: linear for name, linear in found.items() if linear is not None}
+
+    def with_weights(self, weights: dict[str, Tensor]) -> "LayerWeights":
+        """The same layer with its weights elsewhere; biases and scales stay."""
+        return replace(self, **{name: replace(self.linears()[name], weight=w) for name, w in weights.items()})
+
+
+def pack_layer(dit: CausalDiT, index: int, fp8: bool, device: torch.device) -> LayerWeights:
+    """Fuse and quantise one layer of a transformer, which loses it."""
+    block = dit.blocks[index]
+    own, cross = block.self_attn, block.cross_attn
+    number = dit.injector_of.get(index)
+    audio = None if number is None else dit.audio_injector.injector[number]
+    return LayerWeights(
+        qkv=pack([own.q, own.k, own.v], fp8, device),
+        o=pack([own.o], fp8, device),
+        cross_q=pack([cross.q], fp8, device),
+        cross_o=pack([cross.o], fp8, device),
+        up=pack([block.ffn[0]], fp8, device),
+        down=pack([block.ffn[2]], fp8, device),
+        audio_q=None if audio is None else pack([audio.q], fp8, device),
+        audio_o=None if audio is None else pack([audio.o], fp8, device),
+    )
+
+
+class Resident:
+    """All layers on the device."""
+
+    def __init__(self, layers: list[LayerWeights]) -> None:
+        self._layers = layers
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def use(self, index: int) -> LayerWeights:
+        """A layer, ready to compute with."""
+        return self._layers[index]
+
+    def done(self) -> None:
+        """The layer last asked for is not needed any more."""
+
+
+class Streamed:
+    """Layers in pinned host memory; while one computes, the next one arrives in the other of two slots."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._layers: list[LayerWeights] = []  # weights in host memory
+        self._host: list[Tensor] = []
+        self._slots: tuple[Tensor, Tensor] | None = None
+        self._turn = 0  # slot the next copy goes to
+        self._arriving: tuple[int, int] | None = None  # (layer, slot) under way
+        self._computing = 0  # slot in use
+        cuda = device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if cuda else None
+        self._arrived = [torch.cuda.Event() for _ in range(2)] if cuda else []
+        self._free = [torch.cuda.Event() for _ in range(2)] if cuda else []
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @property
+    def host_bytes(self) -> int:
+        """Pinned memory in use."""
+        return sum(t.numel() for t in self._host)
+
+    def append(self, layer: LayerWeights) -> None:
+        """Move a layer to host memory."""
+        views = {name: linear.weight for name, linear in layer.linears().items()}
+        size = sum(_padded(w) for w in views.values())
+        flat = torch.empty(size, dtype=torch.uint8, pin_memory=self._copies is not None)
+        kept = _views(flat, views)
+        for name, weight in views.items():
+            kept[name].copy_(weight)
+        self._host.append(flat)
+        self._layers.append(layer.with_weights(kept))
+        self._slots = None
+
+    def use(self, index: int) -> LayerWeights:
+        """A layer on the device; the layer after it begins to arrive."""
+        if self._arriving is None or self._arriving[0] != index:
+            self._send(index)
+        assert self._arriving is not None
+        slot = self._computing = self._arriving[1]
+        if self._copies is not None:
+            torch.cuda.current_stream(self.device).wait_event(self._arrived[slot])
+        self._send((index + 1) % len(self))
+        layer = self._layers[index]
+        assert self._slots is not None
+        return layer.with_weights(_views(self._slots[slot], {n: x.weight for n, x in layer.linears().items()}))
+
+    def done(self) -> None:
+        """The layer last asked for is not needed any more: its slot may be overwritten."""
+        if self._copies is not None:
+            self._free[self._computing].record(torch.cuda.current_stream(self.device))
+
+    def _send(self, index: int) -> None:
+        if self._slots is None:
+            largest = max(t.numel() for t in self._host)
+            first, second = (torch.empty(largest, dtype=torch.uint8, device=self.device) for _ in range(2))
+            self._slots = (first, second)
+        slot, source = self._turn, self._host[index]
+        self._turn = 1 - slot
+        target = self._slots[slot][: source.numel()]
+        if self._copies is None:
+            target.copy_(source)
+        else:
+            self._copies.wait_event(self._free[slot])
+            with torch.cuda.stream(self._copies):
+                target.copy_(source, non_blocking=True)
+                self._arrived[slot].record(self._copies)
+        self._arriving = (index, slot)
+
+
+def _padded(t: Tensor) -> int:
+    return -(-t.numel() * t.element_size() // _ALIGN) * _ALIGN
+
+
+def _views(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the same dtypes and shapes as `like`, one after the other in `flat`."""
+    at, views = 0, {}
+    for name, t in like.items():
+        views[name] = flat[at : at + t.numel() * t.element_size()].view(t.dtype).view(t.shape)
+        at += _padded(t)
+    return views
+
+
+Layers = Resident | Streamed
+
+
+def pack_layers(dit: CausalDiT, fp8: bool, offload: bool, device: torch.device) -> Layers:
+    """All layers of a transformer, which loses them one by one, so that no second copy is ever whole."""
+    if not offload:
+        return Resident([pack_layer(dit, i, fp8, device) for i in range(len(dit.blocks))])
+    streamed = Streamed(device)
+    for i in range(len(dit.blocks)):
+        streamed.append(pack_layer(dit, i, fp8, device))
+    log.info("%.1f GB of weights wait in pinned host memory", streamed.host_bytes / 2**30)
+    return streamed

@@ -1,0 +1,161 @@
+"""Cases every fused kernel is held against its reference with, on the interpreter and on a GPU alike."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from liveavatar.fast import reference
+from liveavatar.fast.reference import NormSpec, Quantised, Slots
+
+Case = Callable[[ModuleType, torch.device], None]
+BF16 = torch.bfloat16
+
+
+def draw(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+
+
+def close(got: Tensor, wanted: Tensor, steps: float = 2.0) -> None:
+    """Equal within a few roundings of the dtype."""
+    eps = {torch.float32: 2e-6, BF16: 2**-8}[got.dtype]
+    torch.testing.assert_close(got.float(), wanted.float(), rtol=steps * eps, atol=steps * eps)
+
+
+def close_rows(got: Quantised, wanted: Quantised) -> None:
+    # The interpreter cuts bf16 where a GPU rounds, so what is quantised may differ by one bf16 step.
+    torch.testing.assert_close(got.scale, wanted.scale, rtol=2**-7, atol=0)
+    a, b = got.dequantise(), wanted.dequantise()
+    # A value on the edge between two codes may fall either way: one code apart at most, and rarely.
+    assert off(a, b, 0.02) < 0.1
+    assert off(a, b, 0.15) == 0 or (on_interpreter(a) and off(a, b, 0.15) < 0.05)
+
+
+def off(got: Tensor, wanted: Tensor, relative: float) -> float:
+    """Share of values that differ by more than a fraction of themselves."""
+    return float((got - wanted).abs().gt(relative * wanted.abs() + 0.02).float().mean())
+
+
+def on_interpreter(x: Tensor) -> bool:
+    """Whether Triton interpreted: it loses the carry when an e4m3 mantissa rounds up to the next power of two."""
+    return x.device.type == "cpu"
+
+
+def add_norm(groups: int, y: bool, gate: bool, rounded: bool, quantise: bool, keep: torch.dtype) -> Case:
+    def case(module: ModuleType, device: torch.device) -> None:
+        L, D = 6, 96
+        x = draw(L, D, device=device, dtype=keep)
+        branch = draw(L, D, device=device, dtype=BF16, seed=1) if y else None
+        strength = draw(D, device=device, seed=2) if gate else None
+        spec = NormSpec(
+            draw(groups, D, device=device, seed=3),
+            draw(groups, D, device=device, seed=4),
+            1e-6,
+            quantise,
+            BF16,
+            rounded,
+        )
+        kept, rows = module.add_norm(x, branch, strength, spec, keep)
+        wanted, wanted_rows = reference.add_norm(x, branch, strength, spec, keep)
+        close(kept, wanted)
+        if quantise:
+            close_rows(rows, wanted_rows)
+        else:
+            close(rows, wanted_rows)
+
+    return case
+
+
+def rows_of(quantise: bool) -> Case:
+    def case(module: ModuleType, device: torch.device) -> None:
+        x = 3 * draw(5, 200, device=device, dtype=BF16)
+        got, wanted = module.gelu_rows(x, quantise), reference.gelu_rows(x, quantise)
+        if quantise:
+            close_rows(got, wanted)
+            close_rows(module.quantise_rows(x), reference.quantise_rows(x))
+            zeros = module.quantise_rows(torch.zeros(2, 64, dtype=BF16, device=device))
+            assert not zeros.dequantise().any()
+        else:
+            close(got, wanted)
+
+    return case
+
+
+def rms(module: ModuleType, device: torch.device) -> None:
+    wide = draw(5, 3 * 96, device=device, dtype=BF16)
+    weight = draw(96, device=device, dtype=BF16, seed=1)
+    for part in wide.chunk(3, dim=-1):  # rows that do not follow on one another
+        close(module.rms_rows(part, weight, 1e-6), reference.rms_rows(part, weight, 1e-6), steps=4)
+
+
+def rms_rope_write(module: ModuleType, device: torch.device) -> None:
+    L, N, H, M = 6, 3, 32, 24
+    qkv = draw(L, 3 * N * H, device=device, dtype=BF16)
+    norms = (draw(N * H, device=device, dtype=BF16, seed=1), draw(N * H, device=device, dtype=BF16, seed=2), 1e-6)
+    angle = draw(L, H // 2, device=device, seed=3)
+    buffers = {m: [torch.zeros(N, M + 4, H, dtype=BF16, device=device) for _ in "kv"] for m in (module, reference)}
+    queries = {}
+    for start in (0, 12, 18):
+        for m, (k, v) in buffers.items():
+            slots = Slots(k[:, 4:], v[:, 4:], torch.tensor([start], dtype=torch.int32, device=device))
+            queries[m] = m.rms_rope_write(qkv, norms, (angle.cos(), angle.sin()), slots)
+        close(queries[module], queries[reference], steps=4)
+        for got, wanted in zip(buffers[module], buffers[reference], strict=True):
+            close(got, wanted, steps=4)
+            assert not got[:, :4].any()
+
+
+def rope_copy(module: ModuleType, device: torch.device) -> None:
+    N, L, H = 3, 5, 32
+    source, angle = draw(N, L, H, device=device, dtype=BF16), draw(L, H // 2, device=device, seed=1)
+    got, wanted = (torch.zeros(N, 9, H, dtype=BF16, device=device) for _ in range(2))
+    module.rope_copy(source, (angle.cos(), angle.sin()), got[:, :L])
+    reference.rope_copy(source, (angle.cos(), angle.sin()), wanted[:, :L])
+    close(got, wanted, steps=4)
+
+
+def rms_silu(module: ModuleType, device: torch.device) -> None:
+    for channels in (12, 96):
+        x = draw(2, 3, 5, channels, device=device, dtype=BF16).permute(3, 0, 1, 2)
+        gamma = draw(channels, device=device, dtype=BF16, seed=1)
+        got, wanted = (
+            torch.zeros(4, 3, 5, channels, dtype=BF16, device=device).permute(3, 0, 1, 2)[:, 2:] for _ in range(2)
+        )
+        module.rms_silu(x, gamma, got)
+        reference.rms_silu(x, gamma, wanted)
+        close(got, wanted)
+
+
+def eight_bit_slots(module: ModuleType, device: torch.device) -> None:
+    N, L, M, H = 3, 4, 12, 32
+    source = draw(N, L, H, device=device, dtype=BF16)
+    stores = {}
+    for m in (module, reference):
+        values = torch.zeros(N, M, H, dtype=reference.FP8, device=device)
+        scale = torch.zeros(N, M, device=device)
+        m.quantise_slots(source, values, scale, torch.tensor([8], dtype=torch.int32, device=device))
+        target = torch.ones(N, M, H, dtype=BF16, device=device)
+        m.dequantise_slots(values, scale, target)
+        stores[m] = target
+        assert not target[:, :8].any()
+        lost = off(target[:, 8:].float(), source.float(), 0.08)
+        assert lost == 0 or (m is module and on_interpreter(source) and lost < 0.05)
+    assert off(stores[module].float(), stores[reference].float(), 0.08) < 0.03
+
+
+CASES = [
+    pytest.param(add_norm(1, False, False, False, False, BF16), id="norm alone"),
+    pytest.param(add_norm(1, True, True, False, True, BF16), id="gated sum, norm, quantised"),
+    pytest.param(add_norm(1, True, True, True, True, torch.float32), id="norm of the rounded sum, quantised"),
+    pytest.param(add_norm(1, True, False, True, False, torch.float32), id="ungated, rounded"),
+    pytest.param(add_norm(3, True, True, False, False, BF16), id="a modulation for each latent"),
+    pytest.param(rows_of(False), id="gelu"),
+    pytest.param(rows_of(True), id="gelu and quantise"),
+    pytest.param(rms, id="rms"),
+    pytest.param(rms_rope_write, id="rms, rotate, write to the ring"),
+    pytest.param(rope_copy, id="rotated copy"),
+    pytest.param(rms_silu, id="decoder's norm"),
+    pytest.param(eight_bit_slots, id="8-bit ring"),
+]

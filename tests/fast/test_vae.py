@@ -1,0 +1,48 @@
+"""The decoder laid out for a GPU equals the plain one, and streams may change between the two."""
+
+import copy
+
+import pytest
+import torch
+
+from liveavatar.config import VAEConfig
+from liveavatar.fast.vae import FastDecoder
+from liveavatar.model.vae_wan import WanVAE
+
+SMALL = VAEConfig(
+    kind="wan", z_dim=4, spatial_stride=8, encoder_widths=(4, 8, 8, 8), decoder_widths=(16, 16, 8, 8),
+    mean=tuple(0.1 * i for i in range(4)), std=tuple(1.0 + 0.1 * i for i in range(4)), num_res_blocks=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vae() -> WanVAE:
+    torch.manual_seed(0)
+    network = WanVAE(SMALL)
+    for p in network.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "cut", [pytest.param([1, 3, 3], id="one, then blocks"), pytest.param([4, 3], id="primed, then a block")]
+)
+def test_equals_the_plain_decoder(cut: list[int], vae: WanVAE) -> None:
+    latents = torch.randn(1, 4, 7, 3, 5)
+    fast, plain = FastDecoder(copy.deepcopy(vae)), vae.decoder_state(1, 3, 5)
+    state = vae.decoder_state(1, 3, 5)
+    for part in latents.split(cut, dim=2):
+        wanted = vae.decode_stream(part, plain)
+        torch.testing.assert_close(fast.decode_stream(part, state), wanted, atol=2e-5, rtol=1e-5)
+    assert state.position == plain.position == 7
+
+
+def test_a_stream_goes_on_in_the_other_decoder(vae: WanVAE) -> None:
+    latents = torch.randn(1, 4, 7, 3, 5)
+    fast, state = FastDecoder(copy.deepcopy(vae)), vae.decoder_state(1, 3, 5)
+    wanted = vae.decode(latents)[:, :, 13:]
+    vae.decode_stream(latents[:, :, :4], state)
+    torch.testing.assert_close(fast.decode_stream(latents[:, :, 4:], state), wanted, atol=2e-5, rtol=1e-5)
+    state = vae.decoder_state(1, 3, 5)
+    fast.decode_stream(latents[:, :, :4], state)
+    torch.testing.assert_close(vae.decode_stream(latents[:, :, 4:], state), wanted, atol=2e-5, rtol=1e-5)
