@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from liveavatar.errors import CapacityError, InputError
 log = logging.getLogger(__name__)
 
 Options = dict[str, Any]
+ASK_SECONDS = 10.0  # between two requests to end
 MAX_LINES = 6  # checks named on the terminal
 
 
@@ -143,8 +145,7 @@ def stop(options: Options) -> int:
             record.unlink(missing_ok=True)
             continue
         family = process.children(recursive=True)
-        process.send_signal(signal.SIGTERM)  # a command started in the background ignores SIGINT
-        _, alive = psutil.wait_procs([process], timeout=options["wait"])
+        alive = _terminate(process, options["wait"])
         for survivor in alive + [p for p in family if p.is_running()]:
             with contextlib.suppress(psutil.Error):
                 survivor.kill()
@@ -154,6 +155,23 @@ def stop(options: Options) -> int:
     if not ended:
         say("nothing runs")
     return 0
+
+
+def _terminate(process: Any, seconds: float) -> list[Any]:
+    """Ask a process to end, again every few seconds: one that is just starting may miss the first call.
+
+    Returns:
+        The process, when it still runs after `seconds`.
+    """
+    import psutil
+
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGTERM)  # SIGINT is ignored by a command started in the background
+        _, alive = psutil.wait_procs([process], timeout=min(ASK_SECONDS, seconds))
+        if not alive or time.monotonic() > deadline:
+            return list(alive)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from liveavatar.errors import InputError
 
 FORMATS = (".csv", ".parquet", ".jsonl")
-FILES = ("audio", "image", "model")  # columns that may be paths relative to the manifest
+FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
 Job = dict[str, Any]
 
 

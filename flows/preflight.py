@@ -38,6 +38,7 @@ def check(parameters: RenderParameters) -> None:
     if Path(parameters.audio).stat().st_size <= SMALL:
         ingest.load_audio(parameters.audio)
     image.load_portrait(parameters.image)
+    _check_pose(parameters, model)
     refuse_poor(parameters.prompt, parameters.strict_prompt)
 
 
@@ -110,6 +111,15 @@ def _check_size(parameters: RenderParameters, model: config.ModelConfig) -> None
             f"--size {parameters.size}: the model {model.name} was trained for {' and '.join(known)} only; "
             "use one of these (the portrait's aspect decides which way it stands)"
         )
+
+
+def _check_pose(parameters: RenderParameters, model: config.ModelConfig) -> None:
+    if parameters.pose_video is None:
+        return
+    config.refuse_pose(model)
+    from liveavatar.pose_file import check_pose
+
+    check_pose(Path(parameters.pose_video))
 
 
 def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> None:

@@ -40,7 +40,9 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     model_digest = digest_of(model_dir)
     max_frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
 
-    inputs = audio.ingest(parameters.audio, parameters.image, str(model_dir), parameters.area(), max_frames)
+    inputs = audio.ingest(
+        parameters.audio, parameters.image, str(model_dir), parameters.area(), max_frames, parameters.pose_video
+    )
     cleaned = audio.enhance(inputs.sound, parameters.denoise, parameters.whisper)
     features = audio.features(cleaned, str(model_dir))
     checked = prompt.prompt_check(parameters.prompt)
@@ -50,7 +52,9 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         plan.job_of(parameters.model_dump(), picture["width"], picture["height"], num_frames),
         hardware.detect_machine(preflight.output_folder(parameters)),
     )
-    rendered = engine.render(_options(parameters), str(model_dir), model_digest, cleaned, features, inputs.portrait)
+    rendered = engine.render(
+        _options(parameters), str(model_dir), model_digest, cleaned, features, inputs.portrait, inputs.pose
+    )
     judged = quality.judge(rendered, cleaned, inputs.portrait)
 
     stages = (inputs, cleaned, features, checked, planned, rendered, judged)
@@ -69,6 +73,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
             out=preflight.output_folder(parameters),
             audio=Path(parameters.audio),
             image=Path(parameters.image),
+            pose_video=Path(parameters.pose_video) if parameters.pose_video else None,
             model_dir=model_dir,
             model_digest=model_digest,
             parameters=parameters.model_dump(),
@@ -84,12 +89,13 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
 
 def run_key(parameters: RenderParameters) -> str:
     """Digest of a whole run, found without running any stage: it tells whether anything is left to render."""
-    asked = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image"})
+    asked = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video"})
     return job_key(
         "run",
         parameters=asked,
         audio=file_digest(Path(parameters.audio)),
         image=file_digest(Path(parameters.image)),
+        pose=file_digest(Path(parameters.pose_video)) if parameters.pose_video else None,
         model=digest_of(config.resolve_model_dir(parameters.model)),
         machine=machine.signature(),
         code=code_digest(*RUN_CODE),
