@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Options = dict[str, Any]
 ASK_SECONDS = 10.0  # between two requests to end
+ASK_POLL = 0.1
 MAX_LINES = 6  # checks named on the terminal
 
 
@@ -145,8 +145,8 @@ def stop(options: Options) -> int:
             record.unlink(missing_ok=True)
             continue
         family = process.children(recursive=True)
-        alive = _terminate(process, options["wait"])
-        for survivor in alive + [p for p in family if p.is_running()]:
+        _terminate(process, options["wait"])
+        for survivor in (p for p in (process, *family) if _alive(p)):
             with contextlib.suppress(psutil.Error):
                 survivor.kill()
         record.unlink(missing_ok=True)
@@ -157,21 +157,25 @@ def stop(options: Options) -> int:
     return 0
 
 
-def _terminate(process: Any, seconds: float) -> list[Any]:
-    """Ask a process to end, again every few seconds: one that is just starting may miss the first call.
+def _terminate(process: Any, seconds: float) -> None:
+    """Ask a process to end, again every few seconds: one that is just starting may miss the first call."""
+    started = asked = 0.0
+    while _alive(process) and (not started or time.monotonic() - started < seconds):
+        now = time.monotonic()
+        started = started or now
+        if now - asked > ASK_SECONDS:
+            asked = now
+            process.terminate()  # SIGINT is ignored by a command started in the background
+        time.sleep(ASK_POLL)
 
-    Returns:
-        The process, when it still runs after `seconds`.
-    """
+
+def _alive(process: Any) -> bool:
+    """Whether a process still does anything; one that only waits to be collected by its parent does not."""
     import psutil
 
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGTERM)  # SIGINT is ignored by a command started in the background
-        _, alive = psutil.wait_procs([process], timeout=min(ASK_SECONDS, seconds))
-        if not alive or time.monotonic() > deadline:
-            return list(alive)
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 @contextlib.contextmanager
