@@ -138,6 +138,26 @@ def vae_tensors(model_dir: Path) -> dict[str, Tensor]:
     return read_pickle(path)
 
 
+def text_files(model_dir: Path) -> tuple[Path, Path]:
+    """(weights of the prompt encoder, directory of its tokenizer).
+
+    Raises:
+        CheckpointError: when one is missing.
+    """
+    base = _base(model_dir)
+    for path in (base / TEXT_NAME, base / TOKENIZER_NAME):
+        if not path.exists():
+            raise CheckpointError(
+                f"{base} has no {path.relative_to(base)}; run `liveavatar models fetch live-avatar-14b`"
+            )
+    return base / TEXT_NAME, base / TOKENIZER_NAME
+
+
+def speech_dir(model_dir: Path) -> Path:
+    """Directory of the speech encoder; `load_wav2vec2` says what is missing in it."""
+    return _base(model_dir) / SPEECH_NAME
+
+
 def find_lora(model_dir: Path) -> Path | None:
     """The LoRA file: in the base directory, or in a directory beside or below it."""
     base = _base(model_dir)

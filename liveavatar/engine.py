@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from liveavatar.checkpoint import LoadedModel, load_model
+from liveavatar.checkpoint import LoadedModel, load_model, read_config
 from liveavatar.config import refuse_pose
 from liveavatar.denoiser import Conditioning, Course
 from liveavatar.errors import InputError
@@ -92,30 +92,61 @@ class Engine:
     def __init__(self, model: LoadedModel, device: torch.device) -> None:
         self.config, self.dit, self.vae, self.text = model.config, model.dit, model.vae, model.text
         self.device = device
+        self.model_dir: Path | None = None
 
     @classmethod
-    def load(cls, model_dir: Path, device: str = "auto", dtype: str = "auto") -> "Engine":
-        """Load a model directory.
+    def load(
+        cls,
+        model_dir: Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        *,
+        fp8: bool = False,
+        offload: bool = False,
+        fp8_rings: bool = False,
+    ) -> "Engine":
+        """Load a model directory; the large model on a GPU takes the fast path.
 
         Args:
             model_dir: directory with config.json and weights.
             device: "cpu", "cuda", "cuda:1", or "auto": the first GPU when there is one.
             dtype: "float32", "bfloat16", or "auto": bfloat16 where the device computes it fast.
+            fp8: linear layers of the transformer in 8 bits; GPUs only.
+            offload: layers of the transformer stay in host memory, each arrives ahead of its use; GPUs only.
+            fp8_rings: keys and values of earlier blocks in 8 bits; GPUs only.
 
         Raises:
             CheckpointError: when the directory is incomplete or damaged.
-            InputError: when there is no such device.
+            InputError: when there is no such device, or it cannot do what was asked.
+            CapacityError: when the GPU cannot do what was asked.
         """
         chosen = pick_device(device)
         precision = pick_dtype(dtype, chosen)
+        special = {"--fp8": fp8 or fp8_rings, "--offload_model True": offload}
+        asked = [name for name, on in special.items() if on]
+        if asked and chosen.type != "cuda":
+            raise InputError(f"{' and '.join(asked)}: these need a GPU, and the device is {chosen}; drop them")
         log.info("loading %s on %s in %s", model_dir.name, chosen, precision)
-        return cls(load_model(model_dir, chosen, precision), chosen)
+        if chosen.type == "cuda" and cls is Engine and (asked or read_config(model_dir).vae.kind == "wan"):
+            from liveavatar.fast.load import load_fast
+
+            engine: Engine = load_fast(model_dir, chosen, precision, fp8=fp8, offload=offload, fp8_rings=fp8_rings)
+        else:
+            engine = cls(load_model(model_dir, chosen, precision), chosen)
+        engine.model_dir = model_dir
+        return engine
 
     @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> Tensor:
         """Text encoder rows [1, L, text_dim] of a prompt."""
         if self.config.text.kind != "hash":
-            raise InputError(f"the text encoder of {self.config.name} ({self.config.text.kind}) is not available here")
+            if self.model_dir is None:
+                raise InputError(
+                    f"the text encoder of {self.config.name} lies in its model directory; load it from there"
+                )
+            from liveavatar.text_rows import prompt_rows
+
+            return prompt_rows(self.model_dir, self.config.text, prompt, self.device)
         return self.text(tokenize_batch([prompt], self.config.text).to(self.device))
 
     @torch.inference_mode()
@@ -169,8 +200,13 @@ class Stream:
         self.reference, self.motion = engine.still_latents(job.image)
         given = Conditioning(text, self.reference, self.motion, self._pose_track())
         self.placement: Placement = engine.place(self.course, given, self._block_features)
-        self.decoder = engine.vae.decoder_state(1, self.h, self.w)
-        engine.vae.decode_stream(self.motion[:, :, : cfg.vae.prime_latents], self.decoder)
+        self._begin_decoder()
+
+    def _begin_decoder(self) -> None:
+        """An empty decoder stream, warmed by still latents so that the first block's frames have a past."""
+        vae = self.engine.vae
+        self.decoder = vae.decoder_state(1, self.h, self.w)
+        vae.decode_stream(self.motion[:, :, : vae.config.prime_latents], self.decoder)
 
     def _pose_track(self) -> Tensor | None:
         """The job's head pose [T, 3], one row for every latent of the stream."""
@@ -200,7 +236,7 @@ class Stream:
         if not overlap:
             while self.position < self.num_blocks:
                 block = self.next_block(decode)
-                due = snapshot_every and self.position % snapshot_every == 0
+                due = self._snapshot_due(snapshot_every)
                 yield replace(block, state=self.snapshot()) if due else block
             return
         share = threads // 2
@@ -215,7 +251,7 @@ class Stream:
         waiting: Future[Block] | None = None
         while self.position < self.num_blocks:
             block = self.next_block(decode=False)
-            due = snapshot_every and self.position % snapshot_every == 0
+            due = self._snapshot_due(snapshot_every)
             state = {name: t.clone() for name, t in self._ring_tensors().items()} if due else None
             if waiting is not None:
                 yield waiting.result()
@@ -225,6 +261,9 @@ class Stream:
                 waiting = None
         if waiting is not None:
             yield waiting.result()
+
+    def _snapshot_due(self, every: int) -> bool:
+        return bool(every) and self.position % every == 0 and self.placement.has_state
 
     def _decoded(self, block: Block) -> Block:
         started = time.perf_counter()

@@ -1,0 +1,48 @@
+"""The decoder of one video size: its state and buffers at fixed addresses, a CUDA stream of its own, one graph."""
+
+import torch
+from torch import Tensor
+
+from liveavatar.fast.runner import Recorded
+from liveavatar.fast.vae import FastDecoder
+from liveavatar.model.vae import StreamState
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+
+
+class DecodeRunner:
+    """Decodes block after block of one stream; `begin` starts the next stream in the same memory."""
+
+    def __init__(self, decoder: FastDecoder, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+        """Allocate for latents of `size` (height, width)."""
+        self.decoder = decoder
+        cuda, cfg = device.type == "cuda", decoder.vae.config
+        self.state: StreamState = decoder.vae.decoder_state(1, *size)
+        self.latents = torch.zeros(1, cfg.z_dim, BLOCK_LATENTS, *size, dtype=dtype, device=device)
+        shape = (BLOCK_FRAMES, size[0] * cfg.spatial_stride, size[1] * cfg.spatial_stride, 3)
+        self.frames = torch.zeros(shape, dtype=torch.uint8, device=device)
+        # Two, because a block's frames may still be read while the next one's arrive.
+        self.host = [torch.zeros(shape, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+        self.stream = torch.cuda.Stream(device) if cuda else None
+        self._recorded = Recorded(self._decode, cuda)
+
+    @torch.inference_mode()
+    def begin(self, still_latents: Tensor) -> None:
+        """Start a stream by decoding a few still latents."""
+        if self.stream is not None:
+            torch.cuda.current_stream().wait_stream(self.stream)
+        self.state.position = 0
+        for name, kept in self.state.tensors().items():
+            if name != "position":
+                kept.zero_()
+        self.decoder.decode_stream(still_latents, self.state)
+
+    def _decode(self) -> None:
+        video = self.decoder.decode_stream(self.latents, self.state)[0]
+        self.frames.copy_(((video.float() + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 3, 0))
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Decode `latents` into `frames` on the current stream."""
+        position = self.state.position
+        self._recorded()
+        self.state.position = position + BLOCK_LATENTS

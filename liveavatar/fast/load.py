@@ -1,0 +1,48 @@
+"""Load a model directory for one GPU: weights go to it, or stay in pinned host memory, already fused and quantised."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from liveavatar.checkpoint import load_model
+from liveavatar.errors import CapacityError
+from liveavatar.fast import ops
+from liveavatar.fast.dit import accelerate
+from liveavatar.fast.stream import FastEngine
+
+log = logging.getLogger(__name__)
+
+
+def load_fast(
+    model_dir: Path, device: torch.device, dtype: torch.dtype, *, fp8: bool, offload: bool, fp8_rings: bool
+) -> FastEngine:
+    """Load a model on a GPU.
+
+    Args:
+        model_dir: directory with config.json and weights.
+        device: the GPU.
+        dtype: of everything that is not in 8 bits.
+        fp8: linear layers of the transformer in 8 bits.
+        offload: layers of the transformer stay in host memory and arrive one ahead of their use.
+        fp8_rings: keys and values of earlier blocks in 8 bits.
+
+    Raises:
+        CheckpointError: when the directory is incomplete or damaged.
+        CapacityError: the GPU cannot do what was asked.
+    """
+    reason = ops.has_fp8(device) if fp8 or fp8_rings else None
+    if reason:
+        raise CapacityError(f"--fp8: {reason}; drop --fp8, or use a GPU of compute capability 8.9 or more")
+    parts = load_model(model_dir, device, dtype, ("vae", "text"))
+    try:
+        loaded = load_model(model_dir, "cpu" if offload else device, dtype, ("dit",))
+        dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload)
+    except torch.OutOfMemoryError as e:
+        raise CapacityError(
+            f"{model_dir.name} does not fit the memory of {torch.cuda.get_device_name(device)}; "
+            "try --offload_model True, and see `liveavatar plan` for what fits"
+        ) from e
+    log.info("fast path: linears in %s, rings in %s", "fp8" if fp8 else dtype, "fp8" if fp8_rings else dtype)
+    return FastEngine(replace(parts, dit=dit), device, fp8_rings)

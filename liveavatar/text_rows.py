@@ -1,0 +1,76 @@
+"""Prompt rows of a model whose text encoder is transformers': run once for a prompt, freed, remembered by content.
+
+The encoder is larger than everything else but the transformer (11 GB), so it never stays: rows of a prompt lie below
+`config.home()/prompts` under a digest of the prompt and of the encoder's files.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from liveavatar import checkpoint_released as released
+from liveavatar.config import TextConfig, home
+from liveavatar.errors import CheckpointError
+from liveavatar.model.umt5 import build_umt5, clean_prompt, encode_prompt
+from liveavatar.weight_files import file_sha256, read_pickle
+
+log = logging.getLogger(__name__)
+
+_SPARE = 2 * 2**30  # bytes of GPU memory left to the encoder's activations
+
+
+def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.device) -> Tensor:
+    """Text encoder rows [1, L, dim] of a prompt, on the device.
+
+    Args:
+        model_dir: in the released layout.
+        cfg: of the model.
+        prompt: at most `cfg.length` tokens count.
+        device: where the rows go; the encoder runs there too when it fits beside what is there.
+
+    Raises:
+        CheckpointError: the encoder or its tokenizer is missing or damaged.
+    """
+    weights, tokenizer = released.text_files(model_dir)
+    asked = [clean_prompt(prompt), cfg.length, file_sha256(weights), file_sha256(next(iter(_vocabulary(tokenizer))))]
+    name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    path = home() / "prompts" / f"{name[:32]}.safetensors"
+    if path.is_file():
+        return load_file(path)["rows"].to(device)
+    model = build_umt5(read_pickle(weights))
+    model.to(_room(weights, device))
+    log.info("encoding the prompt on %s", next(model.parameters()).device)
+    rows = encode_prompt(model, tokenizer, prompt, cfg.length)
+    if rows.shape[-1] != cfg.dim:
+        raise CheckpointError(
+            f"{weights} gives rows of {rows.shape[-1]}, the model wants {cfg.dim}; fetch the published file again"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({"rows": rows.cpu().contiguous()}, temporary)
+    os.replace(temporary, path)
+    return rows.to(device)
+
+
+def _vocabulary(tokenizer: Path) -> list[Path]:
+    found = sorted(p for p in tokenizer.glob("*") if p.name in ("tokenizer.json", "spiece.model"))
+    if not found:
+        raise CheckpointError(
+            f"{tokenizer} holds no tokenizer (tokenizer.json or spiece.model); "
+            "run `liveavatar models fetch live-avatar-14b`"
+        )
+    return found
+
+
+def _room(weights: Path, device: torch.device) -> torch.device:
+    """The device, if the encoder fits beside what is there, else the CPU."""
+    if device.type != "cuda":
+        return device
+    free = torch.cuda.mem_get_info(device)[0]
+    return device if free > weights.stat().st_size + _SPARE else torch.device("cpu")

@@ -1,0 +1,132 @@
+"""Jobs on the fast path: equal to the plain engine, over re-anchoring, resuming, several jobs and long streams."""
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.checkpoint import LoadedModel
+from liveavatar.config import LIVE_AVATAR_14B
+from liveavatar.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.errors import InputError
+from liveavatar.fast import accelerate
+from liveavatar.fast.stream import FastEngine
+from liveavatar.model.dit import CausalDiT
+from liveavatar.model.vae import build_vae
+
+CPU = torch.device("cpu")
+CONFIG = replace(
+    LIVE_AVATAR_14B,
+    dit=replace(
+        LIVE_AVATAR_14B.dit, dim=64, num_heads=2, num_layers=2, ffn_dim=96, text_dim=16, text_len=8, audio_dim=8,
+        audio_layers=3, audio_inject_layers=(0,), freq_dim=32,
+    ),
+    vae=replace(
+        LIVE_AVATAR_14B.vae, encoder_widths=(4, 8, 8, 8), decoder_widths=(8, 8, 8, 4), num_res_blocks=1,
+        prime_latents=2,
+    ),
+)  # fmt: skip
+
+
+class Prompted(Engine):
+    """An engine whose prompt rows are drawn from the prompt's length, in place of umT5."""
+
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
+        return torch.randn(1, 5, CONFIG.dit.text_dim, generator=torch.Generator().manual_seed(len(prompt)))
+
+
+class FastPrompted(FastEngine, Prompted):
+    """The same on the fast path."""
+
+
+def model() -> LoadedModel:
+    torch.manual_seed(0)
+    parts = {"dit": CausalDiT(CONFIG.dit), "vae": build_vae(CONFIG.vae)}
+    for network in parts.values():
+        for p in network.parameters():
+            p.data += 0.05 * torch.randn_like(p)
+        network.eval().requires_grad_(False)
+    return LoadedModel(config=CONFIG, **parts)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Engine:
+    return Prompted(model(), CPU)
+
+
+@pytest.fixture(scope="module")
+def fast() -> FastEngine:
+    loaded = model()
+    return FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))), CPU)
+
+
+def job(num_frames: int = 75, **changes: object) -> StreamJob:
+    rng = np.random.default_rng(0)
+    made = StreamJob(
+        image=rng.integers(0, 255, (64, 64, 3), dtype=np.uint8),
+        prompt="a calm woman",
+        features=TensorFeatures(torch.from_numpy(rng.normal(size=(3, 8, 96))).float()),
+        num_frames=num_frames,
+        sample_steps=2,
+        infer_frames=24,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def same(got: list[Block], wanted: list[Block]) -> None:
+    assert [b.index for b in got] == [b.index for b in wanted]
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a.latents, b.latents, atol=2e-4, rtol=1e-3)
+        assert a.frames is not None
+        assert b.frames is not None
+        assert a.frames.shape == b.frames.shape
+        assert np.abs(a.frames.astype(int) - b.frames).max() <= 1
+
+
+def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: FastEngine) -> None:
+    for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
+        same(list(fast.open(wanted).blocks()), list(plain.open(wanted).blocks()))
+
+
+def test_resumed_equals_uninterrupted(fast: FastEngine) -> None:
+    whole, state = [], {}
+    for block in fast.open(job()).blocks(snapshot_every=3):
+        whole.append(block)
+        if block.state is not None and not state:
+            state = {k: v.clone() for k, v in block.state.items()}
+    list(fast.open(job(seed=1, num_frames=24)).blocks())  # somebody else's rubbish in the buffers
+    stream = fast.open(job())
+    stream.restore(state)
+    rest = list(stream.blocks())
+    for a, b in zip(rest, whole[-len(rest) :], strict=True):
+        assert torch.equal(a.latents, b.latents)
+        assert np.array_equal(a.frames, b.frames)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine_name", ["plain", "fast"])
+def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: FastEngine) -> None:
+    """The released table of positions ends at 45,000 latents; here nothing happens there."""
+    engine = {"plain": plain, "fast": fast}[engine_name]
+    first = 45_000 // 3 - 6
+    wanted = job(num_frames=12 * (first + 12), features=TensorFeatures(torch.zeros(3, 8, 12)))
+    stream = engine.open(wanted)
+    made = [stream.next_block() for _ in range(4)]
+    stream.position = first  # as if the blocks between had been made: the cache goes on from what it holds
+    made += [stream.next_block() for _ in range(12)]
+    assert [b.index for b in made[4:]] == list(range(first, first + 12))
+    energy = [float(b.latents.square().mean()) for b in made]
+    assert np.isfinite(energy).all()
+    assert max(energy[4:]) < 3 * max(energy[:4])
+    steps = [float((b.latents - a.latents).abs().mean()) for a, b in pairwise(made[4:])]
+    # The block across the old end differs from its neighbour no more than others do.
+    assert steps[5] < 2 * np.median(steps)
+
+
+def test_special_settings_need_a_gpu() -> None:
+    for asked in ({"fp8": True}, {"offload": True}, {"fp8_rings": True}):
+        with pytest.raises(InputError, match="need a GPU"):
+            Engine.load(Path("nowhere"), device="cpu", **asked)
