@@ -125,12 +125,12 @@ def _check_pose(parameters: RenderParameters, model: config.ModelConfig) -> None
 def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> None:
     gpus = machine.accelerators()
     where = f"this machine has {len(gpus)} GPU{'s' * (len(gpus) != 1)}"
-    if parameters.fp8:
-        reason = "8-bit linear layers need a GPU, and this machine has none" if not gpus else "not in this version"
-        raise InputError(f"--fp8: {reason}; drop it")
-    if parameters.offload_model:
-        reason = "there is no GPU whose memory could be relieved" if not gpus else "not in this version"
-        raise InputError(f"--offload_model True: {reason}; use --offload_model False")
+    if parameters.fp8 and not gpus:
+        raise InputError("--fp8: 8-bit linear layers need a GPU, and this machine has none; drop it")
+    if parameters.offload_model and not gpus:
+        raise InputError(
+            "--offload_model True: there is no GPU whose memory could be relieved; use --offload_model False"
+        )
     wanted = parameters.num_gpus or 1
     if parameters.num_gpus and not gpus and model.name == config.LIVE_AVATAR_14B.name:
         raise CapacityError(f"--num_gpus {wanted}: {where}, and {model.name} cannot run without; see `liveavatar plan`")

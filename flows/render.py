@@ -109,7 +109,8 @@ def remembers(parameters: RenderParameters) -> bool:
 
 def begin(parameters: RenderParameters) -> None:
     """Have the engine load while other things happen."""
-    engine.begin_loading(config.resolve_model_dir(parameters.model))
+    model_dir = config.resolve_model_dir(parameters.model)
+    engine.begin_loading(model_dir, parameters.fp8, bool(parameters.offload_model))
 
 
 def _options(parameters: RenderParameters) -> engine.RenderOptions:
@@ -119,6 +120,8 @@ def _options(parameters: RenderParameters) -> engine.RenderOptions:
         sample_steps=parameters.sample_steps,
         infer_frames=parameters.infer_frames,
         online=parameters.enable_online_decode,
+        fp8=parameters.fp8,
+        offload=bool(parameters.offload_model),
         resume=parameters.resume,
         force=parameters.force,
     )

@@ -45,6 +45,8 @@ class EngineSpec:
     version: str  # digest of the model and of the engine's code: a changed one gets an actor of its own
     device: str = "auto"
     dtype: str = "auto"
+    fp8: bool = False  # linear layers in 8 bits
+    offload: bool = False  # layers of the transformer wait in host memory
 
 
 class EngineActor:
@@ -66,7 +68,13 @@ class EngineActor:
 
         started = time.perf_counter()
         if self._engine is None:
-            self._engine = Engine.load(self.spec.model_dir, device=self.spec.device, dtype=self.spec.dtype)
+            self._engine = Engine.load(
+                self.spec.model_dir,
+                device=self.spec.device,
+                dtype=self.spec.dtype,
+                fp8=self.spec.fp8,
+                offload=self.spec.offload,
+            )
         return time.perf_counter() - started
 
     def render(self, job: RenderJob) -> RenderResult:
@@ -145,7 +153,7 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
     """The resident actor of a spec; started when there is none."""
     threads = cores()
     gpus = 1 if spec.device != "cpu" and num_gpus() >= 1 else 0
-    name = f"engine-{spec.version[:16]}-{spec.device}-{spec.dtype}"
+    name = f"engine-{spec.version[:16]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}"
     remote = ray.remote(EngineActor).options(
         name=name,
         namespace=NAMESPACE,

@@ -40,6 +40,8 @@ class RenderOptions:
     sample_steps: int
     infer_frames: int
     online: bool
+    fp8: bool = False
+    offload: bool = False
     resume: bool = False
     force: bool = False
 
@@ -76,7 +78,7 @@ def render_key(
     options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry, pose: Entry | None
 ) -> str:
     """Digest of everything that latents and film depend on, the machine's arithmetic included."""
-    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force")}
+    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload")}
     return job_key(
         "render",
         options=asked,
@@ -91,19 +93,18 @@ def render_key(
     )
 
 
-def begin_loading(model_dir: Path) -> None:
+def begin_loading(model_dir: Path, fp8: bool, offload: bool) -> None:
     """Have the resident engine load a model while other stages run."""
     from tasks import cluster
 
-    cluster.begin_loading(_engine_spec(model_dir, digest_of(model_dir)))
+    cluster.begin_loading(_engine_spec(model_dir, digest_of(model_dir), fp8, offload))
 
 
-def _engine_spec(model_dir: Path, model_digest: str) -> Any:
+def _engine_spec(model_dir: Path, model_digest: str, fp8: bool, offload: bool) -> Any:
     from tasks import cluster
 
-    return cluster.EngineSpec(
-        model_dir=model_dir, version=job_key("engine", model=model_digest, code=code_digest(*CODE))
-    )
+    version = job_key("engine", model=model_digest, code=code_digest(*CODE))
+    return cluster.EngineSpec(model_dir=model_dir, version=version, fp8=fp8, offload=offload)
 
 
 def work_dir(key: str) -> Path:
@@ -148,7 +149,7 @@ def _render(
         online=options.online,
         resume=options.resume,
     )
-    spec = _engine_spec(model_dir, model_digest)
+    spec = _engine_spec(model_dir, model_digest, options.fp8, options.offload)
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
