@@ -81,12 +81,13 @@ class Placement(Protocol):
     """Takes the blocks of one job through all denoise steps, in order."""
 
     first_latent: Tensor | None  # [1, C, 1, h, w], once there is one
+    has_state: bool  # whether `tensors` may be called now
 
     def run(self, index: int) -> Denoised:
         """The next block."""
 
     def snapshots_every(self, blocks: int) -> None:
-        """Tell ahead after which blocks `tensors` will be called; 0 for none."""
+        """Tell ahead after which blocks `tensors` may be called; 0 for none."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The rings of all steps after the last block; live until the next one."""
@@ -100,6 +101,8 @@ class Placement(Protocol):
 
 class Single:
     """All steps in this process."""
+
+    has_state = True
 
     def __init__(
         self, dit: CausalDiT, config: ModelConfig, course: Course, given: Conditioning, features: FeaturesOf
