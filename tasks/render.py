@@ -27,7 +27,7 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-CODE = ("liveavatar.job",)
+CODE = ("liveavatar.job", "liveavatar.member")
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
 
 
