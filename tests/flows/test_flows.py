@@ -162,6 +162,24 @@ def test_offline_gives_the_same_bits_and_reuses_the_sound(shop: Shop, first: sub
     assert shop.report("out/b")["timing"]["cached_tasks"] == 4  # ingest, enhance, features, prompt
 
 
+@pytest.mark.slow
+def test_the_head_follows_a_pose_file_and_the_store_knows_its_content(shop: Shop) -> None:
+    model = shop.folder / "guided"
+    shutil.copytree(shop.model, model)
+    raw = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**raw, "pose_guided": True}))
+    angles = {"still": np.zeros(50), "nod": 10 * np.sin(np.arange(50) / 5)}
+    for name, pitch in angles.items():
+        rows = "".join(f"{i},0,{a:.3f},0\n" for i, a in enumerate(pitch))
+        (shop.folder / "pose.csv").write_text("frame,yaw,pitch,roll\n" + rows)
+        done = shop.run("render", *shop.job(model="guided", pose_video="pose.csv", out=f"out/{name}"))
+        assert done.returncode in (0, 1), done.stderr
+        sha = hashlib.sha256((shop.folder / "pose.csv").read_bytes()).hexdigest()
+        assert shop.manifest(f"out/{name}")["inputs"]["pose_video"] == {"name": "pose.csv", "sha256": sha}
+    assert shop.manifest("out/still")["latents_sha256"] != shop.manifest("out/nod")["latents_sha256"]
+    assert shop.report("out/nod")["timing"]["cached_tasks"] == 4  # enhance, features, prompt, plan
+
+
 def _wait_for(condition: object, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
