@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +28,7 @@ from liveavatar.denoiser import Conditioning, Course
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
-from liveavatar.placement import FeaturesOf, Placement, Single
+from liveavatar.placement import FeaturesOf, Placement, Single, Stage, split
 from liveavatar.pose import fit_length, latent_track
 from liveavatar.sampling import sigma_steps
 from liveavatar.timing import BLOCK_FRAMES, LATENT_FRAMES, count_blocks
@@ -162,6 +163,14 @@ class Engine:
     def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
         """Who denoises a job: this process."""
         return Single(self.dit, self.config, course, given, features)
+
+    def stages(self, num_steps: int) -> tuple[Stage, ...]:
+        """Which rank takes which steps of a job."""
+        return split(num_steps, 1)
+
+    def job(self) -> AbstractContextManager[None]:
+        """To be held from the moment a job is known until it has ended, however it ends."""
+        return nullcontext()
 
     def open(self, job: StreamJob) -> "Stream":
         """Prepare a stream: encode picture and prompt, compute the sinks, warm the decoder.

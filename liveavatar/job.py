@@ -19,8 +19,9 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from liveavatar.engine import Engine, Stream, StreamJob
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.feature_file import FeatureFile
 from liveavatar.media import disk_errors
+from liveavatar.placement import Stage
 from liveavatar.snapshot import read_snapshot, write_snapshot
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, BLOCK_SECONDS
 from liveavatar.video_sink import VideoSink
@@ -71,6 +73,7 @@ class BlockRow:
     decode_ms: float  # latents to frames
     block_ms: float  # from the hand-over of the block before to this one's: the pace of the stream
     ready_s: float  # seconds after the job began when its frames were in the film
+    wait_ms: list[float] = field(default_factory=list)  # that each rank of a group waited for this block
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +103,7 @@ class RenderResult:
     dtype: str
     peak_rss_mb: float
     peak_gpu_mb: float | None
+    stages: tuple[Stage, ...]
 
 
 def run_job(
@@ -121,7 +125,7 @@ def run_job(
         InputError: the job does not fit the model, or the snapshots belong to another job.
         CapacityError: the disk is full.
     """
-    with disk_errors(job.work_dir), _alone(job.work_dir):
+    with engine.job(), disk_errors(job.work_dir), _alone(job.work_dir):
         if not job.resume:
             shutil.rmtree(job.work_dir, ignore_errors=True)
         job.work_dir.mkdir(parents=True, exist_ok=True)
@@ -219,6 +223,7 @@ class _Run:
             dtype=str(self.engine.dtype).removeprefix("torch."),
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
+            stages=self.engine.stages(self.job.sample_steps),
         )
 
     def _restore(self) -> None:
@@ -275,6 +280,7 @@ class _Run:
                     decode_ms=1000 * block.decode_s,
                     block_ms=1000 * (now - started),
                     ready_s=self.before_s + now - self.began,
+                    wait_ms=[1000 * s for s in block.wait_s],
                 )
                 started = now
                 self.rows.append(row)
@@ -347,6 +353,23 @@ def _same_threads(engine: Engine, part: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def stage_summary(rows: list[BlockRow], stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
+    """What each rank did: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
+    summary = []
+    for stage in stages:
+        waits = [row.wait_ms[stage.rank] for row in rows if len(row.wait_ms) > stage.rank]
+        summary.append(
+            {
+                "rank": stage.rank,
+                "role": stage.role,
+                "step_ms": [round(float(np.mean([row.step_ms[step] for row in rows])), 3) for step in stage.steps],
+                "decode_ms": round(float(np.mean([row.decode_ms for row in rows])), 3) if stage.decodes else None,
+                "wait_ms": round(float(np.mean(waits)), 3) if waits else 0.0,
+            }
+        )
+    return summary
 
 
 def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:

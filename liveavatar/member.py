@@ -24,27 +24,38 @@ class GroupEngine(Engine):
     def __init__(self, model: LoadedModel, group: Group, own_decoder: bool) -> None:
         super().__init__(model, group.device)
         self.group, self.own_decoder = group, own_decoder
-        self.stages: tuple[Stage, ...] = ()
         self._opened = False
+        self._tpp: Tpp | None = None
 
     def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
         """Who denoises a job: the group."""
         if self.group.world == 1:
             return super().place(course, given, features)
-        self.stages = split(course.num_steps, self.group.world, self.own_decoder)
-        opening = Opening(course, on_device(given, torch.device("cpu")), self.stages, torch.get_num_threads())
+        opening = Opening(
+            course, on_device(given, torch.device("cpu")), self.stages(course.num_steps), torch.get_num_threads()
+        )
         self._opened = True
         self.group.broadcast(opening)
-        return Tpp(self.group, self, course, opening, features)
+        self._tpp = Tpp(self.group, self, course, opening, features)
+        return self._tpp
+
+    def stages(self, num_steps: int) -> tuple[Stage, ...]:
+        """As `Engine.stages`."""
+        return split(num_steps, self.group.world, self.own_decoder)
 
     @contextmanager
     def job(self) -> Iterator[None]:
-        """Around a job: the other ranks, which wait for it, are let go when it never opens."""
-        self._opened = False
+        """Around a job: however it ends, the other ranks are free for the next one, unless the group is broken."""
+        self._opened, self._tpp = False, None
         try:
             yield
+        except GroupError:
+            self._opened, self._tpp = True, None
+            raise
         finally:
-            if not self._opened:
+            if self._tpp is not None:
+                self._tpp.close()
+            elif not self._opened and self.group.world > 1:
                 with suppress(GroupError):
                     self.group.broadcast(None)
 
