@@ -132,18 +132,17 @@ def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> N
             "--offload_model True: there is no GPU whose memory could be relieved; use --offload_model False"
         )
     wanted = parameters.num_gpus or 1
-    if parameters.num_gpus and not gpus and model.name == config.LIVE_AVATAR_14B.name:
-        raise CapacityError(f"--num_gpus {wanted}: {where}, and {model.name} cannot run without; see `liveavatar plan`")
+    asked = f"--num_gpus {wanted}" if parameters.num_gpus else f"--placement {parameters.placement}"
+    spread = parameters.num_gpus or parameters.placement in ("tpp", "replicas")
+    if spread and not gpus and model.name == config.LIVE_AVATAR_14B.name:
+        raise CapacityError(f"{asked}: {where}, and {model.name} cannot run without; see `liveavatar plan`")
     if gpus and wanted > len(gpus):
         raise CapacityError(f"--num_gpus {wanted}: {where}; use --num_gpus {len(gpus)}")
-    if parameters.placement == "tpp":
-        raise InputError("--placement tpp: this version renders a job on one device; use --placement single")
-    if parameters.placement == "replicas":
+    if parameters.placement == "tpp" and (parameters.fp8 or parameters.offload_model):
+        raise InputError("--placement tpp: not with --fp8 or --offload_model in this version; drop one of them")
+    if parameters.placement == "tpp" and wanted > parameters.sample_steps + 1:
+        most = parameters.sample_steps + 1
         raise InputError(
-            "--placement replicas: it gives every job of a batch a device of its own, and one render is one job; "
-            "use --placement single"
-        )
-    if wanted > 1:
-        raise InputError(
-            f"--num_gpus {wanted}: this version renders a job on one device (--placement single); use --num_gpus 1"
+            f"--num_gpus {wanted}: {parameters.sample_steps} steps and a decoder keep no more than {most} busy; "
+            f"use --num_gpus {most}, or more --sample_steps"
         )

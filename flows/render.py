@@ -5,6 +5,7 @@ with another prompt makes only what the prompt decides.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tasks import render as engine  # noqa: E402
 from tasks.model import config_of, digest_of  # noqa: E402
 from tasks.store import Store, code_digest, file_digest, job_key  # noqa: E402
 
+CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
 RUN_CODE = (
     *("liveavatar.audio.enhance", "liveavatar.audio.preprocess", "liveavatar.image", "liveavatar.prompt"),
     *("liveavatar.planner", "liveavatar.job", "liveavatar.quality.evaluate", "liveavatar.quality.suites"),
@@ -50,10 +52,16 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     planned = plan.plan(
         config_of(model_dir),
         plan.job_of(parameters.model_dump(), picture["width"], picture["height"], num_frames),
-        hardware.detect_machine(preflight.output_folder(parameters)),
+        _machine(parameters),
     )
     rendered = engine.render(
-        _options(parameters), str(model_dir), model_digest, cleaned, features, inputs.portrait, inputs.pose
+        _options(parameters, _ranks(parameters, planned.values)),
+        str(model_dir),
+        model_digest,
+        cleaned,
+        features,
+        inputs.portrait,
+        inputs.pose,
     )
     judged = quality.judge(rendered, cleaned, inputs.portrait)
 
@@ -110,10 +118,28 @@ def remembers(parameters: RenderParameters) -> bool:
 def begin(parameters: RenderParameters) -> None:
     """Have the engine load while other things happen."""
     model_dir = config.resolve_model_dir(parameters.model)
-    engine.begin_loading(model_dir, parameters.fp8, bool(parameters.offload_model))
+    if parameters.placement == "auto" and machine.accelerators():
+        return  # the planner decides first
+    engine.begin_loading(model_dir, _options(parameters, _ranks(parameters)))
 
 
-def _options(parameters: RenderParameters) -> engine.RenderOptions:
+def _machine(parameters: RenderParameters) -> hardware.Machine:
+    """This machine, with as many of its GPUs as the job may have."""
+    here = hardware.detect_machine(preflight.output_folder(parameters))
+    return replace(here, gpus=here.gpus[: parameters.num_gpus])
+
+
+def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) -> int:
+    """Processes that share the steps of a job, as the options or the planner say."""
+    placement = parameters.placement if planned is None else planned["placement"]
+    if placement != "tpp":
+        return 1
+    gpus = len(machine.accelerators())
+    most = min(parameters.num_gpus or gpus or CPU_RANKS, parameters.sample_steps + 1)
+    return most if planned is None or not gpus else len(planned["per_gpu_gb"])
+
+
+def _options(parameters: RenderParameters, ranks: int) -> engine.RenderOptions:
     return engine.RenderOptions(
         prompt=parameters.prompt,
         seed=parameters.seed,
@@ -122,6 +148,7 @@ def _options(parameters: RenderParameters) -> engine.RenderOptions:
         online=parameters.enable_online_decode,
         fp8=parameters.fp8,
         offload=bool(parameters.offload_model),
+        ranks=ranks,
         resume=parameters.resume,
         force=parameters.force,
     )

@@ -1,4 +1,4 @@
-"""Ray: who holds the model, and what happens when it dies. The only file that imports Ray.
+"""Ray: who holds the model, and what happens when it dies. Ray is imported here and in `tasks.cluster_group` only.
 
 One *engine actor* per model and device keeps the weights loaded and renders one job at a time. The driver asks it
 for progress while it renders, tells it to stop at the next block on Ctrl-C, and, when its process dies, lets Ray
@@ -47,6 +47,9 @@ class EngineSpec:
     dtype: str = "auto"
     fp8: bool = False  # linear layers in 8 bits
     offload: bool = False  # layers of the transformer wait in host memory
+    ranks: int = 1  # processes that share the denoise steps; more than one are a `tasks.cluster_group`
+    own_decoder: bool = False  # whether the last of them decodes and nothing else
+    replica: int = 0  # which of several actors with the same model
 
 
 class EngineActor:
@@ -58,7 +61,7 @@ class EngineActor:
         torch.set_num_threads(num_threads)
         self.spec = spec
         self._engine: Any = None
-        self._one_job = threading.Lock()
+        self._one_job, self._loading = threading.Lock(), threading.Lock()
         self._progress: dict[str, Progress] = {}  # of unfinished jobs, by digest
         self._stopped: set[str] = set()
 
@@ -149,11 +152,16 @@ def num_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
+def spec_name(spec: EngineSpec) -> str:
+    """What tells the actors of one model on one kind of device from others."""
+    return f"{spec.version[:16]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}"
+
+
 def engine_actor(spec: EngineSpec) -> ActorHandle:
     """The resident actor of a spec; started when there is none."""
     threads = cores()
     gpus = 1 if spec.device != "cpu" and num_gpus() >= 1 else 0
-    name = f"engine-{spec.version[:16]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}"
+    name = f"engine-{spec_name(spec)}" + (f"-{spec.replica}" if spec.replica else "")
     remote = ray.remote(EngineActor).options(
         name=name,
         namespace=NAMESPACE,

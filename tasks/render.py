@@ -42,6 +42,7 @@ class RenderOptions:
     online: bool
     fp8: bool = False
     offload: bool = False
+    ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
     resume: bool = False
     force: bool = False
 
@@ -78,7 +79,7 @@ def render_key(
     options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry, pose: Entry | None
 ) -> str:
     """Digest of everything that latents and film depend on, the machine's arithmetic included."""
-    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload")}
+    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload", "ranks")}
     return job_key(
         "render",
         options=asked,
@@ -93,18 +94,25 @@ def render_key(
     )
 
 
-def begin_loading(model_dir: Path, fp8: bool, offload: bool) -> None:
+def begin_loading(model_dir: Path, options: RenderOptions) -> None:
     """Have the resident engine load a model while other stages run."""
-    from tasks import cluster
+    spec, home = _engine_spec(model_dir, digest_of(model_dir), options)
+    home.begin_loading(spec)
 
-    cluster.begin_loading(_engine_spec(model_dir, digest_of(model_dir), fp8, offload))
 
+def _engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> tuple[Any, Any]:
+    """The engine of a render, and the module that keeps it."""
+    from tasks import cluster, cluster_group
 
-def _engine_spec(model_dir: Path, model_digest: str, fp8: bool, offload: bool) -> Any:
-    from tasks import cluster
-
-    version = job_key("engine", model=model_digest, code=code_digest(*CODE))
-    return cluster.EngineSpec(model_dir=model_dir, version=version, fp8=fp8, offload=offload)
+    spec = cluster.EngineSpec(
+        model_dir=model_dir,
+        version=job_key("engine", model=model_digest, code=code_digest(*CODE)),
+        fp8=options.fp8,
+        offload=options.offload,
+        ranks=options.ranks,
+        own_decoder=options.ranks > options.sample_steps,
+    )
+    return spec, cluster_group if options.ranks > 1 else cluster
 
 
 def work_dir(key: str) -> Path:
@@ -127,8 +135,7 @@ def _render(
     model_digest: str,
     entries: tuple[Entry, Entry, Entry, Entry | None],
 ) -> Values:
-    from liveavatar.job import RenderJob, timing_summary
-    from tasks import cluster
+    from liveavatar.job import RenderJob, stage_summary, timing_summary
 
     sound, features, face, pose = entries
     work = work_dir(key)
@@ -149,11 +156,11 @@ def _render(
         online=options.online,
         resume=options.resume,
     )
-    spec = _engine_spec(model_dir, model_digest, options.fp8, options.offload)
+    spec, engines = _engine_spec(model_dir, model_digest, options)
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
-    result = cluster.render(spec, job, ProgressBoard().show, load_s.append)
+    result = engines.render(spec, job, ProgressBoard().show, load_s.append)
     if result.first_block:
         emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
     shutil.move(result.video, folder / VIDEO)
@@ -168,7 +175,10 @@ def _render(
         "num_frames": result.num_frames,
         "first_block": result.first_block,
         "load_s": round(load_s[-1], 3),
-        "timing": timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
+        "timing": {
+            **timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
+            "stages": stage_summary(result.rows, result.stages),
+        },
         "device": result.device,
         "dtype": result.dtype,
         "machine": machine.signature(),

@@ -1,0 +1,126 @@
+"""A group of Ray actors: the bits of one process, reused, rebuilt when a rank is killed, and gone when we are."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import ray
+import torch
+from PIL import Image
+from scipy.io import wavfile
+
+from liveavatar.engine import Engine
+from liveavatar.errors import Interrupted
+from liveavatar.feature_file import save_features
+from liveavatar.job import Progress, RenderJob, RenderResult, run_job, stage_summary
+from tasks import cluster, cluster_group
+from tasks.cluster import EngineSpec
+
+FRAMES = 240
+
+
+@pytest.fixture(scope="module")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of our own; afterwards none of its processes is left."""
+    os.environ["LIVEAVATAR_HOME"] = str(tmp_path_factory.mktemp("home"))
+    cluster.connect()
+    yield
+    family = psutil.Process().children(recursive=True)
+    cluster.disconnect()
+    assert len(family) > 2
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE and "ray" in " ".join(p.cmdline())]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RenderJob:
+    """Ten seconds of noise."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (256, 384, 3), dtype=np.uint8)).save(tmp_path / "face.png")
+    wavfile.write(tmp_path / "voice.wav", 16_000, rng.normal(scale=0.1, size=640 * FRAMES).astype(np.float32))
+    save_features(tmp_path / "features.pt", torch.from_numpy(rng.normal(size=(5, 768, FRAMES))).float())
+    return RenderJob(
+        digest="d" * 64,
+        work_dir=tmp_path / "work",
+        image=tmp_path / "face.png",
+        features=tmp_path / "features.pt",
+        audio=tmp_path / "voice.wav",
+        prompt="a calm woman",
+        num_frames=FRAMES,
+        online=True,
+    )
+
+
+@pytest.fixture
+def expected(tiny_model: Path, job: RenderJob, tmp_path: Path) -> RenderResult:
+    """What one process makes of the job."""
+    torch.set_num_threads(cluster.cores())
+    try:
+        engine = Engine.load(tiny_model, device="cpu", dtype="float32")
+        return run_job(engine, replace(job, work_dir=tmp_path / "alone"))
+    finally:
+        torch.set_num_threads(1)
+
+
+def spec_of(tiny_model: Path, ranks: int = 2) -> EngineSpec:
+    return EngineSpec(model_dir=tiny_model, version="t" * 64, device="cpu", dtype="float32", ranks=ranks)
+
+
+def pid_of(actor: object) -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))  # type: ignore[attr-defined]
+
+
+def test_reused_rebuilt_resumed_and_gone(
+    local_ray: None, tiny_model: Path, job: RenderJob, expected: RenderResult, tmp_path: Path
+) -> None:
+    spec = spec_of(tiny_model)
+    loads: list[float] = []
+    first = cluster_group.render(spec, job, lambda _: None, loads.append)
+    assert first.latents_sha256 == expected.latents_sha256
+    assert [s["role"] for s in stage_summary(first.rows, first.stages)] == ["steps 1-2", "steps 3-4 + decoder"]
+    pids = [pid_of(actor) for actor in cluster_group.group_actors(spec)]
+
+    # A rank is killed in the middle of the second job.
+    killed: list[int] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.done >= 6 and not killed:
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(progress.done)
+
+    second = cluster_group.render(spec, replace(job, work_dir=tmp_path / "second"), kill, loads.append)
+    assert killed
+    assert second.latents_sha256 == expected.latents_sha256
+    assert second.first_block >= 4
+    assert loads[1] < 0.5  # the second job found the model loaded
+    assert len(loads) == 3
+    actors = cluster_group.group_actors(spec)
+    assert not set(pids) & {pid_of(actor) for actor in actors}
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+
+    # Ctrl-C in the middle of the third; then one process goes on with it.
+    third = replace(job, work_dir=tmp_path / "third")
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done >= 6 and not interrupted:
+            interrupted.append(progress.done)
+            signal.raise_signal(signal.SIGINT)
+
+    interrupted: list[int] = []
+    with pytest.raises(Interrupted, match="--resume"):
+        cluster_group.render(spec, third, interrupt, loads.append)
+    torch.set_num_threads(cluster.cores())
+    alone = run_job(Engine.load(tiny_model, device="cpu", dtype="float32"), replace(third, resume=True))
+    torch.set_num_threads(1)
+    assert alone.first_block > 0
+    assert alone.latents_sha256 == expected.latents_sha256
+
+    # The same group takes the next job.
+    fourth = cluster_group.render(spec, replace(job, work_dir=tmp_path / "fourth"), lambda _: None, loads.append)
+    assert fourth.latents_sha256 == expected.latents_sha256
+    assert [pid_of(a) for a in cluster_group.group_actors(spec)] == [pid_of(a) for a in actors]
