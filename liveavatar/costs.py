@@ -36,6 +36,7 @@ class DiTCosts:
     tokens: int  # L
     ring_bytes: int  # keys and values of one denoise step, without sinks
     sink_bytes: int  # keys and values of the sinks, once
+    workspace_bytes: int  # where an 8-bit ring is laid out for attention
     text_bytes: int  # text keys and values of all layers
     activation_bytes: int  # peak of temporaries in one layer
     linear_flop: float  # of one step of one block
@@ -78,8 +79,10 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, cache_bytes:
         other_weights=other,
         layer_weights=in_blocks // Y,
         tokens=L,
-        ring_bytes=Y * 2 * window * D * cache_bytes,
-        sink_bytes=Y * 2 * sinks * D * cache_bytes,
+        # In 8 bits every token and head has an fp32 scale; sinks and what attention reads stay in bf16.
+        ring_bytes=Y * 2 * window * (D * cache_bytes + (cfg.num_heads * FP32 if cache_bytes == FP8 else 0)),
+        sink_bytes=Y * 2 * sinks * D * BF16,
+        workspace_bytes=2 * (window + sinks) * D * BF16 if cache_bytes == FP8 else 0,
         text_bytes=Y * 2 * cfg.text_len * D * BF16,
         # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
         activation_bytes=L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),

@@ -116,7 +116,7 @@ class Seating:
         dit, vae = self.dit, self.vae
         first, count = steps
         parts: dict[str, float] = {}
-        work = 0
+        work, fast = 0, False
         if count:
             if self.job.offload:
                 streamed = dit.layer_weights * (FP8 if self.job.fp8 else BF16)
@@ -125,13 +125,19 @@ class Seating:
             else:
                 parts["weights"] = dit.weight_bytes(self.job.fp8)
             parts["rings"] = count * dit.ring_bytes
-            # Every ring carries the sinks in front, rotated to where its block sees them; one copy is unrotated.
-            parts["sinks"] = (count + 1) * dit.sink_bytes
-            parts["text"] = dit.text_bytes
-            work = dit.activation_bytes
+            # A bf16 ring carries the sinks in front, rotated to where its block sees them; 8-bit rings share one
+            # rotated copy of a layer. Beside them lie the unrotated ones.
+            copies = 1 if self.job.fp8_cache else count + 1
+            # Where all steps run, they read text from buffers that are filled anew for a job.
+            fast = count == self.job.sample_steps and self.config.vae.kind == "wan"
+            parts["sinks"] = copies * dit.sink_bytes
+            parts["text"] = (1 + fast) * dit.text_bytes
+            work = dit.activation_bytes + dit.workspace_bytes
         # The picture is encoded where the sinks are computed, so every GPU with a step has the autoencoder.
         parts["autoencoder"] = vae.weight_bytes + (vae.state_bytes if decodes else 0)
-        parts["working memory"] = max(work, vae.peak_bytes if decodes else 0)
+        # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
+        decoding = vae.peak_bytes if decodes else 0
+        parts["working memory"] = work + decoding if fast else max(work, decoding)
         breakdown = {name: size / GB for name, size in parts.items()}
         role = f"steps {first + 1}-{first + count}" if count > 1 else f"step {first + 1}" if count else ""
         role = " + ".join(part for part in (role, "decoder" if decodes else "") if part)

@@ -140,8 +140,8 @@ class FastDiT:
         x, h = ops.add_norm(x, y, None, self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
         return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))
 
-    def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV) -> Sink:
-        """As `CausalDiT.prefill`."""
+    def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV, into: Sink | None = None) -> Sink:
+        """As `CausalDiT.prefill`; the result overwrites `into` when that is given."""
         h, w = reference_BC1hw.shape[-2:]
         x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0]
         level = self.noise_level(torch.zeros(1, 1, device=x.device))
@@ -156,8 +156,8 @@ class FastDiT:
             wq, wk, eps = self._qk[i]
             q, k = (self._heads(ops.rms_rows(t, n, eps))[0] for t, n in ((q, wq), (k, wk)))
             v = self._heads(v.contiguous()).contiguous()
-            keys.append(k[None].contiguous())
-            values.append(v)
+            keys.append(k[None].contiguous() if into is None else into.k[i].copy_(k[None]))
+            values.append(v if into is None else into.v[i].copy_(v))
             q, k = (rotate_rows(t, turn.cos, turn.sin)[None] for t in (q, k))
             x, y = self._finish(x, attend_rows(q, k, v), weights, i, mod, text_kv[i])
             gate = mod[5]

@@ -7,12 +7,22 @@ from pathlib import Path
 import torch
 
 from liveavatar.checkpoint import load_model
+from liveavatar.config import DiTConfig
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
 from liveavatar.fast.dit import accelerate
 from liveavatar.fast.stream import FastEngine
+from liveavatar.model.dit import CausalDiT
+
+_HEADROOM = 1.1  # of free memory over the unquantised weights
 
 log = logging.getLogger(__name__)
+
+
+def dit_bytes(cfg: DiTConfig) -> int:
+    """Bytes of a transformer's weights in 16 bits."""
+    with torch.device("meta"):
+        return 2 * sum(p.numel() for p in CausalDiT(cfg).parameters())
 
 
 def load_fast(
@@ -37,7 +47,10 @@ def load_fast(
         raise CapacityError(f"--fp8: {reason}; drop --fp8, or use a GPU of compute capability 8.9 or more")
     parts = load_model(model_dir, device, dtype, ("vae", "text"))
     try:
-        loaded = load_model(model_dir, "cpu" if offload else device, dtype, ("dit",))
+        # Quantising begins from bf16: where that is too much for the GPU it waits on the host.
+        whole = dit_bytes(parts.config.dit)
+        roomy = not fp8 or torch.cuda.mem_get_info(device)[0] > _HEADROOM * whole
+        loaded = load_model(model_dir, device if roomy and not offload else "cpu", dtype, ("dit",))
         dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload)
     except torch.OutOfMemoryError as e:
         raise CapacityError(

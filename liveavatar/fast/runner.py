@@ -71,7 +71,7 @@ class StepRunner:
             dit: the fast transformer.
             sigmas: noise levels, the terminal 0 included.
             size: latent height and width.
-            sink: of the first stream; it gives shapes, and later streams' sinks are copied over it.
+            sink: of the first stream; those of later streams are computed into the same memory.
             fp8_rings: keys and values in 8 bits.
         """
         self.dit, self.sigmas, (self.h, self.w) = dit, sigmas, size
@@ -86,7 +86,7 @@ class StepRunner:
         )
         self.slot = torch.zeros(1, dtype=torch.int32, device=device)
         self.levels = [dit.noise_level(torch.full((1, 1), s, device=device)) for s in sigmas[:-1]]
-        self.sink = Sink([k.clone() for k in sink.k], [v.clone() for v in sink.v], sink.num_reference)
+        self.sink = sink
         workspace = Workspace(self.sink, self.window) if fp8_rings else None
         self.rings: list[Ring] = [
             Bf16Ring(self.sink, self.window) if workspace is None else Fp8Ring(self.sink, self.window, workspace)
@@ -100,11 +100,8 @@ class StepRunner:
         self._pool = torch.cuda.graph_pool_handle() if self._graphs else None
         self._recorded: dict[tuple[int, int], Recorded] = {}
 
-    def begin(self, sink: Sink, text_kv: TextKV) -> None:
-        """Take over the sinks and the text of a stream, at the same addresses as before."""
-        for kept, new in ((self.sink.k, sink.k), (self.sink.v, sink.v)):
-            for old, value in zip(kept, new, strict=True):
-                old.copy_(value)
+    def begin(self, text_kv: TextKV) -> None:
+        """Take over the text of a stream, at the same addresses as before, and the sinks, which lie in `sink`."""
         if self.cond is None:
             self.cond = Conditions([(k.clone(), v.clone()) for k, v in text_kv], [])
         else:
@@ -172,3 +169,8 @@ class StepRunner:
                 for step in range(len(self.levels)):
                     self.run(step)
         torch.cuda.synchronize()
+
+    def forget_graphs(self) -> None:
+        """Launch kernels one by one from now on."""
+        self._graphs = False
+        self._recorded.clear()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar.cache import Sink
 from liveavatar.checkpoint import LoadedModel
 from liveavatar.config import ModelConfig
 from liveavatar.denoiser import Conditioning, Course, Denoiser
@@ -56,14 +57,22 @@ class FastEngine(Engine):
         """As `Engine.open`."""
         return FastStream(self, job)
 
-    def step_runner(self, course: Course, sink: Any) -> StepRunner:
-        """Buffers and graphs for a video size, made at first use."""
-        key = (course.h, course.w, course.sigmas)
-        if self._steps is None or self._steps[0] != key:
-            self._steps = None  # frees the rings of another size before new ones are made
-            runner = StepRunner(self.dit, course.sigmas, (course.h, course.w), sink, self.fp8_rings)
-            self._steps = (key, runner)
+    def forget_sizes(self) -> None:
+        """Free buffers and graphs; the next job makes new ones."""
+        self._steps = self._decode = None
+
+    def known_runner(self, course: Course) -> StepRunner | None:
+        """Buffers and graphs for a course's video size, if it was the last one; else they are freed."""
+        if self._steps is None or self._steps[0] != (course.h, course.w, course.sigmas):
+            self._steps = None
+            return None
         return self._steps[1]
+
+    def new_runner(self, course: Course, sink: Sink) -> StepRunner:
+        """Buffers and graphs for a course's video size."""
+        runner = StepRunner(self.dit, course.sigmas, (course.h, course.w), sink, self.fp8_rings)
+        self._steps = ((course.h, course.w, course.sigmas), runner)
+        return runner
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
         """The decoder for a video size; None for an autoencoder without a fast form."""
@@ -85,10 +94,10 @@ class FastDenoiser(Denoiser):
         self.device, self.motion, self.pose = given.reference.device, given.motion, None
         dit = engine.dit
         self.text_kv = dit.text_kv(dit.embed_text(given.text))
-        self.sink = dit.prefill(given.reference, given.motion, self.text_kv)
-        self.runner = engine.step_runner(course, self.sink)
-        self.runner.begin(self.sink, self.text_kv)
-        self.sink = self.runner.sink  # the buffers hold it now
+        known = engine.known_runner(course)
+        self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
+        self.runner = known or engine.new_runner(course, self.sink)
+        self.runner.begin(self.text_kv)
         self.caches = dict(enumerate(self.runner.rings))
         self._placed = False
         self._noise = None
@@ -96,8 +105,9 @@ class FastDenoiser(Denoiser):
     @torch.inference_mode()
     def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
         """As `Denoiser.reanchor`."""
-        sink = self.dit.prefill(reference, self.motion if motion is None else motion, self.text_kv)
-        self.runner.begin(sink, self.text_kv)
+        fast: FastDiT = self.dit  # type: ignore[assignment]
+        fast.prefill(reference, self.motion if motion is None else motion, self.text_kv, self.sink)
+        self.runner.begin(self.text_kv)
         self._placed = False
 
     @torch.inference_mode()

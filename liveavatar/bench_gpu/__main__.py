@@ -1,0 +1,34 @@
+"""`python -m liveavatar.bench_gpu --out DIR [--quick] [--only speed,memory] [--dry_run]`."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from liveavatar.bench_gpu.report import to_markdown
+from liveavatar.bench_gpu.run import SECTIONS, Options, run
+from liveavatar.errors import LiveAvatarError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the measurements; 0 unless something could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m liveavatar.bench_gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for bench_gpu.json and bench_gpu.md")
+    parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
+    parser.add_argument("--dry_run", action="store_true", help="a few thousand weights on the CPU: proves the script")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
+    try:
+        results = run(
+            Options(out=given.out, quick=given.quick, dry_run=given.dry_run, only=tuple(given.only.split(",")))
+        )
+    except LiveAvatarError as e:
+        sys.stderr.write(f"{e}\n")
+        return e.exit_code
+    sys.stdout.write(to_markdown(results))
+    return 1 if results["errors"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Engines with random weights of a config's shapes, made on the device without a host copy.
+
+Shapes: L hidden states, C width of a speech feature.
+"""
+
+import gc
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from liveavatar.checkpoint import LoadedModel
+from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
+from liveavatar.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.fast import accelerate
+from liveavatar.fast.stream import FastEngine
+from liveavatar.model.dit import CausalDiT
+from liveavatar.model.vae import build_vae
+from liveavatar.timing import BLOCK_FRAMES
+
+_GAIN = 1.4  # of random weights over 1/sqrt(width): activations stay of order one
+_PROMPT_ROWS = 60
+
+DRY = replace(
+    LIVE_AVATAR_14B,
+    name="dry-run",
+    dit=replace(
+        LIVE_AVATAR_14B.dit, dim=64, num_heads=2, num_layers=4, ffn_dim=96, text_dim=16, text_len=8, audio_dim=8,
+        audio_layers=3, audio_inject_layers=(0, 3), freq_dim=32,
+    ),
+    vae=replace(
+        LIVE_AVATAR_14B.vae, encoder_widths=(4, 8, 8, 8), decoder_widths=(8, 8, 8, 4), num_res_blocks=1,
+        prime_latents=2,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mode:
+    """How the transformer runs."""
+
+    name: str
+    fp8: bool = False
+    fp8_rings: bool = False
+    offload: bool = False
+
+
+BF16 = Mode(name="bf16")
+FP8 = Mode(name="fp8", fp8=True)
+FP8_ALL = Mode(name="fp8 + fp8 rings", fp8=True, fp8_rings=True)
+BF16_RINGS8 = Mode(name="bf16 + fp8 rings", fp8_rings=True)
+OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, fp8_rings=True, offload=True)
+
+
+def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> CausalDiT:
+    """A transformer of a config with seeded random weights."""
+    with torch.device("meta"):
+        dit = CausalDiT(cfg).to(dtype)
+    dit = dit.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, p in dit.named_parameters():
+        if name.endswith(("norm_q.weight", "norm_k.weight", "norm3.weight")):
+            p.data.fill_(1)
+        else:
+            p.data.normal_(0, _GAIN * cfg.dim**-0.5, generator=generator)
+    return dit.eval().requires_grad_(False)
+
+
+def random_vae(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """An autoencoder of a config with seeded random weights."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        return build_vae(config.vae).to(dtype).eval().requires_grad_(False)
+
+
+class RandomPrompt:
+    """Prompt rows drawn at random, in place of the text encoder."""
+
+    config: ModelConfig
+    device: torch.device
+
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """As `Engine.encode_prompt`."""
+        rows = min(_PROMPT_ROWS, self.config.dit.text_len)
+        generator = torch.Generator().manual_seed(len(prompt))
+        return torch.randn(1, rows, self.config.dit.text_dim, generator=generator).to(self.device)
+
+
+class PlainBench(RandomPrompt, Engine):
+    """The plain engine."""
+
+
+class FastBench(RandomPrompt, FastEngine):
+    """The fast engine."""
+
+
+def plain_engine(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PlainBench:
+    """The plain engine with random weights."""
+    parts = {"dit": random_dit(config.dit, device, dtype), "vae": random_vae(config, device, dtype)}
+    return PlainBench(LoadedModel(config=config, **parts), device)
+
+
+def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: torch.dtype) -> FastBench:
+    """The fast engine with the same random weights."""
+    dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
+    return FastBench(LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype)), device, mode.fp8_rings)
+
+
+def bench_job(config: ModelConfig, size: tuple[int, int], blocks: int, steps: int = 4) -> StreamJob:
+    """A job of `blocks` blocks at (width, height): a grey picture, noise for features."""
+    cfg = config.dit
+    features = torch.randn(
+        cfg.audio_layers, cfg.audio_dim, BLOCK_FRAMES * 8, generator=torch.Generator().manual_seed(0)
+    )
+    return StreamJob(
+        image=np.full((size[1], size[0], 3), 128, np.uint8),
+        prompt="a calm person speaks to the camera in soft light",
+        features=TensorFeatures(features.repeat(1, 1, -(-blocks // 8))),
+        num_frames=BLOCK_FRAMES * blocks,
+        sample_steps=steps,
+    )
+
+
+def release() -> None:
+    """Give back the memory of what is not referenced any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

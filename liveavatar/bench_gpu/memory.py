@@ -1,0 +1,75 @@
+"""How much memory: peaks by weights, rings and size beside the planner's prediction; and runs under a cap."""
+
+import time
+from typing import Any
+
+import torch
+
+from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, fast_engine, release
+from liveavatar.config import ModelConfig
+from liveavatar.hardware import GB, Gpu, Machine, gpu_of
+from liveavatar.seating import Job, Seating
+from liveavatar.timing import BLOCK_FRAMES
+
+_BLOCKS = 6  # rings full, reference changed
+
+
+def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
+    """The planner's parts for one GPU, in GiB, with "total"."""
+    job = Job(
+        width=size[0], height=size[1], num_frames=480, fp8=mode.fp8, fp8_cache=mode.fp8_rings, offload=mode.offload
+    )
+    machine = Machine(gpus=(gpu,), cores=1, host_gb=1e6, disk_gb=1e6)
+    seat = Seating(config, job, machine).seats("single")[0]
+    return {**seat.breakdown, "total": seat.total}
+
+
+def measure_memory(
+    config: ModelConfig, engine: FastBench, mode: Mode, size: tuple[int, int], device: torch.device
+) -> dict[str, Any]:
+    """Peak of a stream at (width, height), weights included, beside the prediction."""
+    engine.fp8_rings = mode.fp8_rings
+    engine.forget_sizes()
+    release()
+    for _ in engine.open(bench_job(config, size, _BLOCKS)).blocks():
+        pass
+    cuda = device.type == "cuda"
+    measured = torch.cuda.max_memory_allocated() / GB if cuda else 0.0
+    gpu = gpu_of(torch.cuda.get_device_name(device) if cuda else "H200", 141.0)
+    guess = predicted(config, mode, size, gpu)
+    return {
+        "mode": mode.name,
+        "size": f"{size[0]}*{size[1]}",
+        "allocated_gib": measured,
+        "reserved_gib": torch.cuda.max_memory_reserved() / GB if cuda else 0.0,
+        "predicted_gib": guess["total"],
+        "off": guess["total"] / measured - 1 if measured else None,
+        "predicted_parts": guess,
+    }
+
+
+def measure_capped(
+    config: ModelConfig, mode: Mode, size: tuple[int, int], cap_gb: float, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """A stream under a cap of GPU memory; weights are made before the cap is set, as they are made at random."""
+    release()
+    engine = fast_engine(config, mode, device, dtype)
+    release()
+    cuda = device.type == "cuda"
+    if cuda:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gb * 1e9 / total), device)
+    result: dict[str, Any] = {"mode": mode.name, "size": f"{size[0]}*{size[1]}", "cap_gb": cap_gb}
+    try:
+        marks = []
+        for _ in engine.open(bench_job(config, size, _BLOCKS + 4)).blocks():
+            marks.append(time.perf_counter())
+        pace = (marks[-1] - marks[-4]) / 3
+        result |= {"fits": True, "fps": BLOCK_FRAMES / pace}
+    except torch.OutOfMemoryError as e:
+        result |= {"fits": False, "error": str(e).splitlines()[0]}
+    finally:
+        if cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+    result["reserved_gib"] = torch.cuda.max_memory_reserved() / GB if cuda else 0.0
+    return result

@@ -1,0 +1,119 @@
+"""The measurements as a page of tables."""
+
+from typing import Any
+
+GOALS = {"fp8": 18.0, "bf16": 13.0}  # frames/s at 704*384 on a Hopper GPU, decoder included
+AUTHORS = {"H200": "7.5 eager bf16, 10.5 fp8 + compile", "H100": "8.2 fp8 + compile"}  # the released code, measured
+
+
+def to_markdown(results: dict[str, Any]) -> str:
+    """The report of `results`, whatever of them is there."""
+    facts = results["machine"]
+    known = next((f"{gpu}: {text}" for gpu, text in AUTHORS.items() if gpu in facts["gpu"]), "not measured here")
+    lines = [
+        f"# Speed and memory of {results['model']} on {facts['gpu']}, {facts['date']}",
+        "",
+        f"PyTorch {facts['torch']}, CUDA {facts['cuda']}, cuDNN {facts['cudnn']}, Triton {facts['triton']}; fused "
+        f"kernels {facts['kernels']}. Random weights of the true shapes. {facts['seconds']:.0f} s of measurements.",
+        f"The released code at 704*384, frames/s: {known}.",
+    ]
+    if facts["dry_run"]:
+        lines += ["", "**A dry run of the script on a few thousand weights: no number here says anything.**"]
+    sections = (
+        ("Correctness", "verify", ("name", "distance", "limit", "passed")),
+        (
+            "Speed, rings full, decoder included",
+            "speed",
+            ("mode", "size", "fps", "block_p50_s", "block_p99_s", "p99_over_p50", "step_s", "decode_s"),
+        ),
+        ("Starts", "speed", ("mode", "build_s", "cold_first_frame_s", "open_s", "first_frame_s", "peak_gib")),
+        ("Rates, decoder not overlapped", "rates", ("mode", "step_s", "step_tflops", "decode_s", "decode_tflops")),
+        (
+            "Memory, GiB",
+            "memory",
+            ("mode", "size", "allocated_gib", "reserved_gib", "predicted_gib", "off"),
+        ),
+        ("Under a cap", "capped", ("mode", "size", "cap_gb", "fits", "fps", "reserved_gib", "error")),
+    )
+    data = {**results, "rates": [_rates(row) for row in results.get("speed", []) if "step_tflops" in row]}
+    for title, key, columns in sections:
+        rows = data.get(key)
+        if rows:
+            lines += ["", f"## {title}", "", *_table(rows, columns)]
+    for row in results.get("speed", []):
+        if row.get("breakdown"):
+            lines += ["", f"## Where one block's time goes, {row['mode']}", "", *_breakdown(row["breakdown"])]
+    lines += ["", "## Verdict", "", *_verdict(results)]
+    failed = results.get("errors", {})
+    if failed:
+        lines += ["", "## Not measured", "", *(f"- {name}: {reason}" for name, reason in failed.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _rates(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "step_s": row["sequential"]["step_s"], "decode_s": row["sequential"]["decode_s"]}
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> list[str]:
+    used = [c for c in columns if any(r.get(c) is not None for r in rows)]
+    body = [[_cell(r.get(c)) for c in used] for r in rows]
+    return [
+        f"| {' | '.join(used)} |",
+        f"|{'---|' * len(used)}",
+        *(f"| {' | '.join(cells)} |" for cells in body),
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _breakdown(found: dict[str, Any]) -> list[str]:
+    parts = {**found["by_kind_s"], "gaps": found["gaps_s"]}
+    total = sum(parts.values())
+    bound = max(parts, key=lambda k: parts[k])
+    return [
+        *_table(
+            [{"part": k, "ms": 1e3 * v, "share": f"{v / total:.0%}"} for k, v in parts.items()],
+            ("part", "ms", "share"),
+        ),
+        "",
+        f"Most of it is {bound}. Slowest kernels:",
+        "",
+        *_table([{"kernel": f"`{k}`", "ms": 1e3 * v} for k, v in found["slowest_s"].items()], ("kernel", "ms")),
+    ]
+
+
+def _verdict(results: dict[str, Any]) -> list[str]:
+    lines = []
+    for row in results.get("speed", []):
+        goal = GOALS.get(row["mode"])
+        if goal is None or row.get("size") != "704*384":
+            continue
+        lines += [
+            _line(f"{row['mode']}: {row['fps']:.1f} frames/s, wanted {goal:.0f}", row["fps"] >= goal),
+            _line(f"{row['mode']}: first frame warm {row['first_frame_s']:.2f} s, wanted 2", row["first_frame_s"] <= 2),
+            _line(
+                f"{row['mode']}: start to first frame {row['build_s'] + row['cold_first_frame_s']:.1f} s, wanted 60",
+                row["build_s"] + row["cold_first_frame_s"] <= 60,
+            ),
+            _line(f"{row['mode']}: P99 / P50 {row['p99_over_p50']:.3f}, wanted 1.15", row["p99_over_p50"] <= 1.15),
+        ]
+    lines += [_line(f"{c['name']}: {c['distance']:.2e}", c["passed"]) for c in results.get("verify", [])]
+    lines += [
+        _line(f"planner, {r['mode']} at {r['size']}: {r['off']:+.1%}, wanted within 7 %", abs(r["off"]) <= 0.07)
+        for r in results.get("memory", [])
+        if r["off"] is not None
+    ]
+    lines += [
+        _line(f"{r['mode']} at {r['size']} within {r['cap_gb']:.0f} GB", r["fits"]) for r in results.get("capped", [])
+    ]
+    return lines or ["Nothing was measured that has a goal."]
+
+
+def _line(text: str, good: bool) -> str:
+    return f"- {'passed' if good else 'MISSED'}: {text}"

@@ -1,0 +1,160 @@
+"""All measurements in order; what has been measured is on disk after each, so a cut run keeps its numbers."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from liveavatar.bench_gpu.build import (
+    BF16,
+    BF16_RINGS8,
+    DRY,
+    FP8,
+    FP8_ALL,
+    OFFLOADED,
+    fast_engine,
+    release,
+)
+from liveavatar.bench_gpu.memory import measure_capped, measure_memory
+from liveavatar.bench_gpu.report import to_markdown
+from liveavatar.bench_gpu.speed import measure_fast, measure_plain
+from liveavatar.bench_gpu.verify import verify
+from liveavatar.config import LIVE_AVATAR_14B, REPO_ROOT, ModelConfig
+from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.fast import ops
+from liveavatar.planner import video_size
+
+log = logging.getLogger(__name__)
+
+SECTIONS = ("verify", "speed", "memory", "caps")
+FULL_SIZE = (704, 384)
+AREAS = ((384, 256), (688, 368), (704, 384), (720, 400))  # of the memory table; a size is the nearest that is allowed
+SMALL_SIZE = (384, 256)
+BLOCKS, QUICK_BLOCKS, DRY_BLOCKS = 30, 20, 3
+REPORTS = REPO_ROOT / "data" / "benchmarks"
+_ROOMY = 100e9  # bytes of GPU memory from which bf16 weights and bf16 rings fit together
+_HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What is asked of a run."""
+
+    out: Path
+    quick: bool = False  # fewer blocks, no grid of memory
+    dry_run: bool = False  # a few thousand weights on the CPU: proves the script, measures nothing
+    only: tuple[str, ...] = SECTIONS
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure, write `bench_gpu.json` and `bench_gpu.md` to `options.out` and the page to `data/benchmarks`.
+
+    Raises:
+        InputError: no GPU, or an unknown section.
+    """
+    unknown = set(options.only) - set(SECTIONS)
+    if unknown:
+        raise InputError(f"--only {', '.join(sorted(unknown))}: sections are {', '.join(SECTIONS)}")
+    if not options.dry_run and not torch.cuda.is_available():
+        raise InputError("bench gpu: PyTorch sees no GPU here; on the CPU use `liveavatar bench cpu`, or add --dry_run")
+    return Bench(options).run()
+
+
+class Bench:
+    """One run."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        dry = options.dry_run
+        self.device = torch.device("cpu" if dry else "cuda")
+        self.dtype = torch.float32 if dry else torch.bfloat16
+        self.config: ModelConfig = DRY if dry else LIVE_AVATAR_14B
+        self.full, self.small = ((128, 64), (64, 64)) if dry else (FULL_SIZE, SMALL_SIZE)
+        self.blocks = DRY_BLOCKS if dry else QUICK_BLOCKS if options.quick else BLOCKS
+        self.started = time.perf_counter()
+        options.out.mkdir(parents=True, exist_ok=True)
+        self.results: dict[str, Any] = {"model": self.config.name, "machine": self._machine(), "errors": {}}
+
+    def run(self) -> dict[str, Any]:
+        """All sections that were asked for."""
+        for section in self.options.only:
+            getattr(self, f"_{section}")()
+        if not self.options.dry_run:
+            REPORTS.mkdir(parents=True, exist_ok=True)
+            name = self.results["machine"]["gpu"].lower().replace(" ", "-")
+            (REPORTS / f"{self.results['machine']['date']}-{name}.md").write_text(to_markdown(self.results))
+        return self.results
+
+    def _machine(self) -> dict[str, Any]:
+        try:
+            from triton import __version__ as triton
+        except ImportError:
+            triton = "missing"
+        cuda = self.device.type == "cuda"
+        return {
+            "gpu": torch.cuda.get_device_name() if cuda else "CPU",
+            "date": time.strftime("%Y-%m-%d"),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version() if cuda else None,
+            "triton": triton,
+            "kernels": "on" if ops.backend(self.device).__name__.endswith("kernels") else "off",
+            "dry_run": self.options.dry_run,
+            "seconds": 0.0,
+        }
+
+    def _measure(self, section: str, name: str, work: Callable[[], Any]) -> Any:
+        """Run one measurement; what goes wrong is noted and the next one runs."""
+        began = time.perf_counter()
+        release()
+        try:
+            found = work()
+        except (RuntimeError, AssertionError, LiveAvatarError) as e:
+            reason = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+            log.exception("%s failed", name)
+            self.results["errors"][name] = reason
+            found = None
+        else:
+            rows = self.results.setdefault(section, [])
+            rows.extend(found if isinstance(found, list) else [found])
+        log.info("%s: %.0f s", name, time.perf_counter() - began)
+        self.results["machine"]["seconds"] = time.perf_counter() - self.started
+        (self.options.out / "bench_gpu.json").write_text(json.dumps(self.results, indent=1, default=str))
+        (self.options.out / "bench_gpu.md").write_text(to_markdown(self.results))
+        release()
+        return found
+
+    def _verify(self) -> None:
+        self._measure("verify", "verify", lambda: verify(self.config, self.small, self.device, self.dtype))
+
+    def _speed(self) -> None:
+        roomy = self.device.type == "cpu" or torch.cuda.get_device_properties(self.device).total_memory > _ROOMY
+        where = (self.device, self.dtype)
+        for mode in (FP8, BF16 if roomy else BF16_RINGS8, FP8_ALL):
+            work = partial(measure_fast, self.config, mode, self.full, self.blocks, *where)
+            self._measure("speed", f"speed of {mode.name}", work)
+        self._measure("speed", "speed of the plain path", partial(measure_plain, self.config, self.full, *where))
+
+    def _memory(self) -> None:
+        whole = not (self.options.quick or self.options.dry_run)
+        sizes = sorted({video_size(self.config, a, a) for a in AREAS}) if whole else [self.full]
+        for modes in ((FP8, FP8_ALL), (BF16, BF16_RINGS8)):
+            engine = fast_engine(self.config, modes[0], self.device, self.dtype)
+            for mode, size in product(modes, sizes):
+                work = partial(measure_memory, self.config, engine, mode, size, self.device)
+                self._measure("memory", f"memory of {mode.name} at {size[0]}*{size[1]}", work)
+                del work
+            engine.forget_sizes()
+            del engine
+
+    def _caps(self) -> None:
+        for mode, size, cap in ((FP8_ALL, self.full, _HOPPER_48), (OFFLOADED, self.small, _CARD_24)):
+            work = partial(measure_capped, self.config, mode, size, cap, self.device, self.dtype)
+            self._measure("capped", f"{mode.name} within {cap:.0f} GB", work)

@@ -1,0 +1,86 @@
+"""The GPU measurements on a few thousand weights: the script runs through, its report says what was found."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from liveavatar.bench_gpu.__main__ import main
+from liveavatar.bench_gpu.build import BF16, FP8, FP8_ALL
+from liveavatar.bench_gpu.memory import predicted
+from liveavatar.bench_gpu.report import to_markdown
+from liveavatar.bench_gpu.run import Options, run
+from liveavatar.bench_gpu.speed import kind_of
+from liveavatar.config import LIVE_AVATAR_14B
+from liveavatar.errors import InputError
+from liveavatar.hardware import gpu_of
+
+
+def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path), "--dry_run", "--only", "caps"]) == 0
+    results = json.loads((tmp_path / "bench_gpu.json").read_text())
+    assert [row["fits"] for row in results["capped"]] == [True, True]
+    assert results["machine"]["dry_run"]
+    assert "A dry run" in capsys.readouterr().out
+    assert "Under a cap" in (tmp_path / "bench_gpu.md").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_the_way_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path)]) == 2
+    assert "liveavatar bench cpu" in capsys.readouterr().err
+
+
+def test_unknown_section(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fans"):
+        run(Options(out=tmp_path, only=("fans",), dry_run=True))
+
+
+def test_report_of_measurements() -> None:
+    speed = {
+        "mode": "fp8", "size": "704*384", "fps": 17.2, "block_p50_s": 0.69, "block_p99_s": 0.7, "p99_over_p50": 1.01,
+        "step_s": 0.14, "decode_s": 0.12, "build_s": 5.0, "cold_first_frame_s": 30.0, "open_s": 0.9,
+        "first_frame_s": 1.8, "peak_gib": 60.0,
+    }  # fmt: skip
+    off = {"mode": "fp8", "size": "704*384", "allocated_gib": 60.0, "predicted_gib": 66.0, "off": 0.1}
+    page = to_markdown(
+        {
+            "model": "m",
+            "machine": {"gpu": "NVIDIA H200", "date": "2026-01-01", "torch": "2", "cuda": "13", "cudnn": 9,
+                        "triton": "3", "kernels": "on", "dry_run": False, "seconds": 10.0},
+            "speed": [speed],
+            "memory": [off],
+            "verify": [{"name": "fast fp8", "distance": 0.5, "limit": 0.1, "passed": False}],
+            "errors": {"caps": "OutOfMemoryError"},
+        }
+    )  # fmt: skip
+    assert "MISSED: fp8: 17.2 frames/s, wanted 18" in page
+    assert "passed: fp8: first frame warm 1.80 s" in page
+    assert "MISSED: planner, fp8 at 704*384: +10.0%" in page
+    assert "MISSED: fast fp8" in page
+    assert "caps: OutOfMemoryError" in page
+    assert "10.5 fp8 + compile" in page
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_tst_192x192_64x4_2x1_v_bz_coopA_TNN", "linears"),
+        ("cutlass::device_kernel<GemmUniversal>", "linears"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention"),
+        ("_rms_rope_write", "fused kernels"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc", "decoder convolutions"),
+        ("void at::native::vectorized_elementwise_kernel", "other elementwise"),
+        ("Memcpy DtoD (Device -> Device)", "copies"),
+    ],
+)
+def test_kernels_are_sorted_by_name(kernel: str, kind: str) -> None:
+    assert kind_of(kernel) == kind
+
+
+def test_prediction_falls_with_precision() -> None:
+    gpu = gpu_of("H200")
+    totals = [predicted(LIVE_AVATAR_14B, mode, (704, 384), gpu)["total"] for mode in (BF16, FP8, FP8_ALL)]
+    assert totals == sorted(totals, reverse=True)
+    assert totals[2] < 48e9 / 2**30
