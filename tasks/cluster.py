@@ -82,6 +82,8 @@ class EngineActor:
 
     def render(self, job: RenderJob) -> RenderResult:
         """Render a job; see `liveavatar.job.run_job`."""
+        import torch
+
         from liveavatar.job import run_job
 
         def note(progress: Progress) -> None:
@@ -91,6 +93,9 @@ class EngineActor:
             self.load()
             try:
                 return run_job(self._engine, job, note, lambda: job.digest in self._stopped)
+            except (MemoryError, torch.OutOfMemoryError):
+                log.exception("out of memory; the process ends, which frees what it holds")
+                os._exit(1)
             finally:
                 self._progress.pop(job.digest, None)
                 self._stopped.discard(job.digest)

@@ -12,6 +12,11 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a model with the embedded model's shape, a few thousand random weights, and nothing learned."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def make_tiny_model(folder: Path) -> Path:
+    """Fill a folder with such a model."""
     import torch
 
     from liveavatar.checkpoint import build_part, save_model
@@ -26,6 +31,5 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for part in ("dit", "vae", "text")
     }
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(folder, TINY, weights)
     return folder

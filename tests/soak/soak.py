@@ -1,0 +1,282 @@
+"""Render one job again and again while things go wrong, at random but seeded points, and compare every film.
+
+    python -m tests.soak.soak --runs 30 --seed 1
+
+Each run draws a placement, a fault and a moment. Processes are killed or stopped, a rank runs out of memory, a
+snapshot is damaged, the disk is full, the driver or the head of Ray is killed. Every run must end with the latents and
+the film of the undisturbed run, byte for byte; a line of JSON a run says what happened.
+"""
+
+import argparse
+import errno
+import hashlib
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+import torch
+from PIL import Image
+from scipy.io import wavfile
+
+from liveavatar.engine import Engine
+from liveavatar.errors import CapacityError
+from liveavatar.feature_file import save_features
+from liveavatar.job import Progress, RenderJob, RenderResult, run_job
+from tasks import cluster, cluster_group
+from tasks.cluster import EngineSpec
+
+BLOCKS = 20
+FRAMES = 12 * BLOCKS - 7
+GROUP_FAULTS = ("none", "kill", "kill last", "stop", "memory", "snapshot", "disk")
+DRIVER_FAULTS = ("driver", "head")
+CHILD_SECONDS = 90.0
+
+
+@dataclass(kw_only=True)
+class Soak:
+    """The job, what it should give, and where runs happen."""
+
+    folder: Path
+    model_dir: Path
+    stop_seconds: float = 3.0
+    job: RenderJob = field(init=False)
+    expected: tuple[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the inputs, and the undisturbed film in this process."""
+        rng = np.random.default_rng(0)
+        picture, sound = self.folder / "face.png", self.folder / "voice.wav"
+        Image.fromarray(rng.integers(0, 255, (256, 384, 3), dtype=np.uint8)).save(picture)
+        wavfile.write(sound, 16_000, rng.normal(scale=0.1, size=640 * FRAMES).astype(np.float32))
+        save_features(self.folder / "features.pt", torch.from_numpy(rng.normal(size=(5, 768, FRAMES))).float())
+        self.job = RenderJob(
+            digest=hashlib.sha256(b"soak").hexdigest(),
+            work_dir=self.folder / "undisturbed",
+            image=picture,
+            features=self.folder / "features.pt",
+            audio=sound,
+            prompt="a calm woman",
+            num_frames=FRAMES,
+            online=True,
+        )
+        before = torch.get_num_threads()
+        torch.set_num_threads(cluster.cores())
+        self.expected = digests(run_job(Engine.load(self.model_dir, device="cpu", dtype="float32"), self.job))
+        torch.set_num_threads(before)
+
+    def run(self, index: int, fault: str, ranks: int, moment: int, rank: int) -> dict[str, Any]:
+        """One run.
+
+        Args:
+            index: of the run.
+            fault: what goes wrong.
+            ranks: of the group; 1 is a single engine.
+            moment: blocks done when it does.
+            rank: that it happens to.
+
+        Raises:
+            AssertionError: latents or film are not those of the undisturbed run, or the fault never struck.
+        """
+        spec = EngineSpec(
+            model_dir=self.model_dir, version="s" * 64, device="cpu", dtype="float32",
+            ranks=ranks, own_decoder=ranks == 5,
+        )  # fmt: skip
+        job = replace(self.job, work_dir=self.folder / f"run-{index}")
+        started = time.monotonic()
+        if fault in DRIVER_FAULTS:
+            struck = self._lose_driver(spec, job, fault, moment)
+            result = render(spec, replace(job, resume=True), lambda _: None)
+        else:
+            strike = Strike(spec, job, fault, moment, rank, self.stop_seconds)
+            try:
+                result = render(spec, job, strike)
+            except CapacityError:
+                if fault != "disk":
+                    raise
+                strike.mend()
+                result = render(spec, replace(job, resume=True), lambda _: None)
+            struck = strike.struck
+        facts = {
+            "run": index, "fault": fault, "ranks": ranks, "rank": rank, "moment": moment,
+            "resumed_at": result.first_block, "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        assert struck or fault == "none", f"the fault never struck: {facts}"
+        assert digests(result) == self.expected, facts
+        assert len(result.rows) == BLOCKS, facts
+        return facts
+
+    def _lose_driver(self, spec: EngineSpec, job: RenderJob, fault: str, moment: int) -> bool:
+        """Render in a process of its own that is killed, or whose Ray is."""
+        order = self.folder / "order.pickle"
+        order.write_bytes(pickle.dumps((spec, job)))
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.soak.soak", "--child", str(order)], env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        rows = job.work_dir / "blocks.jsonl"
+        deadline = time.monotonic() + CHILD_SECONDS
+        snapshots = job.work_dir / "snapshots"
+        while not (snapshots.exists() and any(snapshots.glob("*.safetensors"))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.02 * moment)
+        family = psutil.Process(child.pid).children(recursive=True)
+        running = child.poll() is None
+        targets = [child.pid] if fault == "driver" else [p.pid for p in family if "gcs_server" in p.name()]
+        for pid in targets:
+            os.kill(pid, signal.SIGKILL)
+        try:
+            child.wait(CHILD_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        _, alive = psutil.wait_procs(family, timeout=CHILD_SECONDS)
+        assert not alive, f"left behind: {[p.name() for p in alive]}"
+        return running and bool(targets) and rows.exists()
+
+
+class Strike:
+    """Does the damage when enough blocks are done."""
+
+    def __init__(
+        self, spec: EngineSpec, job: RenderJob, fault: str, moment: int, rank: int, stop_seconds: float
+    ) -> None:
+        self.spec, self.job, self.fault, self.moment = spec, job, fault, moment
+        self.stop_seconds = stop_seconds
+        self.struck = False
+        actors = cluster_group.group_actors(spec) if spec.ranks > 1 else [cluster.engine_actor(spec)]
+        self.actor = (
+            actors[-1] if fault in ("kill last", "disk") or spec.ranks == 1 else actors[rank % (spec.ranks - 1)]
+        )
+        self.pid = int(ray.get(self.actor.__ray_call__.remote(lambda _: os.getpid())))
+        if fault == "memory":
+            ray.get(self.actor.__ray_call__.remote(_run_out_of_memory, moment))
+            self.struck = True
+        if fault == "disk":
+            ray.get(self.actor.__ray_call__.remote(_fill_disk))
+            self.struck = True
+
+    def __call__(self, progress: Progress) -> None:
+        """Look whether it is time."""
+        if self.struck or progress.done < self.moment:
+            return
+        self.struck = True
+        if self.fault == "stop":
+            os.kill(self.pid, signal.SIGSTOP)
+            threading.Timer(self.stop_seconds, os.kill, (self.pid, signal.SIGCONT)).start()
+        if self.fault == "snapshot":
+            newest = sorted((self.job.work_dir / "snapshots").glob("*.safetensors"))[-1:]
+            for path in newest:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        if self.fault in ("kill", "kill last", "snapshot"):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def mend(self) -> None:
+        """Free the disk."""
+        ray.get(self.actor.__ray_call__.remote(_free_disk))
+
+
+def _run_out_of_memory(_: object, moment: int) -> None:
+    """In a rank: the transformer cannot get memory for some block to come, once."""
+    from liveavatar.denoiser import Denoiser
+
+    whole = Denoiser.run
+
+    def run(self: Denoiser, index: int, *rest: Any) -> Any:
+        if index == moment:
+            Denoiser.run = whole  # type: ignore[method-assign]
+            raise torch.OutOfMemoryError("out of memory, as the soak wants it")
+        return whole(self, index, *rest)
+
+    Denoiser.run = run  # type: ignore[method-assign]
+
+
+def _fill_disk(_: object) -> None:
+    """In the rank that owns the job: the second snapshot finds no space."""
+    from liveavatar import job
+
+    job._soak_write = whole = job.write_snapshot  # type: ignore[attr-defined]
+    calls: list[int] = []
+
+    def write(folder: Path, *rest: Any) -> Path:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        return whole(folder, *rest)
+
+    job.write_snapshot = write
+
+
+def _free_disk(_: object) -> None:
+    from liveavatar import job
+
+    job.write_snapshot = job._soak_write  # type: ignore[attr-defined]
+
+
+def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
+    """Render on a group or a single engine."""
+    home = cluster_group if spec.ranks > 1 else cluster
+    return home.render(spec, job, on_progress, lambda _: None)
+
+
+def digests(result: RenderResult) -> tuple[str, str]:
+    """Of latents and film."""
+    return result.latents_sha256, hashlib.sha256(result.video.read_bytes()).hexdigest()
+
+
+def draw(rng: random.Random, faults: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of `Soak.run`."""
+    return {
+        "fault": rng.choice(faults),
+        "ranks": rng.choice((1, 2, 2, 3, 4)),
+        "moment": rng.randrange(5, BLOCKS - 6),
+        "rank": rng.randrange(4),
+    }
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, help="model directory; a tiny random one when absent")
+    parser.add_argument("--stop_seconds", type=float, default=30.0, help="how long a stopped rank stays stopped")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        spec, job = pickle.loads(options.child.read_bytes())
+        render(spec, job, lambda _: None)
+        return 0
+    from tests.conftest import make_tiny_model
+
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("LIVEAVATAR_HOME", str(Path(folder) / "home"))
+        model_dir = options.model or make_tiny_model(Path(folder) / "tiny")
+        soak = Soak(folder=Path(folder), model_dir=model_dir, stop_seconds=options.stop_seconds)
+        cluster.connect()
+        try:
+            for index in range(options.runs):
+                facts = soak.run(index, **draw(rng, GROUP_FAULTS + DRIVER_FAULTS))
+                sys.stdout.write(json.dumps(facts) + "\n")
+                sys.stdout.flush()
+        finally:
+            cluster.disconnect()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

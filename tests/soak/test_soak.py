@@ -1,0 +1,38 @@
+"""A handful of the soak's runs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks import cluster
+from tests.soak.soak import Soak
+
+
+@pytest.fixture(scope="module")
+def soak(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Soak]:
+    folder = tmp_path_factory.mktemp("soak")
+    before = os.environ.get("LIVEAVATAR_HOME")
+    os.environ["LIVEAVATAR_HOME"] = str(folder / "home")
+    cluster.connect()
+    yield Soak(folder=folder, model_dir=tiny_model)
+    cluster.disconnect()
+    if before is None:
+        del os.environ["LIVEAVATAR_HOME"]
+    else:
+        os.environ["LIVEAVATAR_HOME"] = before
+
+
+@pytest.mark.parametrize(
+    ("fault", "ranks", "moment"),
+    [
+        pytest.param("kill last", 2, 6, id="the job's own process is killed"),
+        pytest.param("snapshot", 1, 10, id="a single engine is killed and its newest snapshot damaged"),
+        pytest.param("memory", 2, 9, id="a rank runs out of memory"),
+        pytest.param("disk", 2, 0, id="the disk is full"),
+    ],
+)
+def test_nothing_is_lost(soak: Soak, fault: str, ranks: int, moment: int, request: pytest.FixtureRequest) -> None:
+    facts = soak.run(hash(request.node.name) % 10**6, fault, ranks, moment, rank=0)
+    assert facts["resumed_at"] > 0
