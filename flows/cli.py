@@ -198,7 +198,9 @@ def _evaluate(sub: Parser) -> None:
 def _bench(sub: Parser) -> None:
     sub.add_argument("what", choices=("cpu", "gpu", "quality"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
-    sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default")
+    sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
+    sub.add_argument("--out", default="out/bench", help="folder for the numbers (gpu; out/bench)")
+    sub.add_argument("--quick", action="store_true", help="fewer blocks, no grid of memory (gpu)")
     _json(sub)
 
 

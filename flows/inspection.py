@@ -15,14 +15,16 @@ Options = dict[str, Any]
 def preprocess(options: Options) -> int:
     """Clean a recording and compute its driving features."""
     from liveavatar.audio.preprocess import preprocess as library
+    from liveavatar.checkpoint import read_config
 
-    speech = config.load_config(config.resolve_model_dir(options["model"])).speech
+    model_dir = config.resolve_model_dir(options["model"])
     done = library(
         Path(options["input"]),
         Path(options["output"]),
         denoise=options["denoise"],
         whisper=options["whisper"],
-        speech=speech,
+        speech=read_config(model_dir).speech,
+        model_dir=model_dir,
     )
     say(f"{options['output']}: cleaned.wav, words.json, features.pt ({done.num_frames} frames)")
     return 0
@@ -128,15 +130,29 @@ def evaluate(options: Options) -> int:
 def bench(options: Options) -> int:
     """Speed or quality on this machine."""
     what = options["what"]
+    if what == "gpu":
+        from liveavatar.bench_gpu.run import Options as GpuOptions
+        from liveavatar.bench_gpu.run import run
+
+        results = run(GpuOptions(out=Path(options["out"]), quick=options["quick"]))
+        return _json(results) if options["json"] else _report(results)
     if what != "cpu":
         raise InputError(
-            f"bench {what}: not in this version; `liveavatar bench cpu` measures the embedded model's speed"
+            f"bench {what}: not in this version; `liveavatar bench cpu` measures the embedded model's speed, "
+            "`liveavatar bench gpu` the 14B's"
         )
     from liveavatar.bench import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
     result = to_json(bench_cpu(config.resolve_model_dir(options["model"]), **blocks))
     return _numbers(result, options["json"])
+
+
+def _report(results: dict[str, Any]) -> int:
+    from liveavatar.bench_gpu.report import to_markdown
+
+    say(to_markdown(results))
+    return int(bool(results["errors"]))
 
 
 def doctor(options: Options) -> int:

@@ -6,17 +6,8 @@ from typing import Any
 
 from flows import environment
 from flows.terminal import say
-from liveavatar import config
-from liveavatar.errors import InputError
-
-# name of a preset -> its published repositories: where, which files, below which folder of the model directory
-PUBLISHED = {
-    "live-avatar-14b": (
-        ("Wan-AI/Wan2.2-S2V-14B", None, "Wan2.2-S2V-14B"),
-        ("Quark-Vision/Live-Avatar", "liveavatar.safetensors", "Live-Avatar"),
-    ),
-}
-NEEDED_GB = {"live-avatar-14b": 50}  # on disk
+from liveavatar import config, hub
+from liveavatar.errors import CheckpointError, InputError
 
 
 def prepare(preset: str = "live-avatar-14b") -> dict[str, Any]:
@@ -26,7 +17,7 @@ def prepare(preset: str = "live-avatar-14b") -> dict[str, Any]:
         InputError: the preset is not published, or its hub does not answer.
         CapacityError: the disk is too small.
     """
-    if preset in PUBLISHED:
+    if preset in hub.PUBLISHED:
         fetch_model(preset)
     return verify_model(config.resolve_model_dir(preset))
 
@@ -51,38 +42,29 @@ def verify(preset: str, as_json: bool) -> int:
 
 
 def fetch_model(preset: str) -> Path:
-    """Download a published model with huggingface_hub; files that are here already are kept.
+    """Download a published model; whole files are kept, cut ones go on, all are compared with their checksums.
 
     Raises:
         InputError: the hub does not answer, or does not give the files.
         CapacityError: the disk is too small.
+        CheckpointError: a file arrived damaged.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    from liveavatar.audio.ingest import require_disk
-
     environment.prepare()
     target = config.models_home() / preset
-    if not target.exists():
-        require_disk(target, NEEDED_GB[preset] * 10**9, f"the model {preset}")
     try:
-        for repository, name, folder in PUBLISHED[preset]:
-            if name is None:
-                snapshot_download(repository, local_dir=target / folder)
-            else:
-                hf_hub_download(repository, name, local_dir=target / folder)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
-        reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
+        hub.fetch(target, hub.PUBLISHED[preset], hub.HuggingFace())
+    except CheckpointError:
+        raise
+    except InputError as e:
         raise InputError(
-            f"models fetch {preset}: the model hub gave no files ({reason}); check the network, "
+            f"models fetch {preset}: the model hub gave no files ({e}); check the network or HF_ENDPOINT, "
             f"or copy the published files to {target}"
         ) from e
     return target
 
 
 def verify_model(model_dir: Path) -> dict[str, Any]:
-    """Check that every weight file of a model is readable and that names and shapes fit its config.
+    """Check that every weight file of a model is as published and readable, and that names and shapes fit its config.
 
     Returns:
         `name`, `folder`, `sha256` of the model, `files` (name -> sha256), `tensors` (their number).
@@ -93,6 +75,7 @@ def verify_model(model_dir: Path) -> dict[str, Any]:
     from liveavatar.checkpoint import load_model, model_digest, read_config
     from liveavatar.weight_files import file_sha256
 
+    hub.verify(model_dir)
     model = read_config(model_dir)
     parts = ("dit", "vae", "text") if model.text.kind == "hash" else ("dit", "vae")
     loaded = load_model(model_dir, "cpu", _stored_dtype(), parts)

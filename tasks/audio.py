@@ -162,9 +162,14 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
     def make(folder: Path) -> Values:
         from liveavatar.audio import preprocess as files
 
-        return {"num_frames": files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech)}
+        made = files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
+        return {"num_frames": made}
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
+    if speech.kind == "wav2vec2":  # its encoder lies in the model directory
+        from liveavatar.checkpoint_released import speech_dir
+
+        inputs["encoder"] = {p.name: file_digest(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
     return cached(
         "features",
         inputs,

@@ -28,6 +28,8 @@ from liveavatar.config import MINI, SpeechConfig
 from liveavatar.errors import CapacityError, CheckpointError, InputError
 from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
 
+RELEASED_CLIP = 48  # frames: the released model's features come in whole clips
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocessed:
@@ -49,6 +51,7 @@ def preprocess(
     whisper: str = "tiny.en",
     reference_text: str | None = None,
     speech: SpeechConfig = MINI.speech,
+    model_dir: Path | None = None,
 ) -> Preprocessed:
     """Run ingest, enhance and features on one file.
 
@@ -68,7 +71,7 @@ def preprocess(
     features, report = folder / "features.pt", folder / "audio_report.json"
     write_wav(cleaned, enhanced.audio)
     write_words(words, enhanced)
-    num_frames = write_features(cleaned, features, speech)
+    num_frames = write_features(cleaned, features, speech, model_dir=model_dir)
     body = {
         "input": str(audio_path),
         "num_frames": num_frames,
@@ -106,9 +109,20 @@ def write_words(path: Path, enhanced: Enhanced) -> None:
 
 
 def write_features(
-    wav: str | Path, path: Path, speech: SpeechConfig = MINI.speech, encoder: SpeechEncoder | None = None
+    wav: str | Path,
+    path: Path,
+    speech: SpeechConfig = MINI.speech,
+    encoder: SpeechEncoder | None = None,
+    model_dir: Path | None = None,
 ) -> int:
     """Compute the driving features of a sound file and write features.pt.
+
+    Args:
+        wav: any sound file.
+        path: where features.pt goes.
+        speech: the speech encoder.
+        encoder: a Whisper encoder that is loaded already.
+        model_dir: where a wav2vec2 encoder lies.
 
     Returns:
         Video frames that the sound covers.
@@ -117,7 +131,10 @@ def write_features(
         InputError: when the file is no usable sound.
     """
     audio = load_audio(wav, allow_silence=True)
-    features = whisper_features(audio, speech, whisper_encoder=encoder, dtype=torch.float16)
+    if speech.kind == "wav2vec2":
+        features = _released_features(audio, speech, model_dir)
+    else:
+        features = whisper_features(audio, speech, whisper_encoder=encoder, dtype=torch.float16)
     num_frames = count_frames(len(audio))
     body = {
         "features": features,
@@ -129,6 +146,25 @@ def write_features(
     with replacing(path) as f:
         torch.save(body, f)
     return num_frames
+
+
+def _released_features(audio: np.ndarray, speech: SpeechConfig, model_dir: Path | None) -> Tensor:
+    """Features of the 14B in bf16: its hidden states may be larger than fp16 holds. The encoder is freed afterwards."""
+    from liveavatar.checkpoint_released import speech_dir
+    from liveavatar.model.wav2vec2 import load_wav2vec2, wav2vec2_features
+
+    if model_dir is None:
+        raise InputError(f"the speech encoder {speech.name} lies in a model directory; name it with --model")
+    directory = speech_dir(model_dir)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = load_wav2vec2(directory).to(device)
+    features = wav2vec2_features(encoder, torch.from_numpy(audio), FPS, RELEASED_CLIP)
+    if tuple(features.shape[:2]) != (speech.num_states, speech.dim):
+        raise CheckpointError(
+            f"{directory} gives {tuple(features.shape[:2])} features, the model wants "
+            f"{(speech.num_states, speech.dim)}; fetch the speech encoder that was published with it"
+        )
+    return features.to("cpu", torch.bfloat16)
 
 
 def load_features(path: str | Path, speech: SpeechConfig = MINI.speech) -> tuple[Tensor, int]:

@@ -1,0 +1,206 @@
+"""Fetching published checkpoints: which files, is there room, resume, and do they arrive as published.
+
+Files come through huggingface_hub, which resumes what was cut and honours `HF_ENDPOINT` mirrors. What the hub says of
+each file (size, sha256) is kept beside them as `checksums.json`, so that they can be verified offline later.
+"""
+
+import fnmatch
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.weight_files import file_sha256
+
+log = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
+SPARE_BYTES = 2 * 10**9  # beyond the files themselves: parts under way, caches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One published repository and what of it is needed."""
+
+    repository: str
+    folder: str  # below the model directory
+    patterns: tuple[str, ...]
+    instead: tuple[tuple[str, str], ...] = ()  # (file, the same in a form we do not want when the first is there)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """One file as its repository describes it."""
+
+    path: str
+    size: int
+    sha256: str | None  # None for small files, which the hub does not digest
+
+
+PUBLISHED = {
+    "live-avatar-14b": (
+        Source(
+            repository="Wan-AI/Wan2.2-S2V-14B",
+            folder="Wan2.2-S2V-14B",
+            patterns=(
+                *("config.json", "diffusion_pytorch_model*", "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"),
+                *("google/umt5-xxl/*", "wav2vec2-large-xlsr-53-english/*.json"),
+                *("wav2vec2-large-xlsr-53-english/model.safetensors",),
+                *("wav2vec2-large-xlsr-53-english/pytorch_model.bin",),
+            ),
+            instead=(
+                (
+                    "wav2vec2-large-xlsr-53-english/model.safetensors",
+                    "wav2vec2-large-xlsr-53-english/pytorch_model.bin",
+                ),
+            ),
+        ),
+        Source(
+            repository="Quark-Vision/Live-Avatar",
+            folder="Live-Avatar",
+            patterns=("liveavatar.safetensors", "adapter_config.json"),
+        ),
+    ),
+}
+
+
+class Hub(Protocol):
+    """What is needed of a model hub."""
+
+    def files(self, repository: str) -> list[Published]:
+        """All files of a repository."""
+
+    def download(self, repository: str, paths: list[str], target: Path) -> None:
+        """Put files below a folder; what is there whole is kept, what is cut goes on."""
+
+
+class HuggingFace:
+    """The Hugging Face hub, or the mirror that `HF_ENDPOINT` names."""
+
+    def files(self, repository: str) -> list[Published]:
+        """See `Hub`."""
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi(endpoint=_endpoint()).model_info(repository, files_metadata=True)
+        except _hub_errors() as e:
+            raise InputError(f"{repository}: {_reason(e)}") from e
+        return [
+            Published(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
+            for s in info.siblings or ()
+        ]
+
+    def download(self, repository: str, paths: list[str], target: Path) -> None:
+        """See `Hub`."""
+        from huggingface_hub import snapshot_download
+
+        try:
+            snapshot_download(repository, local_dir=target, allow_patterns=paths, endpoint=_endpoint())
+        except _hub_errors() as e:
+            raise InputError(f"{repository}: {_reason(e)}") from e
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises, and the HTTP library beneath it, which depends on its version."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    transport = (sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules)
+    return (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError, *transport)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _reason(e: Exception) -> str:
+    text = str(e).strip()
+    return text.splitlines()[0][:200] if text else type(e).__name__
+
+
+def wanted(source: Source, published: Iterable[Published]) -> list[Published]:
+    """The files of a repository that a source needs.
+
+    Raises:
+        InputError: a pattern without wildcard that matches nothing, alternatives and adapter settings excepted.
+    """
+    files = {f.path: f for f in published if any(fnmatch.fnmatch(f.path, p) for p in source.patterns)}
+    for better, worse in source.instead:
+        if better in files:
+            files.pop(worse, None)
+    optional = {path for pair in source.instead for path in pair} | {"adapter_config.json"}
+    missing = [p for p in source.patterns if "*" not in p and p not in files and p not in optional]
+    if missing:
+        raise InputError(f"{source.repository} does not hold {', '.join(missing)}; was it renamed?")
+    return sorted(files.values(), key=lambda f: f.path)
+
+
+def fetch(target: Path, sources: Iterable[Source], hub: Hub) -> list[Path]:
+    """Download what is not there yet, then compare all of it with what the hub says.
+
+    Args:
+        target: the model directory.
+        sources: repositories.
+        hub: where they are.
+
+    Raises:
+        InputError: the hub does not answer.
+        CapacityError: the disk is too small.
+        CheckpointError: a file arrived damaged.
+    """
+    from liveavatar.audio.ingest import require_disk
+
+    plan = [(source, wanted(source, hub.files(source.repository))) for source in sources]
+    missing = sum(f.size for s, files in plan for f in files if not _whole(target / s.folder / f.path, f))
+    if missing:
+        require_disk(target, missing + SPARE_BYTES, f"{missing / 1e9:.1f} GB of {target.name} not here yet")
+    for source, files in plan:
+        absent = [f.path for f in files if not _whole(target / source.folder / f.path, f)]
+        if absent:
+            log.info("fetching %d files of %s", len(absent), source.repository)
+            hub.download(source.repository, absent, target / source.folder)
+    known = {f"{s.folder}/{f.path}": asdict(f) for s, files in plan for f in files}
+    target.mkdir(parents=True, exist_ok=True)
+    (target / CHECKSUMS).write_text(json.dumps(known, indent=1))
+    return verify(target)
+
+
+def _whole(path: Path, published: Published) -> bool:
+    return path.is_file() and path.stat().st_size == published.size
+
+
+def verify(target: Path) -> list[Path]:
+    """Compare files with the `checksums.json` beside them; nothing is compared when there is none.
+
+    Returns:
+        The files that were compared.
+
+    Raises:
+        CheckpointError: naming files that are missing, of another size, or of another digest.
+    """
+    path = target / CHECKSUMS
+    if not path.is_file():
+        return []
+    try:
+        known = {name: Published(**entry) for name, entry in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as e:
+        raise CheckpointError(f"{path} is damaged ({e}); fetch the model again, finished files are kept") from e
+    faults = []
+    for name, published in known.items():
+        file = target / name
+        if not file.is_file():
+            faults.append(f"{name} is missing")
+        elif file.stat().st_size != published.size:
+            faults.append(f"{name} has {file.stat().st_size} bytes instead of {published.size}")
+        elif published.sha256 and file_sha256(file) != published.sha256:
+            faults.append(f"{name} has another content than was published")
+    if faults:
+        raise CheckpointError(
+            f"{target}: {'; '.join(faults[:4])}{f' and {len(faults) - 4} more' if len(faults) > 4 else ''}; "
+            "remove what is damaged and fetch the model again, whole files are kept"
+        )
+    return [target / name for name in known]
