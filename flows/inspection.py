@@ -64,7 +64,7 @@ def _list_models(as_json: bool) -> int:
     for name in (config.MINI.name, config.LIVE_AVATAR_14B.name):
         model = config.PRESETS[name]
         folder = config.MINI_DIR if name == config.MINI.name else config.models_home() / name
-        here = folder.is_dir() and any(folder.glob("*.safetensors"))
+        here = folder.is_dir() and any(folder.rglob("*.safetensors"))
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if here else 0
         sizes = [f"{w}*{h}" for w, h in model.areas]
         rows.append(

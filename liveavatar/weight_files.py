@@ -23,6 +23,7 @@ from liveavatar.errors import CheckpointError
 SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 _CHUNK = 2**22  # bytes hashed at a time
+_FLOATS = ("BF16", "F16", "F32", "F64")  # as safetensors names them
 _NAMED = 4  # keys an error message lists
 
 
@@ -49,13 +50,27 @@ def part_files(directory: Path, stem: str) -> list[Path]:
 
 
 def shapes_of(files: list[Path]) -> dict[str, torch.Size]:
-    """Names and shapes in safetensors files, without reading the weights."""
+    """Names and shapes in safetensors files, without reading the weights.
+
+    Raises:
+        CheckpointError: when a file is damaged, or holds numbers that are no plain weights.
+    """
     shapes = {}
     for path in files:
         with _opened(path) as f:
             for key in f.keys():  # noqa: SIM118 (not a dict)
-                shapes[key] = torch.Size(f.get_slice(key).get_shape())
+                part = f.get_slice(key)
+                _require_float(path, key, part.get_dtype(), part.get_dtype() in _FLOATS)
+                shapes[key] = torch.Size(part.get_shape())
     return shapes
+
+
+def _require_float(path: Path, key: str, dtype: object, fits: bool) -> None:
+    if not fits:
+        raise CheckpointError(
+            f"{path}: {key} is {dtype}; weights are wanted in 16, 32 or 64 bit floats, so give the published file, "
+            "not one that was quantised (--fp8 quantises while loading)"
+        )
 
 
 def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
@@ -93,6 +108,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         ) from e
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{path} holds no plain table of tensors; fetch the published file again")
+    for key, value in loaded.items():
+        _require_float(path, key, value.dtype, value.is_floating_point() and value.element_size() > 1)
     return loaded
 
 

@@ -100,7 +100,17 @@ def reshape_key(tensors: dict[str, Tensor]) -> None:
     tensors["head.head.bias"] = torch.zeros(3)
 
 
+def whole_numbers(tensors: dict[str, Tensor]) -> None:
+    tensors["head.head.bias"] = tensors["head.head.bias"].to(torch.int8)
+
+
+def eight_bits(tensors: dict[str, Tensor]) -> None:
+    tensors["head.head.weight"] = tensors["head.head.weight"].to(torch.float8_e4m3fn)
+
+
 DAMAGE = [
+    pytest.param(lambda d: edit(d / "dit.safetensors", whole_numbers), "head.head.bias is I8", id="whole numbers"),
+    pytest.param(lambda d: edit(d / "dit.safetensors", eight_bits), "was quantised", id="quantised already"),
     pytest.param(lambda d: edit(d / "dit.safetensors", drop_key), "1 missing: head.head.bias", id="missing key"),
     pytest.param(lambda d: edit(d / "dit.safetensors", add_key), "1 unexpected: head.extra", id="unexpected key"),
     pytest.param(lambda d: edit(d / "dit.safetensors", reshape_key), r"head.head.bias \[3\] instead of", id="shape"),
@@ -298,6 +308,11 @@ RELEASED_DAMAGE = [
     ),
     pytest.param(
         lambda d: torch.save({"a": "text"}, next(d.glob("*/Wan2.1_VAE.pth"))), "no plain table", id="no tensors"
+    ),
+    pytest.param(
+        lambda d: torch.save({"a": torch.ones(2, dtype=torch.int8)}, next(d.glob("*/Wan2.1_VAE.pth"))),
+        "a is torch.int8",
+        id="whole numbers",
     ),
     pytest.param(
         lambda d: torch.save({"a": torch.zeros(1)}, next(d.glob("*/Wan2.1_VAE.pth"))), "missing", id="other tensors"

@@ -1,0 +1,57 @@
+"""The fast path on a GPU: recorded, overlapped and resumed streams equal the plain engine's."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.bench_gpu.build import BF16, DRY, FP8, OFFLOADED, Mode, bench_job, fast_engine, plain_engine, release
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+# Heads of 128 as attention kernels like them; widths in the multiples of 16 that 8-bit products want.
+CONFIG = replace(DRY, dit=replace(DRY.dit, dim=256, num_heads=2, ffn_dim=512))
+SIZE = (128, 64)
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    yield
+    release()
+
+
+def test_fp32_equals_the_plain_engine() -> None:
+    cuda = torch.device("cuda")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    wanted = list(plain_engine(CONFIG, cuda, torch.float32).open(bench_job(CONFIG, SIZE, 9)).blocks())
+    got = list(fast_engine(CONFIG, BF16, cuda, torch.float32).open(bench_job(CONFIG, SIZE, 9)).blocks())
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a.latents, b.latents, atol=2e-3, rtol=2e-3)
+        assert a.frames is not None
+        assert b.frames is not None
+        assert np.abs(a.frames.astype(int) - b.frames).max() <= 2
+
+
+@pytest.mark.parametrize("mode", [BF16, FP8, OFFLOADED], ids=lambda mode: mode.name)
+def test_a_block_at_a_time_equals_overlapped_and_resumed(mode: Mode) -> None:
+    engine = fast_engine(CONFIG, mode, torch.device("cuda"), torch.bfloat16)
+    made, state = [], {}
+    for block in engine.open(bench_job(CONFIG, SIZE, 8)).blocks(snapshot_every=5):
+        made.append(block)
+        if block.state is not None and not state:
+            state = {k: v.clone() for k, v in block.state.items()}
+    stream = engine.open(bench_job(CONFIG, SIZE, 8))
+    for wanted in made:
+        got = stream.next_block()
+        assert torch.equal(got.latents, wanted.latents)
+        assert np.array_equal(got.frames, wanted.frames)  # type: ignore[arg-type]
+    stream = engine.open(bench_job(CONFIG, SIZE, 8))
+    stream.restore(state)
+    for got, wanted in zip(stream.blocks(), made[5:], strict=True):
+        assert torch.equal(got.latents, wanted.latents)
+        assert np.array_equal(got.frames, wanted.frames)  # type: ignore[arg-type]

@@ -1,0 +1,136 @@
+"""A downloaded 14B, scaled down, from sound, picture and words to frames."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+
+from liveavatar import text_rows
+from liveavatar.audio.preprocess import write_features
+from liveavatar.checkpoint import read_config
+from liveavatar.checkpoint_released import TEXT_NAME
+from liveavatar.engine import Engine, StreamJob
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.feature_file import FeatureFile
+from tests.released import SCALED, make_released
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_released(tmp_path_factory.mktemp("released") / "live-avatar-14b")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+
+
+def speech(path: Path, seconds: float = 1.0) -> Path:
+    rng = np.random.default_rng(0)
+    times = np.arange(int(16_000 * seconds)) / 16_000
+    tone = 0.3 * np.sin(2 * np.pi * 180 * times) * (1 + np.sin(2 * np.pi * 4 * times))
+    soundfile.write(path, tone + 0.01 * rng.normal(size=times.size), 16_000)
+    return path
+
+
+def test_renders_end_to_end(folder: Path, tmp_path: Path) -> None:
+    config = read_config(folder)
+    assert config == SCALED
+    wav = speech(tmp_path / "speech.wav")
+    num_frames = write_features(wav, tmp_path / "features.pt", config.speech, model_dir=folder)
+    assert num_frames == 25
+    engine = Engine.load(folder, device="cpu", dtype="float32")
+    features = FeatureFile(tmp_path / "features.pt")
+    assert features.shape[:2] == (5, 16)
+    job = StreamJob(
+        image=np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8),
+        prompt="a calm woman in warm light",
+        features=features,
+        num_frames=num_frames,
+        sample_steps=2,
+        infer_frames=12,
+    )
+    made = list(engine.open(job).blocks())
+    assert np.concatenate([b.frames for b in made if b.frames is not None]).shape == (25, 64, 64, 3)
+    other = engine.open(StreamJob(**{f: getattr(job, f) for f in job.__slots__} | {"prompt": "a man"})).next_block()
+    assert not torch.equal(other.latents, made[0].latents), "the prompt matters"
+
+
+def test_prompt_rows_are_remembered_by_content(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    first = text_rows.prompt_rows(folder, SCALED.text, "a  calm woman &amp; light", cpu)
+    assert first.shape == (1, 6, 16)  # its own tokens and the end mark, no padding
+    monkeypatch.setattr(text_rows, "build_umt5", lambda weights: pytest.fail("the encoder was loaded again"))
+    assert torch.equal(text_rows.prompt_rows(folder, SCALED.text, "a calm woman & light", cpu), first)
+
+
+def test_features_past_the_track_are_zero(folder: Path, tmp_path: Path) -> None:
+    write_features(speech(tmp_path / "s.wav", 0.6), tmp_path / "f.pt", SCALED.speech, model_dir=folder)
+    features = FeatureFile(tmp_path / "f.pt")
+    assert features.shape[2] == 48
+    assert features[0:10].abs().sum() > 0
+    assert not features[20:48].any()
+
+
+def drop(name: str) -> Callable[[Path], object]:
+    def act(base: Path) -> None:
+        path = base / name
+        for file in [path] if path.is_file() else sorted(path.glob("*")):
+            file.unlink()
+
+    return act
+
+
+def wrong_shape(base: Path) -> None:
+    path = base / "wav2vec2-large-xlsr-53-english" / "model.safetensors"
+    tensors = load_file(path)
+    name = next(k for k in tensors if k.endswith("layer_norm.weight"))
+    save_file(tensors | {name: tensors[name][:-1].clone()}, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(drop(TEXT_NAME), "has no models_t5", id="no prompt encoder"),
+        pytest.param(drop("google/umt5-xxl"), "no tokenizer", id="no tokenizer"),
+        pytest.param(
+            lambda b: (b / "models_t5_umt5-xxl-enc-bf16.pth").write_bytes(b"PK\x03\x04" + b"\0" * 64),
+            "safely",
+            id="cut",
+        ),
+        pytest.param(
+            lambda b: torch.save({"blocks.0.norm1.weight": torch.ones(3)}, b / TEXT_NAME), "lacks", id="another encoder"
+        ),
+    ],
+)
+def test_prompt_encoder_damage_is_named(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    root = make_released(tmp_path / "m")
+    damage(root / "Wan2.2-S2V-14B")
+    with pytest.raises(CheckpointError, match=message):
+        text_rows.prompt_rows(root, SCALED.text, "a man", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(drop("wav2vec2-large-xlsr-53-english/model.safetensors"), "no wav2vec2 model", id="no weights"),
+        pytest.param(drop("wav2vec2-large-xlsr-53-english/config.json"), "no wav2vec2 model", id="no config"),
+        pytest.param(wrong_shape, "do not fit their config", id="another shape"),
+    ],
+)
+def test_speech_encoder_damage_is_named(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    root = make_released(tmp_path / "m")
+    damage(root / "Wan2.2-S2V-14B")
+    with pytest.raises(CheckpointError, match=message):
+        write_features(speech(tmp_path / "s.wav"), tmp_path / "f.pt", SCALED.speech, model_dir=root)
+
+
+def test_speech_encoder_without_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--model"):
+        write_features(speech(tmp_path / "s.wav"), tmp_path / "f.pt", SCALED.speech)
