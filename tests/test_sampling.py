@@ -1,5 +1,7 @@
 """Noise levels, noise and distances: explicit lists, functions of the seed alone."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -44,6 +46,6 @@ def test_euler_step_integrates_a_constant_flow_exactly() -> None:
     x0, noise = torch.randn(3, 4), torch.randn(3, 4)
     x = noise
     sigmas = sigma_steps(MINI, 4)
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         x = euler_step(x, noise - x0, sigma, following)
     torch.testing.assert_close(x, x0)

@@ -74,7 +74,7 @@ def add_norm(
     L, D = x_LD.shape
     kept = x_LD.to(out_dtype) if y_LD is None else torch.empty(L, D, dtype=out_dtype, device=x_LD.device)
     out, scale = _outputs(L, D, x_LD, spec.quantise, spec.dtype)
-    model = torch.empty(0, dtype=spec.dtype, device=x_LD.device)
+    model = torch.empty(1, dtype=spec.dtype, device=x_LD.device)
     _add_norm[(L,)](
         kept if y_LD is None else x_LD, x_LD if y_LD is None else y_LD, x_LD if gate_D is None else gate_D,
         spec.mul, spec.add, kept, out, scale, model, L // spec.mul.shape[0], spec.eps,
