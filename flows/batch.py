@@ -1,6 +1,8 @@
 """A table of jobs -> many renders. One bad job stops nothing; each outcome says what became of it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +17,47 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
+from tasks import cluster  # noqa: E402
+from tasks import replicas as replicas_of_engines  # noqa: E402
 from tasks.store import write_atomically  # noqa: E402
 
 Job = dict[str, Any]
 
 
 @flow(name="batch", flow_run_name="batch-{out}", persist_result=False)
-def batch(jobs: list[dict[str, Any]], out: str) -> list[dict[str, Any]]:
-    """Render every job, in order.
+def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[str, Any]]:
+    """Render every job, in order, or several side by side.
 
     Args:
         jobs: options of a render each; `out` is chosen below `out` when a job has none.
         out: folder for the jobs' folders and for batch.json.
+        replicas: engines that take jobs side by side.
 
     Returns:
         One row a job: `job`, `out`, `status` (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
     """
-    rows = []
+    named = []
     for index, job in enumerate(jobs):
         folder = job.get("out") or str(Path(out) / f"{index:03d}-{Path(str(job.get('audio', 'job'))).stem}")
-        rows.append({"job": index, **_one({**job, "out": folder})})
+        named.append({**job, "out": folder})
+    outcomes = [_one(job) for job in named] if replicas == 1 else _side_by_side(named, replicas)
+    rows = [{"job": index, **outcome} for index, outcome in enumerate(outcomes)]
     Path(out).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
     create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs")
     return rows
+
+
+def _side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
+    cluster.connect()  # in this thread: Ray starts once, and its signals are the main thread's
+    with replicas_of_engines.offered(count), ThreadPoolExecutor(count) as threads:
+        running = [threads.submit(copy_context().run, _one, job) for job in jobs]
+        try:
+            return [future.result() for future in running]
+        except KeyboardInterrupt:
+            threads.shutdown(wait=False, cancel_futures=True)
+            cluster.interrupt()
+            raise
 
 
 def _one(job: Job) -> dict[str, Any]:

@@ -25,6 +25,7 @@ Options = dict[str, Any]
 ASK_SECONDS = 10.0  # between two requests to end
 ASK_POLL = 0.1
 MAX_LINES = 6  # checks named on the terminal
+MAX_REPLICAS = 64
 
 
 def render(options: Options) -> int:
@@ -97,13 +98,27 @@ def parse_list(text: str, option: str, pattern: str, wanted: str) -> list[str]:
 def batch(options: Options) -> int:
     """A table of jobs."""
     as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
+    out = options.pop("out", None) or f"out/{manifest.stem}"  # of the table; every job gets a folder below
     jobs = read_manifest(manifest, options)
+    replicas = _replicas(options, len(jobs))
     with at_work("batch"), Terminal(), PrefectServer() as server, ray_session():
         from flows.batch import batch as flow
         from flows.batch import print_outcomes
 
         server.wait()
-        return print_outcomes(flow(jobs, options.get("out") or f"out/{manifest.stem}"), as_json)
+        return print_outcomes(flow(jobs, out, replicas), as_json)
+
+
+def _replicas(options: Options, most: int) -> int:
+    """Engines of a batch: one, unless `--placement replicas` asks for as many as there are GPUs, or `--num_gpus`."""
+    if options.get("placement") != "replicas":
+        return 1
+    from tasks.machine import accelerators
+
+    wanted = str(options.get("num_gpus") or len(accelerators()) or 1)
+    if not wanted.isdigit() or not 1 <= int(wanted) <= MAX_REPLICAS:
+        raise InputError(f"--num_gpus {wanted}: give a number from 1 to {MAX_REPLICAS}")
+    return min(int(wanted), most)
 
 
 def regress(options: Options) -> int:

@@ -35,6 +35,7 @@ HEALTH_SECONDS = 120.0  # without an answer for so long, the actor counts as hun
 STOP_SECONDS = 60.0  # what a running block may take to end after Ctrl-C
 MAX_REVIVALS = 3  # deaths of the actor that one job survives
 OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
+_interrupted = threading.Event()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +143,7 @@ def connect() -> str:
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends, with every process it started."""
+    _interrupted.clear()
     if ray.is_initialized():
         ray.shutdown()
 
@@ -150,6 +152,17 @@ def begin_loading(spec: EngineSpec) -> None:
     """Have the actor of a spec load its model, without waiting for it."""
     connect()
     engine_actor(spec).load.remote()
+
+
+def interrupt() -> None:
+    """End the jobs of all threads as Ctrl-C ends that of the first."""
+    _interrupted.set()
+
+
+def check_interrupted() -> None:
+    """Raise what Ctrl-C raises once `interrupt` was called."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def num_gpus() -> float:
@@ -241,6 +254,7 @@ def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], No
     question: Any = actor.progress.remote(digest)
     try:
         while True:
+            check_interrupted()
             done, _ = ray.wait([running, question], num_returns=1, timeout=POLL_SECONDS)
             if running in done:
                 return _unwrap(running)

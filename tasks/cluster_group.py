@@ -182,6 +182,7 @@ def _watch(actors: list[ActorHandle], job: RenderJob, on_progress: Callable[[Pro
     answered = time.monotonic()
     try:
         while True:
+            cluster.check_interrupted()
             done, _ = ray.wait([running, question, *serving], num_returns=1, timeout=POLL_SECONDS)
             if running in done:
                 return cast(RenderResult, _get([running], None)[0])

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
 from liveavatar import config
-from tasks import machine
+from tasks import machine, replicas
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE
 from tasks.events import Event, emit
 from tasks.model import digest_of
@@ -160,7 +160,8 @@ def _render(
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
-    result = engines.render(spec, job, ProgressBoard().show, load_s.append)
+    with replicas.taken() as number:
+        result = engines.render(replace(spec, replica=number), job, ProgressBoard().show, load_s.append)
     if result.first_block:
         emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
     shutil.move(result.video, folder / VIDEO)

@@ -345,3 +345,26 @@ def test_serve_offers_the_deployments_and_stop_ends_it(shop: Shop, first: subpro
         serving.kill()
         serving.wait()
         serving.stdout.close()
+
+
+@pytest.mark.slow
+def test_steps_on_three_processes_give_the_same_film(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    spread = ["--placement", "tpp", "--num-gpus", "3", "--enable-online-decode", "--force"]
+    done = shop.run("render", *shop.job(out="out/tpp"), *spread)
+    assert done.returncode in (0, 1), done.stderr
+    assert (shop.folder / "out/tpp/video.mp4").read_bytes() == (shop.folder / "out/a/video.mp4").read_bytes()
+    assert shop.manifest("out/tpp")["latents_sha256"] == shop.manifest("out/a")["latents_sha256"]
+    stages = shop.report("out/tpp")["timing"]["stages"]
+    assert [stage["role"] for stage in stages] == ["steps 1-2", "step 3", "step 4 + decoder"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_replicas_take_jobs_side_by_side(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    (shop.folder / "two.csv").write_text("audio,image,seed\nvoice.wav,face.png,420\nvoice.wav,face.png,7\n")
+    common = shop.job(out="out/two")[4:]
+    side = ["--placement", "replicas", "--num-gpus", "2", "--enable-online-decode", "--force", "--json"]
+    done = shop.run("batch", "two.csv", *common, *side)
+    outcomes = json.loads(done.stdout)
+    assert len({row["out"] for row in outcomes}) == 2
+    hashes = [shop.manifest(row["out"])["latents_sha256"] for row in outcomes]
+    assert hashes[0] == shop.manifest("out/a")["latents_sha256"] != hashes[1]
