@@ -51,7 +51,12 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     picture, num_frames = inputs.portrait.values, features.values["num_frames"]
     planned = plan.plan(
         config_of(model_dir),
-        plan.job_of(parameters.model_dump(), picture["width"], picture["height"], num_frames),
+        plan.job_of(
+            {**parameters.model_dump(), "placement": _asked(parameters)},
+            picture["width"],
+            picture["height"],
+            num_frames,
+        ),
         _machine(parameters),
     )
     rendered = engine.render(
@@ -121,6 +126,12 @@ def begin(parameters: RenderParameters) -> None:
     if parameters.placement == "auto" and machine.accelerators():
         return  # the planner decides first
     engine.begin_loading(model_dir, _options(parameters, _ranks(parameters)))
+
+
+def _asked(parameters: RenderParameters) -> str:
+    """The placement to plan for; 8 bits and offload are for one GPU in this version."""
+    alone = parameters.placement == "auto" and (parameters.fp8 or parameters.offload_model)
+    return "single" if alone else parameters.placement
 
 
 def _machine(parameters: RenderParameters) -> hardware.Machine:
