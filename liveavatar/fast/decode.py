@@ -30,6 +30,13 @@ class DecodeRunner:
         """Start a stream by decoding a few still latents."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
+        self._prime(still_latents)
+        if self._recorded.enabled and self._recorded.graph is None:
+            for _ in range(2):  # recorded now, not in the middle of the first stream
+                self.run()
+            self._prime(still_latents)
+
+    def _prime(self, still_latents: Tensor) -> None:
         self.state.position = 0
         for name, kept in self.state.tensors().items():
             if name != "position":

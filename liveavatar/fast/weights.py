@@ -179,6 +179,8 @@ class Streamed:
             largest = max(t.numel() for t in self._host)
             first, second = (torch.empty(largest, dtype=torch.uint8, device=self.device) for _ in range(2))
             self._slots = (first, second)
+            if self._copies is not None:  # their memory may still be in use by what ran before
+                self._copies.wait_stream(torch.cuda.current_stream(self.device))
         slot, source = self._turn, self._host[index]
         self._turn = 1 - slot
         target = self._slots[slot][: source.numel()]
