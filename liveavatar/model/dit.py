@@ -57,16 +57,17 @@ class CausalDiT(nn.Module):
         super().__init__()
         self.cfg = cfg
         D, patch = cfg.dim, cfg.patch
+        # In the order of the official checkpoint's index.
         self.patch_embedding = nn.Conv3d(cfg.in_dim, D, patch, patch)
-        self.cond_encoder = nn.Conv3d(cfg.cond_dim, D, patch, patch)
-        self.trainable_cond_mask = nn.Embedding(3, D)
         self.text_embedding = nn.Sequential(nn.Linear(cfg.text_dim, D), nn.GELU(approximate="tanh"), nn.Linear(D, D))
         self.time_embedding = nn.Sequential(nn.Linear(cfg.freq_dim, D), nn.SiLU(), nn.Linear(D, D))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(D, 6 * D))
         self.blocks = nn.ModuleList(DiTBlock(D, cfg.num_heads, cfg.ffn_dim, cfg.eps) for _ in range(cfg.num_layers))
         self.head = Head(D, cfg.out_dim * patch[0] * patch[1] * patch[2], cfg.eps)
+        self.cond_encoder = nn.Conv3d(cfg.cond_dim, D, patch, patch)
         self.casual_audio_encoder = CausalAudioEncoder(cfg.audio_dim, cfg.audio_layers, D, cfg.num_audio_token, cfg.eps)
         self.audio_injector = AudioInjector(D, cfg.num_heads, len(cfg.audio_inject_layers), cfg.eps)
+        self.trainable_cond_mask = nn.Embedding(3, D)
         self.frame_packer = FramePacker(cfg.in_dim, D)
         self.injector_of = {layer: i for i, layer in enumerate(cfg.audio_inject_layers)}
 
