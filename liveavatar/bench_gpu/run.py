@@ -63,7 +63,7 @@ def run(options: Options) -> dict[str, Any]:
     if unknown:
         raise InputError(f"--only {', '.join(sorted(unknown))}: sections are {', '.join(SECTIONS)}")
     if not options.dry_run and not torch.cuda.is_available():
-        raise InputError("bench gpu: PyTorch sees no GPU here; on the CPU use `liveavatar bench cpu`, or add --dry_run")
+        raise InputError("bench gpu: PyTorch sees no GPU here; on the CPU use `liveavatar bench cpu`")
     return Bench(options).run()
 
 
@@ -116,7 +116,7 @@ class Bench:
         release()
         try:
             found = work()
-        except (RuntimeError, AssertionError, LiveAvatarError) as e:
+        except (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors()) as e:
             reason = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
             log.exception("%s failed", name)
             self.results["errors"][name] = reason

@@ -13,7 +13,7 @@ from liveavatar.fast.reference import NormSpec, Quantised, Rows, Slots
 log = logging.getLogger(__name__)
 
 
-def _compile_errors() -> list[type[Exception]]:
+def compile_errors() -> list[type[Exception]]:
     """What Triton raises when it cannot compile; nothing when it is missing."""
     try:
         from triton.errors import TritonError
@@ -30,7 +30,7 @@ def _kernels() -> ModuleType | None:
 
         x = torch.ones(2, 256, dtype=torch.bfloat16, device="cuda")
         kernels.gelu_rows(x, quantise=torch.cuda.get_device_capability() >= (8, 9))
-    except (ImportError, RuntimeError, OSError, AttributeError, TypeError, ValueError, *_compile_errors()) as e:
+    except (ImportError, RuntimeError, OSError, AttributeError, TypeError, ValueError, *compile_errors()) as e:
         log.warning("fused kernels are off, plain torch takes their place: %s: %s", type(e).__name__, e)
         return None
     return kernels
