@@ -39,6 +39,8 @@ AREAS = ((384, 256), (688, 368), (704, 384), (720, 400))  # of the memory table;
 SMALL_SIZE = (384, 256)
 BLOCKS, QUICK_BLOCKS, DRY_BLOCKS = 30, 20, 3
 REPORTS = REPO_ROOT / "data" / "benchmarks"
+# What one measurement may end with while the others go on.
+_NOTED: tuple[type[Exception], ...] = (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors())
 _ROOMY = 100e9  # bytes of GPU memory from which bf16 weights and bf16 rings fit together
 _HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
 
@@ -116,7 +118,7 @@ class Bench:
         release()
         try:
             found = work()
-        except (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors()) as e:
+        except _NOTED as e:
             reason = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
             log.exception("%s failed", name)
             self.results["errors"][name] = reason

@@ -13,13 +13,13 @@ from liveavatar.fast.reference import NormSpec, Quantised, Rows, Slots
 log = logging.getLogger(__name__)
 
 
-def compile_errors() -> list[type[Exception]]:
+def compile_errors() -> tuple[type[Exception], ...]:
     """What Triton raises when it cannot compile; nothing when it is missing."""
     try:
         from triton.errors import TritonError
     except ImportError:
-        return []
-    return [TritonError]
+        return ()
+    return (TritonError,)
 
 
 @lru_cache(maxsize=1)

@@ -129,7 +129,6 @@ class AudioInjector(nn.Module):
         return k, v, shift, scale
 
 
-
 def inject(attention: Attention, x_BLD: Tensor, audio: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
     """What an injector adds to the noisy tokens, [A, L, D] for A speakers; `audio` is its `condition`."""
     k, v, shift, scale = audio
