@@ -4,8 +4,7 @@ LiveAvatarError            1
 ├── InputError             2   what the user gave cannot be used (audio, image, prompt, file, option)
 │   └── CheckpointError    2   a model directory is incomplete, damaged or for another architecture
 ├── CapacityError          3   it does not fit this machine (memory, disk, GPU)
-├── Interrupted            4   stopped, and resumable with `--resume`
-└── QualityError           1   the job is done, the verdict is "failed"
+└── Interrupted            4   stopped, and resumable with `--resume`
 
 Every message is one line that says what was given, what is wrong, and the way out.
 """
@@ -37,9 +36,3 @@ class Interrupted(LiveAvatarError):
     """The job was stopped and can be continued with `--resume`."""
 
     exit_code = 4
-
-
-class QualityError(LiveAvatarError):
-    """The job finished and its verdict is "failed"."""
-
-    exit_code = 1

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from liveavatar.timing import FPS, LATENT_FRAMES
 
-POSE_CHANNELS = 4  # yaw, pitch, roll, presence
 POSE_SCALE = 0.3  # radians that become 1; the corpus seldom turns a head further
 EASE_FRAMES = FPS  # a track that ends early is left within one second
 

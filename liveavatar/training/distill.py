@@ -245,10 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
     args: Any = parser.parse_args(argv)
     assert isinstance(args.out, Path)
-    logging.basicConfig(level=logging.INFO)
-    rank = runtime.start(args.seed)
-    train(args, rank)
-    runtime.finish(rank)
+    runtime.run_stage(args, train)
 
 
 if __name__ == "__main__":

@@ -248,10 +248,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     args: Any = parser.parse_args(argv)
     args.autoencoder = args.autoencoder or args.out
-    logging.basicConfig(level=logging.INFO)
-    rank = runtime.start(args.seed)
-    encode_stage(args, rank)
-    runtime.finish(rank)
+    runtime.run_stage(args, encode_stage)
 
 
 if __name__ == "__main__":

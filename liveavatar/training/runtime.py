@@ -6,9 +6,10 @@ elapsed share of the budget (the slowest one decides), and a checkpoint keeps th
 
 import argparse
 import json
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,14 @@ def start(seed: int = 0) -> Rank:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.manual_seed(seed)  # equal on all ranks: weights start equal; data generators differ by rank
     return Rank(rank, world, device)
+
+
+def run_stage(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Rank], None]) -> None:
+    """Run a stage's command: log, join the other ranks, work, leave."""
+    logging.basicConfig(level=logging.INFO)
+    rank = start(args.seed)
+    stage(args, rank)
+    finish(rank)
 
 
 def finish(rank: Rank) -> None:
