@@ -30,6 +30,7 @@ from liveavatar.training.flow import (
     per_latent,
     weighted_error,
 )
+from liveavatar.training.graphs import RecordedNet
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 from liveavatar.training.teacher import Dataset, transformer_arguments
 from liveavatar.training.window import Window
@@ -56,6 +57,9 @@ class DistillTrainer:
             net.load_state_dict(weights)
             if args.compile:
                 net.compile_blocks()  # the teacher keeps requires_grad so that it shares the student's graph
+        self.real, self.pupil, self.critic = (
+            RecordedNet(net, rank, args.graphs) for net in (self.teacher, self.student, self.fake)
+        )
         named = self.student.named_parameters()
         self.optim = Optimisers(named, muon=args.muon, adamw=args.adamw, outer=is_outer)
         named = self.fake.named_parameters()
@@ -74,28 +78,27 @@ class DistillTrainer:
         index = torch.randint(len(sigmas) - 1, (len(noise),), generator=self.host)
         self.calls += 1
         start = self._own_states(window, noise, sigmas, index) if self.calls % 2 else None
-        loss = self._trajectory_loss(window, noise, (sigmas, index), start)
-        loss.backward()
-        return {"loss": loss.detach(), "grad_norm": self._update(fraction)}
+        loss = self.pupil.gradients(*self._trajectory(window, noise, (sigmas, index), start), window)
+        return {"loss": loss, "grad_norm": self._update(fraction)}
 
-    def _trajectory_loss(
+    @torch.no_grad()
+    def _trajectory(
         self, window: Window, noise: Tensor, position: tuple[list[float], Tensor], start: Tensor | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a student step starts, its noise levels, and the flow that lands where the teacher does."""
         sigmas, index = position
         table = torch.tensor(sigmas)  # on the CPU like the index: nothing here waits for the GPU
         sigma, following = (table[i].to(noise.device) for i in (index, index + 1))
         x = add_noise(window.latents, noise, level(noise, sigma)) if start is None else start
-        with self.rank.autocast():
-            landed = self._teacher_walk(x, sigma, following, window)
-            flow = self.student.flow(x, level(x, sigma), window)
+        landed = self._teacher_walk(x, sigma, following, window)
         target = (landed - x) / per_latent((following - sigma)[:, None].expand(-1, x.shape[2] // 3))
-        return weighted_error(flow, target, window.weights)
+        return x, level(x, sigma), target
 
     @torch.no_grad()
     def _teacher_walk(self, x: Tensor, sigma: Tensor, following: Tensor, window: Window) -> Tensor:
         stride = (following - sigma) / SUBSTEPS
         for k in range(SUBSTEPS):
-            flow = self.teacher.flow(x, level(x, sigma + k * stride), window)
+            flow = self.real.flow(x, level(x, sigma + k * stride), window)
             x = x + stride[:, None, None, None, None] * flow
         return x
 
@@ -103,10 +106,9 @@ class DistillTrainer:
     def _own_states(self, window: Window, noise: Tensor, sigmas: list[float], index: Tensor) -> Tensor:
         """Where the student's rollout stands before step `index` of every window."""
         x, states = noise, [noise]
-        with self.rank.autocast():
-            for i in range(int(index.max())):
-                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, sigmas[i]), window)
-                states.append(x)
+        for i in range(int(index.max())):
+            x = x + (sigmas[i + 1] - sigmas[i]) * self.pupil.flow(x, level(x, sigmas[i]), window)
+            states.append(x)
         return torch.stack(states)[index.to(noise.device), torch.arange(len(noise), device=noise.device)]
 
     # Distribution matching -------------------------------------------------------------------------
@@ -125,22 +127,23 @@ class DistillTrainer:
                 clean = x - per_latent(sigma) * self.student.flow(x, sigma, window)
             matching, size = self._matching_loss(clean, window)
             index = torch.full((len(x),), at)
-            anchor = self._trajectory_loss(window, noise, (sigmas, index), None)
+            start, levels, target = self._trajectory(window, noise, (sigmas, index), None)
+            with self.rank.autocast():
+                flow = self.student.flow(start, levels, window)
+            anchor = weighted_error(flow, target, window.weights)
             (matching + REGRESSION_WEIGHT * anchor).backward()
             values = {"dmd": size, "anchor": anchor.detach(), "grad_norm": self._update(fraction)}
             clean = clean.detach()
         else:
-            with torch.no_grad(), self.rank.autocast():
-                clean = x - per_latent(sigma) * self.student.flow(x, sigma, window)
+            clean = x - per_latent(sigma) * self.pupil.flow(x, sigma, window)
         values["fake"] = self._fake_update(clean, window, fraction)
         return values
 
     @torch.no_grad()
     def _rollout_to(self, window: Window, noise: Tensor, sigmas: list[float], at: int) -> Tensor:
         x = noise
-        with self.rank.autocast():
-            for i in range(at):
-                x = x + (sigmas[i + 1] - sigmas[i]) * self.student.flow(x, level(x, sigmas[i]), window)
+        for i in range(at):
+            x = x + (sigmas[i + 1] - sigmas[i]) * self.pupil.flow(x, level(x, sigmas[i]), window)
         return x
 
     def _matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
@@ -150,9 +153,8 @@ class DistillTrainer:
             noise = torch.randn(clean.shape, device=clean.device, generator=self.data.generator)
             levels = level(clean, sigma)
             noisy = add_noise(clean, noise, levels)
-            with self.rank.autocast():
-                real = noisy - per_latent(levels) * self.teacher.flow(noisy, levels, window)
-                fake = noisy - per_latent(levels) * self.fake.flow(noisy, levels, window)
+            real = noisy - per_latent(levels) * self.real.flow(noisy, levels, window)
+            fake = noisy - per_latent(levels) * self.critic.flow(noisy, levels, window)
             scale = (clean - real).abs().mean((1, 2, 3, 4), keepdim=True).clamp(min=1e-3)
             gradient = (fake - real) / scale * window.weights
             target = clean - gradient
@@ -162,13 +164,10 @@ class DistillTrainer:
         generator = self.data.generator
         sigma = level(clean, logit_normal((len(clean),), generator))
         noise = torch.randn(clean.shape, device=clean.device, generator=generator)
-        with self.rank.autocast():
-            flow = self.fake.flow(add_noise(clean, noise, sigma), sigma, window)
-        loss = weighted_error(flow, noise - clean, window.weights)
-        loss.backward()
+        loss = self.critic.gradients(add_noise(clean, noise, sigma), sigma, noise - clean, window)
         runtime.average_gradients(self.fake_optim.params, self.rank)
         self.fake_optim.step(rate_factor(self.calls, fraction))
-        return loss.detach()
+        return loss
 
     def warm_up(self) -> None:
         """Compile every graph before the seconds count; nothing is learned."""

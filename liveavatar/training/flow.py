@@ -44,6 +44,8 @@ class AvatarNet(nn.Module):
         # Windows always start at latent 0: the angles are a thousand small operations, and always the same ones.
         self.dit.block_rotation = functools.cache(self.dit.block_rotation)  # type: ignore[method-assign]
         self.dit.sink_rotation = functools.cache(self.dit.sink_rotation)  # type: ignore[method-assign]
+        # Recorded graphs read these, so they must never be let go.
+        self.dit.window_rotations = functools.cache(self.dit.window_rotations)
         self._initialise()
 
     @torch.no_grad()

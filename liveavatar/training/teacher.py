@@ -24,8 +24,8 @@ from liveavatar.training.flow import (
     held_out_errors,
     is_outer,
     mixed_levels,
-    weighted_error,
 )
+from liveavatar.training.graphs import RecordedNet
 from liveavatar.training.latents import (
     FeatureBank,
     LatentSet,
@@ -83,6 +83,7 @@ class TeacherTrainer:
         self.step = 0
         if args.compile:
             self.net.compile_blocks()
+        self.recorded = RecordedNet(self.net, rank, args.graphs)
 
     def train_step(self, fraction: float) -> dict[str, Tensor]:
         """One update."""
@@ -91,15 +92,13 @@ class TeacherTrainer:
         driven = drop_conditions(window, generator)
         sigma = mixed_levels(self.args.batch, self.data.sampler.num_blocks, generator)
         noise = torch.randn(window.latents.shape, device=window.latents.device, generator=generator)
-        with self.rank.autocast():
-            flow = self.net.flow(add_noise(window.latents, noise, sigma), sigma, driven)
-        loss = weighted_error(flow, noise - window.latents, window.weights)
-        loss.backward()
+        noisy = add_noise(window.latents, noise, sigma)
+        loss = self.recorded.gradients(noisy, sigma, noise - window.latents, driven)
         runtime.average_gradients(self.optim.params, self.rank)
         norm = self.optim.step(rate_factor(self.step, fraction))
         self.average.update(self.net, self.step)
         self.step += 1
-        return {"loss": loss.detach(), "grad_norm": norm}
+        return {"loss": loss, "grad_norm": norm}
 
     def held_out(self) -> dict[str, float]:
         """Held-out errors of the averaged weights; remembers the best ones."""
@@ -173,6 +172,7 @@ def transformer_arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64, help="windows a GPU")
     parser.add_argument("--blocks", type=int, default=6, help="blocks a window")
     parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
+    parser.add_argument("--graphs", type=int, default=1, help="replay recorded kernels (on a GPU)")
     parser.add_argument("--log_every", type=int, default=20)
     parser.add_argument("--eval_every", type=float, default=25, help="seconds")
     parser.add_argument("--save_every", type=float, default=60, help="seconds")

@@ -23,7 +23,8 @@ class ToyRun:
     def args(self, **more: object) -> argparse.Namespace:
         """Options of a stage as its command line would give them."""
         base: dict[str, object] = {
-            "data": self.run, "out": self.run, "preset": "tiny", "seed": 0, "compile": 0, "batch": 2, "blocks": 3,
+            "data": self.run, "out": self.run, "preset": "tiny", "seed": 0, "compile": 0, "graphs": 1,
+            "batch": 2, "blocks": 3,
             "frames": 4, "adversary": 0,
             "latent_noise": 0.1, "smooth": 0.1, "init": None, "muon": 0.02, "adamw": 3e-3,
         }  # fmt: skip

@@ -1,0 +1,160 @@
+"""The transformer's work in training as CUDA graphs: thousands of small kernels launched at once.
+
+A graph belongs to one set of input shapes (portrait and landscape batches have one each). Inputs are copied to fixed
+addresses, outputs are copied out, random numbers are drawn by the caller, and what ranks exchange stays outside. On
+the CPU, and where a recording fails, the same function runs kernel by kernel.
+"""
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from liveavatar.training import runtime
+from liveavatar.training.flow import AvatarNet, weighted_error
+from liveavatar.training.window import Window
+
+log = logging.getLogger(__name__)
+
+EAGER_CALLS = 2  # before the recording: they compile, choose algorithms and fill caches
+
+Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is known of one set of input shapes."""
+
+    calls: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    inputs: tuple[Tensor, ...] = ()
+    output: Tensor | None = None
+
+
+class Recorder:
+    """The stream that work is warmed and recorded on, and the memory its graphs share.
+
+    Graphs may share memory because they run one after another and their outputs are copied out at once.
+    """
+
+    def __init__(self, device: torch.device, enabled: bool) -> None:
+        """`enabled` has an effect on CUDA devices only."""
+        self.enabled = enabled and device.type == "cuda"
+        self.stream = torch.cuda.Stream(device) if self.enabled else None
+        self.pool = torch.cuda.graph_pool_handle() if self.enabled else None
+
+
+class Recorded:
+    """A function of tensors that is recorded at its third call for each set of input shapes.
+
+    It must read nothing but its inputs and tensors that stay where they are, wait for nothing, draw no random
+    numbers, and enter and leave autocast by itself (or the weights' bf16 copies would be recorded once for all).
+    """
+
+    def __init__(self, work: Callable[..., Tensor], recorder: Recorder) -> None:
+        self.work, self.recorder = work, recorder
+        self._entries: dict[Shapes, _Entry] = {}
+
+    @property
+    def recordings(self) -> int:
+        """Sets of shapes that are replayed by now."""
+        return sum(e.graph is not None for e in self._entries.values())
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The function's value, a tensor of the caller's own."""
+        if not self.recorder.enabled:
+            return self.work(*inputs)
+        entry = self._entries.setdefault(tuple((tuple(t.shape), t.dtype) for t in inputs), _Entry())
+        entry.calls += 1
+        if entry.graph is None and entry.calls > EAGER_CALLS:
+            self._record(entry, inputs)
+        if entry.graph is None or entry.output is None:
+            return self._run(inputs)
+        torch._foreach_copy_(entry.inputs, inputs)
+        entry.graph.replay()
+        return entry.output.clone()
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        # On the stream of the recording: what autograd ties to a stream must not be the default one.
+        stream, current = self.recorder.stream, torch.cuda.current_stream()
+        if stream is None or not self.recorder.enabled:
+            return self.work(*inputs)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            value = self.work(*inputs)
+        current.wait_stream(stream)
+        for tensor in inputs:
+            tensor.record_stream(stream)
+        value.record_stream(current)
+        return value
+
+    def _record(self, entry: _Entry, inputs: tuple[Tensor, ...]) -> None:
+        fixed = tuple(t.detach().clone(memory_format=torch.contiguous_format) for t in inputs)
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        gc.collect()  # an autograd graph that is still alive is tied to another stream
+        torch.cuda.synchronize()
+        try:
+            # Only this thread's calls count: the collectives' watchdog polls events at any time.
+            with torch.cuda.graph(
+                graph, pool=self.recorder.pool, stream=self.recorder.stream, capture_error_mode="thread_local"
+            ):
+                output = self.work(*fixed)
+        except RuntimeError as e:
+            log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
+            self.recorder.enabled = False
+            torch.cuda.set_stream(current)  # a recording that cannot end leaves its own stream behind
+            torch.cuda.synchronize()
+            return
+        entry.graph, entry.inputs, entry.output = graph, fixed, output
+
+
+class RecordedNet:
+    """A network's flow without gradients, and the gradients of its flow loss, both recorded."""
+
+    def __init__(self, net: AvatarNet, rank: runtime.Rank, enabled: bool) -> None:
+        """`enabled`: whether to record; the results are the same."""
+        self.net, self.rank = net, rank
+        recorder = Recorder(rank.device, enabled)
+        self._params: list[nn.Parameter] = list(net.parameters())
+        self._grads: list[Tensor] = []
+        self._flow, self._loss = Recorded(self._flow_work, recorder), Recorded(self._loss_work, recorder)
+
+    def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
+        """`AvatarNet.flow` under autocast, without gradients."""
+        return self._flow(x, sigma_Bb, *_conditions(window))
+
+    def gradients(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, window: Window) -> Tensor:
+        """Put the gradients of the region-weighted flow error into `.grad`, whatever was there; returns the error."""
+        if not self._grads:
+            self._grads = [torch.zeros_like(p) for p in self._params]
+        loss = self._loss(x, sigma_Bb, target, window.weights, *_conditions(window))
+        for p, grad in zip(self._params, self._grads, strict=True):
+            p.grad = grad
+        return loss
+
+    @torch.no_grad()
+    def _flow_work(self, x: Tensor, sigma_Bb: Tensor, *conditions: Tensor) -> Tensor:
+        with self.rank.autocast():
+            return self.net.flow(x, sigma_Bb, _window(x, *conditions))
+
+    def _loss_work(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, weights: Tensor, *conditions: Tensor) -> Tensor:
+        with torch.enable_grad():
+            with self.rank.autocast():
+                flow = self.net.flow(x, sigma_Bb, _window(x, *conditions))
+            loss = weighted_error(flow, target, weights)
+            grads = torch.autograd.grad(loss, self._params, materialize_grads=True)
+        torch._foreach_copy_(self._grads, grads)
+        return loss.detach()
+
+
+def _conditions(window: Window) -> tuple[Tensor, ...]:
+    """What drives a flow, as plain tensors; the pose comes last and may be missing."""
+    always = (window.reference, window.features, window.tokens)
+    return always if window.pose is None else (*always, window.pose)
+
+
+def _window(x: Tensor, reference: Tensor, features: Tensor, tokens: Tensor, pose: Tensor | None = None) -> Window:
+    return Window(x, reference, x, features, tokens, pose)
