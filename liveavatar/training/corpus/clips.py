@@ -40,7 +40,7 @@ LANDSCAPE_TURNS = (2, 5, 8)  # of ten clips
 PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.25, 0.10
 EYES_UP, WIDE_EYES_DOWN = 0.145, 0.08  # of the height: eyes above the middle at zoom 1; and wanted when wide
 FRAMES = {"train": 120, "eval": 240}
-CLIPS = {"train": 420, "eval": 6}  # capacity of one process
+CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--num_clips", type=int, help="of this process; 420 for train, 6 for eval")
+    parser.add_argument("--num_clips", type=int, help="of this process; 1200 for train, 6 for eval")
     parser.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
     parser.add_argument("--batch", type=int, help="frames drawn at once; 30 on a GPU, 6 on a CPU")
     parser.add_argument("--tiny", action="store_true", help="a quarter of the size, no supersampling: for trials")

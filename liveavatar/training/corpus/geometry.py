@@ -87,6 +87,11 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1, keepdim=True)
 
 
+def rotate(matrix: Tensor, x: Tensor) -> Tensor:
+    """Vectors [P, 3], each turned by its own matrix [P, 3, 3]."""
+    return (matrix * x[:, None]).sum(-1)
+
+
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     """Rotation matrices [B, 3, 3] from angles in radians [B]: roll first, then pitch, then yaw."""
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)

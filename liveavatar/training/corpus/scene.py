@@ -46,9 +46,9 @@ class Scene:
     rotation: Tensor  # [B, 3, 3]
     parameters: dict[str, Tensor]  # per shot
 
-    def attribute(self, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        """Interpolated attributes [P, Attr.WIDTH]."""
-        return _interpolate(self.attributes, self.rest_triangles[triangle], w1, w2)
+    def attribute(self, triangle: Tensor, w1: Tensor, w2: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Interpolated attributes [P, columns]."""
+        return _interpolate(self.attributes[:, columns], self.rest_triangles[triangle], w1, w2)
 
 
 def _interpolate(table: Tensor, corners: Tensor, w1: Tensor, w2: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Shapes: B frames, V vertices, P fragments, H/W picture, h/w supersampled picture
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +16,24 @@ from torch import Tensor
 
 from liveavatar.training.corpus.geometry import (
     PIXELS_PER_CM,
+    Attr,
     Camera,
+    HeadAssets,
     Material,
     dot,
     normalise,
 )
 from liveavatar.training.corpus.raster import AlphaTest, depth_of, rasterise
 from liveavatar.training.corpus.scene import PixelMap, Scene, Shot, fragments, join
-from liveavatar.training.corpus.surface import Fragments, Surface, alpha_test, paint, strand_direction
+from liveavatar.training.corpus.surface import (
+    Fragments,
+    Surface,
+    cloth_exists,
+    hair_exists,
+    lash_exists,
+    paint,
+    strand_direction,
+)
 
 _SHADOW_SIZE = 384  # pixels
 _SHADOW_SPAN = 44.0  # cm that the shadow map covers
@@ -50,19 +61,10 @@ def render(shots: list[Shot], camera: Camera, supersample: int = 2) -> Tensor:
     assets = shots[0].avatar.assets
     screen = camera.project(scene.points, supersample)
 
-    def alpha(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        material = scene.material[triangle]
-        keep = torch.ones_like(material, dtype=torch.bool)
-        i = (material >= Material.LASH).nonzero()[:, 0]
-        if len(i):
-            attributes = scene.attribute(triangle[i], w1[i], w2[i])
-            collar = scene.parameters["collar"][scene.shot[scene.frame[triangle[i]]]]
-            keep[i] = alpha_test(assets, material[i], attributes, collar)
-        return keep.nonzero()[:, 0]
-
+    alpha = _alpha_tests(scene, assets)
     frames = len(scene.rotation)
     size = (frames, camera.height * supersample, camera.width * supersample)
-    keys = rasterise(screen, scene.triangles, scene.frame, size, alpha, scene.material < Material.LASH)
+    keys = rasterise(screen, scene.triangles, scene.frame, size, alpha, scene.material, scene.material < Material.LASH)
     pixels = PixelMap(keys, frames, camera, supersample)
     visible = fragments(scene, screen, pixels, shots)
     surface = paint(assets, visible)
@@ -74,6 +76,22 @@ def render(shots: list[Shot], camera: Camera, supersample: int = 2) -> Tensor:
     return _develop(image, pixels)
 
 
+def _alpha_tests(scene: Scene, assets: HeadAssets) -> dict[int, AlphaTest]:
+    """Which samples exist of the materials that are not whole."""
+
+    def cloth(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+        collar = scene.parameters["collar"][scene.shot[scene.frame[triangle]]]
+        return cloth_exists(scene.attribute(triangle, w1, w2, Attr.REST), collar)
+
+    def hair(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+        return hair_exists(assets, scene.attribute(triangle, w1, w2, slice(0, Attr.MODE + 1)))
+
+    def lash(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+        return lash_exists(scene.attribute(triangle, w1, w2, slice(0, Attr.LASH_ROW + 1)))
+
+    return {Material.CLOTH: cloth, Material.HAIR: hair, Material.LASH: lash}
+
+
 def _lights(shots: list[Shot], scene: Scene, f: Fragments) -> dict[str, Tensor]:
     """Key direction per frame [B, 3] and light colours per fragment [P, 3]."""
     device = f.position.device
@@ -83,7 +101,7 @@ def _lights(shots: list[Shot], scene: Scene, f: Fragments) -> dict[str, Tensor]:
     return {"direction": direction, **{n: rows[n][f.avatar] for n in names}}
 
 
-def _shadow(scene: Scene, alpha: AlphaTest, f: Fragments, direction: Tensor) -> Tensor:
+def _shadow(scene: Scene, alpha: Mapping[int, AlphaTest], f: Fragments, direction: Tensor) -> Tensor:
     """Share of the key light [P, 1] that reaches each fragment: 9 taps into a depth map seen from the light."""
     size = _SHADOW_SIZE
     right = normalise(torch.cross(direction.new_tensor([0, 1.0, 0]).expand_as(direction), direction, dim=1))
@@ -95,7 +113,12 @@ def _shadow(scene: Scene, alpha: AlphaTest, f: Fragments, direction: Tensor) -> 
         return torch.stack([x, y, _SHADOW_DEPTH - (points * direction[frame]).sum(1)], 1)
 
     keys = rasterise(
-        project(scene.points, scene.point_frame), scene.triangles, scene.frame, (len(direction), size, size), alpha
+        project(scene.points, scene.point_frame),
+        scene.triangles,
+        scene.frame,
+        (len(direction), size, size),
+        alpha,
+        scene.material,
     )
     nearest = depth_of(keys, 999.0)
     at = project(f.position + f.normal * 0.12, f.frame)

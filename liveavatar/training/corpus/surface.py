@@ -21,6 +21,7 @@ from liveavatar.training.corpus.geometry import (
     Material,
     dot,
     normalise,
+    rotate,
     smoothstep,
 )
 
@@ -98,7 +99,7 @@ def _bumps(assets: HeadAssets, f: Fragments, low: Tensor, high: Tensor, lip: Ten
     skin, cloth, hair = f.is_(Material.SKIN), f.is_(Material.CLOTH), f.is_(Material.HAIR)
     # Hair cards lie flat: lean their normals outwards from the skull.
     outward = f.rest * f.rest.new_tensor([1, 0.8, 1])
-    outward = normalise((f.head_rotation @ outward[..., None])[..., 0])
+    outward = normalise(rotate(f.head_rotation, outward))
     normal = torch.where(hair, normalise(f.normal + 1.1 * outward), f.normal)
     amount = torch.where(skin, 0.055 * f.parameters["bump"] * (1 - 0.5 * lip), torch.where(cloth, 0.05, 0.0))
     bumped = normal - amount * high[:, 3:6] - torch.where(cloth, 0.07, 0.0) * low[:, 3:6]
@@ -200,38 +201,29 @@ def _cloth(f: Fragments, middle: Tensor, pore: Tensor) -> Tensor:
     return colour * (1 - 0.25 * (1 - 2 * (rim - 0.5).abs()).clamp(0, 1))
 
 
-def alpha_test(assets: HeadAssets, material: Tensor, attributes: Tensor, collar: Tensor) -> Tensor:
-    """Which samples of alpha-tested triangles exist: strands at hair borders, single lashes, cloth below the neckline.
+def cloth_exists(rest: Tensor, collar: Tensor) -> Tensor:
+    """Which samples of cloth lie below the neckline `collar` [P, 3]: bool [P] for rest positions [P, 3]."""
+    return rest[:, 1] < collar_height(collar, rest)
 
-    Args:
-        material: [P], `Material.LASH` or later.
-        attributes: [P, Attr.WIDTH].
-        collar: [P, 3] of the avatar.
 
-    Returns:
-        bool [P].
-    """
-    a = attributes
-    keep = a[:, 1] < collar_height(collar, a)
-    ih = (material == Material.HAIR).nonzero()[:, 0]
-    if len(ih):
-        h = a[ih]
-        strand = assets.hair_noise(h)
-        ragged = torch.where(h[:, Attr.MODE] > CURLY - 0.5, 0.35, 0.9)
-        keep[ih] = h[:, Attr.EDGE] > 0.2 + ragged * (strand[:, 0] * 0.6 + strand[:, 1] + 0.6).clamp(min=0)
-    il = (material == Material.LASH).nonzero()[:, 0]
-    if len(il):
-        t, row = a[il, Attr.LASH_T], a[il, Attr.LASH_ROW]
-        u = a[il, Attr.LASH_U] + 0.8 * (1 - t)
-        chance = torch.frac(torch.sin(u.floor() * 12.9898) * 43758.5453).abs()
-        thin = (torch.remainder(u, 1) - 0.5).abs() < 0.08 + 0.24 * t
-        long_enough = (t > 0.25 + 0.5 * chance) & (row > 2.5) & (chance > (row - 4).abs().round() * 0.65)
-        keep[il] = thin & long_enough
-    return keep
+def hair_exists(assets: HeadAssets, attributes: Tensor) -> Tensor:
+    """Which samples of hair exist: strands at its borders. bool [P] for attributes [P, Attr.MODE + 1]."""
+    strand = assets.hair_noise(attributes)
+    ragged = torch.where(attributes[:, Attr.MODE] > CURLY - 0.5, 0.35, 0.9)
+    return attributes[:, Attr.EDGE] > 0.2 + ragged * (strand[:, 0] * 0.6 + strand[:, 1] + 0.6).clamp(min=0)
+
+
+def lash_exists(attributes: Tensor) -> Tensor:
+    """Which samples of lashes exist: single hairs. bool [P] for attributes [P, Attr.LASH_ROW + 1]."""
+    t, row = attributes[:, Attr.LASH_T], attributes[:, Attr.LASH_ROW]
+    u = attributes[:, Attr.LASH_U] + 0.8 * (1 - t)
+    chance = torch.frac(torch.sin(u.floor() * 12.9898) * 43758.5453).abs()
+    thin = (torch.remainder(u, 1) - 0.5).abs() < 0.08 + 0.24 * t
+    return thin & (t > 0.25 + 0.5 * chance) & (row > 2.5) & (chance > (row - 4).abs().round() * 0.65)
 
 
 def strand_direction(f: Fragments, surface: Surface) -> Tensor:
     """Unit tangents of hair strands [P, 3] in the frame's space."""
-    tangent = normalise((f.head_rotation @ f.attributes[:, Attr.TANGENT][..., None])[..., 0])
+    tangent = normalise(rotate(f.head_rotation, f.attributes[:, Attr.TANGENT]))
     tangent = normalise(tangent - dot(tangent, surface.normal) * surface.normal + 1e-4)
     return normalise(tangent + surface.normal * (0.10 * surface.strand[:, 1:2]))

@@ -57,8 +57,10 @@ def test_one_sided_and_alpha() -> None:
     turned = rasterise(points, triangle.flip(1), frame, (1, 8, 8), one_sided=torch.tensor([True]))
     assert (hidden == EMPTY).all()
     assert (turned < EMPTY).any()
-    half = rasterise(points, triangle, frame, (1, 8, 8), alpha=lambda t, w1, w2: (w1 < 0.2).nonzero()[:, 0])
+    half = rasterise(points, triangle, frame, (1, 8, 8), {3: lambda t, w1, w2: w1 < 0.2}, torch.tensor([3]))
     assert 0 < (half < EMPTY).sum() < (turned < EMPTY).sum()
+    other = rasterise(points, triangle, frame, (1, 8, 8), {3: lambda t, w1, w2: w1 < 0.2}, torch.tensor([2]))
+    assert torch.equal(other < EMPTY, turned < EMPTY)
 
 
 def test_nothing_on_screen() -> None:

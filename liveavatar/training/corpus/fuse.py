@@ -1,0 +1,78 @@
+"""Fused kernels for the renderer: the same tensor functions, compiled where a GPU draws.
+
+A function marked `@fused` runs eagerly until `enable()` is called; from then on `torch.compile` turns each of its
+calls into a few kernels. Their inputs are tensors (also in tuples and dicts) whose first dimension may vary from call
+to call; all other dimensions are small and fixed. A function that does not compile goes on eagerly.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+_state = {"on": False}
+
+
+def enable(on: bool = True) -> None:
+    """Compile fused functions from their next call on, or stop doing so."""
+    _state["on"] = on
+
+
+def compile_errors() -> tuple[type[Exception], ...]:
+    """What the compiler and Triton raise when a function does not compile here."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        from triton.errors import TritonError
+    except ImportError:
+        return (TorchDynamoException,)
+    return (TorchDynamoException, TritonError)
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from _tensors(v)
+    elif isinstance(value, tuple):
+        for v in value:
+            yield from _tensors(v)
+
+
+class Fused(Generic[P, R]):
+    """A function that is compiled while fusion is on; made by `fused`."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.eager = function
+        self._compiled: Callable[..., Any] | None = None
+        self._works = True
+        update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not (_state["on"] and self._works):
+            return self.eager(*args, **kwargs)
+        if self._compiled is None:
+            self._compiled = torch.compile(self.eager, fullgraph=True)
+        for t in _tensors((args, kwargs)):
+            if t.ndim and len(t) > 1:
+                torch._dynamo.maybe_mark_dynamic(t, 0)
+        try:
+            return self._compiled(*args, **kwargs)
+        except compile_errors() as e:
+            self._works = False
+            name = getattr(self.eager, "__name__", "a function")
+            logger.warning("%s does not compile and runs eagerly: %s: %s", name, type(e).__name__, e)
+            return self.eager(*args, **kwargs)
+
+
+def fused(function: Callable[P, R]) -> Fused[P, R]:
+    """Mark a function of tensors, elementwise and gathers only, for compilation."""
+    return Fused(function)
