@@ -81,6 +81,7 @@ class AutoencoderTrainer:
             muon=args.muon,
             adamw=args.adamw,
             outer=lambda n: n.split(".")[1].startswith("conv_"),
+            record=args.graphs,
         )
         self.adversary_optim = torch.optim.AdamW(self.adversary.parameters(), 4e-4, betas=(0.5, 0.9))
         self.average = Average(self.vae, EMA_DECAY)

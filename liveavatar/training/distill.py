@@ -22,6 +22,7 @@ from liveavatar.config import ModelConfig, load_config
 from liveavatar.training import runtime
 from liveavatar.training.flow import (
     AvatarNet,
+    RecordedNet,
     add_noise,
     drop_conditions,
     is_outer,
@@ -30,7 +31,6 @@ from liveavatar.training.flow import (
     per_latent,
     weighted_error,
 )
-from liveavatar.training.graphs import RecordedNet
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 from liveavatar.training.teacher import Dataset, transformer_arguments
 from liveavatar.training.window import Window
@@ -60,10 +60,16 @@ class DistillTrainer:
         self.real, self.pupil, self.critic = (
             RecordedNet(net, rank, args.graphs) for net in (self.teacher, self.student, self.fake)
         )
-        named = self.student.named_parameters()
-        self.optim = Optimisers(named, muon=args.muon, adamw=args.adamw, outer=is_outer)
-        named = self.fake.named_parameters()
-        self.fake_optim = Optimisers(named, muon=2 * args.muon, adamw=2 * args.adamw, outer=is_outer)
+        self.optim, self.fake_optim = (
+            Optimisers(
+                net.named_parameters(),
+                muon=speed * args.muon,
+                adamw=speed * args.adamw,
+                outer=is_outer,
+                record=args.graphs,
+            )
+            for net, speed in ((self.student, 1), (self.fake, 2))
+        )
         self.average = Average(self.student, EMA_DECAY)
         self.host = torch.Generator().manual_seed(args.seed * 31 + rank.rank)
         self.step = 0  # updates of the student in this part

@@ -21,6 +21,8 @@ from liveavatar.config import ModelConfig
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PAD, PromptEncoder
 from liveavatar.timing import BLOCK_LATENTS
+from liveavatar.training import runtime
+from liveavatar.training.graphs import Recorded, Recorder
 from liveavatar.training.window import Window
 
 AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without
@@ -141,6 +143,55 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
 def weighted_error(flow: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Mean squared error under region weights of mean 1."""
     return ((flow - target).square() * weights).mean()
+
+
+class RecordedNet:
+    """A network's flow without gradients, and the gradients of its flow loss, both recorded."""
+
+    def __init__(self, net: AvatarNet, rank: runtime.Rank, enabled: bool) -> None:
+        """`enabled`: whether to record; the results are the same."""
+        self.net, self.rank = net, rank
+        recorder = Recorder(rank.device, enabled)
+        self._params: list[nn.Parameter] = list(net.parameters())
+        self._grads: list[Tensor] = []
+        self._flow, self._loss = Recorded(self._flow_work, recorder), Recorded(self._loss_work, recorder)
+
+    def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
+        """`AvatarNet.flow` under autocast, without gradients."""
+        return self._flow(x, sigma_Bb, *_conditions(window))
+
+    def gradients(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, window: Window) -> Tensor:
+        """Put the gradients of the region-weighted flow error into `.grad`, whatever was there; returns the error."""
+        if not self._grads:
+            self._grads = [torch.zeros_like(p) for p in self._params]
+        loss = self._loss(x, sigma_Bb, target, window.weights, *_conditions(window))
+        for p, grad in zip(self._params, self._grads, strict=True):
+            p.grad = grad
+        return loss
+
+    @torch.no_grad()
+    def _flow_work(self, x: Tensor, sigma_Bb: Tensor, *conditions: Tensor) -> Tensor:
+        with self.rank.autocast():
+            return self.net.flow(x, sigma_Bb, _window(x, *conditions))
+
+    def _loss_work(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, weights: Tensor, *conditions: Tensor) -> Tensor:
+        with torch.enable_grad():
+            with self.rank.autocast():
+                flow = self.net.flow(x, sigma_Bb, _window(x, *conditions))
+            loss = weighted_error(flow, target, weights)
+            grads = torch.autograd.grad(loss, self._params, materialize_grads=True)
+        torch._foreach_copy_(self._grads, grads)
+        return loss.detach()
+
+
+def _conditions(window: Window) -> tuple[Tensor, ...]:
+    """What drives a flow, as plain tensors; the pose comes last and may be missing."""
+    always = (window.reference, window.features, window.tokens)
+    return always if window.pose is None else (*always, window.pose)
+
+
+def _window(x: Tensor, reference: Tensor, features: Tensor, tokens: Tensor, pose: Tensor | None = None) -> Window:
+    return Window(x, reference, x, features, tokens, pose)
 
 
 def rollout(net: AvatarNet, window: Window, sigmas: Sequence[float], noise: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The transformer's work in training as CUDA graphs: thousands of small kernels launched at once.
+"""Work of a training step as CUDA graphs: thousands of small kernels launched at once.
 
 A graph belongs to one set of input shapes (portrait and landscape batches have one each). Inputs are copied to fixed
 addresses, outputs are copied out, random numbers are drawn by the caller, and what ranks exchange stays outside. On
@@ -8,14 +8,11 @@ the CPU, and where a recording fails, the same function runs kernel by kernel.
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
-from liveavatar.training import runtime
-from liveavatar.training.flow import AvatarNet, weighted_error
-from liveavatar.training.window import Window
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -105,56 +102,15 @@ class Recorded:
         except RuntimeError as e:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
             self.recorder.enabled = False
-            torch.cuda.set_stream(current)  # a recording that cannot end leaves its own stream behind
-            torch.cuda.synchronize()
+            self._clean_up(current)
             return
         entry.graph, entry.inputs, entry.output = graph, fixed, output
 
-
-class RecordedNet:
-    """A network's flow without gradients, and the gradients of its flow loss, both recorded."""
-
-    def __init__(self, net: AvatarNet, rank: runtime.Rank, enabled: bool) -> None:
-        """`enabled`: whether to record; the results are the same."""
-        self.net, self.rank = net, rank
-        recorder = Recorder(rank.device, enabled)
-        self._params: list[nn.Parameter] = list(net.parameters())
-        self._grads: list[Tensor] = []
-        self._flow, self._loss = Recorded(self._flow_work, recorder), Recorded(self._loss_work, recorder)
-
-    def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
-        """`AvatarNet.flow` under autocast, without gradients."""
-        return self._flow(x, sigma_Bb, *_conditions(window))
-
-    def gradients(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, window: Window) -> Tensor:
-        """Put the gradients of the region-weighted flow error into `.grad`, whatever was there; returns the error."""
-        if not self._grads:
-            self._grads = [torch.zeros_like(p) for p in self._params]
-        loss = self._loss(x, sigma_Bb, target, window.weights, *_conditions(window))
-        for p, grad in zip(self._params, self._grads, strict=True):
-            p.grad = grad
-        return loss
-
-    @torch.no_grad()
-    def _flow_work(self, x: Tensor, sigma_Bb: Tensor, *conditions: Tensor) -> Tensor:
-        with self.rank.autocast():
-            return self.net.flow(x, sigma_Bb, _window(x, *conditions))
-
-    def _loss_work(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, weights: Tensor, *conditions: Tensor) -> Tensor:
-        with torch.enable_grad():
-            with self.rank.autocast():
-                flow = self.net.flow(x, sigma_Bb, _window(x, *conditions))
-            loss = weighted_error(flow, target, weights)
-            grads = torch.autograd.grad(loss, self._params, materialize_grads=True)
-        torch._foreach_copy_(self._grads, grads)
-        return loss.detach()
-
-
-def _conditions(window: Window) -> tuple[Tensor, ...]:
-    """What drives a flow, as plain tensors; the pose comes last and may be missing."""
-    always = (window.reference, window.features, window.tokens)
-    return always if window.pose is None else (*always, window.pose)
-
-
-def _window(x: Tensor, reference: Tensor, features: Tensor, tokens: Tensor, pose: Tensor | None = None) -> Window:
-    return Window(x, reference, x, features, tokens, pose)
+    def _clean_up(self, current: torch.cuda.Stream) -> None:
+        """Undo what a recording that could not end leaves behind: its stream, its memory pool, its random state."""
+        torch.cuda.set_stream(current)
+        with suppress(RuntimeError):  # when the pool was given back after all
+            torch._C._cuda_endAllocateToPool(current.device_index, self.recorder.pool)
+        generator = torch.cuda.default_generators[current.device_index]
+        generator.graphsafe_set_state(generator.clone_state())
+        torch.cuda.synchronize()

@@ -1,7 +1,7 @@
 """Optimisers of all stages: Muon for matrices and convolutions, AdamW for the rest, EMA, the rate schedule.
 
 Muon (K. Jordan, 2024): momentum, then the nearest semi-orthogonal matrix of the update through five
-Newton-Schulz steps. Equal shapes are orthogonalised together, as one batched product.
+Newton-Schulz steps. Equal shapes are orthogonalised together, as one batched product, and all of them as one graph.
 """
 
 from collections import defaultdict
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from liveavatar.training.graphs import Recorded, Recorder
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the Muon paper
 NEWTON_SCHULZ_STEPS = 5
@@ -26,53 +28,107 @@ def orthogonalise(update_NAB: Tensor) -> Tensor:
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(update_NAB.dtype)
 
 
-class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum; convolutions count as [out, in*k*k] matrices."""
+def as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
+    """A weight, or something of its shape, as [out, everything else] in the order in which `like` lies in memory."""
+    if tensor.ndim == 4 and not like.is_contiguous():
+        tensor = tensor.permute(0, 2, 3, 1)  # channels last; which column is which does not matter to Muon
+    return tensor.reshape(len(tensor), -1)
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+
+class _Plan:
+    """Matrices of one parameter group that have a gradient, and one flat buffer for all their updates."""
+
+    def __init__(self, params: list[nn.Parameter], state: dict[Any, Any], record: bool) -> None:
+        by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+        for p in params:
+            by_shape[tuple(as_matrix(p.detach(), p).shape)].append(p)
+        self.params = [p for group in by_shape.values() for p in group]
+        self.weights = [as_matrix(p.detach(), p) for p in self.params]
+        assert all(w.data_ptr() == p.data_ptr() for w, p in zip(self.weights, self.params, strict=True))
+        for p in self.params:
+            kept = state[p].get("momentum")
+            if kept is None or kept.stride() != p.stride():
+                state[p]["momentum"] = torch.zeros_like(p) if kept is None else torch.empty_like(p).copy_(kept)
+        self.momenta = [as_matrix(state[p]["momentum"], p) for p in self.params]
+        self.stacks = [(len(group), *shape) for shape, group in by_shape.items()]
+        self.flat = torch.empty(sum(w.numel() for w in self.weights), device=self.weights[0].device)
+        parts = self.flat.split([w.numel() for w in self.weights])
+        self.updates = [part.view_as(w) for part, w in zip(parts, self.weights, strict=True)]
+        self._orthogonal = Recorded(self._orthogonalise, Recorder(self.flat.device, record))
+
+    def _orthogonalise(self, flat: Tensor) -> Tensor:
+        done = []
+        for part, (n, rows, cols) in zip(flat.split([n * r * c for n, r, c in self.stacks]), self.stacks, strict=True):
+            done.append(orthogonalise(part.view(n, rows, cols)).flatten() * max(1.0, rows / cols) ** 0.5)
+        return torch.cat(done)
+
+    def step(self, lr: float, momentum: float, weight_decay: float) -> None:
+        grads = [as_matrix(p.grad, p) for p in self.params if p.grad is not None]
+        torch._foreach_lerp_(self.momenta, grads, 1 - momentum)
+        torch._foreach_copy_(self.updates, grads)
+        torch._foreach_lerp_(self.updates, self.momenta, momentum)  # Nesterov
+        self.flat.copy_(self._orthogonal(self.flat))
+        torch._foreach_mul_(self.weights, 1 - lr * weight_decay)
+        torch._foreach_add_(self.weights, self.updates, alpha=-lr)
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised Nesterov momentum; convolutions count as [out, in*k*k] matrices.
+
+    The products are small and many: they are recorded as one CUDA graph.
+    """
+
+    def __init__(
+        self,
+        params: list[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        record: bool = True,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.record = record
+        self._plans: dict[tuple[int, ...], _Plan] = {}  # by the parameters that have gradients
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Apply one update; `closure` is not supported."""
         assert closure is None
         for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape[p.shape[0], p[0].numel()].append(p)
-            for (rows, cols), params in by_shape.items():
-                self._step_shape(group, params, rows, cols)
+            params = [p for p in group["params"] if p.grad is not None]
+            key = tuple(id(p) for p in params)
+            if params and key not in self._plans:
+                self._plans[key] = _Plan(params, self.state, self.record)
+            if params:
+                self._plans[key].step(group["lr"], group["momentum"], group["weight_decay"])
 
-    def _step_shape(self, group: dict[str, Any], params: list[nn.Parameter], rows: int, cols: int) -> None:
-        buffers = []
-        for p in params:
-            state = self.state[p]
-            if "momentum" not in state:
-                state["momentum"] = torch.zeros_like(p)
-            buffers.append(state["momentum"])
-        grads = [p.grad for p in params if p.grad is not None]
-        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
-        stacked = torch.stack([n.reshape(rows, cols) for n in nesterov])
-        updates = orthogonalise(stacked).unbind(0)
-        tensors: list[Tensor] = list(params)
-        torch._foreach_mul_(tensors, 1 - group["lr"] * group["weight_decay"])
-        scale = group["lr"] * max(1.0, rows / cols) ** 0.5
-        torch._foreach_add_(tensors, [u.view(p.shape) for u, p in zip(updates, params, strict=True)], alpha=-scale)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._plans.clear()  # they hold the momenta of before
 
 
 class Optimisers:
     """Muon over matrices inside the network, AdamW over everything else, one rate factor for both."""
 
     def __init__(
-        self, named: Iterable[tuple[str, nn.Parameter]], *, muon: float, adamw: float, outer: Callable[[str], bool]
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        *,
+        muon: float,
+        adamw: float,
+        outer: Callable[[str], bool],
+        decay: float = 0.01,
+        record: bool = True,
     ):
-        """Split parameters: at least 2-D and not `outer(name)` go to Muon at rate `muon`, others to AdamW."""
+        """Split parameters: matrices that are not `outer(name)` go to Muon at rate `muon`, others to AdamW.
+
+        `decay` is Muon's weight decay (times its rate); `record` lets it use CUDA graphs.
+        """
         named = [(n, p) for n, p in named if p.requires_grad]
         inner = [p for n, p in named if p.ndim in (2, 4) and not outer(n)]
         ids = {id(p) for p in inner}
@@ -84,7 +140,7 @@ class Optimisers:
         ]
         self.rates = [adamw]
         if inner:
-            self.parts.append(Muon(inner, muon))
+            self.parts.append(Muon(inner, muon, weight_decay=decay, record=record))
             self.rates.append(muon)
 
     def step(self, factor: float, clip: float = 1.0) -> Tensor:

@@ -173,4 +173,5 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--graphs", type=int, default=1, help="replay recorded kernels where there is a GPU")
     return parser

@@ -19,13 +19,13 @@ from liveavatar.config import ModelConfig, load_config
 from liveavatar.training import runtime
 from liveavatar.training.flow import (
     AvatarNet,
+    RecordedNet,
     add_noise,
     drop_conditions,
     held_out_errors,
     is_outer,
     mixed_levels,
 )
-from liveavatar.training.graphs import RecordedNet
 from liveavatar.training.latents import (
     FeatureBank,
     LatentSet,
@@ -76,7 +76,14 @@ class TeacherTrainer:
         self.net = AvatarNet(cfg).to(rank.device)
         runtime.broadcast(self.net, rank)
         self.held_net = self.net.frozen_copy()
-        self.optim = Optimisers(self.net.named_parameters(), muon=args.muon, adamw=args.adamw, outer=is_outer)
+        self.optim = Optimisers(
+            self.net.named_parameters(),
+            muon=args.muon,
+            adamw=args.adamw,
+            outer=is_outer,
+            decay=args.decay,
+            record=args.graphs,
+        )
         self.average = Average(self.net, EMA_DECAY)
         self.best = {n: w.clone() for n, w in self.average.weights.items()}
         self.best_error = float("inf")
@@ -172,7 +179,6 @@ def transformer_arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64, help="windows a GPU")
     parser.add_argument("--blocks", type=int, default=6, help="blocks a window")
     parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
-    parser.add_argument("--graphs", type=int, default=1, help="replay recorded kernels (on a GPU)")
     parser.add_argument("--log_every", type=int, default=20)
     parser.add_argument("--eval_every", type=float, default=25, help="seconds")
     parser.add_argument("--save_every", type=float, default=60, help="seconds")
@@ -186,6 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
+    parser.add_argument("--decay", type=float, default=0.01, help="weight decay of Muon's matrices, times their rate")
     args: Any = parser.parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)

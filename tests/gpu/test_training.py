@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from liveavatar.training import runtime
-from liveavatar.training.flow import AvatarNet
-from liveavatar.training.graphs import EAGER_CALLS, RecordedNet
+from liveavatar.training.flow import AvatarNet, RecordedNet
+from liveavatar.training.graphs import EAGER_CALLS, Recorded, Recorder
+from liveavatar.training.optim import Muon
 from liveavatar.training.window import Window
 from tests.training.test_flow import make_net, make_window
 
@@ -73,3 +74,36 @@ def test_recorded_flows_equal_plain_ones() -> None:
             torch.testing.assert_close(made, plain.flow(noise, sigma, window), atol=2e-2, rtol=2e-2)
     assert recorded._flow.recordings == len(SIZES), "the recording failed"
     assert all(torch.equal(made, copy) for made, copy in kept), "a later replay changed an earlier result"
+
+
+def test_recorded_muon_equals_plain_muon() -> None:
+    torch.manual_seed(0)
+    shapes = [(64, 32), (32, 64), (64, 32), (48, 16, 3, 3)]
+    weights = [torch.randn(shape, device=CUDA) for shape in shapes]
+    weights[-1] = weights[-1].to(memory_format=torch.channels_last)
+    sides = [[torch.nn.Parameter(w.clone()) for w in weights] for _ in range(2)]
+    plain, recorded = Muon(sides[0], 0.1, record=False), Muon(sides[1], 0.1, record=True)
+    for _ in range(EAGER_CALLS + 3):
+        for a, b in zip(*sides, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        plain.step()
+        recorded.step()
+        for a, b in zip(*sides, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+    (plan,) = recorded._plans.values()
+    assert plan._orthogonal.recordings == 1, "the recording failed"
+
+
+def test_what_cannot_be_recorded_runs_on(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(CUDA, True)
+    waits = Recorded(lambda x: x * float(x.sum()), recorder)
+    for call in range(EAGER_CALLS + 3):
+        x = torch.full((4,), float(call), device=CUDA)
+        assert torch.equal(waits(x), x * 4 * call)
+    assert not recorder.enabled
+    assert "CUDA graphs are off" in caplog.text
+    assert torch.rand(3, device=CUDA).max() < 1, "the default generator works on"
+    fine = Recorded(lambda x: x + 1, Recorder(CUDA, True))
+    assert [float(fine(torch.zeros(1, device=CUDA))) for _ in range(EAGER_CALLS + 2)] == [1.0] * (EAGER_CALLS + 2)
+    assert fine.recordings == 1

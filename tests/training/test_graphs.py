@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from liveavatar.training import runtime
-from liveavatar.training.flow import weighted_error
-from liveavatar.training.graphs import Recorded, RecordedNet, Recorder
+from liveavatar.training.flow import RecordedNet, weighted_error
+from liveavatar.training.graphs import Recorded, Recorder
 from tests.training.test_flow import make_net, make_window
 
 
