@@ -1,12 +1,13 @@
 """Fused kernels for the renderer: the same tensor functions, compiled where a GPU draws.
 
 A function marked `@fused` runs eagerly until `enable()` is called; from then on `torch.compile` turns each of its
-calls into a few kernels. Their inputs are tensors (also in tuples and dicts) whose first dimension may vary from call
-to call; all other dimensions are small and fixed. A function that does not compile goes on eagerly.
+calls into a few kernels. Their inputs are tensors (also in tuples, dicts and dataclasses) whose first dimension may
+vary from call to call; all other dimensions are small and fixed. A function that does not compile goes on eagerly.
 """
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -45,6 +46,9 @@ def _tensors(value: object) -> Iterator[Tensor]:
     elif isinstance(value, tuple):
         for v in value:
             yield from _tensors(v)
+    elif is_dataclass(value):
+        for f in fields(value):
+            yield from _tensors(getattr(value, f.name))
 
 
 class Fused(Generic[P, R]):

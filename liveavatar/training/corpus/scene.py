@@ -9,10 +9,10 @@ Shapes: B frames, V vertices of an avatar, V* vertices of all frames, T triangle
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.training.corpus.avatar import Avatar
+from liveavatar.training.corpus.fuse import fused
 from liveavatar.training.corpus.geometry import CAMERA_DISTANCE, CENTRE_Y, Camera, Material, dot, normalise, scatter_sum
 from liveavatar.training.corpus.look import Backdrop, Lighting
 from liveavatar.training.corpus.raster import EMPTY, triangle_of
@@ -30,7 +30,7 @@ class Shot:
     backdrop: Backdrop
 
 
-@dataclass(slots=True)
+@dataclass
 class Scene:
     """All shots of a call as flat arrays; triangle t of frame b has its own row."""
 
@@ -48,10 +48,11 @@ class Scene:
 
     def attribute(self, triangle: Tensor, w1: Tensor, w2: Tensor, columns: slice = slice(None)) -> Tensor:
         """Interpolated attributes [P, columns]."""
-        return _interpolate(self.attributes[:, columns], self.rest_triangles[triangle], w1, w2)
+        return interpolate(self.attributes[:, columns], self.rest_triangles[triangle], w1, w2)
 
 
-def _interpolate(table: Tensor, corners: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+def interpolate(table: Tensor, corners: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+    """Values [P, C] between the three corners [P, 3] of triangles, from a table [V, C]."""
     a, b, c = (table[corners[:, k]] for k in range(3))
     return a * (1 - w1 - w2)[:, None] + b * w1[:, None] + c * w2[:, None]
 
@@ -89,51 +90,76 @@ def join(shots: list[Shot]) -> Scene:
 
 
 class PixelMap:
-    """Pixel bookkeeping: which pixels are covered, and scattering fragment values back into pictures."""
+    """Pixel bookkeeping: which pixels are covered, and the way between pictures and fragments."""
 
     def __init__(self, keys: Tensor, frames: int, camera: Camera, scale: int) -> None:
         self.frames, self.scale = frames, scale
         self.height, self.width = camera.height * scale, camera.width * scale
-        self.covered = keys < EMPTY
-        self.pixel = self.covered.nonzero()[:, 0]
+        self.pixel = (keys < EMPTY).nonzero()[:, 0]
         self.triangle = triangle_of(keys[self.pixel])
-        self.frame = self.pixel // (self.height * self.width)
-        self.x = (self.pixel % self.width) + 0.5
-        self.y = ((self.pixel // self.width) % self.height) + 0.5
+        device = keys.device
+        # Fragment of each sample, -1 where there is none.
+        self.slot = torch.full(keys.shape, -1, dtype=torch.int32, device=device)
+        self.slot[self.pixel] = torch.arange(len(self.pixel), dtype=torch.int32, device=device)
+        self.sides = torch.tensor([self.height, self.width], dtype=torch.int32, device=device)
+        # Numbers of all pixels at output resolution.
+        self.low = torch.arange(frames * camera.height * camera.width, dtype=torch.int32, device=device)
 
-    def picture(self, values: Tensor, empty: float = 0.0) -> Tensor:
-        """Fragment values [P, C] -> [B, h, w, C]."""
-        size = self.frames * self.height * self.width
-        full = torch.full((size, values.shape[1]), empty, device=values.device, dtype=values.dtype)
-        return full.index_copy_(0, self.pixel, values).reshape(self.frames, self.height, self.width, -1)
+    def pictures(self, values: Tensor) -> Tensor:
+        """Values of all pixels at output resolution [B * H * W, C] -> [B, C, H, W]."""
+        size = (self.frames, self.height // self.scale, self.width // self.scale, -1)
+        return values.reshape(size).permute(0, 3, 1, 2)
 
-    def gather(self, small_BCHW: Tensor) -> Tensor:
-        """Values at the fragments [P, C] of a picture at output resolution, enlarged."""
-        big = small_BCHW
-        if self.scale > 1:
-            big = F.interpolate(small_BCHW, scale_factor=self.scale, mode="bilinear")
-        return big.permute(0, 2, 3, 1).reshape(-1, small_BCHW.shape[1])[self.pixel]
+
+def place_of(pixel: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Frame, row and column [P] of pixel numbers."""
+    row = pixel // width
+    return row // height, row % height, pixel % width
+
+
+def enlarged(low: Tensor, pixel: Tensor, sides: Tensor, scale: int) -> Tensor:
+    """Values [P, C] at samples `pixel` of pictures [B * H * W, C], enlarged `scale` times with linear interpolation.
+
+    `sides` are the height and width of the enlarged pictures.
+    """
+    frame, row, column = place_of(pixel.int(), sides[0], sides[1])
+    height, width = sides[0] // scale, sides[1] // scale
+    y, x = (((v + 0.5) / scale - 0.5).clamp(min=0) for v in (row, column))
+    y0, x0 = y.int(), x.int()
+    y1, x1 = torch.minimum(y0 + 1, height - 1), torch.minimum(x0 + 1, width - 1)
+    fy, fx = (y - y0)[:, None], (x - x0)[:, None]
+    upper, lower = ((frame * height + v) * width for v in (y0, y1))
+    top = low[upper + x0] * (1 - fx) + low[upper + x1] * fx
+    return top * (1 - fy) + (low[lower + x0] * (1 - fx) + low[lower + x1] * fx) * fy
 
 
 def fragments(scene: Scene, screen: Tensor, pixels: PixelMap, shots: list[Shot]) -> Fragments:
     """Visible points of a drawn scene; `screen` [V*, 3] are its projected vertices."""
-    corners = scene.triangles[pixels.triangle]
+    position, normal, view, attributes, material, frame, shot = _visible(
+        pixels.pixel, pixels.triangle, pixels.sides, screen, scene
+    )
+    return Fragments(
+        frame=frame, material=material, attributes=attributes, position=position, normal=normal, view=view,
+        parameters=scene.parameters, brow_textures=torch.stack([s.avatar.brow_texture for s in shots]), avatar=shot,
+        rotation=scene.rotation,
+    )  # fmt: skip
+
+
+@fused
+def _visible(pixel: Tensor, triangle: Tensor, sides: Tensor, screen: Tensor, scene: Scene) -> tuple[Tensor, ...]:
+    """Position, normal, view [P, 3], attributes [P, Attr.WIDTH], material, frame and shot [P] of fragments."""
+    frame, row, column = place_of(pixel.int(), sides[0], sides[1])
+    corners = scene.triangles[triangle]
     a, b, c = (screen[corners[:, k]] for k in range(3))
     e1, e2 = b - a, c - a
     inverse = 1 / (e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0])
-    dx, dy = pixels.x - a[:, 0], pixels.y - a[:, 1]
+    dx, dy = column + 0.5 - a[:, 0], row + 0.5 - a[:, 1]
     w1, w2 = (dx * e2[:, 1] - dy * e2[:, 0]) * inverse, (e1[:, 0] * dy - e1[:, 1] * dx) * inverse
-    position = _interpolate(scene.points, corners, w1, w2)
-    normal = normalise(_interpolate(scene.normals, corners, w1, w2))
-    material = scene.material[pixels.triangle]
+    position = interpolate(scene.points, corners, w1, w2)
+    normal = normalise(interpolate(scene.normals, corners, w1, w2))
+    material = scene.material[triangle].int()
     view = normalise(position.new_tensor([0, CENTRE_Y, CAMERA_DISTANCE]) - position)
-    behind = (dot(normal, view)[:, 0] < 0) & (material >= Material.LASH)
-    flip = torch.where(material == Material.CLOTH, inverse > 0, behind)[:, None]
-    shot = scene.shot[pixels.frame]
-    return Fragments(
-        frame=pixels.frame, material=material, attributes=scene.attribute(pixels.triangle, w1, w2), position=position,
-        normal=torch.where(flip, -normal, normal), view=view,
-        parameters={k: v[shot] for k, v in scene.parameters.items()},
-        brow_textures=torch.stack([s.avatar.brow_texture for s in shots]), avatar=shot,
-        head_rotation=scene.rotation[pixels.frame],
-    )  # fmt: skip
+    behind = (dot(normal, view)[:, 0] < 0) & (material >= Material.LASH.value)
+    flip = torch.where(material == Material.CLOTH.value, inverse > 0, behind)[:, None]
+    attributes = interpolate(scene.attributes, scene.rest_triangles[triangle], w1, w2)
+    return position, torch.where(flip, -normal, normal), view, attributes, material, frame, scene.shot[frame].int()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.training.corpus.avatar import BROW_SPAN_X, BROW_SPAN_Y, BROW_X, BROW_Y, collar_height
+from liveavatar.training.corpus.fuse import fused
 from liveavatar.training.corpus.geometry import (
     CURLY,
     EYE_CENTRES,
@@ -26,7 +27,7 @@ from liveavatar.training.corpus.geometry import (
 )
 
 
-@dataclass(slots=True)
+@dataclass
 class Fragments:
     """Visible points, as the rasteriser found them."""
 
@@ -36,22 +37,31 @@ class Fragments:
     position: Tensor  # [P, 3] cm
     normal: Tensor  # [P, 3], made to face the camera where the surface is two-sided
     view: Tensor  # [P, 3] unit vector to the camera
-    parameters: dict[str, Tensor]  # the avatar's, one row a fragment
+    parameters: dict[str, Tensor]  # of the avatars, one row each
     brow_textures: Tensor  # [avatars, 160, 256]
-    avatar: Tensor  # [P] row of brow_textures
-    head_rotation: Tensor  # [P, 3, 3]
+    avatar: Tensor  # [P] row of brow_textures and parameters
+    rotation: Tensor  # [B, 3, 3] of the head
 
     def is_(self, material: Material) -> Tensor:
         """Mask [P, 1] of a material."""
-        return (self.material == material)[:, None]
+        return (self.material == material.value)[:, None]
+
+    def of(self, name: str) -> Tensor:
+        """An appearance parameter of each fragment's avatar [P, C]."""
+        return self.parameters[name][self.avatar]
 
     @property
     def rest(self) -> Tensor:
         """Rest positions [P, 3]."""
         return self.attributes[:, Attr.REST]
 
+    @property
+    def curly(self) -> Tensor:
+        """Mask [P, 1] of curly hair."""
+        return self.is_(Material.HAIR) & (self.attributes[:, Attr.MODE : Attr.MODE + 1] > CURLY - 0.5)
 
-@dataclass(slots=True)
+
+@dataclass
 class Surface:
     """Painted fragments, ready for light. All [P, 1] unless said."""
 
@@ -61,73 +71,81 @@ class Surface:
     cavity: Tensor  # light that reaches into the mouth
     dry: Tensor  # 1 where skin may shine, less under brow hair
     strand: Tensor  # [P, 2] strand noise
-    curly: Tensor  # bool
 
 
 def paint(assets: HeadAssets, f: Fragments) -> Surface:
     """Colour, bumps and roughness of every fragment."""
-    p, rest = f.parameters, f.rest
-    skin, cloth, hair = f.is_(Material.SKIN), f.is_(Material.CLOTH), f.is_(Material.HAIR)
-    curly = hair & (f.attributes[:, Attr.MODE : Attr.MODE + 1] > CURLY - 0.5)
-    low = assets.noise(rest + p["noise_offset"], 31.0)
-    high = assets.noise(rest + p["noise_offset"], 5.3)
-    pore = assets.noise(rest, 2.1)[:, 2:3]
-    lip = f.attributes[:, Attr.LIP : Attr.LIP + 1] * skin
-    normal = _bumps(assets, f, low, high, lip, curly)
-    albedo, scalp = _skin(f, low[:, :1], high, pore, lip)
-    dry = torch.ones_like(lip)
+    albedo, normal, roughness, cavity = _ground(assets, f)
+    dry = torch.ones_like(cavity)
+    strand = torch.zeros(len(dry), 2, device=dry.device)
     _brows(f, albedo, dry)
     eye = (f.material == Material.EYE).nonzero()[:, 0]
-    albedo[eye] = _eyes(assets, rest[eye], p["iris"][eye])
+    albedo[eye] = _eyes(assets, f.rest[eye], f.parameters["iris"][f.avatar[eye]])
+    hair = (f.material == Material.HAIR).nonzero()[:, 0]
+    if len(hair):
+        a = f.attributes[hair]
+        noise = assets.hair_noise(a)
+        strand[hair] = noise
+        edge = 0.72 + 0.28 * smoothstep(0, 3, a[:, Attr.EDGE : Attr.EDGE + 1])
+        shade = (1 + 0.20 * noise[:, :1] + 0.15 * noise[:, 1:]).clamp(0.45, 1.7) * edge
+        albedo[hair] = f.parameters["hair"][f.avatar[hair]] * shade
+        curls = (a[:, Attr.MODE] > CURLY - 0.5).nonzero()[:, 0]
+        if len(curls):
+            ic = hair[curls]
+            normal[ic] = normalise(normal[ic] - 0.55 * assets.noise(a[curls, Attr.REST], 9.0)[:, 3:6])
+    return Surface(albedo.clamp_(0.003, 1), normal, roughness, cavity, dry, strand)
+
+
+@fused
+def _ground(assets: HeadAssets, f: Fragments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Albedo and normals [P, 3], roughness and cavity [P, 1] of all but brows, eyes and hair."""
+    rest = f.rest
+    skin = f.is_(Material.SKIN)
+    low = assets.noise(rest + f.of("noise_offset"), 31.0)
+    high = assets.noise(rest + f.of("noise_offset"), 5.3)
+    pore = assets.noise(rest, 2.1)[:, 2:3]
+    lip = f.attributes[:, Attr.LIP : Attr.LIP + 1] * skin
+    normal = _bumps(f, low, high, lip)
+    albedo, scalp = _skin(f, low[:, :1], high, pore, lip)
     albedo, cavity = _mouth(f, albedo)
-    albedo = torch.where(cloth, _cloth(f, high[:, 1:2], pore), albedo)
-    strand = torch.zeros(len(rest), 2, device=rest.device)
-    ih = (f.material == Material.HAIR).nonzero()[:, 0]
-    strand[ih] = assets.hair_noise(f.attributes[ih])
-    edge = 0.72 + 0.28 * smoothstep(0, 3, f.attributes[:, Attr.EDGE : Attr.EDGE + 1])
-    hair_colour = p["hair"] * (1 + 0.20 * strand[:, :1] + 0.15 * strand[:, 1:]).clamp(0.45, 1.7) * edge
-    albedo = torch.where(hair, hair_colour, albedo)
-    albedo = torch.where(f.is_(Material.LASH), albedo.new_tensor([0.02, 0.015, 0.012]), albedo).clamp(0.003, 1)
+    albedo = torch.where(f.is_(Material.CLOTH), _cloth(f, high[:, 1:2], pore), albedo)
+    albedo = torch.where(f.is_(Material.LASH), albedo.new_tensor([0.02, 0.015, 0.012]), albedo)
     wet = f.is_(Material.TEETH) | f.is_(Material.GUM) | f.is_(Material.SOCKET)
-    skin_roughness = p["roughness"] - 0.12 * lip + 0.05 * low[:, :1] + 0.25 * scalp
-    roughness = torch.where(skin, skin_roughness, torch.full_like(lip, 0.85))
+    skin_roughness = f.of("roughness") - 0.12 * lip + 0.05 * low[:, :1] + 0.25 * scalp
+    roughness = torch.where(skin, skin_roughness, 0.85)
     roughness = torch.where(wet, 0.28, torch.where(f.is_(Material.EYE), 0.10, roughness))
-    return Surface(albedo, normal, roughness, cavity, dry, strand, curly)
+    return albedo, normal, roughness, cavity
 
 
-def _bumps(assets: HeadAssets, f: Fragments, low: Tensor, high: Tensor, lip: Tensor, curly: Tensor) -> Tensor:
+def _bumps(f: Fragments, low: Tensor, high: Tensor, lip: Tensor) -> Tensor:
     skin, cloth, hair = f.is_(Material.SKIN), f.is_(Material.CLOTH), f.is_(Material.HAIR)
     # Hair cards lie flat: lean their normals outwards from the skull.
     outward = f.rest * f.rest.new_tensor([1, 0.8, 1])
-    outward = normalise(rotate(f.head_rotation, outward))
+    outward = normalise(rotate(f.rotation[f.frame], outward))
     normal = torch.where(hair, normalise(f.normal + 1.1 * outward), f.normal)
-    amount = torch.where(skin, 0.055 * f.parameters["bump"] * (1 - 0.5 * lip), torch.where(cloth, 0.05, 0.0))
+    amount = torch.where(skin, 0.055 * f.of("bump") * (1 - 0.5 * lip), torch.where(cloth, 0.05, 0.0))
     bumped = normal - amount * high[:, 3:6] - torch.where(cloth, 0.07, 0.0) * low[:, 3:6]
-    normal = torch.where(skin | cloth, normalise(bumped), normal)
-    ic = curly[:, 0].nonzero()[:, 0]
-    if len(ic):
-        normal[ic] = normalise(normal[ic] - 0.55 * assets.noise(f.rest[ic], 9.0)[:, 3:6])
-    return normal
+    return torch.where(skin | cloth, normalise(bumped), normal)
 
 
 def _skin(f: Fragments, low: Tensor, high: Tensor, pore: Tensor, lip: Tensor) -> tuple[Tensor, Tensor]:
-    p, rest = f.parameters, f.rest
+    rest, hair = f.rest, f.of("hair")
     skin = f.is_(Material.SKIN)
     red, stubble, scalp = (f.attributes[:, k : k + 1] * skin for k in (Attr.RED, Attr.STUBBLE, Attr.SCALP))
     under_eye = f.attributes[:, Attr.UNDER_EYE : Attr.UNDER_EYE + 1] * skin
     middle, fine = high[:, 1:2], high[:, 2:3]
-    tone = p["tone"]
+    tone = f.of("tone")
     albedo = tone * (1 + 0.06 * low + 0.025 * fine + 0.03 * pore)
-    albedo = albedo + red * p["blush"] * tone.amax(1, keepdim=True) * tone.new_tensor([0.07, -0.045, -0.035])
+    albedo = albedo + red * f.of("blush") * tone.amax(1, keepdim=True) * tone.new_tensor([0.07, -0.045, -0.035])
     albedo = albedo - under_eye * tone * tone.new_tensor([0.07, 0.10, 0.07])
     freckle = (middle - 1.35).clamp(0, 1) * smoothstep(3.5, 0, (rest[:, 1:2] - 1).abs())
-    albedo = albedo * (1 - p["freckles"] * freckle * tone.new_tensor([0.28, 0.42, 0.5]))
-    albedo = torch.lerp(albedo, p["lip"] * (1 + 0.06 * fine), lip * 0.9)
-    covered = smoothstep(-0.5, 0.7, scalp - 0.55 + 0.28 * pore + 0.2 * low) * p["scalp"]
-    covered = covered * (1 - 0.3 * (pore * 0.5).clamp(-1, 1) * p["buzz"])
-    albedo = torch.lerp(albedo, p["hair"] * 0.8 + tone * 0.06, covered.clamp(0, 1) * skin)
-    beard = (stubble * p["stubble"] * (0.55 + 0.22 * pore + 0.08 * low)).clamp(0, 0.85)
-    return torch.lerp(albedo, p["brow"] * 0.7 + tone * 0.10, beard), covered
+    albedo = albedo * (1 - f.of("freckles") * freckle * tone.new_tensor([0.28, 0.42, 0.5]))
+    albedo = torch.lerp(albedo, f.of("lip") * (1 + 0.06 * fine), lip * 0.9)
+    covered = smoothstep(-0.5, 0.7, scalp - 0.55 + 0.28 * pore + 0.2 * low) * f.of("scalp")
+    covered = covered * (1 - 0.3 * (pore * 0.5).clamp(-1, 1) * f.of("buzz"))
+    albedo = torch.lerp(albedo, hair * 0.8 + tone * 0.06, covered.clamp(0, 1) * skin)
+    beard = (stubble * f.of("stubble") * (0.55 + 0.22 * pore + 0.08 * low)).clamp(0, 0.85)
+    return torch.lerp(albedo, f.of("brow") * 0.7 + tone * 0.10, beard), covered
 
 
 def _brows(f: Fragments, albedo: Tensor, dry: Tensor) -> None:
@@ -147,7 +165,7 @@ def _brows(f: Fragments, albedo: Tensor, dry: Tensor) -> None:
 
     top = texel(0, 0) * (1 - fx) + texel(0, 1) * fx
     cover = (top * (1 - fy) + (texel(1, 0) * (1 - fx) + texel(1, 1) * fx) * fy)[:, None]
-    albedo[i] = torch.lerp(albedo[i], f.parameters["brow"][i], cover * 0.95)
+    albedo[i] = torch.lerp(albedo[i], f.parameters["brow"][who], cover * 0.95)
     dry[i] = 1 - 0.8 * cover
 
 
@@ -186,17 +204,17 @@ def _mouth(f: Fragments, albedo: Tensor) -> tuple[Tensor, Tensor]:
 
 def _cloth(f: Fragments, middle: Tensor, pore: Tensor) -> Tensor:
     """Plain, striped, or a jacket whose lapels meet 24 cm below the eyes' origin."""
-    p, rest = f.parameters, f.rest
-    stripes, jacket, period = p["pattern"].split(1, 1)
+    rest, second = f.rest, f.of("cloth2")
+    stripes, jacket, period = f.of("pattern").split(1, 1)
     x, y, z = rest[:, :1].abs(), rest[:, 1:2], rest[:, 2:3]
     wave = ((torch.remainder(y / period, 1) - 0.5).abs() - 0.25) * period  # cm inside the stripe
-    colour = torch.lerp(p["cloth"], p["cloth2"], smoothstep(-0.06, 0.06, wave) * stripes)
+    colour = torch.lerp(f.of("cloth"), second, smoothstep(-0.06, 0.06, wave) * stripes)
     side = torch.where(z > 0, x - 5.0 * (y + 24) / 13, torch.full_like(x, 9.0))  # cm outside the lapel's edge
     coat = smoothstep(-0.05, 0.05, side) * jacket
     edge = torch.exp(-((side / 0.28) ** 2)) * 0.45 + torch.exp(-(((side - 2.6) / 0.22) ** 2)) * 0.35
-    colour = torch.lerp(colour, p["cloth2"], coat) * (1 - edge * jacket)
+    colour = torch.lerp(colour, second, coat) * (1 - edge * jacket)
     colour = colour * (1 + 0.03 * middle + 0.05 * pore)
-    below = collar_height(p["collar"], rest)[:, None] - y
+    below = collar_height(f.of("collar"), rest)[:, None] - y
     rim = smoothstep(0.9, 0.0, below)
     return colour * (1 - 0.25 * (1 - 2 * (rim - 0.5).abs()).clamp(0, 1))
 
@@ -224,6 +242,6 @@ def lash_exists(attributes: Tensor) -> Tensor:
 
 def strand_direction(f: Fragments, surface: Surface) -> Tensor:
     """Unit tangents of hair strands [P, 3] in the frame's space."""
-    tangent = normalise(rotate(f.head_rotation, f.attributes[:, Attr.TANGENT]))
+    tangent = normalise(rotate(f.rotation[f.frame], f.attributes[:, Attr.TANGENT]))
     tangent = normalise(tangent - dot(tangent, surface.normal) * surface.normal + 1e-4)
     return normalise(tangent + surface.normal * (0.10 * surface.strand[:, 1:2]))
