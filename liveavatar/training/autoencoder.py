@@ -46,6 +46,7 @@ ADVERSARY_START = 2 / 3  # of the budget
 ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
 EMA_DECAY = 0.998
 HELD_CLIPS, HELD_FRAMES = 8, 24
+BACKEND = "inductor"  # of compilation
 
 
 def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Tensor:
@@ -90,25 +91,48 @@ class AutoencoderTrainer:
         self.held = load_clips(args.data, "eval", rank.device) if rank.first else []
         self.step, self.best_psnr = 0, 0.0
         self.adversary_on = bool(args.adversary)
-        if args.compile:
-            self.vae.encoder.compile(dynamic=False)
-            self.vae.decoder.compile(dynamic=False)
+        self.encode, self.decode, self.judge = self.vae.encode, self.vae.decode, reconstruction_loss
 
-    def train_step(self, fraction: float) -> dict[str, Tensor]:
-        """One update of the autoencoder, and of the adversary when it is on."""
+    def compile(self) -> None:
+        """Compile what every step runs, and rehearse it; where that fails, training goes on without."""
+        plain = self.encode, self.decode, self.judge
+        self.encode, self.decode, self.judge = (
+            torch.compile(f, backend=BACKEND, fullgraph=True, dynamic=False) for f in plain
+        )
+        try:
+            video, moved, weights, _ = self._batch()
+            made, _, unsteady = self._reconstruct(video, moved)
+            output = made.detach().float().requires_grad_()
+            gradient = torch.autograd.grad(self.judge(output, video, weights), output)[0]
+            torch.autograd.grad([made, unsteady], list(self.vae.parameters()), [gradient.to(made.dtype), None])
+        except (RuntimeError, AssertionError, TypeError, ValueError) as e:
+            log.warning("the autoencoder is not compiled: %s", (str(e) or repr(e)).splitlines()[0])
+            self.encode, self.decode, self.judge = plain
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, list[tuple[float, float]]]:
+        """Video, the moved half of it, weights of mean 1, mouth centres."""
         video, weights, mouths = self.sampler.sample(self.args.batch)
         video, moved = two_looks(video, self.sampler.host)
         weights = weights[..., : video.shape[-2], : video.shape[-1]]
-        weights = weights / weights.mean()
+        # A part of the batch is enough for the penalty.
+        return video, moved[: (len(moved) + 1) // 2], weights / weights.mean(), mouths
+
+    def _reconstruct(self, video: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Video made from noised latents, the latents, and how much they change when the picture moves."""
         with self.rank.autocast():
-            latents = self.vae.encode(video)
+            latents, other = self.encode(torch.cat((video, moved))).split((len(video), len(moved)))
             strength = self.args.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
-            made = self.vae.decode(latents + strength * torch.randn_like(latents))
-            half = (len(moved) + 1) // 2  # a part of the batch is enough for the penalty
-            unsteady = (self.vae.encode(moved[:half]) - latents[:half]).float().square().mean()
+            made = self.decode(latents + strength * torch.randn_like(latents))
+        return made, latents, (other - latents[: len(other)]).float().square().mean()
+
+    def train_step(self, fraction: float) -> dict[str, Tensor]:
+        """One update of the autoencoder, and of the adversary when it is on."""
+        video, moved, weights, mouths = self._batch()
+        made, latents, unsteady = self._reconstruct(video, moved)
         output = made.detach().float().requires_grad_()
-        loss = reconstruction_loss(output, video, weights)
         use_adversary = self.adversary_on and fraction > ADVERSARY_START
+        # Balancing keeps the loss's graph, which compiled code does not allow.
+        loss = (reconstruction_loss if use_adversary else self.judge)(output, video, weights)
         gradient, extra = (
             self._adversarial_gradient(loss, output, video, mouths)
             if use_adversary
@@ -226,6 +250,8 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
         spent = state["seconds"]
     journal = runtime.JsonLog(args.out / "autoencoder.jsonl", rank)
     budget = runtime.Budget(rank, args.seconds, spent)
+    if args.compile:
+        trainer.compile()
     last_save = budget.elapsed
     while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
@@ -270,7 +296,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--latent_noise", type=float, default=0.2, help="largest noise on the latents")
     parser.add_argument("--smooth", type=float, default=0.1, help="weight of the latents' change under small moves")
     parser.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
-    parser.add_argument("--compile", type=int, default=0)
+    parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
     parser.add_argument("--log_every", type=int, default=50)
     parser.add_argument("--save_every", type=float, default=60, help="seconds")
     parser.add_argument("--resume", action="store_true")

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Recorder:
         """`enabled` has an effect on CUDA devices only."""
         self.enabled = enabled and device.type == "cuda"
         self.stream = torch.cuda.Stream(device) if self.enabled else None
-        self.pool = torch.cuda.graph_pool_handle() if self.enabled else None
+        self.pool: Any = torch.cuda.graph_pool_handle() if self.enabled else None
 
 
 class Recorded:

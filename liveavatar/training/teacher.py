@@ -153,19 +153,24 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
     journal = runtime.JsonLog(args.out / "teacher.jsonl", rank)
     budget = runtime.Budget(rank, args.seconds, spent)
     last_save = last_eval = budget.elapsed
+    mark = (trainer.step, budget.elapsed)  # since when speed is measured
     while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
         if trainer.step % args.log_every == 0:
-            row = {k: float(v) for k, v in values.items()}
+            row = {k: float(v) for k, v in values.items()}  # waits for the GPU
+            step_seconds = (budget.elapsed - mark[1]) / (trainer.step - mark[0])
+            row |= {"ms_step": 1000 * step_seconds, "windows_s": args.batch * rank.world / step_seconds}
             if rank.first and budget.elapsed - last_eval > args.eval_every:
                 row |= trainer.held_out()
                 last_eval = budget.elapsed
             journal.write(step=trainer.step, seconds=budget.elapsed, **row)
             if rank.first:
                 log.info("teacher %d, %.0f s: %s", trainer.step, budget.elapsed, row)
+            mark = (trainer.step, budget.elapsed)
         if rank.first and budget.elapsed - last_save > args.save_every:
             runtime.save_checkpoint(path, trainer.state(budget.elapsed))
             last_save = budget.elapsed
+            mark = (trainer.step, budget.elapsed)
     if rank.first:
         final = trainer.held_out()
         journal.write(step=trainer.step, seconds=budget.elapsed, final=1, **final)

@@ -74,6 +74,41 @@ def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.
     assert "adversary" not in trainer.train_step(0.9)
 
 
+def test_compiled_autoencoder_takes_the_same_steps(
+    corpus: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "BACKEND", "aot_eager")
+    batch, weights = None, []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
+        batch = batch or trainer.sampler.sample(2)
+        trainer.sampler.sample = lambda _, batch=batch: batch  # type: ignore[method-assign]
+        if compiled:
+            trainer.compile()
+            assert trainer.judge is not autoencoder.reconstruction_loss
+        for seed in range(3):
+            torch.manual_seed(seed)
+            trainer.sampler.host.manual_seed(seed)
+            trainer.train_step(0.3)
+        weights.append([p.detach() for p in trainer.vae.parameters()])
+    for a, b in zip(*weights, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_autoencoder_that_does_not_compile_trains_on(
+    corpus: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
+    trainer.compile()
+    assert "no compiler" in caplog.text
+    assert float(trainer.train_step(0.3)["loss"]) > 0
+
+
 def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
     whole = train_autoencoder(corpus, rank, 3)
     runtime.save_checkpoint(tmp_path / "a.pt", whole.state(1.0))
