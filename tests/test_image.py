@@ -242,9 +242,9 @@ def _face(x: float, y: float, distance: float) -> Face:
             (256, 384), (256, 384), _face(128, 384 * EYE_HEIGHT, 384 * EYE_DISTANCE), (0, 0, 256, 384), id="as trained"
         ),
         pytest.param((256, 384), (256, 384), _face(133, 145, 60), (0, 0, 256, 384), id="nearly as trained"),
-        pytest.param((2000, 3000), (256, 384), _face(900, 800, 72), (766.7, 658, 1033.3, 1058), id="small face"),
-        pytest.param((2000, 3000), (256, 384), _face(40, 60, 72), (0, 0, 266.7, 400), id="small face in a corner"),
-        pytest.param((2000, 3000), (256, 384), _face(900, 800, 9), (836, 731.8, 964, 923.8), id="twice at most"),
+        pytest.param((2000, 3000), (256, 384), _face(900, 800, 59.6), (766.7, 656.8, 1033.3, 1056.8), id="small face"),
+        pytest.param((2000, 3000), (256, 384), _face(40, 60, 59.6), (0, 0, 266.7, 400), id="small face in a corner"),
+        pytest.param((2000, 3000), (256, 384), _face(900, 800, 9), (836, 731.3, 964, 923.3), id="twice at most"),
         pytest.param((400, 600), (256, 384), _face(200, 250, 200), (0, 0, 400, 600), id="closer than trained"),
     ],
 )

@@ -116,7 +116,7 @@ def test_angles_are_those_of_the_corpus() -> None:
     import torch
 
     from liveavatar.training.corpus.avatar import Avatar
-    from liveavatar.training.corpus.clips import EVAL_SEED, draw_camera
+    from liveavatar.training.corpus.clips import EVAL_SEED, draw_camera, eye_centres
     from liveavatar.training.corpus.geometry import HeadAssets
     from liveavatar.training.corpus.look import draw_backdrop, draw_lighting
     from liveavatar.training.corpus.shading import Shot, render
@@ -133,7 +133,8 @@ def test_angles_are_those_of_the_corpus() -> None:
         with torch.no_grad():
             posed = avatar.pose(rest, torch.tensor(head, dtype=torch.float32), gaze)
             shot = Shot(avatar, *posed, draw_lighting(rng), draw_backdrop(rng, *size))
-            images = render([shot], draw_camera(rng, *size), 1).numpy()
+            camera = draw_camera(rng, eye_centres(assets, posed[0][0]), *size)
+            images = render([shot], camera, 1).numpy()
         faces = [tracker.find(image) for image in images]
         angles = np.stack([face_pose(face, size) for face in faces if face is not None])
         assert len(angles) == len(head)

@@ -20,9 +20,11 @@ MOODS: dict[str, dict[str, float]] = {
     "surprised": {"browInnerUp*": 0.55, "browOuterUp*": 0.50, "eyeWide*": 0.45},
 }
 _MOOD_SHARES = (0.45, 0.28, 0.15, 0.12)
-ENERGIES = {"calm": 0.45, "natural": 1.0, "lively": 1.9}  # scale of head motion
+ENERGIES = {"calm": 0.35, "natural": 0.7, "lively": 1.3}  # scale of head motion
 _ENERGY_SHARES = (0.3, 0.45, 0.25)
 _HEAD = (0.10, 0.05, 0.04)  # radians of yaw, pitch, roll at energy 1
+_REST = (0.09, 0.05, 0.03)  # radians, spread of the pose that a head rests in and moves about
+_PHOTO_OFF = 0.25  # of _HEAD, how far a photo is from the resting pose
 _SWAY_HZ = (0.12, 0.27, 0.55)
 _FIRM = ("mouthPress_L", "mouthPress_R", "mouthRollLower", "mouthRollUpper")  # closures: the same at any loudness
 # Gaze down and up also move the lids: weight 1 at this many radians.
@@ -53,12 +55,17 @@ def draw_style(rng: np.random.Generator) -> Style:
     )
 
 
-def head_motion(num_frames: int, scale: float, rng: np.random.Generator) -> np.ndarray:
+def resting_pose(rng: np.random.Generator) -> np.ndarray:
+    """The pose that a person's head rests in, in pictures and in motion: radians [3]."""
+    return np.clip(rng.normal(size=3), -2, 2) * _REST
+
+
+def head_motion(num_frames: int, scale: float, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A smooth sway about a resting pose, radians [T, 3]."""
     time = np.arange(num_frames) / FPS
     head = np.zeros((num_frames, 3), np.float32)
     for axis, amplitude in enumerate(_HEAD):
-        curve = np.full(num_frames, rng.uniform(-0.6, 0.6) * amplitude)
+        curve = np.full(num_frames, rest[axis] + rng.uniform(-0.3, 0.3) * scale * amplitude)
         for hertz in _SWAY_HZ:
             size = scale * amplitude * rng.uniform(0.2, 0.6)
             curve += size * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.25) * time + rng.uniform(0, 2 * np.pi))
@@ -109,7 +116,13 @@ def mood_weights(mood: str, names: list[str]) -> np.ndarray:
 
 
 def speaking_motion(
-    events: np.ndarray, audio: np.ndarray, names: list[str], matrix: np.ndarray, style: Style, rng: np.random.Generator
+    events: np.ndarray,
+    audio: np.ndarray,
+    names: list[str],
+    matrix: np.ndarray,
+    style: Style,
+    rest: np.ndarray,
+    rng: np.random.Generator,
 ) -> Motion:
     """Motion of a person who speaks a stretch of a track.
 
@@ -119,6 +132,7 @@ def speaking_motion(
         names: expression shapes.
         matrix: `visemes.shape_matrix(names)`.
         style: mood and energy.
+        rest: from `resting_pose`.
         rng: draws everything but the mouth.
     """
     num_frames = len(audio) * FPS // 16_000
@@ -132,7 +146,7 @@ def speaking_motion(
     for side in "LR":
         expression[:, names.index(f"mouthSmile_{side}")] *= 1 - 0.6 * rounding
     energy = ENERGIES[style.energy]
-    head = head_motion(num_frames, energy, rng)
+    head = head_motion(num_frames, energy, rest, rng)
     accent = (gain - 0.88) / 0.24
     head[:, 1] += 0.018 * energy * (accent - accent.mean())  # nods with the voice
     closed = blinks(num_frames, rng)
@@ -145,8 +159,8 @@ def speaking_motion(
     return Motion(expression=expression.astype(np.float32), head=head.astype(np.float32), gaze=gaze)
 
 
-def photo_motion(names: list[str], rng: np.random.Generator) -> Motion:
-    """One frame at rest in a pose of its own: the reference photo."""
-    head = head_motion(1, 1.0, rng)
+def photo_motion(names: list[str], rest: np.ndarray, rng: np.random.Generator) -> Motion:
+    """One frame at rest, its pose close to the resting one: the reference photo."""
+    head = (rest + _PHOTO_OFF * rng.normal(size=3) * _HEAD).astype(np.float32)[None]
     gaze = (-0.8 * head[:, :2]).astype(np.float32)
     return Motion(expression=lid_weights(gaze, names), head=head, gaze=gaze)

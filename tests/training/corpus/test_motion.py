@@ -11,6 +11,7 @@ from liveavatar.training.corpus.motion import (
     head_motion,
     mood_weights,
     photo_motion,
+    resting_pose,
     speaking_motion,
 )
 from liveavatar.training.corpus.visemes import SHAPES, both_sides, shape_matrix
@@ -21,12 +22,13 @@ NAMES = sorted(
 )
 MATRIX = shape_matrix(NAMES)
 EVENTS = np.array([(0.0, 0.4, 0), (0.4, 0.7, 11), (0.7, 0.8, 1), (0.8, 1.2, 9), (1.2, 3.0, 0)], np.float32)
+REST = np.array([0.1, -0.05, 0.02])
 AUDIO = (0.2 * np.sin(np.arange(48_000) * 0.1)).astype(np.float32)
 
 
 def move(mood: str = "neutral", energy: str = "natural", seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     style = Style(mood=mood, energy=energy)
-    motion = speaking_motion(EVENTS, AUDIO, NAMES, MATRIX, style, np.random.default_rng(seed))
+    motion = speaking_motion(EVENTS, AUDIO, NAMES, MATRIX, style, REST, np.random.default_rng(seed))
     return motion.expression, motion.head, motion.gaze
 
 
@@ -51,7 +53,7 @@ def test_same_seed_same_motion() -> None:
 
 def test_energy_scales_the_head() -> None:
     spread = {
-        e: np.mean([head_motion(250, ENERGIES[e], np.random.default_rng(s)).std(0).sum() for s in range(20)])
+        e: np.mean([head_motion(250, ENERGIES[e], REST, np.random.default_rng(s)).std(0).sum() for s in range(20)])
         for e in ("calm", "natural", "lively")
     }
     assert spread["calm"] < 0.6 * spread["natural"] < 0.6 * spread["lively"]
@@ -70,7 +72,16 @@ def test_blinks_close_and_open() -> None:
 
 
 def test_photo_is_at_rest() -> None:
-    photo = photo_motion(NAMES, np.random.default_rng(5))
+    photo = photo_motion(NAMES, REST, np.random.default_rng(5))
     mouth = [i for i, n in enumerate(NAMES) if n.startswith(("mouth", "jaw", "eyeBlink"))]
     assert photo.expression.shape == (1, len(NAMES))
     assert not photo.expression[:, mouth].any()
+
+
+def test_photo_and_motion_share_a_resting_pose() -> None:
+    rests = np.stack([resting_pose(np.random.default_rng(s)) for s in range(40)])
+    assert rests.std(0).min() > 0.01
+    photos = np.concatenate([photo_motion(NAMES, r, np.random.default_rng(9)).head for r in rests])
+    heads = np.stack([head_motion(250, 0.7, r, np.random.default_rng(7)).mean(0) for r in rests])
+    assert np.abs(photos - rests).max() < 0.08
+    assert np.corrcoef(heads[:, 0], rests[:, 0])[0, 1] > 0.95
