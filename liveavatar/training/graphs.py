@@ -26,9 +26,9 @@ Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 class _Entry:
     """What is known of one set of input shapes."""
 
+    inputs: tuple[Tensor, ...]
     calls: int = 0
     graph: torch.cuda.CUDAGraph | None = None
-    inputs: tuple[Tensor, ...] = ()
     output: Tensor | None = None
 
 
@@ -65,32 +65,34 @@ class Recorded:
         """The function's value, a tensor of the caller's own."""
         if not self.recorder.enabled:
             return self.work(*inputs)
-        entry = self._entries.setdefault(tuple((tuple(t.shape), t.dtype) for t in inputs), _Entry())
+        key = tuple((tuple(t.shape), t.dtype) for t in inputs)
+        if key not in self._entries:
+            fixed = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in inputs)
+            self._entries[key] = _Entry(tuple(fixed))
+        entry = self._entries[key]
+        # Before the recording too: what is compiled for the strides of these must not be compiled again.
+        torch._foreach_copy_(entry.inputs, inputs)
         entry.calls += 1
         if entry.graph is None and entry.calls > EAGER_CALLS:
-            self._record(entry, inputs)
+            self._record(entry)
         if entry.graph is None or entry.output is None:
-            return self._run(inputs)
-        torch._foreach_copy_(entry.inputs, inputs)
+            return self._run(entry.inputs)
         entry.graph.replay()
         return entry.output.clone()
 
     def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        # On the stream of the recording: what autograd ties to a stream must not be the default one.
         stream, current = self.recorder.stream, torch.cuda.current_stream()
         if stream is None or not self.recorder.enabled:
             return self.work(*inputs)
+        # On the stream of the recording: what autograd ties to a stream must not be the default one.
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             value = self.work(*inputs)
         current.wait_stream(stream)
-        for tensor in inputs:
-            tensor.record_stream(stream)
         value.record_stream(current)
         return value
 
-    def _record(self, entry: _Entry, inputs: tuple[Tensor, ...]) -> None:
-        fixed = tuple(t.detach().clone(memory_format=torch.contiguous_format) for t in inputs)
+    def _record(self, entry: _Entry) -> None:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         gc.collect()  # an autograd graph that is still alive is tied to another stream
         torch.cuda.synchronize()
@@ -99,13 +101,13 @@ class Recorded:
             with torch.cuda.graph(
                 graph, pool=self.recorder.pool, stream=self.recorder.stream, capture_error_mode="thread_local"
             ):
-                output = self.work(*fixed)
+                output = self.work(*entry.inputs)
         except RuntimeError as e:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
             self.recorder.enabled = False
             self._clean_up(current)
             return
-        entry.graph, entry.inputs, entry.output = graph, fixed, output
+        entry.graph, entry.output = graph, output
 
     def _clean_up(self, current: torch.cuda.Stream) -> None:
         """Undo what a recording that could not end leaves behind: its stream, its memory pool, its random state."""

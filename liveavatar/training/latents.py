@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 AUGMENTATIONS = 3
 MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 2.0  # of the flow loss, averaged to latent cells
-ENCODE_CLIPS = 4  # clips encoded together
+ENCODE_CLIPS = 8  # clips encoded together
 
 
 @dataclass(slots=True)
@@ -120,9 +120,8 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
             video = colour_jitter(video, generator)
         if augment == 1:
             video, maps = video.flip(-1), maps.flip(-1)
-        with rank.autocast():
-            z = vae.encode(video[:, :, :-1])
-            still = vae.encode(video[:, :, -1:].expand(-1, -1, LATENT_FRAMES, -1, -1))
+        z = vae.encode(video[:, :, :-1])
+        still = vae.encode(video[:, :, -1:].expand(-1, -1, LATENT_FRAMES, -1, -1))
         cells = F.avg_pool2d(maps, cfg.vae.spatial_stride).unflatten(1, (-1, LATENT_FRAMES)).mean(2)
         latents.append(z.half())
         reference.append(still.half())
@@ -220,6 +219,8 @@ def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
     saved = runtime.load_checkpoint(args.autoencoder / "autoencoder.pt", rank.device)
     vae.load_state_dict(saved["average"])
     runtime.channels_last(vae)
+    if rank.device.type == "cuda":
+        vae.bfloat16()  # as autocast would compute, without its fp32 norms and copies
     clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
     train = [_join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)

@@ -1,14 +1,16 @@
 """What is recorded computes what autograd computes, and says what it does not own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from liveavatar.training import runtime
 from liveavatar.training.flow import RecordedNet, weighted_error
-from liveavatar.training.graphs import Recorded, Recorder
+from liveavatar.training.graphs import EAGER_CALLS, Recorded, Recorder
 from tests.training.test_flow import make_net, make_window
 
 
@@ -48,3 +50,73 @@ def test_nothing_is_recorded_on_the_cpu() -> None:
     for _ in range(4):
         assert torch.equal(recorded(x), layer(x))
     assert recorded.recordings == 0
+
+
+class FakeGraph:
+    def replay(self) -> None: ...
+
+
+class FakeStream:
+    device_index = 0
+
+    def wait_stream(self, other: object) -> None: ...
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A recorder whose graphs do nothing."""
+
+    @contextmanager
+    def graph(recording: FakeGraph, **_: object) -> Iterator[None]:
+        yield
+
+    for name, fake in {
+        "CUDAGraph": FakeGraph, "graph": graph, "synchronize": lambda: None, "current_stream": FakeStream,
+        "stream": lambda _: nullcontext(), "set_stream": lambda _: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    recorder = Recorder(torch.device("cpu"), False)
+    recorder.enabled, recorder.stream = True, FakeStream()  # type: ignore[assignment]
+    return recorder
+
+
+def test_a_recording_is_made_once_and_for_each_shape(cuda: Recorder) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def work(x: Tensor) -> Tensor:
+        seen.append(tuple(x.shape))
+        return x * 2
+
+    recorded = Recorded(work, cuda)
+    for call in range(EAGER_CALLS):
+        for shape in ((2, 3), (3, 2)):
+            x = torch.full(shape, float(call))
+            assert torch.equal(recorded(x), x * 2)
+    assert recorded.recordings == 0
+    for shape in ((2, 3), (3, 2)) * 3:
+        recorded(torch.ones(shape))
+    assert recorded.recordings == 2
+    assert seen.count((2, 3)) == seen.count((3, 2)) == EAGER_CALLS + 1, "work runs no more once it is recorded"
+
+
+def test_a_failed_recording_falls_back(
+    cuda: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def work(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == EAGER_CALLS + 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return x + calls
+
+    cleaned: list[object] = []
+    monkeypatch.setattr(Recorded, "_clean_up", lambda _, stream: cleaned.append(stream))
+    recorded = Recorded(work, cuda)
+    x = torch.zeros(2)
+    assert [float(recorded(x)[0]) for _ in range(EAGER_CALLS + 2)] == [1.0, 2.0, 4.0, 5.0]
+    assert "not permitted" in caplog.text
+    assert len(cleaned) == 1
+    assert not cuda.enabled
