@@ -14,7 +14,9 @@ from torch import Tensor
 
 from liveavatar.training.corpus.geometry import (
     BROW_STYLES,
+    CURLY,
     EYE_CENTRES,
+    Attr,
     HeadAssets,
     Material,
     rotation,
@@ -136,6 +138,7 @@ class Avatar:
         rest, table = [a.vertices + self._delta], [a.attributes]
         weld = [torch.arange(self.num_head, device=self.device)]
         offset = self.num_head
+        self.curls = False
         for name, kind in parts:
             piece = a.pieces[name]
             rest.append(piece.follow(self._delta))
@@ -144,6 +147,8 @@ class Avatar:
             table.append(piece.attributes)
             weld.append(piece.weld + offset)
             offset += len(piece.vertices)
+            if kind == Material.HAIR:
+                self.curls = bool((piece.attributes[:, Attr.MODE] > CURLY - 0.5).any())
         self.rest, self.faces, self.material = torch.cat(rest), torch.cat(faces), torch.cat(material)
         self.attributes, self.weld = torch.cat(table), torch.cat(weld)
         y, z = self.attributes[:, 1], self.attributes[:, 2]

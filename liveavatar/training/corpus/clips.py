@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from liveavatar.training.corpus import fuse
 from liveavatar.training.corpus.avatar import Avatar
 from liveavatar.training.corpus.captions import caption
-from liveavatar.training.corpus.geometry import Camera, HeadAssets
+from liveavatar.training.corpus.geometry import CAMERA_DISTANCE, PIXELS_PER_CM, Camera, HeadAssets
 from liveavatar.training.corpus.layout import SPEEDS, ClipFile, ClipLabels, ClipWriter, list_clips
-from liveavatar.training.corpus.look import draw_backdrop, draw_lighting
-from liveavatar.training.corpus.motion import Motion, draw_style, photo_motion, speaking_motion
+from liveavatar.training.corpus.look import Backdrop, Lighting, draw_backdrop, draw_lighting
+from liveavatar.training.corpus.motion import Motion, draw_style, photo_motion, resting_pose, speaking_motion
 from liveavatar.training.corpus.shading import Shot, render
 from liveavatar.training.corpus.tracks import Track, load_tracks
 from liveavatar.training.corpus.visemes import shape_matrix
@@ -37,10 +38,17 @@ BLOCK_FRAMES = 12
 # Seeds of the splits never meet: a training process owns a stretch of 100 000.
 TRAIN_SEED, SEEDS_PER_RANK, EVAL_SEED, SAMPLE_SEED = 1_000, 100_000, 900_000_000, 800_000_000
 LANDSCAPE_TURNS = (2, 5, 8)  # of ten clips
-PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.25, 0.10
-EYES_UP, WIDE_EYES_DOWN = 0.145, 0.08  # of the height: eyes above the middle at zoom 1; and wanted when wide
+PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.12, 0.06
+# Where the photo's eyes lie, in shares of the picture's height: portraits are framed like that before they are used
+# (`liveavatar.image`). Wide pictures show the same face in the same size, moved by whole tokens of 32 pixels.
+EYE_DISTANCE, WIDE_EYE_DISTANCE = 59.5 / 384, 59.5 / 256
+EYE_HEIGHT, WIDE_EYE_HEIGHT = 138 / 384, 106 / 256  # from the top
+ZOOM_SPREAD, SHIFT_SPREAD = 0.04, 0.012  # as far as a portrait's framing is off; the latter of the height
+_EYES = (slice(36, 42), slice(42, 48))  # of the 68 landmarks
 FRAMES = {"train": 120, "eval": 240}
 CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
+CPU_BATCH, GPU_BATCH, GPU_BYTES_A_FRAME = 6, 120, 0.25e9  # frames drawn at once, and what one needs on a GPU
+GPU_SHARE = 0.45  # of the memory for one process: two share a GPU
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +60,9 @@ class ClipPlan:
     track: int
     block: int
     num_frames: int
+
+
+_Scenery = tuple[Motion, Lighting, Backdrop]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +79,7 @@ class ClipRenderer:
 
     def __init__(self, assets: HeadAssets, tracks: list[Track], settings: RenderSettings) -> None:
         self.assets, self.tracks, self.settings = assets, tracks, settings
+        self._batch = settings.batch
         self._matrix = shape_matrix(assets.expression_names)
 
     def plan(self, split: str, number: int, rank: int, world: int, num_frames: int) -> ClipPlan:
@@ -95,33 +107,23 @@ class ClipRenderer:
         rng = np.random.default_rng([plan.seed, 1])
         avatar = Avatar(self.assets, plan.seed)
         height, width = self.settings.sizes[plan.orientation]
-        camera = draw_camera(rng, height, width)
+        names, rest = self.assets.expression_names, resting_pose(rng)
+        photo = photo_motion(names, rest, rng)
+        vertices, _ = _posed(avatar, photo, slice(0, 1))
+        camera = draw_camera(rng, eye_centres(self.assets, vertices[0]), height, width)
         light, place = draw_lighting(rng), draw_backdrop(rng, height, width)
         photo_light = draw_lighting(rng, light.name) if rng.random() < PHOTO_OTHER_LIGHT else light
         photo_place = draw_backdrop(rng, height, width, place.kind) if rng.random() < PHOTO_OTHER_PLACE else place
         style = draw_style(rng)
         audio, events = self.tracks[plan.track].clip(plan.block, plan.num_frames)
-        names = self.assets.expression_names
-        speaking = speaking_motion(events, audio, names, self._matrix, style, rng)
-        photo = photo_motion(names, rng)
+        speaking = speaking_motion(events, audio, names, self._matrix, style, rest, rng)
         differs = {"light": photo_light is not light, "place": photo_place is not place}
         words = caption(
             avatar.traits, style.mood, style.energy, light.words, place.words,
             frozenset(k for k, v in differs.items() if v), rng,
         )  # fmt: skip
-        frames = np.empty((plan.num_frames + 1, height, width, 3), np.uint8)
-        landmarks = np.empty((plan.num_frames + 1, 68, 2), np.float32)
-        # The photo rides along with the first batch.
-        for start in range(0, plan.num_frames, self.settings.batch):
-            stop = min(plan.num_frames, start + self.settings.batch)
-            shots = [Shot(avatar, *_posed(avatar, speaking, slice(start, stop)), light, place)]
-            if start == 0:
-                shots.append(Shot(avatar, *_posed(avatar, photo, slice(0, 1)), photo_light, photo_place))
-            images = render(shots, camera, self.settings.supersample).cpu().numpy()
-            points = [camera.project(s.vertices[:, self.assets.landmarks68])[..., :2].cpu().numpy() for s in shots]
-            frames[start:stop], landmarks[start:stop] = images[: stop - start], points[0]
-            if start == 0:
-                frames[-1], landmarks[-1] = images[-1], points[1][0]
+        scenes = [(speaking, light, place), (photo, photo_light, photo_place)]
+        frames, landmarks = self._draw(avatar, camera, scenes)
         labels = ClipLabels(
             landmarks=landmarks, expression=np.concatenate([speaking.expression, photo.expression]),
             head=np.concatenate([speaking.head, photo.head]), gaze=np.concatenate([speaking.gaze, photo.gaze]),
@@ -129,19 +131,65 @@ class ClipRenderer:
         )  # fmt: skip
         return frames, labels
 
+    def _draw(self, avatar: Avatar, camera: Camera, scenes: list[_Scenery]) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and landmarks of a clip, in as many goes as the memory asks for."""
+        while True:
+            try:
+                return self._draw_batches(avatar, camera, scenes)
+            except torch.OutOfMemoryError:
+                if self._batch < 2 * BLOCK_FRAMES:
+                    raise
+                self._batch //= 2
+                logger.warning("out of GPU memory: from now on %d frames are drawn at once", self._batch)
+            torch.cuda.empty_cache()
 
-def draw_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
-    """Framing from head-and-shoulders to close-up, a little off the middle.
+    def _draw_batches(self, avatar: Avatar, camera: Camera, scenes: list[_Scenery]) -> tuple[np.ndarray, np.ndarray]:
+        (speaking, light, place), (photo, photo_light, photo_place) = scenes
+        count = len(speaking.head)
+        # Page-locked, so that copies from the GPU need no detour.
+        pinned = self.assets.device.type == "cuda"
+        frames = torch.empty(count + 1, camera.height, camera.width, 3, dtype=torch.uint8, pin_memory=pinned)
+        landmarks = torch.empty(count + 1, 68, 2)
+        # The photo rides along with the first batch.
+        for start in range(0, count, self._batch):
+            rows = slice(start, min(count, start + self._batch))
+            shots = [Shot(avatar, *_posed(avatar, speaking, rows), light, place)]
+            if start == 0:
+                shots.append(Shot(avatar, *_posed(avatar, photo, slice(0, 1)), photo_light, photo_place))
+            images = render(shots, camera, self.settings.supersample)
+            points = [camera.project(s.vertices[:, self.assets.landmarks68])[..., :2] for s in shots]
+            frames[rows], landmarks[rows] = images[: rows.stop - start], points[0]
+            if start == 0:
+                frames[-1], landmarks[-1] = images[-1], points[1][0]
+        return frames.numpy(), landmarks.numpy()
 
-    A wide picture is closer and lower, so that a face has as many pixels in it as in a tall one.
+
+def eye_centres(assets: HeadAssets, vertices: torch.Tensor) -> np.ndarray:
+    """Centres of both eyes, cm [2, 3], of a posed avatar's vertices [V, 3]."""
+    points = vertices[assets.landmarks68]
+    return torch.stack([points[e].mean(0) for e in _EYES]).cpu().numpy()
+
+
+def draw_camera(rng: np.random.Generator, eyes: np.ndarray, height: int, width: int) -> Camera:
+    """Frame a photo as portraits are framed, give or take a little.
+
+    Args:
+        rng: draws what framing is off by.
+        eyes: centres of both eyes, cm [2, 3].
+        height, width: of the picture, pixels.
     """
-    if width > height:
-        zoom = rng.uniform(1.35, 1.6)
-        shift = (rng.normal() * 0.05, WIDE_EYES_DOWN - EYES_UP * zoom + rng.uniform(-0.03, 0.02))
-    else:
-        zoom = rng.uniform(0.98, 1.2)
-        shift = (rng.normal() * 0.012, rng.uniform(-0.03, 0.02))
-    return Camera(height=height, width=width, zoom=float(zoom), shift=(float(shift[0]), float(shift[1])))
+    wide = width > height
+    wanted = (WIDE_EYE_DISTANCE if wide else EYE_DISTANCE) * float(np.exp(rng.normal() * ZOOM_SPREAD))
+    centre = eyes.mean(0)
+    distance = (
+        float(np.linalg.norm(eyes[0] - eyes[1])) * PIXELS_PER_CM * CAMERA_DISTANCE / (CAMERA_DISTANCE - centre[2])
+    )
+    zoom = wanted / distance
+    plain = Camera(height=height, width=width, zoom=zoom).project(torch.as_tensor(centre, dtype=torch.float32))
+    x, y = (rng.normal(size=2) * SHIFT_SPREAD).tolist()
+    right = x - (float(plain[0]) - width / 2) / height
+    up = y + float(plain[1]) / height - (WIDE_EYE_HEIGHT if wide else EYE_HEIGHT)
+    return Camera(height=height, width=width, zoom=zoom, shift=(right, up))
 
 
 def _posed(avatar: Avatar, motion: Motion, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,6 +236,12 @@ def render_clips(renderer: ClipRenderer, job: Job) -> int:
     return made
 
 
+def _gpu_batch() -> int:
+    """Frames that fit into a process's share of the GPU's memory."""
+    room = GPU_SHARE * torch.cuda.mem_get_info()[1] / GPU_BYTES_A_FRAME
+    return max(BLOCK_FRAMES, min(GPU_BATCH, int(room)))
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,7 +254,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--num_clips", type=int, help="of this process; 1200 for train, 6 for eval")
     parser.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
-    parser.add_argument("--batch", type=int, help="frames drawn at once; 30 on a GPU, 6 on a CPU")
+    parser.add_argument("--batch", type=int, help="frames drawn at once; 120 on a GPU, 6 on a CPU")
+    parser.add_argument("--eager", action="store_true", help="compile nothing on the GPU")
     parser.add_argument("--tiny", action="store_true", help="a quarter of the size, no supersampling: for trials")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -209,10 +264,13 @@ def main() -> None:
     on_gpu = args.device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(args.device)
+        # Without a limit the cached memory of one process starves the other.
+        torch.cuda.set_per_process_memory_fraction(GPU_SHARE)
+        fuse.enable(None if args.eager else "inductor")
     tracks = load_tracks(args.speech, args.split, SPEEDS if args.split == "train" else (1.0,))
     settings = RenderSettings(
         sizes=TINY_SIZES if args.tiny else SIZES, supersample=1 if args.tiny else 2,
-        batch=args.batch or (30 if on_gpu else 6),
+        batch=args.batch or (_gpu_batch() if on_gpu else CPU_BATCH),
     )  # fmt: skip
     renderer = ClipRenderer(HeadAssets(args.assets, args.device), tracks, settings)
     job = Job(

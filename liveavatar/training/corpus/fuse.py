@@ -18,12 +18,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
-_state = {"on": False}
+_state: dict[str, str | None] = {"backend": None}
 
 
-def enable(on: bool = True) -> None:
-    """Compile fused functions from their next call on, or stop doing so."""
-    _state["on"] = on
+def enable(backend: str | None = "inductor") -> None:
+    """Compile fused functions with a backend of `torch.compile` from their next call on; None: stop doing so."""
+    _state["backend"] = backend
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
@@ -56,20 +56,21 @@ class Fused(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R]) -> None:
         self.eager = function
-        self._compiled: Callable[..., Any] | None = None
+        self._compiled: dict[str, Callable[..., Any]] = {}
         self._works = True
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not (_state["on"] and self._works):
+        backend = _state["backend"]
+        if backend is None or not self._works:
             return self.eager(*args, **kwargs)
-        if self._compiled is None:
-            self._compiled = torch.compile(self.eager, fullgraph=True)
+        if backend not in self._compiled:
+            self._compiled[backend] = torch.compile(self.eager, backend=backend, fullgraph=True)
         for t in _tensors((args, kwargs)):
             if t.ndim and len(t) > 1:
                 torch._dynamo.maybe_mark_dynamic(t, 0)
         try:
-            return self._compiled(*args, **kwargs)
+            return self._compiled[backend](*args, **kwargs)
         except compile_errors() as e:
             self._works = False
             name = getattr(self.eager, "__name__", "a function")

@@ -207,17 +207,17 @@ class HeadAssets:
         grid = torch.stack([torch.remainder(across / 22, 1), torch.remainder(along / 30, 1)], -1) * 2 - 1
         return F.grid_sample(self.strands, grid[None, :, None, :], align_corners=True)[0, :, :, 0].T
 
-    def hair_noise(self, attributes: Tensor) -> Tensor:
-        """Strand noise [P, 2] at hair points; curls take isotropic noise."""
+    def hair_noise(self, attributes: Tensor, curls: bool) -> Tensor:
+        """Strand noise [P, 2] at hair points; curls, if there are any, take isotropic noise."""
         a = attributes
         dx, dy, dz = a[:, 0] - CROWN[0], a[:, 1] - CROWN[1], a[:, 2] - CROWN[2]
         meridian = (a[:, Attr.MODE] - MERIDIAN).abs() < 0.5
         across = torch.where(meridian, torch.atan2(dx, dz) * 7.0, a[:, Attr.ACROSS])
         along = torch.where(meridian, (dx**2 + dz**2 + dy**2).sqrt(), a[:, Attr.ALONG])
         noise = self.strand_noise(across, along)
-        curly = (a[:, Attr.MODE] > CURLY - 0.5).nonzero()[:, 0]
-        if len(curly):
-            noise[curly] = self.noise(a[curly, Attr.REST], 9.0)[:, 1:3]
+        if curls:
+            curly = a[:, Attr.MODE : Attr.MODE + 1] > CURLY - 0.5
+            noise = torch.where(curly, self.noise(a[:, Attr.REST], 9.0)[:, 1:3], noise)
         return noise
 
     def _lash_uv(self, raw: np.lib.npyio.NpzFile, face_material: np.ndarray) -> Tensor:

@@ -44,7 +44,8 @@ class Scene:
     shot: Tensor  # [B] shot of each frame
     point_frame: Tensor  # [V*]
     rotation: Tensor  # [B, 3, 3]
-    parameters: dict[str, Tensor]  # per shot
+    parameters: dict[str, Tensor]  # per shot, see `rows_of`
+    curls: bool  # whether an avatar has curly hair
 
     def attribute(self, triangle: Tensor, w1: Tensor, w2: Tensor, columns: slice = slice(None)) -> Tensor:
         """Interpolated attributes [P, columns]."""
@@ -55,6 +56,11 @@ def interpolate(table: Tensor, corners: Tensor, w1: Tensor, w2: Tensor) -> Tenso
     """Values [P, C] between the three corners [P, 3] of triangles, from a table [V, C]."""
     a, b, c = (table[corners[:, k]] for k in range(3))
     return a * (1 - w1 - w2)[:, None] + b * w1[:, None] + c * w2[:, None]
+
+
+def rows_of(shots: list[Shot]) -> list[Shot]:
+    """The shots of a table with a row for each; at least two, for compiled kernels take a length of one as fixed."""
+    return shots if len(shots) > 1 else shots * 2
 
 
 def join(shots: list[Shot]) -> Scene:
@@ -85,7 +91,8 @@ def join(shots: list[Shot]) -> Scene:
         rest_triangles=torch.cat(rest_triangles), attributes=torch.cat([a.attributes for a in avatars]),
         material=torch.cat(material), frame=torch.cat(frame), shot=torch.cat(shot_of),
         point_frame=torch.cat(point_frame), rotation=torch.cat([s.head_rotation for s in shots]),
-        parameters={k: torch.stack([a.parameters[k] for a in avatars]) for k in avatars[0].parameters},
+        parameters={k: torch.stack([s.avatar.parameters[k] for s in rows_of(shots)]) for k in avatars[0].parameters},
+        curls=any(a.curls for a in avatars),
     )  # fmt: skip
 
 
@@ -141,7 +148,7 @@ def fragments(scene: Scene, screen: Tensor, pixels: PixelMap, shots: list[Shot])
     return Fragments(
         frame=frame, material=material, attributes=attributes, position=position, normal=normal, view=view,
         parameters=scene.parameters, brow_textures=torch.stack([s.avatar.brow_texture for s in shots]), avatar=shot,
-        rotation=scene.rotation,
+        rotation=scene.rotation, curls=scene.curls,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from liveavatar.training.corpus.geometry import (
     normalise,
 )
 from liveavatar.training.corpus.raster import AlphaTest, depth_of, rasterise
-from liveavatar.training.corpus.scene import PixelMap, Scene, Shot, enlarged, fragments, join
+from liveavatar.training.corpus.scene import PixelMap, Scene, Shot, enlarged, fragments, join, rows_of
 from liveavatar.training.corpus.screen import backdrops, develop, occlusion, skin_blur
 from liveavatar.training.corpus.surface import (
     Fragments,
@@ -81,11 +81,10 @@ def _alpha_tests(scene: Scene, assets: HeadAssets) -> dict[int, AlphaTest]:
     """Which samples exist of the materials that are not whole."""
 
     def cloth(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        collar = scene.parameters["collar"][scene.shot[scene.frame[triangle]]]
-        return cloth_exists(scene.attribute(triangle, w1, w2, Attr.REST), collar)
+        return _cloth_seen(scene, triangle, w1, w2)
 
     def hair(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        return hair_exists(assets, scene.attribute(triangle, w1, w2, slice(0, Attr.MODE + 1)))
+        return _hair_seen(assets, scene, triangle, w1, w2)
 
     def lash(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
         return lash_exists(scene.attribute(triangle, w1, w2, slice(0, Attr.LASH_ROW + 1)))
@@ -93,11 +92,22 @@ def _alpha_tests(scene: Scene, assets: HeadAssets) -> dict[int, AlphaTest]:
     return {Material.CLOTH: cloth, Material.HAIR: hair, Material.LASH: lash}
 
 
+@fused
+def _cloth_seen(scene: Scene, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+    collar = scene.parameters["collar"][scene.shot[scene.frame[triangle]]]
+    return cloth_exists(scene.attribute(triangle, w1, w2, Attr.REST), collar)
+
+
+@fused
+def _hair_seen(assets: HeadAssets, scene: Scene, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+    return hair_exists(assets, scene.attribute(triangle, w1, w2, slice(0, Attr.MODE + 1)), scene.curls)
+
+
 def _lights(shots: list[Shot], scene: Scene) -> dict[str, Tensor]:
     """Key direction per frame [B, 3] and light colours per shot [shots, 3]."""
     device = scene.points.device
     names = ("key", "fill", "back", "ambient")
-    rows = {n: torch.tensor([getattr(s.lighting, n) for s in shots], device=device) for n in names}
+    rows = {n: torch.tensor([getattr(s.lighting, n) for s in rows_of(shots)], device=device) for n in names}
     direction = torch.tensor([s.lighting.key_direction for s in shots], device=device)[scene.shot]
     return {"direction": direction, **rows}
 

@@ -41,6 +41,7 @@ class Fragments:
     brow_textures: Tensor  # [avatars, 160, 256]
     avatar: Tensor  # [P] row of brow_textures and parameters
     rotation: Tensor  # [B, 3, 3] of the head
+    curls: bool  # whether an avatar has curly hair
 
     def is_(self, material: Material) -> Tensor:
         """Mask [P, 1] of a material."""
@@ -84,15 +85,15 @@ def paint(assets: HeadAssets, f: Fragments) -> Surface:
     hair = (f.material == Material.HAIR).nonzero()[:, 0]
     if len(hair):
         a = f.attributes[hair]
-        noise = assets.hair_noise(a)
+        noise = assets.hair_noise(a, f.curls)
         strand[hair] = noise
         edge = 0.72 + 0.28 * smoothstep(0, 3, a[:, Attr.EDGE : Attr.EDGE + 1])
         shade = (1 + 0.20 * noise[:, :1] + 0.15 * noise[:, 1:]).clamp(0.45, 1.7) * edge
         albedo[hair] = f.parameters["hair"][f.avatar[hair]] * shade
-        curls = (a[:, Attr.MODE] > CURLY - 0.5).nonzero()[:, 0]
-        if len(curls):
-            ic = hair[curls]
-            normal[ic] = normalise(normal[ic] - 0.55 * assets.noise(a[curls, Attr.REST], 9.0)[:, 3:6])
+        if f.curls:
+            curls = (a[:, Attr.MODE] > CURLY - 0.5).nonzero()[:, 0]
+            i = hair[curls]
+            normal[i] = normalise(normal[i] - 0.55 * assets.noise(a[curls, Attr.REST], 9.0)[:, 3:6])
     return Surface(albedo.clamp_(0.003, 1), normal, roughness, cavity, dry, strand)
 
 
@@ -224,9 +225,9 @@ def cloth_exists(rest: Tensor, collar: Tensor) -> Tensor:
     return rest[:, 1] < collar_height(collar, rest)
 
 
-def hair_exists(assets: HeadAssets, attributes: Tensor) -> Tensor:
+def hair_exists(assets: HeadAssets, attributes: Tensor, curls: bool) -> Tensor:
     """Which samples of hair exist: strands at its borders. bool [P] for attributes [P, Attr.MODE + 1]."""
-    strand = assets.hair_noise(attributes)
+    strand = assets.hair_noise(attributes, curls)
     ragged = torch.where(attributes[:, Attr.MODE] > CURLY - 0.5, 0.35, 0.9)
     return attributes[:, Attr.EDGE] > 0.2 + ragged * (strand[:, 0] * 0.6 + strand[:, 1] + 0.6).clamp(min=0)
 

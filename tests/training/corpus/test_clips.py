@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from liveavatar.config import REPO_ROOT
+from liveavatar.training.corpus import fuse
 from liveavatar.training.corpus.clips import (
     EVAL_SEED,
     TRAIN_SEED,
@@ -84,6 +85,23 @@ def test_same_seed_same_bytes(renderer: ClipRenderer) -> None:
     assert np.array_equal(la.landmarks, lb.landmarks)
     assert la.caption == lb.caption
     assert a.shape == (3, 64, 96, 3)
+
+
+def test_compiled_functions_draw_the_same(renderer: ClipRenderer, caplog: pytest.LogCaptureFixture) -> None:
+    """All of them trace, at lengths that vary and for hair with and without curls, and none falls back."""
+    plans = [
+        ClipPlan(seed=s, orientation=o, track=0, block=1, num_frames=n)
+        for s, o, n in ((1005, "landscape", 2), (1015, "portrait", 3), (1039, "portrait", 8))
+    ]
+    eager = [renderer.clip(p)[0] for p in plans]
+    fuse.enable("aot_eager")
+    try:
+        compiled = [renderer.clip(p)[0] for p in plans]
+    finally:
+        fuse.enable(None)
+    assert [r.message for r in caplog.records if r.name == fuse.logger.name] == []
+    for a, b in zip(eager, compiled, strict=True):
+        assert np.abs(a.astype(int) - b).mean() < 0.01
 
 
 def test_plans_of_processes_never_meet(renderer: ClipRenderer) -> None:

@@ -11,9 +11,9 @@ from liveavatar.training.corpus import fuse
 
 @pytest.fixture
 def switched_on() -> Iterator[None]:
-    fuse.enable()
+    fuse.enable("aot_eager")
     yield
-    fuse.enable(False)
+    fuse.enable(None)
 
 
 @pytest.mark.usefixtures("switched_on")
