@@ -112,8 +112,9 @@ class Recorded:
     def _clean_up(self, current: torch.cuda.Stream) -> None:
         """Undo what a recording that could not end leaves behind: its stream, its memory pool, its random state."""
         torch.cuda.set_stream(current)
-        with suppress(RuntimeError):  # when the pool was given back after all
+        with suppress(RuntimeError, AttributeError):  # it may have been undone after all
             torch._C._cuda_endAllocateToPool(current.device_index, self.recorder.pool)
-        generator = torch.cuda.default_generators[current.device_index]
-        generator.graphsafe_set_state(generator.clone_state())
+        with suppress(RuntimeError, AttributeError):
+            generator = torch.cuda.default_generators[current.device_index]
+            generator.graphsafe_set_state(generator.clone_state())
         torch.cuda.synchronize()
