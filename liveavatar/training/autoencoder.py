@@ -96,9 +96,7 @@ class AutoencoderTrainer:
     def compile(self) -> None:
         """Compile what every step runs, and rehearse it; where that fails, training goes on without."""
         plain = self.encode, self.decode, self.judge
-        self.encode, self.decode, self.judge = (
-            torch.compile(f, backend=BACKEND, fullgraph=True, dynamic=False) for f in plain
-        )
+        self.encode, self.decode, self.judge = (torch.compile(f, backend=BACKEND, dynamic=False) for f in plain)
         try:
             video, moved, weights, _ = self._batch()
             made, _, unsteady = self._reconstruct(video, moved)

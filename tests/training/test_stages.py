@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from liveavatar.checkpoint import load_model
 from liveavatar.config import load_config
@@ -85,13 +86,16 @@ def test_compiled_autoencoder_takes_the_same_steps(
         batch = batch or trainer.sampler.sample(2)
         trainer.sampler.sample = lambda _, batch=batch: batch  # type: ignore[method-assign]
         if compiled:
+            counters.clear()
             trainer.compile()
             assert trainer.judge is not autoencoder.reconstruction_loss
+            assert not counters["graph_break"]
         for seed in range(3):
             torch.manual_seed(seed)
             trainer.sampler.host.manual_seed(seed)
             trainer.train_step(0.3)
         weights.append([p.detach() for p in trainer.vae.parameters()])
+    assert counters["stats"]["unique_graphs"] == 3, "encoder, decoder and loss are compiled once each"
     for a, b in zip(*weights, strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
 
