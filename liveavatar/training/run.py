@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
 RENDERERS_PER_GPU = 2
-HELD_OUT_CLIPS = 3  # of each renderer
+HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept

@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
-    parser.add_argument("--decay", type=float, default=0.01, help="weight decay of Muon's matrices, times their rate")
+    parser.add_argument("--decay", type=float, default=0.05, help="weight decay of Muon's matrices, times their rate")
     args: Any = parser.parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)
