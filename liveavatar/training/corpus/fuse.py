@@ -29,12 +29,13 @@ def enable(backend: str | None = "inductor") -> None:
 def compile_errors() -> tuple[type[Exception], ...]:
     """What the compiler and Triton raise when a function does not compile here."""
     from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.runtime.triton_heuristics import NoTritonConfigsError
 
     try:
         from triton.errors import TritonError
     except ImportError:
-        return (TorchDynamoException,)
-    return (TorchDynamoException, TritonError)
+        return (TorchDynamoException, NoTritonConfigsError)
+    return (TorchDynamoException, NoTritonConfigsError, TritonError)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
