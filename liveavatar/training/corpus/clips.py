@@ -11,6 +11,7 @@ Needs torch, numpy, scipy and soundfile; no synthesiser.
 import argparse
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,11 +225,18 @@ def render_clips(renderer: ClipRenderer, job: Job) -> int:
         for o, size in renderer.settings.sizes.items()
     }  # fmt: skip
     made = 0
-    for plan in plans:
-        if time.monotonic() - begun > job.seconds:
-            break
-        writers[plan.orientation].add(*renderer.clip(plan))
-        made += 1
+    written: Future[None] | None = None
+    with ThreadPoolExecutor(1) as pool:  # a clip goes to disk while the next one is drawn
+        for plan in plans:
+            if time.monotonic() - begun > job.seconds:
+                break
+            clip = renderer.clip(plan)
+            if written:
+                written.result()
+            written = pool.submit(writers[plan.orientation].add, *clip)
+            made += 1
+        if written:
+            written.result()
     for writer in writers.values():
         writer.write_labels()
     spent = time.monotonic() - begun
