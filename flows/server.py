@@ -5,12 +5,9 @@ of our own starts on a free port, with its database below our home, and ends wit
 process as early as possible, because it needs seconds to come up and the command can import its libraries meanwhile.
 """
 
-import contextlib
-import ctypes
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +19,7 @@ from types import TracebackType
 from flows import environment
 from liveavatar import config
 from liveavatar.errors import CapacityError
+from tasks.guardian import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +27,6 @@ START_SECONDS = 180.0  # a first start creates the database: 9 s here, more on a
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 HOST = "127.0.0.1"
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 class PrefectServer:
@@ -110,7 +107,7 @@ class PrefectServer:
                 stderr=output,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us; the server ends after us
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _await_health(self, seconds: float) -> bool:
@@ -144,12 +141,6 @@ def served_by() -> dict[str, str]:
 def run_dir() -> Path:
     """Where running commands leave a note of themselves for `liveavatar stop`."""
     return config.home() / "run"
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it dies, however it dies (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _log_path() -> Path:

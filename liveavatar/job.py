@@ -19,22 +19,32 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from liveavatar.block_rows import BlockRow, stage_summary, timing_summary
 from liveavatar.engine import Engine, Stream, StreamJob
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.feature_file import FeatureFile
 from liveavatar.media import disk_errors
 from liveavatar.placement import Stage
 from liveavatar.snapshot import read_snapshot, write_snapshot
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, BLOCK_SECONDS
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 from liveavatar.video_sink import VideoSink
+
+__all__ = [
+    "BlockRow",
+    "Progress",
+    "RenderJob",
+    "RenderResult",
+    "run_job",
+    "stage_summary",
+    "timing_summary",
+]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +53,7 @@ SNAPSHOT_SHARE = 0.03  # most of the running time that snapshots may take
 ALONE_SECONDS = 60.0
 ALONE_POLL = 0.1
 BYTES_PER_MB = 1e6
+FINISHED = "finished.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,18 +73,6 @@ class RenderJob:
     pose: Path | None = None  # head track float32 [F, 3] in radians, .npy; None lets the model move the head
     online: bool = False
     resume: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockRow:
-    """Timings of one block."""
-
-    block: int
-    step_ms: list[float]
-    decode_ms: float  # latents to frames
-    block_ms: float  # from the hand-over of the block before to this one's: the pace of the stream
-    ready_s: float  # seconds after the job began when its frames were in the film
-    wait_ms: list[float] = field(default_factory=list)  # that each rank of a group waited for this block
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +128,9 @@ def run_job(
         if not job.resume:
             shutil.rmtree(job.work_dir, ignore_errors=True)
         job.work_dir.mkdir(parents=True, exist_ok=True)
+        done = _finished(job)
+        if done is not None:
+            return done
         return _Run(engine, job, on_progress, should_stop).finish()
 
 
@@ -154,6 +156,39 @@ def _alone(work_dir: Path) -> Iterator[None]:
                     ) from e
                 time.sleep(ALONE_POLL)
         yield
+
+
+def _keep(job: RenderJob, result: RenderResult) -> None:
+    """Note what a finished job made: whoever asked may be gone before it hears of it."""
+    path = job.work_dir / FINISHED
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        json.dump({"job": job.digest, **asdict(result)}, file, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _finished(job: RenderJob) -> RenderResult | None:
+    """What an earlier run of this job made, when it came to its end and all is there; nothing is rendered then."""
+    try:
+        facts = json.loads((job.work_dir / FINISHED).read_text())
+        made = job.work_dir / "latents.bin"
+        whole = facts.pop("job") == job.digest and (facts["live_dir"] is not None) == job.online
+        if not whole or not Path(facts["video"]).is_file() or _sha256(made) != facts["latents_sha256"]:
+            return None
+        facts |= {"video": Path(facts["video"]), "latents": made, "first_block": facts["latents_shape"][0]}
+        facts["live_dir"] = Path(facts["live_dir"]) if facts["live_dir"] else None
+        facts["rows"] = [BlockRow(**row) for row in facts["rows"]]
+        facts["stages"] = tuple(Stage(**{**s, "steps": tuple(s["steps"])}) for s in facts["stages"])
+        return RenderResult(**facts)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Run:
@@ -208,6 +243,11 @@ class _Run:
                 with _same_threads(self.engine, "decode"):
                     self._decode_spool()
             self.sink.close()
+        result = self._result(first)
+        _keep(self.job, result)
+        return result
+
+    def _result(self, first: int) -> RenderResult:
         cuda = self.engine.device.type == "cuda"
         return RenderResult(
             video=self.sink.path,
@@ -253,7 +293,7 @@ class _Run:
     def _begin(self, reason: str) -> None:
         if reason:
             log.warning("%s; starting at block 0", reason)
-        for path in (self.spool_path, self.rows_path):
+        for path in (self.spool_path, self.rows_path, self.job.work_dir / FINISHED):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.job.work_dir / "snapshots", ignore_errors=True)
 
@@ -353,40 +393,3 @@ def _same_threads(engine: Engine, part: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def stage_summary(rows: list[BlockRow], stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
-    """What each rank did: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
-    summary = []
-    for stage in stages:
-        waits = [row.wait_ms[stage.rank] for row in rows if len(row.wait_ms) > stage.rank]
-        summary.append(
-            {
-                "rank": stage.rank,
-                "role": stage.role,
-                "step_ms": [round(float(np.mean([row.step_ms[step] for row in rows])), 3) for step in stage.steps],
-                "decode_ms": round(float(np.mean([row.decode_ms for row in rows])), 3) if stage.decodes else None,
-                "wait_ms": round(float(np.mean(waits)), 3) if waits else 0.0,
-            }
-        )
-    return summary
-
-
-def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:
-    """The `timing` numbers of a report that come from the block loop.
-
-    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the film. A deadline is
-    missed by block b when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
-    the first frame would have waited. p50 and p99 are over all blocks, with linear interpolation.
-    """
-    block_ms = np.array([row.block_ms for row in rows])
-    first = rows[0].ready_s
-    misses = sum(row.ready_s > first + row.block * BLOCK_SECONDS for row in rows)
-    return {
-        "ttff_s": round(first, 4),
-        "block_ms_p50": round(float(np.percentile(block_ms, 50)), 3),
-        "block_ms_p99": round(float(np.percentile(block_ms, 99)), 3),
-        "deadline_misses": int(misses),
-        "fps": round(num_frames / render_s, 3),
-        "ms_per_frame": round(1000 * render_s / num_frames, 3),
-    }

@@ -1,40 +1,44 @@
-"""Ray: who holds the model, and what happens when it dies. Ray is imported here and in `tasks.cluster_group` only.
+"""Ray: who holds the model, and what happens when it dies. Ray is imported here, in `tasks.cluster_group` for engines
+spread over processes, and in `tasks.cluster_head` for the cluster itself.
 
 One *engine actor* per model and device keeps the weights loaded and renders one job at a time. The driver asks it
 for progress while it renders, tells it to stop at the next block on Ctrl-C, and, when its process dies, lets Ray
-start it anew and resumes the job from its last snapshot. Without `RAY_ADDRESS` a small local Ray is started and
-ends with the driver; with it, the actor stays in that cluster for the next job.
+start it anew and resumes the job from its last snapshot. The actor stays in its cluster for the next job.
 
 Nothing here knows how a block is made; that is `liveavatar.job`.
 """
 
+import contextlib
 import logging
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
 from liveavatar.job import Progress, RenderJob, RenderResult
+from tasks.cluster_head import NAMESPACE, HeadLost, HeadWatch, connect, shut_down
+from tasks.guardian import die_with_parent
 
 log = logging.getLogger(__name__)
 
-NAMESPACE = "liveavatar"
 POLL_SECONDS = 0.25  # between two looks at the progress
 START_SECONDS = 180.0  # for an actor's process to come up, its imports included
-HEALTH_SECONDS = 120.0  # without an answer for so long, the actor counts as hung
+HEALTH_SECONDS = 120.0  # longer than a stopped process usually stays stopped
 STOP_SECONDS = 60.0  # what a running block may take to end after Ctrl-C
 MAX_REVIVALS = 3  # deaths of the actor that one job survives
-OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
 _interrupted = threading.Event()
 
 
@@ -51,6 +55,7 @@ class EngineSpec:
     ranks: int = 1  # processes that share the denoise steps; more than one are a `tasks.cluster_group`
     own_decoder: bool = False  # whether the last of them decodes and nothing else
     replica: int = 0  # which of several actors with the same model
+    limit_s: float = HEALTH_SECONDS  # without a sign of life for so long, a process counts as hung
 
 
 class EngineActor:
@@ -59,6 +64,7 @@ class EngineActor:
     def __init__(self, spec: EngineSpec, num_threads: int) -> None:
         import torch
 
+        die_with_parent()
         torch.set_num_threads(num_threads)
         self.spec = spec
         self._engine: Any = None
@@ -109,43 +115,15 @@ class EngineActor:
         """End a job at its next block."""
         self._stopped.add(digest)
 
-
-def connect() -> str:
-    """Be connected: to the cluster at `RAY_ADDRESS`, else to a local one that ends with this process.
-
-    Returns:
-        The cluster's address.
-
-    Raises:
-        CapacityError: no cluster answers there, or no local one can be started.
-    """
-    if ray.is_initialized():
-        return str(ray.get_runtime_context().gcs_address)
-    address = os.environ.get("RAY_ADDRESS")
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address or "local",
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            num_cpus=None if address else cores(),
-            include_dashboard=None if address else False,
-            object_store_memory=None if address else OBJECT_STORE_BYTES,
-        )
-    except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
-        where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
-        raise CapacityError(f"{where} ({_first_line(e)}); see `liveavatar doctor`") from e
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end us without a word
-    return str(ray.get_runtime_context().gcs_address)
+    def whereabouts(self) -> tuple[str, int]:
+        """Identity of the machine in the cluster, and the process there."""
+        return str(ray.get_runtime_context().get_node_id()), os.getpid()
 
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends, with every process it started."""
     _interrupted.clear()
-    if ray.is_initialized():
-        ray.shutdown()
+    shut_down()
 
 
 def begin_loading(spec: EngineSpec) -> None:
@@ -210,13 +188,20 @@ def render(
         CapacityError: the actor died more than `MAX_REVIVALS` times, or hangs.
         LiveAvatarError: what the job itself raised.
     """
-    connect()
+    head = HeadWatch()
     for revival in range(MAX_REVIVALS + 1):
         actor = engine_actor(spec)
         try:
-            _await_answer(actor)
-            on_loaded(_unwrap(actor.load.remote()))
-            return _watch(actor, job.digest, on_progress, actor.render.remote(job))
+            _await_answer(actor, head)
+            on_loaded(_loaded(actor, head))
+            where = _unwrap(actor.whereabouts.remote())
+            running: Any = actor.render.remote(job)
+            return _watch(actor, head, partial(kill_process, *where), job.digest, on_progress, running, spec.limit_s)
+        except HeadLost as e:
+            if revival == MAX_REVIVALS:
+                raise CapacityError(f"{e}, {revival + 1} times; see `liveavatar doctor`") from e
+            head.recover()
+            job = replace(job, resume=True)
         except RayActorError as e:
             if revival == MAX_REVIVALS:
                 raise CapacityError(
@@ -229,12 +214,36 @@ def render(
     raise AssertionError("unreachable")
 
 
-def _await_answer(actor: ActorHandle) -> None:
+def await_results(references: list[Any], head: HeadWatch, timeout: float) -> None:
+    """Return when calls have ended.
+
+    Raises:
+        HeadLost: the head went away meanwhile.
+        GetTimeoutError: they take longer.
+    """
+    deadline = time.monotonic() + timeout
+    while ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)[1]:
+        check_interrupted()
+        head.check()
+        if time.monotonic() > deadline:
+            raise GetTimeoutError(f"no answer within {timeout:.0f} s")
+
+
+def _loaded(actor: ActorHandle, head: HeadWatch) -> float:
+    """Have the model loaded; the seconds it took."""
+    loading: Any = actor.load.remote()
+    await_results([loading], head, math.inf)
+    return float(_unwrap(loading))
+
+
+def _await_answer(actor: ActorHandle, head: HeadWatch) -> None:
     """Return when an actor answers; one that is being restarted refuses calls for a second or two."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            ray.get(actor.progress.remote(""), timeout=START_SECONDS)
+            answer: Any = actor.progress.remote("")
+            await_results([answer], head, START_SECONDS)
+            ray.get(answer)
             return
         except ActorUnavailableError:
             if time.monotonic() > deadline:
@@ -247,7 +256,25 @@ def _await_answer(actor: ActorHandle) -> None:
             ) from e
 
 
-def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], None], running: Any) -> RenderResult:
+def kill_process(node: str, pid: int) -> None:
+    """Kill an actor's process where it is, for Ray asks a process to end itself, and a stopped one never hears that."""
+    if node == ray.get_runtime_context().get_node_id():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(pid, signal.SIGKILL)
+
+
+def _watch(
+    actor: ActorHandle,
+    head: HeadWatch,
+    kill: Callable[[], None],
+    digest: str,
+    on_progress: Callable[[Progress], None],
+    running: Any,
+    limit_s: float,
+) -> RenderResult:
     """Wait for a job, passing on its progress; Ctrl-C ends it at the next block."""
     seen: Progress | None = None
     answered = time.monotonic()
@@ -255,6 +282,7 @@ def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], No
     try:
         while True:
             check_interrupted()
+            head.check()
             done, _ = ray.wait([running, question], num_returns=1, timeout=POLL_SECONDS)
             if running in done:
                 return _unwrap(running)
@@ -266,8 +294,9 @@ def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], No
                     on_progress(progress)
                 time.sleep(POLL_SECONDS)
                 question = actor.progress.remote(digest)
-            elif time.monotonic() - answered > HEALTH_SECONDS:
-                ray.kill(actor, no_restart=False)
+            elif time.monotonic() - answered > limit_s:
+                log.warning("the engine process has not answered for %.0f s and is killed", limit_s)
+                kill()
                 answered = time.monotonic()
     except KeyboardInterrupt:
         actor.stop.remote(digest)
@@ -275,6 +304,7 @@ def _watch(actor: ActorHandle, digest: str, on_progress: Callable[[Progress], No
             return _unwrap(running, timeout=STOP_SECONDS)  # it may have been at its last block
         except GetTimeoutError as e:
             ray.kill(actor)
+            kill()
             raise Interrupted("stopped in the middle of a block; run the same command with --resume to go on") from e
         except RayActorError as e:
             raise Interrupted("stopped; run the same command with --resume to go on") from e

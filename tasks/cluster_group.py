@@ -5,6 +5,7 @@ under a new name, which resumes the job from its last snapshot: no rank is ever 
 """
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -20,15 +21,15 @@ from liveavatar.hardware import cores
 from liveavatar.job import Progress, RenderJob, RenderResult
 from tasks import cluster
 from tasks.cluster import (
-    HEALTH_SECONDS,
     MAX_REVIVALS,
-    NAMESPACE,
     POLL_SECONDS,
     START_SECONDS,
     STOP_SECONDS,
     EngineActor,
     EngineSpec,
+    await_results,
 )
+from tasks.cluster_head import NAMESPACE, HeadLost, HeadWatch
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class RankActor(EngineActor):
 
         if self._member is None:
             seat = Seat(rank=self.rank, world=self.spec.ranks, own_decoder=self.spec.own_decoder)
-            self._member = Member(self.spec.model_dir, seat, self.spec.device, self.spec.dtype)
+            self._member = Member(self.spec.model_dir, seat, self.spec.device, self.spec.dtype, self.spec.limit_s)
         return self._member
 
     def load(self) -> float:
@@ -133,25 +134,34 @@ def _start(spec: EngineSpec, name: str, rank: int) -> ActorHandle:
     return cast(ActorHandle, remote.remote(spec, threads, rank))
 
 
-def end(actors: list[ActorHandle]) -> None:
-    """End the processes of a group."""
+def end(actors: list[ActorHandle], whereabouts: list[tuple[str, int]] | None = None) -> None:
+    """End the processes of a group; with their whereabouts also those that are stopped."""
     for actor in actors:
         ray.kill(actor)
+    for where in whereabouts or []:
+        cluster.kill_process(*where)
 
 
 def render(
     spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
 ) -> RenderResult:
     """Render a job on the resident group of `spec`; see `cluster.render` for arguments and errors."""
-    cluster.connect()
+    head = HeadWatch()
     for revival in range(MAX_REVIVALS + 1):
         actors = group_actors(spec)
+        where: list[tuple[str, int]] = []
         try:
-            _assemble(actors)
-            on_loaded(max(_get([actor.load.remote() for actor in actors], START_SECONDS)))
-            return _watch(actors, job, on_progress)
+            where = _get([actor.whereabouts.remote() for actor in actors], START_SECONDS, head)
+            assemble(actors, head)
+            on_loaded(max(_get([actor.load.remote() for actor in actors], START_SECONDS, head)))
+            return _watch(actors, head, where, job, on_progress, spec.limit_s)
+        except HeadLost as e:
+            if revival == MAX_REVIVALS:
+                raise CapacityError(f"{e}, {revival + 1} times; see `liveavatar doctor`") from e
+            head.recover()
+            job = replace(job, resume=True)
         except (GroupLost, GetTimeoutError) as e:
-            end(actors)
+            end(actors, where)
             if revival == MAX_REVIVALS:
                 raise CapacityError(
                     f"a group of {spec.ranks} processes was lost {revival + 1} times on this job ({e}); it may not "
@@ -163,16 +173,24 @@ def render(
     raise AssertionError("unreachable")
 
 
-def _assemble(actors: list[ActorHandle]) -> None:
+def assemble(actors: list[ActorHandle], head: HeadWatch) -> None:
     """Have the ranks of a new group meet."""
-    if all(_get([actor.joined.remote() for actor in actors], START_SECONDS)):
+    if all(_get([actor.joined.remote() for actor in actors], START_SECONDS, head)):
         return
-    nodes = _get([actor.node.remote() for actor in actors], START_SECONDS)
-    address = _get([actors[0].host.remote(LOOPBACK if len(set(nodes)) == 1 else nodes[0])], START_SECONDS)[0]
-    _get([actor.join.remote(address) for actor in actors], START_SECONDS)
+    nodes = _get([actor.node.remote() for actor in actors], START_SECONDS, head)
+    place = LOOPBACK if len(set(nodes)) == 1 else nodes[0]
+    address = _get([actors[0].host.remote(place)], START_SECONDS, head)[0]
+    _get([actor.join.remote(address) for actor in actors], START_SECONDS, head)
 
 
-def _watch(actors: list[ActorHandle], job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
+def _watch(
+    actors: list[ActorHandle],
+    head: HeadWatch,
+    where: list[tuple[str, int]],
+    job: RenderJob,
+    on_progress: Callable[[Progress], None],
+    limit_s: float,
+) -> RenderResult:
     """Wait for a job, passing on its progress; Ctrl-C ends it at the next block."""
     last = actors[-1]
     serving = [actor.serve.remote() for actor in actors[:-1]]
@@ -183,6 +201,7 @@ def _watch(actors: list[ActorHandle], job: RenderJob, on_progress: Callable[[Pro
     try:
         while True:
             cluster.check_interrupted()
+            head.check()
             done, _ = ray.wait([running, question, *serving], num_returns=1, timeout=POLL_SECONDS)
             if running in done:
                 return cast(RenderResult, _get([running], None)[0])
@@ -197,20 +216,22 @@ def _watch(actors: list[ActorHandle], job: RenderJob, on_progress: Callable[[Pro
                     on_progress(progress)
                 time.sleep(POLL_SECONDS)
                 question = last.progress.remote(job.digest)
-            elif time.monotonic() - answered > HEALTH_SECONDS:
-                raise GroupLost(f"the last rank has not answered for {HEALTH_SECONDS:.0f} s")
+            elif time.monotonic() - answered > limit_s:
+                raise GroupLost(f"the last rank has not answered for {limit_s:.0f} s")
     except KeyboardInterrupt:
         last.stop.remote(job.digest)
         try:
             return cast(RenderResult, _get([running], STOP_SECONDS)[0])
         except (GroupLost, GetTimeoutError) as e:
-            end(actors)
+            end(actors, where)
             raise Interrupted("stopped; run the same command with --resume to go on") from e
 
 
-def _get(references: list[Any], timeout: float | None) -> list[Any]:
+def _get(references: list[Any], timeout: float | None, head: HeadWatch | None = None) -> list[Any]:
     """Results of calls. An error that users know comes out as itself, any other as the loss of the group."""
     try:
+        if head is not None:
+            await_results(references, head, math.inf if timeout is None else timeout)
         return list(ray.get(references, timeout=timeout))
     except RayTaskError as e:
         if isinstance(e.cause, LiveAvatarError):

@@ -2,9 +2,10 @@
 
     python -m tests.soak.soak --runs 30 --seed 1
 
-Each run draws a placement, a fault and a moment. Processes are killed or stopped, a rank runs out of memory, a
-snapshot is damaged, the disk is full, the driver or the head of Ray is killed. Every run must end with the latents and
-the film of the undisturbed run, byte for byte; a line of JSON a run says what happened.
+Each run draws a placement, a fault and a moment. Processes are killed, stopped for a while or for good, a rank runs out
+of memory, a snapshot is damaged, a snapshot finds no space, a small disk is really full, clocks jump, the driver or the
+head of Ray is killed. Every run must end with the latents and the film of the undisturbed run, byte for byte; a line
+of JSON a run says what happened.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,13 @@ from tasks.cluster import EngineSpec
 
 BLOCKS = 20
 FRAMES = 12 * BLOCKS - 7
-GROUP_FAULTS = ("none", "kill", "kill last", "stop", "memory", "snapshot", "disk")
+GROUP_FAULTS = ("none", "kill", "kill last", "stop", "hang", "memory", "snapshot", "disk", "full", "clock")
 DRIVER_FAULTS = ("driver", "head")
 CHILD_SECONDS = 90.0
+GONE_SECONDS = 5.0  # after a driver was killed, nothing of it is left
+HUNG_SECONDS = 6.0  # the time limit in runs where a process is stopped for good
+ROOMY_BYTES = 200_000_000
+HOUR = 3600.0
 
 
 @dataclass(kw_only=True)
@@ -55,6 +61,7 @@ class Soak:
     stop_seconds: float = 3.0
     job: RenderJob = field(init=False)
     expected: tuple[str, str] = field(init=False)
+    needed_bytes: int = field(init=False)  # on the disk, by a whole run
 
     def __post_init__(self) -> None:
         """Make the inputs, and the undisturbed film in this process."""
@@ -77,6 +84,7 @@ class Soak:
         torch.set_num_threads(cluster.cores())
         self.expected = digests(run_job(Engine.load(self.model_dir, device="cpu", dtype="float32"), self.job))
         torch.set_num_threads(before)
+        self.needed_bytes = sum(path.stat().st_size for path in self.job.work_dir.rglob("*") if path.is_file())
 
     def run(self, index: int, fault: str, ranks: int, moment: int, rank: int) -> dict[str, Any]:
         """One run.
@@ -93,14 +101,21 @@ class Soak:
         """
         spec = EngineSpec(
             model_dir=self.model_dir, version="s" * 64, device="cpu", dtype="float32",
-            ranks=ranks, own_decoder=ranks == 5,
+            ranks=ranks, own_decoder=ranks == 5, limit_s=HUNG_SECONDS if fault == "hang" else 120.0,
         )  # fmt: skip
         job = replace(self.job, work_dir=self.folder / f"run-{index}")
+        if fault == "full":
+            job = replace(job, work_dir=self.folder / f"disk-{index}" / "work")
         started = time.monotonic()
-        if fault in DRIVER_FAULTS:
-            struck = self._lose_driver(spec, job, fault, moment)
+        if fault == "driver":
+            struck = self._lose_driver(spec, job, moment)
             result = render(spec, replace(job, resume=True), lambda _: None)
+        elif fault == "head":
+            struck, result = self._lose_head(spec, job, moment)
+        elif fault == "full":
+            struck, result = self._fill(spec, job, moment)
         else:
+            end_actors(spec)  # a group of an earlier run has another time limit
             strike = Strike(spec, job, fault, moment, rank, self.stop_seconds)
             try:
                 result = render(spec, job, strike)
@@ -119,8 +134,8 @@ class Soak:
         assert len(result.rows) == BLOCKS, facts
         return facts
 
-    def _lose_driver(self, spec: EngineSpec, job: RenderJob, fault: str, moment: int) -> bool:
-        """Render in a process of its own that is killed, or whose Ray is."""
+    def _child(self, spec: EngineSpec, job: RenderJob, moment: int) -> "subprocess.Popen[bytes]":
+        """Render in a process of its own, and come back when it is about so far."""
         order = self.folder / "order.pickle"
         order.write_bytes(pickle.dumps((spec, job)))
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
@@ -128,24 +143,49 @@ class Soak:
             [sys.executable, "-m", "tests.soak.soak", "--child", str(order)], env=environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        rows = job.work_dir / "blocks.jsonl"
         deadline = time.monotonic() + CHILD_SECONDS
         snapshots = job.work_dir / "snapshots"
         while not (snapshots.exists() and any(snapshots.glob("*.safetensors"))) and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.02 * moment)
+        return child
+
+    def _lose_driver(self, spec: EngineSpec, job: RenderJob, moment: int) -> bool:
+        """Kill the driver; within seconds nothing is left of it."""
+        child = self._child(spec, job, moment)
         family = psutil.Process(child.pid).children(recursive=True)
         running = child.poll() is None
-        targets = [child.pid] if fault == "driver" else [p.pid for p in family if "gcs_server" in p.name()]
-        for pid in targets:
-            os.kill(pid, signal.SIGKILL)
-        try:
-            child.wait(CHILD_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        _, alive = psutil.wait_procs(family, timeout=CHILD_SECONDS)
-        assert not alive, f"left behind: {[p.name() for p in alive]}"
-        return running and bool(targets) and rows.exists()
+        child.kill()
+        child.wait(CHILD_SECONDS)
+        _, alive = psutil.wait_procs(family, timeout=GONE_SECONDS)
+        left = [p.name() for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        assert not left, f"left behind: {left}"
+        return running and (job.work_dir / "blocks.jsonl").exists()
+
+    def _lose_head(self, spec: EngineSpec, job: RenderJob, moment: int) -> tuple[bool, RenderResult]:
+        """Kill the head of the driver's Ray; the driver itself goes on with another."""
+        child = self._child(spec, job, moment)
+        heads = [p for p in psutil.Process(child.pid).children(recursive=True) if "gcs_server" in p.name()]
+        running = child.poll() is None and not (job.work_dir / "finished.json").exists()
+        for head in heads:
+            head.kill()
+        assert child.wait(CHILD_SECONDS) == 0, "the driver did not survive the loss of Ray's head"
+        return running and bool(heads), pickle.loads((job.work_dir / "result.pickle").read_bytes())
+
+    def _fill(self, spec: EngineSpec, job: RenderJob, moment: int) -> tuple[bool, RenderResult]:
+        """Render on a disk that is really full after a while; then it grows."""
+        disk = job.work_dir.parent
+        disk.mkdir()
+        with small_disk(disk, int(self.needed_bytes * (0.3 + 0.03 * moment))) as grow:
+            try:
+                result = render(spec, job, lambda _: None)
+            except CapacityError:
+                grow(ROOMY_BYTES)
+                result = render(spec, replace(job, resume=True), lambda _: None)
+                film = self.folder / f"{disk.name}.mp4"
+                film.write_bytes(result.video.read_bytes())
+                return True, replace(result, video=film)
+        return False, result
 
 
 class Strike:
@@ -157,13 +197,16 @@ class Strike:
         self.spec, self.job, self.fault, self.moment = spec, job, fault, moment
         self.stop_seconds = stop_seconds
         self.struck = False
-        actors = cluster_group.group_actors(spec) if spec.ranks > 1 else [cluster.engine_actor(spec)]
+        actors: list[Any] = cluster_group.group_actors(spec) if spec.ranks > 1 else [cluster.engine_actor(spec)]
         self.actor = (
             actors[-1] if fault in ("kill last", "disk") or spec.ranks == 1 else actors[rank % (spec.ranks - 1)]
         )
         self.pid = int(ray.get(self.actor.__ray_call__.remote(lambda _: os.getpid())))
         if fault == "memory":
             ray.get(self.actor.__ray_call__.remote(_run_out_of_memory, moment))
+            self.struck = True
+        if fault == "clock":
+            ray.get([a.__ray_call__.remote(_jump_clock) for a in actors])
             self.struck = True
         if fault == "disk":
             ray.get(self.actor.__ray_call__.remote(_fill_disk))
@@ -174,8 +217,9 @@ class Strike:
         if self.struck or progress.done < self.moment:
             return
         self.struck = True
-        if self.fault == "stop":
+        if self.fault in ("stop", "hang"):
             os.kill(self.pid, signal.SIGSTOP)
+        if self.fault == "stop":
             threading.Timer(self.stop_seconds, os.kill, (self.pid, signal.SIGCONT)).start()
         if self.fault == "snapshot":
             newest = sorted((self.job.work_dir / "snapshots").glob("*.safetensors"))[-1:]
@@ -187,6 +231,39 @@ class Strike:
     def mend(self) -> None:
         """Free the disk."""
         ray.get(self.actor.__ray_call__.remote(_free_disk))
+
+
+@contextmanager
+def small_disk(folder: Path, num_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A folder with so much room, and a function that changes how much.
+
+    Raises:
+        PermissionError: only root may do that.
+    """
+
+    def mount(options: str, *more: str) -> None:
+        done = subprocess.run(["mount", "-o", options, *more, str(folder)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PermissionError(done.stderr.strip())
+
+    mount(f"size={num_bytes}", "-t", "tmpfs", "tmpfs")
+    try:
+        yield lambda room: mount(f"remount,size={room}")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def end_actors(spec: EngineSpec) -> None:
+    """End the resident processes of a model."""
+    for name in ray.util.list_named_actors():
+        if cluster.spec_name(spec) in name:
+            ray.kill(ray.get_actor(name, cluster.NAMESPACE))
+
+
+def _jump_clock(_: object) -> None:
+    """In a rank: the time of day jumps by up to an hour, back and forth, at every look."""
+    real, rng = time.time, random.Random(os.getpid())
+    time.time = lambda: real() + rng.uniform(-HOUR, HOUR)
 
 
 def _run_out_of_memory(_: object, moment: int) -> None:
@@ -201,7 +278,7 @@ def _run_out_of_memory(_: object, moment: int) -> None:
             raise torch.OutOfMemoryError("out of memory, as the soak wants it")
         return whole(self, index, *rest)
 
-    Denoiser.run = run  # type: ignore[method-assign]
+    Denoiser.run = run  # type: ignore[method-assign, assignment]
 
 
 def _fill_disk(_: object) -> None:
@@ -217,7 +294,7 @@ def _fill_disk(_: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         return whole(folder, *rest)
 
-    job.write_snapshot = write
+    job.write_snapshot = write  # type: ignore[assignment]
 
 
 def _free_disk(_: object) -> None:
@@ -258,7 +335,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.child:
         spec, job = pickle.loads(options.child.read_bytes())
-        render(spec, job, lambda _: None)
+        result = render(spec, job, lambda _: None)
+        (job.work_dir / "result.pickle").write_bytes(pickle.dumps(result))
+        cluster.disconnect()
         return 0
     from tests.conftest import make_tiny_model
 

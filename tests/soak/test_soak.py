@@ -24,13 +24,21 @@ def soak(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         os.environ["LIVEAVATAR_HOME"] = before
 
 
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+
+
 @pytest.mark.parametrize(
     ("fault", "ranks", "moment"),
     [
         pytest.param("kill last", 2, 6, id="the job's own process is killed"),
         pytest.param("snapshot", 1, 10, id="a single engine is killed and its newest snapshot damaged"),
         pytest.param("memory", 2, 9, id="a rank runs out of memory"),
-        pytest.param("disk", 2, 0, id="the disk is full"),
+        pytest.param("disk", 2, 0, id="a snapshot finds no space"),
+        pytest.param("full", 1, 5, id="the disk is full", marks=NEEDS_ROOT),
+        pytest.param("hang", 2, 9, id="a rank is stopped for good"),
+        pytest.param("hang", 1, 9, id="the only process is stopped for good", marks=pytest.mark.slow),
+        pytest.param("driver", 2, 5, id="the driver is killed", marks=pytest.mark.slow),
+        pytest.param("head", 1, 5, id="the head of Ray is killed"),
     ],
 )
 def test_nothing_is_lost(soak: Soak, fault: str, ranks: int, moment: int, request: pytest.FixtureRequest) -> None:

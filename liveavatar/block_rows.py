@@ -1,0 +1,58 @@
+"""Timings of a job, block by block, and what a report says of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from liveavatar.placement import Stage
+from liveavatar.timing import BLOCK_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockRow:
+    """Timings of one block."""
+
+    block: int
+    step_ms: list[float]
+    decode_ms: float  # latents to frames
+    block_ms: float  # from the hand-over of the block before to this one's: the pace of the stream
+    ready_s: float  # seconds after the job began when its frames were in the film
+    wait_ms: list[float] = field(default_factory=list)  # that each rank of a group waited for this block
+
+
+def stage_summary(rows: list[BlockRow], stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
+    """What each rank did: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
+    summary = []
+    for stage in stages:
+        waits = [row.wait_ms[stage.rank] for row in rows if len(row.wait_ms) > stage.rank]
+        summary.append(
+            {
+                "rank": stage.rank,
+                "role": stage.role,
+                "step_ms": [round(float(np.mean([row.step_ms[step] for row in rows])), 3) for step in stage.steps],
+                "decode_ms": round(float(np.mean([row.decode_ms for row in rows])), 3) if stage.decodes else None,
+                "wait_ms": round(float(np.mean(waits)), 3) if waits else 0.0,
+            }
+        )
+    return summary
+
+
+def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:
+    """The `timing` numbers of a report that come from the block loop.
+
+    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the film. A deadline is
+    missed by block b when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
+    the first frame would have waited. p50 and p99 are over all blocks, with linear interpolation.
+    """
+    block_ms = np.array([row.block_ms for row in rows])
+    first = rows[0].ready_s
+    misses = sum(row.ready_s > first + row.block * BLOCK_SECONDS for row in rows)
+    return {
+        "ttff_s": round(first, 4),
+        "block_ms_p50": round(float(np.percentile(block_ms, 50)), 3),
+        "block_ms_p99": round(float(np.percentile(block_ms, 99)), 3),
+        "deadline_misses": int(misses),
+        "fps": round(num_frames / render_s, 3),
+        "ms_per_frame": round(1000 * render_s / num_frames, 3),
+    }
