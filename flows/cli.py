@@ -20,7 +20,7 @@ REQUIRED = ("audio", "image", "prompt")
 JOB_COMMANDS = {
     "render": "audio + portrait + prompt to video + report",
     "plan": "will this job fit, and how fast will it be",
-    "sweep": "one job over sampling steps or sizes, compared",
+    "sweep": "one job, or the evaluation split, over sampling steps or sizes, compared",
     "batch": "a table of jobs (csv, parquet, jsonl), one render each",
 }
 COMMANDS = {
@@ -146,9 +146,11 @@ def _plan(sub: Parser) -> None:
 
 
 def _sweep(sub: Parser) -> None:
-    _job_options(sub, required=True)
+    _job_options(sub, required=False)
     sub.add_argument("--steps", default="3,4,5,6", help="numbers of sampling steps, comma separated (3,4,5,6)")
     sub.add_argument("--sizes", help="sizes W*H, comma separated")
+    sub.add_argument("--split", choices=("evaluation",), help="judge the evaluation split instead of one job")
+    sub.add_argument("--clips", type=int, help="clips of the split; all when empty")
     _json(sub)
 
 
@@ -199,8 +201,11 @@ def _bench(sub: Parser) -> None:
     sub.add_argument("what", choices=("cpu", "gpu", "quality"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
     sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
-    sub.add_argument("--out", default="out/bench", help="folder for the numbers (gpu; out/bench)")
-    sub.add_argument("--quick", action="store_true", help="fewer blocks, no grid of memory (gpu)")
+    sub.add_argument("--out", help="folder for the numbers (gpu; out/bench), for films and a report (quality; none)")
+    sub.add_argument("--quick", action="store_true", help="fewer blocks, no grid of memory (gpu); two clips (quality)")
+    sub.add_argument("--clips", type=int, help="clips of the evaluation split; all when empty (quality)")
+    sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
+    sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")
     _json(sub)
 
 

@@ -65,8 +65,11 @@ def conclude(outcome: dict[str, Any]) -> int:
 def sweep(options: Options) -> int:
     """One job over sampling steps and sizes."""
     as_json, steps, sizes = options.pop("json"), options.pop("steps"), options.pop("sizes")
-    parameters = read_parameters(options)
+    split, clips = options.pop("split"), options.pop("clips")
     numbers = [int(s) for s in parse_list(steps, "--steps", r"[1-8]", "numbers from 1 to 8, such as 3,4,5,6")]
+    if split is not None:
+        return _sweep_evaluation(options, numbers, clips, as_json)
+    parameters = read_parameters(options)
     areas: list[str | None] = [parameters.size]
     if sizes:
         areas = [*parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"')]
@@ -80,6 +83,23 @@ def sweep(options: Options) -> int:
         table = flow(parameters, numbers, areas)
         print_table(table, as_json)
     return int(any(row["status"] == "failed" for row in table["rows"]))
+
+
+def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_json: bool) -> int:
+    """The evaluation split brings its own sounds, portraits and prompts."""
+    model, out = options.pop("model", "mini"), options.pop("out", "out/sweep-evaluation")
+    if options:
+        raise InputError(f"--split evaluation takes --model, --steps, --clips and --out; drop --{next(iter(options))}")
+    from liveavatar.bench_quality.split import load_split
+
+    config.resolve_model_dir(model)
+    load_split(limit=clips)
+    with at_work("sweep"), Terminal(), PrefectServer() as server:
+        from flows.sweep import print_table, sweep_evaluation
+
+        server.wait()
+        print_table(sweep_evaluation(model, steps, clips, str(out)), as_json)
+    return 0
 
 
 def parse_list(text: str, option: str, pattern: str, wanted: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""One job over sampling steps and sizes -> a comparison: terminal, parquet, a page with a chart, Prefect table."""
+"""One job, or the evaluation split, over sampling steps and sizes -> a comparison.
+
+It goes to the terminal, to parquet, to a page with charts, and to Prefect as table artifacts.
+"""
 
 import html
 import json
@@ -16,6 +19,9 @@ from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.preflight import output_folder  # noqa: E402
 from flows.render import render  # noqa: E402
+from liveavatar.bench_quality.steps import sweep_split  # noqa: E402
+from liveavatar.config import resolve_model_dir  # noqa: E402
+from tasks import events  # noqa: E402
 from tasks.store import write_atomically  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
@@ -49,6 +55,30 @@ def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None
     return {"rows": rows, "out": str(out)}
 
 
+def _note(text: str) -> None:
+    events.emit(events.Event(kind="note", stage="sweep", text=text))
+
+
+@flow(name="sweep-evaluation", persist_result=False)
+def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) -> dict[str, Any]:
+    """Judge a model on the evaluation split with every number of steps.
+
+    Args:
+        model: preset or model directory.
+        steps: values of `sample_steps`.
+        clips: of the split; all when None.
+        out: folder for sweep.parquet, sizes.parquet and sweep.html.
+
+    Returns:
+        `rows` (one a number of steps), `sizes` (one a size, with the steps that it needs) and `out`.
+    """
+    rows, sizes = sweep_split(resolve_model_dir(model), steps, clips, _note)
+    _write(Path(out), rows, sizes)
+    create_table_artifact(table=rows, key="sweep-evaluation", description="sampling steps on the evaluation split")
+    create_table_artifact(table=sizes, key="sweep-sizes", description="sizes and the steps they need")
+    return {"rows": rows, "sizes": sizes, "out": out}
+
+
 def _row(steps: int, size: str | None, report: dict[str, Any]) -> dict[str, Any]:
     image = report["inputs"]["image"]
     return {
@@ -65,12 +95,19 @@ def print_table(table: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say(json.dumps(table, indent=2))
         return
-    columns = list(table["rows"][0])
-    cells = [columns] + [[_cell(row[c]) for c in columns] for row in table["rows"]]
+    _print_rows(table["rows"])
+    if table.get("sizes"):
+        say("")
+        _print_rows(table["sizes"])
+    say(f"{table['out']}/sweep.html")
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0])
+    cells = [columns] + [[_cell(row[c]) for c in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         say("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    say(f"{table['out']}/sweep.html")
 
 
 def _cell(value: Any) -> str:
@@ -79,25 +116,32 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
 
 
-def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+def _write(out: Path, rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None = None) -> None:
     import pandas as pd
 
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_parquet(out / "sweep.parquet", index=False)
-    write_atomically(out / "sweep.html", _page(rows).encode())
+    if sizes:
+        pd.DataFrame(sizes).to_parquet(out / "sizes.parquet", index=False)
+    write_atomically(out / "sweep.html", _page(rows, sizes).encode())
 
 
-def _page(rows: list[dict[str, Any]]) -> str:
-    """A page that opens offline: the table, and a small chart for each measure over the steps."""
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in r.values()) + "</tr>" for r in rows)
+def _page(rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None) -> str:
+    """A page that opens offline: the table, a small chart for each measure over the steps, the table of sizes."""
     charts = "".join(_chart(name, rows) for name in CHARTED)
+    second = f"<h2>Size and recommended steps</h2>{_html_table(sizes)}" if sizes else ""
     return (
         "<!doctype html><meta charset='utf-8'><title>Sweep</title><style>body{font:14px sans-serif;margin:2em}"
         "table{border-collapse:collapse}td,th{padding:4px 10px;border-bottom:1px solid #ccc;text-align:right}"
         "svg{margin:1em 1em 0 0}text{font-size:11px}</style><h1>Sweep</h1>"
-        f"<table><tr>{head}</tr>{body}</table>{charts}"
+        f"{_html_table(rows)}{charts}{second}"
     )
+
+
+def _html_table(rows: list[dict[str, Any]]) -> str:
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in r.values()) + "</tr>" for r in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _chart(name: str, rows: list[dict[str, Any]]) -> str:

@@ -1,0 +1,86 @@
+"""What a face does, frame by frame, read by the product's landmark tracker: the same reader for made and true films.
+
+Nothing here was trained on the generator or on its corpus. Shapes: T frames; NaN where no face was seen.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from liveavatar.pose_file import face_pose
+from liveavatar.quality.landmarks import INNER_LIPS, MOUTH_CORNERS, Face, FaceTracker
+
+# Upper and lower lid points facing one another, right eye then left.
+LIDS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373))
+BLINK_QUANTILE = 2  # per cent of the frames: a blink of 0.2 s every 5 s fills 4
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCurves:
+    """One film's face."""
+
+    openness: np.ndarray  # [T] inner-lip gap over the eye distance
+    width: np.ndarray  # [T] distance of the mouth's corners over the eye distance
+    lids: np.ndarray  # [T] mean gap between the lids over the eye distance
+    lift: np.ndarray  # [T] how far the mouth's corners are above its middle, over the eye distance
+    head: np.ndarray  # [T, 3] yaw, pitch, roll, radians
+
+
+def read_faces(frames: Iterable[np.ndarray], tracker: FaceTracker) -> FaceCurves:
+    """Follow the face through the frames (uint8 [H, W, 3]) of a film."""
+    tracker.reset()
+    rows = []
+    for rgb in frames:
+        face = tracker.track(rgb)
+        rows.append([np.nan] * 7 if face is None else _row(face, (rgb.shape[0], rgb.shape[1])))
+    table = np.array(rows, float).reshape(-1, 7)
+    return FaceCurves(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4:])
+
+
+def _row(face: Face, size: tuple[int, int]) -> list[float]:
+    gaps = [np.hypot(*(face.points[a] - face.points[b])) for a, b in LIDS]
+    lids = float(np.mean(gaps)) / face.eye_distance
+    return [face.openness, face.mouth_width, lids, corner_lift(face), *face_pose(face, size)]
+
+
+def corner_lift(face: Face) -> float:
+    """Height of the mouth's corners above the middle of the lips' inner edges, in eye distances; a smile lifts them."""
+    middle = face.points[list(INNER_LIPS[0])].mean(0)
+    corners = face.points[list(MOUTH_CORNERS)].mean(0)
+    x, y = corners - middle
+    return float(x * np.sin(face.roll) - y * np.cos(face.roll)) / face.eye_distance
+
+
+def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
+    """Pearson correlation over the frames in which both are known; NaN when one does not vary."""
+    both = np.isfinite(a_T) & np.isfinite(b_T)
+    if both.sum() < 3:
+        return float("nan")
+    a, b = a_T[both] - a_T[both].mean(), b_T[both] - b_T[both].mean()
+    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / scale) if scale > 1e-12 else float("nan")
+
+
+def best_lag(made: list[np.ndarray], true: list[np.ndarray], reach: int = 5) -> int:
+    """Frames by which made curves must be moved earlier to agree best with the true ones; positive = picture late."""
+    scores = {}
+    for lag in range(-reach, reach + 1):
+        pairs = [(a[max(0, lag) : len(a) + min(0, lag)], b[max(0, -lag) : len(b) - max(0, lag)])
+                 for a, b in zip(made, true, strict=True)]  # fmt: skip
+        scores[lag] = float(np.nan_to_num([correlation(a, b) for a, b in pairs]).mean())
+    return max(scores, key=lambda lag: (round(scores[lag], 9), -abs(lag)))
+
+
+def blink_depth(lids_T: np.ndarray) -> float:
+    """How far the lids shut: 1 - 2nd percentile of the lid gap over its median; 0 = never, 1 = entirely."""
+    if not np.isfinite(lids_T).any():
+        return float("nan")
+    low, middle = np.nanpercentile(lids_T, [BLINK_QUANTILE, 50])
+    return float(1 - low / max(middle, 1e-6))
+
+
+def head_spread(head_T3: np.ndarray) -> float:
+    """How much the head moves: standard deviation of yaw, pitch and roll over time, averaged, in degrees."""
+    seen = head_T3[np.isfinite(head_T3).all(1)]
+    return float(np.degrees(seen.std(0)).mean()) if len(seen) > 1 else float("nan")

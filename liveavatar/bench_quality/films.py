@@ -1,0 +1,112 @@
+"""Films to judge: made by the engine as a render makes them, or written from the true pictures by the same coder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from liveavatar.audio.preprocess import write_features
+from liveavatar.bench_quality.split import Clip
+from liveavatar.engine import Engine
+from liveavatar.job import RenderJob, run_job, timing_summary
+from liveavatar.media import read_frames
+from liveavatar.timing import SAMPLE_RATE
+from liveavatar.video_sink import VideoSink
+
+SEED = 420
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a film is made from, as files in a folder of its own."""
+
+    folder: Path
+    photo: np.ndarray  # uint8 [H, W, 3]
+    prompt: str
+    num_frames: int
+
+    @property
+    def sound(self) -> Path:
+        """The driving sound, 16 kHz."""
+        return self.folder / "speech.wav"
+
+    @property
+    def features(self) -> Path:
+        """The driving features."""
+        return self.folder / "features.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A film and how long it took."""
+
+    path: Path
+    ms_per_frame: float | None = None  # all of the work over all frames
+    block_ms: float | None = None  # median pace of a block
+
+
+def scene_of(clip: Clip, engine: Engine, folder: Path) -> Scene:
+    """Photo, sound and features of a clip of the split."""
+    return make_scene(folder / clip.info.name, clip.photo(), clip.speech(), clip.info.caption, engine)
+
+
+def make_scene(folder: Path, photo: np.ndarray, speech: np.ndarray, prompt: str, engine: Engine) -> Scene:
+    """Write what the engine reads.
+
+    Args:
+        folder: made when missing.
+        photo: uint8 [H, W, 3], of a size the model makes.
+        speech: float32 mono at 16 kHz.
+        prompt: what is to be seen.
+        engine: whose speech features are wanted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo).save(folder / "photo.png")
+    scene = Scene(folder, photo, prompt, 0)
+    soundfile.write(scene.sound, speech, SAMPLE_RATE, subtype="FLOAT", format="WAV")
+    num_frames = write_features(scene.sound, scene.features, engine.config.speech)
+    return Scene(folder, photo, prompt, num_frames)
+
+
+def render_scene(
+    engine: Engine, scene: Scene, steps: int, head: np.ndarray | None = None, prompt: str | None = None
+) -> Film:
+    """Run the engine on a scene: the block loop, the streaming decoder and the coder of a render.
+
+    Args:
+        engine: a loaded model.
+        scene: from `make_scene`.
+        steps: of denoising.
+        head: the head pose to follow [T, 3], radians; None lets the model move the head.
+        prompt: instead of the scene's own.
+    """
+    name = f"steps{steps}" + ("" if head is None else "-posed") + ("" if prompt is None else "-prompt")
+    pose = None
+    if head is not None:
+        pose = scene.folder / "pose.npy"
+        np.save(pose, head.astype(np.float32))
+    job = RenderJob(
+        digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png", features=scene.features,
+        audio=scene.sound, prompt=prompt or scene.prompt, num_frames=scene.num_frames, seed=SEED, sample_steps=steps,
+        pose=pose, online=True,
+    )  # fmt: skip
+    result = run_job(engine, job)
+    timing = timing_summary(result.rows, result.num_frames, result.render_s)
+    return Film(result.video, timing["ms_per_frame"], timing["block_ms_p50"])
+
+
+def true_film(clip: Clip, scene: Scene) -> Film:
+    """The true pictures of a clip through the coder of a render."""
+    frames = clip.frames()
+    path = scene.folder / "truth" / "video.mp4"
+    with VideoSink(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as sink:
+        sink.write(frames)
+        sink.close()
+    return Film(path)
+
+
+def film_frames(film: Film) -> np.ndarray:
+    """All pictures, uint8 [T, H, W, 3]."""
+    return np.stack([frame.rgb for frame in read_frames(film.path)])

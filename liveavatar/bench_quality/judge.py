@@ -1,0 +1,211 @@
+"""From films to numbers: each made film beside the true one of the same speech.
+
+A value of the split is the mean over its clips of what could be measured; `*_ratio` is the mean of the made films over
+the mean of the true ones. `av_offset_frames` is the lag with the highest mean cross-correlation over all clips.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from liveavatar.bench_quality.faces import (
+    FaceCurves,
+    best_lag,
+    blink_depth,
+    correlation,
+    head_spread,
+    read_faces,
+)
+from liveavatar.bench_quality.films import Film, film_frames
+from liveavatar.bench_quality.split import Clip, Labels
+from liveavatar.engine import Engine
+from liveavatar.quality import sync
+from liveavatar.quality.evaluate import evaluate_video
+from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.timing import BLOCK_FRAMES
+from liveavatar.training import measures
+from liveavatar.training.data import region_weights, to_video
+
+AE_FRAMES = 48  # of a clip that the autoencoder is tried on
+# Numbers of `evaluate_video` that say something of a short film with a portrait.
+FILM_MEASURES = (
+    *("sync_error_frames", "lip_sync", "silent_lip", "silent_openness", "openness_range", "av_correlation"),
+    *("identity_min", "texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy"),
+    *("dropped_frames", "duration_error_s", "face_share", "repeated_frames"),
+)
+RATIOS = ("blink_depth", "head_spread", "flicker", "jerk_index", "motion_energy")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One film, looked at."""
+
+    values: dict[str, float]  # measures of this film alone; absent when they cannot be measured
+    reasons: dict[str, str]  # measure -> why it is absent
+    faces: FaceCurves
+    openness: np.ndarray  # [T] as `evaluate_video` read it
+    vowels: np.ndarray  # [T] vowel envelope of the sound
+
+
+def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: FaceTracker) -> Seen:
+    """Measure one film against its portrait and its sound."""
+    result = evaluate_video(film.path, photo, speech, threads=torch.get_num_threads())
+    known = {k: result.metrics[k] for k in FILM_MEASURES}
+    values = {
+        ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in known.items() if v is not None
+    }
+    change = result.frames["change"].to_numpy(float)
+    if len(change) > BLOCK_FRAMES:
+        values["edge_jump"] = float(change[BLOCK_FRAMES::BLOCK_FRAMES].mean() / max(np.nanmean(change), 1e-9))
+    faces = read_faces(film_frames(film), tracker)
+    values |= {"blink_depth": blink_depth(faces.lids), "head_spread": head_spread(faces.head)}
+    values = {k: v for k, v in values.items() if np.isfinite(v)}
+    return Seen(
+        values, {k: v for k, v in result.reasons.items() if k in FILM_MEASURES}, faces,
+        result.frames["openness"].to_numpy(float), result.frames["vowel_envelope"].to_numpy(float),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Pair:
+    """One clip: the true film, the made one, and the one made with the true head pose."""
+
+    name: str
+    true: Seen
+    made: Seen
+    labels: Labels
+    posed: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, float] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        """Numbers of this clip by themselves."""
+        made, true = self.made.faces, self.true.faces
+        gap, width, lids = label_curves(self.labels)
+        own = {
+            "openness_corr": correlation(made.openness, true.openness),
+            "width_corr": correlation(made.width, true.width),
+            "lids_corr": correlation(made.lids, true.lids),
+            "openness_corr_labels": correlation(made.openness, gap),
+            "width_corr_labels": correlation(made.width, width),
+            "openness_amplitude": _spread(made.openness) / max(_spread(true.openness), 1e-6),
+            "reader_openness_corr": correlation(true.openness, gap),
+            "reader_width_corr": correlation(true.width, width),
+            "reader_lids_corr": correlation(true.lids, lids),
+            "reader_head_corr": float(
+                np.mean([correlation(true.head[:, k], self.labels.head[:, k]) for k in range(3)])
+            ),
+        }
+        return self.made.values | own | self.posed | self.speed
+
+
+def _spread(curve_T: np.ndarray) -> float:
+    seen = curve_T[np.isfinite(curve_T)]
+    return float(seen.std()) if len(seen) else float("nan")
+
+
+def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Openness, width and lid gap [T] of the true landmarks."""
+    points = torch.from_numpy(labels.landmarks)
+    makers = (measures.openness, measures.mouth_width, measures.eye_opening)
+    gap, width, lids = (make(points).numpy() for make in makers)
+    return gap, width, lids
+
+
+def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
+    """Pixels of a film that was told the true head pose against the true film.
+
+    `texture_psnr` is the PSNR inside the ellipse that each frame's true landmarks fill, per frame, averaged, dB.
+    """
+    made, true = film_frames(film), clip.frames()
+    count = min(len(made), len(true), len(labels.landmarks))
+    points = torch.from_numpy(labels.landmarks[:count])
+    numbers = {"texture_psnr": 0.0, "frame_psnr": 0.0, "energy_face": 0.0}
+    for part in torch.arange(count).split(BLOCK_FRAMES):
+        a, b = (to_video(torch.from_numpy(x[part.numpy()])[None]) for x in (made, true))
+        face = measures.face_ellipse(points[part], a.shape[-2:])[None].float()
+        share = len(part) / count
+        numbers["texture_psnr"] += share * measures.psnr(a, b, face)
+        numbers["frame_psnr"] += share * measures.psnr(a, b)
+        numbers["energy_face"] += share * measures.energy_kept(a, b, face)
+    return numbers
+
+
+@torch.inference_mode()
+def judge_autoencoder(engine: Engine, clips: Iterable[Clip]) -> dict[str, float]:
+    """The model's autoencoder alone on the true pictures: PSNR (whole, mouth box) in dB, gradient energy kept."""
+    rows = []
+    for clip in clips:
+        frames = torch.from_numpy(clip.frames()[:AE_FRAMES])
+        truth = to_video(frames[None])
+        moved = truth.to(engine.device, engine.dtype)
+        made = engine.vae.decode(engine.vae.encode(moved)).float().cpu()
+        size = (truth.shape[-2], truth.shape[-1])
+        points = torch.from_numpy(clip.labels().landmarks[: len(frames)])
+        mouth = region_weights(points, size, 1.0, 0.0, 0.0)[None]
+        rows.append(
+            [
+                measures.psnr(made, truth), measures.psnr(made, truth, mouth), measures.energy_kept(made, truth),
+                measures.energy_kept(made, truth, mouth), clip.info.film_psnr,
+            ]
+        )  # fmt: skip
+    names = ("ae_psnr", "ae_psnr_mouth", "ae_energy", "ae_energy_mouth", "film_psnr")
+    return dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+
+
+def offset(seen: Iterable[Seen]) -> tuple[int, float]:
+    """Lag in frames with the highest mean cross-correlation over films, and that correlation."""
+    curves = [sync.cross_correlation(s.openness, s.vowels, sync.MAX_LAG) for s in seen]
+    mean = np.mean(curves, 0)
+    return int(mean.argmax()) - sync.MAX_LAG, float(mean.max())
+
+
+def mean_values(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every measure over the clips that have it."""
+    gathered: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if np.isfinite(value):
+                gathered.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in gathered.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The split as a whole."""
+
+    made: dict[str, float]  # measures of the made films, and their ratios to the true ones
+    true: dict[str, float]
+    gaps: dict[str, int]  # measure -> clips in which the true film has it and the made one does not
+    reasons: dict[str, str]  # measure -> why some film lacks it
+
+
+def summarise(pairs: list[Pair]) -> Summary:
+    """Values of the split."""
+    rows = [p.values() for p in pairs]
+    made, true = mean_values(rows), mean_values(p.true.values for p in pairs)
+    made["av_offset_frames"], made["av_correlation"] = offset(p.made for p in pairs)
+    true["av_offset_frames"], true["av_correlation"] = offset(p.true for p in pairs)
+    made["lag_frames"] = best_lag([p.made.faces.openness for p in pairs], [p.true.faces.openness for p in pairs])
+    for name in (*RATIOS, "identity_min"):
+        both = [
+            (p.made.values[name], p.true.values[name]) for p in pairs if name in p.made.values and name in p.true.values
+        ]
+        if both:
+            a, b = np.mean(both, 0).tolist()
+            a, b = (1 - a, 1 - b) if name == "flicker" else (a, b)
+            made["identity_ratio" if name == "identity_min" else f"{name}_ratio"] = a / max(b, 1e-6)
+    gaps: dict[str, int] = {}
+    for pair, row in zip(pairs, rows, strict=True):
+        lost = [name for name in pair.true.values if name not in pair.made.values]
+        lost += [name for name in ("openness_corr", "width_corr") if not np.isfinite(row[name])]
+        for name in lost:
+            gaps[name] = gaps.get(name, 0) + 1
+    return Summary(made, true, gaps, {k: v for p in pairs for k, v in p.made.reasons.items()})
+
+
+def plain_rows(pairs: list[Pair]) -> list[dict[str, Any]]:
+    """One row a clip, for the report."""
+    return [{"clip": p.name, **p.values()} for p in pairs]

@@ -1,0 +1,86 @@
+"""Natural recordings: there is no true film, so the lips are judged against the sound alone.
+
+Each recording drives a portrait of the split and, where a picture of the same name lies beside it, that picture too.
+The sound is cleaned as a render cleans it; the first `SECONDS` of it are used.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from liveavatar.audio.enhance import enhance
+from liveavatar.audio.ingest import load_audio
+from liveavatar.bench_quality.films import make_scene, render_scene
+from liveavatar.bench_quality.split import Clip
+from liveavatar.engine import Engine
+from liveavatar.errors import InputError
+from liveavatar.image import fit_portrait, load_portrait
+from liveavatar.quality.evaluate import evaluate_video
+from liveavatar.timing import SAMPLE_RATE
+
+SOUNDS = (".wav", ".mp3", ".ogg", ".opus", ".flac", ".m4a")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SECONDS = 20.0
+PROMPT = "A person speaks to the camera with natural head movement, soft natural lighting, head and shoulders shot."
+MEASURES = (
+    *("av_offset_frames", "av_correlation", "sync_error_frames", "lip_sync", "silent_lip", "openness_range"),
+    *("identity_min", "texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy", "edge_jump"),
+)
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """Sound files of a folder, by name.
+
+    Raises:
+        InputError: when there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--recordings {folder}: there is no such folder")
+    sounds = sorted(p for p in folder.iterdir() if p.suffix.lower() in SOUNDS)
+    if not sounds:
+        raise InputError(f"--recordings {folder}: holds no sound ({', '.join(SOUNDS)})")
+    return sounds
+
+
+def judge_recordings(
+    engine: Engine, folder: Path, clips: list[Clip], steps: int, work: Path, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """One row for every recording and portrait.
+
+    Args:
+        engine: a loaded model.
+        folder: of the recordings.
+        clips: of the split; their portraits take turns.
+        steps: of denoising.
+        work: folder for the films.
+        say: told of each row.
+
+    Raises:
+        InputError: when the folder holds no sound.
+    """
+    rows = []
+    for number, sound in enumerate(find_recordings(folder)):
+        speech = enhance(load_audio(sound)[: round(SECONDS * SAMPLE_RATE)], "auto", "tiny.en").audio
+        clip = clips[number % len(clips)]
+        portraits = {f"clip {clip.info.name}": (clip.photo(), clip.info.caption)}
+        own = next((sound.with_suffix(e) for e in PICTURES if sound.with_suffix(e).is_file()), None)
+        if own is not None:
+            portraits[own.name] = (fit_portrait(load_portrait(own), engine.config.areas[0], engine.config), PROMPT)
+        for portrait, (photo, prompt) in portraits.items():
+            row = {"recording": sound.name, "portrait": portrait, "seconds": round(len(speech) / SAMPLE_RATE, 2)}
+            row |= _judge(engine, (photo, speech, prompt), steps, work / f"{sound.stem}-{portrait.replace(' ', '')}")
+            rows.append(row)
+            say(f"{sound.name} with {portrait}: sync error {row['sync_error_frames']}")
+    return rows
+
+
+def _judge(engine: Engine, given: tuple[np.ndarray, np.ndarray, str], steps: int, work: Path) -> dict[str, Any]:
+    photo, speech, prompt = given
+    film = render_scene(engine, make_scene(work, photo, speech, prompt, engine), steps)
+    result = evaluate_video(film.path, photo, speech)
+    reasons = {k: v for k, v in result.reasons.items() if k in MEASURES}
+    return {name: result.metrics[name] for name in MEASURES} | {
+        "note": next(iter(reasons.values()), ""), "reasons": reasons,
+    }  # fmt: skip

@@ -1,0 +1,161 @@
+"""The benchmark on paper: terminal lines, a dated markdown page, contact sheets."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from liveavatar.bench_quality.films import Film, film_frames
+from liveavatar.bench_quality.goals import bound_text
+
+if TYPE_CHECKING:
+    from liveavatar.bench_quality.run import TrueClip
+
+SHEET_FRAMES, SHEET_STEP = 12, 6
+MOUTH_SIDE = 96  # pixels of the cut around the mouth
+CLIP_COLUMNS = (
+    *("openness_corr", "width_corr", "sync_error_frames", "silent_lip", "identity_min", "texture_psnr", "edge_jump"),
+    *("blink_depth", "head_spread", "motion_energy", "jerk_index", "reader_openness_corr", "reader_width_corr"),
+)
+OTHERS = (
+    *("lag_frames", "lip_sync", "av_correlation", "openness_amplitude", "openness_corr_labels", "width_corr_labels"),
+    *("lids_corr", "identity_min", "identity_drift", "long_identity_min", "long_edge_jump", "texture_psnr_portrait"),
+    *("energy_face", "frame_psnr", "ae_energy_mouth", "film_psnr", "sharpness_ratio", "flicker", "jerk_index"),
+    *("motion_energy", "blink_depth", "head_spread", "silent_openness", "openness_range", "dropped_frames"),
+    *("repeated_frames", "duration_error_s", "face_share", "reader_openness_corr", "reader_width_corr"),
+    *("reader_lids_corr", "reader_head_corr", "ms_per_frame", "block_ms"),
+)
+
+WORD_COLUMNS = ("phrase changed", "effect", "asked", "in the corpus", "unit", "seen")
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """What the terminal shows: the table of goals, then everything else beside the true film."""
+    table = [("measure", "value", "true film", "limit", "goal", "")]
+    for c in result["checks"]:
+        verdict = {True: "ok", False: "MISSED", None: f"not measured: {c['reason']}"}[c["ok"]]
+        verdict = "goal" if c["goal_reached"] else verdict
+        verdict += f" ({c['reason']})" if c["ok"] is False and c["reason"] else ""
+        true = number(result["truth"].get(c["name"]))
+        table.append((c["name"], number(c["value"]), true, bound_text(c["sense"], c["limit"]),
+                      bound_text(c["sense"], c["goal"]), verdict))  # fmt: skip
+    shown = aligned(table)
+    rest = [("also measured", "value", "true film")]
+    rest += [(n, number(result[n]), number(result["truth"].get(n))) for n in OTHERS if result.get(n) is not None]
+    shown += ["", *aligned(rest)]
+    if result["prompt_words"]:
+        shown += ["", *aligned([WORD_COLUMNS, *_word_rows(result)])]
+    if result["recordings"]:
+        names = ("recording", "portrait", "av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip",
+                 "identity_min", "note")  # fmt: skip
+        shown += ["", *aligned([names, *(tuple(_cell(r[n]) for n in names) for r in result["recordings"])])]
+    missed = ", ".join(result["missed"]) or "none"
+    shown += ["", f"{result['model']}, {result['steps']} steps, {result['clips']} clips; limits missed: {missed}"]
+    return shown
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The page of a run."""
+    head = (
+        f"# Quality of {result['model']} at {result['steps']} steps, {result['date']}\n\n"
+        f"{result['clips']} held-out clips of `data/evaluation`, rendered by the engine ({result['device']}, "
+        f"{result['dtype']}) and read by the product's landmark tracker; {result['seconds']:.0f} s. Command: "
+        "`liveavatar bench quality`. Measures are defined in `liveavatar/quality` and `liveavatar/bench_quality`.\n"
+    )
+    goal_rows = [
+        (c["name"], number(c["value"]), number(result["truth"].get(c["name"])), bound_text(c["sense"], c["limit"]),
+         bound_text(c["sense"], c["goal"]),
+         {True: "yes", False: "**no**", None: "-"}[c["ok"]], {True: "yes", False: "no", None: "-"}[c["goal_reached"]],
+         c["what"] + (f" ({c['reason']})" if c["reason"] else ""))
+        for c in result["checks"]
+    ]  # fmt: skip
+    parts = [
+        head,
+        _table(("measure", "value", "true film", "limit", "goal", "kept", "goal reached", "what"), goal_rows),
+    ]
+    rest = [(n, number(result[n]), number(result["truth"].get(n))) for n in OTHERS if result.get(n) is not None]
+    parts += ["## Also measured\n", _table(("measure", "value", "true film"), rest)]
+    columns = ("clip", *CLIP_COLUMNS)
+    parts += ["## Clip by clip\n", _table(columns, [[_cell(r.get(c)) for c in columns] for r in result["per_clip"]])]
+    if result["prompt_words"]:
+        parts += ["## Words of the prompt\n", _table(WORD_COLUMNS, _word_rows(result))]
+    if result["recordings"]:
+        columns = tuple(c for c in result["recordings"][0] if c != "reasons")
+        rows = [[_cell(r[c]) for c in columns] for r in result["recordings"]]
+        parts += ["## Natural recordings, against the sound alone\n", _table(columns, rows)]
+    return "\n".join(parts)
+
+
+def _word_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            w["words"],
+            number(w["effect"]),
+            number(w["asked"]),
+            number(w["true"]),
+            w["unit"],
+            "yes" if w["seen"] else "NO",
+        )
+        for w in result["prompt_words"]
+    ]
+
+
+def write_report(out: Path, result: dict[str, Any], clips: "list[TrueClip]", steps: int) -> None:
+    """`quality.json`, the dated page and the contact sheets."""
+    (out / "quality.json").write_text(json.dumps(result, indent=1))
+    (out / f"quality_{result['model']}_{result['date']}.md").write_text(markdown(result))
+    for true in clips:
+        folder = true.scene.folder
+        films = [Film(folder / name / "video.mp4") for name in ("truth", f"steps{steps}", f"steps{steps}-posed")]
+        centre = true.labels.photo_landmarks[48:68].mean(0)
+        contact_sheet([f for f in films if f.path.is_file()], out / f"sheet_{true.clip.info.name}.jpg", centre)
+
+
+def contact_sheet(films: Iterable[Film], path: Path, mouth: np.ndarray) -> None:
+    """Frames of each film in a row, the mouth's surroundings in a second row.
+
+    Args:
+        films: of one clip.
+        path: of the JPEG.
+        mouth: its centre in the photo, pixels.
+    """
+    rows = []
+    for film in films:
+        frames = film_frames(film)
+        start = min(60, max(0, len(frames) - SHEET_STEP * SHEET_FRAMES))
+        some = frames[start : start + SHEET_STEP * SHEET_FRAMES : SHEET_STEP]
+        height, width = some.shape[1:3]
+        top = int(np.clip(mouth[1] - MOUTH_SIDE / 2, 0, height - MOUTH_SIDE))
+        left = int(np.clip(mouth[0] - MOUTH_SIDE / 2, 0, width - MOUTH_SIDE))
+        cut = some[:, top : top + MOUTH_SIDE, left : left + MOUTH_SIDE]
+        whole = np.concatenate(list(some[:, ::2, ::2]), 1)
+        mouths = Image.fromarray(np.concatenate(list(cut), 1))
+        tall = round(mouths.height * whole.shape[1] / mouths.width)
+        rows += [whole, np.asarray(mouths.resize((whole.shape[1], tall)))]
+    Image.fromarray(np.concatenate(rows)).save(path, quality=88)
+
+
+def number(value: float | None) -> str:
+    """A number as it is shown."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, the last one open."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else number(value)
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(columns)
+    text = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *(f"| {' | '.join(r)} |" for r in rows)]
+    return "\n".join(text) + "\n"

@@ -1,0 +1,188 @@
+"""`liveavatar bench quality`: the split rendered, looked at, and compared with the table of goals."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from liveavatar.bench_quality import goals, judge
+from liveavatar.bench_quality.films import Scene, make_scene, render_scene, scene_of, true_film
+from liveavatar.bench_quality.prompts import try_prompts
+from liveavatar.bench_quality.recordings import find_recordings, judge_recordings
+from liveavatar.bench_quality.report import write_report
+from liveavatar.bench_quality.split import FOLDER, Clip, Labels, load_split
+from liveavatar.engine import Engine
+from liveavatar.quality.evaluate import evaluate_video, plain
+from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.sampling import sigma_steps
+from liveavatar.timing import SAMPLE_RATE
+
+log = logging.getLogger(__name__)
+
+LONG_SECONDS = 120.0
+# Keys that the JSON always has, null with a reason when there is no number.
+CONTRACT = (
+    *("openness_corr", "width_corr", "av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip"),
+    *("identity_min", "identity_drift", "texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy"),
+    *("dropped_frames", "duration_error_s", "ae_psnr", "ae_psnr_mouth", "ae_energy", "edge_jump", "ms_per_frame"),
+)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What is asked of a run."""
+
+    model_dir: Path
+    clips: int | None = None  # the first so many of the split; all when None
+    steps: int = 4
+    recordings: Path | None = None  # folder of natural recordings, judged against their sound alone
+    out: Path | None = None  # films, contact sheets and a report go there; nothing is kept when None
+    full: bool = True  # also prompts that differ in a phrase, and two minutes in one go for the drift of the likeness
+    posed: bool = True  # also with the true head pose, which `texture_psnr` needs
+    folder: Path = FOLDER  # of the split
+
+
+@dataclass(slots=True)
+class TrueClip:
+    """One clip of the split, its true film looked at once."""
+
+    clip: Clip
+    scene: Scene
+    seen: judge.Seen
+    labels: Labels
+
+
+class Bench:
+    """An engine and the true side of the split; renders and judges any number of steps."""
+
+    def __init__(self, engine: Engine, clips: list[Clip], folder: Path, say: Say = log.info) -> None:
+        self.engine, self.folder, self.say = engine, folder, say
+        self.tracker = FaceTracker()
+        self.true: list[TrueClip] = []
+        for clip in clips:
+            scene = scene_of(clip, engine, folder)
+            seen = judge.look(true_film(clip, scene), scene.photo, clip.speech(), self.tracker)
+            self.true.append(TrueClip(clip, scene, seen, clip.labels()))
+            say(f"clip {clip.info.name}: true film read")
+
+    def judge_clip(self, true: TrueClip, steps: int, posed: bool = True) -> judge.Pair:
+        """Render one clip, free and with the true head pose, and look at it."""
+        film = render_scene(self.engine, true.scene, steps)
+        made = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
+        pair = judge.Pair(true.clip.info.name, true.seen, made, true.labels)
+        pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
+        if posed and self.engine.config.pose_guided:
+            guided = render_scene(self.engine, true.scene, steps, head=true.labels.head)
+            pair.posed = judge.compare_posed(guided, true.clip, true.labels)
+        self.say(f"clip {pair.name}, {steps} steps: {film.ms_per_frame or 0:.0f} ms a frame")
+        return pair
+
+    def judge_split(self, steps: int, posed: bool = True) -> list[judge.Pair]:
+        """Every clip at one number of steps."""
+        return [self.judge_clip(true, steps, posed) for true in self.true]
+
+    def likeness_lost(self, steps: int, seconds: float = LONG_SECONDS) -> dict[str, float]:
+        """Drift of the likeness to the portrait over one long film: all speech of the split, repeated."""
+        first = self.true[0]
+        speech = np.concatenate([t.clip.speech() for t in self.true])
+        speech = np.resize(speech, round(seconds * SAMPLE_RATE))
+        scene = make_scene(self.folder / "long", first.scene.photo, speech, first.scene.prompt, self.engine)
+        film = render_scene(self.engine, scene, steps)
+        metrics = evaluate_video(film.path, first.scene.photo, speech).metrics
+        found = {k: metrics[k] for k in ("identity_drift", "identity_min", "edge_jump", "sync_error_frames")}
+        self.say(
+            f"{seconds:.0f} s in one go: likeness {found['identity_min']}, drift {found['identity_drift']} a minute"
+        )
+        result = {f"long_{k}": float(v) for k, v in found.items() if v is not None}
+        if found["identity_drift"] is not None:
+            result["identity_drift"] = float(found["identity_drift"])
+            result["identity_loss_120s"] = max(0.0, -2 * result["identity_drift"])
+        return result
+
+
+def run(options: Options, say: Say = log.info) -> dict[str, Any]:
+    """Measure a model; see `Options`. The result is the JSON of `liveavatar bench quality --json`.
+
+    Raises:
+        InputError: no split, no recordings, or a number of steps out of range.
+    """
+    clips = load_split(options.folder, options.clips)
+    if options.recordings is not None:
+        find_recordings(options.recordings)
+    began = time.perf_counter()
+    engine = Engine.load(options.model_dir)
+    sigma_steps(engine.config, options.steps)
+    with _workplace(options.out) as folder:
+        bench = Bench(engine, clips, folder, say)
+        pairs = bench.judge_split(options.steps, options.posed)
+        summary = judge.summarise(pairs)
+        values = summary.made | judge.judge_autoencoder(engine, clips)
+        words = []
+        if options.full:
+            values |= bench.likeness_lost(options.steps)
+            words = try_prompts(engine, bench.true[0].scene, bench.tracker, options.steps)
+        recordings = []
+        if options.recordings is not None:
+            recordings = judge_recordings(engine, options.recordings, clips, options.steps, folder, say)
+        result = _result(options, engine, replace(summary, made=values))
+        result |= {
+            "clips": len(pairs),
+            "per_clip": judge.plain_rows(pairs),
+            "prompt_words": words,
+            "recordings": recordings,
+        }
+        result["seconds"] = round(time.perf_counter() - began, 1)
+        result = plain(result)
+        if options.out is not None:
+            write_report(options.out, result, bench.true, options.steps)
+    return result
+
+
+def _explained(options: Options, engine: Engine, reasons: dict[str, str]) -> dict[str, str]:
+    if not options.full:
+        missing = "the film of two minutes was left out (--quick, --clips)"
+        reasons = reasons | {"identity_loss_120s": missing, "identity_drift": missing}
+    if not engine.config.pose_guided:
+        reasons = reasons | {"texture_psnr": f"the model {engine.config.name} cannot be given a head pose"}
+    return reasons
+
+
+def _result(options: Options, engine: Engine, summary: judge.Summary) -> dict[str, Any]:
+    values, reasons = summary.made, _explained(options, engine, summary.reasons)
+    checks = goals.check(values, reasons, summary.gaps)
+    names = dict.fromkeys([*CONTRACT, *values])
+    return {
+        **{name: values.get(name) for name in names},
+        "truth": summary.true,
+        "gaps": summary.gaps,
+        "checks": [asdict(c) for c in checks],
+        "missed": [c.name for c in checks if c.ok is False],
+        "unmeasured": [c.name for c in checks if c.ok is None],
+        "reasons": {name: reasons.get(name, "not measured") for name in names if values.get(name) is None},
+        "model": str(options.model_dir.name),
+        "steps": options.steps,
+        "device": str(engine.device),
+        "dtype": str(engine.dtype).removeprefix("torch."),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+@contextmanager
+def _workplace(out: Path | None) -> Iterator[Path]:
+    """A folder for films: below `out`, or one that vanishes."""
+    if out is not None:
+        folder = out / "films"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="liveavatar-quality-") as name:
+        yield Path(name)
