@@ -19,6 +19,7 @@ class BlockRow:
     block_ms: float  # from the hand-over of the block before to this one's: the pace of the stream
     ready_s: float  # seconds after the job began when its frames were in the film
     wait_ms: list[float] = field(default_factory=list)  # that each rank of a group waited for this block
+    delay_ms: float | None = None  # of live sound: from its last sample heard to its frames in the film
 
 
 def stage_summary(rows: list[BlockRow], stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
@@ -43,12 +44,17 @@ def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> di
 
     `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the film. A deadline is
     missed by block b when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
-    the first frame would have waited. p50 and p99 are over all blocks, with linear interpolation.
+    the first frame would have waited. `live_delay_ms_p50` and `_max`, where sound arrived while it was rendered: from
+    the last sample that a block needs to its frames in the film. p50 and p99 are over all blocks, with linear
+    interpolation.
     """
     block_ms = np.array([row.block_ms for row in rows])
     first = rows[0].ready_s
     misses = sum(row.ready_s > first + row.block * BLOCK_SECONDS for row in rows)
+    delays = [row.delay_ms for row in rows if row.delay_ms is not None]
+    live = {"live_delay_ms_p50": float(np.percentile(delays, 50)), "live_delay_ms_max": max(delays)} if delays else {}
     return {
+        **{name: round(value, 3) for name, value in live.items()},
         "ttff_s": round(first, 4),
         "block_ms_p50": round(float(np.percentile(block_ms, 50)), 3),
         "block_ms_p99": round(float(np.percentile(block_ms, 99)), 3),

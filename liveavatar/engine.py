@@ -10,7 +10,7 @@ Shapes: C latent channels, h/w latent height and width, L hidden states, T featu
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -270,6 +270,43 @@ class Stream:
                 waiting = None
         if waiting is not None:
             yield waiting.result()
+
+    def arriving(self, ready: Callable[[int], bool | None], snapshot_every: int = 0) -> Iterator[Block]:
+        """Blocks of a job whose sound still arrives, each as soon as it is decoded.
+
+        Args:
+            ready: asked for the index of a block until its sound is known (True) or will never come (False); waits a
+                little before it says that neither is so (None).
+            snapshot_every: as in `blocks`.
+        """
+        self.placement.snapshots_every(snapshot_every)
+        threads = torch.get_num_threads()
+        share = max(1, threads // 2)
+        on_cpu = self.engine.device.type == "cpu"
+        waiting: Future[Block] | None = None
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) as decoder:
+            if on_cpu:
+                torch.set_num_threads(max(1, threads - share))
+            try:
+                while (known := ready(self.position)) is not False:
+                    if known and on_cpu:
+                        block = self.next_block(decode=False)
+                        due = self._snapshot_due(snapshot_every)
+                        state = {name: t.clone() for name, t in self._ring_tensors().items()} if due else None
+                        if waiting is not None:
+                            yield waiting.result()
+                        waiting = decoder.submit(self._decoded, replace(block, state=state))
+                    elif known:
+                        block = self.next_block()
+                        due = self._snapshot_due(snapshot_every)
+                        yield replace(block, state=self.snapshot()) if due else block
+                    elif waiting is not None and waiting.done():
+                        yield waiting.result()
+                        waiting = None
+                if waiting is not None:
+                    yield waiting.result()
+            finally:
+                torch.set_num_threads(threads)
 
     def _snapshot_due(self, every: int) -> bool:
         return bool(every) and self.position % every == 0 and self.placement.has_state

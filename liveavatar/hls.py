@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar import mp4_boxes
+from liveavatar.live_sound import LiveSound
 from liveavatar.media import AUDIO_BITRATE, OUTPUT_RATE, disk_errors, run_ffmpeg, sync_file
 
 PLAYLIST = "index.m3u8"
@@ -26,14 +27,16 @@ SEGMENT_GLOB = "segment_*.m4s"
 class LivePlaylist:
     """Writes one film as HLS; every file appears whole or not at all."""
 
-    def __init__(self, folder: Path, fps: int, segment_frames: int, audio: Path | np.ndarray | None = None) -> None:
+    def __init__(
+        self, folder: Path, fps: int, segment_frames: int, audio: Path | np.ndarray | LiveSound | None = None
+    ) -> None:
         """Prepare a folder.
 
         Args:
             folder: made when missing; what an earlier film left in it is removed by `restart`.
             fps: frames per second.
             segment_frames: frames of every segment but the last.
-            audio: sound file or float32 mono 16 kHz samples; None for a silent stream.
+            audio: sound file, float32 mono 16 kHz samples, or sound that still arrives; None for a silent stream.
         """
         self.folder = folder
         self.fps = fps
@@ -101,7 +104,7 @@ class LivePlaylist:
         with av.open(io.BytesIO(video), "r") as source, self._new_container(target) as out:
             pictures = source.streams.video[0]
             tracks = [out.add_stream_from_template(pictures)]
-            sound = self._sound_until(until)
+            sound = self._sound_until(Fraction(first_frame, self.fps), until)
             if self.audio is not None:
                 tracks.append(out.add_stream_from_template(self._sound_stream))
             for packet in source.demux(pictures):
@@ -130,10 +133,13 @@ class LivePlaylist:
             },
         )  # fmt: skip
 
-    def _sound_until(self, until: Fraction) -> list[Any]:
+    def _sound_until(self, start: Fraction, until: Fraction) -> list[Any]:
         """Coded sound packets up to a time in seconds, taken from the front of what is left."""
         if self.audio is None:
             return []
+        if isinstance(self.audio, LiveSound):
+            self._sound_stream = self.audio.stream
+            return self.audio.between(start, until)
         if self._packets is None:
             self._packets = self._open_sound(len(self._durations) * self.segment_frames)
         taken = []
@@ -149,6 +155,7 @@ class LivePlaylist:
         import ffmpeg
 
         assert self.audio is not None
+        assert not isinstance(self.audio, LiveSound)
         samples = isinstance(self.audio, np.ndarray)
         source = ffmpeg.input("pipe:", format="f32le", ar=16_000, ac=1) if samples else ffmpeg.input(str(self.audio))
         node = source.audio.output(

@@ -27,9 +27,10 @@ import torch
 from PIL import Image
 
 from liveavatar.block_rows import BlockRow, stage_summary, timing_summary
-from liveavatar.engine import Engine, Stream, StreamJob
+from liveavatar.engine import Block, Engine, Features, Stream, StreamJob
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.feature_file import FeatureFile
+from liveavatar.live_sound import LiveSound
 from liveavatar.media import disk_errors
 from liveavatar.placement import Stage
 from liveavatar.snapshot import read_snapshot, write_snapshot
@@ -73,6 +74,7 @@ class RenderJob:
     pose: Path | None = None  # head track float32 [F, 3] in radians, .npy; None lets the model move the head
     online: bool = False
     resume: bool = False
+    live: bool = False  # the sound still arrives: `audio` is the folder of a `Recording`, there are no features yet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +133,11 @@ def run_job(
         done = _finished(job)
         if done is not None:
             return done
-        return _Run(engine, job, on_progress, should_stop).finish()
+        if job.live:
+            from liveavatar.live_job import LiveRun
+
+            return LiveRun(engine, job, on_progress, should_stop).finish()
+        return Run(engine, job, on_progress, should_stop).finish()
 
 
 @contextmanager
@@ -191,7 +197,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Run:
+class Run:
     """The state of one `run_job`."""
 
     def __init__(
@@ -202,12 +208,13 @@ class _Run:
             torch.cuda.reset_peak_memory_stats(engine.device)
         self.began = time.perf_counter()
         image = np.asarray(Image.open(job.image).convert("RGB"))
+        features, num_frames = self._features()
         self.stream: Stream = engine.open(
             StreamJob(
                 image=image,
                 prompt=job.prompt,
-                features=FeatureFile(job.features),
-                num_frames=job.num_frames,
+                features=features,
+                num_frames=num_frames,
                 seed=job.seed,
                 sample_steps=job.sample_steps,
                 infer_frames=job.infer_frames,
@@ -219,9 +226,9 @@ class _Run:
         self.sink = VideoSink(
             job.work_dir / "video.mp4",
             size=(width, height),
-            segment_frames=SNAPSHOT_BLOCKS * BLOCK_FRAMES,
+            segment_frames=self.segment_frames,
             live_dir=job.work_dir / "live" if job.online else None,
-            audio=job.audio,
+            audio=self._sound(),
         )
         self.spool_path = job.work_dir / "latents.bin"
         self.rows_path = job.work_dir / "blocks.jsonl"
@@ -229,6 +236,33 @@ class _Run:
         self.digest = hashlib.sha256()
         self.snapshot_s = 0.0
         self.before_s = 0.0  # seconds spent by runs before this one
+
+    segment_frames = SNAPSHOT_BLOCKS * BLOCK_FRAMES
+
+    def _features(self) -> tuple[Features, int]:
+        """What drives the mouth, and the number of frames."""
+        return FeatureFile(self.job.features), self.job.num_frames
+
+    def _sound(self) -> Path | LiveSound:
+        """The film's sound while it is made."""
+        return self.job.audio
+
+    def _whole_sound(self) -> Path | None:
+        """The film's sound at its end, if that is another."""
+        return None
+
+    def _blocks(self) -> Generator[Block, None, None]:
+        blocks = self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
+        assert isinstance(blocks, Generator)  # closing it gives the threads back when the loop is left early
+        return blocks
+
+    def _total(self) -> int:
+        """Blocks of the job."""
+        return self.stream.num_blocks
+
+    def _delay_ms(self, index: int) -> float | None:
+        """Since the sound of a block was heard."""
+        return None
 
     def finish(self) -> RenderResult:
         with _same_threads(self.engine, "denoise"):  # a new reference is computed as in the run that was cut
@@ -242,7 +276,7 @@ class _Run:
                     self._render(first)
                 with _same_threads(self.engine, "decode"):
                     self._decode_spool()
-            self.sink.close()
+            self.sink.close(self._whole_sound())
         result = self._result(first)
         _keep(self.job, result)
         return result
@@ -254,8 +288,8 @@ class _Run:
             live_dir=self.job.work_dir / "live" if self.job.online else None,
             latents=self.spool_path,
             latents_sha256=self.digest.hexdigest(),
-            latents_shape=[self.stream.num_blocks, *self.block_shape],
-            num_frames=self.job.num_frames,
+            latents_shape=[len(self.rows), *self.block_shape],
+            num_frames=self.sink.num_frames,
             rows=self.rows,
             first_block=first,
             render_s=time.perf_counter() - self.began,
@@ -302,11 +336,8 @@ class _Run:
         return 4 * int(np.prod(self.block_shape))
 
     def _render(self, first: int) -> None:
-        stream, total = self.stream, self.stream.num_blocks
         started = time.perf_counter()
-        blocks = stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
-        assert isinstance(blocks, Generator)  # closing it gives the threads back when the loop is left early
-        with closing(blocks), self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
+        with closing(self._blocks()) as blocks, self.spool_path.open("ab") as spool, self.rows_path.open("a") as rows:
             for block in blocks:
                 latents = block.latents.numpy().astype("<f4", copy=False).tobytes()
                 self.digest.update(latents)
@@ -321,16 +352,17 @@ class _Run:
                     block_ms=1000 * (now - started),
                     ready_s=self.before_s + now - self.began,
                     wait_ms=[1000 * s for s in block.wait_s],
+                    delay_ms=self._delay_ms(block.index),
                 )
                 started = now
                 self.rows.append(row)
                 rows.write(json.dumps(asdict(row)) + "\n")
                 done = block.index + 1
-                if block.state is not None and done < total:
+                if block.state is not None and done < self._total():
                     self._snapshot(done, block.state, (spool.flush, rows.flush), spool.fileno())
                 self._report("render", done, done - first)
                 self._pause_if_asked(done)
-        assert len(self.rows) == total
+        assert len(self.rows) == self._total()
 
     def _snapshot(
         self, position: int, state: dict[str, torch.Tensor], flushes: tuple[Callable[[], None], ...], spool: int
@@ -376,7 +408,7 @@ class _Run:
 
     def _report(self, phase: str, done: int, since: int) -> None:
         fps = since * BLOCK_FRAMES / (time.perf_counter() - self.began)
-        self.on_progress(Progress(phase=phase, done=done, total=self.stream.num_blocks, fps=fps))
+        self.on_progress(Progress(phase=phase, done=done, total=self._total(), fps=fps))
 
 
 @contextmanager

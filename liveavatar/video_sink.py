@@ -18,6 +18,7 @@ import numpy as np
 from liveavatar import mp4_boxes
 from liveavatar.errors import InputError
 from liveavatar.hls import LivePlaylist
+from liveavatar.live_sound import LiveSound
 from liveavatar.media import MediaError, disk_errors, ffmpeg_binary, ffmpeg_failure, mux, probe_video
 from liveavatar.timing import FPS
 
@@ -58,7 +59,7 @@ class VideoSink:
         fps: int = FPS,
         segment_frames: int = SEGMENT_FRAMES,
         live_dir: Path | None = None,
-        audio: Path | np.ndarray | None = None,
+        audio: Path | np.ndarray | LiveSound | None = None,
     ) -> None:
         """Prepare a film; nothing is written before the first frame.
 
@@ -68,7 +69,8 @@ class VideoSink:
             fps: frames per second.
             segment_frames: frames of a segment.
             live_dir: folder of the live playlist, None for none.
-            audio: sound file, or float32 mono 16 kHz samples; None for a silent film, or one given to `close`.
+            audio: sound file, or float32 mono 16 kHz samples; None for a silent film, or one given to `close`. Sound
+                that still arrives is for the live playlist; the film's is then given to `close`.
 
         Raises:
             InputError: odd sides, or a path that cannot be written.
@@ -188,7 +190,9 @@ class VideoSink:
             self._finish_segment()
         if not self.num_frames:
             raise MediaError(f"{self.path}: no frame was written; there is nothing to play")
-        out = mux(self.partial_path, self.audio if audio is None else audio, self.path, self.num_frames, self.fps)
+        sound = self.audio if audio is None else audio
+        assert not isinstance(sound, LiveSound), "the sound of a finished film is a file"
+        out = mux(self.partial_path, sound, self.path, self.num_frames, self.fps)
         if self._live is not None:
             self._live.finish()
         self.partial_path.unlink()

@@ -18,14 +18,26 @@ class LiveFeatures:
     A block is known 0.16 s after its end. Only one window of sound is kept.
     """
 
-    def __init__(self, cfg: SpeechConfig, encoder: SpeechEncoder) -> None:
+    def __init__(self, cfg: SpeechConfig, encoder: SpeechEncoder, first_block: int = 0) -> None:
+        """Begin.
+
+        Args:
+            cfg: of the model.
+            encoder: what it names.
+            first_block: that is wanted; the sound pushed then begins at sample `heard`.
+        """
         check_encoder(cfg, encoder)
         self._cfg = cfg
         self._encoder = encoder
         length, self._lookahead = window_samples(cfg)
         self._window = np.zeros(length, np.float32)  # the newest samples, silence before the first
-        self._heard = 0  # samples pushed
-        self._position = 0  # blocks given out
+        self._position = first_block  # blocks given out
+        self._heard = max(0, (first_block + 1) * BLOCK_SAMPLES + self._lookahead - length)
+
+    @property
+    def heard(self) -> int:
+        """Samples of the sound so far."""
+        return self._heard
 
     @property
     def position(self) -> int:

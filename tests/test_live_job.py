@@ -1,0 +1,148 @@
+"""A render whose sound still arrives: the film of the finished sound, begun before the sound has ended."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from liveavatar.audio.features import whisper_features
+from liveavatar.audio.pcm import samples
+from liveavatar.engine import Engine
+from liveavatar.errors import Interrupted
+from liveavatar.feature_file import save_features
+from liveavatar.job import Progress, RenderJob, run_job, timing_summary
+from liveavatar.live_sound import Recording
+from liveavatar.timing import BLOCK_SAMPLES, count_frames
+from tests.audio.sounds import syllables
+
+SECONDS = 6.3
+PIECE = 1600  # samples
+
+
+@pytest.fixture
+def pcm() -> bytes:
+    return (syllables(SECONDS) * 20_000).astype("<i2").tobytes()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RenderJob:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (256, 384, 3), dtype=np.uint8)).save(tmp_path / "face.png")
+    (tmp_path / "heard").mkdir()
+    (tmp_path / "heard/sound.pcm").touch()
+    return RenderJob(
+        digest="e" * 64,
+        work_dir=tmp_path / "work",
+        image=tmp_path / "face.png",
+        features=tmp_path / "features.pt",
+        audio=tmp_path / "heard",
+        prompt="a calm woman",
+        num_frames=0,
+        online=True,
+        live=True,
+    )
+
+
+@pytest.fixture
+def engine(tiny_model: Path) -> Engine:
+    return Engine.load(tiny_model, device="cpu", dtype="float32")
+
+
+def speak(folder: Path, pcm: bytes, wait: Callable[[int], None]) -> threading.Thread:
+    """Write a recording piece by piece in a thread; `wait` is told the samples written before the next piece."""
+    recording = Recording(folder)
+
+    def write() -> None:
+        with recording.pcm.open("ab") as out:
+            for at in range(recording.pcm.stat().st_size, len(pcm), 2 * PIECE):
+                wait(at // 2)
+                out.write(pcm[at : at + 2 * PIECE])
+                out.flush()
+        recording.end.touch()
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    return thread
+
+
+def expected(engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path) -> str:
+    """Digest of the latents of the finished sound."""
+    sound = samples(pcm)
+    save_features(job.features, whisper_features(sound, engine.config.speech, batch=1))
+    Recording(job.audio).write_wav(tmp_path / "whole.wav")
+    whole = replace(job, live=False, audio=tmp_path / "whole.wav", num_frames=count_frames(len(sound)))
+    return run_job(engine, replace(whole, work_dir=tmp_path / "whole")).latents_sha256
+
+
+def test_film_begins_before_the_sound_ends_and_is_that_of_the_whole(
+    engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path
+) -> None:
+    done = 0  # blocks
+    seen: list[int] = []  # blocks done when a piece was spoken
+    late = threading.Event()
+
+    def wait(spoken: int) -> None:
+        """Speak no more than two blocks ahead of the film: it deadlocks unless blocks come as soon as they can."""
+        deadline = time.monotonic() + 30
+        while spoken > (done + 3) * BLOCK_SAMPLES:
+            if time.monotonic() > deadline:
+                late.set()
+                return
+            time.sleep(0.002)
+        seen.append(done)
+
+    def note(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+
+    thread = speak(job.audio, pcm, wait)
+    result = run_job(engine, job, note)
+    thread.join()
+    assert not late.is_set()
+    assert seen[-1] >= 8, "most blocks were made while the sound was still spoken"
+    assert result.num_frames == count_frames(len(pcm) // 2)
+    assert result.latents_sha256 == expected(engine, job, pcm, tmp_path)
+    timing = timing_summary(result.rows, result.num_frames, result.render_s)
+    assert timing["live_delay_ms_max"] >= timing["live_delay_ms_p50"] > 0
+
+    with av.open(str(result.video)) as film:
+        assert film.streams.video[0].frames == result.num_frames
+        assert float(film.duration) / 1e6 == pytest.approx(SECONDS, abs=0.05)
+    assert result.live_dir is not None
+    assert "#EXT-X-ENDLIST" in (result.live_dir / "index.m3u8").read_text()
+    with av.open(str(result.live_dir / "index.m3u8")) as live:
+        heard = np.concatenate([f.to_ndarray().ravel() for f in live.decode(audio=0)])
+    assert len(heard) / 48_000 == pytest.approx(SECONDS, abs=0.06)
+    spoken = np.repeat(samples(pcm), 3)[: len(heard)]
+    assert np.corrcoef(np.abs(spoken), np.abs(heard[: len(spoken)]))[0, 1] > 0.7, "the stream has another sound"
+
+
+def test_goes_on_after_a_stop(engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path) -> None:
+    done = 0
+
+    def note(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+
+    speak(job.audio, pcm, lambda _: None).join()
+    with pytest.raises(Interrupted):
+        run_job(engine, job, note, lambda: done >= 6)
+    result = run_job(engine, replace(job, resume=True), note)
+    assert result.first_block == 4
+    assert result.latents_sha256 == expected(engine, job, pcm, tmp_path)
+    again = run_job(engine, replace(job, resume=True), note)
+    assert again.first_block == len(again.rows), "a finished job is not rendered again"
+    assert again.video == result.video
+
+
+def test_less_than_a_block_is_a_film(engine: Engine, job: RenderJob, pcm: bytes) -> None:
+    speak(job.audio, pcm[:17_000], lambda _: None).join()
+    result = run_job(engine, job)
+    assert result.num_frames == count_frames(8500)
+    assert len(result.rows) == 2
