@@ -13,7 +13,7 @@ from typing import Any
 
 from flows import environment, preflight
 from flows.manifest import read_manifest
-from flows.parameters import read_parameters
+from flows.parameters import RenderParameters, read_parameters
 from flows.server import PrefectServer, run_dir
 from flows.terminal import Terminal, say
 from liveavatar import config
@@ -32,6 +32,8 @@ def render(options: Options) -> int:
     """Render one job."""
     parameters = read_parameters(options)
     preflight.check(parameters)
+    if parameters.audio == preflight.PIPE:
+        return _render_live(parameters)
     with at_work("render"), Terminal() as terminal, PrefectServer() as server, ray_session():
         if not server.owned:
             terminal.note("prefect", server.ui_url)
@@ -44,6 +46,29 @@ def render(options: Options) -> int:
             begin(parameters)  # the model loads while the server starts and the sound is cleaned
         server.wait()
         return conclude(flow(parameters))
+
+
+def _render_live(parameters: RenderParameters) -> int:
+    """Render what standard input says."""
+    from liveavatar.audio.pcm import PcmPipe
+
+    pipe = PcmPipe.open(sys.stdin or open(os.devnull))  # refuses before anything starts
+    with at_work("render"), Terminal(), PrefectServer() as server, ray_session():
+        if server.ray:
+            os.environ.setdefault("RAY_ADDRESS", server.ray)
+        from flows.live import listen, render_live
+        from flows.render import begin
+        from tasks.live import forget
+
+        listener = listen(parameters, pipe)
+        try:
+            begin(parameters.model_copy(update={"placement": "single"}))
+            server.wait()
+            return conclude(render_live(parameters))
+        finally:
+            listener.stop()
+            if not (listener.folder / "heard.wav").exists():
+                forget(listener)
 
 
 def conclude(outcome: dict[str, Any]) -> int:
@@ -73,6 +98,7 @@ def sweep(options: Options) -> int:
     areas: list[str | None] = [parameters.size]
     if sizes:
         areas = [*parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"')]
+    preflight.refuse_pipe(parameters)
     for area in areas:
         preflight.check(parameters.model_copy(update={"size": area}))
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():

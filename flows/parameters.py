@@ -23,7 +23,7 @@ class RenderParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True, title="Render")
 
-    audio: str = Field(min_length=1, description="speech: any audio or video file")
+    audio: str = Field(min_length=1, description="speech: any audio or video file; - for 16 kHz PCM")
     image: str = Field(min_length=1, description="portrait: any picture file")
     prompt: str = Field(description="who is seen, doing what, in which light and style")
     model: str = Field(default="mini", min_length=1, description="mini, live-avatar-14b, or a model directory")

@@ -16,6 +16,7 @@ from tasks import machine
 from tasks.model import config_of
 
 MANIFEST = "manifest.json"
+PIPE = "-"  # as --audio: sound from standard input
 SMALL = 20_000_000  # bytes; a sound file up to here is decoded at once, a larger one by the first stage
 
 
@@ -34,12 +35,16 @@ def check(parameters: RenderParameters) -> None:
     _check_size(parameters, model)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))
+    if parameters.audio == PIPE:
+        _check_pipe(parameters, model)
+        image.load_portrait(parameters.image)
+        return refuse_poor(parameters.prompt, parameters.strict_prompt)
     ingest.probe(parameters.audio)
     if Path(parameters.audio).stat().st_size <= SMALL:
         ingest.load_audio(parameters.audio)
     image.load_portrait(parameters.image)
     _check_pose(parameters, model)
-    refuse_poor(parameters.prompt, parameters.strict_prompt)
+    return refuse_poor(parameters.prompt, parameters.strict_prompt)
 
 
 def refuse_poor(prompt: str, strict: bool) -> None:
@@ -64,7 +69,7 @@ def output_folder(parameters: RenderParameters) -> Path:
     """Where a render publishes: `--out`, else `out/` and a name made of the time and the sound's name."""
     if parameters.out:
         return Path(parameters.out)
-    stem = re.sub(r"[^\w.-]+", "-", Path(parameters.audio).stem)[:40] or "run"
+    stem = re.sub(r"[^\w.-]+", "-", Path(parameters.audio).stem)[:40].strip("-") or "run"
     return Path("out") / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
 
 
@@ -92,6 +97,36 @@ def is_run(folder: Path) -> bool:
         return "latents_sha256" in json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return False
+
+
+def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:
+    """Refuse what sound that still arrives cannot have."""
+    if parameters.denoise in ("stationary", "nonstationary"):
+        raise InputError(
+            f"--audio - with --denoise {parameters.denoise}: noise removal hears a recording as a whole; "
+            "use --denoise off, or give a file"
+        )
+    if parameters.resume:
+        raise InputError("--audio - with --resume: what a pipe said is gone; render the file that was named instead")
+    if parameters.pose_video is not None:
+        raise InputError("--audio - with --pose_video: the sound has no length to fit it to; give a file")
+    if parameters.placement in ("tpp", "replicas"):
+        raise InputError(f"--audio - with --placement {parameters.placement}: use --placement single in this version")
+    if model.speech.kind != "whisper":
+        raise InputError(
+            f"--audio -: the speech encoder of {model.name} hears a recording as a whole; give a file, or use "
+            "--model mini"
+        )
+
+
+def refuse_pipe(parameters: RenderParameters) -> None:
+    """Refuse standard input where a sound is needed more than once.
+
+    Raises:
+        InputError: it is asked for.
+    """
+    if parameters.audio == PIPE:
+        raise InputError("--audio -: standard input can be heard only once; give a file")
 
 
 def _check_size(parameters: RenderParameters, model: config.ModelConfig) -> None:

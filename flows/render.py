@@ -37,6 +37,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
     """
     started = time.perf_counter()
+    preflight.refuse_pipe(parameters)
     preflight.check(parameters)
     model_dir = config.resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
@@ -57,10 +58,10 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
             picture["height"],
             num_frames,
         ),
-        _machine(parameters),
+        machine_of(parameters),
     )
     rendered = engine.render(
-        _options(parameters, _ranks(parameters, planned.values)),
+        options_of(parameters, _ranks(parameters, planned.values)),
         str(model_dir),
         model_digest,
         cleaned,
@@ -125,7 +126,7 @@ def begin(parameters: RenderParameters) -> None:
     model_dir = config.resolve_model_dir(parameters.model)
     if parameters.placement == "auto" and machine.accelerators():
         return  # the planner decides first
-    engine.begin_loading(model_dir, _options(parameters, _ranks(parameters)))
+    engine.begin_loading(model_dir, options_of(parameters, _ranks(parameters)))
 
 
 def _asked(parameters: RenderParameters) -> str:
@@ -134,7 +135,7 @@ def _asked(parameters: RenderParameters) -> str:
     return "single" if alone else parameters.placement
 
 
-def _machine(parameters: RenderParameters) -> hardware.Machine:
+def machine_of(parameters: RenderParameters) -> hardware.Machine:
     """This machine, with as many of its GPUs as the job may have."""
     here = hardware.detect_machine(preflight.output_folder(parameters))
     return replace(here, gpus=here.gpus[: parameters.num_gpus])
@@ -150,7 +151,8 @@ def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) 
     return most if planned is None or not gpus else len(planned["per_gpu_gb"])
 
 
-def _options(parameters: RenderParameters, ranks: int) -> engine.RenderOptions:
+def options_of(parameters: RenderParameters, ranks: int) -> engine.RenderOptions:
+    """What the engine sees of the options."""
     return engine.RenderOptions(
         prompt=parameters.prompt,
         seed=parameters.seed,

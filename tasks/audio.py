@@ -67,6 +67,12 @@ def ingest(
     return Ingested(sound=sound, portrait=_portrait(Path(image), Path(model_dir), area), pose=pose)
 
 
+@stage("ingest")
+def portrait(image: str, model_dir: str, area: tuple[int, int] | None) -> Entry:
+    """Only the picture of `ingest`, for sound that is not there yet."""
+    return _portrait(Path(image), Path(model_dir), area)
+
+
 def _sound(audio: Path, max_frames: int | None) -> Entry:
     from liveavatar.audio import ingest as library
 

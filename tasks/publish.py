@@ -72,6 +72,7 @@ class Run:
     parameters: dict[str, Any]
     total_s: float
     cached_tasks: int
+    audio_name: str | None = None  # where it was no file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,7 +227,7 @@ def _inputs(results: Results, run: Run) -> dict[str, Any]:
     told = {} if pose is None else {"pose_video": {"name": pose.name, "sha256": file_digest(pose)}}
     return told | {
         "audio": {
-            "name": run.audio.name,
+            "name": run.audio_name or run.audio.name,
             "sha256": file_digest(run.audio),
             "seconds": results.sound.values["seconds"],
         },

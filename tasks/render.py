@@ -96,11 +96,11 @@ def render_key(
 
 def begin_loading(model_dir: Path, options: RenderOptions) -> None:
     """Have the resident engine load a model while other stages run."""
-    spec, home = _engine_spec(model_dir, digest_of(model_dir), options)
+    spec, home = engine_spec(model_dir, digest_of(model_dir), options)
     home.begin_loading(spec)
 
 
-def _engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> tuple[Any, Any]:
+def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> tuple[Any, Any]:
     """The engine of a render, and the module that keeps it."""
     from tasks import cluster, cluster_group
 
@@ -135,7 +135,7 @@ def _render(
     model_digest: str,
     entries: tuple[Entry, Entry, Entry, Entry | None],
 ) -> Values:
-    from liveavatar.job import RenderJob, stage_summary, timing_summary
+    from liveavatar.job import RenderJob
 
     sound, features, face, pose = entries
     work = work_dir(key)
@@ -156,7 +156,7 @@ def _render(
         online=options.online,
         resume=options.resume,
     )
-    spec, engines = _engine_spec(model_dir, model_digest, options)
+    spec, engines = engine_spec(model_dir, model_digest, options)
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
@@ -164,18 +164,30 @@ def _render(
         result = engines.render(replace(spec, replica=number), job, ProgressBoard().show, load_s.append)
     if result.first_block:
         emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
+    take_over(result, folder)
+    shutil.rmtree(work, ignore_errors=True)
+    return facts_of(result, load_s[-1])
+
+
+def take_over(result: Any, folder: Path) -> None:
+    """Move what a `liveavatar.job.RenderResult` made into an entry's folder."""
     shutil.move(result.video, folder / VIDEO)
     shutil.move(result.latents, folder / LATENTS)
     if result.live_dir is not None:
         shutil.move(result.live_dir, folder / LIVE)
     (folder / BLOCKS).write_text(json.dumps([asdict(row) for row in result.rows]))
-    shutil.rmtree(work, ignore_errors=True)
+
+
+def facts_of(result: Any, load_s: float) -> Values:
+    """Values of the entry of a `liveavatar.job.RenderResult`."""
+    from liveavatar.job import stage_summary, timing_summary
+
     return {
         "latents_sha256": result.latents_sha256,
         "latents_shape": result.latents_shape,
         "num_frames": result.num_frames,
         "first_block": result.first_block,
-        "load_s": round(load_s[-1], 3),
+        "load_s": round(load_s, 3),
         "timing": {
             **timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
             "stages": stage_summary(result.rows, result.stages),

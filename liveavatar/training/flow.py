@@ -26,6 +26,7 @@ from liveavatar.training.graphs import Recorded, Recorder
 from liveavatar.training.window import Window
 
 AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without
+FEATURE_GAIN = 0.2  # spread of a random gain of every speech channel: exact values are not worth remembering
 REFERENCE_NOISE = 0.1  # largest deviation added to the reference latent in training
 NOISE_SHIFT = 3.0  # noise levels are logit-normal, warped towards high noise
 CLEAN_HISTORY = 0.15  # highest noise level of "nearly clean" blocks
@@ -123,18 +124,19 @@ def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Ten
 
 
 def drop_conditions(window: Window, generator: torch.Generator) -> Window:
-    """Silence some windows' audio, empty some prompts, leave some heads free, roughen the reference."""
+    """Silence some windows' audio and colour the rest, empty some prompts, free some heads, roughen the reference."""
     batch, device = len(window.tokens), window.tokens.device
     u = torch.rand(4, batch, device=device, generator=generator)
     audio = (u[0] >= AUDIO_DROP).float()[:, None, None, None]
     rough = REFERENCE_NOISE * u[2][:, None, None, None, None]
     noise = torch.randn(window.reference.shape, device=device, generator=generator)
+    gain = 1 + FEATURE_GAIN * torch.randn(window.features.shape[:3], device=device, generator=generator)
     told = (u[3] >= POSE_DROP).float()[:, None, None, None, None]
     return Window(
         window.latents,
         window.reference + rough * noise,
         window.weights,
-        window.features * audio,
+        window.features * (audio * gain[..., None]),
         torch.where((u[1] >= TEXT_DROP)[:, None], window.tokens, PAD),
         None if window.pose is None else window.pose * told,
     )

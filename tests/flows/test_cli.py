@@ -123,6 +123,10 @@ BAD = [
     pytest.param({"out": "voice.wav/x"}, None, 2, "is a file", id="out is below a file"),
     pytest.param({"out": "mine"}, _other_folder, 2, "other files", id="out holds other files"),
     pytest.param({"bogus": "1"}, None, 2, "bogus", id="unknown option"),
+    pytest.param({"audio": "-", "denoise": "stationary"}, None, 2, "as a whole", id="pipe with noise removal"),
+    pytest.param({"audio": "-", "resume": None}, None, 2, "what a pipe said is gone", id="pipe with resume"),
+    pytest.param({"audio": "-", "pose_video": "p.csv"}, None, 2, "no length", id="pipe with a head pose"),
+    pytest.param({"audio": "-", "placement": "tpp"}, None, 2, "placement single", id="pipe with tpp"),
 ]
 
 
@@ -147,6 +151,29 @@ def test_bad_input_ends_with_one_line(
     assert re.fullmatch(r"liveavatar: .+\n", err), err
     assert re.search(says, err), err
     assert {p for p in Path().rglob("*") if "home" not in p.parts} == before
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        pytest.param(b"", "is empty", id="nothing"),
+        pytest.param(b"\1\0" * 4000, "shorter than 0.5 s", id="a quarter of a second"),
+        pytest.param(b"RIFF" + b"\1\0" * 20_000, "a WAV file", id="a WAV file"),
+        pytest.param(b"hello world\n" * 9999, "is text", id="text"),
+        pytest.param(np.random.default_rng(0).bytes(99_999), "no sound", id="noise of any bytes"),
+    ],
+)
+def test_a_pipe_without_sound_ends_with_one_line(
+    data: bytes, says: str, files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("pipe").write_bytes(data)
+    with Path("pipe").open() as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        arguments = [part for name, value in {**files, "audio": "-"}.items() for part in (f"--{name}", value)]
+        got, out, err = run(["render", *arguments], capsys)
+    assert (got, out) == (2, "")
+    assert re.fullmatch(r"liveavatar: .+\n", err), err
+    assert says in err
 
 
 HEADER = b"frame,yaw,pitch,roll\n"

@@ -368,3 +368,32 @@ def test_replicas_take_jobs_side_by_side(shop: Shop, first: subprocess.Completed
     assert len({row["out"] for row in outcomes}) == 2
     hashes = [shop.manifest(row["out"])["latents_sha256"] for row in outcomes]
     assert hashes[0] == shop.manifest("out/a")["latents_sha256"] != hashes[1]
+
+
+@pytest.mark.slow
+def test_sound_from_a_pipe_is_rendered_as_it_arrives(shop: Shop) -> None:
+    sound = wavfile.read(shop.folder / "voice.wav")[1]
+    pcm = (np.tile(sound, 3) * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
+    options = shop.job(audio="-", out="out/pipe")
+    process = subprocess.Popen(
+        shop.command("render", *options), cwd=shop.folder, env=shop.environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    half = len(pcm) // 4 * 2
+    process.stdin.write(pcm[:half])
+    process.stdin.flush()
+    # A film of the first half can be watched although the sound has not ended.
+    _wait_for(lambda: list(shop.folder.glob("home/work/*/live/segment_000001.m4s")) or process.poll() is not None)
+    assert process.poll() is None
+    process.stdin.write(pcm[half:])
+    _, said = process.communicate(timeout=240)
+    assert process.returncode in (0, 1), said
+    report = shop.report("out/pipe")
+    assert report["inputs"]["audio"]["seconds"] == pytest.approx(len(pcm) / 32_000)  # type: ignore[index]
+    timing = report["timing"]
+    assert 0 < timing["live_delay_ms_p50"] <= timing["live_delay_ms_max"]  # type: ignore[operator]
+    assert "deadline_misses" in timing
+    heard = wavfile.read(shop.folder / "out/pipe/audio/cleaned.wav")[1]
+    assert heard.tobytes() == pcm, "the sound of the film is the sound of the pipe"
+    assert not list(shop.folder.glob("home/work/heard-*")), "the recording has gone"

@@ -1,0 +1,86 @@
+"""`--audio -`: the stages of a render in the order that sound from a pipe allows: the film first, then the words."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from flows import environment, preflight
+from flows.parameters import RenderParameters
+
+environment.prepare()
+
+from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+
+from flows.render import machine_of, options_of  # noqa: E402
+from liveavatar import config  # noqa: E402
+from tasks import audio, live, plan, prompt, publish, quality  # noqa: E402
+from tasks import render as engine  # noqa: E402
+from tasks.model import config_of, digest_of  # noqa: E402
+from tasks.store import Store  # noqa: E402
+
+PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
+_listening: list[live.Listener] = []
+
+
+def listen(parameters: RenderParameters, pipe: Any) -> live.Listener:
+    """Begin to record a pipe; `render_live` renders it."""
+    clips = parameters.num_clip
+    seconds = None if clips is None else clips * parameters.infer_frames / parameters.fps
+    listener = live.Listener(pipe, seconds)
+    _listening[:] = [listener]
+    listener.start()
+    return listener
+
+
+@flow(name="render-live", flow_run_name="live-{parameters.model}-{parameters.seed}", persist_result=False)
+def render_live(parameters: RenderParameters) -> dict[str, Any]:
+    """Make a talking avatar from the sound that `listen` records, a portrait and a prompt.
+
+    Returns:
+        As `flows.render.render`.
+    """
+    started = time.perf_counter()
+    listener = _listening.pop()
+    model_dir = config.resolve_model_dir(parameters.model)
+    model_digest = digest_of(model_dir)
+    portrait = audio.portrait(parameters.image, str(model_dir), parameters.area())
+    checked = prompt.prompt_check(parameters.prompt)
+    frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
+    asked = {**parameters.model_dump(), "placement": "single", "enable_online_decode": True}
+    planned = plan.plan(
+        config_of(model_dir),
+        plan.job_of(asked, portrait.values["width"], portrait.values["height"], frames),
+        machine_of(parameters),
+    )
+    rendered = live.render_live(listener, options_of(parameters, 1), str(model_dir), model_digest, portrait)
+    cleaned = live.write_down(rendered, parameters.whisper)
+    features = audio.features(cleaned, str(model_dir))
+    judged = quality.judge(rendered, cleaned, portrait)
+    stages = (portrait, cleaned, features, checked, planned, judged)
+    published = publish.publish(
+        publish.Results(
+            sound=cleaned,
+            portrait=portrait,
+            cleaned=cleaned,
+            features=features,
+            prompt=checked,
+            plan=planned.values,
+            rendered=rendered,
+            quality=judged,
+        ),
+        publish.Run(
+            out=preflight.output_folder(parameters),
+            audio=cleaned.path(audio.CLEANED),
+            audio_name="standard input",
+            image=Path(parameters.image),
+            pose_video=None,
+            model_dir=model_dir,
+            model_digest=model_digest,
+            parameters=asked,
+            total_s=time.perf_counter() - started,
+            cached_tasks=sum(stage.hit for stage in stages),
+        ),
+    )
+    Store().collect(*environment.store_limits())
+    engine.forget_work(environment.STORE_DAYS)
+    return {"out": str(published.out), "status": published.report["status"], "report": published.report}
