@@ -52,7 +52,7 @@ def _render_live(parameters: RenderParameters) -> int:
     """Render what standard input says."""
     from liveavatar.audio.pcm import PcmPipe
 
-    pipe = PcmPipe.open(sys.stdin or open(os.devnull))  # refuses before anything starts
+    pipe = PcmPipe.open(sys.stdin)  # refuses before anything starts
     with at_work("render"), Terminal(), PrefectServer() as server, ray_session():
         if server.ray:
             os.environ.setdefault("RAY_ADDRESS", server.ray)

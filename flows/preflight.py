@@ -174,7 +174,11 @@ def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> N
     if gpus and wanted > len(gpus):
         raise CapacityError(f"--num_gpus {wanted}: {where}; use --num_gpus {len(gpus)}")
     if parameters.placement == "tpp" and (parameters.fp8 or parameters.offload_model):
-        raise InputError("--placement tpp: not with --fp8 or --offload_model in this version; drop one of them")
+        asked = "--fp8" if parameters.fp8 else "--offload_model True"
+        raise InputError(
+            f"--placement tpp with {asked}: this version spreads steps over GPUs in bf16 and without offload only; "
+            f"drop {asked}, or use --placement single"
+        )
     if parameters.placement == "tpp" and wanted > parameters.sample_steps + 1:
         most = parameters.sample_steps + 1
         raise InputError(

@@ -22,7 +22,6 @@ from tasks import render as engine  # noqa: E402
 from tasks.model import config_of, digest_of  # noqa: E402
 from tasks.store import Store, code_digest, file_digest, job_key  # noqa: E402
 
-CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
 RUN_CODE = (
     *("liveavatar.audio.enhance", "liveavatar.audio.preprocess", "liveavatar.image", "liveavatar.prompt"),
     *("liveavatar.planner", "liveavatar.job", "liveavatar.quality.evaluate", "liveavatar.quality.suites"),
@@ -124,15 +123,14 @@ def remembers(parameters: RenderParameters) -> bool:
 def begin(parameters: RenderParameters) -> None:
     """Have the engine load while other things happen."""
     model_dir = config.resolve_model_dir(parameters.model)
-    if parameters.placement == "auto" and machine.accelerators():
-        return  # the planner decides first
     engine.begin_loading(model_dir, options_of(parameters, _ranks(parameters)))
 
 
 def _asked(parameters: RenderParameters) -> str:
-    """The placement to plan for; 8 bits and offload are for one GPU in this version."""
-    alone = parameters.placement == "auto" and (parameters.fp8 or parameters.offload_model)
-    return "single" if alone else parameters.placement
+    """The placement to plan for. A job is spread over GPUs only when that is asked for: what does not fit one is
+    refused, and the refusal names the placement that fits.
+    """
+    return "single" if parameters.placement == "auto" and machine.accelerators() else parameters.placement
 
 
 def machine_of(parameters: RenderParameters) -> hardware.Machine:
@@ -147,7 +145,7 @@ def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) 
     if placement != "tpp":
         return 1
     gpus = len(machine.accelerators())
-    most = min(parameters.num_gpus or gpus or CPU_RANKS, parameters.sample_steps + 1)
+    most = min(parameters.num_gpus or gpus or plan.CPU_RANKS, parameters.sample_steps + 1)
     return most if planned is None or not gpus else len(planned["per_gpu_gb"])
 
 

@@ -12,14 +12,16 @@ from typing import Any
 from liveavatar.config import MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Machine
-from liveavatar.seating import Job, Seat, Seating
+from liveavatar.seating import Job, Seat, Seating, all_fit
 from liveavatar.sizes import released_size
+from liveavatar.speed import Speeds
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
 __all__ = ["Job", "Plan", "Seat", "describe", "plan", "video_size"]
 
 DEFAULT_AREA = (688, 368)  # of the released model
 PLACEMENTS = ("auto", "single", "tpp", "replicas")
+ALONE = "this version spreads steps over GPUs in bf16 and without offload only; use --placement single to render"
 REAL_TIME = 0.95  # share of 25 frames/s from which a plan counts as live
 
 
@@ -138,6 +140,7 @@ def _decide(config: ModelConfig, job: Job, machine: Machine) -> Plan:
     fps, ttff = seating.pace(placement, speeds, len(seats)) if speeds else (0.0, 0.0)
     if fits:
         reasons += _remarks(job, seats, fps)
+        reasons += _about_placement(seating, placement, speeds, fps)
         if disk["total"] > machine.disk_gb:
             reasons.append(
                 f"{disk['snapshots']:.0f} GB of snapshots are more than the disk has ({machine.disk_gb:.0f} GB free): "
@@ -175,6 +178,27 @@ def _remarks(job: Job, seats: list[Seat], fps: float) -> list[str]:
     return remarks
 
 
+def _about_placement(seating: Seating, placement: str, speeds: Speeds | None, fps: float) -> list[str]:
+    """What a user should know before many GPUs are used, or left idle."""
+    job, gpus = seating.job, seating.machine.gpus
+    if placement == "tpp" and renders_alone(job):
+        return [f"this is what it would need: {ALONE}"]
+    spread = seating.seats("tpp")
+    if placement != "single" or len(gpus) < 2 or seating.config.vae.kind == "compact" or job.sample_steps < 2:
+        return []
+    idle = f"{len(gpus) - 1} of {len(gpus)} GPUs stay idle"
+    if renders_alone(job) or not all_fit(spread) or speeds is None:
+        return [idle]
+    faster = seating.pace("tpp", speeds, len(spread))[0]
+    return [f"{idle}; --placement tpp is reckoned at {faster:.1f} frames/s against {fps:.1f}, --placement replicas "
+            "renders a job on each"]  # fmt: skip
+
+
+def renders_alone(job: Job) -> bool:
+    """Whether this version renders a job in one process only."""
+    return job.fp8 or job.offload
+
+
 def _parts(parts: dict[str, float]) -> str:
     listed = sorted(((v, k) for k, v in parts.items() if k != "total" and v >= 0.005), reverse=True)
     return ", ".join(f"{k} {v:.2f}" for v, k in listed)
@@ -195,7 +219,7 @@ def _nearest(config: ModelConfig, job: Job, machine: Machine) -> dict[str, Any] 
     """The setting that fits and changes least; None when nothing does."""
     for candidate in _neighbours(config, job, machine):
         decided = _decide(config, candidate, machine)
-        if decided.fits:
+        if decided.fits and not (decided.placement == "tpp" and renders_alone(candidate)):
             return {**_settings(candidate), "placement": decided.placement, "fps": round(decided.fps, 2)}
     if not machine.gpus and config.name != MINI.name:
         return {"model": MINI.name, "size": "384*256", "sample_steps": min(job.sample_steps, 4)}

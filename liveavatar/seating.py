@@ -32,6 +32,7 @@ class Job:
     offload: bool = False  # weights of the transformer stay in host memory
     placement: str = "auto"
     online_decode: bool = False
+    processes: int = 1  # of a `tpp` group on a CPU
 
     @property
     def size(self) -> str:
@@ -61,15 +62,12 @@ class Seating:
         self.vae: VAECosts = vae_costs(config.vae, config.dit.motion_latents, job.width, job.height)
 
     def placement(self) -> str:
-        """The job's placement, or the best one for "auto": the fewest GPUs that hold it, tpp when one does not."""
+        """The job's placement, or the best one for "auto": one GPU, tpp when one does not hold it."""
         if self.job.placement != "auto":
             return self.job.placement
         if len(self.machine.gpus) < 2 or self.config.vae.kind == "compact":
             return "single"
-        return "single" if all_fit(self.seats("single")) and not self._gains_from_tpp() else "tpp"
-
-    def _gains_from_tpp(self) -> bool:
-        return self.job.sample_steps > 1 and all_fit(self.seats("tpp"))
+        return "single" if all_fit(self.seats("single")) else "tpp"
 
     def impossible(self, placement: str) -> list[str]:
         """Reasons that no amount of memory removes."""
@@ -133,8 +131,8 @@ class Seating:
             parts["sinks"] = copies * dit.sink_bytes
             parts["text"] = (1 + fast) * dit.text_bytes
             work = dit.activation_bytes + dit.workspace_bytes
-        # The picture is encoded where the sinks are computed, so every GPU with a step has the autoencoder.
-        parts["autoencoder"] = vae.weight_bytes + (vae.state_bytes if decodes else 0)
+        if decodes:  # it also encodes the picture; the other GPUs are sent what that gives
+            parts["autoencoder"] = vae.weight_bytes + vae.state_bytes
         # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
         decoding = vae.peak_bytes if decodes else 0
         parts["working memory"] = work + decoding if fast else max(work, decoding)
@@ -152,7 +150,8 @@ class Seating:
 
     def host(self, placement: str, num_seats: int) -> dict[str, float]:
         """Host memory by purpose."""
-        processes = max(1, num_seats if placement != "single" else 1)
+        ranks = num_seats or self.job.processes
+        processes = max(1, ranks if placement != "single" else 1)
         # Prompt and speech are encoded once, one encoder after the other, and freed.
         encoder = max(text_bytes(self.config), speech_bytes(self.config)) / GB
         if self.machine.gpus:
@@ -161,11 +160,12 @@ class Seating:
         else:
             element = FP32 / BF16  # an old processor computes in fp32: count the worse case
             dit, vae = self.dit, self.vae
+            movers = min(processes, self.job.sample_steps) if placement == "tpp" else 1
             caches = self.job.sample_steps * (dit.ring_bytes + 2 * dit.sink_bytes)
             parts = {
                 "processes": processes * PROCESS_GB,
                 "encoders": encoder,
-                "weights": element * (dit.weight_bytes(False) + vae.weight_bytes) / GB,
+                "weights": element * (movers * dit.weight_bytes(False) + vae.weight_bytes) / GB,
                 "rings": element * caches / GB,
                 "working memory": element * (dit.activation_bytes + vae.peak_bytes) / GB,
             }

@@ -10,6 +10,7 @@ from tasks.stage import cached, stage
 from tasks.store import Entry, Values
 
 CODE = ("liveavatar.planner",)
+CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
 
 
 @stage("plan")
@@ -57,4 +58,5 @@ def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) ->
         "offload": bool(options["offload_model"]),
         "placement": options["placement"],
         "online_decode": options["enable_online_decode"],
+        "processes": min(options["num_gpus"] or CPU_RANKS, options["sample_steps"] + 1),
     }

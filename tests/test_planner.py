@@ -193,11 +193,55 @@ def test_tpp_stages(gpus: str, steps: int, roles: list[str]) -> None:
     assert [s.role for s in decided.per_gpu_gb] == roles
 
 
+def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
+    decided = plan(LIVE_AVATAR_14B, job((704, 384), placement="tpp"), machine("4xH200"))
+    assert [("autoencoder" in seat.breakdown) for seat in decided.per_gpu_gb] == [False, False, False, True]
+    alone = plan(LIVE_AVATAR_14B, job((704, 384), placement="tpp"), machine("5xH200")).per_gpu_gb
+    assert [set(seat.breakdown) == {"autoencoder", "working memory"} for seat in alone] == [False] * 4 + [True]
+    assert alone[-1].total < 6
+
+
+def test_auto_spreads_a_job_only_when_one_gpu_does_not_hold_it() -> None:
+    one = plan(LIVE_AVATAR_14B, job((704, 384)), machine("4xH200"))
+    assert one.placement == "single"
+    assert any("3 of 4 GPUs stay idle; --placement tpp is reckoned at" in reason for reason in one.reasons)
+    assert plan(LIVE_AVATAR_14B, job((704, 384)), machine("4xH100")).placement == "tpp"
+
+
+@pytest.mark.parametrize("placement", ["single", "auto"])
+def test_no_way_out_leads_to_what_cannot_be_rendered(placement: str) -> None:
+    here = machine("4x24GB")
+    decided = plan(LIVE_AVATAR_14B, job((704, 384), placement=placement, fp8=True), here)
+    assert not decided.fits
+    nearest = decided.nearest
+    assert nearest is not None
+    assert not (nearest["placement"] == "tpp" and (nearest["fp8"] or nearest["offload_model"]))
+    shown = plan(LIVE_AVATAR_14B, job((384, 256), 3, placement="tpp", fp8=True), here)
+    assert shown.fits
+    assert any("use --placement single to render" in reason for reason in shown.reasons)
+
+
+def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
+    decided = plan(LIVE_AVATAR_14B, job((704, 384), placement="single"), machine("4xA100-80GB"))
+    assert not decided.fits
+    assert decided.nearest is not None
+    assert decided.nearest["placement"] == "tpp"
+
+
+def test_processes_on_a_cpu_count_their_weights() -> None:
+    small = Job(width=384, height=256, num_frames=48, placement="tpp", processes=3)
+    here = machine("cpu", host_gb=64)
+    three, two = (plan(MINI, replace(small, processes=n), here).host_gb for n in (3, 2))
+    assert three["processes"] == pytest.approx(1.5 * two["processes"])
+    assert three["weights"] > 1.3 * two["weights"]
+
+
 def test_more_gpus_are_faster_and_more_steps_slower() -> None:
     def fps(gpus: str, steps: int, **options: object) -> float:
         return plan(LIVE_AVATAR_14B, job((704, 384), steps, **options), machine(gpus)).fps
 
-    assert fps("1xH200", 4) < fps("2xH200", 4) < fps("4xH200", 4) < fps("5xH200", 4)
+    spread = [fps(f"{n}xH200", 4, placement="tpp") for n in (2, 4, 5)]
+    assert fps("1xH200", 4) < spread[0] < spread[1] < spread[2]
     assert fps("1xH200", 6) < fps("1xH200", 4) < fps("1xH200", 3)
     assert fps("1xH200", 4) < fps("1xH200", 4, fp8=True)
     assert fps("1xH200", 4, fp8=True, offload=True) < fps("1xH200", 4, fp8=True)

@@ -45,12 +45,14 @@ class PcmPipe:
     head: bytes
 
     @classmethod
-    def open(cls, pipe: Pipe) -> "PcmPipe":
+    def open(cls, pipe: Pipe | None) -> "PcmPipe":
         """Read the first half second.
 
         Raises:
             InputError: there is less than that, or it is no PCM.
         """
+        if pipe is None:
+            raise InputError(f"--audio -: there is no standard input; {HOW}")
         if pipe.isatty():
             raise InputError(f"--audio -: standard input is a terminal; {HOW}")
         descriptor, head = pipe.fileno(), b""

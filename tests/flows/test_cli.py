@@ -219,6 +219,43 @@ def test_gpu_only_options_are_refused_on_a_cpu(
     assert "GPU" in err
 
 
+@pytest.mark.parametrize(
+    ("asked", "gpus", "planned"),
+    [
+        pytest.param("auto", ("H200", "H200"), "single", id="auto on two GPUs"),
+        pytest.param("tpp", ("H200", "H200"), "tpp", id="tpp is asked for"),
+        pytest.param("auto", (), "auto", id="a CPU"),
+    ],
+)
+def test_a_job_is_spread_over_gpus_only_when_asked(
+    asked: str, gpus: tuple[str, ...], planned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import render
+
+    monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
+    parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p", "placement": asked})
+    assert render._asked(parameters) == planned
+
+
+@pytest.mark.parametrize(("option", "value"), [("fp8", None), ("offload_model", "True")])
+def test_tpp_in_8_bits_or_with_offload_names_the_way_out(
+    option: str,
+    value: str | None,
+    files: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tasks import machine
+
+    monkeypatch.setattr(machine, "accelerators", lambda: ("H200", "H200"))
+    arguments = [part for name, text in files.items() for part in (f"--{name}", text)]
+    arguments += ["--placement", "tpp", f"--{option}", *([value] if value else [])]
+    code, _, err = run(["render", *arguments], capsys)
+    assert code == 2
+    assert f"drop --{option}" in err
+    assert "use --placement single" in err
+
+
 def test_num_gpus_without_gpus_does_not_fit_the_14b(
     files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
