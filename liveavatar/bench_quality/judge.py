@@ -21,13 +21,14 @@ from liveavatar.bench_quality.faces import (
 )
 from liveavatar.bench_quality.films import Film, film_frames
 from liveavatar.bench_quality.split import Clip, Labels
-from liveavatar.engine import Engine
+from liveavatar.engine import Engine, frames_uint8
 from liveavatar.quality import sync
 from liveavatar.quality.evaluate import evaluate_video
 from liveavatar.quality.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES
 from liveavatar.training import measures
 from liveavatar.training.data import region_weights, to_video
+from liveavatar.video_sink import SEGMENT_FRAMES
 
 AE_FRAMES = 48  # of a clip that the autoencoder is tried on
 # Numbers of `evaluate_video` that say something of a short film with a portrait.
@@ -58,8 +59,7 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
         ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in known.items() if v is not None
     }
     change = result.frames["change"].to_numpy(float)
-    if len(change) > BLOCK_FRAMES:
-        values["edge_jump"] = float(change[BLOCK_FRAMES::BLOCK_FRAMES].mean() / max(np.nanmean(change), 1e-9))
+    values["edge_jump"] = edge_jump(change)
     faces = read_faces(film_frames(film), tracker)
     values |= {"blink_depth": blink_depth(faces.lids), "head_spread": head_spread(faces.head)}
     values = {k: v for k, v in values.items() if np.isfinite(v)}
@@ -67,6 +67,19 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
         values, {k: v for k, v in result.reasons.items() if k in FILM_MEASURES}, faces,
         result.frames["openness"].to_numpy(float), result.frames["vowel_envelope"].to_numpy(float),
     )  # fmt: skip
+
+
+def edge_jump(change_T: np.ndarray) -> float:
+    """Mean frame step into a new block over the mean frame step; NaN for films of one block.
+
+    Steps into a new segment of the coder are left out of both: its key frames jump by themselves.
+    """
+    times = np.arange(len(change_T))
+    seen = (times % SEGMENT_FRAMES > 0) & np.isfinite(change_T)
+    edges = seen & (times % BLOCK_FRAMES == 0)
+    if not edges.any():
+        return float("nan")
+    return float(change_T[edges].mean() / max(change_T[seen].mean(), 1e-9))
 
 
 @dataclass(slots=True)
@@ -134,8 +147,11 @@ def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def judge_autoencoder(engine: Engine, clips: Iterable[Clip]) -> dict[str, float]:
-    """The model's autoencoder alone on the true pictures: PSNR (whole, mouth box) in dB, gradient energy kept."""
+def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracker) -> dict[str, float]:
+    """The model's autoencoder alone on the true pictures: what a perfect transformer would reach.
+
+    PSNR (whole, mouth box) in dB, gradient energy kept, and how the mouth read off its pictures follows the true one.
+    """
     rows = []
     for clip in clips:
         frames = torch.from_numpy(clip.frames()[:AE_FRAMES])
@@ -145,14 +161,19 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip]) -> dict[str, float]
         size = (truth.shape[-2], truth.shape[-1])
         points = torch.from_numpy(clip.labels().landmarks[: len(frames)])
         mouth = region_weights(points, size, 1.0, 0.0, 0.0)[None]
+        copied, true = read_faces(frames_uint8(made[0]), tracker), read_faces(frames.numpy(), tracker)
         rows.append(
             [
                 measures.psnr(made, truth), measures.psnr(made, truth, mouth), measures.energy_kept(made, truth),
                 measures.energy_kept(made, truth, mouth), clip.info.film_psnr,
+                correlation(copied.openness, true.openness), correlation(copied.width, true.width),
             ]
         )  # fmt: skip
-    names = ("ae_psnr", "ae_psnr_mouth", "ae_energy", "ae_energy_mouth", "film_psnr")
-    return dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+    names = (
+        *("ae_psnr", "ae_psnr_mouth", "ae_energy", "ae_energy_mouth", "film_psnr"),
+        *("ae_openness_corr", "ae_width_corr"),
+    )
+    return mean_values(dict(zip(names, row, strict=True)) for row in rows)
 
 
 def offset(seen: Iterable[Seen]) -> tuple[int, float]:

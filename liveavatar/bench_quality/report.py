@@ -23,7 +23,17 @@ CLIP_COLUMNS = (
 OTHERS = (
     *("lag_frames", "lip_sync", "av_correlation", "openness_amplitude", "openness_corr_labels", "width_corr_labels"),
     *("lids_corr", "identity_min", "identity_drift", "long_identity_min", "long_edge_jump", "texture_psnr_portrait"),
-    *("energy_face", "frame_psnr", "ae_energy_mouth", "film_psnr", "sharpness_ratio", "flicker", "jerk_index"),
+    *(
+        "energy_face",
+        "frame_psnr",
+        "ae_energy_mouth",
+        "ae_openness_corr",
+        "ae_width_corr",
+        "film_psnr",
+        "sharpness_ratio",
+        "flicker",
+        "jerk_index",
+    ),
     *("motion_energy", "blink_depth", "head_spread", "silent_openness", "openness_range", "dropped_frames"),
     *("repeated_frames", "duration_error_s", "face_share", "reader_openness_corr", "reader_width_corr"),
     *("reader_lids_corr", "reader_head_corr", "ms_per_frame", "block_ms"),

@@ -124,11 +124,11 @@ def run(options: Options, say: Say = log.info) -> dict[str, Any]:
         bench = Bench(engine, clips, folder, say)
         pairs = bench.judge_split(options.steps, options.posed)
         summary = judge.summarise(pairs)
-        values = summary.made | judge.judge_autoencoder(engine, clips)
+        values = summary.made | judge.judge_autoencoder(engine, clips, bench.tracker)
         words = []
         if options.full:
             values |= bench.likeness_lost(options.steps)
-            words = try_prompts(engine, bench.true[0].scene, bench.tracker, options.steps)
+            words = try_prompts(engine, bench.true[min(1, len(clips) - 1)].scene, bench.tracker, options.steps)
         recordings = []
         if options.recordings is not None:
             recordings = judge_recordings(engine, options.recordings, clips, options.steps, folder, say)

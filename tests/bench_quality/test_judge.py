@@ -56,6 +56,16 @@ def test_a_smile_lifts_the_corners_of_a_tilted_head_too(angle: float) -> None:
     assert corner_lift(Face(points @ turn.T, 1.0)) == pytest.approx(0.05, abs=1e-3)
 
 
+def test_edges_of_blocks_but_not_of_the_coder() -> None:
+    change = np.ones(192)
+    change[0] = np.nan
+    change[48::48] = 50  # key frames
+    assert judge.edge_jump(change) == pytest.approx(1)
+    change[12] = 13
+    assert judge.edge_jump(change) == pytest.approx(2 / (1 + 12 / 188))
+    assert np.isnan(judge.edge_jump(np.ones(12)))
+
+
 def test_goals_tell_kept_missed_and_unmeasured() -> None:
     values = {"openness_corr": 0.95, "sync_error_frames": 1.2, "edge_jump": 1.0, "flicker_ratio": 0.86,
               "jerk_index_ratio": 1.2, "av_offset_frames": -1}  # fmt: skip

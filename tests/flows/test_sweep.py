@@ -1,0 +1,34 @@
+"""The page and the tables of a sweep over the evaluation split."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flows import sweep
+
+
+def _row(steps: int, **more: object) -> dict[str, object]:
+    return {"steps": steps, "size": "all", "sync_error_frames": 1.0 / steps, "texture_psnr": 25.0 + steps,
+            "jerk_index": 1.0, "ms_per_frame": 10.0 * steps, **more}  # fmt: skip
+
+
+def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [_row(1, texture_psnr=None), _row(2), _row(4)]
+    sizes = [{"size": "256*384", "recommended_steps": 2}, {"size": "384*256", "recommended_steps": 4}]
+    sweep._write(tmp_path, rows, sizes)
+    assert pd.read_parquet(tmp_path / "sweep.parquet")["steps"].tolist() == [1, 2, 4]
+    assert pd.read_parquet(tmp_path / "sizes.parquet")["recommended_steps"].tolist() == [2, 4]
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count("<svg") == len(sweep.CHARTED)
+    assert page.count("<table>") == 2
+    assert page.count("<circle") == 3 * len(sweep.CHARTED) - 1  # one value is missing
+    sweep.print_table({"rows": rows, "sizes": sizes, "out": str(tmp_path)}, as_json=False)
+    shown = capsys.readouterr().out
+    assert shown.index("sync_error_frames") < shown.index("recommended_steps")
+
+
+def test_a_sweep_of_one_job_has_no_table_of_sizes(tmp_path: Path) -> None:
+    sweep._write(tmp_path, [_row(4)])
+    assert not (tmp_path / "sizes.parquet").exists()
+    assert (tmp_path / "sweep.html").read_text().count("<table>") == 1
