@@ -215,6 +215,7 @@ def _doctor(sub: Parser) -> None:
 
 def _serve(sub: Parser) -> None:
     sub.add_argument("--port", type=int, default=4200, help="of the Prefect server, when none runs yet (4200)")
+    sub.add_argument("--live_port", type=int, default=4280, help="of the page that shows running renders (4280)")
 
 
 def _stop(sub: Parser) -> None:

@@ -185,12 +185,15 @@ def serve(options: Options) -> int:
     with at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
         server.wait()
         from flows.deployments import serve_all
+        from flows.live_page import LivePage
         from tasks import cluster
 
         address = cluster.connect()
         os.environ["RAY_ADDRESS"] = address  # renders started from the UI share its engines
-        with at_work("serve", url=server.url, ray=address), ray_session():
+        page = LivePage(options["live_port"])
+        with at_work("serve", url=server.url, ray=address, live=page.url), ray_session(), page:
             say(f"Prefect UI: {server.ui_url}   (deployments: render, batch, sweep, regression; Ctrl-C ends it)")
+            say(f"live page: {page.url}   (renders with --enable_online_decode, while they are made)")
             serve_all()
     return 0
 
