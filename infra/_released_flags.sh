@@ -1,24 +1,49 @@
 # Sourced by the scripts beside: turns the released scripts' flags into those of `liveavatar render`.
-# Sets the array OPTIONS. Flags that only configured the released launcher have no meaning here and are named.
+# Sets the array OPTIONS. `--flag value` and `--flag=value` are the same, dashes and underscores too. What only
+# configured the released launcher has no meaning here and is named.
 
 OPTIONS=()
 
+refuse() {
+  echo "$(basename "$0"): $1" >&2
+  exit 2
+}
+
 released_flags() {
+  local flag value rest
   while [ $# -gt 0 ]; do
-    case "$1" in
-      --size|--num_clip|--infer_frames|--audio|--image|--prompt|--sample_steps|--out|--model|--seed|--num_gpus)
-        OPTIONS+=("$1" "$2"); shift 2 ;;
-      --base_seed) OPTIONS+=(--seed "$2"); shift 2 ;;
-      --ckpt_dir) OPTIONS+=(--model "$2"); shift 2 ;;
-      --save_file|--save_dir) OPTIONS+=(--out "$2"); shift 2 ;;
-      --offload_model) OPTIONS+=(--offload_model "$2"); shift 2 ;;
-      --enable_online_decode|--fp8|--resume|--force) OPTIONS+=("$1"); shift ;;
-      --num_gpus_dit) OPTIONS+=(--num_gpus "$2"); shift 2 ;;
-      --task|--lora_path_dmd|--lora_path|--ulysses_size|--sample_solver|--sample_shift|--sample_guide_scale|--training_config|--frame_num)
-        echo "$(basename "$0"): $1 $2 is part of the model here and is left out" >&2; shift 2 ;;
-      --load_lora|--convert_model_dtype|--dit_fsdp|--t5_fsdp|--single_gpu|--enable_vae_parallel|--t5_cpu|--offload_kv_cache)
-        echo "$(basename "$0"): $1 is decided by the planner here and is left out" >&2; shift ;;
-      *) echo "$(basename "$0"): $1 is no flag of the released script; see liveavatar render --help" >&2; exit 2 ;;
+    flag="$1"; rest=0
+    case "$flag" in
+      --*=*) value="${flag#*=}"; flag="${flag%%=*}" ;;
+      --*) rest=1; value="${2-}" ;;
+      *) refuse "$flag is no flag" ;;
     esac
+    flag="--$(printf %s "${flag#--}" | tr - _)"
+    case "$flag" in
+      --enable_online_decode|--fp8|--resume|--force|--strict_prompt)
+        OPTIONS+=("$flag"); shift; continue ;;
+      --load_lora|--convert_model_dtype|--dit_fsdp|--t5_fsdp|--single_gpu|--enable_vae_parallel|--t5_cpu|--offload_kv_cache|\
+      --start_from_ref|--drop_motion_noisy|--using_merged_ckpt)
+        echo "$(basename "$0"): $flag is decided by the planner here and is left out" >&2; shift; continue ;;
+      --use_prompt_extend|--enable_tts|--use_dataset)
+        refuse "$flag is not part of this program; give a prompt and a sound" ;;
+    esac
+    [ "$rest" = 0 ] || [ $# -ge 2 ] || refuse "$flag needs a value"
+    case "$flag" in
+      --size|--num_clip|--infer_frames|--audio|--image|--prompt|--sample_steps|--out|--model|--seed|--num_gpus|\
+      --offload_model|--pose_video|--denoise|--whisper)
+        OPTIONS+=("$flag" "$value") ;;
+      --base_seed) [ "$value" = -1 ] || OPTIONS+=(--seed "$value") ;;
+      --ckpt_dir) OPTIONS+=(--model "$value") ;;
+      --save_file) OPTIONS+=(--out "${value%.mp4}") ;;
+      --save_dir) OPTIONS+=(--out "$value") ;;
+      --num_gpus_dit) OPTIONS+=(--num_gpus "$value") ;;
+      --task|--lora_path_dmd|--lora_path|--ulysses_size|--sample_solver|--sample_shift|--sample_guide_scale|\
+      --training_config|--frame_num|--dataset_sample_idx|--prompt_extend_method|--prompt_extend_model|\
+      --prompt_extend_target_lang|--tts_prompt_audio|--tts_prompt_text|--tts_text)
+        echo "$(basename "$0"): $flag $value is part of the model here and is left out" >&2 ;;
+      *) refuse "$flag is no flag of the released script; see liveavatar render --help" ;;
+    esac
+    shift $((1 + rest))
   done
 }

@@ -1,0 +1,22 @@
+"""Some minutes of film: memory does not grow with length, nor does the time of a block."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.hour import HOUR_BLOCKS, judge, measure
+
+
+@pytest.mark.slow
+def test_memory_is_flat_and_blocks_take_the_same_time(tiny_model: Path, tmp_path: Path) -> None:
+    measured = measure(tiny_model, tmp_path, 400)
+    assert not judge(measured), measured["readings"][:: max(1, len(measured["readings"]) // 10)]
+
+
+@pytest.mark.parametrize(
+    ("growth_mb", "last_ms", "says"), [(40.0, 10.0, "memory grew"), (1.0, 20.0, "blocks take"), (1.0, 10.0, "")]
+)
+def test_growth_and_slowness_are_noticed(growth_mb: float, last_ms: float, says: str) -> None:
+    wrong = judge({"blocks": HOUR_BLOCKS, "growth_mb": growth_mb, "first_ms": 10.0, "last_ms": last_ms})
+    assert says in "".join(wrong)
+    assert bool(wrong) == bool(says)

@@ -1,0 +1,125 @@
+"""What `infra/` offers: scripts that speak the released scripts' flags, and manifests of the Ray that is pinned."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from flows import cli
+from flows.parameters import RenderParameters, read_parameters
+from liveavatar import config
+
+INFRA = config.REPO_ROOT / "infra"
+PINNED = re.search(r"^ray==(\S+)$", (config.REPO_ROOT / "constraints.txt").read_text(), re.MULTILINE)
+RELEASED = [
+    *("--ulysses_size", "1", "--task", "s2v-14B", "--size", "704*384", "--base_seed", "420"),
+    *("--training_config", "liveavatar/configs/s2v_causal_sft.yaml", "--offload_model", "False"),
+    *("--convert_model_dtype", "--prompt", "A man, talking; soft light", "--image", "a b.png", "--audio", "v.wav"),
+    *("--infer_frames", "48", "--load_lora", "--lora_path_dmd", "Quark-Vision/Live-Avatar", "--sample_steps", "4"),
+    *("--sample_guide_scale", "0", "--num_clip", "10000", "--num_gpus_dit", "4", "--sample_solver", "euler"),
+    *("--enable_vae_parallel", "--ckpt_dir", "ckpt/Wan2.2-S2V-14B/", "--save_file", "out/film.mp4"),
+]
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """Stands for the command: writes its arguments down."""
+    command = tmp_path / "liveavatar"
+    command.write_text(f"#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], open('told.json', 'w'))\n")
+    command.chmod(0o755)
+    return command
+
+
+def run(script: str, arguments: list[str], command: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [INFRA / script, *arguments], cwd=command.parent, env={**os.environ, "LIVEAVATAR": str(command)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def understood(command: Path) -> RenderParameters:
+    """What the command line makes of the arguments a script passed on."""
+    arguments = json.loads((command.parent / "told.json").read_text())
+    options: dict[str, Any] = vars(cli._parser("render").parse_args(arguments))
+    assert options.pop("command") == "render"
+    return read_parameters(options)
+
+
+@pytest.mark.parametrize(
+    ("script", "placement", "gpus", "online"),
+    [("run_4gpu_tpp.sh", "tpp", 4, False), ("infinite_inference_single_gpu.sh", "single", 1, True)],
+)
+def test_released_flags_are_those_of_a_render(script: str, placement: str, gpus: int, online: bool, told: Path) -> None:
+    flags = [{"4": str(gpus)}.get(f, f) if RELEASED[i - 1] == "--num_gpus_dit" else f for i, f in enumerate(RELEASED)]
+    done = run(script, flags, told)
+    assert done.returncode == 0, done.stderr
+    job = understood(told)
+    assert (job.placement, job.num_gpus, job.enable_online_decode) == (placement, gpus, online)
+    assert (job.model, job.size, job.seed, job.sample_steps) == ("ckpt/Wan2.2-S2V-14B/", "704*384", 420, 4)
+    assert (job.infer_frames, job.num_clip, job.offload_model) == (48, 10_000, False)
+    assert (job.prompt, job.image, job.audio) == ("A man, talking; soft light", "a b.png", "v.wav")
+    assert job.out == "out/film"
+    assert "--task s2v-14B is part of the model here and is left out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "size", "clips"),
+    [("run_4gpu_tpp.sh", "688*368", 50), ("infinite_inference_single_gpu.sh", "704*384", None)],
+)
+def test_a_script_has_the_recommended_defaults(script: str, size: str, clips: int | None, told: Path) -> None:
+    done = run(script, ["--audio=v.wav", "--image=i.png", "--prompt=p q", "--base-seed", "-1"], told)
+    assert done.returncode == 0, done.stderr
+    job = understood(told)
+    assert (job.model, job.size, job.num_clip, job.seed) == ("live-avatar-14b", size, clips, 420)
+    assert (job.audio, job.prompt) == ("v.wav", "p q")
+
+
+@pytest.mark.parametrize("script", ["run_4gpu_tpp.sh", "infinite_inference_single_gpu.sh"])
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        pytest.param(["--bogus", "1"], "--bogus is no flag", id="unknown"),
+        pytest.param(["--size"], "--size needs a value", id="no value"),
+        pytest.param(["v.wav"], "v.wav is no flag", id="no flag"),
+        pytest.param(["--enable_tts"], "not part of this program", id="speech synthesis"),
+    ],
+)
+def test_other_flags_are_refused_in_one_line(script: str, flags: list[str], says: str, told: Path) -> None:
+    done = run(script, flags, told)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert says in done.stderr
+    assert not (told.parent / "told.json").exists()
+
+
+def test_ray_cluster_is_what_the_launcher_takes() -> None:
+    cluster = yaml.safe_load((INFRA / "ray-cluster.yaml").read_text())
+    validate_config(prepare_config(dict(cluster)))
+    commands = cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
+    assert all(".venv/bin/ray" in command for command in commands)
+
+
+def test_kubernetes_manifest_is_of_the_pinned_ray() -> None:
+    assert PINNED is not None
+    claim, cluster = yaml.safe_load_all((INFRA / "kuberay.yaml").read_text())
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert cluster["spec"]["rayVersion"] == PINNED[1]
+    assert f"FROM rayproject/ray:{PINNED[1]}-" in (INFRA / "Dockerfile").read_text()
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    for group in groups:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert set(mounted) == {volume["name"] for volume in pod["volumes"]}
+        home = next(e["value"] for e in container["env"] if e["name"] == "LIVEAVATAR_HOME")
+        assert home.startswith(mounted["shared"] + "/"), "machines share work folders and models"
+        claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+        assert claims == [claim["metadata"]["name"]]
+    assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "4"
