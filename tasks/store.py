@@ -134,7 +134,8 @@ class Store:
         now = time.time()
         for leftover in (self.root / "building").glob("*"):
             if now - leftover.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
+                with suppress(CapacityError, Timeout), self._building(leftover.name, timeout=0):
+                    shutil.rmtree(leftover, ignore_errors=True)
         aged = sorted((record.stat().st_mtime, record.parent) for record in self.root.glob(f"*/??/*/{RECORD}"))
         sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for _, folder in aged}
         total, freed = sum(sizes.values()), 0
@@ -151,6 +152,20 @@ class Store:
 
     def _make(self, kind: str, key: str, make: Callable[[Path], Values]) -> Entry:
         building = self.root / "building" / uuid.uuid4().hex
+        with self._building(building.name):
+            return self._fill(building, kind, key, make)
+
+    @contextmanager
+    def _building(self, name: str, timeout: float = -1) -> Any:
+        """Own a half-built folder: a render may take days, and a clock may jump, before it is whole."""
+        path = self.root / "locks" / f"building-{name}.lock"
+        with FileLock(path, timeout=timeout):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _fill(self, building: Path, kind: str, key: str, make: Callable[[Path], Values]) -> Entry:
         building.mkdir(parents=True)
         try:
             values = make(building)

@@ -147,6 +147,21 @@ def test_collect_drops_the_oldest_first(store: Store) -> None:
     assert store.get("s", "key2") is None
 
 
+def test_collect_leaves_alone_what_is_still_made_however_old_it_looks(store: Store) -> None:
+    abandoned = store.root / "building" / "abandoned"
+
+    def slow(folder: Path) -> dict[str, int]:
+        abandoned.mkdir()
+        for path in (folder, abandoned):
+            os.utime(path, (0, 0))  # as after days of rendering, or a jump of the clock
+        store.collect(max_bytes=10**9, max_age_days=60)
+        return _hello(folder)
+
+    assert store.build("s", "key", slow).path("a.txt").read_text() == "hello"
+    assert not abandoned.exists()
+    assert not list((store.root / "locks").glob("building-*"))
+
+
 def test_key_depends_on_every_part() -> None:
     base = {"a": 1, "b": "x"}
     keys = {job_key("s", **base), job_key("t", **base), job_key("s", a=2, b="x"), job_key("s", a=1, b="x", c=None)}
