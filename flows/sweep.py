@@ -72,8 +72,10 @@ def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) 
     Returns:
         `rows` (one a number of steps), `sizes` (one a size, with the steps that it needs) and `out`.
     """
-    rows, sizes = sweep_split(resolve_model_dir(model), steps, clips, _note)
-    _write(Path(out), rows, sizes)
+    rows: list[dict[str, Any]] = []
+    sizes: list[dict[str, Any]] = []
+    for rows, sizes in sweep_split(resolve_model_dir(model), steps, clips, _note):
+        _write(Path(out), rows, sizes)  # a sweep that is cut keeps what it has
     create_table_artifact(table=rows, key="sweep-evaluation", description="sampling steps on the evaluation split")
     create_table_artifact(table=sizes, key="sweep-sizes", description="sizes and the steps they need")
     return {"rows": rows, "sizes": sizes, "out": out}

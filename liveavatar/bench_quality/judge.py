@@ -53,7 +53,7 @@ class Seen:
 
 def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: FaceTracker) -> Seen:
     """Measure one film against its portrait and its sound."""
-    result = evaluate_video(film.path, photo, speech, threads=torch.get_num_threads())
+    result = evaluate_video(film.path, photo, speech, threads=min(2, torch.get_num_threads()))
     known = {k: result.metrics[k] for k in FILM_MEASURES}
     values = {
         ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in known.items() if v is not None

@@ -5,7 +5,7 @@ sync error within `SYNC_SLACK` frames and texture within `TEXTURE_SLACK` dB, or 
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ MEASURES = (
 
 def sweep_split(
     model_dir: Path, steps: list[int], limit: int | None, say: Callable[[str], None], folder: Path = FOLDER
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Render and judge the split with every number of steps.
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Render and judge the split with every number of steps; yields the tables so far after each.
 
     Args:
         model_dir: of the model.
@@ -36,7 +36,7 @@ def sweep_split(
         say: told of every clip.
         folder: of the split.
 
-    Returns:
+    Yields:
         One row for every number of steps (the whole split), and one for every size with the steps that it needs.
 
     Raises:
@@ -59,7 +59,7 @@ def sweep_split(
                 groups.setdefault(f"{width}*{height}", []).append(pair)
             for size, part in sorted(groups.items()):
                 by_size.setdefault(size, []).append(_row(count, size, part))
-    return plain(rows), plain([recommend(size, part) for size, part in by_size.items()])
+            yield plain(rows), plain([recommend(size, part) for size, part in by_size.items()])
 
 
 def _row(steps: int, size: str, pairs: list[judge.Pair]) -> dict[str, Any]:

@@ -188,7 +188,9 @@ def test_what_cannot_work_is_refused_before_anything_is_rendered(short: Path, tm
 
 
 def test_steps_are_compared_on_the_split(short: Path) -> None:
-    rows, sizes = sweep_split(config.MINI_DIR, [1, 2], None, lambda _: None, short)
+    tables = list(sweep_split(config.MINI_DIR, [1, 2], None, lambda _: None, short))
+    assert [len(rows) for rows, _ in tables] == [1, 2]
+    rows, sizes = tables[-1]
     assert [(r["steps"], r["size"], r["clips"]) for r in rows] == [(1, "all", 1), (2, "all", 1)]
     assert [s["size"] for s in sizes] == ["256*384"]
     assert sizes[0]["recommended_steps"] in (1, 2)
