@@ -313,8 +313,7 @@ class Run:
             return self._begin(f"the work folder does not reach block {position} of its snapshot")
         os.truncate(self.spool_path, position * self._block_bytes)
         self.rows_path.write_bytes(b"".join(row + b"\n" for row in rows))
-        self.rows = [BlockRow(**json.loads(row)) for row in rows]
-        self.before_s = self.rows[-1].ready_s if self.rows else 0.0
+        self.before_s = BlockRow(**json.loads(rows[-1])).ready_s if rows else 0.0
         with self.spool_path.open("rb") as spool:
             while block := spool.read(self._block_bytes):
                 self.digest.update(block)
@@ -330,6 +329,9 @@ class Run:
         for path in (self.spool_path, self.rows_path, self.job.work_dir / FINISHED):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.job.work_dir / "snapshots", ignore_errors=True)
+
+    def _written_rows(self) -> list[BlockRow]:
+        return [BlockRow(**json.loads(row)) for row in self.rows_path.read_bytes().splitlines()]
 
     @property
     def _block_bytes(self) -> int:
@@ -355,13 +357,13 @@ class Run:
                     delay_ms=self._delay_ms(block.index),
                 )
                 started = now
-                self.rows.append(row)
                 rows.write(json.dumps(asdict(row)) + "\n")
                 done = block.index + 1
                 if block.state is not None and done < self._total():
                     self._snapshot(done, block.state, (spool.flush, rows.flush), spool.fileno())
                 self._report("render", done, done - first)
                 self._pause_if_asked(done)
+        self.rows = self._written_rows()  # not kept meanwhile: a stream may take days
         assert len(self.rows) == self._total()
 
     def _snapshot(

@@ -68,7 +68,7 @@ class LiveRun(Run):
 
     def _total(self) -> int:
         frames = self.track.num_frames
-        return len(self.rows) + 1 if frames is None else count_blocks(frames)
+        return self.stream.position + 1 if frames is None else count_blocks(frames)
 
     def _delay_ms(self, index: int) -> float:
         return 1000 * (time.monotonic() - self._heard_at[index])
