@@ -1,5 +1,6 @@
 """Films to judge: made by the engine as a render makes them, or written from the true pictures by the same coder."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,13 +95,16 @@ def render_scene(
     )  # fmt: skip
     result = run_job(engine, job)
     timing = timing_summary(result.rows, result.num_frames, result.render_s)
-    return Film(result.video, timing["ms_per_frame"], timing["block_ms_p50"])
+    kept = result.video.replace(scene.folder / f"{name}.mp4")
+    shutil.rmtree(job.work_dir)
+    job.work_dir.with_suffix(".lock").unlink(missing_ok=True)
+    return Film(kept, timing["ms_per_frame"], timing["block_ms_p50"])
 
 
 def true_film(clip: Clip, scene: Scene) -> Film:
     """The true pictures of a clip through the coder of a render."""
     frames = clip.frames()
-    path = scene.folder / "truth" / "video.mp4"
+    path = scene.folder / "truth.mp4"
     with VideoSink(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as sink:
         sink.write(frames)
         sink.close()

@@ -119,7 +119,7 @@ def write_report(out: Path, result: dict[str, Any], clips: "list[TrueClip]", ste
     (out / f"quality_{result['model']}_{result['date']}.md").write_text(markdown(result))
     for true in clips:
         folder = true.scene.folder
-        films = [Film(folder / name / "video.mp4") for name in ("truth", f"steps{steps}", f"steps{steps}-posed")]
+        films = [Film(folder / f"{name}.mp4") for name in ("truth", f"steps{steps}", f"steps{steps}-posed")]
         centre = true.labels.photo_landmarks[48:68].mean(0)
         contact_sheet([f for f in films if f.path.is_file()], out / f"sheet_{true.clip.info.name}.jpg", centre)
 

@@ -1,7 +1,6 @@
 """`liveavatar bench quality`: the split rendered, looked at, and compared with the table of goals."""
 
 import logging
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -180,8 +179,7 @@ def _workplace(out: Path | None) -> Iterator[Path]:
     """A folder for films: below `out`, or one that vanishes."""
     if out is not None:
         folder = out / "films"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="liveavatar-quality-") as name:
