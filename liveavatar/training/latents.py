@@ -1,19 +1,21 @@
 """From clips to what the transformer trains on: latents, region weights, speech features, and windows of them.
 
 The encode stage (`python -m liveavatar.training.latents`) runs once after the autoencoder: every rank encodes its
-clips three times (plain; flipped with other colours; other colours) and a share of the speech tracks. All of it then
-lies on the GPU, and a training batch is a gather. The probe that judges held-out video is trained here too, while the
-clips are loaded.
+clips three times (plain; flipped with other colours; other colours) and a share of the speech tracks (plain, and as
+other microphones and rooms would have recorded them). All of it then lies on the GPU, and a training batch is a
+gather. The probe that judges held-out video is trained here too, while the clips are loaded.
 
 Shapes: n clips, B batch, C latent channels, T latents, h/w latent cells, L speech states, F feature frames.
 """
 
 import argparse
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -27,6 +29,7 @@ from liveavatar.pose import latent_track, mirrored, pose_latents
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.corpus.layout import SPEEDS
+from liveavatar.training.corpus.sound import other_recording
 from liveavatar.training.corpus.tracks import load_tracks
 from liveavatar.training.data import Clips, colour_jitter, load_clips, region_weights, to_video
 from liveavatar.training.probe import train_probe
@@ -35,7 +38,9 @@ from liveavatar.training.window import Window
 log = logging.getLogger(__name__)
 
 AUGMENTATIONS = 3
+RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise
 MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 2.0  # of the flow loss, averaged to latent cells
+SOUND_THREADS = 4
 ENCODE_CLIPS = 8  # clips encoded together
 
 
@@ -61,14 +66,21 @@ class LatentSet:
 
 
 class FeatureBank:
-    """Speech features of all tracks of a split, one frame a row, each track led by repeats of its first frame."""
+    """Speech features of all tracks of a split, one frame a row, each track led by repeats of its first frame.
+
+    `starts` [recordings, tracks] are the rows at which the tracks begin.
+    """
 
     def __init__(self, rows_FLC: Tensor, starts: Tensor, history: int) -> None:
         self.rows, self.starts, self.history = rows_FLC, starts, history
 
-    def window(self, tracks_B: Tensor, blocks_B: Tensor, num_blocks: int) -> Tensor:
-        """Features [B, L, C, history + 12 * num_blocks] that drive blocks `blocks_B`... of `tracks_B`."""
-        first = self.starts[tracks_B] + blocks_B * BLOCK_FRAMES
+    def window(self, tracks_B: Tensor, blocks_B: Tensor, num_blocks: int, recordings_B: Tensor | None = None) -> Tensor:
+        """Features [B, L, C, history + 12 * num_blocks] that drive blocks `blocks_B`... of `tracks_B`.
+
+        They are of the tracks as they are, unless `recordings_B` says of which recording.
+        """
+        recordings = torch.zeros_like(tracks_B) if recordings_B is None else recordings_B
+        first = self.starts[recordings, tracks_B] + blocks_B * BLOCK_FRAMES
         span = torch.arange(self.history + num_blocks * BLOCK_FRAMES, device=first.device)
         return self.rows[(first[:, None] + span).clamp(max=len(self.rows) - 1)].permute(0, 2, 3, 1).float()
 
@@ -90,18 +102,26 @@ class WindowSampler:
         clips = torch.randint(len(data.latents), (batch,), device=device, generator=self.generator)
         room = data.latents.shape[2] // BLOCK_LATENTS - self.num_blocks + 1
         starts = torch.randint(room, (batch,), device=device, generator=self.generator)
-        return cut_window(data, self.bank, clips, starts, self.num_blocks)
+        recordings = torch.randint(len(self.bank.starts), (batch,), device=device, generator=self.generator)
+        return cut_window(data, self.bank, clips, starts, self.num_blocks, recordings)
 
 
-def cut_window(data: LatentSet, bank: FeatureBank, clips: Tensor, starts: Tensor, num_blocks: int) -> Window:
-    """Blocks `starts`...`starts + num_blocks` of the given clips."""
+def cut_window(
+    data: LatentSet,
+    bank: FeatureBank,
+    clips: Tensor,
+    starts: Tensor,
+    num_blocks: int,
+    recordings: Tensor | None = None,
+) -> Window:
+    """Blocks `starts`...`starts + num_blocks` of the given clips, heard as they are unless `recordings` are given."""
     times = starts[:, None] * BLOCK_LATENTS + torch.arange(num_blocks * BLOCK_LATENTS, device=starts.device)
     weights = data.weights[clips[:, None], times].float()[:, None]
     return Window(
         data.latents.transpose(1, 2)[clips[:, None], times].transpose(1, 2).float(),
         data.reference[clips].float(),
         weights / weights.mean(),
-        bank.window(data.tracks[clips], data.blocks[clips] + starts, num_blocks),
+        bank.window(data.tracks[clips], data.blocks[clips] + starts, num_blocks, recordings),
         data.tokens[clips],
         pose_latents(data.head[clips[:, None], times], *data.latents.shape[-2:]),
     )
@@ -161,21 +181,32 @@ def _moments(z_nCThw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def speech_features(
     speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.Rank
 ) -> dict[int, Tensor]:
-    """Features [F, L, C] fp16 of this rank's share of the tracks of a split."""
+    """Features [F, L, C] fp16 of this rank's share of the tracks of a split.
+
+    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording.
+    """
     tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded when touched
-    mine = range(rank.rank, len(tracks), rank.world)
+    keys = range(rank.rank, len(tracks) * (RECORDINGS if split == "train" else 1), rank.world)
     encoder = load_encoder(encoder_file, rank.device)
     batch = 256 if rank.device.type == "cuda" else 16
-    return {
-        i: whisper_features(
-            tracks[i].audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
-        ).permute(2, 0, 1)
-        for i in mine
-    }
+
+    def sound(key: int) -> np.ndarray:
+        recording, track = divmod(key, len(tracks))
+        plain = tracks[track].audio
+        return other_recording(plain, np.random.default_rng([recording, track])) if recording else plain
+
+    with ThreadPoolExecutor(SOUND_THREADS) as pool:  # sounds are made beside what the GPU computes
+        return {
+            key: whisper_features(
+                audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
+            ).permute(2, 0, 1)
+            for key, audio in zip(keys, pool.map(sound, keys), strict=True)
+        }
 
 
 def load_bank(folder: Path, split: str, history: int, device: torch.device) -> FeatureBank:
     """Join the features that all ranks wrote."""
+    recordings = RECORDINGS if split == "train" else 1
     tracks: dict[int, Tensor] = {}
     for file in sorted(folder.glob(f"features_{split}_*.pt")):
         tracks |= torch.load(file, map_location="cpu", weights_only=True)
@@ -185,7 +216,7 @@ def load_bank(folder: Path, split: str, history: int, device: torch.device) -> F
         starts.append(at)
         rows += [track[:1].expand(history, -1, -1), track]
         at += history + len(track)
-    return FeatureBank(torch.cat(rows).to(device), torch.tensor(starts, device=device), history)
+    return FeatureBank(torch.cat(rows).to(device), torch.tensor(starts, device=device).view(recordings, -1), history)
 
 
 def load_latents(folder: Path, split: str, device: torch.device, rank: int = 0) -> list[LatentSet]:

@@ -103,7 +103,11 @@ def test_dropped_conditions_are_zero_and_the_rest_stays() -> None:
     wordless = ~dropped.tokens.any(1)
     assert 0.05 < silent.float().mean() < 0.16
     assert 0.09 < wordless.float().mean() < 0.22
-    assert torch.equal(dropped.features[~silent], window.features[~silent])
+    heard, told = dropped.features[~silent], window.features[~silent]
+    gain = heard[..., :1] / told[..., :1]
+    torch.testing.assert_close(heard, told * gain)  # of a channel, the same at all times
+    assert 0.8 * flow.FEATURE_GAIN < gain[..., 0].std() < 1.2 * flow.FEATURE_GAIN
+    assert abs(float(gain.mean()) - 1) < 0.02
     assert window.pose is not None
     assert dropped.pose is not None
     free = ~dropped.pose.flatten(1).any(1)

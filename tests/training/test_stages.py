@@ -152,6 +152,10 @@ def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank)
     assert a.shape == (2, cfg.speech.num_states, cfg.speech.dim, 9 + 24)
     assert torch.equal(a[0, ..., 9 + 12 :], a[1, ..., 9 : 9 + 12]), "a block's features do not depend on the window"
     assert torch.equal(a[0, ..., :9], a[0, ..., 9:10].expand(-1, -1, 9)), "history before the track is its first frame"
+    b = bank.window(tracks, torch.tensor([0, 1]), 2, torch.tensor([0, 2]))
+    assert torch.equal(a[0], b[0])
+    alike = torch.cosine_similarity(a[1].flatten(), b[1].flatten(), 0)
+    assert 0.5 < alike < 0.999, "another recording sounds different, yet says the same"
 
 
 def test_head_pose_is_stored_per_latent_and_mirrored_with_the_picture(encoded: ToyRun, rank: runtime.Rank) -> None:
