@@ -186,6 +186,45 @@ def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
     assert (told - free).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("fraction", "stale", "due"),
+    [
+        pytest.param(0.2, 0, False, id="still learning"),
+        pytest.param(0.2, teacher.PATIENCE, True, id="learns no more"),
+        pytest.param(0.99 / (1 + teacher.COOLING_SHARE), 0, False, id="time left"),
+        pytest.param(1.01 / (1 + teacher.COOLING_SHARE), 0, True, id="just enough time to cool"),
+    ],
+)
+def test_rate_falls_when_it_should(fraction: float, stale: int, due: bool) -> None:
+    cooling = teacher.Cooling()
+    assert cooling.factor(fraction) == 1
+    assert cooling.due(fraction, stale) is due
+    cooling.begun = fraction
+    assert not cooling.due(fraction, stale)
+    end = fraction * (1 + teacher.COOLING_SHARE)
+    shares = [cooling.factor(fraction + k / 10 * (end - fraction)) for k in range(11)]
+    assert shares[0] == 1
+    assert shares[-1] == pytest.approx(0.02)
+    assert shares == sorted(shares, reverse=True)
+    assert cooling.over(end)
+    assert not cooling.over(0.999 * min(1.0, end))
+
+
+def test_cooling_starts_from_the_best_weights(taught: ToyRun, rank: runtime.Rank) -> None:
+    trainer = teacher.TeacherTrainer(taught.args(), rank, load_config(taught.run))
+    trainer.held_out()
+    best = {n: w.clone() for n, w in trainer.best.items()}
+    trainer.train_step(0.1)
+    trainer.maybe_cool(0.1)
+    assert trainer.cooling.begun is None
+    trainer.stale = teacher.PATIENCE
+    trainer.maybe_cool(0.2)
+    assert trainer.cooling.begun == 0.2
+    for name, p in trainer.net.named_parameters():
+        assert torch.equal(p, best[name]), name
+        assert torch.equal(trainer.average.weights[name], best[name]), name
+
+
 def test_teacher_keeps_its_best_weights_and_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
     cfg = load_config(taught.run)
     path = taught.run / "teacher.pt"
