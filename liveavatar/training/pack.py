@@ -23,7 +23,9 @@ def pack_folder(folder: Path, out: Path, stem: str) -> list[Path]:
     paths = []
     for i, start in enumerate(range(0, len(data), PART_BYTES)):
         paths.append(out / f"{stem}.tar.{i:02d}")
-        paths[-1].write_bytes(data[start : start + PART_BYTES])
+        part = paths[-1].with_name(f"{paths[-1].name}.part")  # whoever copies the folder meanwhile finds whole files
+        part.write_bytes(data[start : start + PART_BYTES])
+        part.replace(paths[-1])
     return paths
 
 

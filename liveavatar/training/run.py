@@ -3,6 +3,7 @@
 `python -m liveavatar.training.run --assets DIR --speech DIR --work DIR --out DIR --gpus 4
 --budget render=280,autoencoder=400,teacher=460,distill=230`. Every stage is a command of its own (see their modules)
 with a log in `WORK/logs`. A finished stage is not repeated when the command is run again; an unfinished one resumes.
+While stages run, OUT gets the newest weights again and again (see `bring.py`).
 If a late stage fails, what there is gets judged, exported and packed all the same.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from liveavatar.training import bring
 from liveavatar.training.pack import pack_folder, pack_held_out
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
+BRING_EVERY = 60.0  # seconds between two times that the newest weights are brought home
 AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
 
@@ -35,6 +38,8 @@ class Driver:
 
     args: argparse.Namespace
     begun: float = field(default_factory=time.monotonic)
+    bringing: "subprocess.Popen[bytes] | None" = None
+    brought: tuple[float, float] = (0.0, 0.0)  # when, and the newest weights of then
 
     @property
     def work(self) -> Path:
@@ -75,15 +80,31 @@ class Driver:
 
     def _wait(self, processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        ok = True
-        for process in processes:
-            try:
-                ok &= process.wait(max(1.0, deadline - time.monotonic())) == 0
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                ok = False
-        return ok
+        running = list(processes)
+        while running and time.monotonic() < deadline:
+            time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+            running = [p for p in running if p.poll() is None]
+            self._bring()
+        for process in running:
+            process.kill()
+        codes = [process.wait() for process in processes]
+        return not any(codes)
+
+    def _bring(self) -> None:
+        """Start to bring the newest weights home, if they are new, unless that was done a moment ago."""
+        now, newest = time.monotonic(), bring.newest(self.work)
+        busy = self.bringing is not None and self.bringing.poll() is None
+        if busy or newest <= self.brought[1] or now < self.brought[0] + BRING_EVERY:
+            return
+        self.brought = now, newest
+        options = ["--run", str(self.work), "--out", str(self.args.out), "--preset", self.args.preset]
+        command = ["-m", "liveavatar.training.bring", *options]
+        self.bringing = self._launch("bring", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
+
+    def settle(self) -> None:
+        """Wait until everything that was to be brought home is there."""
+        if self.bringing is not None:
+            self.bringing.wait()
 
     def _start(self, name: str, module: str, options: list[str]) -> subprocess.Popen[bytes]:
         command = ["-m", f"liveavatar.training.{module}", *options, "--preset", self.args.preset]
@@ -170,7 +191,10 @@ class Driver:
     def _pack(self) -> bool:
         out: Path = self.args.out
         out.mkdir(parents=True, exist_ok=True)
+        self.settle()
         if (self.work / "model").is_dir():
+            for part in out.glob(f"{bring.STEM}.tar.*"):
+                part.unlink()
             pack_folder(self.work / "model", out, "model")
         report = self.work / "report"
         report.mkdir(exist_ok=True)
@@ -211,6 +235,7 @@ def main(argv: list[str] | None = None) -> int:
             log.error("%s failed; see %s", name, args.work / "logs")
             driver.stage("pack")
             return 1
+    driver.settle()
     return 0
 
 

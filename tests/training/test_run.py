@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from liveavatar.training import card, pack, run
+from liveavatar.checkpoint import load_model
+from liveavatar.config import TINY
+from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.training import bring, card, pack, run
+from liveavatar.training.flow import AvatarNet
 from tests.training.conftest import ToyRun
 
 
@@ -65,6 +70,57 @@ def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         member = tar.extractfile("model/weights")
         assert member is not None
         assert member.read() == (source / "weights").read_bytes()
+
+
+def unpacked(parts: list[Path], folder: Path) -> Path:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / bring.STEM
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run of the tiny preset, just begun."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save({"average": dict(CompactVAE(TINY.vae).named_parameters())}, folder / "autoencoder.pt")
+    return folder
+
+
+def add_teacher(folder: Path) -> torch.Tensor:
+    """Give a run a teacher; returns one of its weights."""
+    weights = {n: p.detach() for n, p in AvatarNet(TINY).named_parameters()}
+    torch.save({"best": weights}, folder / "teacher.pt")
+    (folder / "config.json").write_text(TINY.to_json())
+    return weights["dit.patch_embedding.weight"]
+
+
+def test_what_there_is_can_be_brought_home(begun: Path, tmp_path: Path) -> None:
+    assert bring.newest(tmp_path) == 0
+    assert bring.bring(tmp_path, tmp_path / "out") == []
+    before = bring.newest(begun)
+    model = unpacked(bring.bring(begun, tmp_path / "out", "tiny"), tmp_path / "1")
+    assert load_model(model, "cpu", torch.float32, parts=("vae",)).vae is not None
+    weight = add_teacher(begun)
+    assert bring.newest(begun) >= before > 0
+    model = unpacked(bring.bring(begun, tmp_path / "out", "tiny"), tmp_path / "2")
+    loaded = load_model(model, "cpu", torch.float32).dit
+    torch.testing.assert_close(loaded.patch_embedding.weight.detach(), weight.half().float())
+
+
+def test_new_weights_are_brought_while_a_stage_runs(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    wait = "import pathlib, sys, time\nwhile not (pathlib.Path(sys.argv[1]) / 'so_far.tar.00').exists(): time.sleep(.1)"
+
+    def slow(driver: run.Driver) -> bool:
+        return driver._wait([driver._launch("slow", ["-c", wait, str(out)])], 60)
+
+    monkeypatch.setattr(run.Driver, "_slow", slow, raising=False)
+    options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(out), "--preset", "tiny"]
+    assert run.main([*options, "--stages", "slow"]) == 0
+    assert (begun / "slow.done").exists(), (begun / "logs" / "bring.log").read_text()
 
 
 def test_held_out_clips_are_whole_and_bounded(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,60 @@
+"""Bring home what a run has so far, so that a machine may be lost at any moment.
+
+`python -m liveavatar.training.bring --run RUN --out OUT` writes the newest weights as a model directory, in parts
+(`cat OUT/so_far.tar.* | tar x`). Before there is a transformer it holds the autoencoder alone, which is what
+`autoencoder --init` takes. The driver calls it beside the stages.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from liveavatar.checkpoint import save_model
+from liveavatar.config import PRESETS, load_config
+from liveavatar.training import runtime
+from liveavatar.training.export import export_run
+from liveavatar.training.pack import pack_folder
+
+log = logging.getLogger(__name__)
+
+STEM = "so_far"
+WEIGHTS = ("autoencoder.pt", "teacher.pt", "student.pt")
+
+
+def newest(run: Path) -> float:
+    """When the run's weights last changed, seconds since the epoch; 0 before there are any."""
+    return max((path.stat().st_mtime for path in (run / name for name in WEIGHTS) if path.is_file()), default=0.0)
+
+
+def bring(run: Path, out: Path, preset: str = "mini") -> list[Path]:
+    """Write the newest weights of a run to `out`; returns the files, none when there are no weights yet."""
+    folder = run / STEM
+    if (run / "teacher.pt").is_file() and (run / "config.json").is_file():
+        export_run(run, folder)
+    elif (run / "autoencoder.pt").is_file():
+        vae = runtime.load_checkpoint(run / "autoencoder.pt", torch.device("cpu"))["average"]
+        known = (run / "config.json").is_file()  # else the statistics of the latents are not known yet
+        save_model(folder, load_config(run) if known else PRESETS[preset], {"vae": vae})
+    else:
+        return []
+    out.mkdir(parents=True, exist_ok=True)
+    return pack_folder(folder, out, STEM)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="bring home what a training run has so far")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
+    args: Any = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    for path in bring(args.run, args.out, args.preset):
+        log.info("%s: %d bytes", path, path.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
