@@ -33,7 +33,7 @@ HOUR_BLOCKS = 7500
 SIZE = (128, 128)  # pixels, the smallest the model takes
 WARM = 0.2  # share of the readings before rings, allocator and libraries have found their size
 MB = 1e6
-MAX_GROWTH_MB = 12.0  # of an hour, of which the rows of timings are about 5
+MAX_GROWTH_MB = 5.0  # of an hour
 MAX_SLOWER = 1.25  # last fifth of the blocks against the fifth after the warm-up, medians
 
 
