@@ -52,7 +52,7 @@ class DistillTrainer:
         self.args, self.rank, self.cfg = args, rank, cfg
         self.data = Dataset(args, rank, cfg)
         self.teacher, self.student, self.fake = (AvatarNet(cfg).to(rank.device) for _ in range(3))
-        weights = runtime.load_checkpoint(args.data / "teacher.pt", rank.device)["best"]
+        weights = runtime.load_checkpoint(args.data / "teacher.pt", rank.device)["average"]
         for net in (self.teacher, self.student, self.fake):
             net.load_state_dict(weights)
             if args.compile:

@@ -181,7 +181,7 @@ def load_candidates(run: Path, cfg: ModelConfig, device: torch.device) -> dict[s
     """Teacher and students of a run, by name."""
     weights = {}
     if (run / "teacher.pt").is_file():
-        weights["teacher"] = runtime.load_checkpoint(run / "teacher.pt", device)["best"]
+        weights["teacher"] = runtime.load_checkpoint(run / "teacher.pt", device)["average"]
     if (run / "student.pt").is_file():
         weights |= runtime.load_checkpoint(run / "student.pt", device)
     nets = {}

@@ -68,7 +68,7 @@ def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
     vae = runtime.load_checkpoint(run / "autoencoder.pt", CPU)["average"]
     found: dict[str, Any] = {}
     if (run / "teacher.pt").is_file():
-        found["teacher"] = runtime.load_checkpoint(run / "teacher.pt", CPU)["best"]
+        found["teacher"] = runtime.load_checkpoint(run / "teacher.pt", CPU)["average"]
     if (run / "student.pt").is_file():
         found |= runtime.load_checkpoint(run / "student.pt", CPU)
     evaluation = run / "evaluation.json"

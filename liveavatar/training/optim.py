@@ -163,14 +163,10 @@ class Optimisers:
             part.load_state_dict(state[str(i)])
 
 
-def warm_up(step: int, fraction: float) -> float:
-    """Rise over `WARMUP_STEPS` or 3 % of the budget, whichever is shorter; then 1."""
-    return min(1.0, max((step + 1) / WARMUP_STEPS, fraction / WARMUP_SHARE))
-
-
 def rate_factor(step: int, fraction: float) -> float:
-    """Warm up, stay flat to the half of the budget, then fall linearly to 2 %."""
-    return warm_up(step, fraction) * (1.0 if fraction < 0.5 else max(0.02, 2 * (1 - fraction)))
+    """Rise over `WARMUP_STEPS` or 3 % of the budget, whichever is shorter; flat to the half; then linear to 2 %."""
+    decay = 1.0 if fraction < 0.5 else max(0.02, 2 * (1 - fraction))
+    return min(1.0, max((step + 1) / WARMUP_STEPS, fraction / WARMUP_SHARE)) * decay
 
 
 class Average:

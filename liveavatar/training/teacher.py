@@ -2,9 +2,11 @@
 
 `python -m liveavatar.training.teacher --data RUN --out RUN --seconds N --preset mini`; `--data` is the folder the
 encode stage wrote. Every block of a window has its own noise level and sees the ring and sinks it would see in a
-stream. When the held-out error has stopped falling, or most of the seconds are spent, training goes on from the best
-weights while the rate falls to nothing. Writes `teacher.pt` (resumable; `best` are the averaged weights with the
-lowest held-out error) and `teacher.jsonl`.
+stream. Writes `teacher.pt` (resumable; `average` are the weights that count) and `teacher.jsonl`.
+
+The held-out flow error is there to be watched, not to pick weights by. That of the mouth rises while the rate falls,
+and yet the mouths that are *generated* get better: in one run from 0.77 at the lowest error to 0.85 at the end
+(correlation of openness with the truth, unseen people and voices), and likeness and sharpness with them.
 """
 
 import argparse
@@ -35,40 +37,13 @@ from liveavatar.training.latents import (
     load_bank,
     load_latents,
 )
-from liveavatar.training.optim import Average, Optimisers, warm_up
+from liveavatar.training.optim import Average, Optimisers, rate_factor
 from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 
 EMA_DECAY = 0.999
 HELD_WINDOWS = 16  # an orientation
-# Their sum picks the best weights. The mouth's error alone starts to rise before the face is learned.
-SELECT_BY = ("held_3", "held_6", "held_9", "held_3_mouth", "held_6_mouth", "held_9_mouth")
-
-
-PATIENCE = 3  # evaluations without a better one before the rate begins to fall
-COOLING_SHARE = 0.35  # of the time before: how long the rate falls
-
-
-class Cooling:
-    """When the rate falls, and how far it has fallen; times are shares of the stage's seconds."""
-
-    def __init__(self, begun: float | None = None) -> None:
-        self.begun = begun
-
-    def due(self, fraction: float, stale: int) -> bool:
-        """Whether it is time to begin, after `stale` evaluations without a better one."""
-        return self.begun is None and (stale >= PATIENCE or fraction * (1 + COOLING_SHARE) >= 1)
-
-    def factor(self, fraction: float) -> float:
-        """Of the rate: 1, then linear to 2 %."""
-        if self.begun is None:
-            return 1.0
-        return max(0.02, 1 - (fraction - self.begun) / (COOLING_SHARE * self.begun + 1e-9))
-
-    def over(self, fraction: float) -> bool:
-        """Whether training has ended."""
-        return fraction >= 1 or (self.begun is not None and fraction >= (1 + COOLING_SHARE) * self.begun)
 
 
 class Dataset:
@@ -111,10 +86,7 @@ class TeacherTrainer:
             record=args.graphs,
         )
         self.average = Average(self.net, EMA_DECAY)
-        self.best = {n: w.clone() for n, w in self.average.weights.items()}
-        self.best_error, self.stale = float("inf"), 0
         self.step = 0
-        self.cooling = Cooling()
         if args.compile:
             self.net.compile_blocks()
         self.recorded = RecordedNet(self.net, rank, args.graphs)
@@ -129,49 +101,24 @@ class TeacherTrainer:
         noisy = add_noise(window.latents, noise, sigma)
         loss = self.recorded.gradients(noisy, sigma, noise - window.latents, driven)
         runtime.average_gradients(self.optim.params, self.rank)
-        norm = self.optim.step(warm_up(self.step, fraction) * self.cooling.factor(fraction))
+        norm = self.optim.step(rate_factor(self.step, fraction))
         self.average.update(self.net, self.step)
         self.step += 1
         return {"loss": loss, "grad_norm": norm}
 
     def held_out(self) -> dict[str, float]:
-        """Held-out errors of the averaged weights; remembers the best ones."""
+        """Held-out errors of the averaged weights."""
         self.average.copy_to(self.held_net)
         with self.rank.autocast():
-            errors = held_out_errors(self.held_net, self.data.held)
-        score = sum(errors[name] for name in SELECT_BY)
-        self.stale += 1
-        if score < self.best_error:
-            self.best_error, self.stale = score, 0
-            for name, weight in self.average.weights.items():
-                self.best[name].copy_(weight)
-        return errors
-
-    def maybe_cool(self, fraction: float) -> None:
-        """Let the rate begin to fall when it is time, from the best weights; all ranks call this at the same step."""
-        due = self.rank.mean(torch.tensor(float(self.cooling.due(fraction, self.stale)), device=self.rank.device))
-        if due == 0 or self.cooling.begun is not None:  # only the first rank evaluates, so it knows before the others
-            return
-        self.cooling.begun = fraction
-        if self.rank.first:
-            log.info("step %d: the rate falls from here on", self.step)
-            with torch.no_grad():
-                for name, p in self.net.named_parameters():
-                    p.copy_(self.best[name])
-        runtime.broadcast(self.net, self.rank)
-        self.average.load({n: p.detach() for n, p in self.net.named_parameters()})
+            return held_out_errors(self.held_net, self.data.held)
 
     def state(self, seconds: float) -> dict[str, Any]:
         """For `teacher.pt`."""
         return {
             "weights": {n: p.detach() for n, p in self.net.named_parameters()},
             "average": self.average.weights,
-            "best": self.best,
-            "best_error": self.best_error,
             "optim": self.optim.state_dict(),
             "step": self.step,
-            "stale": self.stale,
-            "cooling": self.cooling.begun,
             "seconds": seconds,
         }
 
@@ -179,9 +126,7 @@ class TeacherTrainer:
         """Continue from `state`."""
         self.net.load_state_dict(state["weights"])
         self.average.load(state["average"])
-        self.best = {n: w.clone() for n, w in state["best"].items()}
-        self.best_error, self.step, self.stale = state["best_error"], state["step"], state["stale"]
-        self.cooling = Cooling(state["cooling"])
+        self.step = state["step"]
         self.optim.load_state_dict(state["optim"])
 
 
@@ -199,7 +144,7 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
     budget = runtime.Budget(rank, args.seconds, spent)
     last_save = last_eval = budget.elapsed
     mark = (trainer.step, budget.elapsed)  # since when speed is measured
-    while not trainer.cooling.over(fraction := budget.fraction(trainer.step)):
+    while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
         if trainer.step % args.log_every == 0:
             row = {k: float(v) for k, v in values.items()}  # waits for the GPU
@@ -211,7 +156,6 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
             journal.write(step=trainer.step, seconds=budget.elapsed, **row)
             if rank.first:
                 log.info("teacher %d, %.0f s: %s", trainer.step, budget.elapsed, row)
-            trainer.maybe_cool(fraction)
             mark = (trainer.step, budget.elapsed)
         if rank.first and budget.elapsed - last_save > args.save_every:
             runtime.save_checkpoint(path, trainer.state(budget.elapsed))

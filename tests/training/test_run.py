@@ -90,7 +90,7 @@ def begun(tmp_path: Path) -> Path:
 def add_teacher(folder: Path) -> torch.Tensor:
     """Give a run a teacher; returns one of its weights."""
     weights = {n: p.detach() for n, p in AvatarNet(TINY).named_parameters()}
-    torch.save({"best": weights}, folder / "teacher.pt")
+    torch.save({"average": weights}, folder / "teacher.pt")
     (folder / "config.json").write_text(TINY.to_json())
     return weights["dit.patch_embedding.weight"]
 

@@ -186,46 +186,7 @@ def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
     assert (told - free).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("fraction", "stale", "due"),
-    [
-        pytest.param(0.2, 0, False, id="still learning"),
-        pytest.param(0.2, teacher.PATIENCE, True, id="learns no more"),
-        pytest.param(0.99 / (1 + teacher.COOLING_SHARE), 0, False, id="time left"),
-        pytest.param(1.01 / (1 + teacher.COOLING_SHARE), 0, True, id="just enough time to cool"),
-    ],
-)
-def test_rate_falls_when_it_should(fraction: float, stale: int, due: bool) -> None:
-    cooling = teacher.Cooling()
-    assert cooling.factor(fraction) == 1
-    assert cooling.due(fraction, stale) is due
-    cooling.begun = fraction
-    assert not cooling.due(fraction, stale)
-    end = fraction * (1 + teacher.COOLING_SHARE)
-    shares = [cooling.factor(fraction + k / 10 * (end - fraction)) for k in range(11)]
-    assert shares[0] == 1
-    assert shares[-1] == pytest.approx(0.02)
-    assert shares == sorted(shares, reverse=True)
-    assert cooling.over(end)
-    assert not cooling.over(0.999 * min(1.0, end))
-
-
-def test_cooling_starts_from_the_best_weights(taught: ToyRun, rank: runtime.Rank) -> None:
-    trainer = teacher.TeacherTrainer(taught.args(), rank, load_config(taught.run))
-    trainer.held_out()
-    best = {n: w.clone() for n, w in trainer.best.items()}
-    trainer.train_step(0.1)
-    trainer.maybe_cool(0.1)
-    assert trainer.cooling.begun is None
-    trainer.stale = teacher.PATIENCE
-    trainer.maybe_cool(0.2)
-    assert trainer.cooling.begun == 0.2
-    for name, p in trainer.net.named_parameters():
-        assert torch.equal(p, best[name]), name
-        assert torch.equal(trainer.average.weights[name], best[name]), name
-
-
-def test_teacher_keeps_its_best_weights_and_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
+def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
     cfg = load_config(taught.run)
     path = taught.run / "teacher.pt"
     a, b = (teacher.TeacherTrainer(taught.args(), rank, cfg) for _ in range(2))
@@ -235,10 +196,7 @@ def test_teacher_keeps_its_best_weights_and_resumes(taught: ToyRun, rank: runtim
         trainer.data.sampler.sample = lambda _: batch  # type: ignore[method-assign]
         trainer.train_step(0.5)
     assert all(torch.equal(x, y) for x, y in zip(a.net.parameters(), b.net.parameters(), strict=True))
-    a.best_error = -1.0
-    a.held_out()
-    saved = runtime.load_checkpoint(path, rank.device)["best"]
-    assert all(torch.equal(a.best[n], saved[n]) for n in a.best), "worse weights replaced better ones"
+    assert all(torch.equal(a.average.weights[n], w) for n, w in b.average.weights.items())
 
 
 def test_matching_gradient_points_from_fake_to_real(
@@ -294,5 +252,5 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     model = load_model(tmp_path / "model", "cpu", torch.float32)
     assert model.config.vae.std != (1.0,) * 8, "the measured latent statistics are part of the model"
     assert model.config.pose_guided
-    saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["best"]
+    saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)

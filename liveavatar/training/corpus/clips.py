@@ -171,26 +171,34 @@ def eye_centres(assets: HeadAssets, vertices: torch.Tensor) -> np.ndarray:
     return torch.stack([points[e].mean(0) for e in _EYES]).cpu().numpy()
 
 
-def draw_camera(rng: np.random.Generator, eyes: np.ndarray, height: int, width: int) -> Camera:
-    """Frame a photo as portraits are framed, give or take a little.
+def framing(
+    eyes: np.ndarray, height: int, width: int, scale: float = 1.0, offset: tuple[float, float] = (0.0, 0.0)
+) -> Camera:
+    """Frame a photo as portraits are framed.
 
     Args:
-        rng: draws what framing is off by.
         eyes: centres of both eyes, cm [2, 3].
         height, width: of the picture, pixels.
+        scale: of the face against its usual size.
+        offset: of the face from its usual place, to the right and up, in shares of the height.
     """
     wide = width > height
-    wanted = (WIDE_EYE_DISTANCE if wide else EYE_DISTANCE) * float(np.exp(rng.normal() * ZOOM_SPREAD))
     centre = eyes.mean(0)
     distance = (
         float(np.linalg.norm(eyes[0] - eyes[1])) * PIXELS_PER_CM * CAMERA_DISTANCE / (CAMERA_DISTANCE - centre[2])
     )
-    zoom = wanted / distance
+    zoom = scale * (WIDE_EYE_DISTANCE if wide else EYE_DISTANCE) / distance
     plain = Camera(height=height, width=width, zoom=zoom).project(torch.as_tensor(centre, dtype=torch.float32))
-    x, y = (rng.normal(size=2) * SHIFT_SPREAD).tolist()
-    right = x - (float(plain[0]) - width / 2) / height
-    up = y + float(plain[1]) / height - (WIDE_EYE_HEIGHT if wide else EYE_HEIGHT)
+    right = offset[0] - (float(plain[0]) - width / 2) / height
+    up = offset[1] + float(plain[1]) / height - (WIDE_EYE_HEIGHT if wide else EYE_HEIGHT)
     return Camera(height=height, width=width, zoom=zoom, shift=(right, up))
+
+
+def draw_camera(rng: np.random.Generator, eyes: np.ndarray, height: int, width: int) -> Camera:
+    """`framing`, off by as much as that of real portraits is."""
+    scale = float(np.exp(rng.normal() * ZOOM_SPREAD))
+    x, y = (rng.normal(size=2) * SHIFT_SPREAD).tolist()
+    return framing(eyes, height, width, scale, (x, y))
 
 
 def _posed(avatar: Avatar, motion: Motion, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from liveavatar.training.corpus.avatar import Avatar
-from liveavatar.training.corpus.clips import SAMPLE_SEED
-from liveavatar.training.corpus.geometry import Camera, HeadAssets
+from liveavatar.training.corpus.clips import SAMPLE_SEED, eye_centres, framing
+from liveavatar.training.corpus.geometry import HeadAssets
 from liveavatar.training.corpus.look import BACKDROPS, LIGHTINGS, draw_backdrop, draw_lighting
 from liveavatar.training.corpus.scene import Shot
 from liveavatar.training.corpus.shading import render
@@ -45,7 +45,7 @@ def portrait(assets: HeadAssets, seed: int, lighting: str, backdrop: str, size: 
     avatar = Avatar(assets, seed)
     rest = torch.zeros(1, len(assets.expression_names), device=assets.device)
     posed = avatar.pose(rest, torch.tensor([_HEAD], device=assets.device), torch.tensor([_GAZE], device=assets.device))
-    camera = Camera(height=height, width=width, zoom=1.08, shift=(0.0, -0.01))
+    camera = framing(eye_centres(assets, posed[0][0]), height, width)
     return render([Shot(avatar, *posed, light, place)], camera)[0].cpu().numpy()
 
 
