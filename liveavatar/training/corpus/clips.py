@@ -39,12 +39,12 @@ BLOCK_FRAMES = 12
 # Seeds of the splits never meet: a training process owns a stretch of 100 000.
 TRAIN_SEED, SEEDS_PER_RANK, EVAL_SEED, SAMPLE_SEED = 1_000, 100_000, 900_000_000, 800_000_000
 LANDSCAPE_TURNS = (2, 5, 8)  # of ten clips
-PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.12, 0.06
+PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.20, 0.10  # at 0.12 and 0.06 words for light and place went unheard
 # Where the photo's eyes lie, in shares of the picture's height: portraits are framed like that before they are used
 # (`liveavatar.image`). Wide pictures show the same face in the same size, moved by whole tokens of 32 pixels.
 EYE_DISTANCE, WIDE_EYE_DISTANCE = 59.5 / 384, 59.5 / 256
 EYE_HEIGHT, WIDE_EYE_HEIGHT = 138 / 384, 106 / 256  # from the top
-ZOOM_SPREAD, SHIFT_SPREAD = 0.04, 0.012  # as far as a portrait's framing is off; the latter of the height
+ZOOM_SPREAD, SHIFT_SPREAD = 0.06, 0.015  # as far as a portrait's framing is off; the latter of the height
 _EYES = (slice(36, 42), slice(42, 48))  # of the 68 landmarks
 FRAMES = {"train": 120, "eval": 240}
 CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
