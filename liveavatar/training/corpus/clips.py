@@ -45,6 +45,7 @@ PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.20, 0.10  # at 0.12 and 0.06 words for 
 EYE_DISTANCE, WIDE_EYE_DISTANCE = 59.5 / 384, 59.5 / 256
 EYE_HEIGHT, WIDE_EYE_HEIGHT = 138 / 384, 106 / 256  # from the top
 ZOOM_SPREAD, SHIFT_SPREAD = 0.06, 0.015  # as far as a portrait's framing is off; the latter of the height
+TIGHT_SHARE, TIGHT_SCALE = 0.15, (1.1, 1.3)  # portraits with too little room around the head; how much too large it is
 _EYES = (slice(36, 42), slice(42, 48))  # of the 68 landmarks
 FRAMES = {"train": 120, "eval": 240}
 CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
@@ -197,6 +198,8 @@ def framing(
 def draw_camera(rng: np.random.Generator, eyes: np.ndarray, height: int, width: int) -> Camera:
     """`framing`, off by as much as that of real portraits is."""
     scale = float(np.exp(rng.normal() * ZOOM_SPREAD))
+    if rng.random() < TIGHT_SHARE:
+        scale = float(rng.uniform(*TIGHT_SCALE))
     x, y = (rng.normal(size=2) * SHIFT_SPREAD).tolist()
     return framing(eyes, height, width, scale, (x, y))
 
