@@ -1,12 +1,15 @@
 """What every test starts from: caches in a folder of their own, one thread, and a random model of a few weights."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+# A shell starts what runs in its background with Ctrl-C ignored, and children inherit that; tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -134,9 +134,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
 def test_a_browser_plays_the_film_while_it_is_made(home: Path, film: VideoSink, tmp_path: Path) -> None:
     film.write(frames(4 * SEGMENT))
     with LivePage() as page, browser(page.url, tmp_path / "profile") as evaluate:
-        wait_for(lambda: evaluate("film.currentTime") > 1.9)  # of 3.84 s: near what was just made
+        wait_for(lambda: (evaluate("film.currentTime") or 0) > 1.9)  # of 3.84 s: near what was just made
         assert "Live: 4 segments" in evaluate("state.textContent")
-        wait_for(lambda: evaluate("film.currentTime") > 3.5)
+        wait_for(lambda: (evaluate("film.currentTime") or 0) > 3.5)
         assert not evaluate("film.ended")
         film.write(frames(4 * SEGMENT))
         film.close()
