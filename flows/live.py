@@ -11,12 +11,10 @@ environment.prepare()
 
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
-from flows.render import machine_of, options_of  # noqa: E402
+from flows.render import machine_of, options_of, tidied  # noqa: E402
 from liveavatar import config  # noqa: E402
 from tasks import audio, live, plan, prompt, publish, quality  # noqa: E402
-from tasks import render as engine  # noqa: E402
 from tasks.model import config_of, digest_of  # noqa: E402
-from tasks.store import Store  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
 _listening: list[live.Listener] = []
@@ -81,6 +79,4 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
             cached_tasks=sum(stage.hit for stage in stages),
         ),
     )
-    Store().collect(*environment.store_limits())
-    engine.forget_work(environment.STORE_DAYS)
-    return {"out": str(published.out), "status": published.report["status"], "report": published.report}
+    return tidied(published)

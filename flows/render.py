@@ -95,6 +95,11 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         ),
     )
     Store().build("run", run_key(parameters), lambda _: {}, force=not published.hit)
+    return tidied(published)
+
+
+def tidied(published: publish.Published) -> dict[str, Any]:
+    """Make room in the store and among the work folders, then tell what a flow returns."""
     Store().collect(*environment.store_limits())
     engine.forget_work(environment.STORE_DAYS)
     return {"out": str(published.out), "status": published.report["status"], "report": published.report}

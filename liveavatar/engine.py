@@ -244,9 +244,7 @@ class Stream:
         overlap = decode and self.engine.device.type == "cpu" and threads > 1
         if not overlap:
             while self.position < self.num_blocks:
-                block = self.next_block(decode)
-                due = self._snapshot_due(snapshot_every)
-                yield replace(block, state=self.snapshot()) if due else block
+                yield self._whole(decode, snapshot_every)
             return
         share = threads // 2
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) as decoder:
@@ -259,12 +257,10 @@ class Stream:
     def _overlapped(self, decoder: ThreadPoolExecutor, snapshot_every: int) -> Iterator[Block]:
         waiting: Future[Block] | None = None
         while self.position < self.num_blocks:
-            block = self.next_block(decode=False)
-            due = self._snapshot_due(snapshot_every)
-            state = {name: t.clone() for name, t in self._ring_tensors().items()} if due else None
+            block = self._denoised(snapshot_every)
             if waiting is not None:
                 yield waiting.result()
-            waiting = decoder.submit(self._decoded, replace(block, state=state))
+            waiting = decoder.submit(self._decoded, block)
             if block.index == 0:
                 yield waiting.result()
                 waiting = None
@@ -290,16 +286,12 @@ class Stream:
             try:
                 while (known := ready(self.position)) is not False:
                     if known and on_cpu:
-                        block = self.next_block(decode=False)
-                        due = self._snapshot_due(snapshot_every)
-                        state = {name: t.clone() for name, t in self._ring_tensors().items()} if due else None
+                        block = self._denoised(snapshot_every)
                         if waiting is not None:
                             yield waiting.result()
-                        waiting = decoder.submit(self._decoded, replace(block, state=state))
+                        waiting = decoder.submit(self._decoded, block)
                     elif known:
-                        block = self.next_block()
-                        due = self._snapshot_due(snapshot_every)
-                        yield replace(block, state=self.snapshot()) if due else block
+                        yield self._whole(True, snapshot_every)
                     elif waiting is not None and waiting.done():
                         yield waiting.result()
                         waiting = None
@@ -307,6 +299,18 @@ class Stream:
                     yield waiting.result()
             finally:
                 torch.set_num_threads(threads)
+
+    def _whole(self, decode: bool, snapshot_every: int) -> Block:
+        """The next block, with a snapshot when one is due."""
+        block = self.next_block(decode)
+        return replace(block, state=self.snapshot()) if self._snapshot_due(snapshot_every) else block
+
+    def _denoised(self, snapshot_every: int) -> Block:
+        """The next block without frames; when a snapshot is due, with the rings of it, which `_decoded` completes."""
+        block = self.next_block(decode=False)
+        if not self._snapshot_due(snapshot_every):
+            return block
+        return replace(block, state={name: t.clone() for name, t in self._ring_tensors().items()})
 
     def _snapshot_due(self, every: int) -> bool:
         return bool(every) and self.position % every == 0 and self.placement.has_state

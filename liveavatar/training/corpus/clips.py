@@ -28,6 +28,7 @@ from liveavatar.training.corpus.motion import Motion, draw_style, photo_motion, 
 from liveavatar.training.corpus.shading import Shot, render
 from liveavatar.training.corpus.tracks import Track, load_tracks
 from liveavatar.training.corpus.visemes import shape_matrix
+from liveavatar.training.data import LEFT_EYE, RIGHT_EYE
 
 __all__ = ["SPEEDS", "ClipFile", "list_clips"]
 
@@ -46,7 +47,6 @@ EYE_DISTANCE, WIDE_EYE_DISTANCE = 59.5 / 384, 59.5 / 256
 EYE_HEIGHT, WIDE_EYE_HEIGHT = 138 / 384, 106 / 256  # from the top
 ZOOM_SPREAD, SHIFT_SPREAD = 0.06, 0.015  # as far as a portrait's framing is off; the latter of the height
 TIGHT_SHARE, TIGHT_SCALE = 0.15, (1.1, 1.3)  # portraits with too little room around the head; how much too large it is
-_EYES = (slice(36, 42), slice(42, 48))  # of the 68 landmarks
 FRAMES = {"train": 120, "eval": 240}
 CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
 CPU_BATCH, GPU_BATCH, GPU_BYTES_A_FRAME = 6, 120, 0.25e9  # frames drawn at once, and what one needs on a GPU
@@ -169,7 +169,7 @@ class ClipRenderer:
 def eye_centres(assets: HeadAssets, vertices: torch.Tensor) -> np.ndarray:
     """Centres of both eyes, cm [2, 3], of a posed avatar's vertices [V, 3]."""
     points = vertices[assets.landmarks68]
-    return torch.stack([points[e].mean(0) for e in _EYES]).cpu().numpy()
+    return torch.stack([points[eye].mean(0) for eye in (RIGHT_EYE, LEFT_EYE)]).cpu().numpy()
 
 
 def framing(
