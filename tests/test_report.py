@@ -94,7 +94,15 @@ def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[st
         ],
         "metrics": {"av_offset_frames": 0, "lip_sync": 0.51234567, "silent_lip": None},
         "reasons": {"silent_lip": "there is no silence"},
-        "timing": {"ttff_s": 0.81, "fps": 27.5, "deadline_misses": 1},
+        "timing": {
+            "ttff_s": 0.81,
+            "fps": 27.5,
+            "deadline_misses": 1,
+            "stages": [
+                {"rank": 0, "role": "steps 1-2", "step_ms": [41.5, 42.5], "decode_ms": None, "wait_ms": 7.25},
+                {"rank": 1, "role": "steps 3-4 + decoder", "step_ms": [43.5, 44.5], "decode_ms": 98.5, "wait_ms": 0.0},
+            ],
+        },
         "memory": {"peak_rss_mb": 812, "peak_gpu_mb": None},
         "plan": {"fits": True, "per_gpu_gb": [0.1, 0.2], "nearest": [{"size": "384*256"}]},
         "inputs": {"audio": {"name": "a.wav", "sha256": "ab" * 32}},
@@ -114,6 +122,8 @@ def test_the_page_has_everything(page: Path) -> None:
         assert text in html
     for text in ("0.5123", "there is no silence", "384*256", "peak_rss_mb", "1 of 9 blocks", "word3", "0.1, 0.2"):
         assert text in html
+    assert "<td>steps 1-2</td><td>41.5, 42.5</td>" in html
+    assert "{&#39;rank&#39;" not in html, "a table, not the text of a list"
     tags = Tags()
     tags.feed(html)
     assert tags.open == []
