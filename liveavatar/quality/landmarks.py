@@ -9,7 +9,12 @@ A tracker is not thread-safe: one per thread.
 """
 
 import io
+import os
+import tempfile
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +37,9 @@ ARCFACE_POINTS = (468, 473, 4, 61, 291)  # iris centres, nose tip, mouth corners
 RIGID = (10, 67, 109, 151, 297, 338, 9, 8, 168, 6, 197, 33, 133, 362, 263, 127, 356, 21, 251, 54, 284)
 RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
 LEFT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
+STDERR = 2  # descriptor
+NOTE = b"INFO: "
+_STDERR_MOVED = threading.Lock()  # by one thread at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ class FaceTracker:
 
         with zipfile.ZipFile(io.BytesIO(landmark_bundle())) as bundle:
             self._mesh = Interpreter(model_content=bundle.read("face_landmarks_detector.tflite"), num_threads=threads)
-        self._mesh.allocate_tensors()
+        with _notes_dropped():
+            self._mesh.allocate_tensors()
         self._input = self._mesh.get_input_details()[0]["index"]
         outputs = self._mesh.get_output_details()
         self._points_out = next(o["index"] for o in outputs if int(np.prod(o["shape"])) == NUM_POINTS * 3)
@@ -165,6 +174,31 @@ class FaceTracker:
         points = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)[:, :2] @ turn.T + matrix[:, 2]
         face = Face(points.astype(np.float32), float(presence))
         return face if face.eye_distance >= 4 else None  # smaller is no face whose mouth can be read
+
+
+@contextmanager
+def _notes_dropped() -> Iterator[None]:
+    """Keep the notes that native code writes to the bare descriptor off the terminal; all other lines come later.
+
+    No option or variable of LiteRT quiets its "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+    """
+    with _STDERR_MOVED, ExitStack() as closing:
+        try:
+            caught = closing.enter_context(tempfile.TemporaryFile())
+            kept = os.dup(STDERR)
+        except OSError:  # no standard error, or nowhere to keep it
+            yield
+            return
+        try:
+            os.dup2(caught.fileno(), STDERR)
+            yield
+        finally:
+            os.dup2(kept, STDERR)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(NOTE):
+                    os.write(STDERR, line)
 
 
 def _region_of_detection(five: np.ndarray) -> _Region:
