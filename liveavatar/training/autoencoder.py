@@ -4,12 +4,15 @@
 several GPUs. Writes `autoencoder.pt` (resumable; holds the averaged weights that the later stages use) and
 `autoencoder.jsonl`.
 
-Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + 0.5 x L1 of temporal differences + 0.05 |E z^2 - 1|.
-Two more terms make latents that a transformer can *predict*: noise of random strength, so that small errors stay small
-in the picture, and a penalty on how much the latents change when the picture moves by up to 3 pixels. Without the
-latter a move by a quarter of a cell changed 62 % of a face's latent variance, and the transformer could not keep up
-with a moving head, however well the autoencoder alone reconstructed. In the last third a patch adversary joins (see
-`adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
+Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + L1 of temporal differences, heavier where a new latent
+begins, + 0.05 |E z^2 - 1|. Two more terms make latents that a transformer can *predict*: noise of random strength, so
+that small errors stay small in the picture, and a penalty on how much the latents change when the picture moves by up
+to 3 pixels. Without the latter a move by a quarter of a cell changed 62 % of a face's latent variance, and the
+transformer could not keep up with a moving head, however well the autoencoder alone reconstructed. In the last third a
+patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
+
+`--only_decoder FILE` goes on with the decoder of a finished autoencoder. Its latents stay what they are, so that can
+run beside the teacher.
 """
 
 import argparse
@@ -41,7 +44,10 @@ log = logging.getLogger(__name__)
 
 SHIFT_REACH = 3  # pixels by which the second look at a clip is moved, at most
 CELL = 16  # pixels a side of one latent cell
-GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.5, 0.05
+GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.7, 0.05
+# Of the step into a new latent against the steps within one: noise on the latents, and a transformer's errors, change
+# there at once, and the decoder is to spread that over the latent's frames.
+EDGE_WEIGHT = 8.0
 ADVERSARY_START = 2 / 3  # of the budget
 ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
 EMA_DECAY = 0.998
@@ -54,7 +60,7 @@ def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Te
     weights = weights_BTHW[:, None]
     error = made - truth
     loss = (error.abs() * weights).mean()
-    steps = (error[:, :, 1:] - error[:, :, :-1]).abs() * weights[:, :, 1:]
+    steps = (error[:, :, 1:] - error[:, :, :-1]).abs() * weights[:, :, 1:] * _edge_weights(error.shape[2], error.device)
     flat, w = error.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)
     gradient = torch.zeros((), device=made.device)
     for scale in range(3):
@@ -63,6 +69,12 @@ def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Te
         gradient = gradient + ((flat[..., 1:] - flat[..., :-1]).abs() * w[..., 1:]).mean()
         gradient = gradient + ((flat[..., 1:, :] - flat[..., :-1, :]).abs() * w[..., 1:, :]).mean()
     return loss + GRADIENT_WEIGHT * gradient + TEMPORAL_WEIGHT * steps.mean()
+
+
+def _edge_weights(num_frames: int, device: torch.device) -> Tensor:
+    """Weight of each frame step [1, 1, T-1, 1, 1] of a clip that starts with a latent."""
+    edge = (torch.arange(1, num_frames, device=device) % LATENT_FRAMES == 0).float()
+    return (1 + (EDGE_WEIGHT - 1) * edge)[None, None, :, None, None]
 
 
 class AutoencoderTrainer:
@@ -75,6 +87,9 @@ class AutoencoderTrainer:
         if args.init:
             start = load_model(args.init, "cpu", torch.float32, parts=("vae",)).vae
             self.vae.load_state_dict(start.state_dict())  # latent statistics lie in the config, not in the weights
+        if args.only_decoder:
+            self.vae.load_state_dict(runtime.load_checkpoint(args.only_decoder, rank.device)["average"])
+            self.vae.encoder.requires_grad_(False)
         self.held_vae = copy.deepcopy(self.vae).eval()
         self.adversary = PatchDiscriminator(48 if args.preset == "mini" else 8).to(rank.device)
         self.optim = Optimisers(
@@ -86,7 +101,7 @@ class AutoencoderTrainer:
         )
         self.adversary_optim = torch.optim.AdamW(self.adversary.parameters(), 4e-4, betas=(0.5, 0.9))
         self.average = Average(self.vae, EMA_DECAY)
-        self.clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
+        self.clips = load_clips(args.data, "train", rank.device, rank.rank, max(rank.world, args.share))
         self.sampler = CropSampler(self.clips, args.frames, rank.generator(args.seed))
         self.held = load_clips(args.data, "eval", rank.device) if rank.first else []
         self.step, self.best_psnr = 0, 0.0
@@ -102,7 +117,8 @@ class AutoencoderTrainer:
             made, _, unsteady = self._reconstruct(video, moved)
             output = made.detach().float().requires_grad_()
             gradient = torch.autograd.grad(self.judge(output, video, weights), output)[0]
-            torch.autograd.grad([made, unsteady], list(self.vae.parameters()), [gradient.to(made.dtype), None])
+            outputs, gradients = _roots(made, gradient, unsteady)
+            torch.autograd.grad(outputs, self.optim.params, gradients)
         except (RuntimeError, AssertionError, TypeError, ValueError) as e:
             log.warning("the autoencoder is not compiled: %s", (str(e) or repr(e)).splitlines()[0])
             self.encode, self.decode, self.judge = plain
@@ -118,7 +134,11 @@ class AutoencoderTrainer:
     def _reconstruct(self, video: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Video made from noised latents, the latents, and how much they change when the picture moves."""
         with self.rank.autocast():
-            latents, other = self.encode(torch.cat((video, moved))).split((len(video), len(moved)))
+            if self.args.only_decoder:
+                with torch.no_grad():
+                    latents = other = self.encode(video)
+            else:
+                latents, other = self.encode(torch.cat((video, moved))).split((len(video), len(moved)))
             strength = self.args.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
             made = self.decode(latents + strength * torch.randn_like(latents))
         return made, latents, (other - latents[: len(other)]).float().square().mean()
@@ -137,7 +157,7 @@ class AutoencoderTrainer:
             else (torch.autograd.grad(loss, output)[0], {})
         )
         regular = LATENT_WEIGHT * (latents.float().square().mean() - 1).abs() + self.args.smooth * unsteady
-        torch.autograd.backward([made, regular], [gradient.to(made.dtype), None])
+        torch.autograd.backward(*_roots(made, gradient, regular))
         runtime.average_gradients(self.optim.params, self.rank)
         norm = self.optim.step(rate_factor(self.step, fraction))
         self.average.update(self.vae, self.step)
@@ -201,6 +221,13 @@ class AutoencoderTrainer:
         self.adversary_optim.load_state_dict(state["adversary_optim"])
         self.step, self.best_psnr = state["step"], state["best_psnr"]
         self.adversary_on = state["adversary_on"]
+
+
+def _roots(made: Tensor, gradient: Tensor, regular: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+    """What to go backwards from, and with which gradients; a frozen encoder has no regular term."""
+    if regular.requires_grad:
+        return [made, regular], [gradient.to(made.dtype), None]
+    return [made], [gradient.to(made.dtype)]
 
 
 def two_looks(video: Tensor, host: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -294,6 +321,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--latent_noise", type=float, default=0.3, help="largest noise on the latents")
     parser.add_argument("--smooth", type=float, default=0.2, help="weight of the latents' change under small moves")
     parser.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
+    parser.add_argument("--only_decoder", type=Path, help="an autoencoder.pt: keep its encoder, go on with its decoder")
+    parser.add_argument("--share", type=int, default=1, help="in one process: train on every n-th file of clips")
     parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
     parser.add_argument("--log_every", type=int, default=50)
     parser.add_argument("--save_every", type=float, default=60, help="seconds")

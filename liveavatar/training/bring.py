@@ -35,7 +35,7 @@ def bring(run: Path, out: Path, preset: str = "mini") -> list[Path]:
     if (run / "teacher.pt").is_file() and (run / "config.json").is_file():
         export_run(run, folder)
     elif (run / "autoencoder.pt").is_file():
-        vae = runtime.load_checkpoint(run / "autoencoder.pt", torch.device("cpu"))["average"]
+        vae = runtime.load_checkpoint(runtime.autoencoder_file(run), torch.device("cpu"))["average"]
         known = (run / "config.json").is_file()  # else the statistics of the latents are not known yet
         save_model(folder, load_config(run) if known else PRESETS[preset], {"vae": vae})
     else:

@@ -131,7 +131,7 @@ class Judge:
     def __init__(self, args: argparse.Namespace, cfg: ModelConfig, rank: runtime.Rank) -> None:
         self.cfg, self.rank, device = cfg, rank, rank.device
         self.vae = runtime.channels_last(CompactVAE(cfg.vae).to(device)).eval()
-        raw = runtime.load_checkpoint(args.run / "autoencoder.pt", device)["average"]
+        raw = runtime.load_checkpoint(runtime.autoencoder_file(args.run), device)["average"]
         self.vae.load_state_dict(raw)
         self.probe = Probe().to(device).eval()
         self.probe.load_state_dict(runtime.load_checkpoint(args.run / "probe.pt", device))

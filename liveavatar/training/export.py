@@ -65,7 +65,7 @@ def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
         CheckpointError: when the run has no such weights.
     """
     cfg = load_config(run)
-    vae = runtime.load_checkpoint(run / "autoencoder.pt", CPU)["average"]
+    vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
     found: dict[str, Any] = {}
     if (run / "teacher.pt").is_file():
         found["teacher"] = runtime.load_checkpoint(run / "teacher.pt", CPU)["average"]

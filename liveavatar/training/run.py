@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from liveavatar.training import bring
+from liveavatar.training import bring, runtime
 from liveavatar.training.pack import pack_folder, pack_held_out
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilati
 REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
 BRING_EVERY = 60.0  # seconds between two times that the newest weights are brought home
+REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
 AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
 
@@ -39,6 +40,7 @@ class Driver:
     args: argparse.Namespace
     begun: float = field(default_factory=time.monotonic)
     bringing: "subprocess.Popen[bytes] | None" = None
+    refining: "subprocess.Popen[bytes] | None" = None
     brought: tuple[float, float] = (0.0, 0.0)  # when, and the newest weights of then
 
     @property
@@ -162,7 +164,28 @@ class Driver:
     def _encode(self) -> bool:
         return self._train("encode", "latents", self._encoding() + self._extra("encode"), 120)
 
+    def _refine(self) -> None:
+        """Go on with the decoder on a GPU of its own while teacher and student are trained."""
+        if self.args.refine_gpu < 0:
+            return
+        seconds = self.args.budget["teacher"] + self.args.budget["distill"] - REFINE_JOIN
+        if "refine" in self.args.budget:
+            seconds = self.args.budget["refine"]
+        options = [
+            "--data",
+            str(self.work / "clips"),
+            "--out",
+            str(self.work / runtime.REFINED),
+            "--seconds",
+            str(seconds),
+        ]
+        options += ["--only_decoder", str(self.work / "autoencoder.pt"), "--share", str(max(1, self.args.gpus))]
+        options += ["--resume", "--preset", self.args.preset, *self._extra("refine")]
+        alone = {"CUDA_VISIBLE_DEVICES": str(self.args.refine_gpu), "OMP_NUM_THREADS": "4"}
+        self.refining = self._launch("refine", ["-m", "liveavatar.training.autoencoder", *options], alone)
+
     def _teacher(self) -> bool:
+        self._refine()
         seconds = self.args.budget["teacher"]
         options = ["--data", str(self.work), "--out", str(self.work), "--seconds", str(seconds), "--resume"]
         done = self._train("teacher", "teacher", options + self._extra("teacher"), seconds)
@@ -180,6 +203,8 @@ class Driver:
         return self._train("distill", "distill", options + self._extra("distill"), seconds)
 
     def _evaluate(self) -> bool:
+        if self.refining is not None:
+            self._wait([self.refining], 2 * REFINE_JOIN)
         options = ["-m", "liveavatar.training.evaluate", "--data", str(self.work / "clips"), "--run", str(self.work)]
         options += ["--out", str(self.work), *self._extra("evaluate")]
         return self._wait([self._launch("evaluate", options)], GRACE)
@@ -198,9 +223,19 @@ class Driver:
             pack_folder(self.work / "model", out, "model")
         report = self.work / "report"
         report.mkdir(exist_ok=True)
-        for pattern in ("*.jsonl", "evaluation.json", "config.json", "sheet_*.jpg", "logs/*.log", "probe.pt"):
+        for pattern in (
+            "*.jsonl",
+            f"{runtime.REFINED}/*.jsonl",
+            "evaluation.json",
+            "config.json",
+            "sheet_*.jpg",
+            "logs/*.log",
+            "probe.pt",
+        ):
             for file in self.work.glob(pattern):
-                (report / file.name).write_bytes(file.read_bytes()[-LARGEST_REPORT:])
+                (report / f"{'refined_' if file.parent.name == runtime.REFINED else ''}{file.name}").write_bytes(
+                    file.read_bytes()[-LARGEST_REPORT:]
+                )
         pack_folder(report, out, "report")
         count = pack_held_out(self.work / "clips", out / "held_out.zip")
         log.info("packed %d held-out clips", count)
@@ -218,6 +253,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("assets", "speech", "work", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--gpus", type=int, default=4, help="0 trains on the CPU")
+    parser.add_argument(
+        "--refine_gpu", type=int, default=-1, help="GPU on which the decoder goes on beside the teacher"
+    )
     parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
     parser.add_argument("--budget", type=parse_budget, default={}, help="seconds by stage")
     parser.add_argument("--deadline", type=float, default=1e9, help="seconds for everything; distillation gives way")

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
+REFINED = "refined"  # folder of the decoder's own training, inside a run's
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,12 @@ def save_checkpoint(path: Path, state: Mapping[Any, Any]) -> None:
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote."""
     return torch.load(path, map_location=device, weights_only=True)
+
+
+def autoencoder_file(run: Path) -> Path:
+    """The newest autoencoder of a run: with the decoder that went on training beside the teacher, once there is one."""
+    refined = run / REFINED / "autoencoder.pt"
+    return refined if refined.is_file() else run / "autoencoder.pt"
 
 
 class JsonLog:

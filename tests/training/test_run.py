@@ -13,7 +13,7 @@ from PIL import Image
 from liveavatar.checkpoint import load_model
 from liveavatar.config import TINY
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.training import bring, card, pack, run
+from liveavatar.training import bring, card, pack, run, runtime
 from liveavatar.training.flow import AvatarNet
 from tests.training.conftest import ToyRun
 
@@ -121,6 +121,21 @@ def test_new_weights_are_brought_while_a_stage_runs(
     options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(out), "--preset", "tiny"]
     assert run.main([*options, "--stages", "slow"]) == 0
     assert (begun / "slow.done").exists(), (begun / "logs" / "bring.log").read_text()
+
+
+def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "run"
+    work.mkdir()
+    (work / "clips").symlink_to(corpus.clips)
+    first = dict(CompactVAE(TINY.vae).named_parameters())
+    torch.save({"average": first}, work / "autoencoder.pt")
+    monkeypatch.setattr(run.Driver, "_train", lambda *_: True)
+    options = ["--assets", "a", "--speech", "s", "--work", str(work), "--out", str(tmp_path / "out"), "--gpus", "0"]
+    options += ["--preset", "tiny", "--refine_gpu", "0", "--budget", "refine=2", "--stages", "teacher,evaluate"]
+    assert run.main([*options, "--extra", "refine=--batch 1 --frames 4 --adversary 0"]) == 0
+    refined = torch.load(work / runtime.REFINED / "autoencoder.pt", weights_only=True)["average"]
+    assert torch.equal(refined["encoder.conv_in.weight"], first["encoder.conv_in.weight"])
+    assert not torch.equal(refined["decoder.conv_in.weight"], first["decoder.conv_in.weight"])
 
 
 def test_held_out_clips_are_whole_and_bounded(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

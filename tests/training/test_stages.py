@@ -113,6 +113,35 @@ def test_autoencoder_that_does_not_compile_trains_on(
     assert float(trainer.train_step(0.3)["loss"]) > 0
 
 
+def test_decoder_goes_on_alone(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+    first = train_autoencoder(corpus, rank, 3)
+    runtime.save_checkpoint(tmp_path / "autoencoder.pt", first.state(1.0))
+    assert runtime.autoencoder_file(tmp_path) == tmp_path / "autoencoder.pt"
+    alone = autoencoder.AutoencoderTrainer(
+        corpus.args(data=corpus.clips, only_decoder=tmp_path / "autoencoder.pt"), rank
+    )
+    for step in range(3):
+        alone.train_step(step / 3)
+    for name, weight in alone.average.weights.items():
+        same = torch.equal(weight, first.average.weights[name])
+        assert same == name.startswith("encoder."), name
+    runtime.save_checkpoint(tmp_path / runtime.REFINED / "autoencoder.pt", alone.state(1.0))
+    assert runtime.autoencoder_file(tmp_path) == tmp_path / runtime.REFINED / "autoencoder.pt"
+
+
+def test_step_into_a_new_latent_weighs_more() -> None:
+    truth, weights = torch.zeros(1, 3, 8, 16, 16), torch.ones(1, 8, 16, 16)
+    inside, edge = truth.clone(), truth.clone()
+    inside[:, :, 5:] = 0.1  # a change within the second latent, and one where it begins
+    edge[:, :, 4:] = 0.1
+    gap = 0.1 / 8  # the change at the edge also lasts one frame longer
+    worse = float(autoencoder.reconstruction_loss(edge, truth, weights))
+    better = float(autoencoder.reconstruction_loss(inside, truth, weights))
+    assert worse - better - gap == pytest.approx(
+        autoencoder.TEMPORAL_WEIGHT * (autoencoder.EDGE_WEIGHT - 1) * 0.1 / 7, rel=1e-3
+    )
+
+
 def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
     whole = train_autoencoder(corpus, rank, 3)
     runtime.save_checkpoint(tmp_path / "a.pt", whole.state(1.0))
