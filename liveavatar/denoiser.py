@@ -7,6 +7,8 @@ the same way from the same inputs, which is why every placement gives the same l
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +73,7 @@ class Denoiser:
             step: dit.noise_level(torch.full((1, 1), course.sigmas[step], device=self.device)) for step in steps
         }
         self._noise: tuple[int, Tensor] | None = None
+        self.hidden: tuple[Tensor, ...] = ()
 
     @torch.inference_mode()
     def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
@@ -86,35 +89,46 @@ class Denoiser:
         clip, block = divmod(index, course.clip_blocks)
         if self._noise is None or self._noise[0] != clip:
             shape = (self.config.dit.in_dim, course.infer_frames // LATENT_FRAMES, course.h, course.w)
-            self._noise = (clip, clip_noise(course.seed, clip, shape))
+            noise = clip_noise(course.seed, clip, shape).to(self.dit.dtype)
+            self._noise = (clip, on_device(noise, self.device))
         at = block * BLOCK_LATENTS
-        return self._noise[1][None, :, at : at + BLOCK_LATENTS].to(self.device, self.dit.dtype)
+        return self._noise[1][None, :, at : at + BLOCK_LATENTS]
 
     @torch.inference_mode()
     def run(self, index: int, x: Tensor, audio: AudioTokens) -> tuple[Tensor, tuple[float, ...]]:
-        """Take a block through these steps.
+        """Take a block through these steps; gives its latents after them, and the seconds of each. See `queue`."""
+        x, marks = self.queue(index, x, audio)
+        return x, seconds(marks)
+
+    @torch.inference_mode()
+    def queue(
+        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, list[Any]]:
+        """Begin to take a block through these steps; on a GPU its kernels are queued when this returns.
 
         Args:
             index: of the block.
             x: its latents [1, C, 3, h, w] after the steps before these.
             audio: its audio tokens.
+            hidden: what the layers before made of it, where the first step is begun elsewhere.
 
         Returns:
-            Its latents after these steps, and the seconds of each.
+            Its latents after these steps, good until the next block, and the marks before, between and after the
+            steps. Where the last step is not ended here, `self.hidden` goes on elsewhere.
         """
+        assert not hidden, "the plain transformer makes whole steps"
         dit, course, frame = self.dit, self.course, index * BLOCK_LATENTS
         cond = Conditions(self.text_kv, dit.audio_kv(audio), self._pose(frame))
         distance = reference_distance(self.config.dit.ref_distance, course.seed, index)
         rotation = dit.block_rotation(frame, course.h, course.w, self.device)
         sink_rotation = dit.sink_rotation(frame, distance, course.h, course.w, self.device)
-        step_s = []
+        marks = [mark(self.device)]
         for step, cache in self.caches.items():
-            started = time.perf_counter()
             dit.place_sink(cache, self.sink, sink_rotation)
             flow = dit.step(x, self.levels[step], cond, cache, frame, rotation)
             x = euler_step(x, flow, course.sigmas[step], course.sigmas[step + 1])
-            step_s.append(time.perf_counter() - started)
-        return x, tuple(step_s)
+            marks.append(mark(self.device))
+        return x, marks
 
     def _pose(self, frame: int) -> Tensor | None:
         if self.pose is None:
@@ -130,3 +144,25 @@ class Denoiser:
         """Take the rings of these steps from a snapshot."""
         for step, cache in self.caches.items():
             cache.load({name: tensors[f"cache{step}.{name}"] for name in cache.tensors()})
+
+
+def on_device(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device; to a GPU without waiting for what it has to do."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+def mark(device: torch.device) -> Any:
+    """Now: an event on the current stream of a GPU, or the clock."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds(marks: list[Any]) -> tuple[float, ...]:
+    """Seconds between marks, waiting for the last."""
+    if isinstance(marks[0], float):
+        return tuple(b - a for a, b in pairwise(marks))
+    marks[-1].synchronize()
+    return tuple(a.elapsed_time(b) / 1e3 for a, b in pairwise(marks))

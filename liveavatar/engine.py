@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from liveavatar.checkpoint import LoadedModel, load_model, read_config
 from liveavatar.config import refuse_pose
-from liveavatar.denoiser import Conditioning, Course
+from liveavatar.denoiser import Conditioning, Course, Denoiser
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
@@ -85,6 +85,8 @@ class Block:
     state: dict[str, Tensor] | None = (
         None  # snapshot after this block where one was asked for; use it before the next block
     )
+    busy_s: tuple[float, ...] = ()  # seconds each rank of a group worked on it, decoding aside
+    sent_s: tuple[float, ...] = ()  # seconds that handing on the block before took each rank
 
 
 class Engine:
@@ -162,7 +164,11 @@ class Engine:
 
     def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
         """Who denoises a job: this process."""
-        return Single(self.dit, self.config, course, given, features)
+        return Single(self.denoiser(course, given, split(course.num_steps, 1)[0]), features)
+
+    def denoiser(self, course: Course, given: Conditioning, stage: Stage) -> Denoiser:
+        """What a stage of a job is denoised with; conditioning lies on the device."""
+        return Denoiser(self.dit, self.config, course, given, stage.steps)
 
     def stages(self, num_steps: int) -> tuple[Stage, ...]:
         """Which rank takes which steps of a job."""
@@ -329,7 +335,9 @@ class Stream:
         index = self.position
         made = self.placement.run(index)
         self.position += 1
-        block = Block(index, made.x[0].float().cpu(), None, made.step_s, wait_s=made.wait_s)
+        times = made.times
+        block = Block(index, made.x[0].float().cpu(), None, times.step_s, wait_s=times.wait_s)
+        block = replace(block, busy_s=times.busy_s, sent_s=times.sent_s)
         return self._decoded(block) if decode else block
 
     def close(self) -> None:
@@ -365,12 +373,12 @@ class Stream:
         self.placement.load(self.position, rings, None if first is None else first.to(self.engine.device))
 
     def _block_features(self, index: int) -> Tensor:
-        """Features [1, L, C, history + 12] of a block; zero before the track and after it."""
+        """Features [1, L, C, history + 12] of a block, on the CPU; zero before the track and after it."""
         total = self.job.features.shape[2]
         start, stop = index * BLOCK_FRAMES - self.engine.config.dit.audio_history_frames, (index + 1) * BLOCK_FRAMES
         features = self.job.features[max(start, 0) : min(stop, total)]
         padded = F.pad(features, (max(0, -start), stop - max(start, 0) - features.shape[2]))
-        return padded[None].to(self.engine.device, self.engine.dtype)
+        return padded[None].to(self.engine.dtype)
 
 
 def image_tensor(image: np.ndarray) -> Tensor:

@@ -1,12 +1,14 @@
 """A group of processes that render one job together: how they find one another and how tensors travel.
 
 Ranks form a ring: work goes from the last rank to rank 0, and latents from rank to rank back to the last. Small
-things and snapshots go over gloo (*control*); latents between GPUs over NCCL (*data*), which on CPUs is gloo too. Sends
-and receives are posted ahead into buffers of their own, so that no rank computes less because another one listens late.
-Everything that waits has a time limit: a rank that died or hangs ends in `GroupError` on the others, never in silence.
+things and snapshots go over gloo (*control*); latents between GPUs over NCCL (*data*), which on CPUs is gloo too. What
+travels has buffers of its own, so that no rank computes less because another one listens late; `liveavatar.wires` has
+what carries the latents. Everything that waits has a time limit: a rank that died or hangs ends in `GroupError` on the
+others, never in silence.
 """
 
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +22,9 @@ from torch import Tensor
 
 LIMIT_SECONDS = 120.0  # for anything to arrive: longer than a stopped process usually stays stopped
 MAX_STEPS = 8
-HEADER, PAYLOAD, RING, FIRST = 1, 2, 3, 4  # tags
+HEADER, PAYLOAD, RING, FIRST, READY, FACTS = range(1, 7)  # tags
 ALIGN = 16  # bytes
+PIECE = 2**28  # bytes that are sent at once
 
 Address = tuple[str, int]
 Shape = tuple[tuple[int, ...], torch.dtype]
@@ -49,17 +52,21 @@ class Message:
     reanchor: bool = False  # a new reference latent comes first
     threads: int = 0  # that torch computes with, on CPUs
     step_s: list[float] = field(default_factory=lambda: [0.0] * MAX_STEPS)
-    wait_s: list[float] = field(default_factory=list)  # a number per rank
+    wait_s: list[float] = field(default_factory=list)  # a number per rank, as those below
+    busy_s: list[float] = field(default_factory=list)
+    sent_s: list[float] = field(default_factory=list)  # of the message before
 
     def to_tensor(self) -> Tensor:
         """One row of float64."""
         facts = [self.op, self.index, self.snapshot, self.reanchor, self.threads]
-        return torch.tensor([*facts, *self.step_s, *self.wait_s], dtype=torch.float64)
+        return torch.tensor([*facts, *self.step_s, *self.wait_s, *self.busy_s, *self.sent_s], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, row: Tensor) -> "Message":
         """Read what `to_tensor` wrote."""
         op, index, snapshot, reanchor, threads, *times = row.tolist()
+        world = (len(times) - MAX_STEPS) // 3
+        wait_s, busy_s, sent_s = (times[MAX_STEPS + i * world :][:world] for i in range(3))
         return cls(
             op=Op(int(op)),
             index=int(index),
@@ -67,8 +74,16 @@ class Message:
             reanchor=bool(reanchor),
             threads=int(threads),
             step_s=times[:MAX_STEPS],
-            wait_s=times[MAX_STEPS:],
+            wait_s=wait_s,
+            busy_s=busy_s,
+            sent_s=sent_s,
         )
+
+    @classmethod
+    def of(cls, op: Op, world: int, **facts: Any) -> "Message":
+        """A new message in a group of `world` ranks."""
+        wait_s, busy_s, sent_s = ([0.0] * world for _ in range(3))
+        return cls(op, wait_s=wait_s, busy_s=busy_s, sent_s=sent_s, **facts)
 
 
 @contextmanager
@@ -92,9 +107,9 @@ class Group:
         self._store: dist.TCPStore | None = None
         self.data: Any = None
 
-    def host(self, host: str) -> Address:
-        """Open the meeting point at this machine's address `host`; one rank does it before all join."""
-        self._store = dist.TCPStore(host, 0, self.world, is_master=True, timeout=self.limit, wait_for_workers=False)
+    def host(self, host: str, port: int = 0) -> Address:
+        """Open the meeting point at this machine's address `host`; one rank does it before all join. 0: any port."""
+        self._store = dist.TCPStore(host, port, self.world, is_master=True, timeout=self.limit, wait_for_workers=False)
         return host, self._store.port
 
     def join(self, address: Address) -> None:
@@ -114,7 +129,22 @@ class Group:
             dist.init_process_group(
                 "gloo", store=self._store, rank=self.rank, world_size=self.world, timeout=self.limit
             )
-            self.data = dist.new_group(backend="nccl", timeout=self.limit) if self.device.type == "cuda" else None
+            # On CPUs a gloo group of its own: what goes over it takes the same path as on GPUs.
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            self.data = dist.new_group(backend=backend, timeout=self.limit)
+            self._greet()
+
+    def _greet(self) -> None:
+        """Send a word from rank to rank: NCCL connects two of them when they first speak, which takes a while."""
+        word = torch.zeros(1, device=self.device)
+        if self.rank:
+            irecv(word, self.rank - 1, PAYLOAD, self.data).wait()
+        if self.rank < self.last:
+            sent = dist.isend(word, self.rank + 1, group=self.data, tag=PAYLOAD)
+            assert sent is not None
+            sent.wait()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def leave(self) -> None:
         """End the group for this process."""
@@ -139,8 +169,30 @@ class Group:
         """Wait for a tensor that `send` sent."""
         tensor = torch.empty(tuple(shape), dtype=dtype)
         with group_errors(f"rank {rank} was lost"):
-            _irecv(tensor, rank, tag).wait()
+            irecv(tensor, rank, tag).wait()
         return tensor
+
+    def send_rings(self, rings: dict[str, Tensor], rank: int) -> list[Any]:
+        """Begin to send named tensors of any format over the control group."""
+        facts = pickle.dumps([(name, tuple(t.shape), t.dtype) for name, t in rings.items()])
+        told = torch.frombuffer(bytearray(facts), dtype=torch.uint8)
+        handles = [self.send(torch.tensor([len(facts)]), rank, FACTS), self.send(told, rank, FACTS)]
+        for t in rings.values():
+            for piece in t.detach().contiguous().flatten().view(torch.uint8).split(PIECE):
+                handles.append(self.send(piece, rank, RING))
+        return handles
+
+    def receive_rings(self, rank: int) -> dict[str, Tensor]:
+        """Wait for what `send_rings` sent."""
+        size = int(self.receive((1,), torch.int64, rank, FACTS))
+        facts = pickle.loads(self.receive((size,), torch.uint8, rank, FACTS).numpy().tobytes())
+        rings = {}
+        for name, shape, dtype in facts:
+            rings[name] = torch.empty(shape, dtype=dtype)
+            with group_errors(f"rank {rank} was lost"):
+                for piece in rings[name].flatten().view(torch.uint8).split(PIECE):
+                    irecv(piece, rank, RING).wait()
+        return rings
 
 
 def settle(handles: list[Any]) -> None:
@@ -151,7 +203,7 @@ def settle(handles: list[Any]) -> None:
     handles.clear()
 
 
-def _irecv(tensor: Tensor, rank: int, tag: int, group: Any = None) -> dist.Work:
+def irecv(tensor: Tensor, rank: int, tag: int, group: Any = None) -> dist.Work:
     work = dist.irecv(tensor, rank, group=group, tag=tag)
     assert work is not None  # only a process outside the group gets none
     return work
@@ -175,73 +227,3 @@ class Layout:
             buffer[at : at + torch.Size(shape).numel() * dtype.itemsize].view(dtype).view(shape)
             for at, (shape, dtype) in zip(self.offsets, self.shapes, strict=True)
         ]
-
-
-class _Wire:
-    """Buffers for messages between two ranks."""
-
-    def __init__(self, group: Group, peer: int, layout: Layout, slots: int, over_data: bool) -> None:
-        self.group, self.peer, self.layout = group, peer, layout
-        self.over = group.data if over_data else None
-        device = group.device if self.over is not None else torch.device("cpu")
-        width = len(Message(Op.END, wait_s=[0.0] * group.world).to_tensor())
-        with torch.inference_mode(False):
-            self.headers = [torch.zeros(width, dtype=torch.float64) for _ in range(slots)]
-            self.buffers = [torch.zeros(layout.num_bytes, dtype=torch.uint8, device=device) for _ in range(slots)]
-        self.works: list[list[Any]] = [[] for _ in range(slots)]
-        self.at = 0
-
-    def _settle(self, slot: int) -> None:
-        with group_errors(f"rank {self.peer} was lost"):
-            for work in self.works[slot]:
-                work.wait()
-        self.works[slot] = []
-
-
-class Outbox(_Wire):
-    """Messages to a rank: at most `slots` under way."""
-
-    def send(self, message: Message, parts: Sequence[Tensor]) -> None:
-        """Begin to send; waits only while all slots are under way. Parts are left out where nobody will read them."""
-        slot, self.at = self.at, (self.at + 1) % len(self.headers)
-        self._settle(slot)
-        header, buffer = self.headers[slot], self.buffers[slot]
-        header.copy_(message.to_tensor())
-        for view, part in zip(self.layout.views(buffer), parts, strict=False):
-            view.copy_(part)
-        with group_errors(f"rank {self.peer} was lost"):
-            self.works[slot] = [
-                dist.isend(header, self.peer, tag=HEADER),
-                dist.isend(buffer, self.peer, group=self.over, tag=PAYLOAD),
-            ]
-
-    def close(self) -> None:
-        """Wait until all has gone."""
-        for slot in range(len(self.works)):
-            self._settle(slot)
-
-
-class Inbox(_Wire):
-    """Messages from a rank; the next one is received while the last one is worked on."""
-
-    def __init__(self, group: Group, peer: int, layout: Layout, over_data: bool) -> None:
-        super().__init__(group, peer, layout, 2, over_data)
-        self._post(0)
-
-    def _post(self, slot: int) -> None:
-        with group_errors(f"rank {self.peer} was lost"):
-            self.works[slot] = [_irecv(self.headers[slot], self.peer, HEADER)]
-            if self.over is None:  # a receive posted early would keep part of a GPU waiting
-                self.works[slot].append(_irecv(self.buffers[slot], self.peer, PAYLOAD))
-
-    def take(self) -> tuple[Message, list[Tensor]]:
-        """Wait for the next message; its parts are good until the one after it is taken."""
-        slot, self.at = self.at, 1 - self.at
-        self._settle(slot)
-        message = Message.from_tensor(self.headers[slot])
-        if self.over is not None:
-            with group_errors(f"rank {self.peer} was lost"):
-                _irecv(self.buffers[slot], self.peer, PAYLOAD, self.over).wait()
-        if message.op is not Op.END:
-            self._post(self.at)
-        return message, self.layout.views(self.buffers[slot])

@@ -8,18 +8,32 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.checkpoint import LoadedModel, load_model
+from liveavatar.checkpoint import LoadedModel, load_model, read_config
+from liveavatar.config import ModelConfig
+from liveavatar.costs import dit_costs, vae_costs
 from liveavatar.denoiser import Conditioning, Course
 from liveavatar.engine import Engine, pick_device, pick_dtype
+from liveavatar.fast.load import load_fast_model
+from liveavatar.fast.stream import FastEngine
 from liveavatar.group import LIMIT_SECONDS, Group, GroupError
-from liveavatar.placement import FeaturesOf, Placement, Stage, split
-from liveavatar.tpp import Opening, Tpp, Worker, on_device
+from liveavatar.hardware import GB, gpu_of
+from liveavatar.placement import FeaturesOf, Placement, Stage, split, split_layers
+from liveavatar.speed import gpu_speeds
+from liveavatar.tpp import Opening, Tpp, Worker, moved
 
 log = logging.getLogger(__name__)
 
+TYPICAL = (704, 384)  # pixels; how decoding compares with a step hardly depends on the size
+
 
 class GroupEngine(Engine):
-    """The engine of the last rank: opens jobs on the whole group."""
+    """The engine of a rank: the last one opens jobs on the whole group, the others serve.
+
+    Where `decode_layers` is set, layers are spread instead of whole steps: as many of them as it says take as long as
+    decoding a block, which the last rank does beside its own. Only a transformer in its fast form can do that.
+    """
+
+    decode_layers: float | None = None
 
     def __init__(self, model: LoadedModel, group: Group, own_decoder: bool) -> None:
         super().__init__(model, group.device)
@@ -32,16 +46,19 @@ class GroupEngine(Engine):
         if self.group.world == 1:
             return super().place(course, given, features)
         opening = Opening(
-            course, on_device(given, torch.device("cpu")), self.stages(course.num_steps), torch.get_num_threads()
+            course, moved(given, torch.device("cpu")), self.stages(course.num_steps), torch.get_num_threads()
         )
         self._opened = True
         self.group.broadcast(opening)
-        self._tpp = Tpp(self.group, self, course, opening, features)
+        self._tpp = Tpp(self.group, self, opening, features)
         return self._tpp
 
     def stages(self, num_steps: int) -> tuple[Stage, ...]:
         """As `Engine.stages`."""
-        return split(num_steps, self.group.world, self.own_decoder)
+        world = self.group.world
+        if self.decode_layers is None or self.own_decoder or world == 1:
+            return split(num_steps, world, self.own_decoder)
+        return split_layers(num_steps, self.config.dit.num_layers, world, self.decode_layers)
 
     @contextmanager
     def job(self) -> Iterator[None]:
@@ -59,6 +76,31 @@ class GroupEngine(Engine):
                 with suppress(GroupError):
                     self.group.broadcast(None)
 
+    def serve(self) -> bool:
+        """Take part in the next job of the last rank; False when it came to nothing.
+
+        Raises:
+            GroupError: another rank was lost.
+        """
+        threads = torch.get_num_threads()
+        opening: Opening | None = self.group.broadcast(None)
+        if opening is None:
+            return False
+        try:
+            torch.set_num_threads(opening.threads)
+            Worker(self.group, self, opening).work()
+        finally:
+            torch.set_num_threads(threads)
+        return True
+
+
+class FastGroupEngine(GroupEngine, FastEngine):
+    """The same on the fast path."""
+
+    def __init__(self, model: LoadedModel, group: Group, own_decoder: bool, fp8_rings: bool = False) -> None:
+        super().__init__(model, group, own_decoder)
+        self.runners.fp8_rings = fp8_rings
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seat:
@@ -67,6 +109,8 @@ class Seat:
     rank: int
     world: int
     own_decoder: bool  # whether the last rank decodes and nothing else
+    fp8: bool = False  # linear layers in 8 bits; GPUs only
+    fp8_rings: bool = False  # keys and values of earlier blocks in 8 bits; GPUs only
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -84,33 +128,33 @@ class Member:
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.group = Group(seat.rank, seat.world, self.device, limit_s)
-        self._model: LoadedModel | None = None
-
-    @property
-    def model(self) -> LoadedModel:
-        """What the rank needs of the model; loaded when first asked for."""
-        if self._model is None:
-            log.info("rank %d of %d loads %s", self.seat.rank, self.seat.world, ", ".join(self.seat.parts))
-            self._model = load_model(self.model_dir, self.device, self.dtype, self.seat.parts)
-        return self._model
+        self._engine: GroupEngine | None = None
 
     def engine(self) -> GroupEngine:
-        """The engine of the last rank."""
-        return GroupEngine(self.model, self.group, self.seat.own_decoder)
+        """The engine of this rank; what it needs of the model is loaded when first asked for."""
+        if self._engine is None:
+            seat, where = self.seat, (self.model_dir, self.device, self.dtype)
+            log.info("rank %d of %d loads %s", seat.rank, seat.world, ", ".join(seat.parts))
+            if self.device.type == "cuda" and read_config(self.model_dir).vae.kind == "wan":
+                model = load_fast_model(*where, seat.parts, fp8=seat.fp8, fp8_rings=seat.fp8_rings)
+                fast = FastGroupEngine(model, self.group, seat.own_decoder, seat.fp8_rings)
+                fast.decode_layers = decode_layers(model.config, self.device, seat.fp8)
+                self._engine = fast
+            else:
+                self._engine = GroupEngine(load_model(*where, seat.parts), self.group, seat.own_decoder)
+            self._engine.model_dir = self.model_dir
+        return self._engine
 
     def serve(self) -> bool:
-        """Take part in the next job of the last rank; False when it came to nothing.
+        """As `GroupEngine.serve`."""
+        return self.engine().serve()
 
-        Raises:
-            GroupError: another rank was lost.
-        """
-        threads = torch.get_num_threads()
-        opening: Opening | None = self.group.broadcast(None)
-        if opening is None:
-            return False
-        try:
-            torch.set_num_threads(opening.threads)
-            Worker(self.group, self.model, opening).work()
-        finally:
-            torch.set_num_threads(threads)
-        return True
+
+def decode_layers(config: ModelConfig, device: torch.device, fp8: bool) -> float:
+    """How many layers of a step take as long as decoding a block, as far as is known of a GPU."""
+    stride, num_layers = config.vae.spatial_stride, config.dit.num_layers
+    dit, vae = dit_costs(config.dit, *TYPICAL, stride), vae_costs(config.vae, config.dit.motion_latents, *TYPICAL)
+    memory_gb = torch.cuda.get_device_properties(device).total_memory / GB
+    rates = gpu_of(torch.cuda.get_device_name(device), memory_gb).rates
+    speeds = gpu_speeds(dit, vae, rates, num_layers, fp8, offload=False)
+    return num_layers * speeds.decode / speeds.step

@@ -7,16 +7,27 @@ the bits of the latents are the same.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
 
-from liveavatar.config import ModelConfig
-from liveavatar.denoiser import Conditioning, Course, Denoiser
+from liveavatar.denoiser import Denoiser, on_device
 from liveavatar.errors import InputError
-from liveavatar.model.dit import CausalDiT
 
-FeaturesOf = Callable[[int], Tensor]  # index of a block -> its speech features [1, L, C, history + 12]
+FeaturesOf = Callable[[int], Tensor]  # index of a block -> its speech features [1, L, C, history + 12], on the CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of layers of one denoise step."""
+
+    step: int
+    layers: range
+
+    def whole(self, num_layers: int) -> bool:
+        """Whether it is the whole step."""
+        return self.layers == range(num_layers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,15 +37,27 @@ class Stage:
     rank: int
     steps: tuple[int, ...]
     decodes: bool
+    first_layer: int = 0  # of the first step: the ranks before did those before
+    stop_layer: int | None = None  # of the last step: the next rank goes on here; None: no layer is left
 
     @property
     def role(self) -> str:
-        """In words, steps counted from 1."""
+        """In words, steps counted from 1, layers from 0."""
         words = []
         if self.steps:
             first, last = self.steps[0] + 1, self.steps[-1] + 1
             words.append(f"step {first}" if first == last else f"steps {first}-{last}")
+        if self.first_layer:
+            words[0] += f" from layer {self.first_layer}"
+        if self.stop_layer is not None:
+            words[0] += f" up to layer {self.stop_layer}"
         return " + ".join([*words, "decoder"] if self.decodes else words)
+
+    def spans(self, num_layers: int) -> tuple[Span, ...]:
+        """Its layers, step by step, of a transformer with so many."""
+        ends = {self.steps[-1]: self.stop_layer or num_layers} if self.steps else {}
+        starts = {self.steps[0]: self.first_layer} if self.steps else {}
+        return tuple(Span(s, range(starts.get(s, 0), ends.get(s, num_layers))) for s in self.steps)
 
 
 def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tuple[Stage, ...]:
@@ -68,13 +91,65 @@ def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tu
     return (*stages, Stage(rank=movers, steps=(), decodes=True)) if own else tuple(stages)
 
 
+def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers: float) -> tuple[Stage, ...]:
+    """Spread the layers of all steps over ranks so that each is busy for as long, the decoder on the last.
+
+    Args:
+        num_steps: denoise steps of a block.
+        num_layers: of the transformer.
+        num_ranks: of the group.
+        decode_layers: how many layers take as long as a block's decoding.
+
+    Raises:
+        InputError: a rank would have nothing to do.
+    """
+    work = num_steps * num_layers
+    if num_ranks == 1:
+        return split(num_steps, 1)
+    # A decoder that weighs more than that has a rank of its own.
+    share = min((work + decode_layers) / num_ranks, work / (num_ranks - 1))
+    cuts = [min(work, round(rank * share)) for rank in range(num_ranks)] + [work]
+    if any(b <= a for a, b in pairwise(cuts[:-1])):
+        raise InputError(f"--num_gpus {num_ranks}: {work} layers are too few to share; use fewer GPUs")
+    stages = []
+    for rank, (start, stop) in enumerate(pairwise(cuts)):
+        steps = tuple(range(start // num_layers, -(-stop // num_layers))) if stop > start else ()
+        stages.append(
+            Stage(
+                rank=rank,
+                steps=steps,
+                decodes=rank == num_ranks - 1,
+                first_layer=start % num_layers,
+                stop_layer=stop % num_layers or None,
+            )
+        )
+    return tuple(stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long a block took. The last three are per rank, and empty in one process."""
+
+    step_s: tuple[float, ...]  # each step, wherever it ran
+    wait_s: tuple[float, ...] = ()  # a rank had nothing to do before it
+    busy_s: tuple[float, ...] = ()  # a rank worked on it
+    sent_s: tuple[float, ...] = ()  # to hand on the block before
+
+
 @dataclass(frozen=True, slots=True)
 class Denoised:
     """A block after all steps."""
 
     x: Tensor  # [1, C, 3, h, w], dtype of the transformer
-    step_s: tuple[float, ...]  # seconds of each step, wherever it ran
-    wait_s: tuple[float, ...] = ()  # seconds each rank waited for this block; empty in one process
+    times: Times
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A block whose kernels are under way."""
+
+    x: Tensor  # as in `Denoised`, good until the next block is queued
+    times: Callable[[], Times]  # waits for it; to be asked once
 
 
 class Placement(Protocol):
@@ -104,11 +179,8 @@ class Single:
 
     has_state = True
 
-    def __init__(
-        self, dit: CausalDiT, config: ModelConfig, course: Course, given: Conditioning, features: FeaturesOf
-    ) -> None:
-        self.denoiser = Denoiser(dit, config, course, given, range(course.num_steps))
-        self.features = features
+    def __init__(self, denoiser: Denoiser, features: FeaturesOf) -> None:
+        self.denoiser, self.features = denoiser, features
         self.first_latent: Tensor | None = None
 
     def run(self, index: int) -> Denoised:
@@ -117,11 +189,11 @@ class Single:
         if denoiser.config.reanchor and index == denoiser.course.clip_blocks:
             assert self.first_latent is not None
             denoiser.reanchor(self.first_latent)
-        audio = denoiser.dit.encode_audio(self.features(index))
+        audio = denoiser.dit.encode_audio(on_device(self.features(index), denoiser.device))
         x, step_s = denoiser.run(index, denoiser.noise(index), audio)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
-        return Denoised(x, step_s)
+        return Denoised(x, Times(step_s))
 
     def snapshots_every(self, blocks: int) -> None:
         """See `Placement`."""

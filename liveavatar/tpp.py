@@ -15,29 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.checkpoint import LoadedModel
 from liveavatar.config import ModelConfig
-from liveavatar.denoiser import Conditioning, Course, Denoiser
+from liveavatar.denoiser import Conditioning, Course, mark, on_device, seconds
 from liveavatar.engine import Engine
-from liveavatar.group import (
-    FIRST,
-    RING,
-    Group,
-    GroupError,
-    Inbox,
-    Layout,
-    Message,
-    Op,
-    Outbox,
-    settle,
-)
+from liveavatar.group import FIRST, Group, GroupError, Layout, Message, Op, settle
 from liveavatar.model.audio_encoder import AudioTokens
-from liveavatar.placement import Denoised, FeaturesOf, Stage
+from liveavatar.placement import Denoised, FeaturesOf, Queued, Stage, Times
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+from liveavatar.wires import ControlInbox, ControlOutbox, Inbox, Outbox
 
 AHEAD = 2  # blocks asked for beyond one per rank
 GATHER_SHARE = 0.03  # most of the running time that gathering rings for snapshots may take
-RING_DIMS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +38,18 @@ class Opening:
     threads: int
 
 
-def packet(config: ModelConfig, course: Course, dtype: torch.dtype) -> Layout:
-    """What travels from rank to rank: latents and audio tokens of a block."""
-    dit = config.dit
-    return Layout(
+def packet(model: Engine, course: Course, stage: Stage) -> Layout:
+    """What a stage gives to the next one: latents and audio tokens of a block, and what is between two layers."""
+    dit, dtype = model.config.dit, model.dtype
+    shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
         ((1, dit.in_dim, BLOCK_LATENTS, course.h, course.w), dtype),
         ((1, BLOCK_LATENTS, dit.num_audio_token + 1, dit.dim), dtype),
         ((1, BLOCK_LATENTS, 1, dit.dim), dtype),
-    )
+    ]
+    if stage.stop_layer is not None:
+        tokens = BLOCK_LATENTS * (course.h // 2) * (course.w // 2)
+        shapes += [((tokens, dit.dim), t) for t in model.dit.hidden_dtypes(stage.stop_layer)]
+    return Layout(*shapes)
 
 
 def request(config: ModelConfig, dtype: torch.dtype) -> Layout:
@@ -66,20 +58,56 @@ def request(config: ModelConfig, dtype: torch.dtype) -> Layout:
     return Layout(((1, dit.audio_layers, dit.audio_dim, dit.audio_history_frames + BLOCK_FRAMES), dtype))
 
 
+class _Clock:
+    """When a rank worked on a block, and how long it waited for it."""
+
+    def __init__(self, rank: int, device: torch.device) -> None:
+        self.rank, self.device = rank, device
+        self.ended = mark(device)
+
+    def begin(self) -> Any:
+        """The next block is here."""
+        return mark(self.device)
+
+    def end(self, began: Any, stage: Stage, marks: list[Any]) -> "_Spent":
+        """All kernels of a block are queued."""
+        before, self.ended = self.ended, mark(self.device)
+        return _Spent(self.rank, stage, marks, (before, began, self.ended))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """Marks of one block on one rank."""
+
+    rank: int
+    stage: Stage
+    marks: list[Any]  # around its steps
+    around: tuple[Any, Any, Any]  # end of the block before, begin, end
+
+    def write(self, message: Message) -> None:
+        """Put the seconds in a header once the kernels have run."""
+        message.wait_s[self.rank], message.busy_s[self.rank] = seconds(list(self.around))
+        for step, spent in zip(self.stage.steps, seconds(self.marks) if self.stage.steps else (), strict=True):
+            message.step_s[step] += spent
+
+
 class Tpp:
     """The placement of a job, on the last rank."""
 
-    def __init__(self, group: Group, model: Engine, course: Course, opening: Opening, features: FeaturesOf) -> None:
-        config, given = model.config, opening.given
-        self.group, self.course, self.features, self.stages = group, course, features, opening.stages
+    def __init__(self, group: Group, model: Engine, opening: Opening, features: FeaturesOf) -> None:
+        config, course = model.config, opening.course
+        self.group, self.model, self.course, self.features, self.stages = (
+            group, model, course, features, opening.stages,
+        )  # fmt: skip
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
-        own = opening.stages[group.last].steps
-        given = on_device(given, group.device)
-        self.denoiser = Denoiser(model.dit, config, course, given, own) if own else None
-        self.outbox = Outbox(group, 0, request(config, model.dtype), group.world + AHEAD + 1, over_data=False)
-        self.inbox = Inbox(group, group.last - 1, packet(config, course, model.dtype), over_data=True)
-        self.dtype = model.dtype
+        self.stage = opening.stages[group.last]
+        self.denoiser = (
+            model.denoiser(course, moved(opening.given, group.device), self.stage) if self.stage.steps else None
+        )
+        self.outbox = ControlOutbox(group, 0, request(config, model.dtype), group.world + AHEAD + 1)
+        self.inbox = Inbox(group, group.last - 1, packet(model, course, opening.stages[group.last - 1]))
+        self.clock = _Clock(group.last, group.device)
         self.issued = 0
         self.every = 0
         self.gather_s = 0.0
@@ -92,30 +120,39 @@ class Tpp:
         """See `Placement`."""
         self.every = blocks
 
-    @torch.inference_mode()
     def run(self, index: int) -> Denoised:
         """See `Placement`."""
+        queued = self.queue(index)
+        times = queued.times()
+        return Denoised(queued.x.clone(), times)
+
+    @torch.inference_mode()
+    def queue(self, index: int) -> Queued:
+        """Begin with a block, whose kernels run when it has come; returns when it is known that it will."""
         self._drop_state()
         self._ask_ahead(index)
-        started = time.perf_counter()
-        message, (x, local, global_) = self.inbox.take()
+        message, (x, local, global_, *hidden) = self.inbox.take()
         if (message.op, message.index) != (Op.BLOCK, index):
             raise GroupError(f"block {index} was expected, {message.op.name} {message.index} came")
-        message.wait_s[self.group.last] = time.perf_counter() - started
-        step_s = message.step_s[: self.course.num_steps]
+        began = self.clock.begin()
+        marks: list[Any] = []
         if self.denoiser is not None:
             if message.reanchor:
                 assert self.first_latent is not None
                 self.denoiser.reanchor(self.first_latent)
-            x, own_s = _timed(self.denoiser, index, x, AudioTokens(local, global_))
-            step_s[len(step_s) - len(own_s) :] = own_s
-        else:
-            x = x.clone()  # the buffer is for the block after the next
+            x, marks = self.denoiser.queue(index, x, AudioTokens(local, global_), hidden)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
         self.has_state = message.snapshot
         self._ask_ahead(index + 1)
-        return Denoised(x, tuple(step_s), tuple(message.wait_s))
+        spent = self.clock.end(began, self.stage, marks)
+
+        def times() -> Times:
+            spent.write(message)
+            steps = message.step_s[: self.course.num_steps]
+            return Times(tuple(steps), *(tuple(t) for t in (message.wait_s, message.busy_s, message.sent_s)))
+
+        return Queued(x, times)
 
     def _ask_ahead(self, index: int) -> None:
         course = self.course
@@ -135,8 +172,8 @@ class Tpp:
         return self.gather_s <= GATHER_SHARE * (time.perf_counter() - self.began)
 
     def _message(self, op: Op, index: int = 0, snapshot: bool = False, reanchor: bool = False) -> Message:
-        wait_s = [0.0] * self.group.world
-        return Message(op, index, snapshot, reanchor, torch.get_num_threads(), wait_s=wait_s)
+        facts = {"index": index, "snapshot": snapshot, "reanchor": reanchor, "threads": torch.get_num_threads()}
+        return Message.of(op, self.group.world, **facts)
 
     def _send_first(self) -> list[Any]:
         assert self.first_latent is not None
@@ -154,14 +191,15 @@ class Tpp:
             raise ValueError("no snapshot was announced for this block; see `snapshots_every`")
         self.has_state = False
         started = time.perf_counter()
-        rings: dict[str, Tensor] = {}
+        parts: dict[str, list[Tensor]] = {}
         for stage in self.stages[: self.group.last]:
-            shape = self.group.receive((RING_DIMS,), torch.int64, stage.rank, RING).tolist()
-            for step in stage.steps:
-                for name in ("k", "v"):
-                    rings[f"cache{step}.{name}"] = self.group.receive(shape, self.dtype, stage.rank, RING)
+            for name, ring in self.group.receive_rings(stage.rank).items():
+                parts.setdefault(name, []).append(ring)
         self.gather_s += time.perf_counter() - started
-        return rings | (self.denoiser.tensors() if self.denoiser is not None else {})
+        for name, ring in (self.denoiser.tensors() if self.denoiser is not None else {}).items():
+            parts.setdefault(name, []).append(ring)
+        # A step that is begun on one rank and ended on another: its layers follow on one another.
+        return {name: p[0] if len(p) == 1 else torch.cat([t.cpu() for t in p]) for name, p in parts.items()}
 
     def _drop_state(self) -> None:
         """Take rings off the wire that nobody asked for."""
@@ -176,18 +214,22 @@ class Tpp:
         self.outbox.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
         handles = self._send_first() if reanchor else []
         for stage in self.stages[: self.group.last]:
-            own = [tensors[f"cache{step}.{name}"] for step in stage.steps for name in ("k", "v")]
-            handles.append(self.group.send(torch.tensor(own[0].shape), stage.rank, RING))
-            handles += [self.group.send(t.to(self.dtype), stage.rank, RING) for t in own]
+            handles += self.group.send_rings(self._share(stage, tensors), stage.rank)
         self._keep(handles)
         if self.denoiser is not None:
-            self.denoiser.load(tensors)
+            self.denoiser.load(self._share(self.stage, tensors))
             if reanchor:
                 assert first_latent is not None
                 self.denoiser.reanchor(first_latent)
         message, _ = self.inbox.take()
         if message.op is not Op.RESTORE:
             raise GroupError(f"rings were sent, {message.op.name} came back")
+
+    def _share(self, stage: Stage, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of all rings belongs to a stage."""
+        layers = {f"cache{s.step}": s.layers for s in stage.spans(self.model.config.dit.num_layers)}
+        wanted = {name: layers.get(name.split(".")[0]) for name in tensors}
+        return {name: tensors[name][own.start : own.stop] for name, own in wanted.items() if own is not None}
 
     def close(self) -> None:
         """See `Placement`; blocks under way are thrown away."""
@@ -208,28 +250,25 @@ class Tpp:
 class Worker:
     """A rank that is not the last, during one job."""
 
-    def __init__(self, group: Group, model: LoadedModel, opening: Opening) -> None:
-        config, course, dtype = model.config, opening.course, model.dit.dtype
-        self.group, self.course, self.dit, self.dtype = group, course, model.dit, dtype
+    def __init__(self, group: Group, model: Engine, opening: Opening) -> None:
+        course, rank = opening.course, group.rank
+        self.group, self.model, self.stage = group, model, opening.stages[rank]
         self.reference_shape = tuple(opening.given.reference.shape)
-        self.denoiser = Denoiser(
-            model.dit, config, course, on_device(opening.given, group.device), opening.stages[group.rank].steps
-        )
-        rank, shapes = group.rank, packet(config, course, dtype)
+        self.denoiser = model.denoiser(course, moved(opening.given, group.device), self.stage)
+        self.inbox: Inbox | ControlInbox
         if rank == 0:
-            self.inbox = Inbox(group, group.last, request(config, dtype), over_data=False)
+            self.inbox = ControlInbox(group, group.last, request(model.config, model.dtype))
         else:
-            self.inbox = Inbox(group, rank - 1, shapes, over_data=True)
-        self.outbox = Outbox(group, rank + 1, shapes, 2, over_data=True)
+            self.inbox = Inbox(group, rank - 1, packet(model, course, opening.stages[rank - 1]))
+        self.outbox = Outbox(group, rank + 1, packet(model, course, self.stage))
+        self.clock = _Clock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
 
     @torch.inference_mode()
     def work(self) -> None:
         """Until the job ends."""
         while True:
-            started = time.perf_counter()
             message, parts = self.inbox.take()
-            message.wait_s[self.group.rank] = time.perf_counter() - started
             if message.threads != torch.get_num_threads():
                 torch.set_num_threads(message.threads)
             if message.op is Op.BLOCK:
@@ -243,46 +282,32 @@ class Worker:
                 return settle(self.rings)
 
     def _block(self, message: Message, parts: list[Tensor]) -> None:
-        denoiser, index = self.denoiser, message.index
+        denoiser, index, began = self.denoiser, message.index, self.clock.begin()
         if message.reanchor:
             denoiser.reanchor(self._first())
         if self.group.rank == 0:
-            audio = self.dit.encode_audio(parts[0].to(self.group.device))
-            x = denoiser.noise(index)
+            audio = self.model.dit.encode_audio(on_device(parts[0], self.group.device))
+            x, marks = denoiser.queue(index, denoiser.noise(index), audio)
         else:
-            x, audio = parts[0], AudioTokens(parts[1], parts[2])
-        x, step_s = _timed(denoiser, index, x, audio)
-        first = next(iter(denoiser.caches))
-        message.step_s[first : first + len(step_s)] = step_s
-        self.outbox.send(message, [x, audio.local, audio.global_])
+            audio = AudioTokens(parts[1], parts[2])
+            x, marks = denoiser.queue(index, parts[0], audio, parts[3:])
+        spent = self.clock.end(began, self.stage, marks)
+        self.outbox.send(message, [x, audio.local, audio.global_, *denoiser.hidden], spent.write)
         if message.snapshot:
             settle(self.rings)
-            rings = list(denoiser.tensors().values())
-            self.rings = [self.group.send(torch.tensor(rings[0].shape), self.group.last, RING)]
-            self.rings += [self.group.send(ring, self.group.last, RING) for ring in rings]
+            self.rings = self.group.send_rings(denoiser.tensors(), self.group.last)
 
     def _restore(self, message: Message) -> None:
-        shape = self.group.receive((RING_DIMS,), torch.int64, self.group.last, RING).tolist()
-        names = self.denoiser.tensors()
-        self.denoiser.load({name: self.group.receive(shape, self.dtype, self.group.last, RING) for name in names})
+        self.denoiser.load(self.group.receive_rings(self.group.last))
         if message.reanchor:
             self.denoiser.reanchor(self._first())
 
     def _first(self) -> Tensor:
-        return self.group.receive(self.reference_shape, self.dtype, self.group.last, FIRST).to(self.group.device)
+        shape, dtype = self.reference_shape, self.model.dtype
+        return on_device(self.group.receive(shape, dtype, self.group.last, FIRST), self.group.device)
 
 
-def on_device(given: Conditioning, device: torch.device) -> Conditioning:
+def moved(given: Conditioning, device: torch.device) -> Conditioning:
     """Conditioning on a device."""
     pose = None if given.pose is None else given.pose.to(device)
     return Conditioning(given.text.to(device), given.reference.to(device), given.motion.to(device), pose)
-
-
-def _timed(denoiser: Denoiser, index: int, x: Tensor, audio: AudioTokens) -> tuple[Tensor, tuple[float, ...]]:
-    """Run a block's steps; on a GPU the last of them takes until the result is there."""
-    started = time.perf_counter()
-    x, step_s = denoiser.run(index, x, audio)
-    if x.is_cuda:
-        torch.cuda.current_stream(x.device).synchronize()
-        step_s = (*step_s[:-1], time.perf_counter() - started - sum(step_s[:-1]))
-    return x, step_s

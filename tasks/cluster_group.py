@@ -55,7 +55,8 @@ class RankActor(EngineActor):
         from liveavatar.member import Member, Seat
 
         if self._member is None:
-            seat = Seat(rank=self.rank, world=self.spec.ranks, own_decoder=self.spec.own_decoder)
+            spec = self.spec
+            seat = Seat(rank=self.rank, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
             self._member = Member(self.spec.model_dir, seat, self.spec.device, self.spec.dtype, self.spec.limit_s)
         return self._member
 
@@ -64,8 +65,7 @@ class RankActor(EngineActor):
         started = time.perf_counter()
         with self._loading:
             if self._engine is None:
-                last = self.rank == self.spec.ranks - 1
-                self._engine = self.member.engine() if last else self.member.model
+                self._engine = self.member.engine()
         return time.perf_counter() - started
 
     def joined(self) -> bool:

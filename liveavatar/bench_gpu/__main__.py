@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from liveavatar.bench_gpu.report import to_markdown
-from liveavatar.bench_gpu.run import SECTIONS, Options, run
+from liveavatar.bench_gpu.run import GROUP_SECTION, SECTIONS, Options, run
 from liveavatar.errors import LiveAvatarError
 
 
@@ -16,12 +16,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for bench_gpu.json and bench_gpu.md")
     parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
     parser.add_argument("--dry_run", action="store_true", help="a few thousand weights on the CPU: proves the script")
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join(SECTIONS)}")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join((*SECTIONS, GROUP_SECTION))}")
+    parser.add_argument("--gpus", type=int, default=4, help=f"of the section {GROUP_SECTION}, one process on each")
+    parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
     try:
         results = run(
-            Options(out=given.out, quick=given.quick, dry_run=given.dry_run, only=tuple(given.only.split(",")))
+            Options(
+                out=given.out,
+                quick=given.quick,
+                dry_run=given.dry_run,
+                only=tuple(given.only.split(",")),
+                gpus=given.gpus,
+                single_fps=given.single_fps,
+            )
         )
     except LiveAvatarError as e:
         sys.stderr.write(f"{e}\n")

@@ -25,6 +25,7 @@ from liveavatar.bench_gpu.build import (
 from liveavatar.bench_gpu.memory import measure_capped, measure_memory
 from liveavatar.bench_gpu.report import to_markdown
 from liveavatar.bench_gpu.speed import measure_fast, measure_plain
+from liveavatar.bench_gpu.tpp import Plan, run_group
 from liveavatar.bench_gpu.verify import verify
 from liveavatar.config import LIVE_AVATAR_14B, REPO_ROOT, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
@@ -33,7 +34,10 @@ from liveavatar.planner import video_size
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("verify", "speed", "memory", "caps")
+SECTIONS = ("verify", "speed", "memory", "caps")  # on one GPU
+GROUP_SECTION = "tpp"  # on several; only when asked for
+CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
+GROUP_BLOCKS, QUICK_GROUP_BLOCKS = 40, 24
 FULL_SIZE = (704, 384)
 AREAS = ((384, 256), (688, 368), (704, 384), (720, 400))  # of the memory table; a size is the nearest that is allowed
 SMALL_SIZE = (384, 256)
@@ -53,6 +57,8 @@ class Options:
     quick: bool = False  # fewer blocks, no grid of memory
     dry_run: bool = False  # a few thousand weights on the CPU: proves the script, measures nothing
     only: tuple[str, ...] = SECTIONS
+    gpus: int = 4  # of the section "tpp"
+    single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -61,11 +67,18 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
         InputError: no GPU, or an unknown section.
     """
-    unknown = set(options.only) - set(SECTIONS)
+    unknown = set(options.only) - {*SECTIONS, GROUP_SECTION}
     if unknown:
-        raise InputError(f"--only {', '.join(sorted(unknown))}: sections are {', '.join(SECTIONS)}")
+        known = ", ".join((*SECTIONS, GROUP_SECTION))
+        raise InputError(f"--only {', '.join(sorted(unknown))}: sections are {known}")
+    if GROUP_SECTION in options.only and options.gpus < 2:
+        raise InputError(f"--gpus {options.gpus}: {GROUP_SECTION} spreads steps over 2 GPUs or more")
     if not options.dry_run and not torch.cuda.is_available():
         raise InputError("bench gpu: PyTorch sees no GPU here; on the CPU use `liveavatar bench cpu`")
+    if GROUP_SECTION in options.only and not options.dry_run and torch.cuda.device_count() < options.gpus:
+        raise InputError(
+            f"--gpus {options.gpus}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --gpus 2 to that"
+        )
     return Bench(options).run()
 
 
@@ -124,14 +137,40 @@ class Bench:
             self.results["errors"][name] = reason
             found = None
         else:
-            rows = self.results.setdefault(section, [])
-            rows.extend(found if isinstance(found, list) else [found])
+            self._add(section, found if isinstance(found, list) else [found])
         log.info("%s: %.0f s", name, time.perf_counter() - began)
+        self._write()
+        release()
+        return found
+
+    def _add(self, section: str, rows: list[Any]) -> None:
+        """Rows that were measured, on disk at once."""
+        self.results.setdefault(section, []).extend(rows)
+        self._write()
+
+    def _write(self) -> None:
         self.results["machine"]["seconds"] = time.perf_counter() - self.started
         (self.options.out / "bench_gpu.json").write_text(json.dumps(self.results, indent=1, default=str))
         (self.options.out / "bench_gpu.md").write_text(to_markdown(self.results))
-        release()
-        return found
+
+    def _tpp(self) -> None:
+        options, dry = self.options, self.options.dry_run
+        plan = Plan(
+            config=self.config,
+            world=options.gpus,
+            size=self.full,
+            blocks=DRY_BLOCKS if dry else QUICK_GROUP_BLOCKS if options.quick else GROUP_BLOCKS,
+            capped=((64, 64),) if dry else CAPPED_SIZES,
+            single_fps=options.single_fps,
+            alone=(FP8,) if options.quick or dry else (FP8, BF16),
+            cpu=dry,
+        )
+
+        def work() -> list[Any]:
+            run_group(plan, lambda section, row: self._add(section, [row]))
+            return []
+
+        self._measure(GROUP_SECTION, f"steps spread over {plan.world} processes", work)
 
     def _verify(self) -> None:
         self._measure("verify", "verify", lambda: verify(self.config, self.small, self.device, self.dtype))

@@ -4,6 +4,7 @@ Times are seconds. Rings are full from the fourth block on; earlier blocks are l
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, fast_engine, plain_engine, release
 from liveavatar.config import ModelConfig
 from liveavatar.costs import dit_costs, vae_costs
+from liveavatar.engine import Block
 from liveavatar.timing import BLOCK_FRAMES
 
 WARM_BLOCKS = 6  # until rings are full, and past the first change of the reference
@@ -30,7 +32,7 @@ def measure_fast(
     cold = time.perf_counter() - built
     _reset_peak(device)
     result = {"mode": mode.name, "size": f"{size[0]}*{size[1]}", "build_s": built - started, "cold_first_frame_s": cold}
-    result |= _pace(engine, config, size, blocks)
+    result |= measure_pace(engine, config, size, blocks)
     result |= {"peak_gib": _peak(device), "sequential": _sequential(engine, config, size)}
     result |= _shares(config, size, result)
     if device.type == "cuda":
@@ -38,7 +40,10 @@ def measure_fast(
     return result
 
 
-def _pace(engine: Any, config: ModelConfig, size: tuple[int, int], blocks: int) -> dict[str, Any]:
+def measure_pace(
+    engine: Any, config: ModelConfig, size: tuple[int, int], blocks: int, kept: list[Block] | None = None
+) -> dict[str, Any]:
+    """Pace of a stream over `blocks` blocks with full rings; those blocks, without frames, go to `kept`."""
     started = time.perf_counter()
     stream = engine.open(bench_job(config, size, WARM_BLOCKS + blocks))
     opened = time.perf_counter() - started
@@ -48,6 +53,9 @@ def _pace(engine: Any, config: ModelConfig, size: tuple[int, int], blocks: int) 
         if block.index >= WARM_BLOCKS:
             steps.append(block.step_s)
             decodes.append(block.decode_s)
+            if kept is not None:
+                kept.append(replace(block, frames=None))
+    stream.close()
     pace = np.diff(marks)[WARM_BLOCKS - 1 :]
     p50, p99 = (float(np.percentile(pace, p)) for p in (50, 99))
     return {
@@ -168,4 +176,4 @@ def _peak(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
 
 
-__all__ = ["measure_fast", "measure_plain", "release"]
+__all__ = ["measure_fast", "measure_pace", "measure_plain", "release"]

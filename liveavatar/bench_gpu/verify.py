@@ -20,6 +20,7 @@ from liveavatar.bench_gpu.build import (
 )
 from liveavatar.config import ModelConfig
 from liveavatar.engine import Engine
+from liveavatar.fast.stream import FastSingle
 from liveavatar.fast.vae import FastDecoder
 
 LAYERS, INJECTORS = 4, (0, 3)
@@ -86,8 +87,8 @@ def _graphs(
 ) -> float:
     engine = fast_engine(config, FP8, device, dtype)
     stream = engine.open(bench_job(config, size, BLOCKS))
-    runner = stream.placement.denoiser.runner
-    runner.forget_graphs()
+    assert isinstance(stream.placement, FastSingle)
+    stream.placement.denoiser.runner.forget_graphs()
     return _distance(torch.stack([b.latents for b in stream.blocks()]), recorded)
 
 

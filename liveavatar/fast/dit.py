@@ -23,10 +23,12 @@ from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
 from liveavatar.model.layers import ADAIN_EPS
-from liveavatar.model.rope import Rotation
+from liveavatar.model.motion import motion_rotation
+from liveavatar.model.rope import Rotation, grid_rotation
 
 log = logging.getLogger(__name__)
 
+Hidden = tuple[Tensor, Tensor | None]  # between two layers: the sum [L, D], and the branch [L, D] not yet added to it
 AudioKV = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # keys, values [T, N, K, H], mul, add [T, D]
 
 
@@ -74,14 +76,26 @@ class FastDiT:
             (b.norm3.weight.to(fp32)[None], b.norm3.bias.to(fp32)[None], b.cross_attn.norm_q.weight) for b in blocks
         ]
         self._audio_norm = [a.norm_q.weight for a in audio.injector]
+        self._motion_turn: dict[tuple[int, int], Rotation] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Embeddings and positions are the plain transformer's."""
-        if name in ("embed_text", "encode_audio", "block_rotation", "sink_rotation", "sink_tokens", "noisy_tokens"):
+        if name in ("embed_text", "encode_audio", "block_rotation", "sink_tokens", "noisy_tokens"):
             return getattr(self.plain, name)
         raise AttributeError(name)
 
     # Conditions ------------------------------------------------------------------------------------
+
+    def sink_rotation(self, frame: int, distance: int, h: int, w: int, device: torch.device) -> Rotation:
+        """As `CausalDiT.sink_rotation`, without waiting for the GPU where only the reference moves."""
+        cfg = self.cfg
+        if cfg.anchor_motion:
+            return self.plain.sink_rotation(frame, distance, h, w, device)
+        if (h, w) not in self._motion_turn:
+            self._motion_turn[h, w] = motion_rotation(h, w, cfg.head_dim, cfg.rope_half, device)
+        motion, time = self._motion_turn[h, w], max(cfg.ref_base, frame + distance)
+        moving = grid_rotation(range(time, time + 1), h // 2, w // 2, cfg.head_dim, cfg.rope_half, device)
+        return Rotation(torch.cat((moving.cos, motion.cos)), torch.cat((moving.sin, motion.sin)))
 
     def _heads(self, x_LD: Tensor, batch: int = 1) -> Tensor:
         """[B * L, D] -> [B, N, L, H], a view."""
@@ -194,27 +208,57 @@ class FastDiT:
             where: the block's first slot in the ring, int32 [1], and the filled tokens, the block included.
             rotation: cos and sin of the block's tokens.
         """
-        h, w = x_BCThw.shape[-2:]
+        entered = self.enter(x_BCThw, cond)
+        passed = self.through(entered, range(len(self.layers)), level, cond, cache, where, rotation)
+        return self.leave(passed, level, (x_BCThw.shape[-2], x_BCThw.shape[-1]))
+
+    def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:
+        """What the first layer sees of noisy latents."""
+        return self.plain.noisy_tokens(x_BCThw, cond.pose)[0], None
+
+    def through(
+        self,
+        hidden: Hidden,
+        layers: range,
+        level: FastLevel,
+        cond: Conditions,
+        cache: Ring,
+        where: tuple[Tensor, int],
+        rotation: tuple[Tensor, Tensor],
+    ) -> Hidden:
+        """Some layers; the ring holds those and no others. See `flow`."""
         slot, visible = where
-        x = self.plain.noisy_tokens(x_BCThw, cond.pose)[0]
-        y: Tensor | None = None
-        gate: Tensor | None = None
-        for i in range(len(self.layers)):
+        x, y = hidden
+        gate = self._gate(layers.start, level)
+        for i in layers:
             weights, mod = self.layers.use(i), level.layers[i]
             x, rows = ops.add_norm(x, y, gate, self._modulated(mod[0], mod[1], weights.qkv.quantised), self.dtype)
-            qkv, norms = weights.qkv(rows), self._qk[i]
-            q, k, v = cache.attend_layout(i, slot, visible, partial(ops.rms_rope_write, qkv, norms, rotation))
+            write = partial(ops.rms_rope_write, weights.qkv(rows), self._qk[i], rotation)
+            q, k, v = cache.attend_layout(i - layers.start, slot, visible, write)
             attended = attend_rows(q.transpose(0, 1)[None], k, v)
             x, y = self._finish(x, attended, weights, i, mod, cond.text_kv[i])
-            gate = mod[5]
             if i in self.injector_of:
-                x, y = self._inject(x, y, gate, weights, self.injector_of[i], cond)
-                gate = None
+                x, y = self._inject(x, y, mod[5], weights, self.injector_of[i], cond)
+            gate = self._gate(i + 1, level)
             self.layers.done()
+        return x, y
+
+    def _gate(self, layer: int, level: FastLevel) -> Tensor | None:
+        """What scales the branch that a layer finds beside its input; None: nothing."""
+        return None if layer == 0 or layer - 1 in self.injector_of else level.layers[layer - 1][5]
+
+    def hidden_dtypes(self, layer: int) -> tuple[torch.dtype, torch.dtype]:
+        """Of what a layer that is not the first finds: the sum, and the branch beside it."""
+        return self.dtype if layer - 1 in self.injector_of else torch.float32, self.dtype
+
+    def leave(self, hidden: Hidden, level: FastLevel, size: tuple[int, int]) -> Tensor:
+        """The flow at latents of `size` (height, width), from what the last layer gives."""
+        x, y = hidden
+        gate = self._gate(len(self.layers), level)
         spec = self._modulated(level.head[0], level.head[1], False)
         _, rows = ops.add_norm(x, y, gate, spec, self.dtype)
         out = self.plain.head.head(rows)
-        return self.plain._unpatchify(out[None], h, w)
+        return self.plain._unpatchify(out[None], *size)
 
     def _inject(
         self, x: Tensor, y: Tensor, gate: Tensor, weights: LayerWeights, index: int, cond: Conditions

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.checkpoint import load_model
+from liveavatar.checkpoint import LoadedModel, load_model
 from liveavatar.config import DiTConfig
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
@@ -42,13 +42,32 @@ def load_fast(
         CheckpointError: when the directory is incomplete or damaged.
         CapacityError: the GPU cannot do what was asked.
     """
+    model = load_fast_model(
+        model_dir, device, dtype, ("dit", "vae", "text"), fp8=fp8, offload=offload, fp8_rings=fp8_rings
+    )
+    return FastEngine(model, device, fp8_rings)
+
+
+def load_fast_model(
+    model_dir: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    parts: tuple[str, ...],
+    *,
+    fp8: bool = False,
+    offload: bool = False,
+    fp8_rings: bool = False,
+) -> LoadedModel:
+    """Some networks of a model for a GPU; arguments and errors are those of `load_fast`."""
     reason = ops.has_fp8(device) if fp8 or fp8_rings else None
     if reason:
         raise CapacityError(f"--fp8: {reason}; drop --fp8, or use a GPU of compute capability 8.9 or more")
-    parts = load_model(model_dir, device, dtype, ("vae", "text"))
+    others = load_model(model_dir, device, dtype, tuple(part for part in parts if part != "dit"))
+    if "dit" not in parts:
+        return others
     try:
         # Quantising begins from bf16: where that is too much for the GPU it waits on the host.
-        whole = dit_bytes(parts.config.dit)
+        whole = dit_bytes(others.config.dit)
         roomy = not fp8 or torch.cuda.mem_get_info(device)[0] > _HEADROOM * whole
         loaded = load_model(model_dir, device if roomy and not offload else "cpu", dtype, ("dit",))
         dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload)
@@ -58,4 +77,4 @@ def load_fast(
             "try --offload_model True, and see `liveavatar plan` for what fits"
         ) from e
     log.info("fast path: linears in %s, rings in %s", "fp8" if fp8 else dtype, "fp8" if fp8_rings else dtype)
-    return FastEngine(replace(parts, dit=dit), device, fp8_rings)
+    return replace(others, dit=dit)

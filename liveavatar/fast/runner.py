@@ -1,14 +1,14 @@
 """One video size on one GPU: the buffers of a stream at fixed addresses, and its steps recorded as CUDA graphs.
 
-A graph belongs to one denoise step and one filling of the ring (a quarter, a half, three quarters, full), so a stream
-of any length replays the last of them for ever. Where graphs cannot be recorded (the CPU, offloaded layers, a driver
-that refuses) the same function is called directly.
+A graph belongs to one denoise step (or some layers of it, what a rank of a group does) and one filling of the ring (a
+quarter, a half, three quarters, full), so a stream of any length replays the last of them for ever. Where graphs
+cannot be recorded (the CPU, offloaded layers, a driver that refuses) the same function is called directly.
 
 Shapes: L tokens of a block, P rotated pairs, C latent channels, h/w latent height and width.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from liveavatar.fast.dit import AudioKV, FastDiT
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring, Workspace
 from liveavatar.model.dit import Conditions, TextKV
 from liveavatar.model.rope import Rotation
+from liveavatar.placement import Span
 from liveavatar.sampling import euler_step
 from liveavatar.timing import BLOCK_LATENTS
 
@@ -48,7 +49,8 @@ class Recorded:
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
+            # Other threads may go on with what they do: one of them sends what was made before.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 self.work()
         except RuntimeError as e:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
@@ -63,7 +65,13 @@ class StepRunner:
     """The denoise steps of one video size: buffers, rings, and a graph for each step and filling."""
 
     def __init__(
-        self, dit: FastDiT, sigmas: tuple[float, ...], size: tuple[int, int], sink: Sink, fp8_rings: bool = False
+        self,
+        dit: FastDiT,
+        sigmas: tuple[float, ...],
+        size: tuple[int, int],
+        sink: Sink,
+        spans: tuple[Span, ...],
+        fp8_rings: bool = False,
     ) -> None:
         """Allocate everything.
 
@@ -72,9 +80,10 @@ class StepRunner:
             sigmas: noise levels, the terminal 0 included.
             size: latent height and width.
             sink: of the first stream; those of later streams are computed into the same memory.
+            spans: what is done here, in order.
             fp8_rings: keys and values in 8 bits.
         """
-        self.dit, self.sigmas, (self.h, self.w) = dit, sigmas, size
+        self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
         cfg, device = dit.cfg, dit.device
         area = (self.h // 2) * (self.w // 2)
         self.window, self.span = cfg.window_latents * area, BLOCK_LATENTS * area
@@ -85,13 +94,18 @@ class StepRunner:
             for n in (self.span, sink.num_tokens)
         )
         self.slot = torch.zeros(1, dtype=torch.int32, device=device)
-        self.levels = [dit.noise_level(torch.full((1, 1), s, device=device)) for s in sigmas[:-1]]
+        self.levels = [dit.noise_level(torch.full((1, 1), sigmas[s.step], device=device)) for s in spans]
         self.sink = sink
+        # The memory is that of `sink`, which stays where it is.
+        parts = [slice(s.layers.start, s.layers.stop) for s in spans]
+        self.sinks = [Sink(sink.k[part], sink.v[part], sink.num_reference) for part in parts]
         workspace = Workspace(self.sink, self.window) if fp8_rings else None
         self.rings: list[Ring] = [
-            Bf16Ring(self.sink, self.window) if workspace is None else Fp8Ring(self.sink, self.window, workspace)
-            for _ in self.levels
+            Bf16Ring(part, self.window) if workspace is None else Fp8Ring(part, self.window, workspace)
+            for part in self.sinks
         ]
+        self.entering = self._hidden(spans[0].layers.start)
+        self.leaving = self._hidden(spans[-1].layers.stop)
         # Only the reference moves along with the block, unless the model says that all sinks do.
         self.warmed = False
         self._moving = sink.num_tokens if cfg.anchor_motion else sink.num_reference
@@ -99,6 +113,13 @@ class StepRunner:
         self._graphs = device.type == "cuda" and not dit.offload
         self._pool = torch.cuda.graph_pool_handle() if self._graphs else None
         self._recorded: dict[tuple[int, int], Recorded] = {}
+
+    def _hidden(self, layer: int) -> tuple[Tensor, ...]:
+        """Room for what travels between the layer before and this one; none where a step begins or ends."""
+        if layer in (0, len(self.dit.layers)):
+            return ()
+        shape, device = (self.span, self.dit.cfg.dim), self.dit.device
+        return tuple(torch.zeros(shape, dtype=t, device=device) for t in self.dit.hidden_dtypes(layer))
 
     def begin(self, text_kv: TextKV) -> None:
         """Take over the text of a stream, at the same addresses as before, and the sinks, which lie in `sink`."""
@@ -108,10 +129,17 @@ class StepRunner:
             for (k, v), (new_k, new_v) in zip(self.cond.text_kv, text_kv, strict=True):
                 k.copy_(new_k)
                 v.copy_(new_v)
-        for ring in self.rings:
-            ring.set_sink(self.sink)
+        for ring, sink in zip(self.rings, self.sinks, strict=True):
+            ring.set_sink(sink)
 
-    def prepare(self, x_BCThw: Tensor, audio: AudioKV, frame: int, turns: tuple[Rotation, Rotation]) -> None:
+    def prepare(
+        self,
+        x_BCThw: Tensor,
+        audio: AudioKV,
+        frame: int,
+        turns: tuple[Rotation, Rotation],
+        hidden: Sequence[Tensor] = (),
+    ) -> None:
         """Fill the buffers for a block.
 
         Args:
@@ -119,6 +147,7 @@ class StepRunner:
             audio: of the block, for every injector.
             frame: index of its first latent in the whole stream.
             turns: rotation of the block's tokens, and of the sinks as the block sees them.
+            hidden: what the layer before the first one here made, unless that begins a step.
         """
         assert self.cond is not None, "begin() comes first"
         self.x.copy_(x_BCThw)
@@ -127,6 +156,8 @@ class StepRunner:
         for kept, entry in zip(self.cond.audio_kv, audio, strict=True):
             for old, value in zip(kept, entry, strict=True):
                 old.copy_(value)
+        for room, value in zip(self.entering, hidden, strict=False):
+            room.copy_(value)
         for buffers, turn in zip((self.block_turn, self.sink_turn), turns, strict=True):
             buffers[0].copy_(turn.cos)
             buffers[1].copy_(turn.sin)
@@ -136,23 +167,36 @@ class StepRunner:
 
     def place_all(self) -> None:
         """Rotate every sink key to where the coming block sees it; `run` then moves only those that move."""
-        for ring in self.rings:
-            ring.place(self.sink, self.sink_turn, self.sink.num_tokens)
+        for ring, sink in zip(self.rings, self.sinks, strict=True):
+            ring.place(sink, self.sink_turn, sink.num_tokens)
 
-    def run(self, step: int) -> None:
-        """One denoise step of the prepared block: x becomes less noisy, the step's ring takes the block in."""
-        key = (step, self.visible)
+    def run(self, at: int) -> None:
+        """One span of the prepared block: x becomes less noisy with its last layer, its ring takes the block in."""
+        key = (at, self.visible)
         if key not in self._recorded:
             visible = self.visible
-            self._recorded[key] = Recorded(lambda: self._step(step, visible), self._graphs, self._pool)
+            self._recorded[key] = Recorded(lambda: self._span(at, visible), self._graphs, self._pool)
         self._recorded[key]()
 
-    def _step(self, step: int, visible: int) -> None:
+    def _span(self, at: int, visible: int) -> None:
         assert self.cond is not None
-        ring = self.rings[step]
-        ring.place(self.sink, self.sink_turn, self._moving)
-        flow = self.dit.flow(self.x, self.levels[step], self.cond, ring, (self.slot, visible), self.block_turn)
-        self.x.copy_(euler_step(self.x, flow, self.sigmas[step], self.sigmas[step + 1]))
+        dit, span, ring, level = self.dit, self.spans[at], self.rings[at], self.levels[at]
+        ring.place(self.sinks[at], self.sink_turn, self._moving)
+        hidden = dit.enter(self.x, self.cond) if span.layers.start == 0 else (self.entering[0], self.entering[1])
+        where = (self.slot, visible)
+        x, y = dit.through(hidden, span.layers, level, self.cond, ring, where, self.block_turn)
+        if span.layers.stop < len(dit.layers):
+            assert y is not None
+            self.leaving[0].copy_(x)
+            self.leaving[1].copy_(y)
+            return
+        flow = dit.leave((x, y), level, (self.h, self.w))
+        self.x.copy_(euler_step(self.x, flow, self.sigmas[span.step], self.sigmas[span.step + 1]))
+
+    @property
+    def num_recorded(self) -> int:
+        """How many graphs there are."""
+        return sum(r.graph is not None for r in self._recorded.values())
 
     def warm(self) -> None:
         """Run and record every step at every filling, so that nothing is compiled or recorded in mid-stream.
@@ -166,8 +210,8 @@ class StepRunner:
         for visible in range(self.span, self.window + 1, self.span):
             self.visible = visible
             for _ in range(2):
-                for step in range(len(self.levels)):
-                    self.run(step)
+                for at in range(len(self.spans)):
+                    self.run(at)
         torch.cuda.synchronize()
 
     def forget_graphs(self) -> None:

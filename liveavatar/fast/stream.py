@@ -4,31 +4,24 @@ Shapes: C latent channels, h/w latent height and width, T frames, H/W pixels.
 """
 
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink
 from liveavatar.checkpoint import LoadedModel
-from liveavatar.config import ModelConfig
-from liveavatar.denoiser import Conditioning, Course, Denoiser
+from liveavatar.denoiser import Conditioning, Course, mark, on_device, seconds
 from liveavatar.engine import Block, Engine, Stream, StreamJob
-from liveavatar.errors import InputError
 from liveavatar.fast.decode import DecodeRunner
+from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
-from liveavatar.fast.runner import StepRunner
 from liveavatar.fast.vae import FastDecoder
-from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.vae_wan import WanVAE
-from liveavatar.placement import Denoised, FeaturesOf, Single
-from liveavatar.sampling import reference_distance
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+from liveavatar.placement import Denoised, FeaturesOf, Placement, Queued, Single, Stage, Times, split
+from liveavatar.timing import BLOCK_FRAMES
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +36,18 @@ class FastEngine(Engine):
 
     def __init__(self, model: LoadedModel, device: torch.device, fp8_rings: bool = False) -> None:
         super().__init__(model, device)
-        assert isinstance(self.dit, FastDiT)
-        self.fp8_rings = fp8_rings
+        self.runners = Runners(self.dit)
+        self.runners.fp8_rings = fp8_rings
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
-        self._steps: tuple[tuple, StepRunner] | None = None
         self._decode: tuple[tuple, DecodeRunner] | None = None
 
-    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> "FastSingle":
+    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
         """Who denoises a job: recorded steps in this process."""
-        return FastSingle(self, course, given, features)
+        return FastSingle(self.denoiser(course, given, split(course.num_steps, 1)[0]), features)
+
+    def denoiser(self, course: Course, given: Conditioning, stage: Stage) -> FastDenoiser:
+        """As `Engine.denoiser`, with everything recorded."""
+        return FastDenoiser(self.runners, self.config, course, given, stage)
 
     def open(self, job: StreamJob) -> "FastStream":
         """As `Engine.open`."""
@@ -59,20 +55,8 @@ class FastEngine(Engine):
 
     def forget_sizes(self) -> None:
         """Free buffers and graphs; the next job makes new ones."""
-        self._steps = self._decode = None
-
-    def known_runner(self, course: Course) -> StepRunner | None:
-        """Buffers and graphs for a course's video size, if it was the last one; else they are freed."""
-        if self._steps is None or self._steps[0] != (course.h, course.w, course.sigmas):
-            self._steps = None
-            return None
-        return self._steps[1]
-
-    def new_runner(self, course: Course, sink: Sink) -> StepRunner:
-        """Buffers and graphs for a course's video size."""
-        runner = StepRunner(self.dit, course.sigmas, (course.h, course.w), sink, self.fp8_rings)
-        self._steps = ((course.h, course.w, course.sigmas), runner)
-        return runner
+        self._decode = None
+        self.runners.forget()
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
         """The decoder for a video size; None for an autoencoder without a fast form."""
@@ -83,57 +67,11 @@ class FastEngine(Engine):
         return self._decode[1]
 
 
-class FastDenoiser(Denoiser):
-    """All steps of a job on the buffers of a `StepRunner`."""
+class Queueing(Placement, Protocol):
+    """A placement that gives a block before its kernels have run."""
 
-    @torch.inference_mode()
-    def __init__(self, engine: FastEngine, config: ModelConfig, course: Course, given: Conditioning) -> None:
-        if given.pose is not None:
-            raise InputError("--pose_video: the fast path of this model takes no head pose; drop it")
-        self.dit, self.config, self.course = engine.dit, config, course  # type: ignore[assignment]
-        self.device, self.motion, self.pose = given.reference.device, given.motion, None
-        dit = engine.dit
-        self.text_kv = dit.text_kv(dit.embed_text(given.text))
-        known = engine.known_runner(course)
-        self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
-        self.runner = known or engine.new_runner(course, self.sink)
-        self.runner.begin(self.text_kv)
-        self.caches = dict(enumerate(self.runner.rings))
-        self._placed = False
-        self._noise = None
-
-    @torch.inference_mode()
-    def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
-        """As `Denoiser.reanchor`."""
-        fast: FastDiT = self.dit  # type: ignore[assignment]
-        fast.prefill(reference, self.motion if motion is None else motion, self.text_kv, self.sink)
-        self.runner.begin(self.text_kv)
-        self._placed = False
-
-    @torch.inference_mode()
-    def queue(self, index: int, x: Tensor, audio: AudioTokens) -> list:
-        """Start all steps of a block; gives the marks before, between and after them. The result is `runner.x`."""
-        frame, course, dit, runner = index * BLOCK_LATENTS, self.course, self.dit, self.runner
-        distance = reference_distance(self.config.dit.ref_distance, course.seed, index)
-        turns = (
-            dit.block_rotation(frame, course.h, course.w, self.device),
-            dit.sink_rotation(frame, distance, course.h, course.w, self.device),
-        )
-        runner.prepare(x, dit.audio_kv(audio), frame, turns)
-        if not self._placed:
-            runner.place_all()
-            self._placed = True
-        marks = [mark(self.device)]
-        for step in self.caches:
-            runner.run(step)
-            marks.append(mark(self.device))
-        return marks
-
-    @torch.inference_mode()
-    def run(self, index: int, x: Tensor, audio: AudioTokens) -> tuple[Tensor, tuple[float, ...]]:
-        """As `Denoiser.run`."""
-        marks = self.queue(index, x, audio)
-        return self.runner.x.clone(), seconds(marks)
+    def queue(self, index: int) -> Queued:
+        """Begin with the next block."""
 
 
 class FastSingle(Single):
@@ -141,43 +79,23 @@ class FastSingle(Single):
 
     denoiser: FastDenoiser
 
-    def __init__(self, engine: FastEngine, course: Course, given: Conditioning, features: FeaturesOf) -> None:
-        self.denoiser = FastDenoiser(engine, engine.config, course, given)
-        self.features = features
-        self.first_latent: Tensor | None = None
-        runner = self.denoiser.runner
-        if not runner.warmed:  # before the clock of the first block runs, and before a snapshot is restored
-            self._warm(features(0))
-
     @torch.inference_mode()
-    def _warm(self, features: Tensor) -> None:
-        denoiser, runner = self.denoiser, self.denoiser.runner
-        dit, course = denoiser.dit, denoiser.course
-        turns = (
-            dit.block_rotation(0, course.h, course.w, denoiser.device),
-            dit.sink_rotation(0, 0, course.h, course.w, denoiser.device),
-        )
-        runner.prepare(torch.zeros_like(runner.x), dit.audio_kv(dit.encode_audio(features)), 0, turns)
-        runner.place_all()
-        runner.warm()
-
-    @torch.inference_mode()
-    def queue(self, index: int) -> list:
-        """Start a block; gives the marks of its steps. The result is `denoiser.runner.x`."""
+    def queue(self, index: int) -> Queued:
+        """Begin with a block."""
         denoiser = self.denoiser
         if denoiser.config.reanchor and index == denoiser.course.clip_blocks:
             assert self.first_latent is not None
             denoiser.reanchor(self.first_latent)
-        audio = denoiser.dit.encode_audio(self.features(index))
-        marks = denoiser.queue(index, denoiser.noise(index), audio)
+        audio = denoiser.dit.encode_audio(on_device(self.features(index), denoiser.device))
+        x, marks = denoiser.queue(index, denoiser.noise(index), audio)
         if index == 0:
-            self.first_latent = denoiser.runner.x[:, :, :1].clone()
-        return marks
+            self.first_latent = x[:, :, :1].clone()
+        return Queued(x, lambda: Times(seconds(marks)))
 
     def run(self, index: int) -> Denoised:
         """See `Placement`."""
-        marks = self.queue(index)
-        return Denoised(self.denoiser.runner.x.clone(), seconds(marks))
+        queued = self.queue(index)
+        return Denoised(queued.x.clone(), queued.times())
 
 
 @dataclass(slots=True)
@@ -186,7 +104,7 @@ class _Pending:
 
     index: int
     latents: Tensor  # on the host, once `ready` has passed
-    marks: list  # around the steps
+    times: Callable[[], Times]  # of the steps
     ready: Any
     frames: np.ndarray | Tensor  # on the host, once the decode's second mark has passed
     decode: tuple  # marks around the decode
@@ -196,7 +114,7 @@ class FastStream(Stream):
     """One job on the fast path; `next_block` and `blocks` give what `Stream`'s give."""
 
     engine: FastEngine
-    placement: FastSingle
+    placement: Queueing
 
     @torch.inference_mode()
     def _begin_decoder(self) -> None:
@@ -238,9 +156,9 @@ class FastStream(Stream):
 
     def _queue(self, runner: DecodeRunner) -> _Pending:
         index = self.position
-        marks = self.placement.queue(index)
+        queued = self.placement.queue(index)
         self.position += 1
-        x = self.placement.denoiser.runner.x
+        x = queued.x
         latents = torch.empty(x.shape[1:], pin_memory=True)
         latents.copy_(x[0].float(), non_blocking=True)
         ready = mark(self.engine.device)
@@ -254,28 +172,13 @@ class FastStream(Stream):
             runner.run()
             host.copy_(runner.frames, non_blocking=True)
             stopped = mark(self.engine.device)
-        return _Pending(index, latents, marks, ready, host, (started, stopped))
+        return _Pending(index, latents, queued.times, ready, host, (started, stopped))
 
     def _finish(self, pending: _Pending) -> Block:
         pending.ready.synchronize()
         left = self.job.num_frames - pending.index * BLOCK_FRAMES
         decode_s = seconds(list(pending.decode))[0]
         frames = np.array(pending.frames[:left])
-        return Block(pending.index, pending.latents, frames, seconds(pending.marks), decode_s)
-
-
-def mark(device: torch.device) -> Any:
-    """Now: an event on the current stream of a GPU, or the clock."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def seconds(marks: list) -> tuple[float, ...]:
-    """Seconds between marks, waiting for the last."""
-    if isinstance(marks[0], float):
-        return tuple(b - a for a, b in pairwise(marks))
-    marks[-1].synchronize()
-    return tuple(a.elapsed_time(b) / 1e3 for a, b in pairwise(marks))
+        times = pending.times()
+        block = Block(pending.index, pending.latents, frames, times.step_s, decode_s, times.wait_s)
+        return replace(block, busy_s=times.busy_s, sent_s=times.sent_s)

@@ -135,7 +135,7 @@ class CausalDiT(nn.Module):
 
     def block_rotation(self, frame: int, h: int, w: int, device: torch.device) -> Rotation:
         """Rotation of the block whose first latent has index `frame` in the whole stream."""
-        times = list(range(frame, frame + BLOCK_LATENTS))
+        times = range(frame, frame + BLOCK_LATENTS)
         return grid_rotation(times, h // 2, w // 2, self.cfg.head_dim, self.cfg.rope_half, device)
 
     def sink_rotation(self, frame: int, distance: int, h: int, w: int, device: torch.device) -> Rotation:
@@ -145,7 +145,7 @@ class CausalDiT(nn.Module):
         """
         cfg = self.cfg
         time = max(cfg.ref_base, frame + distance)
-        reference = grid_rotation([time], h // 2, w // 2, cfg.head_dim, cfg.rope_half, device)
+        reference = grid_rotation(range(time, time + 1), h // 2, w // 2, cfg.head_dim, cfg.rope_half, device)
         shift = frame if cfg.anchor_motion else 0
         motion = motion_rotation(h, w, cfg.head_dim, cfg.rope_half, device, shift)
         return Rotation(torch.cat((reference.cos, motion.cos)), torch.cat((reference.sin, motion.sin)))

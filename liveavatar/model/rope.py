@@ -52,11 +52,11 @@ def rotation(time: Tensor, height: Tensor, width: Tensor, head_dim: int, half: b
 
 
 def grid_rotation(
-    times: list[int], height: int, width: int, head_dim: int, half: bool, device: torch.device
+    times: range, height: int, width: int, head_dim: int, half: bool, device: torch.device
 ) -> Rotation:
     """Rotation of a [T, height, width] grid of tokens, flattened in that order."""
     t, y, x = torch.meshgrid(
-        torch.tensor(times, dtype=torch.float64, device=device),
+        torch.arange(times.start, times.stop, dtype=torch.float64, device=device),
         torch.arange(height, dtype=torch.float64, device=device),
         torch.arange(width, dtype=torch.float64, device=device),
         indexing="ij",

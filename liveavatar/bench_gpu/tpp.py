@@ -1,0 +1,418 @@
+"""Denoise steps spread over GPUs: how fast, how busy each rank is, what travels, how much memory; one process a GPU.
+
+Every rank runs `Rank.run`, the same list of phases. The last rank opens the jobs and tells the parent what it found as
+soon as it is known; a rank that fails ends them all.
+"""
+
+import logging
+import os
+import queue
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, multiprocessing
+
+from liveavatar.bench_gpu.build import (
+    BF16,
+    FP8,
+    FP8_ALL,
+    FastBench,
+    Mode,
+    RandomPrompt,
+    bench_job,
+    random_dit,
+    random_vae,
+    release,
+)
+from liveavatar.bench_gpu.speed import measure_pace
+from liveavatar.checkpoint import LoadedModel
+from liveavatar.config import ModelConfig
+from liveavatar.denoiser import Conditioning, Course
+from liveavatar.fast import accelerate
+from liveavatar.group import Group
+from liveavatar.hardware import GB
+from liveavatar.member import FastGroupEngine
+from liveavatar.placement import Stage
+from liveavatar.sampling import sigma_steps
+from liveavatar.tpp import packet
+from liveavatar.wires import SLOTS
+
+log = logging.getLogger(__name__)
+
+LOCALHOST = "127.0.0.1"
+LIMIT_SECONDS = 240.0  # for any rank to answer another: a kernel's first use compiles it
+TOTAL_SECONDS = 580.0
+CAP_GIB = 22.15  # what a card of 24 GB leaves
+STEPS = 4
+SHORT_BLOCKS = 5  # to see how long steps take
+ALONE_BLOCKS = 8  # on one GPU
+SMALL_LAYERS, SMALL_BLOCKS = 4, 8
+CLOSE = 0.04  # of a block's time: ranks whose times differ by less are balanced
+# NVLink multicast is not needed, and where it is broken it takes the whole machine's GPUs along.
+ENVIRONMENT = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What all ranks do."""
+
+    config: ModelConfig
+    world: int
+    size: tuple[int, int]  # pixels, width and height
+    blocks: int
+    modes: tuple[Mode, ...] = (FP8, BF16)
+    capped: tuple[tuple[int, int], ...] = ()  # sizes under the cap, the largest first
+    single_fps: float | None = None  # of one GPU in the first mode, if it is known
+    alone: tuple[Mode, ...] = (FP8,)  # modes that are measured on one GPU too
+    cpu: bool = False
+
+
+class GroupBench(RandomPrompt, FastGroupEngine):
+    """The engine of a rank with random weights."""
+
+
+def rank_engine(config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtype, vae: bool) -> GroupBench:
+    """A rank with the same random weights as every other."""
+    dit = accelerate(random_dit(config.dit, group.device, dtype), device=group.device, fp8=mode.fp8)
+    decoder = random_vae(config, group.device, dtype) if vae else None
+    model = LoadedModel(config=config, dit=dit, vae=decoder)
+    return GroupBench(model, group, own_decoder=False, fp8_rings=mode.fp8_rings)
+
+
+def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
+    """Start a process for every rank and pass on what they find: (section, row).
+
+    Raises:
+        RuntimeError: a rank failed, with its traceback, or took too long.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    port = _free_port()
+    began = time.monotonic()
+    ranks = multiprocessing.start_processes(
+        _rank, args=(plan, port, told), nprocs=plan.world, join=False, start_method="spawn"
+    )
+    try:
+        ended = False
+        while not ended:
+            ended = ranks.join(timeout=0.2)  # raises what a rank raised, and ends the others
+            _pass_on(told, found)
+            if time.monotonic() - began > TOTAL_SECONDS:
+                raise RuntimeError(f"{plan.world} ranks were not done after {TOTAL_SECONDS:.0f} s")
+    finally:
+        for process in ranks.processes:
+            if process.is_alive():
+                process.kill()
+        _pass_on(told, found)
+
+
+def _pass_on(told: Any, found: Callable[[str, Any], None]) -> None:
+    try:
+        while True:
+            found(*told.get(timeout=0.05))
+    except queue.Empty:
+        return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _rank(rank: int, plan: Plan, port: int, told: Any) -> None:
+    """What a process does."""
+    logging.basicConfig(level=logging.INFO, format=f"rank {rank} %(relativeCreated)8.0f ms %(message)s")
+    device = torch.device("cpu") if plan.cpu else torch.device("cuda", rank)
+    if plan.cpu:
+        torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(device)
+    Rank(Group(rank, plan.world, device, LIMIT_SECONDS), plan, told).run(port)
+
+
+class Rank:
+    """One rank's part of all phases."""
+
+    def __init__(self, group: Group, plan: Plan, told: Any) -> None:
+        self.group, self.plan, self.told = group, plan, told
+        self.last = group.rank == group.last
+        self.device = group.device
+        self.dtype = torch.float32 if plan.cpu else torch.bfloat16
+        self.decode_layers: float | None = None  # as many layers take as long as decoding a block
+
+    def run(self, port: int) -> None:
+        """All phases."""
+        group, plan = self.group, self.plan
+        if group.rank == 0:
+            group.host(LOCALHOST, port)
+        group.join((LOCALHOST, port))
+        log.info("joined")
+        for mode in (BF16, FP8, FP8_ALL):
+            self._verify(mode)
+        for mode in plan.modes:
+            self._speed(mode)
+        if plan.capped:
+            self._capped()
+        group.leave()
+
+    def tell(self, section: str, row: dict[str, Any]) -> None:
+        """Pass a row on to the parent."""
+        log.info("%s: %s", section, row)
+        self.told.put((section, row))
+
+    def everyone(self, value: Any) -> list[Any]:
+        """A value of every rank, on every rank."""
+        values: list[Any] = [None] * self.group.world
+        dist.all_gather_object(values, value)
+        return values
+
+    # Correctness -----------------------------------------------------------------------------------
+
+    def _verify(self, mode: Mode) -> None:
+        """A few narrow layers: spread over the ranks and on one, the latents are the same."""
+        config, size = small_config(self.plan.config), (128, 64)
+        engine = rank_engine(config, mode, self.group, self.dtype, vae=self.last)
+        job = bench_job(config, size, SMALL_BLOCKS, STEPS)
+        for layers in (None, SMALL_LAYERS / 2):
+            engine.decode_layers = layers
+            if not self.last:
+                engine.serve()
+                continue
+            made = _latents(engine, job)
+            group, engine.group = engine.group, Group(0, 1, self.device)
+            alone = _latents(engine, job)
+            engine.group = group
+            what = "whole steps" if layers is None else "layers"
+            self.tell("verify", asdict(_compare(f"{what} over {group.world} ranks, {mode.name}", made, alone)))
+        del engine
+        release()
+
+    # Speed -----------------------------------------------------------------------------------------
+
+    def _speed(self, mode: Mode) -> None:
+        plan, began = self.plan, time.perf_counter()
+        single = plan.single_fps if mode == plan.modes[0] else None
+        first = self.group.rank == 0 and single is None and mode in plan.alone
+        engine = rank_engine(plan.config, mode, self.group, self.dtype, vae=self.last or first)
+        self._wait()
+        build_s = time.perf_counter() - began
+        alone = self._alone(engine) if first else {}
+        alone = self.everyone(alone)[0]
+        if not self.last and engine.vae is not None:
+            engine.vae = engine.fast_decoder = None
+        release()
+        alone.setdefault("fps", single)
+        found = self._spread(engine, mode, None, SHORT_BLOCKS)
+        if self.last:
+            self.tell("tpp", found | {"build_s": build_s})
+        decode_layers = self._balance(found) if self.last else None
+        for _ in range(2):
+            found = self._spread(engine, mode, decode_layers, plan.blocks)
+            if self.last:
+                row = found | {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
+                if alone["fps"]:
+                    row["efficiency"] = found["fps"] / (plan.world * alone["fps"])
+                self.tell("tpp", row)
+            again = self._balance(found) if self.last else None
+            decode_layers, more = self.everyone((again, self.last and self._uneven(found)))[-1]
+            if not more:
+                break
+        self.decode_layers = decode_layers
+        del engine
+        release()
+
+    def _alone(self, engine: GroupBench) -> dict[str, Any]:
+        """The same weights on one GPU."""
+        plan = self.plan
+        model = LoadedModel(config=plan.config, dit=engine.dit, vae=engine.vae)
+        one = FastBench(model, self.device, engine.runners.fp8_rings)
+        found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
+        one.forget_sizes()
+        return found
+
+    def _spread(self, engine: GroupBench, mode: Mode, decode_layers: float | None, blocks: int) -> dict[str, Any]:
+        """A short job that records everything, and then one that is measured, on the resident group."""
+        plan = self.plan
+        engine.decode_layers = decode_layers
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        if not self.last:
+            engine.serve()
+            engine.serve()
+            self.everyone(self._memory(engine))
+            return {}
+        began = time.perf_counter()
+        stream = engine.open(bench_job(plan.config, plan.size, 2, STEPS))
+        for _ in stream.blocks():
+            log.info("cold block after %.1f s", time.perf_counter() - began)
+        stream.close()
+        cold_s = time.perf_counter() - began
+        kept: list[Any] = []
+        row = measure_pace(engine, plan.config, plan.size, blocks, kept)
+        stages = engine.stages(STEPS)
+        where = self.everyone(self._memory(engine))
+        names = ("busy_s", "wait_s", "sent_s")
+        times = {name: np.median([getattr(b, name) for b in kept], axis=0).tolist() for name in names}
+        ranks = [
+            {
+                "rank": stage.rank,
+                "role": stage.role,
+                "layers": sum(len(span.layers) for span in stage.spans(plan.config.dit.num_layers)),
+                **{name: times[name][stage.rank] for name in names},
+                "decode_s": row["decode_s"] if stage.decodes else None,
+                "sends_mib": packet(engine, stream.course, stage).num_bytes / 2**20 if not stage.decodes else None,
+                **where[stage.rank],
+            }
+            for stage in stages
+        ]
+        size = f"{plan.size[0]}*{plan.size[1]}"
+        facts = {
+            "mode": mode.name,
+            "gpus": plan.world,
+            "size": size,
+            "split": "whole steps" if decode_layers is None else "layers",
+        }
+        return facts | row | {"cold_s": cold_s, "ranks": ranks}
+
+    def _memory(self, engine: GroupBench) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        kept = engine.runners.current
+        return {
+            "peak_gib": torch.cuda.max_memory_allocated() / GB if cuda else 0.0,
+            "graphs": 0 if kept is None else kept.num_recorded,
+        }
+
+    def _balance(self, found: dict[str, Any]) -> float:
+        """How many layers the decoder weighs, as the ranks' times say."""
+        *others, last = found["ranks"]
+        pace = sum(r["busy_s"] for r in others) / sum(r["layers"] for r in others)  # seconds a layer
+        whole = max(last["busy_s"], last["decode_s"] or 0.0)  # decoding goes on beside the steps, and slows them down
+        return max(0.0, whole / pace - last["layers"])
+
+    def _uneven(self, found: dict[str, Any]) -> bool:
+        """Whether another spreading would be worth it."""
+        *others, last = (max(r["busy_s"], r["decode_s"] or 0.0) for r in found["ranks"])
+        return abs(last - float(np.mean(others))) > CLOSE * found["block_p50_s"]
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    # Memory ----------------------------------------------------------------------------------------
+
+    def _capped(self) -> None:
+        """8-bit weights and rings with no more memory than a card of 24 GB leaves."""
+        plan = self.plan
+        engine = rank_engine(plan.config, FP8_ALL, self.group, self.dtype, vae=self.last)
+        release()
+        if self.device.type == "cuda":
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_GIB * GB / total), self.device)
+        for size in plan.capped:
+            engine.forget_sizes()
+            release()
+            engine.decode_layers = self.decode_layers or plan.config.dit.num_layers / 2
+            failed = self._try(engine, size)
+            fits = self.everyone((failed, self._reserved()))
+            row: dict[str, Any] = {
+                "mode": FP8_ALL.name,
+                "gpus": plan.world,
+                "size": f"{size[0]}*{size[1]}",
+                "cap_gib": CAP_GIB,
+            }
+            reasons = [f"rank {rank}: {reason}" for rank, (reason, _) in enumerate(fits) if reason]
+            row |= {"fits": not reasons, "error": "; ".join(reasons) or None}
+            if not reasons:
+                if self.last:
+                    row |= measure_pace(engine, plan.config, size, SHORT_BLOCKS)
+                else:
+                    engine.serve()
+            held = self.everyone(self._reserved())
+            row["reserved_gib"] = [round(g, 2) for g in held]
+            if self.last:
+                self.tell("tpp_capped", row)
+
+    def _reserved(self) -> float:
+        return torch.cuda.max_memory_reserved() / GB if self.device.type == "cuda" else 0.0
+
+    def _try(self, engine: GroupBench, size: tuple[int, int]) -> str | None:
+        """Make everything a job needs here, without the others; why it does not fit, or None."""
+        config, device, dtype = self.plan.config, self.device, self.dtype
+        job = bench_job(config, size, SHORT_BLOCKS, STEPS)
+        stride = config.vae.spatial_stride
+        h, w = size[1] // stride, size[0] // stride
+        course = Course(seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w)
+        stages = engine.stages(STEPS)
+        stage = stages[self.group.rank]
+        try:
+            with torch.inference_mode():
+                if self.last:
+                    engine.still_latents(job.image)
+                motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
+                text = engine.encode_prompt(job.prompt).to(dtype)
+                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, course, stages)]
+                if stage.steps:
+                    engine.denoiser(course, Conditioning(text, motion[:, :, :1], motion), stage)
+                runner = engine.decode_runner(h, w) if self.last else None
+                if runner is not None:
+                    runner.begin(motion[:, :, : config.vae.prime_latents])
+                self._wait()
+                del kept
+        except torch.OutOfMemoryError as e:
+            log.info("%s does not fit: %s", size, e)
+            engine.forget_sizes()
+            return str(e).splitlines()[0][:160]
+        return None
+
+    def _wires(self, engine: GroupBench, course: Course, stages: tuple[Stage, ...]) -> Iterator[int]:
+        """Bytes of the buffers for what travels."""
+        rank = self.group.rank
+        for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
+            yield SLOTS * packet(engine, course, stage).num_bytes
+
+
+def small_config(config: ModelConfig) -> ModelConfig:
+    """A few narrow layers of a config, heads as wide as attention kernels like them."""
+    dit = replace(
+        config.dit, dim=256, num_heads=2, num_layers=SMALL_LAYERS, ffn_dim=512, audio_inject_layers=(0, 3), text_dim=16,
+        text_len=8, audio_dim=8, audio_layers=3, freq_dim=32,
+    )  # fmt: skip
+    vae = replace(
+        config.vae, encoder_widths=(4, 8, 8, 8), decoder_widths=(8, 8, 8, 4), num_res_blocks=1, prime_latents=2
+    )
+    return replace(config, dit=dit, vae=vae)
+
+
+def _latents(engine: GroupBench, job: Any) -> Tensor:
+    stream = engine.open(job)
+    try:
+        return torch.stack([b.latents for b in stream.blocks()])
+    finally:
+        stream.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Same:
+    """Latents of two placements."""
+
+    name: str
+    distance: float  # largest difference over the largest value
+    limit: float
+    passed: bool
+
+
+def _compare(name: str, made: Tensor, alone: Tensor) -> Same:
+    distance = float((made - alone).abs().max() / alone.abs().max())
+    limit = 2.0**-8  # one rounding in bf16
+    finite = bool(torch.isfinite(made).all())
+    return Same(name=name, distance=distance, limit=limit, passed=finite and distance <= limit)

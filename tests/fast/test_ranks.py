@@ -1,0 +1,164 @@
+"""The fast path spread over processes: the bits of the fast path in one, layers cut in the middle of a step included."""
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
+from liveavatar.bench_gpu.tpp import GroupBench, rank_engine
+from liveavatar.engine import Block, Engine, StreamJob
+from liveavatar.errors import InputError
+from liveavatar.group import Group
+from liveavatar.placement import split_layers
+
+CPU = torch.device("cpu")
+SIZE = (64, 64)
+HERE = "127.0.0.1"
+LIMIT_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def group(mode: Mode, world: int, jobs: int, own_decoder: bool = False) -> Iterator[GroupBench]:
+    """The engine of the last rank; every other one serves so many jobs in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["liveavatar.bench_gpu.tpp"])
+    last = Group(world - 1, world, CPU, LIMIT_SECONDS)
+    address = last.host(HERE)
+    processes: list[Any] = [
+        context.Process(target=_serve, args=(mode, rank, world, address, jobs), daemon=True)
+        for rank in range(world - 1)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        last.join(address)
+        engine = rank_engine(DRY, mode, last, torch.float32, vae=True)
+        engine.own_decoder = own_decoder
+        yield engine
+    finally:
+        last.leave()
+        for process in processes:
+            process.join(5)
+            process.kill()
+
+
+def _serve(mode: Mode, rank: int, world: int, address: tuple[str, int], jobs: int) -> None:
+    torch.set_num_threads(1)
+    joined = Group(rank, world, CPU, LIMIT_SECONDS)
+    joined.join(address)
+    engine = rank_engine(DRY, mode, joined, torch.float32, vae=False)
+    for _ in range(jobs):
+        engine.serve()
+    joined.leave()
+
+
+def job(blocks: int = 7, steps: int = 4) -> StreamJob:
+    return replace(bench_job(DRY, SIZE, blocks, steps), infer_frames=24)  # the reference changes after two blocks
+
+
+def stream(
+    engine: Engine, wanted: StreamJob, state: dict[str, torch.Tensor] | None = None, every: int = 0
+) -> list[Block]:
+    opened = engine.open(wanted)
+    if state is not None:
+        opened.restore(state)
+    try:
+        return [
+            replace(b, state=b.state and {name: t.clone() for name, t in b.state.items()})
+            for b in opened.blocks(snapshot_every=every)
+        ]
+    finally:
+        opened.close()
+
+
+def assert_equal(made: list[Block], expected: list[Block]) -> None:
+    assert [b.index for b in made] == [b.index for b in expected]
+    for ours, theirs in zip(made, expected, strict=True):
+        assert torch.equal(ours.latents, theirs.latents)
+        assert np.array_equal(ours.frames, theirs.frames)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "world", "decode_layers"),
+    [
+        pytest.param(BF16, 2, None, id="whole steps on 2"),
+        pytest.param(FP8, 4, None, id="whole steps on 4, 8-bit linears"),
+        pytest.param(BF16, 3, 2.5, id="layers on 3"),
+        pytest.param(FP8_ALL, 4, 3.0, id="layers on 4, 8 bits"),
+    ],
+)
+def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
+    mode: Mode, world: int, decode_layers: float | None
+) -> None:
+    alone = fast_engine(DRY, mode, CPU, torch.float32)
+    whole = stream(alone, job(), every=4)
+    with group(mode, world, jobs=3) as engine:
+        engine.decode_layers = decode_layers
+        cut = [s for s in engine.stages(4) if s.stop_layer is not None]
+        assert bool(cut) == (decode_layers is not None)
+        spread = stream(engine, job(), every=4)
+        assert_equal(spread, whole)
+        assert all(len(b.busy_s) == world and min(b.busy_s) > 0 and len(b.step_s) == 4 for b in spread)
+        ours, theirs = spread[3].state, whole[3].state
+        assert ours is not None
+        assert theirs is not None
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name].float(), theirs[name].float()) for name in ours)
+        assert_equal(stream(engine, job(), theirs), whole[4:])
+        assert_equal(stream(engine, job(3, steps=5)), stream(alone, job(3, steps=5)))
+    assert_equal(stream(alone, job(), ours), whole[4:])
+
+
+def test_the_decoder_may_have_a_rank_of_its_own() -> None:
+    with group(FP8, 3, jobs=2, own_decoder=True) as engine:
+        made = [stream(engine, job(3)), stream(engine, job(3))]  # buffers of the first are used again
+    for blocks in made:
+        assert_equal(blocks, stream(fast_engine(DRY, FP8, CPU, torch.float32), job(3)))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "decode_layers", "expected"),
+    [
+        pytest.param(4, 0.0, ["step 1", "step 2", "step 3", "step 4 + decoder"], id="a decoder that costs nothing"),
+        pytest.param(
+            4,
+            28.0,
+            [
+                "steps 1-2 up to layer 7",
+                "steps 2-3 from layer 7 up to layer 14",
+                "steps 3-4 from layer 14 up to layer 21",
+                "step 4 from layer 21 + decoder",
+            ],
+            id="as much as 28 layers",
+        ),
+        pytest.param(
+            3,
+            20.0,
+            ["steps 1-2 up to layer 20", "steps 2-3 from layer 20", "step 4 + decoder"],
+            id="cut at the end of a step",
+        ),
+        pytest.param(2, 400.0, ["steps 1-4", "decoder"], id="more than all steps"),
+        pytest.param(1, 20.0, ["steps 1-4 + decoder"], id="one rank"),
+    ],
+)
+def test_layers_are_spread(ranks: int, decode_layers: float, expected: list[str]) -> None:
+    stages = split_layers(4, 40, ranks, decode_layers)
+    assert [s.role for s in stages] == expected
+    layers = [(span.step, layer) for s in stages for span in s.spans(40) for layer in span.layers]
+    assert layers == [(step, layer) for step in range(4) for layer in range(40)]
+
+
+def test_too_few_layers_are_refused() -> None:
+    with pytest.raises(InputError, match="too few"):
+        split_layers(1, 2, 5, 0.0)
