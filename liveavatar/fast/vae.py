@@ -41,7 +41,7 @@ class FastDecoder:
 
     def _layer(self, layer: nn.Module, x: Tensor, state: StreamState) -> Tensor:
         if isinstance(layer, ResidualBlock):
-            skip = x if layer.shortcut is None else F.conv3d(x, layer.shortcut.weight, layer.shortcut.bias)
+            skip = x if layer.shortcut is None else _pointwise(layer.shortcut, x)
             norm1, _, conv1, norm2, _, _, conv2 = layer.residual
             return skip + self._norm_conv(norm2, conv2, self._norm_conv(norm1, conv1, x, state), state)
         if isinstance(layer, FrameAttention):
@@ -86,3 +86,9 @@ class FastDecoder:
         frames = x[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
         wide = layer.resample[1](F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
         return wide.transpose(0, 1)[None].contiguous(memory_format=_LAST)
+
+
+def _pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """A 1x1x1 convolution as one product, which leaves channels innermost; cuDNN does not for every shape."""
+    y = F.linear(x.permute(0, 2, 3, 4, 1), conv.weight.flatten(1), conv.bias)
+    return y.permute(0, 4, 1, 2, 3)
