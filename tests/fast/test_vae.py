@@ -1,11 +1,13 @@
 """The decoder laid out for a GPU equals the plain one, and streams may change between the two."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
 from liveavatar.config import VAEConfig
+from liveavatar.fast import vae as vae_module
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.vae_wan import WanVAE
 
@@ -35,6 +37,27 @@ def test_equals_the_plain_decoder(cut: list[int], vae: WanVAE) -> None:
         wanted = vae.decode_stream(part, plain)
         torch.testing.assert_close(fast.decode_stream(part, state), wanted, atol=2e-5, rtol=1e-5)
     assert state.position == plain.position == 7
+
+
+def test_channels_stay_innermost_whatever_convolutions_return(vae: WanVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    plain, norm = vae_module.F.conv3d, vae_module.ops.rms_silu
+
+    def conv3d(*args: Any, **options: Any) -> torch.Tensor:
+        return plain(*args, **options).contiguous()  # as cuDNN does for some shapes: channels outermost
+
+    def rms_silu(x: torch.Tensor, gamma: torch.Tensor, out: torch.Tensor) -> None:
+        channels, _, height, width = x.shape
+        for t in (x, out):
+            wanted = (1, height * width * channels, width * channels, channels)
+            assert all(n == 1 or a == b for n, a, b in zip(t.shape, t.stride(), wanted, strict=True)), t.stride()
+        seen.append(channels)
+        norm(x, gamma, out)
+
+    monkeypatch.setattr(vae_module.F, "conv3d", conv3d)
+    monkeypatch.setattr(vae_module.ops, "rms_silu", rms_silu)
+    FastDecoder(copy.deepcopy(vae)).decode_stream(torch.randn(1, 4, 4, 3, 5), vae.decoder_state(1, 3, 5))
+    assert {16, 8} <= set(seen)
 
 
 def test_a_stream_goes_on_in_the_other_decoder(vae: WanVAE) -> None:
