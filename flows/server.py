@@ -5,6 +5,7 @@ of our own starts on a free port, with its database below our home, and ends wit
 process as early as possible, because it needs seconds to come up and the command can import its libraries meanwhile.
 """
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+
+from filelock import FileLock, Timeout
 
 from flows import environment
 from liveavatar import config
@@ -36,6 +39,7 @@ class PrefectServer:
         self._ui, self._port = ui, port
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        self._creating: FileLock | None = None  # held while the server creates its database
         served = served_by()
         self.url = os.environ.get("PREFECT_API_URL", "") or served.get("url", "")
         self.ray = served.get("ray", "")  # address of the Ray cluster that `liveavatar serve` keeps
@@ -51,8 +55,10 @@ class PrefectServer:
             return
         os.environ.pop("PREFECT_API_URL", None)
         _flush_logs()
-        if not self._ready:
-            self._await_health(START_SECONDS)  # ending it while it creates its database would break the next start
+        if not self._ready and self._await_health(START_SECONDS):  # ended while it creates its database, it would
+            self._created()  # break the next start
+        if self._creating is not None:
+            self._creating.release()
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
@@ -80,20 +86,20 @@ class PrefectServer:
             return
         if not self._await_health(START_SECONDS if self.owned else STOP_SECONDS):
             if self.owned:
-                raise CapacityError(
-                    f"the local Prefect server did not start within {START_SECONDS:.0f} s; see {_log_path()}, "
-                    "or set PREFECT_API_URL to a server of your own"
-                )
+                gone = self._process is not None and self._process.poll() is not None
+                raise _no_server("ended while it started" if gone else f"did not start within {START_SECONDS:.0f} s")
             raise CapacityError(
                 f"no Prefect server answers at PREFECT_API_URL={self.url}; start it, or unset the variable"
             )
         self._ready = True
+        self._created()
 
     def _start(self) -> None:
         port = self._port or _free_port()
         self.url = f"http://{HOST}:{port}/api"
         home = environment.prepare()
         home.mkdir(parents=True, exist_ok=True)
+        self._hold_database(home)
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         surroundings = {**os.environ, "PREFECT_API_URL": self.url, "PREFECT_UI_API_URL": self.url}
@@ -109,6 +115,29 @@ class PrefectServer:
                 start_new_session=True,  # Ctrl-C is for us; the server ends after us
                 preexec_fn=die_with_parent,
             )
+
+    def _hold_database(self, home: Path) -> None:
+        """Let one command at a time create the database, or bring it to another version of Prefect: two servers
+        that do so at once end one another.
+        """
+        if _version_of(home) == importlib.metadata.version("prefect"):
+            return
+        lock = FileLock(home / "creating.lock")
+        try:
+            lock.acquire(timeout=START_SECONDS)
+        except Timeout as e:
+            raise _no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
+        if _version_of(home) == importlib.metadata.version("prefect"):
+            lock.release()
+        else:
+            self._creating = lock
+
+    def _created(self) -> None:
+        """The server answers: its database is whole."""
+        if self._creating is not None:
+            _version_path(Path(os.environ["PREFECT_HOME"])).write_text(importlib.metadata.version("prefect"))
+            self._creating.release()
+            self._creating = None
 
     def _await_health(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -145,6 +174,24 @@ def run_dir() -> Path:
 
 def _log_path() -> Path:
     return Path(os.environ["PREFECT_HOME"]) / "server.log"
+
+
+def _version_path(home: Path) -> Path:
+    return home / "database_version"
+
+
+def _version_of(home: Path) -> str | None:
+    """Version of Prefect whose server last came up with the database of a home."""
+    try:
+        return _version_path(home).read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _no_server(why: str) -> CapacityError:
+    return CapacityError(
+        f"the local Prefect server {why}; see {_log_path()}, or set PREFECT_API_URL to a server of your own"
+    )
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ run, or the new one.
 """
 
 import datetime
+import fcntl
 import glob
 import json
 import logging
@@ -12,6 +13,8 @@ import os
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -92,16 +95,29 @@ def publish(results: Results, run: Run) -> Published:
         CapacityError: the disk is full or the folder may not be written.
     """
     manifest = make_manifest(results, run)
-    standing = holds(run.out, manifest)
-    report = make_report(results, run, cached_tasks=run.cached_tasks + standing)
     place = job_key("place", out=str(run.out.resolve()))
-    with disk_errors(run.out), Store().lock("publish", place):
+    with disk_errors(run.out), Store().lock("publish", place), _alone_below(run.out.parent):
+        standing = holds(run.out, manifest)  # perhaps since a moment ago, by another run of the same job
+        report = make_report(results, run, cached_tasks=run.cached_tasks + standing)
         if standing:
             write_atomically(run.out / REPORT, _json(report))
         else:
             _swap_in(run.out, results, report, manifest)
     _artifacts(run.out, report)
     return Published(out=run.out, report=report, hit=standing)
+
+
+@contextmanager
+def _alone_below(folder: Path) -> Iterator[None]:
+    """Hold a folder against runs that publish there from another store; leaves no file behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_report(results: Results, run: Run, cached_tasks: int) -> dict[str, Any]:
@@ -194,7 +210,6 @@ def _products(results: Results) -> dict[str, Path]:
 def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict[str, Any]) -> None:
     from liveavatar.report import write_report
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     for leftover in out.parent.glob(f".{glob.escape(out.name)}.????????*"):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)
     building = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"

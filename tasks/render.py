@@ -69,10 +69,14 @@ def render(
     """
     key = render_key(options, model_digest, sound, features, face, pose)
 
-    def make(folder: Path) -> Values:
-        return _render(folder, key, options, Path(model_dir), model_digest, (sound, features, face, pose))
+    def make(folder: Path, resume: bool = options.resume) -> Values:
+        asked = replace(options, resume=resume)
+        return _render(folder, key, asked, Path(model_dir), model_digest, (sound, features, face, pose))
 
-    return Store().build("render", key, make, force=options.force)
+    def go_on(folder: Path) -> Values:
+        return make(folder, resume=options.resume or work_dir(key).exists())
+
+    return Store().build("render", key, make, force=options.force, take_over=go_on)
 
 
 def render_key(

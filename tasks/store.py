@@ -36,6 +36,7 @@ LAYOUT = 1  # version of the store's own layout, part of every key
 RECORD = "entry.json"
 CHUNK = 1 << 20  # bytes read at a time while hashing
 STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
+NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
 
 Values = dict[str, Any]  # JSON-serialisable facts about an entry
 
@@ -82,7 +83,14 @@ class Store:
         return Entry(kind=kind, key=key, folder=folder, files=record["files"], values=record["values"], hit=True)
 
     def build(
-        self, kind: str, key: str, make: Callable[[Path], Values], *, force: bool = False, lock_timeout: float = -1
+        self,
+        kind: str,
+        key: str,
+        make: Callable[[Path], Values],
+        *,
+        force: bool = False,
+        lock_timeout: float = -1,
+        take_over: Callable[[Path], Values] | None = None,
     ) -> Entry:
         """Return the entry, making it when it is not there.
 
@@ -92,36 +100,39 @@ class Store:
             make: fills an empty folder with files and returns facts about them.
             force: make it again although it is there.
             lock_timeout: seconds to wait for another run that makes the same entry; -1 waits on.
+            take_over: used in place of `make` when another run was waited for and ended without the entry.
 
         Raises:
             CapacityError: the disk is full, or another run held the entry longer than `lock_timeout`.
         """
-        with self.lock(kind, key, lock_timeout):
-            if not force and (entry := self.get(kind, key)):
+        with self.lock(kind, key, lock_timeout) as waited:
+            entry = self.get(kind, key) if waited or not force else None
+            if entry and not force:
                 return entry
+            if waited and entry is None:
+                log.warning("the other run ended without this %s; it is made here", kind)
+                make = take_over or make
             with disk_errors(self.root):
                 return self._make(kind, key, make)
 
     @contextmanager
     def lock(self, kind: str, key: str, timeout: float = -1) -> Any:
-        """Hold the entry's lock; the system frees it when the holder dies."""
+        """Hold the entry's lock; the system frees it when the holder dies. Tells whether another run had it before."""
         with disk_errors(self.root):
             folder = self.root / "locks"
             folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / f"{kind}-{key}.lock")
-        try:
-            held.acquire(timeout=0)
-        except Timeout:
-            log.warning("another run is making this %s; waiting for it", kind)
-            try:
-                held.acquire(timeout=timeout)
-            except Timeout as e:
+        waited = not _taken(held, 0)
+        if waited and not _taken(held, NOTICE_SECONDS if timeout < 0 else min(timeout, NOTICE_SECONDS)):
+            if timeout < 0 or timeout > NOTICE_SECONDS:
+                log.warning("another run is making this %s; waiting for it", kind)
+            if not _taken(held, timeout if timeout < 0 else max(0.0, timeout - NOTICE_SECONDS)):
                 raise CapacityError(
                     f"another run has been making this {kind} for over {timeout:g} s; "
                     "wait for it, or end it with `liveavatar stop`"
-                ) from e
+                )
         try:
-            yield
+            yield waited
         finally:
             held.release()
 
@@ -192,6 +203,15 @@ class Store:
         grave.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, grave)
         shutil.rmtree(grave, ignore_errors=True)
+
+
+def _taken(lock: FileLock, seconds: float) -> bool:
+    """Whether a lock was free within so many seconds; -1 waits on."""
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True
 
 
 def job_key(kind: str, **parts: Any) -> str:

@@ -4,13 +4,15 @@ import errno
 import json
 import multiprocessing
 import os
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from liveavatar.errors import CapacityError
-from tasks.store import RECORD, Store, code_digest, job_key, sources_of, write_atomically
+from tasks.store import RECORD, Entry, Store, code_digest, job_key, sources_of, write_atomically
 
 
 def _hello(folder: Path) -> dict[str, int]:
@@ -128,6 +130,75 @@ def test_two_processes_make_once(store: Store, tmp_path: Path) -> None:
         run.join(60)
     assert [run.exitcode for run in runs] == [0, 0]
     assert log.read_text() == "made\n"
+
+
+def _killed_make(root: str, marker: str) -> None:
+    def make(folder: Path) -> dict[str, int]:
+        (folder / "a.txt").write_text("half")
+        Path(marker).touch()
+        time.sleep(60)
+        return {}
+
+    Store(Path(root)).build("s", "kk", make)
+
+
+@pytest.mark.parametrize("force", [pytest.param(False, id="as usual"), pytest.param(True, id="made again by force")])
+def test_whoever_waited_takes_over_from_a_killed_run(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    monkeypatch.setattr("tasks.store.NOTICE_SECONDS", 0.1)
+    marker = tmp_path / "begun"
+    first = multiprocessing.get_context("spawn").Process(target=_killed_make, args=(str(store.root), str(marker)))
+    first.start()
+    while not marker.exists():
+        assert first.is_alive()
+        time.sleep(0.02)
+    threading.Timer(0.5, first.kill).start()
+    entry = store.build("s", "kk", lambda _: pytest.fail("begun anew"), take_over=_hello, force=force)
+    first.join(60)
+    assert (entry.hit, entry.path("a.txt").read_text()) == (False, "hello")
+    assert [record.getMessage() for record in caplog.records] == [
+        "another run is making this s; waiting for it",
+        "the other run ended without this s; it is made here",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("force", "how"), [pytest.param(False, "not at all", id="as usual"), pytest.param(True, "anew", id="by force")]
+)
+def test_nobody_takes_over_what_was_made(store: Store, force: bool, how: str) -> None:
+    hows: list[str] = []
+    with ThreadPoolExecutor() as threads:
+
+        def slow(folder: Path) -> dict[str, int]:
+            waiting.append(threads.submit(store.build, "s", "kk", anew, take_over=take_over, force=force))
+            time.sleep(0.2)
+            return _hello(folder)
+
+        def anew(folder: Path) -> dict[str, int]:
+            hows.append("anew")
+            return _hello(folder)
+
+        def take_over(folder: Path) -> dict[str, int]:
+            hows.append("taken over")
+            return _hello(folder)
+
+        waiting: list[Future[Entry]] = []
+        store.build("s", "kk", slow)
+        assert waiting[0].result(60).path("a.txt").read_text() == "hello"
+    assert (hows or ["not at all"]) == [how]
+
+
+def test_a_short_wait_and_tidying_up_are_no_news(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.build("s", "kk", _hello)
+    with ThreadPoolExecutor() as threads:
+        with store.lock("s", "kk"):
+            assert store.collect(max_bytes=0, max_age_days=0) == 0
+            waiting = threads.submit(store.build, "s", "kk", _hello)
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert waiting.result(60).hit
+    assert not caplog.records
 
 
 def test_lock_timeout_says_the_way_out(store: Store) -> None:

@@ -1,0 +1,57 @@
+"""What two commands that start at one moment share: the token of Ray, the database of Prefect."""
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillWaiting
+from pathlib import Path
+
+import pytest
+
+from flows import environment
+from flows.server import PrefectServer
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in ("PREFECT_API_URL", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is gone afterwards
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def test_one_server_at_a_time_creates_the_database(home: Path) -> None:
+    first, second, third = PrefectServer(), PrefectServer(), PrefectServer()
+    first._hold_database(home)
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(second._hold_database, home)
+        with pytest.raises(StillWaiting):
+            waiting.result(0.3)
+        first._created()
+        waiting.result(60)
+    third._hold_database(home)
+    assert [server._creating for server in (first, second, third)] == [None, None, None]
+
+
+def test_another_version_of_prefect_creates_it_again(home: Path) -> None:
+    first, second = PrefectServer(), PrefectServer()
+    first._hold_database(home)
+    first._created()
+    (home / "database_version").write_text("2.0.0")
+    second._hold_database(home)
+    assert second._creating is not None
+    second._created()
+
+
+def test_the_token_is_whole_whenever_it_is_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = home / "home" / "ray_token"
+
+    def meanwhile(_: int) -> str:
+        assert not path.exists(), "an empty token can be read"
+        path.write_text("of the other command")
+        return "ours"
+
+    monkeypatch.setattr(secrets, "token_hex", meanwhile)
+    environment.guard_ray()
+    assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("ray_token", "of the other command")]
