@@ -4,6 +4,7 @@ It goes to the terminal, to parquet, to a page with charts, and to Prefect as ta
 """
 
 import html
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from flows.render import render  # noqa: E402
 from liveavatar.bench_quality.steps import sweep_split  # noqa: E402
 from liveavatar.config import resolve_model_dir  # noqa: E402
 from tasks import events  # noqa: E402
-from tasks.store import write_atomically  # noqa: E402
+from tasks.store import disk_errors, write_atomically  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
 TIMES = ("ms_per_frame", "fps", "ttff_s")
@@ -121,11 +122,14 @@ def _cell(value: Any) -> str:
 def _write(out: Path, rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None = None) -> None:
     import pandas as pd
 
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_parquet(out / "sweep.parquet", index=False)
-    if sizes:
-        pd.DataFrame(sizes).to_parquet(out / "sizes.parquet", index=False)
-    write_atomically(out / "sweep.html", _page(rows, sizes).encode())
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in (("sweep.parquet", rows), ("sizes.parquet", sizes)):
+            if table:
+                packed = io.BytesIO()
+                pd.DataFrame(table).to_parquet(packed, index=False)
+                write_atomically(out / name, packed.getvalue())
+        write_atomically(out / "sweep.html", _page(rows, sizes).encode())
 
 
 def _page(rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None) -> str:

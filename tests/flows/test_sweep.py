@@ -1,11 +1,16 @@
 """The page and the tables of a sweep over the evaluation split."""
 
+import errno
+import os
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from flows import sweep
+from liveavatar.errors import CapacityError
+from tasks import store
 
 
 def _row(steps: int, **more: object) -> dict[str, object]:
@@ -26,6 +31,29 @@ def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
     sweep.print_table({"rows": rows, "sizes": sizes, "out": str(tmp_path)}, as_json=False)
     shown = capsys.readouterr().out
     assert shown.index("sync_error_frames") < shown.index("recommended_steps")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in ("sweep.parquet", "sizes.parquet")])
+def test_a_full_disk_keeps_the_tables_that_were_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep._write(tmp_path, [_row(4)], [{"recommended_steps": 2}])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    whole = store.write_atomically
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == name:
+            monkeypatch.setattr(os, "fsync", _no_space)
+        whole(path, data)
+
+    monkeypatch.setattr(sweep, "write_atomically", write)
+    with pytest.raises(CapacityError, match=f"{re.escape(str(tmp_path))}: the disk is full"):
+        sweep._write(tmp_path, [_row(4)], [{"recommended_steps": 4}])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_sweep_of_one_job_has_no_table_of_sizes(tmp_path: Path) -> None:
