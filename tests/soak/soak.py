@@ -4,8 +4,9 @@
 
 Each run draws a placement, a fault and a moment. Processes are killed, stopped for a while or for good, a rank runs out
 of memory, a snapshot is damaged, a snapshot finds no space, a small disk is really full, clocks jump, the driver or the
-head of Ray is killed. Every run must end with the latents and the film of the undisturbed run, byte for byte; a line
-of JSON a run says what happened.
+head of Ray is killed; whole commands meet one another or a disk without room for their tables (`tests.soak.commands`).
+Every run must end with the latents and the film of the undisturbed run, byte for byte; a line of JSON a run says what
+happened. `--faults "twice,parquet"` keeps to some of them.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from liveavatar.feature_file import save_features
 from liveavatar.job import Progress, RenderJob, RenderResult, run_job
 from tasks import cluster, cluster_group
 from tasks.cluster import EngineSpec
+from tests.soak.commands import COMMAND_FAULTS, Commands
 
 BLOCKS = 20
 FRAMES = 12 * BLOCKS - 7
@@ -331,6 +333,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", type=Path, help="model directory; a tiny random one when absent")
     parser.add_argument("--stop_seconds", type=float, default=30.0, help="how long a stopped rank stays stopped")
+    every = (*GROUP_FAULTS, *DRIVER_FAULTS, *COMMAND_FAULTS)
+    parser.add_argument("--faults", default=",".join(every), help="what may go wrong (%(default)s)")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -341,15 +345,22 @@ def main() -> int:
         return 0
     from tests.conftest import make_tiny_model
 
-    rng = random.Random(options.seed)
+    rng, faults = random.Random(options.seed), tuple(options.faults.split(","))
+    if not set(faults) <= set(every):
+        parser.error(f"--faults: one of {', '.join(sorted(set(faults) - set(every)))} is unknown")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("LIVEAVATAR_HOME", str(Path(folder) / "home"))
         model_dir = options.model or make_tiny_model(Path(folder) / "tiny")
         soak = Soak(folder=Path(folder), model_dir=model_dir, stop_seconds=options.stop_seconds)
+        commands = Commands(folder=Path(folder), model_dir=model_dir) if set(faults) & set(COMMAND_FAULTS) else None
         cluster.connect()
         try:
             for index in range(options.runs):
-                facts = soak.run(index, **draw(rng, GROUP_FAULTS + DRIVER_FAULTS))
+                drawn = draw(rng, faults)
+                if commands is not None and drawn["fault"] in COMMAND_FAULTS:
+                    facts = commands.run(index, drawn["fault"], drawn["moment"])
+                else:
+                    facts = soak.run(index, **drawn)
                 sys.stdout.write(json.dumps(facts) + "\n")
                 sys.stdout.flush()
         finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks import cluster
+from tests.soak.commands import Commands
 from tests.soak.soak import Soak
 
 
@@ -44,3 +45,21 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_nothing_is_lost(soak: Soak, fault: str, ranks: int, moment: int, request: pytest.FixtureRequest) -> None:
     facts = soak.run(hash(request.node.name) % 10**6, fault, ranks, moment, rank=0)
     assert facts["resumed_at"] > 0
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Commands:
+    return Commands(folder=tmp_path_factory.mktemp("commands"), model_dir=tiny_model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("index", "fault", "moment"),
+    [
+        pytest.param(1, "twice", 0, id="the same render is asked for twice at once"),
+        pytest.param(2, "twice killed", 5, id="and the one that renders is killed"),
+        pytest.param(3, "parquet", 8, id="the tables of the film find no space", marks=NEEDS_ROOT),
+    ],
+)
+def test_commands_make_the_film_of_an_undisturbed_one(commands: Commands, index: int, fault: str, moment: int) -> None:
+    commands.run(index, fault, moment)

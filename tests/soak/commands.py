@@ -1,0 +1,202 @@
+"""Faults of whole commands, for the soak: the same render asked for twice at one moment, tables that find no space.
+
+Each run has a home of its own, so that the two commands also meet while the first files of a home are made. Films,
+latents and tables must be those of an undisturbed command, byte for byte.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.io import wavfile
+
+from liveavatar import config
+
+COMMAND_FAULTS = ("twice", "twice killed", "parquet")
+RATE = 16_000
+BLOCKS = 30
+FRAMES = 12 * BLOCKS - 7
+WAIT_SECONDS = 240.0
+STORE_BYTES = 64_000_000
+RENDERS = "live while it renders"
+WAITS = "another run is making this render"
+COMPARED = ("video.mp4", "latents.bin", "frames.parquet")  # the other table has the times of the blocks
+STAGES = ("ingest", "enhance", "features", "prompt", "plan", "render", "quality", "publish")
+SOON = 0.02  # seconds
+DISK_FULL = 3  # exit code
+PAGE = 4096  # bytes
+
+
+@dataclass(kw_only=True)
+class Command:
+    """One started command."""
+
+    home: Path
+    out: Path
+    process: "subprocess.Popen[bytes]"
+    story: Path  # its standard error
+
+    def said(self) -> str:
+        """What it told so far."""
+        return self.story.read_text()
+
+    def ended(self) -> int:
+        """Exit code, once it has ended."""
+        return self.process.wait(WAIT_SECONDS)
+
+
+@dataclass(kw_only=True)
+class Commands:
+    """The job, and what an undisturbed command makes of it."""
+
+    folder: Path
+    model_dir: Path
+    expected: dict[str, str] = field(init=False)
+    expected_code: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the inputs, and the undisturbed run."""
+        rng = np.random.default_rng(0)
+        sound = rng.normal(scale=0.1, size=RATE * FRAMES // 25) * np.sin(np.arange(RATE * FRAMES // 25) / 2000) ** 2
+        wavfile.write(self.folder / "said.wav", RATE, sound.astype(np.float32))
+        rough = Image.fromarray(rng.integers(0, 255, (24, 16, 3), dtype=np.uint8))
+        rough.resize((256, 384)).save(self.folder / "portrait.png")
+        undisturbed = self.start("undisturbed")
+        self.expected_code = undisturbed.ended()
+        assert self.expected_code in (0, 1), undisturbed.said()
+        self.expected = digests(undisturbed.out)
+
+    def start(self, name: str, number: int = 0, *wrapper: str) -> Command:
+        """Start a render; commands with one name share home and output folder."""
+        home, out, story = (self.folder / f"{kind}-{name}" for kind in ("home", "out", "story"))
+        story = story.with_name(f"{story.name}-{number}")
+        module = wrapper or ("-m", "flows.cli")
+        job = ["render", "--audio", self.folder / "said.wav", "--image", self.folder / "portrait.png"]
+        job += ["--prompt", "a calm woman", "--model", self.model_dir, "--whisper", "off", "--denoise", "off"]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "LIVEAVATAR_", "COV_"))}
+        with story.open("wb") as told:
+            process = subprocess.Popen(
+                [sys.executable, *module, *map(str, job), "--enable-online-decode", "--out", str(out / "film")],
+                env={**kept, "LIVEAVATAR_HOME": str(home)}, cwd=config.REPO_ROOT,
+                stdout=subprocess.DEVNULL, stderr=told,
+            )  # fmt: skip
+        return Command(home=home, out=out / "film", process=process, story=story)
+
+    def run(self, index: int, fault: str, moment: int) -> dict[str, Any]:
+        """One run.
+
+        Args:
+            index: of the run.
+            fault: one of `COMMAND_FAULTS`.
+            moment: how late one is killed, or which table finds no space, and how little.
+
+        Raises:
+            AssertionError: something else than the undisturbed run came out, or the fault never struck.
+        """
+        started = time.monotonic()
+        more = self._tables(index, moment) if fault == "parquet" else self._twice(index, "killed" in fault, moment)
+        return {"run": index, "fault": fault, "moment": moment, **more, "seconds": round(time.monotonic() - started, 1)}
+
+    def _twice(self, index: int, kill: bool, moment: int) -> dict[str, Any]:
+        both = [self.start(f"run-{index}", number) for number in range(2)]
+        if kill:
+            victim = self._rendering(both)
+            time.sleep(SOON * moment)
+            unfinished = not list(victim.home.glob("work/*/finished.json"))
+            victim.process.kill()
+            assert victim.ended() < 0, "the fault never struck"
+            assert unfinished, "the fault never struck"
+            assert not victim.out.exists(), "a run that did not end publishes nothing"
+            both.remove(victim)
+        for command in both:
+            assert command.ended() == self.expected_code, command.said()
+        stories = [command.said() for command in both]
+        assert sum(RENDERS in story for story in stories) == 1, stories
+        if not kill:
+            for stage in STAGES:
+                cached = [bool(re.search(rf"^ *{stage} +cached$", story, re.MULTILINE)) for story in stories]
+                assert sum(cached) == 1, (stage, stories)
+            assert not list(both[0].home.glob("store/building/*")), "half-built entries"
+        self._check(both[0])
+        resumed = re.search(r"resumed at block (\d+)", stories[0])
+        assert bool(resumed) == kill, stories
+        return {"resumed_at": int(resumed[1]) if resumed else None, "waited": sum(WAITS in story for story in stories)}
+
+    def _rendering(self, both: list[Command]) -> Command:
+        """The one that renders, once it can be resumed and the other waits for it."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline and all(c.process.poll() is None for c in both):
+            rendering = [c for c in both if RENDERS in c.said()]
+            waiting = [c for c in both if WAITS in c.said()]
+            if rendering and waiting and list(rendering[0].home.glob("work/*/snapshots/*.safetensors")):
+                assert rendering != waiting
+                return rendering[0]
+            time.sleep(SOON)
+        raise AssertionError(f"the two never met: {[c.said() for c in both]}")
+
+    def _tables(self, index: int, moment: int) -> dict[str, Any]:
+        """A table meets a disk that is really full; the space comes back, and the command is given again."""
+        from tests.soak.soak import small_disk
+
+        name, table, room = f"run-{index}", moment % 2, PAGE * (moment // 2 % 2)
+        store = self.folder / f"home-{name}" / "store"
+        store.mkdir(parents=True)
+        with small_disk(store, STORE_BYTES):
+            full = self.start(name, 0, "-m", "tests.soak.commands", str(store / "ballast"), str(table), str(room))
+            assert full.ended() == DISK_FULL, full.said()
+            assert "disk is full" in full.said().splitlines()[-1], full.said()
+            assert (store / "ballast").exists(), "the fault never struck"
+            assert not full.out.exists(), "a run that did not end publishes nothing"
+            assert not list(store.glob("building/*")), "half-written files stay"
+            assert not list(store.glob("quality/*/*")), "an entry without its tables"
+            (store / "ballast").unlink()
+            again = self.start(name, 1)
+            assert again.ended() == self.expected_code, again.said()
+            assert RENDERS not in again.said(), "blocks were rendered again"
+            self._check(again)
+        return {"table": ("frames", "blocks")[table], "room": room}
+
+    def _check(self, command: Command) -> None:
+        """The output folder is whole and holds what it should."""
+        assert digests(command.out) == self.expected
+        manifest = json.loads((command.out / "manifest.json").read_text())
+        for name, sha in manifest["outputs"].items():
+            assert hashlib.sha256((command.out / name).read_bytes()).hexdigest() == sha, name
+        assert [path.name for path in command.out.parent.iterdir()] == ["film"], "something half-built stays"
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Of what every run must make alike."""
+    return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in COMPARED}
+
+
+def main() -> int:
+    """A command whose disk fills up as a table is written: BALLAST TABLE ROOM, then the command's own words."""
+    import pandas as pd
+
+    from flows import cli
+
+    ballast, table, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    whole, calls = pd.DataFrame.to_parquet, iter(range(2))
+
+    def to_parquet(self: pd.DataFrame, *rest: Any, **named: Any) -> Any:
+        if next(calls) == table:
+            free = os.statvfs(ballast.parent)
+            ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - room)))
+        return whole(self, *rest, **named)
+
+    pd.DataFrame.to_parquet = to_parquet  # type: ignore[method-assign]
+    return cli.main(sys.argv[4:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
