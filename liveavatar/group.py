@@ -20,6 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar.fast.attention import agree
+
 LIMIT_SECONDS = 120.0  # for anything to arrive: longer than a stopped process usually stays stopped
 MAX_STEPS = 8
 HEADER, PAYLOAD, RING, FIRST, READY, FACTS = range(1, 7)  # tags
@@ -101,11 +103,13 @@ class Group:
     """This process among the ranks. A process is in one group at a time."""
 
     def __init__(self, rank: int, world: int, device: torch.device, limit_s: float = LIMIT_SECONDS) -> None:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         self.rank, self.world, self.device = rank, world, device
         self.last = world - 1
         self.limit = timedelta(seconds=limit_s)
         self._store: dist.TCPStore | None = None
-        self.data: Any = None
+        self._data: list[Any] = []
 
     def host(self, host: str, port: int = 0) -> Address:
         """Open the meeting point at this machine's address `host`; one rank does it before all join. 0: any port."""
@@ -129,18 +133,31 @@ class Group:
             dist.init_process_group(
                 "gloo", store=self._store, rank=self.rank, world_size=self.world, timeout=self.limit
             )
-            # On CPUs a gloo group of its own: what goes over it takes the same path as on GPUs.
+            # On CPUs gloo groups of their own: what goes over them takes the same path as on GPUs.
             backend = "nccl" if self.device.type == "cuda" else "gloo"
-            self.data = dist.new_group(backend=backend, timeout=self.limit)
+            self._data = [dist.new_group(backend=backend, timeout=self.limit) for _ in range(2)]
+            agree(self._agree)
             self._greet()
+
+    def data(self, sender: int) -> Any:
+        """What carries latents from rank `sender` to the next: one thread sends and another one receives, each with a
+        group of its own."""
+        return self._data[sender % 2]
+
+    def _agree(self, question: str, answer: str) -> str:
+        """The answer of the first rank that was asked."""
+        assert self._store is not None
+        with group_errors("the meeting point of the group was lost"):
+            said: bytes = self._store.compare_set(question, "", answer)
+            return said.decode()
 
     def _greet(self) -> None:
         """Send a word from rank to rank: NCCL connects two of them when they first speak, which takes a while."""
         word = torch.zeros(1, device=self.device)
         if self.rank:
-            irecv(word, self.rank - 1, PAYLOAD, self.data).wait()
+            irecv(word, self.rank - 1, PAYLOAD, self.data(self.rank - 1)).wait()
         if self.rank < self.last:
-            sent = dist.isend(word, self.rank + 1, group=self.data, tag=PAYLOAD)
+            sent = dist.isend(word, self.rank + 1, group=self.data(self.rank), tag=PAYLOAD)
             assert sent is not None
             sent.wait()
         if self.device.type == "cuda":
@@ -149,6 +166,7 @@ class Group:
     def leave(self) -> None:
         """End the group for this process."""
         if dist.is_initialized():
+            agree(None)
             dist.destroy_process_group()
         self._store = None
 

@@ -48,7 +48,7 @@ class GroupEngine(Engine):
         opening = Opening(
             course, moved(given, torch.device("cpu")), self.stages(course.num_steps), torch.get_num_threads()
         )
-        self._opened = True
+        self._opened, self._tpp = True, None  # buffers of another size are freed before these are made
         self.group.broadcast(opening)
         self._tpp = Tpp(self.group, self, opening, features)
         return self._tpp

@@ -166,7 +166,7 @@ class Outbox(_Wire):
         self._send(header, HEADER).wait()
         listening.wait()
         began = time.perf_counter()
-        self._send(self.buffers[slot], PAYLOAD, self.group.data).wait()
+        self._send(self.buffers[slot], PAYLOAD, self.group.data(self.group.rank)).wait()
         if made is not None:
             made.record()
             made.synchronize()
@@ -215,7 +215,7 @@ class Inbox(_Wire):
                 self._said.wait()
             self._said = self._send(self._word, READY)
             if self._stream is None:
-                irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data).wait()
+                irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.peer)).wait()
             else:
                 self._receive(slot, self._stream)
         return message, self.layout.views(self.buffers[slot])
@@ -224,5 +224,5 @@ class Inbox(_Wire):
         if self._used[slot] is not None:
             stream.wait_event(self._used[slot])
         with torch.cuda.stream(stream):
-            irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data).wait()
+            irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.peer)).wait()
         torch.cuda.current_stream(self.device).wait_stream(stream)

@@ -158,8 +158,10 @@ class Bench:
         plan = Plan(
             config=self.config,
             world=options.gpus,
-            size=self.full,
+            size=self.small if dry else self.full,
             blocks=DRY_BLOCKS if dry else QUICK_GROUP_BLOCKS if options.quick else GROUP_BLOCKS,
+            checked=(FP8_ALL,) if dry else (BF16, FP8_ALL),
+            modes=(FP8,) if dry else (FP8, BF16),
             capped=((64, 64),) if dry else CAPPED_SIZES,
             single_fps=options.single_fps,
             alone=(FP8,) if options.quick or dry else (FP8, BF16),

@@ -41,22 +41,27 @@ def measure_fast(
 
 
 def measure_pace(
-    engine: Any, config: ModelConfig, size: tuple[int, int], blocks: int, kept: list[Block] | None = None
+    engine: Any,
+    config: ModelConfig,
+    size: tuple[int, int],
+    blocks: int,
+    kept: list[Block] | None = None,
+    warm: int = WARM_BLOCKS,
 ) -> dict[str, Any]:
-    """Pace of a stream over `blocks` blocks with full rings; those blocks, without frames, go to `kept`."""
+    """Pace of a stream over `blocks` blocks after `warm` others; they go to `kept`, without frames."""
     started = time.perf_counter()
-    stream = engine.open(bench_job(config, size, WARM_BLOCKS + blocks))
+    stream = engine.open(bench_job(config, size, warm + blocks))
     opened = time.perf_counter() - started
     marks, steps, decodes = [], [], []
     for block in stream.blocks():
         marks.append(time.perf_counter())
-        if block.index >= WARM_BLOCKS:
+        if block.index >= warm:
             steps.append(block.step_s)
             decodes.append(block.decode_s)
             if kept is not None:
                 kept.append(replace(block, frames=None))
     stream.close()
-    pace = np.diff(marks)[WARM_BLOCKS - 1 :]
+    pace = np.diff(marks)[warm - 1 :]
     p50, p99 = (float(np.percentile(pace, p)) for p in (50, 99))
     return {
         "fps": BLOCK_FRAMES * len(pace) / float(pace.sum()),

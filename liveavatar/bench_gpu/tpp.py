@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from liveavatar.bench_gpu.build import (
     BF16,
@@ -30,7 +31,7 @@ from liveavatar.bench_gpu.build import (
     random_vae,
     release,
 )
-from liveavatar.bench_gpu.speed import measure_pace
+from liveavatar.bench_gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.checkpoint import LoadedModel
 from liveavatar.config import ModelConfig
 from liveavatar.denoiser import Conditioning, Course
@@ -66,7 +67,8 @@ class Plan:
     world: int
     size: tuple[int, int]  # pixels, width and height
     blocks: int
-    modes: tuple[Mode, ...] = (FP8, BF16)
+    checked: tuple[Mode, ...] = (BF16, FP8_ALL)  # for the bits of one GPU, on a small model
+    modes: tuple[Mode, ...] = (FP8, BF16)  # for speed; the first one is spread anew until ranks are equally busy
     capped: tuple[tuple[int, int], ...] = ()  # sizes under the cap, the largest first
     single_fps: float | None = None  # of one GPU in the first mode, if it is known
     alone: tuple[Mode, ...] = (FP8,)  # modes that are measured on one GPU too
@@ -103,10 +105,13 @@ def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
     try:
         ended = False
         while not ended:
-            ended = ranks.join(timeout=0.2)  # raises what a rank raised, and ends the others
+            ended = ranks.join(timeout=0.2)  # ends the others once one of them raises
             _pass_on(told, found)
             if time.monotonic() - began > TOTAL_SECONDS:
                 raise RuntimeError(f"{plan.world} ranks were not done after {TOTAL_SECONDS:.0f} s")
+    except (ProcessExitedException, ProcessRaisedException) as e:
+        log.error("rank %d failed: %s", e.error_index, e.msg)
+        raise RuntimeError(f"rank {e.error_index}: {e.msg.strip().splitlines()[-1]}") from e
     finally:
         for process in ranks.processes:
             if process.is_alive():
@@ -157,7 +162,7 @@ class Rank:
             group.host(LOCALHOST, port)
         group.join((LOCALHOST, port))
         log.info("joined")
-        for mode in (BF16, FP8, FP8_ALL):
+        for mode in plan.checked:
             self._verify(mode)
         for mode in plan.modes:
             self._speed(mode)
@@ -216,7 +221,7 @@ class Rank:
         if self.last:
             self.tell("tpp", found | {"build_s": build_s})
         decode_layers = self._balance(found) if self.last else None
-        for _ in range(2):
+        for _ in range(2 if mode == plan.modes[0] else 1):
             found = self._spread(engine, mode, decode_layers, plan.blocks)
             if self.last:
                 row = found | {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
@@ -238,7 +243,7 @@ class Rank:
         one = FastBench(model, self.device, engine.runners.fp8_rings)
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
         one.forget_sizes()
-        return found
+        return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s")}
 
     def _spread(self, engine: GroupBench, mode: Mode, decode_layers: float | None, blocks: int) -> dict[str, Any]:
         """A short job that records everything, and then one that is measured, on the resident group."""
@@ -258,7 +263,8 @@ class Rank:
         stream.close()
         cold_s = time.perf_counter() - began
         kept: list[Any] = []
-        row = measure_pace(engine, plan.config, plan.size, blocks, kept)
+        # Until rings are full everywhere, and what the change of the reference held up has passed through.
+        row = measure_pace(engine, plan.config, plan.size, blocks, kept, WARM_BLOCKS + 2 * plan.world)
         stages = engine.stages(STEPS)
         where = self.everyone(self._memory(engine))
         names = ("busy_s", "wait_s", "sent_s")

@@ -51,9 +51,7 @@ def rotation(time: Tensor, height: Tensor, width: Tensor, head_dim: int, half: b
     return Rotation(cos.float(), sin.float())
 
 
-def grid_rotation(
-    times: range, height: int, width: int, head_dim: int, half: bool, device: torch.device
-) -> Rotation:
+def grid_rotation(times: range, height: int, width: int, head_dim: int, half: bool, device: torch.device) -> Rotation:
     """Rotation of a [T, height, width] grid of tokens, flattened in that order."""
     t, y, x = torch.meshgrid(
         torch.arange(times.start, times.stop, dtype=torch.float64, device=device),

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from liveavatar.bench_gpu.__main__ import main
-from liveavatar.bench_gpu.build import BF16, FP8, FP8_ALL
+from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL
 from liveavatar.bench_gpu.memory import predicted
 from liveavatar.bench_gpu.report import to_markdown
 from liveavatar.bench_gpu.run import Options, run
 from liveavatar.bench_gpu.speed import kind_of
+from liveavatar.bench_gpu.tpp import Plan, run_group
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.errors import InputError
 from liveavatar.hardware import gpu_of
@@ -26,10 +27,39 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Under a cap" in (tmp_path / "bench_gpu.md").read_text()
 
 
+def test_dry_run_over_two_processes(tmp_path: Path) -> None:
+    asked = ["--dry_run", "--only", "tpp", "--gpus", "2", "--single_fps", "20"]
+    assert main(["--out", str(tmp_path), *asked]) == 0
+    results = json.loads((tmp_path / "bench_gpu.json").read_text())
+    assert [row["passed"] for row in results["verify"]] == [True, True]
+    whole, *spread = results["tpp"]
+    assert (whole["split"], spread[0]["split"]) == ("whole steps", "layers")
+    assert [rank["layers"] for rank in whole["ranks"]] == [8, 8]
+    assert spread[0]["efficiency"] == pytest.approx(spread[0]["fps"] / 40)
+    assert results["tpp_capped"][0]["fits"]
+    page = (tmp_path / "bench_gpu.md").read_text()
+    assert "What each rank does with a block, fp8, layers" in page
+
+
+def test_a_rank_that_fails_ends_all(tmp_path: Path) -> None:
+    told: list[str] = []
+    plan = Plan(config=DRY, world=2, size=(16, 16), blocks=1, checked=(), cpu=True)  # too small for its patches
+    with pytest.raises(RuntimeError, match=r"^rank \d: \w+Error"):
+        run_group(plan, lambda section, row: told.append(section))
+    assert told == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu_the_way_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path)]) == 2
     assert "liveavatar bench cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpus", ["1", "9"])
+def test_a_group_needs_gpus(gpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--dry_run"] if gpus == "1" else []
+    assert main(["--out", str(tmp_path), "--only", "tpp", "--gpus", gpus, *asked]) == 2
+    assert "GPU" in capsys.readouterr().err
 
 
 def test_unknown_section(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fast path spread over processes: the bits of the fast path in one, layers cut in the middle of a step included."""
+"""The fast path spread over processes: the bits of one process, also where a step is cut between two layers."""
 
 import multiprocessing
 from collections.abc import Iterator
