@@ -173,11 +173,10 @@ def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> N
         raise CapacityError(f"{asked}: {where}, and {model.name} cannot run without; see `liveavatar plan`")
     if gpus and wanted > len(gpus):
         raise CapacityError(f"--num_gpus {wanted}: {where}; use --num_gpus {len(gpus)}")
-    if parameters.placement == "tpp" and (parameters.fp8 or parameters.offload_model):
-        asked = "--fp8" if parameters.fp8 else "--offload_model True"
+    if parameters.placement == "tpp" and parameters.offload_model:
         raise InputError(
-            f"--placement tpp with {asked}: this version spreads steps over GPUs in bf16 and without offload only; "
-            f"drop {asked}, or use --placement single"
+            "--placement tpp with --offload_model True: every GPU of a group keeps its weights; drop --offload_model, "
+            "or use --placement single"
         )
     if parameters.placement == "tpp" and wanted > parameters.sample_steps + 1:
         most = parameters.sample_steps + 1

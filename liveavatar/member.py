@@ -135,7 +135,8 @@ class Member:
         if self._engine is None:
             seat, where = self.seat, (self.model_dir, self.device, self.dtype)
             log.info("rank %d of %d loads %s", seat.rank, seat.world, ", ".join(seat.parts))
-            if self.device.type == "cuda" and read_config(self.model_dir).vae.kind == "wan":
+            large = read_config(self.model_dir).vae.kind == "wan"
+            if self.device.type == "cuda" and (large or seat.fp8 or seat.fp8_rings):
                 model = load_fast_model(*where, seat.parts, fp8=seat.fp8, fp8_rings=seat.fp8_rings)
                 fast = FastGroupEngine(model, self.group, seat.own_decoder, seat.fp8_rings)
                 fast.decode_layers = decode_layers(model.config, self.device, seat.fp8)

@@ -21,7 +21,7 @@ __all__ = ["Job", "Plan", "Seat", "describe", "plan", "video_size"]
 
 DEFAULT_AREA = (688, 368)  # of the released model
 PLACEMENTS = ("auto", "single", "tpp", "replicas")
-ALONE = "this version spreads steps over GPUs in bf16 and without offload only; use --placement single to render"
+ALONE = "this version spreads steps over GPUs without offload only; use --placement single to render"
 REAL_TIME = 0.95  # share of 25 frames/s from which a plan counts as live
 
 
@@ -196,7 +196,7 @@ def _about_placement(seating: Seating, placement: str, speeds: Speeds | None, fp
 
 def renders_alone(job: Job) -> bool:
     """Whether this version renders a job in one process only."""
-    return job.fp8 or job.offload
+    return job.offload
 
 
 def _parts(parts: dict[str, float]) -> str:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from liveavatar.config import ModelConfig
 from liveavatar.costs import BF16, FP8, FP32, DiTCosts, VAECosts, dit_costs, speech_bytes, text_bytes, vae_costs
 from liveavatar.hardware import GB, Gpu, Machine
+from liveavatar.placement import Stage, split, split_layers
 from liveavatar.speed import Speeds, cpu_speeds, gpu_speeds
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
 
 PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
 GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
 RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
+SLOTS = 3  # messages between two GPUs that have room at either end
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
@@ -84,15 +86,25 @@ class Seating:
             reasons.append(f"--fp8: {slow} has no 8-bit matrix unit")
         return reasons
 
-    def stages(self) -> list[tuple[int, bool]]:
-        """Denoise steps of every GPU of a `tpp` placement, and whether it holds the decoder."""
-        steps, gpus = self.job.sample_steps, max(1, len(self.machine.gpus))
+    def stages(self) -> tuple[Stage, ...]:
+        """What every GPU of a `tpp` placement does."""
+        steps, gpus, layers = self.job.sample_steps, max(1, len(self.machine.gpus)), self.config.dit.num_layers
         if gpus > steps:
-            return [(1, False)] * steps + [(0, True)]
-        # The GPU with the decoder is last and never has more steps than the others.
-        share, extra = divmod(steps, gpus)
-        counts = [share + (i < extra) for i in range(gpus)]
-        return [(n, i == gpus - 1) for i, n in enumerate(counts)]
+            return split(steps, steps + 1)
+        if not self.fast:
+            return split(steps, gpus)
+        speeds = self.speeds()
+        return split_layers(steps, layers, gpus, layers * speeds.decode / speeds.step)
+
+    @property
+    def fast(self) -> bool:
+        """Whether it takes the fast path, which can cut a step between two layers."""
+        return bool(self.machine.gpus) and (self.config.vae.kind == "wan" or self.job.fp8)
+
+    def _share(self, stage: Stage) -> float:
+        """Steps of a stage, parts of steps included."""
+        layers = self.config.dit.num_layers
+        return sum(len(span.layers) for span in stage.spans(layers)) / layers
 
     def seats(self, placement: str) -> list[Seat]:
         """What every used GPU holds."""
@@ -100,21 +112,16 @@ class Seating:
         if not gpus:
             return []
         if placement == "tpp":
-            stages = self.stages()
-            first = 0
-            seats = []
-            for index, (steps, decodes) in enumerate(stages):
-                seats.append(self._seat(index, gpus[index], (first, steps), decodes))
-                first += steps
-            return seats
+            return [self._seat(stage.rank, gpus[stage.rank], stage) for stage in self.stages()]
         used = len(gpus) if placement == "replicas" else 1
-        return [self._seat(i, gpus[i], (0, self.job.sample_steps), True) for i in range(used)]
+        alone = split(self.job.sample_steps, 1)[0]
+        return [self._seat(i, gpus[i], alone) for i in range(used)]
 
-    def _seat(self, index: int, gpu: Gpu, steps: tuple[int, int], decodes: bool) -> Seat:
-        dit, vae = self.dit, self.vae
-        first, count = steps
+    def _seat(self, index: int, gpu: Gpu, stage: Stage) -> Seat:
+        dit, vae, decodes = self.dit, self.vae, stage.decodes
+        count = self._share(stage)
         parts: dict[str, float] = {}
-        work, fast = 0, False
+        work: float = 0
         if count:
             if self.job.offload:
                 streamed = dit.layer_weights * (FP8 if self.job.fp8 else BF16)
@@ -126,23 +133,23 @@ class Seating:
             # A bf16 ring carries the sinks in front, rotated to where its block sees them; 8-bit rings share one
             # rotated copy of a layer. Beside them lie the unrotated ones.
             copies = 1 if self.job.fp8_cache else count + 1
-            # Where all steps run, they read text from buffers that are filled anew for a job.
-            fast = count == self.job.sample_steps and self.config.vae.kind == "wan"
             parts["sinks"] = copies * dit.sink_bytes
-            parts["text"] = (1 + fast) * dit.text_bytes
+            # Recorded steps read text from buffers that are filled anew for a job.
+            parts["text"] = (1 + self.fast) * dit.text_bytes
             work = dit.activation_bytes + dit.workspace_bytes
+        cuts = bool(stage.first_layer) + (stage.stop_layer is not None)
+        if cuts:
+            parts["transfers"] = cuts * SLOTS * dit.tokens * self.config.dit.dim * (FP32 + BF16)
         if decodes:  # it also encodes the picture; the other GPUs are sent what that gives
             parts["autoencoder"] = vae.weight_bytes + vae.state_bytes
         # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
         decoding = vae.peak_bytes if decodes else 0
-        parts["working memory"] = work + decoding if fast else max(work, decoding)
+        parts["working memory"] = work + decoding if self.fast else max(work, decoding)
         breakdown = {name: size / GB for name, size in parts.items()}
-        role = f"steps {first + 1}-{first + count}" if count > 1 else f"step {first + 1}" if count else ""
-        role = " + ".join(part for part in (role, "decoder" if decodes else "") if part)
         return Seat(
             gpu=index,
             name=gpu.name,
-            role=role,
+            role=stage.role,
             total=sum(breakdown.values()),
             usable=gpu.usable_gb,
             breakdown=breakdown,
@@ -198,7 +205,7 @@ class Seating:
         steps = self.job.sample_steps
         first = speeds.start + steps * speeds.step + speeds.decode
         if placement == "tpp" and num_seats > 1:
-            block = max(n * speeds.step + (speeds.decode if decodes else 0) for n, decodes in self.stages())
+            block = max(self._share(s) * speeds.step + (speeds.decode if s.decodes else 0) for s in self.stages())
         elif speeds.overlap and self.job.online_decode:
             block = max(steps * speeds.step, speeds.decode)
         else:

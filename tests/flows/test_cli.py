@@ -15,6 +15,7 @@ from scipy.io import wavfile
 from flows import cli
 from flows.parameters import RenderParameters
 from liveavatar import config
+from liveavatar.errors import InputError
 
 RATE = 16_000
 
@@ -237,23 +238,29 @@ def test_a_job_is_spread_over_gpus_only_when_asked(
     assert render._asked(parameters) == planned
 
 
-@pytest.mark.parametrize(("option", "value"), [("fp8", None), ("offload_model", "True")])
-def test_tpp_in_8_bits_or_with_offload_names_the_way_out(
-    option: str,
-    value: str | None,
-    files: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_tpp_with_offload_names_the_way_out(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks import machine
 
     monkeypatch.setattr(machine, "accelerators", lambda: ("H200", "H200"))
     arguments = [part for name, text in files.items() for part in (f"--{name}", text)]
-    arguments += ["--placement", "tpp", f"--{option}", *([value] if value else [])]
+    arguments += ["--placement", "tpp", "--offload_model", "True"]
     code, _, err = run(["render", *arguments], capsys)
     assert code == 2
-    assert f"drop --{option}" in err
+    assert "drop --offload_model" in err
     assert "use --placement single" in err
+
+
+def test_tpp_may_compute_in_8_bits(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import preflight
+    from tasks import machine
+
+    parameters = RenderParameters.model_validate({**files, "placement": "tpp", "num_gpus": 2, "fp8": True})
+    with pytest.raises(InputError, match="need a GPU"):
+        preflight.check(parameters)
+    monkeypatch.setattr(machine, "accelerators", lambda: ("H200", "H200"))
+    preflight.check(parameters)
 
 
 def test_num_gpus_without_gpus_does_not_fit_the_14b(
