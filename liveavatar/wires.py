@@ -211,6 +211,9 @@ class Inbox(_Wire):
         if message.op is not Op.END:
             self._post()
         with self._lost():
+            # The peer's GPU would wait in the transfer for as long as this one could not begin with it.
+            if self._used[slot] is not None:
+                self._used[slot].synchronize()
             if self._said is not None:
                 self._said.wait()
             self._said = self._send(self._word, READY)
@@ -221,8 +224,6 @@ class Inbox(_Wire):
         return message, self.layout.views(self.buffers[slot])
 
     def _receive(self, slot: int, stream: torch.cuda.Stream) -> None:
-        if self._used[slot] is not None:
-            stream.wait_event(self._used[slot])
         with torch.cuda.stream(stream):
             irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.peer)).wait()
         torch.cuda.current_stream(self.device).wait_stream(stream)

@@ -104,6 +104,7 @@ class Bench:
         if not self.options.dry_run:
             REPORTS.mkdir(parents=True, exist_ok=True)
             name = self.results["machine"]["gpu"].lower().replace(" ", "-")
+            name += f"-x{self.options.gpus}" if self.options.only == (GROUP_SECTION,) else ""
             (REPORTS / f"{self.results['machine']['date']}-{name}.md").write_text(to_markdown(self.results))
         return self.results
 

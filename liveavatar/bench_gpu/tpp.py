@@ -84,7 +84,7 @@ def rank_engine(config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtyp
     dit = accelerate(random_dit(config.dit, group.device, dtype), device=group.device, fp8=mode.fp8)
     decoder = random_vae(config, group.device, dtype) if vae else None
     model = LoadedModel(config=config, dit=dit, vae=decoder)
-    return GroupBench(model, group, own_decoder=False, fp8_rings=mode.fp8_rings)
+    return GroupBench(model, group, own_decoder=group.world > STEPS, fp8_rings=mode.fp8_rings)
 
 
 def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
@@ -217,24 +217,28 @@ class Rank:
             engine.vae = engine.fast_decoder = None
         release()
         alone.setdefault("fps", single)
+        more = {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
         found = self._spread(engine, mode, None, SHORT_BLOCKS)
-        if self.last:
-            self.tell("tpp", found | {"build_s": build_s})
+        self._tell_pace(found, more)
         decode_layers = self._balance(found) if self.last else None
-        for _ in range(2 if mode == plan.modes[0] else 1):
+        rounds = 0 if engine.own_decoder else 2 if mode == plan.modes[0] else 1
+        for _ in range(rounds):
             found = self._spread(engine, mode, decode_layers, plan.blocks)
-            if self.last:
-                row = found | {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
-                if alone["fps"]:
-                    row["efficiency"] = found["fps"] / (plan.world * alone["fps"])
-                self.tell("tpp", row)
+            self._tell_pace(found, more)
             again = self._balance(found) if self.last else None
-            decode_layers, more = self.everyone((again, self.last and self._uneven(found)))[-1]
-            if not more:
+            decode_layers, uneven = self.everyone((again, self.last and self._uneven(found)))[-1]
+            if not uneven:
                 break
         self.decode_layers = decode_layers
         del engine
         release()
+
+    def _tell_pace(self, found: dict[str, Any], more: dict[str, Any]) -> None:
+        if not self.last:
+            return
+        single = more["single_fps"]
+        efficiency = found["fps"] / (self.plan.world * single) if single else None
+        self.tell("tpp", found | more | {"efficiency": efficiency})
 
     def _alone(self, engine: GroupBench) -> dict[str, Any]:
         """The same weights on one GPU."""
