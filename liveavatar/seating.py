@@ -134,8 +134,7 @@ class Seating:
             # rotated copy of a layer. Beside them lie the unrotated ones.
             copies = 1 if self.job.fp8_cache else count + 1
             parts["sinks"] = copies * dit.sink_bytes
-            # Recorded steps read text from buffers that are filled anew for a job.
-            parts["text"] = (1 + self.fast) * dit.text_bytes
+            parts["text"] = dit.text_bytes
             work = dit.activation_bytes + dit.workspace_bytes
         cuts = bool(stage.first_layer) + (stage.stop_layer is not None)
         if cuts:

@@ -69,7 +69,7 @@ class FastDenoiser(Denoiser):
         known = runners.known(course, spans)
         self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
         self.runner = known or runners.make(course, spans, self.sink)
-        self.runner.begin(self.text_kv)
+        self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
         self.caches = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
         self.hidden = self.runner.leaving
         self._placed = False

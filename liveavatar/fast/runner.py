@@ -121,8 +121,12 @@ class StepRunner:
         shape, device = (self.span, self.dit.cfg.dim), self.dit.device
         return tuple(torch.zeros(shape, dtype=t, device=device) for t in self.dit.hidden_dtypes(layer))
 
-    def begin(self, text_kv: TextKV) -> None:
-        """Take over the text of a stream, at the same addresses as before, and the sinks, which lie in `sink`."""
+    def begin(self, text_kv: TextKV) -> TextKV:
+        """Take over the text of a stream, at the same addresses as before, and the sinks, which lie in `sink`.
+
+        Returns:
+            The text where it lies now.
+        """
         if self.cond is None:
             self.cond = Conditions([(k.clone(), v.clone()) for k, v in text_kv], [])
         else:
@@ -131,6 +135,7 @@ class StepRunner:
                 v.copy_(new_v)
         for ring, sink in zip(self.rings, self.sinks, strict=True):
             ring.set_sink(sink)
+        return self.cond.text_kv
 
     def prepare(
         self,
