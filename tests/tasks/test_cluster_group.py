@@ -27,10 +27,11 @@ FRAMES = 240
 @pytest.fixture(scope="module")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray of our own; afterwards none of its processes is left."""
+    others = set(psutil.Process().children(recursive=True))  # such as the fork server of other tests
     os.environ["LIVEAVATAR_HOME"] = str(tmp_path_factory.mktemp("home"))
     cluster.connect()
     yield
-    family = psutil.Process().children(recursive=True)
+    family = [p for p in psutil.Process().children(recursive=True) if p not in others]
     cluster.disconnect()
     assert len(family) > 2
     _, alive = psutil.wait_procs(family, timeout=20)
