@@ -12,6 +12,7 @@ the clean latents is its gradient. Writes `student.pt` (`regression`, `dmd`: ave
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig, load_config
+from liveavatar.model.text import PAD
 from liveavatar.training import runtime
 from liveavatar.training.flow import (
     AvatarNet,
@@ -159,12 +161,21 @@ class DistillTrainer:
             noise = torch.randn(clean.shape, device=clean.device, generator=self.data.generator)
             levels = level(clean, sigma)
             noisy = add_noise(clean, noise, levels)
-            real = noisy - per_latent(levels) * self.real.flow(noisy, levels, window)
+            real = noisy - per_latent(levels) * self._guided(noisy, levels, window)
             fake = noisy - per_latent(levels) * self.critic.flow(noisy, levels, window)
             scale = (clean - real).abs().mean((1, 2, 3, 4), keepdim=True).clamp(min=1e-3)
             gradient = (fake - real) / scale * window.weights
             target = clean - gradient
         return 0.5 * (clean - target).square().mean(), gradient.abs().mean()
+
+    def _guided(self, noisy: Tensor, levels: Tensor, window: Window) -> Tensor:
+        """The teacher's flow, pushed away from what it would do without speech and prompt."""
+        told = self.real.flow(noisy, levels, window)
+        if self.args.guidance == 1:
+            return told
+        blank = replace(window, features=torch.zeros_like(window.features), tokens=torch.full_like(window.tokens, PAD))
+        free = self.real.flow(noisy, levels, blank)
+        return free + self.args.guidance * (told - free)
 
     def _fake_update(self, clean: Tensor, window: Window, fraction: float) -> Tensor:
         generator = self.data.generator
@@ -246,6 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = transformer_arguments("distil the student")
     parser.add_argument("--seconds_regression", type=float, default=100)
     parser.add_argument("--seconds_dmd", type=float, default=140)
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the real score by speech and prompt; 1: none")
     parser.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
     parser.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
     args: Any = parser.parse_args(argv)

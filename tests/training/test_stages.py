@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 
 from liveavatar.checkpoint import load_model
 from liveavatar.config import load_config
+from liveavatar.model.text import PAD
 from liveavatar.pose import POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, latents, runtime, teacher
 from liveavatar.training.latents import Window
@@ -248,6 +249,21 @@ def test_matching_gradient_points_from_fake_to_real(
     scale = (clean - 1).abs().mean((1, 2, 3, 4), keepdim=True)
     expected = -2 / scale * window.weights / clean.numel()
     torch.testing.assert_close(gradient, expected.expand_as(gradient), atol=1e-8, rtol=1e-3)
+
+
+def test_guidance_pushes_away_from_what_silence_would_do(
+    taught: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = distill.DistillTrainer(taught.args(guidance=1.5), rank, load_config(taught.run))
+    window = trainer.data.sampler.sample(2)
+
+    def flow(x: torch.Tensor, _: torch.Tensor, given: Window) -> torch.Tensor:
+        told = bool(given.features.any()) and bool((given.tokens != PAD).any())
+        return torch.full_like(x, 3.0 if told else 1.0)
+
+    monkeypatch.setattr(trainer.teacher, "flow", flow)
+    levels = torch.full((2, trainer.data.sampler.num_blocks), 0.5)
+    assert bool((trainer._guided(window.latents, levels, window) == 4.0).all())
 
 
 def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.Rank) -> None:
