@@ -18,7 +18,6 @@ NOT_YET = {
     "light, warm against cold",
     "light, studio against low-key",
     "background, red against sky blue",
-    "mood, smiling against serious",
 }
 
 
