@@ -1,6 +1,7 @@
 """Which attention backend is fastest for a shape on this GPU: tried once for each, remembered."""
 
 import logging
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -30,7 +31,7 @@ def attend_rows(q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
     else:
         with sdpa_kernel(best_backend(tuple(q_BNLH.shape), tuple(k_BNMH.shape), q_BNLH.dtype, q_BNLH.device)):
             out = F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH)
-    return out.transpose(1, 2).reshape(-1, out.shape[1] * out.shape[3])
+    return out.transpose(1, 2).contiguous().view(-1, out.shape[1] * out.shape[3])
 
 
 @lru_cache(maxsize=256)
@@ -58,7 +59,8 @@ def _seconds(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> float | No
         return F.scaled_dot_product_attention(q, k, v)
 
     try:
-        with sdpa_kernel(backend):
+        with warnings.catch_warnings(), sdpa_kernel(backend):
+            warnings.simplefilter("ignore")  # a backend that cannot do a shape says so, and why all others are off
             once()
             return gpu_seconds(once, _TRIES)
     except RuntimeError as e:

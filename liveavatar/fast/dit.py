@@ -62,9 +62,9 @@ class FastDiT:
         self.dtype = dit.dtype
         self.injector_of = dit.injector_of
         self.layers = pack_layers(dit, fp8, offload, device)
+        # Needed once a job: waits on the host when offloaded.
         host = torch.device("cpu") if offload else device
-        # Needed once a job: stays on the host when offloaded.
-        self._cross_kv = [pack([b.cross_attn.k, b.cross_attn.v], fp8, host) for b in dit.blocks]
+        self._cross_kv = [pack([b.cross_attn.k, b.cross_attn.v], fp8, device).to(host) for b in dit.blocks]
         audio = dit.audio_injector
         self._audio_kv = [pack([a.k, a.v], fp8, device) for a in audio.injector]
         self._adain = [pack([a.linear], fp8, device) for a in audio.injector_adain_layers]
@@ -111,8 +111,7 @@ class FastDiT:
         rows = text_1LD[0].contiguous()
         found = []
         for block, linear in zip(self.plain.blocks, self._cross_kv, strict=True):
-            here = linear if not self.offload else Linear(*_moved(linear, self.device))
-            found.append(self._key_value(here, rows, block.cross_attn.norm_k.weight, 1))
+            found.append(self._key_value(linear.to(self.device), rows, block.cross_attn.norm_k.weight, 1))
         return found
 
     def audio_kv(self, tokens: AudioTokens) -> AudioKV:
@@ -157,7 +156,7 @@ class FastDiT:
     def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV, into: Sink | None = None) -> Sink:
         """As `CausalDiT.prefill`; the result overwrites `into` when that is given."""
         h, w = reference_BC1hw.shape[-2:]
-        x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0]
+        x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0].contiguous()
         level = self.noise_level(torch.zeros(1, 1, device=x.device))
         turn = self.plain.sink_rotation(0, self.cfg.ref_base, h, w, x.device)
         keys, values = [], []
@@ -214,7 +213,8 @@ class FastDiT:
 
     def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:
         """What the first layer sees of noisy latents."""
-        return self.plain.noisy_tokens(x_BCThw, cond.pose)[0], None
+        # A convolution leaves the elements of a token as far apart as there are tokens.
+        return self.plain.noisy_tokens(x_BCThw, cond.pose)[0].contiguous(), None
 
     def through(
         self,
@@ -276,7 +276,3 @@ class FastDiT:
 
 def _rows(x: Tensor, linear: Linear) -> Rows:
     return ops.quantise_rows(x) if linear.quantised else x
-
-
-def _moved(linear: Linear, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return tuple(None if t is None else t.to(device) for t in (linear.weight, linear.bias, linear.scale))  # type: ignore[return-value]

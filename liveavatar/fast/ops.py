@@ -1,4 +1,7 @@
-"""Chooses how each fused operation runs: Triton on a GPU, else the torch reference. The reason is logged once."""
+"""Chooses how each fused operation runs: Triton on a GPU, else the torch reference. The reason is logged once.
+
+How its tensors must lie in memory is checked here, for both alike: a kernel that finds them otherwise reads rubbish.
+"""
 
 import logging
 from functools import lru_cache
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import reference
-from liveavatar.fast.reference import NormSpec, Quantised, Rows, Slots
+from liveavatar.fast.reference import FP8, NormSpec, Quantised, Rows, Slots
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +59,34 @@ def add_norm(
     x_LD: Tensor, y_LD: Tensor | None, gate_D: Tensor | None, spec: NormSpec, out_dtype: torch.dtype
 ) -> tuple[Tensor, Rows]:
     """x + gate * y, then its modulated norm; see `reference.add_norm`."""
+    _follow(x_LD)
+    for t in (spec.mul, spec.add):
+        _follow(t, torch.float32)
+        assert len(x_LD) % len(t) == 0, f"{len(x_LD)} rows do not share {len(t)} modulations"
+    if y_LD is not None:
+        _follow(y_LD)
+        assert y_LD.shape == x_LD.shape, f"{tuple(y_LD.shape)} is added to {tuple(x_LD.shape)}"
+    if gate_D is not None:
+        _follow(gate_D, torch.float32)
     return backend(x_LD.device).add_norm(x_LD, y_LD, gate_D, spec, out_dtype)
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
     """GELU of rows; see `reference.gelu_rows`."""
+    _follow(x_LD)
     return backend(x_LD.device).gelu_rows(x_LD, quantise)
 
 
 def quantise_rows(x_LD: Tensor) -> Quantised:
     """Rows to e4m3; see `reference.quantise_rows`."""
+    _follow(x_LD)
     return backend(x_LD.device).quantise_rows(x_LD)
 
 
 def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """RMS norm of rows; see `reference.rms_rows`."""
+    """RMS norm of rows, which may lie apart; see `reference.rms_rows`."""
+    _inner(x_LD)
+    _follow(weight_D)
     return backend(x_LD.device).rms_rows(x_LD, weight_D, eps)
 
 
@@ -78,24 +94,81 @@ def rms_rope_write(
     qkv_L3D: Tensor, norms: tuple[Tensor, Tensor, float], rotation: tuple[Tensor, Tensor], slots: Slots
 ) -> Tensor:
     """Queries out, keys and values into their slots; see `reference.rms_rope_write`."""
+    _follow(qkv_L3D)
+    for weight in norms[:2]:
+        _follow(weight)
+    _turns(rotation, len(qkv_L3D), slots.k.shape[2])
+    for t in (slots.k, slots.v):
+        _inner(t, qkv_L3D.dtype)
+    assert slots.k.stride() == slots.v.stride(), "keys and values lie differently"
+    _first_slot(slots.start)
     return backend(qkv_L3D.device).rms_rope_write(qkv_L3D, norms, rotation, slots)
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
     """Rotated copy of keys; see `reference.rope_copy`."""
+    _inner(source_NLH)
+    _inner(target_NLH, source_NLH.dtype)
+    assert target_NLH.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(target_NLH.shape)}"
+    _turns(rotation, *source_NLH.shape[1:])
     backend(source_NLH.device).rope_copy(source_NLH, rotation, target_NLH)
 
 
 def rms_silu(x_CTHW: Tensor, gamma_C: Tensor, out_CTHW: Tensor) -> None:
     """The decoder's norm and activation; see `reference.rms_silu`."""
+    for t in (x_CTHW, out_CTHW):
+        _follow(t.permute(1, 2, 3, 0))
+    assert out_CTHW.shape == x_CTHW.shape, f"{tuple(x_CTHW.shape)} goes to {tuple(out_CTHW.shape)}"
+    _follow(gamma_C)
     backend(x_CTHW.device).rms_silu(x_CTHW, gamma_C, out_CTHW)
 
 
 def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
     """A block's keys into an e4m3 ring; see `reference.quantise_slots`."""
+    _inner(source_NLH)
+    _eight_bit(values_NMH, scale_NM)
+    _first_slot(start)
     backend(source_NLH.device).quantise_slots(source_NLH, values_NMH, scale_NM, start)
 
 
 def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor) -> None:
     """An e4m3 ring back to the model's dtype; see `reference.dequantise_slots`."""
+    _eight_bit(values_NMH, scale_NM)
+    _inner(target_NMH)
+    assert target_NMH.shape == values_NMH.shape, f"{tuple(values_NMH.shape)} goes to {tuple(target_NMH.shape)}"
     backend(values_NMH.device).dequantise_slots(values_NMH, scale_NM, target_NMH)
+
+
+# What the kernels take for granted. The torch reference would not mind, so it is asked of both.
+
+
+def _follow(t: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Rows follow on one another in memory, and their elements do."""
+    assert t.is_contiguous(), f"{tuple(t.shape)} lies in memory as {t.stride()}"
+    assert dtype in (None, t.dtype), f"{t.dtype} instead of {dtype}"
+
+
+def _inner(t: Tensor, dtype: torch.dtype | None = None) -> None:
+    """The elements of a row follow on one another; rows may lie anywhere."""
+    assert t.stride(-1) == 1 or t.shape[-1] == 1, f"{tuple(t.shape)} lies in memory as {t.stride()}"
+    assert dtype in (None, t.dtype), f"{t.dtype} instead of {dtype}"
+
+
+def _turns(rotation: tuple[Tensor, Tensor], num_rows: int, head_dim: int) -> None:
+    for t in rotation:
+        _follow(t, torch.float32)
+        assert len(t) >= num_rows, f"{len(t)} rotations for {num_rows} rows"
+        assert t.shape[1] == head_dim // 2, f"{t.shape[1]} rotations for {head_dim // 2} pairs"
+
+
+def _first_slot(start: Tensor) -> None:
+    assert start.shape == (1,), f"first slot of shape {tuple(start.shape)}"
+    assert start.dtype == torch.int32, f"first slot in {start.dtype}"
+
+
+def _eight_bit(values_NMH: Tensor, scale_NM: Tensor) -> None:
+    _inner(values_NMH, FP8)
+    _inner(scale_NM, torch.float32)
+    assert scale_NM.shape == values_NMH.shape[:2], f"{tuple(scale_NM.shape)} scales {tuple(values_NMH.shape)}"
+    head_dim = values_NMH.shape[2]
+    assert head_dim & (head_dim - 1) == 0, f"heads of {head_dim} elements; 8-bit rings want a power of two"

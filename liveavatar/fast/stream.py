@@ -106,7 +106,7 @@ class _Pending:
     latents: Tensor  # on the host, once `ready` has passed
     times: Callable[[], Times]  # of the steps
     ready: Any
-    frames: np.ndarray | Tensor  # on the host, once the decode's second mark has passed
+    frames: Tensor  # on the host, once the decode's second mark has passed
     decode: tuple  # marks around the decode
 
 
@@ -178,7 +178,7 @@ class FastStream(Stream):
         pending.ready.synchronize()
         left = self.job.num_frames - pending.index * BLOCK_FRAMES
         decode_s = seconds(list(pending.decode))[0]
-        frames = np.array(pending.frames[:left])
+        frames = pending.frames[:left].numpy().copy()
         times = pending.times()
         block = Block(pending.index, pending.latents, frames, times.step_s, decode_s, times.wait_s)
         return replace(block, busy_s=times.busy_s, sent_s=times.sent_s)

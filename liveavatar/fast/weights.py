@@ -34,6 +34,10 @@ class Linear:
         """Whether inputs are wanted in e4m3."""
         return self.scale is not None
 
+    def to(self, device: torch.device) -> "Linear":
+        """The same layer on a device."""
+        return Linear(*(None if t is None else t.to(device) for t in (self.weight, self.bias, self.scale)))
+
     def __call__(self, x: Rows) -> Tensor:
         """Outputs [L, O] in the bias's dtype; a plain x is quantised here if need be."""
         if self.scale is None:
@@ -51,7 +55,10 @@ class Linear:
 
 
 def pack(layers: Sequence[nn.Linear], fp8: bool, device: torch.device) -> Linear:
-    """Fuse linear layers with the same input, on the device, and take their weights away from them."""
+    """Fuse linear layers with the same input, on the device, and take their weights away from them.
+
+    The host would quantise to other bits: it divides where a GPU multiplies by the reciprocal.
+    """
     weight = torch.cat([layer.weight.to(device) for layer in layers])
     bias = torch.cat([layer.bias.to(device) for layer in layers])
     for layer in layers:
@@ -181,6 +188,8 @@ class Streamed:
             self._slots = (first, second)
             if self._copies is not None:  # their memory may still be in use by what ran before
                 self._copies.wait_stream(torch.cuda.current_stream(self.device))
+                for room in self._slots:  # nor may it be given away while a copy that nobody will use arrives
+                    room.record_stream(self._copies)
         slot, source = self._turn, self._host[index]
         self._turn = 1 - slot
         target = self._slots[slot][: source.numel()]

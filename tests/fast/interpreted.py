@@ -1,9 +1,38 @@
 """Run by `test_kernels` in a process of its own, where Triton interprets."""
 
+import copy
+from dataclasses import replace
+from itertools import islice
+
 import pytest
 import torch
+from torch import Tensor
 
+from liveavatar.engine import Block, Engine
+from liveavatar.fast import accelerate, ops
 from tests.fast.cases import CASES, Case
+from tests.fast.test_stream import CPU, FastPrompted, Prompted, job, model, same
+
+WANTED = job(num_frames=60, sample_steps=1)  # the ring is full, then written anew; the reference changes on the way
+
+
+@pytest.fixture(scope="module")
+def plain() -> list[Block]:
+    return list(Prompted(model(), CPU).open(WANTED).blocks())
+
+
+def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool) -> list[Block]:
+    """The first blocks of a stream whose every fused operation is an interpreted kernel."""
+    from liveavatar.fast import kernels
+
+    monkeypatch.setattr(ops, "backend", lambda device: kernels)
+    loaded = model()
+    engine: Engine = FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit), fp8=fp8)), CPU, fp8)
+    return list(islice(engine.open(WANTED).blocks(), count))
+
+
+def latents(made: list[Block]) -> Tensor:
+    return torch.stack([b.latents for b in made])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -11,3 +40,12 @@ def test_interpreted_kernel_equals_reference(case: Case) -> None:
     from liveavatar.fast import kernels
 
     case(kernels, torch.device("cpu"))
+
+
+def test_a_stream_on_kernels_equals_the_plain_engine(plain: list[Block], monkeypatch: pytest.MonkeyPatch) -> None:
+    same(blocks(monkeypatch, len(plain), fp8=False), plain)
+
+
+def test_a_stream_on_kernels_in_8_bits_is_close(plain: list[Block], monkeypatch: pytest.MonkeyPatch) -> None:
+    got, wanted = latents(blocks(monkeypatch, 3, fp8=True)), latents(plain[:3])
+    assert (got - wanted).norm() < 0.05 * wanted.norm()

@@ -47,12 +47,8 @@ def test_channels_stay_innermost_whatever_convolutions_return(vae: WanVAE, monke
         return plain(*args, **options).contiguous()  # as cuDNN does for some shapes: channels outermost
 
     def rms_silu(x: torch.Tensor, gamma: torch.Tensor, out: torch.Tensor) -> None:
-        channels, _, height, width = x.shape
-        for t in (x, out):
-            wanted = (1, height * width * channels, width * channels, channels)
-            assert all(n == 1 or a == b for n, a, b in zip(t.shape, t.stride(), wanted, strict=True)), t.stride()
-        seen.append(channels)
-        norm(x, gamma, out)
+        norm(x, gamma, out)  # refuses another layout
+        seen.append(x.shape[0])
 
     monkeypatch.setattr(vae_module.F, "conv3d", conv3d)
     monkeypatch.setattr(vae_module.ops, "rms_silu", rms_silu)

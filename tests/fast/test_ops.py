@@ -1,0 +1,89 @@
+"""Fused operations refuse, on a CPU too, what a kernel would read wrongly."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from liveavatar.fast import ops
+from liveavatar.fast.reference import FP8, NormSpec, Slots
+
+L, N, H, M = 6, 3, 32, 12
+D = N * H
+BF16 = torch.bfloat16
+SPEC = NormSpec(torch.ones(1, D), torch.zeros(1, D), 1e-6, False, BF16)
+NORMS = (torch.ones(D, dtype=BF16), torch.ones(D, dtype=BF16), 1e-6)
+TURN = (torch.ones(L, H // 2), torch.zeros(L, H // 2))
+START = torch.zeros(1, dtype=torch.int32)
+
+
+def rows(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
+    return torch.zeros(*shape, dtype=dtype)
+
+
+def columns(t: Tensor) -> Tensor:
+    """The same values, the last two dimensions the other way round in memory."""
+    return t.mT.contiguous().mT
+
+
+def slots(k: Tensor | None = None, v: Tensor | None = None, start: Tensor = START) -> Slots:
+    return Slots(rows(N, M, H) if k is None else k, rows(N, M, H) if v is None else v, start)
+
+
+def add_norm(**changes: Tensor) -> None:
+    spec = replace(SPEC, **{name: changes.pop(name) for name in ("mul", "add") if name in changes})
+    ops.add_norm(changes.get("x", rows(L, D)), changes.get("y"), changes.get("gate"), spec, BF16)
+
+
+def write(
+    qkv: Tensor | None = None, turn: tuple[Tensor, Tensor] = TURN, norm: Tensor | None = None, to: Slots | None = None
+) -> None:
+    weights = NORMS if norm is None else (norm, *NORMS[1:])
+    ops.rms_rope_write(rows(L, 3 * D) if qkv is None else qkv, weights, turn, to or slots())
+
+
+def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tensor | None = None) -> None:
+    values = rows(N, M, H, dtype=FP8) if values is None else values
+    scale = torch.zeros(N, M) if scale is None else scale
+    ops.quantise_slots(rows(N, L, H) if source is None else source, values, scale, START)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda: add_norm(x=columns(rows(L, D))), id="tokens as a convolution leaves them"),
+        pytest.param(lambda: add_norm(y=rows(L, 2 * D)[:, :D]), id="a branch that is half of a product"),
+        pytest.param(lambda: add_norm(gate=torch.ones(D, dtype=BF16)), id="gate in 16 bits"),
+        pytest.param(lambda: add_norm(mul=torch.ones(1, 2 * D)[:, ::2]), id="modulation with gaps"),
+        pytest.param(lambda: add_norm(add=torch.ones(4, D)), id="modulations that rows do not share evenly"),
+        pytest.param(lambda: ops.gelu_rows(columns(rows(L, D)), False), id="gelu of columns"),
+        pytest.param(lambda: ops.quantise_rows(rows(L, 2 * D)[:, D:]), id="rows apart, quantised"),
+        pytest.param(lambda: ops.rms_rows(columns(rows(L, D)), NORMS[0], 1e-6), id="norm of columns"),
+        pytest.param(lambda: write(qkv=columns(rows(L, 3 * D))), id="queries as columns"),
+        pytest.param(lambda: write(norm=rows(D, 2)[:, 0]), id="norm's weight with gaps"),
+        pytest.param(lambda: write(turn=(TURN[0].double(), TURN[1])), id="angles in 64 bits"),
+        pytest.param(lambda: write(turn=(TURN[0][:4], TURN[1][:4])), id="too few angles"),
+        pytest.param(lambda: write(to=slots(k=columns(rows(N, M, H)))), id="keys as columns"),
+        pytest.param(lambda: write(to=slots(v=rows(N, 2 * M, H)[:, :M])), id="values that lie unlike keys"),
+        pytest.param(lambda: write(to=slots(start=START.long())), id="slot in 64 bits"),
+        pytest.param(lambda: ops.rope_copy(columns(rows(N, L, H)), TURN, rows(N, L, H)), id="keys to turn as columns"),
+        pytest.param(lambda: ops.rope_copy(rows(N, L, H), TURN, columns(rows(N, L, H))), id="turned into columns"),
+        pytest.param(lambda: ops.rms_silu(rows(8, 2, 3, 4), rows(8), rows(8, 2, 3, 4)), id="channels outermost"),
+        pytest.param(lambda: keep(source=columns(rows(N, L, H))), id="columns into an 8-bit ring"),
+        pytest.param(lambda: keep(scale=rows(N, M)), id="scales in 16 bits"),
+        pytest.param(lambda: keep(values=rows(N, M, 48, dtype=FP8)), id="heads that are no power of two"),
+    ],
+)
+def test_a_layout_that_kernels_cannot_read_is_refused(wrong: Callable[[], None]) -> None:
+    with pytest.raises(AssertionError):
+        wrong()
+
+
+def test_what_kernels_can_read_passes() -> None:
+    add_norm(y=rows(L, D), gate=torch.ones(D), mul=torch.ones(3, D), add=torch.zeros(3, D))
+    ops.rms_rows(rows(L, 3 * D)[:, D : 2 * D], NORMS[0], 1e-6)
+    write(to=slots(k=rows(N, 2 * M, H)[:, M:], v=rows(N, 2 * M, H)[:, M:]))
+    ops.rope_copy(rows(N, L, H), TURN, rows(N, M, H)[:, :L])
+    keep(source=rows(L, N, H).transpose(0, 1), values=rows(N, 2 * M, H, dtype=FP8)[:, :M])
