@@ -4,6 +4,7 @@ A denoiser with all steps is what one device runs; one with a few is a rank of a
 the same way from the same inputs, which is why every placement gives the same latents.
 """
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,6 +150,15 @@ class Denoiser:
 def on_device(x: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device; to a GPU without waiting for what it has to do."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+@functools.cache
+def side_stream(device: torch.device, use: str) -> Any:
+    """The stream for a use, the same one as long as the process lives; None on a CPU.
+
+    PyTorch has 32 streams and hands them out in turn, so one that is asked for anew would one day be somebody else's.
+    """
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 def mark(device: torch.device) -> Any:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar.denoiser import side_stream
 from liveavatar.group import HEADER, PAYLOAD, READY, Group, GroupError, Layout, Message, Op, group_errors, irecv
 
 SLOTS = 3  # one is worked on, one is under way, one was worked on last
@@ -142,7 +143,7 @@ class Outbox(_Wire):
     def _run(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # every thread has a device of its own
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        stream = side_stream(self.device, "send")
         while (item := self._waiting.get()) is not None:
             try:
                 with self._lost(), torch.cuda.stream(stream):
@@ -185,8 +186,7 @@ class Inbox(_Wire):
 
     def __init__(self, group: Group, peer: int, layout: Layout) -> None:
         super().__init__(group, peer, layout, SLOTS, group.device)
-        cuda = self.device.type == "cuda"
-        self._stream = torch.cuda.Stream(self.device) if cuda else None
+        self._stream = side_stream(self.device, "receive")
         self._used: list[Any] = [None] * SLOTS  # when the kernels that read a slot were queued
         self._word = torch.zeros(1, dtype=torch.uint8)
         self._said: Any = None

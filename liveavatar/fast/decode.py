@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from liveavatar.denoiser import side_stream
 from liveavatar.fast.runner import Recorded
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.vae import StreamState
@@ -22,8 +23,9 @@ class DecodeRunner:
         self.frames = torch.zeros(shape, dtype=torch.uint8, device=device)
         # Two, because a block's frames may still be read while the next one's arrive.
         self.host = [torch.zeros(shape, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
-        self.stream = torch.cuda.Stream(device) if cuda else None
-        self._recorded = Recorded(self._decode, cuda)
+        self.stream = side_stream(device, "decode")
+        # Recorded on its own stream: graphs recorded on one stream share the work space of its matrix products.
+        self._recorded = Recorded(self._decode, cuda, stream=self.stream)
 
     @torch.inference_mode()
     def begin(self, still_latents: Tensor) -> None:
@@ -35,6 +37,11 @@ class DecodeRunner:
             for _ in range(2):  # recorded now, not in the middle of the first stream
                 self.run()
             self._prime(still_latents)
+
+    def settle(self) -> None:
+        """Wait until nothing is under way, so that the memory can be given away."""
+        if self.stream is not None:
+            self.stream.synchronize()
 
     def _prime(self, still_latents: Tensor) -> None:
         self.state.position = 0

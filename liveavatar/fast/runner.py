@@ -27,10 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Recorded:
-    """A function without arguments whose kernels are recorded at its second call and replayed from then on."""
+    """A function without arguments whose kernels are recorded at its second call and replayed from then on.
 
-    def __init__(self, work: Callable[[], object], enabled: bool, pool: Any = None) -> None:
-        self.work, self.enabled, self.pool = work, enabled, pool
+    Graphs of the same pool or recorded on the same stream must not run side by side: they share memory.
+    """
+
+    def __init__(self, work: Callable[[], object], enabled: bool, pool: Any = None, stream: Any = None) -> None:
+        self.work, self.enabled, self.pool, self.stream = work, enabled, pool, stream
         self.graph: torch.cuda.CUDAGraph | None = None
         self._warm = False
 
@@ -45,12 +48,16 @@ class Recorded:
             self._warm = True
 
     def _record(self) -> None:
-        stream = torch.cuda.current_stream()
-        stream.synchronize()
+        current = torch.cuda.current_stream()
+        current.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may go on with what they do: one of them sends what was made before.
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            # Other threads may go on with what they do: one of them sends what was made before. A recording that
+            # fails leaves its stream the current one, hence the outer context.
+            with (
+                torch.cuda.stream(current),
+                torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
+            ):
                 self.work()
         except RuntimeError as e:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])

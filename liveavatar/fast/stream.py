@@ -55,7 +55,7 @@ class FastEngine(Engine):
 
     def forget_sizes(self) -> None:
         """Free buffers and graphs; the next job makes new ones."""
-        self._decode = None
+        self._drop_decode()
         self.runners.forget()
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
@@ -63,8 +63,14 @@ class FastEngine(Engine):
         if self.fast_decoder is None:
             return None
         if self._decode is None or self._decode[0] != (h, w):
+            self._drop_decode()
             self._decode = ((h, w), DecodeRunner(self.fast_decoder, (h, w), self.dtype, self.device))
         return self._decode[1]
+
+    def _drop_decode(self) -> None:
+        if self._decode is not None:
+            self._decode[1].settle()  # of a job that was given up
+        self._decode = None
 
 
 class Queueing(Placement, Protocol):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from liveavatar.denoiser import side_stream
 from liveavatar.fast import ops
 from liveavatar.fast.reference import Quantised, Rows, quantise_rows
 from liveavatar.model.dit import CausalDiT
@@ -139,7 +140,7 @@ class Streamed:
         self._arriving: tuple[int, int] | None = None  # (layer, slot) under way
         self._computing = 0  # slot in use
         cuda = device.type == "cuda"
-        self._copies = torch.cuda.Stream(device) if cuda else None
+        self._copies = side_stream(device, "weights")
         self._arrived = [torch.cuda.Event() for _ in range(2)] if cuda else []
         self._free = [torch.cuda.Event() for _ in range(2)] if cuda else []
 
