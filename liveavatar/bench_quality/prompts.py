@@ -7,12 +7,13 @@ ways; for the energy, the ratio of head motion).
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from liveavatar.bench_quality.faces import FaceCurves, head_spread, read_faces
-from liveavatar.bench_quality.films import Scene, film_frames, render_scene
+from liveavatar.bench_quality.films import Film, Scene, film_frames, render_scene
 from liveavatar.engine import Engine
 from liveavatar.quality.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES
@@ -86,6 +87,22 @@ PAIRS: tuple[Words, ...] = (
     Words("energy, lively against calm", _prompt(action="speaks energetically with lively head movement"),
           _prompt(action="talks with a still head"), liveliness, 1.9, "octaves", 9),
 )  # fmt: skip
+
+
+# Two films of a whole clip to look at, by the name of the file.
+SHOWN = {
+    "quiet": _prompt(action="talks with a still head"),
+    "lively": _prompt(action="speaks energetically with lively head movement"),
+}
+
+
+def films_to_show(engine: Engine, scene: Scene, out: Path, steps: int = 4) -> list[Film]:
+    """Write `quiet.mp4` and `lively.mp4` of one clip into `out`."""
+    films = []
+    for name, prompt in SHOWN.items():
+        film = render_scene(engine, scene, steps, prompt=prompt)
+        films.append(Film(film.path.replace(out / f"{name}.mp4"), film.ms_per_frame, film.block_ms))
+    return films
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from liveavatar.bench_quality.films import Film, film_frames
 from liveavatar.bench_quality.goals import bound_text
+from liveavatar.bench_quality.noisy import MEASURES, SNR_DB, means
 
 if TYPE_CHECKING:
     from liveavatar.bench_quality.run import TrueClip
@@ -39,6 +40,7 @@ OTHERS = (
     *("reader_lids_corr", "reader_head_corr", "ms_per_frame", "block_ms"),
 )
 
+NOISY_COLUMNS = ("driven by", "openness_corr", *MEASURES)
 WORD_COLUMNS = ("phrase changed", "effect", "asked", "in the corpus", "unit", "seen")
 
 
@@ -58,6 +60,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     shown += ["", *aligned(rest)]
     if result["prompt_words"]:
         shown += ["", *aligned([WORD_COLUMNS, *_word_rows(result)])]
+    if result["noisy_voice"]:
+        shown += ["", *aligned([NOISY_COLUMNS, *_noisy_rows(result)])]
     if result["recordings"]:
         names = ("recording", "portrait", "av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip",
                  "identity_min", "note")  # fmt: skip
@@ -92,6 +96,12 @@ def markdown(result: dict[str, Any]) -> str:
     parts += ["## Clip by clip\n", _table(columns, [[_cell(r.get(c)) for c in columns] for r in result["per_clip"]])]
     if result["prompt_words"]:
         parts += ["## Words of the prompt\n", _table(WORD_COLUMNS, _word_rows(result))]
+    if result["noisy_voice"]:
+        intro = (
+            f"Speech in noise of a fan and of mains, {SNR_DB:.0f} dB; films are judged against the clean sound and the "
+            "true film, mean over clips.\n"
+        )
+        parts += ["## A noisy voice before and after cleaning\n", intro, _table(NOISY_COLUMNS, _noisy_rows(result))]
     if result["recordings"]:
         columns = tuple(c for c in result["recordings"][0] if c != "reasons")
         rows = [[_cell(r[c]) for c in columns] for r in result["recordings"]]
@@ -113,6 +123,11 @@ def _word_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _noisy_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    found = means(result["noisy_voice"])
+    return [(sound, *(number(row.get(c)) for c in NOISY_COLUMNS[1:])) for sound, row in found.items()]
+
+
 def write_report(out: Path, result: dict[str, Any], clips: "list[TrueClip]", steps: int) -> None:
     """`quality.json`, the dated page and the contact sheets."""
     (out / "quality.json").write_text(json.dumps(result, indent=1))
@@ -120,8 +135,8 @@ def write_report(out: Path, result: dict[str, Any], clips: "list[TrueClip]", ste
     for true in clips:
         folder = true.scene.folder
         films = [Film(folder / f"{name}.mp4") for name in ("truth", f"steps{steps}", f"steps{steps}-posed")]
-        centre = true.labels.photo_landmarks[48:68].mean(0)
-        contact_sheet([f for f in films if f.path.is_file()], out / f"sheet_{true.clip.info.name}.jpg", centre)
+        shown = [f for f in films if f.path.is_file()]
+        contact_sheet(shown, out / f"sheet_{true.clip.info.name}.jpg", true.labels.mouth)
 
 
 def contact_sheet(films: Iterable[Film], path: Path, mouth: np.ndarray) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 
 from liveavatar.bench_quality import goals, judge
 from liveavatar.bench_quality.films import Scene, make_scene, render_scene, scene_of, true_film
-from liveavatar.bench_quality.prompts import try_prompts
+from liveavatar.bench_quality.noisy import judge_noisy
+from liveavatar.bench_quality.prompts import films_to_show, try_prompts
 from liveavatar.bench_quality.recordings import find_recordings, judge_recordings
-from liveavatar.bench_quality.report import write_report
+from liveavatar.bench_quality.report import contact_sheet, write_report
 from liveavatar.bench_quality.split import FOLDER, Clip, Labels, load_split
 from liveavatar.engine import Engine
 from liveavatar.quality.evaluate import evaluate_video, plain
@@ -44,7 +45,7 @@ class Options:
     steps: int = 4
     recordings: Path | None = None  # folder of natural recordings, judged against their sound alone
     out: Path | None = None  # films, contact sheets and a report go there; nothing is kept when None
-    full: bool = True  # also prompts that differ in a phrase, and two minutes in one go for the drift of the likeness
+    full: bool = True  # also prompts that differ in a phrase, a noisy voice, and two minutes in one go for the drift
     posed: bool = True  # also with the true head pose, which `texture_psnr` needs
     folder: Path = FOLDER  # of the split
 
@@ -124,10 +125,11 @@ def run(options: Options, say: Say = log.info) -> dict[str, Any]:
         pairs = bench.judge_split(options.steps, options.posed)
         summary = judge.summarise(pairs)
         values = summary.made | judge.judge_autoencoder(engine, clips, bench.tracker)
-        words = []
+        words, noisy = [], []
         if options.full:
             values |= bench.likeness_lost(options.steps)
             words = try_prompts(engine, bench.true[min(1, len(clips) - 1)].scene, bench.tracker, options.steps)
+            noisy = judge_noisy(bench, options.steps, say)
         recordings = []
         if options.recordings is not None:
             recordings = judge_recordings(engine, options.recordings, clips, options.steps, folder, say)
@@ -136,11 +138,16 @@ def run(options: Options, say: Say = log.info) -> dict[str, Any]:
             "clips": len(pairs),
             "per_clip": judge.plain_rows(pairs),
             "prompt_words": words,
+            "noisy_voice": noisy,
             "recordings": recordings,
         }
         result["seconds"] = round(time.perf_counter() - began, 1)
         result = plain(result)
         if options.out is not None:
+            if options.full:
+                shown = bench.true[min(1, len(clips) - 1)]
+                films = films_to_show(engine, shown.scene, options.out, options.steps)
+                contact_sheet(films, options.out / "sheet_quiet_lively.jpg", shown.labels.mouth)
             write_report(options.out, result, bench.true, options.steps)
     return result
 

@@ -54,6 +54,11 @@ class Labels:
     head: np.ndarray  # float32 [T, 3] yaw, pitch, roll, radians
     expression: np.ndarray  # float32 [T, K]
 
+    @property
+    def mouth(self) -> np.ndarray:
+        """Centre of the photo's mouth [2], pixels."""
+        return self.photo_landmarks[48:68].mean(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

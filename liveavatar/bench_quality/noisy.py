@@ -1,0 +1,72 @@
+"""A noisy voice before and after cleaning: does the pipeline's own cleaning help the lips?
+
+Each clip's speech is drowned in steady noise (a fan's rumble and hiss, and mains hum), then drives the portrait as it
+is, cleaned as a render cleans it, and, beside both, as it was before the noise. Films are judged against the clean
+sound and the true film: what the sound that drove them says does not count.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from liveavatar.audio.enhance import enhance
+from liveavatar.bench_quality import judge
+from liveavatar.bench_quality.faces import correlation
+from liveavatar.bench_quality.films import make_scene, render_scene
+from liveavatar.timing import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from liveavatar.bench_quality.run import Bench
+
+SNR_DB = 0.0  # speech over noise, by mean power
+CLIPS = 3
+HUM_HZ, HUM_SHARE = 100.0, 0.2  # of the noise's power
+MEASURES = ("sync_error_frames", "av_correlation", "silent_lip")
+
+
+def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndarray:
+    """Speech (float32 mono 16 kHz) in steady noise, scaled so that nothing clips."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft(rng.standard_normal(len(speech)))
+    frequency = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE)
+    fan = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequency, 60.0)), len(speech))
+    time = np.arange(len(speech)) / SAMPLE_RATE
+    hum = sum(np.sin(2 * np.pi * HUM_HZ * k * time) / k for k in (1, 2, 3))
+    noise = np.sqrt(1 - HUM_SHARE) * fan / fan.std() + np.sqrt(HUM_SHARE) * hum / np.std(hum)
+    mixed = speech + noise * speech.std() / noise.std() * 10 ** (-snr_db / 20)
+    return (mixed * min(1.0, 0.95 / np.abs(mixed).max())).astype(np.float32)
+
+
+def judge_noisy(bench: "Bench", steps: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One row for each clip and sound, see `MEASURES`; `openness_corr` is against the true film."""
+    rows = []
+    for number, true in enumerate(bench.true[:CLIPS]):
+        clip = true.clip
+        clean = clip.speech()
+        noisy = with_noise(clean, number)
+        cleaned = enhance(noisy, "auto", "tiny.en")
+        sounds = {"clean": clean, "noisy": noisy, "cleaned": cleaned.audio}
+        for name, sound in sounds.items():
+            folder = bench.folder / "noisy" / f"{clip.info.name}-{name}"
+            scene = make_scene(folder, clip.photo(), sound, clip.info.caption, bench.engine)
+            film = render_scene(bench.engine, scene, steps)
+            seen = judge.look(film, scene.photo, clean, bench.tracker)
+            row: dict[str, Any] = {"clip": clip.info.name, "sound": name}
+            row |= {m: seen.values.get(m) for m in MEASURES}
+            row["openness_corr"] = correlation(seen.faces.openness, true.seen.faces.openness)
+            row["cleaning"] = str(cleaned.verdict["chosen"]) if name == "cleaned" else ""
+            rows.append(row)
+            say(f"clip {clip.info.name}, {name} sound: openness correlation {row['openness_corr']:.2f}")
+    return rows
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean of each measure over clips, by sound; clips without a number are left out."""
+    found: dict[str, dict[str, float]] = {}
+    for sound in dict.fromkeys(r["sound"] for r in rows):
+        for name in (*MEASURES, "openness_corr"):
+            values = [r[name] for r in rows if r["sound"] == sound and r[name] is not None]
+            if values:
+                found.setdefault(sound, {})[name] = float(np.mean(values))
+    return found
