@@ -31,7 +31,7 @@ from liveavatar.model.vae import VideoVAE
 from liveavatar.placement import FeaturesOf, Placement, Single, Stage, split
 from liveavatar.pose import fit_length, latent_track
 from liveavatar.sampling import sigma_steps
-from liveavatar.timing import BLOCK_FRAMES, LATENT_FRAMES, count_blocks
+from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
 log = logging.getLogger(__name__)
 
@@ -394,15 +394,10 @@ def frames_uint8(video_CTHW: Tensor) -> np.ndarray:
 def still_latents(vae: VideoVAE, image_13THW: Tensor, motion_latents: int) -> tuple[Tensor, Tensor]:
     """Reference and motion latents of a still picture [B, 3, 1, H, W].
 
-    An autoencoder whose first latent stands for a single frame gives the reference from that frame alone
-    and the motion from a still video. One that always packs four frames starts as if the picture had been
-    still for ever, so four copies are one latent and a still video is that latent repeated.
+    The motion is a still video; the reference is its first latent, which knows of no frame but the first ones.
     """
-    if vae.config.kind == "wan":
-        frames = 1 + LATENT_FRAMES * (motion_latents - 1)
-        return vae.encode(image_13THW), vae.encode(image_13THW.expand(-1, -1, frames, -1, -1))
-    still = vae.encode(image_13THW.expand(-1, -1, LATENT_FRAMES, -1, -1))
-    return still, still.expand(-1, -1, motion_latents, -1, -1)
+    still = vae.encode_still(image_13THW, motion_latents)
+    return still[:, :, :1].contiguous(), still
 
 
 def pick_device(device: str) -> torch.device:

@@ -91,6 +91,10 @@ class VideoVAE(Protocol):
         """Video [B,3,T,H,W] in [-1,1] -> normalised mean latents [B,C,T',h,w]."""
         ...
 
+    def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
+        """Latents [B,C,num_latents,h,w] of a video that shows nothing but a picture [B,3,1,H,W]."""
+        ...
+
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [B,C,T',h,w] -> video [B,3,T,H,W], not clamped."""
         ...

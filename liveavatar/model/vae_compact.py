@@ -160,6 +160,11 @@ class CompactVAE(nn.Module):
         """
         return self.encode_stream(video, self.encoder_state(*self._latent_size(video)))
 
+    def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
+        """A picture [B, 3, 1, H, W] shown for so many latents; a stream starts as if it had been, so all are alike."""
+        still = self.encode(picture.expand(-1, -1, LATENT_FRAMES, -1, -1))
+        return still.expand(-1, -1, num_latents, -1, -1)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [B, C, T, h, w] -> video [B, 3, 4T, 16h, 16w], not clamped."""
         return self.decode_stream(latents, self.decoder_state(len(latents), *latents.shape[-2:]))

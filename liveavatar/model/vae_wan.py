@@ -8,6 +8,8 @@ makes a streamed pass equal to a whole one for any cut into chunks.
 Shapes: B batch, C channels, T frames at the layer's own rate, H/W pixels at the layer's own scale.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -173,10 +175,23 @@ class Encoder(nn.Module):
         self.downsamples = nn.ModuleList(stages)
         self.middle = nn.ModuleList([ResidualBlock(c, c), FrameAttention(c), ResidualBlock(c, c)])
         self.head = nn.ModuleList([RMSNorm(c, 3), nn.SiLU(), causal_conv(c, 2 * cfg.z_dim, 3)])
+        ends = [i + 1 for i, layer in enumerate(self.downsamples) if isinstance(layer, Downsample)]
+        self.levels = [slice(a, b) for a, b in pairwise([0, *ends, len(self.downsamples)])]
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
-        x = self.conv1(x, state)
-        for layer in (*self.downsamples, *self.middle):
+        for index in range(len(self.levels)):
+            x = self.level(index, x, state)
+        return x
+
+    def level(self, index: int, x: Tensor, state: StreamState) -> Tensor:
+        """The layers of one scale, in order; what one gives is what the next one takes."""
+        if index == 0:
+            x = self.conv1(x, state)
+        for layer in self.downsamples[self.levels[index]]:
+            x = layer(x, state)
+        if index < len(self.levels) - 1:
+            return x
+        for layer in self.middle:
             x = layer(x, state)
         return self.head[2](F.silu(self.head[0](x)), state)
 
@@ -206,6 +221,17 @@ class Decoder(nn.Module):
         for layer in (*self.middle, *self.upsamples):
             x = layer(x, state)
         return self.head[2](F.silu(self.head[0](x)), state)
+
+
+class _WatchedState(StreamState):
+    """A stream's memory that notices whether what it holds changes."""
+
+    changed = False
+
+    def keep(self, name: str, value: Tensor) -> None:
+        kept = self._histories.get(name)
+        self.changed = self.changed or kept is None or not torch.equal(kept, value)
+        super().keep(name, value)
 
 
 class WanVAE(nn.Module):
@@ -273,9 +299,43 @@ class WanVAE(nn.Module):
                 f"{num_frames} frames at position {state.position} do not fill whole latents; "
                 f"a stream begins with 1 frame and goes on in multiples of {self.latent_frames}"
             )
-        mu = self.conv1(self.encoder(video, state), state)[:, : self.config.z_dim]
+        moments = self.encoder(video, state)
         state.position += num_frames
+        return self._normalised(moments, state)
+
+    def _normalised(self, moments: Tensor, state: StreamState) -> Tensor:
+        mu = self.conv1(moments, state)[:, : self.config.z_dim]
         return (mu - self.mean.to(mu.dtype)) * (1 / self.std).to(mu.dtype)
+
+    @torch.no_grad()
+    def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
+        """What `encode` gives for a picture shown for so many latents, bit for bit, for less work.
+
+        A level that is given the same frames again and whose memory they left as it was gives the same again, for
+        ever: the wide levels at the size of the picture settle after a few latents.
+
+        Args:
+            picture: [B,3,1,H,W] in [-1,1].
+            num_latents: of the result, at least 1.
+
+        Returns:
+            Normalised mean latents [B,C,num_latents,h,w].
+        """
+        stride = self.config.spatial_stride
+        state = _WatchedState(picture.shape[0], picture.shape[3] // stride, picture.shape[4] // stride)
+        latents = [self.encode_stream(picture, state)]
+        settled = [picture.expand(-1, -1, self.latent_frames, -1, -1)]  # what the levels that have settled give
+        for _ in range(1, num_latents):
+            x, still = settled[-1], True
+            for level in range(len(settled) - 1, len(self.encoder.levels)):
+                state.changed = not still
+                x = self.encoder.level(level, x, state)
+                still = not state.changed
+                if still:
+                    settled.append(x)
+            state.position += self.latent_frames
+            latents.append(self._normalised(x, state))
+        return torch.cat(latents, dim=2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

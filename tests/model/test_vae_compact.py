@@ -67,6 +67,7 @@ def test_four_copies_of_an_image_encode_like_a_still_video(vae: CompactVAE) -> N
     image = torch.rand(1, 3, 1, 32, 48) * 2 - 1
     still = vae.encode(image.expand(-1, -1, 24, -1, -1))
     torch.testing.assert_close(vae.encode(image.expand(-1, -1, 4, -1, -1)), still[:, :, -1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vae.encode_still(image, 6), still, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,28 @@ def test_other_sizes(cfg: VAEConfig, frames: int) -> None:
     torch.testing.assert_close(streamed, vae.decode(latents), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("cfg", "num_latents", "runs"),
+    [
+        pytest.param(SMALL, 19, [4, 5, 7, 19], id="one block a level"),
+        pytest.param(replace(SMALL, num_res_blocks=2), 19, [5, 7, 11, 19], id="as released"),
+        pytest.param(config((4, 8), (True,)), 24, [5, 19], id="all levels settle"),
+    ],
+)
+def test_a_still_video_is_encoded_bit_for_bit_with_less_work(
+    cfg: VAEConfig, num_latents: int, runs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae, side, made = build(cfg), cfg.spatial_stride, []
+    picture = torch.rand(1, 3, 1, 2 * side, 3 * side) * 2 - 1
+    frames = 1 + vae.latent_frames * (num_latents - 1)
+    wanted = vae.encode(picture.expand(-1, -1, frames, -1, -1))
+    level = vae.encoder.level
+    monkeypatch.setattr(vae.encoder, "level", lambda index, *rest: (made.append(index), level(index, *rest))[1])
+    assert torch.equal(vae.encode_still(picture, num_latents), wanted)
+    assert [made.count(i) for i in range(len(runs))] == runs
+    assert torch.equal(vae.encode_still(picture, 1), vae.encode(picture))
+
+
 def test_output_is_causal() -> None:
     vae = build(SMALL)
     latents = torch.randn(1, 4, 4, 2, 2)
