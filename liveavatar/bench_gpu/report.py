@@ -27,7 +27,11 @@ def to_markdown(results: dict[str, Any]) -> str:
             "speed",
             ("mode", "size", "fps", "block_p50_s", "block_p99_s", "p99_over_p50", "step_s", "decode_s"),
         ),
-        ("Starts", "speed", ("mode", "build_s", "cold_first_frame_s", "open_s", "first_frame_s", "peak_gib")),
+        (
+            "Starts",
+            "speed",
+            ("mode", "build_s", "cold_first_frame_s", "still_s", "open_s", "first_frame_s", "peak_gib"),
+        ),
         ("Rates, decoder not overlapped", "rates", ("mode", "step_s", "step_tflops", "decode_s", "decode_tflops")),
         (
             "Memory, GiB",

@@ -33,7 +33,8 @@ def measure_fast(
     _reset_peak(device)
     result = {"mode": mode.name, "size": f"{size[0]}*{size[1]}", "build_s": built - started, "cold_first_frame_s": cold}
     result |= measure_pace(engine, config, size, blocks)
-    result |= {"peak_gib": _peak(device), "sequential": _sequential(engine, config, size)}
+    result |= {"peak_gib": _peak(device), "still_s": _still(engine, config, size, device)}
+    result |= {"sequential": _sequential(engine, config, size)}
     result |= _shares(config, size, result)
     if device.type == "cuda":
         result["breakdown"] = _profile(engine, config, size)
@@ -74,6 +75,16 @@ def measure_pace(
         "open_s": opened,
         "first_frame_s": marks[0] - started,
     }
+
+
+def _still(engine: FastBench, config: ModelConfig, size: tuple[int, int], device: torch.device) -> float:
+    """Seconds to encode the picture, a part of the first frame's."""
+    image = bench_job(config, size, 1).image
+    _wait(device)
+    started = time.perf_counter()
+    engine.still_latents(image)
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _sequential(engine: FastBench, config: ModelConfig, size: tuple[int, int]) -> dict[str, float]:

@@ -19,9 +19,10 @@ from liveavatar.bench_gpu.build import (
     release,
 )
 from liveavatar.config import ModelConfig
-from liveavatar.engine import Engine
+from liveavatar.engine import Engine, image_tensor
 from liveavatar.fast.stream import FastSingle
 from liveavatar.fast.vae import FastDecoder
+from liveavatar.timing import LATENT_FRAMES
 
 LAYERS, INJECTORS = 4, (0, 3)
 BLOCKS = 6  # the ring is full from the fourth on; the reference changes at the fifth
@@ -73,6 +74,8 @@ def verify(config: ModelConfig, size: tuple[int, int], device: torch.device, dty
     release()
     add("fast decoder against fp32", *_decoder(config, size, device, dtype))
     release()
+    add("still picture against its video", _still(config, size, device, dtype), 1e-6)
+    release()
     return [asdict(c) for c in checks]
 
 
@@ -105,6 +108,13 @@ def _decoder(
     fast, state = FastDecoder(vae), vae.decoder_state(1, h, w)  # type: ignore[arg-type,operator]
     parts = [fast.decode_stream(c, state) for c in latents.to(dtype).split((1, 3, 3), dim=2)]
     return _distance(torch.cat(parts, dim=2), exact), 1.5 * max(plain, 1e-5)
+
+
+def _still(config: ModelConfig, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> float:
+    vae, latents = random_vae(config, device, dtype), config.dit.motion_latents
+    picture = image_tensor(bench_job(config, size, 1).image).to(device, dtype)
+    video = picture.expand(-1, -1, 1 + LATENT_FRAMES * (latents - 1), -1, -1)
+    return _distance(vae.encode_still(picture, latents), vae.encode(video))  # type: ignore[operator]
 
 
 def _short(dtype: torch.dtype) -> str:
