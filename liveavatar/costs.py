@@ -18,6 +18,7 @@ from liveavatar.checkpoint import build_part
 from liveavatar.config import DiTConfig, ModelConfig, VAEConfig
 from liveavatar.model.motion import motion_tokens
 from liveavatar.model.vae import VideoVAE, build_vae
+from liveavatar.model.vae_wan import WanVAE, still_runs
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
@@ -125,12 +126,12 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
         vae.decode_stream(latents[:, :, :1], state)
         with FlopCounterMode(display=False) as decoding:
             vae.decode_stream(latents, state)
-        encoder = vae.encoder_state(1, h, w)
         if cfg.kind == "wan":
-            vae.encode_stream(video[:, :, :1], encoder)
-        with FlopCounterMode(display=False) as encoding:
-            vae.encode_stream(video, encoder)
-    per_latent = encoding.get_total_flops() / BLOCK_LATENTS
+            encode_flop = _wan_still_flop(cast(WanVAE, network), motion_latents, video)
+        else:
+            with FlopCounterMode(display=False) as encoding:
+                vae.encode_still(video[:, :, :1], motion_latents)
+            encode_flop = encoding.get_total_flops()
     state_bytes = sum(t.numel() for t in state.tensors().values()) * BF16
     # Wan's last stage is at full size: input, normalised copies, padded copy and output of its convolutions.
     wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
@@ -139,8 +140,21 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
         state_bytes=state_bytes,
         peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
         decode_flop=float(decoding.get_total_flops()),
-        encode_flop=per_latent * (motion_latents + 1 if cfg.kind == "wan" else 4),
+        encode_flop=float(encode_flop),
     )
+
+
+def _wan_still_flop(vae: WanVAE, num_latents: int, video: torch.Tensor) -> int:
+    """Of `WanVAE.encode_still`, whose levels are not run for all latents."""
+    state, flop = vae.encoder_state(1, *(side // vae.config.spatial_stride for side in video.shape[-2:])), 0
+    for x in (video[:, :, :1], video[:, :, : vae.latent_frames]):
+        first = state.position == 0
+        for level, runs in enumerate(still_runs(vae.config, num_latents)):
+            with FlopCounterMode(display=False) as counter:
+                x = vae.encoder.level(level, x, state)
+            flop += counter.get_total_flops() * (1 if first else runs - 1)
+        state.position += 1
+    return flop
 
 
 def text_bytes(config: ModelConfig) -> int:

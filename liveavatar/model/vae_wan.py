@@ -223,6 +223,23 @@ class Decoder(nn.Module):
         return self.head[2](F.silu(self.head[0](x)), state)
 
 
+def still_runs(cfg: VAEConfig, num_latents: int) -> list[int]:
+    """For how many latents of a still video `WanVAE.encode_still` runs each level."""
+    # All frames of a level from `same` on are alike; a convolution moves that by the frames it looks back.
+    runs, same, frames = [1], 0, 2 ** sum(cfg.temporal_downsample)
+    num_levels = len(cfg.encoder_widths)
+    for level in range(num_levels):
+        last = level == num_levels - 1
+        convs = 2 * cfg.num_res_blocks + (level == 0) + 5 * last  # the last level has the middle and the head
+        same += 2 * convs
+        settled = -(-(same - 1) // frames) + 1  # what the last of them keeps: two frames of its input
+        if not last and cfg.temporal_downsample[level]:
+            settled = -(-same // frames) + 1
+            same, frames = -(-same // 2) + 1, frames // 2
+        runs.append(min(num_latents, max(runs[-1], settled + 1)))
+    return runs[1:]
+
+
 class _WatchedState(StreamState):
     """A stream's memory that notices whether what it holds changes."""
 
