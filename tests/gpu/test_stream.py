@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench_gpu.build import BF16, DRY, FP8, OFFLOADED, Mode, bench_job, fast_engine, plain_engine, release
+from liveavatar.bench_gpu.build import (
+    BF16,
+    DRY,
+    FP8,
+    FP8_ALL,
+    OFFLOADED,
+    Mode,
+    bench_job,
+    fast_engine,
+    plain_engine,
+    random_vae,
+    release,
+)
+from liveavatar.config import LIVE_AVATAR_14B
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,6 +48,21 @@ def test_fp32_equals_the_plain_engine() -> None:
         assert a.frames is not None
         assert b.frames is not None
         assert np.abs(a.frames.astype(int) - b.frames).max() <= 2
+
+
+def test_offloaded_layers_make_the_bits_of_resident_ones() -> None:
+    made = [
+        torch.stack([b.latents for b in engine.open(bench_job(CONFIG, SIZE, 6)).blocks(decode=False)])
+        for engine in (fast_engine(CONFIG, mode, torch.device("cuda"), torch.bfloat16) for mode in (FP8_ALL, OFFLOADED))
+    ]
+    assert torch.equal(*made)
+
+
+def test_a_still_picture_gives_the_latents_of_its_video() -> None:
+    vae = random_vae(LIVE_AVATAR_14B, torch.device("cuda"), torch.bfloat16)
+    picture = torch.rand(1, 3, 1, 64, 128, device="cuda").bfloat16() * 2 - 1
+    video = picture.expand(-1, -1, 73, -1, -1)
+    assert torch.equal(vae.encode_still(picture, 19), vae.encode(video))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("mode", [BF16, FP8, OFFLOADED], ids=lambda mode: mode.name)
