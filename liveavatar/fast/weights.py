@@ -19,6 +19,7 @@ from liveavatar.model.dit import CausalDiT
 log = logging.getLogger(__name__)
 
 _ALIGN = 256  # bytes, of a tensor within an offloaded layer
+_PIECES = 4  # of an offloaded layer, at most
 _HEADROOM = 16  # e4m3 matrix products want both sides in multiples of this
 
 
@@ -133,8 +134,8 @@ class Streamed:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._layers: list[LayerWeights] = []  # weights in host memory
-        self._host: list[Tensor] = []
+        self._layers: list[LayerWeights] = []  # weights without memory
+        self._host: list[list[Tensor]] = []  # their bytes, in pieces
         self._slots: tuple[Tensor, Tensor] | None = None
         self._turn = 0  # slot the next copy goes to
         self._arriving: tuple[int, int] | None = None  # (layer, slot) under way
@@ -150,18 +151,18 @@ class Streamed:
     @property
     def host_bytes(self) -> int:
         """Pinned memory in use."""
-        return sum(t.numel() for t in self._host)
+        return sum(map(_num_bytes, self._host))
 
     def append(self, layer: LayerWeights) -> None:
         """Move a layer to host memory."""
         views = {name: linear.weight for name, linear in layer.linears().items()}
         size = sum(_padded(w) for w in views.values())
-        flat = torch.empty(size, dtype=torch.uint8, pin_memory=self._copies is not None)
-        kept = _views(flat, views)
-        for name, weight in views.items():
-            kept[name].copy_(weight)
-        self._host.append(flat)
-        self._layers.append(layer.with_weights(kept))
+        flat = torch.empty(size, dtype=torch.uint8)
+        for name, view in _views(flat, views).items():
+            view.copy_(views[name])
+        pieces = flat.split(_pieces(size))
+        self._host.append([p.clone() if self._copies is None else p.pin_memory() for p in pieces])
+        self._layers.append(layer.with_weights({name: w.to("meta") for name, w in views.items()}))
         self._slots = None
 
     def use(self, index: int) -> LayerWeights:
@@ -184,24 +185,37 @@ class Streamed:
 
     def _send(self, index: int) -> None:
         if self._slots is None:
-            largest = max(t.numel() for t in self._host)
+            largest = max(map(_num_bytes, self._host))
             first, second = (torch.empty(largest, dtype=torch.uint8, device=self.device) for _ in range(2))
             self._slots = (first, second)
             if self._copies is not None:  # their memory may still be in use by what ran before
                 self._copies.wait_stream(torch.cuda.current_stream(self.device))
                 for room in self._slots:  # nor may it be given away while a copy that nobody will use arrives
                     room.record_stream(self._copies)
-        slot, source = self._turn, self._host[index]
+        slot, sources = self._turn, self._host[index]
         self._turn = 1 - slot
-        target = self._slots[slot][: source.numel()]
-        if self._copies is None:
-            target.copy_(source)
-        else:
+        targets = self._slots[slot][: _num_bytes(sources)].split([s.numel() for s in sources])
+        if self._copies is not None:
             self._copies.wait_event(self._free[slot])
-            with torch.cuda.stream(self._copies):
+        with torch.cuda.stream(self._copies):
+            for target, source in zip(targets, sources, strict=True):
                 target.copy_(source, non_blocking=True)
+            if self._copies is not None:
                 self._arrived[slot].record(self._copies)
         self._arriving = (index, slot)
+
+
+def _num_bytes(pieces: list[Tensor]) -> int:
+    return sum(p.numel() for p in pieces)
+
+
+def _pieces(size: int) -> list[int]:
+    """Sizes of pieces, all but the last powers of two: pinned memory is rounded up to one."""
+    sizes: list[int] = []
+    while size and len(sizes) < _PIECES - 1:
+        sizes.append(1 << (size.bit_length() - 1))
+        size -= sizes[-1]
+    return [*sizes, size] if size else sizes
 
 
 def _padded(t: Tensor) -> int:

@@ -12,6 +12,7 @@ from liveavatar.cache import Sink, StepCache
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig
 from liveavatar.fast import accelerate
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Workspace
+from liveavatar.fast.weights import _pieces
 from liveavatar.model.dit import CausalDiT, Conditions
 
 CPU = torch.device("cpu")
@@ -90,6 +91,16 @@ def test_weights_move_instead_of_being_copied(dit: CausalDiT) -> None:
         p.numel() for name, p in source.named_parameters() if name.endswith((".q.weight", ".k.weight", ".o.weight"))
     )
     assert left == 0
+
+
+def test_offloaded_layers_are_rounded_up_by_little() -> None:
+    """Pinned memory comes in powers of two: a layer of the 14B in one piece would take nearly twice its bytes."""
+    D, ffn = LIVE_AVATAR_14B.dit.dim, LIVE_AVATAR_14B.dit.ffn_dim
+    for size in (6 * D * D + 2 * D * ffn, 8 * D * D + 2 * D * ffn, 256, 1 << 20):
+        pieces = _pieces(size)
+        assert sum(pieces) == size
+        assert min(pieces) > 0
+        assert sum(1 << (n - 1).bit_length() for n in pieces) < 1.02 * size
 
 
 def test_small_and_sensitive_layers_stay_out_of_8_bits(dit: CausalDiT) -> None:
