@@ -11,7 +11,7 @@ from liveavatar.errors import LiveAvatarError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the measurements; 0 unless something could not be measured."""
+    """Run the measurements; 0 unless something could not be measured or a check failed."""
     parser = argparse.ArgumentParser(prog="python -m liveavatar.bench_gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for bench_gpu.json and bench_gpu.md")
     parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{e}\n")
         return e.exit_code
     sys.stdout.write(to_markdown(results))
-    return 1 if results["errors"] else 0
+    passed = all(row["passed"] for row in results.get("verify", []))
+    return 0 if passed and not results["errors"] else 1
 
 
 if __name__ == "__main__":

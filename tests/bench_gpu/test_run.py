@@ -27,6 +27,14 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Under a cap" in (tmp_path / "bench_gpu.md").read_text()
 
 
+def test_a_failed_check_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"name": "graphs", "distance": 0.4, "limit": 0.1, "passed": False}
+    for passed in (True, False):
+        monkeypatch.setattr("liveavatar.bench_gpu.run.verify", lambda *_, p=passed: [{**row, "passed": p}])
+        asked = ["--out", str(tmp_path), "--dry_run", "--only", "verify"]
+        assert main(asked) == int(not passed)
+
+
 def test_dry_run_over_two_processes(tmp_path: Path) -> None:
     asked = ["--dry_run", "--only", "tpp", "--gpus", "2", "--single_fps", "20"]
     assert main(["--out", str(tmp_path), *asked]) == 0
