@@ -1,7 +1,8 @@
 """Rendered clips on the training device: loading, cropping, augmentation, region weights.
 
 A rank keeps its share of the corpus as uint8 on its own device, so batches are index arithmetic and there is no
-loader. The last frame of every clip is the reference photo: the same avatar at rest, in another pose.
+loader. The last frame of every clip is the reference photo: the same avatar at rest, in another pose. Its other photo
+shows the same in another light, and comes with a caption that names the clip's.
 
 Shapes: n clips, B batch, T frames, H/W pixels. Video is [B, 3, T, H, W] in [-1, 1].
 """
@@ -31,6 +32,8 @@ class Clips:
     tracks: Tensor  # [n] index of the speech track
     blocks: Tensor  # [n] block of the track at which the clip starts
     captions: list[str]
+    others: Tensor  # uint8 [n, H, W, 3] the other photos; the reference photos where there are none
+    other_captions: list[str]
 
     @property
     def num_frames(self) -> int:
@@ -63,11 +66,13 @@ def load_clips(folder: Path, split: str, device: torch.device, rank: int = 0, wo
 def _join(files: list[ClipFile], device: torch.device) -> Clips:
     total = sum(len(f.frames) for f in files)
     frames = torch.empty((total, *files[0].frames.shape[1:]), dtype=torch.uint8, device=device)
+    others = torch.empty((total, *files[0].others.shape[1:]), dtype=torch.uint8, device=device)
     at = 0
     for file in files:
         for start in range(0, len(file.frames), 16):  # a few clips at a time: the file is a memory map
             part = torch.tensor(file.frames[start : start + 16])
             frames[at : at + len(part)] = part.to(device)
+            others[at : at + len(part)] = torch.tensor(file.others[start : start + 16]).to(device)
             at += len(part)
     return Clips(
         frames,
@@ -76,6 +81,8 @@ def _join(files: list[ClipFile], device: torch.device) -> Clips:
         torch.cat([torch.as_tensor(f.tracks, dtype=torch.long) for f in files]).to(device),
         torch.cat([torch.as_tensor(f.blocks, dtype=torch.long) for f in files]).to(device),
         [caption for f in files for caption in f.captions],
+        others,
+        [caption for f in files for caption in f.other_captions],
     )
 
 

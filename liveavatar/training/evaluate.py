@@ -24,8 +24,9 @@ from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.training import measures, runtime
 from liveavatar.training.autoencoder import autoencoder_measures
 from liveavatar.training.data import Clips, load_clips, region_weights, to_video
+from liveavatar.training.features import load_bank
 from liveavatar.training.flow import AvatarNet, rollout
-from liveavatar.training.latents import cut_window, load_bank, load_latents
+from liveavatar.training.latents import cut_window, load_latents
 from liveavatar.training.probe import HEAD, PLACE, Probe, face_square, face_values, read_video
 from liveavatar.training.window import Window
 

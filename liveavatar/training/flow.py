@@ -124,7 +124,10 @@ def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Ten
 
 
 def drop_conditions(window: Window, generator: torch.Generator) -> Window:
-    """Silence some windows' audio and colour the rest, empty some prompts, free some heads, roughen the reference."""
+    """Silence some windows' audio and colour the rest, empty some prompts, free some heads, roughen the reference.
+
+    A prompt that alone tells what the reference does not show (`Window.bound`) is never emptied.
+    """
     batch, device = len(window.tokens), window.tokens.device
     u = torch.rand(4, batch, device=device, generator=generator)
     audio = (u[0] >= AUDIO_DROP).float()[:, None, None, None]
@@ -132,13 +135,17 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
     noise = torch.randn(window.reference.shape, device=device, generator=generator)
     gain = 1 + FEATURE_GAIN * torch.randn(window.features.shape[:3], device=device, generator=generator)
     told = (u[3] >= POSE_DROP).float()[:, None, None, None, None]
+    kept = u[1] >= TEXT_DROP
+    if window.bound is not None:
+        kept = kept | window.bound
     return Window(
         window.latents,
         window.reference + rough * noise,
         window.weights,
         window.features * (audio * gain[..., None]),
-        torch.where((u[1] >= TEXT_DROP)[:, None], window.tokens, PAD),
+        torch.where(kept[:, None], window.tokens, PAD),
         None if window.pose is None else window.pose * told,
+        window.bound,
     )
 
 

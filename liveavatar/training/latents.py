@@ -5,42 +5,39 @@ clips three times (plain; flipped with other colours; other colours) and a share
 other microphones and rooms would have recorded them). All of it then lies on the GPU, and a training batch is a
 gather. The probe that judges held-out video is trained here too, while the clips are loaded.
 
+In a share of the windows the reference is the clip's other photo, with the caption that names what it does not show:
+from photos that always look like the clip the network learns to copy light and place, whatever the prompt says.
+
 Shapes: n clips, B batch, C latent channels, T latents, h/w latent cells, L speech states, F feature frames.
 """
 
 import argparse
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.audio.features import load_encoder, whisper_features
-from liveavatar.config import PRESETS, ModelConfig, SpeechConfig
+from liveavatar.config import PRESETS, ModelConfig
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose import latent_track, mirrored, pose_latents
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
+from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
-from liveavatar.training.corpus.layout import SPEEDS
-from liveavatar.training.corpus.sound import other_recording
-from liveavatar.training.corpus.tracks import load_tracks
 from liveavatar.training.data import Clips, colour_jitter, load_clips, region_weights, to_video
+from liveavatar.training.features import FeatureBank, speech_features
 from liveavatar.training.probe import train_probe
 from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 
 AUGMENTATIONS = 3
-RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise
 MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 2.0  # of the flow loss, averaged to latent cells
-SOUND_THREADS = 4
+OTHER_PHOTO_SHARE = 0.35  # of the training windows
 ENCODE_CLIPS = 8  # clips encoded together
 
 
@@ -55,6 +52,8 @@ class LatentSet:
     tracks: Tensor  # [n]
     blocks: Tensor  # [n]
     tokens: Tensor  # [n, text length]
+    other: Tensor  # [n, C, 1, h, w] the other photo; equal to the reference where there is none
+    other_tokens: Tensor  # [n, text length]
 
     def to(self, device: torch.device) -> "LatentSet":
         """Move every tensor."""
@@ -63,26 +62,6 @@ class LatentSet:
     def tensors(self) -> dict[str, Tensor]:
         """As a plain dict, for saving."""
         return {f: getattr(self, f) for f in self.__dataclass_fields__}
-
-
-class FeatureBank:
-    """Speech features of all tracks of a split, one frame a row, each track led by repeats of its first frame.
-
-    `starts` [recordings, tracks] are the rows at which the tracks begin.
-    """
-
-    def __init__(self, rows_FLC: Tensor, starts: Tensor, history: int) -> None:
-        self.rows, self.starts, self.history = rows_FLC, starts, history
-
-    def window(self, tracks_B: Tensor, blocks_B: Tensor, num_blocks: int, recordings_B: Tensor | None = None) -> Tensor:
-        """Features [B, L, C, history + 12 * num_blocks] that drive blocks `blocks_B`... of `tracks_B`.
-
-        They are of the tracks as they are, unless `recordings_B` says of which recording.
-        """
-        recordings = torch.zeros_like(tracks_B) if recordings_B is None else recordings_B
-        first = self.starts[recordings, tracks_B] + blocks_B * BLOCK_FRAMES
-        span = torch.arange(self.history + num_blocks * BLOCK_FRAMES, device=first.device)
-        return self.rows[(first[:, None] + span).clamp(max=len(self.rows) - 1)].permute(0, 2, 3, 1).float()
 
 
 class WindowSampler:
@@ -103,7 +82,8 @@ class WindowSampler:
         room = data.latents.shape[2] // BLOCK_LATENTS - self.num_blocks + 1
         starts = torch.randint(room, (batch,), device=device, generator=self.generator)
         recordings = torch.randint(len(self.bank.starts), (batch,), device=device, generator=self.generator)
-        return cut_window(data, self.bank, clips, starts, self.num_blocks, recordings)
+        other = torch.rand(batch, device=device, generator=self.generator) < OTHER_PHOTO_SHARE
+        return cut_window(data, self.bank, clips, starts, self.num_blocks, recordings, other)
 
 
 def cut_window(
@@ -113,17 +93,28 @@ def cut_window(
     starts: Tensor,
     num_blocks: int,
     recordings: Tensor | None = None,
+    other: Tensor | None = None,
 ) -> Window:
-    """Blocks `starts`...`starts + num_blocks` of the given clips, heard as they are unless `recordings` are given."""
+    """Blocks `starts`...`starts + num_blocks` of the given clips.
+
+    They are heard as they are unless `recordings` are given, and refer to their own photo unless `other` [B] is true.
+    """
     times = starts[:, None] * BLOCK_LATENTS + torch.arange(num_blocks * BLOCK_LATENTS, device=starts.device)
     weights = data.weights[clips[:, None], times].float()[:, None]
+    reference, tokens, bound = data.reference[clips], data.tokens[clips], None
+    if other is not None:
+        photo = data.other[clips]
+        bound = other & (photo != reference).flatten(1).any(1)
+        reference = torch.where(bound[:, None, None, None, None], photo, reference)
+        tokens = torch.where(bound[:, None], data.other_tokens[clips], tokens)
     return Window(
         data.latents.transpose(1, 2)[clips[:, None], times].transpose(1, 2).float(),
-        data.reference[clips].float(),
+        reference.float(),
         weights / weights.mean(),
         bank.window(data.tracks[clips], data.blocks[clips] + starts, num_blocks, recordings),
-        data.tokens[clips],
+        tokens,
         pose_latents(data.head[clips[:, None], times], *data.latents.shape[-2:]),
+        bound,
     )
 
 
@@ -131,26 +122,34 @@ def cut_window(
 def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.Rank, augment: int) -> LatentSet:
     """Encode every clip under augmentation 0 (none), 1 (flip and colours) or 2 (colours)."""
     generator = rank.generator(100 + augment)
-    latents, reference, weights = [], [], []
+    latents, reference, other, weights = [], [], [], []
     for start in range(0, len(clips.frames), ENCODE_CLIPS):
         part = slice(start, start + ENCODE_CLIPS)
-        video = to_video(clips.frames[part])
+        # The other photo comes last, so that colours change in it as they do in the clip.
+        frames, photos = clips.frames[part], clips.others[part]
+        has_other = (photos != frames[:, -1]).flatten(1).any(1)[:, None, None, None, None]
+        video = to_video(torch.cat([frames, photos[:, None]], 1))
         maps = region_weights(clips.landmarks[part, :-1], clips.size, MOUTH_WEIGHT, EYE_WEIGHT)
         if augment:
             video = colour_jitter(video, generator)
         if augment == 1:
             video, maps = video.flip(-1), maps.flip(-1)
-        z = vae.encode(video[:, :, :-1])
-        still = vae.encode(video[:, :, -1:].expand(-1, -1, LATENT_FRAMES, -1, -1))
+        z = vae.encode(video[:, :, :-2])
+        still, other_still = (
+            vae.encode(video[:, :, t, None].expand(-1, -1, LATENT_FRAMES, -1, -1)).half() for t in (-2, -1)
+        )
         cells = F.avg_pool2d(maps, cfg.vae.spatial_stride).unflatten(1, (-1, LATENT_FRAMES)).mean(2)
         latents.append(z.half())
-        reference.append(still.half())
+        reference.append(still)
+        other.append(torch.where(has_other, other_still, still))
         weights.append(cells.half())
-    tokens = tokenize_batch(clips.captions, cfg.text).to(clips.tracks.device)
+    tokens, other_tokens = (
+        tokenize_batch(c, cfg.text).to(clips.tracks.device) for c in (clips.captions, clips.other_captions)
+    )
     head = latent_track(clips.head[:, :-1])
     return LatentSet(
         torch.cat(latents), torch.cat(reference), torch.cat(weights), mirrored(head) if augment == 1 else head,
-        clips.tracks, clips.blocks, tokens,
+        clips.tracks, clips.blocks, tokens, torch.cat(other), other_tokens,
     )  # fmt: skip
 
 
@@ -178,51 +177,10 @@ def _moments(z_nCThw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return count, first, second
 
 
-def speech_features(
-    speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.Rank
-) -> dict[int, Tensor]:
-    """Features [F, L, C] fp16 of this rank's share of the tracks of a split.
-
-    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording.
-    """
-    tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded when touched
-    keys = range(rank.rank, len(tracks) * (RECORDINGS if split == "train" else 1), rank.world)
-    encoder = load_encoder(encoder_file, rank.device)
-    batch = 256 if rank.device.type == "cuda" else 16
-
-    def sound(key: int) -> np.ndarray:
-        recording, track = divmod(key, len(tracks))
-        plain = tracks[track].audio
-        return other_recording(plain, np.random.default_rng([recording, track])) if recording else plain
-
-    with ThreadPoolExecutor(SOUND_THREADS) as pool:  # sounds are made beside what the GPU computes
-        return {
-            key: whisper_features(
-                audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
-            ).permute(2, 0, 1)
-            for key, audio in zip(keys, pool.map(sound, keys), strict=True)
-        }
-
-
-def load_bank(folder: Path, split: str, history: int, device: torch.device) -> FeatureBank:
-    """Join the features that all ranks wrote."""
-    recordings = RECORDINGS if split == "train" else 1
-    tracks: dict[int, Tensor] = {}
-    for file in sorted(folder.glob(f"features_{split}_*.pt")):
-        tracks |= torch.load(file, map_location="cpu", weights_only=True)
-    rows, starts, at = [], [], 0
-    for i in range(max(tracks) + 1):
-        track = tracks[i]
-        starts.append(at)
-        rows += [track[:1].expand(history, -1, -1), track]
-        at += history + len(track)
-    return FeatureBank(torch.cat(rows).to(device), torch.tensor(starts, device=device).view(recordings, -1), history)
-
-
 def load_latents(folder: Path, split: str, device: torch.device, rank: int = 0) -> list[LatentSet]:
-    """The latents one rank wrote, one set per orientation."""
+    """The latents one rank wrote, one set per orientation; older files hold no other photos."""
     saved = torch.load(folder / f"latents_{split}_{rank}.pt", map_location=device, weights_only=True)
-    return [LatentSet(**s) for s in saved["sets"]]
+    return [LatentSet(**({"other": s["reference"], "other_tokens": s["tokens"]} | s)) for s in saved["sets"]]
 
 
 def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
@@ -231,7 +189,8 @@ def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
     for s in sets:
         mean, std = (torch.tensor(v, device=s.latents.device).view(1, -1, 1, 1, 1) for v in (cfg.vae.mean, cfg.vae.std))
         z = torch.cat([((part.float() - mean) / std).half() for part in s.latents.split(256)])
-        out.append(replace(s, latents=z, reference=((s.reference.float() - mean) / std).half()))
+        reference, other = (((still.float() - mean) / std).half() for still in (s.reference, s.other))
+        out.append(replace(s, latents=z, reference=reference, other=other))
     return out
 
 

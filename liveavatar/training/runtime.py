@@ -9,9 +9,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nn.Module)
 REFINED = "refined"  # folder of the decoder's own training, inside a run's
 
@@ -112,6 +117,18 @@ class Budget:
             dist.all_reduce(now, dist.ReduceOp.MAX)
             self._agreed = float(now)
         return self._agreed / self.seconds
+
+
+def map_ahead(function: Callable[[Item], Value], items: Iterable[Item], threads: int, most: int) -> Iterator[Value]:
+    """Values of items in order, made by threads beside whoever takes them; at most `most` wait or are being made."""
+    rest = iter(items)
+    waiting: deque[Future[Value]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting.extend(pool.submit(function, item) for item in islice(rest, most))
+        while waiting:
+            value = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+            yield value
 
 
 def channels_last(module: Module) -> Module:

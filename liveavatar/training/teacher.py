@@ -20,6 +20,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig, load_config
 from liveavatar.training import runtime
+from liveavatar.training.features import FeatureBank, load_bank
 from liveavatar.training.flow import (
     AvatarNet,
     RecordedNet,
@@ -29,14 +30,7 @@ from liveavatar.training.flow import (
     is_outer,
     mixed_levels,
 )
-from liveavatar.training.latents import (
-    FeatureBank,
-    LatentSet,
-    WindowSampler,
-    cut_window,
-    load_bank,
-    load_latents,
-)
+from liveavatar.training.latents import LatentSet, WindowSampler, cut_window, load_latents
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 from liveavatar.training.window import Window
 

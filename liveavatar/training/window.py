@@ -18,3 +18,4 @@ class Window:
     features: Tensor  # [B, L, C, history + 12 b]
     tokens: Tensor  # [B, text length]
     pose: Tensor | None = None  # pose latents [B, 4, T, h, w]; None is all zeros: the head moves by itself
+    bound: Tensor | None = None  # bool [B]: only the prompt tells what the reference does not show; None is nowhere

@@ -34,6 +34,7 @@ def make_window(batch: int, num_blocks: int, h: int, w: int) -> Window:
         draw(batch, 5, 768, 9 + 12 * num_blocks),
         torch.randint(1, 64, (batch, 8), generator=generator),
         pose_latents(0.2 * draw(batch, 3 * num_blocks, 3), h, w),
+        torch.arange(batch) % 4 == 3,
     )
 
 
@@ -102,7 +103,10 @@ def test_dropped_conditions_are_zero_and_the_rest_stays() -> None:
     silent = ~dropped.features.flatten(1).any(1)
     wordless = ~dropped.tokens.any(1)
     assert 0.05 < silent.float().mean() < 0.16
-    assert 0.09 < wordless.float().mean() < 0.22
+    assert window.bound is not None
+    assert not wordless[window.bound].any(), "what only the prompt tells must be told"
+    assert 0.09 < wordless[~window.bound].float().mean() < 0.22
+    assert dropped.bound is window.bound
     heard, told = dropped.features[~silent], window.features[~silent]
     gain = heard[..., :1] / told[..., :1]
     torch.testing.assert_close(heard, told * gain)  # of a channel, the same at all times

@@ -13,7 +13,7 @@ from liveavatar.checkpoint import load_model
 from liveavatar.config import load_config
 from liveavatar.model.text import PAD
 from liveavatar.pose import POSE_SCALE
-from liveavatar.training import autoencoder, distill, evaluate, export, latents, runtime, teacher
+from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
 from liveavatar.training.latents import Window
 from tests.training import toy
 from tests.training.conftest import ToyRun
@@ -176,7 +176,7 @@ def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank)
     flat = torch.cat([s.latents.transpose(0, 1).flatten(1) for s in sets], 1).float()
     assert flat.mean(1).abs().max() < 0.05
     assert (flat.std(1) - 1).abs().max() < 0.05
-    bank = latents.load_bank(encoded.run, "train", 9, rank.device)
+    bank = features.load_bank(encoded.run, "train", 9, rank.device)
     tracks = torch.tensor([1, 1])
     a = bank.window(tracks, torch.tensor([0, 1]), 2)
     assert a.shape == (2, cfg.speech.num_states, cfg.speech.dim, 9 + 24)
@@ -190,7 +190,7 @@ def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank)
 
 def test_head_pose_is_stored_per_latent_and_mirrored_with_the_picture(encoded: ToyRun, rank: runtime.Rank) -> None:
     true = torch.from_numpy(0.2 * toy.sway(np.arange(toy.FRAMES))).float().view(-1, 4).mean(1)
-    bank = latents.load_bank(encoded.run, "train", 9, rank.device)
+    bank = features.load_bank(encoded.run, "train", 9, rank.device)
     for data in latents.load_latents(encoded.run, "train", rank.device):
         plain, flipped, coloured = data.head.chunk(3)
         torch.testing.assert_close(plain[..., 0], true.expand(len(plain), -1))

@@ -21,14 +21,14 @@ import torch
 from liveavatar.training.corpus import fuse
 from liveavatar.training.corpus.avatar import Avatar
 from liveavatar.training.corpus.captions import caption
-from liveavatar.training.corpus.geometry import CAMERA_DISTANCE, PIXELS_PER_CM, Camera, HeadAssets
-from liveavatar.training.corpus.layout import SPEEDS, ClipFile, ClipLabels, ClipWriter, list_clips
-from liveavatar.training.corpus.look import Backdrop, Lighting, draw_backdrop, draw_lighting
+from liveavatar.training.corpus.framing import draw_camera, eye_centres
+from liveavatar.training.corpus.geometry import Camera, HeadAssets
+from liveavatar.training.corpus.layout import SPEEDS, ClipFile, ClipLabels, ClipWriter, OtherPhoto, list_clips
 from liveavatar.training.corpus.motion import Motion, draw_style, photo_motion, resting_pose, speaking_motion
+from liveavatar.training.corpus.photos import Scenery, draw_held_out_photo, draw_other_photo, draw_scenery
 from liveavatar.training.corpus.shading import Shot, render
 from liveavatar.training.corpus.tracks import Track, load_tracks
 from liveavatar.training.corpus.visemes import shape_matrix
-from liveavatar.training.data import LEFT_EYE, RIGHT_EYE
 
 __all__ = ["SPEEDS", "ClipFile", "list_clips"]
 
@@ -40,13 +40,6 @@ BLOCK_FRAMES = 12
 # Seeds of the splits never meet: a training process owns a stretch of 100 000.
 TRAIN_SEED, SEEDS_PER_RANK, EVAL_SEED, SAMPLE_SEED = 1_000, 100_000, 900_000_000, 800_000_000
 LANDSCAPE_TURNS = (2, 5, 8)  # of ten clips
-PHOTO_OTHER_LIGHT, PHOTO_OTHER_PLACE = 0.20, 0.10  # at 0.12 and 0.06 words for light and place went unheard
-# Where the photo's eyes lie, in shares of the picture's height: portraits are framed like that before they are used
-# (`liveavatar.image`). Wide pictures show the same face in the same size, moved by whole tokens of 32 pixels.
-EYE_DISTANCE, WIDE_EYE_DISTANCE = 59.5 / 384, 59.5 / 256
-EYE_HEIGHT, WIDE_EYE_HEIGHT = 138 / 384, 106 / 256  # from the top
-ZOOM_SPREAD, SHIFT_SPREAD = 0.06, 0.015  # as far as a portrait's framing is off; the latter of the height
-TIGHT_SHARE, TIGHT_SCALE = 0.15, (1.1, 1.3)  # portraits with too little room around the head; how much too large it is
 FRAMES = {"train": 120, "eval": 240}
 CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
 CPU_BATCH, GPU_BATCH, GPU_BYTES_A_FRAME = 6, 120, 0.25e9  # frames drawn at once, and what one needs on a GPU
@@ -63,8 +56,13 @@ class ClipPlan:
     block: int
     num_frames: int
 
+    @property
+    def held_out(self) -> bool:
+        """Whether nothing is trained on this clip."""
+        return self.seed >= SAMPLE_SEED
 
-_Scenery = tuple[Motion, Lighting, Backdrop]
+
+_Shown = tuple[Motion, Scenery]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,39 +103,46 @@ class ClipRenderer:
         return ClipPlan(seed=seed, orientation=orientation, track=track, block=int(block), num_frames=num_frames)
 
     def clip(self, plan: ClipPlan) -> tuple[np.ndarray, ClipLabels]:
-        """Frames uint8 [T + 1, H, W, 3], the photo last, and labels."""
+        """Frames uint8 [T + 1, H, W, 3], the photo last, and labels; those of a training clip hold the other photo."""
         rng = np.random.default_rng([plan.seed, 1])
         avatar = Avatar(self.assets, plan.seed)
-        height, width = self.settings.sizes[plan.orientation]
+        size = height, width = self.settings.sizes[plan.orientation]
         names, rest = self.assets.expression_names, resting_pose(rng)
         photo = photo_motion(names, rest, rng)
         vertices, _ = _posed(avatar, photo, slice(0, 1))
         camera = draw_camera(rng, eye_centres(self.assets, vertices[0]), height, width)
-        light, place = draw_lighting(rng), draw_backdrop(rng, height, width)
-        photo_light = draw_lighting(rng, light.name) if rng.random() < PHOTO_OTHER_LIGHT else light
-        photo_place = draw_backdrop(rng, height, width, place.kind) if rng.random() < PHOTO_OTHER_PLACE else place
+        scenery = draw_scenery(rng, size)
+        # Drawn for training clips too: what comes after it must not depend on the split.
+        photo_scenery = draw_held_out_photo(rng, scenery, size)
         style = draw_style(rng)
         audio, events = self.tracks[plan.track].clip(plan.block, plan.num_frames)
         speaking = speaking_motion(events, audio, names, self._matrix, style, rest, rng)
-        differs = {"light": photo_light is not light, "place": photo_place is not place}
-        words = caption(
-            avatar.traits, style.mood, style.energy, light.words, place.words,
-            frozenset(k for k, v in differs.items() if v), rng,
-        )  # fmt: skip
-        scenes = [(speaking, light, place), (photo, photo_light, photo_place)]
-        frames, landmarks = self._draw(avatar, camera, scenes)
-        labels = ClipLabels(
-            landmarks=landmarks, expression=np.concatenate([speaking.expression, photo.expression]),
-            head=np.concatenate([speaking.head, photo.head]), gaze=np.concatenate([speaking.gaze, photo.gaze]),
-            track=plan.track, block=plan.block, seed=plan.seed, caption=words,
-        )  # fmt: skip
-        return frames, labels
 
-    def _draw(self, avatar: Avatar, camera: Camera, scenes: list[_Scenery]) -> tuple[np.ndarray, np.ndarray]:
-        """Frames and landmarks of a clip, in as many goes as the memory asks for."""
+        def words(photo_as: Scenery, rng: np.random.Generator) -> str:
+            seen, must_name = (scenery.light.words, scenery.place.words), scenery.differs(photo_as)
+            return caption(avatar.traits, style.mood, style.energy, *seen, must_name, rng)
+
+        shown = [(speaking, scenery), (photo, photo_scenery if plan.held_out else scenery)]
+        said, other_words = words(shown[1][1], rng), ""
+        if not plan.held_out:
+            other_rng = np.random.default_rng([plan.seed, 3])
+            shown.append((photo, draw_other_photo(other_rng, scenery, size)))
+            other_words = words(shown[2][1], other_rng)
+        frames, landmarks = self._draw(avatar, camera, shown)
+        count = plan.num_frames + 1
+        labels = ClipLabels(
+            landmarks=landmarks[:count], expression=np.concatenate([speaking.expression, photo.expression]),
+            head=np.concatenate([speaking.head, photo.head]), gaze=np.concatenate([speaking.gaze, photo.gaze]),
+            track=plan.track, block=plan.block, seed=plan.seed, caption=said,
+            other=None if plan.held_out else OtherPhoto(frames[count], other_words),
+        )  # fmt: skip
+        return frames[:count], labels
+
+    def _draw(self, avatar: Avatar, camera: Camera, shown: list[_Shown]) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and landmarks of a clip and, after them, of its photos, in as many goes as the memory asks for."""
         while True:
             try:
-                return self._draw_batches(avatar, camera, scenes)
+                return self._draw_batches(avatar, camera, shown)
             except torch.OutOfMemoryError:
                 if self._batch < 2 * BLOCK_FRAMES:
                     raise
@@ -145,63 +150,30 @@ class ClipRenderer:
                 logger.warning("out of GPU memory: from now on %d frames are drawn at once", self._batch)
             torch.cuda.empty_cache()
 
-    def _draw_batches(self, avatar: Avatar, camera: Camera, scenes: list[_Scenery]) -> tuple[np.ndarray, np.ndarray]:
-        (speaking, light, place), (photo, photo_light, photo_place) = scenes
+    def _draw_batches(self, avatar: Avatar, camera: Camera, shown: list[_Shown]) -> tuple[np.ndarray, np.ndarray]:
+        (speaking, scenery), *photos = shown
         count = len(speaking.head)
         # Page-locked, so that copies from the GPU need no detour.
         pinned = self.assets.device.type == "cuda"
-        frames = torch.empty(count + 1, camera.height, camera.width, 3, dtype=torch.uint8, pin_memory=pinned)
-        landmarks = torch.empty(count + 1, 68, 2)
-        # The photo rides along with the first batch.
+        size = (count + len(photos), camera.height, camera.width, 3)
+        frames = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        landmarks = torch.empty(len(frames), 68, 2)
         for start in range(0, count, self._batch):
             rows = slice(start, min(count, start + self._batch))
-            shots = [Shot(avatar, *_posed(avatar, speaking, rows), light, place)]
-            if start == 0:
-                shots.append(Shot(avatar, *_posed(avatar, photo, slice(0, 1)), photo_light, photo_place))
+            shots = [_shot(avatar, speaking, rows, scenery)]
+            if start == 0:  # the photos ride along with the first batch
+                shots += [_shot(avatar, motion, slice(0, 1), s) for motion, s in photos]
             images = render(shots, camera, self.settings.supersample)
             points = [camera.project(s.vertices[:, self.assets.landmarks68])[..., :2] for s in shots]
-            frames[rows], landmarks[rows] = images[: rows.stop - start], points[0]
+            made = rows.stop - rows.start
+            frames[rows], landmarks[rows] = images[:made], points[0]
             if start == 0:
-                frames[-1], landmarks[-1] = images[-1], points[1][0]
+                frames[count:], landmarks[count:] = images[made:], torch.cat(points[1:])
         return frames.numpy(), landmarks.numpy()
 
 
-def eye_centres(assets: HeadAssets, vertices: torch.Tensor) -> np.ndarray:
-    """Centres of both eyes, cm [2, 3], of a posed avatar's vertices [V, 3]."""
-    points = vertices[assets.landmarks68]
-    return torch.stack([points[eye].mean(0) for eye in (RIGHT_EYE, LEFT_EYE)]).cpu().numpy()
-
-
-def framing(
-    eyes: np.ndarray, height: int, width: int, scale: float = 1.0, offset: tuple[float, float] = (0.0, 0.0)
-) -> Camera:
-    """Frame a photo as portraits are framed.
-
-    Args:
-        eyes: centres of both eyes, cm [2, 3].
-        height, width: of the picture, pixels.
-        scale: of the face against its usual size.
-        offset: of the face from its usual place, to the right and up, in shares of the height.
-    """
-    wide = width > height
-    centre = eyes.mean(0)
-    distance = (
-        float(np.linalg.norm(eyes[0] - eyes[1])) * PIXELS_PER_CM * CAMERA_DISTANCE / (CAMERA_DISTANCE - centre[2])
-    )
-    zoom = scale * (WIDE_EYE_DISTANCE if wide else EYE_DISTANCE) / distance
-    plain = Camera(height=height, width=width, zoom=zoom).project(torch.as_tensor(centre, dtype=torch.float32))
-    right = offset[0] - (float(plain[0]) - width / 2) / height
-    up = offset[1] + float(plain[1]) / height - (WIDE_EYE_HEIGHT if wide else EYE_HEIGHT)
-    return Camera(height=height, width=width, zoom=zoom, shift=(right, up))
-
-
-def draw_camera(rng: np.random.Generator, eyes: np.ndarray, height: int, width: int) -> Camera:
-    """`framing`, off by as much as that of real portraits is."""
-    scale = float(np.exp(rng.normal() * ZOOM_SPREAD))
-    if rng.random() < TIGHT_SHARE:
-        scale = float(rng.uniform(*TIGHT_SCALE))
-    x, y = (rng.normal(size=2) * SHIFT_SPREAD).tolist()
-    return framing(eyes, height, width, scale, (x, y))
+def _shot(avatar: Avatar, motion: Motion, rows: slice, scenery: Scenery) -> Shot:
+    return Shot(avatar, *_posed(avatar, motion, rows), scenery.light, scenery.place)
 
 
 def _posed(avatar: Avatar, motion: Motion, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -231,7 +203,7 @@ def render_clips(renderer: ClipRenderer, job: Job) -> int:
     writers = {
         o: ClipWriter.open(
             job.out / f"{prefix}{o}_{job.rank}.npy", (job.num_frames + 1, *size, 3),
-            max(1, sum(p.orientation == o for p in plans)), names,
+            max(1, sum(p.orientation == o for p in plans)), names, others=job.split == "train",
         )
         for o, size in renderer.settings.sizes.items()
     }  # fmt: skip

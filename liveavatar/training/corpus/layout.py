@@ -1,12 +1,14 @@
 """Clips on disk: memory-mapped frames with their labels beside them, written while they are rendered.
 
 A *clip file* is `{portrait|landscape}_{rank}.npy` (held-out: `eval_...`), uint8 [capacity, T + 1, H, W, 3], whose
-last frame is the reference photo, and `{same}.labels.npz`. Labels are rewritten every few clips through a
-temporary file, and say how many clips are valid, so a killed writer loses only its last few.
+last frame is the reference photo, and `{same}.labels.npz`. Training clips have another photo each, in another light
+and mostly before another backdrop, in `{same}.other.npy`, uint8 [capacity, H, W, 3], with a caption of its own. Labels
+are rewritten every few clips through a temporary file, and say how many clips are valid, so a killed writer loses only
+its last few.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ from liveavatar.errors import InputError
 ORIENTATIONS = ("portrait", "landscape")
 SPEEDS = (1.0, 0.9, 1.1)  # copies of every training track; clip labels number them in this order
 _ARRAYS = ("landmarks", "expression", "head", "gaze", "tracks", "blocks", "seeds")
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPhoto:
+    """The person of a clip at rest as in its photo, in another light."""
+
+    picture: np.ndarray  # uint8 [H, W, 3]
+    caption: str  # of the clip; names what this photo does not show
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +41,7 @@ class ClipLabels:
     block: int  # of the track, at which the clip starts
     seed: int
     caption: str
+    other: OtherPhoto | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +57,18 @@ class ClipFile:
     tracks: np.ndarray  # [n]
     blocks: np.ndarray  # [n]
     seeds: np.ndarray  # [n]
+    others: np.ndarray  # uint8 memory map [n, H, W, 3], the other photos; the photos where there are none
     captions: list[str]
+    other_captions: list[str]
     expression_names: list[str]
 
 
 def _labels_path(frames: Path) -> Path:
     return frames.with_suffix(".labels.npz")
+
+
+def _others_path(frames: Path) -> Path:
+    return frames.with_suffix(".other.npy")
 
 
 @dataclass(slots=True)
@@ -61,15 +78,27 @@ class ClipWriter:
     path: Path
     frames: np.memmap
     expression_names: list[str]
+    others: np.memmap | None = None
     every: int = 10  # clips between two writings of the labels
     rows: list[ClipLabels] = field(default_factory=list)
+    other_captions: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: Path, shape: tuple[int, int, int, int], capacity: int, names: list[str]) -> "ClipWriter":
-        """Create a file for clips of shape (T + 1, H, W, 3); space is taken only as clips arrive."""
+    def open(
+        cls, path: Path, shape: tuple[int, int, int, int], capacity: int, names: list[str], others: bool = False
+    ) -> "ClipWriter":
+        """Create a file for clips of shape (T + 1, H, W, 3), and one for other photos if every clip comes with one.
+
+        Space is taken only as clips arrive.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        _labels_path(path).unlink(missing_ok=True)
-        return cls(path, np.lib.format.open_memmap(path, "w+", np.uint8, (capacity, *shape)), names)
+        for beside in (_labels_path(path), _others_path(path)):
+            beside.unlink(missing_ok=True)
+        create = np.lib.format.open_memmap
+        writer = cls(path, create(path, "w+", np.uint8, (capacity, *shape)), names)
+        if others:
+            writer.others = create(_others_path(path), "w+", np.uint8, (capacity, *shape[1:]))
+        return writer
 
     @property
     def full(self) -> bool:
@@ -77,9 +106,14 @@ class ClipWriter:
         return len(self.rows) >= len(self.frames)
 
     def add(self, frames: np.ndarray, labels: ClipLabels) -> None:
-        """Append a clip [T + 1, H, W, 3]."""
+        """Append a clip [T + 1, H, W, 3]; a clip without another photo goes only where none is kept, and vice versa."""
+        if (self.others is None) != (labels.other is None):
+            raise ValueError(f"{self.path}: all clips of a file have another photo, or none")
         self.frames[len(self.rows)] = frames
-        self.rows.append(labels)
+        if self.others is not None and labels.other is not None:
+            self.others[len(self.rows)] = labels.other.picture
+            self.other_captions.append(labels.other.caption)
+        self.rows.append(replace(labels, other=None))  # so that no picture stays in memory
         if len(self.rows) % self.every == 0:
             self.write_labels()
 
@@ -87,8 +121,11 @@ class ClipWriter:
         """Write the labels of all clips so far; a file without clips is removed."""
         if not self.rows:
             self.path.unlink(missing_ok=True)
+            _others_path(self.path).unlink(missing_ok=True)
             return
         self.frames.flush()
+        if self.others is not None:
+            self.others.flush()
         arrays: dict[str, Any] = {
             "landmarks": np.stack([r.landmarks for r in self.rows]).astype(np.float32),
             "expression": np.stack([r.expression for r in self.rows]).astype(np.float16),
@@ -98,7 +135,10 @@ class ClipWriter:
             "blocks": np.array([r.block for r in self.rows]),
             "seeds": np.array([r.seed for r in self.rows]),
         }
-        text = json.dumps({"captions": [r.caption for r in self.rows], "expression_names": self.expression_names})
+        words = {"captions": [r.caption for r in self.rows], "expression_names": self.expression_names}
+        if self.others is not None:
+            words["other_captions"] = self.other_captions
+        text = json.dumps(words)
         temporary = self.path.with_suffix(".part.npz")
         np.savez(temporary, text=np.frombuffer(text.encode(), np.uint8), **arrays)
         temporary.replace(_labels_path(self.path))
@@ -121,6 +161,15 @@ def _open(path: Path) -> ClipFile:
         text = json.loads(raw["text"].tobytes().decode())
     frames = np.load(path, mmap_mode="r")
     count = len(arrays["tracks"])
-    if count > len(frames) or arrays["landmarks"].shape[1] != frames.shape[1]:
+    fits = count <= len(frames) and arrays["landmarks"].shape[1] == frames.shape[1]
+    others, other_captions = frames[:, -1], text.pop("other_captions", None)
+    if other_captions is not None and _others_path(path).is_file():
+        others = np.load(_others_path(path), mmap_mode="r")
+        fits = fits and count <= len(others) and count == len(other_captions) and others.shape[1:] == frames.shape[2:]
+    else:
+        other_captions = text["captions"]
+    if not fits:
         raise InputError(f"{path} and its labels are of different runs; delete both and render again")
-    return ClipFile(path=path, frames=frames[:count], **arrays, **text)
+    return ClipFile(
+        path=path, frames=frames[:count], others=others[:count], other_captions=other_captions, **arrays, **text
+    )

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from liveavatar.training.corpus.avatar import Avatar
-from liveavatar.training.corpus.clips import SAMPLE_SEED, eye_centres, framing
+from liveavatar.training.corpus.clips import SAMPLE_SEED
+from liveavatar.training.corpus.framing import eye_centres, framing
 from liveavatar.training.corpus.geometry import HeadAssets
 from liveavatar.training.corpus.look import BACKDROPS, LIGHTINGS, draw_backdrop, draw_lighting
 from liveavatar.training.corpus.scene import Shot

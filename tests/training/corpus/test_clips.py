@@ -1,12 +1,14 @@
 """Rendering end to end, small, on the CPU: repeatable, labelled truly, and in time with the sound."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from liveavatar.config import REPO_ROOT
-from liveavatar.training.corpus import fuse
+from liveavatar.training.corpus import clips, fuse
 from liveavatar.training.corpus.clips import (
     EVAL_SEED,
     TRAIN_SEED,
@@ -19,6 +21,7 @@ from liveavatar.training.corpus.clips import (
 from liveavatar.training.corpus.geometry import HeadAssets
 from liveavatar.training.corpus.layout import ClipLabels, list_clips
 from liveavatar.training.corpus.portrait import portrait
+from liveavatar.training.corpus.scene import Shot
 from liveavatar.training.corpus.tracks import SAMPLE_RATE, TrackInfo, load_tracks, write_index, write_track
 
 ASSETS = REPO_ROOT.parent / "shared" / "assets"
@@ -104,6 +107,46 @@ def test_compiled_functions_draw_the_same(renderer: ClipRenderer, caplog: pytest
         assert np.abs(a.astype(int) - b).mean() < 0.01
 
 
+def test_other_photo_is_the_photo_in_another_light(renderer: ClipRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Shot] = []
+
+    def render(shots: list[Shot], *rest: object) -> torch.Tensor:
+        drawn.extend(shots)
+        return clips_render(shots, *rest)
+
+    clips_render = clips.render
+    monkeypatch.setattr(clips, "render", render)
+    frames, labels = renderer.clip(ClipPlan(seed=1020, orientation="portrait", track=0, block=1, num_frames=8))
+    speaking, photo, other = drawn[:3]  # the first batch
+    assert frames.shape == (9, 96, 64, 3)
+    assert labels.landmarks.shape == (9, 68, 2)
+    assert labels.other is not None
+    assert labels.other.picture.shape == (96, 64, 3)
+    assert torch.equal(photo.vertices, other.vertices), "the same pose, and so the same landmarks"
+    assert (photo.lighting, photo.backdrop) == (speaking.lighting, speaking.backdrop)
+    assert other.lighting.name != photo.lighting.name
+    assert speaking.lighting.words in labels.other.caption
+    if other.backdrop is not photo.backdrop:
+        assert speaking.backdrop.words in labels.other.caption
+    apart = np.abs(labels.other.picture.mean((0, 1)) - frames[-1].mean((0, 1)))
+    assert apart.max() > 5
+    assert np.abs(frames[0].mean((0, 1)) - frames[-1].mean((0, 1))).max() < 3
+
+
+def test_clip_is_the_same_with_and_without_other_photo(renderer: ClipRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 1005 drew a photo in another light and place, as a held-out clip of these draws would have."""
+    plan = ClipPlan(seed=1005, orientation="landscape", track=0, block=0, num_frames=4)
+    frames, labels = renderer.clip(plan)
+    monkeypatch.setattr(clips, "SAMPLE_SEED", 0)  # now it counts as held out
+    alone, its = renderer.clip(plan)
+    assert its.other is None
+    assert np.array_equal(frames[:-1], alone[:-1])
+    assert not np.array_equal(frames[-1], alone[-1])
+    assert its.caption != labels.caption, "only a held-out caption must name the light"
+    for name in ("landmarks", "expression", "head", "gaze"):
+        assert np.array_equal(getattr(labels, name), getattr(its, name)), name
+
+
 def test_plans_of_processes_never_meet(renderer: ClipRenderer) -> None:
     train = {renderer.plan("train", k, r, 8, 48).seed for r in range(8) for k in range(100)}
     held_out = [renderer.plan("eval", k, r, 4, 48) for r in range(4) for k in range(3)]
@@ -123,6 +166,12 @@ def test_job_writes_what_list_clips_reads(renderer: ClipRenderer, tmp_path: Path
     assert file.path.name == "portrait_2.npy"
     assert file.frames.shape == (1, 3, 96, 64, 3)
     assert file.seeds[0] == TRAIN_SEED + 200_000
+    assert file.others.shape == (1, 96, 64, 3)
+    assert not np.array_equal(file.others[0], file.frames[0, -1])
+    assert file.other_captions != file.captions
+    held = replace(job, split="eval", out=tmp_path / "eval", rank=0)
+    assert render_clips(renderer, held) == 1
+    assert not list((tmp_path / "eval").glob("*.other.npy"))
     assert "jawOpen" in file.expression_names
 
 

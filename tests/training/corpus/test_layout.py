@@ -1,12 +1,13 @@
 """Clip files: what was written comes back, and a killed writer loses only its last clips."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, list_clips
+from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, OtherPhoto, list_clips
 
 SHAPE = (13, 8, 6, 3)
 
@@ -75,3 +76,49 @@ def test_labels_of_another_run_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "portrait_0.npy", np.zeros((3, 20, 8, 6, 3), np.uint8))
     with pytest.raises(InputError, match="different runs"):
         list_clips(tmp_path, "train")
+
+
+def with_other(number: int) -> ClipLabels:
+    return replace(labels(number), other=OtherPhoto(frames(number + 50)[0], f"Clip {number} in warm light"))
+
+
+def test_other_photos_come_back(tmp_path: Path) -> None:
+    writer = ClipWriter.open(tmp_path / "portrait_0.npy", SHAPE, 5, list("abcde"), others=True)
+    for k in range(3):
+        writer.add(frames(k), with_other(k))
+    writer.write_labels()
+    assert all(r.other is None for r in writer.rows), "pictures do not stay in memory"
+    (file,) = list_clips(tmp_path, "train")
+    assert file.frames.shape == (3, *SHAPE)
+    np.testing.assert_array_equal(file.others, [frames(k + 50)[0] for k in range(3)])
+    assert file.other_captions == [f"Clip {k} in warm light" for k in range(3)]
+    assert file.captions == [f"Clip {k}: café" for k in range(3)]
+    with pytest.raises(ValueError, match="or none"):
+        writer.add(frames(3), labels(3))
+    assert len(writer.rows) == 3
+
+
+@pytest.mark.parametrize("lost", [pytest.param(True, id="lost"), pytest.param(False, id="never made")])
+def test_without_other_photos_they_are_the_photos(lost: bool, tmp_path: Path) -> None:
+    writer = ClipWriter.open(tmp_path / "portrait_0.npy", SHAPE, 5, list("abcde"), others=lost)
+    for k in range(2):
+        writer.add(frames(k), with_other(k) if lost else labels(k))
+    writer.write_labels()
+    (tmp_path / "portrait_0.other.npy").unlink(missing_ok=True)
+    (file,) = list_clips(tmp_path, "train")
+    np.testing.assert_array_equal(file.others, [frames(k)[-1] for k in range(2)])
+    assert file.other_captions == file.captions == ["Clip 0: café", "Clip 1: café"]
+
+
+def test_other_photos_of_another_run_are_refused_or_removed(tmp_path: Path) -> None:
+    path, beside = tmp_path / "portrait_0.npy", tmp_path / "portrait_0.other.npy"
+    writer = ClipWriter.open(path, SHAPE, 3, list("abcde"), others=True)
+    writer.add(frames(0), with_other(0))
+    writer.write_labels()
+    np.save(beside, np.zeros((3, 9, 6, 3), np.uint8))
+    with pytest.raises(InputError, match="different runs"):
+        list_clips(tmp_path, "train")
+    ClipWriter.open(path, SHAPE, 3, list("abcde"))
+    assert not beside.exists()
+    ClipWriter.open(path, SHAPE, 3, list("abcde"), others=True).write_labels()
+    assert not beside.exists(), "a file without clips is removed, and what lies beside it"

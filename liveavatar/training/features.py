@@ -1,0 +1,85 @@
+"""Speech features of all tracks, made once and then held on the GPU.
+
+Shapes: B batch, b blocks, L speech states, C their width, F feature frames.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar.audio.features import load_encoder, whisper_features
+from liveavatar.config import SpeechConfig
+from liveavatar.timing import BLOCK_FRAMES
+from liveavatar.training import runtime
+from liveavatar.training.corpus.layout import SPEEDS
+from liveavatar.training.corpus.sound import other_recording
+from liveavatar.training.corpus.tracks import load_tracks
+
+RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise
+SOUND_THREADS, SOUND_TRACKS = 4, 8  # threads that make sounds, tracks made ahead at most (15 MB each, all recordings)
+
+
+class FeatureBank:
+    """Speech features of all tracks of a split, one frame a row, each track led by repeats of its first frame.
+
+    `starts` [recordings, tracks] are the rows at which the tracks begin.
+    """
+
+    def __init__(self, rows_FLC: Tensor, starts: Tensor, history: int) -> None:
+        self.rows, self.starts, self.history = rows_FLC, starts, history
+
+    def window(self, tracks_B: Tensor, blocks_B: Tensor, num_blocks: int, recordings_B: Tensor | None = None) -> Tensor:
+        """Features [B, L, C, history + 12 * num_blocks] that drive blocks `blocks_B`... of `tracks_B`.
+
+        They are of the tracks as they are, unless `recordings_B` says of which recording.
+        """
+        recordings = torch.zeros_like(tracks_B) if recordings_B is None else recordings_B
+        first = self.starts[recordings, tracks_B] + blocks_B * BLOCK_FRAMES
+        span = torch.arange(self.history + num_blocks * BLOCK_FRAMES, device=first.device)
+        return self.rows[(first[:, None] + span).clamp(max=len(self.rows) - 1)].permute(0, 2, 3, 1).float()
+
+
+def speech_features(
+    speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.Rank
+) -> dict[int, Tensor]:
+    """Features [F, L, C] fp16 of this rank's share of the tracks of a split.
+
+    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording.
+    """
+    tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded when touched
+    recordings = RECORDINGS if split == "train" else 1
+    encoder = load_encoder(encoder_file, rank.device)
+    batch = 256 if rank.device.type == "cuda" else 16
+
+    def sounds(track: int) -> list[tuple[int, np.ndarray]]:
+        plain = tracks[track].audio
+        del tracks[track].audio  # nobody asks for it again
+        others = (other_recording(plain, np.random.default_rng([r, track])) for r in range(1, recordings))
+        return [(r * len(tracks) + track, audio) for r, audio in enumerate([plain, *others])]
+
+    # Sounds are made beside what the GPU computes.
+    made = runtime.map_ahead(sounds, range(rank.rank, len(tracks), rank.world), SOUND_THREADS, SOUND_TRACKS)
+    return {
+        key: whisper_features(
+            audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
+        ).permute(2, 0, 1)
+        for recorded in made
+        for key, audio in recorded
+    }
+
+
+def load_bank(folder: Path, split: str, history: int, device: torch.device) -> FeatureBank:
+    """Join the features that all ranks wrote."""
+    recordings = RECORDINGS if split == "train" else 1
+    tracks: dict[int, Tensor] = {}
+    for file in sorted(folder.glob(f"features_{split}_*.pt")):
+        tracks |= torch.load(file, map_location="cpu", weights_only=True)
+    rows, starts, at = [], [], 0
+    for i in range(max(tracks) + 1):
+        track = tracks[i]
+        starts.append(at)
+        rows += [track[:1].expand(history, -1, -1), track]
+        at += history + len(track)
+    return FeatureBank(torch.cat(rows).to(device), torch.tensor(starts, device=device).view(recordings, -1), history)

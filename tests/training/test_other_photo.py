@@ -1,0 +1,120 @@
+"""Other photos: encoded as the photo is, taken in a share of the windows, and never without their prompt."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from liveavatar.config import TINY
+from liveavatar.model.text import tokenize_batch
+from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.training import runtime
+from liveavatar.training.data import load_clips
+from liveavatar.training.features import FeatureBank
+from liveavatar.training.flow import drop_conditions
+from liveavatar.training.latents import (
+    OTHER_PHOTO_SHARE,
+    LatentSet,
+    WindowSampler,
+    cut_window,
+    encode_clips,
+    load_latents,
+    normalised,
+)
+from tests.training.conftest import ToyRun
+
+HISTORY = TINY.dit.audio_history_frames
+
+
+@pytest.fixture(scope="module")
+def vae() -> CompactVAE:
+    torch.manual_seed(0)
+    return CompactVAE(TINY.vae).eval()
+
+
+@pytest.fixture(scope="module")
+def data(corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE) -> LatentSet:
+    """Portraits of the toy corpus."""
+    clips = load_clips(corpus.clips, "train", rank.device)[-1]
+    return encode_clips(clips, vae, TINY, rank, 0)
+
+
+@pytest.fixture(scope="module")
+def bank() -> FeatureBank:
+    return FeatureBank(torch.randn(400, 5, 8), torch.tensor([[0, 200], [0, 200], [0, 200]]), HISTORY)
+
+
+@torch.no_grad()
+def test_other_photo_is_encoded_as_it_is_and_changes_with_the_clip(
+    corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE, data: LatentSet
+) -> None:
+    clips = load_clips(corpus.clips, "train", rank.device)[-1]
+    assert (clips.others.float().mean((0, 1, 2)) < clips.frames[:, -1].float().mean((0, 1, 2)))[1:].all(), "warm light"
+    # A clip whose photo is its other photo tells what must come out, for every augmentation.
+    swapped = clips.frames.clone()
+    swapped[:, -1] = clips.others
+    for augment in range(3):
+        made, wanted = (encode_clips(c, vae, TINY, rank, augment) for c in (clips, replace(clips, frames=swapped)))
+        assert torch.equal(made.other, wanted.reference)
+        assert torch.equal(made.latents, wanted.latents)
+        assert not torch.equal(made.other, made.reference)
+    assert torch.equal(data.other_tokens, tokenize_batch(clips.other_captions, TINY.text))
+    assert not torch.equal(data.other_tokens, data.tokens)
+
+
+def test_a_share_of_the_windows_refers_to_it_and_keeps_its_prompt(data: LatentSet, bank: FeatureBank) -> None:
+    generator = torch.Generator().manual_seed(0)
+    window = WindowSampler([data], bank, 2, generator).sample(600)
+    bound = window.bound
+    assert bound is not None
+    assert bound.float().mean() == pytest.approx(OTHER_PHOTO_SHARE, abs=0.06)
+    assert set(map(tuple, window.tokens[bound].tolist())) == set(map(tuple, data.other_tokens.tolist()))
+    assert set(map(tuple, window.tokens[~bound].tolist())) == set(map(tuple, data.tokens.tolist()))
+    for chosen, photos in ((bound, data.other), (~bound, data.reference)):
+        distance = (window.reference[chosen][:, None] - photos.float()[None]).flatten(2).abs().amax(2)
+        assert distance.amin(1).max() == 0
+    dropped = drop_conditions(window, generator)
+    wordless = ~dropped.tokens.any(1)
+    assert wordless[~bound].any()
+    assert not wordless[bound].any()
+
+
+def test_a_clip_without_other_photo_is_as_before(data: LatentSet, bank: FeatureBank) -> None:
+    plain = replace(data, other=data.reference, other_tokens=data.tokens)
+    clips = torch.tensor([0, 1])
+    window = cut_window(plain, bank, clips, torch.tensor([0, 1]), 2, None, torch.tensor([True, True]))
+    alone = cut_window(plain, bank, clips, torch.tensor([0, 1]), 2)
+    assert window.bound is not None
+    assert not window.bound.any(), "its prompt may be dropped"
+    assert alone.bound is None
+    assert torch.equal(window.reference, alone.reference)
+    assert torch.equal(window.tokens, alone.tokens)
+
+
+def test_older_folders_load(
+    corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE, data: LatentSet, tmp_path: Path
+) -> None:
+    """Clips rendered, and latents encoded, before there were other photos."""
+    shutil.copytree(corpus.clips, tmp_path / "clips")
+    for file in (tmp_path / "clips").glob("*.other.npy"):
+        file.unlink()
+    clips = load_clips(tmp_path / "clips", "train", rank.device)[-1]
+    old = encode_clips(clips, vae, TINY, rank, 0)
+    assert torch.equal(old.latents, data.latents)
+    assert torch.equal(old.other, old.reference)
+    assert torch.equal(old.other_tokens, old.tokens)
+    saved = {k: v for k, v in data.tensors().items() if not k.startswith("other")}
+    runtime.save_checkpoint(tmp_path / "latents_train_0.pt", {"sets": [saved]})
+    (loaded,) = load_latents(tmp_path, "train", rank.device)
+    assert torch.equal(loaded.other, data.reference)
+    assert torch.equal(loaded.other_tokens, data.tokens)
+
+
+def test_other_photos_are_normalised_like_photos(data: LatentSet) -> None:
+    cfg = replace(TINY, vae=replace(TINY.vae, mean=(0.5,) * 8, std=(2.0,) * 8))
+    (made,) = normalised([data], cfg)
+    torch.testing.assert_close(made.other.float(), (data.other.float() - 0.5) / 2, atol=2e-3, rtol=2e-3)
+    (same,) = normalised([replace(data, other=data.reference)], cfg)
+    assert torch.equal(same.other, same.reference)
