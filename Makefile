@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup render test check serve bench clean
+.PHONY: setup render test check nightly serve bench clean
 
 setup: $(STAMP)
 
@@ -22,14 +22,18 @@ render: setup
 	  --prompt "$$(cat data/samples/prompt.txt)" --enable_online_decode --out out/demo
 
 test: setup
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(BIN)/python -m pytest -m "not gpu and not nightly"
 
 check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(BIN)/python -m pytest -m "not gpu and not nightly"
+
+nightly: setup
+	@$(BIN)/python -m pytest -m nightly
+	@$(BIN)/python -m tests.soak.soak --runs 30
 
 serve: setup
 	@$(BIN)/liveavatar serve

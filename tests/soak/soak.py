@@ -126,7 +126,7 @@ class Soak:
                     raise
                 strike.mend()
                 result = render(spec, replace(job, resume=True), lambda _: None)
-            struck = strike.struck
+            struck = strike.struck or strike.mark.exists()
         facts = {
             "run": index, "fault": fault, "ranks": ranks, "rank": rank, "moment": moment,
             "resumed_at": result.first_block, "seconds": round(time.monotonic() - started, 1),
@@ -199,14 +199,14 @@ class Strike:
         self.spec, self.job, self.fault, self.moment = spec, job, fault, moment
         self.stop_seconds = stop_seconds
         self.struck = False
+        self.mark = job.work_dir.with_suffix(".struck")
         actors: list[Any] = cluster_group.group_actors(spec) if spec.ranks > 1 else [cluster.engine_actor(spec)]
         self.actor = (
             actors[-1] if fault in ("kill last", "disk") or spec.ranks == 1 else actors[rank % (spec.ranks - 1)]
         )
         self.pid = int(ray.get(self.actor.__ray_call__.remote(lambda _: os.getpid())))
         if fault == "memory":
-            ray.get(self.actor.__ray_call__.remote(_run_out_of_memory, moment))
-            self.struck = True
+            ray.get(self.actor.__ray_call__.remote(_run_out_of_memory, moment, self.mark))
         if fault == "clock":
             ray.get([a.__ray_call__.remote(_jump_clock) for a in actors])
             self.struck = True
@@ -216,7 +216,7 @@ class Strike:
 
     def __call__(self, progress: Progress) -> None:
         """Look whether it is time."""
-        if self.struck or progress.done < self.moment:
+        if self.struck or self.fault == "memory" or progress.done < self.moment:
             return
         self.struck = True
         if self.fault in ("stop", "hang"):
@@ -268,19 +268,20 @@ def _jump_clock(_: object) -> None:
     time.time = lambda: real() + rng.uniform(-HOUR, HOUR)
 
 
-def _run_out_of_memory(_: object, moment: int) -> None:
-    """In a rank: the transformer cannot get memory for some block to come, once."""
+def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
+    """In a rank: the transformer cannot get memory for some block to come, once; then there is a file `mark`."""
     from liveavatar.denoiser import Denoiser
 
-    whole = Denoiser.run
+    whole = Denoiser.queue
 
-    def run(self: Denoiser, index: int, *rest: Any) -> Any:
+    def queue(self: Denoiser, index: int, *rest: Any) -> Any:
         if index == moment:
-            Denoiser.run = whole  # type: ignore[method-assign]
+            Denoiser.queue = whole  # type: ignore[method-assign]
+            mark.touch()
             raise torch.OutOfMemoryError("out of memory, as the soak wants it")
         return whole(self, index, *rest)
 
-    Denoiser.run = run  # type: ignore[method-assign, assignment]
+    Denoiser.queue = queue  # type: ignore[method-assign, assignment]
 
 
 def _fill_disk(_: object) -> None:

@@ -56,9 +56,11 @@ def commands(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Comm
 @pytest.mark.parametrize(
     ("index", "fault", "moment"),
     [
-        pytest.param(1, "twice", 0, id="the same render is asked for twice at once"),
+        pytest.param(1, "twice", 0, id="the same render is asked for twice at once", marks=pytest.mark.nightly),
         pytest.param(2, "twice killed", 5, id="and the one that renders is killed"),
-        pytest.param(3, "parquet", 8, id="the tables of the film find no space", marks=NEEDS_ROOT),
+        pytest.param(
+            3, "parquet", 8, id="the tables of the film find no space", marks=[NEEDS_ROOT, pytest.mark.nightly]
+        ),
     ],
 )
 def test_commands_make_the_film_of_an_undisturbed_one(commands: Commands, index: int, fault: str, moment: int) -> None:
