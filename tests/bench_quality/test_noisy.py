@@ -31,7 +31,7 @@ def test_means_leave_out_what_could_not_be_measured() -> None:
     assert found == {"noisy": {"sync_error_frames": 1.0, "av_correlation": 0.5, "openness_corr": pytest.approx(0.5)}}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_cleaning_helps_the_lips_of_a_noisy_voice(stored: list[Clip], tmp_path: Path) -> None:
     bench = Bench(Engine.load(config.MINI_DIR, device="cpu"), stored[:1], tmp_path, lambda _: None)
     found = means(judge_noisy(bench, 4, lambda _: None))

@@ -30,7 +30,9 @@ def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", PAIRS, ids=[w.name for w in PAIRS])
+@pytest.mark.parametrize(
+    "words", [pytest.param(w, id=w.name, marks=pytest.mark.nightly if w.name in NOT_YET else ()) for w in PAIRS]
+)
 def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, Scene], request: pytest.FixtureRequest) -> None:
     if words.name in NOT_YET:
         request.applymarker(pytest.mark.xfail(reason="the embedded model does not obey this phrase yet", strict=False))

@@ -162,7 +162,7 @@ def test_offline_gives_the_same_bits_and_reuses_the_sound(shop: Shop, first: sub
     assert shop.report("out/b")["timing"]["cached_tasks"] == 4  # ingest, enhance, features, prompt
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_head_follows_a_pose_file_and_the_store_knows_its_content(shop: Shop) -> None:
     model = shop.folder / "guided"
     shutil.copytree(shop.model, model)
@@ -193,7 +193,7 @@ def _wait_for(condition: object, seconds: float = 120) -> None:
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        pytest.param(signal.SIGINT, 4, id="Ctrl-C"),
+        pytest.param(signal.SIGINT, 4, id="Ctrl-C", marks=pytest.mark.nightly),
         pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill -9"),
     ],
 )
@@ -358,7 +358,7 @@ def test_steps_on_three_processes_give_the_same_film(shop: Shop, first: subproce
     assert [stage["role"] for stage in stages] == ["steps 1-2", "step 3", "step 4 + decoder"]  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_replicas_take_jobs_side_by_side(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
     (shop.folder / "two.csv").write_text("audio,image,seed\nvoice.wav,face.png,420\nvoice.wav,face.png,7\n")
     common = shop.job(out="out/two")[4:]

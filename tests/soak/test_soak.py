@@ -37,7 +37,7 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
         pytest.param("disk", 2, 0, id="a snapshot finds no space"),
         pytest.param("full", 1, 5, id="the disk is full", marks=NEEDS_ROOT),
         pytest.param("hang", 2, 9, id="a rank is stopped for good"),
-        pytest.param("hang", 1, 9, id="the only process is stopped for good", marks=pytest.mark.slow),
+        pytest.param("hang", 1, 9, id="the only process is stopped for good", marks=pytest.mark.nightly),
         pytest.param("driver", 2, 5, id="the driver is killed", marks=pytest.mark.slow),
         pytest.param("head", 1, 5, id="the head of Ray is killed"),
     ],
@@ -52,15 +52,13 @@ def commands(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Comm
     return Commands(folder=tmp_path_factory.mktemp("commands"), model_dir=tiny_model)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("index", "fault", "moment"),
     [
-        pytest.param(1, "twice", 0, id="the same render is asked for twice at once", marks=pytest.mark.nightly),
+        pytest.param(1, "twice", 0, id="the same render is asked for twice at once"),
         pytest.param(2, "twice killed", 5, id="and the one that renders is killed"),
-        pytest.param(
-            3, "parquet", 8, id="the tables of the film find no space", marks=[NEEDS_ROOT, pytest.mark.nightly]
-        ),
+        pytest.param(3, "parquet", 8, id="the tables of the film find no space", marks=NEEDS_ROOT),
     ],
 )
 def test_commands_make_the_film_of_an_undisturbed_one(commands: Commands, index: int, fault: str, moment: int) -> None:
