@@ -152,7 +152,7 @@ def test_the_same_job_again_renders_nothing(shop: Shop, first: subprocess.Comple
     assert seconds < 60
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_offline_gives_the_same_bits_and_reuses_the_sound(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
     done = shop.run("render", *shop.job(out="out/b"))
     assert done.returncode in (0, 1), done.stderr
@@ -347,7 +347,7 @@ def test_serve_offers_the_deployments_and_stop_ends_it(shop: Shop, first: subpro
         serving.stdout.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_steps_on_three_processes_give_the_same_film(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
     spread = ["--placement", "tpp", "--num-gpus", "3", "--enable-online-decode", "--force"]
     done = shop.run("render", *shop.job(out="out/tpp"), *spread)
@@ -370,7 +370,7 @@ def test_replicas_take_jobs_side_by_side(shop: Shop, first: subprocess.Completed
     assert hashes[0] == shop.manifest("out/a")["latents_sha256"] != hashes[1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sound_from_a_pipe_is_rendered_as_it_arrives(shop: Shop) -> None:
     sound = wavfile.read(shop.folder / "voice.wav")[1]
     pcm = (np.tile(sound, 3) * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
