@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
 RENDERERS_PER_GPU = 2
+TEACHER = "teacher_model"  # folder and archive of the teacher's weights
 HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
@@ -210,8 +211,11 @@ class Driver:
         return self._wait([self._launch("evaluate", options)], GRACE)
 
     def _export(self) -> bool:
-        options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out", str(self.work / "model")]
-        return self._wait([self._launch("export", options)], GRACE)
+        options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out"]
+        exports = [self._launch("export", [*options, str(self.work / "model")])]
+        if (self.work / "teacher.pt").is_file():
+            exports.append(self._launch("export", [*options, str(self.work / TEACHER), "--weights", "teacher"]))
+        return self._wait(exports, GRACE)
 
     def _pack(self) -> bool:
         out: Path = self.args.out
@@ -221,6 +225,9 @@ class Driver:
             for part in out.glob(f"{bring.STEM}.tar.*"):
                 part.unlink()
             pack_folder(self.work / "model", out, "model")
+        if (self.work / TEACHER).is_dir():  # what the next run's teacher goes on from; the autoencoder is the model's
+            (self.work / TEACHER / "vae.safetensors").unlink(missing_ok=True)
+            pack_folder(self.work / TEACHER, out, TEACHER)
         report = self.work / "report"
         report.mkdir(exist_ok=True)
         for pattern in (

@@ -109,14 +109,14 @@ class Budget:
         return self.spent + time.monotonic() - self._start
 
     def fraction(self, step: int) -> float:
-        """Share of the budget spent, 0 to 1 or more; call once a step with the step's number."""
+        """Share of the budget spent, 0 to 1 or more (1: there is none); call once a step with the step's number."""
         if self.rank.world == 1:
             self._agreed = self.elapsed
         elif step % self.EVERY == 0:
             now = torch.tensor(self.elapsed, device=self.rank.device)
             dist.all_reduce(now, dist.ReduceOp.MAX)
             self._agreed = float(now)
-        return self._agreed / self.seconds
+        return self._agreed / self.seconds if self.seconds > 0 else 1.0
 
 
 def map_ahead(function: Callable[[Item], Value], items: Iterable[Item], threads: int, most: int) -> Iterator[Value]:

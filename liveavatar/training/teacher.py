@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar.checkpoint import load_model
 from liveavatar.config import ModelConfig, load_config
+from liveavatar.errors import CheckpointError
 from liveavatar.training import runtime
 from liveavatar.training.features import FeatureBank, load_bank
 from liveavatar.training.flow import (
@@ -62,6 +64,17 @@ def held_window(data: LatentSet, bank: FeatureBank, num_blocks: int) -> Window:
     return replace(cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks), pose=None)
 
 
+def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
+    start = load_model(model_dir, "cpu", torch.float32, parts=("dit", "text"))
+    if (start.config.dit, start.config.text) != (net.cfg.dit, net.cfg.text):
+        raise CheckpointError(
+            f"--init {model_dir} holds a network of other sizes than this run's; name a model of the same preset, "
+            "or start without --init"
+        )
+    net.dit.load_state_dict(start.dit.state_dict())
+    net.text.load_state_dict(start.text.state_dict())
+
+
 class TeacherTrainer:
     """Networks and optimisers of the stage."""
 
@@ -69,6 +82,8 @@ class TeacherTrainer:
         self.args, self.rank, self.cfg = args, rank, cfg
         self.data = Dataset(args, rank, cfg)
         self.net = AvatarNet(cfg).to(rank.device)
+        if args.init:
+            _go_on_from(self.net, args.init)
         runtime.broadcast(self.net, rank)
         self.held_net = self.net.frozen_copy()
         self.optim = Optimisers(
@@ -182,6 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
     parser.add_argument("--decay", type=float, default=0.05, help="weight decay of Muon's matrices, times their rate")
+    parser.add_argument("--init", type=Path, help="model directory to go on from; keep its autoencoder, too")
     args: Any = parser.parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)

@@ -72,10 +72,10 @@ def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert member.read() == (source / "weights").read_bytes()
 
 
-def unpacked(parts: list[Path], folder: Path) -> Path:
+def unpacked(parts: list[Path], folder: Path, stem: str = bring.STEM) -> Path:
     with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as tar:
         tar.extractall(folder, filter="data")
-    return folder / bring.STEM
+    return folder / stem
 
 
 @pytest.fixture
@@ -136,6 +136,15 @@ def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, m
     refined = torch.load(work / runtime.REFINED / "autoencoder.pt", weights_only=True)["average"]
     assert torch.equal(refined["encoder.conv_in.weight"], first["encoder.conv_in.weight"])
     assert not torch.equal(refined["decoder.conv_in.weight"], first["decoder.conv_in.weight"])
+
+
+def test_teacher_comes_home_beside_the_model(begun: Path, tmp_path: Path) -> None:
+    add_teacher(begun)
+    options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(tmp_path), "--gpus", "0"]
+    assert run.main([*options, "--preset", "tiny", "--stages", "export,pack"]) == 0
+    home = {stem: unpacked(sorted(tmp_path.glob(f"{stem}.tar.*")), tmp_path, stem) for stem in ("model", run.TEACHER)}
+    assert sorted(p.name for p in home[run.TEACHER].glob("*.safetensors")) == ["dit.safetensors", "text.safetensors"]
+    assert load_model(home["model"], "cpu", torch.float32).vae is not None
 
 
 def test_held_out_clips_are_whole_and_bounded(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 
 from liveavatar.checkpoint import load_model
 from liveavatar.config import load_config
+from liveavatar.errors import CheckpointError
 from liveavatar.model.text import PAD
 from liveavatar.pose import POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
@@ -227,6 +228,27 @@ def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
         trainer.train_step(0.5)
     assert all(torch.equal(x, y) for x, y in zip(a.net.parameters(), b.net.parameters(), strict=True))
     assert all(torch.equal(a.average.weights[n], w) for n, w in b.average.weights.items())
+
+
+def test_teacher_goes_on_from_a_model(taught: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+    export.export_run(taught.run, tmp_path / "model", "teacher")
+    cfg = load_config(taught.run)
+    started = teacher.TeacherTrainer(taught.args(init=tmp_path / "model"), rank, cfg)
+    before = runtime.load_checkpoint(taught.run / "teacher.pt", rank.device)["average"]
+    for name, weight in started.net.named_parameters():
+        torch.testing.assert_close(weight, before[name], atol=2e-3, rtol=2e-3, msg=name)  # the model is in fp16
+    wider = replace(cfg, dit=replace(cfg.dit, ffn_dim=2 * cfg.dit.ffn_dim))
+    with pytest.raises(CheckpointError, match="other sizes"):
+        teacher.TeacherTrainer(taught.args(init=tmp_path / "model"), rank, wider)
+
+
+def test_autoencoder_without_seconds_stays_as_it_began(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+    export.export_random("tiny", tmp_path / "model")
+    options = {"seconds": 0.0, "resume": False, "log_every": 50, "save_every": 60.0}
+    autoencoder.train(corpus.args(data=corpus.clips, out=tmp_path, init=tmp_path / "model", **options), rank)
+    kept = load_model(tmp_path / "model", "cpu", torch.float32, parts=("vae",)).vae.state_dict()
+    made = runtime.load_checkpoint(tmp_path / "autoencoder.pt", rank.device)["average"]
+    assert all(torch.equal(made[name], kept[name]) for name in made)
 
 
 def test_matching_gradient_points_from_fake_to_real(

@@ -192,12 +192,14 @@ class Job:
     num_clips: int
     num_frames: int
     seconds: float  # no clip is begun after this much time
+    first: int = 0  # number of the first clip: another stretch of the endless corpus
 
 
 def render_clips(renderer: ClipRenderer, job: Job) -> int:
     """Render clips until the time or the number is used up; returns how many were made."""
     begun = time.monotonic()
-    plans = [renderer.plan(job.split, k, job.rank, job.world, job.num_frames) for k in range(job.num_clips)]
+    numbers = range(job.first, job.first + job.num_clips)
+    plans = [renderer.plan(job.split, k, job.rank, job.world, job.num_frames) for k in numbers]
     prefix = "eval_" if job.split == "eval" else ""
     names = renderer.assets.expression_names
     writers = {
@@ -244,6 +246,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--num_clips", type=int, help="of this process; 1200 for train, 6 for eval")
+    parser.add_argument("--first", type=int, default=0, help="number of the first clip: later clips show new people")
     parser.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
     parser.add_argument("--batch", type=int, help="frames drawn at once; 120 on a GPU, 6 on a CPU")
     parser.add_argument("--eager", action="store_true", help="compile nothing on the GPU")
@@ -267,6 +270,7 @@ def main() -> None:
     job = Job(
         out=args.out, split=args.split, rank=args.rank, world=args.world, seconds=args.seconds,
         num_clips=args.num_clips or CLIPS[args.split], num_frames=args.frames or FRAMES[args.split],
+        first=args.first,
     )  # fmt: skip
     render_clips(renderer, job)
 

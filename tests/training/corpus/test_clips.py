@@ -175,6 +175,12 @@ def test_job_writes_what_list_clips_reads(renderer: ClipRenderer, tmp_path: Path
     assert "jawOpen" in file.expression_names
 
 
+def test_another_stretch_shows_other_people(renderer: ClipRenderer, tmp_path: Path) -> None:
+    job = Job(out=tmp_path, split="train", rank=0, world=1, num_clips=1, num_frames=2, seconds=60, first=7)
+    assert render_clips(renderer, job) == 1
+    assert [int(s) for f in list_clips(tmp_path, "train") for s in f.seeds] == [TRAIN_SEED + 7]
+
+
 def test_no_time_no_clips(renderer: ClipRenderer, tmp_path: Path) -> None:
     job = Job(out=tmp_path, split="train", rank=0, world=1, num_clips=4, num_frames=12, seconds=-1)
     assert render_clips(renderer, job) == 0
