@@ -67,7 +67,7 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
             quality=judged,
         ),
         publish.Run(
-            out=preflight.output_folder(parameters),
+            out=preflight.claim_output(parameters),
             audio=cleaned.path(audio.CLEANED),
             audio_name="standard input",
             image=Path(parameters.image),

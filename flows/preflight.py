@@ -3,6 +3,8 @@
 Loads neither torch nor Prefect and takes about a second.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,6 +16,7 @@ from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
 from tasks import machine
 from tasks.model import config_of
+from tasks.store import disk_errors
 
 MANIFEST = "manifest.json"
 PIPE = "-"  # as --audio: sound from standard input
@@ -66,11 +69,31 @@ def refuse_poor(prompt: str, strict: bool) -> None:
 
 
 def output_folder(parameters: RenderParameters) -> Path:
-    """Where a render publishes: `--out`, else `out/` and a name made of the time and the sound's name."""
+    """Where a render would publish: `--out`, else `out/` and a name made of the time and the sound's name."""
     if parameters.out:
         return Path(parameters.out)
     stem = re.sub(r"[^\w.-]+", "-", Path(parameters.audio).stem)[:40].strip("-") or "run"
     return Path("out") / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
+
+
+def claim_output(parameters: RenderParameters) -> Path:
+    """Where a render publishes. A folder that the time names is made here, numbered where a command of the same second
+    has that name already.
+
+    Raises:
+        CapacityError: it cannot be made.
+    """
+    out = named = output_folder(parameters)
+    if parameters.out:
+        return out
+    with disk_errors(named):
+        named.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            with contextlib.suppress(FileExistsError):
+                out.mkdir()
+                break
+            out = named.with_name(f"{named.name}-{number}")
+    return out
 
 
 def check_out(out: Path) -> None:

@@ -83,7 +83,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
             quality=judged,
         ),
         publish.Run(
-            out=preflight.output_folder(parameters),
+            out=preflight.claim_output(parameters),
             audio=Path(parameters.audio),
             image=Path(parameters.image),
             pose_video=Path(parameters.pose_video) if parameters.pose_video else None,

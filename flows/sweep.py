@@ -18,7 +18,7 @@ environment.prepare()
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
-from flows.preflight import output_folder  # noqa: E402
+from flows.preflight import claim_output  # noqa: E402
 from flows.render import render  # noqa: E402
 from liveavatar.bench_quality.steps import sweep_split  # noqa: E402
 from liveavatar.config import resolve_model_dir  # noqa: E402
@@ -43,7 +43,7 @@ def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None
     Returns:
         `rows` (a dictionary a render) and `out` (folder with sweep.parquet, sweep.html and the renders).
     """
-    out = output_folder(parameters)
+    out = claim_output(parameters)
     rows = []
     for size in sizes:
         for count in steps:

@@ -221,11 +221,15 @@ def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict
         (building / MANIFEST).write_bytes(_json(manifest))
         write_report(building, report, name=out.name)
         _sync_tree(building)
-        grave = building.with_name(building.name + ".old")
-        if out.exists():
+        try:
+            os.rename(building, out)  # onto nothing, or onto an empty folder, whose name stays taken meanwhile
+        except OSError:
+            if not out.exists():
+                raise
+            grave = building.with_name(building.name + ".old")
             os.rename(out, grave)
-        os.rename(building, out)
-        shutil.rmtree(grave, ignore_errors=True)
+            os.rename(building, out)
+            shutil.rmtree(grave, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What two commands that start at one moment share: the token of Ray, the database of Prefect."""
+"""What commands that start at one moment share: the token of Ray, the database of Prefect, the place of output."""
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment
+from flows import environment, preflight
+from flows.parameters import RenderParameters
 from flows.server import PrefectServer
 
 
@@ -55,3 +56,21 @@ def test_the_token_is_whole_whenever_it_is_there(home: Path, monkeypatch: pytest
     monkeypatch.setattr(secrets, "token_hex", meanwhile)
     environment.guard_ray()
     assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("ray_token", "of the other command")]
+
+
+def test_commands_of_one_second_publish_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight.time, "strftime", lambda _: "20260131-235959")
+    asked = RenderParameters(audio="a b.wav", image="face.png", prompt="A woman talks.")
+    with ThreadPoolExecutor(4) as threads:
+        claimed = list(threads.map(preflight.claim_output, [asked] * 4))
+    assert sorted(str(out) for out in claimed) == [
+        f"out/20260131-235959-a-b{number}" for number in ("", "-2", "-3", "-4")
+    ]
+    assert all(out.is_dir() for out in claimed)
+
+
+def test_a_folder_that_was_named_is_the_place(tmp_path: Path) -> None:
+    asked = RenderParameters(audio="a.wav", image="face.png", prompt="A woman talks.", out=str(tmp_path / "mine"))
+    assert [preflight.claim_output(asked) for _ in range(2)] == [tmp_path / "mine"] * 2
+    assert not list(tmp_path.iterdir()), "it appears whole, when the run is published"

@@ -1,9 +1,14 @@
-"""Publishing: one run at a time below a folder, whatever store it came from."""
+"""Publishing: one run at a time below a folder, whatever store it came from, and what stands there is whole."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tasks import publish
 from tasks.publish import _alone_below
 
 
@@ -21,3 +26,36 @@ def test_runs_with_different_stores_publish_one_after_another(tmp_path: Path) ->
         list(threads.map(run, range(3)))
     assert together == [1, 1, 1]
     assert not list(folder.iterdir()), "a lock leaves no file among the runs"
+
+
+@pytest.mark.parametrize(
+    ("before", "renames"),
+    [
+        pytest.param(None, 1, id="nothing there"),
+        pytest.param([], 1, id="a claimed folder is never away"),
+        pytest.param(["old.txt"], 3, id="an older run goes"),
+    ],
+)
+def test_a_run_takes_its_place(
+    before: list[str] | None, renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, made = tmp_path / "out", tmp_path / "made.txt"
+    made.write_text("new")
+    if before is not None:
+        out.mkdir()
+    for name in before or ():
+        (out / name).touch()
+    calls, rename = [], os.rename
+
+    def counted(*paths: Any) -> None:
+        calls.append(paths)
+        rename(*paths)
+
+    monkeypatch.setattr(publish, "_products", lambda _: {"sub/made.txt": made})
+    monkeypatch.setattr("liveavatar.report.write_report", lambda *_, **__: None)
+    monkeypatch.setattr(os, "rename", counted)
+    publish._swap_in(out, None, {}, {})  # type: ignore[arg-type]
+    assert len(calls) == renames
+    files = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()]
+    assert sorted(files) == ["manifest.json", "report.json", "sub/made.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["made.txt", "out"]
