@@ -17,7 +17,7 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
-from tasks import cluster  # noqa: E402
+from tasks import cluster, interruption  # noqa: E402
 from tasks import replicas as replicas_of_engines  # noqa: E402
 from tasks.store import write_atomically  # noqa: E402
 
@@ -56,7 +56,7 @@ def _side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
             return [future.result() for future in running]
         except KeyboardInterrupt:
             threads.shutdown(wait=False, cancel_futures=True)
-            cluster.interrupt()
+            interruption.interrupt()
             raise
 
 

@@ -29,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
 from liveavatar.job import Progress, RenderJob, RenderResult
+from tasks import interruption
 from tasks.cluster_head import NAMESPACE, HeadLost, HeadWatch, connect, shut_down
 from tasks.guardian import die_with_parent
 
@@ -39,7 +40,6 @@ START_SECONDS = 180.0  # for an actor's process to come up, its imports included
 HEALTH_SECONDS = 120.0  # longer than a stopped process usually stays stopped
 STOP_SECONDS = 60.0  # what a running block may take to end after Ctrl-C
 MAX_REVIVALS = 3  # deaths of the actor that one job survives
-_interrupted = threading.Event()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,7 @@ class EngineActor:
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends, with every process it started."""
-    _interrupted.clear()
+    interruption.forget()
     shut_down()
 
 
@@ -130,17 +130,6 @@ def begin_loading(spec: EngineSpec) -> None:
     """Have the actor of a spec load its model, without waiting for it."""
     connect()
     engine_actor(spec).load.remote()
-
-
-def interrupt() -> None:
-    """End the jobs of all threads as Ctrl-C ends that of the first."""
-    _interrupted.set()
-
-
-def check_interrupted() -> None:
-    """Raise what Ctrl-C raises once `interrupt` was called."""
-    if _interrupted.is_set():
-        raise KeyboardInterrupt
 
 
 def num_gpus() -> float:
@@ -223,7 +212,7 @@ def await_results(references: list[Any], head: HeadWatch, timeout: float) -> Non
     """
     deadline = time.monotonic() + timeout
     while ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)[1]:
-        check_interrupted()
+        interruption.check()
         head.check()
         if time.monotonic() > deadline:
             raise GetTimeoutError(f"no answer within {timeout:.0f} s")
@@ -281,7 +270,7 @@ def _watch(
     question: Any = actor.progress.remote(digest)
     try:
         while True:
-            check_interrupted()
+            interruption.check()
             head.check()
             done, _ = ray.wait([running, question], num_returns=1, timeout=POLL_SECONDS)
             if running in done:

@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from liveavatar.errors import CapacityError, Interrupted, LiveAvatarError
 from liveavatar.hardware import cores
 from liveavatar.job import Progress, RenderJob, RenderResult
-from tasks import cluster
+from tasks import cluster, interruption
 from tasks.cluster import (
     MAX_REVIVALS,
     POLL_SECONDS,
@@ -200,7 +200,7 @@ def _watch(
     answered = time.monotonic()
     try:
         while True:
-            cluster.check_interrupted()
+            interruption.check()
             head.check()
             done, _ = ray.wait([running, question, *serving], num_returns=1, timeout=POLL_SECONDS)
             if running in done:

@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -29,6 +30,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import config
 from liveavatar.errors import CapacityError
+from tasks import interruption
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ RECORD = "entry.json"
 CHUNK = 1 << 20  # bytes read at a time while hashing
 STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
 NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
+HEED_SECONDS = 0.5  # between two looks at whether a waiting thread was interrupted
 
 Values = dict[str, Any]  # JSON-serialisable facts about an entry
 
@@ -206,12 +209,17 @@ class Store:
 
 
 def _taken(lock: FileLock, seconds: float) -> bool:
-    """Whether a lock was free within so many seconds; -1 waits on."""
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return False
-    return True
+    """Whether a lock was free within so many seconds; -1 waits on. Ctrl-C ends the wait in every thread."""
+    deadline = math.inf if seconds < 0 else time.monotonic() + seconds
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            lock.acquire(timeout=min(left, HEED_SECONDS))
+            return True
+        except Timeout:
+            if left <= HEED_SECONDS:
+                return False
+        interruption.check()
 
 
 def job_key(kind: str, **parts: Any) -> str:
