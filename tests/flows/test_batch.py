@@ -1,0 +1,58 @@
+"""A batch with several engines: its threads heed Ctrl-C, wherever they wait."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import batch
+from tasks import interruption
+from tasks.store import Store
+
+
+@pytest.fixture(autouse=True)
+def _uninterrupted() -> Iterator[None]:
+    yield
+    interruption.forget()
+
+
+def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, made = Store(tmp_path), []
+    held, released = threading.Event(), threading.Event()
+
+    def one(job: dict[str, str]) -> dict[str, str]:
+        store.build("render", job["key"], lambda _: made.append(job["key"]) or {})
+        return job
+
+    def another_command() -> None:
+        with store.lock("render", "taken"):
+            held.set()
+            released.wait(20)
+        released.set()
+
+    def ctrl_c() -> None:
+        while not made or "waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    monkeypatch.setattr("tasks.store.NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr(batch.cluster, "connect", lambda: "")
+    monkeypatch.setattr(batch, "_one", one)
+    others = [threading.Thread(target=target, daemon=True) for target in (another_command, ctrl_c)]
+    others[0].start()
+    assert held.wait(20)
+    others[1].start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            batch._side_by_side([{"key": "taken"}, {"key": "free"}], 2)
+        assert not released.is_set(), "it waited until the other command had ended"
+    finally:
+        released.set()
+        for thread in others:
+            thread.join(20)
+    assert made == ["free"]
