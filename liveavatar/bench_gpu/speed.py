@@ -116,7 +116,7 @@ KINDS = (
     ("decoder convolutions", ("conv", "cudnn::cnn", "implicit_gemm", "xmma_fprop", "sm90_xmma_fprop", "wgrad", "nhwc")),
     ("attention", ("sdpa", "flash", "fmha", "attention")),
     ("linears", ("gemm", "nvjet", "cutlass", "cublas", "scaled_mm", "matmul")),
-    ("fused kernels", ("_add_norm", "_rows", "_rms", "_rope", "_slots")),
+    ("fused kernels", ("_add_norm", "_rows", "_rms", "_rope", "_slots", "_add_bias", "_enlarge")),
 )
 
 

@@ -1,4 +1,5 @@
-"""The fused kernels in Triton; `liveavatar.fast.reference` says what each computes, `ops` how its tensors must lie.
+"""The transformer's fused kernels in Triton, and with them `kernels_decoder`'s; `reference` says what each computes,
+`ops` how its tensors must lie.
 
 One program handles one row (a token), or a tile of short rows. They are bound by memory, so the aim is one read
 and one write of everything. Importing this module needs Triton.
@@ -13,7 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from liveavatar.fast.kernels_decoder import add_bias, enlarge, rms_silu
 from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, NormSpec, Quantised, Rows, Slots
+
+__all__ = [
+    "add_bias", "add_norm", "dequantise_slots", "enlarge", "gelu_rows", "quantise_rows", "quantise_slots",
+    "rms_rope_write", "rms_rows", "rms_silu", "rope_copy",
+]  # fmt: skip
 
 _WARPS = 8
 _TILE = 4096  # elements of one program that handles several short rows
@@ -203,29 +210,6 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
         source_NLH, *rotation, target_NLH, source_NLH.stride(0), source_NLH.stride(1), target_NLH.stride(0),
         target_NLH.stride(1), N=N, H=H, BLOCK=_width(N * H), num_warps=_WARPS,
     )  # fmt: skip
-
-
-@triton.jit
-def _rms_silu(x, gamma, out, num_rows, root, C: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    at = tl.arange(0, BLOCK)
-    there = row[:, None] * C + at[None, :]
-    mask = (row[:, None] < num_rows) & (at[None, :] < C)
-    v = tl.load(x + there, mask=mask, other=0.0).to(tl.float32)
-    norm = tl.sqrt(tl.sum(v * v, axis=1))
-    v = v * (root / tl.maximum(norm, 1e-12))[:, None]
-    v = v * tl.load(gamma + at, mask=at < C, other=0.0).to(tl.float32)[None, :]
-    v = v / (1.0 + tl.exp(-v))
-    tl.store(out + there, v.to(out.dtype.element_ty), mask=mask)
-
-
-def rms_silu(x_CTHW: Tensor, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """See `reference.rms_silu`."""
-    C, T, H, W = x_CTHW.shape
-    rows, tile = T * H * W, max(1, _TILE // _width(C))
-    _rms_silu[(triton.cdiv(rows, tile),)](
-        x_CTHW, gamma_C, out_CTHW, rows, C**0.5, C=C, BLOCK=_width(C), ROWS=tile, num_warps=_WARPS
-    )
 
 
 @triton.jit

@@ -114,13 +114,34 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
     backend(source_NLH.device).rope_copy(source_NLH, rotation, target_NLH)
 
 
-def rms_silu(x_CTHW: Tensor, gamma_C: Tensor, out_CTHW: Tensor) -> None:
+def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
     """The decoder's norm and activation; see `reference.rms_silu`."""
-    for t in (x_CTHW, out_CTHW):
-        _follow(t.permute(1, 2, 3, 0))
+    _pixels(x_CTHW, out_CTHW)
     assert out_CTHW.shape == x_CTHW.shape, f"{tuple(x_CTHW.shape)} goes to {tuple(out_CTHW.shape)}"
-    _follow(gamma_C)
-    backend(x_CTHW.device).rms_silu(x_CTHW, gamma_C, out_CTHW)
+    for t in (gamma_C,) if bias_C is None else (gamma_C, bias_C):
+        _each(t, len(x_CTHW))
+    backend(x_CTHW.device).rms_silu(x_CTHW, bias_C, gamma_C, out_CTHW)
+
+
+def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None = None) -> None:
+    """A convolution's bias and the way around it, in place; see `reference.add_bias`."""
+    _pixels(x_CTHW)
+    _each(bias_C, len(x_CTHW))
+    if skip_CTHW is not None:
+        _pixels(skip_CTHW)
+        assert skip_CTHW.shape == x_CTHW.shape, f"{tuple(skip_CTHW.shape)} is added to {tuple(x_CTHW.shape)}"
+    backend(x_CTHW.device).add_bias(x_CTHW, bias_C, skip_CTHW)
+
+
+def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
+    """Twice the height and width, and the frames of a temporal convolution in order; see `reference.enlarge`."""
+    _pixels(x_QTHW, out_CTHW)
+    (Q, T, H, W), C = x_QTHW.shape, len(out_CTHW)
+    assert out_CTHW.shape == (C, T * (Q // C), 2 * H, 2 * W), f"{(Q, T, H, W)} goes to {tuple(out_CTHW.shape)}"
+    assert Q in (C, 2 * C), f"{Q} channels go to {C}"
+    if bias_Q is not None:
+        _each(bias_Q, Q)
+    backend(x_QTHW.device).enlarge(x_QTHW, bias_Q, out_CTHW)
 
 
 def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
@@ -152,6 +173,17 @@ def _inner(t: Tensor, dtype: torch.dtype | None = None) -> None:
     """The elements of a row follow on one another; rows may lie anywhere."""
     assert t.stride(-1) == 1 or t.shape[-1] == 1, f"{tuple(t.shape)} lies in memory as {t.stride()}"
     assert dtype in (None, t.dtype), f"{t.dtype} instead of {dtype}"
+
+
+def _pixels(*tensors_CTHW: Tensor) -> None:
+    """Channels innermost in memory, pixels and frames without gaps."""
+    for t in tensors_CTHW:
+        _follow(t.permute(1, 2, 3, 0))
+
+
+def _each(t: Tensor, number: int) -> None:
+    _follow(t)
+    assert t.shape == (number,), f"{tuple(t.shape)} for {number} channels"
 
 
 def _turns(rotation: tuple[Tensor, Tensor], num_rows: int, head_dim: int) -> None:

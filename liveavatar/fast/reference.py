@@ -134,11 +134,30 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
     target_NLH.copy_(rotate_rows(source_NLH, *rotation))
 
 
-def rms_silu(x_CTHW: Tensor, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """SiLU of the decoder's channel norm, written to `out`; both [C, T, H, W] with channels innermost in memory."""
-    x = x_CTHW.float()
+def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
+    """SiLU of the decoder's channel norm, written to `out`; both [C, T, H, W] with channels innermost in memory.
+
+    `bias` is that of the convolution that made x, which left it out; it is added first.
+    """
+    x = x_CTHW.float() if bias_C is None else x_CTHW.float() + bias_C.float().view(-1, 1, 1, 1)
     normed = x / torch.linalg.vector_norm(x, dim=0, keepdim=True).clamp_min(1e-12) * gamma_C.numel() ** 0.5
     out_CTHW.copy_(F.silu(normed * gamma_C.float().view(-1, 1, 1, 1)))
+
+
+def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None) -> None:
+    """Add to x, in place, what a convolution left out, and what goes around it."""
+    x = x_CTHW.float() + bias_C.float().view(-1, 1, 1, 1)
+    x_CTHW.copy_(x if skip_CTHW is None else x + skip_CTHW.float())
+
+
+def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
+    """Every pixel four times, to `out` [C, ., 2H, 2W]; where x has Q = 2C channels, a frame of it holds two."""
+    Q, T, H, W = x_QTHW.shape
+    C = out_CTHW.shape[0]
+    x = x_QTHW if bias_Q is None else x_QTHW + bias_Q.view(-1, 1, 1, 1)
+    x = x.view(Q // C, C, T, 1, H, 1, W, 1).permute(1, 2, 0, 3, 4, 5, 6, 7)
+    wide = x.expand(C, T, Q // C, 1, H, 2, W, 2)
+    out_CTHW.copy_(wide.reshape(C, T * (Q // C), 2 * H, 2 * W))
 
 
 def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:

@@ -1,7 +1,8 @@
 """The Wan decoder with channels innermost in memory: fused norm and activation, histories written in place.
 
 It reads the weights and keeps the `StreamState` of a `WanVAE`, so streams may change between the two. Every
-convolution over time reads one buffer [history | new frames] that the norm before it has written to directly.
+convolution over time reads one buffer [history | new frames] that the norm before it has written to directly, and
+leaves its bias to what comes after it: added by PyTorch it would cost a slow pass over the whole output.
 
 Shapes: B batch (1), C channels, T frames, H/W pixels, h/w latent height and width.
 """
@@ -15,6 +16,7 @@ from liveavatar.model.vae import StreamState
 from liveavatar.model.vae_wan import CausalConv3d, FrameAttention, ResidualBlock, RMSNorm, Upsample, WanVAE
 
 _LAST = torch.channels_last_3d
+_HEADROOM = 8  # channels: tensor cores take, with channels innermost, multiples of as many
 
 
 class FastDecoder:
@@ -25,6 +27,11 @@ class FastDecoder:
         for p in vae.decoder.parameters():
             if p.ndim in (4, 5):
                 p.data = p.data.contiguous(memory_format=_LAST if p.ndim == 5 else torch.channels_last)
+        # With 3 outputs cuDNN turns its input, the largest of all, to channels outermost and back.
+        last = vae.decoder.head[2]
+        missing = -last.out_channels % _HEADROOM
+        self._head_weight = F.pad(last.weight.data, (0, 0) * 4 + (0, missing)).contiguous(memory_format=_LAST)
+        self._head_bias = F.pad(last.bias.data, (0, missing))
 
     @torch.no_grad()
     def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
@@ -33,31 +40,40 @@ class FastDecoder:
         dtype = latents_1Chw.dtype
         z = latents_1Chw * vae.std.to(dtype) + vae.mean.to(dtype)
         x = self._conv(decoder.conv1, vae.conv2(z, state).contiguous(memory_format=_LAST), state)
+        ops.add_bias(x[0], decoder.conv1.bias)
         for layer in (*decoder.middle, *decoder.upsamples):
             x = self._layer(layer, x, state)
-        frames = self._norm_conv(decoder.head[0], decoder.head[2], x, state)
+        norm, _, last = decoder.head
+        buffer = self._normed(norm, last, x, None, state)
+        frames = F.conv3d(buffer, self._head_weight, self._head_bias, padding=(0, *last.padding[1:]))
         state.position += latents_1Chw.shape[2]
-        return frames
+        return frames[:, : last.out_channels]
 
     def _layer(self, layer: nn.Module, x: Tensor, state: StreamState) -> Tensor:
         if isinstance(layer, ResidualBlock):
             skip = x if layer.shortcut is None else _pointwise(layer.shortcut, x)
             norm1, _, conv1, norm2, _, _, conv2 = layer.residual
-            return skip + self._norm_conv(norm2, conv2, self._norm_conv(norm1, conv1, x, state), state)
+            y = self._run(conv1, self._normed(norm1, conv1, x, None, state))
+            y = self._run(conv2, self._normed(norm2, conv2, y, conv1.bias, state))
+            ops.add_bias(y[0], conv2.bias, skip[0])
+            return y
         if isinstance(layer, FrameAttention):
             return layer(x, state).contiguous(memory_format=_LAST)
         assert isinstance(layer, Upsample)
         return self._upsample(layer, x, state)
 
-    def _norm_conv(self, norm: RMSNorm, conv: CausalConv3d, x: Tensor, state: StreamState) -> Tensor:
+    def _normed(self, norm: RMSNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, state: StreamState) -> Tensor:
+        """What a convolution reads after a norm; `bias` is what the convolution before it left out."""
         buffer, past = self._buffer(conv, x, state)
-        ops.rms_silu(x[0], norm.gamma.flatten(), buffer[0, :, past:])
-        return self._run(conv, buffer, past, state)
+        ops.rms_silu(x[0], bias, norm.gamma.flatten(), buffer[0, :, past:])
+        state.keep(conv.slot, buffer[:, :, -past:])
+        return buffer
 
     def _conv(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> Tensor:
         buffer, past = self._buffer(conv, x, state)
         buffer[:, :, past:].copy_(x)
-        return self._run(conv, buffer, past, state)
+        state.keep(conv.slot, buffer[:, :, -past:])
+        return self._run(conv, buffer)
 
     def _buffer(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> tuple[Tensor, int]:
         """[history | room for x]; the history is laid out like x from its first use on."""
@@ -70,22 +86,29 @@ class FastDecoder:
         buffer[:, :, :past].copy_(state.history(conv.slot, (B, C, past, H, W), x))
         return buffer, past
 
-    def _run(self, conv: CausalConv3d, buffer: Tensor, past: int, state: StreamState) -> Tensor:
-        state.keep(conv.slot, buffer[:, :, -past:])
-        y = F.conv3d(buffer, conv.weight, conv.bias, padding=(0, *conv.padding[1:]))
+    def _run(self, conv: CausalConv3d, buffer: Tensor) -> Tensor:
+        """The convolution without its bias."""
+        y = F.conv3d(buffer, conv.weight, padding=(0, *conv.padding[1:]))
         return y.contiguous(memory_format=_LAST)
 
     def _upsample(self, layer: Upsample, x: Tensor, state: StreamState) -> Tensor:
-        if layer.time_conv is not None:
-            head = x[:, :, :1] if state.position == 0 else None
-            x = x if head is None else x[:, :, 1:].contiguous(memory_format=_LAST)
-            if x.shape[2]:
-                even, odd = self._conv(layer.time_conv, x, state).chunk(2, dim=1)
-                x = torch.stack((even, odd), dim=3).flatten(2, 3)
-            x = x if head is None else torch.cat((head, x), dim=2)
-        frames = x[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        wide = layer.resample[1](F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
-        return wide.transpose(0, 1)[None].contiguous(memory_format=_LAST)
+        _, C, T, H, W = x.shape
+        head = 0 if layer.time_conv is None else int(state.position == 0)
+        rate = 1 if layer.time_conv is None else 2
+        wide = x.new_empty(head + rate * (T - head), 2 * H, 2 * W, C)
+        out = wide.permute(3, 0, 1, 2)
+        if head:
+            ops.enlarge(x[0, :, :head], None, out[:, :head])
+        if layer.time_conv is None:
+            ops.enlarge(x[0], None, out)
+        elif head < T:
+            pairs = self._conv(layer.time_conv, x[:, :, head:], state)
+            ops.enlarge(pairs[0], layer.time_conv.bias, out[:, head:])
+        conv = layer.resample[1]
+        y = F.conv2d(wide.permute(0, 3, 1, 2), conv.weight, padding=conv.padding)
+        y = y.transpose(0, 1)[None].contiguous(memory_format=_LAST)
+        ops.add_bias(y[0], conv.bias)
+        return y
 
 
 def _pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:

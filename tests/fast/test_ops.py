@@ -28,6 +28,10 @@ def columns(t: Tensor) -> Tensor:
     return t.mT.contiguous().mT
 
 
+def pixels(C: int = 8, T: int = 2, H: int = 3, W: int = 4) -> Tensor:
+    return rows(T, H, W, C).permute(3, 0, 1, 2)
+
+
 def slots(k: Tensor | None = None, v: Tensor | None = None, start: Tensor = START) -> Slots:
     return Slots(rows(N, M, H) if k is None else k, rows(N, M, H) if v is None else v, start)
 
@@ -70,7 +74,12 @@ def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tens
         pytest.param(lambda: write(to=slots(start=START.long())), id="slot in 64 bits"),
         pytest.param(lambda: ops.rope_copy(columns(rows(N, L, H)), TURN, rows(N, L, H)), id="keys to turn as columns"),
         pytest.param(lambda: ops.rope_copy(rows(N, L, H), TURN, columns(rows(N, L, H))), id="turned into columns"),
-        pytest.param(lambda: ops.rms_silu(rows(8, 2, 3, 4), rows(8), rows(8, 2, 3, 4)), id="channels outermost"),
+        pytest.param(lambda: ops.rms_silu(rows(8, 2, 3, 4), None, rows(8), rows(8, 2, 3, 4)), id="channels outermost"),
+        pytest.param(lambda: ops.rms_silu(pixels(), rows(16)[::2], rows(8), pixels()), id="bias with gaps"),
+        pytest.param(lambda: ops.add_bias(pixels(), rows(4)), id="bias of other channels"),
+        pytest.param(lambda: ops.add_bias(pixels(), rows(8), rows(8, 2, 3, 4)), id="added with channels outermost"),
+        pytest.param(lambda: ops.enlarge(pixels(), None, pixels(4, 2, 6, 8)), id="frames that find no room"),
+        pytest.param(lambda: ops.enlarge(pixels(), None, rows(8, 2, 6, 8)), id="enlarged to channels outermost"),
         pytest.param(lambda: keep(source=columns(rows(N, L, H))), id="columns into an 8-bit ring"),
         pytest.param(lambda: keep(scale=rows(N, M)), id="scales in 16 bits"),
         pytest.param(lambda: keep(values=rows(N, M, 48, dtype=FP8)), id="heads that are no power of two"),
@@ -82,6 +91,9 @@ def test_a_layout_that_kernels_cannot_read_is_refused(wrong: Callable[[], None])
 
 
 def test_what_kernels_can_read_passes() -> None:
+    ops.rms_silu(pixels(), rows(8), rows(8), pixels(T=4)[:, 2:])
+    ops.add_bias(pixels(), rows(8), pixels())
+    ops.enlarge(pixels(), rows(8), pixels(4, 5, 6, 8)[:, 1:])
     add_norm(y=rows(L, D), gate=torch.ones(D), mul=torch.ones(3, D), add=torch.zeros(3, D))
     ops.rms_rows(rows(L, 3 * D)[:, D : 2 * D], NORMS[0], 1e-6)
     write(to=slots(k=rows(N, 2 * M, H)[:, M:], v=rows(N, 2 * M, H)[:, M:]))

@@ -46,8 +46,8 @@ def test_channels_stay_innermost_whatever_convolutions_return(vae: WanVAE, monke
     def conv3d(*args: Any, **options: Any) -> torch.Tensor:
         return plain(*args, **options).contiguous()  # as cuDNN does for some shapes: channels outermost
 
-    def rms_silu(x: torch.Tensor, gamma: torch.Tensor, out: torch.Tensor) -> None:
-        norm(x, gamma, out)  # refuses another layout
+    def rms_silu(x: torch.Tensor, bias: torch.Tensor | None, gamma: torch.Tensor, out: torch.Tensor) -> None:
+        norm(x, bias, gamma, out)  # refuses another layout
         seen.append(x.shape[0])
 
     monkeypatch.setattr(vae_module.F, "conv3d", conv3d)
