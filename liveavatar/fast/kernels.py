@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from liveavatar.fast.kernels_decoder import add_bias, enlarge, rms_silu
-from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, NormSpec, Quantised, Rows, Slots
+from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, Block, NormSpec, Quantised, Rows, Slots
 
 __all__ = [
     "add_bias", "add_norm", "dequantise_slots", "enlarge", "gelu_rows", "quantise_rows", "quantise_slots",
@@ -215,47 +215,48 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
 @triton.jit
 def _quantise_slots(source, values, scale, start, s_head, s_row, v_head, v_row, c_head, N: tl.constexpr,
                     H: tl.constexpr, HEADS: tl.constexpr, FLOOR: tl.constexpr):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
+    slot = tl.load(start).to(tl.int64) + tl.program_id(0)
     head = tl.arange(0, HEADS)
     at = tl.arange(0, H)
     mask = (head < N)[:, None] & (at < H)[None, :]
-    x = tl.load(source + head[:, None] * s_head + row * s_row + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(source + head[:, None] * s_head + slot * s_row + at[None, :], mask=mask, other=0.0).to(tl.float32)
     s = tl.maximum(tl.max(tl.abs(x), axis=1), FLOOR) / 448.0
-    slot = tl.load(start).to(tl.int64) + row
     tl.store(scale + head * c_head + slot, s, mask=head < N)
     x = tl.minimum(tl.maximum(x / s[:, None], -448.0), 448.0)
     tl.store(values + head[:, None] * v_head + slot * v_row + at[None, :], x.to(values.dtype.element_ty), mask=mask)
 
 
-def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
+def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, block: Block) -> None:
     """See `reference.quantise_slots`."""
-    N, L, H = source_NLH.shape
-    _quantise_slots[(L,)](
-        source_NLH, values_NMH, scale_NM, start, source_NLH.stride(0), source_NLH.stride(1), values_NMH.stride(0),
+    N, _, H = source_NMH.shape
+    _quantise_slots[(block[1],)](
+        source_NMH, values_NMH, scale_NM, block[0], source_NMH.stride(0), source_NMH.stride(1), values_NMH.stride(0),
         values_NMH.stride(1), scale_NM.stride(0), N=N, H=H, HEADS=_width(N), FLOOR=AMAX_FLOOR, num_warps=_WARPS,
     )  # fmt: skip
 
 
 @triton.jit
-def _dequantise_slots(values, scale, target, v_head, v_row, c_head, t_head, t_row, num_rows, H: tl.constexpr,
-                      ROWS: tl.constexpr):  # fmt: skip
+def _dequantise_slots(values, scale, start, target, v_head, v_row, c_head, t_head, t_row, num_rows, num_new,
+                      H: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     head = tl.program_id(1).to(tl.int64)
     at = tl.arange(0, H)
-    mask = (row < num_rows)[:, None] & (at < H)[None, :]
+    since = row - tl.load(start)
+    old = (row < num_rows) & ((since < 0) | (since >= num_new))
+    mask = old[:, None] & (at < H)[None, :]
     x = tl.load(values + head * v_head + row[:, None] * v_row + at[None, :], mask=mask, other=0.0).to(tl.float32)
-    s = tl.load(scale + head * c_head + row, mask=row < num_rows, other=0.0)
+    s = tl.load(scale + head * c_head + row, mask=old, other=0.0)
     x = (x * s[:, None]).to(target.dtype.element_ty)
     tl.store(target + head * t_head + row[:, None] * t_row + at[None, :], x, mask=mask)
 
 
-def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor) -> None:
+def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, block: Block) -> None:
     """See `reference.dequantise_slots`."""
     N, M, H = values_NMH.shape
     tile = max(1, _TILE // H)
     _dequantise_slots[(triton.cdiv(M, tile), N)](
-        values_NMH, scale_NM, target_NMH, values_NMH.stride(0), values_NMH.stride(1), scale_NM.stride(0),
-        target_NMH.stride(0), target_NMH.stride(1), M, H=H, ROWS=tile, num_warps=_WARPS,
+        values_NMH, scale_NM, block[0], target_NMH, values_NMH.stride(0), values_NMH.stride(1), scale_NM.stride(0),
+        target_NMH.stride(0), target_NMH.stride(1), M, block[1], H=H, ROWS=tile, num_warps=_WARPS,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import reference
-from liveavatar.fast.reference import FP8, NormSpec, Quantised, Rows, Slots
+from liveavatar.fast.reference import FP8, Block, NormSpec, Quantised, Rows, Slots
 
 log = logging.getLogger(__name__)
 
@@ -144,20 +144,22 @@ def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
     backend(x_QTHW.device).enlarge(x_QTHW, bias_Q, out_CTHW)
 
 
-def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
+def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, block: Block) -> None:
     """A block's keys into an e4m3 ring; see `reference.quantise_slots`."""
-    _inner(source_NLH)
+    _inner(source_NMH)
+    assert source_NMH.shape == values_NMH.shape, f"{tuple(source_NMH.shape)} goes to {tuple(values_NMH.shape)}"
     _eight_bit(values_NMH, scale_NM)
-    _first_slot(start)
-    backend(source_NLH.device).quantise_slots(source_NLH, values_NMH, scale_NM, start)
+    _first_slot(block[0])
+    backend(source_NMH.device).quantise_slots(source_NMH, values_NMH, scale_NM, block)
 
 
-def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor) -> None:
+def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, block: Block) -> None:
     """An e4m3 ring back to the model's dtype; see `reference.dequantise_slots`."""
     _eight_bit(values_NMH, scale_NM)
     _inner(target_NMH)
     assert target_NMH.shape == values_NMH.shape, f"{tuple(values_NMH.shape)} goes to {tuple(target_NMH.shape)}"
-    backend(values_NMH.device).dequantise_slots(values_NMH, scale_NM, target_NMH)
+    _first_slot(block[0])
+    backend(values_NMH.device).dequantise_slots(values_NMH, scale_NM, target_NMH, block)
 
 
 # What the kernels take for granted. The torch reference would not mind, so it is asked of both.

@@ -160,15 +160,22 @@ def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
     out_CTHW.copy_(wide.reshape(C, T * (Q // C), 2 * H, 2 * W))
 
 
-def quantise_slots(source_NLH: Tensor, values_NMH: Tensor, scale_NM: Tensor, start: Tensor) -> None:
-    """Store a block's keys (or values) in e4m3, one scale for a token and head, from slot `start` on."""
-    quantised = quantise_rows(source_NLH)
-    at = start.long() + torch.arange(source_NLH.shape[1], device=source_NLH.device)
+Block = tuple[
+    Tensor, int
+]  # the newest tokens of a ring: the first slot, an int32 tensor [1] on the device, and how many
+
+
+def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, block: Block) -> None:
+    """Store a block's keys (or values), which lie in its slots already, in e4m3, one scale for a token and head."""
+    at = block[0].long() + torch.arange(block[1], device=source_NMH.device)
+    quantised = quantise_rows(source_NMH.index_select(1, at))
     # index_copy_ knows no 8-bit floats; bytes are bytes.
     values_NMH.view(torch.uint8).index_copy_(1, at, quantised.values.view(torch.uint8))
     scale_NM.index_copy_(1, at, quantised.scale.squeeze(-1))
 
 
-def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor) -> None:
-    """Stored keys (or values) back to the model's dtype."""
-    target_NMH.copy_(values_NMH.float() * scale_NM[..., None])
+def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, block: Block) -> None:
+    """Stored keys (or values) back to the model's dtype; a block's slots are left as they are."""
+    since = torch.arange(target_NMH.shape[1], device=target_NMH.device) - block[0]
+    new = ((since >= 0) & (since < block[1]))[:, None]
+    target_NMH.copy_(torch.where(new, target_NMH, (values_NMH.float() * scale_NM[..., None]).to(target_NMH.dtype)))

@@ -77,19 +77,17 @@ class Fp8Ring:
 
     def attend_layout(self, layer: int, slot: Tensor, visible: int, write: Writer) -> tuple[Tensor, Tensor, Tensor]:
         """As `Bf16Ring.attend_layout`; the block itself is seen unrounded."""
-        space, past = self.workspace, slice(self.num_sink, self.num_sink + visible)
-        k, v = space.k, space.v
-        ops.rope_copy(self.sink.k[layer][0], self._rotation, k[:, : self.num_sink])
-        v[:, : self.num_sink].copy_(self.sink.v[layer][0])
-        for stored, scale, target in ((self.k, self.k_scale, k), (self.v, self.v_scale, v)):
-            ops.dequantise_slots(stored[layer, :, :visible], scale[layer, :, :visible], target[:, past])
-        block = _Kept(self.workspace, self.num_sink)
-        q = write(Slots(block.k, block.v, slot))
-        num_tokens = q.shape[0]
-        at = slot.long() + torch.arange(num_tokens, device=slot.device)
-        for stored, scale, source in ((self.k, self.k_scale, block.k), (self.v, self.v_scale, block.v)):
-            ops.quantise_slots(source.index_select(1, at), stored[layer], scale[layer], slot)
-        return q, k[None, :, : past.stop], v[None, :, : past.stop]
+        sink, stop = slice(self.num_sink), self.num_sink + visible
+        k, v = self.workspace.k, self.workspace.v
+        ops.rope_copy(self.sink.k[layer][0], self._rotation, k[:, sink])
+        _words(v[:, sink]).copy_(_words(self.sink.v[layer][0]))
+        ring_k, ring_v = k[:, self.num_sink :], v[:, self.num_sink :]
+        q = write(Slots(ring_k, ring_v, slot))
+        block = (slot, q.shape[0])
+        for stored, scale, ring in ((self.k, self.k_scale, ring_k), (self.v, self.v_scale, ring_v)):
+            ops.dequantise_slots(stored[layer, :, :visible], scale[layer, :, :visible], ring[:, :visible], block)
+            ops.quantise_slots(ring, stored[layer], scale[layer], block)
+        return q, k[None, :, :stop], v[None, :, :stop]
 
     def tensors(self) -> dict[str, Tensor]:
         """The ring's content, for a snapshot."""
@@ -101,11 +99,9 @@ class Fp8Ring:
             kept.copy_(tensors[name])
 
 
-class _Kept:
-    """The ring part of a workspace."""
-
-    def __init__(self, workspace: Workspace, num_sink: int) -> None:
-        self.k, self.v = workspace.k[:, num_sink:], workspace.v[:, num_sink:]
+def _words(t: Tensor) -> Tensor:
+    """The same memory in words of 8 bytes: PyTorch copies slices element by element."""
+    return t.view(torch.int64)
 
 
 Ring = Bf16Ring | Fp8Ring

@@ -51,7 +51,7 @@ def write(
 def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tensor | None = None) -> None:
     values = rows(N, M, H, dtype=FP8) if values is None else values
     scale = torch.zeros(N, M) if scale is None else scale
-    ops.quantise_slots(rows(N, L, H) if source is None else source, values, scale, START)
+    ops.quantise_slots(rows(N, M, H) if source is None else source, values, scale, (START, L))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tens
         pytest.param(lambda: ops.add_bias(pixels(), rows(8), rows(8, 2, 3, 4)), id="added with channels outermost"),
         pytest.param(lambda: ops.enlarge(pixels(), None, pixels(4, 2, 6, 8)), id="frames that find no room"),
         pytest.param(lambda: ops.enlarge(pixels(), None, rows(8, 2, 6, 8)), id="enlarged to channels outermost"),
-        pytest.param(lambda: keep(source=columns(rows(N, L, H))), id="columns into an 8-bit ring"),
+        pytest.param(lambda: keep(source=columns(rows(N, M, H))), id="columns into an 8-bit ring"),
         pytest.param(lambda: keep(scale=rows(N, M)), id="scales in 16 bits"),
         pytest.param(lambda: keep(values=rows(N, M, 48, dtype=FP8)), id="heads that are no power of two"),
     ],
@@ -98,4 +98,4 @@ def test_what_kernels_can_read_passes() -> None:
     ops.rms_rows(rows(L, 3 * D)[:, D : 2 * D], NORMS[0], 1e-6)
     write(to=slots(k=rows(N, 2 * M, H)[:, M:], v=rows(N, 2 * M, H)[:, M:]))
     ops.rope_copy(rows(N, L, H), TURN, rows(N, M, H)[:, :L])
-    keep(source=rows(L, N, H).transpose(0, 1), values=rows(N, 2 * M, H, dtype=FP8)[:, :M])
+    keep(source=rows(M, N, H).transpose(0, 1), values=rows(N, 2 * M, H, dtype=FP8)[:, :M])
