@@ -335,9 +335,8 @@ class Stream:
         index = self.position
         made = self.placement.run(index)
         self.position += 1
-        times = made.times
-        block = Block(index, made.x[0].float().cpu(), None, times.step_s, wait_s=times.wait_s)
-        block = replace(block, busy_s=times.busy_s, sent_s=times.sent_s)
+        x, times = made.x[0].float().cpu(), made.times
+        block = Block(index, x, None, times.step_s, wait_s=times.wait_s, busy_s=times.busy_s, sent_s=times.sent_s)
         return self._decoded(block) if decode else block
 
     def close(self) -> None:

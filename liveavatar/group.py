@@ -157,9 +157,7 @@ class Group:
         if self.rank:
             irecv(word, self.rank - 1, PAYLOAD, self.data(self.rank - 1)).wait()
         if self.rank < self.last:
-            sent = dist.isend(word, self.rank + 1, group=self.data(self.rank), tag=PAYLOAD)
-            assert sent is not None
-            sent.wait()
+            isend(word, self.rank + 1, PAYLOAD, self.data(self.rank)).wait()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -181,7 +179,7 @@ class Group:
         """Begin to send a tensor over the control group; the handle keeps it until it has gone."""
         copy = tensor.detach().to("cpu", copy=True).contiguous()
         with group_errors(f"rank {rank} was lost"):
-            return dist.isend(copy, rank, tag=tag), copy
+            return isend(copy, rank, tag), copy
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype, rank: int, tag: int) -> Tensor:
         """Wait for a tensor that `send` sent."""
@@ -221,7 +219,15 @@ def settle(handles: list[Any]) -> None:
     handles.clear()
 
 
+def isend(tensor: Tensor, rank: int, tag: int, group: Any = None) -> dist.Work:
+    """Begin to send a tensor as it is, which must stay so until the work is done."""
+    work = dist.isend(tensor, rank, group=group, tag=tag)
+    assert work is not None  # only a process outside the group gets none
+    return work
+
+
 def irecv(tensor: Tensor, rank: int, tag: int, group: Any = None) -> dist.Work:
+    """Begin to receive what `isend` sends."""
     work = dist.irecv(tensor, rank, group=group, tag=tag)
     assert work is not None  # only a process outside the group gets none
     return work

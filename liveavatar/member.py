@@ -157,5 +157,4 @@ def decode_layers(config: ModelConfig, device: torch.device, fp8: bool) -> float
     dit, vae = dit_costs(config.dit, *TYPICAL, stride), vae_costs(config.vae, config.dit.motion_latents, *TYPICAL)
     memory_gb = torch.cuda.get_device_properties(device).total_memory / GB
     rates = gpu_of(torch.cuda.get_device_name(device), memory_gb).rates
-    speeds = gpu_speeds(dit, vae, rates, num_layers, fp8, offload=False)
-    return num_layers * speeds.decode / speeds.step
+    return gpu_speeds(dit, vae, rates, num_layers, fp8, offload=False).decode_layers(num_layers)

@@ -11,11 +11,11 @@ from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.placement import Stage, split, split_layers
 from liveavatar.speed import Speeds, cpu_speeds, gpu_speeds
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
+from liveavatar.wires import SLOTS
 
 PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
 GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
 RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
-SLOTS = 3  # messages between two GPUs that have room at either end
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
@@ -93,8 +93,7 @@ class Seating:
             return split(steps, steps + 1)
         if not self.fast:
             return split(steps, gpus)
-        speeds = self.speeds()
-        return split_layers(steps, layers, gpus, layers * speeds.decode / speeds.step)
+        return split_layers(steps, layers, gpus, self.speeds().decode_layers(layers))
 
     @property
     def fast(self) -> bool:

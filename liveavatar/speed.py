@@ -41,6 +41,10 @@ class Speeds:
     start: float  # picture encoded, sinks computed
     overlap: bool  # whether a block is decoded while the next one is denoised
 
+    def decode_layers(self, num_layers: int) -> float:
+        """How many layers of a step take as long as decoding a block, for a transformer with so many."""
+        return num_layers * self.decode / self.step
+
 
 def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool) -> Speeds:
     """Predict a GPU.

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from liveavatar.denoiser import side_stream
-from liveavatar.group import HEADER, PAYLOAD, READY, Group, GroupError, Layout, Message, Op, group_errors, irecv
+from liveavatar.group import HEADER, PAYLOAD, READY, Group, GroupError, Layout, Message, Op, group_errors, irecv, isend
 
 SLOTS = 3  # one is worked on, one is under way, one was worked on last
 
@@ -46,11 +45,6 @@ class _Wire:
                 work.wait()
         self.works[slot] = []
 
-    def _send(self, tensor: Tensor, tag: int, over: Any = None) -> Any:
-        work = dist.isend(tensor, self.peer, group=over, tag=tag)
-        assert work is not None  # only a process outside the group gets none
-        return work
-
 
 class ControlOutbox(_Wire):
     """Messages to a rank from the CPU: at most `slots` under way."""
@@ -67,7 +61,7 @@ class ControlOutbox(_Wire):
         for view, part in zip(self.layout.views(buffer), parts, strict=False):
             view.copy_(part)
         with self._lost():
-            self.works[slot] = [self._send(header, HEADER), self._send(buffer, PAYLOAD)]
+            self.works[slot] = [isend(header, self.peer, HEADER), isend(buffer, self.peer, PAYLOAD)]
 
     def close(self) -> None:
         """Wait until all has gone."""
@@ -164,10 +158,10 @@ class Outbox(_Wire):
         header, ready = self.headers[slot], torch.zeros(1, dtype=torch.uint8)
         header.copy_(message.to_tensor())
         listening = irecv(ready, self.peer, READY)
-        self._send(header, HEADER).wait()
+        isend(header, self.peer, HEADER).wait()
         listening.wait()
         began = time.perf_counter()
-        self._send(self.buffers[slot], PAYLOAD, self.group.data(self.group.rank)).wait()
+        isend(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.group.rank)).wait()
         if made is not None:
             made.record()
             made.synchronize()
@@ -216,7 +210,7 @@ class Inbox(_Wire):
                 self._used[slot].synchronize()
             if self._said is not None:
                 self._said.wait()
-            self._said = self._send(self._word, READY)
+            self._said = isend(self._word, self.peer, READY)
             if self._stream is None:
                 irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.peer)).wait()
             else:
