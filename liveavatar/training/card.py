@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from liveavatar.bench_quality.goals import bound_text
+
 CARD = "model_card.md"
 PROSE = Path(__file__).parent / "model_card_prose.md"
 COLUMNS = {
@@ -76,14 +78,11 @@ def goals_table(quality: dict[str, Any]) -> str:
     )
     lines = [
         f"| {c['what']} (`{c['name']}`) | {_number(c['value'])} | {_number(quality['truth'].get(c['name']))} | "
-        f"{_bound(c, 'limit')} | {_bound(c, 'goal')} | {'yes' if c['ok'] else 'no' if c['ok'] is False else ''} |"
+        f"{bound_text(c['sense'], c['limit'])} | {bound_text(c['sense'], c['goal'])} | "
+        f"{'yes' if c['ok'] else 'no' if c['ok'] is False else ''} |"
         for c in quality["checks"]
     ]
     return "\n".join([head, "|---|---|---|---|---|---|", *lines])
-
-
-def _bound(check: dict[str, Any], which: str) -> str:
-    return f"1 ± {check[which]:g}" if check["sense"] == "near" else _number(check[which])
 
 
 def curve_table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:

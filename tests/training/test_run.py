@@ -167,7 +167,7 @@ def test_card_tables_come_from_records() -> None:
     ]
     quality = {"clips": 8, "steps": 4, "dtype": "bfloat16", "device": "cpu", "checks": checks}
     goals = card.goals_table(quality | {"truth": {"edge_jump": 1.015}})
-    assert "| step (`edge_jump`) | 2.030 | 1.015 | 1.250 | 1.100 | no |" in goals
+    assert "| step (`edge_jump`) | 2.030 | 1.015 | ≤ 1.25 | ≤ 1.1 | no |" in goals
     assert "| ratio (`r`) | 1 |  | 1 ± 0.15 | 1 ± 0.07 | yes |" in goals
     table = card.measures_table({"truth": {"openness_corr": 0.976}, "dmd@4": {"openness_corr": 0.5, "lag_frames": 0.0}})
     assert "| truth | 0.976 |" in table
