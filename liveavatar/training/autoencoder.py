@@ -4,12 +4,12 @@
 several GPUs. Writes `autoencoder.pt` (resumable; holds the averaged weights that the later stages use) and
 `autoencoder.jsonl`.
 
-Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + L1 of temporal differences, heavier where a new latent
-begins, + 0.05 |E z^2 - 1|. Two more terms make latents that a transformer can *predict*: noise of random strength, so
-that small errors stay small in the picture, and a penalty on how much the latents change when the picture moves by up
-to 3 pixels. Without the latter a move by a quarter of a cell changed 62 % of a face's latent variance, and the
-transformer could not keep up with a moving head, however well the autoencoder alone reconstructed. In the last third a
-patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
+Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + 0.7 x L1 of temporal differences, eightfold where a new
+latent begins, + 0.05 |E z^2 - 1|. Two more terms make latents that a transformer can *predict*: noise of random
+strength, so that small errors stay small in the picture, and a penalty on how much the latents change when the picture
+moves by up to 3 pixels. Without the latter a move by a quarter of a cell changed 62 % of a face's latent variance, and
+the transformer could not keep up with a moving head, however well the autoencoder alone reconstructed. In the last
+third a patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
 
 `--only_decoder FILE` goes on with the decoder of a finished autoencoder. Its latents stay what they are, so that can
 run beside the teacher.
