@@ -41,31 +41,13 @@ def check(parameters: RenderParameters) -> None:
     if parameters.audio == PIPE:
         _check_pipe(parameters, model)
         image.load_portrait(parameters.image)
-        return refuse_poor(parameters.prompt, parameters.strict_prompt)
+        return _check_prompt(parameters)
     ingest.probe(parameters.audio)
     if Path(parameters.audio).stat().st_size <= SMALL:
         ingest.load_audio(parameters.audio)
     image.load_portrait(parameters.image)
     _check_pose(parameters, model)
-    return refuse_poor(parameters.prompt, parameters.strict_prompt)
-
-
-def refuse_poor(prompt: str, strict: bool) -> None:
-    """Refuse a poor prompt when that is asked for.
-
-    Raises:
-        InputError: the prompt is poor; names what is missing.
-    """
-    if not strict:
-        return
-    from liveavatar.prompt import check_prompt
-
-    report = check_prompt(prompt)
-    if report.grade == "poor":
-        raise InputError(
-            f"--prompt is poor (score {report.score:.2f}): it says nothing of {', '.join(report.missing)}; "
-            "add it, or drop --strict_prompt"
-        )
+    return _check_prompt(parameters)
 
 
 def output_folder(parameters: RenderParameters) -> Path:
@@ -120,6 +102,13 @@ def is_run(folder: Path) -> bool:
         return "latents_sha256" in json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return False
+
+
+def _check_prompt(parameters: RenderParameters) -> None:
+    if parameters.strict_prompt:
+        from liveavatar.prompt import require_dense
+
+        require_dense(parameters.prompt)
 
 
 def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:

@@ -94,8 +94,8 @@ def require_dense(text: str) -> PromptReport:
     report = check_prompt(text)
     if report.grade == "poor":
         raise InputError(
-            f"the prompt is poor ({report.score:.2f}) and --strict_prompt is on: it says nothing specific about "
-            f"{', '.join(report.missing)}; " + "; ".join(report.suggestions[:4])
+            f"--prompt is poor (score {report.score:.2f}): it says nothing specific about {', '.join(report.missing)}; "
+            f"add it, or drop --strict_prompt; {'; '.join(report.suggestions[:4])}"
         )
     return report
 
