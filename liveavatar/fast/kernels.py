@@ -5,9 +5,10 @@ One program handles one row (a token), or a tile of short rows. They are bound b
 and one write of everything. Importing this module needs Triton.
 """
 
-# A kernel takes every pointer, stride and compile-time number as an argument, and Triton types them itself.
-# ruff: noqa: PLR0913
-# mypy: disallow-untyped-defs=False, check-untyped-defs=False
+# A kernel takes every pointer, stride and compile-time number as an argument, and Triton types them itself. It adds
+# tuples, but does not unpack them.
+# ruff: noqa: PLR0913, RUF005
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False, disable-error-code="assignment,var-annotated"
 
 import torch
 import triton
@@ -24,49 +25,83 @@ __all__ = [
 
 _WARPS = 8
 _TILE = 4096  # elements of one program that handles several short rows
+_EACH = 4  # elements that a thread reads at once: 16 bytes of fp32; alike for all dtypes, so that none change hands
+_LONG = 8192  # elements of a row that more threads share
 
 
 def _width(n: int) -> int:
     return triton.next_power_of_2(n)
 
 
+def _cut(n: int) -> dict[str, int]:
+    """How the elements of a row are cut: chunks of a power of two, as a whole row seldom is one."""
+    warps = _WARPS if n < _LONG else 2 * _WARPS
+    chunk = min(_width(n), 32 * warps * _EACH)
+    return {"CHUNK": chunk, "CHUNKS": triton.cdiv(n, chunk), "num_warps": warps}
+
+
 @triton.jit
-def _store_row(h, row, at, mask, out, scale, D: tl.constexpr, QUANT: tl.constexpr, FLOOR: tl.constexpr):
+def _store_row(h, row, at, out, scale, D: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
+               QUANT: tl.constexpr, FLOOR: tl.constexpr):  # fmt: skip
     if QUANT:
-        s = tl.maximum(tl.max(tl.abs(h), axis=0), FLOOR) / 448.0
-        tl.store(scale + row, s)
-        h = tl.minimum(tl.maximum(h / s, -448.0), 448.0)
-    tl.store(out + row * D + at, h.to(out.dtype.element_ty), mask=mask)
+        largest = tl.abs(h[0])
+        for i in tl.static_range(1, CHUNKS):
+            largest = tl.maximum(largest, tl.abs(h[i]))
+        amax = tl.maximum(tl.max(largest, axis=0), FLOOR)
+        tl.store(scale + row, amax / 448.0)
+        turns = 448.0 / amax
+    for i in tl.static_range(CHUNKS):
+        v = h[i] * turns if QUANT else h[i]
+        there = i * CHUNK + at
+        tl.store(out + row * D + there, v.to(out.dtype.element_ty), mask=there < D)
 
 
 @triton.jit
 def _add_norm(
     x, y, gate, mul, add, x_out, out, scale, model, rows_a_run, eps,
-    D: tl.constexpr, BLOCK: tl.constexpr, HAS_Y: tl.constexpr, HAS_GATE: tl.constexpr, ROUND: tl.constexpr,
-    QUANT: tl.constexpr, FLOOR: tl.constexpr,
+    D: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, HAS_Y: tl.constexpr, HAS_GATE: tl.constexpr,
+    ROUND: tl.constexpr, QUANT: tl.constexpr, FLOOR: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    mask = at < D
-    r = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
-    if HAS_Y:
-        b = tl.load(y + row * D + at, mask=mask, other=0.0).to(tl.float32)
-        if HAS_GATE:
-            b = b * tl.load(gate + at, mask=mask, other=0.0)
-        r = r + b
-    kept = r.to(x_out.dtype.element_ty)
-    if HAS_Y:
-        tl.store(x_out + row * D + at, kept, mask=mask)
-    r = kept.to(tl.float32)
-    if ROUND:
-        r = r.to(model.dtype.element_ty).to(tl.float32)
-    mean = tl.sum(r, axis=0) / D
-    c = tl.where(mask, r - mean, 0.0)
-    c = c * tl.rsqrt(tl.sum(c * c, axis=0) / D + eps)
+    at = tl.arange(0, CHUNK)
+    # Everything is asked for before anything is stored: a load does not pass a store.
+    sums = ()
+    for i in tl.static_range(CHUNKS):
+        there = i * CHUNK + at
+        mask = there < D
+        r = tl.load(x + row * D + there, mask=mask, other=0.0).to(tl.float32)
+        if HAS_Y:
+            b = tl.load(y + row * D + there, mask=mask, other=0.0).to(tl.float32)
+            if HAS_GATE:
+                b = b * tl.load(gate + there, mask=mask, other=0.0)
+            r = r + b
+        sums = sums + (r,)
+    seen = ()
+    total = tl.zeros((CHUNK,), tl.float32)
+    for i in tl.static_range(CHUNKS):
+        there = i * CHUNK + at
+        kept = sums[i].to(x_out.dtype.element_ty)
+        if HAS_Y:
+            tl.store(x_out + row * D + there, kept, mask=there < D)
+        r = kept.to(tl.float32)
+        if ROUND:
+            r = r.to(model.dtype.element_ty).to(tl.float32)
+        seen = seen + (r,)
+        total += r
+    mean = tl.sum(total, axis=0) / D
+    total = tl.zeros((CHUNK,), tl.float32)
+    for i in tl.static_range(CHUNKS):
+        c = tl.where(i * CHUNK + at < D, seen[i] - mean, 0.0)
+        total += c * c
+    inverse = tl.rsqrt(tl.sum(total, axis=0) / D + eps)
     run = (row // rows_a_run) * D
-    m = tl.load(mul + run + at, mask=mask, other=0.0)
-    a = tl.load(add + run + at, mask=mask, other=0.0)
-    _store_row(c * m + a, row, at, mask, out, scale, D, QUANT, FLOOR)
+    h = ()
+    for i in tl.static_range(CHUNKS):
+        there = i * CHUNK + at
+        m = tl.load(mul + run + there, mask=there < D, other=0.0)
+        a = tl.load(add + run + there, mask=there < D, other=0.0)
+        h = h + ((seen[i] - mean) * inverse * m + a,)
+    _store_row(h, row, at, out, scale, D, CHUNK, CHUNKS, QUANT, FLOOR)
 
 
 def _outputs(rows: int, width: int, like: Tensor, quantise: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -85,31 +120,37 @@ def add_norm(
     _add_norm[(L,)](
         kept if y_LD is None else x_LD, x_LD if y_LD is None else y_LD, x_LD if gate_D is None else gate_D,
         spec.mul, spec.add, kept, out, scale, model, L // spec.mul.shape[0], spec.eps,
-        D=D, BLOCK=_width(D), HAS_Y=y_LD is not None, HAS_GATE=gate_D is not None, ROUND=spec.rounded,
-        QUANT=spec.quantise, FLOOR=AMAX_FLOOR, num_warps=_WARPS,
+        D=D, HAS_Y=y_LD is not None, HAS_GATE=gate_D is not None, ROUND=spec.rounded, QUANT=spec.quantise,
+        FLOOR=AMAX_FLOOR, **_cut(D),
     )  # fmt: skip
     return kept, Quantised(out, scale) if spec.quantise else out
 
 
 @triton.jit
-def _rows(x, out, scale, D: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, QUANT: tl.constexpr,
-          FLOOR: tl.constexpr):  # fmt: skip
+def _rows(x, out, scale, D: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, GELU: tl.constexpr,
+          QUANT: tl.constexpr, FLOOR: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    mask = at < D
-    r = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
-    if GELU:
-        # tanh(u) as 1 - 2 / (exp(2u) + 1): right at both ends, and there is no tanh in the language.
-        u = 0.7978845608028654 * (r + 0.044715 * r * r * r)
-        r = r * (1.0 - 1.0 / (tl.exp(tl.minimum(2.0 * u, 80.0)) + 1.0))
-    _store_row(r, row, at, mask, out, scale, D, QUANT, FLOOR)
+    at = tl.arange(0, CHUNK)
+    read = ()
+    for i in tl.static_range(CHUNKS):
+        there = i * CHUNK + at
+        read = read + (tl.load(x + row * D + there, mask=there < D, other=0.0),)
+    h = ()
+    for i in tl.static_range(CHUNKS):
+        r = read[i].to(tl.float32)
+        if GELU:
+            # x * (1 + tanh(v)) / 2 is x / (1 + exp(-2v)); u is -2v / ln 2, and as far from overflow as from mattering.
+            u = r * (-2.302208198144325 - 0.1029432395800235 * r * r)
+            r = r / (1.0 + tl.exp2(tl.minimum(u, 126.0)))
+        h = h + (r,)
+    _store_row(h, row, at, out, scale, D, CHUNK, CHUNKS, QUANT, FLOOR)
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
     """See `reference.gelu_rows`."""
     L, D = x_LD.shape
     out, scale = _outputs(L, D, x_LD, quantise, x_LD.dtype)
-    _rows[(L,)](x_LD, out, scale, D=D, BLOCK=_width(D), GELU=True, QUANT=quantise, FLOOR=AMAX_FLOOR, num_warps=_WARPS)
+    _rows[(L,)](x_LD, out, scale, D=D, GELU=True, QUANT=quantise, FLOOR=AMAX_FLOOR, **_cut(D))
     return Quantised(out, scale) if quantise else out
 
 
@@ -117,7 +158,7 @@ def quantise_rows(x_LD: Tensor) -> Quantised:
     """See `reference.quantise_rows`."""
     L, D = x_LD.shape
     out, scale = _outputs(L, D, x_LD, True, FP8)
-    _rows[(L,)](x_LD, out, scale, D=D, BLOCK=_width(D), GELU=False, QUANT=True, FLOOR=AMAX_FLOOR, num_warps=_WARPS)
+    _rows[(L,)](x_LD, out, scale, D=D, GELU=False, QUANT=True, FLOOR=AMAX_FLOOR, **_cut(D))
     return Quantised(out, scale)
 
 

@@ -43,9 +43,11 @@ def on_interpreter(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def add_norm(groups: int, y: bool, gate: bool, rounded: bool, quantise: bool, keep: torch.dtype) -> Case:
+def add_norm(
+    groups: int, y: bool, gate: bool, rounded: bool, quantise: bool, keep: torch.dtype, width: int = 96
+) -> Case:
     def case(module: ModuleType, device: torch.device) -> None:
-        L, D = 6, 96
+        L, D = 6, width
         x = draw(L, D, device=device, dtype=keep)
         branch = draw(L, D, device=device, dtype=BF16, seed=1) if y else None
         strength = draw(D, device=device, seed=2) if gate else None
@@ -68,9 +70,9 @@ def add_norm(groups: int, y: bool, gate: bool, rounded: bool, quantise: bool, ke
     return case
 
 
-def rows_of(quantise: bool) -> Case:
+def rows_of(quantise: bool, width: int = 200) -> Case:
     def case(module: ModuleType, device: torch.device) -> None:
-        x = 3 * draw(5, 200, device=device, dtype=BF16)
+        x = 3 * draw(5, width, device=device, dtype=BF16)
         got, wanted = module.gelu_rows(x, quantise), reference.gelu_rows(x, quantise)
         if quantise:
             close_rows(got, wanted)
@@ -185,8 +187,11 @@ CASES = [
     pytest.param(add_norm(1, True, True, True, True, torch.float32), id="norm of the rounded sum, quantised"),
     pytest.param(add_norm(1, True, False, True, False, torch.float32), id="ungated, rounded"),
     pytest.param(add_norm(3, True, True, False, False, BF16), id="a modulation for each latent"),
+    pytest.param(add_norm(2, True, True, True, True, torch.float32, 2500), id="norm of rows in several chunks"),
     pytest.param(rows_of(False), id="gelu"),
     pytest.param(rows_of(True), id="gelu and quantise"),
+    pytest.param(rows_of(True, 2500), id="gelu and quantise, rows in several chunks"),
+    pytest.param(rows_of(False, 9000), id="gelu, rows for more threads"),
     pytest.param(rms, id="rms"),
     pytest.param(rms_rope_write, id="rms, rotate, write to the ring"),
     pytest.param(rope_copy, id="rotated copy"),
