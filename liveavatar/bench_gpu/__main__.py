@@ -1,4 +1,4 @@
-"""`python -m liveavatar.bench_gpu --out DIR [--quick] [--only speed,memory] [--dry_run]`."""
+"""`python -m liveavatar.bench_gpu --out DIR [--quick] [--only speed,memory] [--modes fp8,bf16] [--dry_run]`."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from liveavatar.bench_gpu.report import to_markdown
-from liveavatar.bench_gpu.run import GROUP_SECTION, SECTIONS, Options, run
+from liveavatar.bench_gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, Options, run
 from liveavatar.errors import LiveAvatarError
 
 
@@ -17,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
     parser.add_argument("--dry_run", action="store_true", help="a few thousand weights on the CPU: proves the script")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join((*SECTIONS, GROUP_SECTION))}")
+    modes = ", ".join((*SPEED_MODES, PLAIN))
+    parser.add_argument("--modes", default="", help=f"of the section speed, with commas between them: {modes}")
     parser.add_argument("--gpus", type=int, default=4, help=f"of the section {GROUP_SECTION}, one process on each")
     parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
     given = parser.parse_args(arguments)
@@ -28,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
                 quick=given.quick,
                 dry_run=given.dry_run,
                 only=tuple(given.only.split(",")),
+                modes=tuple(name.strip() for name in given.modes.split(",") if name.strip()),
                 gpus=given.gpus,
                 single_fps=given.single_fps,
             )

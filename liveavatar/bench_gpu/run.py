@@ -45,6 +45,8 @@ BLOCKS, QUICK_BLOCKS, DRY_BLOCKS = 30, 20, 3
 REPORTS = REPO_ROOT / "data" / "benchmarks"
 # What one measurement may end with while the others go on.
 _NOTED: tuple[type[Exception], ...] = (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors())
+PLAIN = "plain"  # name of the plain engine among the modes of the section "speed"
+SPEED_MODES = {mode.name: mode for mode in (FP8, BF16, FP8_ALL, BF16_RINGS8)}
 _ROOMY = 100e9  # bytes of GPU memory from which bf16 weights and bf16 rings fit together
 _HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
 
@@ -57,6 +59,9 @@ class Options:
     quick: bool = False  # fewer blocks, no grid of memory
     dry_run: bool = False  # a few thousand weights on the CPU: proves the script, measures nothing
     only: tuple[str, ...] = SECTIONS
+    modes: tuple[
+        str, ...
+    ] = ()  # of the section "speed"; none named: those that this GPU has room for, and the plain one
     gpus: int = 4  # of the section "tpp"
     single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
 
@@ -65,8 +70,12 @@ def run(options: Options) -> dict[str, Any]:
     """Measure, write `bench_gpu.json` and `bench_gpu.md` to `options.out` and the page to `data/benchmarks`.
 
     Raises:
-        InputError: no GPU, or an unknown section.
+        InputError: no GPU, or an unknown section or mode.
     """
+    strange = set(options.modes) - {*SPEED_MODES, PLAIN}
+    if strange:
+        known = ", ".join((*SPEED_MODES, PLAIN))
+        raise InputError(f"--modes {', '.join(sorted(strange))}: modes are {known}")
     unknown = set(options.only) - {*SECTIONS, GROUP_SECTION}
     if unknown:
         known = ", ".join((*SECTIONS, GROUP_SECTION))
@@ -180,11 +189,14 @@ class Bench:
 
     def _speed(self) -> None:
         roomy = self.device.type == "cpu" or torch.cuda.get_device_properties(self.device).total_memory > _ROOMY
+        usual = (FP8.name, (BF16 if roomy else BF16_RINGS8).name, FP8_ALL.name, PLAIN)
         where = (self.device, self.dtype)
-        for mode in (FP8, BF16 if roomy else BF16_RINGS8, FP8_ALL):
-            work = partial(measure_fast, self.config, mode, self.full, self.blocks, *where)
-            self._measure("speed", f"speed of {mode.name}", work)
-        self._measure("speed", "speed of the plain path", partial(measure_plain, self.config, self.full, *where))
+        for name in self.options.modes or usual:
+            if name == PLAIN:
+                work = partial(measure_plain, self.config, self.full, *where)
+            else:
+                work = partial(measure_fast, self.config, SPEED_MODES[name], self.full, self.blocks, *where)
+            self._measure("speed", f"speed of {name}", work)
 
     def _memory(self) -> None:
         whole = not (self.options.quick or self.options.dry_run)

@@ -139,7 +139,8 @@ class FastStream(Stream):
             return super().decode(latents_1C3hw)
         runner.latents.copy_(latents_1C3hw)
         runner.run()
-        return runner.frames.cpu().numpy().copy()
+        runner.host[0].copy_(runner.frames)  # pinned; the copy has arrived when this returns
+        return runner.host[0].numpy().copy()
 
     @torch.inference_mode()
     def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:

@@ -70,6 +70,18 @@ def test_a_group_needs_gpus(gpus: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert "GPU" in capsys.readouterr().err
 
 
+def test_one_mode_alone(tmp_path: Path) -> None:
+    asked = ["--out", str(tmp_path), "--dry_run", "--only", "speed", "--modes", "bf16 + fp8 rings"]
+    assert main(asked) == 0
+    rows = json.loads((tmp_path / "bench_gpu.json").read_text())["speed"]
+    assert [row["mode"] for row in rows] == ["bf16 + fp8 rings"]
+
+
+def test_unknown_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path), "--dry_run", "--only", "speed", "--modes", "fp4"]) == 2
+    assert "modes are fp8, bf16" in capsys.readouterr().err
+
+
 def test_unknown_section(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fans"):
         run(Options(out=tmp_path, only=("fans",), dry_run=True))
