@@ -17,7 +17,7 @@ from torch import Tensor
 from liveavatar.cache import Sink
 from liveavatar.fast import ops
 from liveavatar.fast.attention import attend_rows
-from liveavatar.fast.reference import NormSpec, Rows, rotate_rows
+from liveavatar.fast.reference import Branch, NormSpec, Rows, rotate_rows
 from liveavatar.fast.rings import Ring
 from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
 from liveavatar.model.audio_encoder import AudioTokens
@@ -143,14 +143,14 @@ class FastDiT:
         self, x: Tensor, attended: Tensor, weights: LayerWeights, layer: int, mod: Tensor, kv: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """After self-attention: (residual fp32, what the feed-forward adds to it)."""
-        fp32 = torch.float32
+        fp32, own = torch.float32, (weights.o(_rows(attended, weights.o)), mod[2])
         mul, add, norm = self._cross[layer]
         spec = NormSpec(mul, add, self.cfg.eps, weights.cross_q.quantised, self.dtype, rounded=True)
-        x, h = ops.add_norm(x, weights.o(_rows(attended, weights.o)), mod[2], spec, fp32)
+        x, h = ops.add_norm(x, [own], spec, fp32, keep=False)
         q = ops.rms_rows(weights.cross_q(h), norm, self.cfg.eps)
         attended = attend_rows(self._heads(q), *kv)
         y = weights.cross_o(_rows(attended, weights.cross_o))
-        x, h = ops.add_norm(x, y, None, self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
+        x, h = ops.add_norm(x, [own, (y, None)], self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
         return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))
 
     def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV, into: Sink | None = None) -> Sink:
@@ -164,7 +164,8 @@ class FastDiT:
         gate: Tensor | None = None
         for i in range(len(self.layers)):
             weights, mod = self.layers.use(i), level.layers[i]
-            x, rows = ops.add_norm(x, y, gate, self._modulated(mod[0], mod[1], weights.qkv.quantised), self.dtype)
+            spec = self._modulated(mod[0], mod[1], weights.qkv.quantised)
+            x, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype)
             q, k, v = weights.qkv(rows).chunk(3, dim=-1)
             wq, wk, eps = self._qk[i]
             q, k = (self._heads(ops.rms_rows(t, n, eps))[0] for t, n in ((q, wq), (k, wk)))
@@ -232,7 +233,8 @@ class FastDiT:
         gate = self._gate(layers.start, level)
         for i in layers:
             weights, mod = self.layers.use(i), level.layers[i]
-            x, rows = ops.add_norm(x, y, gate, self._modulated(mod[0], mod[1], weights.qkv.quantised), self.dtype)
+            spec = self._modulated(mod[0], mod[1], weights.qkv.quantised)
+            x, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype)
             write = partial(ops.rms_rope_write, weights.qkv(rows), self._qk[i], rotation)
             q, k, v = cache.attend_layout(i - layers.start, slot, visible, write)
             attended = attend_rows(q.transpose(0, 1)[None], k, v)
@@ -256,7 +258,7 @@ class FastDiT:
         x, y = hidden
         gate = self._gate(len(self.layers), level)
         spec = self._modulated(level.head[0], level.head[1], False)
-        _, rows = ops.add_norm(x, y, gate, spec, self.dtype)
+        _, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype, keep=False)
         out = self.plain.head.head(rows)
         return self.plain._unpatchify(out[None], *size)
 
@@ -268,10 +270,14 @@ class FastDiT:
         assert weights.audio_q is not None
         assert weights.audio_o is not None
         spec = self._modulated(add, mul, weights.audio_q.quantised, ADAIN_EPS)
-        x, rows = ops.add_norm(x, y, gate, spec, self.dtype)
+        x, rows = ops.add_norm(x, [(y, gate)], spec, self.dtype)
         q = ops.rms_rows(weights.audio_q(rows), self._audio_norm[index], self.cfg.eps)
         attended = attend_rows(self._heads(q, k.shape[0]), k, v)
         return x, weights.audio_o(_rows(attended, weights.audio_o))
+
+
+def _branches(y: Tensor | None, gate: Tensor | None) -> list[Branch]:
+    return [] if y is None else [(y, gate)]
 
 
 def _rows(x: Tensor, linear: Linear) -> Rows:

@@ -10,13 +10,15 @@ and one write of everything. Importing this module needs Triton.
 # ruff: noqa: PLR0913, RUF005
 # mypy: disallow-untyped-defs=False, check-untyped-defs=False, disable-error-code="assignment,var-annotated"
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from liveavatar.fast.kernels_decoder import add_bias, enlarge, rms_silu
-from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, Block, NormSpec, Quantised, Rows, Slots
+from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, Block, Branch, NormSpec, Quantised, Rows, Slots
 
 __all__ = [
     "add_bias", "add_norm", "dequantise_slots", "enlarge", "gelu_rows", "quantise_rows", "quantise_slots",
@@ -58,9 +60,9 @@ def _store_row(h, row, at, out, scale, D: tl.constexpr, CHUNK: tl.constexpr, CHU
 
 @triton.jit
 def _add_norm(
-    x, y, gate, mul, add, x_out, out, scale, model, rows_a_run, eps,
-    D: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, HAS_Y: tl.constexpr, HAS_GATE: tl.constexpr,
-    ROUND: tl.constexpr, QUANT: tl.constexpr, FLOOR: tl.constexpr,
+    x, y, gate, y2, gate2, mul, add, x_out, out, scale, model, rows_a_run, eps,
+    D: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, BRANCHES: tl.constexpr, HAS_GATE: tl.constexpr,
+    HAS_GATE2: tl.constexpr, KEEP: tl.constexpr, ROUND: tl.constexpr, QUANT: tl.constexpr, FLOOR: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, CHUNK)
@@ -70,10 +72,15 @@ def _add_norm(
         there = i * CHUNK + at
         mask = there < D
         r = tl.load(x + row * D + there, mask=mask, other=0.0).to(tl.float32)
-        if HAS_Y:
+        if BRANCHES > 0:
             b = tl.load(y + row * D + there, mask=mask, other=0.0).to(tl.float32)
             if HAS_GATE:
                 b = b * tl.load(gate + there, mask=mask, other=0.0)
+            r = r + b
+        if BRANCHES > 1:
+            b = tl.load(y2 + row * D + there, mask=mask, other=0.0).to(tl.float32)
+            if HAS_GATE2:
+                b = b * tl.load(gate2 + there, mask=mask, other=0.0)
             r = r + b
         sums = sums + (r,)
     seen = ()
@@ -81,7 +88,7 @@ def _add_norm(
     for i in tl.static_range(CHUNKS):
         there = i * CHUNK + at
         kept = sums[i].to(x_out.dtype.element_ty)
-        if HAS_Y:
+        if KEEP:
             tl.store(x_out + row * D + there, kept, mask=there < D)
         r = kept.to(tl.float32)
         if ROUND:
@@ -110,20 +117,23 @@ def _outputs(rows: int, width: int, like: Tensor, quantise: bool, dtype: torch.d
 
 
 def add_norm(
-    x_LD: Tensor, y_LD: Tensor | None, gate_D: Tensor | None, spec: NormSpec, out_dtype: torch.dtype
+    x_LD: Tensor, branches: Sequence[Branch], spec: NormSpec, out_dtype: torch.dtype, keep: bool = True
 ) -> tuple[Tensor, Rows]:
     """See `reference.add_norm`."""
     L, D = x_LD.shape
-    kept = x_LD.to(out_dtype) if y_LD is None else torch.empty(L, D, dtype=out_dtype, device=x_LD.device)
+    write = keep and (len(branches) > 0 or x_LD.dtype != out_dtype)
+    # What is not written still says by its dtype how the norm sees the sum.
+    kept = torch.empty(L if write else 1, D, dtype=out_dtype, device=x_LD.device)
     out, scale = _outputs(L, D, x_LD, spec.quantise, spec.dtype)
     model = torch.empty(1, dtype=spec.dtype, device=x_LD.device)
+    (y, gate), (y2, gate2) = (*branches, (x_LD, None), (x_LD, None))[:2]
     _add_norm[(L,)](
-        kept if y_LD is None else x_LD, x_LD if y_LD is None else y_LD, x_LD if gate_D is None else gate_D,
+        x_LD, y, x_LD if gate is None else gate, y2, x_LD if gate2 is None else gate2,
         spec.mul, spec.add, kept, out, scale, model, L // spec.mul.shape[0], spec.eps,
-        D=D, HAS_Y=y_LD is not None, HAS_GATE=gate_D is not None, ROUND=spec.rounded, QUANT=spec.quantise,
-        FLOOR=AMAX_FLOOR, **_cut(D),
+        D=D, BRANCHES=len(branches), HAS_GATE=gate is not None, HAS_GATE2=gate2 is not None, KEEP=write,
+        ROUND=spec.rounded, QUANT=spec.quantise, FLOOR=AMAX_FLOOR, **_cut(D),
     )  # fmt: skip
-    return kept, Quantised(out, scale) if spec.quantise else out
+    return kept if write else x_LD, Quantised(out, scale) if spec.quantise else out
 
 
 @triton.jit

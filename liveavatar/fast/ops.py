@@ -4,6 +4,7 @@ How its tensors must lie in memory is checked here, for both alike: a kernel tha
 """
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import reference
-from liveavatar.fast.reference import FP8, Block, NormSpec, Quantised, Rows, Slots
+from liveavatar.fast.reference import FP8, Block, Branch, NormSpec, Quantised, Rows, Slots
 
 log = logging.getLogger(__name__)
+
+_BRANCHES = 2  # that `add_norm` adds at once
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
@@ -56,19 +59,20 @@ def has_fp8(device: torch.device) -> str | None:
 
 
 def add_norm(
-    x_LD: Tensor, y_LD: Tensor | None, gate_D: Tensor | None, spec: NormSpec, out_dtype: torch.dtype
+    x_LD: Tensor, branches: Sequence[Branch], spec: NormSpec, out_dtype: torch.dtype, keep: bool = True
 ) -> tuple[Tensor, Rows]:
     """x + gate * y, then its modulated norm; see `reference.add_norm`."""
     _follow(x_LD)
     for t in (spec.mul, spec.add):
         _follow(t, torch.float32)
         assert len(x_LD) % len(t) == 0, f"{len(x_LD)} rows do not share {len(t)} modulations"
-    if y_LD is not None:
+    assert len(branches) <= _BRANCHES, f"{len(branches)} branches"
+    for y_LD, gate_D in branches:
         _follow(y_LD)
         assert y_LD.shape == x_LD.shape, f"{tuple(y_LD.shape)} is added to {tuple(x_LD.shape)}"
-    if gate_D is not None:
-        _follow(gate_D, torch.float32)
-    return backend(x_LD.device).add_norm(x_LD, y_LD, gate_D, spec, out_dtype)
+        if gate_D is not None:
+            _follow(gate_D, torch.float32)
+    return backend(x_LD.device).add_norm(x_LD, branches, spec, out_dtype, keep)
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:

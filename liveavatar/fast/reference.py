@@ -4,6 +4,7 @@ Shapes: L tokens (rows), D width, N heads, H head width, P = H/2 rotated pairs, 
 modulation, M slots of a key/value buffer, C channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,29 +50,33 @@ class NormSpec:
     rounded: bool = False  # the norm sees x rounded to the model's dtype
 
 
+Branch = tuple[Tensor, Tensor | None]  # what is added to the residual stream [L, D], and its gate [D], fp32; None is 1
+
+
 def add_norm(
-    x_LD: Tensor, y_LD: Tensor | None, gate_D: Tensor | None, spec: NormSpec, out_dtype: torch.dtype
+    x_LD: Tensor, branches: Sequence[Branch], spec: NormSpec, out_dtype: torch.dtype, keep: bool = True
 ) -> tuple[Tensor, Rows]:
-    """x + gate * y, then its modulated layer norm.
+    """x + gate * y of two branches at most, in fp32, then its modulated layer norm.
 
     Args:
         x_LD: the residual stream, fp32 or the model's dtype.
-        y_LD: what a branch adds; None adds nothing.
-        gate_D: fp32; None is 1.
+        branches: what is added, in this order.
         spec: the norm.
         out_dtype: of the sum that is given back; the norm sees it rounded to that.
+        keep: give the sum back; else x itself, for who adds the same branches again: to read them is as cheap as to
+            read an fp32 sum, and that need not be written.
 
     Returns:
         (sum [L, D], normalised rows).
     """
     x = x_LD.float()
-    if y_LD is not None:
+    for y_LD, gate_D in branches:
         x = x + (y_LD.float() if gate_D is None else y_LD.float() * gate_D)
     x = x.to(out_dtype)
     seen = x.to(spec.dtype).float() if spec.rounded else x.float()
     normed = F.layer_norm(seen, (seen.shape[-1],), eps=spec.eps)
     h = (normed.unflatten(0, (spec.mul.shape[0], -1)) * spec.mul[:, None] + spec.add[:, None]).flatten(0, 1)
-    return x, quantise_rows(h) if spec.quantise else h.to(spec.dtype)
+    return x if keep else x_LD, quantise_rows(h) if spec.quantise else h.to(spec.dtype)
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:

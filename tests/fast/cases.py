@@ -44,7 +44,14 @@ def on_interpreter(x: Tensor) -> bool:
 
 
 def add_norm(
-    groups: int, y: bool, gate: bool, rounded: bool, quantise: bool, keep: torch.dtype, width: int = 96
+    groups: int,
+    y: bool,
+    gate: bool,
+    rounded: bool,
+    quantise: bool,
+    keep: torch.dtype,
+    width: int = 96,
+    second: bool = False,
 ) -> Case:
     def case(module: ModuleType, device: torch.device) -> None:
         L, D = 6, width
@@ -59,9 +66,15 @@ def add_norm(
             BF16,
             rounded,
         )
-        kept, rows = module.add_norm(x, branch, strength, spec, keep)
-        wanted, wanted_rows = reference.add_norm(x, branch, strength, spec, keep)
+        branches = [] if branch is None else [(branch, strength)]
+        if second:
+            branches.append((draw(L, D, device=device, dtype=BF16, seed=5), None))
+        kept, rows = module.add_norm(x, branches, spec, keep)
+        wanted, wanted_rows = reference.add_norm(x, branches, spec, keep)
         close(kept, wanted)
+        unkept, same = module.add_norm(x, branches, spec, keep, keep=False)
+        assert unkept is x
+        assert torch.equal(*(r.dequantise() if isinstance(r, Quantised) else r for r in (same, rows)))
         if quantise:
             close_rows(rows, wanted_rows)
         else:
@@ -187,6 +200,8 @@ CASES = [
     pytest.param(add_norm(1, True, True, True, True, torch.float32), id="norm of the rounded sum, quantised"),
     pytest.param(add_norm(1, True, False, True, False, torch.float32), id="ungated, rounded"),
     pytest.param(add_norm(3, True, True, False, False, BF16), id="a modulation for each latent"),
+    pytest.param(add_norm(1, True, True, False, True, torch.float32, second=True), id="sum of two branches, quantised"),
+    pytest.param(add_norm(1, True, True, False, False, torch.float32, second=True), id="sum of two branches"),
     pytest.param(add_norm(2, True, True, True, True, torch.float32, 2500), id="norm of rows in several chunks"),
     pytest.param(rows_of(False), id="gelu"),
     pytest.param(rows_of(True), id="gelu and quantise"),

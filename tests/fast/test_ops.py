@@ -38,7 +38,8 @@ def slots(k: Tensor | None = None, v: Tensor | None = None, start: Tensor = STAR
 
 def add_norm(**changes: Tensor) -> None:
     spec = replace(SPEC, **{name: changes.pop(name) for name in ("mul", "add") if name in changes})
-    ops.add_norm(changes.get("x", rows(L, D)), changes.get("y"), changes.get("gate"), spec, BF16)
+    branches = [(changes[y], changes.get("gate")) for y in ("y", "y2") if y in changes]
+    ops.add_norm(changes.get("x", rows(L, D)), branches, spec, BF16)
 
 
 def write(
@@ -59,7 +60,8 @@ def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tens
     [
         pytest.param(lambda: add_norm(x=columns(rows(L, D))), id="tokens as a convolution leaves them"),
         pytest.param(lambda: add_norm(y=rows(L, 2 * D)[:, :D]), id="a branch that is half of a product"),
-        pytest.param(lambda: add_norm(gate=torch.ones(D, dtype=BF16)), id="gate in 16 bits"),
+        pytest.param(lambda: add_norm(y=rows(L, D), gate=torch.ones(D, dtype=BF16)), id="gate in 16 bits"),
+        pytest.param(lambda: add_norm(y=rows(L, D), y2=columns(rows(L, D))), id="a second branch as columns"),
         pytest.param(lambda: add_norm(mul=torch.ones(1, 2 * D)[:, ::2]), id="modulation with gaps"),
         pytest.param(lambda: add_norm(add=torch.ones(4, D)), id="modulations that rows do not share evenly"),
         pytest.param(lambda: ops.gelu_rows(columns(rows(L, D)), False), id="gelu of columns"),
@@ -94,7 +96,7 @@ def test_what_kernels_can_read_passes() -> None:
     ops.rms_silu(pixels(), rows(8), rows(8), pixels(T=4)[:, 2:])
     ops.add_bias(pixels(), rows(8), pixels())
     ops.enlarge(pixels(), rows(8), pixels(4, 5, 6, 8)[:, 1:])
-    add_norm(y=rows(L, D), gate=torch.ones(D), mul=torch.ones(3, D), add=torch.zeros(3, D))
+    add_norm(y=rows(L, D), y2=rows(L, D), gate=torch.ones(D), mul=torch.ones(3, D), add=torch.zeros(3, D))
     ops.rms_rows(rows(L, 3 * D)[:, D : 2 * D], NORMS[0], 1e-6)
     write(to=slots(k=rows(N, 2 * M, H)[:, M:], v=rows(N, 2 * M, H)[:, M:]))
     ops.rope_copy(rows(N, L, H), TURN, rows(N, M, H)[:, :L])
