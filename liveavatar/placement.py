@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from liveavatar.denoiser import Denoiser, on_device
+from liveavatar.denoiser import Denoiser, on_device, seconds
 from liveavatar.errors import InputError
 
 FeaturesOf = Callable[[int], Tensor]  # index of a block -> its speech features [1, L, C, history + 12], on the CPU
@@ -161,6 +162,9 @@ class Placement(Protocol):
     def run(self, index: int) -> Denoised:
         """The next block."""
 
+    def queue(self, index: int) -> Queued:
+        """Begin with the next block; on a GPU its kernels need not have run when it is given."""
+
     def snapshots_every(self, blocks: int) -> None:
         """Tell ahead after which blocks `tensors` may be called; 0 for none."""
 
@@ -185,15 +189,21 @@ class Single:
 
     def run(self, index: int) -> Denoised:
         """See `Placement`."""
+        queued = self.queue(index)
+        return Denoised(queued.x.clone(), queued.times())
+
+    @torch.inference_mode()
+    def queue(self, index: int) -> Queued:
+        """See `Placement`."""
         denoiser = self.denoiser
         if denoiser.config.reanchor and index == denoiser.course.clip_blocks:
             assert self.first_latent is not None
             denoiser.reanchor(self.first_latent)
         audio = denoiser.dit.encode_audio(on_device(self.features(index), denoiser.device))
-        x, step_s = denoiser.run(index, denoiser.noise(index), audio)
+        x, marks = denoiser.queue(index, denoiser.noise(index), audio)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
-        return Denoised(x, Times(step_s))
+        return Queued(x, lambda: Times(seconds(marks)))
 
     def snapshots_every(self, blocks: int) -> None:
         """See `Placement`."""

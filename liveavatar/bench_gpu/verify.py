@@ -20,7 +20,6 @@ from liveavatar.bench_gpu.build import (
 )
 from liveavatar.config import ModelConfig
 from liveavatar.engine import Engine, image_tensor
-from liveavatar.fast.stream import FastSingle
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.timing import LATENT_FRAMES
 
@@ -90,8 +89,8 @@ def _graphs(
 ) -> float:
     engine = fast_engine(config, FP8, device, dtype)
     stream = engine.open(bench_job(config, size, BLOCKS))
-    assert isinstance(stream.placement, FastSingle)
-    stream.placement.denoiser.runner.forget_graphs()
+    assert engine.runners.current is not None
+    engine.runners.current.forget_graphs()
     return _distance(torch.stack([b.latents for b in stream.blocks()]), recorded)
 
 

@@ -6,21 +6,21 @@ Shapes: C latent channels, h/w latent height and width, T frames, H/W pixels.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from liveavatar.checkpoint import LoadedModel
-from liveavatar.denoiser import Conditioning, Course, mark, on_device, seconds
+from liveavatar.denoiser import Conditioning, Course, mark, seconds
 from liveavatar.engine import Block, Engine, Stream, StreamJob
 from liveavatar.fast.decode import DecodeRunner
 from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.vae_wan import WanVAE
-from liveavatar.placement import Denoised, FeaturesOf, Placement, Queued, Single, Stage, Times, split
+from liveavatar.placement import Stage, Times
 from liveavatar.timing import BLOCK_FRAMES
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,6 @@ class FastEngine(Engine):
         self.runners.fp8_rings = fp8_rings
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
         self._decode: tuple[tuple, DecodeRunner] | None = None
-
-    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
-        """Who denoises a job: recorded steps in this process."""
-        return FastSingle(self.denoiser(course, given, split(course.num_steps, 1)[0]), features)
 
     def denoiser(self, course: Course, given: Conditioning, stage: Stage) -> FastDenoiser:
         """As `Engine.denoiser`, with everything recorded."""
@@ -73,37 +69,6 @@ class FastEngine(Engine):
         self._decode = None
 
 
-class Queueing(Placement, Protocol):
-    """A placement that gives a block before its kernels have run."""
-
-    def queue(self, index: int) -> Queued:
-        """Begin with the next block."""
-
-
-class FastSingle(Single):
-    """`Single` on a `FastDenoiser`."""
-
-    denoiser: FastDenoiser
-
-    @torch.inference_mode()
-    def queue(self, index: int) -> Queued:
-        """Begin with a block."""
-        denoiser = self.denoiser
-        if denoiser.config.reanchor and index == denoiser.course.clip_blocks:
-            assert self.first_latent is not None
-            denoiser.reanchor(self.first_latent)
-        audio = denoiser.dit.encode_audio(on_device(self.features(index), denoiser.device))
-        x, marks = denoiser.queue(index, denoiser.noise(index), audio)
-        if index == 0:
-            self.first_latent = x[:, :, :1].clone()
-        return Queued(x, lambda: Times(seconds(marks)))
-
-    def run(self, index: int) -> Denoised:
-        """See `Placement`."""
-        queued = self.queue(index)
-        return Denoised(queued.x.clone(), queued.times())
-
-
 @dataclass(slots=True)
 class _Pending:
     """A block whose kernels are under way."""
@@ -120,7 +85,6 @@ class FastStream(Stream):
     """One job on the fast path; `next_block` and `blocks` give what `Stream`'s give."""
 
     engine: FastEngine
-    placement: Queueing
 
     @torch.inference_mode()
     def _begin_decoder(self) -> None:
