@@ -151,5 +151,7 @@ class FastStream(Stream):
         decode_s = seconds(list(pending.decode))[0]
         frames = pending.frames[:left].numpy().copy()
         times = pending.times()
-        block = Block(pending.index, pending.latents, frames, times.step_s, decode_s, times.wait_s)
-        return replace(block, busy_s=times.busy_s, sent_s=times.sent_s)
+        return Block(
+            pending.index, pending.latents, frames, times.step_s, decode_s,
+            wait_s=times.wait_s, busy_s=times.busy_s, sent_s=times.sent_s,
+        )  # fmt: skip
