@@ -113,8 +113,8 @@ class StepRunner:
         ]
         self.entering = self._hidden(spans[0].layers.start)
         self.leaving = self._hidden(spans[-1].layers.stop)
-        # Only the reference moves along with the block, unless the model says that all sinks do.
         self.warmed = False
+        # Only the reference moves along with the block, unless the model says that all sinks do.
         self._moving = sink.num_tokens if cfg.anchor_motion else sink.num_reference
         self.cond: Conditions | None = None
         self._graphs = device.type == "cuda" and not dit.offload
