@@ -21,9 +21,8 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 class Runners:
     """Buffers and graphs of the last size and stage; rings are large, so there is one set of them."""
 
-    def __init__(self, dit: FastDiT) -> None:
-        self.dit = dit
-        self.fp8_rings = False
+    def __init__(self, dit: FastDiT, fp8_rings: bool = False) -> None:
+        self.dit, self.fp8_rings = dit, fp8_rings
         self._kept: tuple[Any, StepRunner] | None = None
 
     def known(self, course: Course, spans: tuple[Span, ...]) -> StepRunner | None:

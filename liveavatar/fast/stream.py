@@ -36,8 +36,7 @@ class FastEngine(Engine):
 
     def __init__(self, model: LoadedModel, device: torch.device, fp8_rings: bool = False) -> None:
         super().__init__(model, device)
-        self.runners = Runners(self.dit)
-        self.runners.fp8_rings = fp8_rings
+        self.runners = Runners(self.dit, fp8_rings)
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
         self._decode: tuple[tuple, DecodeRunner] | None = None
 
