@@ -96,12 +96,6 @@ class Denoiser:
         return self._noise[1][None, :, at : at + BLOCK_LATENTS]
 
     @torch.inference_mode()
-    def run(self, index: int, x: Tensor, audio: AudioTokens) -> tuple[Tensor, tuple[float, ...]]:
-        """Take a block through these steps; gives its latents after them, and the seconds of each. See `queue`."""
-        x, marks = self.queue(index, x, audio)
-        return x, seconds(marks)
-
-    @torch.inference_mode()
     def queue(
         self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
     ) -> tuple[Tensor, list[Any]]:

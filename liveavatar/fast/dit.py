@@ -189,28 +189,9 @@ class FastDiT:
         h, w = x_BCThw.shape[-2:]
         span, tokens = x_BCThw.shape[2] * (h // 2) * (w // 2), frame * (h // 2) * (w // 2)
         slot = torch.tensor([tokens % cache.window], dtype=torch.int32, device=x_BCThw.device)
-        visible = min(tokens + span, cache.window)
-        return self.flow(x_BCThw, level, cond, cache, (slot, visible), (rotation.cos, rotation.sin))
-
-    def flow(
-        self,
-        x_BCThw: Tensor,
-        level: FastLevel,
-        cond: Conditions,
-        cache: Ring,
-        where: tuple[Tensor, int],
-        rotation: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """One denoise step whose every input is a tensor, except how many tokens of the ring are filled.
-
-        Args:
-            x_BCThw, level, cond, cache: as in `step`.
-            where: the block's first slot in the ring, int32 [1], and the filled tokens, the block included.
-            rotation: cos and sin of the block's tokens.
-        """
-        entered = self.enter(x_BCThw, cond)
-        passed = self.through(entered, range(len(self.layers)), level, cond, cache, where, rotation)
-        return self.leave(passed, level, (x_BCThw.shape[-2], x_BCThw.shape[-1]))
+        where, turn = (slot, min(tokens + span, cache.window)), (rotation.cos, rotation.sin)
+        passed = self.through(self.enter(x_BCThw, cond), range(len(self.layers)), level, cond, cache, where, turn)
+        return self.leave(passed, level, (h, w))
 
     def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:
         """What the first layer sees of noisy latents."""
@@ -227,7 +208,15 @@ class FastDiT:
         where: tuple[Tensor, int],
         rotation: tuple[Tensor, Tensor],
     ) -> Hidden:
-        """Some layers; the ring holds those and no others. See `flow`."""
+        """Some layers of a denoise step; every input is a tensor, except how many tokens of the ring are filled.
+
+        Args:
+            hidden: what `enter` or the layer before gives.
+            layers: which; the ring holds those and no others.
+            level, cond, cache: as in `step`.
+            where: the block's first slot in the ring, int32 [1], and the filled tokens, the block included.
+            rotation: cos and sin of the block's tokens.
+        """
         slot, visible = where
         x, y = hidden
         gate = self._gate(layers.start, level)
