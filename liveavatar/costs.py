@@ -90,8 +90,8 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, cache_bytes:
         linear_flop=2.0 * L * per_token,
         attention_flop=4.0 * L * (window + sinks) * D * Y,
         other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
-        # About 30 reads or writes of the residual's width a layer, half of them fp32.
-        elementwise_bytes=30.0 * 3 * L * D * Y,
+        # About 20 reads or writes of the residual's width a layer by the fused kernels, half of them fp32.
+        elementwise_bytes=20.0 * 3 * L * D * Y,
         sink_share=sinks / L,
     )
 

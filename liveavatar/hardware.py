@@ -27,25 +27,25 @@ class Rates:
     bf16: float  # TFLOP/s of large linears
     fp8: float  # TFLOP/s of large linears, fp8 operands; equals bf16 where there is no fp8 unit
     attention: float  # TFLOP/s, bf16
-    conv: float  # TFLOP/s of the video decoder's convolutions
+    conv: float  # TFLOP/s of decoding video: the decoder's whole time over its operations
     bandwidth: float  # TB/s of element-wise kernels
     host_link: float = 0.022  # TB/s from pinned host memory
 
 
-# Hopper: measured building blocks at 704*384 (the decoder's rate is its whole time over its operations). The
-# others are scaled from their published dense rates by the share that Hopper reaches of its own.
-HOPPER = Rates(bf16=735, fp8=1300, attention=450, conv=150, bandwidth=2.6, host_link=0.045)
+# Hopper: what a whole stream reached on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-22.md). The others are
+# scaled from their published dense rates by the share that Hopper reaches of its own.
+HOPPER = Rates(bf16=740, fp8=1460, attention=520, conv=317, bandwidth=2.6, host_link=0.045)
 KNOWN = {
     "H200": (141.0, replace(HOPPER, bandwidth=3.6)),
     "H100": (80.0, HOPPER),
     "H800": (80.0, HOPPER),
-    "B200": (180.0, Rates(bf16=1600, fp8=3000, attention=900, conv=290, bandwidth=5.5, host_link=0.045)),
-    "A100": (80.0, Rates(bf16=230, fp8=230, attention=150, conv=50, bandwidth=1.4)),
-    "L40S": (48.0, Rates(bf16=200, fp8=370, attention=120, conv=45, bandwidth=0.65)),
-    "A6000": (48.0, Rates(bf16=110, fp8=110, attention=70, conv=25, bandwidth=0.58)),
-    "5090": (32.0, Rates(bf16=190, fp8=370, attention=130, conv=45, bandwidth=1.3, host_link=0.045)),
-    "4090": (24.0, Rates(bf16=145, fp8=280, attention=100, conv=35, bandwidth=0.75)),
-    "3090": (24.0, Rates(bf16=62, fp8=62, attention=45, conv=16, bandwidth=0.7)),
+    "B200": (180.0, Rates(bf16=1600, fp8=3360, attention=1040, conv=610, bandwidth=5.5, host_link=0.045)),
+    "A100": (80.0, Rates(bf16=230, fp8=230, attention=173, conv=105, bandwidth=1.4)),
+    "L40S": (48.0, Rates(bf16=200, fp8=415, attention=139, conv=95, bandwidth=0.65)),
+    "A6000": (48.0, Rates(bf16=110, fp8=110, attention=81, conv=53, bandwidth=0.58)),
+    "5090": (32.0, Rates(bf16=190, fp8=415, attention=150, conv=95, bandwidth=1.3, host_link=0.045)),
+    "4090": (24.0, Rates(bf16=145, fp8=315, attention=116, conv=74, bandwidth=0.75)),
+    "3090": (24.0, Rates(bf16=62, fp8=62, attention=52, conv=34, bandwidth=0.7)),
 }
 _BY_MEMORY = ((170, "B200"), (120, "H200"), (60, "H100"), (40, "L40S"), (28, "5090"), (0, "4090"))  # at least GB
 

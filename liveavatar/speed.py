@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 TERA = 1e12
 LAUNCH_SECONDS = 50 * 5e-6  # of one layer: about fifty kernels
-OVERHEAD = 1.2  # of a step over the sum of its parts: work that fits no tile, gaps between kernels
+OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
+ENCODE_SHARE = 0.44  # of the decoder's rate that the encoder of the still picture reaches
 _WARM_BLOCKS, _TIMED_BLOCKS = 1, 3
 _REMEMBERED_SECONDS = 24 * 3600  # a machine's neighbours change
 
@@ -65,7 +66,7 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
     return Speeds(
         step=max(compute, transfer),
         decode=vae.decode_flop / TERA / rates.conv,
-        start=max(prefill, transfer) + vae.encode_flop / TERA / rates.conv,
+        start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
     )
 

@@ -344,3 +344,16 @@ def test_this_machine_is_read() -> None:
     assert 0 < available_gb() <= memory_limit_gb()
     assert all(g.memory_gb > 1 for g in detect_gpus())
     assert GB == 2**30
+
+
+@pytest.mark.parametrize("mode", ["fp8", "bf16", "fp8 + fp8 rings"])
+def test_what_is_planned_is_what_was_measured(mode: str) -> None:
+    """Of the reports of `liveavatar bench gpu` in the repository, the newest of an H200."""
+    report = json.loads(sorted(Path("data/benchmarks").glob("gpu_h200_*.json"))[-1].read_text())
+    measured = next(row for row in report["speed"] if row["mode"] == mode)
+    width, height = (int(side) for side in measured["size"].split("*"))
+    wanted = job((width, height), fp8="fp8" in mode, fp8_cache="rings" in mode)
+    found = plan(LIVE_AVATAR_14B, wanted, machine("1xH200"))
+    assert found.per_gpu_gb[0].total == pytest.approx(measured["peak_gib"], rel=0.07)
+    assert found.fps == pytest.approx(measured["fps"], rel=0.08)
+    assert found.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
