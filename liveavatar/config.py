@@ -18,6 +18,8 @@ from liveavatar.errors import CheckpointError, InputError
 REPO_ROOT = Path(__file__).resolve().parent.parent
 MINI_DIR = REPO_ROOT / "data" / "models" / "mini"
 
+FROM_CAMERA, FROM_PORTRAIT = "camera", "portrait"  # what a model's head angles are counted from, see `liveavatar.pose`
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiTConfig:
@@ -109,6 +111,7 @@ class ModelConfig:
     size_multiple: int  # sides are multiples of this many pixels
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
     pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
+    pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer is told angles minus those of the portrait's head
 
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
@@ -124,7 +127,7 @@ class ModelConfig:
         try:
             raw: dict[str, Any] = json.loads(text)
             raw.pop("model_type")
-            return cls(
+            model = cls(
                 name=raw["name"],
                 dit=DiTConfig(**_tuples(raw["dit"])),
                 vae=VAEConfig(**_tuples(raw["vae"])),
@@ -135,12 +138,19 @@ class ModelConfig:
                 size_multiple=raw["size_multiple"],
                 reanchor=raw["reanchor"],
                 pose_guided=raw.get("pose_guided", False),
+                pose_origin=raw.get("pose_origin", FROM_CAMERA),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(
                 f"config.json is no Live Avatar model config ({type(e).__name__}: {e}); "
                 "point --model at a directory made by `liveavatar models fetch` or by training"
             ) from e
+        if model.pose_origin not in (FROM_CAMERA, FROM_PORTRAIT):
+            raise CheckpointError(
+                f"config.json counts head angles from {model.pose_origin!r}, and this version knows "
+                f"pose_origin {FROM_CAMERA!r} and {FROM_PORTRAIT!r}; use a newer version, or another model"
+            )
+        return model
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from liveavatar.checkpoint import LoadedModel, load_model, read_config
-from liveavatar.config import refuse_pose
 from liveavatar.denoiser import Conditioning, Course, Denoiser
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
 from liveavatar.placement import FeaturesOf, Placement, Single, Stage, split
-from liveavatar.pose import fit_length, latent_track
+from liveavatar.pose import fit_length, latent_track, told_track
 from liveavatar.sampling import sigma_steps
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
@@ -70,6 +69,7 @@ class StreamJob:
     sample_steps: int = 4
     infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
     pose: np.ndarray | None = None  # head pose, a frame track [F, 3] in radians of any length, see `liveavatar.pose`
+    portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +228,7 @@ class Stream:
         cfg, frames = self.engine.config, self.job.pose
         if frames is None:
             return None
-        refuse_pose(cfg)
-        if frames.ndim != 2 or frames.shape[1] != 3 or not len(frames) or not np.isfinite(frames).all():
-            raise InputError(f"the head pose has shape {frames.shape}; give finite angles [frames, 3] in radians")
-        fitted = fit_length(frames, self.num_blocks * BLOCK_FRAMES)
+        fitted = fit_length(told_track(cfg, frames, self.job.portrait_pose), self.num_blocks * BLOCK_FRAMES)
         return latent_track(torch.from_numpy(fitted)).to(self.engine.device)
 
     def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:

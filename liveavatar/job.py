@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from liveavatar.block_rows import BlockRow, stage_summary, timing_summary
+from liveavatar.config import FROM_PORTRAIT
 from liveavatar.engine import Block, Engine, Features, Stream, StreamJob
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.feature_file import FeatureFile
@@ -72,6 +73,7 @@ class RenderJob:
     sample_steps: int = 4
     infer_frames: int = 48
     pose: Path | None = None  # head track float32 [F, 3] in radians, .npy; None lets the model move the head
+    portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
     online: bool = False
     resume: bool = False
     live: bool = False  # the sound still arrives: `audio` is the folder of a `Recording`, there are no features yet
@@ -105,6 +107,7 @@ class RenderResult:
     peak_rss_mb: float
     peak_gpu_mb: float | None
     stages: tuple[Stage, ...]
+    notes: tuple[str, ...] = ()  # what whoever asked should know of how it was made
 
 
 def run_job(
@@ -185,6 +188,7 @@ def _finished(job: RenderJob) -> RenderResult | None:
             return None
         facts |= {"video": Path(facts["video"]), "latents": made, "first_block": facts["latents_shape"][0]}
         facts["live_dir"] = Path(facts["live_dir"]) if facts["live_dir"] else None
+        facts["notes"] = tuple(facts["notes"])
         facts["rows"] = [BlockRow(**row) for row in facts["rows"]]
         facts["stages"] = tuple(Stage(**{**s, "steps": tuple(s["steps"])}) for s in facts["stages"])
         return RenderResult(**facts)
@@ -207,7 +211,9 @@ class Run:
         if engine.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(engine.device)
         self.began = time.perf_counter()
+        self.notes: list[str] = []
         image = np.asarray(Image.open(job.image).convert("RGB"))
+        pose = None if job.pose is None else np.load(job.pose)
         features, num_frames = self._features()
         self.stream: Stream = engine.open(
             StreamJob(
@@ -218,7 +224,8 @@ class Run:
                 seed=job.seed,
                 sample_steps=job.sample_steps,
                 infer_frames=job.infer_frames,
-                pose=None if job.pose is None else np.load(job.pose),
+                pose=pose,
+                portrait_pose=None if pose is None else self._portrait_pose(image, pose),
             )
         )
         height, width, _ = image.shape
@@ -242,6 +249,24 @@ class Run:
     def _features(self) -> tuple[Features, int]:
         """What drives the mouth, and the number of frames."""
         return FeatureFile(self.job.features), self.job.num_frames
+
+    def _portrait_pose(self, image: np.ndarray, track: np.ndarray) -> np.ndarray | None:
+        """Angles [3] of the picture's head, where the model is told the track [F, 3] against them.
+
+        Without a face in the picture they are those of the track's mean, which `notes` then say.
+        """
+        if self.engine.config.pose_origin != FROM_PORTRAIT:
+            return None
+        if self.job.portrait_pose is not None:
+            return np.array(self.job.portrait_pose, np.float32)
+        from liveavatar.pose_file import portrait_pose
+
+        found = portrait_pose(image)
+        if found is not None:
+            return found
+        self.notes.append("no face is found in the portrait; its head pose is taken for the mean of the given poses")
+        log.warning("%s", self.notes[-1])
+        return track.mean(0)
 
     def _sound(self) -> Path | LiveSound:
         """The film's sound while it is made."""
@@ -298,6 +323,7 @@ class Run:
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
             stages=self.engine.stages(self.job.sample_steps),
+            notes=tuple(self.notes),
         )
 
     def _restore(self) -> None:

@@ -4,6 +4,11 @@ Angles are *yaw, pitch, roll* in radians against the camera, in the corpus's con
 then pitch, then yaw, with x to the right of the picture, y up and z towards the camera. So positive yaw turns the face
 to the right of the picture, positive pitch lowers the nose, positive roll turns the picture counter-clockwise.
 
+Users, files and labels always speak of the camera. What the transformer is told depends on `ModelConfig.pose_origin`:
+these angles ("camera"), or these minus the angles of the head in the portrait ("portrait", `told_track`), so that
+zero is the head as the portrait shows it. A network that is told angles against the camera has to guess the portrait's
+to know how far to turn, and stays too near to it.
+
 A *frame track* [F, 3] has one row a frame at 25 fps, a *latent track* [T, 3] the mean of each latent's four frames.
 `pose_file` reads frame tracks from files. Shapes: F frames, T latents, h/w latent height and width.
 """
@@ -12,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar.config import FROM_PORTRAIT, ModelConfig, refuse_pose
+from liveavatar.errors import InputError
 from liveavatar.timing import FPS, LATENT_FRAMES
 
 POSE_SCALE = 0.3  # radians that become 1; the corpus seldom turns a head further
@@ -36,6 +43,32 @@ def latent_track(frames_F3: Tensor) -> Tensor:
 def mirrored(track: Tensor) -> Tensor:
     """The track [..., 3] of the mirrored picture: yaw and roll change sign."""
     return track * track.new_tensor([-1.0, 1.0, -1.0])
+
+
+def told_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:
+    """What a model is told of a frame track [F, 3] against the camera: the same, or against the portrait's head.
+
+    Args:
+        model: decides which.
+        frames_F3: radians.
+        portrait_3: angles of the portrait's head, radians; only needed where they are subtracted.
+
+    Raises:
+        InputError: the model knows no head pose, or these are no such angles.
+    """
+    refuse_pose(model)
+    if frames_F3.ndim != 2 or frames_F3.shape[1] != 3 or not len(frames_F3) or not np.isfinite(frames_F3).all():
+        raise InputError(f"the head pose has shape {frames_F3.shape}; give finite angles [frames, 3] in radians")
+    if model.pose_origin != FROM_PORTRAIT:
+        return frames_F3
+    if portrait_3 is None:
+        raise InputError(
+            f"the model {model.name} is told the head pose against the portrait's, which is not known; "
+            "give portrait_pose along with pose"
+        )
+    if portrait_3.shape != (3,) or not np.isfinite(portrait_3).all():
+        raise InputError(f"the portrait's head pose has shape {portrait_3.shape}; give 3 finite angles in radians")
+    return (frames_F3 - portrait_3).astype(np.float32)
 
 
 def fit_length(frames_F3: np.ndarray, num_frames: int) -> np.ndarray:

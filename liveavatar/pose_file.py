@@ -3,6 +3,7 @@
 A table (csv) has a header with `frame` (at 25 fps) or `time` (seconds), and `yaw`, `pitch`, `roll` in degrees; the
 directions are those of `liveavatar.pose`. In a video the face's 478 landmarks are followed and every frame's rotation
 is solved from the points that neither speech nor mimics move. Both give a frame track [F, 3] in radians at 25 fps.
+The same solver reads the pose of a portrait, which the track is told against where a model wants that.
 """
 
 import csv
@@ -178,6 +179,16 @@ def _tracker(path: Path) -> FaceTracker:
         return FaceTracker()
     except MeasureUnavailable as e:
         raise InputError(f"{path}: the faces of a video cannot be followed here ({e}); give a csv of angles") from e
+
+
+def portrait_pose(rgb: np.ndarray) -> np.ndarray | None:
+    """Yaw, pitch, roll float32 [3] in radians of the head in a portrait (uint8 [H, W, 3]), None when none is read."""
+    try:
+        face = FaceTracker().find(rgb)
+    except MeasureUnavailable as e:
+        log.warning("the portrait's head pose cannot be read here (%s)", e)
+        return None
+    return None if face is None else face_pose(face, rgb.shape[:2]).astype(np.float32)
 
 
 def face_pose(face: Face, size: tuple[int, int]) -> np.ndarray:

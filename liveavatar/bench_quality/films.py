@@ -72,7 +72,12 @@ def make_scene(folder: Path, photo: np.ndarray, speech: np.ndarray, prompt: str,
 
 
 def render_scene(
-    engine: Engine, scene: Scene, steps: int, head: np.ndarray | None = None, prompt: str | None = None
+    engine: Engine,
+    scene: Scene,
+    steps: int,
+    head: np.ndarray | None = None,
+    prompt: str | None = None,
+    photo_head: np.ndarray | None = None,
 ) -> Film:
     """Run the engine on a scene: the block loop, the streaming decoder and the coder of a render.
 
@@ -82,6 +87,8 @@ def render_scene(
         steps: of denoising.
         head: the head pose to follow [T, 3], radians; None lets the model move the head.
         prompt: instead of the scene's own.
+        photo_head: true head pose of the photo [3], radians, for a model that is told `head` against it; None has it
+            read off the photo.
     """
     name = f"steps{steps}" + ("" if head is None else "-posed") + ("" if prompt is None else "-prompt")
     pose = None
@@ -91,7 +98,7 @@ def render_scene(
     job = RenderJob(
         digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png", features=scene.features,
         audio=scene.sound, prompt=prompt or scene.prompt, num_frames=scene.num_frames, seed=SEED, sample_steps=steps,
-        pose=pose, online=True,
+        pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), online=True,
     )  # fmt: skip
     result = run_job(engine, job)
     timing = timing_summary(result.rows, result.num_frames, result.render_s)

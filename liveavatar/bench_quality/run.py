@@ -80,7 +80,8 @@ class Bench:
         pair = judge.Pair(true.clip.info.name, true.seen, made, true.labels)
         pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
         if posed and self.engine.config.pose_guided:
-            guided = render_scene(self.engine, true.scene, steps, head=true.labels.head)
+            head, photo_head = true.labels.head, true.labels.photo_head
+            guided = render_scene(self.engine, true.scene, steps, head=head, photo_head=photo_head)
             pair.posed = judge.compare_posed(guided, true.clip, true.labels)
         self.say(f"clip {pair.name}, {steps} steps: {film.ms_per_frame or 0:.0f} ms a frame")
         return pair

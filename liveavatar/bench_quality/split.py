@@ -53,6 +53,7 @@ class Labels:
     photo_landmarks: np.ndarray  # float32 [68, 2]
     head: np.ndarray  # float32 [T, 3] yaw, pitch, roll, radians
     expression: np.ndarray  # float32 [T, K]
+    photo_head: np.ndarray  # float32 [3]
 
     @property
     def mouth(self) -> np.ndarray:
@@ -91,10 +92,8 @@ class Clip:
         """Landmarks, head and expression."""
         with np.load(self.path("labels.npz")) as raw:
             landmarks = raw["landmarks"].astype(np.float32) / SUBPIXELS
-            return Labels(
-                landmarks[:-1], landmarks[-1], raw["head"][:-1].astype(np.float32),
-                raw["expression"][:-1].astype(np.float32),
-            )  # fmt: skip
+            head, expression = (raw[name].astype(np.float32) for name in ("head", "expression"))
+            return Labels(landmarks[:-1], landmarks[-1], head[:-1], expression[:-1], head[-1])
 
 
 def load_split(folder: Path = FOLDER, limit: int | None = None) -> list[Clip]:

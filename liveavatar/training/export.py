@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.checkpoint import save_model
-from liveavatar.config import PRESETS, ModelConfig, load_config
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.training import runtime
@@ -50,7 +50,8 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
             if isinstance(module, MemoryBlock):
                 module.conv2.weight.normal_(std=0.3 * (9 * module.width) ** -0.5)
                 module.mix.weight.normal_(std=0.3 * module.width**-0.5)
-    save_model(out, replace(cfg, pose_guided=True), split_parts(net.state_dict(), vae.state_dict()))
+    cfg = replace(cfg, pose_guided=True, pose_origin=FROM_PORTRAIT)
+    save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
 
 
 def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:

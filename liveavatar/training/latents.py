@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.config import PRESETS, ModelConfig
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose import latent_track, mirrored, pose_latents
@@ -48,7 +48,7 @@ class LatentSet:
     latents: Tensor  # [n, C, T, h, w]
     reference: Tensor  # [n, C, 1, h, w]
     weights: Tensor  # [n, T, h, w]
-    head: Tensor  # [n, T, 3] mean yaw, pitch, roll of each latent, radians
+    head: Tensor  # [n, T, 3] mean yaw, pitch, roll of each latent, radians, counted from the config's `pose_origin`
     tracks: Tensor  # [n]
     blocks: Tensor  # [n]
     tokens: Tensor  # [n, text length]
@@ -146,7 +146,8 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
     tokens, other_tokens = (
         tokenize_batch(c, cfg.text).to(clips.tracks.device) for c in (clips.captions, clips.other_captions)
     )
-    head = latent_track(clips.head[:, :-1])
+    origin = clips.head[:, -1:] if cfg.pose_origin == FROM_PORTRAIT else 0.0  # both photos of a clip have one pose
+    head = latent_track(clips.head[:, :-1] - origin)
     return LatentSet(
         torch.cat(latents), torch.cat(reference), torch.cat(weights), mirrored(head) if augment == 1 else head,
         clips.tracks, clips.blocks, tokens, torch.cat(other), other_tokens,
@@ -196,7 +197,7 @@ def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
 
 def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
     """Encode speech and clips; write `features_*`, `latents_*` and the config with latent statistics to `args.out`."""
-    cfg = PRESETS[args.preset]
+    cfg = replace(PRESETS[args.preset], pose_origin=FROM_PORTRAIT)
     out: Path = args.out
     for split in ("train", "eval"):
         path = out / f"features_{split}_{rank.rank}.pt"

@@ -71,6 +71,11 @@ def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
             f"--init {model_dir} holds a network of other sizes than this run's; name a model of the same preset, "
             "or start without --init"
         )
+    if start.config.pose_guided and start.config.pose_origin != net.cfg.pose_origin:
+        log.info(
+            "--init %s counts head angles from the %s, this run from the %s: the network learns them anew",
+            model_dir, start.config.pose_origin, net.cfg.pose_origin,
+        )  # fmt: skip
     net.dit.load_state_dict(start.dit.state_dict())
     net.text.load_state_dict(start.text.state_dict())
 

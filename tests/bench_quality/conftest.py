@@ -27,7 +27,7 @@ def short(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
     part = slice(start, start + FRAMES)
     truth = {
         "landmarks": np.concatenate([labels.landmarks[part], labels.photo_landmarks[None]]),
-        "head": np.concatenate([labels.head[part], labels.head[:1]]),
+        "head": np.concatenate([labels.head[part], labels.photo_head[None]]),
         "expression": np.concatenate([labels.expression[part], labels.expression[:1]]),
     }
     frames = np.concatenate([clip.frames()[part], clip.photo()[None]])

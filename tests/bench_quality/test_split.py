@@ -43,6 +43,9 @@ def test_a_stored_clip_holds_together(stored: list[Clip]) -> None:
     inside = (labels.landmarks > 0).all(-1) & (labels.landmarks < [width, height]).all(-1)
     assert inside.mean() > 0.99
     assert clip.info.film_psnr > 42
+    read = portrait_pose(photo)
+    assert read is not None
+    assert np.abs(np.degrees(read - labels.photo_head)).max() < 6
 
 
 def test_there_is_a_way_out_when_it_is_missing(tmp_path: Path) -> None:
@@ -94,6 +97,7 @@ def test_packing_can_be_cut_and_taken_up(tmp_path: Path) -> None:
     stored = clips[1].labels()
     assert np.abs(stored.landmarks - labels.landmarks[:-1]).max() <= 1 / 64
     assert np.abs(stored.photo_landmarks - labels.landmarks[-1]).max() <= 1 / 64
+    assert np.array_equal(stored.photo_head, labels.head[-1])
     assert np.array_equal(clips[1].photo(), frames[-1])
     error = np.mean((clips[1].frames().astype(float) - frames[:-1]) ** 2)
     assert 10 * np.log10(255**2 / error) == pytest.approx(clips[1].info.film_psnr, abs=0.3)

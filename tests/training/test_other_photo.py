@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from liveavatar.config import TINY
+from liveavatar.config import FROM_PORTRAIT, TINY
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.training import runtime
@@ -62,6 +62,20 @@ def test_other_photo_is_encoded_as_it_is_and_changes_with_the_clip(
         assert not torch.equal(made.other, made.reference)
     assert torch.equal(data.other_tokens, tokenize_batch(clips.other_captions, TINY.text))
     assert not torch.equal(data.other_tokens, data.tokens)
+
+
+def test_head_angles_count_from_the_camera_or_from_the_photos(
+    corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE, data: LatentSet
+) -> None:
+    clips = load_clips(corpus.clips, "train", rank.device)[-1]
+    turned = clips.head.clone()
+    turned[:, -1] = torch.tensor([0.1, -0.2, 0.05])
+    clips = replace(clips, head=turned)
+    portrait = replace(TINY, pose_origin=FROM_PORTRAIT)
+    assert torch.equal(encode_clips(clips, vae, TINY, rank, 0).head, data.head)
+    told, mirrored = (encode_clips(clips, vae, portrait, rank, augment).head for augment in (0, 1))
+    torch.testing.assert_close(told, data.head - turned[:, -1:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(mirrored, (data.head - turned[:, -1:]) * torch.tensor([-1.0, 1.0, -1.0]))
 
 
 def test_a_share_of_the_windows_refers_to_it_and_keeps_its_prompt(data: LatentSet, bank: FeatureBank) -> None:
