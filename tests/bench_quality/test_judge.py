@@ -16,6 +16,7 @@ from liveavatar.bench_quality.steps import recommend, sweep_split
 from liveavatar.checkpoint import read_config
 from liveavatar.engine import Engine
 from liveavatar.errors import InputError
+from liveavatar.job import RenderJob, RenderResult, run_job
 from liveavatar.quality.landmarks import MOUTH_CORNERS, Face, FaceTracker
 from liveavatar.timing import SAMPLE_RATE
 from liveavatar.video_sink import VideoSink
@@ -116,7 +117,16 @@ def test_the_true_film_is_as_good_as_itself(short: Path, tmp_path: Path, engine:
     assert made["edge_jump"] == true["edge_jump"]
 
 
-def test_a_run_prints_everything_and_leaves_its_films(short: Path, tmp_path: Path) -> None:
+def test_a_run_prints_everything_and_leaves_its_films(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[RenderJob] = []
+
+    def noted(engine: Engine, job: RenderJob) -> RenderResult:
+        jobs.append(job)
+        return run_job(engine, job)
+
+    monkeypatch.setattr("liveavatar.bench_quality.films.run_job", noted)
     result = run(Options(model_dir=config.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
     json.dumps(result, allow_nan=False)
     assert set(CONTRACT) <= set(result)
@@ -127,6 +137,8 @@ def test_a_run_prints_everything_and_leaves_its_films(short: Path, tmp_path: Pat
     assert -1 <= result["openness_corr"] <= 1
     guided = read_config(config.MINI_DIR).pose_guided
     assert (result["texture_psnr"] is not None) == guided
+    photo_head = tuple(load_split(short)[0].labels().photo_head.tolist())
+    assert [job.portrait_pose for job in jobs if job.pose is not None] == [photo_head] * guided
     shown = "\n".join(report.lines(result))
     assert all(g.name in shown for g in goals.GOALS)
     assert (tmp_path / "out" / "films" / "00" / "steps1.mp4").is_file()

@@ -8,6 +8,7 @@ import pytest
 
 from liveavatar.bench_quality.split import FOLDER, Clip, load_split
 from liveavatar.errors import InputError
+from liveavatar.pose_file import portrait_pose
 from liveavatar.timing import FPS, SAMPLE_RATE
 from liveavatar.training import measures
 from liveavatar.training.corpus.clips import BLOCK_FRAMES, EVAL_SEED, ClipPlan
@@ -78,7 +79,7 @@ class _Renderer:
         y, x = np.mgrid[0:64, 0:64]
         frames = np.stack([np.stack([x * 3 + t, y * 3 + t, x + y], -1) for t in range(count)]).astype(np.uint8)
         landmarks = (30 + np.random.default_rng(plan.seed).normal(size=(count, 68, 2))).astype(np.float32)
-        head = np.full((count, 3), 0.1, np.float32)
+        head = np.linspace(0.1, 0.2, 3 * count, dtype=np.float32).reshape(count, 3)
         return frames, ClipLabels(
             landmarks=landmarks, expression=np.zeros((count, 4), np.float16), head=head,
             gaze=np.zeros((count, 2), np.float32), track=plan.track, block=plan.block, seed=plan.seed, caption="c",

@@ -1,0 +1,121 @@
+"""Renders whose model counts head angles from the portrait: its own are read off the picture, given, or made up."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import wavfile
+
+from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, REPO_ROOT
+from liveavatar.engine import Engine
+from liveavatar.feature_file import save_features
+from liveavatar.job import RenderJob, RenderResult, run_job
+from liveavatar.pose_file import face_pose, portrait_pose
+from liveavatar.quality.availability import MeasureUnavailable
+from liveavatar.quality.landmarks import FaceTracker
+
+FRAMES = 24
+SIZE = (256, 384)  # width, height
+NOD = np.stack([0.1 * np.sin(np.arange(FRAMES) / k) for k in (5, 3, 7)], 1).astype(np.float32) + np.float32(0.05)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RenderJob:
+    """A second of noise over the sample portrait, whose head is to nod."""
+    rng = np.random.default_rng(0)
+    portrait = Image.open(REPO_ROOT / "data" / "samples" / "portrait.png").convert("RGB")
+    portrait.resize(SIZE).save(tmp_path / "face.png")
+    wavfile.write(tmp_path / "voice.wav", 16_000, rng.normal(scale=0.1, size=640 * FRAMES).astype(np.float32))
+    save_features(tmp_path / "features.pt", torch.from_numpy(rng.normal(size=(5, 768, FRAMES))).float())
+    np.save(tmp_path / "pose.npy", NOD)
+    return RenderJob(
+        digest="a" * 64,
+        work_dir=tmp_path / "work",
+        image=tmp_path / "face.png",
+        features=tmp_path / "features.pt",
+        audio=tmp_path / "voice.wav",
+        prompt="a calm woman",
+        num_frames=FRAMES,
+        sample_steps=2,
+        pose=tmp_path / "pose.npy",
+        online=True,
+    )
+
+
+def render(model_dir: Path, job: RenderJob, origin: str, track: np.ndarray | None = None) -> RenderResult:
+    """Render with a model that counts from `origin`; `track` is told in place of the job's."""
+    engine = Engine.load(model_dir, device="cpu", dtype="float32")
+    engine.config = replace(engine.config, pose_guided=True, pose_origin=origin)
+    if track is not None:
+        pose = job.image.with_name("other.npy")
+        np.save(pose, track)
+        job = replace(job, pose=pose)
+    return run_job(engine, job)
+
+
+def no_tracker(*_: object) -> None:
+    raise AssertionError("the tracker was loaded")
+
+
+def test_the_head_of_the_portrait_is_read_off_it(tiny_model: Path, job: RenderJob) -> None:
+    head = portrait_pose(np.asarray(Image.open(job.image)))
+    assert head is not None
+    assert np.abs(head).max() > 0.01, "it does not look straight into the camera"
+    made = render(tiny_model, job, FROM_PORTRAIT)
+    assert made.notes == ()
+    assert made.latents_sha256 == render(tiny_model, job, FROM_CAMERA, NOD - head).latents_sha256
+    assert made.latents_sha256 != render(tiny_model, job, FROM_CAMERA).latents_sha256
+
+
+def test_a_tilted_portrait_reads_as_tilted(job: RenderJob) -> None:
+    image = Image.open(job.image)
+    upright, tilted = (portrait_pose(np.asarray(image.rotate(a, Image.Resampling.BICUBIC))) for a in (0, 10))
+    assert upright is not None
+    assert tilted is not None
+    assert np.degrees(tilted - upright)[2] == pytest.approx(10, abs=2)
+    face = FaceTracker().find(np.asarray(image))
+    assert face is not None
+    np.testing.assert_allclose(upright, face_pose(face, (SIZE[1], SIZE[0])), atol=1e-5)
+
+
+@pytest.mark.parametrize("missing", [False, True], ids=["no face", "no tracker"])
+def test_without_a_face_it_is_the_mean_of_the_track(
+    missing: bool, tiny_model: Path, job: RenderJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if missing:
+
+        def absent() -> FaceTracker:
+            raise MeasureUnavailable("the package that provides cv2 is not installed")
+
+        monkeypatch.setattr("liveavatar.pose_file.FaceTracker", absent)
+    else:
+        Image.new("RGB", SIZE, (120, 120, 120)).save(job.image)
+    made = render(tiny_model, job, FROM_PORTRAIT)
+    assert len(made.notes) == 1
+    assert "mean of the given poses" in made.notes[0]
+    assert made.notes[0] in caplog.text
+    assert made.latents_sha256 == render(tiny_model, job, FROM_CAMERA, NOD - NOD.mean(0)).latents_sha256
+    assert run_again(tiny_model, job).notes == made.notes, "a job that was done before says the same"
+
+
+def run_again(model_dir: Path, job: RenderJob) -> RenderResult:
+    """The same render, resumed after its end."""
+    render(model_dir, job, FROM_PORTRAIT)
+    return render(model_dir, replace(job, resume=True), FROM_PORTRAIT)
+
+
+def test_the_tracker_is_loaded_only_where_it_is_needed(
+    tiny_model: Path, job: RenderJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liveavatar.pose_file.FaceTracker", no_tracker)
+    render(tiny_model, job, FROM_CAMERA)
+    render(tiny_model, replace(job, pose=None), FROM_PORTRAIT)
+    head = (0.125, -0.0625, 0.03125)
+    known = render(tiny_model, replace(job, portrait_pose=head), FROM_PORTRAIT)
+    told = NOD - np.array(head, np.float32)
+    assert known.latents_sha256 == render(tiny_model, job, FROM_CAMERA, told).latents_sha256
+    with pytest.raises(AssertionError, match="tracker was loaded"):
+        render(tiny_model, job, FROM_PORTRAIT)
