@@ -13,7 +13,7 @@ from liveavatar.training.corpus.tracks import SAMPLE_RATE
 TONE_DECIBELS = 6.0  # spread of the tone control's knobs
 TONE_KNOBS_HZ = (60, 150, 300, 600, 1200, 2400, 4800, 8000)
 GAIN_DECIBELS = 5.0
-NOISE_SHARE, NOISE_DECIBELS = 0.6, (12.0, 40.0)  # of the copies; below the speech
+NOISE_SHARE, NOISE_DECIBELS = 0.6, (0.0, 40.0)  # of the copies; below the speech
 NOISE_TILT = (0.0, 1.0)  # exponent of 1/f on the noise's power: white to pink
 ROOM_SHARE, ROOM_SECONDS, ROOM_DECIBELS = 0.4, (0.15, 0.5), (-26.0, -10.0)  # of the copies; decay by 60 dB; below
 LOUDEST = 0.99
