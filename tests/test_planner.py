@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
+from liveavatar.config import LIVE_AVATAR_14B, MINI, REPO_ROOT, TINY, ModelConfig
 from liveavatar.costs import dit_costs, text_bytes, vae_costs
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import GB, Machine, available_gb, detect_gpus, detect_machine, memory_limit_gb, parse_gpus
@@ -349,7 +349,7 @@ def test_this_machine_is_read() -> None:
 @pytest.mark.parametrize("mode", ["fp8", "bf16", "fp8 + fp8 rings"])
 def test_what_is_planned_is_what_was_measured(mode: str) -> None:
     """Of the reports of `liveavatar bench gpu` in the repository, the newest of an H200."""
-    report = json.loads(sorted(Path("data/benchmarks").glob("gpu_h200_*.json"))[-1].read_text())
+    report = json.loads(sorted((REPO_ROOT / "data" / "benchmarks").glob("gpu_h200_*.json"))[-1].read_text())
     measured = next(row for row in report["speed"] if row["mode"] == mode)
     width, height = (int(side) for side in measured["size"].split("*"))
     wanted = job((width, height), fp8="fp8" in mode, fp8_cache="rings" in mode)

@@ -5,44 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from scipy.io import wavfile
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, REPO_ROOT
 from liveavatar.engine import Engine
-from liveavatar.feature_file import save_features
 from liveavatar.job import RenderJob, RenderResult, run_job
 from liveavatar.pose_file import face_pose, portrait_pose
 from liveavatar.quality.availability import MeasureUnavailable
 from liveavatar.quality.landmarks import FaceTracker
+from tests.render_jobs import SIZE, noise_job
 
 FRAMES = 24
-SIZE = (256, 384)  # width, height
 NOD = np.stack([0.1 * np.sin(np.arange(FRAMES) / k) for k in (5, 3, 7)], 1).astype(np.float32) + np.float32(0.05)
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
     """A second of noise over the sample portrait, whose head is to nod."""
-    rng = np.random.default_rng(0)
+    job = noise_job(tmp_path, FRAMES)
     portrait = Image.open(REPO_ROOT / "data" / "samples" / "portrait.png").convert("RGB")
-    portrait.resize(SIZE).save(tmp_path / "face.png")
-    wavfile.write(tmp_path / "voice.wav", 16_000, rng.normal(scale=0.1, size=640 * FRAMES).astype(np.float32))
-    save_features(tmp_path / "features.pt", torch.from_numpy(rng.normal(size=(5, 768, FRAMES))).float())
+    portrait.resize(SIZE).save(job.image)
     np.save(tmp_path / "pose.npy", NOD)
-    return RenderJob(
-        digest="a" * 64,
-        work_dir=tmp_path / "work",
-        image=tmp_path / "face.png",
-        features=tmp_path / "features.pt",
-        audio=tmp_path / "voice.wav",
-        prompt="a calm woman",
-        num_frames=FRAMES,
-        sample_steps=2,
-        pose=tmp_path / "pose.npy",
-        online=True,
-    )
+    return replace(job, sample_steps=2, pose=tmp_path / "pose.npy")
 
 
 def render(model_dir: Path, job: RenderJob, origin: str, track: np.ndarray | None = None) -> RenderResult:

@@ -59,11 +59,15 @@ class Options:
     quick: bool = False  # fewer blocks, no grid of memory
     dry_run: bool = False  # a few thousand weights on the CPU: proves the script, measures nothing
     only: tuple[str, ...] = SECTIONS
-    modes: tuple[
-        str, ...
-    ] = ()  # of the section "speed"; none named: those that this GPU has room for, and the plain one
+    modes: tuple[str, ...] = ()  # of the section "speed"; none: those that the GPU has room for, and the plain one
     gpus: int = 4  # of the section "tpp"
     single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
+
+
+def _refuse_unknown(option: str, what: str, named: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = set(named) - set(known)
+    if unknown:
+        raise InputError(f"{option} {', '.join(sorted(unknown))}: {what} are {', '.join(known)}")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -72,14 +76,8 @@ def run(options: Options) -> dict[str, Any]:
     Raises:
         InputError: no GPU, or an unknown section or mode.
     """
-    strange = set(options.modes) - {*SPEED_MODES, PLAIN}
-    if strange:
-        known = ", ".join((*SPEED_MODES, PLAIN))
-        raise InputError(f"--modes {', '.join(sorted(strange))}: modes are {known}")
-    unknown = set(options.only) - {*SECTIONS, GROUP_SECTION}
-    if unknown:
-        known = ", ".join((*SECTIONS, GROUP_SECTION))
-        raise InputError(f"--only {', '.join(sorted(unknown))}: sections are {known}")
+    _refuse_unknown("--modes", "modes", options.modes, (*SPEED_MODES, PLAIN))
+    _refuse_unknown("--only", "sections", options.only, (*SECTIONS, GROUP_SECTION))
     if GROUP_SECTION in options.only and options.gpus < 2:
         raise InputError(f"--gpus {options.gpus}: {GROUP_SECTION} spreads steps over 2 GPUs or more")
     if not options.dry_run and not torch.cuda.is_available():

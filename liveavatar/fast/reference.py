@@ -165,9 +165,8 @@ def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
     out_CTHW.copy_(wide.reshape(C, T * (Q // C), 2 * H, 2 * W))
 
 
-Block = tuple[
-    Tensor, int
-]  # the newest tokens of a ring: the first slot, an int32 tensor [1] on the device, and how many
+# The newest tokens of a ring: their first slot, an int32 tensor [1] on the device, and how many they are.
+Block = tuple[Tensor, int]
 
 
 def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, block: Block) -> None:

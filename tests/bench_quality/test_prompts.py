@@ -30,7 +30,7 @@ def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple
 )
 def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, Scene], request: pytest.FixtureRequest) -> None:
     if words.name in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason="the embedded model does not obey this phrase yet", strict=False))
+        request.applymarker(pytest.mark.xfail(reason="the embedded model does not obey this phrase yet", strict=True))
     effect = try_words(*scene, words, FaceTracker())
     assert effect.seen, effect
 

@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import ray
 import torch
-from PIL import Image
-from scipy.io import wavfile
 
 from liveavatar.engine import Engine
 from liveavatar.errors import Interrupted
-from liveavatar.feature_file import save_features
 from liveavatar.job import Progress, RenderJob, RenderResult, run_job, stage_summary
 from tasks import cluster, cluster_group
 from tasks.cluster import EngineSpec
+from tests.render_jobs import noise_job
 
 FRAMES = 240
 
@@ -41,20 +38,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
     """Ten seconds of noise."""
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (256, 384, 3), dtype=np.uint8)).save(tmp_path / "face.png")
-    wavfile.write(tmp_path / "voice.wav", 16_000, rng.normal(scale=0.1, size=640 * FRAMES).astype(np.float32))
-    save_features(tmp_path / "features.pt", torch.from_numpy(rng.normal(size=(5, 768, FRAMES))).float())
-    return RenderJob(
-        digest="d" * 64,
-        work_dir=tmp_path / "work",
-        image=tmp_path / "face.png",
-        features=tmp_path / "features.pt",
-        audio=tmp_path / "voice.wav",
-        prompt="a calm woman",
-        num_frames=FRAMES,
-        online=True,
-    )
+    return noise_job(tmp_path, FRAMES)
 
 
 @pytest.fixture
