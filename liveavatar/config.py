@@ -69,6 +69,7 @@ class VAEConfig:
     mean: tuple[float, ...]  # per-channel normalisation of the latent, z = (mu - mean) / std
     std: tuple[float, ...]
     num_res_blocks: int = 2
+    decoder_blocks: tuple[int, ...] = ()  # compact: of the decoder's stages, coarse to fine; () = num_res_blocks each
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     prime_latents: int = 7  # still latents that warm the streaming decoder before the first block
 
@@ -222,7 +223,7 @@ MINI = ModelConfig(
     ),
     vae=VAEConfig(
         kind="compact", z_dim=32, spatial_stride=16, encoder_widths=(64, 128, 192),
-        decoder_widths=(256, 128, 64), mean=(0.0,) * 32, std=(1.0,) * 32, prime_latents=3,
+        decoder_widths=(256, 128, 64), decoder_blocks=(2, 3, 3), mean=(0.0,) * 32, std=(1.0,) * 32, prime_latents=3,
     ),
     text=TextConfig(kind="hash", dim=128, length=32, vocab=4096, num_layers=2, num_heads=4),
     speech=SpeechConfig(kind="whisper", name="tiny.en", num_states=5, dim=768),

@@ -98,17 +98,17 @@ class CompactDecoder(nn.Module):
     def __init__(self, cfg: VAEConfig) -> None:
         super().__init__()
         c, b, a = cfg.decoder_widths
-        n = cfg.num_res_blocks
+        n16, n8, n4 = cfg.decoder_blocks or (cfg.num_res_blocks,) * 3
         self.conv_in = nn.Conv2d(cfg.z_dim, c, 3, padding=1)
-        self.latent16 = nn.ModuleList(MemoryBlock(c) for _ in range(n))
+        self.latent16 = nn.ModuleList(MemoryBlock(c) for _ in range(n16))
         self.grow = nn.Conv2d(c, LATENT_FRAMES * c, 1)
         self.stage16 = nn.ModuleList([MemoryBlock(c)])
         self.up8 = nn.Conv2d(c, 4 * b, 1)
-        self.stage8 = nn.ModuleList(MemoryBlock(b) for _ in range(n))
+        self.stage8 = nn.ModuleList(MemoryBlock(b) for _ in range(n8))
         self.up4 = nn.Conv2d(b, 4 * a, 1)
-        self.stage4 = nn.ModuleList(MemoryBlock(a) for _ in range(n))
+        self.stage4 = nn.ModuleList(MemoryBlock(a) for _ in range(n4))
         self.conv_out = nn.Conv2d(a, 3 * PATCH**2, 3, padding=1)
-        self.memory_shapes = [(c, 16)] * (n + 1) + [(b, 8)] * n + [(a, 4)] * n
+        self.memory_shapes = [(c, 16)] * (n16 + 1) + [(b, 8)] * n8 + [(a, 4)] * n4
 
     def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
         """[T*B, C, h, w] -> [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""

@@ -11,6 +11,8 @@ moves by up to 3 pixels. Without the latter a move by a quarter of a cell change
 the transformer could not keep up with a moving head, however well the autoencoder alone reconstructed. In the last
 third a patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
 
+`--energy` asks for as much fine structure as the truth has, patch by patch, whichever it is (`energy_loss`).
+
 `--only_decoder FILE` goes on with the decoder of a finished autoencoder. Its latents stay what they are, so that can
 run beside the teacher.
 """
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from liveavatar.checkpoint import load_model
 from liveavatar.config import PRESETS
+from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.timing import LATENT_FRAMES
 from liveavatar.training import measures, runtime
@@ -48,6 +51,7 @@ GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.7, 0.05
 # Of the step into a new latent against the steps within one: noise on the latents, and a transformer's errors, change
 # there at once, and the decoder is to spread that over the latent's frames.
 EDGE_WEIGHT = 8.0
+ENERGY_PATCH, ENERGY_FLOOR = 8, 1e-4  # pixels a side; squared steps too small to be seen
 ADVERSARY_START = 2 / 3  # of the budget
 ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
 EMA_DECAY = 0.998
@@ -71,10 +75,38 @@ def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Te
     return loss + GRADIENT_WEIGHT * gradient + TEMPORAL_WEIGHT * steps.mean()
 
 
+def energy_loss(made: Tensor, truth: Tensor) -> Tensor:
+    """How far the amount of fine structure is from the truth's, everywhere; videos [B, 3, T, H, W].
+
+    Root mean square gradient of patches of 8 pixels, absolute difference. Where the decoder cannot know the detail, the
+    picture's loss alone makes it draw too little of it.
+    """
+    amounts = []
+    for video in (made, truth):
+        grey = video.mean(1)
+        dx = (grey[..., 1:] - grey[..., :-1]).square()[..., :-1, :]
+        dy = (grey[..., 1:, :] - grey[..., :-1, :]).square()[..., :-1]
+        amounts.append((F.avg_pool2d(dx + dy, ENERGY_PATCH) + ENERGY_FLOOR).sqrt())
+    return (amounts[0] - amounts[1]).abs().mean()
+
+
 def _edge_weights(num_frames: int, device: torch.device) -> Tensor:
     """Weight of each frame step [1, 1, T-1, 1, 1] of a clip that starts with a latent."""
     edge = (torch.arange(1, num_frames, device=device) % LATENT_FRAMES == 0).float()
     return (1 + (EDGE_WEIGHT - 1) * edge)[None, None, :, None, None]
+
+
+def _go_on_from(vae: CompactVAE, start: CompactVAE) -> None:
+    """Take over weights; blocks that the decoder has more than before begin as the identity.
+
+    Latent statistics lie in the config, not in the weights.
+    """
+    missing, unexpected = vae.load_state_dict(start.state_dict(), strict=False)
+    if unexpected or not all(name.startswith("decoder.stage") for name in missing):
+        raise CheckpointError(
+            "--init holds an autoencoder of other sizes than this run's; name a model of the same preset, "
+            "or start without --init"
+        )
 
 
 class AutoencoderTrainer:
@@ -86,7 +118,7 @@ class AutoencoderTrainer:
         self.vae = runtime.channels_last(CompactVAE(cfg).to(rank.device))
         if args.init:
             start = load_model(args.init, "cpu", torch.float32, parts=("vae",)).vae
-            self.vae.load_state_dict(start.state_dict())  # latent statistics lie in the config, not in the weights
+            _go_on_from(self.vae, start)
         if args.only_decoder:
             self.vae.load_state_dict(runtime.load_checkpoint(args.only_decoder, rank.device)["average"])
             self.vae.encoder.requires_grad_(False)
@@ -106,7 +138,12 @@ class AutoencoderTrainer:
         self.held = load_clips(args.data, "eval", rank.device) if rank.first else []
         self.step, self.best_psnr = 0, 0.0
         self.adversary_on = bool(args.adversary)
-        self.encode, self.decode, self.judge = self.vae.encode, self.vae.decode, reconstruction_loss
+        self.encode, self.decode, self.judge = self.vae.encode, self.vae.decode, self.picture_loss
+
+    def picture_loss(self, made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Tensor:
+        """Reconstruction, and as much fine structure as the truth has."""
+        loss = reconstruction_loss(made, truth, weights_BTHW)
+        return loss + self.args.energy * energy_loss(made, truth) if self.args.energy else loss
 
     def compile(self) -> None:
         """Compile what every step runs, and rehearse it; where that fails, training goes on without."""
@@ -150,7 +187,7 @@ class AutoencoderTrainer:
         output = made.detach().float().requires_grad_()
         use_adversary = self.adversary_on and fraction > ADVERSARY_START
         # Balancing keeps the loss's graph, which compiled code does not allow.
-        loss = (reconstruction_loss if use_adversary else self.judge)(output, video, weights)
+        loss = (self.picture_loss if use_adversary else self.judge)(output, video, weights)
         gradient, extra = (
             self._adversarial_gradient(loss, output, video, mouths)
             if use_adversary
@@ -319,6 +356,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
     parser.add_argument("--adversary", type=int, default=1)
     parser.add_argument("--latent_noise", type=float, default=0.3, help="largest noise on the latents")
+    parser.add_argument("--energy", type=float, default=0.0, help="weight of the amount of fine structure")
     parser.add_argument("--smooth", type=float, default=0.2, help="weight of the latents' change under small moves")
     parser.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
     parser.add_argument("--only_decoder", type=Path, help="an autoencoder.pt: keep its encoder, go on with its decoder")

