@@ -107,6 +107,7 @@ class Engine:
         fp8: bool = False,
         offload: bool = False,
         fp8_rings: bool = False,
+        attention8: bool = False,
     ) -> "Engine":
         """Load a model directory; the large model on a GPU takes the fast path.
 
@@ -117,6 +118,7 @@ class Engine:
             fp8: linear layers of the transformer in 8 bits; GPUs only.
             offload: layers of the transformer stay in host memory, each arrives ahead of its use; GPUs only.
             fp8_rings: keys and values of earlier blocks in 8 bits; GPUs only.
+            attention8: self-attention in 8 bits, and with it keys and values; GPUs only.
 
         Raises:
             CheckpointError: when the directory is incomplete or damaged.
@@ -125,7 +127,7 @@ class Engine:
         """
         chosen = pick_device(device)
         precision = pick_dtype(dtype, chosen)
-        special = {"--fp8": fp8 or fp8_rings, "--offload_model True": offload}
+        special = {"--fp8": fp8 or fp8_rings, "8-bit attention": attention8, "--offload_model True": offload}
         asked = [name for name, on in special.items() if on]
         if asked and chosen.type != "cuda":
             raise InputError(f"{' and '.join(asked)}: these need a GPU, and the device is {chosen}; drop them")
@@ -133,7 +135,9 @@ class Engine:
         if chosen.type == "cuda" and cls is Engine and (asked or read_config(model_dir).vae.kind == "wan"):
             from liveavatar.fast.load import load_fast
 
-            engine: Engine = load_fast(model_dir, chosen, precision, fp8=fp8, offload=offload, fp8_rings=fp8_rings)
+            engine: Engine = load_fast(
+                model_dir, chosen, precision, fp8=fp8, offload=offload, fp8_rings=fp8_rings, attention8=attention8
+            )
         else:
             engine = cls(load_model(model_dir, chosen, precision), chosen)
         engine.model_dir = model_dir

@@ -21,8 +21,8 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 class Runners:
     """Buffers and graphs of the last size and stage; rings are large, so there is one set of them."""
 
-    def __init__(self, dit: FastDiT, fp8_rings: bool = False) -> None:
-        self.dit, self.fp8_rings = dit, fp8_rings
+    def __init__(self, dit: FastDiT, fp8_rings: bool = False, attention8: bool = False) -> None:
+        self.dit, self.fp8_rings, self.attention8 = dit, fp8_rings, attention8
         self._kept: tuple[Any, StepRunner] | None = None
 
     def known(self, course: Course, spans: tuple[Span, ...]) -> StepRunner | None:
@@ -34,7 +34,8 @@ class Runners:
 
     def make(self, course: Course, spans: tuple[Span, ...], sink: Sink) -> StepRunner:
         """New ones for a course, which are kept."""
-        runner = StepRunner(self.dit, course.sigmas, (course.h, course.w), sink, spans, self.fp8_rings)
+        size, precision = (course.h, course.w), (self.fp8_rings, self.attention8)
+        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, *precision)
         self._kept = (self._key(course, spans), runner)
         return runner
 
@@ -48,7 +49,7 @@ class Runners:
         self._kept = None
 
     def _key(self, course: Course, spans: tuple[Span, ...]) -> tuple:
-        return course.h, course.w, course.sigmas, spans, self.fp8_rings
+        return course.h, course.w, course.sigmas, spans, self.fp8_rings, self.attention8
 
 
 class FastDenoiser(Denoiser):
@@ -95,7 +96,7 @@ class FastDenoiser(Denoiser):
         """As `Denoiser.reanchor`."""
         fast: FastDiT = self.dit  # type: ignore[assignment]
         fast.prefill(reference, self.motion if motion is None else motion, self.text_kv, self.sink)
-        self.runner.begin(self.text_kv)
+        self.runner.reanchor()
         self._placed = False
 
     @torch.inference_mode()

@@ -8,7 +8,6 @@ Shapes: L tokens of a block, S tokens of a latent, D width, N heads, H head widt
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -217,16 +216,13 @@ class FastDiT:
             where: the block's first slot in the ring, int32 [1], and the filled tokens, the block included.
             rotation: cos and sin of the block's tokens.
         """
-        slot, visible = where
         x, y = hidden
         gate = self._gate(layers.start, level)
         for i in layers:
             weights, mod = self.layers.use(i), level.layers[i]
             spec = self._modulated(mod[0], mod[1], weights.qkv.quantised)
             x, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype)
-            write = partial(ops.rms_rope_write, weights.qkv(rows), self._qk[i], rotation)
-            q, k, v = cache.attend_layout(i - layers.start, slot, visible, write)
-            attended = attend_rows(q.transpose(0, 1)[None], k, v)
+            attended = cache.attend(i - layers.start, where, (weights.qkv(rows), self._qk[i], rotation))
             x, y = self._finish(x, attended, weights, i, mod, cond.text_kv[i])
             if i in self.injector_of:
                 x, y = self._inject(x, y, mod[5], weights, self.injector_of[i], cond)

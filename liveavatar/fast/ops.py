@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import reference
-from liveavatar.fast.reference import FP8, Block, Branch, NormSpec, Quantised, Rows, Slots
+from liveavatar.fast.reference import (
+    FP8,
+    Block,
+    Branch,
+    KeyValues8,
+    NormSpec,
+    Quantised,
+    Queries8,
+    Rows,
+    Slots,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +66,14 @@ def has_fp8(device: torch.device) -> str | None:
         name = torch.cuda.get_device_name(device)
         return f"{name} (compute capability {capability[0]}.{capability[1]}) has no 8-bit matrix unit"
     return None if hasattr(torch, "_scaled_mm") else "this PyTorch has no 8-bit matrix product"
+
+
+def has_attention8(device: torch.device) -> str | None:
+    """Why attention in 8 bits cannot run on a device; None when it can."""
+    reason = has_fp8(device)
+    if reason is None and backend(device) is reference:
+        return "the fused kernels cannot run here, and without them it would be slower than in 16 bits"
+    return reason
 
 
 def add_norm(
@@ -166,6 +184,51 @@ def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, b
     backend(values_NMH.device).dequantise_slots(values_NMH, scale_NM, target_NMH, block)
 
 
+def rms_rope_write8(
+    qkv_L3D: Tensor,
+    norms: tuple[Tensor, Tensor, float],
+    rotation: tuple[Tensor, Tensor],
+    into: KeyValues8,
+    start: Tensor,
+) -> Queries8:
+    """Queries out, keys and values into their slots in 8 bits; see `reference.rms_rope_write8`."""
+    _follow(qkv_L3D)
+    for weight in norms[:2]:
+        _follow(weight)
+    _turns(rotation, len(qkv_L3D), into.k.shape[2])
+    _key_values8(into)
+    _first_slot(start)
+    return backend(qkv_L3D.device).rms_rope_write8(qkv_L3D, norms, rotation, into, start)
+
+
+def rope_copy8(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValues8) -> None:
+    """Rotated copy of keys in 8 bits; see `reference.rope_copy8`."""
+    _inner(source_NLH)
+    _key_values8(into)
+    assert into.k.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(into.k.shape)}"
+    _turns(rotation, *source_NLH.shape[1:])
+    backend(source_NLH.device).rope_copy8(source_NLH, rotation, into)
+
+
+def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
+    """Values into their slots in 8 bits; see `reference.write_values8`."""
+    _inner(v_NLH)
+    _key_values8(into)
+    _first_slot(start)
+    backend(v_NLH.device).write_values8(v_NLH, into, start)
+
+
+def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
+    """Attention in 8 bits, [L, N * H]; see `reference.attend8`."""
+    q, scale = queries
+    _follow(q, torch.int8)
+    _follow(scale, torch.float32)
+    _key_values8(seen)
+    assert scale.shape == (q.shape[1], q.shape[0]), f"{tuple(scale.shape)} scales {tuple(q.shape)}"
+    assert (q.shape[1], q.shape[2]) == (seen.k.shape[0], seen.k.shape[2]), f"{tuple(q.shape)}, {tuple(seen.k.shape)}"
+    return backend(q.device).attend8(queries, seen, dtype)
+
+
 # What the kernels take for granted. The torch reference would not mind, so it is asked of both.
 
 
@@ -210,3 +273,13 @@ def _eight_bit(values_NMH: Tensor, scale_NM: Tensor) -> None:
     assert scale_NM.shape == values_NMH.shape[:2], f"{tuple(scale_NM.shape)} scales {tuple(values_NMH.shape)}"
     head_dim = values_NMH.shape[2]
     assert head_dim & (head_dim - 1) == 0, f"heads of {head_dim} elements; 8-bit rings want a power of two"
+
+
+def _key_values8(t: KeyValues8) -> None:
+    _inner(t.k, torch.int8)
+    _inner(t.v, FP8)
+    _inner(t.k_scale, torch.float32)
+    _each(t.v_scale, 1)
+    (N, M, H), facts = t.k.shape, f"{tuple(t.k.shape)}, {tuple(t.k_scale.shape)}, {tuple(t.v.shape)}"
+    assert (t.k_scale.shape, t.v.shape) == ((N, M), (N, H, M)), facts
+    assert H & (H - 1) == 0, f"heads of {H} elements; attention in 8 bits wants a power of two"

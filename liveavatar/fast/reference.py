@@ -165,6 +165,97 @@ def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
     out_CTHW.copy_(wide.reshape(C, T * (Q // C), 2 * H, 2 * W))
 
 
+INT8_MAX = 127.0
+VALUES_ALIGN = 16  # of tokens in memory where they are innermost
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValues8:
+    """Keys and values in 8 bits, as attention in 8 bits reads them.
+
+    A key is int8 with a scale of its own for every head. Values are e4m3 with one scale for all, and lie with their
+    tokens innermost, as the matrix unit wants them.
+    """
+
+    k: Tensor  # [N, M, H]
+    k_scale: Tensor  # [N, M], fp32
+    v: Tensor  # [N, H, M]
+    v_scale: Tensor  # [1], fp32
+
+    def cut(self, first: int, stop: int) -> "KeyValues8":
+        """Those of some tokens, in the same memory."""
+        tokens = slice(first, stop)
+        return KeyValues8(self.k[:, tokens], self.k_scale[:, tokens], self.v[:, :, tokens], self.v_scale)
+
+
+Queries8 = tuple[Tensor, Tensor]  # int8 [L, N, H], and the scale of every head [N, L], fp32
+
+
+def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8 [..., H], scale [...]): each head scaled to the range of int8 and rounded."""
+    wide = x.float()
+    scale = wide.abs().amax(dim=-1).clamp_min(AMAX_FLOOR) / INT8_MAX
+    return (wide / scale[..., None] + 0.5).floor().to(torch.int8), scale
+
+
+def rms_rope_write8(
+    qkv_L3D: Tensor,
+    norms: tuple[Tensor, Tensor, float],
+    rotation: tuple[Tensor, Tensor],
+    into: KeyValues8,
+    start: Tensor,
+) -> Queries8:
+    """As `rms_rope_write`, in 8 bits, from slot `start` on, an int32 tensor [1]."""
+    wq, wk, eps = norms
+    num_heads = into.k.shape[0]
+    q, k, v = qkv_L3D.chunk(3, dim=-1)
+    (q, q_scale), (k, k_scale) = (
+        quantise_heads(rotate_rows(rms_rows(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(0, 1), *rotation))
+        for x, weight in ((q, wq), (k, wk))
+    )
+    at = start.long() + torch.arange(len(qkv_L3D), device=qkv_L3D.device)
+    into.k.index_copy_(1, at, k)
+    into.k_scale.index_copy_(1, at, k_scale)
+    write_values8(v.unflatten(-1, (num_heads, -1)).transpose(0, 1), into, start)
+    return q.transpose(0, 1).contiguous(), q_scale
+
+
+def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
+    """Values in 8 bits, from slot `start` on; what is beyond the range becomes its end."""
+    at = start.long() + torch.arange(v_NLH.shape[1], device=v_NLH.device)
+    rounded = (v_NLH.float() / into.v_scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
+    # index_copy_ knows no 8-bit floats; bytes are bytes.
+    into.v.view(torch.uint8).index_copy_(2, at, rounded.view(torch.uint8).transpose(1, 2))
+
+
+def rope_copy8(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValues8) -> None:
+    """Rotated copy of keys in 8 bits."""
+    k, scale = quantise_heads(rotate_rows(source_NLH, *rotation))
+    into.k.copy_(k)
+    into.k_scale.copy_(scale)
+
+
+WEIGHT_MAX = 256.0  # what the largest weight of a row becomes before weights are rounded to e4m3
+_WEIGHTS = 1 << 24  # that are in memory at once
+
+
+def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
+    """Softmax attention without mask in 8 bits, the weights of values too: [L, N * H], heads side by side."""
+    q, q_scale = queries
+    L, N, H = q.shape
+    out = torch.empty(L, N, H, dtype=dtype, device=q.device)
+    tall = max(1, _WEIGHTS // seen.k.shape[1])
+    for head in range(N):
+        k, v = seen.k[head].float() * seen.k_scale[head, :, None], seen.v[head].float() * seen.v_scale
+        for rows in range(0, L, tall):
+            some = slice(rows, rows + tall)
+            logits = (q[some, head].float() @ k.mT) * (q_scale[head, some, None] * H**-0.5)
+            weights = (logits - logits.amax(dim=-1, keepdim=True)).exp()
+            rounded = (weights * WEIGHT_MAX).to(FP8).float() / WEIGHT_MAX
+            out[some, head] = (rounded @ v.mT / weights.sum(dim=-1, keepdim=True)).to(dtype)
+    return out.flatten(1)
+
+
 # The newest tokens of a ring: their first slot, an int32 tensor [1] on the device, and how many they are.
 Block = tuple[Tensor, int]
 

@@ -1,40 +1,43 @@
-"""Keys and values of one denoise step in 8 bits: half the memory, for one pass over them at every layer.
+"""Keys and values of one denoise step: plain, in 8 bits for half the memory, or in 8 bits for attention in 8 bits.
 
-A ring holds e4m3 with one scale for every token and head. Sinks are not repeated for every step: they and the ring
-are laid out in one workspace, shared by all steps and layers, right before attention reads it.
+`Fp8Ring` holds e4m3 with one scale for every token and head. Sinks are not repeated for every step: they and the ring
+are laid out in one workspace, shared by all steps and layers, right before attention reads it in the model's dtype.
+`Ring8` holds what attention in 8 bits reads as it is.
 
-Shapes: Y layers, N heads, M slots, H head width, L tokens of a block.
+Shapes: Y layers, N heads, M slots, H head width, L tokens of a block, D width.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from liveavatar.cache import Sink, StepCache
 from liveavatar.fast import ops
-from liveavatar.fast.reference import FP8, Slots
+from liveavatar.fast.attention import attend_rows
+from liveavatar.fast.reference import FP8, FP8_MAX, VALUES_ALIGN, KeyValues8, Slots
 
 Rotation = tuple[Tensor, Tensor]
-Writer = Callable[[Slots], Tensor]  # puts a block's keys and values in slots, gives its queries
+Where = tuple[
+    Tensor, int
+]  # first slot of a block in the ring, int32 [1]; filled tokens of the ring, the block included
+# Queries, keys and values of a block [L, 3 * D]; norms of queries and keys and their eps; rotation of its tokens.
+Projected = tuple[Tensor, tuple[Tensor, Tensor, float], Rotation]
+
+_HEADROOM = 8.0  # of values over the largest of the sinks
 
 
 class Bf16Ring(StepCache):
     """The plain cache, fed by the fused kernel."""
 
-    def attend_layout(self, layer: int, slot: Tensor, visible: int, write: Writer) -> tuple[Tensor, Tensor, Tensor]:
-        """Write a block and give (queries, keys [1, N, M, H], values) of what it sees.
-
-        Args:
-            layer: of the transformer.
-            slot: int32 [1], first token of the block within the ring.
-            visible: tokens of the ring that are filled, the block included.
-            write: the fused kernel.
-        """
+    def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
+        """Write a block and let it attend to all it sees: [L, D]."""
         k, v = self.k[layer, 0], self.v[layer, 0]
-        q = write(Slots(k[:, self.num_sink :], v[:, self.num_sink :], slot))
-        stop = self.num_sink + visible
-        return q, k[None, :, :stop], v[None, :, :stop]
+        q = ops.rms_rope_write(*block, Slots(k[:, self.num_sink :], v[:, self.num_sink :], where[0]))
+        stop = self.num_sink + where[1]
+        return attend_rows(q.transpose(0, 1)[None], k[None, :, :stop], v[None, :, :stop])
+
+    def begin(self, sink: Sink) -> None:
+        """Take over the sinks of another stream."""
+        self.set_sink(sink)
 
     def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
         """Rotate the first `tokens` sink keys to where the coming block sees them."""
@@ -69,25 +72,30 @@ class Fp8Ring:
         """Take over a (re)computed sink."""
         self.sink = sink
 
+    def begin(self, sink: Sink) -> None:
+        """Take over the sinks of another stream."""
+        self.set_sink(sink)
+
     def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
         """Remember where the coming block sees the sinks; they are rotated while they are laid out."""
         self.sink = sink
         for kept, new in zip(self._rotation, rotation, strict=True):
             kept[:tokens].copy_(new[:tokens])
 
-    def attend_layout(self, layer: int, slot: Tensor, visible: int, write: Writer) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Bf16Ring.attend_layout`; the block itself is seen unrounded."""
+    def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
+        """As `Bf16Ring.attend`; the block itself is seen unrounded."""
+        slot, visible = where
         sink, stop = slice(self.num_sink), self.num_sink + visible
         k, v = self.workspace.k, self.workspace.v
         ops.rope_copy(self.sink.k[layer][0], self._rotation, k[:, sink])
         _words(v[:, sink]).copy_(_words(self.sink.v[layer][0]))
         ring_k, ring_v = k[:, self.num_sink :], v[:, self.num_sink :]
-        q = write(Slots(ring_k, ring_v, slot))
-        block = (slot, q.shape[0])
+        q = ops.rms_rope_write(*block, Slots(ring_k, ring_v, slot))
+        new = (slot, q.shape[0])
         for stored, scale, ring in ((self.k, self.k_scale, ring_k), (self.v, self.v_scale, ring_v)):
-            ops.dequantise_slots(stored[layer, :, :visible], scale[layer, :, :visible], ring[:, :visible], block)
-            ops.quantise_slots(ring, stored[layer], scale[layer], block)
-        return q, k[None, :, :stop], v[None, :, :stop]
+            ops.dequantise_slots(stored[layer, :, :visible], scale[layer, :, :visible], ring[:, :visible], new)
+            ops.quantise_slots(ring, stored[layer], scale[layer], new)
+        return attend_rows(q.transpose(0, 1)[None], k[None, :, :stop], v[None, :, :stop])
 
     def tensors(self) -> dict[str, Tensor]:
         """The ring's content, for a snapshot."""
@@ -99,9 +107,64 @@ class Fp8Ring:
             kept.copy_(tensors[name])
 
 
+class Ring8:
+    """[sink | ring] of a step in 8 bits, read by attention as it is.
+
+    Keys have a scale for every token and head. Values share one within a layer, taken from the sinks when a stream
+    begins, with headroom: e4m3 is as fine for small values as for large ones.
+    """
+
+    def __init__(self, sink: Sink, window_tokens: int) -> None:
+        N, L, H = sink.k[0].shape[1:]
+        Y, device = len(sink.k), sink.k[0].device
+        self.num_sink, self.window = L, window_tokens
+        M = -(-(L + window_tokens) // VALUES_ALIGN) * VALUES_ALIGN
+        self.k = torch.zeros(Y, N, M, H, dtype=torch.int8, device=device)
+        self.v = torch.zeros(Y, N, H, M, dtype=FP8, device=device)
+        self.k_scale, self.v_scale = torch.zeros(Y, N, M, device=device), torch.ones(Y, 1, device=device)
+        self._first = torch.zeros(1, dtype=torch.int32, device=device)
+        self.begin(sink)
+
+    def begin(self, sink: Sink) -> None:
+        """Take over the sinks of another stream, and the range of its values."""
+        for layer, v in enumerate(sink.v):
+            least = (v.float().abs().amax() * (_HEADROOM / FP8_MAX)).clamp_min(torch.finfo(torch.float32).tiny)
+            self.v_scale[layer] = least.log2().ceil().exp2()  # a power of two: nothing is lost but digits
+        self.set_sink(sink)
+
+    def set_sink(self, sink: Sink) -> None:
+        """Take over the values of a (re)computed sink; what the ring holds keeps its range."""
+        for layer, v in enumerate(sink.v):
+            ops.write_values8(v[0], self._of(layer).cut(0, self.num_sink), self._first)
+
+    def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
+        """As `Bf16Ring.place`."""
+        turn = (rotation[0][:tokens], rotation[1][:tokens])
+        for layer, k in enumerate(sink.k):
+            ops.rope_copy8(k[0, :, :tokens], turn, self._of(layer).cut(0, tokens))
+
+    def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
+        """As `Bf16Ring.attend`; the block is seen rounded, as later blocks see it."""
+        held, (slot, visible) = self._of(layer), where
+        queries = ops.rms_rope_write8(*block, held.cut(self.num_sink, self.num_sink + self.window), slot)
+        return ops.attend8(queries, held.cut(0, self.num_sink + visible), block[0].dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `Fp8Ring.tensors`."""
+        return {"k": self.k, "v": self.v, "k_scale": self.k_scale, "v_scale": self.v_scale}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` returned."""
+        for name, kept in self.tensors().items():
+            kept.copy_(tensors[name])
+
+    def _of(self, layer: int) -> KeyValues8:
+        return KeyValues8(self.k[layer], self.k_scale[layer], self.v[layer], self.v_scale[layer])
+
+
 def _words(t: Tensor) -> Tensor:
     """The same memory in words of 8 bytes: PyTorch copies slices element by element."""
     return t.view(torch.int64)
 
 
-Ring = Bf16Ring | Fp8Ring
+Ring = Bf16Ring | Fp8Ring | Ring8

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from liveavatar.cache import Sink
 from liveavatar.fast.dit import AudioKV, FastDiT
-from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring, Workspace
+from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring, Ring8, Workspace
 from liveavatar.model.dit import Conditions, TextKV
 from liveavatar.model.rope import Rotation
 from liveavatar.placement import Span
@@ -79,6 +79,7 @@ class StepRunner:
         sink: Sink,
         spans: tuple[Span, ...],
         fp8_rings: bool = False,
+        attention8: bool = False,
     ) -> None:
         """Allocate everything.
 
@@ -89,6 +90,7 @@ class StepRunner:
             sink: of the first stream; those of later streams are computed into the same memory.
             spans: what is done here, in order.
             fp8_rings: keys and values in 8 bits.
+            attention8: self-attention in 8 bits, and with it keys and values.
         """
         self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
         cfg, device = dit.cfg, dit.device
@@ -106,11 +108,14 @@ class StepRunner:
         # The memory is that of `sink`, which stays where it is.
         parts = [slice(s.layers.start, s.layers.stop) for s in spans]
         self.sinks = [Sink(sink.k[part], sink.v[part], sink.num_reference) for part in parts]
-        workspace = Workspace(self.sink, self.window) if fp8_rings else None
-        self.rings: list[Ring] = [
-            Bf16Ring(part, self.window) if workspace is None else Fp8Ring(part, self.window, workspace)
-            for part in self.sinks
-        ]
+        self.rings: list[Ring]
+        if attention8:
+            self.rings = [Ring8(part, self.window) for part in self.sinks]
+        elif fp8_rings:
+            workspace = Workspace(self.sink, self.window)
+            self.rings = [Fp8Ring(part, self.window, workspace) for part in self.sinks]
+        else:
+            self.rings = [Bf16Ring(part, self.window) for part in self.sinks]
         self.entering = self._hidden(spans[0].layers.start)
         self.leaving = self._hidden(spans[-1].layers.stop)
         self.warmed = False
@@ -141,8 +146,13 @@ class StepRunner:
                 k.copy_(new_k)
                 v.copy_(new_v)
         for ring, sink in zip(self.rings, self.sinks, strict=True):
-            ring.set_sink(sink)
+            ring.begin(sink)
         return self.cond.text_kv
+
+    def reanchor(self) -> None:
+        """Take over the sinks, which were computed anew in mid-stream."""
+        for ring, sink in zip(self.rings, self.sinks, strict=True):
+            ring.set_sink(sink)
 
     def prepare(
         self,

@@ -34,9 +34,11 @@ class FastEngine(Engine):
 
     dit: FastDiT
 
-    def __init__(self, model: LoadedModel, device: torch.device, fp8_rings: bool = False) -> None:
+    def __init__(
+        self, model: LoadedModel, device: torch.device, fp8_rings: bool = False, attention8: bool = False
+    ) -> None:
         super().__init__(model, device)
-        self.runners = Runners(self.dit, fp8_rings)
+        self.runners = Runners(self.dit, fp8_rings, attention8)
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
         self._decode: tuple[tuple, DecodeRunner] | None = None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from liveavatar.cache import Sink, StepCache
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig
 from liveavatar.fast import accelerate
-from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Workspace
+from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.fast.weights import _pieces
 from liveavatar.model.dit import CausalDiT, Conditions
 
@@ -34,6 +34,10 @@ def ring(sink: Sink) -> Bf16Ring:
 
 def ring8(sink: Sink) -> Fp8Ring:
     return Fp8Ring(sink, WINDOW, Workspace(sink, WINDOW))
+
+
+def attention8(sink: Sink) -> Ring8:
+    return Ring8(sink, WINDOW)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,9 @@ def distance(a: Tensor, b: Tensor) -> float:
         pytest.param({}, ring, 0.0, 1e-6, id="fused"),
         pytest.param({"offload": True}, ring, 0.0, 1e-6, id="offloaded"),
         pytest.param({}, ring8, 1e-7, 3e-3, id="8-bit ring"),
+        pytest.param({}, attention8, 1e-6, 5e-3, id="8-bit attention"),
         pytest.param({"fp8": True}, ring, 1e-4, 0.05, id="8-bit linears"),
+        pytest.param({"fp8": True}, attention8, 1e-4, 0.05, id="8-bit linears and attention"),
         pytest.param({"fp8": True, "offload": True}, ring8, 1e-4, 0.05, id="8-bit linears and ring, offloaded"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import ops
-from liveavatar.fast.reference import FP8, NormSpec, Slots
+from liveavatar.fast.reference import FP8, KeyValues8, NormSpec, Slots
 
 L, N, H, M = 6, 3, 32, 12
 D = N * H
@@ -55,6 +55,20 @@ def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tens
     ops.quantise_slots(rows(N, M, H) if source is None else source, values, scale, (START, L))
 
 
+def held8(**changes: Tensor) -> KeyValues8:
+    plain = KeyValues8(rows(N, M, H, dtype=torch.int8), torch.zeros(N, M), rows(N, H, M, dtype=FP8), torch.ones(1))
+    return replace(plain, **changes)
+
+
+def write8(start: Tensor = START, **changes: Tensor) -> None:
+    ops.rms_rope_write8(rows(L, 3 * D), NORMS, TURN, held8(**changes), start)
+
+
+def attend8(scale: Tensor | None = None, **changes: Tensor) -> None:
+    queries = (rows(L, N, H, dtype=torch.int8), torch.ones(N, L) if scale is None else scale)
+    ops.attend8(queries, held8(**changes), BF16)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -85,6 +99,12 @@ def keep(source: Tensor | None = None, values: Tensor | None = None, scale: Tens
         pytest.param(lambda: keep(source=columns(rows(N, M, H))), id="columns into an 8-bit ring"),
         pytest.param(lambda: keep(scale=rows(N, M)), id="scales in 16 bits"),
         pytest.param(lambda: keep(values=rows(N, M, 48, dtype=FP8)), id="heads that are no power of two"),
+        pytest.param(lambda: write8(k=rows(N, M, H, dtype=FP8)), id="keys in e4m3"),
+        pytest.param(lambda: write8(v=rows(N, M, H, dtype=FP8).mT), id="values with channels innermost"),
+        pytest.param(lambda: write8(start=START.long()), id="slot in 64 bits, in 8 bits"),
+        pytest.param(lambda: attend8(scale=torch.ones(L, N)), id="scales of queries token by token"),
+        pytest.param(lambda: attend8(k_scale=torch.ones(N, M + 1)), id="more scales than keys"),
+        pytest.param(lambda: attend8(v_scale=torch.ones(N)), id="a range of values for every head"),
     ],
 )
 def test_a_layout_that_kernels_cannot_read_is_refused(wrong: Callable[[], None]) -> None:
@@ -101,3 +121,14 @@ def test_what_kernels_can_read_passes() -> None:
     write(to=slots(k=rows(N, 2 * M, H)[:, M:], v=rows(N, 2 * M, H)[:, M:]))
     ops.rope_copy(rows(N, L, H), TURN, rows(N, M, H)[:, :L])
     keep(source=rows(M, N, H).transpose(0, 1), values=rows(N, 2 * M, H, dtype=FP8)[:, :M])
+    write8(v=rows(N, H, 2 * M, dtype=FP8)[:, :, M:])
+    attend8(k=rows(N, 2 * M, H, dtype=torch.int8)[:, :M], k_scale=torch.ones(N, 2 * M)[:, M:])
+
+
+def test_attention_in_8_bits_is_not_there_where_it_would_be_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert "need a GPU" in str(ops.has_attention8(cpu))
+    monkeypatch.setattr(ops, "has_fp8", lambda device: None)
+    assert "without them it would be slower" in str(ops.has_attention8(cpu))
+    monkeypatch.setattr(ops, "backend", lambda device: torch)
+    assert ops.has_attention8(cpu) is None

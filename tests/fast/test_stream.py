@@ -64,6 +64,12 @@ def fast() -> FastEngine:
     return FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))), CPU)
 
 
+@pytest.fixture(scope="module")
+def fast8() -> FastEngine:
+    loaded = model()
+    return FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))), CPU, attention8=True)
+
+
 def job(num_frames: int = 75, **changes: object) -> StreamJob:
     rng = np.random.default_rng(0)
     made = StreamJob(
@@ -92,7 +98,15 @@ def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: FastEngine) 
         same(list(fast.open(wanted).blocks()), list(plain.open(wanted).blocks()))
 
 
-def test_resumed_equals_uninterrupted(fast: FastEngine) -> None:
+def test_8_bit_attention_is_close(fast8: FastEngine, fast: FastEngine) -> None:
+    for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
+        got, exact = (torch.stack([b.latents for b in e.open(wanted).blocks()]) for e in (fast8, fast))
+        assert 0 < (got - exact).norm() < 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize("name", ["fast", "fast8"])
+def test_resumed_equals_uninterrupted(name: str, request: pytest.FixtureRequest) -> None:
+    fast: FastEngine = request.getfixturevalue(name)
     whole, state = [], {}
     for block in fast.open(job()).blocks(snapshot_every=3):
         whole.append(block)
@@ -127,6 +141,6 @@ def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: FastEngine) 
 
 
 def test_special_settings_need_a_gpu() -> None:
-    for asked in ({"fp8": True}, {"offload": True}, {"fp8_rings": True}):
+    for asked in ({"fp8": True}, {"offload": True}, {"fp8_rings": True}, {"attention8": True}):
         with pytest.raises(InputError, match="need a GPU"):
             Engine.load(Path("nowhere"), device="cpu", **asked)
