@@ -43,6 +43,7 @@ class Mode:
     name: str
     fp8: bool = False
     fp8_rings: bool = False
+    attention8: bool = False
     offload: bool = False
 
 
@@ -50,6 +51,8 @@ BF16 = Mode(name="bf16")
 FP8 = Mode(name="fp8", fp8=True)
 FP8_ALL = Mode(name="fp8 + fp8 rings", fp8=True, fp8_rings=True)
 BF16_RINGS8 = Mode(name="bf16 + fp8 rings", fp8_rings=True)
+ATTENTION8 = Mode(name="fp8 + 8-bit attention", fp8=True, attention8=True)
+BF16_ATTENTION8 = Mode(name="bf16 + 8-bit attention", attention8=True)
 OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, fp8_rings=True, offload=True)
 
 
@@ -104,7 +107,8 @@ def plain_engine(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
 def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: torch.dtype) -> FastBench:
     """The fast engine with the same random weights."""
     dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
-    return FastBench(LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype)), device, mode.fp8_rings)
+    model = LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype))
+    return FastBench(model, device, mode.fp8_rings, mode.attention8)
 
 
 def bench_job(config: ModelConfig, size: tuple[int, int], blocks: int, steps: int = 4) -> StreamJob:

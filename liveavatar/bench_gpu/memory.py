@@ -28,7 +28,7 @@ def measure_memory(
     config: ModelConfig, engine: FastBench, mode: Mode, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
     """Peak of a stream at (width, height), weights included, beside the prediction."""
-    engine.runners.fp8_rings = mode.fp8_rings
+    engine.runners.fp8_rings, engine.runners.attention8 = mode.fp8_rings, mode.attention8
     engine.forget_sizes()
     release()
     for _ in engine.open(bench_job(config, size, _BLOCKS)).blocks():

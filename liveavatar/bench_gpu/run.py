@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from liveavatar.bench_gpu.build import (
+    ATTENTION8,
     BF16,
+    BF16_ATTENTION8,
     BF16_RINGS8,
     DRY,
     FP8,
@@ -46,7 +48,7 @@ REPORTS = REPO_ROOT / "data" / "benchmarks"
 # What one measurement may end with while the others go on.
 _NOTED: tuple[type[Exception], ...] = (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors())
 PLAIN = "plain"  # name of the plain engine among the modes of the section "speed"
-SPEED_MODES = {mode.name: mode for mode in (FP8, BF16, FP8_ALL, BF16_RINGS8)}
+SPEED_MODES = {mode.name: mode for mode in (FP8, BF16, FP8_ALL, BF16_RINGS8, ATTENTION8, BF16_ATTENTION8)}
 _ROOMY = 100e9  # bytes of GPU memory from which bf16 weights and bf16 rings fit together
 _HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
 
@@ -187,7 +189,7 @@ class Bench:
 
     def _speed(self) -> None:
         roomy = self.device.type == "cpu" or torch.cuda.get_device_properties(self.device).total_memory > _ROOMY
-        usual = (FP8.name, (BF16 if roomy else BF16_RINGS8).name, FP8_ALL.name, PLAIN)
+        usual = (ATTENTION8.name, FP8.name, (BF16 if roomy else BF16_RINGS8).name, FP8_ALL.name, PLAIN)
         where = (self.device, self.dtype)
         for name in self.options.modes or usual:
             if name == PLAIN:

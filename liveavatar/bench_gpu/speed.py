@@ -114,9 +114,9 @@ def _shares(config: ModelConfig, size: tuple[int, int], measured: dict[str, Any]
 
 KINDS = (
     ("decoder convolutions", ("conv", "cudnn::cnn", "implicit_gemm", "xmma_fprop", "sm90_xmma_fprop", "wgrad", "nhwc")),
-    ("attention", ("sdpa", "flash", "fmha", "attention")),
+    ("attention", ("sdpa", "flash", "fmha", "attention", "_attend")),
     ("linears", ("gemm", "nvjet", "cutlass", "cublas", "scaled_mm", "matmul")),
-    ("fused kernels", ("_add_norm", "_rows", "_rms", "_rope", "_slots", "_add_bias", "_enlarge")),
+    ("fused kernels", ("_add_norm", "_rows", "_rms", "_rope", "_slots", "_write", "_add_bias", "_enlarge")),
 )
 
 

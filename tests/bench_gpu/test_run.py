@@ -120,6 +120,8 @@ def test_report_of_measurements() -> None:
         ("cutlass::device_kernel<GemmUniversal>", "linears"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention"),
         ("_rms_rope_write", "fused kernels"),
+        ("_write_values8", "fused kernels"),
+        ("_attend8", "attention"),
         ("_enlarge", "fused kernels"),
         ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc", "decoder convolutions"),
         ("void at::native::vectorized_elementwise_kernel", "other elementwise"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
+from liveavatar.bench_gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
 from liveavatar.bench_gpu.tpp import GroupBench, rank_engine
 from liveavatar.engine import Block, Engine, StreamJob
 from liveavatar.errors import InputError
@@ -96,6 +96,7 @@ def assert_equal(made: list[Block], expected: list[Block]) -> None:
         pytest.param(FP8, 4, None, id="whole steps on 4, 8-bit linears"),
         pytest.param(BF16, 3, 2.5, id="layers on 3"),
         pytest.param(FP8_ALL, 4, 3.0, id="layers on 4, 8 bits"),
+        pytest.param(ATTENTION8, 2, 3.0, id="layers on 2, 8-bit attention"),
     ],
 )
 def test_ranks_make_the_bits_of_one_process_and_its_snapshots(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from liveavatar.bench_gpu.build import (
+    ATTENTION8,
     BF16,
     DRY,
     FP8,
@@ -65,7 +66,7 @@ def test_a_still_picture_gives_the_latents_of_its_video() -> None:
     assert torch.equal(vae.encode_still(picture, 19), vae.encode(video))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("mode", [BF16, FP8, OFFLOADED], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("mode", [BF16, FP8, ATTENTION8, OFFLOADED], ids=lambda mode: mode.name)
 def test_a_block_at_a_time_equals_overlapped_and_resumed(mode: Mode) -> None:
     engine = fast_engine(CONFIG, mode, torch.device("cuda"), torch.bfloat16)
     made, state = [], {}
