@@ -58,7 +58,7 @@ def measure_capped(
     cuda = device.type == "cuda"
     if cuda:
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gb * 1e9 / total), device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gb * 1e9 / total), torch.cuda.current_device())
     result: dict[str, Any] = {"mode": mode.name, "size": f"{size[0]}*{size[1]}", "cap_gb": cap_gb}
     try:
         marks = []
@@ -70,6 +70,6 @@ def measure_capped(
         result |= {"fits": False, "error": str(e).splitlines()[0]}
     finally:
         if cuda:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            torch.cuda.set_per_process_memory_fraction(1.0, torch.cuda.current_device())
     result["reserved_gib"] = torch.cuda.max_memory_reserved() / GB if cuda else 0.0
     return result
