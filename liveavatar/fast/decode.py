@@ -32,7 +32,7 @@ class DecodeRunner:
         """Start a stream by decoding a few still latents."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
-        self._prime(still_latents)
+        self._prime(still_latents)  # seven latents are two blocks, of which the second is recorded
         if self._recorded.enabled and self._recorded.graph is None:
             for _ in range(2):  # recorded now, not in the middle of the first stream
                 self.run()
@@ -44,11 +44,17 @@ class DecodeRunner:
             self.stream.synchronize()
 
     def _prime(self, still_latents: Tensor) -> None:
+        """Whole blocks go through `run`: all in one piece they would need twice the memory of a block, beside its graph."""
         self.state.position = 0
         for name, kept in self.state.tensors().items():
             if name != "position":
                 kept.zero_()
-        self.decoder.decode_stream(still_latents, self.state)
+        count = still_latents.shape[2]
+        first = (count - 1) % BLOCK_LATENTS + 1
+        self.decoder.decode_stream(still_latents[:, :, :first], self.state)
+        for start in range(first, count, BLOCK_LATENTS):
+            self.latents.copy_(still_latents[:, :, start : start + BLOCK_LATENTS])
+            self.run()
 
     def _decode(self) -> None:
         video = self.decoder.decode_stream(self.latents, self.state)[0]

@@ -19,7 +19,7 @@ from liveavatar.fast.reference import AMAX_FLOOR, FP8_MAX, INT8_MAX, WEIGHT_MAX,
 
 _TOKENS = 64  # of a tile of values on its way to where tokens are innermost
 # Queries and keys of a tile, warps and stages: the fastest of those tried on a Hopper GPU; other GPUs have less room.
-_HOPPER, _OTHERS = (128, 128, 8, 3), (64, 64, 4, 2)
+_HOPPER, _OTHERS = (64, 128, 4, 3), (64, 64, 4, 2)
 _LEAST = -1e30  # of a row's largest logit: far below any, and no infinity, which would be subtracted from itself
 
 

@@ -33,7 +33,7 @@ CLEAN_HISTORY = 0.15  # highest noise level of "nearly clean" blocks
 SILENT_AT_FIRST = re.compile(
     r"head\.head|blocks\.\d+\.cross_attn\.o|.*injector_adain_layers|audio_injector\.injector\.\d+\.o\."
 )
-MOUTH_CELL = 2.5  # a latent cell counts as mouth from this region weight on
+MOUTH_CELL = 3.0  # a latent cell counts as mouth from this region weight on
 
 
 class AvatarNet(nn.Module):

@@ -13,6 +13,7 @@ from liveavatar.fast import accelerate, ops
 from tests.fast.cases import CASES, Case
 from tests.fast.test_stream import CPU, FastPrompted, Prompted, job, model, same
 
+torch.set_num_threads(1)  # the interpreter has one grid for all threads, and an engine with two decodes on the second
 WANTED = job(num_frames=60, sample_steps=1)  # the ring is full, then written anew; the reference changes on the way
 
 
