@@ -44,7 +44,7 @@ class DecodeRunner:
             self.stream.synchronize()
 
     def _prime(self, still_latents: Tensor) -> None:
-        """Whole blocks go through `run`: all in one piece they would need twice the memory of a block, beside its graph."""
+        """Whole blocks go through `run`: in one piece they would need twice the memory of a block."""
         self.state.position = 0
         for name, kept in self.state.tensors().items():
             if name != "position":
