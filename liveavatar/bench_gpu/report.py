@@ -2,7 +2,7 @@
 
 from typing import Any
 
-GOALS = {"fp8": 18.0, "bf16": 13.0}  # frames/s at 704*384 on a Hopper GPU, decoder included
+GOALS = {"fp8": 18.0, "bf16": 13.0}  # by weights: frames/s at 704*384 on a Hopper GPU, decoder included
 GROUP_GPUS, GROUP_FPS, GROUP_FIRST_S = 4, 65.0, 1.2  # on so many GPUs: frames/s, and seconds to the first frame
 AUTHORS = {"H200": "7.5 eager bf16, 10.5 fp8 + compile", "H100": "8.2 fp8 + compile"}  # the released code, measured
 
@@ -131,10 +131,11 @@ def _breakdown(found: dict[str, Any]) -> list[str]:
 
 def _verdict(results: dict[str, Any]) -> list[str]:
     lines = []
-    for row in results.get("speed", []):
-        goal = GOALS.get(row["mode"])
-        if goal is None or row.get("size") != "704*384":
+    for weights, goal in GOALS.items():
+        rows = [r for r in results.get("speed", []) if r["mode"].split()[0] == weights and r.get("size") == "704*384"]
+        if not rows:
             continue
+        row = max(rows, key=lambda r: r["fps"])  # not every card has room for every mode
         lines += [
             _line(f"{row['mode']}: {row['fps']:.1f} frames/s, wanted {goal:.0f}", row["fps"] >= goal),
             _line(f"{row['mode']}: first frame warm {row['first_frame_s']:.2f} s, wanted 2", row["first_frame_s"] <= 2),
