@@ -11,10 +11,12 @@ moves by up to 3 pixels. Without the latter a move by a quarter of a cell change
 the transformer could not keep up with a moving head, however well the autoencoder alone reconstructed. In the last
 third a patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
 
-`--energy` asks for as much fine structure as the truth has, patch by patch, whichever it is (`energy_loss`).
+A decoder that cannot know the detail draws too little of it. `--sharpen` makes its target a little sharper than the
+truth, so that what it does know comes out strong. (A loss on the amount of fine structure in patches of 8 pixels kept
+even more of the measured energy, as single dark pixels in a grid over hair: it is not to be had like that.)
 
-`--only_decoder FILE` goes on with the decoder of a finished autoencoder. Its latents stay what they are, so that can
-run beside the teacher.
+`--only_decoder` goes on with the decoder of a finished autoencoder, a checkpoint of this stage or of a model directory;
+its latents stay what they are, so that can run beside the teacher.
 """
 
 import argparse
@@ -51,7 +53,6 @@ GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.7, 0.05
 # Of the step into a new latent against the steps within one: noise on the latents, and a transformer's errors, change
 # there at once, and the decoder is to spread that over the latent's frames.
 EDGE_WEIGHT = 8.0
-ENERGY_PATCH, ENERGY_FLOOR = 8, 1e-4  # pixels a side; squared steps too small to be seen
 ADVERSARY_START = 2 / 3  # of the budget
 ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
 EMA_DECAY = 0.998
@@ -75,19 +76,14 @@ def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Te
     return loss + GRADIENT_WEIGHT * gradient + TEMPORAL_WEIGHT * steps.mean()
 
 
-def energy_loss(made: Tensor, truth: Tensor) -> Tensor:
-    """How far the amount of fine structure is from the truth's, everywhere; videos [B, 3, T, H, W].
-
-    Root mean square gradient of patches of 8 pixels, absolute difference. Where the decoder cannot know the detail, the
-    picture's loss alone makes it draw too little of it.
-    """
-    amounts = []
-    for video in (made, truth):
-        grey = video.mean(1)
-        dx = (grey[..., 1:] - grey[..., :-1]).square()[..., :-1, :]
-        dy = (grey[..., 1:, :] - grey[..., :-1, :]).square()[..., :-1]
-        amounts.append((F.avg_pool2d(dx + dy, ENERGY_PATCH) + ENERGY_FLOOR).sqrt())
-    return (amounts[0] - amounts[1]).abs().mean()
+def sharpened(video: Tensor, amount: float) -> Tensor:
+    """A video [B, 3, T, H, W] plus `amount` times what a blur by one pixel (binomial, 5 taps) takes away."""
+    if not amount:
+        return video
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=video.device, dtype=video.dtype) / 16
+    flat = video.transpose(1, 2).flatten(0, 2)[:, None]  # [B*T*3, 1, H, W]
+    blurred = F.conv2d(F.pad(flat, (2, 2, 2, 2), mode="replicate"), torch.outer(taps, taps)[None, None])
+    return video + amount * (video - blurred.unflatten(0, (len(video), -1, 3))[:, :, :, 0].transpose(1, 2))
 
 
 def _edge_weights(num_frames: int, device: torch.device) -> Tensor:
@@ -120,7 +116,10 @@ class AutoencoderTrainer:
             start = load_model(args.init, "cpu", torch.float32, parts=("vae",)).vae
             _go_on_from(self.vae, start)
         if args.only_decoder:
-            self.vae.load_state_dict(runtime.load_checkpoint(args.only_decoder, rank.device)["average"])
+            if args.only_decoder.is_dir():
+                _go_on_from(self.vae, load_model(args.only_decoder, "cpu", torch.float32, parts=("vae",)).vae)
+            else:
+                self.vae.load_state_dict(runtime.load_checkpoint(args.only_decoder, rank.device)["average"])
             self.vae.encoder.requires_grad_(False)
         self.held_vae = copy.deepcopy(self.vae).eval()
         self.adversary = PatchDiscriminator(48 if args.preset == "mini" else 8).to(rank.device)
@@ -138,12 +137,7 @@ class AutoencoderTrainer:
         self.held = load_clips(args.data, "eval", rank.device) if rank.first else []
         self.step, self.best_psnr = 0, 0.0
         self.adversary_on = bool(args.adversary)
-        self.encode, self.decode, self.judge = self.vae.encode, self.vae.decode, self.picture_loss
-
-    def picture_loss(self, made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Tensor:
-        """Reconstruction, and as much fine structure as the truth has."""
-        loss = reconstruction_loss(made, truth, weights_BTHW)
-        return loss + self.args.energy * energy_loss(made, truth) if self.args.energy else loss
+        self.encode, self.decode, self.judge = self.vae.encode, self.vae.decode, reconstruction_loss
 
     def compile(self) -> None:
         """Compile what every step runs, and rehearse it; where that fails, training goes on without."""
@@ -153,7 +147,8 @@ class AutoencoderTrainer:
             video, moved, weights, _ = self._batch()
             made, _, unsteady = self._reconstruct(video, moved)
             output = made.detach().float().requires_grad_()
-            gradient = torch.autograd.grad(self.judge(output, video, weights), output)[0]
+            target = sharpened(video, self.args.sharpen)
+            gradient = torch.autograd.grad(self.judge(output, target, weights), output)[0]
             outputs, gradients = _roots(made, gradient, unsteady)
             torch.autograd.grad(outputs, self.optim.params, gradients)
         except (RuntimeError, AssertionError, TypeError, ValueError) as e:
@@ -185,9 +180,10 @@ class AutoencoderTrainer:
         video, moved, weights, mouths = self._batch()
         made, latents, unsteady = self._reconstruct(video, moved)
         output = made.detach().float().requires_grad_()
+        target = sharpened(video, self.args.sharpen)
         use_adversary = self.adversary_on and fraction > ADVERSARY_START
         # Balancing keeps the loss's graph, which compiled code does not allow.
-        loss = (self.picture_loss if use_adversary else self.judge)(output, video, weights)
+        loss = (reconstruction_loss if use_adversary else self.judge)(output, target, weights)
         gradient, extra = (
             self._adversarial_gradient(loss, output, video, mouths)
             if use_adversary
@@ -356,10 +352,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
     parser.add_argument("--adversary", type=int, default=1)
     parser.add_argument("--latent_noise", type=float, default=0.3, help="largest noise on the latents")
-    parser.add_argument("--energy", type=float, default=0.0, help="weight of the amount of fine structure")
+    parser.add_argument("--sharpen", type=float, default=0.0, help="how much sharper than the truth the target is")
     parser.add_argument("--smooth", type=float, default=0.2, help="weight of the latents' change under small moves")
     parser.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
-    parser.add_argument("--only_decoder", type=Path, help="an autoencoder.pt: keep its encoder, go on with its decoder")
+    parser.add_argument("--only_decoder", type=Path, help="model directory or autoencoder.pt: keep its encoder")
     parser.add_argument("--share", type=int, default=1, help="in one process: train on every n-th file of clips")
     parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
     parser.add_argument("--log_every", type=int, default=50)

@@ -26,7 +26,7 @@ class ToyRun:
             "data": self.run, "out": self.run, "preset": "tiny", "seed": 0, "compile": 0, "graphs": 1,
             "batch": 2, "blocks": 3,
             "frames": 4, "adversary": 0,
-            "latent_noise": 0.1, "smooth": 0.1, "energy": 1.0, "init": None, "only_decoder": None, "share": 1,
+            "latent_noise": 0.1, "smooth": 0.1, "sharpen": 0.2, "init": None, "only_decoder": None, "share": 1,
             "guidance": 1.0, "muon": 0.02, "adamw": 3e-3, "decay": 0.01,
         }  # fmt: skip
         return argparse.Namespace(**(base | more))
