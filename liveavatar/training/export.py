@@ -2,7 +2,8 @@
 
 `python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
 latent statistics, and `model_card.md`. `--random mini|tiny OUT` writes seeded random weights of the same shapes:
-worthless pictures, but every other part of the product can be tried on them.
+worthless pictures, but every other part of the product can be tried on them. `--decoder RUN --out DIR` gives the model
+at DIR the decoder that `autoencoder --only_decoder DIR` trained.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.checkpoint import save_model
+from liveavatar.checkpoint import load_model, save_model
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
@@ -90,12 +91,30 @@ def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
     return cfg
 
 
+def export_decoder(run: Path, out: Path) -> None:
+    """Give the model at `out` the decoder that a run trained on its encoder.
+
+    Raises:
+        CheckpointError: when the run's encoder is another one, whose latents the model's transformer does not know.
+    """
+    trained = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
+    model = load_model(out, "cpu", torch.float32, parts=("vae",))
+    assert model.vae is not None
+    for name, kept in model.vae.encoder.state_dict(prefix="encoder.").items():
+        if not torch.equal(trained[name].half(), kept.half()):
+            raise CheckpointError(f"--decoder {run}: its encoder is not that of {out}; train with --only_decoder {out}")
+    blocks = PRESETS[model.config.name].vae.decoder_blocks
+    save_model(out, replace(model.config, vae=replace(model.config.vae, decoder_blocks=blocks)), {"vae": trained})
+    log.info("%s has the decoder of %s", out, run)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="write a model directory")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--random", choices=("mini", "tiny"), help="random weights of this preset")
     source.add_argument("--run", type=Path, help="folder of a training run")
+    source.add_argument("--decoder", type=Path, help="folder of a run with --only_decoder; OUT keeps everything else")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--weights", default="", help="teacher, regression or dmd")
     parser.add_argument("--seed", type=int, default=0)
@@ -107,6 +126,8 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO)
     if args.random:
         export_random(args.random, out, args.seed)
+    elif args.decoder:
+        export_decoder(args.decoder, out)
     else:
         export_run(args.run, out, args.weights)
 

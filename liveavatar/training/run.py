@@ -8,6 +8,7 @@ If a late stage fails, what there is gets judged, exported and packed all the sa
 """
 
 import argparse
+import json
 import logging
 import os
 import subprocess
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
 RENDERERS_PER_GPU = 2
-TEACHER = "teacher_model"  # folder and archive of the teacher's weights
+# Folders and archives of weights that come home beside the model: what a next run goes on from, and a student that was
+# not chosen, for whoever weighs its measures otherwise.
+BESIDE = {"teacher": "teacher_model", "dmd": "dmd_model"}
 HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
@@ -215,9 +218,18 @@ class Driver:
     def _export(self) -> bool:
         options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out"]
         exports = [self._launch("export", [*options, str(self.work / "model")])]
-        if (self.work / "teacher.pt").is_file():
-            exports.append(self._launch("export", [*options, str(self.work / TEACHER), "--weights", "teacher"]))
+        for weights in self._beside():
+            exports.append(self._launch("export", [*options, str(self.work / BESIDE[weights]), "--weights", weights]))
         return self._wait(exports, GRACE)
+
+    def _beside(self) -> list[str]:
+        weights = ["teacher"] if (self.work / "teacher.pt").is_file() else []
+        evaluation = self.work / "evaluation.json"
+        if evaluation.is_file():
+            judged = json.loads(evaluation.read_text())
+            distilled = any(name.startswith("dmd@") for name in judged["rows"])
+            weights += ["dmd"] if distilled and judged["chosen"] != "dmd" else []
+        return weights
 
     def _pack(self) -> bool:
         out: Path = self.args.out
@@ -227,9 +239,10 @@ class Driver:
             for part in out.glob(f"{bring.STEM}.tar.*"):
                 part.unlink()
             pack_folder(self.work / "model", out, "model")
-        if (self.work / TEACHER).is_dir():  # what the next run's teacher goes on from; the autoencoder is the model's
-            (self.work / TEACHER / "vae.safetensors").unlink(missing_ok=True)
-            pack_folder(self.work / TEACHER, out, TEACHER)
+        for name in BESIDE.values():
+            if (self.work / name).is_dir():
+                (self.work / name / "vae.safetensors").unlink(missing_ok=True)  # it is the model's
+                pack_folder(self.work / name, out, name)
         report = self.work / "report"
         report.mkdir(exist_ok=True)
         for pattern in (

@@ -1,6 +1,7 @@
 """The driver keeps what is done, goes on after late failures, and brings everything home in bounded files."""
 
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -138,12 +139,23 @@ def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, m
     assert not torch.equal(refined["decoder.conv_in.weight"], first["decoder.conv_in.weight"])
 
 
-def test_teacher_comes_home_beside_the_model(begun: Path, tmp_path: Path) -> None:
+def test_other_weights_come_home_beside_the_model(begun: Path, tmp_path: Path) -> None:
     add_teacher(begun)
+    average = torch.load(begun / "teacher.pt", weights_only=True)["average"]
+    torch.save({"regression": average, "dmd": {n: 2 * w for n, w in average.items()}}, begun / "student.pt")
+    judged = {"chosen": "regression", "rows": {name: {} for name in ("regression@4", "dmd@4")}}
+    (begun / "evaluation.json").write_text(json.dumps(judged))
     options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(tmp_path), "--gpus", "0"]
     assert run.main([*options, "--preset", "tiny", "--stages", "export,pack"]) == 0
-    home = {stem: unpacked(sorted(tmp_path.glob(f"{stem}.tar.*")), tmp_path, stem) for stem in ("model", run.TEACHER)}
-    assert sorted(p.name for p in home[run.TEACHER].glob("*.safetensors")) == ["dit.safetensors", "text.safetensors"]
+    stems = ("model", *run.BESIDE.values())
+    home = {stem: unpacked(sorted(tmp_path.glob(f"{stem}.tar.*")), tmp_path, stem) for stem in stems}
+    for name in run.BESIDE.values():
+        assert sorted(p.name for p in home[name].glob("*.safetensors")) == ["dit.safetensors", "text.safetensors"]
+    once, twice = (
+        load_model(home[name], "cpu", torch.float32, parts=("text",)).text for name in ("teacher_model", "dmd_model")
+    )
+    for a, b in zip(once.parameters(), twice.parameters(), strict=True):
+        torch.testing.assert_close(2 * a, b, rtol=2e-3, atol=1e-6)
     assert load_model(home["model"], "cpu", torch.float32).vae is not None
 
 

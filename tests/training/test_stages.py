@@ -144,6 +144,29 @@ def test_decoder_goes_on_alone(corpus: ToyRun, rank: runtime.Rank, tmp_path: Pat
     assert runtime.autoencoder_file(tmp_path) == tmp_path / runtime.REFINED / "autoencoder.pt"
 
 
+def test_model_gets_the_decoder_that_was_trained_for_it(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    export.export_random("tiny", model)
+    export.export_random("tiny", other, seed=1)
+    before = {part.name: part.read_bytes() for part in model.glob("*.safetensors")}
+    alone = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips, only_decoder=model), rank)
+    alone.train_step(0.3)
+    runtime.save_checkpoint(tmp_path / "autoencoder.pt", alone.state(1.0))
+    export.main(["--decoder", str(tmp_path), "--out", str(model)])
+    changed = [name for name, old in before.items() if (model / name).read_bytes() != old]
+    assert changed == ["vae.safetensors"]
+    video = torch.rand(1, 3, 8, 32, 32)
+    with torch.no_grad():
+        made, wanted = load_model(model, "cpu", torch.float32, ("vae",)).vae, alone.held_vae
+        alone.average.copy_to(wanted)
+        assert made is not None
+        torch.testing.assert_close(
+            made.decode(made.encode(video)), wanted.decode(wanted.encode(video)), atol=0.02, rtol=0
+        )
+    with pytest.raises(CheckpointError, match="only_decoder"):
+        export.export_decoder(tmp_path, other)
+
+
 def test_step_into_a_new_latent_weighs_more() -> None:
     truth, weights = torch.zeros(1, 3, 8, 16, 16), torch.ones(1, 8, 16, 16)
     inside, edge = truth.clone(), truth.clone()
