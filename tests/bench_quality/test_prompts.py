@@ -13,7 +13,7 @@ from liveavatar.prompt import check_prompt
 from liveavatar.quality.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
-NOT_YET = {"light, warm against cold"}  # what the embedded model does not obey: 11 grey levels where 12 are asked
+NOT_YET = {"light, warm against cold"}  # what the embedded model does not obey: 10 grey levels where 12 are asked
 
 
 @pytest.fixture(scope="module")

