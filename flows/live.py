@@ -50,7 +50,8 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
         plan.job_of(asked, portrait.values["width"], portrait.values["height"], frames),
         machine_of(parameters),
     )
-    rendered = live.render_live(listener, options_of(parameters, 1), str(model_dir), model_digest, portrait)
+    options = options_of(parameters, 1, plan.cache_of(planned.values))
+    rendered = live.render_live(listener, options, str(model_dir), model_digest, portrait)
     cleaned = live.write_down(rendered, parameters.whisper)
     features = audio.features(cleaned, str(model_dir))
     judged = quality.judge(rendered, cleaned, portrait)

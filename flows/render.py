@@ -60,7 +60,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         machine_of(parameters),
     )
     rendered = engine.render(
-        options_of(parameters, _ranks(parameters, planned.values)),
+        options_of(parameters, _ranks(parameters, planned.values), plan.cache_of(planned.values)),
         str(model_dir),
         model_digest,
         cleaned,
@@ -154,8 +154,8 @@ def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) 
     return most if planned is None or not gpus else len(planned["per_gpu_gb"])
 
 
-def options_of(parameters: RenderParameters, ranks: int) -> engine.RenderOptions:
-    """What the engine sees of the options."""
+def options_of(parameters: RenderParameters, ranks: int, kv_cache_dtype: str = "auto") -> engine.RenderOptions:
+    """What the engine sees of the options, and of what the planner chose."""
     return engine.RenderOptions(
         prompt=parameters.prompt,
         seed=parameters.seed,
@@ -163,6 +163,7 @@ def options_of(parameters: RenderParameters, ranks: int) -> engine.RenderOptions
         infer_frames=parameters.infer_frames,
         online=parameters.enable_online_decode,
         fp8=parameters.fp8,
+        kv_cache_dtype=kv_cache_dtype,
         offload=bool(parameters.offload_model),
         ranks=ranks,
         resume=parameters.resume,

@@ -31,7 +31,7 @@ released_flags() {
     [ "$rest" = 0 ] || [ $# -ge 2 ] || refuse "$flag needs a value"
     case "$flag" in
       --size|--num_clip|--infer_frames|--audio|--image|--prompt|--sample_steps|--out|--model|--seed|--num_gpus|\
-      --offload_model|--pose_video|--denoise|--whisper)
+      --offload_model|--kv_cache_dtype|--pose_video|--denoise|--whisper)
         OPTIONS+=("$flag" "$value") ;;
       --base_seed) [ "$value" = -1 ] || OPTIONS+=(--seed "$value") ;;
       --ckpt_dir) OPTIONS+=(--model "$value") ;;

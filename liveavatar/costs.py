@@ -22,6 +22,7 @@ from liveavatar.model.vae_wan import WanVAE, still_runs
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
+KV_CACHE_DTYPES = ("bf16", "fp8", "int8")
 
 # Linears that stay in bf16 when the rest is fp8: too small, or too sensitive.
 _NOT_FP8 = ("text_embedding", "time_embedding", "time_projection", "head.head", "encoder.final_linear")
@@ -37,6 +38,7 @@ class DiTCosts:
     tokens: int  # L
     ring_bytes: int  # keys and values of one denoise step, without sinks
     sink_bytes: int  # keys and values of the sinks, once
+    held_sink_bytes: int  # of the sinks that every step's ring has in front
     workspace_bytes: int  # where an 8-bit ring is laid out for attention
     text_bytes: int  # text keys and values of all layers
     activation_bytes: int  # peak of temporaries in one layer
@@ -44,6 +46,7 @@ class DiTCosts:
     attention_flop: float  # self-attention with a full ring
     other_flop: float  # text and audio cross-attention
     elementwise_bytes: float  # traffic of norms, modulation, rotation of one step
+    attention8: bool  # whether self-attention is in 8 bits
     sink_share: float  # cost of the prefill over that of a step's linears
 
     def weight_bytes(self, fp8: bool) -> int:
@@ -62,17 +65,21 @@ class VAECosts:
     encode_flop: float  # the still picture's reference and motion latents
 
 
-def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, cache_bytes: int = BF16) -> DiTCosts:
+def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dtype: str = "bf16") -> DiTCosts:
     """Costs of the transformer for a video of width x height pixels, `stride` pixels a latent cell.
 
     Args:
-        cache_bytes: bytes of one element of a ring.
+        kv_cache_dtype: of the rings, one of `KV_CACHE_DTYPES`.
     """
     linear, other, in_blocks = _weights(cfg)
     D, Y, S = cfg.dim, cfg.num_layers, (height // stride // 2) * (width // stride // 2)
     L = BLOCK_LATENTS * S
     window, sinks = cfg.window_latents * S, S + motion_tokens(height // stride, width // stride)
     injectors = len(cfg.audio_inject_layers)
+    # Keys and values of a token in a ring, fp32 scales of every head included: fp8 has them for both, int8 for keys.
+    slot = {"bf16": 2 * D * BF16, "fp8": 2 * (D * FP8 + cfg.num_heads * FP32), "int8": 2 * D + cfg.num_heads * FP32}
+    in_ring, laid_out = Y * slot[kv_cache_dtype], 2 * D * BF16
+    eight = kv_cache_dtype == "fp8"  # attention is in bf16: a layer's ring is laid out in bf16 before, sinks with it
     # Weights a block token meets: q k v o, cross q o, the feed-forward; text keys and values are computed once.
     per_token = Y * (6 * D * D + 2 * D * cfg.ffn_dim) + injectors * 2 * D * D
     return DiTCosts(
@@ -80,10 +87,10 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, cache_bytes:
         other_weights=other,
         layer_weights=in_blocks // Y,
         tokens=L,
-        # In 8 bits every token and head has an fp32 scale; sinks and what attention reads stay in bf16.
-        ring_bytes=Y * 2 * window * (D * cache_bytes + (cfg.num_heads * FP32 if cache_bytes == FP8 else 0)),
+        ring_bytes=in_ring * window,
         sink_bytes=Y * 2 * sinks * D * BF16,
-        workspace_bytes=2 * (window + sinks) * D * BF16 if cache_bytes == FP8 else 0,
+        held_sink_bytes=0 if eight else in_ring * sinks,
+        workspace_bytes=(window + sinks) * laid_out if eight else 0,
         text_bytes=Y * 2 * cfg.text_len * D * BF16,
         # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
         activation_bytes=L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
@@ -91,7 +98,8 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, cache_bytes:
         attention_flop=4.0 * L * (window + sinks) * D * Y,
         other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
         # About 20 reads or writes of the residual's width a layer by the fused kernels, half of them fp32.
-        elementwise_bytes=20.0 * 3 * L * D * Y,
+        elementwise_bytes=20.0 * 3 * L * D * Y + eight * (window * (in_ring + Y * laid_out)),
+        attention8=kv_cache_dtype == "int8",
         sink_share=sinks / L,
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from liveavatar.cache import Sink, StepCache
 from liveavatar.config import ModelConfig
+from liveavatar.errors import InputError
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
 from liveavatar.pose import pose_latents
@@ -33,6 +34,7 @@ class Course:
     num_blocks: int
     h: int  # latent height
     w: int
+    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8", "int8"; "auto" is what the engine has
 
     @property
     def clip_blocks(self) -> int:
@@ -136,9 +138,29 @@ class Denoiser:
 
     @torch.inference_mode()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take the rings of these steps from a snapshot."""
+        """Take the rings of these steps from a snapshot.
+
+        Raises:
+            InputError: the rings of the snapshot are of another precision.
+        """
         for step, cache in self.caches.items():
-            cache.load({name: tensors[f"cache{step}.{name}"] for name in cache.tensors()})
+            own, given = cache.tensors(), below(tensors, f"cache{step}.")
+            if {name: t.dtype for name, t in own.items()} != {name: t.dtype for name, t in given.items()}:
+                raise InputError(
+                    f"the snapshot holds keys and values in {_dtypes(given)}, and this job in {_dtypes(own)}; "
+                    "drop --resume, or use the --kv_cache_dtype that the job began with"
+                )
+            cache.load(given)
+
+
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, named without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _dtypes(ring: dict[str, Tensor]) -> str:
+    found = dict.fromkeys(str(ring[name].dtype).removeprefix("torch.") for name in ("k", "v") if name in ring)
+    return " and ".join(found) or "nothing"
 
 
 def on_device(x: Tensor, device: torch.device) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from liveavatar.checkpoint import LoadedModel, load_model, read_config
-from liveavatar.denoiser import Conditioning, Course, Denoiser
+from liveavatar.denoiser import Conditioning, Course, Denoiser, below
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
@@ -70,6 +70,7 @@ class StreamJob:
     infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
     pose: np.ndarray | None = None  # head pose, a frame track [F, 3] in radians of any length, see `liveavatar.pose`
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
+    kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" leaves it to the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,6 @@ class Engine:
         *,
         fp8: bool = False,
         offload: bool = False,
-        fp8_rings: bool = False,
-        attention8: bool = False,
     ) -> "Engine":
         """Load a model directory; the large model on a GPU takes the fast path.
 
@@ -117,8 +116,6 @@ class Engine:
             dtype: "float32", "bfloat16", or "auto": bfloat16 where the device computes it fast.
             fp8: linear layers of the transformer in 8 bits; GPUs only.
             offload: layers of the transformer stay in host memory, each arrives ahead of its use; GPUs only.
-            fp8_rings: keys and values of earlier blocks in 8 bits; GPUs only.
-            attention8: self-attention in 8 bits, and with it keys and values; GPUs only.
 
         Raises:
             CheckpointError: when the directory is incomplete or damaged.
@@ -127,7 +124,7 @@ class Engine:
         """
         chosen = pick_device(device)
         precision = pick_dtype(dtype, chosen)
-        special = {"--fp8": fp8 or fp8_rings, "8-bit attention": attention8, "--offload_model True": offload}
+        special = {"--fp8": fp8, "--offload_model True": offload}
         asked = [name for name, on in special.items() if on]
         if asked and chosen.type != "cuda":
             raise InputError(f"{' and '.join(asked)}: these need a GPU, and the device is {chosen}; drop them")
@@ -135,9 +132,7 @@ class Engine:
         if chosen.type == "cuda" and cls is Engine and (asked or read_config(model_dir).vae.kind == "wan"):
             from liveavatar.fast.load import load_fast
 
-            engine: Engine = load_fast(
-                model_dir, chosen, precision, fp8=fp8, offload=offload, fp8_rings=fp8_rings, attention8=attention8
-            )
+            engine: Engine = load_fast(model_dir, chosen, precision, fp8=fp8, offload=offload)
         else:
             engine = cls(load_model(model_dir, chosen, precision), chosen)
         engine.model_dir = model_dir
@@ -174,6 +169,19 @@ class Engine:
         """What a stage of a job is denoised with; conditioning lies on the device."""
         return Denoiser(self.dit, self.config, course, given, stage.steps)
 
+    def check_cache(self, kv_cache_dtype: str) -> None:
+        """Refuse a precision of keys and values that this engine or its device does not have.
+
+        Raises:
+            InputError: it is for another model, or for GPUs.
+            CapacityError: the GPU cannot do it.
+        """
+        if kv_cache_dtype != "auto":
+            raise InputError(
+                f"--kv_cache_dtype {kv_cache_dtype}: only the large model on a GPU has a choice, and this is "
+                f"{self.config.name} on {self.device.type}; drop it"
+            )
+
     def stages(self, num_steps: int) -> tuple[Stage, ...]:
         """Which rank takes which steps of a job."""
         return split(num_steps, 1)
@@ -202,6 +210,7 @@ class Stream:
                 f"--infer_frames {job.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames; "
                 f"use a multiple of {BLOCK_FRAMES}, such as 48"
             )
+        engine.check_cache(job.kv_cache_dtype)
         stride = cfg.vae.spatial_stride
         height, width, _ = job.image.shape
         self.engine, self.job = engine, job
@@ -212,6 +221,7 @@ class Stream:
             num_blocks=count_blocks(job.num_frames),
             h=height // stride,
             w=width // stride,
+            kv_cache_dtype=job.kv_cache_dtype,
         )
         self.h, self.w, self.num_blocks = self.course.h, self.course.w, self.course.num_blocks
         self.position = 0
@@ -367,7 +377,7 @@ class Stream:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on where `snapshot` was taken; the job must be the same."""
         self.position = int(tensors["position"])
-        self.decoder.load(_below(tensors, "decoder."))
+        self.decoder.load(below(tensors, "decoder."))
         first = tensors.get("first_latent")
         rings = {name: t for name, t in tensors.items() if name.startswith("cache")}
         self.placement.load(self.position, rings, None if first is None else first.to(self.engine.device))
@@ -419,7 +429,3 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
     native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -15,6 +15,9 @@ from pathlib import Path
 from liveavatar.errors import InputError
 
 GB = 2**30  # bytes
+# Of int8 queries and keys over bf16: 570 TFLOP/s in a stream on an H100 (data/benchmarks/gpu_h100_2026-11-23.md); on
+# other kinds it is not measured.
+ATTENTION8_GAIN = 1.1
 RESERVE_GB = 1.85  # of every card: driver, context, allocator slack
 _QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 _QUERY_SECONDS = 30
@@ -31,6 +34,16 @@ class Rates:
     bandwidth: float  # TB/s of element-wise kernels
     host_link: float = 0.022  # TB/s from pinned host memory
 
+    @property
+    def attention8(self) -> float:
+        """TFLOP/s of self-attention in 8 bits."""
+        return ATTENTION8_GAIN * self.attention
+
+    @property
+    def has_fp8(self) -> bool:
+        """Whether there is an 8-bit matrix unit."""
+        return self.fp8 > self.bf16
+
 
 # Hopper: what a whole stream reached on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-22.md). The others are
 # scaled from their published dense rates by the share that Hopper reaches of its own.
@@ -41,7 +54,8 @@ KNOWN = {
     "H800": (80.0, HOPPER),
     "B200": (180.0, Rates(bf16=1600, fp8=3360, attention=1040, conv=610, bandwidth=5.5, host_link=0.045)),
     "A100": (80.0, Rates(bf16=230, fp8=230, attention=173, conv=105, bandwidth=1.4)),
-    "L40S": (48.0, Rates(bf16=200, fp8=415, attention=139, conv=95, bandwidth=0.65)),
+    # 48 GB on the box, of which error correction takes its share.
+    "L40S": (45.0, Rates(bf16=200, fp8=415, attention=139, conv=95, bandwidth=0.65)),
     "A6000": (48.0, Rates(bf16=110, fp8=110, attention=81, conv=53, bandwidth=0.58)),
     "5090": (32.0, Rates(bf16=190, fp8=415, attention=150, conv=95, bandwidth=1.3, host_link=0.045)),
     "4090": (24.0, Rates(bf16=145, fp8=315, attention=116, conv=74, bandwidth=0.75)),

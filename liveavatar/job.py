@@ -75,6 +75,7 @@ class RenderJob:
     pose: Path | None = None  # head track float32 [F, 3] in radians, .npy; None lets the model move the head
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
     online: bool = False
+    kv_cache_dtype: str = "auto"  # as in `StreamJob`
     resume: bool = False
     live: bool = False  # the sound still arrives: `audio` is the folder of a `Recording`, there are no features yet
 
@@ -226,6 +227,7 @@ class Run:
                 infer_frames=job.infer_frames,
                 pose=pose,
                 portrait_pose=None if pose is None else self._portrait_pose(image, pose),
+                kv_cache_dtype=job.kv_cache_dtype,
             )
         )
         height, width, _ = image.shape

@@ -97,11 +97,9 @@ class GroupEngine(Engine):
 class FastGroupEngine(GroupEngine, FastEngine):
     """The same on the fast path."""
 
-    def __init__(
-        self, model: LoadedModel, group: Group, own_decoder: bool, fp8_rings: bool = False, attention8: bool = False
-    ) -> None:
+    def __init__(self, model: LoadedModel, group: Group, own_decoder: bool, kv_cache_dtype: str = "bf16") -> None:
         super().__init__(model, group, own_decoder)
-        self.runners.fp8_rings, self.runners.attention8 = fp8_rings, attention8
+        self.runners.kv_cache_dtype = kv_cache_dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +110,6 @@ class Seat:
     world: int
     own_decoder: bool  # whether the last rank decodes and nothing else
     fp8: bool = False  # linear layers in 8 bits; GPUs only
-    fp8_rings: bool = False  # keys and values of earlier blocks in 8 bits; GPUs only
-    attention8: bool = False  # self-attention in 8 bits, and with it keys and values; GPUs only
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -139,11 +135,9 @@ class Member:
             seat, where = self.seat, (self.model_dir, self.device, self.dtype)
             log.info("rank %d of %d loads %s", seat.rank, seat.world, ", ".join(seat.parts))
             large = read_config(self.model_dir).vae.kind == "wan"
-            if self.device.type == "cuda" and (large or seat.fp8 or seat.fp8_rings or seat.attention8):
-                model = load_fast_model(
-                    *where, seat.parts, fp8=seat.fp8, fp8_rings=seat.fp8_rings, attention8=seat.attention8
-                )
-                fast = FastGroupEngine(model, self.group, seat.own_decoder, seat.fp8_rings, seat.attention8)
+            if self.device.type == "cuda" and (large or seat.fp8):
+                model = load_fast_model(*where, seat.parts, fp8=seat.fp8)
+                fast = FastGroupEngine(model, self.group, seat.own_decoder)
                 fast.decode_layers = decode_layers(model.config, self.device, seat.fp8)
                 self._engine = fast
             else:

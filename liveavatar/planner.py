@@ -12,7 +12,7 @@ from typing import Any
 from liveavatar.config import MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Machine
-from liveavatar.seating import Job, Seat, Seating, all_fit
+from liveavatar.seating import Job, Seat, Seating, all_fit, with_cache
 from liveavatar.sizes import released_size
 from liveavatar.speed import Speeds
 from liveavatar.timing import BLOCK_FRAMES, FPS
@@ -112,6 +112,7 @@ def _check(config: ModelConfig, job: Job) -> None:
 
 
 def _decide(config: ModelConfig, job: Job, machine: Machine) -> Plan:
+    asked, job = job, with_cache(config, job, machine)
     reasons: list[str] = []
     if job.infer_frames <= 0 or job.infer_frames % BLOCK_FRAMES:
         reasons.append(
@@ -140,6 +141,9 @@ def _decide(config: ModelConfig, job: Job, machine: Machine) -> Plan:
     fps, ttff = seating.pace(placement, speeds, len(seats)) if speeds else (0.0, 0.0)
     if fits:
         reasons += _remarks(job, seats, fps)
+        if asked != job:
+            why = ", for in bf16 they would not leave enough room" if job.kv_cache_dtype == "fp8" else ""
+            reasons.append(f"keys and values of earlier blocks are kept in {job.kv_cache_dtype}{why}")
         reasons += _about_placement(seating, placement, speeds, fps)
         if disk["total"] > machine.disk_gb:
             reasons.append(
@@ -171,6 +175,11 @@ def _remarks(job: Job, seats: list[Seat], fps: float) -> list[str]:
             f"the fullest GPU needs {fullest.total:.2f} of {fullest.usable:.2f} usable GB ({share:.0%}{tight}): "
             f"{_parts(fullest.breakdown)}"
         )
+        if any(s.total + s.recorded > s.usable for s in seats):
+            remarks.append(
+                "there may be no room to record the decoder as a CUDA graph; its kernels are then launched one by one, "
+                "which is slower"
+            )
     if fps < REAL_TIME * FPS:
         remarks.append(f"{fps:.1f} frames/s is below {FPS}: a finished film plays smoothly, a live one would stall")
     if not job.online_decode:
@@ -205,11 +214,13 @@ def _parts(parts: dict[str, float]) -> str:
 
 
 def _settings(job: Job) -> dict[str, Any]:
+    decided = {} if job.kv_cache_dtype == "auto" else {"kv_cache_dtype": job.kv_cache_dtype}
     return {
         "size": job.size,
         "sample_steps": job.sample_steps,
         "infer_frames": job.infer_frames,
         "fp8": job.fp8,
+        **decided,
         "offload_model": job.offload,
         "placement": job.placement,
     }
@@ -220,7 +231,8 @@ def _nearest(config: ModelConfig, job: Job, machine: Machine) -> dict[str, Any] 
     for candidate in _neighbours(config, job, machine):
         decided = _decide(config, candidate, machine)
         if decided.fits and not (decided.placement == "tpp" and renders_alone(candidate)):
-            return {**_settings(candidate), "placement": decided.placement, "fps": round(decided.fps, 2)}
+            settings = {name: value for name, value in decided.settings.items() if name != "model"}
+            return {**settings, "placement": decided.placement, "fps": round(decided.fps, 2)}
     if not machine.gpus and config.name != MINI.name:
         return {"model": MINI.name, "size": "384*256", "sample_steps": min(job.sample_steps, 4)}
     return None
@@ -235,12 +247,10 @@ def _neighbours(config: ModelConfig, job: Job, machine: Machine) -> Iterator[Job
         sizes.insert(0, (job.width, job.height))
     fewer = [n for n in sorted(config.sigmas, reverse=True) if n <= job.sample_steps and n >= min(3, job.sample_steps)]
     placements = [job.placement] if job.placement == "auto" else [job.placement, "auto"]
-    precisions = [(job.fp8, job.fp8_cache)]
-    has_fp8 = bool(machine.gpus) and all(g.rates.fp8 > g.rates.bf16 for g in machine.gpus)
-    if has_fp8 and not job.fp8:
-        precisions.append((True, job.fp8_cache))
-    elif job.fp8 and not has_fp8:
-        precisions = [(False, False)]
+    caches = list(dict.fromkeys((job.kv_cache_dtype, "auto")))
+    has_fp8 = bool(machine.gpus) and all(g.rates.has_fp8 for g in machine.gpus)
+    weights = [True] if job.fp8 else [False, True]
+    precisions = [(fp8, cache) for fp8 in weights for cache in caches] if has_fp8 else [(False, "auto")]
     offloads = [job.offload] if job.offload or not machine.gpus else [False, True]
     # Offloading costs speed by multiples, so a smaller picture is tried before it.
     ranked = sorted(
@@ -261,7 +271,7 @@ def _neighbours(config: ModelConfig, job: Job, machine: Machine) -> Iterator[Job
         ),
         key=lambda entry: entry[0],
     )
-    for _, (steps, (width, height), offload, (fp8, fp8_cache), placement) in ranked:
+    for _, (steps, (width, height), offload, (fp8, cache), placement) in ranked:
         yield replace(
             job,
             sample_steps=steps,
@@ -269,7 +279,7 @@ def _neighbours(config: ModelConfig, job: Job, machine: Machine) -> Iterator[Job
             height=height,
             offload=offload,
             fp8=fp8,
-            fp8_cache=fp8_cache,
+            kv_cache_dtype=cache,
             placement=placement,
             infer_frames=infer_frames,
         )

@@ -3,7 +3,7 @@
 A *seat* is one GPU with the parts it holds. Memory is counted in GB of 2^30 bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from liveavatar.config import ModelConfig
 from liveavatar.costs import BF16, FP8, FP32, DiTCosts, VAECosts, dit_costs, speech_bytes, text_bytes, vae_costs
@@ -16,6 +16,9 @@ from liveavatar.wires import SLOTS
 PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
 GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
 RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
+# Of the decoder's graph over the peak of one block's temporaries: 5.1 GiB at 704*384 on an H100. Steps have one too.
+RECORDED = 1.5
+SPARE_GB = 3.0  # beside rings in bf16, when nobody asked for them: allocators keep pieces that are of no use
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
@@ -30,7 +33,7 @@ class Job:
     sample_steps: int = 4
     infer_frames: int = 48
     fp8: bool = False  # linears of the transformer in fp8
-    fp8_cache: bool = False  # rings in fp8
+    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8" or "int8", or chosen by `with_cache`
     offload: bool = False  # weights of the transformer stay in host memory
     placement: str = "auto"
     online_decode: bool = False
@@ -51,6 +54,7 @@ class Seat:
     role: str
     total: float
     usable: float
+    recorded: float  # what kernels recorded as CUDA graphs keep, where there is room: it is not in `total`
     breakdown: dict[str, float]
 
 
@@ -60,7 +64,9 @@ class Seating:
     def __init__(self, config: ModelConfig, job: Job, machine: Machine) -> None:
         self.config, self.job, self.machine = config, job, machine
         stride = config.vae.spatial_stride
-        self.dit: DiTCosts = dit_costs(config.dit, job.width, job.height, stride, FP8 if job.fp8_cache else BF16)
+        self.dit: DiTCosts = dit_costs(
+            config.dit, job.width, job.height, stride, "bf16" if job.kv_cache_dtype == "auto" else job.kv_cache_dtype
+        )
         self.vae: VAECosts = vae_costs(config.vae, config.dit.motion_latents, job.width, job.height)
 
     def placement(self) -> str:
@@ -81,9 +87,12 @@ class Seating:
             reasons.append("--fp8 and --offload_model need a GPU, and none is here")
         if not gpus and placement == "tpp" and large:
             reasons.append("--placement tpp of this model needs GPUs")
-        if self.job.fp8 and any(g.rates.fp8 == g.rates.bf16 for g in gpus):
-            slow = next(g.name for g in gpus if g.rates.fp8 == g.rates.bf16)
-            reasons.append(f"--fp8: {slow} has no 8-bit matrix unit")
+        cache = f"--kv_cache_dtype {self.job.kv_cache_dtype}"
+        if self.job.kv_cache_dtype != "auto" and not (gpus and large):
+            reasons.append(f"{cache}: only the large model on a GPU has a choice")
+        slow = [g.name for g in gpus if not g.rates.has_fp8]
+        asked = {"--fp8": self.job.fp8, cache: self.job.kv_cache_dtype in ("fp8", "int8")}
+        reasons += [f"{option}: {slow[0]} has no 8-bit matrix unit" for option, on in asked.items() if on and slow]
         return reasons
 
     def stages(self) -> tuple[Stage, ...]:
@@ -129,10 +138,8 @@ class Seating:
             else:
                 parts["weights"] = dit.weight_bytes(self.job.fp8)
             parts["rings"] = count * dit.ring_bytes
-            # A bf16 ring carries the sinks in front, rotated to where its block sees them; 8-bit rings share one
-            # rotated copy of a layer. Beside them lie the unrotated ones.
-            copies = 1 if self.job.fp8_cache else count + 1
-            parts["sinks"] = copies * dit.sink_bytes
+            # Beside what rings carry in front, rotated to where their block sees it, lie the unrotated ones.
+            parts["sinks"] = count * dit.held_sink_bytes + dit.sink_bytes
             parts["text"] = dit.text_bytes
             work = dit.activation_bytes + dit.workspace_bytes
         cuts = bool(stage.first_layer) + (stage.stop_layer is not None)
@@ -150,6 +157,7 @@ class Seating:
             role=stage.role,
             total=sum(breakdown.values()),
             usable=gpu.usable_gb,
+            recorded=RECORDED * decoding / GB if self.fast else 0.0,
             breakdown=breakdown,
         )
 
@@ -181,7 +189,7 @@ class Seating:
         job, stride = self.job, self.config.vae.spatial_stride
         latent = self.config.vae.z_dim * (job.width // stride) * (job.height // stride)
         blocks = count_blocks(job.num_frames)
-        caches = job.sample_steps * (self.dit.ring_bytes + self.dit.sink_bytes) + self.vae.state_bytes
+        caches = job.sample_steps * (self.dit.ring_bytes + self.dit.held_sink_bytes) + self.vae.state_bytes
         seconds = job.num_frames / FPS
         parts = {
             "latents": blocks * BLOCK_LATENTS * latent * FP32 / GB,
@@ -215,3 +223,16 @@ class Seating:
 def all_fit(seats: list[Seat]) -> bool:
     """Whether no GPU is asked for more than it has."""
     return all(s.total <= s.usable for s in seats)
+
+
+def with_cache(config: ModelConfig, job: Job, machine: Machine) -> Job:
+    """The job with "auto" decided: rings in bf16 where they and the recorded kernels fit with room to spare, else in
+    fp8 where the GPUs have it. Attention in 8 bits is only taken when it is asked for.
+    """
+    if job.kv_cache_dtype != "auto" or config.vae.kind != "wan" or not machine.gpus:
+        return job
+    wide = replace(job, kv_cache_dtype="bf16")
+    seating = Seating(config, wide, machine)
+    roomy = all(s.total + s.recorded + SPARE_GB <= s.usable for s in seating.seats(seating.placement()))
+    eight = all(gpu.rates.has_fp8 for gpu in machine.gpus)
+    return replace(job, kv_cache_dtype="fp8") if eight and not roomy else wide

@@ -107,6 +107,7 @@ def _render(
         seed=options.seed,
         sample_steps=options.sample_steps,
         infer_frames=options.infer_frames,
+        kv_cache_dtype=options.kv_cache_dtype,
         online=True,
         live=True,
     )

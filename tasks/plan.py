@@ -46,6 +46,11 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
     return entry
 
 
+def cache_of(planned: Values) -> str:
+    """What a plan keeps keys and values in; "auto" where there is no choice."""
+    return str(planned["settings"].get("kv_cache_dtype", "auto"))
+
+
 def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> dict[str, Any]:
     """Fields of the planner's `Job` for a render's parameters."""
     return {
@@ -55,6 +60,7 @@ def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) ->
         "sample_steps": options["sample_steps"],
         "infer_frames": options["infer_frames"],
         "fp8": options["fp8"],
+        "kv_cache_dtype": options["kv_cache_dtype"],
         "offload": bool(options["offload_model"]),
         "placement": options["placement"],
         "online_decode": options["enable_online_decode"],

@@ -30,6 +30,7 @@ from prefect.artifacts import (
 from liveavatar import __version__, config
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS, plain
 from tasks.model import files_of
+from tasks.plan import cache_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
 from tasks.stage import stage
@@ -145,6 +146,7 @@ def make_report(results: Results, run: Run, cached_tasks: int) -> dict[str, Any]
             "engine": {
                 "device": rendered["device"],
                 "dtype": rendered["dtype"],
+                "kv_cache_dtype": cache_of(results.plan),
                 "machine": rendered["machine"],
                 "latents_sha256": rendered["latents_sha256"],
             },
@@ -174,6 +176,7 @@ def make_manifest(results: Results, run: Run) -> dict[str, Any]:
             "machine": rendered.values["machine"],
             "device": rendered.values["device"],
             "dtype": rendered.values["dtype"],
+            "kv_cache_dtype": cache_of(results.plan),
             "outputs": outputs,
         }
     )

@@ -41,6 +41,7 @@ class RenderOptions:
     infer_frames: int
     online: bool
     fp8: bool = False
+    kv_cache_dtype: str = "auto"  # as the plan decided it: another job on the same engine may have another
     offload: bool = False
     ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
     resume: bool = False
@@ -158,6 +159,7 @@ def _render(
         sample_steps=options.sample_steps,
         infer_frames=options.infer_frames,
         online=options.online,
+        kv_cache_dtype=options.kv_cache_dtype,
         resume=options.resume,
     )
     spec, engines = engine_spec(model_dir, model_digest, options)

@@ -42,18 +42,17 @@ class Mode:
 
     name: str
     fp8: bool = False
-    fp8_rings: bool = False
-    attention8: bool = False
+    kv_cache_dtype: str = "bf16"
     offload: bool = False
 
 
 BF16 = Mode(name="bf16")
 FP8 = Mode(name="fp8", fp8=True)
-FP8_ALL = Mode(name="fp8 + fp8 rings", fp8=True, fp8_rings=True)
-BF16_RINGS8 = Mode(name="bf16 + fp8 rings", fp8_rings=True)
-ATTENTION8 = Mode(name="fp8 + 8-bit attention", fp8=True, attention8=True)
-BF16_ATTENTION8 = Mode(name="bf16 + 8-bit attention", attention8=True)
-OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, fp8_rings=True, offload=True)
+FP8_ALL = Mode(name="fp8 + fp8 rings", fp8=True, kv_cache_dtype="fp8")
+BF16_RINGS8 = Mode(name="bf16 + fp8 rings", kv_cache_dtype="fp8")
+ATTENTION8 = Mode(name="fp8 + 8-bit attention", fp8=True, kv_cache_dtype="int8")
+BF16_ATTENTION8 = Mode(name="bf16 + 8-bit attention", kv_cache_dtype="int8")
+OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, kv_cache_dtype="fp8", offload=True)
 
 
 def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> CausalDiT:
@@ -108,7 +107,7 @@ def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: to
     """The fast engine with the same random weights."""
     dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
     model = LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype))
-    return FastBench(model, device, mode.fp8_rings, mode.attention8)
+    return FastBench(model, device, mode.kv_cache_dtype)
 
 
 def bench_job(config: ModelConfig, size: tuple[int, int], blocks: int, steps: int = 4) -> StreamJob:

@@ -17,8 +17,9 @@ _BLOCKS = 6  # rings full, reference changed
 def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
     """The planner's parts for one GPU, in GiB, with "total"."""
     job = Job(
-        width=size[0], height=size[1], num_frames=480, fp8=mode.fp8, fp8_cache=mode.fp8_rings, offload=mode.offload
-    )
+        width=size[0], height=size[1], num_frames=480, fp8=mode.fp8, kv_cache_dtype=mode.kv_cache_dtype,
+        offload=mode.offload,
+    )  # fmt: skip
     machine = Machine(gpus=(gpu,), cores=1, host_gb=1e6, disk_gb=1e6)
     seat = Seating(config, job, machine).seats("single")[0]
     return {**seat.breakdown, "total": seat.total}
@@ -28,7 +29,7 @@ def measure_memory(
     config: ModelConfig, engine: FastBench, mode: Mode, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
     """Peak of a stream at (width, height), weights included, beside the prediction."""
-    engine.runners.fp8_rings, engine.runners.attention8 = mode.fp8_rings, mode.attention8
+    engine.runners.kv_cache_dtype = mode.kv_cache_dtype
     engine.forget_sizes()
     release()
     for _ in engine.open(bench_job(config, size, _BLOCKS)).blocks():

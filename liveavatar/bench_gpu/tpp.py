@@ -85,7 +85,7 @@ def rank_engine(config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtyp
     decoder = random_vae(config, group.device, dtype) if vae else None
     model = LoadedModel(config=config, dit=dit, vae=decoder)
     own_decoder = group.world > STEPS
-    return GroupBench(model, group, own_decoder, fp8_rings=mode.fp8_rings, attention8=mode.attention8)
+    return GroupBench(model, group, own_decoder, mode.kv_cache_dtype)
 
 
 def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
@@ -245,7 +245,7 @@ class Rank:
         """The same weights on one GPU."""
         plan = self.plan
         model = LoadedModel(config=plan.config, dit=engine.dit, vae=engine.vae)
-        one = FastBench(model, self.device, engine.runners.fp8_rings, engine.runners.attention8)
+        one = FastBench(model, self.device, engine.runners.kv_cache_dtype)
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
         one.forget_sizes()
         return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s")}

@@ -21,8 +21,8 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 class Runners:
     """Buffers and graphs of the last size and stage; rings are large, so there is one set of them."""
 
-    def __init__(self, dit: FastDiT, fp8_rings: bool = False, attention8: bool = False) -> None:
-        self.dit, self.fp8_rings, self.attention8 = dit, fp8_rings, attention8
+    def __init__(self, dit: FastDiT, kv_cache_dtype: str = "bf16") -> None:
+        self.dit, self.kv_cache_dtype = dit, kv_cache_dtype  # of jobs that leave it to the engine
         self._kept: tuple[Any, StepRunner] | None = None
 
     def known(self, course: Course, spans: tuple[Span, ...]) -> StepRunner | None:
@@ -34,8 +34,8 @@ class Runners:
 
     def make(self, course: Course, spans: tuple[Span, ...], sink: Sink) -> StepRunner:
         """New ones for a course, which are kept."""
-        size, precision = (course.h, course.w), (self.fp8_rings, self.attention8)
-        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, *precision)
+        size = (course.h, course.w)
+        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, self._precision(course))
         self._kept = (self._key(course, spans), runner)
         return runner
 
@@ -49,7 +49,10 @@ class Runners:
         self._kept = None
 
     def _key(self, course: Course, spans: tuple[Span, ...]) -> tuple:
-        return course.h, course.w, course.sigmas, spans, self.fp8_rings, self.attention8
+        return course.h, course.w, course.sigmas, spans, self._precision(course)
+
+    def _precision(self, course: Course) -> str:
+        return self.kv_cache_dtype if course.kv_cache_dtype == "auto" else course.kv_cache_dtype
 
 
 class FastDenoiser(Denoiser):

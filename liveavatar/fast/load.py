@@ -32,8 +32,6 @@ def load_fast(
     *,
     fp8: bool,
     offload: bool,
-    fp8_rings: bool,
-    attention8: bool = False,
 ) -> FastEngine:
     """Load a model on a GPU.
 
@@ -43,18 +41,13 @@ def load_fast(
         dtype: of everything that is not in 8 bits.
         fp8: linear layers of the transformer in 8 bits.
         offload: layers of the transformer stay in host memory and arrive one ahead of their use.
-        fp8_rings: keys and values of earlier blocks in 8 bits.
-        attention8: self-attention in 8 bits, and with it keys and values.
 
     Raises:
         CheckpointError: when the directory is incomplete or damaged.
         CapacityError: the GPU cannot do what was asked.
     """
-    model = load_fast_model(
-        model_dir, device, dtype, ("dit", "vae", "text"), fp8=fp8, offload=offload, fp8_rings=fp8_rings,
-        attention8=attention8,
-    )  # fmt: skip
-    return FastEngine(model, device, fp8_rings, attention8)
+    model = load_fast_model(model_dir, device, dtype, ("dit", "vae", "text"), fp8=fp8, offload=offload)
+    return FastEngine(model, device)
 
 
 def load_fast_model(
@@ -65,16 +58,11 @@ def load_fast_model(
     *,
     fp8: bool = False,
     offload: bool = False,
-    fp8_rings: bool = False,
-    attention8: bool = False,
 ) -> LoadedModel:
     """Some networks of a model for a GPU; arguments and errors are those of `load_fast`."""
-    reason = ops.has_fp8(device) if fp8 or fp8_rings else None
+    reason = ops.has_fp8(device) if fp8 else None
     if reason:
         raise CapacityError(f"--fp8: {reason}; drop --fp8, or use a GPU of compute capability 8.9 or more")
-    reason = ops.has_attention8(device) if attention8 else None
-    if reason:
-        raise CapacityError(f"8-bit attention: {reason}; do without it, or use a GPU of compute capability 8.9 or more")
     others = load_model(model_dir, device, dtype, tuple(part for part in parts if part != "dit"))
     if "dit" not in parts:
         return others
@@ -89,6 +77,5 @@ def load_fast_model(
             f"{model_dir.name} does not fit the memory of {torch.cuda.get_device_name(device)}; "
             "try --offload_model True, and see `liveavatar plan` for what fits"
         ) from e
-    attention = "attention and rings in 8 bits" if attention8 else f"rings in {'fp8' if fp8_rings else dtype}"
-    log.info("fast path: linears in %s, %s", "fp8" if fp8 else dtype, attention)
+    log.info("fast path: linears in %s", "fp8" if fp8 else dtype)
     return replace(others, dit=dit)

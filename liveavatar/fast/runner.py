@@ -78,8 +78,7 @@ class StepRunner:
         size: tuple[int, int],
         sink: Sink,
         spans: tuple[Span, ...],
-        fp8_rings: bool = False,
-        attention8: bool = False,
+        kv_cache_dtype: str = "bf16",
     ) -> None:
         """Allocate everything.
 
@@ -89,8 +88,8 @@ class StepRunner:
             size: latent height and width.
             sink: of the first stream; those of later streams are computed into the same memory.
             spans: what is done here, in order.
-            fp8_rings: keys and values in 8 bits.
-            attention8: self-attention in 8 bits, and with it keys and values.
+            kv_cache_dtype: "bf16": keys and values in the model's dtype; "fp8": in 8 bits; "int8": self-attention in
+                8 bits, and with it keys and values.
         """
         self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
         cfg, device = dit.cfg, dit.device
@@ -109,9 +108,9 @@ class StepRunner:
         parts = [slice(s.layers.start, s.layers.stop) for s in spans]
         self.sinks = [Sink(sink.k[part], sink.v[part], sink.num_reference) for part in parts]
         self.rings: list[Ring]
-        if attention8:
+        if kv_cache_dtype == "int8":
             self.rings = [Ring8(part, self.window) for part in self.sinks]
-        elif fp8_rings:
+        elif kv_cache_dtype == "fp8":
             workspace = Workspace(self.sink, self.window)
             self.rings = [Fp8Ring(part, self.window, workspace) for part in self.sinks]
         else:

@@ -15,6 +15,8 @@ from torch import Tensor
 from liveavatar.checkpoint import LoadedModel
 from liveavatar.denoiser import Conditioning, Course, mark, seconds
 from liveavatar.engine import Block, Engine, Stream, StreamJob
+from liveavatar.errors import CapacityError
+from liveavatar.fast import ops
 from liveavatar.fast.decode import DecodeRunner
 from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
@@ -34,17 +36,26 @@ class FastEngine(Engine):
 
     dit: FastDiT
 
-    def __init__(
-        self, model: LoadedModel, device: torch.device, fp8_rings: bool = False, attention8: bool = False
-    ) -> None:
+    def __init__(self, model: LoadedModel, device: torch.device, kv_cache_dtype: str = "bf16") -> None:
         super().__init__(model, device)
-        self.runners = Runners(self.dit, fp8_rings, attention8)
+        self.runners = Runners(self.dit, kv_cache_dtype)
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
         self._decode: tuple[tuple, DecodeRunner] | None = None
 
     def denoiser(self, course: Course, given: Conditioning, stage: Stage) -> FastDenoiser:
         """As `Engine.denoiser`, with everything recorded."""
         return FastDenoiser(self.runners, self.config, course, given, stage)
+
+    def check_cache(self, kv_cache_dtype: str) -> None:
+        """As `Engine.check_cache`."""
+        reason = None
+        if self.device.type == "cuda" and kv_cache_dtype in ("fp8", "int8"):
+            reason = (ops.has_attention8 if kv_cache_dtype == "int8" else ops.has_fp8)(self.device)
+        if reason:
+            raise CapacityError(
+                f"--kv_cache_dtype {kv_cache_dtype}: {reason}; use --kv_cache_dtype bf16, or a GPU of compute "
+                "capability 8.9 or more"
+            )
 
     def open(self, job: StreamJob) -> "FastStream":
         """As `Engine.open`."""

@@ -22,14 +22,14 @@ def plain() -> list[Block]:
     return list(Prompted(model(), CPU).open(WANTED).blocks())
 
 
-def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool, attention8: bool = False) -> list[Block]:
+def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool, kv_cache_dtype: str = "bf16") -> list[Block]:
     """The first blocks of a stream whose every fused operation is an interpreted kernel."""
     from liveavatar.fast import kernels
 
     monkeypatch.setattr(ops, "backend", lambda device: kernels)
     loaded = model()
     dit = accelerate(copy.deepcopy(loaded.dit), fp8=fp8)
-    engine: Engine = FastPrompted(replace(loaded, dit=dit), CPU, fp8, attention8)
+    engine: Engine = FastPrompted(replace(loaded, dit=dit), CPU, kv_cache_dtype)
     return list(islice(engine.open(WANTED).blocks(), count))
 
 
@@ -48,9 +48,9 @@ def test_a_stream_on_kernels_equals_the_plain_engine(plain: list[Block], monkeyp
     same(blocks(monkeypatch, len(plain), fp8=False), plain)
 
 
-@pytest.mark.parametrize("attention8", [False, True])
+@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8"])
 def test_a_stream_on_kernels_in_8_bits_is_close(
-    attention8: bool, plain: list[Block], monkeypatch: pytest.MonkeyPatch
+    kv_cache_dtype: str, plain: list[Block], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    got, wanted = latents(blocks(monkeypatch, 3, True, attention8)), latents(plain[:3])
+    got, wanted = latents(blocks(monkeypatch, 3, True, kv_cache_dtype)), latents(plain[:3])
     assert (got - wanted).norm() < 0.05 * wanted.norm()

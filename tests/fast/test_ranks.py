@@ -121,6 +121,13 @@ def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
     assert_equal(stream(alone, job(), ours), whole[4:])
 
 
+def test_a_job_brings_its_precision_to_every_rank() -> None:
+    asked = replace(job(blocks=4), kv_cache_dtype="int8")
+    alone = stream(fast_engine(DRY, FP8_ALL, CPU, torch.float32), asked)
+    with group(FP8, 2, jobs=1) as engine:
+        assert_equal(stream(engine, asked), alone)
+
+
 def test_the_decoder_may_have_a_rank_of_its_own() -> None:
     with group(FP8, 3, jobs=2, own_decoder=True) as engine:
         made = [stream(engine, job(3)), stream(engine, job(3))]  # buffers of the first are used again

@@ -67,7 +67,7 @@ def fast() -> FastEngine:
 @pytest.fixture(scope="module")
 def fast8() -> FastEngine:
     loaded = model()
-    return FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))), CPU, attention8=True)
+    return FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))), CPU, "int8")
 
 
 def job(num_frames: int = 75, **changes: object) -> StreamJob:
@@ -121,6 +121,33 @@ def test_resumed_equals_uninterrupted(name: str, request: pytest.FixtureRequest)
         assert np.array_equal(a.frames, b.frames)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8"])
+def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: FastEngine) -> None:
+    wanted = job(num_frames=36)
+    other = FastPrompted(LoadedModel(config=CONFIG, dit=fast.dit, vae=fast.vae), CPU, kv_cache_dtype)
+    plain, wide, again, own = (
+        torch.stack([b.latents for b in engine.open(replace(wanted, kv_cache_dtype=asked)).blocks()])
+        for engine, asked in ((fast, "auto"), (fast, kv_cache_dtype), (fast, "bf16"), (other, "auto"))
+    )
+    assert torch.equal(wide, own)
+    assert torch.equal(again, plain)
+    assert not torch.equal(wide, plain)
+
+
+@pytest.mark.parametrize(("begun", "resumed"), [("bf16", "fp8"), ("fp8", "int8"), ("int8", "bf16")])
+def test_another_precision_does_not_resume(begun: str, resumed: str, fast: FastEngine) -> None:
+    stream = fast.open(job(num_frames=24, kv_cache_dtype=begun))
+    stream.next_block()
+    state = {name: t.clone() for name, t in stream.snapshot().items()}
+    with pytest.raises(InputError, match="drop --resume, or use the --kv_cache_dtype that the job began with"):
+        fast.open(job(num_frames=24, kv_cache_dtype=resumed)).restore(state)
+
+
+def test_the_plain_engine_has_no_choice(plain: Engine) -> None:
+    with pytest.raises(InputError, match="--kv_cache_dtype fp8: only the large model on a GPU"):
+        plain.open(job(kv_cache_dtype="fp8"))
+
+
 @pytest.mark.parametrize("engine_name", ["plain", "fast"])
 def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: FastEngine) -> None:
     """The released table of positions ends at 45,000 latents; here nothing happens there."""
@@ -141,6 +168,6 @@ def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: FastEngine) 
 
 
 def test_special_settings_need_a_gpu() -> None:
-    for asked in ({"fp8": True}, {"offload": True}, {"fp8_rings": True}, {"attention8": True}):
+    for asked in ({"fp8": True}, {"offload": True}):
         with pytest.raises(InputError, match="need a GPU"):
             Engine.load(Path("nowhere"), device="cpu", **asked)

@@ -209,7 +209,7 @@ def test_bad_head_pose_ends_with_one_line(
     assert says in err
 
 
-@pytest.mark.parametrize("option", ["--fp8", "--offload_model=True"])
+@pytest.mark.parametrize("option", ["--fp8", "--offload_model=True", "--kv_cache_dtype=fp8", "--kv_cache_dtype=bf16"])
 def test_gpu_only_options_are_refused_on_a_cpu(
     option: str, files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +218,36 @@ def test_gpu_only_options_are_refused_on_a_cpu(
     code, _, err = run(arguments, capsys)
     assert code == 2
     assert "GPU" in err
+
+
+def test_the_small_model_has_no_choice_of_keys_and_values(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.machine.accelerators", lambda: ("H200",))
+    arguments = [part for name, text in files.items() for part in (f"--{name}", text)]
+    code, _, err = run(["render", *arguments, "--kv_cache_dtype", "int8"], capsys)
+    assert code == 2
+    assert "--kv_cache_dtype int8: only live-avatar-14b on a GPU has a choice" in err
+    code, _, err = run(["render", *arguments, "--kv_cache_dtype", "int4"], capsys)
+    assert code == 2
+    assert "--kv_cache_dtype 'int4' should be 'auto', 'bf16', 'fp8' or 'int8'" in err
+
+
+def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
+    from flows.render import options_of
+    from tasks.audio import CLEANED, FEATURES, PORTRAIT
+    from tasks.plan import cache_of, job_of
+    from tasks.render import engine_spec, render_key
+    from tasks.store import Entry
+
+    parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
+    assert job_of(parameters.model_dump(), 704, 384, 48)["kv_cache_dtype"] == "auto"
+    decided = [cache_of({"settings": {"kv_cache_dtype": name}}) for name in ("bf16", "fp8", "int8")]
+    options = [options_of(parameters, 1, name) for name in (*decided, cache_of({"settings": {}}))]
+    files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT), "0" * 64)
+    entry = Entry(kind="any", key="0" * 64, folder=Path(), files=files)
+    assert len({render_key(o, "0" * 64, entry, entry, entry, None) for o in options}) == 4
+    assert len({engine_spec(Path("m"), "0" * 64, o)[0] for o in options}) == 1, "one engine serves them all"
 
 
 @pytest.mark.parametrize(
