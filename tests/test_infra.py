@@ -74,9 +74,11 @@ def test_released_flags_are_those_of_a_render(script: str, placement: str, gpus:
     [("run_4gpu_tpp.sh", "688*368", 50), ("infinite_inference_single_gpu.sh", "704*384", None)],
 )
 def test_a_script_has_the_recommended_defaults(script: str, size: str, clips: int | None, told: Path) -> None:
-    done = run(script, ["--audio=v.wav", "--image=i.png", "--prompt=p q", "--base-seed", "-1"], told)
+    ours = ["--fp8", "--kv-cache-dtype", "int8"]
+    done = run(script, ["--audio=v.wav", "--image=i.png", "--prompt=p q", "--base-seed", "-1", *ours], told)
     assert done.returncode == 0, done.stderr
     job = understood(told)
+    assert (job.fp8, job.kv_cache_dtype) == (True, "int8")
     assert (job.model, job.size, job.num_clip, job.seed) == ("live-avatar-14b", size, clips, 420)
     assert (job.audio, job.prompt) == ("v.wav", "p q")
 
