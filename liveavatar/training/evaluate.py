@@ -114,13 +114,14 @@ def _energy_of_mean(video: Tensor, truth: Tensor, mask: Tensor) -> float:
 
 
 def score(row: dict[str, float]) -> float:
-    """One number to choose weights by: sync first, then amplitude, sharpness and block edges."""
+    """One number to choose weights by: sync first, then amplitude, sharpness, living head and lids, block edges."""
     return (
         row["openness_corr"]
         + 0.5 * row["width_corr"]
         - 0.3 * abs(1 - row["openness_ratio"])
         - 0.2 * abs(1 - min(row["energy_face"], 1.0))
         - 0.1 * abs(1 - row["head_ratio"])
+        - 0.1 * abs(1 - row["eyes_ratio"])
         - 0.1 * max(0.0, row["edge_jump"] / max(row["edge_jump_true"], 1e-6) - 1.1)
         - 2.0 * max(0.0, row["drift_end"] - row["drift_start"])
     )
