@@ -50,6 +50,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("ae_energy", "least", 0.75, 0.90, "gradient energy that the autoencoder keeps"),
     Goal("texture_psnr", "least", 28.0, 31.0, "face against the true film, its head pose given, dB"),
     Goal("edge_jump", "most", 1.25, 1.1, "frame step into a new block over the mean frame step"),
+    Goal("grid_ratio", "most", 2.0, 1.25, "fine structure at the strongest point of an 8-pixel lattice over its mean"),
     Goal("blink_depth_ratio", "near", 0.15, 0.07, "how far the lids shut, over the true film's"),
     Goal("head_spread_ratio", "near", 0.15, 0.07, "how much the head moves, over the true film's"),
     Goal("flicker_ratio", "near", 0.15, 0.07, "mean frame difference (1 - flicker), over the true film's"),

@@ -67,6 +67,17 @@ def test_edges_of_blocks_but_not_of_the_coder() -> None:
     assert np.isnan(judge.edge_jump(np.ones(12)))
 
 
+def test_specks_on_a_lattice_are_seen() -> None:
+    rng = np.random.default_rng(0)
+    frames = np.repeat(rng.integers(90, 160, (3, 64, 96, 1), dtype=np.uint8), 3, 3)
+    plain = judge.grid_ratio(frames)
+    assert 1 <= plain < 1.6
+    dotted = frames.copy()
+    dotted[:, 3::8, 5::8] = 0
+    assert judge.grid_ratio(dotted) > 2 * plain
+    assert np.isnan(judge.grid_ratio(np.full((2, 16, 16, 3), 128, np.uint8)))
+
+
 def test_goals_tell_kept_missed_and_unmeasured() -> None:
     values = {"openness_corr": 0.95, "sync_error_frames": 1.2, "edge_jump": 1.0, "flicker_ratio": 0.86,
               "jerk_index_ratio": 1.2, "av_offset_frames": -1}  # fmt: skip
