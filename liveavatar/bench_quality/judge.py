@@ -61,9 +61,10 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
     }
     change = result.frames["change"].to_numpy(float)
     values["edge_jump"] = edge_jump(change)
-    faces = read_faces(film_frames(film), tracker)
+    frames = film_frames(film)
+    faces = read_faces(frames, tracker)
     values |= {"blink_depth": blink_depth(faces.lids), "head_spread": head_spread(faces.head)}
-    values["grid_ratio"] = grid_ratio(film_frames(film)[::GRID_EVERY])
+    values["grid_ratio"] = grid_ratio(frames[::GRID_EVERY])
     values = {k: v for k, v in values.items() if np.isfinite(v)}
     return Seen(
         values, {k: v for k, v in result.reasons.items() if k in FILM_MEASURES}, faces,

@@ -92,16 +92,17 @@ def _edge_weights(num_frames: int, device: torch.device) -> Tensor:
     return (1 + (EDGE_WEIGHT - 1) * edge)[None, None, :, None, None]
 
 
-def _go_on_from(vae: CompactVAE, start: CompactVAE) -> None:
-    """Take over weights; blocks that the decoder has more than before begin as the identity.
+def _go_on_from(vae: CompactVAE, model_dir: Path) -> None:
+    """Take over a model's autoencoder; blocks that the decoder has more than before begin as the identity.
 
     Latent statistics lie in the config, not in the weights.
     """
+    start = load_model(model_dir, "cpu", torch.float32, parts=("vae",)).vae
     missing, unexpected = vae.load_state_dict(start.state_dict(), strict=False)
     if unexpected or not all(name.startswith("decoder.stage") for name in missing):
         raise CheckpointError(
-            "--init holds an autoencoder of other sizes than this run's; name a model of the same preset, "
-            "or start without --init"
+            f"{model_dir} holds an autoencoder of other sizes than this run's; name a model of the same preset, "
+            "or start without one"
         )
 
 
@@ -113,11 +114,10 @@ class AutoencoderTrainer:
         cfg = PRESETS[args.preset].vae
         self.vae = runtime.channels_last(CompactVAE(cfg).to(rank.device))
         if args.init:
-            start = load_model(args.init, "cpu", torch.float32, parts=("vae",)).vae
-            _go_on_from(self.vae, start)
+            _go_on_from(self.vae, args.init)
         if args.only_decoder:
             if args.only_decoder.is_dir():
-                _go_on_from(self.vae, load_model(args.only_decoder, "cpu", torch.float32, parts=("vae",)).vae)
+                _go_on_from(self.vae, args.only_decoder)
             else:
                 self.vae.load_state_dict(runtime.load_checkpoint(args.only_decoder, rank.device)["average"])
             self.vae.encoder.requires_grad_(False)
