@@ -22,7 +22,6 @@ from liveavatar.model.vae_wan import WanVAE, still_runs
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
-KV_CACHE_DTYPES = ("bf16", "fp8", "int8")
 
 # Linears that stay in bf16 when the rest is fp8: too small, or too sensitive.
 _NOT_FP8 = ("text_embedding", "time_embedding", "time_projection", "head.head", "encoder.final_linear")
@@ -69,7 +68,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     """Costs of the transformer for a video of width x height pixels, `stride` pixels a latent cell.
 
     Args:
-        kv_cache_dtype: of the rings, one of `KV_CACHE_DTYPES`.
+        kv_cache_dtype: of the rings: "bf16", "fp8" or "int8".
     """
     linear, other, in_blocks = _weights(cfg)
     D, Y, S = cfg.dim, cfg.num_layers, (height // stride // 2) * (width // stride // 2)

@@ -20,7 +20,6 @@ from liveavatar.fast.reference import AMAX_FLOOR, FP8_MAX, INT8_MAX, WEIGHT_MAX,
 _TOKENS = 64  # of a tile of values on its way to where tokens are innermost
 # Queries and keys of a tile, warps and stages: the fastest of those tried on a Hopper GPU; other GPUs have less room.
 _HOPPER, _OTHERS = (64, 128, 4, 3), (64, 64, 4, 2)
-_LEAST = -1e30  # of a row's largest logit: far below any, and no infinity, which would be subtracted from itself
 
 
 @triton.jit
@@ -137,6 +136,7 @@ def _attend8(
     real = row < num_q
     queries = tl.load(q + there, mask=real[:, None], other=0)
     row_scale = tl.load(q_scale + head * num_q + row, mask=real, other=1.0) * factor
+    # Far below any logit, and no infinity, which would be subtracted from itself.
     top = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, H], tl.float32)
