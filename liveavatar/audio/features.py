@@ -33,6 +33,7 @@ HOP = 160  # samples between spectra, 10 ms
 STATE_SAMPLES = 2 * HOP  # the encoder halves the rate: 50 Hz
 STATES_PER_FRAME = SAMPLES_PER_FRAME // STATE_SAMPLES
 DYNAMIC_RANGE = 8.0  # log10 power below the loudest bin that is kept
+STRETCH_TO = 4800.0  # Hz up to which a stretched spectrum is stretched in full
 LOUDEST_FLOOR = -1.0  # log10 power; quieter windows are not stretched to full range
 _STATE_PREFIX = "encoder."
 
@@ -107,15 +108,20 @@ class SpeechEncoder(nn.Module):
         return torch.stack(states, dim=1)
 
 
-def mel_filters(num_mels: int) -> np.ndarray:
+def mel_filters(num_mels: int, stretch: float = 1.0) -> np.ndarray:
     """Triangular filters on Slaney's mel scale with equal area, float32 [num_mels, 201] for 16 kHz (librosa's default).
 
-    The scale is linear below 1 kHz (200/3 Hz per mel) and logarithmic above (27 mels per factor 6.4).
+    The scale is linear below 1 kHz (200/3 Hz per mel) and logarithmic above (27 mels per factor 6.4). With a `stretch`
+    other than 1 every filter hears what lies at that factor of its frequency, so a voice sounds as if its vocal tract
+    were as much longer (Jaitly and Hinton, 2013); near the top the factor gives way, so that nothing falls off.
     """
     corner, step, ratio = 1000.0, 200.0 / 3.0, math.log(6.4) / 27.0
     top = corner / step + math.log(SAMPLE_RATE / 2 / corner) / ratio
     mels = np.linspace(0.0, top, num_mels + 2)
     edges = np.where(mels * step < corner, mels * step, corner * np.exp(ratio * (mels - corner / step)))
+    if stretch != 1.0:
+        knee = STRETCH_TO * min(stretch, 1.0) / stretch
+        edges = np.interp(edges, [0.0, knee, SAMPLE_RATE / 2], [0.0, knee * stretch, SAMPLE_RATE / 2])
     bins = np.linspace(0.0, SAMPLE_RATE / 2, NUM_FFT // 2 + 1)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]

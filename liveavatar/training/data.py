@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.errors import InputError
@@ -20,6 +21,8 @@ MOUTH, EYES = 5.0, 3.0  # weight of a region against the rest of the picture
 MOUTH_POINTS, RIGHT_EYE, LEFT_EYE = slice(48, 68), slice(36, 42), slice(42, 48)  # of the 68 landmarks
 MOUTH_MARGIN, EYE_MARGIN = 0.2, 0.12  # of the distance between the eyes, around a region's landmarks
 GAIN, GAMMA = 0.15, 0.25  # spread of the colour augmentation: gain per channel, log of the exponent
+# Spread of the bend: pixels between knots and its deviation there, size, a side against the other, radians, pixels.
+KNOT, BEND, SIZE, ASPECT, TILT, SHIFT = 64, 2.5, 0.05, 0.04, 0.05, 5.0
 
 
 @dataclass(slots=True)
@@ -121,6 +124,36 @@ def colour_jitter(video: Tensor, generator: torch.Generator) -> Tensor:
     gain = 1 + GAIN * (2 * torch.rand(batch, 3, 1, 1, 1, device=device, generator=generator) - 1)
     gamma = torch.exp(GAMMA * (2 * torch.rand(batch, 1, 1, 1, 1, device=device, generator=generator) - 1))
     return (((video + 1) / 2).clamp(1e-4, 1) ** gamma * gain).clamp(0, 1) * 2 - 1
+
+
+def bend(video: Tensor, maps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Other proportions and another framing for every clip: a smooth distortion, constant over time.
+
+    Photographs are framed by what a detector takes for eyes, a few pixels off, and hold heads no morphable model has.
+
+    Args:
+        video: [B, 3, T, H, W].
+        maps: [B, T, H, W], distorted alike.
+        generator: of the distortions, on the video's device.
+    """
+    batch, _, _, height, width = video.shape
+    device = video.device
+    u = 2 * torch.rand(5, batch, device=device, generator=generator) - 1
+    size, tilt, aspect = 1 + SIZE * u[0], TILT * u[1], 1 + ASPECT * u[2]
+    ratio = height / width  # coordinates run from -1 to 1 along either side
+    theta = torch.stack(
+        [
+            torch.stack([size * tilt.cos() * aspect, -size * tilt.sin() * ratio, 2 * SHIFT / width * u[3]], -1),
+            torch.stack([size * tilt.sin() / ratio, size * tilt.cos() / aspect, 2 * SHIFT / height * u[4]], -1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, [batch, 1, height, width], align_corners=False)
+    knots = torch.randn(batch, 2, height // KNOT + 1, width // KNOT + 1, device=device, generator=generator)
+    offsets = BEND * F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+    grid = grid + offsets.permute(0, 2, 3, 1) * (2 / torch.tensor([width, height], device=device))
+    bent = F.grid_sample(video.flatten(1, 2), grid, "bicubic", "reflection", align_corners=False).clamp(-1, 1)
+    return bent.view(video.shape), F.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
 
 
 class CropSampler:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.audio.features import load_encoder, whisper_features
+from liveavatar.audio.features import load_encoder, mel_filters, whisper_features
 from liveavatar.config import SpeechConfig
 from liveavatar.timing import BLOCK_FRAMES
 from liveavatar.training import runtime
@@ -17,7 +17,8 @@ from liveavatar.training.corpus.layout import SPEEDS
 from liveavatar.training.corpus.sound import other_recording
 from liveavatar.training.corpus.tracks import load_tracks
 
-RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise
+RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise; the last of another throat
+THROAT = 0.16  # largest log of the factor by which that vocal tract is longer
 SOUND_THREADS, SOUND_TRACKS = 4, 8  # threads that make sounds, tracks made ahead at most (15 MB each, all recordings)
 
 
@@ -61,13 +62,21 @@ def speech_features(
 
     # Sounds are made beside what the GPU computes.
     made = runtime.map_ahead(sounds, range(rank.rank, len(tracks), rank.world), SOUND_THREADS, SOUND_TRACKS)
-    return {
-        key: whisper_features(
-            audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
-        ).permute(2, 0, 1)
-        for recorded in made
-        for key, audio in recorded
-    }
+    features = {}
+    for recorded in made:
+        for key, audio in recorded:
+            encoder.mel_filters.copy_(torch.from_numpy(mel_filters(len(encoder.mel_filters), throat(key, len(tracks)))))
+            states = whisper_features(
+                audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
+            )
+            features[key] = states.permute(2, 0, 1)
+    return features
+
+
+def throat(key: int, num_tracks: int) -> float:
+    """How much longer than the speaker's the vocal tract of a recording (`speech_features`) is."""
+    other = key // num_tracks == RECORDINGS - 1
+    return float(np.exp(np.random.default_rng(key).uniform(-THROAT, THROAT))) if other else 1.0
 
 
 def load_bank(folder: Path, split: str, history: int, device: torch.device) -> FeatureBank:

@@ -1,9 +1,9 @@
 """From clips to what the transformer trains on: latents, region weights, speech features, and windows of them.
 
 The encode stage (`python -m liveavatar.training.latents`) runs once after the autoencoder: every rank encodes its
-clips three times (plain; flipped with other colours; other colours) and a share of the speech tracks (plain, and as
-other microphones and rooms would have recorded them). All of it then lies on the GPU, and a training batch is a
-gather. The probe that judges held-out video is trained here too, while the clips are loaded.
+clips three times (plain; flipped with other colours; bent with other colours) and a share of the speech tracks (plain,
+and as other microphones and rooms would have recorded them). All of it then lies on the GPU, and a training batch is
+a gather. The probe that judges held-out video is trained here too, while the clips are loaded.
 
 In a share of the windows the reference is the clip's other photo, with the caption that names what it does not show:
 from photos that always look like the clip the network learns to copy light and place, whatever the prompt says.
@@ -29,7 +29,7 @@ from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose import latent_track, mirrored, pose_latents
 from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
-from liveavatar.training.data import Clips, colour_jitter, load_clips, region_weights, to_video
+from liveavatar.training.data import Clips, bend, colour_jitter, load_clips, region_weights, to_video
 from liveavatar.training.features import FeatureBank, speech_features
 from liveavatar.training.measures import face_ellipse
 from liveavatar.training.probe import train_probe
@@ -123,7 +123,7 @@ def cut_window(
 
 @torch.no_grad()
 def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.Rank, augment: int) -> LatentSet:
-    """Encode every clip under augmentation 0 (none), 1 (flip and colours) or 2 (colours)."""
+    """Encode every clip under augmentation 0 (none), 1 (flip and colours) or 2 (bend and colours)."""
     generator = rank.generator(100 + augment)
     latents, reference, other, weights = [], [], [], []
     for start in range(0, len(clips.frames), ENCODE_CLIPS):
@@ -138,6 +138,8 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
             video = colour_jitter(video, generator)
         if augment == 1:
             video, maps = video.flip(-1), maps.flip(-1)
+        elif augment == 2:
+            video, maps = bend(video, maps, generator)
         z = vae.encode(video[:, :, :-2])
         still, other_still = (
             vae.encode(video[:, :, t, None].expand(-1, -1, LATENT_FRAMES, -1, -1)).half() for t in (-2, -1)
