@@ -48,6 +48,16 @@ class Recorded:
             self._warm = True
 
     def _record(self) -> None:
+        self.graph = self._recording()
+        if self.graph is None:
+            self.enabled = False
+            torch.cuda.empty_cache()  # what the recording had taken until then: there may be no room beside it
+            self.work()
+        else:
+            self.graph.replay()
+
+    def _recording(self) -> "torch.cuda.CUDAGraph | None":
+        """The graph; None where it cannot be had, and then nothing is left of it."""
         current = torch.cuda.current_stream()
         current.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -61,11 +71,8 @@ class Recorded:
                 self.work()
         except RuntimeError as e:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
-            self.enabled = False
-            self.work()
-            return
-        self.graph = graph
-        graph.replay()
+            return None
+        return graph
 
 
 class StepRunner:

@@ -1,0 +1,49 @@
+"""A recording for which there is no room must leave nothing behind before the work is done without it."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+
+from liveavatar.fast.runner import Recorded
+
+
+class _Stream:
+    def synchronize(self) -> None:
+        pass
+
+
+class _Graph:
+    """Stands for what a GPU would record, and for the memory that it holds."""
+
+    def __init__(self) -> None:
+        _ALIVE.add(self)
+
+
+_ALIVE: "weakref.WeakSet[_Graph]" = weakref.WeakSet()
+
+
+@contextmanager
+def _no_room(graph: _Graph, **_: object) -> Iterator[None]:
+    yield
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 594.00 MiB.\nmore lines")
+
+
+def test_a_failed_recording_is_let_go_before_the_work_is_done_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph", _no_room)
+    held: list[int] = []  # graphs alive at every call of the work, and -1 where memory was given back
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(-1))
+    recorded = Recorded(lambda: held.append(len(_ALIVE)), enabled=True)
+    for _ in range(3):
+        recorded()
+    assert held == [0, 1, -1, 0, 0]
+    assert not recorded.enabled
+    assert "CUDA graphs are off" in caplog.text
+    assert "more lines" not in caplog.text
