@@ -45,7 +45,7 @@ class Rates:
         return self.fp8 > self.bf16
 
 
-# Hopper: what a whole stream reached on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-22.md). The others are
+# Hopper: what a whole stream reached on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-23.md). The others are
 # scaled from their published dense rates by the share that Hopper reaches of its own.
 HOPPER = Rates(bf16=740, fp8=1460, attention=520, conv=317, bandwidth=2.6, host_link=0.045)
 KNOWN = {
