@@ -1,7 +1,8 @@
 """Turn a training run into a model directory, or make one of random weights.
 
 `python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
-latent statistics, and `model_card.md`. `--random mini|tiny OUT` writes seeded random weights of the same shapes:
+latent statistics, and `model_card.md`; with `--teacher_share` on the way from the student to the teacher it began as,
+who keeps likeness better and moves less. `--random mini|tiny OUT` writes seeded random weights of the same shapes:
 worthless pictures, but every other part of the product can be tried on them. `--decoder RUN --out DIR` gives the model
 at DIR the decoder that `autoencoder --only_decoder DIR` trained.
 """
@@ -55,13 +56,14 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
     save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
 
 
-def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
+def export_run(run: Path, out: Path, weights: str = "", teacher_share: float = 0.0) -> ModelConfig:
     """Write the model directory of a run.
 
     Args:
         run: folder with `autoencoder.pt`, `config.json` and `teacher.pt` or `student.pt`.
         out: the model directory.
         weights: "teacher", "regression" or "dmd"; what `evaluation.json` chose, else the last trained, when empty.
+        teacher_share: 0 for those weights, 1 for the teacher's, a mean of both between.
 
     Raises:
         CheckpointError: when the run has no such weights.
@@ -78,14 +80,17 @@ def export_run(run: Path, out: Path, weights: str = "") -> ModelConfig:
         weights = json.loads(evaluation.read_text())["chosen"]
     if not weights and found:
         weights = list(found)[-1]
-    if weights not in found:
+    if missing := {weights, *(["teacher"] if teacher_share else [])} - found.keys():
         raise CheckpointError(
-            f"--run {run} holds weights {', '.join(found) or 'none'}, not {weights!r}; name one with --weights, "
+            f"--run {run} holds weights {', '.join(found) or 'none'}, not {missing.pop()!r}; name one with --weights, "
             "or train the stage first"
         )
+    chosen = found[weights]
+    if teacher_share:
+        chosen = {name: torch.lerp(w, found["teacher"][name], teacher_share) for name, w in chosen.items()}
     # The pose encoder starts at zero, and only training with pose moves it.
-    cfg = replace(cfg, pose_guided=bool(found[weights]["dit.cond_encoder.weight"].any()))
-    save_model(out, cfg, split_parts(found[weights], vae))
+    cfg = replace(cfg, pose_guided=bool(chosen["dit.cond_encoder.weight"].any()))
+    save_model(out, cfg, split_parts(chosen, vae))
     write_card(run, out, weights)
     log.info("%s holds the %s weights of %s", out, weights, run)
     return cfg
@@ -117,6 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     source.add_argument("--decoder", type=Path, help="folder of a run with --only_decoder; OUT keeps everything else")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--weights", default="", help="teacher, regression or dmd")
+    parser.add_argument("--teacher_share", type=float, default=0.0, help="0: those weights; 1: the teacher's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("folder", nargs="?", type=Path, help="same as --out")
     args: Any = parser.parse_args(argv)
@@ -129,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.decoder:
         export_decoder(args.decoder, out)
     else:
-        export_run(args.run, out, args.weights)
+        export_run(args.run, out, args.weights, args.teacher_share)
 
 
 if __name__ == "__main__":

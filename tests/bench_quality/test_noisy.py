@@ -45,6 +45,5 @@ def test_cleaning_steadies_the_lips_of_a_noisy_voice(driven: dict[str, dict[str,
 
 
 @pytest.mark.nightly
-@pytest.mark.xfail(reason="the present weights follow a cleaned voice no further than a noisy one", strict=True)
 def test_cleaning_opens_the_mouth_as_the_clean_voice_would(driven: dict[str, dict[str, float]]) -> None:
     assert driven["cleaned"]["openness_corr"] > driven["noisy"]["openness_corr"]

@@ -13,8 +13,6 @@ from liveavatar.prompt import check_prompt
 from liveavatar.quality.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
-NOT_YET = {"light, warm against cold"}  # what the embedded model does not obey: 10 grey levels where 12 are asked
-
 
 @pytest.fixture(scope="module")
 def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Scene]:
@@ -25,12 +23,8 @@ def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [pytest.param(w, id=w.name, marks=pytest.mark.nightly if w.name in NOT_YET else ()) for w in PAIRS]
-)
-def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, Scene], request: pytest.FixtureRequest) -> None:
-    if words.name in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason="the embedded model does not obey this phrase yet", strict=True))
+@pytest.mark.parametrize("words", [pytest.param(w, id=w.name) for w in PAIRS])
+def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, Scene]) -> None:
     effect = try_words(*scene, words, FaceTracker())
     assert effect.seen, effect
 

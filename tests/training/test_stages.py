@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -367,3 +368,19 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     assert model.config.pose_origin == FROM_PORTRAIT
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)
+
+
+def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(taught.run, run)
+    (run / "student.pt").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="not 'dmd'"):
+        export.export_run(run, tmp_path / "model", "dmd", 0.25)
+    before = runtime.load_checkpoint(run / "teacher.pt", torch.device("cpu"))["average"]
+    runtime.save_checkpoint(run / "student.pt", {"dmd": {name: w + 1 for name, w in before.items()}})
+    export.export_run(run, tmp_path / "model", "dmd", 0.25)
+    made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",)).dit.head.head.weight
+    torch.testing.assert_close(made, before["dit.head.head.weight"] + 0.75, atol=2e-3, rtol=2e-3)
+    (run / "teacher.pt").unlink()
+    with pytest.raises(CheckpointError, match="not 'teacher'"):
+        export.export_run(run, tmp_path / "model", "dmd", 0.25)
