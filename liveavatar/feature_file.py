@@ -4,6 +4,7 @@ A features file is what `liveavatar.tools.audio_preprocess` writes: a torch arch
 is [hidden states, channels, frames] at 25 fps, stored time-major.
 """
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -24,6 +25,11 @@ class FeatureFile:
     """Features [L, C, T] behind a path, sliced as `file[a:b]` over frames; keeps one chunk in memory."""
 
     def __init__(self, path: Path) -> None:
+        """Look into the file.
+
+        Raises:
+            InputError: no such file, or no features file.
+        """
         self.path = path
         self.shape = tuple(self._open().shape)
         self._start, self._chunk = 0, torch.empty(*self.shape[:2], 0)
@@ -31,7 +37,7 @@ class FeatureFile:
     def _open(self) -> Tensor:
         try:
             return torch.load(self.path, mmap=True, weights_only=True)["features"]
-        except (OSError, RuntimeError, KeyError, TypeError) as e:
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
             raise InputError(
                 f"{self.path} is no features file ({type(e).__name__}); make one with "
                 "`python -m liveavatar.tools.audio_preprocess --input cleaned.wav --output features.pt`"

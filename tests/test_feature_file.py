@@ -28,9 +28,21 @@ def test_slice_equals_whole(tmp_path: Path, start: int, stop: int) -> None:
     assert torch.equal(file[start:stop], features[:, :, start:stop])
 
 
-@pytest.mark.parametrize("content", [b"", b"not a torch file", b"PK\x03\x04 broken"], ids=["empty", "text", "zip"])
-def test_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="missing"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"not a torch file", id="text"),
+        pytest.param(b"PK\x03\x04 broken", id="zip"),
+        pytest.param({"a": 1}, id="another archive"),
+    ],
+)
+def test_foreign_file_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "features.pt"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="no features file"):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(InputError, match="is no features file"):
         FeatureFile(path)

@@ -8,7 +8,6 @@ cleaned.wav, so the file alone reproduces them. Every file appears whole or not 
 import errno
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,32 +164,6 @@ def _released_features(audio: np.ndarray, speech: SpeechConfig, model_dir: Path 
             f"{(speech.num_states, speech.dim)}; fetch the speech encoder that was published with it"
         )
     return features.to("cpu", torch.bfloat16)
-
-
-def load_features(path: str | Path, speech: SpeechConfig = MINI.speech) -> tuple[Tensor, int]:
-    """Read features.pt.
-
-    Returns:
-        (float32 [L, C, T], number of frames).
-
-    Raises:
-        InputError: no such file, or no features file.
-        CheckpointError: made by another speech encoder.
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise InputError(f"{source}: there is no such file; make it with `liveavatar preprocess`")
-    try:
-        body = torch.load(source, weights_only=True)
-        features, num_frames, name = body["features"], int(body["num_frames"]), str(body["model"])
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError, pickle.UnpicklingError) as e:
-        raise InputError(f"{source}: it is no features file; make it anew with `liveavatar preprocess`") from e
-    if name != speech.name or features.shape[:2] != (speech.num_states, speech.dim):
-        raise CheckpointError(
-            f"{source}: it holds {tuple(features.shape[:2])} features of {name}, the model wants "
-            f"{(speech.num_states, speech.dim)} of {speech.name}; make it anew with `liveavatar preprocess`"
-        )
-    return features.float(), num_frames
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch
 
 from liveavatar.audio import preprocess as module
 from liveavatar.audio.ingest import load_audio
-from liveavatar.audio.preprocess import load_features, preprocess, replacing, write_features, write_wav
-from liveavatar.errors import CapacityError, CheckpointError, InputError
+from liveavatar.audio.preprocess import preprocess, replacing, write_features, write_wav
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.feature_file import FeatureFile
 from tests.audio.sounds import syllables, tone, write
 
@@ -26,10 +26,8 @@ def test_preprocess_writes_every_file(tmp_path: Path, spoken: np.ndarray) -> Non
     assert words["text"]
     assert set(words["words"][0]) == {"start", "end", "text", "probability"}
     assert json.loads(done.report.read_text())["verdict"]["chosen"] == done.verdict["chosen"]
-    features, num_frames = load_features(done.features)
-    assert num_frames == done.num_frames == -(-len(spoken) // 640)
-    assert features.dtype == torch.float32
-    assert features.shape == (5, 768, -(-num_frames // 12) * 12)
+    assert done.num_frames == -(-len(spoken) // 640)
+    assert FeatureFile(done.features).shape == (5, 768, -(-done.num_frames // 12) * 12)
 
 
 def test_features_file_is_plain_and_reproducible(tmp_path: Path) -> None:
@@ -51,35 +49,6 @@ def test_wav_round_trip(tmp_path: Path) -> None:
     audio = syllables(1.0)
     write_wav(tmp_path / "a.wav", audio)
     np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), audio, atol=1 / 32_000)
-
-
-def _body(width: int, model: str) -> dict[str, object]:
-    return {"features": torch.zeros(5, width, 12), "num_frames": 12, "model": model}
-
-
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        pytest.param(None, InputError, id="missing"),
-        pytest.param(b"", InputError, id="empty"),
-        pytest.param(b"no archive", InputError, id="something else"),
-        pytest.param({"a": 1}, InputError, id="another archive"),
-        pytest.param(
-            {"features": torch.zeros(5, 768, 12), "num_frames": 12, "model": "base"}, CheckpointError, id="base"
-        ),
-        pytest.param(
-            {"features": torch.zeros(5, 9, 12), "num_frames": 12, "model": "tiny.en"}, CheckpointError, id="9"
-        ),
-    ],
-)
-def test_bad_features_file(tmp_path: Path, content: object, error: type[Exception]) -> None:
-    path = tmp_path / "f.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        torch.save(content, path)
-    with pytest.raises(error, match="preprocess"):
-        load_features(path)
 
 
 def test_output_folder_that_is_a_file(tmp_path: Path) -> None:
