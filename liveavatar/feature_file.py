@@ -6,6 +6,7 @@ is [hidden states, channels, frames] at 25 fps, stored time-major.
 
 import pickle
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from liveavatar.errors import InputError
 CHUNK_FRAMES = 600
 
 
-def save_features(path: Path, features_LCT: Tensor, **facts: str | int | float) -> None:
+def save_features(path: Path | BinaryIO, features_LCT: Tensor, **facts: str | int | float) -> None:
     """Write features with time as the slowest axis on disk, so that a slice of frames is one run of bytes."""
     time_major = features_LCT.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     torch.save({"features": time_major, **facts}, path)

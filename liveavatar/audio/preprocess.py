@@ -25,6 +25,7 @@ from liveavatar.audio.features import SpeechEncoder, whisper_features
 from liveavatar.audio.ingest import load_audio, require_disk, stage_bytes
 from liveavatar.config import MINI, SpeechConfig
 from liveavatar.errors import CapacityError, CheckpointError, InputError
+from liveavatar.feature_file import save_features
 from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
 
 RELEASED_CLIP = 48  # frames: the released model's features come in whole clips
@@ -135,15 +136,8 @@ def write_features(
     else:
         features = whisper_features(audio, speech, whisper_encoder=encoder, dtype=torch.float16)
     num_frames = count_frames(len(audio))
-    body = {
-        "features": features,
-        "fps": FPS,
-        "sample_rate": SAMPLE_RATE,
-        "model": speech.name,
-        "num_frames": num_frames,
-    }
     with replacing(path) as f:
-        torch.save(body, f)
+        save_features(f, features, fps=FPS, sample_rate=SAMPLE_RATE, model=speech.name, num_frames=num_frames)
     return num_frames
 
 

@@ -91,8 +91,9 @@ def export_run(run: Path, out: Path, weights: str = "", teacher_share: float = 0
     # The pose encoder starts at zero, and only training with pose moves it.
     cfg = replace(cfg, pose_guided=bool(chosen["dit.cond_encoder.weight"].any()))
     save_model(out, cfg, split_parts(chosen, vae))
-    write_card(run, out, weights)
-    log.info("%s holds the %s weights of %s", out, weights, run)
+    name = f"{weights}, with {teacher_share:.0%} of teacher" if teacher_share else weights
+    write_card(run, out, name)
+    log.info("%s holds the %s weights of %s", out, name, run)
     return cfg
 
 

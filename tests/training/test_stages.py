@@ -378,9 +378,11 @@ def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_p
         export.export_run(run, tmp_path / "model", "dmd", 0.25)
     before = runtime.load_checkpoint(run / "teacher.pt", torch.device("cpu"))["average"]
     runtime.save_checkpoint(run / "student.pt", {"dmd": {name: w + 1 for name, w in before.items()}})
+    (run / "evaluation.json").write_text(json.dumps({"chosen": "dmd", "rows": {}}))
     export.export_run(run, tmp_path / "model", "dmd", 0.25)
     made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",)).dit.head.head.weight
     torch.testing.assert_close(made, before["dit.head.head.weight"] + 0.75, atol=2e-3, rtol=2e-3)
+    assert "those called `dmd, with 25% of teacher`" in (tmp_path / "model" / "model_card.md").read_text()
     (run / "teacher.pt").unlink()
     with pytest.raises(CheckpointError, match="not 'teacher'"):
         export.export_run(run, tmp_path / "model", "dmd", 0.25)
