@@ -15,6 +15,7 @@ A *frame track* [F, 3] has one row a frame at 25 fps, a *latent track* [T, 3] th
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.config import FROM_PORTRAIT, ModelConfig, refuse_pose
@@ -22,17 +23,37 @@ from liveavatar.errors import InputError
 from liveavatar.timing import FPS, LATENT_FRAMES
 
 POSE_SCALE = 0.3  # radians that become 1; the corpus seldom turns a head further
+ANGLES = 3  # channels of yaw, pitch and roll; the next one says whether they are told
 EASE_FRAMES = FPS  # a track that ends early is left within one second
 
 
-def pose_latents(track: Tensor, h: int, w: int) -> Tensor:
-    """Condition latents [..., 4, T, h, w] of latent tracks [..., T, 3] in radians.
+def pose_latents(
+    track: Tensor | None, h: int, w: int, lids: Tensor | None = None, channels: int = ANGLES + 1
+) -> Tensor:
+    """Condition latents [..., channels, T, h, w], each channel constant over the picture.
 
-    Each channel is constant over the picture: three angles over `POSE_SCALE`, and 1 for "there is a pose". No pose is
-    all zeros, which the transformer takes exactly as it takes None.
+    The first three are the head's angles over `POSE_SCALE`, the fourth is 1 for "these are told", the fifth, if there
+    is one, the closure of the lids; whatever is not told is zero. All zeros the transformer takes exactly as None.
+
+    Args:
+        track: head pose [..., T, 3] in radians; None lets the head move by itself.
+        h, w: latent height and width.
+        lids: closure 0..1 [..., T], for models that are told it.
+        channels: `DiTConfig.cond_dim`.
     """
-    channels = torch.cat((track / POSE_SCALE, torch.ones_like(track[..., :1])), dim=-1).transpose(-1, -2)
-    return channels[..., None, None].expand(*channels.shape, h, w)
+    parts = []
+    if track is not None:
+        parts = [track / POSE_SCALE, torch.ones_like(track[..., :1])]
+    if lids is not None:
+        parts = [*(parts or [lids.new_zeros(*lids.shape, ANGLES + 1)]), lids[..., None]]
+    rows = torch.cat(parts, dim=-1)
+    rows = F.pad(rows, (0, channels - rows.shape[-1])).transpose(-1, -2)
+    return rows[..., None, None].expand(*rows.shape, h, w)
+
+
+def free_head(pose: Tensor) -> Tensor:
+    """Pose latents [..., C, T, h, w] without the head's pose; lids stay told."""
+    return torch.cat((torch.zeros_like(pose[..., : ANGLES + 1, :, :, :]), pose[..., ANGLES + 1 :, :, :, :]), dim=-4)
 
 
 def latent_track(frames_F3: Tensor) -> Tensor:

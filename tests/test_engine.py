@@ -211,3 +211,14 @@ def test_saved_model_streams_like_the_one_in_memory(engine: Engine, tmp_path: Pa
 def test_empty_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
         Engine.load(tmp_path)
+
+
+@pytest.mark.parametrize("lids_told", [True, False])
+def test_a_model_that_is_told_its_lids_blinks_by_the_seed(
+    engine: Engine, lids_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = guided(engine, replace(TINY, lids_told=lids_told))
+    blinking = latents(list(told.open(make_job(72)).blocks(decode=False)))
+    monkeypatch.setattr("liveavatar.denoiser.closure", lambda _seed, _first, count: np.zeros(count, np.float32))
+    still = latents(list(told.open(make_job(72)).blocks(decode=False)))
+    assert torch.equal(blinking, still) is not lids_told

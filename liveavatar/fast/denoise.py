@@ -9,7 +9,6 @@ from torch import Tensor
 from liveavatar.cache import Sink
 from liveavatar.config import ModelConfig
 from liveavatar.denoiser import Conditioning, Course, Denoiser, mark
-from liveavatar.errors import InputError
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
 from liveavatar.model.audio_encoder import AudioTokens
@@ -25,18 +24,18 @@ class Runners:
         self.dit, self.kv_cache_dtype = dit, kv_cache_dtype  # of jobs that leave it to the engine
         self._kept: tuple[Any, StepRunner] | None = None
 
-    def known(self, course: Course, spans: tuple[Span, ...]) -> StepRunner | None:
+    def known(self, course: Course, spans: tuple[Span, ...], told: bool) -> StepRunner | None:
         """Those of a course, if it was the last one; else they are freed."""
-        if self._kept is None or self._kept[0] != self._key(course, spans):
+        if self._kept is None or self._kept[0] != self._key(course, spans, told):
             self._kept = None
             return None
         return self._kept[1]
 
-    def make(self, course: Course, spans: tuple[Span, ...], sink: Sink) -> StepRunner:
-        """New ones for a course, which are kept."""
+    def make(self, course: Course, spans: tuple[Span, ...], sink: Sink, told: bool) -> StepRunner:
+        """New ones for a course, which are kept; `told`: whether its blocks have pose latents."""
         size = (course.h, course.w)
-        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, self._precision(course))
-        self._kept = (self._key(course, spans), runner)
+        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, self._precision(course), told)
+        self._kept = (self._key(course, spans, told), runner)
         return runner
 
     @property
@@ -48,8 +47,8 @@ class Runners:
         """Free them; the next job makes new ones."""
         self._kept = None
 
-    def _key(self, course: Course, spans: tuple[Span, ...]) -> tuple:
-        return course.h, course.w, course.sigmas, spans, self._precision(course)
+    def _key(self, course: Course, spans: tuple[Span, ...], told: bool) -> tuple:
+        return course.h, course.w, course.sigmas, spans, self._precision(course), told
 
     def _precision(self, course: Course) -> str:
         return self.kv_cache_dtype if course.kv_cache_dtype == "auto" else course.kv_cache_dtype
@@ -62,16 +61,15 @@ class FastDenoiser(Denoiser):
     def __init__(
         self, runners: Runners, config: ModelConfig, course: Course, given: Conditioning, stage: Stage
     ) -> None:
-        if given.pose is not None:
-            raise InputError("--pose_video: the fast path of this model takes no head pose; drop it")
         dit = runners.dit
         self.dit, self.config, self.course = dit, config, course  # type: ignore[assignment]
-        self.device, self.motion, self.pose = given.reference.device, given.motion, None
+        self.device, self.motion, self.pose = given.reference.device, given.motion, given.pose
         self.text_kv = dit.text_kv(dit.embed_text(given.text))
         spans = stage.spans(len(dit.layers))
-        known = runners.known(course, spans)
+        told = given.pose is not None or config.lids_told
+        known = runners.known(course, spans, told)
         self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
-        self.runner = known or runners.make(course, spans, self.sink)
+        self.runner = known or runners.make(course, spans, self.sink, told)
         self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
         self.caches = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
         self.hidden = self.runner.leaving
@@ -113,7 +111,7 @@ class FastDenoiser(Denoiser):
             dit.block_rotation(frame, course.h, course.w, self.device),
             dit.sink_rotation(frame, distance, course.h, course.w, self.device),
         )
-        runner.prepare(x, dit.audio_kv(audio), frame, turns, hidden)
+        runner.prepare(x, dit.audio_kv(audio), frame, turns, hidden, self._pose(frame))
         if not self._placed:
             runner.place_all()
             self._placed = True

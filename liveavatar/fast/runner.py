@@ -86,6 +86,7 @@ class StepRunner:
         sink: Sink,
         spans: tuple[Span, ...],
         kv_cache_dtype: str = "bf16",
+        told: bool = False,
     ) -> None:
         """Allocate everything.
 
@@ -97,12 +98,15 @@ class StepRunner:
             spans: what is done here, in order.
             kv_cache_dtype: "bf16": keys and values in the model's dtype; "fp8": in 8 bits; "int8": self-attention in
                 8 bits, and with it keys and values.
+            told: whether blocks have pose latents.
         """
         self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
         cfg, device = dit.cfg, dit.device
         area = (self.h // 2) * (self.w // 2)
         self.window, self.span = cfg.window_latents * area, BLOCK_LATENTS * area
         self.x = torch.zeros(1, cfg.in_dim, BLOCK_LATENTS, self.h, self.w, dtype=dit.dtype, device=device)
+        shape = (1, cfg.cond_dim, BLOCK_LATENTS, self.h, self.w)
+        self.pose = torch.zeros(shape, dtype=dit.dtype, device=device) if told else None
         pairs = cfg.head_dim // 2
         self.block_turn, self.sink_turn = (
             (torch.zeros(n, pairs, device=device), torch.zeros(n, pairs, device=device))
@@ -146,7 +150,7 @@ class StepRunner:
             The text where it lies now.
         """
         if self.cond is None:
-            self.cond = Conditions([(k.clone(), v.clone()) for k, v in text_kv], [])
+            self.cond = Conditions([(k.clone(), v.clone()) for k, v in text_kv], [], self.pose)
         else:
             for (k, v), (new_k, new_v) in zip(self.cond.text_kv, text_kv, strict=True):
                 k.copy_(new_k)
@@ -167,6 +171,7 @@ class StepRunner:
         frame: int,
         turns: tuple[Rotation, Rotation],
         hidden: Sequence[Tensor] = (),
+        pose: Tensor | None = None,
     ) -> None:
         """Fill the buffers for a block.
 
@@ -176,9 +181,12 @@ class StepRunner:
             frame: index of its first latent in the whole stream.
             turns: rotation of the block's tokens, and of the sinks as the block sees them.
             hidden: what the layer before the first one here made, unless that begins a step.
+            pose: its pose latents, where blocks have them.
         """
         assert self.cond is not None, "begin() comes first"
         self.x.copy_(x_BCThw)
+        if self.pose is not None and pose is not None:
+            self.pose.copy_(pose)
         if not self.cond.audio_kv:
             self.cond.audio_kv.extend(tuple(t.clone() for t in entry) for entry in audio)
         for kept, entry in zip(self.cond.audio_kv, audio, strict=True):

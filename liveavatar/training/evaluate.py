@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ class Judge:
     def videos(self, net: AvatarNet, steps: int, posed: bool = False, seed: int = 420) -> list[Tensor]:
         """Stream all held-out clips, their heads free or told the true pose."""
         made = []
-        for window in self.windows if posed else [replace(w, pose=None) for w in self.windows]:
+        for window in self.windows if posed else [w.with_free_head() for w in self.windows]:
             generator = torch.Generator(self.rank.device).manual_seed(seed)
             noise = torch.randn(window.latents.shape, device=self.rank.device, generator=generator)
             sigmas = self.cfg.sigmas.get(steps) or shifted_sigmas(steps)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from liveavatar.config import ModelConfig
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PAD, PromptEncoder
+from liveavatar.pose import free_head
 from liveavatar.timing import BLOCK_LATENTS
 from liveavatar.training import runtime
 from liveavatar.training.graphs import Recorded, Recorder
@@ -134,7 +135,7 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
     rough = REFERENCE_NOISE * u[2][:, None, None, None, None]
     noise = torch.randn(window.reference.shape, device=device, generator=generator)
     gain = 1 + FEATURE_GAIN * torch.randn(window.features.shape[:3], device=device, generator=generator)
-    told = (u[3] >= POSE_DROP).float()[:, None, None, None, None]
+    told = (u[3] >= POSE_DROP)[:, None, None, None, None]
     kept = u[1] >= TEXT_DROP
     if window.bound is not None:
         kept = kept | window.bound
@@ -144,7 +145,7 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
         window.weights,
         window.features * (audio * gain[..., None]),
         torch.where(kept[:, None], window.tokens, PAD),
-        None if window.pose is None else window.pose * told,
+        None if window.pose is None else torch.where(told, window.pose, free_head(window.pose)),
         window.bound,
     )
 

@@ -61,12 +61,13 @@ class Dataset:
 def held_window(data: LatentSet, bank: FeatureBank, num_blocks: int) -> Window:
     """The first blocks of the first held-out clips, their heads free, as most renders are."""
     clips = torch.arange(min(HELD_WINDOWS, len(data.latents)), device=data.latents.device)
-    return replace(cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks), pose=None)
+    return cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks).with_free_head()
 
 
 def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
     start = load_model(model_dir, "cpu", torch.float32, parts=("dit", "text"))
-    if (start.config.dit, start.config.text) != (net.cfg.dit, net.cfg.text):
+    same = replace(start.config.dit, cond_dim=net.cfg.dit.cond_dim)  # channels it was not told then begin silent
+    if (same, start.config.text) != (net.cfg.dit, net.cfg.text):
         raise CheckpointError(
             f"--init {model_dir} holds a network of other sizes than this run's; name a model of the same preset, "
             "or start without --init"
@@ -76,7 +77,11 @@ def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
             "--init %s counts head angles from the %s, this run from the %s: the network learns them anew",
             model_dir, start.config.pose_origin, net.cfg.pose_origin,
         )  # fmt: skip
-    net.dit.load_state_dict(start.dit.state_dict())
+    weights = start.dit.state_dict()
+    told = weights["cond_encoder.weight"]  # [D, channels, 1, 2, 2]
+    missing = net.cfg.dit.cond_dim - told.shape[1]
+    weights["cond_encoder.weight"] = torch.cat((told, told.new_zeros(len(told), missing, *told.shape[2:])), dim=1)
+    net.dit.load_state_dict(weights)
     net.text.load_state_dict(start.text.state_dict())
 
 

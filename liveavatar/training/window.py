@@ -3,9 +3,11 @@
 Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells, L speech states.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+from liveavatar.pose import free_head
 
 
 @dataclass(slots=True)
@@ -17,5 +19,9 @@ class Window:
     weights: Tensor  # [B, 1, T, h, w], mean 1
     features: Tensor  # [B, L, C, history + 12 b]
     tokens: Tensor  # [B, text length]
-    pose: Tensor | None = None  # pose latents [B, 4, T, h, w]; None is all zeros: the head moves by itself
+    pose: Tensor | None = None  # pose latents [B, 5, T, h, w]; None is all zeros: the head moves by itself
     bound: Tensor | None = None  # bool [B]: only the prompt tells what the reference does not show; None is nowhere
+
+    def with_free_head(self) -> "Window":
+        """The same with heads that move by themselves, as in most renders."""
+        return self if self.pose is None else replace(self, pose=free_head(self.pose))

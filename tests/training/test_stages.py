@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from liveavatar.checkpoint import load_model
+from liveavatar.checkpoint import load_model, save_model
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, load_config
 from liveavatar.errors import CheckpointError
+from liveavatar.lids import blink
 from liveavatar.model.text import PAD
 from liveavatar.pose import POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
@@ -239,9 +240,12 @@ def test_head_pose_is_stored_per_latent_and_mirrored_with_the_picture(encoded: T
         assert torch.equal(coloured, plain)
         window = latents.cut_window(data, bank, torch.tensor([0]), torch.tensor([1]), 2)
         assert window.pose is not None
-        assert window.pose.shape == (1, 4, *window.latents.shape[2:])
+        assert window.pose.shape == (1, 5, *window.latents.shape[2:])
         torch.testing.assert_close(window.pose[0, 0, :, 0, 0], true[3:9] / POSE_SCALE, atol=1e-5, rtol=1e-5)
         assert (window.pose[:, 3] == 1).all()
+        shut = torch.from_numpy(blink(np.arange(toy.FRAMES) / 25, at=0.6)).float().view(-1, 4).mean(1)
+        assert shut.max() > 0.4
+        torch.testing.assert_close(window.pose[0, 4, :, 0, 0], shut[3:9], atol=1e-3, rtol=1e-3)  # labels are in fp16
 
 
 def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
@@ -268,6 +272,24 @@ def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
         trainer.train_step(0.5)
     assert all(torch.equal(x, y) for x, y in zip(a.net.parameters(), b.net.parameters(), strict=True))
     assert all(torch.equal(a.average.weights[n], w) for n, w in b.average.weights.items())
+
+
+def test_teacher_goes_on_from_a_model_that_was_not_told_its_lids(
+    taught: ToyRun, rank: runtime.Rank, tmp_path: Path
+) -> None:
+    export.export_run(taught.run, tmp_path / "model", "teacher")
+    path = tmp_path / "model" / "config.json"
+    before = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit", "text"))
+    old = replace(before.config, dit=replace(before.config.dit, cond_dim=4), lids_told=False)
+    weights = before.dit.state_dict()
+    told = weights["cond_encoder.weight"]
+    save_model(tmp_path / "model", old, {"dit": weights | {"cond_encoder.weight": told[:, :4].contiguous()}})
+    assert load_config(path.parent).dit.cond_dim == 4
+    started = teacher.TeacherTrainer(taught.args(init=path.parent), rank, load_config(taught.run))
+    weight = started.net.dit.cond_encoder.weight
+    assert torch.equal(weight[:, :4], told[:, :4])
+    assert told[:, 4].any(), "the lids were told, and something was learned of them"
+    assert not weight[:, 4].any()
 
 
 def test_teacher_goes_on_from_a_model(
@@ -365,6 +387,7 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     model = load_model(tmp_path / "model", "cpu", torch.float32)
     assert model.config.vae.std != (1.0,) * 8, "the measured latent statistics are part of the model"
     assert model.config.pose_guided
+    assert model.config.lids_told
     assert model.config.pose_origin == FROM_PORTRAIT
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)

@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from liveavatar.audio.features import SpeechEncoder
+from liveavatar.lids import blink
 from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, OtherPhoto
 from liveavatar.training.corpus.tracks import SAMPLE_RATE, TrackInfo, write_index, write_track
 
 FRAMES = 48
 SECONDS = 4.0
+SHAPES = ["eyeBlink_L", "eyeBlink_R"]
 WARM = (1.0, 0.8, 0.6)  # light in the other photos
 SIZES = {"portrait": (256, 128), "landscape": (128, 256)}  # height, width
 
@@ -52,18 +54,23 @@ def write_clips(folder: Path, train: int = 4, held: int = 2) -> None:
     for prefix, count in (("", train), ("eval_", held)):
         for orientation, size in SIZES.items():
             writer = ClipWriter.open(
-                folder / f"{prefix}{orientation}_0.npy", (FRAMES + 1, *size, 3), count, ["jawOpen"], others=not prefix
+                folder / f"{prefix}{orientation}_0.npy",
+                (FRAMES + 1, *size, 3),
+                count,
+                ["eyeBlink_L", "eyeBlink_R"],
+                others=not prefix,
             )
             for i in range(count):
                 track, block, seed = i % 2, i % 3, i + (100 if prefix else 0)
                 frames, landmarks = draw_clip(size, track, block, seed)
                 zeros = np.zeros((FRAMES + 1, 3), np.float32)
+                shut = blink(np.arange(FRAMES + 1) / 25, at=0.6 + 0.2 * i).astype(np.float32)
                 head = zeros + np.outer(sway(np.arange(FRAMES + 1)), (0.2, 0, 0)).astype(np.float32)
                 warm = OtherPhoto((frames[-1] * WARM).astype(np.uint8), "a drawn person talks calmly in plain light")
                 writer.add(
                     frames,
                     ClipLabels(
-                        landmarks=landmarks, expression=zeros[:, :1], head=head, gaze=zeros[:, :2],
+                        landmarks=landmarks, expression=np.repeat(shut[:, None], 2, 1), head=head, gaze=zeros[:, :2],
                         track=track, block=block, seed=seed, caption="a drawn person talks calmly",
                         other=None if prefix else warm,
                     ),

@@ -62,6 +62,12 @@ class ClipFile:
     other_captions: list[str]
     expression_names: list[str]
 
+    @property
+    def lids(self) -> np.ndarray:
+        """Closure of the lids 0..1, float32 [n, T+1]: a blink's, not that of eyes which look down."""
+        both = [self.expression_names.index(f"eyeBlink_{side}") for side in "LR"]
+        return self.expression[..., both].mean(-1, dtype=np.float32)
+
 
 def _labels_path(frames: Path) -> Path:
     return frames.with_suffix(".labels.npz")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from liveavatar.lids import FIRST, GAP, blink
 from liveavatar.training.corpus.visemes import FPS, both_sides, loudness_gain, viseme_curves
 
 MOODS: dict[str, dict[str, float]] = {
@@ -77,10 +78,10 @@ def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
     """Closure of the lids 0..1 [T]: a blink every 1.5 to 5 s, about 0.2 s long."""
     time = np.arange(num_frames) / FPS
     closed = np.zeros(num_frames)
-    at = rng.uniform(0.2, 3)
+    at = rng.uniform(*FIRST)
     while at < num_frames / FPS:
-        closed = np.maximum(closed, np.exp(-(np.maximum(np.abs(time - at) - 0.04, 0) ** 2) / (2 * 0.05**2)))
-        at += rng.uniform(1.5, 5)
+        closed = np.maximum(closed, blink(time, at))
+        at += rng.uniform(*GAP)
     return closed
 
 
