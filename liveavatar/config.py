@@ -113,7 +113,8 @@ class ModelConfig:
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
     pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
     pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer is told angles minus those of the portrait's head
-    lids_told: bool = False  # trained with the closure of the lids, see `liveavatar.lids`; it must then be told
+    lids_told: bool = False  # trained with the closure of the lids, see `liveavatar.eyes`; it must then be told
+    gaze_told: bool = False  # the same of where the eyes look; only with `lids_told`
 
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
@@ -142,6 +143,7 @@ class ModelConfig:
                 pose_guided=raw.get("pose_guided", False),
                 pose_origin=raw.get("pose_origin", FROM_CAMERA),
                 lids_told=raw.get("lids_told", False),
+                gaze_told=raw.get("gaze_told", False),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(
@@ -218,7 +220,7 @@ LIVE_AVATAR_14B = ModelConfig(
 MINI = ModelConfig(
     name="mini",
     dit=DiTConfig(
-        dim=256, num_heads=4, num_layers=8, ffn_dim=1024, in_dim=32, out_dim=32, cond_dim=5,
+        dim=256, num_heads=4, num_layers=8, ffn_dim=1024, in_dim=32, out_dim=32, cond_dim=7,
         freq_dim=256, text_dim=128, text_len=32, audio_dim=768, audio_layers=5, num_audio_token=4,
         audio_inject_layers=(0, 2, 4, 6), audio_prefix_frames=0, audio_history_frames=9,
         ref_base=0, ref_distance=(6, 6), anchor_motion=True, audio_norm=True,

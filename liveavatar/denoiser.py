@@ -17,7 +17,7 @@ from torch import Tensor
 from liveavatar.cache import Sink, StepCache
 from liveavatar.config import ModelConfig
 from liveavatar.errors import InputError
-from liveavatar.lids import closure
+from liveavatar.eyes import eye_track
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
 from liveavatar.pose import pose_latents
@@ -129,14 +129,14 @@ class Denoiser:
         return x, marks
 
     def _pose(self, frame: int) -> Tensor | None:
-        config, course, lids = self.config, self.course, None
+        config, course, eyes = self.config, self.course, None
         if self.pose is None and not config.lids_told:
             return None
-        track = None if self.pose is None else self.pose[frame : frame + BLOCK_LATENTS]
+        head = None if self.pose is None else self.pose[frame : frame + BLOCK_LATENTS]
         if config.lids_told:
-            shut = torch.from_numpy(closure(course.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
-            lids = on_device(shut, self.device)
-        return pose_latents(track, course.h, course.w, lids, config.dit.cond_dim)[None]
+            track = torch.from_numpy(eye_track(course.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
+            eyes = on_device(track if config.gaze_told else track[:, :1], self.device)
+        return pose_latents(head, course.h, course.w, eyes, config.dit.cond_dim)[None]
 
     def tensors(self) -> dict[str, Tensor]:
         """The rings, for a snapshot; live until the next block."""

@@ -20,40 +20,42 @@ from torch import Tensor
 
 from liveavatar.config import FROM_PORTRAIT, ModelConfig, refuse_pose
 from liveavatar.errors import InputError
+from liveavatar.eyes import LOOK_SCALE
 from liveavatar.timing import FPS, LATENT_FRAMES
 
 POSE_SCALE = 0.3  # radians that become 1; the corpus seldom turns a head further
-ANGLES = 3  # channels of yaw, pitch and roll; the next one says whether they are told
+HEAD = 4  # channels of the head: yaw, pitch, roll, and whether these are told
+EYES = 3  # channels of the eyes, behind those of the head: closure of the lids, yaw and pitch of the gaze
 EASE_FRAMES = FPS  # a track that ends early is left within one second
 
 
-def pose_latents(
-    track: Tensor | None, h: int, w: int, lids: Tensor | None = None, channels: int = ANGLES + 1
-) -> Tensor:
+def pose_latents(track: Tensor | None, h: int, w: int, eyes: Tensor | None = None, channels: int = HEAD) -> Tensor:
     """Condition latents [..., channels, T, h, w], each channel constant over the picture.
 
-    The first three are the head's angles over `POSE_SCALE`, the fourth is 1 for "these are told", the fifth, if there
-    is one, the closure of the lids; whatever is not told is zero. All zeros the transformer takes exactly as None.
+    The first three are the head's angles over `POSE_SCALE`, the fourth is 1 for "these are told"; then come the closure
+    of the lids and the angles of the gaze over `LOOK_SCALE`. Whatever is not told is zero. All zeros the transformer
+    takes exactly as None.
 
     Args:
         track: head pose [..., T, 3] in radians; None lets the head move by itself.
         h, w: latent height and width.
-        lids: closure 0..1 [..., T], for models that are told it.
+        eyes: eye track [..., T, 1 or 3] (`liveavatar.eyes`), for models that are told it.
         channels: `DiTConfig.cond_dim`.
     """
     parts = []
     if track is not None:
         parts = [track / POSE_SCALE, torch.ones_like(track[..., :1])]
-    if lids is not None:
-        parts = [*(parts or [lids.new_zeros(*lids.shape, ANGLES + 1)]), lids[..., None]]
+    if eyes is not None:
+        head = parts or [eyes.new_zeros(*eyes.shape[:-1], HEAD)]
+        parts = [*head, eyes[..., :1], eyes[..., 1:] / LOOK_SCALE]
     rows = torch.cat(parts, dim=-1)
     rows = F.pad(rows, (0, channels - rows.shape[-1])).transpose(-1, -2)
     return rows[..., None, None].expand(*rows.shape, h, w)
 
 
 def free_head(pose: Tensor) -> Tensor:
-    """Pose latents [..., C, T, h, w] without the head's pose; lids stay told."""
-    return torch.cat((torch.zeros_like(pose[..., : ANGLES + 1, :, :, :]), pose[..., ANGLES + 1 :, :, :, :]), dim=-4)
+    """Pose latents [..., C, T, h, w] without the head's pose; what the eyes do stays told."""
+    return torch.cat((torch.zeros_like(pose[..., :HEAD, :, :, :]), pose[..., HEAD:, :, :, :]), dim=-4)
 
 
 def latent_track(frames_F3: Tensor) -> Tensor:
@@ -64,6 +66,11 @@ def latent_track(frames_F3: Tensor) -> Tensor:
 def mirrored(track: Tensor) -> Tensor:
     """The track [..., 3] of the mirrored picture: yaw and roll change sign."""
     return track * track.new_tensor([-1.0, 1.0, -1.0])
+
+
+def mirrored_eyes(track: Tensor) -> Tensor:
+    """The eye track [..., 3] of the mirrored picture: its yaw changes sign."""
+    return track * track.new_tensor([1.0, -1.0, 1.0])
 
 
 def told_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:

@@ -214,11 +214,17 @@ def test_empty_directory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lids_told", [True, False])
-def test_a_model_that_is_told_its_lids_blinks_by_the_seed(
-    engine: Engine, lids_told: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("gaze_told", [True, False])
+def test_a_model_that_is_told_its_eyes_moves_them_by_the_seed(
+    engine: Engine, lids_told: bool, gaze_told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = guided(engine, replace(TINY, lids_told=lids_told))
-    blinking = latents(list(told.open(make_job(72)).blocks(decode=False)))
-    monkeypatch.setattr("liveavatar.denoiser.closure", lambda _seed, _first, count: np.zeros(count, np.float32))
-    still = latents(list(told.open(make_job(72)).blocks(decode=False)))
-    assert torch.equal(blinking, still) is not lids_told
+    told = guided(engine, replace(TINY, lids_told=lids_told, gaze_told=lids_told and gaze_told))
+
+    def rendered(*, lids: float, gaze: float) -> torch.Tensor:
+        track = np.array([[lids, gaze, gaze]], np.float32)
+        monkeypatch.setattr("liveavatar.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
+        return latents(list(told.open(make_job(72)).blocks(decode=False)))
+
+    still = rendered(lids=0, gaze=0)
+    assert torch.equal(rendered(lids=1, gaze=0), still) is not lids_told
+    assert torch.equal(rendered(lids=0, gaze=0.1), still) is not (lids_told and gaze_told)

@@ -32,7 +32,7 @@ class Clips:
     frames: Tensor  # uint8 [n, T+1, H, W, 3]; the last one is the reference photo
     landmarks: Tensor  # [n, T+1, 68, 2] pixels, x then y
     head: Tensor  # [n, T+1, 3] yaw, pitch, roll, radians
-    lids: Tensor  # [n, T+1] closure 0..1
+    eyes: Tensor  # [n, T+1, 3] eye tracks, see `liveavatar.eyes`
     tracks: Tensor  # [n] index of the speech track
     blocks: Tensor  # [n] block of the track at which the clip starts
     captions: list[str]
@@ -82,7 +82,7 @@ def _join(files: list[ClipFile], device: torch.device) -> Clips:
         frames,
         torch.cat([torch.as_tensor(f.landmarks, dtype=torch.float32) for f in files]).to(device),
         torch.cat([torch.as_tensor(f.head, dtype=torch.float32) for f in files]).to(device),
-        torch.cat([torch.as_tensor(f.lids, dtype=torch.float32) for f in files]).to(device),
+        torch.cat([torch.as_tensor(f.eyes, dtype=torch.float32) for f in files]).to(device),
         torch.cat([torch.as_tensor(f.tracks, dtype=torch.long) for f in files]).to(device),
         torch.cat([torch.as_tensor(f.blocks, dtype=torch.long) for f in files]).to(device),
         [caption for f in files for caption in f.captions],

@@ -21,7 +21,7 @@ from liveavatar.checkpoint import load_model, save_model
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
-from liveavatar.pose import ANGLES
+from liveavatar.pose import HEAD
 from liveavatar.training import runtime
 from liveavatar.training.card import write_card
 from liveavatar.training.flow import AvatarNet
@@ -53,7 +53,7 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
             if isinstance(module, MemoryBlock):
                 module.conv2.weight.normal_(std=0.3 * (9 * module.width) ** -0.5)
                 module.mix.weight.normal_(std=0.3 * module.width**-0.5)
-    cfg = replace(cfg, pose_guided=True, pose_origin=FROM_PORTRAIT, lids_told=True)
+    cfg = replace(cfg, pose_guided=True, pose_origin=FROM_PORTRAIT, lids_told=True, gaze_told=True)
     save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
 
 
@@ -89,9 +89,9 @@ def export_run(run: Path, out: Path, weights: str = "", teacher_share: float = 0
     chosen = found[weights]
     if teacher_share:
         chosen = {name: torch.lerp(w, found["teacher"][name], teacher_share) for name, w in chosen.items()}
-    # The pose encoder starts at zero, and only training with pose and lids moves it.
-    told = chosen["dit.cond_encoder.weight"]
-    cfg = replace(cfg, pose_guided=bool(told[:, : ANGLES + 1].any()), lids_told=bool(told[:, ANGLES + 1 :].any()))
+    # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
+    told = chosen["dit.cond_encoder.weight"].flatten(2).any(2).any(0).tolist()  # by channel
+    cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=any(told[HEAD + 1 :]))
     save_model(out, cfg, split_parts(chosen, vae))
     name = f"{weights}, with {teacher_share:.0%} of teacher" if teacher_share else weights
     write_card(run, out, name)

@@ -26,7 +26,7 @@ from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.pose import ANGLES, latent_track, mirrored, pose_latents
+from liveavatar.pose import EYES, HEAD, latent_track, mirrored, mirrored_eyes, pose_latents
 from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.data import Clips, bend, colour_jitter, load_clips, region_weights, to_video
@@ -52,7 +52,7 @@ class LatentSet:
     reference: Tensor  # [n, C, 1, h, w]
     weights: Tensor  # [n, T, h, w]
     head: Tensor  # [n, T, 3] mean yaw, pitch, roll of each latent, radians, counted from the config's `pose_origin`
-    lids: Tensor  # [n, T] mean closure of each latent, 0..1
+    eyes: Tensor  # [n, T, 3] eye tracks, the mean of each latent
     tracks: Tensor  # [n]
     blocks: Tensor  # [n]
     tokens: Tensor  # [n, text length]
@@ -118,7 +118,7 @@ def cut_window(
         weights / weights.mean(),
         bank.window(data.tracks[clips], data.blocks[clips] + starts, num_blocks, recordings),
         tokens,
-        pose_latents(data.head[clips[:, None], times], h, w, data.lids[clips[:, None], times], ANGLES + 2),
+        pose_latents(data.head[clips[:, None], times], h, w, data.eyes[clips[:, None], times], HEAD + EYES),
         bound,
     )
 
@@ -156,9 +156,11 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
     )
     origin = clips.head[:, -1:] if cfg.pose_origin == FROM_PORTRAIT else 0.0  # both photos of a clip have one pose
     head = latent_track(clips.head[:, :-1] - origin)
-    lids = clips.lids[:, :-1].unflatten(1, (-1, LATENT_FRAMES)).mean(2)
+    eyes = latent_track(clips.eyes[:, :-1])
+    if augment == 1:
+        head, eyes = mirrored(head), mirrored_eyes(eyes)
     return LatentSet(
-        torch.cat(latents), torch.cat(reference), torch.cat(weights), mirrored(head) if augment == 1 else head, lids,
+        torch.cat(latents), torch.cat(reference), torch.cat(weights), head, eyes,
         clips.tracks, clips.blocks, tokens, torch.cat(other), other_tokens,
     )  # fmt: skip
 

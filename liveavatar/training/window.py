@@ -19,7 +19,7 @@ class Window:
     weights: Tensor  # [B, 1, T, h, w], mean 1
     features: Tensor  # [B, L, C, history + 12 b]
     tokens: Tensor  # [B, text length]
-    pose: Tensor | None = None  # pose latents [B, 5, T, h, w]; None is all zeros: the head moves by itself
+    pose: Tensor | None = None  # pose latents [B, 7, T, h, w]; None is all zeros: the head moves by itself
     bound: Tensor | None = None  # bool [B]: only the prompt tells what the reference does not show; None is nowhere
 
     def with_free_head(self) -> "Window":

@@ -9,7 +9,7 @@ from torch import Tensor
 from liveavatar.cache import StepCache
 from liveavatar.config import TINY
 from liveavatar.model.dit import Conditions
-from liveavatar.pose import ANGLES, pose_latents
+from liveavatar.pose import EYES, HEAD, pose_latents
 from liveavatar.training import flow
 from liveavatar.training.flow import AvatarNet
 from liveavatar.training.window import Window
@@ -33,7 +33,9 @@ def make_window(batch: int, num_blocks: int, h: int, w: int) -> Window:
         torch.ones(batch, 1, 3 * num_blocks, h, w),
         draw(batch, 5, 768, 9 + 12 * num_blocks),
         torch.randint(1, 64, (batch, 8), generator=generator),
-        pose_latents(0.2 * draw(batch, 3 * num_blocks, 3), h, w, draw(batch, 3 * num_blocks).sigmoid(), ANGLES + 2),
+        pose_latents(
+            0.2 * draw(batch, 3 * num_blocks, 3), h, w, draw(batch, 3 * num_blocks, EYES).sigmoid(), HEAD + EYES
+        ),
         torch.arange(batch) % 4 == 3,
     )
 
@@ -114,9 +116,9 @@ def test_dropped_conditions_are_zero_and_the_rest_stays() -> None:
     assert abs(float(gain.mean()) - 1) < 0.02
     assert window.pose is not None
     assert dropped.pose is not None
-    free = ~dropped.pose[:, : ANGLES + 1].flatten(1).any(1)
+    free = ~dropped.pose[:, :HEAD].flatten(1).any(1)
     assert 0.4 < free.float().mean() < 0.6
-    assert torch.equal(dropped.pose[:, ANGLES + 1], window.pose[:, ANGLES + 1]), "lids are always told"
+    assert torch.equal(dropped.pose[:, HEAD:], window.pose[:, HEAD:]), "lids and gaze are always told"
     assert torch.equal(dropped.pose[~free], window.pose[~free]), "a pose is told for a whole window or not at all"
 
 

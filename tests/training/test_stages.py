@@ -14,10 +14,11 @@ from torch._dynamo.utils import counters
 from liveavatar.checkpoint import load_model, save_model
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, load_config
 from liveavatar.errors import CheckpointError
-from liveavatar.lids import blink
+from liveavatar.eyes import LOOK_SCALE, blink
 from liveavatar.model.text import PAD
 from liveavatar.pose import POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
+from liveavatar.training.corpus.motion import FOLLOW
 from liveavatar.training.latents import Window
 from tests.training import toy
 from tests.training.conftest import ToyRun
@@ -227,7 +228,7 @@ def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank)
     assert 0.5 < alike < 0.999, "another recording sounds different, yet says the same"
 
 
-def test_head_pose_is_stored_per_latent_and_mirrored_with_the_picture(encoded: ToyRun, rank: runtime.Rank) -> None:
+def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(encoded: ToyRun, rank: runtime.Rank) -> None:
     photo = toy.sway(toy.FRAMES)
     assert abs(photo) > 0.5, "the photo looks elsewhere than the camera does"
     true = torch.from_numpy(0.2 * (toy.sway(np.arange(toy.FRAMES)) - photo)).float().view(-1, 4).mean(1)
@@ -240,12 +241,17 @@ def test_head_pose_is_stored_per_latent_and_mirrored_with_the_picture(encoded: T
         assert torch.equal(coloured, plain)
         window = latents.cut_window(data, bank, torch.tensor([0]), torch.tensor([1]), 2)
         assert window.pose is not None
-        assert window.pose.shape == (1, 5, *window.latents.shape[2:])
+        assert window.pose.shape == (1, 7, *window.latents.shape[2:])
         torch.testing.assert_close(window.pose[0, 0, :, 0, 0], true[3:9] / POSE_SCALE, atol=1e-5, rtol=1e-5)
         assert (window.pose[:, 3] == 1).all()
         shut = torch.from_numpy(blink(np.arange(toy.FRAMES) / 25, at=0.6)).float().view(-1, 4).mean(1)
         assert shut.max() > 0.4
         torch.testing.assert_close(window.pose[0, 4, :, 0, 0], shut[3:9], atol=1e-3, rtol=1e-3)  # labels are in fp16
+        turned = torch.from_numpy(0.2 * toy.sway(np.arange(toy.FRAMES))).float().view(-1, 4).mean(1)
+        yaw = (toy.GAZE[0] + FOLLOW * turned[3:9]) / LOOK_SCALE
+        torch.testing.assert_close(window.pose[0, 5, :, 0, 0], yaw, atol=1e-4, rtol=1e-4)
+        there, back, _ = data.eyes.chunk(3)
+        assert torch.equal(back, there * torch.tensor([1.0, -1.0, 1.0]))
 
 
 def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
@@ -274,13 +280,13 @@ def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
     assert all(torch.equal(a.average.weights[n], w) for n, w in b.average.weights.items())
 
 
-def test_teacher_goes_on_from_a_model_that_was_not_told_its_lids(
+def test_teacher_goes_on_from_a_model_that_was_not_told_its_eyes(
     taught: ToyRun, rank: runtime.Rank, tmp_path: Path
 ) -> None:
     export.export_run(taught.run, tmp_path / "model", "teacher")
     path = tmp_path / "model" / "config.json"
     before = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit", "text"))
-    old = replace(before.config, dit=replace(before.config.dit, cond_dim=4), lids_told=False)
+    old = replace(before.config, dit=replace(before.config.dit, cond_dim=4), lids_told=False, gaze_told=False)
     weights = before.dit.state_dict()
     told = weights["cond_encoder.weight"]
     save_model(tmp_path / "model", old, {"dit": weights | {"cond_encoder.weight": told[:, :4].contiguous()}})
@@ -288,8 +294,8 @@ def test_teacher_goes_on_from_a_model_that_was_not_told_its_lids(
     started = teacher.TeacherTrainer(taught.args(init=path.parent), rank, load_config(taught.run))
     weight = started.net.dit.cond_encoder.weight
     assert torch.equal(weight[:, :4], told[:, :4])
-    assert told[:, 4].any(), "the lids were told, and something was learned of them"
-    assert not weight[:, 4].any()
+    assert told[:, 4:].flatten(2).any(2).all(), "the eyes were told, and something was learned of them"
+    assert not weight[:, 4:].any()
 
 
 def test_teacher_goes_on_from_a_model(
@@ -388,6 +394,7 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     assert model.config.vae.std != (1.0,) * 8, "the measured latent statistics are part of the model"
     assert model.config.pose_guided
     assert model.config.lids_told
+    assert model.config.gaze_told
     assert model.config.pose_origin == FROM_PORTRAIT
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)

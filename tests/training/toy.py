@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from liveavatar.audio.features import SpeechEncoder
-from liveavatar.lids import blink
+from liveavatar.eyes import blink
 from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, OtherPhoto
 from liveavatar.training.corpus.tracks import SAMPLE_RATE, TrackInfo, write_index, write_track
 
 FRAMES = 48
 SECONDS = 4.0
 SHAPES = ["eyeBlink_L", "eyeBlink_R"]
+GAZE = (0.05, -0.02)  # yaw, pitch against the head, radians
 WARM = (1.0, 0.8, 0.6)  # light in the other photos
 SIZES = {"portrait": (256, 128), "landscape": (128, 256)}  # height, width
 
@@ -57,7 +58,7 @@ def write_clips(folder: Path, train: int = 4, held: int = 2) -> None:
                 folder / f"{prefix}{orientation}_0.npy",
                 (FRAMES + 1, *size, 3),
                 count,
-                ["eyeBlink_L", "eyeBlink_R"],
+                SHAPES,
                 others=not prefix,
             )
             for i in range(count):
@@ -70,8 +71,9 @@ def write_clips(folder: Path, train: int = 4, held: int = 2) -> None:
                 writer.add(
                     frames,
                     ClipLabels(
-                        landmarks=landmarks, expression=np.repeat(shut[:, None], 2, 1), head=head, gaze=zeros[:, :2],
-                        track=track, block=block, seed=seed, caption="a drawn person talks calmly",
+                        landmarks=landmarks, expression=np.repeat(shut[:, None], 2, 1), head=head,
+                        gaze=zeros[:, :2] + np.float32(GAZE), track=track, block=block, seed=seed,
+                        caption="a drawn person talks calmly",
                         other=None if prefix else warm,
                     ),
                 )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import InputError
+from liveavatar.training.corpus.motion import FOLLOW
 
 ORIENTATIONS = ("portrait", "landscape")
 SPEEDS = (1.0, 0.9, 1.1)  # copies of every training track; clip labels number them in this order
@@ -63,10 +64,11 @@ class ClipFile:
     expression_names: list[str]
 
     @property
-    def lids(self) -> np.ndarray:
-        """Closure of the lids 0..1, float32 [n, T+1]: a blink's, not that of eyes which look down."""
+    def eyes(self) -> np.ndarray:
+        """Eye tracks, float32 [n, T+1, 3], see `liveavatar.eyes`: lids shut by blinks, not by eyes which look down."""
         both = [self.expression_names.index(f"eyeBlink_{side}") for side in "LR"]
-        return self.expression[..., both].mean(-1, dtype=np.float32)
+        lids = self.expression[..., both].mean(-1, dtype=np.float32)
+        return np.concatenate((lids[..., None], self.gaze + FOLLOW * self.head[..., :2]), axis=-1, dtype=np.float32)
 
 
 def _labels_path(frames: Path) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.lids import FIRST, GAP, blink
+from liveavatar.eyes import blinks, saccades
 from liveavatar.training.corpus.visemes import FPS, both_sides, loudness_gain, viseme_curves
 
 MOODS: dict[str, dict[str, float]] = {
@@ -27,6 +27,7 @@ _HEAD = (0.10, 0.05, 0.04)  # radians of yaw, pitch, roll at energy 1
 _REST = (0.09, 0.05, 0.03)  # radians, spread of the pose that a head rests in and moves about
 _PHOTO_OFF = 0.25  # of _HEAD, how far a photo is from the resting pose
 _SWAY_HZ = (0.12, 0.27, 0.55)
+FOLLOW = 0.8  # of a head's turn that eyes take back, to keep looking where they look
 _FIRM = ("mouthPress_L", "mouthPress_R", "mouthRollLower", "mouthRollUpper")  # closures: the same at any loudness
 # Gaze down and up also move the lids: weight 1 at this many radians.
 _LID_DOWN, _LID_UP = 0.45, 0.35
@@ -74,29 +75,9 @@ def head_motion(num_frames: int, scale: float, rest: np.ndarray, rng: np.random.
     return head
 
 
-def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Closure of the lids 0..1 [T]: a blink every 1.5 to 5 s, about 0.2 s long."""
-    time = np.arange(num_frames) / FPS
-    closed = np.zeros(num_frames)
-    at = rng.uniform(*FIRST)
-    while at < num_frames / FPS:
-        closed = np.maximum(closed, blink(time, at))
-        at += rng.uniform(*GAP)
-    return closed
-
-
 def gaze_motion(head: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Eyes that look at the camera through head turns, with saccades away, radians [T, 2]."""
-    num_frames = len(head)
-    target = np.zeros((num_frames, 2))
-    at, value = 0, np.zeros(2)
-    while at < num_frames:
-        hold = int(rng.uniform(0.6, 2.6) * FPS)
-        target[at : at + hold] = value
-        at += hold
-        value = np.zeros(2) if rng.random() < 0.55 else rng.normal(size=2) * (0.10, 0.05)
-    soft = np.apply_along_axis(lambda x: np.convolve(np.pad(x, 1, mode="edge"), [0.2, 0.6, 0.2], "valid"), 0, target)
-    return (soft - 0.8 * head[:, :2]).astype(np.float32)
+    return (saccades(len(head), rng) - FOLLOW * head[:, :2]).astype(np.float32)
 
 
 def lid_weights(gaze: np.ndarray, names: list[str]) -> np.ndarray:
@@ -163,5 +144,5 @@ def speaking_motion(
 def photo_motion(names: list[str], rest: np.ndarray, rng: np.random.Generator) -> Motion:
     """One frame at rest, its pose close to the resting one: the reference photo."""
     head = (rest + _PHOTO_OFF * rng.normal(size=3) * _HEAD).astype(np.float32)[None]
-    gaze = (-0.8 * head[:, :2]).astype(np.float32)
+    gaze = (-FOLLOW * head[:, :2]).astype(np.float32)
     return Motion(expression=lid_weights(gaze, names), head=head, gaze=gaze)

@@ -7,7 +7,6 @@ from liveavatar.training.corpus.motion import (
     ENERGIES,
     MOODS,
     Style,
-    blinks,
     head_motion,
     mood_weights,
     photo_motion,
@@ -62,13 +61,6 @@ def test_energy_scales_the_head() -> None:
 def test_moods_differ() -> None:
     rows = [mood_weights(m, NAMES) for m in MOODS]
     assert all(np.abs(a - b).max() > 0.3 for i, a in enumerate(rows) for b in rows[:i])
-
-
-def test_blinks_close_and_open() -> None:
-    closed = blinks(500, np.random.default_rng(0))
-    assert closed.max() > 0.9
-    assert np.median(closed) < 0.05
-    assert 3 <= ((closed[1:-1] > 0.5) & (closed[:-2] <= 0.5)).sum() <= 14
 
 
 def test_photo_is_at_rest() -> None:
