@@ -151,12 +151,15 @@ def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
     """Pixels of a film that was told the true head pose against the true film.
 
-    `texture_psnr` is the PSNR inside the ellipse that each frame's true landmarks fill, per frame, averaged, dB.
+    `texture_psnr` is the PSNR inside the ellipse that each frame's true landmarks fill, per frame, averaged, dB;
+    `eyes_error_share` is the part of its squared error that lies in boxes around the eyes, whose part of the ellipse is
+    `eyes_area_share`.
     """
     made, true = film_frames(film), clip.frames()
     count = min(len(made), len(true), len(labels.landmarks))
     points = torch.from_numpy(labels.landmarks[:count])
-    numbers = {"texture_psnr": 0.0, "frame_psnr": 0.0, "energy_face": 0.0}
+    names = ("texture_psnr", "frame_psnr", "energy_face", "eyes_error_share", "eyes_area_share")
+    numbers = dict.fromkeys(names, 0.0)
     for part in torch.arange(count).split(BLOCK_FRAMES):
         a, b = (to_video(torch.from_numpy(x[part.numpy()])[None]) for x in (made, true))
         face = measures.face_ellipse(points[part], a.shape[-2:])[None].float()
@@ -164,6 +167,9 @@ def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
         numbers["texture_psnr"] += share * measures.psnr(a, b, face)
         numbers["frame_psnr"] += share * measures.psnr(a, b)
         numbers["energy_face"] += share * measures.energy_kept(a, b, face)
+        eyes = region_weights(points[part], (a.shape[-2], a.shape[-1]), 0.0, 1.0, 0.0)[None]
+        numbers["eyes_error_share"] += share * measures.error_share(a, b, face, eyes)
+        numbers["eyes_area_share"] += share * float((face * eyes).sum() / face.sum())
     return numbers
 
 
@@ -171,7 +177,8 @@ def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
 def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracker) -> dict[str, float]:
     """The model's autoencoder alone on the true pictures: what a perfect transformer would reach.
 
-    PSNR (whole, mouth box) in dB, gradient energy kept, and how the mouth read off its pictures follows the true one.
+    PSNR (whole, mouth box) in dB, gradient energy kept, difference between frames over the truth's, and how the mouth
+    read off its pictures follows the true one.
     """
     rows = []
     for clip in clips:
@@ -188,11 +195,12 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
                 measures.psnr(made, truth), measures.psnr(made, truth, mouth), measures.energy_kept(made, truth),
                 measures.energy_kept(made, truth, mouth), clip.info.film_psnr,
                 correlation(copied.openness, true.openness), correlation(copied.width, true.width),
+                measures.change(made) / max(measures.change(truth), 1e-6),
             ]
         )  # fmt: skip
     names = (
         *("ae_psnr", "ae_psnr_mouth", "ae_energy", "ae_energy_mouth", "film_psnr"),
-        *("ae_openness_corr", "ae_width_corr"),
+        *("ae_openness_corr", "ae_width_corr", "ae_change"),
     )
     return mean_values(dict(zip(names, row, strict=True)) for row in rows)
 

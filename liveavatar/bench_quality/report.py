@@ -26,8 +26,11 @@ OTHERS = (
     *("lids_corr", "identity_min", "identity_drift", "long_identity_min", "long_edge_jump", "texture_psnr_portrait"),
     *(
         "energy_face",
+        "eyes_error_share",
+        "eyes_area_share",
         "frame_psnr",
         "ae_energy_mouth",
+        "ae_change",
         "ae_openness_corr",
         "ae_width_corr",
         "film_psnr",

@@ -18,6 +18,17 @@ def psnr(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float
     return float(-10 * per_frame.clamp(min=1e-10).log10().mean())
 
 
+def error_share(video: Tensor, truth: Tensor, mask_BTHW: Tensor, part_BTHW: Tensor) -> float:
+    """How much of the squared error inside `mask` lies in `part` of it, 0..1."""
+    error = (video.clamp(-1, 1).float() - truth.float()).square().mean(1) * mask_BTHW
+    return float((error * part_BTHW).sum() / error.sum().clamp(min=1e-12))
+
+
+def change(video: Tensor) -> float:
+    """Mean absolute difference between frames, of a range of 2."""
+    return float((video[:, :, 1:] - video[:, :, :-1]).abs().mean())
+
+
 def _masked_mean(x_BTHW: Tensor, mask: Tensor) -> Tensor:
     return (x_BTHW * mask).sum((-1, -2)) / mask.sum((-1, -2)).clamp(min=1)
 

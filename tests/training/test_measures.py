@@ -43,6 +43,22 @@ def test_blur_loses_energy() -> None:
     assert measures.energy_kept(soft, sharp) < 0.5
 
 
+def test_error_share_counts_what_lies_in_the_part_of_the_mask() -> None:
+    truth = torch.zeros(1, 3, 1, 4, 4)
+    made = truth.clone()
+    made[..., 0, 0], made[..., 1, 1], made[..., 3, 3] = 0.3, 0.1, 0.9  # squares 9 : 1, and one outside
+    mask, part = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    mask[..., 3, 3], part[..., 0, 0], part[..., 3, 3] = 0, 1, 1
+    assert measures.error_share(made, truth, mask, part) == pytest.approx(0.9)
+
+
+def test_change_is_the_mean_step_between_frames() -> None:
+    video = torch.zeros(1, 3, 3, 2, 2)
+    video[:, :, 1] = 0.2
+    assert measures.change(video) == pytest.approx(0.2)
+    assert measures.change(video[:, :, :1].expand(-1, -1, 3, -1, -1)) == 0
+
+
 def test_region_weights_mark_mouth_and_eyes() -> None:
     landmarks = torch.full((68, 2), 32.0)
     landmarks[36:42] = torch.tensor([20.0, 20.0])
