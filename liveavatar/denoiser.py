@@ -35,7 +35,7 @@ class Course:
     num_blocks: int
     h: int  # latent height
     w: int
-    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8", "int8"; "auto" is what the engine has
+    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
 
     @property
     def clip_blocks(self) -> int:

@@ -70,7 +70,7 @@ class StreamJob:
     infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
     pose: np.ndarray | None = None  # head pose, a frame track [F, 3] in radians of any length, see `liveavatar.pose`
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
-    kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" leaves it to the engine
+    kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
 
 
 @dataclass(frozen=True, slots=True)

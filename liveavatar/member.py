@@ -97,10 +97,6 @@ class GroupEngine(Engine):
 class FastGroupEngine(GroupEngine, FastEngine):
     """The same on the fast path."""
 
-    def __init__(self, model: LoadedModel, group: Group, own_decoder: bool, kv_cache_dtype: str = "bf16") -> None:
-        super().__init__(model, group, own_decoder)
-        self.runners.kv_cache_dtype = kv_cache_dtype
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seat:

@@ -6,7 +6,7 @@ silence stays silent; the positional embedding is cut to the window. Of the wind
 the block are kept, two per video frame. Because a window never depends on what comes later, computing a track at once
 and computing it as it arrives give the same numbers.
 
-Runs with torch, numpy and safetensors alone, so that training needs only an encoder file (`save_encoder`).
+Runs with torch, numpy and safetensors alone, so that training needs only an encoder file (`training.speech_encoder`).
 
 Shapes: N windows, L states of depth (embedding + layers), T frames, C = 2 * encoder width.
 """
@@ -35,6 +35,7 @@ STATES_PER_FRAME = SAMPLES_PER_FRAME // STATE_SAMPLES
 DYNAMIC_RANGE = 8.0  # log10 power below the loudest bin that is kept
 STRETCH_TO = 4800.0  # Hz up to which a stretched spectrum is stretched in full
 LOUDEST_FLOOR = -1.0  # log10 power; quieter windows are not stretched to full range
+MAKER = "`python -m liveavatar.training.speech_encoder`"
 _STATE_PREFIX = "encoder."
 
 
@@ -145,14 +146,14 @@ def load_encoder(source: str | Path = "tiny.en", device: str | torch.device = "c
         path = Path(source)
         if not path.is_file():
             raise InputError(
-                f"speech encoder {source}: no such file or model; give a file made by save_encoder or one of "
-                f"{', '.join(WHEEL_MODELS)}"
+                f"speech encoder {source}: no such file or model; give one of {', '.join(WHEEL_MODELS)}, or a file "
+                f"made by {MAKER}"
             )
         try:
             with safe_open(path, "pt") as f:
                 state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no iterator there)
         except SafetensorError as e:
-            raise CheckpointError(f"{path} is no speech encoder file ({e}); make it anew with save_encoder") from e
+            raise CheckpointError(f"{path} is no speech encoder file ({e}); make it anew with {MAKER}") from e
     return _build(state).to(device)
 
 

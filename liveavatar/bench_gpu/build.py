@@ -14,7 +14,7 @@ from liveavatar.checkpoint import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
 from liveavatar.engine import Engine, StreamJob, TensorFeatures
 from liveavatar.fast import accelerate
-from liveavatar.fast.stream import FastEngine
+from liveavatar.fast.stream import FastEngine, FastStream
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae import build_vae
 from liveavatar.timing import BLOCK_FRAMES
@@ -94,7 +94,13 @@ class PlainBench(RandomPrompt, Engine):
 
 
 class FastBench(RandomPrompt, FastEngine):
-    """The fast engine."""
+    """The fast engine; jobs that do not say it keep keys and values as the mode does."""
+
+    kv_cache_dtype = "auto"
+
+    def open(self, job: StreamJob) -> FastStream:
+        """As `FastEngine.open`."""
+        return super().open(replace(job, kv_cache_dtype=self.kv_cache_dtype) if job.kv_cache_dtype == "auto" else job)
 
 
 def plain_engine(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PlainBench:
@@ -107,7 +113,9 @@ def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: to
     """The fast engine with the same random weights."""
     dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
     model = LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype))
-    return FastBench(model, device, mode.kv_cache_dtype)
+    engine = FastBench(model, device)
+    engine.kv_cache_dtype = mode.kv_cache_dtype
+    return engine
 
 
 def bench_job(config: ModelConfig, size: tuple[int, int], blocks: int, steps: int = 4) -> StreamJob:

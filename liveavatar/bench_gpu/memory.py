@@ -29,7 +29,7 @@ def measure_memory(
     config: ModelConfig, engine: FastBench, mode: Mode, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
     """Peak of a stream at (width, height), weights included, beside the prediction."""
-    engine.runners.kv_cache_dtype = mode.kv_cache_dtype
+    engine.kv_cache_dtype = mode.kv_cache_dtype
     engine.forget_sizes()
     release()
     for _ in engine.open(bench_job(config, size, _BLOCKS)).blocks():

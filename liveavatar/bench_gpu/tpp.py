@@ -25,7 +25,6 @@ from liveavatar.bench_gpu.build import (
     FP8_ALL,
     FastBench,
     Mode,
-    RandomPrompt,
     bench_job,
     random_dit,
     random_vae,
@@ -75,7 +74,7 @@ class Plan:
     cpu: bool = False
 
 
-class GroupBench(RandomPrompt, FastGroupEngine):
+class GroupBench(FastBench, FastGroupEngine):
     """The engine of a rank with random weights."""
 
 
@@ -85,7 +84,9 @@ def rank_engine(config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtyp
     decoder = random_vae(config, group.device, dtype) if vae else None
     model = LoadedModel(config=config, dit=dit, vae=decoder)
     own_decoder = group.world > STEPS
-    return GroupBench(model, group, own_decoder, mode.kv_cache_dtype)
+    engine = GroupBench(model, group, own_decoder)
+    engine.kv_cache_dtype = mode.kv_cache_dtype
+    return engine
 
 
 def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
@@ -245,7 +246,8 @@ class Rank:
         """The same weights on one GPU."""
         plan = self.plan
         model = LoadedModel(config=plan.config, dit=engine.dit, vae=engine.vae)
-        one = FastBench(model, self.device, engine.runners.kv_cache_dtype)
+        one = FastBench(model, self.device)
+        one.kv_cache_dtype = engine.kv_cache_dtype
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
         one.forget_sizes()
         return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s")}
@@ -362,7 +364,10 @@ class Rank:
         job = bench_job(config, size, SHORT_BLOCKS, STEPS)
         stride = config.vae.spatial_stride
         h, w = size[1] // stride, size[0] // stride
-        course = Course(seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w)
+        course = Course(
+            seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w,
+            kv_cache_dtype=engine.kv_cache_dtype,
+        )  # fmt: skip
         stages = engine.stages(STEPS)
         stage = stages[self.group.rank]
         try:

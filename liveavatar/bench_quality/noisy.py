@@ -1,8 +1,8 @@
 """A noisy voice before and after cleaning: does the pipeline's own cleaning help the lips?
 
 Each clip's speech is drowned in steady noise (a fan's rumble and hiss, and mains hum), then drives the portrait as it
-is, cleaned as a render cleans it, and, beside both, as it was before the noise. Films are judged against the clean
-sound and the true film: what the sound that drove them says does not count.
+is and cleaned as a render cleans it; beside both stands the film of the split, driven by the clean sound. Films are
+judged against that sound and the true film: what the sound that drove them says does not count.
 """
 
 from collections.abc import Callable
@@ -38,20 +38,29 @@ def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndar
     return (mixed * min(1.0, 0.95 / np.abs(mixed).max())).astype(np.float32)
 
 
-def judge_noisy(bench: "Bench", steps: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One row for each clip and sound, see `MEASURES`; `openness_corr` is against the true film."""
+def judge_noisy(
+    bench: "Bench", pairs: list[judge.Pair], steps: int, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """One row for each clip and sound, see `MEASURES`; `openness_corr` is against the true film.
+
+    Args:
+        bench: engine and clips.
+        pairs: of the same clips, at the same number of steps: the films that the clean sound drove.
+        steps: denoise steps.
+        say: told of every film.
+    """
     rows = []
-    for number, true in enumerate(bench.true[:CLIPS]):
+    for number, (true, pair) in enumerate(zip(bench.true[:CLIPS], pairs, strict=False)):
         clip = true.clip
         clean = clip.speech()
         noisy = with_noise(clean, number)
         cleaned = enhance(noisy, "auto", "tiny.en")
-        sounds = {"clean": clean, "noisy": noisy, "cleaned": cleaned.audio}
-        for name, sound in sounds.items():
+        films = {"clean": pair.made}
+        for name, sound in {"noisy": noisy, "cleaned": cleaned.audio}.items():
             folder = bench.folder / "noisy" / f"{clip.info.name}-{name}"
             scene = make_scene(folder, clip.photo(), sound, clip.info.caption, bench.engine)
-            film = render_scene(bench.engine, scene, steps)
-            seen = judge.look(film, scene.photo, clean, bench.tracker)
+            films[name] = judge.look(render_scene(bench.engine, scene, steps), scene.photo, clean, bench.tracker)
+        for name, seen in films.items():
             row: dict[str, Any] = {"clip": clip.info.name, "sound": name}
             row |= {m: seen.values.get(m) for m in MEASURES}
             row["openness_corr"] = correlation(seen.faces.openness, true.seen.faces.openness)

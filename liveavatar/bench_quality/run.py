@@ -130,7 +130,7 @@ def run(options: Options, say: Say = log.info) -> dict[str, Any]:
         if options.full:
             values |= bench.likeness_lost(options.steps)
             words = try_prompts(engine, bench.true[min(1, len(clips) - 1)].scene, bench.tracker, options.steps)
-            noisy = judge_noisy(bench, options.steps, say)
+            noisy = judge_noisy(bench, pairs, options.steps, say)
         recordings = []
         if options.recordings is not None:
             recordings = judge_recordings(engine, options.recordings, clips, options.steps, folder, say)

@@ -20,8 +20,8 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 class Runners:
     """Buffers and graphs of the last size and stage; rings are large, so there is one set of them."""
 
-    def __init__(self, dit: FastDiT, kv_cache_dtype: str = "bf16") -> None:
-        self.dit, self.kv_cache_dtype = dit, kv_cache_dtype  # of jobs that leave it to the engine
+    def __init__(self, dit: FastDiT) -> None:
+        self.dit = dit
         self._kept: tuple[Any, StepRunner] | None = None
 
     def known(self, course: Course, spans: tuple[Span, ...], told: bool) -> StepRunner | None:
@@ -34,7 +34,7 @@ class Runners:
     def make(self, course: Course, spans: tuple[Span, ...], sink: Sink, told: bool) -> StepRunner:
         """New ones for a course, which are kept; `told`: whether its blocks have pose latents."""
         size = (course.h, course.w)
-        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, self._precision(course), told)
+        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, _precision(course), told)
         self._kept = (self._key(course, spans, told), runner)
         return runner
 
@@ -48,10 +48,11 @@ class Runners:
         self._kept = None
 
     def _key(self, course: Course, spans: tuple[Span, ...], told: bool) -> tuple:
-        return course.h, course.w, course.sigmas, spans, self._precision(course), told
+        return course.h, course.w, course.sigmas, spans, _precision(course), told
 
-    def _precision(self, course: Course) -> str:
-        return self.kv_cache_dtype if course.kv_cache_dtype == "auto" else course.kv_cache_dtype
+
+def _precision(course: Course) -> str:
+    return "bf16" if course.kv_cache_dtype == "auto" else course.kv_cache_dtype
 
 
 class FastDenoiser(Denoiser):

@@ -36,9 +36,9 @@ class FastEngine(Engine):
 
     dit: FastDiT
 
-    def __init__(self, model: LoadedModel, device: torch.device, kv_cache_dtype: str = "bf16") -> None:
+    def __init__(self, model: LoadedModel, device: torch.device) -> None:
         super().__init__(model, device)
-        self.runners = Runners(self.dit, kv_cache_dtype)
+        self.runners = Runners(self.dit)
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
         self._decode: tuple[tuple, DecodeRunner] | None = None
 

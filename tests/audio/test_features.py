@@ -12,12 +12,12 @@ from liveavatar.audio.features import (
     block_features,
     load_encoder,
     mel_filters,
-    save_encoder,
     whisper_features,
 )
 from liveavatar.audio.whisper_weights import load_whisper, whisper_package
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.training import speech_encoder
 from tests.audio.sounds import noise, syllables
 
 SPEECH = MINI.speech
@@ -112,7 +112,7 @@ def test_quiet_noise_stays_near_silence(encoder: SpeechEncoder, level: float, mo
 
 def test_encoder_file_round_trip(tmp_path: Path, encoder: SpeechEncoder) -> None:
     path = tmp_path / "encoder.safetensors"
-    save_encoder(path)
+    assert speech_encoder.main([str(path)]) == 0
     audio = syllables(2.0)
     assert path.stat().st_size < 17e6
     assert torch.equal(

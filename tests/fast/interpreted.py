@@ -29,8 +29,8 @@ def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool, kv_cache_dtyp
     monkeypatch.setattr(ops, "backend", lambda device: kernels)
     loaded = model()
     dit = accelerate(copy.deepcopy(loaded.dit), fp8=fp8)
-    engine: Engine = FastPrompted(replace(loaded, dit=dit), CPU, kv_cache_dtype)
-    return list(islice(engine.open(WANTED).blocks(), count))
+    engine: Engine = FastPrompted(replace(loaded, dit=dit), CPU)
+    return list(islice(engine.open(replace(WANTED, kv_cache_dtype=kv_cache_dtype)).blocks(), count))
 
 
 def latents(made: list[Block]) -> Tensor:
