@@ -2,9 +2,10 @@
 
 `python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
 latent statistics, and `model_card.md`; with `--teacher_share` on the way from the student to the teacher it began as,
-who keeps likeness better and moves less. `--random mini|tiny OUT` writes seeded random weights of the same shapes:
-worthless pictures, but every other part of the product can be tried on them. `--decoder RUN --out DIR` gives the model
-at DIR the decoder that `autoencoder --only_decoder DIR` trained.
+who keeps likeness better and moves less, with another `--embedding_share` of what comes before the layers.
+`--random mini|tiny OUT` writes seeded random weights of the same shapes: worthless pictures, but every other part of
+the product can be tried on them. `--decoder RUN --out DIR` gives the model at DIR the decoder that
+`autoencoder --only_decoder DIR` trained.
 """
 
 import argparse
@@ -29,6 +30,14 @@ from liveavatar.training.flow import AvatarNet
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+# What comes before the layers.
+EMBEDDINGS = tuple(
+    f"dit.{part}"
+    for part in (
+        "cond_encoder", "frame_packer", "patch_embedding", "text_embedding", "time_embedding", "time_projection",
+        "trainable_cond_mask",
+    )
+)  # fmt: skip
 
 
 def split_parts(weights: dict[str, Tensor], vae: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -57,7 +66,23 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
     save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
 
 
-def export_run(run: Path, out: Path, weights: str = "", teacher_share: float = 0.0) -> ModelConfig:
+def mixed(
+    student: dict[str, Tensor], teacher: dict[str, Tensor], share: float, embedding_share: float | None = None
+) -> dict[str, Tensor]:
+    """Weights between two networks of the same shapes.
+
+    Args:
+        student, teacher: weights of `AvatarNet`.
+        share: 0 for the student's, 1 for the teacher's.
+        embedding_share: the same of what makes tokens of latents, noise level, prompt and pose; None is `share`.
+    """
+    shares = {True: share if embedding_share is None else embedding_share, False: share}
+    return {name: torch.lerp(w, teacher[name], shares[name.startswith(EMBEDDINGS)]) for name, w in student.items()}
+
+
+def export_run(
+    run: Path, out: Path, weights: str = "", teacher_share: float = 0.0, embedding_share: float | None = None
+) -> ModelConfig:
     """Write the model directory of a run.
 
     Args:
@@ -65,6 +90,7 @@ def export_run(run: Path, out: Path, weights: str = "", teacher_share: float = 0
         out: the model directory.
         weights: "teacher", "regression" or "dmd"; what `evaluation.json` chose, else the last trained, when empty.
         teacher_share: 0 for those weights, 1 for the teacher's, a mean of both between.
+        embedding_share: see `mixed`.
 
     Raises:
         CheckpointError: when the run has no such weights.
@@ -81,20 +107,21 @@ def export_run(run: Path, out: Path, weights: str = "", teacher_share: float = 0
         weights = json.loads(evaluation.read_text())["chosen"]
     if not weights and found:
         weights = list(found)[-1]
-    if missing := {weights, *(["teacher"] if teacher_share else [])} - found.keys():
+    mixes = bool(teacher_share or embedding_share)
+    if missing := {weights, *(["teacher"] if mixes else [])} - found.keys():
         raise CheckpointError(
             f"--run {run} holds weights {', '.join(found) or 'none'}, not {missing.pop()!r}; name one with --weights, "
             "or train the stage first"
         )
     chosen = found[weights]
-    if teacher_share:
-        chosen = {name: torch.lerp(w, found["teacher"][name], teacher_share) for name, w in chosen.items()}
+    if mixes:
+        chosen = mixed(chosen, found["teacher"], teacher_share, embedding_share)
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen["dit.cond_encoder.weight"].flatten(2).any(2).any(0).tolist()  # by channel
     cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=any(told[HEAD + 1 :]))
     save_model(out, cfg, split_parts(chosen, vae))
-    name = f"{weights}, with {teacher_share:.0%} of teacher" if teacher_share else weights
-    write_card(run, out, name)
+    name = f"{weights}, with {teacher_share:.0%} of teacher" if mixes else weights
+    write_card(run, out, name if embedding_share is None else f"{name} and {embedding_share:.0%} of its embeddings")
     log.info("%s holds the %s weights of %s", out, name, run)
     return cfg
 
@@ -126,6 +153,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--weights", default="", help="teacher, regression or dmd")
     parser.add_argument("--teacher_share", type=float, default=0.0, help="0: those weights; 1: the teacher's")
+    parser.add_argument(
+        "--embedding_share", type=float, help="the same of the embeddings; --teacher_share when not given"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("folder", nargs="?", type=Path, help="same as --out")
     args: Any = parser.parse_args(argv)
@@ -138,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.decoder:
         export_decoder(args.decoder, out)
     else:
-        export_run(args.run, out, args.weights, args.teacher_share)
+        export_run(args.run, out, args.weights, args.teacher_share, args.embedding_share)
 
 
 if __name__ == "__main__":

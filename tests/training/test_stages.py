@@ -379,6 +379,15 @@ def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank:
     assert all(torch.equal(a, b) for a, b in zip(teacher_before, trainer.teacher.parameters(), strict=True))
 
 
+def test_a_mix_takes_its_embeddings_and_its_layers_by_shares_of_their_own() -> None:
+    names = ("dit.patch_embedding.weight", "dit.time_projection.1.weight", "dit.blocks.0.ffn.0.weight", "text.table")
+    student, teacher = ({name: torch.full((2,), value) for name in names} for value in (0.0, 1.0))
+    values = lambda *shares: [float(w[0]) for w in export.mixed(student, teacher, *shares).values()]  # noqa: E731
+    assert values(0.25) == [0.25] * 4
+    assert values(0.25, 1.0) == [1, 1, 0.25, 0.25]
+    assert values(0.25, 0.0) == [0, 0, 0.25, 0.25]
+
+
 def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     args = taught.args(data=taught.clips, run=taught.run, out=tmp_path, limit=1, blocks=2, steps=[4])
     result = evaluate.evaluate(args)
@@ -398,6 +407,7 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     assert model.config.pose_origin == FROM_PORTRAIT
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)
+    assert all(any(name.startswith(part) for name in saved) for part in export.EMBEDDINGS)
 
 
 def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_path: Path) -> None:
