@@ -128,9 +128,14 @@ class Denoiser:
             marks.append(mark(self.device))
         return x, marks
 
+    @property
+    def told(self) -> bool:
+        """Whether blocks have pose latents."""
+        return self.pose is not None or self.config.lids_told
+
     def _pose(self, frame: int) -> Tensor | None:
         config, course, eyes = self.config, self.course, None
-        if self.pose is None and not config.lids_told:
+        if not self.told:
             return None
         head = None if self.pose is None else self.pose[frame : frame + BLOCK_LATENTS]
         if config.lids_told:

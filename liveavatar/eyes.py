@@ -18,7 +18,6 @@ FIRST, GAP = (0.2, 3.0), (1.5, 5.0)  # seconds before the first blink, and betwe
 HOLD = (0.6, 2.6)  # seconds between two saccades
 CAMERA = 0.55  # of the saccades lead back to the camera
 AWAY = (0.10, 0.05)  # deviation of the others, radians of yaw and pitch
-LOOK_SCALE = 0.1  # radians of yaw and pitch that become 1 in a pose latent
 STRETCH = 30  # seconds with draws of their own, so that any part of an endless track is known at once
 _SHUT, _SLOPE = 0.04, 0.05  # seconds: half of what the lids stay shut, deviation of the slopes
 _LAST = 0.4  # seconds before the end of a stretch without a blink, which the next one would cut off

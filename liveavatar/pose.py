@@ -20,10 +20,10 @@ from torch import Tensor
 
 from liveavatar.config import FROM_PORTRAIT, ModelConfig, refuse_pose
 from liveavatar.errors import InputError
-from liveavatar.eyes import LOOK_SCALE
 from liveavatar.timing import FPS, LATENT_FRAMES
 
 POSE_SCALE = 0.3  # radians that become 1; the corpus seldom turns a head further
+LOOK_SCALE = 0.1  # radians of the gaze that become 1
 HEAD = 4  # channels of the head: yaw, pitch, roll, and whether these are told
 EYES = 3  # channels of the eyes, behind those of the head: closure of the lids, yaw and pitch of the gaze
 EASE_FRAMES = FPS  # a track that ends early is left within one second

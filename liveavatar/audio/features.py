@@ -35,7 +35,7 @@ STATES_PER_FRAME = SAMPLES_PER_FRAME // STATE_SAMPLES
 DYNAMIC_RANGE = 8.0  # log10 power below the loudest bin that is kept
 STRETCH_TO = 4800.0  # Hz up to which a stretched spectrum is stretched in full
 LOUDEST_FLOOR = -1.0  # log10 power; quieter windows are not stretched to full range
-MAKER = "`python -m liveavatar.training.speech_encoder`"
+_MAKER = "`python -m liveavatar.training.speech_encoder`"
 _STATE_PREFIX = "encoder."
 
 
@@ -147,13 +147,13 @@ def load_encoder(source: str | Path = "tiny.en", device: str | torch.device = "c
         if not path.is_file():
             raise InputError(
                 f"speech encoder {source}: no such file or model; give one of {', '.join(WHEEL_MODELS)}, or a file "
-                f"made by {MAKER}"
+                f"made by {_MAKER}"
             )
         try:
             with safe_open(path, "pt") as f:
                 state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no iterator there)
         except SafetensorError as e:
-            raise CheckpointError(f"{path} is no speech encoder file ({e}); make it anew with {MAKER}") from e
+            raise CheckpointError(f"{path} is no speech encoder file ({e}); make it anew with {_MAKER}") from e
     return _build(state).to(device)
 
 

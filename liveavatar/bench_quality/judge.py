@@ -195,7 +195,7 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
                 measures.psnr(made, truth), measures.psnr(made, truth, mouth), measures.energy_kept(made, truth),
                 measures.energy_kept(made, truth, mouth), clip.info.film_psnr,
                 correlation(copied.openness, true.openness), correlation(copied.width, true.width),
-                measures.change(made) / max(measures.change(truth), 1e-6),
+                float(measures.frame_steps(made).mean() / measures.frame_steps(truth).mean().clamp(min=1e-6)),
             ]
         )  # fmt: skip
     names = (

@@ -67,10 +67,9 @@ class FastDenoiser(Denoiser):
         self.device, self.motion, self.pose = given.reference.device, given.motion, given.pose
         self.text_kv = dit.text_kv(dit.embed_text(given.text))
         spans = stage.spans(len(dit.layers))
-        told = given.pose is not None or config.lids_told
-        known = runners.known(course, spans, told)
+        known = runners.known(course, spans, self.told)
         self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
-        self.runner = known or runners.make(course, spans, self.sink, told)
+        self.runner = known or runners.make(course, spans, self.sink, self.told)
         self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
         self.caches = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
         self.hidden = self.runner.leaving

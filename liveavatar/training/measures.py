@@ -24,11 +24,6 @@ def error_share(video: Tensor, truth: Tensor, mask_BTHW: Tensor, part_BTHW: Tens
     return float((error * part_BTHW).sum() / error.sum().clamp(min=1e-12))
 
 
-def change(video: Tensor) -> float:
-    """Mean absolute difference between frames, of a range of 2."""
-    return float((video[:, :, 1:] - video[:, :, :-1]).abs().mean())
-
-
 def _masked_mean(x_BTHW: Tensor, mask: Tensor) -> Tensor:
     return (x_BTHW * mask).sum((-1, -2)) / mask.sum((-1, -2)).clamp(min=1)
 

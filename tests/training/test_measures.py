@@ -52,11 +52,11 @@ def test_error_share_counts_what_lies_in_the_part_of_the_mask() -> None:
     assert measures.error_share(made, truth, mask, part) == pytest.approx(0.9)
 
 
-def test_change_is_the_mean_step_between_frames() -> None:
+def test_frame_steps_are_the_mean_change_between_frames() -> None:
     video = torch.zeros(1, 3, 3, 2, 2)
     video[:, :, 1] = 0.2
-    assert measures.change(video) == pytest.approx(0.2)
-    assert measures.change(video[:, :, :1].expand(-1, -1, 3, -1, -1)) == 0
+    assert float(measures.frame_steps(video).mean()) == pytest.approx(0.2)
+    assert float(measures.frame_steps(video[:, :, :1].expand(-1, -1, 3, -1, -1)).mean()) == 0
 
 
 def test_region_weights_mark_mouth_and_eyes() -> None:

@@ -14,9 +14,9 @@ from torch._dynamo.utils import counters
 from liveavatar.checkpoint import load_model, save_model
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, load_config
 from liveavatar.errors import CheckpointError
-from liveavatar.eyes import LOOK_SCALE, blink
+from liveavatar.eyes import blink
 from liveavatar.model.text import PAD
-from liveavatar.pose import POSE_SCALE
+from liveavatar.pose import LOOK_SCALE, POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
 from liveavatar.training.corpus.motion import FOLLOW
 from liveavatar.training.latents import Window
