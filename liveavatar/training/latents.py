@@ -38,7 +38,7 @@ from liveavatar.training.window import Window
 log = logging.getLogger(__name__)
 
 AUGMENTATIONS = 3
-MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 2.0  # of the flow loss, averaged to latent cells
+MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 3.5  # of the flow loss, averaged to latent cells
 FACE_WEIGHT = 1.5  # likeness is lost where a turned face is drawn badly; at 2.5 the place behind it was neglected
 OTHER_PHOTO_SHARE = 0.35  # of the training windows
 ENCODE_CLIPS = 8  # clips encoded together
