@@ -53,6 +53,7 @@ class Labels:
     photo_landmarks: np.ndarray  # float32 [68, 2]
     head: np.ndarray  # float32 [T, 3] yaw, pitch, roll, radians
     expression: np.ndarray  # float32 [T, K]
+    eyes: np.ndarray  # float32 [T, 3] eye track, see `liveavatar.eyes`
     photo_head: np.ndarray  # float32 [3]
 
     @property
@@ -89,11 +90,17 @@ class Clip:
         return np.stack([frame.rgb for frame in read_frames(self.path("film.mkv"))])
 
     def labels(self) -> Labels:
-        """Landmarks, head and expression."""
+        """Landmarks, head, expression and eyes.
+
+        Raises:
+            InputError: the clip is of a version that did not write eyes.
+        """
         with np.load(self.path("labels.npz")) as raw:
+            if "eyes" not in raw:
+                raise InputError(f"{self.path('labels.npz')} holds no eyes; delete {self.folder} and make it again")
             landmarks = raw["landmarks"].astype(np.float32) / SUBPIXELS
-            head, expression = (raw[name].astype(np.float32) for name in ("head", "expression"))
-            return Labels(landmarks[:-1], landmarks[-1], head[:-1], expression[:-1], head[-1])
+            head, expression, eyes = (raw[name].astype(np.float32) for name in ("head", "expression", "eyes"))
+            return Labels(landmarks[:-1], landmarks[-1], head[:-1], expression[:-1], eyes[:-1], head[-1])
 
 
 def load_split(folder: Path = FOLDER, limit: int | None = None) -> list[Clip]:
@@ -131,7 +138,7 @@ def write_clip(folder: Path, info: ClipInfo, frames: np.ndarray, speech: np.ndar
         info: its name is used.
         frames: uint8 [T + 1, H, W, 3], the photo last.
         speech: float32 mono at 16 kHz.
-        labels: `landmarks` [T + 1, 68, 2], `head` [T + 1, 3], `expression` [T + 1, K].
+        labels: `landmarks` [T + 1, 68, 2], `head` [T + 1, 3], `expression` [T + 1, K], `eyes` [T + 1, 3].
 
     Returns:
         PSNR of the coded film against `frames`, dB.
@@ -149,6 +156,7 @@ def write_clip(folder: Path, info: ClipInfo, frames: np.ndarray, speech: np.ndar
         clip.path("labels.npz"),
         landmarks=np.round(labels["landmarks"] * SUBPIXELS).astype(np.int16),
         head=labels["head"].astype(np.float32), expression=labels["expression"].astype(np.float16),
+        eyes=labels["eyes"].astype(np.float32),
     )  # fmt: skip
     _write_film(clip.path("film.mkv"), frames[:-1])
     error = (clip.frames().astype(np.float32) - frames[:-1]) ** 2

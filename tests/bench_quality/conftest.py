@@ -29,6 +29,7 @@ def short(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
         "landmarks": np.concatenate([labels.landmarks[part], labels.photo_landmarks[None]]),
         "head": np.concatenate([labels.head[part], labels.photo_head[None]]),
         "expression": np.concatenate([labels.expression[part], labels.expression[:1]]),
+        "eyes": np.concatenate([labels.eyes[part], np.zeros((1, 3))]),
     }
     frames = np.concatenate([clip.frames()[part], clip.photo()[None]])
     speech = clip.speech()[start * SAMPLES_PER_FRAME : (start + FRAMES) * SAMPLES_PER_FRAME]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_a_stored_clip_holds_together(stored: list[Clip]) -> None:
     clip = stored[-1]
     frames, labels, photo = clip.frames(), clip.labels(), clip.photo()
     assert frames.shape == (clip.info.num_frames, *photo.shape)
-    assert len(labels.landmarks) == len(labels.head) == len(labels.expression) == len(frames)
+    assert len(labels.landmarks) == len(labels.head) == len(labels.expression) == len(labels.eyes) == len(frames)
     assert len(clip.speech()) == len(frames) * SAMPLE_RATE // FPS
     height, width = photo.shape[:2]
     inside = (labels.landmarks > 0).all(-1) & (labels.landmarks < [width, height]).all(-1)
@@ -47,6 +48,23 @@ def test_a_stored_clip_holds_together(stored: list[Clip]) -> None:
     read = portrait_pose(photo)
     assert read is not None
     assert np.abs(np.degrees(read - labels.photo_head)).max() < 6
+
+
+def test_true_eyes_blink_and_look_at_the_camera_most_of_the_time(stored: list[Clip]) -> None:
+    eyes = np.stack([clip.labels().eyes for clip in stored])
+    lids, look = eyes[..., 0], eyes[..., 1:]
+    assert (lids.min(), lids.max()) == (0, 1)
+    assert ((lids > 0.3).mean(1) > 0.02).all(), "everyone blinks"
+    assert 0.4 < (np.abs(look).max(-1) < 1e-4).mean() < 0.85
+    assert 0.02 < look[..., 1].std() < look[..., 0].std() < 0.1
+
+
+def test_labels_without_eyes_are_refused(short: Path, tmp_path: Path) -> None:
+    clip = load_split(short)[0]
+    with np.load(clip.path("labels.npz")) as raw:
+        np.savez(tmp_path / clip.path("labels.npz").name, **{k: raw[k] for k in raw.files if k != "eyes"})
+    with pytest.raises(InputError, match="holds no eyes"):
+        Clip(tmp_path, clip.info).labels()
 
 
 def test_there_is_a_way_out_when_it_is_missing(tmp_path: Path) -> None:
@@ -72,6 +90,7 @@ class _Renderer:
         info = {"file": "", "voice": "v", "split": "eval", "seconds": 9.0, "events": [], "text": []}
         self.tracks = [_Track(TrackInfo(id=i, **info)) for i in ("a", "b")]
         self.drawn: list[int] = []
+        self.assets = SimpleNamespace(expression_names=["jawOpen", "eyeBlink_L", "eyeBlink_R", "mouthClose"])
 
     def clip(self, plan: ClipPlan) -> tuple[np.ndarray, ClipLabels]:
         self.drawn.append(plan.seed)
@@ -81,7 +100,7 @@ class _Renderer:
         landmarks = (30 + np.random.default_rng(plan.seed).normal(size=(count, 68, 2))).astype(np.float32)
         head = np.linspace(0.1, 0.2, 3 * count, dtype=np.float32).reshape(count, 3)
         return frames, ClipLabels(
-            landmarks=landmarks, expression=np.zeros((count, 4), np.float16), head=head,
+            landmarks=landmarks, expression=np.tile(np.float16([0, 1, 0.5, 0]), (count, 1)), head=head,
             gaze=np.zeros((count, 2), np.float32), track=plan.track, block=plan.block, seed=plan.seed, caption="c",
         )  # fmt: skip
 
@@ -99,6 +118,7 @@ def test_packing_can_be_cut_and_taken_up(tmp_path: Path) -> None:
     assert np.abs(stored.landmarks - labels.landmarks[:-1]).max() <= 1 / 64
     assert np.abs(stored.photo_landmarks - labels.landmarks[-1]).max() <= 1 / 64
     assert np.array_equal(stored.photo_head, labels.head[-1])
+    np.testing.assert_allclose(stored.eyes, np.c_[np.full(12, 0.75), 0.8 * labels.head[:-1, :2]], rtol=1e-6)
     assert np.array_equal(clips[1].photo(), frames[-1])
     error = np.mean((clips[1].frames().astype(float) - frames[:-1]) ** 2)
     assert 10 * np.log10(255**2 / error) == pytest.approx(clips[1].info.film_psnr, abs=0.3)

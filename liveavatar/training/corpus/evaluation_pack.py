@@ -26,6 +26,7 @@ from liveavatar.training.corpus.clips import (
     RenderSettings,
 )
 from liveavatar.training.corpus.geometry import HeadAssets
+from liveavatar.training.corpus.layout import eye_tracks
 from liveavatar.training.corpus.tracks import Track, load_tracks
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ def _pack_clip(folder: Path, name: str, entry: PlanEntry, renderer: ClipRenderer
         name=name, seed=entry.seed, orientation=entry.orientation, track=entry.track, voice=track.info.voice,
         block=entry.block, num_frames=num_frames, caption=labels.caption, film_psnr=0.0,
     )  # fmt: skip
-    truth = {"landmarks": labels.landmarks, "head": labels.head, "expression": labels.expression}
+    eyes = eye_tracks(labels.expression, renderer.assets.expression_names, labels.head, labels.gaze)
+    truth = {"landmarks": labels.landmarks, "head": labels.head, "expression": labels.expression, "eyes": eyes}
     psnr = write_clip(folder, info, frames, track.clip(entry.block, num_frames)[0], truth)
     return replace(info, film_psnr=round(psnr, 2))
 

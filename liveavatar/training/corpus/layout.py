@@ -65,10 +65,22 @@ class ClipFile:
 
     @property
     def eyes(self) -> np.ndarray:
-        """Eye tracks, float32 [n, T+1, 3], see `liveavatar.eyes`: lids shut by blinks, not by eyes which look down."""
-        both = [self.expression_names.index(f"eyeBlink_{side}") for side in "LR"]
-        lids = self.expression[..., both].mean(-1, dtype=np.float32)
-        return np.concatenate((lids[..., None], self.gaze + FOLLOW * self.head[..., :2]), axis=-1, dtype=np.float32)
+        """Eye tracks, float32 [n, T+1, 3], see `eye_tracks`."""
+        return eye_tracks(self.expression, self.expression_names, self.head, self.gaze)
+
+
+def eye_tracks(expression: np.ndarray, names: list[str], head: np.ndarray, gaze: np.ndarray) -> np.ndarray:
+    """Eye tracks, float32 [..., T, 3], see `liveavatar.eyes`: lids shut by blinks, not by eyes which look down.
+
+    Args:
+        expression: [..., T, K].
+        names: of the K expression shapes.
+        head: [..., T, 3] radians.
+        gaze: [..., T, 2] against the head, radians.
+    """
+    both = [names.index(f"eyeBlink_{side}") for side in "LR"]
+    lids = expression[..., both].mean(-1, dtype=np.float32)
+    return np.concatenate((lids[..., None], gaze + FOLLOW * head[..., :2]), axis=-1, dtype=np.float32)
 
 
 def _labels_path(frames: Path) -> Path:
