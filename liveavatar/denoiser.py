@@ -20,7 +20,7 @@ from liveavatar.errors import InputError
 from liveavatar.eyes import eye_track
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.pose import pose_latents
+from liveavatar.pose import EYES, pose_latents
 from liveavatar.sampling import clip_noise, euler_step, reference_distance
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 
@@ -55,7 +55,7 @@ class Conditioning:
     text: Tensor  # rows of the text encoder [1, L, text_dim]
     reference: Tensor  # [1, C, 1, h, w]
     motion: Tensor  # [1, C, 19, h, w]
-    pose: Tensor | None = None  # head pose track [T, 3] of all latents, radians; None: the head moves by itself
+    pose: Tensor | None = None  # head and eyes [T, 6] of all latents, eyes NaN as seeded; None: all move by themselves
 
 
 class Denoiser:
@@ -137,10 +137,14 @@ class Denoiser:
         config, course, eyes = self.config, self.course, None
         if not self.told:
             return None
-        head = None if self.pose is None else self.pose[frame : frame + BLOCK_LATENTS]
+        head = given = None
+        if self.pose is not None:
+            head, given = self.pose[frame : frame + BLOCK_LATENTS].split((3, EYES), -1)
         if config.lids_told:
             track = torch.from_numpy(eye_track(course.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
-            eyes = on_device(track if config.gaze_told else track[:, :1], self.device)
+            eyes = on_device(track, self.device)
+            eyes = eyes if given is None else torch.where(given.isnan(), eyes, given.to(eyes.dtype))
+            eyes = eyes if config.gaze_told else eyes[:, :1]
         return pose_latents(head, course.h, course.w, eyes, config.dit.cond_dim)[None]
 
     def tensors(self) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
 from liveavatar.placement import FeaturesOf, Placement, Single, Stage, split
-from liveavatar.pose import fit_length, latent_track, told_track
+from liveavatar.pose import fit_eyes, fit_length, latent_track, split_track, told_track
 from liveavatar.sampling import sigma_steps
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
@@ -68,7 +68,7 @@ class StreamJob:
     seed: int = 420
     sample_steps: int = 4
     infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
-    pose: np.ndarray | None = None  # head pose, a frame track [F, 3] in radians of any length, see `liveavatar.pose`
+    pose: np.ndarray | None = None  # head, lids, gaze: a frame track [F, 3, 4 or 6] of any length, `liveavatar.pose`
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
     kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
 
@@ -238,12 +238,13 @@ class Stream:
         vae.decode_stream(self.motion[:, :, : vae.config.prime_latents], self.decoder)
 
     def _pose_track(self) -> Tensor | None:
-        """The job's head pose [T, 3], one row for every latent of the stream."""
-        cfg, frames = self.engine.config, self.job.pose
-        if frames is None:
+        """The job's head pose and eyes [T, 6], one row for every latent of the stream; NaN: eyes as seeded."""
+        if self.job.pose is None:
             return None
-        fitted = fit_length(told_track(cfg, frames, self.job.portrait_pose), self.num_blocks * BLOCK_FRAMES)
-        return latent_track(torch.from_numpy(fitted)).to(self.engine.device)
+        head, eyes = split_track(self.job.pose)
+        told, count = told_track(self.engine.config, head, self.job.portrait_pose), self.num_blocks * BLOCK_FRAMES
+        rows = np.concatenate((fit_length(told, count), fit_eyes(eyes, count)), 1, dtype=np.float32)
+        return latent_track(torch.from_numpy(rows)).to(self.engine.device)
 
     def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
         """All remaining blocks in order.

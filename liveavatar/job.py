@@ -34,6 +34,7 @@ from liveavatar.feature_file import FeatureFile
 from liveavatar.live_sound import LiveSound
 from liveavatar.media import disk_errors
 from liveavatar.placement import Stage
+from liveavatar.pose import eyes_ignored
 from liveavatar.snapshot import read_snapshot, write_snapshot
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 from liveavatar.video_sink import VideoSink
@@ -72,7 +73,7 @@ class RenderJob:
     seed: int = 420
     sample_steps: int = 4
     infer_frames: int = 48
-    pose: Path | None = None  # head track float32 [F, 3] in radians, .npy; None lets the model move the head
+    pose: Path | None = None  # frame track float32 [F, 3, 4 or 6], .npy, see `liveavatar.pose`; None: moves by itself
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
     online: bool = False
     kv_cache_dtype: str = "auto"  # as in `StreamJob`
@@ -214,7 +215,7 @@ class Run:
         self.began = time.perf_counter()
         self.notes: list[str] = []
         image = np.asarray(Image.open(job.image).convert("RGB"))
-        pose = None if job.pose is None else np.load(job.pose)
+        pose = None if job.pose is None else self._pose(job.pose)
         features, num_frames = self._features()
         self.stream: Stream = engine.open(
             StreamJob(
@@ -252,8 +253,20 @@ class Run:
         """What drives the mouth, and the number of frames."""
         return FeatureFile(self.job.features), self.job.num_frames
 
+    def _pose(self, path: Path) -> np.ndarray:
+        """The frame track of a file; `notes` say what of its eyes the model is not told."""
+        track: np.ndarray = np.load(path)
+        ignored = eyes_ignored(self.engine.config, track)
+        if ignored:
+            self._note(f"the model {self.engine.config.name} is not told {ignored} of the pose track, and ignores it")
+        return track
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        log.warning("%s", text)
+
     def _portrait_pose(self, image: np.ndarray, track: np.ndarray) -> np.ndarray | None:
-        """Angles [3] of the picture's head, where the model is told the track [F, 3] against them.
+        """Angles [3] of the picture's head, where the model is told the track [F, 3, 4 or 6] against them.
 
         Without a face in the picture they are those of the track's mean, which `notes` then say.
         """
@@ -266,9 +279,8 @@ class Run:
         found = portrait_pose(image)
         if found is not None:
             return found
-        self.notes.append("no face is found in the portrait; its head pose is taken for the mean of the given poses")
-        log.warning("%s", self.notes[-1])
-        return track.mean(0)
+        self._note("no face is found in the portrait; its head pose is taken for the mean of the given poses")
+        return track[:, :3].mean(0)
 
     def _sound(self) -> Path | LiveSound:
         """The film's sound while it is made."""

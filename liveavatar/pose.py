@@ -10,7 +10,9 @@ zero is the head as the portrait shows it. A network that is told angles against
 to know how far to turn, and stays too near to it.
 
 A *frame track* [F, 3] has one row a frame at 25 fps, a *latent track* [T, 3] the mean of each latent's four frames.
-`pose_file` reads frame tracks from files. Shapes: F frames, T latents, h/w latent height and width.
+`pose_file` reads frame tracks from files. Three more columns may say what the eyes do (`liveavatar.eyes`): [F, 4] has
+the closure of the lids, [F, 6] the gaze's yaw and pitch behind it. NaN, there and after the track's end: as seeded.
+Shapes: F frames, T latents, h/w latent height and width, C columns.
 """
 
 import numpy as np
@@ -26,6 +28,7 @@ POSE_SCALE = 0.3  # radians that become 1; the corpus seldom turns a head furthe
 LOOK_SCALE = 0.1  # radians of the gaze that become 1
 HEAD = 4  # channels of the head: yaw, pitch, roll, and whether these are told
 EYES = 3  # channels of the eyes, behind those of the head: closure of the lids, yaw and pitch of the gaze
+TRACK_COLUMNS = (3, 4, 6)  # of a frame track: the head, its lids, its gaze
 EASE_FRAMES = FPS  # a track that ends early is left within one second
 
 
@@ -73,6 +76,31 @@ def mirrored_eyes(track: Tensor) -> Tensor:
     return track * track.new_tensor([1.0, -1.0, 1.0])
 
 
+def split_track(frames_FC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Head track [F, 3] and eye track float32 [F, 3] of a frame track [F, 3, 4 or 6]; NaN where eyes are not given.
+
+    Raises:
+        InputError: it has another shape, or its eyes are none.
+    """
+    if frames_FC.ndim != 2 or frames_FC.shape[1] not in TRACK_COLUMNS:
+        raise InputError(
+            f"the pose track has shape {frames_FC.shape}; give [frames, 3] angles of the head in radians, "
+            "[frames, 4] with the closure of the lids, or [frames, 6] with the gaze's yaw and pitch"
+        )
+    head, given = frames_FC[:, :3], frames_FC[:, 3:].astype(np.float32)
+    eyes = np.pad(given, ((0, 0), (0, EYES - given.shape[1])), constant_values=np.nan)
+    if np.isinf(eyes).any() or (eyes[:, 0] < 0).any() or (eyes[:, 0] > 1).any():
+        raise InputError("the pose track's eyes are out of range; give lids 0 (open) to 1 (shut) and a gaze in radians")
+    return head, eyes
+
+
+def eyes_ignored(model: ModelConfig, frames_FC: np.ndarray) -> str:
+    """What of a frame track's eyes a model is not told, in words; empty where it is told all that is given."""
+    given = np.isfinite(split_track(frames_FC)[1]).any(0)
+    lids, gaze = given[0] and not model.lids_told, given[1:].any() and not model.gaze_told
+    return " and ".join(["the lids"] * bool(lids) + ["the gaze"] * bool(gaze))
+
+
 def told_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:
     """What a model is told of a frame track [F, 3] against the camera: the same, or against the portrait's head.
 
@@ -97,6 +125,12 @@ def told_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray
     if portrait_3.shape != (3,) or not np.isfinite(portrait_3).all():
         raise InputError(f"the portrait's head pose has shape {portrait_3.shape}; give 3 finite angles in radians")
     return (frames_F3 - portrait_3).astype(np.float32)
+
+
+def fit_eyes(frames_F3: np.ndarray, num_frames: int) -> np.ndarray:
+    """Cut an eye track [F, 3], or lengthen it: after its end eyes do as seeded, NaN."""
+    missing = max(0, num_frames - len(frames_F3))
+    return np.pad(frames_F3[:num_frames], ((0, missing), (0, 0)), constant_values=np.nan)
 
 
 def fit_length(frames_F3: np.ndarray, num_frames: int) -> np.ndarray:

@@ -149,9 +149,16 @@ def test_head_pose_drives_its_own_blocks_and_later_ones(engine: Engine) -> None:
     assert not torch.equal(told[2:3], other[2:3])
 
 
+def with_eyes(num_frames: int, lids: float = 0.0, gaze: float = 0.0) -> np.ndarray:
+    eyes = np.tile(np.float32([lids, gaze, gaze]), (num_frames, 1))
+    return np.concatenate((nod(num_frames), eyes), 1)
+
+
 @pytest.mark.parametrize("length", [pytest.param(5, id="track ends early"), pytest.param(500, id="track is longer")])
-def test_guided_stream_resumes_bit_identical(engine: Engine, length: int) -> None:
-    engine, job = guided(engine), make_job(72, pose=nod(length))
+@pytest.mark.parametrize("eyes", [pytest.param(False, id="head alone"), pytest.param(True, id="head and eyes")])
+def test_guided_stream_resumes_bit_identical(engine: Engine, length: int, eyes: bool) -> None:
+    engine = guided(engine, replace(TINY, lids_told=eyes, gaze_told=eyes))
+    job = make_job(72, pose=with_eyes(length, 0.7, 0.1) if eyes else nod(length))
     whole, state = [], {}
     for block in engine.open(job).blocks(decode=False, snapshot_every=4):
         whole.append(block)
@@ -184,6 +191,11 @@ def test_model_without_pose_refuses_it(engine: Engine) -> None:
         engine.open(make_job(pose=nod(48)))
     with pytest.raises(InputError, match="finite"):
         guided(engine).open(make_job(pose=np.full((48, 3), np.nan, np.float32)))
+    with pytest.raises(InputError, match=r"shape \(48, 5\); give \[frames, 3\]"):
+        guided(engine).open(make_job(pose=with_eyes(48)[:, :5]))
+    for bad in (with_eyes(48, 1.1), with_eyes(48, -0.1), with_eyes(48, 0, np.inf)):
+        with pytest.raises(InputError, match="eyes are out of range"):
+            guided(engine).open(make_job(pose=bad))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +223,46 @@ def test_saved_model_streams_like_the_one_in_memory(engine: Engine, tmp_path: Pa
 def test_empty_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
         Engine.load(tmp_path)
+
+
+def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> None:
+    both = guided(engine, replace(TINY, lids_told=True, gaze_told=True))
+    lids = guided(engine, replace(TINY, lids_told=True))
+
+    def made(engine: Engine, pose: np.ndarray) -> torch.Tensor:
+        return latents(list(engine.open(make_job(48, pose=pose)).blocks(decode=False)))
+
+    base = with_eyes(48)
+    for column, engines in ((3, (both, lids)), (5, (both,))):
+        later = base.copy()
+        later[24:, column] = 0.6
+        for told in engines:
+            before, after = made(told, base), made(told, later)
+            assert torch.equal(before[:2], after[:2])
+            assert not torch.equal(before[2:3], after[2:3])
+    aside = with_eyes(48, gaze=0.3)
+    assert torch.equal(made(lids, aside), made(lids, base)), "it is not told the gaze"
+    assert torch.equal(made(lids, base[:, :4]), made(lids, base))
+    assert torch.equal(made(guided(engine), with_eyes(48, 1, 0.3)), made(guided(engine), nod(48))), "nor the lids"
+
+
+def test_eyes_that_are_not_given_are_seeded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = guided(engine, replace(TINY, lids_told=True, gaze_told=True))
+
+    def made(pose: np.ndarray, lids: float, gaze: float) -> torch.Tensor:
+        track = np.array([[lids, gaze, gaze]], np.float32)
+        monkeypatch.setattr("liveavatar.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
+        return latents(list(told.open(make_job(48, pose=pose)).blocks(decode=False)))
+
+    wanted = made(nod(48), 0.5, 0.125)
+    assert torch.equal(made(with_eyes(48, 0.5, 0.125), 0, 0), wanted)
+    assert torch.equal(made(with_eyes(48, 0.5)[:, :4], 0, 0.125), wanted), "lids given, gaze seeded"
+    assert torch.equal(made(with_eyes(48, np.nan, 0.125), 0.5, 0), wanted), "gaze given, lids seeded"
+    assert not torch.equal(made(with_eyes(48, 0.5, 0.125), 0, 0), made(nod(48), 0, 0))
+    short = with_eyes(26, 0.5, 0.125)
+    ended, held = made(short, 0, 0), made(short, 0.5, 0.125)
+    assert torch.equal(ended[:2], held[:2])
+    assert not torch.equal(ended[2:3], held[2:3]), "after the end of the track eyes go on as seeded"
 
 
 @pytest.mark.parametrize("lids_told", [True, False])

@@ -9,7 +9,17 @@ import torch
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, TINY, ModelConfig
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.pose import POSE_SCALE, fit_length, latent_track, mirrored, pose_latents, told_track
+from liveavatar.pose import (
+    POSE_SCALE,
+    eyes_ignored,
+    fit_eyes,
+    fit_length,
+    latent_track,
+    mirrored,
+    pose_latents,
+    split_track,
+    told_track,
+)
 
 
 def test_latents_are_constant_maps_of_scaled_angles_and_presence() -> None:
@@ -42,6 +52,40 @@ def test_fitted_tracks_are_as_long_as_asked_and_smooth(wanted: int) -> None:
     assert np.abs(np.diff(fitted, axis=0)).max() < 0.025
     if wanted > 60:
         np.testing.assert_allclose(fitted[-1], frames.mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "given"),
+    [
+        pytest.param(3, (False, False, False), id="head"),
+        pytest.param(4, (True, False, False), id="lids"),
+        pytest.param(6, (True, True, True), id="lids and gaze"),
+    ],
+)
+def test_a_track_is_head_and_eyes(columns: int, given: tuple[bool, ...]) -> None:
+    track = np.random.default_rng(0).uniform(0, 0.3, (8, columns))
+    head, eyes = split_track(track)
+    assert np.array_equal(head, track[:, :3])
+    assert eyes.dtype == np.float32
+    assert (np.isfinite(eyes) == given).all()
+    assert np.array_equal(eyes[:, : columns - 3], track[:, 3:].astype(np.float32))
+    fitted = fit_eyes(eyes, 12)
+    assert np.array_equal(fitted[:8], eyes, equal_nan=True)
+    assert np.isnan(fitted[8:]).all()
+    assert np.array_equal(fit_eyes(eyes, 5), eyes[:5], equal_nan=True)
+
+
+def test_eyes_that_a_model_is_not_told_are_named() -> None:
+    none, lids, both = TINY, replace(TINY, lids_told=True), replace(TINY, lids_told=True, gaze_told=True)
+    head, shut, all_given = np.zeros((4, 3)), np.zeros((4, 4)), np.zeros((4, 6))
+    gaze_alone = np.where(np.arange(6) == 3, np.nan, all_given)
+    said = {"none": none, "lids": lids, "both": both}
+    found = {name: [eyes_ignored(m, t) for t in (head, shut, all_given, gaze_alone)] for name, m in said.items()}
+    assert found == {
+        "none": ["", "the lids", "the lids and the gaze", "the gaze"],
+        "lids": ["", "", "the gaze", "the gaze"],
+        "both": ["", "", "", ""],
+    }
 
 
 def test_configs_from_before_pose_guidance_are_read_as_not_guided() -> None:

@@ -32,11 +32,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def changing_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, but with a reference that changes after the first clip, and guided by a head pose."""
+    """The tiny model, but with a reference that changes after the first clip, guided by a head pose and by eyes."""
     loaded = load_model(tiny_model, "cpu", torch.float32)
     folder = tmp_path_factory.mktemp("models") / "changing"
     parts = {name: getattr(loaded, name).state_dict() for name in ("dit", "vae", "text")}
-    save_model(folder, replace(TINY, reanchor=True, pose_guided=True), parts)
+    save_model(folder, replace(TINY, reanchor=True, pose_guided=True, lids_told=True, gaze_told=True), parts)
     return folder
 
 
@@ -174,9 +174,11 @@ def test_snapshots_fit_every_placement(changing_model: Path, world: int, own: bo
 
 
 def test_the_pose_reaches_every_rank(changing_model: Path) -> None:
-    track = np.random.default_rng(1).normal(scale=0.2, size=(40, 3)).astype(np.float32)
+    track = np.random.default_rng(1).uniform(0, 0.4, size=(22, 6)).astype(np.float32)
     still, moved = make_job(num_frames=36), replace(make_job(num_frames=36), pose=track)
     expected = stream(single(changing_model), moved)
+    seeded = stream(single(changing_model), replace(moved, pose=track[:, :3]))
+    assert not torch.equal(expected[0].latents, seeded[0].latents)
     assert not torch.equal(expected[0].latents, stream(single(changing_model), still)[0].latents)
     with group(changing_model, 3, True) as (member, _):
         assert_equal(stream(member.engine(), moved), expected)
