@@ -31,7 +31,9 @@ class RenderParameters(BaseModel):
     sample_steps: int = Field(default=4, ge=1, le=8, description="denoise steps per block")
     num_clip: int | None = Field(default=None, ge=1, le=100_000, description="most clips to render; all when empty")
     pose_video: str | None = Field(
-        default=None, min_length=1, description="video whose head motion is followed, or a csv of yaw, pitch, roll"
+        default=None,
+        min_length=1,
+        description="video whose head and eyes are followed, or a csv of yaw, pitch, roll (lids, gaze_yaw, gaze_pitch)",
     )
     infer_frames: int = Field(default=48, ge=12, le=960, description="frames per clip, a multiple of 12")
     seed: int = Field(default=420, ge=0, le=MAX_SEED, description="seed of all noise")

@@ -1,8 +1,10 @@
-"""Head pose from a file: a table of angles, or a video whose face is followed.
+"""Head pose and eyes from a file: a table of angles, or a video whose face is followed.
 
 A table (csv) has a header with `frame` (at 25 fps) or `time` (seconds), and `yaw`, `pitch`, `roll` in degrees; the
-directions are those of `liveavatar.pose`. In a video the face's 478 landmarks are followed and every frame's rotation
-is solved from the points that neither speech nor mimics move. Both give a frame track [F, 3] in radians at 25 fps.
+directions are those of `liveavatar.pose`. It may have `lids`, 0 open to 1 shut, and `gaze_yaw` with `gaze_pitch` in
+degrees, 0 at the camera and in the head's directions. In a video the face's 478 landmarks are followed and every
+frame's rotation is solved from the points that neither speech nor mimics move; its eyes are read as in
+`liveavatar.eyes_seen`. Both give a frame track [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose`, angles in radians.
 The same solver reads the pose of a portrait, which the track is told against where a model wants that.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.errors import InputError
+from liveavatar.eyes_seen import eye_reading, seen_eyes
 from liveavatar.media import probe_video, read_frames
 from liveavatar.quality.availability import MeasureUnavailable
 from liveavatar.quality.landmarks import Face, FaceTracker
@@ -22,6 +25,7 @@ from liveavatar.timing import FPS
 log = logging.getLogger(__name__)
 
 ANGLES = ("yaw", "pitch", "roll")
+LIDS, GAZE = "lids", ("gaze_yaw", "gaze_pitch")
 CLOCKS = {"frame": 1.0 / FPS, "time": 1.0}  # name of the first column and its unit in seconds
 MAX_ANGLE = 45.0  # degrees; beyond, no eye is seen any more
 MAX_SECONDS = 3 * 3600.0
@@ -62,7 +66,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_pose(path: Path, max_frames: int | None = None) -> np.ndarray:
-    """Frame track [F, 3] of a table or a video, at most `max_frames` long.
+    """Frame track [F, 3, 4 or 6] of a table or a video, at most `max_frames` long.
 
     Raises:
         InputError: the file cannot be used.
@@ -90,7 +94,9 @@ def check_pose(path: Path) -> None:
 
 
 def read_pose_csv(path: Path) -> np.ndarray:
-    """Frame track float32 [F, 3] in radians of a table; what lies between its rows is interpolated.
+    """Frame track float32 [F, 3, 4 or 6] of a table; what lies between its rows is interpolated.
+
+    Angles are in radians. A gaze without `lids` has NaN for them: they shut as seeded.
 
     Raises:
         InputError: the table is missing, empty, or holds what is no pose.
@@ -111,17 +117,39 @@ def read_pose_csv(path: Path) -> np.ndarray:
         raise InputError(
             f"{path} has no column {', '.join(missing)}; name its columns frame (or time), yaw, pitch, roll"
         )
-    wanted = [columns[clock], *(columns[name] for name in ANGLES)]
+    names = (*ANGLES, *_eye_columns(path, set(columns)))
+    wanted = [columns[name] for name in (clock, *names)]
     table = np.array([_numbers(path, line, [row[name] for name in wanted]) for line, row in enumerate(rows, 2)])
     times = table[:, 0] * CLOCKS[clock]
     if times[0] < 0 or (np.diff(times) <= 0).any() or times[-1] > MAX_SECONDS:
         raise InputError(f"{path}: column {clock} must start at 0 or later, rise from row to row and end within 3 h")
-    degrees = table[:, 1:]
-    if np.abs(degrees).max() > MAX_ANGLE:
-        line = int(np.abs(degrees).max(1).argmax()) + 2
-        raise InputError(f"{path}, line {line}: an angle exceeds {MAX_ANGLE:.0f} degrees; the face would not be seen")
+    is_lids = np.array([name == LIDS for name in names])
+    _check_ranges(path, table[:, 1:], is_lids)
     clock_25 = np.arange(max(1, math.floor(times[-1] * FPS + 1e-6) + 1)) / FPS
-    return np.radians(_resample(times, degrees, clock_25)).astype(np.float32)
+    track = _resample(times, table[:, 1:], clock_25)
+    track = np.where(is_lids, track, np.radians(track))
+    if names == (*ANGLES, *GAZE):
+        track = np.insert(track, len(ANGLES), np.nan, axis=1)
+    return track.astype(np.float32)
+
+
+def _eye_columns(path: Path, columns: set[str]) -> tuple[str, ...]:
+    """Those columns of a table that say what the eyes do, in the order of a track."""
+    given = [name for name in GAZE if name in columns]
+    if len(given) == 1:
+        raise InputError(f"{path} has a column {given[0]} alone; give {' and '.join(GAZE)}, or neither")
+    return (*([LIDS] if LIDS in columns else []), *given)
+
+
+def _check_ranges(path: Path, values: np.ndarray, is_lids: np.ndarray) -> None:
+    far = np.flatnonzero((~is_lids & (np.abs(values) > MAX_ANGLE)).any(1))
+    if len(far):
+        raise InputError(
+            f"{path}, line {far[0] + 2}: an angle exceeds {MAX_ANGLE:.0f} degrees; the face would not be seen"
+        )
+    outside = np.flatnonzero((is_lids & ((values < 0) | (values > 1))).any(1))
+    if len(outside):
+        raise InputError(f"{path}, line {outside[0] + 2}: {LIDS} is not between 0 (open) and 1 (shut); repair the row")
 
 
 def _numbers(path: Path, line: int, cells: list[str | None]) -> list[float]:
@@ -139,9 +167,10 @@ def _resample(times: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.n
 
 
 def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
-    """Frame track float32 [F, 3] in radians of the most prominent face in a video of any frame rate.
+    """Frame track float32 [F, 6] of the most prominent face in a video of any frame rate, angles in radians.
 
-    Frames without a face are interpolated, and the whole is smoothed over five frames of 25 fps.
+    Frames without a face are interpolated, and the head is smoothed over five frames of 25 fps. Of the gaze only the
+    yaw is read, see `liveavatar.eyes_seen`; where the eyes are too small to be read the track is [F, 3].
 
     Args:
         path: any video file.
@@ -151,7 +180,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
         InputError: no video, no face, or a face in too few frames.
     """
     tracker = _tracker(path)
-    times, seen, angles = [], [], []
+    times, seen, angles, eyes = [], [], [], []
     for frame in read_frames(path):
         if max_frames is not None and frame.seconds * FPS > max_frames:
             break
@@ -160,18 +189,24 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
         if face is not None:
             seen.append(frame.seconds)
             angles.append(face_pose(face, frame.rgb.shape[:2]))
+            eyes.append(eye_reading(face))
     if len(seen) < max(1, MIN_SEEN * len(times)):
         found = f"a face in only {len(seen)} of its {len(times)} frames" if seen else "no face"
         raise InputError(f"{path} shows {found}; give a video of one face that looks at the camera, or a csv")
     num_frames = max(1, math.floor(times[-1] * FPS + 0.5) + 1)
-    track = _resample(np.array(seen), np.stack(angles), np.arange(num_frames) / FPS)
+    clock_25 = np.arange(num_frames) / FPS
+    track, readings = (_resample(np.array(seen), np.stack(rows), clock_25) for rows in (angles, eyes))
     edge = len(SMOOTHING) // 2
     padded = np.pad(track, ((edge, edge), (0, 0)), mode="edge")
     track = np.stack([np.convolve(column, SMOOTHING, "valid") for column in padded.T], 1)
     limit = math.radians(MAX_ANGLE)
     if np.abs(track).max() > limit:
         log.warning("%s turns further than %.0f degrees; it is followed up to there", path, MAX_ANGLE)
-    return np.clip(track, -limit, limit)[:max_frames].astype(np.float32)
+    track = np.clip(track, -limit, limit)
+    looks = seen_eyes(readings, track[:, 0])
+    if looks is None:
+        log.warning("%s shows eyes too small or too shut to be read; only its head is followed", path)
+    return np.concatenate([track] if looks is None else [track, looks], 1, dtype=np.float32)[:max_frames]
 
 
 def _tracker(path: Path) -> FaceTracker:

@@ -34,7 +34,7 @@ class Ingested:
 
     sound: Entry  # raw.wav: float32 mono 16 kHz
     portrait: Entry  # portrait.png: cropped to the video's size
-    pose: Entry | None = None  # pose.npy: float32 [F, 3] yaw, pitch, roll of the head at 25 fps, radians
+    pose: Entry | None = None  # pose.npy: float32 [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose`
 
     @property
     def hit(self) -> bool:
@@ -51,14 +51,14 @@ def ingest(
     max_frames: int | None,
     pose_video: str | None = None,
 ) -> Ingested:
-    """Decode sound and portrait, and the head's motion where it is given.
+    """Decode sound and portrait, and the motion of head and eyes where it is given.
 
     Args:
         audio, image: files the user gave.
         model_dir: model whose sizes count.
         area: (width, height) whose product is the video's area; None for the model's first.
         max_frames: sound after these many frames is cut off.
-        pose_video: video or csv that the head follows.
+        pose_video: video or csv that head and eyes follow.
 
     Raises:
         InputError: what cannot be used.

@@ -66,7 +66,7 @@ def render(
         sound: entry with the cleaned sound.
         features: entry with the driving features.
         face: entry with the cropped portrait.
-        pose: entry with the head's track; None lets the model move the head.
+        pose: entry with the track of head and eyes; None lets the model move the head.
     """
     key = render_key(options, model_digest, sound, features, face, pose)
 

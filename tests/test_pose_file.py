@@ -55,7 +55,30 @@ def test_tables(tmp_path: Path, text: str, degrees: list[float] | None) -> None:
     assert len(read_pose(path, max_frames=2)) == 2
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "eyes"),
+    [
+        pytest.param("lids", "0\n2,10,0,-5,1", [[0], [0.5], [1]], id="lids"),
+        pytest.param("Gaze_Pitch, gaze_yaw", "-9,9\n2,10,0,-5,9,18", [[9, -9], [13.5, 0], [18, 9]], id="gaze"),
+        pytest.param("gaze_yaw,lids,gaze_pitch", "9,1,0", [[1, 9, 0]], id="both, any order"),
+    ],
+)
+def test_tables_of_eyes(tmp_path: Path, header: str, rows: str, eyes: list[list[float]]) -> None:
+    path = tmp_path / "pose.csv"
+    path.write_text(f"frame,yaw,pitch,roll,{header}\n0,10,0,-5,{rows}\n")
+    check_pose(path)
+    track = read_pose(path)
+    np.testing.assert_allclose(np.degrees(track[:, :3]), [[10, 0, -5]] * len(eyes), atol=1e-4)
+    given = np.array(eyes)
+    lids, gaze = (given[:, :-2], given[:, -2:]) if given.shape[1] > 1 else (given, given[:, :0])
+    if not lids.size:
+        lids = np.full((len(given), 1), np.nan)
+    np.testing.assert_allclose(track[:, 3:4], lids, atol=1e-6)
+    np.testing.assert_allclose(np.degrees(track[:, 4:]), gaze, atol=1e-4)
+
+
 HEADER = b"frame,yaw,pitch,roll\n"
+EYED = b"frame,yaw,pitch,roll,lids,gaze_yaw,gaze_pitch\n"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +97,14 @@ HEADER = b"frame,yaw,pitch,roll\n"
         pytest.param("a.csv", HEADER + b"1,1,2,3\n1,1,2,3\n", "rise", id="frame twice"),
         pytest.param("a.csv", HEADER + b"-1,1,2,3\n", "start at 0", id="before the start"),
         pytest.param("a.csv", HEADER + b"1e12,1,2,3\n", "within 3 h", id="years long"),
+        pytest.param(
+            "a.csv", EYED + b"0,1,2,3,1,0,0\n1,1,2,3,1.2,0,0\n", "line 3: lids is not between", id="lids over 1"
+        ),
+        pytest.param("a.csv", EYED + b"0,1,2,3,-0.1,0,0\n", "line 2: lids is not between", id="lids below 0"),
+        pytest.param("a.csv", EYED + b"0,1,2,3,1,0,60\n", "line 2: an angle exceeds 45", id="gaze too far"),
+        pytest.param("a.csv", EYED + b"0,1,2,3,,0,0\n", "line 2: a number is missing", id="lids empty"),
+        pytest.param("a.csv", EYED + b"0,1,2,3,0,nan,0\n", "line 2: holds nan", id="gaze nan"),
+        pytest.param("a.csv", b"frame,yaw,pitch,roll,gaze_yaw\n0,1,2,3,4\n", "gaze_yaw alone", id="half a gaze"),
         pytest.param("a.csv", b"\xff\xfe\x00\x01", "no csv", id="binary"),
         pytest.param("gone.mp4", None, "not there", id="video missing"),
         pytest.param("a.mp4", b"", "empty", id="video of 0 bytes"),

@@ -11,8 +11,6 @@ import numpy as np
 from liveavatar.pose_file import face_pose
 from liveavatar.quality.landmarks import INNER_LIPS, MOUTH_CORNERS, Face, FaceTracker
 
-# Upper and lower lid points facing one another, right eye then left.
-LIDS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373))
 BLINK_QUANTILE = 2  # per cent of the frames: a blink of 0.2 s every 5 s fills 4
 
 
@@ -39,9 +37,7 @@ def read_faces(frames: Iterable[np.ndarray], tracker: FaceTracker) -> FaceCurves
 
 
 def _row(face: Face, size: tuple[int, int]) -> list[float]:
-    gaps = [np.hypot(*(face.points[a] - face.points[b])) for a, b in LIDS]
-    lids = float(np.mean(gaps)) / face.eye_distance
-    return [face.openness, face.mouth_width, lids, corner_lift(face), *face_pose(face, size)]
+    return [face.openness, face.mouth_width, face.lid_gap, corner_lift(face), *face_pose(face, size)]
 
 
 def corner_lift(face: Face) -> float:

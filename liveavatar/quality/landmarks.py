@@ -32,6 +32,8 @@ UNSTEADY = 0.01  # eye distances a reading
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
 INNER_LIPS = ((13, 14), (82, 87), (312, 317))  # upper and lower inner-lip points facing one another
 MOUTH_CORNERS = (61, 291)
+# Upper and lower lid points facing one another, right eye then left.
+LIDS = ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373))
 ARCFACE_POINTS = (468, 473, 4, 61, 291)  # iris centres, nose tip, mouth corners
 # Points that move with the skull and not with speech: forehead, nose bridge, temples, outer eye corners.
 RIGID = (10, 67, 109, 151, 297, 338, 9, 8, 168, 6, 197, 33, 133, 362, 263, 127, 356, 21, 251, 54, 284)
@@ -65,6 +67,12 @@ class Face:
         """Distance of the mouth's corners over the eye distance; rest about 0.55, OO 0.40, EE 0.69."""
         a, b = MOUTH_CORNERS
         return float(np.hypot(*(self.points[a] - self.points[b]))) / self.eye_distance
+
+    @property
+    def lid_gap(self) -> float:
+        """Mean gap between the lids of both eyes over the eye distance; open eyes read about 0.1."""
+        gaps = [np.hypot(*(self.points[a] - self.points[b])) for a, b in LIDS]
+        return float(np.mean(gaps)) / self.eye_distance
 
     @property
     def roll(self) -> float:

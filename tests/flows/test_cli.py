@@ -191,6 +191,7 @@ HEADER = b"frame,yaw,pitch,roll\n"
         pytest.param(True, "face.png", None, "face.png shows no face", id="no face"),
         pytest.param(True, "p.csv", b"", "p.csv holds no rows", id="empty table"),
         pytest.param(True, "p.csv", HEADER + b"0,nan,0,0\n", "line 2: holds nan", id="nan"),
+        pytest.param(True, "p.csv", HEADER[:-1] + b",lids\n0,0,0,0,2\n", "lids is not between 0", id="lids"),
     ],
 )
 def test_bad_head_pose_ends_with_one_line(
