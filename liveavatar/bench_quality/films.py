@@ -78,6 +78,7 @@ def render_scene(
     head: np.ndarray | None = None,
     prompt: str | None = None,
     photo_head: np.ndarray | None = None,
+    eyes: np.ndarray | None = None,
 ) -> Film:
     """Run the engine on a scene: the block loop, the streaming decoder and the coder of a render.
 
@@ -89,12 +90,13 @@ def render_scene(
         prompt: instead of the scene's own.
         photo_head: true head pose of the photo [3], radians, for a model that is told `head` against it; None has it
             read off the photo.
+        eyes: the eye track to follow [T, 1 or 3], only with `head`; None lets it follow from the seed.
     """
-    name = f"steps{steps}" + ("" if head is None else "-posed") + ("" if prompt is None else "-prompt")
+    name = f"steps{steps}" + "-posed" * (head is not None) + "-eyes" * (eyes is not None) + "-prompt" * bool(prompt)
     pose = None
     if head is not None:
         pose = scene.folder / "pose.npy"
-        np.save(pose, head.astype(np.float32))
+        np.save(pose, np.concatenate([head] if eyes is None else [head, eyes], 1, dtype=np.float32))
     job = RenderJob(
         digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png", features=scene.features,
         audio=scene.sound, prompt=prompt or scene.prompt, num_frames=scene.num_frames, seed=SEED, sample_steps=steps,

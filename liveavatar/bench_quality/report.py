@@ -25,6 +25,7 @@ OTHERS = (
     *("lag_frames", "lip_sync", "av_correlation", "openness_amplitude", "openness_corr_labels", "width_corr_labels"),
     *("lids_corr", "identity_min", "identity_drift", "long_identity_min", "long_edge_jump", "texture_psnr_portrait"),
     *(
+        "texture_psnr_eyes",
         "energy_face",
         "eyes_error_share",
         "eyes_area_share",

@@ -32,6 +32,7 @@ CONTRACT = (
     *("openness_corr", "width_corr", "av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip"),
     *("identity_min", "identity_drift", "texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy"),
     *("dropped_frames", "duration_error_s", "ae_psnr", "ae_psnr_mouth", "ae_energy", "edge_jump", "ms_per_frame"),
+    "texture_psnr_eyes",
 )
 Say = Callable[[str], None]
 
@@ -46,7 +47,7 @@ class Options:
     recordings: Path | None = None  # folder of natural recordings, judged against their sound alone
     out: Path | None = None  # films, contact sheets and a report go there; nothing is kept when None
     full: bool = True  # also prompts that differ in a phrase, a noisy voice, and two minutes in one go for the drift
-    posed: bool = True  # also with the true head pose, which `texture_psnr` needs
+    posed: bool = True  # also with the true head pose, which `texture_psnr` needs, and with the true eyes besides
     folder: Path = FOLDER  # of the split
 
 
@@ -73,22 +74,28 @@ class Bench:
             self.true.append(TrueClip(clip, scene, seen, clip.labels()))
             say(f"clip {clip.info.name}: true film read")
 
-    def judge_clip(self, true: TrueClip, steps: int, posed: bool = True) -> judge.Pair:
-        """Render one clip, free and with the true head pose, and look at it."""
+    def judge_clip(self, true: TrueClip, steps: int, posed: bool = True, eyed: bool = True) -> judge.Pair:
+        """Render one clip, free, with the true head pose (`posed`) and the true eyes besides, and look at it."""
         film = render_scene(self.engine, true.scene, steps)
         made = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
         pair = judge.Pair(true.clip.info.name, true.seen, made, true.labels)
         pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
         if posed and self.engine.config.pose_guided:
-            head, photo_head = true.labels.head, true.labels.photo_head
-            guided = render_scene(self.engine, true.scene, steps, head=head, photo_head=photo_head)
-            pair.posed = judge.compare_posed(guided, true.clip, true.labels)
+            pair.posed = self._compare_posed(true, steps)
+            if eyed and self.engine.config.lids_told:
+                eyes = true.labels.eyes if self.engine.config.gaze_told else true.labels.eyes[:, :1]
+                pair.posed["texture_psnr_eyes"] = self._compare_posed(true, steps, eyes)["texture_psnr"]
         self.say(f"clip {pair.name}, {steps} steps: {film.ms_per_frame or 0:.0f} ms a frame")
         return pair
 
-    def judge_split(self, steps: int, posed: bool = True) -> list[judge.Pair]:
+    def _compare_posed(self, true: TrueClip, steps: int, eyes: np.ndarray | None = None) -> dict[str, float]:
+        labels = true.labels
+        film = render_scene(self.engine, true.scene, steps, labels.head, photo_head=labels.photo_head, eyes=eyes)
+        return judge.compare_posed(film, true.clip, labels)
+
+    def judge_split(self, steps: int, posed: bool = True, eyed: bool = True) -> list[judge.Pair]:
         """Every clip at one number of steps."""
-        return [self.judge_clip(true, steps, posed) for true in self.true]
+        return [self.judge_clip(true, steps, posed, eyed) for true in self.true]
 
     def likeness_lost(self, steps: int, seconds: float = LONG_SECONDS) -> dict[str, float]:
         """Drift of the likeness to the portrait over one long film: all speech of the split, repeated."""
@@ -158,7 +165,10 @@ def _explained(options: Options, engine: Engine, reasons: dict[str, str]) -> dic
         missing = "the film of two minutes was left out (--quick, --clips)"
         reasons = reasons | {"identity_loss_120s": missing, "identity_drift": missing}
     if not engine.config.pose_guided:
-        reasons = reasons | {"texture_psnr": f"the model {engine.config.name} cannot be given a head pose"}
+        missing = f"the model {engine.config.name} cannot be given a head pose"
+        reasons = reasons | {"texture_psnr": missing, "texture_psnr_eyes": missing}
+    elif not engine.config.lids_told:
+        reasons = reasons | {"texture_psnr_eyes": f"the model {engine.config.name} cannot be told what eyes do"}
     return reasons
 
 

@@ -51,7 +51,7 @@ def sweep_split(
         rows: list[dict[str, Any]] = []
         by_size: dict[str, list[dict[str, Any]]] = {}
         for count in steps:
-            pairs = bench.judge_split(count)
+            pairs = bench.judge_split(count, eyed=False)
             rows.append(_row(count, "all", pairs))
             groups: dict[str, list[judge.Pair]] = {}
             for true, pair in zip(bench.true, pairs, strict=True):

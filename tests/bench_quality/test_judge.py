@@ -1,7 +1,10 @@
 """Measures on curves whose answer is known, and a whole run on a short clip."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,8 @@ from liveavatar import config
 from liveavatar.bench_quality import goals, judge, report
 from liveavatar.bench_quality.faces import best_lag, blink_depth, corner_lift, correlation, head_spread
 from liveavatar.bench_quality.films import Film, make_scene, true_film
-from liveavatar.bench_quality.run import CONTRACT, Options, run
-from liveavatar.bench_quality.split import load_split
+from liveavatar.bench_quality.run import CONTRACT, Bench, Options, TrueClip, run
+from liveavatar.bench_quality.split import Clip, load_split
 from liveavatar.bench_quality.steps import recommend, sweep_split
 from liveavatar.checkpoint import read_config
 from liveavatar.engine import Engine
@@ -132,9 +135,11 @@ def test_a_run_prints_everything_and_leaves_its_films(
     short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs: list[RenderJob] = []
+    tracks: list[np.ndarray] = []
 
     def noted(engine: Engine, job: RenderJob) -> RenderResult:
         jobs.append(job)
+        tracks.extend([] if job.pose is None else [np.load(job.pose)])
         return run_job(engine, job)
 
     monkeypatch.setattr("liveavatar.bench_quality.films.run_job", noted)
@@ -146,16 +151,54 @@ def test_a_run_prints_everything_and_leaves_its_films(
     assert set(result["missed"]) == {c["name"] for c in result["checks"] if c["ok"] is False}
     assert result["ae_psnr"] > 28
     assert -1 <= result["openness_corr"] <= 1
-    guided = read_config(config.MINI_DIR).pose_guided
-    assert (result["texture_psnr"] is not None) == guided
-    photo_head = tuple(load_split(short)[0].labels().photo_head.tolist())
-    assert [job.portrait_pose for job in jobs if job.pose is not None] == [photo_head] * guided
+    model = read_config(config.MINI_DIR)
+    guided, eyed = model.pose_guided, model.pose_guided and model.lids_told
+    assert (result["texture_psnr"] is not None, result["texture_psnr_eyes"] is not None) == (guided, eyed)
+    labels = load_split(short)[0].labels()
+    photo_head = tuple(labels.photo_head.tolist())
+    assert [job.portrait_pose for job in jobs if job.pose is not None] == [photo_head] * (guided + eyed)
+    told = np.concatenate((labels.head, labels.eyes), 1)
+    wanted = [told[:, :3]] * guided + [told[:, : 6 if model.gaze_told else 4]] * eyed
+    assert [t.shape for t in tracks] == [w.shape for w in wanted]
+    assert all(np.array_equal(t, w) for t, w in zip(tracks, wanted, strict=True))
     shown = "\n".join(report.lines(result))
     assert all(g.name in shown for g in goals.GOALS)
     assert (tmp_path / "out" / "films" / "00" / "steps1.mp4").is_file()
     assert (tmp_path / "out" / "sheet_00.jpg").is_file()
     page = next((tmp_path / "out").glob("quality_mini_*.md")).read_text()
     assert "| openness_corr |" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "films"),
+    [
+        pytest.param({}, {"pose_guided": True, "lids_told": True}, ["free", "head", "head and eyes"], id="all"),
+        pytest.param({}, {"pose_guided": True, "lids_told": False}, ["free", "head"], id="model without lids"),
+        pytest.param({}, {"pose_guided": False, "lids_told": True}, ["free"], id="model without head"),
+        pytest.param({"eyed": False}, {"pose_guided": True, "lids_told": True}, ["free", "head"], id="sweep"),
+        pytest.param({"posed": False}, {"pose_guided": True, "lids_told": True}, ["free"], id="no posed films"),
+    ],
+)
+def test_films_that_a_clip_costs(
+    asked: dict[str, bool], model: dict[str, bool], films: list[str], stored: list[Clip],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made: list[str] = []
+
+    def drawn(_engine: object, scene: object, steps: int, head: Any = None, eyes: Any = None, **_: object) -> Film:
+        made.append("free" if head is None else "head" if eyes is None else "head and eyes")
+        return Film(Path(made[-1]))
+
+    monkeypatch.setattr("liveavatar.bench_quality.run.render_scene", drawn)
+    monkeypatch.setattr(judge, "look", lambda *_: None)
+    monkeypatch.setattr(judge, "compare_posed", lambda film, *_: {"texture_psnr": float(len(film.path.name))})
+    engine: Any = SimpleNamespace(config=replace(config.TINY, **model))
+    scene: Any = SimpleNamespace(photo=None)
+    true: Any = TrueClip(stored[0], scene, None, stored[0].labels())  # type: ignore[arg-type]
+    pair = Bench(engine, [], Path()).judge_clip(true, 4, **asked)
+    assert made == films
+    wanted = {"texture_psnr": 4.0, "texture_psnr_eyes": 13.0}
+    assert pair.posed == dict(list(wanted.items())[: len(films) - 1])
 
 
 def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine: Engine) -> None:
