@@ -2,7 +2,8 @@
 
 `python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
 latent statistics, and `model_card.md`; with `--teacher_share` on the way from the student to the teacher it began as,
-who keeps likeness better and moves less, with another `--embedding_share` of what comes before the layers.
+who keeps likeness better and moves less, with another `--embedding_share` of what comes before the layers, speech
+that weighs more by `--audio_gain`, and denoise steps nearer to pure noise by `--shift`.
 `--random mini|tiny OUT` writes seeded random weights of the same shapes: worthless pictures, but every other part of
 the product can be tried on them. `--decoder RUN --out DIR` gives the model at DIR the decoder that
 `autoencoder --only_decoder DIR` trained.
@@ -11,7 +12,7 @@ the product can be tried on them. `--decoder RUN --out DIR` gives the model at D
 import argparse
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.checkpoint import load_model, save_model
-from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config, shifted_sigmas
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.pose import HEAD
@@ -30,6 +31,7 @@ from liveavatar.training.flow import AvatarNet
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+AUDIO_OUT = "dit.audio_injector.injector."  # what speech adds to a layer goes through one linear map a layer, `.o.`
 # What comes before the layers.
 EMBEDDINGS = tuple(
     f"dit.{part}"
@@ -80,22 +82,50 @@ def mixed(
     return {name: torch.lerp(w, teacher[name], shares[name.startswith(EMBEDDINGS)]) for name, w in student.items()}
 
 
-def export_run(
-    run: Path, out: Path, weights: str = "", teacher_share: float = 0.0, embedding_share: float | None = None
-) -> ModelConfig:
+def louder(weights: dict[str, Tensor], gain: float) -> dict[str, Tensor]:
+    """Weights of `AvatarNet` in which speech adds `gain` times as much to the layers it is injected into.
+
+    What classifier-free guidance would do with twice the work: lips follow speech further (`training/README.md`).
+    """
+    return {k: w * gain if k.startswith(AUDIO_OUT) and ".o." in k else w for k, w in weights.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What `export_run` makes of the weights of a run."""
+
+    weights: str = ""  # "teacher", "regression", "dmd"; what `evaluation.json` chose, else the last trained, when empty
+    teacher_share: float = 0.0  # see `mixed`
+    embedding_share: float | None = None
+    audio_gain: float = 1.0  # see `louder`
+    shift: float | None = None  # of the noise levels, see `shifted_sigmas`; those of the run when None
+
+    def name(self, weights: str) -> str:
+        """What the model card calls the result."""
+        mixes = [f"{self.teacher_share:.0%} of teacher"] * self.mixes
+        mixes += [] if self.embedding_share is None else [f"{self.embedding_share:.0%} of its embeddings"]
+        mixes += [f"speech {self.audio_gain:g} times as loud"] * (self.audio_gain != 1)
+        mixes += [] if self.shift is None else [f"noise levels shifted by {self.shift:g}"]
+        return f"{weights}, with {', '.join(mixes)}" if mixes else weights
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the teacher is needed."""
+        return bool(self.teacher_share or self.embedding_share)
+
+
+def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
     """Write the model directory of a run.
 
     Args:
         run: folder with `autoencoder.pt`, `config.json` and `teacher.pt` or `student.pt`.
         out: the model directory.
-        weights: "teacher", "regression" or "dmd"; what `evaluation.json` chose, else the last trained, when empty.
-        teacher_share: 0 for those weights, 1 for the teacher's, a mean of both between.
-        embedding_share: see `mixed`.
+        recipe: which weights, and what becomes of them.
 
     Raises:
         CheckpointError: when the run has no such weights.
     """
-    cfg = load_config(run)
+    cfg, weights = load_config(run), recipe.weights
     vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
     found: dict[str, Any] = {}
     if (run / "teacher.pt").is_file():
@@ -107,21 +137,23 @@ def export_run(
         weights = json.loads(evaluation.read_text())["chosen"]
     if not weights and found:
         weights = list(found)[-1]
-    mixes = bool(teacher_share or embedding_share)
-    if missing := {weights, *(["teacher"] if mixes else [])} - found.keys():
+    if missing := {weights, *(["teacher"] if recipe.mixes else [])} - found.keys():
         raise CheckpointError(
             f"--run {run} holds weights {', '.join(found) or 'none'}, not {missing.pop()!r}; name one with --weights, "
             "or train the stage first"
         )
     chosen = found[weights]
-    if mixes:
-        chosen = mixed(chosen, found["teacher"], teacher_share, embedding_share)
+    if recipe.mixes:
+        chosen = mixed(chosen, found["teacher"], recipe.teacher_share, recipe.embedding_share)
+    chosen = louder(chosen, recipe.audio_gain)
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen["dit.cond_encoder.weight"].flatten(2).any(2).any(0).tolist()  # by channel
     cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=any(told[HEAD + 1 :]))
+    if recipe.shift is not None:
+        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, recipe.shift) for n in cfg.sigmas})
     save_model(out, cfg, split_parts(chosen, vae))
-    name = f"{weights}, with {teacher_share:.0%} of teacher" if mixes else weights
-    write_card(run, out, name if embedding_share is None else f"{name} and {embedding_share:.0%} of its embeddings")
+    name = recipe.name(weights)
+    write_card(run, out, name)
     log.info("%s holds the %s weights of %s", out, name, run)
     return cfg
 
@@ -156,6 +188,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--embedding_share", type=float, help="the same of the embeddings; --teacher_share when not given"
     )
+    parser.add_argument("--audio_gain", type=float, default=1.0, help="how much more speech adds to the layers")
+    parser.add_argument(
+        "--shift", type=float, help="of the noise levels of all numbers of steps; the run's own if not given"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("folder", nargs="?", type=Path, help="same as --out")
     args: Any = parser.parse_args(argv)
@@ -168,7 +204,8 @@ def main(argv: list[str] | None = None) -> None:
     elif args.decoder:
         export_decoder(args.decoder, out)
     else:
-        export_run(args.run, out, args.weights, args.teacher_share, args.embedding_share)
+        given = {field.name: getattr(args, field.name) for field in fields(Recipe)}
+        export_run(args.run, out, Recipe(**given))
 
 
 if __name__ == "__main__":

@@ -283,7 +283,7 @@ def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
 def test_teacher_goes_on_from_a_model_that_was_not_told_its_eyes(
     taught: ToyRun, rank: runtime.Rank, tmp_path: Path
 ) -> None:
-    export.export_run(taught.run, tmp_path / "model", "teacher")
+    export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher"))
     path = tmp_path / "model" / "config.json"
     before = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit", "text"))
     old = replace(before.config, dit=replace(before.config.dit, cond_dim=4), lids_told=False, gaze_told=False)
@@ -302,7 +302,7 @@ def test_teacher_goes_on_from_a_model(
     taught: ToyRun, rank: runtime.Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    export.export_run(taught.run, tmp_path / "model", "teacher")
+    export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher"))
     cfg = load_config(taught.run)
     started = teacher.TeacherTrainer(taught.args(init=tmp_path / "model"), rank, cfg)
     before = runtime.load_checkpoint(taught.run / "teacher.pt", rank.device)["average"]
@@ -410,19 +410,36 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     assert all(any(name.startswith(part) for name in saved) for part in export.EMBEDDINGS)
 
 
+def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_path: Path) -> None:
+    recipe = export.Recipe(weights="teacher", audio_gain=1.5, shift=7.0)
+    export.export_run(taught.run, tmp_path / "model", recipe)
+    made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",))
+    assert made.config.sigmas[4] == pytest.approx((1, 21 / 22, 7 / 8, 7 / 10))
+    saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
+    gains = {
+        n: made.dit.state_dict()[n.removeprefix("dit.")] / w
+        for n, w in saved.items()
+        if n.startswith("dit.") and w.all()
+    }
+    louder = {n for n, gain in gains.items() if gain.median() > 1.25}
+    assert louder == {n for n in gains if "injector." in n and ".o." in n}
+    assert all(gains[n].median() == pytest.approx(1.5, abs=1e-2) for n in louder)
+    assert recipe.name("teacher") == "teacher, with speech 1.5 times as loud, noise levels shifted by 7"
+
+
 def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+    run, recipe = tmp_path / "run", export.Recipe(weights="dmd", teacher_share=0.25)
     shutil.copytree(taught.run, run)
     (run / "student.pt").unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match="not 'dmd'"):
-        export.export_run(run, tmp_path / "model", "dmd", 0.25)
+        export.export_run(run, tmp_path / "model", recipe)
     before = runtime.load_checkpoint(run / "teacher.pt", torch.device("cpu"))["average"]
     runtime.save_checkpoint(run / "student.pt", {"dmd": {name: w + 1 for name, w in before.items()}})
     (run / "evaluation.json").write_text(json.dumps({"chosen": "dmd", "rows": {}}))
-    export.export_run(run, tmp_path / "model", "dmd", 0.25)
+    export.export_run(run, tmp_path / "model", recipe)
     made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",)).dit.head.head.weight
     torch.testing.assert_close(made, before["dit.head.head.weight"] + 0.75, atol=2e-3, rtol=2e-3)
     assert "those called `dmd, with 25% of teacher`" in (tmp_path / "model" / "model_card.md").read_text()
     (run / "teacher.pt").unlink()
     with pytest.raises(CheckpointError, match="not 'teacher'"):
-        export.export_run(run, tmp_path / "model", "dmd", 0.25)
+        export.export_run(run, tmp_path / "model", recipe)
