@@ -12,6 +12,7 @@ the product can be tried on them. `--decoder RUN --out DIR` gives the model at D
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,17 @@ def mixed(
     return {name: torch.lerp(w, teacher[name], shares[name.startswith(EMBEDDINGS)]) for name, w in student.items()}
 
 
-def louder(weights: dict[str, Tensor], gain: float) -> dict[str, Tensor]:
-    """Weights of `AvatarNet` in which speech adds `gain` times as much to the layers it is injected into.
+def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tensor]:
+    """Weights of `AvatarNet` in which speech adds more, or less, to the layers it is injected into.
 
     What classifier-free guidance would do with twice the work: lips follow speech further (`training/README.md`).
+
+    Args:
+        gains: one for each injector, in order of the layers.
     """
-    return {k: w * gain if k.startswith(AUDIO_OUT) and ".o." in k else w for k, w in weights.items()}
+    by_map = {f"{AUDIO_OUT}{i}.o.{part}": gain for i, gain in enumerate(gains) for part in ("weight", "bias")}
+    assert by_map.keys() <= weights.keys(), "a gain for each injector"
+    return {name: w * by_map.get(name, 1.0) for name, w in weights.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,14 +103,14 @@ class Recipe:
     weights: str = ""  # "teacher", "regression", "dmd"; what `evaluation.json` chose, else the last trained, when empty
     teacher_share: float = 0.0  # see `mixed`
     embedding_share: float | None = None
-    audio_gain: float = 1.0  # see `louder`
+    audio_gain: Sequence[float] = ()  # see `louder`; none: as trained
     shift: float | None = None  # of the noise levels, see `shifted_sigmas`; those of the run when None
 
     def name(self, weights: str) -> str:
         """What the model card calls the result."""
         mixes = [f"{self.teacher_share:.0%} of teacher"] * self.mixes
         mixes += [] if self.embedding_share is None else [f"{self.embedding_share:.0%} of its embeddings"]
-        mixes += [f"speech {self.audio_gain:g} times as loud"] * (self.audio_gain != 1)
+        mixes += [f"speech {', '.join(f'{g:g}' for g in self.audio_gain)} times as loud"] * bool(self.audio_gain)
         mixes += [] if self.shift is None else [f"noise levels shifted by {self.shift:g}"]
         return f"{weights}, with {', '.join(mixes)}" if mixes else weights
 
@@ -123,7 +129,7 @@ def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
         recipe: which weights, and what becomes of them.
 
     Raises:
-        CheckpointError: when the run has no such weights.
+        CheckpointError: when the run has no such weights, or the gains are not one for each injector.
     """
     cfg, weights = load_config(run), recipe.weights
     vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
@@ -145,6 +151,11 @@ def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
     chosen = found[weights]
     if recipe.mixes:
         chosen = mixed(chosen, found["teacher"], recipe.teacher_share, recipe.embedding_share)
+    if recipe.audio_gain and len(recipe.audio_gain) != len(cfg.dit.audio_inject_layers):
+        raise CheckpointError(
+            f"--audio_gain has {len(recipe.audio_gain)} numbers; give one for each of the "
+            f"{len(cfg.dit.audio_inject_layers)} layers that speech is injected into"
+        )
     chosen = louder(chosen, recipe.audio_gain)
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen["dit.cond_encoder.weight"].flatten(2).any(2).any(0).tolist()  # by channel
@@ -188,7 +199,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--embedding_share", type=float, help="the same of the embeddings; --teacher_share when not given"
     )
-    parser.add_argument("--audio_gain", type=float, default=1.0, help="how much more speech adds to the layers")
+    parser.add_argument(
+        "--audio_gain", type=float, nargs="+", default=(), help="how much more speech adds to its layers, one for each"
+    )
     parser.add_argument(
         "--shift", type=float, help="of the noise levels of all numbers of steps; the run's own if not given"
     )

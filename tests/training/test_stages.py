@@ -411,7 +411,9 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
 
 
 def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_path: Path) -> None:
-    recipe = export.Recipe(weights="teacher", audio_gain=1.5, shift=7.0)
+    with pytest.raises(CheckpointError, match="has 3 numbers; give one for each of the 1 layers"):
+        export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher", audio_gain=(2, 2, 2)))
+    recipe = export.Recipe(weights="teacher", audio_gain=(1.5,), shift=7.0)
     export.export_run(taught.run, tmp_path / "model", recipe)
     made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",))
     assert made.config.sigmas[4] == pytest.approx((1, 21 / 22, 7 / 8, 7 / 10))
