@@ -86,14 +86,13 @@ def mixed(
 def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tensor]:
     """Weights of `AvatarNet` in which speech adds more, or less, to the layers it is injected into.
 
-    What classifier-free guidance would do with twice the work: lips follow speech further (`training/README.md`).
+    Lips follow speech further, as with classifier-free guidance but at no cost; see `training/README.md`.
 
     Args:
         gains: one for each injector, in order of the layers.
     """
     by_map = {f"{AUDIO_OUT}{i}.o.{part}": gain for i, gain in enumerate(gains) for part in ("weight", "bias")}
-    assert by_map.keys() <= weights.keys(), "a gain for each injector"
-    return {name: w * by_map.get(name, 1.0) for name, w in weights.items()}
+    return weights | {name: weights[name] * gain for name, gain in by_map.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
