@@ -152,6 +152,7 @@ def _bench_quality(options: Options) -> int:
     from liveavatar.bench_quality.report import lines
     from liveavatar.bench_quality.run import Options as QualityOptions
     from liveavatar.bench_quality.run import run
+    from liveavatar.bench_quality.split import FOLDER
 
     quick = options["quick"]
     asked = QualityOptions(
@@ -161,6 +162,7 @@ def _bench_quality(options: Options) -> int:
         recordings=Path(options["recordings"]) if options["recordings"] else None,
         out=Path(options["out"]) if options["out"] else None,
         full=not quick and options["clips"] is None,
+        folder=Path(options["split"]) if options["split"] else FOLDER,
     )
     with Terminal() as terminal:
         result = run(asked, lambda text: terminal.note("quality", text))

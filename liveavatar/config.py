@@ -231,7 +231,7 @@ MINI = ModelConfig(
     ),
     text=TextConfig(kind="hash", dim=128, length=32, vocab=4096, num_layers=2, num_heads=4),
     speech=SpeechConfig(kind="whisper", name="tiny.en", num_states=5, dim=768),
-    sigmas={n: shifted_sigmas(n) for n in range(1, 9)},
+    sigmas={n: shifted_sigmas(n, 5.0) for n in range(1, 9)},
     areas=((384, 256), (256, 384)),
     size_multiple=128,
 )  # fmt: skip

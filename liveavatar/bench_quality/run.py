@@ -185,6 +185,7 @@ def _result(options: Options, engine: Engine, summary: judge.Summary) -> dict[st
         "unmeasured": [c.name for c in checks if c.ok is None],
         "reasons": {name: reasons.get(name, "not measured") for name in names if values.get(name) is None},
         "model": str(options.model_dir.name),
+        "split": options.folder.name,
         "steps": options.steps,
         "device": str(engine.device),
         "dtype": str(engine.dtype).removeprefix("torch."),

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig, load_config
-from liveavatar.model.text import PAD
 from liveavatar.training import runtime
 from liveavatar.training.flow import (
     AvatarNet,
@@ -106,7 +105,7 @@ class DistillTrainer:
     def _teacher_walk(self, x: Tensor, sigma: Tensor, following: Tensor, window: Window) -> Tensor:
         stride = (following - sigma) / SUBSTEPS
         for k in range(SUBSTEPS):
-            flow = self.real.flow(x, level(x, sigma + k * stride), window)
+            flow = self._guided(x, level(x, sigma + k * stride), window)
             x = x + stride[:, None, None, None, None] * flow
         return x
 
@@ -169,12 +168,11 @@ class DistillTrainer:
         return 0.5 * (clean - target).square().mean(), gradient.abs().mean()
 
     def _guided(self, noisy: Tensor, levels: Tensor, window: Window) -> Tensor:
-        """The teacher's flow, pushed away from what it would do without speech and prompt."""
+        """The teacher's flow, pushed away from what it would do in silence."""
         told = self.real.flow(noisy, levels, window)
         if self.args.guidance == 1:
             return told
-        blank = replace(window, features=torch.zeros_like(window.features), tokens=torch.full_like(window.tokens, PAD))
-        free = self.real.flow(noisy, levels, blank)
+        free = self.real.flow(noisy, levels, replace(window, features=torch.zeros_like(window.features)))
         return free + self.args.guidance * (told - free)
 
     def _fake_update(self, clean: Tensor, window: Window, fraction: float) -> Tensor:
@@ -257,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = transformer_arguments("distil the student")
     parser.add_argument("--seconds_regression", type=float, default=100)
     parser.add_argument("--seconds_dmd", type=float, default=140)
-    parser.add_argument("--guidance", type=float, default=1.0, help="of the real score by speech and prompt; 1: none")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the teacher by speech; 1: none")
     parser.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
     parser.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
     args: Any = parser.parse_args(argv)

@@ -13,7 +13,7 @@ from liveavatar.pose_file import portrait_pose
 from liveavatar.timing import FPS, SAMPLE_RATE
 from liveavatar.training import measures
 from liveavatar.training.corpus.clips import BLOCK_FRAMES, EVAL_SEED, ClipPlan
-from liveavatar.training.corpus.evaluation_pack import BLOCKS, PLAN, PlanEntry, pack
+from liveavatar.training.corpus.evaluation_pack import BLOCKS, PLAN, PLANS, PlanEntry, pack
 from liveavatar.training.corpus.layout import ClipLabels
 from liveavatar.training.corpus.tracks import TrackInfo
 
@@ -27,12 +27,17 @@ def test_the_stored_split_follows_its_plan(stored: list[Clip]) -> None:
     assert sum(p.stat().st_size for p in FOLDER.iterdir()) <= MAX_BYTES
 
 
-def test_the_plan_is_held_out() -> None:
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_the_plans_are_held_out(plan: tuple[PlanEntry, ...]) -> None:
     # A training run judges itself by the seeds from EVAL_SEED on, a few hundred at most.
-    assert all(p.seed >= EVAL_SEED + 10_000 for p in PLAN)
-    assert len({p.seed for p in PLAN}) == len(PLAN)
-    assert {p.orientation for p in PLAN} == {"portrait", "landscape"}
-    assert all(p.track.startswith("eval_") for p in PLAN)
+    assert all(p.seed >= EVAL_SEED + 10_000 for p in plan)
+    assert {p.orientation for p in plan} == {"portrait", "landscape"}
+    assert all(p.track.startswith("eval_") for p in plan)
+
+
+def test_nobody_is_in_two_plans() -> None:
+    seeds = [p.seed for plan in PLANS.values() for p in plan]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_a_stored_clip_holds_together(stored: list[Clip]) -> None:

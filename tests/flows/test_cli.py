@@ -321,6 +321,7 @@ def test_num_gpus_without_gpus_does_not_fit_the_14b(
         pytest.param(["sweep", "--audio", "a", "--image", "b"], id="sweep without a prompt"),
         pytest.param(["bench", "quality", "--clips", "0"], id="no clips"),
         pytest.param(["bench", "quality", "--recordings", "nowhere"], id="recordings missing"),
+        pytest.param(["bench", "quality", "--split", "nowhere"], id="split missing"),
         pytest.param(["batch", "jobs.txt"], id="manifest missing"),
         pytest.param(["models", "keys"], id="no preset"),
         pytest.param(["models", "keys", "nothing"], id="unknown preset"),

@@ -1,8 +1,10 @@
 """Make the fixed evaluation split: `python -m liveavatar.training.corpus.evaluation_pack --assets DIR --speech DIR`.
 
 `PLAN` is the split: avatars from seeds that neither training nor its own held-out clips use, all held-out voices, both
-orientations, stretches of speech with a pause in them. A clip that is in the folder already is kept, so the work can be
-cut and taken up again. About 4 minutes of one core a clip, seconds on a GPU.
+orientations, stretches of speech with a pause in them. `--plan validation --out DIR` makes six clips of other people
+and other speech to choose on (`liveavatar bench quality --split DIR`): whatever is chosen on the split flatters it.
+A clip that is in the folder already is kept, so the work can be cut and taken up again. About 4 minutes of one core a
+clip, seconds on a GPU.
 """
 
 import argparse
@@ -55,6 +57,15 @@ PLAN: tuple[PlanEntry, ...] = (
     PlanEntry(SEED + 6, "portrait", "eval_001", 100),
     PlanEntry(SEED + 7, "landscape", "eval_002", 60),
 )
+VALIDATION: tuple[PlanEntry, ...] = (
+    PlanEntry(SEED + 100, "portrait", "eval_001", 60),
+    PlanEntry(SEED + 101, "landscape", "eval_002", 30),
+    PlanEntry(SEED + 102, "portrait", "eval_003", 20),
+    PlanEntry(SEED + 103, "portrait", "eval_004", 20),
+    PlanEntry(SEED + 104, "landscape", "eval_049", 80),
+    PlanEntry(SEED + 105, "portrait", "eval_050", 30),
+)
+PLANS = {"evaluation": PLAN, "validation": VALIDATION}
 
 
 def pack(folder: Path, renderer: ClipRenderer, plan: tuple[PlanEntry, ...] = PLAN, blocks: int = BLOCKS) -> int:
@@ -102,13 +113,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--speech", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--plan", choices=tuple(PLANS), default="evaluation")
+    parser.add_argument("--out", type=Path, help="data/evaluation when empty, which only the evaluation plan may")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if args.out is None and args.plan != "evaluation":
+        parser.error(f"say where to write the {args.plan} clips: --out DIR")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_grad_enabled(False)
     settings = RenderSettings(sizes=SIZES, supersample=2, batch=CPU_BATCH if args.device == "cpu" else GPU_BATCH)
-    pack(args.out, ClipRenderer(HeadAssets(args.assets, args.device), load_tracks(args.speech, "eval"), settings))
+    renderer = ClipRenderer(HeadAssets(args.assets, args.device), load_tracks(args.speech, "eval"), settings)
+    pack(args.out or FOLDER, renderer, PLANS[args.plan])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ sentences of its own templates, and voices of which some are never trained on.
 import argparse
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -340,19 +340,20 @@ def generate(
 
 
 def join(out: Path, folders: list[Path]) -> list[TrackInfo]:
-    """Copy the tracks of several folders, whose names must differ, into one.
+    """Copy the tracks of several folders into one; every id begins with its folder's name, for plans count alike.
 
     Raises:
-        InputError: when two folders hold a track of one name.
+        InputError: when two folders have one name and hold a track of one id.
     """
     out.mkdir(parents=True, exist_ok=True)
     tracks: list[TrackInfo] = []
     for folder in folders:
         for track in read_index(folder):
-            if track.id in {t.id for t in tracks}:
-                raise InputError(f"--join {folder}: another folder has a track {track.id}, too")
-            shutil.copyfile(folder / track.file, out / track.file)
-            tracks.append(track)
+            joined = replace(track, id=f"{folder.name}_{track.id}", file=f"{folder.name}_{track.file}")
+            if joined.id in {t.id for t in tracks}:
+                raise InputError(f"--join {folder}: another folder of that name has a track {track.id}, too")
+            shutil.copyfile(folder / track.file, out / joined.file)
+            tracks.append(joined)
     write_index(out, tracks)
     return tracks
 

@@ -86,3 +86,17 @@ def test_plan_holds_out_whole_voices() -> None:
 def test_unknown_voice_is_named() -> None:
     with pytest.raises(InputError, match="nonsense"):
         open_voice("nonsense", {})
+
+
+def test_join_keeps_tracks_apart_that_plans_number_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "open_voice", lambda name, shared: Buzzer())
+    plan = (speech.PlanEntry(voice="flite:slt", tracks=1, seconds=5),)
+    for seed, name in enumerate(("first", "wide")):
+        speech.generate(tmp_path / name, plan, seed)
+    joined = speech.join(tmp_path / "all", [tmp_path / "first", tmp_path / "wide"])
+    assert [t.id for t in joined] == ["first_train_001", "wide_train_001"]
+    for track, folder in zip(read_index(tmp_path / "all"), ("first", "wide"), strict=True):
+        there = (tmp_path / folder / "train_001.ogg").read_bytes()
+        assert (tmp_path / "all" / track.file).read_bytes() == there
+    with pytest.raises(InputError, match="another folder of that name has a track train_001"):
+        speech.join(tmp_path / "twice", [tmp_path / "first", tmp_path / "first"])
