@@ -1,10 +1,10 @@
 """A group of processes that render one job together: how they find one another and how tensors travel.
 
 Ranks form a ring: work goes from the last rank to rank 0, and latents from rank to rank back to the last. Small
-things and snapshots go over gloo (*control*); latents between GPUs over NCCL (*data*), which on CPUs is gloo too. What
-travels has buffers of its own, so that no rank computes less because another one listens late; `liveavatar.wires` has
-what carries the latents. Everything that waits has a time limit: a rank that died or hangs ends in `GroupError` on the
-others, never in silence.
+things and snapshots go over gloo (*control*); latents between GPUs over NCCL (*data*), which on CPUs is gloo too, and
+where ranks share a GPU, which NCCL refuses: there latents pass through host memory. What travels has buffers of its
+own, so that no rank computes less because another one listens late; `liveavatar.wires` has what carries the latents.
+Everything that waits has a time limit: a rank that died or hangs ends in `GroupError` on the others, never in silence.
 """
 
 import os
@@ -102,10 +102,25 @@ def group_errors(doing: str) -> Iterator[None]:
 class Group:
     """This process among the ranks. A process is in one group at a time."""
 
-    def __init__(self, rank: int, world: int, device: torch.device, limit_s: float = LIMIT_SECONDS) -> None:
+    def __init__(
+        self,
+        rank: int,
+        world: int,
+        device: torch.device,
+        limit_s: float = LIMIT_SECONDS,
+        through_host: bool = False,
+    ) -> None:
+        """A place in a group that is joined later.
+
+        Args:
+            rank, world: of this process; of all.
+            device: that it computes on.
+            limit_s: for anything to arrive, in seconds.
+            through_host: latents take the way through host memory, on every rank: slower, but ranks may share a GPU.
+        """
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
-        self.rank, self.world, self.device = rank, world, device
+        self.rank, self.world, self.device, self.through_host = rank, world, device, through_host
         self.last = world - 1
         self.limit = timedelta(seconds=limit_s)
         self._store: dist.TCPStore | None = None
@@ -134,7 +149,7 @@ class Group:
                 "gloo", store=self._store, rank=self.rank, world_size=self.world, timeout=self.limit
             )
             # On CPUs gloo groups of their own: what goes over them takes the same path as on GPUs.
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            backend = "nccl" if self.device.type == "cuda" and not self.through_host else "gloo"
             self._data = [dist.new_group(backend=backend, timeout=self.limit) for _ in range(2)]
             agree(self._agree)
             self._greet()
@@ -143,6 +158,13 @@ class Group:
         """What carries latents from rank `sender` to the next: one thread sends and another one receives, each with a
         group of its own."""
         return self._data[sender % 2]
+
+    def staging(self, num_bytes: int) -> Tensor | None:
+        """Bytes [num_bytes] of host memory for what travels; None where it goes from device to device."""
+        if not self.through_host:
+            return None
+        with torch.inference_mode(False):
+            return torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
     def _agree(self, question: str, answer: str) -> str:
         """The answer of the first rank that was asked."""
@@ -153,7 +175,7 @@ class Group:
 
     def _greet(self) -> None:
         """Send a word from rank to rank: NCCL connects two of them when they first speak, which takes a while."""
-        word = torch.zeros(1, device=self.device)
+        word = torch.zeros(1, device="cpu" if self.through_host else self.device)
         if self.rank:
             irecv(word, self.rank - 1, PAYLOAD, self.data(self.rank - 1)).wait()
         if self.rank < self.last:
@@ -166,6 +188,7 @@ class Group:
         if dist.is_initialized():
             agree(None)
             dist.destroy_process_group()
+        self._data.clear()  # and with them their threads, which must not outlive the interpreter
         self._store = None
 
     def broadcast(self, value: Any) -> Any:

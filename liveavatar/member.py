@@ -97,6 +97,11 @@ class GroupEngine(Engine):
 class FastGroupEngine(GroupEngine, FastEngine):
     """The same on the fast path."""
 
+    def forget_sizes(self) -> None:
+        """As `FastEngine.forget_sizes`; the last job's part in it is let go of, too."""
+        self._tpp = None
+        super().forget_sizes()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seat:

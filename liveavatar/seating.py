@@ -120,10 +120,14 @@ class Seating:
         if not gpus:
             return []
         if placement == "tpp":
-            return [self._seat(stage.rank, gpus[stage.rank], stage) for stage in self.stages()]
+            return self.ranks(self.stages())
         used = len(gpus) if placement == "replicas" else 1
         alone = split(self.job.sample_steps, 1)[0]
         return [self._seat(i, gpus[i], alone) for i in range(used)]
+
+    def ranks(self, stages: tuple[Stage, ...]) -> list[Seat]:
+        """What the GPUs of a group hold when these are their stages."""
+        return [self._seat(stage.rank, self.machine.gpus[stage.rank], stage) for stage in stages]
 
     def _seat(self, index: int, gpu: Gpu, stage: Stage) -> Seat:
         dit, vae, decodes = self.dit, self.vae, stage.decodes

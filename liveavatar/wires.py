@@ -2,7 +2,8 @@
 
 A `ControlOutbox` and a `ControlInbox` carry small things over the control group. An `Outbox` and an `Inbox` carry
 latents: a thread waits until a GPU has made them and for the peer's word that it is ready, so neither the host nor the
-GPU of either rank waits in a transfer. On the receiving GPU a stream of its own takes them in while it computes.
+GPU of either rank waits in a transfer. On the receiving GPU a stream of its own takes them in while it computes. Where
+the group's latents pass through host memory, they rest there on both sides, and the receiving host waits for them.
 """
 
 import queue
@@ -96,6 +97,7 @@ class Outbox(_Wire):
 
     def __init__(self, group: Group, peer: int, layout: Layout) -> None:
         super().__init__(group, peer, layout, SLOTS, group.device)
+        self._host = group.staging(layout.num_bytes)  # one at a time is under way
         self.limit_s = group.limit.total_seconds()
         self._free: queue.Queue[int] = queue.Queue()
         for slot in range(SLOTS):
@@ -161,7 +163,9 @@ class Outbox(_Wire):
         isend(header, self.peer, HEADER).wait()
         listening.wait()
         began = time.perf_counter()
-        isend(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.group.rank)).wait()
+        buffer = self.buffers[slot]
+        payload = buffer if self._host is None else self._host.copy_(buffer)  # which waits for the copy
+        isend(payload, self.peer, PAYLOAD, self.group.data(self.group.rank)).wait()
         if made is not None:
             made.record()
             made.synchronize()
@@ -180,6 +184,7 @@ class Inbox(_Wire):
 
     def __init__(self, group: Group, peer: int, layout: Layout) -> None:
         super().__init__(group, peer, layout, SLOTS, group.device)
+        self._host = group.staging(layout.num_bytes)
         self._stream = side_stream(self.device, "receive")
         self._used: list[Any] = [None] * SLOTS  # when the kernels that read a slot were queued
         self._word = torch.zeros(1, dtype=torch.uint8)
@@ -193,7 +198,7 @@ class Inbox(_Wire):
     def take(self) -> tuple[Message, list[Tensor]]:
         """Wait for the next message; kernels queued from now on see its parts, which are good until the next but one.
 
-        Host and GPU do not wait for the tensors themselves: the current stream does.
+        Host and GPU do not wait for the tensors themselves: the current stream does. Through host memory the host does.
         """
         if self._stream is not None:
             event = torch.cuda.Event()
@@ -211,13 +216,16 @@ class Inbox(_Wire):
             if self._said is not None:
                 self._said.wait()
             self._said = isend(self._word, self.peer, READY)
-            if self._stream is None:
-                irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.peer)).wait()
-            else:
-                self._receive(slot, self._stream)
+            with torch.cuda.stream(self._stream):
+                self._receive(self.buffers[slot])
+            if self._stream is not None:
+                torch.cuda.current_stream(self.device).wait_stream(self._stream)
         return message, self.layout.views(self.buffers[slot])
 
-    def _receive(self, slot: int, stream: torch.cuda.Stream) -> None:
-        with torch.cuda.stream(stream):
-            irecv(self.buffers[slot], self.peer, PAYLOAD, self.group.data(self.peer)).wait()
-        torch.cuda.current_stream(self.device).wait_stream(stream)
+    def _receive(self, buffer: Tensor) -> None:
+        if self._host is not None and self._stream is not None:
+            self._stream.synchronize()  # what came before has left the host
+        payload = buffer if self._host is None else self._host
+        irecv(payload, self.peer, PAYLOAD, self.group.data(self.peer)).wait()
+        if self._host is not None:
+            buffer.copy_(self._host, non_blocking=True)

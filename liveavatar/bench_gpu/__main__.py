@@ -20,6 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     modes = ", ".join((*SPEED_MODES, PLAIN))
     parser.add_argument("--modes", default="", help=f"of the section speed, with commas between them: {modes}")
     parser.add_argument("--gpus", type=int, default=4, help=f"of the section {GROUP_SECTION}, one process on each")
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help=f"with --only {GROUP_SECTION}: all ranks on the first GPU, through host memory; only what fits in how "
+        "much memory is measured, no speed",
+    )
+    parser.add_argument(
+        "--sizes", type=_sizes, default=(), help=f"tried under the cap of {GROUP_SECTION}: 384*256,512*256"
+    )
     parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
@@ -32,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
                 only=tuple(given.only.split(",")),
                 modes=tuple(name.strip() for name in given.modes.split(",") if name.strip()),
                 gpus=given.gpus,
+                shared=given.shared,
+                sizes=given.sizes,
                 single_fps=given.single_fps,
             )
         )
@@ -41,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.write(to_markdown(results))
     passed = all(row["passed"] for row in results.get("verify", []))
     return 0 if passed and not results["errors"] else 1
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Widths and heights of a text such as "384*256,512*256"."""
+    return tuple((int(width), int(height)) for width, height in (size.split("*") for size in text.split(",")))
 
 
 if __name__ == "__main__":

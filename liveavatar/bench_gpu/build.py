@@ -55,11 +55,22 @@ BF16_ATTENTION8 = Mode(name="bf16 + 8-bit attention", kv_cache_dtype="int8")
 OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, kv_cache_dtype="fp8", offload=True)
 
 
-def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> CausalDiT:
-    """A transformer of a config with seeded random weights."""
+def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype, alike: bool = False) -> CausalDiT:
+    """A transformer of a config with seeded random weights.
+
+    Args:
+        cfg: its shapes.
+        device: where its weights are made.
+        dtype: theirs.
+        alike: all layers have the linear weights of one, in the same memory; `accelerate` then packs a copy for each
+            layer, and never are there two forms of more than one.
+    """
     with torch.device("meta"):
         dit = CausalDiT(cfg).to(dtype)
-    dit = dit.to_empty(device=device)
+    if alike:
+        for layers in (dit.blocks, dit.audio_injector.injector, dit.audio_injector.injector_adain_layers):
+            _share_linears(layers, device)
+    dit._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t)
     generator = torch.Generator(device).manual_seed(0)
     for name, p in dit.named_parameters():
         if name.endswith(("norm_q.weight", "norm_k.weight", "norm3.weight")):
@@ -67,6 +78,15 @@ def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype) -> Caus
         else:
             p.data.normal_(0, _GAIN * cfg.dim**-0.5, generator=generator)
     return dit.eval().requires_grad_(False)
+
+
+def _share_linears(layers: nn.ModuleList, device: torch.device) -> None:
+    """Give all layers the matrices of the first one, each as a parameter of its own."""
+    first = layers[0].to_empty(device=device)
+    for layer in layers[1:]:
+        for name, part in layer.named_modules():
+            if isinstance(part, nn.Linear):
+                part.weight = nn.Parameter(first.get_parameter(f"{name}.weight").data)
 
 
 def random_vae(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -8,6 +8,7 @@ import torch
 from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, fast_engine, release
 from liveavatar.config import ModelConfig
 from liveavatar.hardware import GB, Gpu, Machine, gpu_of
+from liveavatar.placement import Stage
 from liveavatar.seating import Job, Seating
 from liveavatar.timing import BLOCK_FRAMES
 
@@ -16,13 +17,23 @@ _BLOCKS = 6  # rings full, reference changed
 
 def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
     """The planner's parts for one GPU, in GiB, with "total"."""
+    seat = _seating(config, mode, size, (gpu,)).seats("single")[0]
+    return {**seat.breakdown, "total": seat.total}
+
+
+def predicted_ranks(
+    config: ModelConfig, mode: Mode, size: tuple[int, int], stages: tuple[Stage, ...], gpu: Gpu
+) -> list[float]:
+    """The planner's totals for ranks with these stages, each on a GPU of a kind, in GiB."""
+    return [seat.total for seat in _seating(config, mode, size, (gpu,) * len(stages)).ranks(stages)]
+
+
+def _seating(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> Seating:
     job = Job(
         width=size[0], height=size[1], num_frames=480, fp8=mode.fp8, kv_cache_dtype=mode.kv_cache_dtype,
         offload=mode.offload,
     )  # fmt: skip
-    machine = Machine(gpus=(gpu,), cores=1, host_gb=1e6, disk_gb=1e6)
-    seat = Seating(config, job, machine).seats("single")[0]
-    return {**seat.breakdown, "total": seat.total}
+    return Seating(config, job, Machine(gpus=gpus, cores=1, host_gb=1e6, disk_gb=1e6))
 
 
 def measure_memory(

@@ -7,6 +7,13 @@ GROUP_GPUS, GROUP_FPS, GROUP_FIRST_S = 4, 65.0, 1.2  # on so many GPUs: frames/s
 AUTHORS = {"H200": "7.5 eager bf16, 10.5 fp8 + compile", "H100": "8.2 fp8 + compile"}  # the released code, measured
 
 
+_CAPPED = (
+    "A number a rank, GiB: `predicted_gib` by the planner, `allocated_gib` for tensors at most, `reserved_gib` with "
+    "what PyTorch keeps beside them, CUDA graphs' too: the cap is on that. `graphs`: recorded steps; without room for "
+    "them kernels are launched one by one. `shared`: all ranks on one GPU, latents through host memory."
+)
+
+
 def to_markdown(results: dict[str, Any]) -> str:
     """The report of `results`, whatever of them is there."""
     facts = results["machine"]
@@ -60,7 +67,23 @@ def to_markdown(results: dict[str, Any]) -> str:
         (
             "Several cards of 24 GB",
             "tpp_capped",
-            ("mode", "gpus", "size", "cap_gib", "fits", "fps", "reserved_gib", "error"),
+            (
+                "mode",
+                "gpus",
+                "shared",
+                "allocator",
+                "size",
+                "split",
+                "cap_gib",
+                "fits",
+                "fps",
+                "blocks",
+                "predicted_gib",
+                "allocated_gib",
+                "reserved_gib",
+                "graphs",
+                "error",
+            ),
         ),
         ("Under a cap", "capped", ("mode", "size", "cap_gb", "fits", "fps", "reserved_gib", "error")),
     )
@@ -69,6 +92,8 @@ def to_markdown(results: dict[str, Any]) -> str:
         rows = data.get(key)
         if rows:
             lines += ["", f"## {title}", "", *_table(rows, columns)]
+    if results.get("tpp_capped"):
+        lines += ["", _CAPPED]
     for row in results.get("tpp", []):
         lines += ["", f"## What each rank does with a block, {row['mode']}, {row['split']}", "", *_ranks(row["ranks"])]
     for row in results.get("speed", []):
@@ -110,6 +135,8 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "NO"
+    if isinstance(value, list):
+        return " / ".join(_cell(v) for v in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -157,6 +184,7 @@ def _verdict(results: dict[str, Any]) -> list[str]:
                 best["first_frame_s"] <= GROUP_FIRST_S,
             ),
         ]
+    lines += _largest(results.get("tpp_capped", []))
     lines += [_line(f"{c['name']}: {c['distance']:.2e}", c["passed"]) for c in results.get("verify", [])]
     lines += [
         _line(f"planner, {r['mode']} at {r['size']}: {r['off']:+.1%}, wanted within 7 %", abs(r["off"]) <= 0.07)
@@ -167,6 +195,21 @@ def _verdict(results: dict[str, Any]) -> list[str]:
         _line(f"{r['mode']} at {r['size']} within {r['cap_gb']:.0f} GB", r["fits"]) for r in results.get("capped", [])
     ]
     return lines or ["Nothing was measured that has a goal."]
+
+
+def _largest(rows: list[dict[str, Any]]) -> list[str]:
+    """The largest size that each way of spreading holds."""
+    lines = []
+    for gpus, split, cap in dict.fromkeys((r["gpus"], r["split"], r["cap_gib"]) for r in rows):
+        fitting = [r["size"] for r in rows if (r["gpus"], r["split"]) == (gpus, split) and r["fits"]]
+        largest = max(fitting, key=_area, default=None)
+        lines.append(_line(f"{gpus} cards with {cap:.4g} GiB, {split}: {largest or 'no size'} fits", bool(fitting)))
+    return lines
+
+
+def _area(size: str) -> int:
+    width, height = size.split("*")
+    return int(width) * int(height)
 
 
 def _line(text: str, good: bool) -> str:

@@ -25,9 +25,10 @@ from liveavatar.bench_gpu.build import (
     release,
 )
 from liveavatar.bench_gpu.memory import measure_capped, measure_memory
+from liveavatar.bench_gpu.ranks import Plan
 from liveavatar.bench_gpu.report import to_markdown
 from liveavatar.bench_gpu.speed import measure_fast, measure_plain
-from liveavatar.bench_gpu.tpp import Plan, run_group
+from liveavatar.bench_gpu.tpp import run_group
 from liveavatar.bench_gpu.verify import verify
 from liveavatar.config import LIVE_AVATAR_14B, REPO_ROOT, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 SECTIONS = ("verify", "speed", "memory", "caps")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
+# Tried by ranks that share a GPU, to see which is the largest that fits: should one end them, the smaller are told.
+SHARED_SIZES = ((384, 256), (448, 256), (512, 256), (448, 320), (512, 320), (576, 320), (640, 320))
 GROUP_BLOCKS, QUICK_GROUP_BLOCKS = 40, 24
 FULL_SIZE = (704, 384)
 AREAS = ((384, 256), (688, 368), (704, 384), (720, 400))  # of the memory table; a size is the nearest that is allowed
@@ -63,6 +66,8 @@ class Options:
     only: tuple[str, ...] = SECTIONS
     modes: tuple[str, ...] = ()  # of the section "speed"; none: those that the GPU has room for, and the plain one
     gpus: int = 4  # of the section "tpp"
+    shared: bool = False  # section "tpp" with all its ranks on one GPU, through host memory: what fits, no speed
+    sizes: tuple[tuple[int, int], ...] = ()  # tried under the cap of the section "tpp"; none: the usual ones
     single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
 
 
@@ -82,11 +87,17 @@ def run(options: Options) -> dict[str, Any]:
     _refuse_unknown("--only", "sections", options.only, (*SECTIONS, GROUP_SECTION))
     if GROUP_SECTION in options.only and options.gpus < 2:
         raise InputError(f"--gpus {options.gpus}: {GROUP_SECTION} spreads steps over 2 GPUs or more")
+    if options.shared and options.only != (GROUP_SECTION,):
+        raise InputError(
+            f"--shared: ranks share a GPU in the section {GROUP_SECTION}; use it with --only {GROUP_SECTION}"
+        )
     if not options.dry_run and not torch.cuda.is_available():
         raise InputError("bench gpu: PyTorch sees no GPU here; on the CPU use `liveavatar bench cpu`")
-    if GROUP_SECTION in options.only and not options.dry_run and torch.cuda.device_count() < options.gpus:
+    spread = GROUP_SECTION in options.only and not options.shared
+    if spread and not options.dry_run and torch.cuda.device_count() < options.gpus:
         raise InputError(
-            f"--gpus {options.gpus}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --gpus 2 to that"
+            f"--gpus {options.gpus}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --gpus 2 to that, or "
+            "--shared for what fits in how much memory"
         )
     return Bench(options).run()
 
@@ -114,6 +125,7 @@ class Bench:
             REPORTS.mkdir(parents=True, exist_ok=True)
             name = self.results["machine"]["gpu"].lower().replace(" ", "-")
             name += f"-x{self.options.gpus}" if self.options.only == (GROUP_SECTION,) else ""
+            name += "-shared" if self.options.shared else ""
             (REPORTS / f"{self.results['machine']['date']}-{name}.md").write_text(to_markdown(self.results))
         return self.results
 
@@ -164,17 +176,19 @@ class Bench:
         (self.options.out / "bench_gpu.md").write_text(to_markdown(self.results))
 
     def _tpp(self) -> None:
-        options, dry = self.options, self.options.dry_run
+        options, dry, shared = self.options, self.options.dry_run, self.options.shared
+        usual = ((64, 64),) if dry else SHARED_SIZES if shared else CAPPED_SIZES
         plan = Plan(
             config=self.config,
             world=options.gpus,
             size=self.small if dry else self.full,
             blocks=DRY_BLOCKS if dry else QUICK_GROUP_BLOCKS if options.quick else GROUP_BLOCKS,
             checked=(FP8_ALL,) if dry else (BF16, FP8_ALL),
-            modes=(FP8,) if dry else (FP8, BF16),
-            capped=((64, 64),) if dry else CAPPED_SIZES,
+            modes=() if shared else (FP8,) if dry else (FP8, BF16),
+            capped=options.sizes or usual,
             single_fps=options.single_fps,
             alone=(FP8,) if options.quick or dry else (FP8, BF16),
+            shared=shared,
             cpu=dry,
         )
 

@@ -1,4 +1,5 @@
-"""Denoise steps spread over GPUs: how fast, how busy each rank is, what travels, how much memory; one process a GPU.
+"""Denoise steps spread over GPUs: how fast, how busy each rank is, what travels, how much memory; one process a GPU,
+or all of them on one, which then says what fits in how much memory and nothing about speed.
 
 Every rank runs `Rank.run`, the same list of phases. The last rank opens the jobs and tells the parent what it found as
 soon as it is known; a rank that fails ends them all.
@@ -9,84 +10,35 @@ import os
 import queue
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, multiprocessing
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from liveavatar.bench_gpu.build import (
-    BF16,
-    FP8,
-    FP8_ALL,
-    FastBench,
-    Mode,
-    bench_job,
-    random_dit,
-    random_vae,
-    release,
-)
+from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, release
+from liveavatar.bench_gpu.capped import Capped
+from liveavatar.bench_gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, everyone, rank_engine, split_name
 from liveavatar.bench_gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.checkpoint import LoadedModel
 from liveavatar.config import ModelConfig
-from liveavatar.denoiser import Conditioning, Course
-from liveavatar.fast import accelerate
 from liveavatar.group import Group
 from liveavatar.hardware import GB
-from liveavatar.member import FastGroupEngine
-from liveavatar.placement import Stage
-from liveavatar.sampling import sigma_steps
 from liveavatar.tpp import packet
-from liveavatar.wires import SLOTS
 
 log = logging.getLogger(__name__)
 
 LOCALHOST = "127.0.0.1"
 LIMIT_SECONDS = 240.0  # for any rank to answer another: a kernel's first use compiles it
 TOTAL_SECONDS = 580.0
-CAP_GIB = 22.15  # what a card of 24 GB leaves
-STEPS = 4
-SHORT_BLOCKS = 5  # to see how long steps take
 ALONE_BLOCKS = 8  # on one GPU
 SMALL_LAYERS, SMALL_BLOCKS = 4, 8
 CLOSE = 0.04  # of a block's time: ranks whose times differ by less are balanced
 # NVLink multicast is not needed, and where it is broken it takes the whole machine's GPUs along.
 ENVIRONMENT = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What all ranks do."""
-
-    config: ModelConfig
-    world: int
-    size: tuple[int, int]  # pixels, width and height
-    blocks: int
-    checked: tuple[Mode, ...] = (BF16, FP8_ALL)  # for the bits of one GPU, on a small model
-    modes: tuple[Mode, ...] = (FP8, BF16)  # for speed; the first one is spread anew until ranks are equally busy
-    capped: tuple[tuple[int, int], ...] = ()  # sizes under the cap, the largest first
-    single_fps: float | None = None  # of one GPU in the first mode, if it is known
-    alone: tuple[Mode, ...] = (FP8,)  # modes that are measured on one GPU too
-    cpu: bool = False
-
-
-class GroupBench(FastBench, FastGroupEngine):
-    """The engine of a rank with random weights."""
-
-
-def rank_engine(config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtype, vae: bool) -> GroupBench:
-    """A rank with the same random weights as every other."""
-    dit = accelerate(random_dit(config.dit, group.device, dtype), device=group.device, fp8=mode.fp8)
-    decoder = random_vae(config, group.device, dtype) if vae else None
-    model = LoadedModel(config=config, dit=dit, vae=decoder)
-    own_decoder = group.world > STEPS
-    engine = GroupBench(model, group, own_decoder)
-    engine.kv_cache_dtype = mode.kv_cache_dtype
-    return engine
 
 
 def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
@@ -139,12 +91,12 @@ def _free_port() -> int:
 def _rank(rank: int, plan: Plan, port: int, told: Any) -> None:
     """What a process does."""
     logging.basicConfig(level=logging.INFO, format=f"rank {rank} %(relativeCreated)8.0f ms %(message)s")
-    device = torch.device("cpu") if plan.cpu else torch.device("cuda", rank)
+    device = plan.device(rank)
     if plan.cpu:
         torch.set_num_threads(1)
     else:
         torch.cuda.set_device(device)
-    Rank(Group(rank, plan.world, device, LIMIT_SECONDS), plan, told).run(port)
+    Rank(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, told).run(port)
 
 
 class Rank:
@@ -154,7 +106,6 @@ class Rank:
         self.group, self.plan, self.told = group, plan, told
         self.last = group.rank == group.last
         self.device = group.device
-        self.dtype = torch.float32 if plan.cpu else torch.bfloat16
         self.decode_layers: float | None = None  # as many layers take as long as decoding a block
 
     def run(self, port: int) -> None:
@@ -169,7 +120,8 @@ class Rank:
         for mode in plan.modes:
             self._speed(mode)
         if plan.capped:
-            self._capped()
+            Capped(group, plan, self.tell, self.decode_layers).run()
+        release()  # engines still refer to the group's connections
         group.leave()
 
     def tell(self, section: str, row: dict[str, Any]) -> None:
@@ -179,16 +131,14 @@ class Rank:
 
     def everyone(self, value: Any) -> list[Any]:
         """A value of every rank, on every rank."""
-        values: list[Any] = [None] * self.group.world
-        dist.all_gather_object(values, value)
-        return values
+        return everyone(self.group, value)
 
     # Correctness -----------------------------------------------------------------------------------
 
     def _verify(self, mode: Mode) -> None:
         """A few narrow layers: spread over the ranks and on one, the latents are the same."""
         config, size = small_config(self.plan.config), (128, 64)
-        engine = rank_engine(config, mode, self.group, self.dtype, vae=self.last)
+        engine = rank_engine(config, mode, self.group, self.plan.dtype, vae=self.last)
         job = bench_job(config, size, SMALL_BLOCKS, STEPS)
         for layers in (None, SMALL_LAYERS / 2):
             engine.decode_layers = layers
@@ -199,8 +149,8 @@ class Rank:
             group, engine.group = engine.group, Group(0, 1, self.device)
             alone = _latents(engine, job)
             engine.group = group
-            what = "whole steps" if layers is None else "layers"
-            self.tell("verify", asdict(_compare(f"{what} over {group.world} ranks, {mode.name}", made, alone)))
+            what = f"{split_name(engine)} over {group.world} ranks{' of one GPU' if self.plan.shared else ''}"
+            self.tell("verify", asdict(_compare(f"{what}, {mode.name}", made, alone)))
         del engine
         release()
 
@@ -210,7 +160,7 @@ class Rank:
         plan, began = self.plan, time.perf_counter()
         single = plan.single_fps if mode == plan.modes[0] else None
         first = self.group.rank == 0 and single is None and mode in plan.alone
-        engine = rank_engine(plan.config, mode, self.group, self.dtype, vae=self.last or first)
+        engine = rank_engine(plan.config, mode, self.group, self.plan.dtype, vae=self.last or first)
         self._wait()
         build_s = time.perf_counter() - began
         alone = self._alone(engine) if first else {}
@@ -293,7 +243,7 @@ class Rank:
             "mode": mode.name,
             "gpus": plan.world,
             "size": size,
-            "split": "whole steps" if decode_layers is None else "layers",
+            "split": split_name(engine),
         }
         return facts | row | {"cold_s": cold_s, "ranks": ranks}
 
@@ -320,81 +270,6 @@ class Rank:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-
-    # Memory ----------------------------------------------------------------------------------------
-
-    def _capped(self) -> None:
-        """8-bit weights and rings with no more memory than a card of 24 GB leaves."""
-        plan = self.plan
-        engine = rank_engine(plan.config, FP8_ALL, self.group, self.dtype, vae=self.last)
-        release()
-        if self.device.type == "cuda":
-            total = torch.cuda.get_device_properties(self.device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_GIB * GB / total), self.device)
-        for size in plan.capped:
-            engine.forget_sizes()
-            release()
-            engine.decode_layers = self.decode_layers or plan.config.dit.num_layers / 2
-            failed = self._try(engine, size)
-            fits = self.everyone((failed, self._reserved()))
-            row: dict[str, Any] = {
-                "mode": FP8_ALL.name,
-                "gpus": plan.world,
-                "size": f"{size[0]}*{size[1]}",
-                "cap_gib": CAP_GIB,
-            }
-            reasons = [f"rank {rank}: {reason}" for rank, (reason, _) in enumerate(fits) if reason]
-            row |= {"fits": not reasons, "error": "; ".join(reasons) or None}
-            if not reasons:
-                if self.last:
-                    row |= measure_pace(engine, plan.config, size, SHORT_BLOCKS)
-                else:
-                    engine.serve()
-            held = self.everyone(self._reserved())
-            row["reserved_gib"] = [round(g, 2) for g in held]
-            if self.last:
-                self.tell("tpp_capped", row)
-
-    def _reserved(self) -> float:
-        return torch.cuda.max_memory_reserved() / GB if self.device.type == "cuda" else 0.0
-
-    def _try(self, engine: GroupBench, size: tuple[int, int]) -> str | None:
-        """Make everything a job needs here, without the others; why it does not fit, or None."""
-        config, device, dtype = self.plan.config, self.device, self.dtype
-        job = bench_job(config, size, SHORT_BLOCKS, STEPS)
-        stride = config.vae.spatial_stride
-        h, w = size[1] // stride, size[0] // stride
-        course = Course(
-            seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w,
-            kv_cache_dtype=engine.kv_cache_dtype,
-        )  # fmt: skip
-        stages = engine.stages(STEPS)
-        stage = stages[self.group.rank]
-        try:
-            with torch.inference_mode():
-                if self.last:
-                    engine.still_latents(job.image)
-                motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
-                text = engine.encode_prompt(job.prompt).to(dtype)
-                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, course, stages)]
-                if stage.steps:
-                    engine.denoiser(course, Conditioning(text, motion[:, :, :1], motion), stage)
-                runner = engine.decode_runner(h, w) if self.last else None
-                if runner is not None:
-                    runner.begin(motion[:, :, : config.vae.prime_latents])
-                self._wait()
-                del kept
-        except torch.OutOfMemoryError as e:
-            log.info("%s does not fit: %s", size, e)
-            engine.forget_sizes()
-            return str(e).splitlines()[0][:160]
-        return None
-
-    def _wires(self, engine: GroupBench, course: Course, stages: tuple[Stage, ...]) -> Iterator[int]:
-        """Bytes of the buffers for what travels."""
-        rank = self.group.rank
-        for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
-            yield SLOTS * packet(engine, course, stage).num_bytes
 
 
 def small_config(config: ModelConfig) -> ModelConfig:

@@ -1,20 +1,25 @@
 """The GPU measurements on a few thousand weights: the script runs through, its report says what was found."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from liveavatar.bench_gpu.__main__ import main
-from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL
+from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL, random_dit
 from liveavatar.bench_gpu.memory import predicted
+from liveavatar.bench_gpu.ranks import Plan
 from liveavatar.bench_gpu.report import to_markdown
 from liveavatar.bench_gpu.run import Options, run
 from liveavatar.bench_gpu.speed import kind_of
-from liveavatar.bench_gpu.tpp import Plan, run_group
+from liveavatar.bench_gpu.tpp import run_group
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.errors import InputError
+from liveavatar.fast.dit import FastDiT, accelerate
+from liveavatar.fast.weights import LayerWeights, Linear, Resident
 from liveavatar.hardware import gpu_of
 
 
@@ -49,6 +54,48 @@ def test_dry_run_over_two_processes(tmp_path: Path) -> None:
     assert "What each rank does with a block, fp8, layers" in page
 
 
+def test_dry_run_of_ranks_that_share_a_gpu(tmp_path: Path) -> None:
+    assert main(["--out", str(tmp_path), "--dry_run", "--only", "tpp", "--shared", "--gpus", "3"]) == 0
+    results = json.loads((tmp_path / "bench_gpu.json").read_text())
+    assert [row["passed"] for row in results["verify"]] == [True, True]
+    assert results["tpp"] == []  # no speed
+    rows = results["tpp_capped"]
+    assert [(row["split"], row["fits"], len(row["predicted_gib"])) for row in rows] == [
+        ("whole steps", True, 3),
+        ("layers", True, 3),
+    ]
+    assert "passed: 3 cards with 22.15 GiB, layers: 64*64 fits" in (tmp_path / "bench_gpu.md").read_text()
+
+
+@pytest.mark.parametrize("fp8", [False, True], ids=["fp32", "fp8"])
+def test_layers_that_are_alike_are_packed_apart(fp8: bool) -> None:
+    """Weights that are made in little memory take as much as others in the end."""
+    cpu = torch.device("cpu")
+    apart, alike = (accelerate(random_dit(DRY.dit, cpu, torch.float32, a), fp8=fp8) for a in (False, True))
+    assert num_bytes(alike) == num_bytes(apart) > 0
+
+
+def num_bytes(dit: FastDiT) -> int:
+    """Of all memory that a transformer's weights lie in."""
+    found: dict[int, int] = {}
+    waiting: list[Any] = [vars(dit)]
+    while waiting:
+        match waiting.pop():
+            case torch.Tensor() as t:
+                found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            case torch.nn.Module() as module:
+                waiting.extend(module.parameters())
+            case dict() as named:
+                waiting.extend(named.values())
+            case list() | tuple() as several:
+                waiting.extend(several)
+            case Resident() as layers:
+                waiting.extend(vars(layers).values())
+            case LayerWeights() | Linear() as part:
+                waiting.extend(getattr(part, f.name) for f in fields(part))
+    return sum(found.values())
+
+
 def test_a_rank_that_fails_ends_all(tmp_path: Path) -> None:
     told: list[str] = []
     plan = Plan(config=DRY, world=2, size=(16, 16), blocks=1, checked=(), cpu=True)  # too small for its patches
@@ -61,6 +108,11 @@ def test_a_rank_that_fails_ends_all(tmp_path: Path) -> None:
 def test_without_a_gpu_the_way_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path)]) == 2
     assert "liveavatar bench cpu" in capsys.readouterr().err
+
+
+def test_only_ranks_share_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", str(tmp_path), "--dry_run", "--only", "speed", "--shared"]) == 2
+    assert "--only tpp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("gpus", ["1", "9"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from liveavatar.bench_gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
-from liveavatar.bench_gpu.tpp import GroupBench, rank_engine
+from liveavatar.bench_gpu.ranks import GroupBench, rank_engine
 from liveavatar.engine import Block, Engine, StreamJob
 from liveavatar.errors import InputError
 from liveavatar.group import Group
@@ -29,14 +29,16 @@ def one_thread() -> None:
 
 
 @contextmanager
-def group(mode: Mode, world: int, jobs: int, own_decoder: bool = False) -> Iterator[GroupBench]:
+def group(
+    mode: Mode, world: int, jobs: int, own_decoder: bool = False, through_host: bool = False
+) -> Iterator[GroupBench]:
     """The engine of the last rank; every other one serves so many jobs in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["liveavatar.bench_gpu.tpp"])
-    last = Group(world - 1, world, CPU, LIMIT_SECONDS)
+    context.set_forkserver_preload(["liveavatar.bench_gpu.ranks"])
+    last = Group(world - 1, world, CPU, LIMIT_SECONDS, through_host)
     address = last.host(HERE)
     processes: list[Any] = [
-        context.Process(target=_serve, args=(mode, rank, world, address, jobs), daemon=True)
+        context.Process(target=_serve, args=(mode, rank, world, address, jobs, through_host), daemon=True)
         for rank in range(world - 1)
     ]
     for process in processes:
@@ -53,9 +55,9 @@ def group(mode: Mode, world: int, jobs: int, own_decoder: bool = False) -> Itera
             process.kill()
 
 
-def _serve(mode: Mode, rank: int, world: int, address: tuple[str, int], jobs: int) -> None:
+def _serve(mode: Mode, rank: int, world: int, address: tuple[str, int], jobs: int, through_host: bool) -> None:
     torch.set_num_threads(1)
-    joined = Group(rank, world, CPU, LIMIT_SECONDS)
+    joined = Group(rank, world, CPU, LIMIT_SECONDS, through_host)
     joined.join(address)
     engine = rank_engine(DRY, mode, joined, torch.float32, vae=False)
     for _ in range(jobs):
@@ -126,6 +128,17 @@ def test_a_job_brings_its_precision_to_every_rank() -> None:
     alone = stream(fast_engine(DRY, FP8_ALL, CPU, torch.float32), asked)
     with group(FP8, 2, jobs=1) as engine:
         assert_equal(stream(engine, asked), alone)
+
+
+def test_latents_may_take_the_way_through_host_memory() -> None:
+    with group(FP8, 3, jobs=2, through_host=True) as engine:
+        assert engine.group.staging(8) is not None
+        engine.decode_layers = 2.5
+        made = [stream(engine, job()), stream(engine, job())]
+        engine.forget_sizes()
+        assert engine._tpp is None  # nor anything that it held
+    for blocks in made:
+        assert_equal(blocks, stream(fast_engine(DRY, FP8, CPU, torch.float32), job()))
 
 
 def test_the_decoder_may_have_a_rank_of_its_own() -> None:

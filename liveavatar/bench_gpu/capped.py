@@ -1,0 +1,164 @@
+"""Which sizes a group holds when no rank has more memory than a card of 24 GB leaves, weights and rings in 8 bits.
+
+A *try* makes all that a job needs on one rank, without the others, so that a rank for which there is no room says so
+and the group lives on. What fits on every rank then streams.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from liveavatar.bench_gpu.build import FP8_ALL, bench_job, release
+from liveavatar.bench_gpu.memory import predicted_ranks
+from liveavatar.bench_gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, Tell, everyone, rank_engine, split_name
+from liveavatar.bench_gpu.speed import WARM_BLOCKS, measure_pace
+from liveavatar.denoiser import Conditioning, Course
+from liveavatar.group import Group
+from liveavatar.hardware import GB, gpu_of
+from liveavatar.placement import Stage
+from liveavatar.sampling import sigma_steps
+from liveavatar.tpp import packet
+from liveavatar.wires import SLOTS
+
+log = logging.getLogger(__name__)
+
+CARD = gpu_of("24 GB", 24.0)
+CAP_GIB = CARD.usable_gb
+_ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+
+
+class Capped:
+    """One rank's part of it."""
+
+    def __init__(self, group: Group, plan: Plan, tell: Tell, decode_layers: float | None) -> None:
+        self.group, self.plan, self.tell = group, plan, tell
+        self.last = group.rank == group.last
+        self.cuda = group.device.type == "cuda"
+        layers = decode_layers or plan.config.dit.num_layers / 2
+        # Where time does not count, both ways: a rank with layers of two steps holds two rings, with a step only one.
+        self.splits = (None, layers) if plan.shared and group.world <= STEPS else (layers,)
+
+    def run(self) -> None:
+        """All sizes."""
+        plan, device = self.plan, self.group.device
+        # Without a copy in bf16, which several ranks of one GPU had no room for and which leaves holes behind.
+        engine = rank_engine(plan.config, FP8_ALL, self.group, plan.dtype, vae=self.last, alike=True)
+        release()
+        if self.cuda:
+            held = [f"{n / GB:.2f}" for n in (torch.cuda.memory_allocated(), torch.cuda.memory_reserved())]
+            log.info("weights: %s GiB allocated, %s reserved", *held)
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_GIB * GB / total), device)
+        for size in plan.capped:
+            for decode_layers in self.splits:
+                engine.decode_layers = decode_layers
+                row = self._row(engine, size)
+                if self.last:
+                    self.tell("tpp_capped", row)
+
+    def _row(self, engine: GroupBench, size: tuple[int, int]) -> dict[str, Any]:
+        """Whether a size fits, and what was held at most."""
+        plan = self.plan
+        engine.forget_sizes()
+        release()
+        stages = engine.stages(STEPS)
+        row: dict[str, Any] = {
+            "mode": FP8_ALL.name,
+            "gpus": plan.world,
+            "size": f"{size[0]}*{size[1]}",
+            "split": split_name(engine),
+            "cap_gib": CAP_GIB,
+            "predicted_gib": _rounded(predicted_ranks(plan.config, FP8_ALL, size, stages, CARD)),
+        }
+        if plan.shared:
+            row["shared"] = True
+        if _ALLOCATOR in os.environ:
+            row["allocator"] = os.environ[_ALLOCATOR]
+        log.info("trying %s, %s: %s", row["size"], row["split"], stages[self.group.rank].role)
+        reasons = everyone(self.group, self._try(engine, size, stages))
+        named = [f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason]
+        row |= {"fits": not named, "error": "; ".join(named) or None}
+        if not named:
+            row |= self._stream(engine, size)
+        allocated, reserved, graphs = zip(*everyone(self.group, self._held(engine)), strict=True)
+        return row | {"allocated_gib": _rounded(allocated), "reserved_gib": _rounded(reserved), "graphs": list(graphs)}
+
+    def _held(self, engine: GroupBench) -> tuple[float, float, int]:
+        """GiB allocated and reserved at most on this rank, and how many graphs its steps have."""
+        kept = engine.runners.current
+        graphs = 0 if kept is None else kept.num_recorded
+        if not self.cuda:
+            return 0.0, 0.0, graphs
+        return torch.cuda.max_memory_allocated() / GB, torch.cuda.max_memory_reserved() / GB, graphs
+
+    def _stream(self, engine: GroupBench, size: tuple[int, int]) -> dict[str, Any]:
+        """A short job of the group: rings full, the reference changed."""
+        if not self.last:
+            engine.serve()
+            return {}
+        if not self.plan.shared:
+            return measure_pace(engine, self.plan.config, size, SHORT_BLOCKS)
+        stream = engine.open(bench_job(self.plan.config, size, WARM_BLOCKS, STEPS))
+        try:
+            return {"blocks": sum(1 for _ in stream.blocks())}
+        finally:
+            stream.close()
+
+    def _try(self, engine: GroupBench, size: tuple[int, int], stages: tuple[Stage, ...]) -> str | None:
+        """Make everything that jobs need here, without the others; why it does not fit, or None."""
+        config, device, dtype = self.plan.config, self.group.device, self.plan.dtype
+        job = bench_job(config, size, SHORT_BLOCKS, STEPS)
+        stride = config.vae.spatial_stride
+        h, w = size[1] // stride, size[0] // stride
+        course = Course(
+            seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w,
+            kv_cache_dtype=engine.kv_cache_dtype,
+        )  # fmt: skip
+        stage = stages[self.group.rank]
+        try:
+            with torch.inference_mode():
+                if self.last:
+                    engine.still_latents(job.image)
+                motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
+                text = engine.encode_prompt(job.prompt).to(dtype)
+                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, course, stages)]
+                if stage.steps:
+                    made = engine.denoiser(course, Conditioning(text, motion[:, :, :1], motion), stage)
+                    made.reanchor(motion[:, :, :1])  # in mid-stream, beside the rings
+                if self.last:
+                    self._decode(engine, motion)
+                    engine.still_latents(job.image)  # of the next job, beside what is kept of this one
+                self._wait()
+                del kept
+        except torch.OutOfMemoryError as e:
+            log.info("%s does not fit: %s", size, e)
+            engine.forget_sizes()
+            return str(e).splitlines()[0].split(" GPU ")[0]
+        return None
+
+    def _decode(self, engine: GroupBench, motion: torch.Tensor) -> None:
+        """Begin as a job does, and decode a block as its stream does."""
+        runner = engine.decode_runner(*motion.shape[-2:])
+        if runner is None:
+            return
+        runner.begin(motion[:, :, : engine.config.vae.prime_latents])
+        self._wait()
+        with torch.cuda.stream(runner.stream):
+            runner.run()
+
+    def _wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def _wires(self, engine: GroupBench, course: Course, stages: tuple[Stage, ...]) -> Iterator[int]:
+        """Bytes of the buffers for what travels."""
+        rank = self.group.rank
+        for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
+            yield SLOTS * packet(engine, course, stage).num_bytes
+
+
+def _rounded(gib: Any) -> list[float]:
+    return [round(g, 2) for g in gib]
