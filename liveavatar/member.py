@@ -1,16 +1,15 @@
 """A process of a group: its place, the networks it needs for it, and one job after another."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from liveavatar.checkpoint import LoadedModel, load_model, read_config
-from liveavatar.config import ModelConfig
-from liveavatar.costs import dit_costs, vae_costs
 from liveavatar.denoiser import Conditioning, Course
 from liveavatar.engine import Engine, pick_device, pick_dtype
 from liveavatar.fast.load import load_fast_model
@@ -18,12 +17,10 @@ from liveavatar.fast.stream import FastEngine
 from liveavatar.group import LIMIT_SECONDS, Group, GroupError
 from liveavatar.hardware import GB, gpu_of
 from liveavatar.placement import FeaturesOf, Placement, Stage, split, split_layers
-from liveavatar.speed import gpu_speeds
+from liveavatar.speed import decode_layers
 from liveavatar.tpp import Opening, Tpp, Worker, moved
 
 log = logging.getLogger(__name__)
-
-TYPICAL = (704, 384)  # pixels; how decoding compares with a step hardly depends on the size
 
 
 class GroupEngine(Engine):
@@ -97,6 +94,16 @@ class GroupEngine(Engine):
 class FastGroupEngine(GroupEngine, FastEngine):
     """The same on the fast path."""
 
+    # Width, height and what keys and values are kept in -> `decode_layers` of a job; as it stands when None.
+    decoding: Callable[[int, int, str], float] | None = None
+
+    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
+        """As `GroupEngine.place`; layers are spread as `liveavatar plan` says for the job's size."""
+        if self.decoding is not None:
+            stride = self.config.vae.spatial_stride
+            self.decode_layers = self.decoding(course.w * stride, course.h * stride, course.kv_cache_dtype)
+        return super().place(course, given, features)
+
     def forget_sizes(self) -> None:
         """As `FastEngine.forget_sizes`; the last job's part in it is let go of, too."""
         self._tpp = None
@@ -139,7 +146,9 @@ class Member:
             if self.device.type == "cuda" and (large or seat.fp8):
                 model = load_fast_model(*where, seat.parts, fp8=seat.fp8)
                 fast = FastGroupEngine(model, self.group, seat.own_decoder)
-                fast.decode_layers = decode_layers(model.config, self.device, seat.fp8)
+                memory_gb = torch.cuda.get_device_properties(self.device).total_memory / GB
+                rates = gpu_of(torch.cuda.get_device_name(self.device), memory_gb).rates
+                fast.decoding = partial(decode_layers, model.config, rates, seat.fp8)
                 self._engine = fast
             else:
                 self._engine = GroupEngine(load_model(*where, seat.parts), self.group, seat.own_decoder)
@@ -149,12 +158,3 @@ class Member:
     def serve(self) -> bool:
         """As `GroupEngine.serve`."""
         return self.engine().serve()
-
-
-def decode_layers(config: ModelConfig, device: torch.device, fp8: bool) -> float:
-    """How many layers of a step take as long as decoding a block, as far as is known of a GPU."""
-    stride, num_layers = config.vae.spatial_stride, config.dit.num_layers
-    dit, vae = dit_costs(config.dit, *TYPICAL, stride), vae_costs(config.vae, config.dit.motion_latents, *TYPICAL)
-    memory_gb = torch.cuda.get_device_properties(device).total_memory / GB
-    rates = gpu_of(torch.cuda.get_device_name(device), memory_gb).rates
-    return gpu_speeds(dit, vae, rates, num_layers, fp8, offload=False).decode_layers(num_layers)

@@ -18,7 +18,7 @@ import torch
 
 from liveavatar.checkpoint import LoadedModel, build_part
 from liveavatar.config import ModelConfig, home
-from liveavatar.costs import BF16, FP8, DiTCosts, VAECosts
+from liveavatar.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
 from liveavatar.engine import Engine, StreamJob, TensorFeatures, pick_dtype
 from liveavatar.hardware import Rates
 from liveavatar.timing import BLOCK_FRAMES
@@ -70,6 +70,24 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
         start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
     )
+
+
+def decode_layers(
+    config: ModelConfig, rates: Rates, fp8: bool, width: int, height: int, kv_cache_dtype: str = "bf16"
+) -> float:
+    """How many layers of a step take as long as decoding a block on a GPU: what spreads layers over a group.
+
+    Args:
+        config: of the model.
+        rates: what the GPU reaches.
+        fp8: linears in fp8.
+        width, height: pixels.
+        kv_cache_dtype: what keys and values are kept in; "auto" counts as bf16.
+    """
+    num_layers, kept = config.dit.num_layers, "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
+    dit = dit_costs(config.dit, width, height, config.vae.spatial_stride, kept)
+    vae = vae_costs(config.vae, config.dit.motion_latents, width, height)
+    return gpu_speeds(dit, vae, rates, num_layers, fp8, offload=False).decode_layers(num_layers)
 
 
 def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) -> Speeds:

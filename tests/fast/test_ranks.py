@@ -12,10 +12,15 @@ import torch
 
 from liveavatar.bench_gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
 from liveavatar.bench_gpu.ranks import GroupBench, rank_engine
+from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.engine import Block, Engine, StreamJob
 from liveavatar.errors import InputError
 from liveavatar.group import Group
+from liveavatar.hardware import Machine, gpu_of
 from liveavatar.placement import split_layers
+from liveavatar.seating import Job as SeatingJob
+from liveavatar.seating import Seating
+from liveavatar.speed import decode_layers
 
 CPU = torch.device("cpu")
 SIZE = (64, 64)
@@ -183,3 +188,22 @@ def test_layers_are_spread(ranks: int, decode_layers: float, expected: list[str]
 def test_too_few_layers_are_refused() -> None:
     with pytest.raises(InputError, match="too few"):
         split_layers(1, 2, 5, 0.0)
+
+
+def test_layers_are_spread_as_the_plan_of_a_jobs_own_size_says() -> None:
+    engine = rank_engine(DRY, FP8, Group(0, 1, CPU), torch.float32, vae=True)
+    asked = []
+
+    def decoding(width: int, height: int, kv_cache_dtype: str) -> float:
+        asked.append((width, height, kv_cache_dtype))
+        return width / 32
+
+    engine.decoding = decoding
+    for size in ((64, 64), (128, 64)):
+        engine.open(bench_job(DRY, size, 1)).close()
+        assert engine.decode_layers == size[0] / 32
+    assert asked == [(64, 64, "bf16"), (128, 64, "bf16")]
+    h200, planned = gpu_of("NVIDIA H200", 141.0), SeatingJob(width=384, height=256, num_frames=250, fp8=True)
+    seating = Seating(LIVE_AVATAR_14B, planned, Machine(gpus=(h200,) * 4, cores=8, host_gb=500.0, disk_gb=500.0))
+    weight = decode_layers(LIVE_AVATAR_14B, h200.rates, True, 384, 256)
+    assert seating.stages() == split_layers(4, LIVE_AVATAR_14B.dit.num_layers, 4, weight)
