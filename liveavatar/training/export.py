@@ -3,7 +3,8 @@
 `python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
 latent statistics, and `model_card.md`; with `--teacher_share` on the way from the student to the teacher it began as,
 who keeps likeness better and moves less, with another `--embedding_share` of what comes before the layers, speech
-that weighs more by `--audio_gain`, and denoise steps nearer to pure noise by `--shift`.
+that weighs more by `--audio_gain`, and denoise steps nearer to pure noise by `--shift`. `--before MODEL` keeps
+`--before_share` of the weights that the run went on from.
 `--random mini|tiny OUT` writes seeded random weights of the same shapes: worthless pictures, but every other part of
 the product can be tried on them. `--decoder RUN --out DIR` gives the model at DIR the decoder that
 `autoencoder --only_decoder DIR` trained.
@@ -27,11 +28,12 @@ from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.pose import HEAD
 from liveavatar.training import runtime
 from liveavatar.training.card import write_card
-from liveavatar.training.flow import AvatarNet
+from liveavatar.training.flow import AvatarNet, with_conditions
 
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
+CONDITIONS = "dit.cond_encoder.weight"
 AUDIO_OUT = "dit.audio_injector.injector."  # what speech adds to a layer goes through one linear map a layer, `.o.`
 # What comes before the layers.
 EMBEDDINGS = tuple(
@@ -70,17 +72,24 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
 
 
 def mixed(
-    student: dict[str, Tensor], teacher: dict[str, Tensor], share: float, embedding_share: float | None = None
+    first: dict[str, Tensor], second: dict[str, Tensor], share: float, embedding_share: float | None = None
 ) -> dict[str, Tensor]:
     """Weights between two networks of the same shapes.
 
     Args:
-        student, teacher: weights of `AvatarNet`.
-        share: 0 for the student's, 1 for the teacher's.
+        first, second: weights of `AvatarNet`.
+        share: 0 for the first's, 1 for the second's.
         embedding_share: the same of what makes tokens of latents, noise level, prompt and pose; None is `share`.
     """
     shares = {True: share if embedding_share is None else embedding_share, False: share}
-    return {name: torch.lerp(w, teacher[name], shares[name.startswith(EMBEDDINGS)]) for name, w in student.items()}
+    return {name: torch.lerp(w, second[name], shares[name.startswith(EMBEDDINGS)]) for name, w in first.items()}
+
+
+def avatar_weights(model_dir: Path, cond_dim: int) -> dict[str, Tensor]:
+    """A model directory's transformer and prompt encoder as weights of an `AvatarNet` of so many condition channels."""
+    model = load_model(model_dir, "cpu", torch.float32, parts=("dit", "text"))
+    weights = {f"{part}.{n}": w for part in ("dit", "text") for n, w in getattr(model, part).state_dict().items()}
+    return weights | {CONDITIONS: with_conditions(weights[CONDITIONS], cond_dim)}
 
 
 def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tensor]:
@@ -104,12 +113,19 @@ class Recipe:
     embedding_share: float | None = None
     audio_gain: Sequence[float] = ()  # see `louder`; none: as trained
     shift: float | None = None  # of the noise levels, see `shifted_sigmas`; those of the run when None
+    before: Path | None = None  # a model directory, as a rule the one that the run went on from
+    before_share: float = 0.0  # of its layers in the result, see `mixed`
+    before_embedding_share: float | None = None
 
     def name(self, weights: str) -> str:
         """What the model card calls the result."""
         mixes = [f"{self.teacher_share:.0%} of teacher"] * self.mixes
         mixes += [] if self.embedding_share is None else [f"{self.embedding_share:.0%} of its embeddings"]
         mixes += [f"speech {', '.join(f'{g:g}' for g in self.audio_gain)} times as loud"] * bool(self.audio_gain)
+        if self.before is not None:
+            mixes.append(f"{self.before_share:.0%} of the weights before")
+            if self.before_embedding_share is not None:
+                mixes.append(f"{self.before_embedding_share:.0%} of their embeddings")
         mixes += [] if self.shift is None else [f"noise levels shifted by {self.shift:g}"]
         return f"{weights}, with {', '.join(mixes)}" if mixes else weights
 
@@ -156,8 +172,14 @@ def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
             f"{len(cfg.dit.audio_inject_layers)} layers that speech is injected into"
         )
     chosen = louder(chosen, recipe.audio_gain)
+    if recipe.before is not None:
+        share, embedding_share = recipe.before_share, recipe.before_embedding_share
+        chosen = mixed(chosen, avatar_weights(recipe.before, cfg.dit.cond_dim), share, embedding_share)
+        if (share if embedding_share is None else embedding_share) > 0.5:  # whose embeddings read the latents
+            known = load_config(recipe.before).vae
+            cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
-    told = chosen["dit.cond_encoder.weight"].flatten(2).any(2).any(0).tolist()  # by channel
+    told = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
     cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=any(told[HEAD + 1 :]))
     if recipe.shift is not None:
         cfg = replace(cfg, sigmas={n: shifted_sigmas(n, recipe.shift) for n in cfg.sigmas})
@@ -203,6 +225,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--shift", type=float, help="of the noise levels of all numbers of steps; the run's own if not given"
+    )
+    parser.add_argument("--before", type=Path, help="model directory that the run went on from, to keep some of it")
+    parser.add_argument("--before_share", type=float, default=0.0, help="0: nothing of it; 1: it alone")
+    parser.add_argument(
+        "--before_embedding_share", type=float, help="the same of the embeddings; --before_share when not given"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("folder", nargs="?", type=Path, help="same as --out")

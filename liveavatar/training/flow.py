@@ -85,6 +85,11 @@ class AvatarNet(nn.Module):
         return twin
 
 
+def with_conditions(weight: Tensor, channels: int) -> Tensor:
+    """The condition encoder's weight [D, cond_dim, 1, 2, 2] for more channels, which begin silent."""
+    return torch.cat((weight, weight.new_zeros(len(weight), channels - weight.shape[1], *weight.shape[2:])), dim=1)
+
+
 def is_outer(name: str) -> bool:
     """Whether a parameter is an embedding, head or modulation, which Muon should not touch."""
     inner = ("dit.blocks.", "dit.audio_injector.", "text.layers.")

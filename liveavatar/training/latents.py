@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
@@ -238,6 +238,9 @@ def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
     clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
     train = [_join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)
+    if args.statistics is not None:
+        kept = load_config(args.statistics).vae
+        mean, std = kept.mean, kept.std
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     _save(out / f"latents_train_{rank.rank}.pt", normalised(train, cfg))
     probe = train_probe(clips, rank, args.probe_seconds)
@@ -259,6 +262,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--speech", type=Path, required=True, help="folder of speech.json")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.pt; --out when absent")
     parser.add_argument("--only_speech", action="store_true", help="stop after the features, which need no autoencoder")
+    parser.add_argument(
+        "--statistics", type=Path, help="model directory whose latent statistics stay; its own for `teacher --init`"
+    )
     parser.add_argument("--probe_seconds", type=float, default=12, help="training of the judge of held-out video")
     parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     args: Any = parser.parse_args(argv)

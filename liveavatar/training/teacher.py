@@ -31,6 +31,7 @@ from liveavatar.training.flow import (
     held_out_errors,
     is_outer,
     mixed_levels,
+    with_conditions,
 )
 from liveavatar.training.latents import LatentSet, WindowSampler, cut_window, load_latents
 from liveavatar.training.optim import Average, Optimisers, rate_factor
@@ -78,9 +79,7 @@ def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
             model_dir, start.config.pose_origin, net.cfg.pose_origin,
         )  # fmt: skip
     weights = start.dit.state_dict()
-    told = weights["cond_encoder.weight"]  # [D, channels, 1, 2, 2]
-    missing = net.cfg.dit.cond_dim - told.shape[1]
-    weights["cond_encoder.weight"] = torch.cat((told, told.new_zeros(len(told), missing, *told.shape[2:])), dim=1)
+    weights["cond_encoder.weight"] = with_conditions(weights["cond_encoder.weight"], net.cfg.dit.cond_dim)
     net.dit.load_state_dict(weights)
     net.text.load_state_dict(start.text.state_dict())
 

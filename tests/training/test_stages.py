@@ -39,7 +39,7 @@ def encoded(corpus: ToyRun, rank: runtime.Rank) -> ToyRun:
     latents.encode_stage(
         corpus.args(
             data=corpus.clips, speech=corpus.speech, autoencoder=corpus.run, speech_encoder=str(corpus.encoder),
-            probe_seconds=1.0, only_speech=False,
+            probe_seconds=1.0, only_speech=False, statistics=None,
         ),
         rank,
     )  # fmt: skip
@@ -386,6 +386,39 @@ def test_a_mix_takes_its_embeddings_and_its_layers_by_shares_of_their_own() -> N
     assert values(0.25) == [0.25] * 4
     assert values(0.25, 1.0) == [1, 1, 0.25, 0.25]
     assert values(0.25, 0.0) == [0, 0, 0.25, 0.25]
+
+
+def test_export_keeps_a_share_of_the_weights_before(taught: ToyRun, tmp_path: Path) -> None:
+    export.export_random("tiny", tmp_path / "before")
+    recipe = export.Recipe(weights="teacher", before=tmp_path / "before", before_share=0.75, before_embedding_share=1.0)
+    export.export_run(taught.run, tmp_path / "model", recipe)
+    assert (
+        "teacher, with 75% of the weights before, 100% of their embeddings"
+        in (tmp_path / "model" / "model_card.md").read_text()
+    )
+    made, before = (load_model(tmp_path / n, "cpu", torch.float32, parts=("dit",)).dit for n in ("model", "before"))
+    saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
+    name = "blocks.0.ffn.0.weight"
+    expected = 0.25 * saved[f"dit.{name}"] + 0.75 * before.state_dict()[name]
+    torch.testing.assert_close(made.state_dict()[name], expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(made.patch_embedding.weight, before.patch_embedding.weight)
+    assert load_config(tmp_path / "model").vae == load_config(tmp_path / "before").vae != load_config(taught.run).vae
+
+
+def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
+    taught: ToyRun, rank: runtime.Rank, tmp_path: Path
+) -> None:
+    export.export_random("tiny", tmp_path / "before")
+    kept = load_config(tmp_path / "before").vae
+    latents.encode_stage(
+        taught.args(
+            data=taught.clips, speech=taught.speech, autoencoder=taught.run, speech_encoder=str(taught.encoder),
+            out=tmp_path, probe_seconds=0.1, only_speech=False, statistics=tmp_path / "before",
+        ),
+        rank,
+    )  # fmt: skip
+    assert load_config(tmp_path).vae == kept
+    assert load_config(taught.run).vae != kept
 
 
 def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
