@@ -205,7 +205,9 @@ class HeadAssets:
     def strand_noise(self, across: Tensor, along: Tensor) -> Tensor:
         """Two noises [P, 2] that are long along a strand; coordinates in cm."""
         grid = torch.stack([torch.remainder(across / 22, 1), torch.remainder(along / 30, 1)], -1) * 2 - 1
-        return F.grid_sample(self.strands, grid[None, :, None, :], align_corners=True)[0, :, :, 0].T
+        # All points lie inside, so the border is never read; it keeps cuDNN's sampler away, which does not compile.
+        inside = F.grid_sample(self.strands, grid[None, :, None, :], padding_mode="border", align_corners=True)
+        return inside[0, :, :, 0].T
 
     def hair_noise(self, attributes: Tensor, curls: bool) -> Tensor:
         """Strand noise [P, 2] at hair points; curls, if there are any, take isotropic noise."""
