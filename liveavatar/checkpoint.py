@@ -47,6 +47,7 @@ __all__ = [
 
 PARTS = ("dit", "vae", "text")
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
+ALIGNMENT = 64  # bytes, of memory that torch allocates on a CPU
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +162,9 @@ def _fill(
     for key, tensor in tensors:
         # Merge before rounding to the target dtype: an update may be smaller than a bf16 step of the weight.
         merged = updates[key].apply(tensor.to(device, torch.float32)) if key in updates else tensor
-        placed[key] = merged.to(device=device, dtype=dtype if merged.is_floating_point() else merged.dtype)
+        weight = merged.to(device=device, dtype=dtype if merged.is_floating_point() else merged.dtype)
+        # A file's own bytes start anywhere, and MKL then sums in another order than for memory torch allocated.
+        placed[key] = weight.clone() if weight.data_ptr() % ALIGNMENT else weight
     network.load_state_dict(placed, assign=True)
     network.to(device)
     return network.eval().requires_grad_(False)

@@ -235,7 +235,7 @@ class Stream:
         """An empty decoder stream, warmed by still latents so that the first block's frames have a past."""
         vae = self.engine.vae
         self.decoder = vae.decoder_state(1, self.h, self.w)
-        vae.decode_stream(self.motion[:, :, : vae.config.prime_latents], self.decoder)
+        vae.prime_decoder(self.motion[:, :, : vae.config.prime_latents], self.decoder)
 
     def _pose_track(self) -> Tensor | None:
         """The job's head pose and eyes [T, 6], one row for every latent of the stream; NaN: eyes as seeded."""
@@ -249,67 +249,42 @@ class Stream:
     def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
         """All remaining blocks in order.
 
-        On a CPU with more than one core a block is decoded on half of the threads while the next one is
-        denoised on the other half: two small teams wait less for one another than one large team does.
-        The first block is not overlapped, so that it comes as early as it can.
-
         Args:
             decode: make frames; decode all blocks of a stream or none.
             snapshot_every: blocks between two that carry a snapshot; 0 for none.
         """
-        self.placement.snapshots_every(snapshot_every)
-        threads = torch.get_num_threads()
-        overlap = decode and self.engine.device.type == "cpu" and threads > 1
-        if not overlap:
-            while self.position < self.num_blocks:
-                yield self._whole(decode, snapshot_every)
-            return
-        share = threads // 2
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) as decoder:
-            torch.set_num_threads(threads - share)
-            try:
-                yield from self._overlapped(decoder, snapshot_every)
-            finally:
-                torch.set_num_threads(threads)
+        return self.arriving(lambda index: index < self.num_blocks, snapshot_every, decode)
 
-    def _overlapped(self, decoder: ThreadPoolExecutor, snapshot_every: int) -> Iterator[Block]:
-        waiting: Future[Block] | None = None
-        while self.position < self.num_blocks:
-            block = self._denoised(snapshot_every)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = decoder.submit(self._decoded, block)
-            if block.index == 0:
-                yield waiting.result()
-                waiting = None
-        if waiting is not None:
-            yield waiting.result()
-
-    def arriving(self, ready: Callable[[int], bool | None], snapshot_every: int = 0) -> Iterator[Block]:
+    def arriving(
+        self, ready: Callable[[int], bool | None], snapshot_every: int = 0, decode: bool = True
+    ) -> Iterator[Block]:
         """Blocks of a job whose sound still arrives, each as soon as it is decoded.
+
+        On a CPU with more than one core a block is decoded on half of the threads while the next one is
+        denoised on the other half: two small teams wait less for one another than one large team does.
+        The first block has all threads for either, so that it comes as early as it can.
 
         Args:
             ready: asked for the index of a block until its sound is known (True) or will never come (False); waits a
                 little before it says that neither is so (None).
             snapshot_every: as in `blocks`.
+            decode: as in `blocks`.
         """
         self.placement.snapshots_every(snapshot_every)
         threads = torch.get_num_threads()
-        share = max(1, threads // 2)
-        on_cpu = self.engine.device.type == "cpu"
+        share = threads // 2 if decode and self.engine.device.type == "cpu" else 0
         waiting: Future[Block] | None = None
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) as decoder:
-            if on_cpu:
-                torch.set_num_threads(max(1, threads - share))
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share or 1,)) as decoder:
             try:
                 while (known := ready(self.position)) is not False:
-                    if known and on_cpu:
+                    if known and share and self.position:
+                        torch.set_num_threads(threads - share)
                         block = self._denoised(snapshot_every)
                         if waiting is not None:
                             yield waiting.result()
                         waiting = decoder.submit(self._decoded, block)
                     elif known:
-                        yield self._whole(True, snapshot_every)
+                        yield self._whole(decode, snapshot_every)
                     elif waiting is not None and waiting.done():
                         yield waiting.result()
                         waiting = None
@@ -399,7 +374,8 @@ def image_tensor(image: np.ndarray) -> Tensor:
 
 def frames_uint8(video_CTHW: Tensor) -> np.ndarray:
     """Decoder output [3, T, H, W] in -1..1 -> uint8 RGB [T, H, W, 3]."""
-    return ((video_CTHW.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).cpu().numpy()
+    levels = (video_CTHW.float() + 1).mul_(127.5).round_().clamp_(0, 255)  # in place: three times as fast on a CPU
+    return levels.byte().permute(1, 2, 3, 0).cpu().numpy()
 
 
 def still_latents(vae: VideoVAE, image_13THW: Tensor, motion_latents: int) -> tuple[Tensor, Tensor]:

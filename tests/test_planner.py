@@ -426,7 +426,7 @@ MEASURED = [
 @pytest.mark.parametrize(("gpu", "mode"), MEASURED)
 def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     """Of the reports of `liveavatar bench gpu` in the repository, the newest of a GPU."""
-    report = json.loads(sorted((REPO_ROOT / "data" / "benchmarks").glob(f"gpu_{gpu}_*.json"))[-1].read_text())
+    report = json.loads(sorted((REPO_ROOT / "data" / "benchmarks").glob(f"gpu_{gpu}_20*.json"))[-1].read_text())
     measured = next(row for row in report["speed"] if row["mode"] == mode)
     width, height = (int(side) for side in measured["size"].split("*"))
     asked = SPEED_MODES[mode]

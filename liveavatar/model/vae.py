@@ -115,6 +115,10 @@ class VideoVAE(Protocol):
         """Frames of the next latents, one or several; updates `state` in place."""
         ...
 
+    def prime_decoder(self, latents: Tensor, state: State) -> None:
+        """Leave `state` as `decode_stream` does where nobody needs the frames."""
+        ...
+
 
 def build_vae(cfg: VAEConfig) -> nn.Module:
     """Build the autoencoder that `cfg` describes; the result is a `VideoVAE` with untrained weights.

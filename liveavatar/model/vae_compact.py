@@ -112,15 +112,28 @@ class CompactDecoder(nn.Module):
 
     def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
         """[T*B, C, h, w] -> [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""
-        x, at = self.conv_in(latents_NCHW), 0
-        x, at = _run(self.latent16, x, batch, memory, at)
-        x = _split_time(self.grow(x), batch, LATENT_FRAMES)
+        x, at = self._at_latent_rate(latents_NCHW, batch, memory)
         x, at = _run(self.stage16, x, batch, memory, at)
         x = F.pixel_shuffle(self.up8(x), 2)
         x, at = _run(self.stage8, x, batch, memory, at)
         x = F.pixel_shuffle(self.up4(x), 2)
         x, at = _run(self.stage4, x, batch, memory, at)
         return F.pixel_shuffle(self.conv_out(x), PATCH)
+
+    def prime(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> None:
+        """What `forward` does to `memory`, from no more frames than get there: one fewer with every block."""
+        x, at = self._at_latent_rate(latents_NCHW, batch, memory)
+        reach = len(memory) - at
+        for stage, up in ((self.stage16, self.up8), (self.stage8, self.up4), (self.stage4, None)):
+            for block in stage:
+                # The first frame kept has lost its own past; what becomes of it is dropped before the next block.
+                x, memory[at] = block(x[-reach * batch :], batch, memory[at])
+                at, reach = at + 1, reach - 1
+            x = x if up is None else F.pixel_shuffle(up(x[-reach * batch :]), 2)
+
+    def _at_latent_rate(self, x_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> tuple[Tensor, int]:
+        x, at = _run(self.latent16, self.conv_in(x_NCHW), batch, memory, 0)
+        return _split_time(self.grow(x), batch, LATENT_FRAMES), at
 
 
 def _run(stage: nn.ModuleList, x_NCHW: Tensor, batch: int, memory: list[Tensor | None], at: int) -> tuple[Tensor, int]:
@@ -188,12 +201,22 @@ class CompactVAE(nn.Module):
 
     def decode_stream(self, latents: Tensor, state: StreamState) -> Tensor:
         """Decode the next latents of a stream into 4 frames each; updates `state` in place."""
-        z = _to_flat(latents, self.decoder.conv_in.weight.dtype)
-        z = z * self.std.to(z.dtype) + self.mean.to(z.dtype)
+        z = self._decoder_input(latents)
         memory = self._recall(self.decoder.memory_shapes, state, z)
         video = self.decoder(z, state.batch, memory)
         _remember(memory, state, latents.shape[2])
         return video.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
+
+    def prime_decoder(self, latents: Tensor, state: StreamState) -> None:
+        """Leave `state` as `decode_stream` does, for a quarter of its work (three latents)."""
+        z = self._decoder_input(latents)
+        memory = self._recall(self.decoder.memory_shapes, state, z)
+        self.decoder.prime(z, state.batch, memory)
+        _remember(memory, state, latents.shape[2])
+
+    def _decoder_input(self, latents: Tensor) -> Tensor:
+        z = _to_flat(latents, self.decoder.conv_in.weight.dtype)
+        return z * self.std.to(z.dtype) + self.mean.to(z.dtype)
 
     def _latent_size(self, video: Tensor) -> tuple[int, int, int]:
         batch, _, num_frames, height, width = video.shape

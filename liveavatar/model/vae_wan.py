@@ -375,3 +375,7 @@ class WanVAE(nn.Module):
         frames = self.decoder(self.conv2(z, state), state)
         state.position += latents.shape[2]
         return frames
+
+    def prime_decoder(self, latents: Tensor, state: StreamState) -> None:
+        """Leave `state` as `decode_stream` does."""
+        self.decode_stream(latents, state)

@@ -40,11 +40,11 @@ is that reader on the true video, so it is the ceiling. Ratios compare with the 
 
 def write_card(run: Path, out: Path, weights: str) -> None:
     """Write `model_card.md` into the model directory `out` for the weights named `weights` of `run`."""
-    parts = [PROSE.read_text().rstrip()]
+    parts = [PROSE.read_text().rstrip(), f"The exported weights are those called `{weights}`."]
     evaluation = run / "evaluation.json"
     if evaluation.is_file():
         rows = json.loads(evaluation.read_text())["rows"]
-        parts += [f"## Held-out measures\n\n{READER}\n\nThe exported weights are those called `{weights}`."]
+        parts += [f"## Held-out measures\n\n{READER}"]
         parts.append(measures_table(rows))
         parts.append(_autoencoder_line(rows.get("autoencoder", {})))
     quality = run / "quality.json"

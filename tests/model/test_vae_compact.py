@@ -52,6 +52,23 @@ def test_streaming_equals_whole(vae: CompactVAE, batch: int, height: int, width:
     torch.testing.assert_close(torch.cat(frames, 2), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("started", [pytest.param(0, id="at the start"), pytest.param(2, id="in the middle")])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@torch.inference_mode()
+def test_priming_leaves_the_decoder_as_decoding_does(vae: CompactVAE, count: int, started: int) -> None:
+    z = torch.randn(2, 8, started + count, 2, 3)
+    primed, decoded = vae.decoder_state(2, 2, 3), vae.decoder_state(2, 2, 3)
+    for state in (primed, decoded):
+        if started:
+            vae.decode_stream(z[:, :, :started], state)
+    vae.prime_decoder(z[:, :, started:], primed)
+    vae.decode_stream(z[:, :, started:], decoded)
+    assert primed.position == decoded.position
+    kept = decoded.tensors()
+    for name, memory in primed.tensors().items():
+        torch.testing.assert_close(memory, kept[name], atol=1e-5, rtol=1e-5)
+
+
 @torch.inference_mode()
 def test_memory_is_causal_and_used(vae: CompactVAE) -> None:
     z = torch.randn(1, 8, 4, 2, 2)
