@@ -94,6 +94,7 @@ def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, i
     torch.set_num_threads(threads)
     started = time.perf_counter()
     engine = Engine.load(model_dir, device="cpu", dtype=dtype)
+    engine.shares_threads = overlap
     load_s = time.perf_counter() - started
     cfg = load_config(model_dir)
     width, height = cfg.areas[0]
@@ -111,7 +112,7 @@ def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, i
     started = time.perf_counter()
     stream = engine.open(job)
     marks = []
-    for _ in stream.blocks() if overlap else (stream.next_block() for _ in range(num_blocks)):
+    for _ in stream.blocks():
         marks.append(time.perf_counter())
     pace = np.diff(marks)[WARM_BLOCKS - 1 :]
     return Speed(

@@ -10,7 +10,7 @@ Shapes: C latent channels, h/w latent height and width, L hidden states, T featu
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -30,6 +30,7 @@ from liveavatar.model.vae import VideoVAE
 from liveavatar.placement import FeaturesOf, Placement, Single, Stage, split
 from liveavatar.pose import fit_eyes, fit_length, latent_track, split_track, told_track
 from liveavatar.sampling import sigma_steps
+from liveavatar.threads import Threads, begin_with, computing_with
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Engine:
     def __init__(self, model: LoadedModel, device: torch.device) -> None:
         self.config, self.dit, self.vae, self.text = model.config, model.dit, model.vae, model.text
         self.device = device
+        self.shares_threads = device.type == "cpu"  # between denoising and decoding; see `Threads`
         self.model_dir: Path | None = None
 
     @classmethod
@@ -223,6 +225,7 @@ class Stream:
             w=width // stride,
             kv_cache_dtype=job.kv_cache_dtype,
         )
+        self.threads = Threads(torch.get_num_threads(), engine.shares_threads)
         self.h, self.w, self.num_blocks = self.course.h, self.course.w, self.course.num_blocks
         self.position = 0
         text = engine.encode_prompt(job.prompt).to(engine.dtype)
@@ -246,7 +249,7 @@ class Stream:
         rows = np.concatenate((fit_length(told, count), fit_eyes(eyes, count)), 1, dtype=np.float32)
         return latent_track(torch.from_numpy(rows)).to(self.engine.device)
 
-    def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
+    def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Generator[Block, None, None]:
         """All remaining blocks in order.
 
         Args:
@@ -257,12 +260,10 @@ class Stream:
 
     def arriving(
         self, ready: Callable[[int], bool | None], snapshot_every: int = 0, decode: bool = True
-    ) -> Iterator[Block]:
+    ) -> Generator[Block, None, None]:
         """Blocks of a job whose sound still arrives, each as soon as it is decoded.
 
-        On a CPU with more than one core a block is decoded on half of the threads while the next one is
-        denoised on the other half: two small teams wait less for one another than one large team does.
-        The first block has all threads for either, so that it comes as early as it can.
+        On a CPU with more than one core a block is decoded while the next one is denoised (`threads.Threads`).
 
         Args:
             ready: asked for the index of a block until its sound is known (True) or will never come (False); waits a
@@ -271,27 +272,22 @@ class Stream:
             decode: as in `blocks`.
         """
         self.placement.snapshots_every(snapshot_every)
-        threads = torch.get_num_threads()
-        share = threads // 2 if decode and self.engine.device.type == "cpu" else 0
+        overlap = decode and self.threads.overlap
         waiting: Future[Block] | None = None
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share or 1,)) as decoder:
-            try:
-                while (known := ready(self.position)) is not False:
-                    if known and share and self.position:
-                        torch.set_num_threads(threads - share)
-                        block = self._denoised(snapshot_every)
-                        if waiting is not None:
-                            yield waiting.result()
-                        waiting = decoder.submit(self._decoded, block)
-                    elif known:
-                        yield self._whole(decode, snapshot_every)
-                    elif waiting is not None and waiting.done():
+        with ThreadPoolExecutor(1, initializer=begin_with, initargs=(self.threads.total,)) as decoder:
+            while (known := ready(self.position)) is not False:
+                if known and overlap and self.position:
+                    block = self._denoised(snapshot_every)
+                    if waiting is not None:
                         yield waiting.result()
-                        waiting = None
-                if waiting is not None:
+                    waiting = decoder.submit(self._decoded, block)
+                elif known:
+                    yield self._whole(decode, snapshot_every)
+                elif waiting is not None and waiting.done():
                     yield waiting.result()
-            finally:
-                torch.set_num_threads(threads)
+                    waiting = None
+            if waiting is not None:
+                yield waiting.result()
 
     def _whole(self, decode: bool, snapshot_every: int) -> Block:
         """The next block, with a snapshot when one is due."""
@@ -310,7 +306,7 @@ class Stream:
 
     def _decoded(self, block: Block) -> Block:
         started = time.perf_counter()
-        frames = self.decode(block.latents[None])[: self.job.num_frames - block.index * BLOCK_FRAMES]
+        frames = self.decode(block.latents[None], block.index)[: self.job.num_frames - block.index * BLOCK_FRAMES]
         state = block.state
         if state is not None:
             state |= {f"decoder.{name}": t.clone() for name, t in self.decoder.tensors().items()}
@@ -320,7 +316,8 @@ class Stream:
     def next_block(self, decode: bool = True) -> Block:
         """Denoise the next block and, if asked, decode it."""
         index = self.position
-        made = self.placement.run(index)
+        with computing_with(self.threads.denoise(index)):
+            made = self.placement.run(index)
         self.position += 1
         x, times = made.x[0].float().cpu(), made.times
         block = Block(index, x, None, times.step_s, wait_s=times.wait_s, busy_s=times.busy_s, sent_s=times.sent_s)
@@ -331,10 +328,11 @@ class Stream:
         self.placement.close()
 
     @torch.inference_mode()
-    def decode(self, latents_1C3hw: Tensor) -> np.ndarray:
-        """Frames uint8 [12, H, W, 3] of the next latents in order; advances the decoder's state."""
+    def decode(self, latents_1C3hw: Tensor, index: int) -> np.ndarray:
+        """Frames uint8 [12, H, W, 3] of block `index`, the next one to be decoded; advances the decoder's state."""
         latents = latents_1C3hw.to(self.engine.device, self.engine.dtype)
-        return frames_uint8(self.engine.vae.decode_stream(latents, self.decoder)[0])
+        with computing_with(self.threads.decode(index)):
+            return frames_uint8(self.engine.vae.decode_stream(latents, self.decoder)[0])
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything needed to go on from `position`; sinks and conditions are recomputed on open.
@@ -356,7 +354,8 @@ class Stream:
         self.decoder.load(below(tensors, "decoder."))
         first = tensors.get("first_latent")
         rings = {name: t for name, t in tensors.items() if name.startswith("cache")}
-        self.placement.load(self.position, rings, None if first is None else first.to(self.engine.device))
+        with computing_with(self.threads.denoise(self.position)):  # a new reference, as it was first computed
+            self.placement.load(self.position, rings, None if first is None else first.to(self.engine.device))
 
     def _block_features(self, index: int) -> Tensor:
         """Features [1, L, C, history + 12] of a block, on the CPU; zero before the track and after it."""

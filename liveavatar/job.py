@@ -291,9 +291,7 @@ class Run:
         return None
 
     def _blocks(self) -> Generator[Block, None, None]:
-        blocks = self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
-        assert isinstance(blocks, Generator)  # closing it gives the threads back when the loop is left early
-        return blocks
+        return self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
 
     def _total(self) -> int:
         """Blocks of the job."""
@@ -304,17 +302,12 @@ class Run:
         return None
 
     def finish(self) -> RenderResult:
-        with _same_threads(self.engine, "denoise"):  # a new reference is computed as in the run that was cut
-            self._restore()
+        self._restore()
         first = self.stream.position
         with self.sink:
-            if self.job.online:
-                self._render(first)
-            else:
-                with _same_threads(self.engine, "denoise"):
-                    self._render(first)
-                with _same_threads(self.engine, "decode"):
-                    self._decode_spool()
+            self._render(first)
+            if not self.job.online:
+                self._decode_spool()
             self.sink.close(self._whole_sound())
         result = self._result(first)
         _keep(self.job, result)
@@ -427,7 +420,7 @@ class Run:
             for index in range(total):
                 latents = np.frombuffer(spool.read(self._block_bytes), "<f4").reshape(1, *self.block_shape)
                 started = time.perf_counter()
-                frames = self.stream.decode(torch.from_numpy(latents.astype(np.float32)))[:frames_left]
+                frames = self.stream.decode(torch.from_numpy(latents.astype(np.float32)), index)[:frames_left]
                 decode_ms = 1000 * (time.perf_counter() - started)
                 self.sink.write(frames)
                 frames_left -= len(frames)
@@ -451,19 +444,3 @@ class Run:
     def _report(self, phase: str, done: int, since: int) -> None:
         fps = since * BLOCK_FRAMES / (time.perf_counter() - self.began)
         self.on_progress(Progress(phase=phase, done=done, total=self._total(), fps=fps))
-
-
-@contextmanager
-def _same_threads(engine: Engine, part: str) -> Iterator[None]:
-    """Give "denoise" or "decode" as many threads as it has when both run side by side.
-
-    The number of threads decides the order of sums, and an offline job must give the bits of an online one.
-    """
-    threads = torch.get_num_threads()
-    if engine.device.type == "cpu" and threads > 1:
-        share = threads // 2
-        torch.set_num_threads(share if part == "decode" else threads - share)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -47,9 +47,7 @@ class LiveRun(Run):
         self.track.start(self.stream.position)
 
     def _blocks(self) -> Generator[Block, None, None]:
-        blocks = self.stream.arriving(self._ready, SNAPSHOT_BLOCKS)
-        assert isinstance(blocks, Generator)
-        with closing(blocks):
+        with closing(self.stream.arriving(self._ready, SNAPSHOT_BLOCKS)) as blocks:
             for block in blocks:
                 assert block.frames is not None
                 left = BLOCK_FRAMES

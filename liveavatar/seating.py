@@ -213,7 +213,7 @@ class Seating:
     def pace(self, placement: str, speeds: Speeds, num_seats: int) -> tuple[float, float]:
         """(frames per second, seconds to the first frame)."""
         steps = self.job.sample_steps
-        first = speeds.start + steps * speeds.step + speeds.decode
+        first = speeds.start + (speeds.first or steps * speeds.step + speeds.decode)
         if placement == "tpp" and num_seats > 1:
             block = max(self._share(s) * speeds.step + (speeds.decode if s.decodes else 0) for s in self.stages())
         elif speeds.overlap and self.job.online_decode:

@@ -11,6 +11,7 @@ import os
 import platform
 import statistics
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -40,6 +41,7 @@ class Speeds:
     step: float  # one denoise step of one block, ring full
     decode: float  # one block
     start: float  # picture encoded, sinks computed
+    first: float | None  # the first block, steps and decoding; as any other when None
     overlap: bool  # whether a block is decoded while the next one is denoised
 
     def decode_layers(self, num_layers: int) -> float:
@@ -67,6 +69,7 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
     return Speeds(
         step=max(compute, transfer),
         decode=vae.decode_flop / TERA / rates.conv,
+        first=None,
         start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
     )
@@ -149,6 +152,9 @@ def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) ->
     began = time.perf_counter()
     stream = engine.open(job)
     start = time.perf_counter() - began
+    with closing(stream.blocks()) as blocks:
+        next(blocks)
+    first = time.perf_counter() - began - start
     # As if rings were full: what the blocks before would have written does not change the time.
     stream.position = num_blocks - _WARM_BLOCKS - _TIMED_BLOCKS
     marks: list[float] = []
@@ -163,4 +169,5 @@ def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) ->
     step, decode = statistics.median(steps), min(decodes)
     # The pace holds whatever overlap there is: the step is what remains of it.
     overlap = pace < sample_steps * step + decode
-    return Speeds(step=pace / sample_steps if overlap else step, decode=decode, start=start, overlap=overlap)
+    step = pace / sample_steps if overlap else step
+    return Speeds(step=step, decode=decode, start=start, first=first, overlap=overlap)

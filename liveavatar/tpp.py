@@ -21,6 +21,7 @@ from liveavatar.engine import Engine
 from liveavatar.group import FIRST, Group, GroupError, Layout, Message, Op, settle
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.placement import Denoised, FeaturesOf, Queued, Stage, Times
+from liveavatar.threads import Threads
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 from liveavatar.wires import ControlInbox, ControlOutbox, Inbox, Outbox
 
@@ -108,6 +109,7 @@ class Tpp:
         self.outbox = ControlOutbox(group, 0, request(config, model.dtype), group.world + AHEAD + 1)
         self.inbox = Inbox(group, group.last - 1, packet(model, course, opening.stages[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
+        self.threads = Threads(opening.threads, model.shares_threads)
         self.issued = 0
         self.every = 0
         self.gather_s = 0.0
@@ -172,7 +174,7 @@ class Tpp:
         return self.gather_s <= GATHER_SHARE * (time.perf_counter() - self.began)
 
     def _message(self, op: Op, index: int = 0, snapshot: bool = False, reanchor: bool = False) -> Message:
-        facts = {"index": index, "snapshot": snapshot, "reanchor": reanchor, "threads": torch.get_num_threads()}
+        facts = {"index": index, "snapshot": snapshot, "reanchor": reanchor, "threads": self.threads.denoise(index)}
         return Message.of(op, self.group.world, **facts)
 
     def _send_first(self) -> list[Any]:

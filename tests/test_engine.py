@@ -1,6 +1,8 @@
 """The block loop: resumed == uninterrupted, overlapped == sequential, prompt, seed and sound matter."""
 
-from collections.abc import Iterator
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import torch
 
 from liveavatar.checkpoint import LoadedModel, save_model
 from liveavatar.config import FROM_PORTRAIT, TINY, ModelConfig
-from liveavatar.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.engine import Block, Engine, Stream, StreamJob, TensorFeatures
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
+from liveavatar.placement import Denoised, Single
 
 SIZE = (128, 128)
 
@@ -65,25 +68,49 @@ def test_every_frame_is_made_once(engine: Engine) -> None:
     assert frames(made).shape == (75, *SIZE, 3)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
+def test_overlapped_decoding_equals_sequential(engine: Engine) -> None:
+    """With as many threads for each block, which decide the order of sums on some CPUs."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_overlapped_decoding_equals_sequential(engine: Engine) -> None:
-    """With the same number of threads at work, that is: on some CPUs sums depend on it."""
     overlapped = list(engine.open(make_job()).blocks())
     assert torch.get_num_threads() == 2
     stream = engine.open(make_job())
-    sequential = [stream.next_block()]
-    torch.set_num_threads(1)
-    sequential += [stream.next_block() for _ in overlapped[1:]]
-    assert torch.equal(latents(overlapped), latents(sequential))
-    assert np.array_equal(frames(overlapped), frames(sequential))
+    sequential = [stream.next_block() for _ in overlapped]
+    stream = engine.open(make_job())
+    later = [b.latents for b in stream.blocks(decode=False)]
+    decoded = [stream.decode(x[None], index) for index, x in enumerate(later)]
+    torch.set_num_threads(before)
+    for made in (latents(sequential), torch.stack(later)):
+        assert torch.equal(latents(overlapped), made)
+    for shown in (frames(sequential), np.concatenate(decoded)[:75]):
+        assert np.array_equal(frames(overlapped), shown)
+
+
+def test_threads_that_come_later_find_the_number_that_was_set(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the decoder's thread meets torch for the first time while the next block is denoised with fewer."""
+    met, run, decoded = threading.Event(), Single.run, Stream._decoded
+
+    def wait_for_the_decoder(self: Single, index: int) -> Denoised:
+        if index > 1:
+            assert met.wait(30)
+        return run(self, index)
+
+    def meet_late(self: Stream, block: Block) -> Block:
+        if block.index == 1:
+            time.sleep(0.1)
+            torch.get_num_threads()
+            met.set()
+        return decoded(self, block)
+
+    monkeypatch.setattr(Single, "run", wait_for_the_decoder)
+    monkeypatch.setattr(Stream, "_decoded", meet_late)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    list(engine.open(make_job()).blocks())
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(torch.get_num_threads).result()
+    torch.set_num_threads(before)
+    assert later == 2
 
 
 @pytest.mark.parametrize("threads", [pytest.param(1, id="sequential"), pytest.param(2, id="overlapped")])

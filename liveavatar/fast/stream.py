@@ -4,7 +4,7 @@ Shapes: C latent channels, h/w latent height and width, T frames, H/W pixels.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,18 +108,18 @@ class FastStream(Stream):
         self.decoding.begin(self.motion[:, :, : self.engine.config.vae.prime_latents])
 
     @torch.inference_mode()
-    def decode(self, latents_1C3hw: Tensor) -> np.ndarray:
+    def decode(self, latents_1C3hw: Tensor, index: int) -> np.ndarray:
         """As `Stream.decode`."""
         runner = self.decoding
         if runner is None:
-            return super().decode(latents_1C3hw)
+            return super().decode(latents_1C3hw, index)
         runner.latents.copy_(latents_1C3hw)
         runner.run()
         runner.host[0].copy_(runner.frames)  # pinned; the copy has arrived when this returns
         return runner.host[0].numpy().copy()
 
     @torch.inference_mode()
-    def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Iterator[Block]:
+    def blocks(self, decode: bool = True, snapshot_every: int = 0) -> Generator[Block, None, None]:
         """As `Stream.blocks`: on a GPU a block is given while the next one is being made."""
         if self.decoding is None or self.decoding.stream is None or not decode:
             yield from super().blocks(decode, snapshot_every)
