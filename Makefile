@@ -22,14 +22,14 @@ render: setup
 	  --prompt "$$(cat data/samples/prompt.txt)" --enable_online_decode --out out/demo
 
 test: setup
-	@$(BIN)/python -m pytest -m "not gpu and not nightly"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not nightly"
 
 check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -m "not gpu and not nightly"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not nightly"
 
 nightly: setup
 	@$(BIN)/python -m pytest -m nightly
