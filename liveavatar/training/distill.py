@@ -28,6 +28,7 @@ from liveavatar.training.flow import (
     drop_conditions,
     is_outer,
     level,
+    load_face_loss,
     logit_normal,
     per_latent,
     weighted_error,
@@ -58,9 +59,9 @@ class DistillTrainer:
             net.load_state_dict(weights)
             if args.compile:
                 net.compile_blocks()  # the teacher keeps requires_grad so that it shares the student's graph
-        self.real, self.pupil, self.critic = (
-            RecordedNet(net, rank, args.graphs) for net in (self.teacher, self.student, self.fake)
-        )
+        self.face = load_face_loss(args.data, args.face_loss, rank.device)
+        self.real, self.critic = (RecordedNet(net, rank, args.graphs) for net in (self.teacher, self.fake))
+        self.pupil = RecordedNet(self.student, rank, args.graphs, self.face)
         self.optim, self.fake_optim = (
             Optimisers(
                 net.named_parameters(),
@@ -137,9 +138,15 @@ class DistillTrainer:
             start, levels, target = self._trajectory(window, noise, (sigmas, index), None)
             with self.rank.autocast():
                 flow = self.student.flow(start, levels, window)
-            anchor = weighted_error(flow, target, window.weights)
-            (matching + REGRESSION_WEIGHT * anchor).backward()
-            values = {"dmd": size, "anchor": anchor.detach(), "grad_norm": self._update(fraction)}
+                anchor = weighted_error(flow, target, window.weights)
+                face = self.face(clean, window.latents) if self.face else torch.zeros_like(anchor)
+            (matching + REGRESSION_WEIGHT * anchor + face).backward()
+            values = {
+                "dmd": size,
+                "face": face.detach(),
+                "anchor": anchor.detach(),
+                "grad_norm": self._update(fraction),
+            }
             clean = clean.detach()
         else:
             clean = x - per_latent(sigma) * self.pupil.flow(x, sigma, window)
@@ -252,7 +259,7 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = transformer_arguments("distil the student")
+    parser = transformer_arguments("distil the student", face_loss=0.02)
     parser.add_argument("--seconds_regression", type=float, default=100)
     parser.add_argument("--seconds_dmd", type=float, default=140)
     parser.add_argument("--guidance", type=float, default=1.0, help="of the teacher by speech; 1: none")

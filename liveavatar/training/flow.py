@@ -13,6 +13,7 @@ import copy
 import functools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from liveavatar.model.text import PAD, PromptEncoder
 from liveavatar.pose import free_head
 from liveavatar.timing import BLOCK_LATENTS
 from liveavatar.training import runtime
+from liveavatar.training.face_reader import FaceReader, load_face_reader
 from liveavatar.training.graphs import Recorded, Recorder
 from liveavatar.training.window import Window
 
@@ -160,12 +162,33 @@ def weighted_error(flow: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return ((flow - target).square() * weights).mean()
 
 
+class FaceLoss:
+    """Weighted error of what a face reader reads off the clean latents that a flow points at."""
+
+    def __init__(self, reader: FaceReader, weight: float) -> None:
+        self.reader, self.weight = reader, weight
+
+    def __call__(self, made: Tensor, true: Tensor) -> Tensor:
+        """Of clean latents [B, C, T, h, w]."""
+        return self.weight * self.reader.error(made, true)
+
+    def of_flow(self, x: Tensor, sigma_Bb: Tensor, flow: Tensor, target: Tensor) -> Tensor:
+        """Of a flow [B, C, T, h, w] from noisy latents `x` against the true one."""
+        sigma = per_latent(sigma_Bb)
+        return self(x - sigma * flow, x - sigma * target)
+
+
+def load_face_loss(data: Path, weight: float, device: torch.device) -> FaceLoss | None:
+    """The loss with the reader that the encode stage left in `data`; None for no weight."""
+    return FaceLoss(load_face_reader(data, device), weight) if weight else None
+
+
 class RecordedNet:
     """A network's flow without gradients, and the gradients of its flow loss, both recorded."""
 
-    def __init__(self, net: AvatarNet, rank: runtime.Rank, enabled: bool) -> None:
-        """`enabled`: whether to record; the results are the same."""
-        self.net, self.rank = net, rank
+    def __init__(self, net: AvatarNet, rank: runtime.Rank, enabled: bool, face: FaceLoss | None = None) -> None:
+        """`enabled`: whether to record; the results are the same. `face` is added to the loss."""
+        self.net, self.rank, self.face = net, rank, face
         recorder = Recorder(rank.device, enabled)
         self._params: list[nn.Parameter] = list(net.parameters())
         self._grads: list[Tensor] = []
@@ -176,7 +199,7 @@ class RecordedNet:
         return self._flow(x, sigma_Bb, *_conditions(window))
 
     def gradients(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, window: Window) -> Tensor:
-        """Put the gradients of the region-weighted flow error into `.grad`, whatever was there; returns the error."""
+        """Put the gradients of the region-weighted flow error into `.grad`, whatever was there; returns the loss."""
         if not self._grads:
             self._grads = [torch.zeros_like(p) for p in self._params]
         loss = self._loss(x, sigma_Bb, target, window.weights, *_conditions(window))
@@ -193,7 +216,9 @@ class RecordedNet:
         with torch.enable_grad():
             with self.rank.autocast():
                 flow = self.net.flow(x, sigma_Bb, _window(x, *conditions))
-            loss = weighted_error(flow, target, weights)
+                loss = weighted_error(flow, target, weights)
+                if self.face is not None:
+                    loss = loss + self.face.of_flow(x, sigma_Bb, flow, target)
             grads = torch.autograd.grad(loss, self._params, materialize_grads=True)
         torch._foreach_copy_(self._grads, grads)
         return loss.detach()

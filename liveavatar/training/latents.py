@@ -30,6 +30,7 @@ from liveavatar.pose import EYES, HEAD, latent_track, mirrored, mirrored_eyes, p
 from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.data import Clips, bend, colour_jitter, load_clips, region_weights, to_video
+from liveavatar.training.face_reader import mouth_track, reading_skill, save_face_reader, train_face_reader
 from liveavatar.training.features import FeatureBank, speech_features
 from liveavatar.training.measures import face_ellipse
 from liveavatar.training.probe import train_probe
@@ -53,6 +54,7 @@ class LatentSet:
     weights: Tensor  # [n, T, h, w]
     head: Tensor  # [n, T, 3] mean yaw, pitch, roll of each latent, radians, counted from the config's `pose_origin`
     eyes: Tensor  # [n, T, 3] eye tracks, the mean of each latent
+    mouth: Tensor  # [n, T, 8] see `face_reader.mouth_track`
     tracks: Tensor  # [n]
     blocks: Tensor  # [n]
     tokens: Tensor  # [n, text length]
@@ -160,7 +162,7 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
     if augment == 1:
         head, eyes = mirrored(head), mirrored_eyes(eyes)
     return LatentSet(
-        torch.cat(latents), torch.cat(reference), torch.cat(weights), head, eyes,
+        torch.cat(latents), torch.cat(reference), torch.cat(weights), head, eyes, mouth_track(clips.landmarks[:, :-1]),
         clips.tracks, clips.blocks, tokens, torch.cat(other), other_tokens,
     )  # fmt: skip
 
@@ -242,12 +244,17 @@ def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
         kept = load_config(args.statistics).vae
         mean, std = kept.mean, kept.std
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
-    _save(out / f"latents_train_{rank.rank}.pt", normalised(train, cfg))
+    train = normalised(train, cfg)
+    _save(out / f"latents_train_{rank.rank}.pt", train)
+    reader = train_face_reader(train, rank, args.reader_seconds)
     probe = train_probe(clips, rank, args.probe_seconds)
     if rank.first:
         runtime.save_checkpoint(out / "probe.pt", probe.state_dict())
         held = load_clips(args.data, "eval", rank.device)
-        _save(out / "latents_eval_0.pt", normalised([encode_clips(c, vae, cfg, rank, 0) for c in held], cfg))
+        held_out = normalised([encode_clips(c, vae, cfg, rank, 0) for c in held], cfg)
+        _save(out / "latents_eval_0.pt", held_out)
+        save_face_reader(out, reader)
+        log.info("read off held-out latents: %s", reading_skill(reader, held_out))
         (out / "config.json").write_text(cfg.to_json())
     rank.barrier()
 
@@ -265,6 +272,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--statistics", type=Path, help="model directory whose latent statistics stay; its own for `teacher --init`"
     )
+    parser.add_argument("--reader_seconds", type=float, default=12, help="training of what reads faces off latents")
     parser.add_argument("--probe_seconds", type=float, default=12, help="training of the judge of held-out video")
     parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     args: Any = parser.parse_args(argv)

@@ -30,6 +30,7 @@ from liveavatar.training.flow import (
     drop_conditions,
     held_out_errors,
     is_outer,
+    load_face_loss,
     mixed_levels,
     with_conditions,
 )
@@ -107,7 +108,8 @@ class TeacherTrainer:
         self.step = 0
         if args.compile:
             self.net.compile_blocks()
-        self.recorded = RecordedNet(self.net, rank, args.graphs)
+        face = load_face_loss(args.data, args.face_loss, rank.device)
+        self.recorded = RecordedNet(self.net, rank, args.graphs, face)
 
     def train_step(self, fraction: float) -> dict[str, Tensor]:
         """One update."""
@@ -186,14 +188,15 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
         log.info("teacher done after %d steps: %s", trainer.step, final)
 
 
-def transformer_arguments(description: str) -> argparse.ArgumentParser:
-    """Options shared by teacher and student."""
+def transformer_arguments(description: str, face_loss: float) -> argparse.ArgumentParser:
+    """Options shared by teacher and student; `face_loss` is the default of that option."""
     parser = runtime.arguments(description)
     parser.add_argument("--batch", type=int, default=64, help="windows a GPU")
     parser.add_argument("--blocks", type=int, default=6, help="blocks a window")
     parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
     parser.add_argument("--log_every", type=int, default=20)
     parser.add_argument("--eval_every", type=float, default=25, help="seconds")
+    parser.add_argument("--face_loss", type=float, default=face_loss, help="weight of what is read off faces; 0: none")
     parser.add_argument("--save_every", type=float, default=60, help="seconds")
     parser.add_argument("--resume", action="store_true")
     return parser
@@ -201,7 +204,7 @@ def transformer_arguments(description: str) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = transformer_arguments("train the teacher")
+    parser = transformer_arguments("train the teacher", face_loss=0.2)
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
     parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")

@@ -39,7 +39,7 @@ def encoded(corpus: ToyRun, rank: runtime.Rank) -> ToyRun:
     latents.encode_stage(
         corpus.args(
             data=corpus.clips, speech=corpus.speech, autoencoder=corpus.run, speech_encoder=str(corpus.encoder),
-            probe_seconds=1.0, only_speech=False, statistics=None,
+            probe_seconds=1.0, reader_seconds=4.0, only_speech=False, statistics=None,
         ),
         rank,
     )  # fmt: skip
@@ -413,7 +413,7 @@ def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
     latents.encode_stage(
         taught.args(
             data=taught.clips, speech=taught.speech, autoencoder=taught.run, speech_encoder=str(taught.encoder),
-            out=tmp_path, probe_seconds=0.1, only_speech=False, statistics=tmp_path / "before",
+            out=tmp_path, probe_seconds=0.1, reader_seconds=0.1, only_speech=False, statistics=tmp_path / "before",
         ),
         rank,
     )  # fmt: skip
