@@ -96,6 +96,7 @@ class SpeechConfig:
     dim: int  # width of one feature frame at 25 fps
     window_seconds: float = 3.0  # audio the encoder sees for one block
     lookahead_seconds: float = 0.16  # of which after the block's end
+    shifts: tuple[int, ...] = (0,)  # samples by which the window is moved; features are the mean over all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +136,7 @@ class ModelConfig:
                 dit=DiTConfig(**_tuples(raw["dit"])),
                 vae=VAEConfig(**_tuples(raw["vae"])),
                 text=TextConfig(**raw["text"]),
-                speech=SpeechConfig(**raw["speech"]),
+                speech=SpeechConfig(**_tuples(raw["speech"])),
                 sigmas={int(n): tuple(s) for n, s in raw["sigmas"].items()},
                 areas=tuple((w, h) for w, h in raw["areas"]),
                 size_multiple=raw["size_multiple"],
@@ -230,7 +231,7 @@ MINI = ModelConfig(
         decoder_widths=(256, 128, 64), decoder_blocks=(2, 3, 3), mean=(0.0,) * 32, std=(1.0,) * 32, prime_latents=3,
     ),
     text=TextConfig(kind="hash", dim=128, length=32, vocab=4096, num_layers=2, num_heads=4),
-    speech=SpeechConfig(kind="whisper", name="tiny.en", num_states=5, dim=768),
+    speech=SpeechConfig(kind="whisper", name="tiny.en", num_states=5, dim=768, shifts=(-80, 0, 80)),
     sigmas={n: shifted_sigmas(n, 5.0) for n in range(1, 9)},
     areas=((384, 256), (256, 384)),
     size_multiple=128,

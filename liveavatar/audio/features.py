@@ -3,8 +3,10 @@
 A block's features come from a *window*: the 3 s of sound that end 0.16 s after the block's last frame, zeros where
 there is no sound. Mel as Whisper makes it, except that the loudest bin is taken as at least `LOUDEST_FLOOR`, so
 silence stays silent; the positional embedding is cut to the window. Of the window's 50 Hz states the 24 that lie on
-the block are kept, two per video frame. Because a window never depends on what comes later, computing a track at once
-and computing it as it arrives give the same numbers.
+the block are kept, two per video frame. They are the mean over windows moved by some milliseconds, if the model wants
+that (`SpeechConfig.shifts`): states depend a little on how spectra happen to lie on the sound, and lips on the states.
+Because a window never depends on what comes later, computing a track at once and computing it as it arrives give the
+same numbers.
 
 Runs with torch, numpy and safetensors alone, so that training needs only an encoder file (`training.speech_encoder`).
 
@@ -208,9 +210,18 @@ def block_features(windows_NS: Tensor, encoder: SpeechEncoder, cfg: SpeechConfig
     assert windows_NS.shape[1] == length, (windows_NS.shape, length)
     end = (length - lookahead) // STATE_SAMPLES
     with torch.inference_mode():
-        states = encoder(windows_NS)[:, :, end - BLOCK_FRAMES * STATES_PER_FRAME : end]
+        heard = [
+            encoder(_moved(windows_NS, shift))[:, :, end - BLOCK_FRAMES * STATES_PER_FRAME : end]
+            for shift in cfg.shifts
+        ]
+        states = heard[0] if len(heard) == 1 else torch.stack(heard).mean(0)
     frames = states.unflatten(2, (BLOCK_FRAMES, STATES_PER_FRAME)).flatten(3)  # [N, L, 12, C]
     return frames.transpose(2, 3).half().float().clone()  # a plain tensor that autograd accepts
+
+
+def _moved(windows_NS: Tensor, shift: int) -> Tensor:
+    """Windows in which everything comes `shift` samples later (earlier when negative), with silence where none is."""
+    return F.pad(windows_NS, (shift, -shift)) if shift else windows_NS
 
 
 def check_encoder(cfg: SpeechConfig, encoder: SpeechEncoder) -> None:

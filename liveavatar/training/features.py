@@ -3,6 +3,7 @@
 Shapes: B batch, b blocks, L speech states, C their width, F feature frames.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,11 @@ def speech_features(
 ) -> dict[int, Tensor]:
     """Features [F, L, C] fp16 of this rank's share of the tracks of a split.
 
-    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording.
+    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording. Training hears
+    every window as it is: what `cfg.shifts` evens out is worth learning to live with.
     """
+    if split == "train":
+        cfg = replace(cfg, shifts=(0,))
     tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded when touched
     recordings = RECORDINGS if split == "train" else 1
     encoder = load_encoder(encoder_file, rank.device)
