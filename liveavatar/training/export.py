@@ -116,6 +116,7 @@ class Recipe:
     before: Path | None = None  # a model directory, as a rule the one that the run went on from
     before_share: float = 0.0  # of its layers in the result, see `mixed`
     before_embedding_share: float | None = None
+    gaze: bool = True  # tell it where eyes look, if it was trained with that; weights mixed with others may not follow
 
     def name(self, weights: str) -> str:
         """What the model card calls the result."""
@@ -127,6 +128,7 @@ class Recipe:
             if self.before_embedding_share is not None:
                 mixes.append(f"{self.before_embedding_share:.0%} of their embeddings")
         mixes += [] if self.shift is None else [f"noise levels shifted by {self.shift:g}"]
+        mixes += ["eyes that are not told where to look"] * (not self.gaze)
         return f"{weights}, with {', '.join(mixes)}" if mixes else weights
 
     @property
@@ -180,7 +182,8 @@ def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
             cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
-    cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=any(told[HEAD + 1 :]))
+    gaze_told = recipe.gaze and any(told[HEAD + 1 :])
+    cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=gaze_told)
     if recipe.shift is not None:
         cfg = replace(cfg, sigmas={n: shifted_sigmas(n, recipe.shift) for n in cfg.sigmas})
     save_model(out, cfg, split_parts(chosen, vae))
@@ -231,6 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--before_embedding_share", type=float, help="the same of the embeddings; --before_share when not given"
     )
+    parser.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not tell it where eyes look")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("folder", nargs="?", type=Path, help="same as --out")
     args: Any = parser.parse_args(argv)

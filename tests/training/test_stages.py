@@ -446,10 +446,12 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
 def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has 3 numbers; give one for each of the 1 layers"):
         export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher", audio_gain=(2, 2, 2)))
-    recipe = export.Recipe(weights="teacher", audio_gain=(1.5,), shift=7.0)
+    recipe = export.Recipe(weights="teacher", audio_gain=(1.5,), shift=7.0, gaze=False)
     export.export_run(taught.run, tmp_path / "model", recipe)
     made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",))
     assert made.config.sigmas[4] == pytest.approx((1, 21 / 22, 7 / 8, 7 / 10))
+    assert made.config.lids_told
+    assert not made.config.gaze_told
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     gains = {
         n: made.dit.state_dict()[n.removeprefix("dit.")] / w
@@ -459,7 +461,8 @@ def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_pa
     louder = {n for n, gain in gains.items() if gain.median() > 1.25}
     assert louder == {n for n in gains if "injector." in n and ".o." in n}
     assert all(gains[n].median() == pytest.approx(1.5, abs=1e-2) for n in louder)
-    assert recipe.name("teacher") == "teacher, with speech 1.5 times as loud, noise levels shifted by 7"
+    named = "teacher, with speech 1.5 times as loud, noise levels shifted by 7, eyes that are not told where to look"
+    assert recipe.name("teacher") == named
 
 
 def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_path: Path) -> None:
