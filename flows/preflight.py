@@ -14,9 +14,9 @@ from pathlib import Path
 from flows.parameters import RenderParameters
 from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
-from tasks import machine
-from tasks.model import config_of
-from tasks.store import disk_errors
+from tasks.store import machine
+from tasks.store.model import config_of
+from tasks.store.store import disk_errors
 
 MANIFEST = "manifest.json"
 PIPE = "-"  # as --audio: sound from standard input
@@ -30,8 +30,8 @@ def check(parameters: RenderParameters) -> None:
         InputError: an option or a file cannot be used.
         CapacityError: this machine cannot do it.
     """
-    from liveavatar import image
     from liveavatar.audio import ingest
+    from liveavatar.media import portrait
 
     model_dir = config.resolve_model_dir(parameters.model)
     model = config_of(model_dir)
@@ -40,12 +40,12 @@ def check(parameters: RenderParameters) -> None:
     check_out(output_folder(parameters))
     if parameters.audio == PIPE:
         _check_pipe(parameters, model)
-        image.load_portrait(parameters.image)
+        portrait.load_portrait(parameters.image)
         return _check_prompt(parameters)
     ingest.probe(parameters.audio)
     if Path(parameters.audio).stat().st_size <= SMALL:
         ingest.load_audio(parameters.audio)
-    image.load_portrait(parameters.image)
+    portrait.load_portrait(parameters.image)
     _check_pose(parameters, model)
     return _check_prompt(parameters)
 
@@ -106,7 +106,7 @@ def is_run(folder: Path) -> bool:
 
 def _check_prompt(parameters: RenderParameters) -> None:
     if parameters.strict_prompt:
-        from liveavatar.prompt import require_dense
+        from liveavatar.prompt.check import require_dense
 
         require_dense(parameters.prompt)
 
@@ -164,7 +164,7 @@ def _check_pose(parameters: RenderParameters, model: config.ModelConfig) -> None
     if parameters.pose_video is None:
         return
     config.refuse_pose(model)
-    from liveavatar.pose_file import check_pose
+    from liveavatar.pose.files import check_pose
 
     check_pose(Path(parameters.pose_video))
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows import environment
-from flows.terminal import say
-from liveavatar import config, hub
+from flows.cli.terminal import say
+from flows.serving import environment
+from liveavatar import config
+from liveavatar.checkpoints import hub
 from liveavatar.errors import CheckpointError, InputError
 
 
@@ -72,9 +73,9 @@ def verify_model(model_dir: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: anything is missing, damaged or of another shape.
     """
-    from liveavatar import checkpoint_released as released
-    from liveavatar.checkpoint import build_part, check_model, load_model, model_digest, read_config
-    from liveavatar.weight_files import file_sha256, module_shapes
+    from liveavatar.checkpoints import released
+    from liveavatar.checkpoints.load import build_part, check_model, load_model, model_digest, read_config
+    from liveavatar.checkpoints.weight_files import file_sha256, module_shapes
 
     hub.verify(model_dir)
     model = read_config(model_dir)

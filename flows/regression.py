@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from flows import environment
+from flows.cli.terminal import complain, say
 from flows.parameters import read_parameters
-from flows.terminal import complain, say
+from flows.serving import environment
 from liveavatar import config
 from liveavatar.errors import InputError, LiveAvatarError
 
@@ -24,7 +24,7 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
-from tasks.store import write_atomically  # noqa: E402
+from tasks.store.store import write_atomically  # noqa: E402
 
 GOLDEN = config.REPO_ROOT / "data" / "golden"
 JOBS = "jobs.json"

@@ -9,22 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows import environment, preflight
+from flows import preflight
 from flows.parameters import RenderParameters
+from flows.serving import environment
 
 environment.prepare()
 
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
 from liveavatar import config, hardware  # noqa: E402
-from tasks import audio, machine, plan, prompt, publish, quality  # noqa: E402
+from tasks import audio, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
-from tasks.model import config_of, digest_of  # noqa: E402
-from tasks.store import Store, code_digest, file_digest, job_key  # noqa: E402
+from tasks.store import machine  # noqa: E402
+from tasks.store.model import config_of, digest_of  # noqa: E402
+from tasks.store.store import Store, code_digest, file_digest, job_key  # noqa: E402
 
 RUN_CODE = (
-    *("liveavatar.audio.enhance", "liveavatar.audio.preprocess", "liveavatar.image", "liveavatar.prompt"),
-    *("liveavatar.planner", "liveavatar.job", "liveavatar.quality.evaluate", "liveavatar.quality.suites"),
+    *(
+        "liveavatar.audio.enhance",
+        "liveavatar.audio.preprocess",
+        "liveavatar.media.portrait",
+        "liveavatar.prompt.check",
+    ),
+    *("liveavatar.planning.plan", "liveavatar.render.job", "liveavatar.quality.evaluate", "liveavatar.quality.suites"),
 )
 
 

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flows import environment, preflight
+from flows import preflight
 from flows.parameters import RenderParameters
+from flows.serving import environment
 
 environment.prepare()
 
@@ -13,18 +14,18 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 
 from flows.render import machine_of, options_of, tidied  # noqa: E402
 from liveavatar import config  # noqa: E402
-from tasks import audio, live, plan, prompt, publish, quality  # noqa: E402
-from tasks.model import config_of, digest_of  # noqa: E402
+from tasks import audio, plan, prompt, publish, quality, render_pipe  # noqa: E402
+from tasks.store.model import config_of, digest_of  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
-_listening: list[live.Listener] = []
+_listening: list[render_pipe.Listener] = []
 
 
-def listen(parameters: RenderParameters, pipe: Any) -> live.Listener:
+def listen(parameters: RenderParameters, pipe: Any) -> render_pipe.Listener:
     """Begin to record a pipe; `render_live` renders it."""
     clips = parameters.num_clip
     seconds = None if clips is None else clips * parameters.infer_frames / parameters.fps
-    listener = live.Listener(pipe, seconds)
+    listener = render_pipe.Listener(pipe, seconds)
     _listening[:] = [listener]
     listener.start()
     return listener
@@ -51,8 +52,8 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
         machine_of(parameters),
     )
     options = options_of(parameters, 1, plan.cache_of(planned.values))
-    rendered = live.render_live(listener, options, str(model_dir), model_digest, portrait)
-    cleaned = live.write_down(rendered, parameters.whisper)
+    rendered = render_pipe.render_live(listener, options, str(model_dir), model_digest, portrait)
+    cleaned = render_pipe.write_down(rendered, parameters.whisper)
     features = audio.features(cleaned, str(model_dir))
     judged = quality.judge(rendered, cleaned, portrait)
     stages = (portrait, cleaned, features, checked, planned, judged)

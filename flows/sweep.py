@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows import environment
+from flows.cli.terminal import say
 from flows.parameters import RenderParameters
-from flows.terminal import say
+from flows.serving import environment
 
 environment.prepare()
 
@@ -20,10 +20,10 @@ from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.preflight import claim_output  # noqa: E402
 from flows.render import render  # noqa: E402
-from liveavatar.bench_quality.steps import sweep_split  # noqa: E402
+from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from liveavatar.config import resolve_model_dir  # noqa: E402
 from tasks import events  # noqa: E402
-from tasks.store import disk_errors, write_atomically  # noqa: E402
+from tasks.store.store import disk_errors, write_atomically  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
 TIMES = ("ms_per_frame", "fps", "ttff_s")

@@ -18,7 +18,10 @@ from liveavatar.errors import CheckpointError, InputError
 REPO_ROOT = Path(__file__).resolve().parent.parent
 MINI_DIR = REPO_ROOT / "data" / "models" / "mini"
 
-FROM_CAMERA, FROM_PORTRAIT = "camera", "portrait"  # what a model's head angles are counted from, see `liveavatar.pose`
+FROM_CAMERA, FROM_PORTRAIT = (
+    "camera",
+    "portrait",
+)  # what a model's head angles are counted from, see `liveavatar.pose`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +34,7 @@ class DiTConfig:
     ffn_dim: int
     in_dim: int  # latent channels C
     out_dim: int
-    cond_dim: int  # channels of the pose latent, see `liveavatar.pose`
+    cond_dim: int  # channels of the pose latent, see `liveavatar.pose.track`
     freq_dim: int  # width of the timestep sinusoid
     text_dim: int  # width of the text encoder's output
     text_len: int  # rows the text is zero-padded to
@@ -112,9 +115,9 @@ class ModelConfig:
     areas: tuple[tuple[int, int], ...]  # (width, height) presets; only the product counts
     size_multiple: int  # sides are multiples of this many pixels
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
-    pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
+    pose_guided: bool = False  # trained with head pose, see `liveavatar.pose.track`; without, pose latents mean nothing
     pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer is told angles minus those of the portrait's head
-    lids_told: bool = False  # trained with the closure of the lids, see `liveavatar.eyes`; it must then be told
+    lids_told: bool = False  # trained with the closure of the lids, see `liveavatar.pose.blinks`; it must then be told
     gaze_told: bool = False  # the same of where the eyes look; only with `lids_told`
 
     def to_json(self) -> str:

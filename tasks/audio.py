@@ -1,4 +1,4 @@
-"""Prefect shells of `liveavatar.audio` and `liveavatar.image`: ingest, enhance, features."""
+"""Prefect shells of `liveavatar.audio` and `liveavatar.media.portrait`: ingest, enhance, features."""
 
 import math
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ import numpy as np
 
 from liveavatar.errors import InputError
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from tasks.model import config_of
 from tasks.stage import cached, stage
-from tasks.store import Entry, Values, file_digest
+from tasks.store.model import config_of
+from tasks.store.store import Entry, Values, file_digest
 
 RAW = "raw.wav"
 CLEANED = "cleaned.wav"
@@ -34,7 +34,7 @@ class Ingested:
 
     sound: Entry  # raw.wav: float32 mono 16 kHz
     portrait: Entry  # portrait.png: cropped to the video's size
-    pose: Entry | None = None  # pose.npy: float32 [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose`
+    pose: Entry | None = None  # pose.npy: float32 [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose.track`
 
     @property
     def hit(self) -> bool:
@@ -93,7 +93,7 @@ def _sound(audio: Path, max_frames: int | None) -> Entry:
 def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Entry:
     from PIL import Image
 
-    from liveavatar import image as library
+    from liveavatar.media import portrait as library
 
     if not image.is_file():
         raise InputError(f"--image {image} is not there or no file; give the path of a picture")
@@ -111,11 +111,11 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
         "multiple": model.size_multiple,
         "vae": model.vae.kind,
     }
-    return cached("portrait", inputs, make, code=("liveavatar.image",), packages=PICTURE_PACKAGES)
+    return cached("portrait", inputs, make, code=("liveavatar.media.portrait",), packages=PICTURE_PACKAGES)
 
 
 def _pose(source: Path, max_frames: int) -> Entry:
-    from liveavatar import pose_file as library
+    from liveavatar.pose import files as library
 
     library.check_pose(source)
 
@@ -125,7 +125,7 @@ def _pose(source: Path, max_frames: int) -> Entry:
         return {"frames": len(track)}
 
     inputs = {"pose": file_digest(source), "table": library.is_table(source), "max_frames": max_frames}
-    return cached("pose", inputs, make, code=("liveavatar.pose_file",), packages=POSE_PACKAGES)
+    return cached("pose", inputs, make, code=("liveavatar.pose.files",), packages=POSE_PACKAGES)
 
 
 @stage("enhance")
@@ -171,7 +171,7 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
     if speech.kind == "wav2vec2":  # its encoder lies in the model directory
-        from liveavatar.checkpoint_released import speech_dir
+        from liveavatar.checkpoints.released import speech_dir
 
         inputs["encoder"] = {p.name: file_digest(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
     return cached(

@@ -1,4 +1,4 @@
-"""Prefect shell of `liveavatar.planner`: refuse what does not fit before anything loads."""
+"""Prefect shell of `liveavatar.planning.plan`: refuse what does not fit before anything loads."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 from liveavatar.config import ModelConfig
 from liveavatar.hardware import Machine
 from tasks.stage import cached, stage
-from tasks.store import Entry, Values
+from tasks.store.store import Entry, Values
 
-CODE = ("liveavatar.planner",)
+CODE = ("liveavatar.planning.plan",)
 CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
 
 
@@ -27,9 +27,9 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
     """
 
     def make(_: Path) -> Values:
-        from liveavatar import planner
+        from liveavatar.planning import plan
 
-        decided = planner.plan(model, planner.Job(**job), machine)
+        decided = plan.plan(model, plan.Job(**job), machine)
         decided.require()
         return decided.to_dict()
 

@@ -1,22 +1,22 @@
-"""Prefect shell of `liveavatar.prompt`: is the prompt dense enough to steer the model?"""
+"""Prefect shell of `liveavatar.prompt.check`: is the prompt dense enough to steer the model?"""
 
 from pathlib import Path
 
 from tasks.audio import plain
 from tasks.events import Event, emit
 from tasks.stage import cached, stage
-from tasks.store import Entry, Values
+from tasks.store.store import Entry, Values
 
 
 @stage("prompt")
 def prompt_check(prompt: str) -> Entry:
     """Score a prompt; the report is the entry's values."""
-    from liveavatar import prompt as library
+    from liveavatar.prompt import check as library
 
     def make(_: Path) -> Values:
         return plain(library.check_prompt(prompt))
 
-    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar.prompt",))
+    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar.prompt.check",))
     report = entry.values
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])

@@ -29,19 +29,28 @@ from prefect.artifacts import (
 
 from liveavatar import __version__, config
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS, plain
-from tasks.model import files_of
 from tasks.plan import cache_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
 from tasks.stage import stage
-from tasks.store import Entry, Store, code_digest, disk_errors, file_digest, job_key, package_versions, write_atomically
+from tasks.store.model import files_of
+from tasks.store.store import (
+    Entry,
+    Store,
+    code_digest,
+    disk_errors,
+    file_digest,
+    job_key,
+    package_versions,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 PAGE = "report.html"
-CODE = ("liveavatar.job", "liveavatar.report", "liveavatar.quality.suites", "liveavatar.audio.preprocess")
+CODE = ("liveavatar.render.job", "liveavatar.report.page", "liveavatar.quality.suites", "liveavatar.audio.preprocess")
 CHANGING = (REPORT, PAGE)  # say how the run went, not only what it made
 PACKAGES = (
     *("torch", "numpy", "scipy", "safetensors", "av", "imageio-ffmpeg", "noisereduce", "openai-whisper", "prefect"),
@@ -211,7 +220,7 @@ def _products(results: Results) -> dict[str, Path]:
 
 
 def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict[str, Any]) -> None:
-    from liveavatar.report import write_report
+    from liveavatar.report.page import write_report
 
     for leftover in out.parent.glob(f".{glob.escape(out.name)}.????????*"):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.audio import CLEANED, PORTRAIT, plain, read_wav
 from tasks.render import BLOCKS, VIDEO
 from tasks.stage import cached, stage
-from tasks.store import Entry, Values
+from tasks.store.store import Entry, Values
 
 FRAMES_TABLE = "frames.parquet"
 BLOCKS_TABLE = "blocks.parquet"

@@ -1,4 +1,4 @@
-"""Prefect shell of `liveavatar.job`: one render on the resident engine, filed in the store when it is whole."""
+"""Prefect shell of `liveavatar.render.job`: one render on the resident engine, filed in the store when it is whole."""
 
 import contextlib
 import json
@@ -13,12 +13,13 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
 from liveavatar import config
-from tasks import machine, replicas
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE, POSE_PACKAGES
+from tasks.cluster import replicas
 from tasks.events import Event, emit
-from tasks.model import digest_of
 from tasks.stage import stage
-from tasks.store import Entry, Store, Values, code_digest, disk_errors, job_key, package_versions
+from tasks.store import machine
+from tasks.store.model import digest_of
+from tasks.store.store import Entry, Store, Values, code_digest, disk_errors, job_key, package_versions
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-CODE = ("liveavatar.job", "liveavatar.member")
+CODE = ("liveavatar.render.job", "liveavatar.distributed.rank")
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
 
 
@@ -107,9 +108,9 @@ def begin_loading(model_dir: Path, options: RenderOptions) -> None:
 
 def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> tuple[Any, Any]:
     """The engine of a render, and the module that keeps it."""
-    from tasks import cluster, cluster_group
+    from tasks.cluster import actor, group
 
-    spec = cluster.EngineSpec(
+    spec = actor.EngineSpec(
         model_dir=model_dir,
         version=job_key("engine", model=model_digest, code=code_digest(*CODE)),
         fp8=options.fp8,
@@ -117,7 +118,7 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> t
         ranks=options.ranks,
         own_decoder=options.ranks > options.sample_steps,
     )
-    return spec, cluster_group if options.ranks > 1 else cluster
+    return spec, group if options.ranks > 1 else actor
 
 
 def work_dir(key: str) -> Path:
@@ -140,7 +141,7 @@ def _render(
     model_digest: str,
     entries: tuple[Entry, Entry, Entry, Entry | None],
 ) -> Values:
-    from liveavatar.job import RenderJob
+    from liveavatar.render.job import RenderJob
 
     sound, features, face, pose = entries
     work = work_dir(key)
@@ -178,7 +179,7 @@ def _render(
 
 
 def take_over(result: Any, folder: Path) -> None:
-    """Move what a `liveavatar.job.RenderResult` made into an entry's folder."""
+    """Move what a `liveavatar.render.job.RenderResult` made into an entry's folder."""
     shutil.move(result.video, folder / VIDEO)
     shutil.move(result.latents, folder / LATENTS)
     if result.live_dir is not None:
@@ -187,8 +188,8 @@ def take_over(result: Any, folder: Path) -> None:
 
 
 def facts_of(result: Any, load_s: float) -> Values:
-    """Values of the entry of a `liveavatar.job.RenderResult`."""
-    from liveavatar.job import stage_summary, timing_summary
+    """Values of the entry of a `liveavatar.render.job.RenderResult`."""
+    from liveavatar.render.job import stage_summary, timing_summary
 
     return {
         "latents_sha256": result.latents_sha256,
@@ -216,7 +217,7 @@ class ProgressBoard:
         self._shown = 0.0
 
     def show(self, progress: Any) -> None:
-        """Pass on a `liveavatar.job.Progress`."""
+        """Pass on a `liveavatar.render.job.Progress`."""
         emit(
             Event(
                 kind="progress",

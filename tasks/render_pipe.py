@@ -1,4 +1,4 @@
-"""Prefect shell of `liveavatar.live_job`: sound from a pipe is recorded and rendered as it arrives.
+"""Prefect shell of `liveavatar.render.pipe`: sound from a pipe is recorded and rendered as it arrives.
 
 This process listens; the engine renders from the recording, which is on the disk and so survives the engine. The
 listener stays at most `AHEAD_SECONDS` before the film: whoever speaks faster waits at the pipe, so that neither
@@ -14,14 +14,14 @@ import time
 from pathlib import Path
 
 from liveavatar import config
-from liveavatar.audio.pcm import SECOND_BYTES, PcmPipe
 from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
 from liveavatar.timing import BLOCK_SECONDS, SAMPLE_RATE
 from tasks.audio import CLEANED, PORTRAIT, RAW, WORDS, plain, read_wav
 from tasks.events import Event, emit
 from tasks.render import LIVE, ProgressBoard, RenderOptions, engine_spec, facts_of, take_over
 from tasks.stage import stage
-from tasks.store import Entry, Store, Values, disk_errors, job_key
+from tasks.store.store import Entry, Store, Values, disk_errors, job_key
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Listener(threading.Thread):
 
     def keep(self) -> Path:
         """After an interrupted render: what was heard, as a file that can be rendered."""
-        from liveavatar.live_sound import Recording
+        from liveavatar.media.recording import Recording
 
         self.stop()
         self.join()
@@ -92,8 +92,8 @@ def render_live(listener: Listener, options: RenderOptions, model_dir: str, mode
 def _render(
     folder: Path, key: str, listener: Listener, options: RenderOptions, model_dir: Path, model_digest: str, face: Entry
 ) -> Values:
-    from liveavatar.job import Progress, RenderJob
-    from liveavatar.live_sound import Recording
+    from liveavatar.media.recording import Recording
+    from liveavatar.render.job import Progress, RenderJob
 
     work = config.home() / "work" / key[:32]
     job = RenderJob(

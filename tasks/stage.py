@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.events import Event, emit
-from tasks.store import Entry, Store, Values, code_digest, job_key, package_versions
+from tasks.store.store import Entry, Store, Values, code_digest, job_key, package_versions
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -22,9 +22,9 @@ def make_tiny_model(folder: Path) -> Path:
     """Fill a folder with such a model."""
     import torch
 
-    from liveavatar.checkpoint import build_part, save_model
+    from liveavatar.checkpoints.load import build_part, save_model
+    from liveavatar.checkpoints.weight_files import module_shapes
     from liveavatar.config import TINY
-    from liveavatar.weight_files import module_shapes
 
     generator = torch.Generator().manual_seed(0)
     weights = {

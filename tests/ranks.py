@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from liveavatar.member import Member, Seat
+from liveavatar.distributed.rank import Member, Seat
 
 HERE = "127.0.0.1"
 
@@ -17,7 +17,7 @@ def group(
 ) -> Iterator[tuple[Member, list[Any]]]:
     """The last rank, joined, and the processes of the others; each serves so many jobs."""
     context = multiprocessing.get_context("forkserver")  # imports once for all ranks
-    context.set_forkserver_preload(["liveavatar.member"])
+    context.set_forkserver_preload(["liveavatar.distributed.rank"])
     last = Member(model_dir, Seat(rank=world - 1, world=world, own_decoder=own_decoder), "cpu", "float32", limit_s)
     address = last.group.host(HERE)
     processes = []

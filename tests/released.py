@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from liveavatar.checkpoint import build_part
+from liveavatar.checkpoints.load import build_part
+from liveavatar.checkpoints.weight_files import module_shapes, write_part
 from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
-from liveavatar.weight_files import module_shapes, write_part
 
 TEXT_DIM, VOCAB, SPEECH_DIM, SPEECH_LAYERS = 16, 32, 16, 4
 SCALED = replace(

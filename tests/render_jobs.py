@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 
-from liveavatar.feature_file import save_features
-from liveavatar.job import RenderJob
+from liveavatar.audio.feature_file import save_features
+from liveavatar.render.job import RenderJob
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 SIZE = (256, 384)  # width, height of a portrait; the noise lies across

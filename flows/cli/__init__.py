@@ -12,7 +12,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from flows import environment
+from flows.serving import environment
 from liveavatar import __version__, config
 from liveavatar.errors import InputError, Interrupted, LiveAvatarError
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         options = vars(_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
         environment.prepare()
-        from tasks.store import disk_errors
+        from tasks.store.store import disk_errors
 
         # one function a subcommand, in the file that holds its kind
         run = getattr(importlib.import_module(_home(name)), name)
@@ -72,11 +72,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _home(name: str) -> str:
-    return "flows.jobs" if name in ("render", "sweep", "batch", "regress", "serve", "stop") else "flows.inspection"
+    return "flows.cli.run" if name in ("render", "sweep", "batch", "regress", "serve", "stop") else "flows.cli.ask"
 
 
 def _refused(error: LiveAvatarError) -> int:
-    from flows.terminal import complain
+    from flows.cli.terminal import complain
 
     if environment.debugging():
         traceback.print_exception(error)
@@ -263,6 +263,3 @@ _OPTIONS = {
     "serve": _serve,
     "stop": _stop,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.terminal import say
+from flows.cli.terminal import say
 from liveavatar import config
 from liveavatar.errors import InputError
 
@@ -16,7 +16,7 @@ QUICK_CLIPS = 2
 def preprocess(options: Options) -> int:
     """Clean a recording and compute its driving features."""
     from liveavatar.audio.preprocess import preprocess as library
-    from liveavatar.checkpoint import read_config
+    from liveavatar.checkpoints.load import read_config
 
     model_dir = config.resolve_model_dir(options["model"])
     done = library(
@@ -33,7 +33,7 @@ def preprocess(options: Options) -> int:
 
 def check_prompt(options: Options) -> int:
     """Score a prompt; 0 whatever the score, `render --strict_prompt` is what refuses."""
-    from liveavatar.prompt import check_prompt as library
+    from liveavatar.prompt.check import check_prompt as library
 
     report = asdict(library(options["text"]))
     if options["json"]:
@@ -80,7 +80,7 @@ def _list_models(as_json: bool) -> int:
 
 
 def _keys(preset: str, as_json: bool) -> int:
-    from liveavatar.checkpoint import dit_keys, read_config
+    from liveavatar.checkpoints.load import dit_keys, read_config
 
     model = config.PRESETS.get(preset) or read_config(config.resolve_model_dir(preset))
     keys = dit_keys(model)
@@ -102,7 +102,7 @@ def parity(options: Options) -> int:
 
 def evaluate(options: Options) -> int:
     """Measure a finished film."""
-    from liveavatar.image import load_portrait
+    from liveavatar.media.portrait import load_portrait
     from liveavatar.quality.evaluate import evaluate_video, plain
     from liveavatar.quality.suites import judge
 
@@ -132,14 +132,14 @@ def bench(options: Options) -> int:
     """Speed or quality on this machine."""
     what = options["what"]
     if what == "gpu":
-        from liveavatar.bench_gpu.run import Options as GpuOptions
-        from liveavatar.bench_gpu.run import run
+        from liveavatar.bench.gpu.run import Options as GpuOptions
+        from liveavatar.bench.gpu.run import run
 
         results = run(GpuOptions(out=Path(options["out"] or "out/bench"), quick=options["quick"]))
         return _json(results) if options["json"] else _report(results)
     if what == "quality":
         return _bench_quality(options)
-    from liveavatar.bench import bench_cpu, to_json
+    from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
     result = to_json(bench_cpu(config.resolve_model_dir(options["model"]), **blocks))
@@ -148,11 +148,11 @@ def bench(options: Options) -> int:
 
 def _bench_quality(options: Options) -> int:
     """Missed limits are told, not punished: a benchmark ends with 0."""
-    from flows.terminal import Terminal
-    from liveavatar.bench_quality.report import lines
-    from liveavatar.bench_quality.run import Options as QualityOptions
-    from liveavatar.bench_quality.run import run
-    from liveavatar.bench_quality.split import FOLDER
+    from flows.cli.terminal import Terminal
+    from liveavatar.bench.quality.report import lines
+    from liveavatar.bench.quality.run import Options as QualityOptions
+    from liveavatar.bench.quality.run import run
+    from liveavatar.bench.quality.split import FOLDER
 
     quick = options["quick"]
     asked = QualityOptions(
@@ -174,7 +174,7 @@ def _bench_quality(options: Options) -> int:
 
 
 def _report(results: dict[str, Any]) -> int:
-    from liveavatar.bench_gpu.report import to_markdown
+    from liveavatar.bench.gpu.report import to_markdown
 
     say(to_markdown(results))
     return int(bool(results["errors"]))
@@ -182,7 +182,7 @@ def _report(results: dict[str, Any]) -> int:
 
 def doctor(options: Options) -> int:
     """Check the installation."""
-    from liveavatar.doctor import exit_code, run_checks, to_json, to_lines
+    from flows.cli.doctor import exit_code, run_checks, to_json, to_lines
 
     checks = run_checks()
     say(to_json(checks) if options["json"] else to_lines(checks))
@@ -191,7 +191,7 @@ def doctor(options: Options) -> int:
 
 def plan(options: Options) -> int:
     """Whether a job fits, and how fast it will be."""
-    from flows.planning import plan_command
+    from flows.cli.plan import plan_command
 
     return plan_command(options)
 

@@ -232,7 +232,7 @@ def _whisper() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from liveavatar.checkpoint import check_model
+    from liveavatar.checkpoints.load import check_model
 
     for name, directory in ((MINI.name, MINI_DIR), ("live-avatar-14b", models_home() / "live-avatar-14b")):
         embedded = name == MINI.name

@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flows.cli.terminal import say
 from flows.parameters import parse_size, read_parameters
-from flows.terminal import say
 from liveavatar import config
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
-from liveavatar.planner import Job, Plan, describe, plan, video_size
+from liveavatar.planning.plan import Job, Plan, describe, plan, video_size
 from liveavatar.timing import FPS
-from tasks.model import config_of
 from tasks.plan import job_of
+from tasks.store.model import config_of
 
 DEFAULT_SECONDS = 10.0
 ANY = {"audio": "-", "image": "-", "prompt": "-"}  # a plan needs none of the three
@@ -58,7 +58,7 @@ def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:
 def _picture(image: str) -> tuple[int, int] | None:
     if image == ANY["image"]:
         return None
-    from liveavatar.image import load_portrait
+    from liveavatar.media.portrait import load_portrait
 
     height, width, _ = load_portrait(image).shape
     return width, height

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows import environment, preflight
-from flows.manifest import read_manifest
+from flows import preflight
+from flows.cli.terminal import Terminal, say
+from flows.job_table import read_manifest
 from flows.parameters import RenderParameters, read_parameters
-from flows.server import PrefectServer, run_dir
-from flows.terminal import Terminal, say
+from flows.serving import environment
+from flows.serving.prefect_server import PrefectServer, run_dir
 from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
 
@@ -50,15 +51,15 @@ def render(options: Options) -> int:
 
 def _render_live(parameters: RenderParameters) -> int:
     """Render what standard input says."""
-    from liveavatar.audio.pcm import PcmPipe
+    from liveavatar.media.pcm import PcmPipe
 
     pipe = PcmPipe.open(sys.stdin)  # refuses before anything starts
     with at_work("render"), Terminal(), PrefectServer() as server, ray_session():
         if server.ray:
             os.environ.setdefault("RAY_ADDRESS", server.ray)
-        from flows.live import listen, render_live
         from flows.render import begin
-        from tasks.live import forget
+        from flows.render_pipe import listen, render_live
+        from tasks.render_pipe import forget
 
         listener = listen(parameters, pipe)
         try:
@@ -116,7 +117,7 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
     model, out = options.pop("model", "mini"), options.pop("out", "out/sweep-evaluation")
     if options:
         raise InputError(f"--split evaluation takes --model, --steps, --clips and --out; drop --{next(iter(options))}")
-    from liveavatar.bench_quality.split import load_split
+    from liveavatar.bench.quality.split import load_split
 
     config.resolve_model_dir(model)
     load_split(limit=clips)
@@ -159,7 +160,7 @@ def _replicas(options: Options, most: int) -> int:
     """Engines of a batch: one, unless `--placement replicas` asks for as many as there are GPUs, or `--num_gpus`."""
     if options.get("placement") != "replicas":
         return 1
-    from tasks.machine import accelerators
+    from tasks.store.machine import accelerators
 
     wanted = str(options.get("num_gpus") or len(accelerators()) or 1)
     if not wanted.isdigit() or not 1 <= int(wanted) <= MAX_REPLICAS:
@@ -184,11 +185,11 @@ def serve(options: Options) -> int:
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
     with at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
         server.wait()
-        from flows.deployments import serve_all
-        from flows.live_page import LivePage
-        from tasks import cluster
+        from flows.serving.deployments import serve_all
+        from flows.serving.live_page import LivePage
+        from tasks.cluster import actor
 
-        address = cluster.connect()
+        address = actor.connect()
         os.environ["RAY_ADDRESS"] = address  # renders started from the UI share its engines
         page = LivePage(options["live_port"])
         with at_work("serve", url=server.url, ray=address, live=page.url), ray_session(), page:
@@ -267,8 +268,8 @@ def ray_session() -> Iterator[None]:
     try:
         yield
     finally:
-        if "tasks.cluster" in sys.modules:
-            sys.modules["tasks.cluster"].disconnect()
+        if "tasks.cluster.actor" in sys.modules:
+            sys.modules["tasks.cluster.actor"].disconnect()
 
 
 def _runs(what: str) -> bool:

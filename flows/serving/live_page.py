@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 
 from liveavatar import config
-from liveavatar.hls import PLAYLIST
+from liveavatar.media.hls import PLAYLIST
 
 HOST = "127.0.0.1"
-PAGE = Path(config.__file__).with_name("live_page.html")
+PAGE = Path(__file__).with_name("live_page.html")
 PART = re.compile(r"/live/([0-9a-f]{32})/(index\.m3u8|init\.mp4|segment_\d{6}\.m4s)")
 KINDS = {".m3u8": "application/vnd.apple.mpegurl", ".mp4": "video/mp4", ".m4s": "video/iso.segment"}
 RECENT = 5  # ended renders that are listed

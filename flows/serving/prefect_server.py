@@ -19,10 +19,10 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from flows import environment
+from flows.serving import environment
 from liveavatar import config
 from liveavatar.errors import CapacityError
-from tasks.guardian import die_with_parent
+from tasks.cluster.guardian import die_with_parent
 
 log = logging.getLogger(__name__)
 

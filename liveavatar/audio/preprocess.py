@@ -20,12 +20,12 @@ import soundfile
 import torch
 from torch import Tensor
 
+from liveavatar.audio.encoders.whisper import SpeechEncoder, whisper_features
 from liveavatar.audio.enhance import Enhanced, enhance
-from liveavatar.audio.features import SpeechEncoder, whisper_features
+from liveavatar.audio.feature_file import save_features
 from liveavatar.audio.ingest import load_audio, require_disk, stage_bytes
 from liveavatar.config import MINI, SpeechConfig
 from liveavatar.errors import CapacityError, CheckpointError, InputError
-from liveavatar.feature_file import save_features
 from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
 
 RELEASED_CLIP = 48  # frames: the released model's features come in whole clips
@@ -143,8 +143,8 @@ def write_features(
 
 def _released_features(audio: np.ndarray, speech: SpeechConfig, model_dir: Path | None) -> Tensor:
     """Features of the 14B in bf16: its hidden states may be larger than fp16 holds. The encoder is freed afterwards."""
-    from liveavatar.checkpoint_released import speech_dir
-    from liveavatar.model.wav2vec2 import load_wav2vec2, wav2vec2_features
+    from liveavatar.audio.encoders.wav2vec2 import load_wav2vec2, wav2vec2_features
+    from liveavatar.checkpoints.released import speech_dir
 
     if model_dir is None:
         raise InputError(f"the speech encoder {speech.name} lies in a model directory; name it with --model")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from liveavatar.config import load_config
-from liveavatar.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS
 
 WARM_BLOCKS = 5  # until every ring is full: later blocks cost the same

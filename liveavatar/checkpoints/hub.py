@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from liveavatar.checkpoints.weight_files import file_sha256
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.weight_files import file_sha256
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liveavatar import checkpoint_released as released
-from liveavatar.config import ModelConfig, load_config
-from liveavatar.errors import CheckpointError
-from liveavatar.lora import LowRank, merge_lora
-from liveavatar.model.dit import CausalDiT
-from liveavatar.model.text import PromptEncoder
-from liveavatar.model.vae import build_vae
-from liveavatar.weight_files import (
+from liveavatar.checkpoints import released
+from liveavatar.checkpoints.lora import LowRank, merge_lora
+from liveavatar.checkpoints.weight_files import (
     check_keys,
     file_sha256,
     module_shapes,
@@ -33,6 +28,11 @@ from liveavatar.weight_files import (
     shapes_of,
     write_part,
 )
+from liveavatar.config import ModelConfig, load_config
+from liveavatar.errors import CheckpointError
+from liveavatar.model.dit import CausalDiT
+from liveavatar.model.text import PromptEncoder
+from liveavatar.model.vae import build_vae
 
 __all__ = [
     "LoadedModel",

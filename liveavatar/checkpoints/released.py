@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar.checkpoints.lora import RELEASED_ALPHA, LowRank, check_targets, parse_lora
+from liveavatar.checkpoints.weight_files import part_files, read_pickle, read_tensors, shapes_of
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
 from liveavatar.errors import CheckpointError
-from liveavatar.lora import RELEASED_ALPHA, LowRank, check_targets, parse_lora
-from liveavatar.weight_files import part_files, read_pickle, read_tensors, shapes_of
 
 CLASS_NAME = "WanModel_S2V"
 DIT_STEM = "diffusion_pytorch_model"

@@ -15,8 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.denoiser import side_stream
-from liveavatar.group import HEADER, PAYLOAD, READY, Group, GroupError, Layout, Message, Op, group_errors, irecv, isend
+from liveavatar.distributed.group import (
+    HEADER,
+    PAYLOAD,
+    READY,
+    Group,
+    GroupError,
+    Layout,
+    Message,
+    Op,
+    group_errors,
+    irecv,
+    isend,
+)
+from liveavatar.engine.denoiser import side_stream
 
 SLOTS = 3  # one is worked on, one is under way, one was worked on last
 

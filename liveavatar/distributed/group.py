@@ -3,7 +3,7 @@
 Ranks form a ring: work goes from the last rank to rank 0, and latents from rank to rank back to the last. Small
 things and snapshots go over gloo (*control*); latents between GPUs over NCCL (*data*), which on CPUs is gloo too, and
 where ranks share a GPU, which NCCL refuses: there latents pass through host memory. What travels has buffers of its
-own, so that no rank computes less because another one listens late; `liveavatar.wires` has what carries the latents.
+own, so that no rank computes less because another one listens late; latents travel through `channels`.
 Everything that waits has a time limit: a rank that died or hangs ends in `GroupError` on the others, never in silence.
 """
 

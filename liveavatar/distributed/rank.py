@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.checkpoint import LoadedModel, load_model, read_config
-from liveavatar.denoiser import Conditioning, Course
-from liveavatar.engine import Engine, pick_device, pick_dtype
+from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
+from liveavatar.distributed.group import LIMIT_SECONDS, Group, GroupError
+from liveavatar.distributed.tpp import Opening, Tpp, Worker, moved
+from liveavatar.engine.denoiser import Conditioning, Course
+from liveavatar.engine.engine import Engine, pick_device, pick_dtype
+from liveavatar.engine.placement import FeaturesOf, Placement, Stage, split, split_layers
 from liveavatar.fast.load import load_fast_model
 from liveavatar.fast.stream import FastEngine
-from liveavatar.group import LIMIT_SECONDS, Group, GroupError
 from liveavatar.hardware import GB, gpu_of
-from liveavatar.placement import FeaturesOf, Placement, Stage, split, split_layers
-from liveavatar.speed import decode_layers
-from liveavatar.tpp import Opening, Tpp, Worker, moved
+from liveavatar.planning.speed import decode_layers
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
-from liveavatar.denoiser import Conditioning, Course, mark, on_device, seconds
-from liveavatar.engine import Engine
-from liveavatar.group import FIRST, Group, GroupError, Layout, Message, Op, settle
+from liveavatar.distributed.channels import ControlInbox, ControlOutbox, Inbox, Outbox
+from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
+from liveavatar.engine.denoiser import Conditioning, Course, mark, on_device, seconds
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.placement import Denoised, FeaturesOf, Queued, Stage, Times
+from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
-from liveavatar.placement import Denoised, FeaturesOf, Queued, Stage, Times
-from liveavatar.threads import Threads
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
-from liveavatar.wires import ControlInbox, ControlOutbox, Inbox, Outbox
 
 AHEAD = 2  # blocks asked for beyond one per rank
 GATHER_SHARE = 0.03  # most of the running time that gathering rings for snapshots may take

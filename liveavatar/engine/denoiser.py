@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink, StepCache
 from liveavatar.config import ModelConfig
+from liveavatar.engine.sampling import clip_noise, euler_step, reference_distance
 from liveavatar.errors import InputError
-from liveavatar.eyes import eye_track
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.pose import EYES, pose_latents
-from liveavatar.sampling import clip_noise, euler_step, reference_distance
+from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.pose.blinks import eye_track
+from liveavatar.pose.track import EYES, pose_latents
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 
 

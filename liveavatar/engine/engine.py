@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from liveavatar.checkpoint import LoadedModel, load_model, read_config
-from liveavatar.denoiser import Conditioning, Course, Denoiser, below
+from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
+from liveavatar.engine.denoiser import Conditioning, Course, Denoiser, below
+from liveavatar.engine.placement import FeaturesOf, Placement, Single, Stage, split
+from liveavatar.engine.sampling import sigma_steps
+from liveavatar.engine.threads import Threads, begin_with, computing_with
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
-from liveavatar.placement import FeaturesOf, Placement, Single, Stage, split
-from liveavatar.pose import fit_eyes, fit_length, latent_track, split_track, told_track
-from liveavatar.sampling import sigma_steps
-from liveavatar.threads import Threads, begin_with, computing_with
+from liveavatar.pose.track import fit_eyes, fit_length, latent_track, split_track, told_track
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,9 @@ class StreamJob:
     seed: int = 420
     sample_steps: int = 4
     infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
-    pose: np.ndarray | None = None  # head, lids, gaze: a frame track [F, 3, 4 or 6] of any length, `liveavatar.pose`
+    pose: np.ndarray | None = (
+        None  # head, lids, gaze: a frame track [F, 3, 4 or 6] of any length, see `liveavatar.pose`
+    )
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
     kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
 
@@ -148,7 +150,7 @@ class Engine:
                 raise InputError(
                     f"the text encoder of {self.config.name} lies in its model directory; load it from there"
                 )
-            from liveavatar.text_rows import prompt_rows
+            from liveavatar.engine.prompt_embedding import prompt_rows
 
             return prompt_rows(self.model_dir, self.config.text, prompt, self.device)
         return self.text(tokenize_batch([prompt], self.config.text).to(self.device))

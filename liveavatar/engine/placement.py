@@ -1,8 +1,8 @@
 """Where step i of block b runs, and how a latent gets there.
 
-The block loop of `liveavatar.engine` hands every block to a *placement*: `Single` takes it through all steps in this
-process; `liveavatar.tpp.Tpp` through the ranks of a group, each with some of the steps. The loop, the snapshots and
-the bits of the latents are the same.
+The block loop hands every block to a *placement*: `Single` takes it through all steps in this process, `Tpp`
+(`liveavatar.distributed.tpp`) through the ranks of a group, each with some of the steps. Loop, snapshots and bits of
+the latents are the same.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from liveavatar.denoiser import Denoiser, on_device, seconds
+from liveavatar.engine.denoiser import Denoiser, on_device, seconds
 from liveavatar.errors import InputError
 
 FeaturesOf = Callable[[int], Tensor]  # index of a block -> its speech features [1, L, C, history + 12], on the CPU

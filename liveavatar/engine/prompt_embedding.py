@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from liveavatar import checkpoint_released as released
+from liveavatar.checkpoints import released
+from liveavatar.checkpoints.weight_files import file_sha256, read_pickle
 from liveavatar.config import TextConfig, home
 from liveavatar.errors import CheckpointError
 from liveavatar.model.umt5 import build_umt5, clean_prompt, encode_prompt
-from liveavatar.weight_files import file_sha256, read_pickle
 
 log = logging.getLogger(__name__)
 

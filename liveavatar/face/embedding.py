@@ -9,8 +9,8 @@ neither stored nor reported, only their cosines are.
 
 import numpy as np
 
-from liveavatar.quality.availability import Absence, MeasureUnavailable, identity_path, require
-from liveavatar.quality.landmarks import ARCFACE_POINTS, Face
+from liveavatar.face.landmarks import ARCFACE_POINTS, Face
+from liveavatar.face.models import Absence, MeasureUnavailable, identity_path, require
 
 CROP = 112  # pixels, input of the network
 TEMPLATE = np.array(

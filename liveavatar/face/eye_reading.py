@@ -1,4 +1,4 @@
-"""What the eyes of a filmed face do: an eye track (`liveavatar.eyes`) read off landmarks.
+"""What the eyes of a filmed face do: an eye track (`liveavatar.pose.blinks`) read off landmarks.
 
 All is counted from the film itself: lids against its own open eyes, gaze against where the eyes look most of the time,
 which is taken for the camera. On the 8 true films of the evaluation split, eyes 74 to 85 pixels wide, lids follow the
@@ -10,7 +10,7 @@ Shapes: F frames at 25 fps.
 
 import numpy as np
 
-from liveavatar.quality.landmarks import Face
+from liveavatar.face.landmarks import Face
 
 EYE_CORNERS, IRISES = (33, 133, 362, 263), (468, 473)
 OPEN_PERCENTILE = 80  # of the lid gaps of a film: its open eyes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.quality.availability import detector_path, landmark_bundle, require
+from liveavatar.face.models import detector_path, landmark_bundle, require
 
 NUM_POINTS = 478
 MESH_SIDE = 256  # pixels, input of the mesh network

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from liveavatar.denoiser import side_stream
+from liveavatar.engine.denoiser import side_stream
 from liveavatar.fast.runner import Recorded
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.vae import StreamState

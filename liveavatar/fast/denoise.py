@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink
 from liveavatar.config import ModelConfig
-from liveavatar.denoiser import Conditioning, Course, Denoiser, mark
+from liveavatar.engine.denoiser import Conditioning, Course, Denoiser, mark
+from liveavatar.engine.placement import Span, Stage
+from liveavatar.engine.sampling import reference_distance
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
 from liveavatar.model.audio_encoder import AudioTokens
-from liveavatar.placement import Span, Stage
-from liveavatar.sampling import reference_distance
+from liveavatar.model.kv_cache import Sink
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink
 from liveavatar.fast import ops
 from liveavatar.fast.attention import attend_rows
 from liveavatar.fast.reference import Branch, NormSpec, Rows, rotate_rows
@@ -21,6 +20,7 @@ from liveavatar.fast.rings import Ring
 from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
+from liveavatar.model.kv_cache import Sink
 from liveavatar.model.layers import ADAIN_EPS
 from liveavatar.model.motion import motion_rotation
 from liveavatar.model.rope import Rotation, grid_rotation

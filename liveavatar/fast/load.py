@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.checkpoint import LoadedModel, load_model
+from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.config import DiTConfig
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops

@@ -12,17 +12,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import reference
-from liveavatar.fast.reference import (
-    FP8,
-    Block,
-    Branch,
-    KeyValues8,
-    NormSpec,
-    Quantised,
-    Queries8,
-    Rows,
-    Slots,
-)
+from liveavatar.fast.reference import FP8, Block, Branch, KeyValues8, NormSpec, Quantised, Queries8, Rows, Slots
 
 log = logging.getLogger(__name__)
 

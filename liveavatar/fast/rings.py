@@ -10,10 +10,10 @@ Shapes: Y layers, N heads, M slots, H head width, L tokens of a block, D width.
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink, StepCache
 from liveavatar.fast import ops
 from liveavatar.fast.attention import attend_rows
 from liveavatar.fast.reference import FP8, FP8_MAX, VALUES_ALIGN, KeyValues8, Slots
+from liveavatar.model.kv_cache import Sink, StepCache
 
 Rotation = tuple[Tensor, Tensor]
 Where = tuple[

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink
+from liveavatar.engine.placement import Span
+from liveavatar.engine.sampling import euler_step
 from liveavatar.fast.dit import AudioKV, FastDiT
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring, Ring8, Workspace
 from liveavatar.model.dit import Conditions, TextKV
+from liveavatar.model.kv_cache import Sink
 from liveavatar.model.rope import Rotation
-from liveavatar.placement import Span
-from liveavatar.sampling import euler_step
 from liveavatar.timing import BLOCK_LATENTS
 
 log = logging.getLogger(__name__)

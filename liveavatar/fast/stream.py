@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.checkpoint import LoadedModel
-from liveavatar.denoiser import Conditioning, Course, mark, seconds
-from liveavatar.engine import Block, Engine, Stream, StreamJob
+from liveavatar.checkpoints.load import LoadedModel
+from liveavatar.engine.denoiser import Conditioning, Course, mark, seconds
+from liveavatar.engine.engine import Block, Engine, Stream, StreamJob
+from liveavatar.engine.placement import Stage, Times
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
 from liveavatar.fast.decode import DecodeRunner
@@ -22,7 +23,6 @@ from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.vae_wan import WanVAE
-from liveavatar.placement import Stage, Times
 from liveavatar.timing import BLOCK_FRAMES
 
 log = logging.getLogger(__name__)

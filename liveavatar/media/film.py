@@ -15,11 +15,11 @@ from types import TracebackType
 import ffmpeg
 import numpy as np
 
-from liveavatar import mp4_boxes
 from liveavatar.errors import InputError
-from liveavatar.hls import LivePlaylist
-from liveavatar.live_sound import LiveSound
-from liveavatar.media import MediaError, disk_errors, ffmpeg_binary, ffmpeg_failure, mux, probe_video
+from liveavatar.media import mp4
+from liveavatar.media.ffmpeg import MediaError, disk_errors, ffmpeg_binary, ffmpeg_failure, mux, probe_video
+from liveavatar.media.hls import LivePlaylist
+from liveavatar.media.recording import LiveSound
 from liveavatar.timing import FPS
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class VideoSink:
         if not self.partial_path.is_file():
             return 0
         whole = 0
-        for fragment in mp4_boxes.scan(self.partial_path)[1]:
+        for fragment in mp4.scan(self.partial_path)[1]:
             if fragment.num_frames != self.segment_frames:
                 break
             whole += fragment.num_frames
@@ -144,7 +144,7 @@ class VideoSink:
                 f"{self.size[0]}*{self.size[1]} at {self.fps}; render again without --resume"
             )
         num_segments = frame_index // self.segment_frames
-        os.truncate(self.partial_path, mp4_boxes.scan(self.partial_path)[1][num_segments - 1].end)
+        os.truncate(self.partial_path, mp4.scan(self.partial_path)[1][num_segments - 1].end)
         if self._live is not None:
             try:
                 self._live.restart(num_segments)
@@ -256,8 +256,8 @@ class VideoSink:
             raise ffmpeg_failure(f"coding frame {self.num_frames} of {self.path}", encoder.returncode, stderr)
         first_frame = self.num_frames - self._in_segment
         coded = self._segment_path.read_bytes()
-        header, fragments = mp4_boxes.split(coded)
-        fragments = mp4_boxes.moved(fragments, {1: first_frame * 512}, first_frame // self.segment_frames + 1)
+        header, fragments = mp4.split(coded)
+        fragments = mp4.moved(fragments, {1: first_frame * 512}, first_frame // self.segment_frames + 1)
         with disk_errors(self.path), self.partial_path.open("ab") as file:
             file.write(header + fragments if first_frame == 0 else fragments)
             file.flush()

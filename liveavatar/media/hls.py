@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from liveavatar import mp4_boxes
-from liveavatar.live_sound import LiveSound
-from liveavatar.media import AUDIO_BITRATE, OUTPUT_RATE, disk_errors, run_ffmpeg, sync_file
+from liveavatar.media import mp4
+from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE, disk_errors, run_ffmpeg, sync_file
+from liveavatar.media.recording import LiveSound
 
 PLAYLIST = "index.m3u8"
 HEADER = "init.mp4"
@@ -117,9 +117,9 @@ class LivePlaylist:
                 packet.dts = packet.pts
                 packet.stream = tracks[1]
                 out.mux(packet)
-        header, fragments = mp4_boxes.split(target.getvalue())
+        header, fragments = mp4.split(target.getvalue())
         starts = {1: first_frame * 512, 2: sound_start}
-        return header, mp4_boxes.moved(fragments, starts, index + 1)
+        return header, mp4.moved(fragments, starts, index + 1)
 
     def _new_container(self, target: io.BytesIO) -> Any:
         import av

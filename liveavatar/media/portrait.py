@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from liveavatar.config import ModelConfig
 from liveavatar.errors import InputError
-from liveavatar.sizes import released_size
+from liveavatar.media.sizes import released_size
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.audio.features import SpeechEncoder
-from liveavatar.audio.live import LiveFeatures
-from liveavatar.audio.pcm import SAMPLE_BYTES, samples
+from liveavatar.audio.encoders.live import LiveFeatures
+from liveavatar.audio.encoders.whisper import SpeechEncoder
 from liveavatar.config import SpeechConfig
-from liveavatar.media import AUDIO_BITRATE, OUTPUT_RATE
+from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE
+from liveavatar.media.pcm import SAMPLE_BYTES, samples
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, SAMPLE_RATE, count_frames
 
 ENDLESS = 2**40 // BLOCK_FRAMES * BLOCK_FRAMES  # frames of a track that has not ended
@@ -73,7 +73,7 @@ class _Reader:
 
 
 class LiveTrack:
-    """Driving features of a recording, as `liveavatar.engine.Features` wants them."""
+    """Driving features of a recording, as `liveavatar.engine.engine.Features` wants them."""
 
     def __init__(self, recording: Recording, speech: SpeechConfig, encoder: SpeechEncoder, history_frames: int) -> None:
         self.recording, self.speech, self.encoder = recording, speech, encoder

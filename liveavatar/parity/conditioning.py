@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from liveavatar.audio.encoders.wav2vec2 import frame_features, stretch
+from liveavatar.checkpoints.lora import merge_lora
 from liveavatar.errors import InputError
-from liveavatar.lora import merge_lora
-from liveavatar.model.wav2vec2 import frame_features, stretch
+from liveavatar.media.sizes import released_crop, released_size
 from liveavatar.parity.fixtures import Fixtures
 from liveavatar.parity.report import Comparison, Part
-from liveavatar.sizes import released_crop, released_size
 
 LORA_TOLERANCE = 1e-5
 BUCKET_TOLERANCE = 1e-6

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink, StepCache
+from liveavatar.engine.sampling import euler_step
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
+from liveavatar.model.kv_cache import Sink, StepCache
 from liveavatar.model.motion import motion_rotation
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
-from liveavatar.sampling import euler_step
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 FILES = ("dit_weights", "dit_inputs")

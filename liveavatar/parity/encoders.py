@@ -29,7 +29,13 @@ def check_text(fix: Fixtures) -> Iterator[Part]:
 
 def check_speech(fix: Fixtures) -> Iterator[Part]:
     """Waveform -> hidden states -> features per video frame."""
-    from liveavatar.model.wav2vec2 import build_wav2vec2, frame_features, hidden_states, normalise_waveform, stretch
+    from liveavatar.audio.encoders.wav2vec2 import (
+        build_wav2vec2,
+        frame_features,
+        hidden_states,
+        normalise_waveform,
+        stretch,
+    )
 
     io, weights = fix.file("wav2vec2_io"), fix.file("wav2vec2_weights")
     model = build_wav2vec2(weights.meta("config"), weights.tensors)

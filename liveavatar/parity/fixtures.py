@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from liveavatar.checkpoint_released import dit_config
+from liveavatar.checkpoints.released import dit_config
 from liveavatar.config import DiTConfig, VAEConfig
 from liveavatar.errors import InputError
 from liveavatar.timing import BLOCK_LATENTS

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.checkpoint import LoadedModel
+from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, VAEConfig
-from liveavatar.engine import Block, Engine, Stream, StreamJob, TensorFeatures, image_tensor
+from liveavatar.engine.engine import Block, Engine, Stream, StreamJob, TensorFeatures, image_tensor
+from liveavatar.engine.placement import Single
+from liveavatar.engine.sampling import clip_noise
 from liveavatar.parity.dit import load_dit
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
 from liveavatar.parity.vae import load_vae
-from liveavatar.placement import Single
-from liveavatar.sampling import clip_noise
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, LATENT_FRAMES
 
 LATENT_TOLERANCE = 2e-5
@@ -190,7 +190,7 @@ def _frame_parts(name: str, comparisons: tuple[Comparison, Comparison]) -> Itera
 
 def check_inputs(fix: Fixtures) -> Iterator[Part]:
     """Noise of every clip, and the speech features of the waveform."""
-    from liveavatar.model.wav2vec2 import build_wav2vec2, wav2vec2_features
+    from liveavatar.audio.encoders.wav2vec2 import build_wav2vec2, wav2vec2_features
 
     run, weights = fix.file("pipeline_single"), fix.file("pipeline_wav2vec2_weights")
     noise, features = Comparison(), Comparison()

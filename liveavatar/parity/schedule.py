@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 
 from liveavatar.config import RELEASED_SIGMAS
+from liveavatar.engine.sampling import euler_step
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
-from liveavatar.sampling import euler_step
 
 FILES = ("scheduler",)
 NAMES = ("scheduler.sigmas", "scheduler.euler_fp32", "scheduler.euler_bf16")

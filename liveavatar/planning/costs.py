@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from liveavatar.checkpoint import build_part
+from liveavatar.checkpoints.load import build_part
 from liveavatar.config import DiTConfig, ModelConfig, VAEConfig
 from liveavatar.model.motion import motion_tokens
 from liveavatar.model.vae import VideoVAE, build_vae

@@ -6,12 +6,22 @@ A *seat* is one GPU with the parts it holds. Memory is counted in GB of 2^30 byt
 from dataclasses import dataclass, replace
 
 from liveavatar.config import ModelConfig
-from liveavatar.costs import BF16, FP8, FP32, DiTCosts, VAECosts, dit_costs, speech_bytes, text_bytes, vae_costs
+from liveavatar.distributed.channels import SLOTS
+from liveavatar.engine.placement import Stage, split, split_layers
 from liveavatar.hardware import GB, Gpu, Machine
-from liveavatar.placement import Stage, split, split_layers
-from liveavatar.speed import Speeds, cpu_speeds, gpu_speeds
+from liveavatar.planning.costs import (
+    BF16,
+    FP8,
+    FP32,
+    DiTCosts,
+    VAECosts,
+    dit_costs,
+    speech_bytes,
+    text_bytes,
+    vae_costs,
+)
+from liveavatar.planning.speed import Speeds, cpu_speeds, gpu_speeds
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
-from liveavatar.wires import SLOTS
 
 PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
 GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries

@@ -2,7 +2,7 @@
 
 A *placement* is `single` (everything on one GPU), `tpp` (denoise steps spread over GPUs, the decoder on the last
 one or on its own) or `replicas` (one job per GPU). What each GPU would hold is
-worked out in `liveavatar.seating`; memory is counted in GB of 2^30 bytes.
+worked out in `liveavatar.planning.memory`; memory is counted in GB of 2^30 bytes.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from typing import Any
 from liveavatar.config import MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Machine
-from liveavatar.seating import Job, Seat, Seating, all_fit, with_cache
-from liveavatar.sizes import released_size
-from liveavatar.speed import Speeds
+from liveavatar.media.sizes import released_size
+from liveavatar.planning.memory import Job, Seat, Seating, all_fit, with_cache
+from liveavatar.planning.speed import Speeds
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
 __all__ = ["Job", "Plan", "Seat", "describe", "plan", "video_size"]

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from liveavatar.checkpoint import LoadedModel, build_part
+from liveavatar.checkpoints.load import LoadedModel, build_part
 from liveavatar.config import ModelConfig, home
-from liveavatar.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
-from liveavatar.engine import Engine, StreamJob, TensorFeatures, pick_dtype
+from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures, pick_dtype
 from liveavatar.hardware import Rates
+from liveavatar.planning.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,10 @@
 """Head pose and eyes from a file: a table of angles, or a video whose face is followed.
 
-A table (csv) has a header with `frame` (at 25 fps) or `time` (seconds), and `yaw`, `pitch`, `roll` in degrees; the
-directions are those of `liveavatar.pose`. It may have `lids`, 0 open to 1 shut, and `gaze_yaw` with `gaze_pitch` in
-degrees, 0 at the camera and in the head's directions. In a video the face's 478 landmarks are followed and every
-frame's rotation is solved from the points that neither speech nor mimics move; its eyes are read as in
-`liveavatar.eyes_seen`. Both give a frame track [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose`, angles in radians.
-The same solver reads the pose of a portrait, which the track is told against where a model wants that.
+A table (csv) has a header with `frame` (at 25 fps) or `time` (seconds), and `yaw`, `pitch`, `roll` in degrees,
+directions as in `liveavatar.pose.track`. It may have `lids`, 0 open to 1 shut, and `gaze_yaw` with `gaze_pitch` in
+degrees, 0 at the camera. In a video the rotation of every frame is solved from landmarks that neither speech nor facial
+expression moves, and the eyes are read as in `liveavatar.face.eye_reading`. Both give a frame track [F, 3, 4 or 6] at
+25 fps, angles in radians.
 """
 
 import csv
@@ -16,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.errors import InputError
-from liveavatar.eyes_seen import eye_reading, seen_eyes
-from liveavatar.media import probe_video, read_frames
-from liveavatar.quality.availability import MeasureUnavailable
-from liveavatar.quality.landmarks import Face, FaceTracker
+from liveavatar.face.eye_reading import eye_reading, seen_eyes
+from liveavatar.face.landmarks import Face, FaceTracker
+from liveavatar.face.models import MeasureUnavailable
+from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.timing import FPS
 
 log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
     """Frame track float32 [F, 6] of the most prominent face in a video of any frame rate, angles in radians.
 
     Frames without a face are interpolated, and the head is smoothed over five frames of 25 fps. Of the gaze only the
-    yaw is read, see `liveavatar.eyes_seen`; where the eyes are too small to be read the track is [F, 3].
+    yaw is read, see `liveavatar.face.eye_reading`; where the eyes are too small to be read the track is [F, 3].
 
     Args:
         path: any video file.

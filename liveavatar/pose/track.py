@@ -10,7 +10,7 @@ zero is the head as the portrait shows it. A network that is told angles against
 to know how far to turn, and stays too near to it.
 
 A *frame track* [F, 3] has one row a frame at 25 fps, a *latent track* [T, 3] the mean of each latent's four frames.
-`pose_file` reads frame tracks from files. Three more columns may say what the eyes do (`liveavatar.eyes`): [F, 4] has
+`files` reads frame tracks. Three more columns may hold the eyes (`liveavatar.pose.blinks`): [F, 4] has
 the closure of the lids, [F, 6] the gaze's yaw and pitch behind it. NaN, there and after the track's end: as seeded.
 Shapes: F frames, T latents, h/w latent height and width, C columns.
 """
@@ -42,7 +42,7 @@ def pose_latents(track: Tensor | None, h: int, w: int, eyes: Tensor | None = Non
     Args:
         track: head pose [..., T, 3] in radians; None lets the head move by itself.
         h, w: latent height and width.
-        eyes: eye track [..., T, 1 or 3] (`liveavatar.eyes`), for models that are told it.
+        eyes: eye track [..., T, 1 or 3] (`liveavatar.pose.blinks`), for models that are told it.
         channels: `DiTConfig.cond_dim`.
     """
     parts = []

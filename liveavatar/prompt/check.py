@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from liveavatar import prompt_words, prompt_words_zh
 from liveavatar.errors import InputError
-from liveavatar.prompt_words import FACETS
+from liveavatar.prompt import words_en, words_zh
+from liveavatar.prompt.words_en import FACETS
 
 MAX_WORDS = 2000  # words, or Chinese characters
 FAIR, GOOD = 0.40, 0.70  # scores
@@ -60,7 +60,7 @@ def check_prompt(text: str) -> PromptReport:
     if not any(c.isalpha() for c in clean):
         raise InputError(
             "the prompt is empty; describe person, action, lighting and style, for instance: "
-            f"{prompt_words.HINTS['person'][1]}, {prompt_words.HINTS['action'][1]}, {prompt_words.HINTS['lighting'][1]}"
+            f"{words_en.HINTS['person'][1]}, {words_en.HINTS['action'][1]}, {words_en.HINTS['lighting'][1]}"
         )
     length = max(num_words, len(clean.split()))
     if length > MAX_WORDS:
@@ -101,7 +101,7 @@ def require_dense(text: str) -> PromptReport:
 
 
 def _hint(facet: str, language: str) -> str:
-    what, example = (prompt_words_zh if language == "zh" else prompt_words).HINTS[facet]
+    what, example = (words_zh if language == "zh" else words_en).HINTS[facet]
     return f"{what}，例如：{example}" if language == "zh" else f"{what}, for instance: {example}"
 
 
@@ -122,7 +122,7 @@ Places = list[tuple[str, bool]]  # facets an entry tells, and whether it does so
 
 @lru_cache(maxsize=2)
 def _index(language: str) -> dict[str, Places]:
-    words = prompt_words_zh if language == "zh" else prompt_words
+    words = words_zh if language == "zh" else words_en
     index: dict[str, Places] = {}
     for facet in FACETS:
         for entry in words.SPECIFIC[facet]:

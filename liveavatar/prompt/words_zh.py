@@ -1,6 +1,6 @@
-"""Chinese words that tell each facet of a video prompt; see `prompt_words.py`. They are found as substrings."""
+"""Chinese words that tell each facet of a video prompt; see `words_en.py`. They are found as substrings."""
 
-from liveavatar.prompt_words import entries
+from liveavatar.prompt.words_en import entries
 
 SPECIFIC = {
     "person": entries(

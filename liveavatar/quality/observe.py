@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from liveavatar.media import Frame
+from liveavatar.face.embedding import IdentityNet
+from liveavatar.face.landmarks import UNSTEADY, Face, FaceTracker
+from liveavatar.face.models import Absence, MeasureUnavailable
+from liveavatar.media.ffmpeg import Frame
 from liveavatar.quality import motion, texture
-from liveavatar.quality.availability import Absence, MeasureUnavailable
-from liveavatar.quality.identity import IdentityNet
-from liveavatar.quality.landmarks import UNSTEADY, Face, FaceTracker
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liveavatar.quality.availability import Absence
+from liveavatar.face.models import Absence
 from liveavatar.quality.evaluate import QualityResult, plain
 from liveavatar.quality.limits import ROW_LIMITS, Limit, Range, RowLimit, limits_for
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.quality.landmarks import LEFT_EYE, RIGHT_EYE, RIGID, Face
+from liveavatar.face.landmarks import LEFT_EYE, RIGHT_EYE, RIGID, Face
 
 CHEEKS = (127, 234, 93, 132, 206, 2, 426, 361, 323, 454, 356, 168)  # right temple to jaw, under the nose, back up
 SHRINK = 0.85  # of the outline: the far cheek of a turned head and hair beside it stay out

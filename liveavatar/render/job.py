@@ -26,18 +26,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from liveavatar.block_rows import BlockRow, stage_summary, timing_summary
+from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.config import FROM_PORTRAIT
-from liveavatar.engine import Block, Engine, Features, Stream, StreamJob
+from liveavatar.engine.engine import Block, Engine, Features, Stream, StreamJob
+from liveavatar.engine.placement import Stage
+from liveavatar.engine.snapshot import read_snapshot, write_snapshot
 from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.feature_file import FeatureFile
-from liveavatar.live_sound import LiveSound
-from liveavatar.media import disk_errors
-from liveavatar.placement import Stage
-from liveavatar.pose import eyes_ignored
-from liveavatar.snapshot import read_snapshot, write_snapshot
+from liveavatar.media.ffmpeg import disk_errors
+from liveavatar.media.film import VideoSink
+from liveavatar.media.recording import LiveSound
+from liveavatar.pose.track import eyes_ignored
+from liveavatar.render.timings import BlockRow, stage_summary, timing_summary
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
-from liveavatar.video_sink import VideoSink
 
 __all__ = [
     "BlockRow",
@@ -139,7 +139,7 @@ def run_job(
         if done is not None:
             return done
         if job.live:
-            from liveavatar.live_job import LiveRun
+            from liveavatar.render.pipe import LiveRun
 
             return LiveRun(engine, job, on_progress, should_stop).finish()
         return Run(engine, job, on_progress, should_stop).finish()
@@ -274,7 +274,7 @@ class Run:
             return None
         if self.job.portrait_pose is not None:
             return np.array(self.job.portrait_pose, np.float32)
-        from liveavatar.pose_file import portrait_pose
+        from liveavatar.pose.files import portrait_pose
 
         found = portrait_pose(image)
         if found is not None:

@@ -1,4 +1,4 @@
-"""A render whose sound still arrives: the job of `liveavatar.job` with a recording that grows while it is rendered.
+"""Render a recording that still grows: the job of `liveavatar.render.job` for sound from a pipe.
 
 A block is made as soon as its sound is known, 0.16 s after its end, and the film ends where the recording does. What
 needs the whole sound (noise removal, levelling) is left out.
@@ -10,11 +10,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from liveavatar.audio.features import load_encoder
-from liveavatar.engine import Block, Features
+from liveavatar.audio.encoders.whisper import load_encoder
+from liveavatar.engine.engine import Block, Features
 from liveavatar.errors import InputError, Interrupted
-from liveavatar.job import SNAPSHOT_BLOCKS, Run
-from liveavatar.live_sound import ENDLESS, LiveSound, LiveTrack, Recording
+from liveavatar.media.recording import ENDLESS, LiveSound, LiveTrack, Recording
+from liveavatar.render.job import SNAPSHOT_BLOCKS, Run
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from liveavatar.placement import Stage
+from liveavatar.engine.placement import Stage
 from liveavatar.timing import BLOCK_SECONDS
 
 

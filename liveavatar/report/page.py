@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from liveavatar import report_plots as plots
-from liveavatar.media import disk_errors, probe_video, read_frames, read_video_audio
+from liveavatar.media.ffmpeg import disk_errors, probe_video, read_frames, read_video_audio
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
+from liveavatar.report import plots
 from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PAGE = "report.html"
-TEMPLATE = Path(__file__).with_name("report_page.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 EMBED_BYTES = 64 * 2**20  # a larger film is linked, or browsers give up on the page
 SHEET_FRAMES = 12
 SHEET_WIDTH = 240  # pixels of one picture of the contact sheet

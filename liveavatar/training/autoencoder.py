@@ -29,19 +29,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.checkpoint import load_model
+from liveavatar.checkpoints.load import load_model
 from liveavatar.config import PRESETS
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.quality import reference
 from liveavatar.timing import LATENT_FRAMES
-from liveavatar.training import measures, runtime
-from liveavatar.training.adversary import (
-    FRAMES,
-    PatchDiscriminator,
-    balanced_gradient,
-    discriminator_loss,
-    face_crops,
-)
+from liveavatar.training import runtime
+from liveavatar.training.adversary import FRAMES, PatchDiscriminator, balanced_gradient, discriminator_loss, face_crops
 from liveavatar.training.data import Clips, CropSampler, load_clips, region_weights, to_video
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 
@@ -284,12 +279,12 @@ def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.Rank)
             rows.append(
                 torch.tensor(
                     [
-                        measures.psnr(made, truth),
-                        measures.psnr(made, truth, mouth),
-                        measures.energy_kept(made, truth),
-                        measures.energy_kept(made, truth, mouth),
-                        measures.edge_jump(made) / max(measures.edge_jump(truth), 1e-6),
-                        measures.edge_jump(made, LATENT_FRAMES) / max(measures.edge_jump(truth, LATENT_FRAMES), 1e-6),
+                        reference.psnr(made, truth),
+                        reference.psnr(made, truth, mouth),
+                        reference.energy_kept(made, truth),
+                        reference.energy_kept(made, truth, mouth),
+                        reference.edge_jump(made) / max(reference.edge_jump(truth), 1e-6),
+                        reference.edge_jump(made, LATENT_FRAMES) / max(reference.edge_jump(truth, LATENT_FRAMES), 1e-6),
                     ]
                 )
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from liveavatar.pose import free_head
+from liveavatar.pose.track import free_head
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ class Clips:
     frames: Tensor  # uint8 [n, T+1, H, W, 3]; the last one is the reference photo
     landmarks: Tensor  # [n, T+1, 68, 2] pixels, x then y
     head: Tensor  # [n, T+1, 3] yaw, pitch, roll, radians
-    eyes: Tensor  # [n, T+1, 3] eye tracks, see `liveavatar.eyes`
+    eyes: Tensor  # [n, T+1, 3] eye tracks, see `liveavatar.pose.blinks`
     tracks: Tensor  # [n] index of the speech track
     blocks: Tensor  # [n] block of the track at which the clip starts
     captions: list[str]

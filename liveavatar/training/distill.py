@@ -21,6 +21,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig, load_config
 from liveavatar.training import runtime
+from liveavatar.training.batch import Window
 from liveavatar.training.flow import (
     AvatarNet,
     RecordedNet,
@@ -35,7 +36,6 @@ from liveavatar.training.flow import (
 )
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 from liveavatar.training.teacher import Dataset, transformer_arguments
-from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 

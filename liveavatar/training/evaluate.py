@@ -21,14 +21,15 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig, load_config, shifted_sigmas
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.training import measures, runtime
+from liveavatar.quality import reference
+from liveavatar.training import runtime
 from liveavatar.training.autoencoder import autoencoder_measures
+from liveavatar.training.batch import Window
 from liveavatar.training.data import Clips, load_clips, region_weights, to_video
 from liveavatar.training.features import load_bank
 from liveavatar.training.flow import AvatarNet, rollout
 from liveavatar.training.latents import cut_window, load_latents
 from liveavatar.training.probe import HEAD, PLACE, Probe, face_square, face_values, read_video
-from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -77,31 +78,31 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
     """
     made, true = reader(video, truth.photo_landmarks), truth.values
     open_made, open_true = made[..., 0], true[..., 0]
-    by_clip = measures.correlation(open_made, open_true)
+    by_clip = reference.correlation(open_made, open_true)
     closed = open_true <= open_true.quantile(CLOSED_SHARE)
     face = region_weights(truth.landmarks[:, :1], (video.shape[-2], video.shape[-1]), 1.0, 1.0, 0.0).expand(
         -1, video.shape[2], -1, -1
     )
-    drift = measures.colour_drift(video, truth.photo)
+    drift = reference.colour_drift(video, truth.photo)
     return {
         "openness_corr": float(by_clip.mean()),
         "openness_corr_min": float(by_clip.min()),
-        "width_corr": float(measures.correlation(made[..., 1], true[..., 1]).mean()),
+        "width_corr": float(reference.correlation(made[..., 1], true[..., 1]).mean()),
         "openness_ratio": float((open_made.std(1) / open_true.std(1).clamp(min=1e-6)).mean()),
         "openness_error": float((open_made - open_true).abs().mean()),
         "closed_gap": float(open_made[closed].mean()),
         "closed_gap_true": float(open_true[closed].mean()),
-        "lag_frames": float(measures.best_lag(open_made, open_true)),
+        "lag_frames": float(reference.best_lag(open_made, open_true)),
         "eyes_ratio": float(made[..., 2].std(1).mean() / true[..., 2].std(1).mean().clamp(min=1e-6)),
         "head_ratio": float(made[..., PLACE].std(1).mean() / true[..., PLACE].std(1).mean().clamp(min=1e-6)),
         "pose_error_deg": float((made[..., HEAD] - true[..., HEAD]).abs().mean().rad2deg()),
-        "pose_corr": float(measures.correlation(made[..., HEAD].mT, true[..., HEAD].mT).mean()),
-        "texture_psnr": measures.psnr(video, truth.video, measures.face_ellipse(truth.landmarks, video.shape[-2:])),
-        "energy": measures.energy_kept(video, truth.video),
+        "pose_corr": float(reference.correlation(made[..., HEAD].mT, true[..., HEAD].mT).mean()),
+        "texture_psnr": reference.psnr(video, truth.video, reference.face_ellipse(truth.landmarks, video.shape[-2:])),
+        "energy": reference.energy_kept(video, truth.video),
         "energy_face": _energy_of_mean(video, truth.video, face),
-        "edge_jump": measures.edge_jump(video),
-        "edge_jump_true": measures.edge_jump(truth.video),
-        "motion_ratio": float(measures.frame_steps(video).mean() / measures.frame_steps(truth.video).mean()),
+        "edge_jump": reference.edge_jump(video),
+        "edge_jump_true": reference.edge_jump(truth.video),
+        "motion_ratio": float(reference.frame_steps(video).mean() / reference.frame_steps(truth.video).mean()),
         "drift_start": drift[0],
         "drift_end": drift[2],
     }
@@ -109,7 +110,7 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
 
 def _energy_of_mean(video: Tensor, truth: Tensor, mask: Tensor) -> float:
     """Ratio of mean energies: poses differ, so frames cannot be compared one by one."""
-    made, true = measures.gradient_energy(video, mask), measures.gradient_energy(truth, mask)
+    made, true = reference.gradient_energy(video, mask), reference.gradient_energy(truth, mask)
     return float((made.mean(1) / true.mean(1).clamp(min=1e-9)).mean())
 
 
@@ -238,7 +239,7 @@ def write_sheets(out: Path, judge: Judge, videos: dict[str, list[Tensor]]) -> No
             for video in (truth.video, *(v[i] for v in videos.values())):
                 mouths.append(_around(video[clip][:, times], centre))
         for name, picture in (("frames", rows), ("mouths", mouths)):
-            Image.fromarray(measures.stack_rows(picture).numpy()).save(out / f"sheet_{name}_{i}.jpg", quality=88)
+            Image.fromarray(reference.stack_rows(picture).numpy()).save(out / f"sheet_{name}_{i}.jpg", quality=88)
 
 
 def _around(video_3THW: Tensor, centre: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.checkpoint import load_model, save_model
+from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config, shifted_sigmas
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
-from liveavatar.pose import HEAD
+from liveavatar.pose.track import HEAD
 from liveavatar.training import runtime
 from liveavatar.training.card import write_card
 from liveavatar.training.flow import AvatarNet, with_conditions

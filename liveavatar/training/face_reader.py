@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from liveavatar.image import EYE_HEIGHT, WIDE_EYE_HEIGHT
-from liveavatar.pose import EYES
+from liveavatar.media.portrait import EYE_HEIGHT, WIDE_EYE_HEIGHT
+from liveavatar.pose.track import EYES
+from liveavatar.quality import reference
 from liveavatar.timing import LATENT_FRAMES
-from liveavatar.training import measures, runtime
+from liveavatar.training import runtime
 
 if TYPE_CHECKING:
     from liveavatar.training.latents import LatentSet
@@ -77,7 +78,7 @@ class FaceReader(nn.Module):
 
 def mouth_track(landmarks_BF682: Tensor) -> Tensor:
     """Openness and width of the frames of each latent, [B, T, MOUTH], from landmarks of F = 4 T frames."""
-    values = (measures.openness(landmarks_BF682), measures.mouth_width(landmarks_BF682))
+    values = (reference.openness(landmarks_BF682), reference.mouth_width(landmarks_BF682))
     return torch.cat([v.unflatten(1, (-1, LATENT_FRAMES)) for v in values], dim=-1)
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.audio.features import load_encoder, mel_filters, whisper_features
+from liveavatar.audio.encoders.whisper import load_encoder, mel_filters, whisper_features
 from liveavatar.config import SpeechConfig
 from liveavatar.timing import BLOCK_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.corpus.layout import SPEEDS
-from liveavatar.training.corpus.sound import other_recording
-from liveavatar.training.corpus.tracks import load_tracks
+from liveavatar.training.corpus.speech.sound import other_recording
+from liveavatar.training.corpus.speech.tracks import load_tracks
 
 RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise; the last of another throat
 THROAT = 0.16  # largest log of the factor by which that vocal tract is longer

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from liveavatar.config import ModelConfig
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PAD, PromptEncoder
-from liveavatar.pose import free_head
+from liveavatar.pose.track import free_head
 from liveavatar.timing import BLOCK_LATENTS
 from liveavatar.training import runtime
+from liveavatar.training.batch import Window
 from liveavatar.training.face_reader import FaceReader, load_face_reader
 from liveavatar.training.graphs import Recorded, Recorder
-from liveavatar.training.window import Window
 
 AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without
 FEATURE_GAIN = 0.2  # spread of a random gain of every speech channel: exact values are not worth remembering

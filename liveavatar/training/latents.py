@@ -26,15 +26,15 @@ from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.pose import EYES, HEAD, latent_track, mirrored, mirrored_eyes, pose_latents
+from liveavatar.pose.track import EYES, HEAD, latent_track, mirrored, mirrored_eyes, pose_latents
+from liveavatar.quality.reference import face_ellipse
 from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
+from liveavatar.training.batch import Window
 from liveavatar.training.data import Clips, bend, colour_jitter, load_clips, region_weights, to_video
 from liveavatar.training.face_reader import mouth_track, reading_skill, save_face_reader, train_face_reader
 from liveavatar.training.features import FeatureBank, speech_features
-from liveavatar.training.measures import face_ellipse
 from liveavatar.training.probe import train_probe
-from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 

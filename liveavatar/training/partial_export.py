@@ -1,7 +1,7 @@
-"""Bring home what a run has so far, so that a machine may be lost at any moment.
+"""Export the newest weights of an unfinished run, so that losing the machine costs little.
 
-`python -m liveavatar.training.bring --run RUN --out OUT` writes the newest weights as a model directory, in parts
-(`cat OUT/so_far.tar.* | tar x`). Before there is a transformer it holds the autoencoder alone, which is what
+`python -m liveavatar.training.partial_export --run RUN --out OUT` writes the newest weights as a model directory, in
+parts (`cat OUT/so_far.tar.* | tar x`). Before there is a transformer it holds the autoencoder alone, which is what
 `autoencoder --init` takes. The driver calls it beside the stages.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from liveavatar.checkpoint import save_model
+from liveavatar.checkpoints.load import save_model
 from liveavatar.config import PRESETS, load_config
 from liveavatar.training import runtime
 from liveavatar.training.export import export_run

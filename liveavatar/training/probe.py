@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from liveavatar.training import measures, runtime
+from liveavatar.quality import reference
+from liveavatar.training import runtime
 from liveavatar.training.data import Clips
 
 SIDE = 160  # pixels of the probe's square input
@@ -45,7 +46,7 @@ class Probe(nn.Module):
 def face_square(landmarks_B682: Tensor) -> Tensor:
     """Centre x, y and half side [B, 3] in pixels of the square around a face."""
     centre = (landmarks_B682.amin(-2) + landmarks_B682.amax(-2)) / 2
-    return torch.cat([centre, measures.eye_distance(landmarks_B682)[:, None] * REACH / 2], 1)
+    return torch.cat([centre, reference.eye_distance(landmarks_B682)[:, None] * REACH / 2], 1)
 
 
 def cut_square(frames_N3HW: Tensor, square_N3: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def face_values(landmarks: Tensor, head_N3: Tensor, square_N3: Tensor) -> Tensor
     """What the probe should read [N, 8]."""
     centre = (landmarks.amin(-2) + landmarks.amax(-2)) / 2
     place = (centre - square_N3[:, :2]) / square_N3[:, 2:3]
-    parts = [measures.openness(landmarks), measures.mouth_width(landmarks), measures.eye_opening(landmarks)]
+    parts = [reference.openness(landmarks), reference.mouth_width(landmarks), reference.eye_opening(landmarks)]
     return torch.cat([torch.stack(parts, -1), place, head_N3], -1)
 
 

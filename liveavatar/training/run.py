@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from liveavatar.training import bring, runtime
+from liveavatar.training import partial_export, runtime
 from liveavatar.training.pack import pack_folder, pack_held_out
 
 log = logging.getLogger(__name__)
@@ -98,13 +98,13 @@ class Driver:
 
     def _bring(self) -> None:
         """Start to bring the newest weights home, if they are new, unless that was done a moment ago."""
-        now, newest = time.monotonic(), bring.newest(self.work)
+        now, newest = time.monotonic(), partial_export.newest(self.work)
         busy = self.bringing is not None and self.bringing.poll() is None
         if busy or newest <= self.brought[1] or now < self.brought[0] + BRING_EVERY:
             return
         self.brought = now, newest
         options = ["--run", str(self.work), "--out", str(self.args.out), "--preset", self.args.preset]
-        command = ["-m", "liveavatar.training.bring", *options]
+        command = ["-m", "liveavatar.training.partial_export", *options]
         self.bringing = self._launch("bring", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
 
     def settle(self) -> None:
@@ -236,7 +236,7 @@ class Driver:
         out.mkdir(parents=True, exist_ok=True)
         self.settle()
         if (self.work / "model").is_dir():
-            for part in out.glob(f"{bring.STEM}.tar.*"):
+            for part in out.glob(f"{partial_export.STEM}.tar.*"):
                 part.unlink()
             pack_folder(self.work / "model", out, "model")
         for name in BESIDE.values():

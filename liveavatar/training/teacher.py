@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.checkpoint import load_model
+from liveavatar.checkpoints.load import load_model
 from liveavatar.config import ModelConfig, load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.training import runtime
+from liveavatar.training.batch import Window
 from liveavatar.training.features import FeatureBank, load_bank
 from liveavatar.training.flow import (
     AvatarNet,
@@ -36,7 +37,6 @@ from liveavatar.training.flow import (
 )
 from liveavatar.training.latents import LatentSet, WindowSampler, cut_window, load_latents
 from liveavatar.training.optim import Average, Optimisers, rate_factor
-from liveavatar.training.window import Window
 
 log = logging.getLogger(__name__)
 

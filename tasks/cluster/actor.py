@@ -1,11 +1,11 @@
-"""Ray: who holds the model, and what happens when it dies. Ray is imported here, in `tasks.cluster_group` for engines
-spread over processes, and in `tasks.cluster_head` for the cluster itself.
+"""Ray: who holds the model, and what happens when it dies. Ray is imported here, in `tasks.cluster.group` for engines
+spread over processes, and in `tasks.cluster.head` for the cluster itself.
 
 One *engine actor* per model and device keeps the weights loaded and renders one job at a time. The driver asks it
 for progress while it renders, tells it to stop at the next block on Ctrl-C, and, when its process dies, lets Ray
 start it anew and resumes the job from its last snapshot. The actor stays in its cluster for the next job.
 
-Nothing here knows how a block is made; that is `liveavatar.job`.
+Nothing here knows how a block is made; that is `liveavatar.render.job`.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
-from liveavatar.job import Progress, RenderJob, RenderResult
-from tasks import interruption
-from tasks.cluster_head import NAMESPACE, HeadLost, HeadWatch, connect, shut_down
-from tasks.guardian import die_with_parent
+from liveavatar.render.job import Progress, RenderJob, RenderResult
+from tasks.cluster import interruption
+from tasks.cluster.guardian import die_with_parent
+from tasks.cluster.head import NAMESPACE, HeadLost, HeadWatch, connect, shut_down
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class EngineSpec:
     dtype: str = "auto"
     fp8: bool = False  # linear layers in 8 bits
     offload: bool = False  # layers of the transformer wait in host memory
-    ranks: int = 1  # processes that share the denoise steps; more than one are a `tasks.cluster_group`
+    ranks: int = 1  # processes that share the denoise steps; more than one are a `tasks.cluster.group`
     own_decoder: bool = False  # whether the last of them decodes and nothing else
     replica: int = 0  # which of several actors with the same model
     limit_s: float = HEALTH_SECONDS  # without a sign of life for so long, a process counts as hung
@@ -74,7 +74,7 @@ class EngineActor:
 
     def load(self) -> float:
         """Load the model if it is not there yet; returns the seconds it took."""
-        from liveavatar.engine import Engine
+        from liveavatar.engine.engine import Engine
 
         started = time.perf_counter()
         if self._engine is None:
@@ -88,10 +88,10 @@ class EngineActor:
         return time.perf_counter() - started
 
     def render(self, job: RenderJob) -> RenderResult:
-        """Render a job; see `liveavatar.job.run_job`."""
+        """Render a job; see `liveavatar.render.job.run_job`."""
         import torch
 
-        from liveavatar.job import run_job
+        from liveavatar.render.job import run_job
 
         def note(progress: Progress) -> None:
             self._progress[job.digest] = progress

@@ -1,4 +1,4 @@
-"""Ray: an engine spread over a group of actors, one a rank; the last one owns the job, as `liveavatar.tpp` has it.
+"""An engine spread over a group of Ray actors, one a rank; the last rank owns the job (`liveavatar.distributed.tpp`).
 
 A group stays for the next job. When a rank is lost, hangs, or raises, the whole group is ended and another is built
 under a new name, which resumes the job from its last snapshot: no rank is ever started again alone.
@@ -18,9 +18,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from liveavatar.errors import CapacityError, Interrupted, LiveAvatarError
 from liveavatar.hardware import cores
-from liveavatar.job import Progress, RenderJob, RenderResult
-from tasks import cluster, interruption
-from tasks.cluster import (
+from liveavatar.render.job import Progress, RenderJob, RenderResult
+from tasks.cluster import interruption
+from tasks.cluster.actor import (
     MAX_REVIVALS,
     POLL_SECONDS,
     START_SECONDS,
@@ -28,8 +28,12 @@ from tasks.cluster import (
     EngineActor,
     EngineSpec,
     await_results,
+    connect,
+    kill_process,
+    num_gpus,
+    spec_name,
 )
-from tasks.cluster_head import NAMESPACE, HeadLost, HeadWatch
+from tasks.cluster.head import NAMESPACE, HeadLost, HeadWatch
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +55,8 @@ class RankActor(EngineActor):
 
     @property
     def member(self) -> Any:
-        """The `liveavatar.member.Member` of this process."""
-        from liveavatar.member import Member, Seat
+        """The `liveavatar.distributed.rank.Member` of this process."""
+        from liveavatar.distributed.rank import Member, Seat
 
         if self._member is None:
             spec = self.spec
@@ -94,14 +98,14 @@ class RankActor(EngineActor):
 
 def begin_loading(spec: EngineSpec) -> None:
     """Have the ranks of a group load, without waiting for them."""
-    cluster.connect()
+    connect()
     for actor in group_actors(spec):
         actor.load.remote()
 
 
 def group_actors(spec: EngineSpec) -> list[ActorHandle]:
     """The resident ranks of a spec in order; a new group when there is none, or not all of one."""
-    prefix = f"group-{cluster.spec_name(spec)}-{spec.ranks}{'d' * spec.own_decoder}-"
+    prefix = f"group-{spec_name(spec)}-{spec.ranks}{'d' * spec.own_decoder}-"
     groups: dict[str, list[str]] = {}
     for name in ray.util.list_named_actors():
         if name.startswith(prefix):
@@ -126,7 +130,7 @@ def _start(spec: EngineSpec, name: str, rank: int) -> ActorHandle:
         namespace=NAMESPACE,
         lifetime="detached",  # until its cluster ends; a local cluster ends with the driver
         num_cpus=0,
-        num_gpus=1 if spec.device != "cpu" and cluster.num_gpus() >= 1 else 0,
+        num_gpus=1 if spec.device != "cpu" and num_gpus() >= 1 else 0,
         max_restarts=0,
         max_concurrency=4,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}},
@@ -139,7 +143,7 @@ def end(actors: list[ActorHandle], whereabouts: list[tuple[str, int]] | None = N
     for actor in actors:
         ray.kill(actor)
     for where in whereabouts or []:
-        cluster.kill_process(*where)
+        kill_process(*where)
 
 
 def render(

@@ -1,6 +1,6 @@
 """The head of Ray: joined or started here, watched while a job runs, and replaced when a local one is lost.
 
-Without `RAY_ADDRESS` a small local Ray is started, which ends with this process however that ends (`tasks.guardian`);
+Without `RAY_ADDRESS` a small local Ray is started, which ends with this process however that ends (`guardian`);
 with it, that cluster is joined. When a local head is lost, what is left of its Ray is killed and another one resumes
 the job. A cluster of others that is gone ends the command, resumable.
 """
@@ -21,7 +21,7 @@ import ray
 
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
-from tasks import guardian
+from tasks.cluster import guardian
 
 log = logging.getLogger(__name__)
 

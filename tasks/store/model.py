@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.config import ModelConfig, home, load_config
-from tasks.store import write_atomically
+from tasks.store.store import write_atomically
 
 
 def config_of(model_dir: Path) -> ModelConfig:
@@ -17,7 +17,7 @@ def config_of(model_dir: Path) -> ModelConfig:
     """
     if _is_ours(model_dir):
         return load_config(model_dir)
-    from liveavatar.checkpoint import read_config
+    from liveavatar.checkpoints.load import read_config
 
     return read_config(model_dir)
 
@@ -52,8 +52,8 @@ def _facts(model_dir: Path) -> dict[str, Any]:
             return known["facts"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not asked before: compute
-    from liveavatar.checkpoint import WEIGHT_SUFFIXES, model_digest
-    from liveavatar.weight_files import file_sha256
+    from liveavatar.checkpoints.load import WEIGHT_SUFFIXES, model_digest
+    from liveavatar.checkpoints.weight_files import file_sha256
 
     covered = (p for p in files if p.name == "config.json" or p.suffix in WEIGHT_SUFFIXES)
     facts = {

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import config
 from liveavatar.errors import CapacityError
-from tasks import interruption
+from tasks.cluster import interruption
 
 log = logging.getLogger(__name__)
 

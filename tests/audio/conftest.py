@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar.audio.features import SpeechEncoder, load_encoder
+from liveavatar.audio.encoders.whisper import SpeechEncoder, load_encoder
 from liveavatar.audio.ingest import load_audio
 from liveavatar.config import REPO_ROOT
 from tests.audio.sounds import espeak

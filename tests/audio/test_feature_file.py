@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from liveavatar.audio.feature_file import CHUNK_FRAMES, FeatureFile, save_features
 from liveavatar.errors import InputError
-from liveavatar.feature_file import CHUNK_FRAMES, FeatureFile, save_features
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from liveavatar.audio import preprocess as module
+from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.audio.ingest import load_audio
 from liveavatar.audio.preprocess import preprocess, replacing, write_features, write_wav
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.feature_file import FeatureFile
 from tests.audio.sounds import syllables, tone, write
 
 

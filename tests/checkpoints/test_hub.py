@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar import hub
+from liveavatar.checkpoints import hub
+from liveavatar.checkpoints.hub import PUBLISHED, HuggingFace, Published, Source
 from liveavatar.errors import CapacityError, CheckpointError, InputError
-from liveavatar.hub import PUBLISHED, HuggingFace, Published, Source
 
 CONTENT = {
     "config.json": b"{}",

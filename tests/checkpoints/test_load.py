@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from liveavatar.checkpoint import (
+from liveavatar.checkpoints.load import (
     build_part,
     check_model,
     dit_keys,
@@ -21,9 +21,9 @@ from liveavatar.checkpoint import (
     read_config,
     save_model,
 )
+from liveavatar.checkpoints.weight_files import module_shapes, write_part
 from liveavatar.config import LIVE_AVATAR_14B, MINI, REPO_ROOT, TINY, ModelConfig
 from liveavatar.errors import CheckpointError
-from liveavatar.weight_files import module_shapes, write_part
 
 SPEC = REPO_ROOT.parent / "shared" / "spec"
 PARTS = ("dit", "vae", "text")

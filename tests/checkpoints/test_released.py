@@ -9,13 +9,13 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from liveavatar import text_rows
+from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.audio.preprocess import write_features
-from liveavatar.checkpoint import read_config
-from liveavatar.checkpoint_released import TEXT_NAME
-from liveavatar.engine import Engine, StreamJob
+from liveavatar.checkpoints.load import read_config
+from liveavatar.checkpoints.released import TEXT_NAME
+from liveavatar.engine import prompt_embedding
+from liveavatar.engine.engine import Engine, StreamJob
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.feature_file import FeatureFile
 from tests.released import SCALED, make_released
 
 pytest.importorskip("transformers")
@@ -64,10 +64,10 @@ def test_renders_end_to_end(folder: Path, tmp_path: Path) -> None:
 
 def test_prompt_rows_are_remembered_by_content(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    first = text_rows.prompt_rows(folder, SCALED.text, "a  calm woman &amp; light", cpu)
+    first = prompt_embedding.prompt_rows(folder, SCALED.text, "a  calm woman &amp; light", cpu)
     assert first.shape == (1, 6, 16)  # its own tokens and the end mark, no padding
-    monkeypatch.setattr(text_rows, "build_umt5", lambda weights: pytest.fail("the encoder was loaded again"))
-    assert torch.equal(text_rows.prompt_rows(folder, SCALED.text, "a calm woman & light", cpu), first)
+    monkeypatch.setattr(prompt_embedding, "build_umt5", lambda weights: pytest.fail("the encoder was loaded again"))
+    assert torch.equal(prompt_embedding.prompt_rows(folder, SCALED.text, "a calm woman & light", cpu), first)
 
 
 def test_features_past_the_track_are_zero(folder: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_prompt_encoder_damage_is_named(damage: Callable[[Path], object], messag
     root = make_released(tmp_path / "m")
     damage(root / "Wan2.2-S2V-14B")
     with pytest.raises(CheckpointError, match=message):
-        text_rows.prompt_rows(root, SCALED.text, "a man", torch.device("cpu"))
+        prompt_embedding.prompt_rows(root, SCALED.text, "a man", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

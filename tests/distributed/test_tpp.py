@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.checkpoint import load_model, save_model
+from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import TINY
-from liveavatar.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.distributed.group import GroupError
+from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.engine.placement import Stage, split
 from liveavatar.errors import InputError
-from liveavatar.group import GroupError
-from liveavatar.placement import Stage, split
 from tests.ranks import group
 
 BLOCKS = 10

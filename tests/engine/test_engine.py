@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.checkpoint import LoadedModel, save_model
+from liveavatar.checkpoints.load import LoadedModel, save_model
 from liveavatar.config import FROM_PORTRAIT, TINY, ModelConfig
-from liveavatar.engine import Block, Engine, Stream, StreamJob, TensorFeatures
+from liveavatar.engine.engine import Block, Engine, Stream, StreamJob, TensorFeatures
+from liveavatar.engine.placement import Denoised, Single
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
-from liveavatar.placement import Denoised, Single
 
 SIZE = (128, 128)
 
@@ -288,7 +288,7 @@ def test_eyes_that_are_not_given_are_seeded(engine: Engine, monkeypatch: pytest.
 
     def made(pose: np.ndarray, lids: float, gaze: float) -> torch.Tensor:
         track = np.array([[lids, gaze, gaze]], np.float32)
-        monkeypatch.setattr("liveavatar.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
+        monkeypatch.setattr("liveavatar.engine.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
         return latents(list(told.open(make_job(48, pose=pose)).blocks(decode=False)))
 
     wanted = made(nod(48), 0.5, 0.125)
@@ -311,7 +311,7 @@ def test_a_model_that_is_told_its_eyes_moves_them_by_the_seed(
 
     def rendered(*, lids: float, gaze: float) -> torch.Tensor:
         track = np.array([[lids, gaze, gaze]], np.float32)
-        monkeypatch.setattr("liveavatar.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
+        monkeypatch.setattr("liveavatar.engine.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
         return latents(list(told.open(make_job(72)).blocks(decode=False)))
 
     still = rendered(lids=0, gaze=0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI
+from liveavatar.engine.sampling import clip_noise, euler_step, reference_distance, sigma_steps
 from liveavatar.errors import InputError
-from liveavatar.sampling import clip_noise, euler_step, reference_distance, sigma_steps
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from liveavatar.engine.snapshot import read_snapshot, write_snapshot
 from liveavatar.errors import InputError
-from liveavatar.snapshot import read_snapshot, write_snapshot
 
 
 def state(value: float) -> dict[str, torch.Tensor]:

@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import pytest
 
-from liveavatar.bench_quality.split import load_split
-from liveavatar.eyes_seen import MAX_GAZE, MIN_PIXELS, seen_eyes
-from liveavatar.pose_file import read_pose
+from liveavatar.bench.quality.split import load_split
+from liveavatar.face.eye_reading import MAX_GAZE, MIN_PIXELS, seen_eyes
+from liveavatar.pose.files import read_pose
 
 
 @pytest.mark.parametrize("number", [pytest.param(0, id="upright, two blinks"), pytest.param(6, id="glances far aside")])
@@ -66,7 +66,7 @@ def test_eyes_that_cannot_be_read_are_not_given(seen: np.ndarray) -> None:
 def test_a_film_whose_eyes_cannot_be_read_gives_the_head_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("liveavatar.eyes_seen.MIN_PIXELS", 1000)
+    monkeypatch.setattr("liveavatar.face.eye_reading.MIN_PIXELS", 1000)
     path = load_split()[0].path("film.mkv")
     with caplog.at_level(logging.WARNING):
         assert read_pose(path, max_frames=8).shape == (8, 3)

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, REPO_ROOT
-from liveavatar.engine import Engine
-from liveavatar.job import RenderJob, RenderResult, run_job
-from liveavatar.pose_file import face_pose, portrait_pose
-from liveavatar.quality.availability import MeasureUnavailable
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.engine.engine import Engine
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.face.models import MeasureUnavailable
+from liveavatar.pose.files import face_pose, portrait_pose
+from liveavatar.render.job import RenderJob, RenderResult, run_job
 from tests.render_jobs import SIZE, noise_job
 
 FRAMES = 24
@@ -84,7 +84,7 @@ def test_without_a_face_it_is_the_mean_of_the_track(
         def absent() -> FaceTracker:
             raise MeasureUnavailable("the package that provides cv2 is not installed")
 
-        monkeypatch.setattr("liveavatar.pose_file.FaceTracker", absent)
+        monkeypatch.setattr("liveavatar.pose.files.FaceTracker", absent)
     else:
         Image.new("RGB", SIZE, (120, 120, 120)).save(job.image)
     made = render(tiny_model, job, FROM_PORTRAIT)
@@ -104,7 +104,7 @@ def run_again(model_dir: Path, job: RenderJob) -> RenderResult:
 def test_the_tracker_is_loaded_only_where_it_is_needed(
     tiny_model: Path, job: RenderJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("liveavatar.pose_file.FaceTracker", no_tracker)
+    monkeypatch.setattr("liveavatar.pose.files.FaceTracker", no_tracker)
     render(tiny_model, job, FROM_CAMERA)
     render(tiny_model, replace(job, pose=None), FROM_PORTRAIT)
     head = (0.125, -0.0625, 0.03125)

@@ -57,7 +57,7 @@ def test_the_terminal_shows_errors_and_no_notes(
 def test_the_note_is_still_written_where_nothing_keeps_it_away() -> None:
     script = SCRIPT.format(before="", meanwhile="pass").replace("FaceTracker()", "load()")
     script = script.replace(
-        "from liveavatar.quality.landmarks import FaceTracker",
+        "from liveavatar.face.landmarks import FaceTracker",
         "from liveavatar.quality import landmarks\nimport contextlib\n"
         "landmarks._notes_dropped = contextlib.nullcontext\nload = landmarks.FaceTracker",
     )

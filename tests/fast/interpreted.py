@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from liveavatar.engine import Block, Engine
+from liveavatar.engine.engine import Block, Engine
 from liveavatar.fast import accelerate, ops
 from tests.fast.cases import CASES, Case
 from tests.fast.test_stream import CPU, FastPrompted, Prompted, job, model, same

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from liveavatar.cache import Sink, StepCache
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig
 from liveavatar.fast import accelerate
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.fast.weights import _pieces
 from liveavatar.model.dit import CausalDiT, Conditions
+from liveavatar.model.kv_cache import Sink, StepCache
 
 CPU = torch.device("cpu")
 h, w, BLOCKS = 8, 8, 6

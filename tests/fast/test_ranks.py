@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench_gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
-from liveavatar.bench_gpu.ranks import GroupBench, rank_engine
+from liveavatar.bench.gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
+from liveavatar.bench.gpu.ranks import GroupBench, rank_engine
 from liveavatar.config import LIVE_AVATAR_14B
-from liveavatar.engine import Block, Engine, StreamJob
+from liveavatar.distributed.group import Group
+from liveavatar.engine.engine import Block, Engine, StreamJob
+from liveavatar.engine.placement import split_layers
 from liveavatar.errors import InputError
-from liveavatar.group import Group
 from liveavatar.hardware import Machine, gpu_of
-from liveavatar.placement import split_layers
-from liveavatar.seating import Job as SeatingJob
-from liveavatar.seating import Seating
-from liveavatar.speed import decode_layers
+from liveavatar.planning.memory import Job as SeatingJob
+from liveavatar.planning.memory import Seating
+from liveavatar.planning.speed import decode_layers
 
 CPU = torch.device("cpu")
 SIZE = (64, 64)
@@ -39,7 +39,7 @@ def group(
 ) -> Iterator[GroupBench]:
     """The engine of the last rank; every other one serves so many jobs in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["liveavatar.bench_gpu.ranks"])
+    context.set_forkserver_preload(["liveavatar.bench.gpu.ranks"])
     last = Group(world - 1, world, CPU, LIMIT_SECONDS, through_host)
     address = last.host(HERE)
     processes: list[Any] = [

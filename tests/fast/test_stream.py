@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.checkpoint import LoadedModel
+from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B
-from liveavatar.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
 from liveavatar.errors import InputError
 from liveavatar.fast import accelerate
 from liveavatar.fast.stream import FastEngine

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows import batch
-from tasks import interruption
-from tasks.store import Store
+from tasks.cluster import interruption
+from tasks.store.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
             time.sleep(0.01)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    monkeypatch.setattr("tasks.store.NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr("tasks.store.store.NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(batch.cluster, "connect", lambda: "")
     monkeypatch.setattr(batch, "_one", one)
     others = [threading.Thread(target=target, daemon=True) for target in (another_command, ctrl_c)]

@@ -34,7 +34,7 @@ TIMING = {"ttff_s", "block_ms_p50", "block_ms_p99", "deadline_misses", "fps", "m
 
 
 def test_every_deployment_names_a_flow() -> None:
-    from flows.deployments import deployments, flow_of
+    from flows.serving.deployments import deployments, flow_of
 
     rows = deployments()
     assert {"render", "nightly-regression"} <= {row["name"] for row in rows}
@@ -110,7 +110,7 @@ def first(shop: Shop) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_render_publishes_a_whole_run(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
-    from liveavatar.media import probe_video
+    from liveavatar.media.ffmpeg import probe_video
 
     out = shop.folder / "out/a"
     report, manifest = shop.report("out/a"), shop.manifest("out/a")

@@ -10,7 +10,7 @@ import pytest
 
 from flows import sweep
 from liveavatar.errors import CapacityError
-from tasks import store
+from tasks.store import store
 
 
 def _row(steps: int, **more: object) -> dict[str, object]:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL
-from liveavatar.bench_gpu.ranks import Plan
-from liveavatar.bench_gpu.tpp import run_group
+from liveavatar.bench.gpu.build import BF16, DRY, FP8, FP8_ALL
+from liveavatar.bench.gpu.ranks import Plan
+from liveavatar.bench.gpu.tpp import run_group
 
 pytestmark = pytest.mark.gpu
 

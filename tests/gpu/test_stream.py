@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench_gpu.build import (
+from liveavatar.bench.gpu.build import (
     ATTENTION8,
     BF16,
     DRY,

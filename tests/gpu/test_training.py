@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from liveavatar.training import runtime
+from liveavatar.training.batch import Window
 from liveavatar.training.flow import AvatarNet, RecordedNet
 from liveavatar.training.graphs import EAGER_CALLS, Recorded, Recorder
 from liveavatar.training.optim import Muon
-from liveavatar.training.window import Window
 from tests.training.test_flow import make_net, make_window
 
 pytestmark = [

@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from liveavatar import media, mp4_boxes, video_sink
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.media import MediaError, probe_video, read_frames, read_video, read_video_audio
+from liveavatar.media import ffmpeg, film, mp4
+from liveavatar.media.ffmpeg import MediaError, probe_video, read_frames, read_video, read_video_audio
+from liveavatar.media.film import VideoSink
 from liveavatar.timing import SAMPLE_RATE
-from liveavatar.video_sink import VideoSink
 
 WIDTH, HEIGHT = 96, 64
 
@@ -96,7 +96,7 @@ def test_sound_from_a_file_and_from_samples_are_the_same(tmp_path: Path) -> None
 
 def test_the_index_is_in_front_and_nothing_is_left_over(tmp_path: Path) -> None:
     path = write(tmp_path / "film.mp4", 60, tone(2.4))
-    kinds = [box.kind for box in mp4_boxes.boxes(path.read_bytes())]
+    kinds = [box.kind for box in mp4.boxes(path.read_bytes())]
     assert kinds.index("moov") < kinds.index("mdat")
     assert "moof" not in kinds
     assert os.listdir(tmp_path) == ["film.mp4"]
@@ -243,7 +243,7 @@ def test_a_killed_encoder_is_told_and_resumable(tmp_path: Path) -> None:
 
 
 def test_a_failing_ffmpeg_leaves_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(video_sink.ENCODER, "c:v", "no_such_codec")
+    monkeypatch.setitem(film.ENCODER, "c:v", "no_such_codec")
     with pytest.raises(MediaError, match="no_such_codec"), VideoSink(tmp_path / "f.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
     assert not (tmp_path / "f.mp4").exists()
@@ -265,7 +265,7 @@ def test_a_full_disk_at_the_end_leaves_no_half_film(tmp_path: Path, monkeypatch:
 
     with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
-        monkeypatch.setattr(media.os, "replace", full)
+        monkeypatch.setattr(ffmpeg.os, "replace", full)
         with pytest.raises(CapacityError, match="disk is full"):
             sink.close()
     assert os.listdir(tmp_path) == [".film.partial.mp4"]
@@ -304,13 +304,13 @@ def test_fragments_move_in_time(tmp_path: Path) -> None:
     with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 96))
         data = sink.partial_path.read_bytes()
-    header, fragments = mp4_boxes.split(data)
-    assert mp4_boxes.moved(fragments, {1: 0}, 1) == fragments
-    (tmp_path / "late.mp4").write_bytes(header + mp4_boxes.moved(fragments, {1: 100 * 512}, 1))
+    header, fragments = mp4.split(data)
+    assert mp4.moved(fragments, {1: 0}, 1) == fragments
+    (tmp_path / "late.mp4").write_bytes(header + mp4.moved(fragments, {1: 100 * 512}, 1))
     with av.open(str(tmp_path / "late.mp4")) as container:
         assert next(container.decode(video=0)).pts * container.streams.video[0].time_base == Fraction(100, 25)
     with pytest.raises(ValueError, match="no fragmented mp4"):
-        mp4_boxes.split(b"not an mp4 at all")
+        mp4.split(b"not an mp4 at all")
 
 
 @pytest.mark.slow

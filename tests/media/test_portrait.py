@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI, REPO_ROOT, TINY
 from liveavatar.errors import InputError
-from liveavatar.image import (
+from liveavatar.media.portrait import (
     EYE_DISTANCE,
     EYE_HEIGHT,
     WIDE_EYE_DISTANCE,
@@ -22,7 +22,7 @@ from liveavatar.image import (
     load_portrait,
     target_size,
 )
-from liveavatar.sizes import released_crop
+from liveavatar.media.sizes import released_crop
 
 SHARED = REPO_ROOT.parent / "shared"
 RGB = np.zeros((96, 128, 3), np.uint8) + np.array([200, 100, 50], np.uint8)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from liveavatar.cache import StepCache
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, DiTConfig
 from liveavatar.model.dit import CausalDiT, Conditions
+from liveavatar.model.kv_cache import StepCache
 from liveavatar.timing import BLOCK_FRAMES
 
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from liveavatar.checkpoints.weight_files import module_shapes
 from liveavatar.config import LIVE_AVATAR_14B, REPO_ROOT, VAEConfig
 from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.model.vae_wan import WanVAE, still_runs
-from liveavatar.weight_files import module_shapes
 
 KEYS = REPO_ROOT.parent / "shared" / "spec" / "keys-vae.tsv"
 TRIMMED = Path(__file__).parent.parent / "parity"

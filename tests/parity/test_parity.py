@@ -16,7 +16,7 @@ from liveavatar.errors import InputError
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae_wan import WanVAE
 
-TRIMMED = Path(__file__).parent / "parity"
+TRIMMED = Path(__file__).parent
 FULL = REPO_ROOT.parent / "shared" / "parity"
 FP16_TOLERANCE = 1e-2  # the trimmed set is rounded to fp16
 REQUIRED = (

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from flows import cli
+from flows.cli.plan import ANY
 from flows.parameters import RenderParameters, read_parameters
-from flows.planning import ANY
-from liveavatar.bench_gpu.run import SPEED_MODES
+from liveavatar.bench.gpu.run import SPEED_MODES
 from liveavatar.config import LIVE_AVATAR_14B, MINI, REPO_ROOT, TINY, ModelConfig
-from liveavatar.costs import dit_costs, text_bytes, vae_costs
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import GB, Machine, available_gb, detect_gpus, detect_machine, memory_limit_gb, parse_gpus
 from liveavatar.model.dit import CausalDiT
-from liveavatar.planner import Job, describe, plan, video_size
+from liveavatar.planning.costs import dit_costs, text_bytes, vae_costs
+from liveavatar.planning.plan import Job, describe, plan, video_size
 
 CLIP = 48  # frames
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from liveavatar.eyes import AWAY, GAP, STRETCH, blink, blinks, eye_track, saccades
-from liveavatar.pose import EYES, HEAD, LOOK_SCALE, free_head, mirrored_eyes, pose_latents
+from liveavatar.pose.blinks import AWAY, GAP, STRETCH, blink, blinks, eye_track, saccades
+from liveavatar.pose.track import EYES, HEAD, LOOK_SCALE, free_head, mirrored_eyes, pose_latents
 
 PER_SECOND = 25 / 4  # latents
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
-from liveavatar.pose_file import check_pose, face_pose, read_pose, read_pose_csv
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.pose.files import check_pose, face_pose, read_pose, read_pose_csv
 
 ASSETS = REPO_ROOT.parent / "shared" / "assets"
 PORTRAIT = REPO_ROOT / "data" / "samples" / "portrait.png"
@@ -146,11 +146,11 @@ def test_a_tilting_portrait_is_followed_at_any_frame_rate(tmp_path: Path) -> Non
 def test_angles_are_those_of_the_corpus() -> None:
     import torch
 
-    from liveavatar.training.corpus.avatar import Avatar
     from liveavatar.training.corpus.clips import EVAL_SEED, draw_camera, eye_centres
-    from liveavatar.training.corpus.geometry import HeadAssets
-    from liveavatar.training.corpus.look import draw_backdrop, draw_lighting
-    from liveavatar.training.corpus.shading import Shot, render
+    from liveavatar.training.corpus.head.avatar import Avatar
+    from liveavatar.training.corpus.head.geometry import HeadAssets
+    from liveavatar.training.corpus.render.look import draw_backdrop, draw_lighting
+    from liveavatar.training.corpus.render.shading import Shot, render
 
     assets, tracker = HeadAssets(ASSETS), FaceTracker(1)
     size = (288, 192)

@@ -9,7 +9,7 @@ import torch
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, TINY, ModelConfig
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.pose import (
+from liveavatar.pose.track import (
     POSE_SCALE,
     eyes_ignored,
     fit_eyes,

@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 import pytest
 
-from liveavatar import prompt_words, prompt_words_zh
 from liveavatar.errors import InputError
-from liveavatar.prompt import MAX_WORDS, check_prompt, require_dense
+from liveavatar.prompt import words_en, words_zh
+from liveavatar.prompt.check import MAX_WORDS, check_prompt, require_dense
 
 FULL = (
     "A silver-haired woman in her sixties wearing a white blazer smiles and gestures with open palms as she explains, "
@@ -74,9 +74,7 @@ def test_missing_and_suggestions_are_concrete() -> None:
     assert check_prompt(FULL).missing == []
 
 
-@pytest.mark.parametrize(
-    "hints", [pytest.param(prompt_words.HINTS, id="en"), pytest.param(prompt_words_zh.HINTS, id="zh")]
-)
+@pytest.mark.parametrize("hints", [pytest.param(words_en.HINTS, id="en"), pytest.param(words_zh.HINTS, id="zh")])
 def test_following_every_suggestion_makes_a_good_prompt(hints: dict[str, tuple[str, str]]) -> None:
     assert check_prompt(", ".join(example for _, example in hints.values())).grade == "good"
 
@@ -126,12 +124,12 @@ def test_strict_names_what_is_missing() -> None:
     assert require_dense(FULL).grade == "good"
 
 
-@pytest.mark.parametrize("words", [pytest.param(prompt_words, id="en"), pytest.param(prompt_words_zh, id="zh")])
+@pytest.mark.parametrize("words", [pytest.param(words_en, id="en"), pytest.param(words_zh, id="zh")])
 def test_lexicons_are_clean(words) -> None:
     for lexicon in (words.SPECIFIC, words.GENERIC):
-        assert tuple(lexicon) == prompt_words.FACETS
+        assert tuple(lexicon) == words_en.FACETS
         for facet, entries in lexicon.items():
             assert entries, facet
             assert all(e == e.lower().strip() for e in entries)
-            if words is prompt_words:
+            if words is words_en:
                 assert all(len(e.split()) <= 4 for e in entries), facet

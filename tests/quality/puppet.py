@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.media.film import VideoSink
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from liveavatar.video_sink import VideoSink
 
 LIPS, CORNERS, CHIN = (13, 14), (61, 291), 152
 DARK = np.array([60, 25, 25], np.uint8)  # inside of the mouth

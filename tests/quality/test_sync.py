@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar.media import read_video_audio
+from liveavatar.face.models import Absence, MeasureUnavailable
+from liveavatar.media.ffmpeg import read_video_audio
 from liveavatar.quality import sync
-from liveavatar.quality.availability import Absence, MeasureUnavailable
 from liveavatar.quality.evaluate import evaluate_video
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 from tests.quality.conftest import SHARED_SPEECH

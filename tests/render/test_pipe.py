@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.audio.features import whisper_features
-from liveavatar.audio.pcm import samples
-from liveavatar.engine import Engine
+from liveavatar.audio.encoders.whisper import whisper_features
+from liveavatar.audio.feature_file import save_features
+from liveavatar.engine.engine import Engine
 from liveavatar.errors import Interrupted
-from liveavatar.feature_file import save_features
-from liveavatar.job import Progress, RenderJob, run_job, timing_summary
-from liveavatar.live_sound import Recording
+from liveavatar.media.pcm import samples
+from liveavatar.media.recording import Recording
+from liveavatar.render.job import Progress, RenderJob, run_job, timing_summary
 from liveavatar.timing import BLOCK_SAMPLES, count_frames
 from tests.audio.sounds import syllables
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from liveavatar import report, report_plots
 from liveavatar.errors import InputError
-from liveavatar.report import contact_sheet, number, write_report
+from liveavatar.media.film import VideoSink
+from liveavatar.report import plots
+from liveavatar.report.page import SHEET_FRAMES, contact_sheet, number, write_report
 from liveavatar.timing import SAMPLE_RATE
-from liveavatar.video_sink import VideoSink
 from tests.quality.puppet import babble
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -128,7 +128,7 @@ def test_the_page_has_everything(page: Path) -> None:
     tags.feed(html)
     assert tags.open == []
     assert tags.counts["video"] == 1
-    assert tags.counts["img"] == report.SHEET_FRAMES
+    assert tags.counts["img"] == SHEET_FRAMES
     assert tags.counts["svg"] >= 6
 
 
@@ -150,7 +150,7 @@ def test_content_cannot_become_markup(page: Path) -> None:
 
 
 def test_a_long_film_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "EMBED_BYTES", 100)
+    monkeypatch.setattr(page, "EMBED_BYTES", 100)
     assert 'src="video.mp4"' in write_report(tmp_path / "run", make_run(tmp_path / "run")).read_text()
 
 
@@ -185,23 +185,23 @@ def test_numbers_read_well(value: object, text: str) -> None:
 
 
 def test_lines_break_at_gaps_and_stay_inside() -> None:
-    axis = report_plots.Axis(seconds=4, low=0, high=1)
+    axis = plots.Axis(seconds=4, low=0, high=1)
     values = np.array([0.0, 0.5, np.nan, np.nan, 2.0, -1.0, np.nan, 0.3])
-    line = report_plots.Line(seconds=np.arange(8) / 2, values=values, colour="red", label="x")
-    svg = report_plots.line_plot([line], axis, "t")
+    line = plots.Line(seconds=np.arange(8) / 2, values=values, colour="red", label="x")
+    svg = plots.line_plot([line], axis, "t")
     runs = re.findall(r'<polyline points="([^"]+)"', svg)
     assert [len(run.split()) for run in runs] == [2, 2, 1]
     for run in runs:
         for point in run.split():
-            assert report_plots.TOP <= float(point.split(",")[1]) <= axis.height - report_plots.BOTTOM
+            assert plots.TOP <= float(point.split(",")[1]) <= axis.height - plots.BOTTOM
 
 
 def test_long_curves_are_thinned_without_losing_their_level() -> None:
-    axis = report_plots.Axis(seconds=4000, low=0, high=1)
-    line = report_plots.Line(seconds=np.arange(100_000) / 25, values=np.full(100_000, 0.5), colour="red", label="x")
-    svg = report_plots.line_plot([line], axis, "t")
+    axis = plots.Axis(seconds=4000, low=0, high=1)
+    line = plots.Line(seconds=np.arange(100_000) / 25, values=np.full(100_000, 0.5), colour="red", label="x")
+    svg = plots.line_plot([line], axis, "t")
     points = re.findall(r'<polyline points="([^"]+)"', svg)[0].split()
-    assert len(points) == report_plots.MAX_POINTS
+    assert len(points) == plots.MAX_POINTS
     assert {point.split(",")[1] for point in points} == {f"{axis.y(0.5):.1f}"}
 
 

@@ -25,8 +25,8 @@ from PIL import Image
 from scipy.io import wavfile
 from torch import Tensor
 
-from liveavatar.engine import Engine, Features
-from liveavatar.job import Progress, RenderJob, Run
+from liveavatar.engine.engine import Engine, Features
+from liveavatar.render.job import Progress, RenderJob, Run
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 HOUR_BLOCKS = 7500

@@ -35,12 +35,12 @@ import torch
 from PIL import Image
 from scipy.io import wavfile
 
-from liveavatar.engine import Engine
+from liveavatar.audio.feature_file import save_features
+from liveavatar.engine.engine import Engine
 from liveavatar.errors import CapacityError
-from liveavatar.feature_file import save_features
-from liveavatar.job import Progress, RenderJob, RenderResult, run_job
-from tasks import cluster, cluster_group
-from tasks.cluster import EngineSpec
+from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
+from tasks.cluster import actor, group
+from tasks.cluster.actor import EngineSpec
 from tests.soak.commands import COMMAND_FAULTS, Commands
 
 BLOCKS = 20
@@ -83,7 +83,7 @@ class Soak:
             online=True,
         )
         before = torch.get_num_threads()
-        torch.set_num_threads(cluster.cores())
+        torch.set_num_threads(actor.cores())
         self.expected = digests(run_job(Engine.load(self.model_dir, device="cpu", dtype="float32"), self.job))
         torch.set_num_threads(before)
         self.needed_bytes = sum(path.stat().st_size for path in self.job.work_dir.rglob("*") if path.is_file())
@@ -200,7 +200,7 @@ class Strike:
         self.stop_seconds = stop_seconds
         self.struck = False
         self.mark = job.work_dir.with_suffix(".struck")
-        actors: list[Any] = cluster_group.group_actors(spec) if spec.ranks > 1 else [cluster.engine_actor(spec)]
+        actors: list[Any] = group.group_actors(spec) if spec.ranks > 1 else [actor.engine_actor(spec)]
         self.actor = (
             actors[-1] if fault in ("kill last", "disk") or spec.ranks == 1 else actors[rank % (spec.ranks - 1)]
         )
@@ -258,8 +258,8 @@ def small_disk(folder: Path, num_bytes: int) -> Iterator[Callable[[int], None]]:
 def end_actors(spec: EngineSpec) -> None:
     """End the resident processes of a model."""
     for name in ray.util.list_named_actors():
-        if cluster.spec_name(spec) in name:
-            ray.kill(ray.get_actor(name, cluster.NAMESPACE))
+        if actor.spec_name(spec) in name:
+            ray.kill(ray.get_actor(name, actor.NAMESPACE))
 
 
 def _jump_clock(_: object) -> None:
@@ -270,7 +270,7 @@ def _jump_clock(_: object) -> None:
 
 def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
     """In a rank: the transformer cannot get memory for some block to come, once; then there is a file `mark`."""
-    from liveavatar.denoiser import Denoiser
+    from liveavatar.engine.denoiser import Denoiser
 
     whole = Denoiser.queue
 
@@ -286,7 +286,7 @@ def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
 
 def _fill_disk(_: object) -> None:
     """In the rank that owns the job: the second snapshot finds no space."""
-    from liveavatar import job
+    from liveavatar.render import job
 
     job._soak_write = whole = job.write_snapshot  # type: ignore[attr-defined]
     calls: list[int] = []
@@ -301,14 +301,14 @@ def _fill_disk(_: object) -> None:
 
 
 def _free_disk(_: object) -> None:
-    from liveavatar import job
+    from liveavatar.render import job
 
     job.write_snapshot = job._soak_write  # type: ignore[attr-defined]
 
 
 def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
     """Render on a group or a single engine."""
-    home = cluster_group if spec.ranks > 1 else cluster
+    home = group if spec.ranks > 1 else actor
     return home.render(spec, job, on_progress, lambda _: None)
 
 
@@ -342,7 +342,7 @@ def main() -> int:
         spec, job = pickle.loads(options.child.read_bytes())
         result = render(spec, job, lambda _: None)
         (job.work_dir / "result.pickle").write_bytes(pickle.dumps(result))
-        cluster.disconnect()
+        actor.disconnect()
         return 0
     from tests.conftest import make_tiny_model
 
@@ -354,7 +354,7 @@ def main() -> int:
         model_dir = options.model or make_tiny_model(Path(folder) / "tiny")
         soak = Soak(folder=Path(folder), model_dir=model_dir, stop_seconds=options.stop_seconds)
         commands = Commands(folder=Path(folder), model_dir=model_dir) if set(faults) & set(COMMAND_FAULTS) else None
-        cluster.connect()
+        actor.connect()
         try:
             for index in range(options.runs):
                 drawn = draw(rng, faults)
@@ -365,7 +365,7 @@ def main() -> int:
                 sys.stdout.write(json.dumps(facts) + "\n")
                 sys.stdout.flush()
         finally:
-            cluster.disconnect()
+            actor.disconnect()
     return 0
 
 

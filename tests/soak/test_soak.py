@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import cluster
+from tasks.cluster import actor
 from tests.soak.commands import Commands
 from tests.soak.soak import Soak
 
@@ -16,9 +16,9 @@ def soak(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     folder = tmp_path_factory.mktemp("soak")
     before = os.environ.get("LIVEAVATAR_HOME")
     os.environ["LIVEAVATAR_HOME"] = str(folder / "home")
-    cluster.connect()
+    actor.connect()
     yield Soak(folder=folder, model_dir=tiny_model)
-    cluster.disconnect()
+    actor.disconnect()
     if before is None:
         del os.environ["LIVEAVATAR_HOME"]
     else:

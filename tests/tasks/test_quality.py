@@ -17,7 +17,7 @@ from liveavatar.quality.suites import Verdict
 from tasks import quality
 from tasks.audio import CLEANED, PORTRAIT
 from tasks.render import BLOCKS, VIDEO
-from tasks.store import Entry, Store, Values
+from tasks.store.store import Entry, Store, Values
 
 FRAMES = pd.DataFrame({"frame": np.arange(500), "openness": np.linspace(0, 1, 500)})
 TIMES = pd.DataFrame({"block": np.arange(40), "wall_ms": np.linspace(9, 10, 40)})

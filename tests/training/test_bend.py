@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.features import NUM_FFT, mel_filters
+from liveavatar.audio.encoders.whisper import NUM_FFT, mel_filters
 from liveavatar.timing import SAMPLE_RATE
 from liveavatar.training import data
 from liveavatar.training.data import bend

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from liveavatar.cache import StepCache
 from liveavatar.config import TINY
 from liveavatar.model.dit import Conditions
-from liveavatar.pose import EYES, HEAD, pose_latents
+from liveavatar.model.kv_cache import StepCache
+from liveavatar.pose.track import EYES, HEAD, pose_latents
 from liveavatar.training import flow
+from liveavatar.training.batch import Window
 from liveavatar.training.flow import AvatarNet
-from liveavatar.training.window import Window
 
 
 def make_net() -> AvatarNet:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from liveavatar.checkpoint import load_model
+from liveavatar.checkpoints.load import load_model
 from liveavatar.config import TINY
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.training import bring, card, pack, run, runtime
+from liveavatar.training import card, pack, partial_export, run, runtime
 from liveavatar.training.flow import AvatarNet
 from tests.training.conftest import ToyRun
 
@@ -73,7 +73,7 @@ def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert member.read() == (source / "weights").read_bytes()
 
 
-def unpacked(parts: list[Path], folder: Path, stem: str = bring.STEM) -> Path:
+def unpacked(parts: list[Path], folder: Path, stem: str = partial_export.STEM) -> Path:
     with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as tar:
         tar.extractall(folder, filter="data")
     return folder / stem
@@ -97,14 +97,14 @@ def add_teacher(folder: Path) -> torch.Tensor:
 
 
 def test_what_there_is_can_be_brought_home(begun: Path, tmp_path: Path) -> None:
-    assert bring.newest(tmp_path) == 0
-    assert bring.bring(tmp_path, tmp_path / "out") == []
-    before = bring.newest(begun)
-    model = unpacked(bring.bring(begun, tmp_path / "out", "tiny"), tmp_path / "1")
+    assert partial_export.newest(tmp_path) == 0
+    assert partial_export.bring(tmp_path, tmp_path / "out") == []
+    before = partial_export.newest(begun)
+    model = unpacked(partial_export.bring(begun, tmp_path / "out", "tiny"), tmp_path / "1")
     assert load_model(model, "cpu", torch.float32, parts=("vae",)).vae is not None
     weight = add_teacher(begun)
-    assert bring.newest(begun) >= before > 0
-    model = unpacked(bring.bring(begun, tmp_path / "out", "tiny"), tmp_path / "2")
+    assert partial_export.newest(begun) >= before > 0
+    model = unpacked(partial_export.bring(begun, tmp_path / "out", "tiny"), tmp_path / "2")
     loaded = load_model(model, "cpu", torch.float32).dit
     torch.testing.assert_close(loaded.patch_embedding.weight.detach(), weight.half().float())
 

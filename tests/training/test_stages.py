@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from liveavatar.checkpoint import load_model, save_model
+from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, load_config
 from liveavatar.errors import CheckpointError
-from liveavatar.eyes import blink
-from liveavatar.pose import LOOK_SCALE, POSE_SCALE
+from liveavatar.pose.blinks import blink
+from liveavatar.pose.track import LOOK_SCALE, POSE_SCALE
 from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
-from liveavatar.training.corpus.motion import FOLLOW
+from liveavatar.training.corpus.head.motion import FOLLOW
 from liveavatar.training.latents import Window
 from tests.training import toy
 from tests.training.conftest import ToyRun

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from liveavatar.audio.features import SpeechEncoder
-from liveavatar.eyes import blink
+from liveavatar.audio.encoders.whisper import SpeechEncoder
+from liveavatar.pose.blinks import blink
 from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, OtherPhoto
-from liveavatar.training.corpus.tracks import SAMPLE_RATE, TrackInfo, write_index, write_track
+from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, TrackInfo, write_index, write_track
 
 FRAMES = 48
 SECONDS = 4.0

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.audio.features import SpeechEncoder, block_features, check_encoder, window_samples
+from liveavatar.audio.encoders.whisper import SpeechEncoder, block_features, check_encoder, window_samples
 from liveavatar.config import SpeechConfig
 from liveavatar.timing import BLOCK_SAMPLES, count_blocks, count_frames
 

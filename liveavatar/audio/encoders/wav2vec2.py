@@ -97,7 +97,7 @@ def load_wav2vec2(directory: Path) -> torch.nn.Module:
     """
     import json
 
-    from liveavatar.weight_files import part_files, read_pickle, read_tensors
+    from liveavatar.checkpoints.weight_files import part_files, read_pickle, read_tensors
 
     config = directory / "config.json"
     files = part_files(directory, "model") if directory.is_dir() else []

@@ -1,18 +1,18 @@
-"""`python -m liveavatar.bench_gpu --out DIR [--quick] [--only speed,memory] [--modes fp8,bf16] [--dry_run]`."""
+"""`python -m liveavatar.bench.gpu --out DIR [--quick] [--only speed,memory] [--modes fp8,bf16] [--dry_run]`."""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-from liveavatar.bench_gpu.report import to_markdown
-from liveavatar.bench_gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, Options, run
+from liveavatar.bench.gpu.report import to_markdown
+from liveavatar.bench.gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, Options, run
 from liveavatar.errors import LiveAvatarError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the measurements; 0 unless something could not be measured or a check failed."""
-    parser = argparse.ArgumentParser(prog="python -m liveavatar.bench_gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m liveavatar.bench.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for bench_gpu.json and bench_gpu.md")
     parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
     parser.add_argument("--dry_run", action="store_true", help="a few thousand weights on the CPU: proves the script")

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from liveavatar.checkpoint import LoadedModel
+from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
-from liveavatar.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
 from liveavatar.fast import accelerate
 from liveavatar.fast.stream import FastEngine, FastStream
 from liveavatar.model.dit import CausalDiT

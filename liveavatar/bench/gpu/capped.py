@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from liveavatar.bench_gpu.build import FP8_ALL, bench_job, release
-from liveavatar.bench_gpu.memory import predicted_ranks
-from liveavatar.bench_gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, Tell, everyone, rank_engine, split_name
-from liveavatar.bench_gpu.speed import WARM_BLOCKS, measure_pace
-from liveavatar.denoiser import Conditioning, Course
-from liveavatar.group import Group
+from liveavatar.bench.gpu.build import FP8_ALL, bench_job, release
+from liveavatar.bench.gpu.memory import predicted_ranks
+from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, Tell, everyone, rank_engine, split_name
+from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
+from liveavatar.distributed.channels import SLOTS
+from liveavatar.distributed.group import Group
+from liveavatar.distributed.tpp import packet
+from liveavatar.engine.denoiser import Conditioning, Course
+from liveavatar.engine.placement import Stage
+from liveavatar.engine.sampling import sigma_steps
 from liveavatar.hardware import GB, gpu_of
-from liveavatar.placement import Stage
-from liveavatar.sampling import sigma_steps
-from liveavatar.tpp import packet
-from liveavatar.wires import SLOTS
 
 log = logging.getLogger(__name__)
 

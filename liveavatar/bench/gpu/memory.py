@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, fast_engine, release
+from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, fast_engine, release
 from liveavatar.config import ModelConfig
+from liveavatar.engine.placement import Stage
 from liveavatar.hardware import GB, Gpu, Machine, gpu_of
-from liveavatar.placement import Stage
-from liveavatar.seating import Job, Seating
+from liveavatar.planning.memory import Job, Seating
 from liveavatar.timing import BLOCK_FRAMES
 
 _BLOCKS = 6  # rings full, reference changed

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from liveavatar.bench_gpu.build import BF16, FP8, FP8_ALL, FastBench, Mode, random_dit, random_vae
-from liveavatar.checkpoint import LoadedModel
+from liveavatar.bench.gpu.build import BF16, FP8, FP8_ALL, FastBench, Mode, random_dit, random_vae
+from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import ModelConfig
+from liveavatar.distributed.group import Group
+from liveavatar.distributed.rank import FastGroupEngine
 from liveavatar.fast import accelerate
-from liveavatar.group import Group
-from liveavatar.member import FastGroupEngine
 
 STEPS = 4
 SHORT_BLOCKS = 5  # to see how long steps take

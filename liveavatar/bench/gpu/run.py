@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from liveavatar.bench_gpu.build import (
+from liveavatar.bench.gpu.build import (
     ATTENTION8,
     BF16,
     BF16_ATTENTION8,
@@ -24,16 +24,16 @@ from liveavatar.bench_gpu.build import (
     fast_engine,
     release,
 )
-from liveavatar.bench_gpu.memory import measure_capped, measure_memory
-from liveavatar.bench_gpu.ranks import Plan
-from liveavatar.bench_gpu.report import to_markdown
-from liveavatar.bench_gpu.speed import measure_fast, measure_plain
-from liveavatar.bench_gpu.tpp import run_group
-from liveavatar.bench_gpu.verify import verify
+from liveavatar.bench.gpu.memory import measure_capped, measure_memory
+from liveavatar.bench.gpu.ranks import Plan
+from liveavatar.bench.gpu.report import to_markdown
+from liveavatar.bench.gpu.speed import measure_fast, measure_plain
+from liveavatar.bench.gpu.tpp import run_group
+from liveavatar.bench.gpu.verify import verify
 from liveavatar.config import LIVE_AVATAR_14B, REPO_ROOT, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.fast import ops
-from liveavatar.planner import video_size
+from liveavatar.planning.plan import video_size
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, fast_engine, plain_engine, release
+from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, fast_engine, plain_engine, release
 from liveavatar.config import ModelConfig
-from liveavatar.costs import dit_costs, vae_costs
-from liveavatar.engine import Block
+from liveavatar.engine.engine import Block
+from liveavatar.planning.costs import dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
 
 WARM_BLOCKS = 6  # until rings are full, and past the first change of the reference

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, multiprocessing
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from liveavatar.bench_gpu.build import FastBench, Mode, bench_job, release
-from liveavatar.bench_gpu.capped import Capped
-from liveavatar.bench_gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, everyone, rank_engine, split_name
-from liveavatar.bench_gpu.speed import WARM_BLOCKS, measure_pace
-from liveavatar.checkpoint import LoadedModel
+from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, release
+from liveavatar.bench.gpu.capped import Capped
+from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, everyone, rank_engine, split_name
+from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
+from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import ModelConfig
-from liveavatar.group import Group
+from liveavatar.distributed.group import Group
+from liveavatar.distributed.tpp import packet
 from liveavatar.hardware import GB
-from liveavatar.tpp import packet
 
 log = logging.getLogger(__name__)
 

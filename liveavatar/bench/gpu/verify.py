@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from liveavatar.bench_gpu.build import (
+from liveavatar.bench.gpu.build import (
     ATTENTION8,
     BF16,
     BF16_ATTENTION8,
@@ -21,7 +21,7 @@ from liveavatar.bench_gpu.build import (
     release,
 )
 from liveavatar.config import ModelConfig
-from liveavatar.engine import Engine, image_tensor
+from liveavatar.engine.engine import Engine, image_tensor
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.timing import LATENT_FRAMES
 

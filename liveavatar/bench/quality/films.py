@@ -9,12 +9,12 @@ import soundfile
 from PIL import Image
 
 from liveavatar.audio.preprocess import write_features
-from liveavatar.bench_quality.split import Clip
-from liveavatar.engine import Engine
-from liveavatar.job import RenderJob, run_job, timing_summary
-from liveavatar.media import read_frames
+from liveavatar.bench.quality.split import Clip
+from liveavatar.engine.engine import Engine
+from liveavatar.media.ffmpeg import read_frames
+from liveavatar.media.film import VideoSink
+from liveavatar.render.job import RenderJob, run_job, timing_summary
 from liveavatar.timing import SAMPLE_RATE
-from liveavatar.video_sink import VideoSink
 
 SEED = 420
 

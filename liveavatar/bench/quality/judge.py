@@ -11,24 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from liveavatar.bench_quality.faces import (
-    FaceCurves,
-    best_lag,
-    blink_depth,
-    correlation,
-    head_spread,
-    read_faces,
-)
-from liveavatar.bench_quality.films import Film, film_frames
-from liveavatar.bench_quality.split import Clip, Labels
-from liveavatar.engine import Engine, frames_uint8
-from liveavatar.quality import sync
+from liveavatar.bench.quality.faces import FaceCurves, best_lag, blink_depth, correlation, head_spread, read_faces
+from liveavatar.bench.quality.films import Film, film_frames
+from liveavatar.bench.quality.split import Clip, Labels
+from liveavatar.engine.engine import Engine, frames_uint8
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.media.film import SEGMENT_FRAMES
+from liveavatar.quality import reference, sync
 from liveavatar.quality.evaluate import evaluate_video
-from liveavatar.quality.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES
-from liveavatar.training import measures
 from liveavatar.training.data import region_weights, to_video
-from liveavatar.video_sink import SEGMENT_FRAMES
 
 AE_FRAMES = 48  # of a clip that the autoencoder is tried on
 GRID, GRID_EVERY = 8, 10  # pixels a side of the lattice; frames between two that are looked at
@@ -143,7 +135,7 @@ def _spread(curve_T: np.ndarray) -> float:
 def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Openness, width and lid gap [T] of the true landmarks."""
     points = torch.from_numpy(labels.landmarks)
-    makers = (measures.openness, measures.mouth_width, measures.eye_opening)
+    makers = (reference.openness, reference.mouth_width, reference.eye_opening)
     gap, width, lids = (make(points).numpy() for make in makers)
     return gap, width, lids
 
@@ -162,13 +154,13 @@ def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
     numbers = dict.fromkeys(names, 0.0)
     for part in torch.arange(count).split(BLOCK_FRAMES):
         a, b = (to_video(torch.from_numpy(x[part.numpy()])[None]) for x in (made, true))
-        face = measures.face_ellipse(points[part], a.shape[-2:])[None].float()
+        face = reference.face_ellipse(points[part], a.shape[-2:])[None].float()
         share = len(part) / count
-        numbers["texture_psnr"] += share * measures.psnr(a, b, face)
-        numbers["frame_psnr"] += share * measures.psnr(a, b)
-        numbers["energy_face"] += share * measures.energy_kept(a, b, face)
+        numbers["texture_psnr"] += share * reference.psnr(a, b, face)
+        numbers["frame_psnr"] += share * reference.psnr(a, b)
+        numbers["energy_face"] += share * reference.energy_kept(a, b, face)
         eyes = region_weights(points[part], (a.shape[-2], a.shape[-1]), 0.0, 1.0, 0.0)[None]
-        numbers["eyes_error_share"] += share * measures.error_share(a, b, face, eyes)
+        numbers["eyes_error_share"] += share * reference.error_share(a, b, face, eyes)
         numbers["eyes_area_share"] += share * float((face * eyes).sum() / face.sum())
     return numbers
 
@@ -192,10 +184,10 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
         copied, true = read_faces(frames_uint8(made[0]), tracker), read_faces(frames.numpy(), tracker)
         rows.append(
             [
-                measures.psnr(made, truth), measures.psnr(made, truth, mouth), measures.energy_kept(made, truth),
-                measures.energy_kept(made, truth, mouth), clip.info.film_psnr,
+                reference.psnr(made, truth), reference.psnr(made, truth, mouth), reference.energy_kept(made, truth),
+                reference.energy_kept(made, truth, mouth), clip.info.film_psnr,
                 correlation(copied.openness, true.openness), correlation(copied.width, true.width),
-                float(measures.frame_steps(made).mean() / measures.frame_steps(truth).mean().clamp(min=1e-6)),
+                float(reference.frame_steps(made).mean() / reference.frame_steps(truth).mean().clamp(min=1e-6)),
             ]
         )  # fmt: skip
     names = (

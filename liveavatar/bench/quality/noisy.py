@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liveavatar.audio.enhance import enhance
-from liveavatar.bench_quality import judge
-from liveavatar.bench_quality.faces import correlation
-from liveavatar.bench_quality.films import make_scene, render_scene
+from liveavatar.bench.quality import judge
+from liveavatar.bench.quality.faces import correlation
+from liveavatar.bench.quality.films import make_scene, render_scene
 from liveavatar.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from liveavatar.bench_quality.run import Bench
+    from liveavatar.bench.quality.run import Bench
 
 SNR_DB = 0.0  # speech over noise, by mean power
 CLIPS = 3

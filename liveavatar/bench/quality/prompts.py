@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from liveavatar.bench_quality.faces import FaceCurves, head_spread, read_faces
-from liveavatar.bench_quality.films import Film, Scene, film_frames, render_scene
-from liveavatar.engine import Engine
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.bench.quality.faces import FaceCurves, head_spread, read_faces
+from liveavatar.bench.quality.films import Film, Scene, film_frames, render_scene
+from liveavatar.engine.engine import Engine
+from liveavatar.face.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES
 
 Measure = Callable[[np.ndarray, FaceCurves], float]

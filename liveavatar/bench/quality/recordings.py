@@ -12,11 +12,11 @@ import numpy as np
 
 from liveavatar.audio.enhance import enhance
 from liveavatar.audio.ingest import load_audio
-from liveavatar.bench_quality.films import make_scene, render_scene
-from liveavatar.bench_quality.split import Clip
-from liveavatar.engine import Engine
+from liveavatar.bench.quality.films import make_scene, render_scene
+from liveavatar.bench.quality.split import Clip
+from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
-from liveavatar.image import fit_portrait, load_portrait
+from liveavatar.media.portrait import fit_portrait, load_portrait
 from liveavatar.quality.evaluate import evaluate_video
 from liveavatar.timing import SAMPLE_RATE
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from liveavatar.bench_quality.films import Film, film_frames
-from liveavatar.bench_quality.goals import bound_text
-from liveavatar.bench_quality.noisy import MEASURES, SNR_DB, means
+from liveavatar.bench.quality.films import Film, film_frames
+from liveavatar.bench.quality.goals import bound_text
+from liveavatar.bench.quality.noisy import MEASURES, SNR_DB, means
 
 if TYPE_CHECKING:
-    from liveavatar.bench_quality.run import TrueClip
+    from liveavatar.bench.quality.run import TrueClip
 
 SHEET_FRAMES, SHEET_STEP = 12, 6
 MOUTH_SIDE = 96  # pixels of the cut around the mouth

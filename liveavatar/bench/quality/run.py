@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from liveavatar.bench_quality import goals, judge
-from liveavatar.bench_quality.films import Scene, make_scene, render_scene, scene_of, true_film
-from liveavatar.bench_quality.noisy import judge_noisy
-from liveavatar.bench_quality.prompts import films_to_show, try_prompts
-from liveavatar.bench_quality.recordings import find_recordings, judge_recordings
-from liveavatar.bench_quality.report import contact_sheet, write_report
-from liveavatar.bench_quality.split import FOLDER, Clip, Labels, load_split
-from liveavatar.engine import Engine
+from liveavatar.bench.quality import goals, judge
+from liveavatar.bench.quality.films import Scene, make_scene, render_scene, scene_of, true_film
+from liveavatar.bench.quality.noisy import judge_noisy
+from liveavatar.bench.quality.prompts import films_to_show, try_prompts
+from liveavatar.bench.quality.recordings import find_recordings, judge_recordings
+from liveavatar.bench.quality.report import contact_sheet, write_report
+from liveavatar.bench.quality.split import FOLDER, Clip, Labels, load_split
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.sampling import sigma_steps
+from liveavatar.face.landmarks import FaceTracker
 from liveavatar.quality.evaluate import evaluate_video, plain
-from liveavatar.quality.landmarks import FaceTracker
-from liveavatar.sampling import sigma_steps
 from liveavatar.timing import SAMPLE_RATE
 
 log = logging.getLogger(__name__)

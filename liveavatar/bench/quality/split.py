@@ -18,7 +18,7 @@ from PIL import Image
 
 from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
-from liveavatar.media import read_frames
+from liveavatar.media.ffmpeg import read_frames
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 FOLDER = REPO_ROOT / "data" / "evaluation"
@@ -53,7 +53,7 @@ class Labels:
     photo_landmarks: np.ndarray  # float32 [68, 2]
     head: np.ndarray  # float32 [T, 3] yaw, pitch, roll, radians
     expression: np.ndarray  # float32 [T, K]
-    eyes: np.ndarray  # float32 [T, 3] eye track, see `liveavatar.eyes`
+    eyes: np.ndarray  # float32 [T, 3] eye track, see `liveavatar.pose.blinks`
     photo_head: np.ndarray  # float32 [3]
 
     @property

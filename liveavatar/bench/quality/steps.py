@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from liveavatar.bench_quality import judge
-from liveavatar.bench_quality.run import Bench
-from liveavatar.bench_quality.split import FOLDER, load_split
-from liveavatar.engine import Engine
+from liveavatar.bench.quality import judge
+from liveavatar.bench.quality.run import Bench
+from liveavatar.bench.quality.split import FOLDER, load_split
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.sampling import sigma_steps
 from liveavatar.quality.evaluate import plain
-from liveavatar.sampling import sigma_steps
 from liveavatar.timing import FPS
 
 SYNC_SLACK, TEXTURE_SLACK, OPENNESS_SLACK = 0.15, 0.3, 0.01

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from liveavatar.training.corpus.avatar import Traits
+from liveavatar.training.corpus.head.avatar import Traits
 
 _PERSON = (
     "{age}{gender} with {hair}",

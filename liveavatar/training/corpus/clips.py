@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from liveavatar.training.corpus import fuse
-from liveavatar.training.corpus.avatar import Avatar
 from liveavatar.training.corpus.captions import caption
-from liveavatar.training.corpus.framing import draw_camera, eye_centres
-from liveavatar.training.corpus.geometry import Camera, HeadAssets
+from liveavatar.training.corpus.head.avatar import Avatar
+from liveavatar.training.corpus.head.geometry import Camera, HeadAssets
+from liveavatar.training.corpus.head.motion import Motion, draw_style, photo_motion, resting_pose, speaking_motion
 from liveavatar.training.corpus.layout import SPEEDS, ClipFile, ClipLabels, ClipWriter, OtherPhoto, list_clips
-from liveavatar.training.corpus.motion import Motion, draw_style, photo_motion, resting_pose, speaking_motion
-from liveavatar.training.corpus.photos import Scenery, draw_held_out_photo, draw_other_photo, draw_scenery
-from liveavatar.training.corpus.shading import Shot, render
-from liveavatar.training.corpus.tracks import Track, load_tracks
-from liveavatar.training.corpus.visemes import shape_matrix
+from liveavatar.training.corpus.render import fuse
+from liveavatar.training.corpus.render.framing import draw_camera, eye_centres
+from liveavatar.training.corpus.render.photos import Scenery, draw_held_out_photo, draw_other_photo, draw_scenery
+from liveavatar.training.corpus.render.shading import Shot, render
+from liveavatar.training.corpus.speech.tracks import Track, load_tracks
+from liveavatar.training.corpus.speech.visemes import shape_matrix
 
 __all__ = ["SPEEDS", "ClipFile", "list_clips"]
 

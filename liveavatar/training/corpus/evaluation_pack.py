@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.bench_quality.split import FOLDER, INDEX, ClipInfo, load_split, write_clip, write_index
+from liveavatar.bench.quality.split import FOLDER, INDEX, ClipInfo, load_split, write_clip, write_index
 from liveavatar.errors import InputError
 from liveavatar.training.corpus.clips import (
     BLOCK_FRAMES,
@@ -27,9 +27,9 @@ from liveavatar.training.corpus.clips import (
     ClipRenderer,
     RenderSettings,
 )
-from liveavatar.training.corpus.geometry import HeadAssets
+from liveavatar.training.corpus.head.geometry import HeadAssets
 from liveavatar.training.corpus.layout import eye_tracks
-from liveavatar.training.corpus.tracks import Track, load_tracks
+from liveavatar.training.corpus.speech.tracks import Track, load_tracks
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,9 @@ def _track(tracks: list[Track], wanted: str) -> tuple[int, Track]:
     for number, track in enumerate(tracks):
         if track.info.id == wanted:
             return number, track
-    raise InputError(f"the speech folder holds no track {wanted}; make it with `liveavatar.training.corpus.speech`")
+    raise InputError(
+        f"the speech folder holds no track {wanted}; make it with `liveavatar.training.corpus.speech.synthesis`"
+    )
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.motion import FOLLOW
+from liveavatar.training.corpus.head.motion import FOLLOW
 
 ORIENTATIONS = ("portrait", "landscape")
 SPEEDS = (1.0, 0.9, 1.1)  # copies of every training track; clip labels number them in this order
@@ -70,7 +70,7 @@ class ClipFile:
 
 
 def eye_tracks(expression: np.ndarray, names: list[str], head: np.ndarray, gaze: np.ndarray) -> np.ndarray:
-    """Eye tracks, float32 [..., T, 3], see `liveavatar.eyes`: lids shut by blinks, not by eyes which look down.
+    """Eye tracks, float32 [..., T, 3], see `liveavatar.pose.blinks`: lids shut by blinks, not by eyes which look down.
 
     Args:
         expression: [..., T, K].

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from liveavatar.training.corpus.avatar import Avatar
 from liveavatar.training.corpus.clips import SAMPLE_SEED
-from liveavatar.training.corpus.framing import eye_centres, framing
-from liveavatar.training.corpus.geometry import HeadAssets
-from liveavatar.training.corpus.look import BACKDROPS, LIGHTINGS, draw_backdrop, draw_lighting
-from liveavatar.training.corpus.scene import Shot
-from liveavatar.training.corpus.shading import render
+from liveavatar.training.corpus.head.avatar import Avatar
+from liveavatar.training.corpus.head.geometry import HeadAssets
+from liveavatar.training.corpus.render.framing import eye_centres, framing
+from liveavatar.training.corpus.render.look import BACKDROPS, LIGHTINGS, draw_backdrop, draw_lighting
+from liveavatar.training.corpus.render.scene import Shot
+from liveavatar.training.corpus.render.shading import render
 
 _HEAD = (0.05, 0.0, 0.01)  # yaw, pitch, roll, radians
 _GAZE = (-0.04, 0.0)  # back at the camera

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.features import SpeechEncoder, whisper_features
-from liveavatar.audio.live import LiveFeatures
+from liveavatar.audio.encoders.live import LiveFeatures
+from liveavatar.audio.encoders.whisper import SpeechEncoder, whisper_features
 from liveavatar.config import MINI
 from tests.audio.sounds import syllables
 

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.features import (
-    SpeechEncoder,
-    block_features,
-    load_encoder,
-    mel_filters,
-    whisper_features,
-)
+from liveavatar.audio.encoders.whisper import SpeechEncoder, block_features, load_encoder, mel_filters, whisper_features
 from liveavatar.audio.whisper_weights import load_whisper, whisper_package
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import CheckpointError, InputError

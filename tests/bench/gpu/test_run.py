@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from liveavatar.bench_gpu.__main__ import main
-from liveavatar.bench_gpu.build import BF16, DRY, FP8, FP8_ALL, random_dit
-from liveavatar.bench_gpu.memory import predicted
-from liveavatar.bench_gpu.ranks import Plan
-from liveavatar.bench_gpu.report import to_markdown
-from liveavatar.bench_gpu.run import Options, run
-from liveavatar.bench_gpu.speed import kind_of
-from liveavatar.bench_gpu.tpp import run_group
+from liveavatar.bench.gpu.__main__ import main
+from liveavatar.bench.gpu.build import BF16, DRY, FP8, FP8_ALL, random_dit
+from liveavatar.bench.gpu.memory import predicted
+from liveavatar.bench.gpu.ranks import Plan
+from liveavatar.bench.gpu.report import to_markdown
+from liveavatar.bench.gpu.run import Options, run
+from liveavatar.bench.gpu.speed import kind_of
+from liveavatar.bench.gpu.tpp import run_group
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.errors import InputError
 from liveavatar.fast.dit import FastDiT, accelerate
@@ -35,7 +35,7 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failed_check_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"name": "graphs", "distance": 0.4, "limit": 0.1, "passed": False}
     for passed in (True, False):
-        monkeypatch.setattr("liveavatar.bench_gpu.run.verify", lambda *_, p=passed: [{**row, "passed": p}])
+        monkeypatch.setattr("liveavatar.bench.gpu.run.verify", lambda *_, p=passed: [{**row, "passed": p}])
         asked = ["--out", str(tmp_path), "--dry_run", "--only", "verify"]
         assert main(asked) == int(not passed)
 

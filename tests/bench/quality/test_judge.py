@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from liveavatar import config
-from liveavatar.bench_quality import goals, judge, report
-from liveavatar.bench_quality.faces import best_lag, blink_depth, corner_lift, correlation, head_spread
-from liveavatar.bench_quality.films import Film, make_scene, true_film
-from liveavatar.bench_quality.run import CONTRACT, Bench, Options, TrueClip, run
-from liveavatar.bench_quality.split import Clip, load_split
-from liveavatar.bench_quality.steps import recommend, sweep_split
-from liveavatar.checkpoint import read_config
-from liveavatar.engine import Engine
+from liveavatar.bench.quality import goals, judge, report
+from liveavatar.bench.quality.faces import best_lag, blink_depth, corner_lift, correlation, head_spread
+from liveavatar.bench.quality.films import Film, make_scene, true_film
+from liveavatar.bench.quality.run import CONTRACT, Bench, Options, TrueClip, run
+from liveavatar.bench.quality.split import Clip, load_split
+from liveavatar.bench.quality.steps import recommend, sweep_split
+from liveavatar.checkpoints.load import read_config
+from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
-from liveavatar.job import RenderJob, RenderResult, run_job
-from liveavatar.quality.landmarks import MOUTH_CORNERS, Face, FaceTracker
+from liveavatar.face.landmarks import MOUTH_CORNERS, Face, FaceTracker
+from liveavatar.media.film import VideoSink
+from liveavatar.render.job import RenderJob, RenderResult, run_job
 from liveavatar.timing import SAMPLE_RATE
-from liveavatar.video_sink import VideoSink
 
 
 def test_correlation_leaves_out_what_was_not_seen() -> None:
@@ -142,7 +142,7 @@ def test_a_run_prints_everything_and_leaves_its_films(
         tracks.extend([] if job.pose is None else [np.load(job.pose)])
         return run_job(engine, job)
 
-    monkeypatch.setattr("liveavatar.bench_quality.films.run_job", noted)
+    monkeypatch.setattr("liveavatar.bench.quality.films.run_job", noted)
     result = run(Options(model_dir=config.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
     json.dumps(result, allow_nan=False)
     assert set(CONTRACT) <= set(result)
@@ -189,7 +189,7 @@ def test_films_that_a_clip_costs(
         made.append("free" if head is None else "head" if eyes is None else "head and eyes")
         return Film(Path(made[-1]))
 
-    monkeypatch.setattr("liveavatar.bench_quality.run.render_scene", drawn)
+    monkeypatch.setattr("liveavatar.bench.quality.run.render_scene", drawn)
     monkeypatch.setattr(judge, "look", lambda *_: None)
     monkeypatch.setattr(judge, "compare_posed", lambda film, *_: {"texture_psnr": float(len(film.path.name))})
     engine: Any = SimpleNamespace(config=replace(config.TINY, **model))
@@ -222,7 +222,7 @@ def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine
 def test_recordings_are_judged_by_their_sound(short: Path, tmp_path: Path) -> None:
     import soundfile
 
-    from liveavatar.bench_quality.recordings import judge_recordings
+    from liveavatar.bench.quality.recordings import judge_recordings
 
     clips = load_split(short)
     with pytest.raises(InputError, match="no such folder"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from liveavatar import config
-from liveavatar.bench_quality.faces import FaceCurves
-from liveavatar.bench_quality.films import Scene, make_scene
-from liveavatar.bench_quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
-from liveavatar.bench_quality.split import Clip
-from liveavatar.engine import Engine
-from liveavatar.prompt import check_prompt
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.bench.quality.faces import FaceCurves
+from liveavatar.bench.quality.films import Scene, make_scene
+from liveavatar.bench.quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
+from liveavatar.bench.quality.split import Clip
+from liveavatar.engine.engine import Engine
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.prompt.check import check_prompt
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 

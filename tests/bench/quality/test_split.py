@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from liveavatar.bench_quality.split import FOLDER, Clip, load_split
+from liveavatar.bench.quality.split import FOLDER, Clip, load_split
 from liveavatar.errors import InputError
-from liveavatar.pose_file import portrait_pose
+from liveavatar.pose.files import portrait_pose
+from liveavatar.quality import reference
 from liveavatar.timing import FPS, SAMPLE_RATE
-from liveavatar.training import measures
 from liveavatar.training.corpus.clips import BLOCK_FRAMES, EVAL_SEED, ClipPlan
 from liveavatar.training.corpus.evaluation_pack import BLOCKS, PLAN, PLANS, PlanEntry, pack
 from liveavatar.training.corpus.layout import ClipLabels
-from liveavatar.training.corpus.tracks import TrackInfo
+from liveavatar.training.corpus.speech.tracks import TrackInfo
 
 MAX_BYTES = 6.5e6
 
@@ -139,11 +139,11 @@ def test_the_reader_reads_the_true_mouth(stored: list[Clip]) -> None:
     """The product's tracker against the labels: what a perfect generator could reach."""
     import torch
 
-    from liveavatar.bench_quality.faces import correlation, read_faces
-    from liveavatar.quality.landmarks import FaceTracker
+    from liveavatar.bench.quality.faces import correlation, read_faces
+    from liveavatar.face.landmarks import FaceTracker
 
     clip = stored[0]
     points = torch.from_numpy(clip.labels().landmarks[:96])
     faces = read_faces(clip.frames()[:96], FaceTracker())
-    assert correlation(faces.openness, measures.openness(points).numpy()) > 0.93
-    assert correlation(faces.width, measures.mouth_width(points).numpy()) > 0.8
+    assert correlation(faces.openness, reference.openness(points).numpy()) > 0.93
+    assert correlation(faces.width, reference.mouth_width(points).numpy()) > 0.8

@@ -214,7 +214,7 @@ def test_bad_head_pose_ends_with_one_line(
 def test_gpu_only_options_are_refused_on_a_cpu(
     option: str, files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.machine.accelerators", lambda: ())
+    monkeypatch.setattr("tasks.store.machine.accelerators", lambda: ())
     arguments = ["render", option, *(part for name, value in files.items() for part in (f"--{name}", value))]
     code, _, err = run(arguments, capsys)
     assert code == 2
@@ -224,7 +224,7 @@ def test_gpu_only_options_are_refused_on_a_cpu(
 def test_the_small_model_has_no_choice_of_keys_and_values(
     files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.machine.accelerators", lambda: ("H200",))
+    monkeypatch.setattr("tasks.store.machine.accelerators", lambda: ("H200",))
     arguments = [part for name, text in files.items() for part in (f"--{name}", text)]
     code, _, err = run(["render", *arguments, "--kv_cache_dtype", "int8"], capsys)
     assert code == 2
@@ -239,7 +239,7 @@ def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
     from tasks.audio import CLEANED, FEATURES, PORTRAIT
     from tasks.plan import cache_of, job_of
     from tasks.render import engine_spec, render_key
-    from tasks.store import Entry
+    from tasks.store.store import Entry
 
     parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
     assert job_of(parameters.model_dump(), 704, 384, 48)["kv_cache_dtype"] == "auto"
@@ -272,7 +272,7 @@ def test_a_job_is_spread_over_gpus_only_when_asked(
 def test_tpp_with_offload_names_the_way_out(
     files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks import machine
+    from tasks.store import machine
 
     monkeypatch.setattr(machine, "accelerators", lambda: ("H200", "H200"))
     arguments = [part for name, text in files.items() for part in (f"--{name}", text)]
@@ -285,7 +285,7 @@ def test_tpp_with_offload_names_the_way_out(
 
 def test_tpp_may_compute_in_8_bits(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     from flows import preflight
-    from tasks import machine
+    from tasks.store import machine
 
     parameters = RenderParameters.model_validate({**files, "placement": "tpp", "num_gpus": 2, "fp8": True})
     with pytest.raises(InputError, match="need a GPU"):
@@ -297,7 +297,7 @@ def test_tpp_may_compute_in_8_bits(files: dict[str, str], monkeypatch: pytest.Mo
 def test_num_gpus_without_gpus_does_not_fit_the_14b(
     files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.machine.accelerators", lambda: ())
+    monkeypatch.setattr("tasks.store.machine.accelerators", lambda: ())
     monkeypatch.setenv("LIVEAVATAR_MODELS", str(Path("models").absolute()))
     folder = Path("models/live-avatar-14b")
     folder.mkdir(parents=True)

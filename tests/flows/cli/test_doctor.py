@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar import doctor
-from liveavatar.doctor import FAILED, OK, WARNING, Check
+from flows.cli import doctor
+from flows.cli.doctor import FAILED, OK, WARNING, Check
 from liveavatar.hardware import parse_gpus
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from flows.live_page import LivePage
-from liveavatar.video_sink import VideoSink
+from flows.serving.live_page import LivePage
+from liveavatar.media.film import VideoSink
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUN = "0123456789abcdef" * 2

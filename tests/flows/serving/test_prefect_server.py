@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment, preflight
+from flows import preflight
 from flows.parameters import RenderParameters
-from flows.server import PrefectServer
+from flows.serving import environment
+from flows.serving.prefect_server import PrefectServer
 
 
 @pytest.fixture

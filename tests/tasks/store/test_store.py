@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.errors import CapacityError
-from tasks.store import RECORD, Entry, Store, code_digest, job_key, sources_of, write_atomically
+from tasks.store.store import RECORD, Entry, Store, code_digest, job_key, sources_of, write_atomically
 
 
 def _hello(folder: Path) -> dict[str, int]:
@@ -146,7 +146,7 @@ def _killed_make(root: str, marker: str) -> None:
 def test_whoever_waited_takes_over_from_a_killed_run(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
-    monkeypatch.setattr("tasks.store.NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr("tasks.store.store.NOTICE_SECONDS", 0.1)
     marker = tmp_path / "begun"
     first = multiprocessing.get_context("spawn").Process(target=_killed_make, args=(str(store.root), str(marker)))
     first.start()
@@ -241,7 +241,7 @@ def test_key_depends_on_every_part() -> None:
 
 
 def test_code_digest_follows_imports() -> None:
-    names = {path.name for path in sources_of("liveavatar.job")}
+    names = {path.name for path in sources_of("liveavatar.render.job")}
     assert {"job.py", "engine.py", "dit.py", "vae_compact.py", "video_sink.py", "timing.py"} <= names
     assert not names & {"evaluate.py", "planner.py", "enhance.py"}, "a render does not hang on what it does not run"
     assert code_digest("liveavatar.timing") != code_digest("liveavatar.errors")

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from liveavatar.training.corpus.avatar import Traits
 from liveavatar.training.corpus.captions import caption
+from liveavatar.training.corpus.head.avatar import Traits
 
 TRAITS = Traits(
     gender="woman", hair_style="an afro", hair_colour="brown", eyes="hazel", skin="light", stubble=False,

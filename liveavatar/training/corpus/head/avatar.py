@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.training.corpus.geometry import (
+from liveavatar.training.corpus.head.geometry import (
     BROW_STYLES,
     CURLY,
     EYE_CENTRES,
@@ -22,7 +22,7 @@ from liveavatar.training.corpus.geometry import (
     rotation,
     smoothstep,
 )
-from liveavatar.training.corpus.look import COLOURS
+from liveavatar.training.corpus.render.look import COLOURS
 
 # Linear albedo of skin, light to dark.
 _TONES = np.array(

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.noise import noise_volume, strand_noise
+from liveavatar.training.corpus.render.noise import noise_volume, strand_noise
 
 
 class Material(IntEnum):
@@ -163,7 +163,7 @@ class HeadAssets:
         if not (root / "ict_facekit.npz").is_file():
             raise InputError(
                 f"--assets {root}: there is no ict_facekit.npz; build it with "
-                "`python -m liveavatar.training.corpus.assets` from the two public repositories"
+                "`python -m liveavatar.training.corpus.head.assets` from the two public repositories"
             )
         self.root = root
         self.device = torch.device(device)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.eyes import blinks, saccades
-from liveavatar.training.corpus.visemes import FPS, both_sides, loudness_gain, viseme_curves
+from liveavatar.pose.blinks import blinks, saccades
+from liveavatar.training.corpus.speech.visemes import FPS, both_sides, loudness_gain, viseme_curves
 
 MOODS: dict[str, dict[str, float]] = {
     "neutral": {},

@@ -1,9 +1,9 @@
-"""Where the camera of a clip stands: photos are framed as portraits are before they are used (`liveavatar.image`)."""
+"""Camera position of a clip: framed as user portraits are cropped (`liveavatar.media.portrait`)."""
 
 import numpy as np
 import torch
 
-from liveavatar.training.corpus.geometry import CAMERA_DISTANCE, PIXELS_PER_CM, Camera, HeadAssets
+from liveavatar.training.corpus.head.geometry import CAMERA_DISTANCE, PIXELS_PER_CM, Camera, HeadAssets
 from liveavatar.training.data import LEFT_EYE, RIGHT_EYE
 
 # Where the photo's eyes lie, in shares of the picture's height. Wide pictures show the same face in the same size,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.training.corpus.look import Backdrop, Lighting, draw_backdrop, draw_lighting
+from liveavatar.training.corpus.render.look import Backdrop, Lighting, draw_backdrop, draw_lighting
 
 HELD_OUT_OTHER_LIGHT, HELD_OUT_OTHER_PLACE = 0.20, 0.10  # share of held-out clips whose photo differs from the clip
 OTHER_PLACE = 0.6  # share of the other photos that differ in place too

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from liveavatar.training.corpus.fuse import fused
+from liveavatar.training.corpus.render.fuse import fused
 
 EMPTY = 2**62  # key of a pixel that no triangle covers
 # Pixels of the triangles' bounding boxes in flight; bounds memory. A quarter of them are samples.

@@ -11,12 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from liveavatar.training.corpus.avatar import Avatar
-from liveavatar.training.corpus.fuse import fused
-from liveavatar.training.corpus.geometry import CAMERA_DISTANCE, CENTRE_Y, Camera, Material, dot, normalise, scatter_sum
-from liveavatar.training.corpus.look import Backdrop, Lighting
-from liveavatar.training.corpus.raster import EMPTY, triangle_of
-from liveavatar.training.corpus.surface import Fragments
+from liveavatar.training.corpus.head.avatar import Avatar
+from liveavatar.training.corpus.head.geometry import (
+    CAMERA_DISTANCE,
+    CENTRE_Y,
+    Camera,
+    Material,
+    dot,
+    normalise,
+    scatter_sum,
+)
+from liveavatar.training.corpus.render.fuse import fused
+from liveavatar.training.corpus.render.look import Backdrop, Lighting
+from liveavatar.training.corpus.render.raster import EMPTY, triangle_of
+from liveavatar.training.corpus.render.surface import Fragments
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.training.corpus.fuse import fused
-from liveavatar.training.corpus.geometry import PIXELS_PER_CM, Camera, Material, dot
-from liveavatar.training.corpus.scene import PixelMap, Scene, Shot, place_of
-from liveavatar.training.corpus.surface import Fragments
+from liveavatar.training.corpus.head.geometry import PIXELS_PER_CM, Camera, Material, dot
+from liveavatar.training.corpus.render.fuse import fused
+from liveavatar.training.corpus.render.scene import PixelMap, Scene, Shot, place_of
+from liveavatar.training.corpus.render.surface import Fragments
 
 _OCCLUSION_TAPS = 14
 _SCATTER_CM = (0.29, 0.13, 0.09)  # spread of skin irradiance in red, green, blue

@@ -13,19 +13,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from liveavatar.training.corpus.fuse import fused
-from liveavatar.training.corpus.geometry import (
-    Attr,
-    Camera,
-    HeadAssets,
-    Material,
-    dot,
-    normalise,
-)
-from liveavatar.training.corpus.raster import AlphaTest, depth_of, rasterise
-from liveavatar.training.corpus.scene import PixelMap, Scene, Shot, enlarged, fragments, join, rows_of
-from liveavatar.training.corpus.screen import backdrops, develop, occlusion, skin_blur
-from liveavatar.training.corpus.surface import (
+from liveavatar.training.corpus.head.geometry import Attr, Camera, HeadAssets, Material, dot, normalise
+from liveavatar.training.corpus.render.fuse import fused
+from liveavatar.training.corpus.render.raster import AlphaTest, depth_of, rasterise
+from liveavatar.training.corpus.render.scene import PixelMap, Scene, Shot, enlarged, fragments, join, rows_of
+from liveavatar.training.corpus.render.screen import backdrops, develop, occlusion, skin_blur
+from liveavatar.training.corpus.render.surface import (
     Fragments,
     Surface,
     cloth_exists,

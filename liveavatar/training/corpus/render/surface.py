@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from liveavatar.training.corpus.avatar import BROW_SPAN_X, BROW_SPAN_Y, BROW_X, BROW_Y, collar_height
-from liveavatar.training.corpus.fuse import fused
-from liveavatar.training.corpus.geometry import (
+from liveavatar.training.corpus.head.avatar import BROW_SPAN_X, BROW_SPAN_Y, BROW_X, BROW_Y, collar_height
+from liveavatar.training.corpus.head.geometry import (
     CURLY,
     EYE_CENTRES,
     Attr,
@@ -25,6 +24,7 @@ from liveavatar.training.corpus.geometry import (
     rotate,
     smoothstep,
 )
+from liveavatar.training.corpus.render.fuse import fused
 
 
 @dataclass

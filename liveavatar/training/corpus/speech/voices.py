@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.phonemes import Event, aligned_events, espeak_events, radio_events
+from liveavatar.training.corpus.speech.phonemes import Event, aligned_events, espeak_events, radio_events
 
 EARLY = {"piper": 0.015, "kokoro": 0.058}  # s
 

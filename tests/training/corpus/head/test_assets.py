@@ -8,7 +8,14 @@ import pytest
 
 from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.assets import LANDMARKS68, PART_NAMES, PART_STARTS, SHELLS, build_head, sparse_deltas
+from liveavatar.training.corpus.head.assets import (
+    LANDMARKS68,
+    PART_NAMES,
+    PART_STARTS,
+    SHELLS,
+    build_head,
+    sparse_deltas,
+)
 
 ASSETS = REPO_ROOT.parent / "shared" / "assets"
 STARTS = tuple(range(0, 4 * 19 + 1, 4))  # 19 parts of one square each

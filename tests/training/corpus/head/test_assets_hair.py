@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.assets_hair import (
+from liveavatar.training.corpus.head.assets_hair import (
     Body,
     HeadFitter,
     apply_target,
@@ -15,8 +15,8 @@ from liveavatar.training.corpus.assets_hair import (
     fit_clothes,
     strand_coordinates,
 )
-from liveavatar.training.corpus.geometry import CROWN, CURLY, EYE_CENTRES, MERIDIAN
-from liveavatar.training.corpus.meshes import ObjMesh, fan
+from liveavatar.training.corpus.head.geometry import CROWN, CURLY, EYE_CENTRES, MERIDIAN
+from liveavatar.training.corpus.head.meshes import ObjMesh, fan
 
 BODY = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 2.0)])
 

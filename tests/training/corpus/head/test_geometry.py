@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.geometry import (
+from liveavatar.training.corpus.head.geometry import (
     CAMERA_DISTANCE,
     CENTRE_Y,
     Camera,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.meshes import (
+from liveavatar.training.corpus.head.meshes import (
     SurfaceSamples,
     border_distance,
     components,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liveavatar.training.corpus.motion import (
+from liveavatar.training.corpus.head.motion import (
     ENERGIES,
     MOODS,
     Style,
@@ -13,7 +13,7 @@ from liveavatar.training.corpus.motion import (
     resting_pose,
     speaking_motion,
 )
-from liveavatar.training.corpus.visemes import SHAPES, both_sides, shape_matrix
+from liveavatar.training.corpus.speech.visemes import SHAPES, both_sides, shape_matrix
 
 NAMES = sorted(
     {n for w in (*SHAPES.values(), *MOODS.values()) for n in both_sides(w)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from liveavatar.training.corpus import fuse
+from liveavatar.training.corpus.render import fuse
 
 
 @pytest.fixture

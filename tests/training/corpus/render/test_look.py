@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liveavatar.training.corpus.look import LIGHTINGS, draw_backdrop, draw_lighting
+from liveavatar.training.corpus.render.look import LIGHTINGS, draw_backdrop, draw_lighting
 
 
 @pytest.mark.parametrize("name", list(LIGHTINGS))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from liveavatar.training.corpus import photos
-from liveavatar.training.corpus.photos import Scenery, draw_held_out_photo, draw_other_photo, draw_scenery
+from liveavatar.training.corpus.render import photos
+from liveavatar.training.corpus.render.photos import Scenery, draw_held_out_photo, draw_other_photo, draw_scenery
 
 SIZE = (96, 64)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.training.corpus import raster
-from liveavatar.training.corpus.raster import EMPTY, depth_of, rasterise, triangle_of
+from liveavatar.training.corpus.render import raster
+from liveavatar.training.corpus.render.raster import EMPTY, depth_of, rasterise, triangle_of
 
 
 def brute_force(points: np.ndarray, triangles: np.ndarray, frame: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from liveavatar.training.corpus.phonemes import (
+from liveavatar.training.corpus.speech.phonemes import (
     RADIO_CLASS,
     Viseme,
     aligned_events,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from liveavatar.training.corpus.sound import other_recording
-from liveavatar.training.corpus.tracks import SAMPLE_RATE
+from liveavatar.training.corpus.speech.sound import other_recording
+from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE
 
 TIME = np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE
 SYLLABLES = np.clip(np.sin(2 * np.pi * 2.3 * TIME), 0, 1)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus import speech
-from liveavatar.training.corpus.phonemes import Viseme
-from liveavatar.training.corpus.tracks import SAMPLE_RATE, read_index
-from liveavatar.training.corpus.voices import Utterance, open_voice
+from liveavatar.training.corpus.speech import synthesis
+from liveavatar.training.corpus.speech.phonemes import Viseme
+from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, read_index
+from liveavatar.training.corpus.speech.voices import Utterance, open_voice
 
 
 class Buzzer:
@@ -29,15 +29,15 @@ class Buzzer:
 
 
 def test_cropped_keeps_a_little_air() -> None:
-    utterance = speech.cropped(Buzzer().say("one two", 1.0))
+    utterance = synthesis.cropped(Buzzer().say("one two", 1.0))
     assert utterance.events[0][1] == pytest.approx(0.06)
     assert len(utterance.audio) / utterance.sample_rate == pytest.approx(0.06 + 0.7 + 0.12, abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_mix_keeps_events_on_sounds(seed: int) -> None:
-    audio, events = speech.mix(
-        [speech.cropped(Buzzer().say("a b c", 1.0)) for _ in range(5)], np.random.default_rng(seed)
+    audio, events = synthesis.mix(
+        [synthesis.cropped(Buzzer().say("a b c", 1.0)) for _ in range(5)], np.random.default_rng(seed)
     )
     spoken = np.zeros(len(audio), bool)
     for start, end, kind in events:
@@ -52,14 +52,14 @@ def test_mix_keeps_events_on_sounds(seed: int) -> None:
 
 def test_generate_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    monkeypatch.setattr(speech, "open_voice", lambda name, shared: opened.append(name) or Buzzer())
+    monkeypatch.setattr(synthesis, "open_voice", lambda name, shared: opened.append(name) or Buzzer())
     plan = (
-        speech.PlanEntry(voice="buzz:a", tracks=2, seconds=3),
-        speech.PlanEntry(voice="buzz:b", tracks=1, seconds=3, split="eval"),
+        synthesis.PlanEntry(voice="buzz:a", tracks=2, seconds=3),
+        synthesis.PlanEntry(voice="buzz:b", tracks=1, seconds=3, split="eval"),
     )
-    speech.generate(tmp_path, plan[:1], seed=1)
+    synthesis.generate(tmp_path, plan[:1], seed=1)
     before = {t.id: t for t in read_index(tmp_path)}
-    after = speech.generate(tmp_path, plan, seed=1)
+    after = synthesis.generate(tmp_path, plan, seed=1)
     assert opened == ["buzz:a", "buzz:b"]
     assert [t.id for t in after] == ["train_001", "train_002", "eval_003"]
     assert all(before[t.id] == t for t in after[:2])
@@ -71,13 +71,13 @@ def test_missing_engine_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def missing(name: str, shared: dict[str, object]) -> Buzzer:
         raise ImportError("no such engine")
 
-    monkeypatch.setattr(speech, "open_voice", missing)
-    assert speech.generate(tmp_path, (speech.PlanEntry(voice="buzz:a", tracks=2),), seed=1) == []
+    monkeypatch.setattr(synthesis, "open_voice", missing)
+    assert synthesis.generate(tmp_path, (synthesis.PlanEntry(voice="buzz:a", tracks=2),), seed=1) == []
 
 
 def test_plan_holds_out_whole_voices() -> None:
-    train = {e.voice for e in speech.FIRST if e.split == "train"}
-    held_out = {e.voice for e in speech.FIRST if e.split == "eval"}
+    train = {e.voice for e in synthesis.FIRST if e.split == "train"}
+    held_out = {e.voice for e in synthesis.FIRST if e.split == "eval"}
     assert len(held_out - train) >= 2
     assert len(held_out) >= 4
     assert not any("jf_nezumi" in v for v in train)
@@ -89,14 +89,14 @@ def test_unknown_voice_is_named() -> None:
 
 
 def test_join_keeps_tracks_apart_that_plans_number_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "open_voice", lambda name, shared: Buzzer())
-    plan = (speech.PlanEntry(voice="flite:slt", tracks=1, seconds=5),)
+    monkeypatch.setattr(synthesis, "open_voice", lambda name, shared: Buzzer())
+    plan = (synthesis.PlanEntry(voice="flite:slt", tracks=1, seconds=5),)
     for seed, name in enumerate(("first", "wide")):
-        speech.generate(tmp_path / name, plan, seed)
-    joined = speech.join(tmp_path / "all", [tmp_path / "first", tmp_path / "wide"])
+        synthesis.generate(tmp_path / name, plan, seed)
+    joined = synthesis.join(tmp_path / "all", [tmp_path / "first", tmp_path / "wide"])
     assert [t.id for t in joined] == ["first_train_001", "wide_train_001"]
     for track, folder in zip(read_index(tmp_path / "all"), ("first", "wide"), strict=True):
         there = (tmp_path / folder / "train_001.ogg").read_bytes()
         assert (tmp_path / "all" / track.file).read_bytes() == there
     with pytest.raises(InputError, match="another folder of that name has a track train_001"):
-        speech.join(tmp_path / "twice", [tmp_path / "first", tmp_path / "first"])
+        synthesis.join(tmp_path / "twice", [tmp_path / "first", tmp_path / "first"])

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from liveavatar.training.corpus.texts import EVAL_TEMPLATES, TRAIN_TEMPLATES, WORDS, sentences
+from liveavatar.training.corpus.speech.texts import EVAL_TEMPLATES, TRAIN_TEMPLATES, WORDS, sentences
 
 
 @pytest.mark.parametrize("split", [pytest.param("train", id="train"), pytest.param("eval", id="held out")])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.tracks import (
+from liveavatar.training.corpus.speech.tracks import (
     SAMPLE_RATE,
     TrackInfo,
     load_tracks,

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from liveavatar.training.corpus.phonemes import Viseme
-from liveavatar.training.corpus.visemes import DOMINANCE, SHAPES, both_sides, loudness_gain, shape_matrix, viseme_curves
+from liveavatar.training.corpus.speech.phonemes import Viseme
+from liveavatar.training.corpus.speech.visemes import (
+    DOMINANCE,
+    SHAPES,
+    both_sides,
+    loudness_gain,
+    shape_matrix,
+    viseme_curves,
+)
 
 NAMES = sorted({n for w in SHAPES.values() for n in both_sides(w)})
 JAW, PRESS = NAMES.index("jawOpen"), NAMES.index("mouthPress_L")

@@ -1,0 +1,1 @@
+"""Alias of `liveavatar.bench.gpu`: scripts call `python -m liveavatar.bench_gpu`."""

@@ -1,0 +1,1 @@
+"""The renderer of the corpus: rasteriser, surfaces, light, camera, backdrops."""

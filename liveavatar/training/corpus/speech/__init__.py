@@ -1,0 +1,1 @@
+"""Synthetic speech with exact phoneme times: voices, texts, tracks, mouth shapes."""

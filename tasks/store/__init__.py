@@ -1,0 +1,1 @@
+"""Content-addressed artefact store and the keys of its entries."""
