@@ -67,7 +67,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         machine_of(parameters),
     )
     rendered = engine.render(
-        options_of(parameters, _ranks(parameters, planned.values), plan.cache_of(planned.values)),
+        options_of(parameters, _ranks(parameters, planned.values), plan.kv_dtype_of(planned.values)),
         str(model_dir),
         model_digest,
         cleaned,
@@ -89,7 +89,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
             rendered=rendered,
             quality=judged,
         ),
-        publish.Run(
+        publish.Publication(
             out=preflight.claim_output(parameters),
             audio=Path(parameters.audio),
             image=Path(parameters.image),
@@ -105,7 +105,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     return tidied(published)
 
 
-def tidied(published: publish.Published) -> dict[str, Any]:
+def tidied(published: publish.PublishedRun) -> dict[str, Any]:
     """Make room in the store and among the work folders, then tell what a flow returns."""
     Store().collect(*environment.store_limits())
     engine.forget_work(environment.STORE_DAYS)

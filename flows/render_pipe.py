@@ -51,7 +51,7 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
         plan.job_of(asked, portrait.values["width"], portrait.values["height"], frames),
         machine_of(parameters),
     )
-    options = options_of(parameters, 1, plan.cache_of(planned.values))
+    options = options_of(parameters, 1, plan.kv_dtype_of(planned.values))
     rendered = render_pipe.render_live(listener, options, str(model_dir), model_digest, portrait)
     cleaned = render_pipe.write_down(rendered, parameters.whisper)
     features = audio.features(cleaned, str(model_dir))
@@ -68,7 +68,7 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
             rendered=rendered,
             quality=judged,
         ),
-        publish.Run(
+        publish.Publication(
             out=preflight.claim_output(parameters),
             audio=cleaned.path(audio.CLEANED),
             audio_name="standard input",

@@ -9,7 +9,7 @@ N heads, H head width, T latents or frames, C latent channels, h/w latent height
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,12 @@ class ModelConfig:
     areas: tuple[tuple[int, int], ...]  # (width, height) presets; only the product counts
     size_multiple: int  # sides are multiples of this many pixels
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
-    pose_guided: bool = False  # trained with head pose, see `liveavatar.pose.track`; without, pose latents mean nothing
+    pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
     pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer is told angles minus those of the portrait's head
-    lids_told: bool = False  # trained with the closure of the lids, see `liveavatar.pose.blinks`; it must then be told
-    gaze_told: bool = False  # the same of where the eyes look; only with `lids_told`
+    lids_conditioned: bool = (
+        False  # trained with the closure of the lids, see `liveavatar.pose.blinks`; it must then be told
+    )
+    gaze_conditioned: bool = False  # the same of where the eyes look; only with `lids_conditioned`
 
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
@@ -134,6 +136,9 @@ class ModelConfig:
         try:
             raw: dict[str, Any] = json.loads(text)
             raw.pop("model_type")
+            unknown = sorted(raw.keys() - {f.name for f in fields(cls)})
+            if unknown:  # never ignored: a condition that is left out makes another video
+                raise ValueError(f"unknown settings {', '.join(unknown)}: it was made by another version")
             model = cls(
                 name=raw["name"],
                 dit=DiTConfig(**_tuples(raw["dit"])),
@@ -146,8 +151,8 @@ class ModelConfig:
                 reanchor=raw["reanchor"],
                 pose_guided=raw.get("pose_guided", False),
                 pose_origin=raw.get("pose_origin", FROM_CAMERA),
-                lids_told=raw.get("lids_told", False),
-                gaze_told=raw.get("gaze_told", False),
+                lids_conditioned=raw.get("lids_conditioned", False),
+                gaze_conditioned=raw.get("gaze_conditioned", False),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(

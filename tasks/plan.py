@@ -29,7 +29,7 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
     def make(_: Path) -> Values:
         from liveavatar.planning import plan
 
-        decided = plan.plan(model, plan.Job(**job), machine)
+        decided = plan.plan(model, plan.PlanRequest(**job), machine)
         decided.require()
         return decided.to_dict()
 
@@ -46,13 +46,13 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
     return entry
 
 
-def cache_of(planned: Values) -> str:
+def kv_dtype_of(planned: Values) -> str:
     """What a plan keeps keys and values in; "auto" where there is no choice."""
     return str(planned["settings"].get("kv_cache_dtype", "auto"))
 
 
 def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> dict[str, Any]:
-    """Fields of the planner's `Job` for a render's parameters."""
+    """Fields of the planner's `PlanRequest` for a render's parameters."""
     return {
         "width": width,
         "height": height,

@@ -29,7 +29,7 @@ from prefect.artifacts import (
 
 from liveavatar import __version__, config
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS, plain
-from tasks.plan import cache_of
+from tasks.plan import kv_dtype_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
 from tasks.stage import stage
@@ -73,7 +73,7 @@ class Results:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class Publication:
     """Which run is published where."""
 
     out: Path
@@ -89,7 +89,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Published:
+class PublishedRun:
     """A published run."""
 
     out: Path
@@ -98,7 +98,7 @@ class Published:
 
 
 @stage("publish")
-def publish(results: Results, run: Run) -> Published:
+def publish(results: Results, run: Publication) -> PublishedRun:
     """Put a run into its output folder and its artifacts into the Prefect UI.
 
     Raises:
@@ -114,7 +114,7 @@ def publish(results: Results, run: Run) -> Published:
         else:
             _swap_in(run.out, results, report, manifest)
     _artifacts(run.out, report)
-    return Published(out=run.out, report=report, hit=standing)
+    return PublishedRun(out=run.out, report=report, hit=standing)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _alone_below(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def make_report(results: Results, run: Run, cached_tasks: int) -> dict[str, Any]:
+def make_report(results: Results, run: Publication, cached_tasks: int) -> dict[str, Any]:
     """The content of report.json."""
     quality, rendered = results.quality.values, results.rendered.values
     return plain(
@@ -155,7 +155,7 @@ def make_report(results: Results, run: Run, cached_tasks: int) -> dict[str, Any]
             "engine": {
                 "device": rendered["device"],
                 "dtype": rendered["dtype"],
-                "kv_cache_dtype": cache_of(results.plan),
+                "kv_cache_dtype": kv_dtype_of(results.plan),
                 "machine": rendered["machine"],
                 "latents_sha256": rendered["latents_sha256"],
             },
@@ -164,7 +164,7 @@ def make_report(results: Results, run: Run, cached_tasks: int) -> dict[str, Any]
     )
 
 
-def make_manifest(results: Results, run: Run) -> dict[str, Any]:
+def make_manifest(results: Results, run: Publication) -> dict[str, Any]:
     """The content of manifest.json: everything that decides what the run makes, and the digests of what it made."""
     rendered = results.rendered
     outputs = {name: file_digest(source) for name, source in _products(results).items()}
@@ -185,7 +185,7 @@ def make_manifest(results: Results, run: Run) -> dict[str, Any]:
             "machine": rendered.values["machine"],
             "device": rendered.values["device"],
             "dtype": rendered.values["dtype"],
-            "kv_cache_dtype": cache_of(results.plan),
+            "kv_cache_dtype": kv_dtype_of(results.plan),
             "outputs": outputs,
         }
     )
@@ -253,7 +253,7 @@ def _sync_tree(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _inputs(results: Results, run: Run) -> dict[str, Any]:
+def _inputs(results: Results, run: Publication) -> dict[str, Any]:
     pose = run.pose_video
     told = {} if pose is None else {"pose_video": {"name": pose.name, "sha256": file_digest(pose)}}
     return told | {

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from liveavatar.distributed.rank import Member, Seat
+from liveavatar.distributed.rank import Rank, RankSpec
 
 HERE = "127.0.0.1"
 
@@ -14,15 +14,15 @@ HERE = "127.0.0.1"
 @contextmanager
 def group(
     model_dir: Path, world: int, own_decoder: bool, jobs: int = 1, limit_s: float = 30.0
-) -> Iterator[tuple[Member, list[Any]]]:
+) -> Iterator[tuple[Rank, list[Any]]]:
     """The last rank, joined, and the processes of the others; each serves so many jobs."""
     context = multiprocessing.get_context("forkserver")  # imports once for all ranks
     context.set_forkserver_preload(["liveavatar.distributed.rank"])
-    last = Member(model_dir, Seat(rank=world - 1, world=world, own_decoder=own_decoder), "cpu", "float32", limit_s)
+    last = Rank(model_dir, RankSpec(rank=world - 1, world=world, own_decoder=own_decoder), "cpu", "float32", limit_s)
     address = last.group.host(HERE)
     processes = []
     for rank in range(world - 1):
-        seat = Seat(rank=rank, world=world, own_decoder=own_decoder)
+        seat = RankSpec(rank=rank, world=world, own_decoder=own_decoder)
         process = context.Process(target=_serve, args=(model_dir, seat, address, jobs, limit_s), daemon=True)
         process.start()
         processes.append(process)
@@ -36,11 +36,11 @@ def group(
             process.kill()
 
 
-def _serve(model_dir: Path, seat: Seat, address: tuple[str, int], jobs: int, limit_s: float) -> None:
+def _serve(model_dir: Path, seat: RankSpec, address: tuple[str, int], jobs: int, limit_s: float) -> None:
     import torch
 
     torch.set_num_threads(1)
-    member = Member(model_dir, seat, "cpu", "float32", limit_s)
+    member = Rank(model_dir, seat, "cpu", "float32", limit_s)
     member.group.join(address)
     for _ in range(jobs):
         member.serve()

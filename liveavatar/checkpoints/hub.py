@@ -34,7 +34,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Published:
+class ReleasedModel:
     """One file as its repository describes it."""
 
     path: str
@@ -72,7 +72,7 @@ PUBLISHED = {
 class Hub(Protocol):
     """What is needed of a model hub."""
 
-    def files(self, repository: str) -> list[Published]:
+    def files(self, repository: str) -> list[ReleasedModel]:
         """All files of a repository."""
 
     def download(self, repository: str, paths: list[str], target: Path) -> None:
@@ -82,7 +82,7 @@ class Hub(Protocol):
 class HuggingFace:
     """The Hugging Face hub, or the mirror that `HF_ENDPOINT` names."""
 
-    def files(self, repository: str) -> list[Published]:
+    def files(self, repository: str) -> list[ReleasedModel]:
         """See `Hub`."""
         from huggingface_hub import HfApi
 
@@ -91,7 +91,7 @@ class HuggingFace:
         except _hub_errors() as e:
             raise InputError(f"{repository}: {_reason(e)}") from e
         return [
-            Published(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
+            ReleasedModel(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
             for s in info.siblings or ()
         ]
 
@@ -122,7 +122,7 @@ def _reason(e: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(e).__name__
 
 
-def wanted(source: Source, published: Iterable[Published]) -> list[Published]:
+def wanted(source: Source, published: Iterable[ReleasedModel]) -> list[ReleasedModel]:
     """The files of a repository that a source needs.
 
     Raises:
@@ -169,7 +169,7 @@ def fetch(target: Path, sources: Iterable[Source], hub: Hub) -> list[Path]:
     return verify(target)
 
 
-def _whole(path: Path, published: Published) -> bool:
+def _whole(path: Path, published: ReleasedModel) -> bool:
     return path.is_file() and path.stat().st_size == published.size
 
 
@@ -186,7 +186,7 @@ def verify(target: Path) -> list[Path]:
     if not path.is_file():
         return []
     try:
-        known = {name: Published(**entry) for name, entry in json.loads(path.read_text()).items()}
+        known = {name: ReleasedModel(**entry) for name, entry in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as e:
         raise CheckpointError(f"{path} is damaged ({e}); fetch the model again, finished files are kept") from e
     faults = []

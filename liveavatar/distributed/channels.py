@@ -1,7 +1,7 @@
-"""What carries messages between two ranks of a group, each with a payload of tensors of fixed shapes.
+"""Point-to-point channels between two ranks: each message is a header plus fixed-shape tensors.
 
-A `ControlOutbox` and a `ControlInbox` carry small things over the control group. An `Outbox` and an `Inbox` carry
-latents: a thread waits until a GPU has made them and for the peer's word that it is ready, so neither the host nor the
+A `ControlSender` and a `ControlInbox` carry small things over the control group. A `LatentSender` and a `LatentReceiver`
+carry latents: a thread waits until a GPU has made them and for the peer's word that it is ready, so neither the host nor the
 GPU of either rank waits in a transfer. On the receiving GPU a stream of its own takes them in while it computes. Where
 the group's latents pass through host memory, they rest there on both sides, and the receiving host waits for them.
 """
@@ -59,7 +59,7 @@ class _Wire:
         self.works[slot] = []
 
 
-class ControlOutbox(_Wire):
+class ControlSender(_Wire):
     """Messages to a rank from the CPU: at most `slots` under way."""
 
     def __init__(self, group: Group, peer: int, layout: Layout, slots: int) -> None:
@@ -104,7 +104,7 @@ class ControlInbox(_Wire):
         return message, self.layout.views(self.buffers[slot])
 
 
-class Outbox(_Wire):
+class LatentSender(_Wire):
     """Latents to the next rank, sent by a thread once they are made."""
 
     def __init__(self, group: Group, peer: int, layout: Layout) -> None:
@@ -191,7 +191,7 @@ class Outbox(_Wire):
             raise self._failure
 
 
-class Inbox(_Wire):
+class LatentReceiver(_Wire):
     """Latents from the rank before."""
 
     def __init__(self, group: Group, peer: int, layout: Layout) -> None:

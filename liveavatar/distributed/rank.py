@@ -12,9 +12,9 @@ import torch
 from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
 from liveavatar.distributed.group import LIMIT_SECONDS, Group, GroupError
 from liveavatar.distributed.tpp import Opening, Tpp, Worker, moved
-from liveavatar.engine.denoiser import Conditioning, Course
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
 from liveavatar.engine.engine import Engine, pick_device, pick_dtype
-from liveavatar.engine.placement import FeaturesOf, Placement, Stage, split, split_layers
+from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, split, split_layers
 from liveavatar.fast.load import load_fast_model
 from liveavatar.fast.stream import FastEngine
 from liveavatar.hardware import GB, gpu_of
@@ -38,19 +38,17 @@ class GroupEngine(Engine):
         self._opened = False
         self._tpp: Tpp | None = None
 
-    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
+    def place(self, spec: DenoiseSpec, given: Conditioning, features: FeaturesOf) -> Placement:
         """Who denoises a job: the group."""
         if self.group.world == 1:
-            return super().place(course, given, features)
-        opening = Opening(
-            course, moved(given, torch.device("cpu")), self.stages(course.num_steps), torch.get_num_threads()
-        )
+            return super().place(spec, given, features)
+        opening = Opening(spec, moved(given, torch.device("cpu")), self.stages(spec.num_steps), torch.get_num_threads())
         self._opened, self._tpp = True, None  # buffers of another size are freed before these are made
         self.group.broadcast(opening)
         self._tpp = Tpp(self.group, self, opening, features)
         return self._tpp
 
-    def stages(self, num_steps: int) -> tuple[Stage, ...]:
+    def stages(self, num_steps: int) -> tuple[RankWork, ...]:
         """As `Engine.stages`."""
         world = self.group.world
         if self.decode_layers is None or self.own_decoder or world == 1:
@@ -97,12 +95,12 @@ class FastGroupEngine(GroupEngine, FastEngine):
     # Width, height and what keys and values are kept in -> `decode_layers` of a job; as it stands when None.
     decoding: Callable[[int, int, str], float] | None = None
 
-    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
+    def place(self, spec: DenoiseSpec, given: Conditioning, features: FeaturesOf) -> Placement:
         """As `GroupEngine.place`; layers are spread as `liveavatar plan` says for the job's size."""
         if self.decoding is not None:
             stride = self.config.vae.spatial_stride
-            self.decode_layers = self.decoding(course.w * stride, course.h * stride, course.kv_cache_dtype)
-        return super().place(course, given, features)
+            self.decode_layers = self.decoding(spec.w * stride, spec.h * stride, spec.kv_cache_dtype)
+        return super().place(spec, given, features)
 
     def forget_sizes(self) -> None:
         """As `FastEngine.forget_sizes`; the last job's part in it is let go of, too."""
@@ -111,7 +109,7 @@ class FastGroupEngine(GroupEngine, FastEngine):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seat:
+class RankSpec:
     """A place in a group."""
 
     rank: int
@@ -127,10 +125,12 @@ class Seat:
         return ("vae", "text") if self.own_decoder else ("dit", "vae", "text")
 
 
-class Member:
+class Rank:
     """A process of a group: its networks, and jobs one after another."""
 
-    def __init__(self, model_dir: Path, seat: Seat, device: str, dtype: str, limit_s: float = LIMIT_SECONDS) -> None:
+    def __init__(
+        self, model_dir: Path, seat: RankSpec, device: str, dtype: str, limit_s: float = LIMIT_SECONDS
+    ) -> None:
         self.model_dir, self.seat = model_dir, seat
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)

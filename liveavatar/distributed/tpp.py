@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
-from liveavatar.distributed.channels import ControlInbox, ControlOutbox, Inbox, Outbox
+from liveavatar.distributed.channels import ControlInbox, ControlSender, LatentReceiver, LatentSender
 from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
-from liveavatar.engine.denoiser import Conditioning, Course, mark, on_device, seconds
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, mark, on_device, seconds
 from liveavatar.engine.engine import Engine
-from liveavatar.engine.placement import Denoised, FeaturesOf, Queued, Stage, Times
+from liveavatar.engine.placement import Denoised, FeaturesOf, Queued, RankWork, Times
 from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
@@ -33,22 +33,22 @@ GATHER_SHARE = 0.03  # most of the running time that gathering rings for snapsho
 class Opening:
     """What the last rank tells the others about a job."""
 
-    course: Course
+    spec: DenoiseSpec
     given: Conditioning  # on the CPU
-    stages: tuple[Stage, ...]
+    stages: tuple[RankWork, ...]
     threads: int
 
 
-def packet(model: Engine, course: Course, stage: Stage) -> Layout:
+def packet(model: Engine, spec: DenoiseSpec, stage: RankWork) -> Layout:
     """What a stage gives to the next one: latents and audio tokens of a block, and what is between two layers."""
     dit, dtype = model.config.dit, model.dtype
     shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
-        ((1, dit.in_dim, BLOCK_LATENTS, course.h, course.w), dtype),
+        ((1, dit.in_dim, BLOCK_LATENTS, spec.h, spec.w), dtype),
         ((1, BLOCK_LATENTS, dit.num_audio_token + 1, dit.dim), dtype),
         ((1, BLOCK_LATENTS, 1, dit.dim), dtype),
     ]
     if stage.stop_layer is not None:
-        tokens = BLOCK_LATENTS * (course.h // 2) * (course.w // 2)
+        tokens = BLOCK_LATENTS * (spec.h // 2) * (spec.w // 2)
         shapes += [((tokens, dit.dim), t) for t in model.dit.hidden_dtypes(stage.stop_layer)]
     return Layout(*shapes)
 
@@ -70,7 +70,7 @@ class _Clock:
         """The next block is here."""
         return mark(self.device)
 
-    def end(self, began: Any, stage: Stage, marks: list[Any]) -> "_Spent":
+    def end(self, began: Any, stage: RankWork, marks: list[Any]) -> "_Spent":
         """All kernels of a block are queued."""
         before, self.ended = self.ended, mark(self.device)
         return _Spent(self.rank, stage, marks, (before, began, self.ended))
@@ -81,7 +81,7 @@ class _Spent:
     """Marks of one block on one rank."""
 
     rank: int
-    stage: Stage
+    stage: RankWork
     marks: list[Any]  # around its steps
     around: tuple[Any, Any, Any]  # end of the block before, begin, end
 
@@ -96,18 +96,18 @@ class Tpp:
     """The placement of a job, on the last rank."""
 
     def __init__(self, group: Group, model: Engine, opening: Opening, features: FeaturesOf) -> None:
-        config, course = model.config, opening.course
-        self.group, self.model, self.course, self.features, self.stages = (
-            group, model, course, features, opening.stages,
+        config, spec = model.config, opening.spec
+        self.group, self.model, self.spec, self.features, self.stages = (
+            group, model, spec, features, opening.stages,
         )  # fmt: skip
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
         self.stage = opening.stages[group.last]
         self.denoiser = (
-            model.denoiser(course, moved(opening.given, group.device), self.stage) if self.stage.steps else None
+            model.denoiser(spec, moved(opening.given, group.device), self.stage) if self.stage.steps else None
         )
-        self.outbox = ControlOutbox(group, 0, request(config, model.dtype), group.world + AHEAD + 1)
-        self.inbox = Inbox(group, group.last - 1, packet(model, course, opening.stages[group.last - 1]))
+        self.outbox = ControlSender(group, 0, request(config, model.dtype), group.world + AHEAD + 1)
+        self.inbox = LatentReceiver(group, group.last - 1, packet(model, spec, opening.stages[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
         self.threads = Threads(opening.threads, model.shares_threads)
         self.issued = 0
@@ -151,15 +151,15 @@ class Tpp:
 
         def times() -> Times:
             spent.write(message)
-            steps = message.step_s[: self.course.num_steps]
+            steps = message.step_s[: self.spec.num_steps]
             return Times(tuple(steps), *(tuple(t) for t in (message.wait_s, message.busy_s, message.sent_s)))
 
         return Queued(x, times)
 
     def _ask_ahead(self, index: int) -> None:
-        course = self.course
-        while self.issued < min(course.num_blocks, index + self.group.world + AHEAD):
-            reanchor = self.reanchors and self.issued == course.clip_blocks
+        spec = self.spec
+        while self.issued < min(spec.num_blocks, index + self.group.world + AHEAD):
+            reanchor = self.reanchors and self.issued == spec.clip_blocks
             if reanchor and self.first_latent is None:
                 return
             due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
@@ -212,7 +212,7 @@ class Tpp:
     def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
         """See `Placement`."""
         self.first_latent, self.issued = first_latent, position
-        reanchor = self.reanchors and position > self.course.clip_blocks
+        reanchor = self.reanchors and position > self.spec.clip_blocks
         self.outbox.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
         handles = self._send_first() if reanchor else []
         for stage in self.stages[: self.group.last]:
@@ -227,7 +227,7 @@ class Tpp:
         if message.op is not Op.RESTORE:
             raise GroupError(f"rings were sent, {message.op.name} came back")
 
-    def _share(self, stage: Stage, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _share(self, stage: RankWork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of all rings belongs to a stage."""
         layers = {f"cache{s.step}": s.layers for s in stage.spans(self.model.config.dit.num_layers)}
         wanted = {name: layers.get(name.split(".")[0]) for name in tensors}
@@ -253,16 +253,16 @@ class Worker:
     """A rank that is not the last, during one job."""
 
     def __init__(self, group: Group, model: Engine, opening: Opening) -> None:
-        course, rank = opening.course, group.rank
+        spec, rank = opening.spec, group.rank
         self.group, self.model, self.stage = group, model, opening.stages[rank]
         self.reference_shape = tuple(opening.given.reference.shape)
-        self.denoiser = model.denoiser(course, moved(opening.given, group.device), self.stage)
-        self.inbox: Inbox | ControlInbox
+        self.denoiser = model.denoiser(spec, moved(opening.given, group.device), self.stage)
+        self.inbox: LatentReceiver | ControlInbox
         if rank == 0:
             self.inbox = ControlInbox(group, group.last, request(model.config, model.dtype))
         else:
-            self.inbox = Inbox(group, rank - 1, packet(model, course, opening.stages[rank - 1]))
-        self.outbox = Outbox(group, rank + 1, packet(model, course, self.stage))
+            self.inbox = LatentReceiver(group, rank - 1, packet(model, spec, opening.stages[rank - 1]))
+        self.outbox = LatentSender(group, rank + 1, packet(model, spec, self.stage))
         self.clock = _Clock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
 

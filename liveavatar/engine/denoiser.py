@@ -26,7 +26,7 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Course:
+class DenoiseSpec:
     """What of a job decides the denoising, conditions aside."""
 
     seed: int
@@ -63,18 +63,18 @@ class Denoiser:
 
     @torch.inference_mode()
     def __init__(
-        self, dit: CausalDiT, config: ModelConfig, course: Course, given: Conditioning, steps: Sequence[int]
+        self, dit: CausalDiT, config: ModelConfig, spec: DenoiseSpec, given: Conditioning, steps: Sequence[int]
     ) -> None:
-        self.dit, self.config, self.course = dit, config, course
+        self.dit, self.config, self.spec = dit, config, spec
         self.device = given.reference.device
         self.motion = given.motion
         self.pose = given.pose
         self.text_kv = dit.text_kv(dit.embed_text(given.text))
         self.sink: Sink = dit.prefill(given.reference, given.motion, self.text_kv)
-        window = config.dit.window_latents * (course.h // 2) * (course.w // 2)
+        window = config.dit.window_latents * (spec.h // 2) * (spec.w // 2)
         self.caches = {step: StepCache(self.sink, window) for step in steps}
         self.levels = {
-            step: dit.noise_level(torch.full((1, 1), course.sigmas[step], device=self.device)) for step in steps
+            step: dit.noise_level(torch.full((1, 1), spec.sigmas[step], device=self.device)) for step in steps
         }
         self._noise: tuple[int, Tensor] | None = None
         self.hidden: tuple[Tensor, ...] = ()
@@ -89,11 +89,11 @@ class Denoiser:
     @torch.inference_mode()
     def noise(self, index: int) -> Tensor:
         """What a block starts from: [1, C, 3, h, w]."""
-        course = self.course
-        clip, block = divmod(index, course.clip_blocks)
+        spec = self.spec
+        clip, block = divmod(index, spec.clip_blocks)
         if self._noise is None or self._noise[0] != clip:
-            shape = (self.config.dit.in_dim, course.infer_frames // LATENT_FRAMES, course.h, course.w)
-            noise = clip_noise(course.seed, clip, shape).to(self.dit.dtype)
+            shape = (self.config.dit.in_dim, spec.infer_frames // LATENT_FRAMES, spec.h, spec.w)
+            noise = clip_noise(spec.seed, clip, shape).to(self.dit.dtype)
             self._noise = (clip, on_device(noise, self.device))
         at = block * BLOCK_LATENTS
         return self._noise[1][None, :, at : at + BLOCK_LATENTS]
@@ -115,37 +115,37 @@ class Denoiser:
             steps. Where the last step is not ended here, `self.hidden` goes on elsewhere.
         """
         assert not hidden, "the plain transformer makes whole steps"
-        dit, course, frame = self.dit, self.course, index * BLOCK_LATENTS
+        dit, spec, frame = self.dit, self.spec, index * BLOCK_LATENTS
         cond = Conditions(self.text_kv, dit.audio_kv(audio), self._pose(frame))
-        distance = reference_distance(self.config.dit.ref_distance, course.seed, index)
-        rotation = dit.block_rotation(frame, course.h, course.w, self.device)
-        sink_rotation = dit.sink_rotation(frame, distance, course.h, course.w, self.device)
+        distance = reference_distance(self.config.dit.ref_distance, spec.seed, index)
+        rotation = dit.block_rotation(frame, spec.h, spec.w, self.device)
+        sink_rotation = dit.sink_rotation(frame, distance, spec.h, spec.w, self.device)
         marks = [mark(self.device)]
         for step, cache in self.caches.items():
             dit.place_sink(cache, self.sink, sink_rotation)
             flow = dit.step(x, self.levels[step], cond, cache, frame, rotation)
-            x = euler_step(x, flow, course.sigmas[step], course.sigmas[step + 1])
+            x = euler_step(x, flow, spec.sigmas[step], spec.sigmas[step + 1])
             marks.append(mark(self.device))
         return x, marks
 
     @property
     def told(self) -> bool:
         """Whether blocks have pose latents."""
-        return self.pose is not None or self.config.lids_told
+        return self.pose is not None or self.config.lids_conditioned
 
     def _pose(self, frame: int) -> Tensor | None:
-        config, course, eyes = self.config, self.course, None
+        config, spec, eyes = self.config, self.spec, None
         if not self.told:
             return None
         head = given = None
         if self.pose is not None:
             head, given = self.pose[frame : frame + BLOCK_LATENTS].split((3, EYES), -1)
-        if config.lids_told:
-            track = torch.from_numpy(eye_track(course.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
+        if config.lids_conditioned:
+            track = torch.from_numpy(eye_track(spec.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
             eyes = on_device(track, self.device)
             eyes = eyes if given is None else torch.where(given.isnan(), eyes, given.to(eyes.dtype))
-            eyes = eyes if config.gaze_told else eyes[:, :1]
-        return pose_latents(head, course.h, course.w, eyes, config.dit.cond_dim)[None]
+            eyes = eyes if config.gaze_conditioned else eyes[:, :1]
+        return pose_latents(head, spec.h, spec.w, eyes, config.dit.cond_dim)[None]
 
     def tensors(self) -> dict[str, Tensor]:
         """The rings, for a snapshot; live until the next block."""

@@ -23,14 +23,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
-from liveavatar.engine.denoiser import Conditioning, Course, Denoiser, below
-from liveavatar.engine.placement import FeaturesOf, Placement, Single, Stage, split
+from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, below
+from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, Single, split
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.engine.threads import Threads, begin_with, computing_with
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae import VideoVAE
-from liveavatar.pose.track import fit_eyes, fit_length, latent_track, split_track, told_track
+from liveavatar.pose.track import conditioning_track, fit_eyes, fit_length, latent_track, split_track
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
 log = logging.getLogger(__name__)
@@ -165,15 +165,15 @@ class Engine:
         """What the networks compute in."""
         return next(self.vae.parameters()).dtype if self.dit is None else self.dit.dtype
 
-    def place(self, course: Course, given: Conditioning, features: FeaturesOf) -> Placement:
+    def place(self, spec: DenoiseSpec, given: Conditioning, features: FeaturesOf) -> Placement:
         """Who denoises a job: this process."""
-        return Single(self.denoiser(course, given, split(course.num_steps, 1)[0]), features)
+        return Single(self.denoiser(spec, given, split(spec.num_steps, 1)[0]), features)
 
-    def denoiser(self, course: Course, given: Conditioning, stage: Stage) -> Denoiser:
+    def denoiser(self, spec: DenoiseSpec, given: Conditioning, stage: RankWork) -> Denoiser:
         """What a stage of a job is denoised with; conditioning lies on the device."""
-        return Denoiser(self.dit, self.config, course, given, stage.steps)
+        return Denoiser(self.dit, self.config, spec, given, stage.steps)
 
-    def check_cache(self, kv_cache_dtype: str) -> None:
+    def check_kv_dtype(self, kv_cache_dtype: str) -> None:
         """Refuse a precision of keys and values that this engine or its device does not have.
 
         Raises:
@@ -186,7 +186,7 @@ class Engine:
                 f"{self.config.name} on {self.device.type}; drop it"
             )
 
-    def stages(self, num_steps: int) -> tuple[Stage, ...]:
+    def stages(self, num_steps: int) -> tuple[RankWork, ...]:
         """Which rank takes which steps of a job."""
         return split(num_steps, 1)
 
@@ -214,11 +214,11 @@ class Stream:
                 f"--infer_frames {job.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames; "
                 f"use a multiple of {BLOCK_FRAMES}, such as 48"
             )
-        engine.check_cache(job.kv_cache_dtype)
+        engine.check_kv_dtype(job.kv_cache_dtype)
         stride = cfg.vae.spatial_stride
         height, width, _ = job.image.shape
         self.engine, self.job = engine, job
-        self.course = Course(
+        self.spec = DenoiseSpec(
             seed=job.seed,
             sigmas=sigma_steps(cfg, job.sample_steps),
             infer_frames=job.infer_frames,
@@ -228,12 +228,12 @@ class Stream:
             kv_cache_dtype=job.kv_cache_dtype,
         )
         self.threads = Threads(torch.get_num_threads(), engine.shares_threads)
-        self.h, self.w, self.num_blocks = self.course.h, self.course.w, self.course.num_blocks
+        self.h, self.w, self.num_blocks = self.spec.h, self.spec.w, self.spec.num_blocks
         self.position = 0
         text = engine.encode_prompt(job.prompt).to(engine.dtype)
         self.reference, self.motion = engine.still_latents(job.image)
         given = Conditioning(text, self.reference, self.motion, self._pose_track())
-        self.placement: Placement = engine.place(self.course, given, self._block_features)
+        self.placement: Placement = engine.place(self.spec, given, self._block_features)
         self._begin_decoder()
 
     def _begin_decoder(self) -> None:
@@ -247,7 +247,10 @@ class Stream:
         if self.job.pose is None:
             return None
         head, eyes = split_track(self.job.pose)
-        told, count = told_track(self.engine.config, head, self.job.portrait_pose), self.num_blocks * BLOCK_FRAMES
+        told, count = (
+            conditioning_track(self.engine.config, head, self.job.portrait_pose),
+            self.num_blocks * BLOCK_FRAMES,
+        )
         rows = np.concatenate((fit_length(told, count), fit_eyes(eyes, count)), 1, dtype=np.float32)
         return latent_track(torch.from_numpy(rows)).to(self.engine.device)
 

@@ -32,7 +32,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+class RankWork:
     """What one rank does."""
 
     rank: int
@@ -61,7 +61,7 @@ class Stage:
         return tuple(Span(s, range(starts.get(s, 0), ends.get(s, num_layers))) for s in self.steps)
 
 
-def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tuple[Stage, ...]:
+def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tuple[RankWork, ...]:
     """Spread steps over ranks: contiguous, as even as possible, the decoder last.
 
     Args:
@@ -86,13 +86,13 @@ def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tu
     for rank in range(movers):
         count = share + (rank < extra)
         stages.append(
-            Stage(rank=rank, steps=tuple(range(first, first + count)), decodes=not own and rank == movers - 1)
+            RankWork(rank=rank, steps=tuple(range(first, first + count)), decodes=not own and rank == movers - 1)
         )
         first += count
-    return (*stages, Stage(rank=movers, steps=(), decodes=True)) if own else tuple(stages)
+    return (*stages, RankWork(rank=movers, steps=(), decodes=True)) if own else tuple(stages)
 
 
-def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers: float) -> tuple[Stage, ...]:
+def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers: float) -> tuple[RankWork, ...]:
     """Spread the layers of all steps over ranks so that each is busy for as long, the decoder on the last.
 
     Args:
@@ -116,7 +116,7 @@ def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers:
     for rank, (start, stop) in enumerate(pairwise(cuts)):
         steps = tuple(range(start // num_layers, -(-stop // num_layers))) if stop > start else ()
         stages.append(
-            Stage(
+            RankWork(
                 rank=rank,
                 steps=steps,
                 decodes=rank == num_ranks - 1,
@@ -196,7 +196,7 @@ class Single:
     def queue(self, index: int) -> Queued:
         """See `Placement`."""
         denoiser = self.denoiser
-        if denoiser.config.reanchor and index == denoiser.course.clip_blocks:
+        if denoiser.config.reanchor and index == denoiser.spec.clip_blocks:
             assert self.first_latent is not None
             denoiser.reanchor(self.first_latent)
         audio = denoiser.dit.encode_audio(on_device(self.features(index), denoiser.device))
@@ -216,7 +216,7 @@ class Single:
         """See `Placement`."""
         self.denoiser.load(tensors)
         self.first_latent = first_latent
-        if first_latent is not None and self.denoiser.config.reanchor and position > self.denoiser.course.clip_blocks:
+        if first_latent is not None and self.denoiser.config.reanchor and position > self.denoiser.spec.clip_blocks:
             self.denoiser.reanchor(first_latent)
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
-from liveavatar.engine.denoiser import Conditioning, Course, Denoiser, mark
-from liveavatar.engine.placement import Span, Stage
+from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, mark
+from liveavatar.engine.placement import RankWork, Span
 from liveavatar.engine.sampling import reference_distance
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
@@ -24,18 +24,18 @@ class Runners:
         self.dit = dit
         self._kept: tuple[Any, StepRunner] | None = None
 
-    def known(self, course: Course, spans: tuple[Span, ...], told: bool) -> StepRunner | None:
-        """Those of a course, if it was the last one; else they are freed."""
-        if self._kept is None or self._kept[0] != self._key(course, spans, told):
+    def known(self, spec: DenoiseSpec, spans: tuple[Span, ...], told: bool) -> StepRunner | None:
+        """Those of a spec, if it was the last one; else they are freed."""
+        if self._kept is None or self._kept[0] != self._key(spec, spans, told):
             self._kept = None
             return None
         return self._kept[1]
 
-    def make(self, course: Course, spans: tuple[Span, ...], sink: Sink, told: bool) -> StepRunner:
-        """New ones for a course, which are kept; `told`: whether its blocks have pose latents."""
-        size = (course.h, course.w)
-        runner = StepRunner(self.dit, course.sigmas, size, sink, spans, _precision(course), told)
-        self._kept = (self._key(course, spans, told), runner)
+    def make(self, spec: DenoiseSpec, spans: tuple[Span, ...], sink: Sink, told: bool) -> StepRunner:
+        """New ones for a spec, which are kept; `told`: whether its blocks have pose latents."""
+        size = (spec.h, spec.w)
+        runner = StepRunner(self.dit, spec.sigmas, size, sink, spans, _precision(spec), told)
+        self._kept = (self._key(spec, spans, told), runner)
         return runner
 
     @property
@@ -47,12 +47,12 @@ class Runners:
         """Free them; the next job makes new ones."""
         self._kept = None
 
-    def _key(self, course: Course, spans: tuple[Span, ...], told: bool) -> tuple:
-        return course.h, course.w, course.sigmas, spans, _precision(course), told
+    def _key(self, spec: DenoiseSpec, spans: tuple[Span, ...], told: bool) -> tuple:
+        return spec.h, spec.w, spec.sigmas, spans, _precision(spec), told
 
 
-def _precision(course: Course) -> str:
-    return "bf16" if course.kv_cache_dtype == "auto" else course.kv_cache_dtype
+def _precision(spec: DenoiseSpec) -> str:
+    return "bf16" if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
 
 
 class FastDenoiser(Denoiser):
@@ -60,16 +60,16 @@ class FastDenoiser(Denoiser):
 
     @torch.inference_mode()
     def __init__(
-        self, runners: Runners, config: ModelConfig, course: Course, given: Conditioning, stage: Stage
+        self, runners: Runners, config: ModelConfig, spec: DenoiseSpec, given: Conditioning, stage: RankWork
     ) -> None:
         dit = runners.dit
-        self.dit, self.config, self.course = dit, config, course  # type: ignore[assignment]
+        self.dit, self.config, self.spec = dit, config, spec  # type: ignore[assignment]
         self.device, self.motion, self.pose = given.reference.device, given.motion, given.pose
         self.text_kv = dit.text_kv(dit.embed_text(given.text))
         spans = stage.spans(len(dit.layers))
-        known = runners.known(course, spans, self.told)
+        known = runners.known(spec, spans, self.told)
         self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
-        self.runner = known or runners.make(course, spans, self.sink, self.told)
+        self.runner = known or runners.make(spec, spans, self.sink, self.told)
         self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
         self.caches = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
         self.hidden = self.runner.leaving
@@ -80,13 +80,13 @@ class FastDenoiser(Denoiser):
 
     @torch.inference_mode()
     def _warm(self) -> None:
-        cfg, course, runner = self.config.dit, self.course, self.runner
+        cfg, spec, runner = self.config.dit, self.spec, self.runner
         dit = runner.dit
         shape = (1, cfg.audio_layers, cfg.audio_dim, cfg.audio_history_frames + BLOCK_FRAMES)
         audio = dit.encode_audio(torch.zeros(shape, dtype=dit.dtype, device=self.device))
         turns = (
-            dit.block_rotation(0, course.h, course.w, self.device),
-            dit.sink_rotation(0, 0, course.h, course.w, self.device),
+            dit.block_rotation(0, spec.h, spec.w, self.device),
+            dit.sink_rotation(0, 0, spec.h, spec.w, self.device),
         )
         runner.prepare(torch.zeros_like(runner.x), dit.audio_kv(audio), 0, turns, [])
         runner.place_all()
@@ -105,11 +105,11 @@ class FastDenoiser(Denoiser):
         self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
     ) -> tuple[Tensor, list[Any]]:
         """As `Denoiser.queue`."""
-        frame, course, dit, runner = index * BLOCK_LATENTS, self.course, self.dit, self.runner
-        distance = reference_distance(self.config.dit.ref_distance, course.seed, index)
+        frame, spec, dit, runner = index * BLOCK_LATENTS, self.spec, self.dit, self.runner
+        distance = reference_distance(self.config.dit.ref_distance, spec.seed, index)
         turns = (
-            dit.block_rotation(frame, course.h, course.w, self.device),
-            dit.sink_rotation(frame, distance, course.h, course.w, self.device),
+            dit.block_rotation(frame, spec.h, spec.w, self.device),
+            dit.sink_rotation(frame, distance, spec.h, spec.w, self.device),
         )
         runner.prepare(x, dit.audio_kv(audio), frame, turns, hidden, self._pose(frame))
         if not self._placed:

@@ -108,7 +108,7 @@ class StepRunner:
         shape = (1, cfg.cond_dim, BLOCK_LATENTS, self.h, self.w)
         self.pose = torch.zeros(shape, dtype=dit.dtype, device=device) if told else None
         pairs = cfg.head_dim // 2
-        self.block_turn, self.sink_turn = (
+        self.block_rotation, self.sink_rotation = (
             (torch.zeros(n, pairs, device=device), torch.zeros(n, pairs, device=device))
             for n in (self.span, sink.num_tokens)
         )
@@ -194,7 +194,7 @@ class StepRunner:
                 old.copy_(value)
         for room, value in zip(self.entering, hidden, strict=False):
             room.copy_(value)
-        for buffers, turn in zip((self.block_turn, self.sink_turn), turns, strict=True):
+        for buffers, turn in zip((self.block_rotation, self.sink_rotation), turns, strict=True):
             buffers[0].copy_(turn.cos)
             buffers[1].copy_(turn.sin)
         tokens = frame * (self.span // BLOCK_LATENTS)
@@ -204,7 +204,7 @@ class StepRunner:
     def place_all(self) -> None:
         """Rotate every sink key to where the coming block sees it; `run` then moves only those that move."""
         for ring, sink in zip(self.rings, self.sinks, strict=True):
-            ring.place(sink, self.sink_turn, sink.num_tokens)
+            ring.place(sink, self.sink_rotation, sink.num_tokens)
 
     def run(self, at: int) -> None:
         """One span of the prepared block: x becomes less noisy with its last layer, its ring takes the block in."""
@@ -217,10 +217,10 @@ class StepRunner:
     def _span(self, at: int, visible: int) -> None:
         assert self.cond is not None
         dit, span, ring, level = self.dit, self.spans[at], self.rings[at], self.levels[at]
-        ring.place(self.sinks[at], self.sink_turn, self._moving)
+        ring.place(self.sinks[at], self.sink_rotation, self._moving)
         hidden = dit.enter(self.x, self.cond) if span.layers.start == 0 else (self.entering[0], self.entering[1])
         where = (self.slot, visible)
-        x, y = dit.through(hidden, span.layers, level, self.cond, ring, where, self.block_turn)
+        x, y = dit.through(hidden, span.layers, level, self.cond, ring, where, self.block_rotation)
         if span.layers.stop < len(dit.layers):
             assert y is not None
             self.leaving[0].copy_(x)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from liveavatar.checkpoints.load import LoadedModel
-from liveavatar.engine.denoiser import Conditioning, Course, mark, seconds
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, mark, seconds
 from liveavatar.engine.engine import Block, Engine, Stream, StreamJob
-from liveavatar.engine.placement import Stage, Times
+from liveavatar.engine.placement import RankWork, Times
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
 from liveavatar.fast.decode import DecodeRunner
@@ -42,12 +42,12 @@ class FastEngine(Engine):
         self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
         self._decode: tuple[tuple, DecodeRunner] | None = None
 
-    def denoiser(self, course: Course, given: Conditioning, stage: Stage) -> FastDenoiser:
+    def denoiser(self, spec: DenoiseSpec, given: Conditioning, stage: RankWork) -> FastDenoiser:
         """As `Engine.denoiser`, with everything recorded."""
-        return FastDenoiser(self.runners, self.config, course, given, stage)
+        return FastDenoiser(self.runners, self.config, spec, given, stage)
 
-    def check_cache(self, kv_cache_dtype: str) -> None:
-        """As `Engine.check_cache`."""
+    def check_kv_dtype(self, kv_cache_dtype: str) -> None:
+        """As `Engine.check_kv_dtype`."""
         reason = None
         if self.device.type == "cuda" and kv_cache_dtype in ("fp8", "int8"):
             reason = (ops.has_attention8 if kv_cache_dtype == "int8" else ops.has_fp8)(self.device)

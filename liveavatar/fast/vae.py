@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from liveavatar.fast import ops
 from liveavatar.model.vae import StreamState
-from liveavatar.model.vae_wan import CausalConv3d, FrameAttention, ResidualBlock, RMSNorm, Upsample, WanVAE
+from liveavatar.model.vae_wan import CausalConv3d, ChannelNorm, FrameAttention, ResidualBlock, Upsample, WanVAE
 
 _LAST = torch.channels_last_3d
 _HEADROOM = 8  # channels: tensor cores take, with channels innermost, multiples of as many
@@ -62,7 +62,9 @@ class FastDecoder:
         assert isinstance(layer, Upsample)
         return self._upsample(layer, x, state)
 
-    def _normed(self, norm: RMSNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, state: StreamState) -> Tensor:
+    def _normed(
+        self, norm: ChannelNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, state: StreamState
+    ) -> Tensor:
         """What a convolution reads after a norm; `bias` is what the convolution before it left out."""
         buffer, past = self._buffer(conv, x, state)
         ops.rms_silu(x[0], bias, norm.gamma.flatten(), buffer[0, :, past:])

@@ -44,7 +44,7 @@ ENCODER = {
 SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
 
 
-class VideoSink:
+class FilmWriter:
     """Takes frames in order and leaves an mp4.
 
     Use as a context manager: leaving it by an exception stops the encoder and keeps the partial film for
@@ -93,7 +93,7 @@ class VideoSink:
             raise InputError(f"{self.path.parent} is a file, not a folder; give another --out") from e
         self._live = LivePlaylist(Path(live_dir), fps, segment_frames, audio) if live_dir is not None else None
 
-    def __enter__(self) -> "VideoSink":
+    def __enter__(self) -> "FilmWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -44,7 +44,7 @@ _BOX_TO_EYES = 0.30  # eye distance over box height of a frontal face; a turned 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Face:
+class FaceBox:
     """A face in a picture, in pixels."""
 
     eye_x: float  # midpoint of the eyes
@@ -205,7 +205,7 @@ def _cover(rgb: np.ndarray, out_w: int, out_h: int) -> np.ndarray:
 
 
 def crop_box(
-    width: int, height: int, out_w: int, out_h: int, face: Face | None
+    width: int, height: int, out_w: int, out_h: int, face: FaceBox | None
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Part of a picture to show: (left, top, right, bottom) in pixels, of the aspect out_w / out_h, inside it.
 
@@ -235,7 +235,7 @@ def _box(
     return left, top, min(float(width), left + part * aspect), min(float(height), top + part)
 
 
-def _framed(face: Face, box: tuple[float, float, float, float], eyes: tuple[float, float]) -> bool:
+def _framed(face: FaceBox, box: tuple[float, float, float, float], eyes: tuple[float, float]) -> bool:
     left, top, right, bottom = box
     part = bottom - top
     near = abs(math.log(face.eye_distance / part / eyes[0])) <= math.log(_CLOSE_ENOUGH)
@@ -244,7 +244,7 @@ def _framed(face: Face, box: tuple[float, float, float, float], eyes: tuple[floa
     return near and max(abs(dx), abs(dy)) <= _NEAR_ENOUGH
 
 
-def find_face(rgb: np.ndarray) -> Face | None:
+def find_face(rgb: np.ndarray) -> FaceBox | None:
     """The main face of a picture by the YuNet detector; None when there is none, or no detector is installed.
 
     Args:
@@ -269,10 +269,10 @@ def find_face(rgb: np.ndarray) -> Face | None:
     return max((f for f in faces if f.score >= best - _SCORE_SLACK), key=lambda f: f.eye_distance, default=None)
 
 
-def _face(row: np.ndarray, scale: float) -> Face:
+def _face(row: np.ndarray, scale: float) -> FaceBox:
     """Detector row: box x, y, w, h; right eye, left eye, nose, mouth corners as x, y; score."""
     box_height = float(row[3])
     eyes = row[4:8].reshape(2, 2).astype(float)
     distance = max(float(np.hypot(*(eyes[1] - eyes[0]))), _BOX_TO_EYES * box_height)
     x, y = eyes.mean(0).tolist()
-    return Face(eye_x=x / scale, eye_y=y / scale, eye_distance=distance / scale, score=float(row[14]))
+    return FaceBox(eye_x=x / scale, eye_y=y / scale, eye_distance=distance / scale, score=float(row[14]))

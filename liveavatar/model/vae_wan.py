@@ -20,7 +20,7 @@ from liveavatar.model.vae import StreamState
 _DECODE_CHUNK = 3  # latents per pass of a whole decode; bounds memory, the result does not depend on it
 
 
-class RMSNorm(nn.Module):
+class ChannelNorm(nn.Module):
     """Scale each position to unit length over channels, times sqrt(channels) and a learned gain."""
 
     def __init__(self, channels: int, num_axes: int) -> None:
@@ -76,8 +76,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         # Positions 4 and 5 hold the official activation and dropout, so that indices match its names.
         self.residual = nn.ModuleList([
-            RMSNorm(c_in, 3), nn.SiLU(), causal_conv(c_in, c_out, 3),
-            RMSNorm(c_out, 3), nn.SiLU(), nn.Identity(), causal_conv(c_out, c_out, 3),
+            ChannelNorm(c_in, 3), nn.SiLU(), causal_conv(c_in, c_out, 3),
+            ChannelNorm(c_out, 3), nn.SiLU(), nn.Identity(), causal_conv(c_out, c_out, 3),
         ])  # fmt: skip
         self.shortcut = causal_conv(c_in, c_out, 1) if c_in != c_out else None
 
@@ -93,7 +93,7 @@ class FrameAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = RMSNorm(channels, 2)
+        self.norm = ChannelNorm(channels, 2)
         self.to_qkv = nn.Conv2d(channels, channels * 3, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
@@ -174,7 +174,7 @@ class Encoder(nn.Module):
                 stages.append(Downsample(c, cfg.temporal_downsample[i]))
         self.downsamples = nn.ModuleList(stages)
         self.middle = nn.ModuleList([ResidualBlock(c, c), FrameAttention(c), ResidualBlock(c, c)])
-        self.head = nn.ModuleList([RMSNorm(c, 3), nn.SiLU(), causal_conv(c, 2 * cfg.z_dim, 3)])
+        self.head = nn.ModuleList([ChannelNorm(c, 3), nn.SiLU(), causal_conv(c, 2 * cfg.z_dim, 3)])
         ends = [i + 1 for i, layer in enumerate(self.downsamples) if isinstance(layer, Downsample)]
         self.levels = [slice(a, b) for a, b in pairwise([0, *ends, len(self.downsamples)])]
 
@@ -214,7 +214,7 @@ class Decoder(nn.Module):
                 stages.append(Upsample(c, cfg.temporal_downsample[::-1][i]))
                 c //= 2
         self.upsamples = nn.ModuleList(stages)
-        self.head = nn.ModuleList([RMSNorm(c, 3), nn.SiLU(), causal_conv(c, 3, 3)])
+        self.head = nn.ModuleList([ChannelNorm(c, 3), nn.SiLU(), causal_conv(c, 3, 3)])
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         x = self.conv1(x, state)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
+class CheckGroup:
     """Parts that are checked together, and the files they need."""
 
     names: tuple[str, ...]
@@ -31,8 +31,8 @@ class Group:
     requires: tuple[str, ...] = ()  # packages beyond the engine's own
 
 
-def _rope_group(rope: str) -> Group:
-    return Group(
+def _rope_group(rope: str) -> CheckGroup:
+    return CheckGroup(
         names=dit.part_names(rope),
         files=(*dit.FILES, f"dit_out_{rope}"),
         tolerance=dit.TOLERANCE[rope],
@@ -41,14 +41,14 @@ def _rope_group(rope: str) -> Group:
 
 
 GROUPS = (
-    Group(names=schedule.NAMES, files=schedule.FILES, tolerance=schedule.TOLERANCE, check=schedule.check),
-    Group(
+    CheckGroup(names=schedule.NAMES, files=schedule.FILES, tolerance=schedule.TOLERANCE, check=schedule.check),
+    CheckGroup(
         names=("motion_packer.tokens", "motion_packer.rope"),
         files=("dit_weights", "motion_packer"),
         tolerance=dit.ENCODER_TOLERANCE,
         check=dit.check_motion_packer,
     ),
-    Group(
+    CheckGroup(
         names=("audio_encoder",),
         files=("dit_weights", "audio_encoder"),
         tolerance=dit.ENCODER_TOLERANCE,
@@ -56,10 +56,10 @@ GROUPS = (
     ),
     _rope_group("exactrope"),
     _rope_group("refrope"),
-    Group(names=vae.NAMES, files=vae.FILES, tolerance=vae.TOLERANCE, check=vae.check),
-    *conditioning.groups(Group),
-    *encoders.groups(Group),
-    *pipeline.groups(Group),
+    CheckGroup(names=vae.NAMES, files=vae.FILES, tolerance=vae.TOLERANCE, check=vae.check),
+    *conditioning.groups(CheckGroup),
+    *encoders.groups(CheckGroup),
+    *pipeline.groups(CheckGroup),
 )
 
 
@@ -84,7 +84,7 @@ def run_parity(directory: Path, prefix: str = "") -> list[Part]:
     return parts
 
 
-def _run_group(group: Group, fix: Fixtures) -> list[Part]:
+def _run_group(group: CheckGroup, fix: Fixtures) -> list[Part]:
     absent = fix.missing(group.files)
     reason = f"the set has no {', '.join(absent)}" if absent else _missing_packages(group.requires)
     if reason:

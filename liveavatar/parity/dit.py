@@ -50,7 +50,7 @@ def load_dit(fix: Fixtures, rope_half: bool) -> RecordingDiT:
 
 
 @dataclass(slots=True)
-class Bench:
+class DitBench:
     """A model, its inputs cut into blocks, and one step of it."""
 
     dit: RecordingDiT
@@ -100,7 +100,7 @@ def part_names(rope: str) -> tuple[str, ...]:
 def check(fix: Fixtures, rope: str) -> Iterator[Part]:
     """Compare every scenario of `dit_out_<rope>`."""
     out = fix.file(f"dit_out_{rope}")
-    bench = Bench(load_dit(fix, rope == "refrope"), fix.file("dit_inputs"), fix.sigmas, fix.latent_hw)
+    bench = DitBench(load_dit(fix, rope == "refrope"), fix.file("dit_inputs"), fix.sigmas, fix.latent_hw)
     inputs = bench.inputs
     sink = bench.prefill(inputs["ref_latents"], inputs["motion_latents"])
     results = {s: Comparison() for s in SCENARIOS}
@@ -120,7 +120,7 @@ def _compare_sink(result: Comparison, prefix: str, sink: Sink, out: FixtureFile)
         result.add(f"{prefix}.layer{key}", kept.transpose(1, 2), expected)
 
 
-def _single(result: Comparison, bench: Bench, sink: Sink, out: FixtureFile) -> None:
+def _single(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -> None:
     head_outputs: list[Tensor] = []
     hook = bench.dit.head.register_forward_hook(lambda module, args, output: head_outputs.append(output))
     steps = sorted({int(k.split(".")[0]) for k in out.below("single.step")})
@@ -152,7 +152,7 @@ def _nearer(pair: tuple[Tensor, Tensor], expected: Tensor) -> Tensor:
     return pair[0] if first <= second else pair[1]
 
 
-def _stream(results: dict[str, Comparison], bench: Bench, sink: Sink, out: FixtureFile) -> None:
+def _stream(results: dict[str, Comparison], bench: DitBench, sink: Sink, out: FixtureFile) -> None:
     cache, sigma = bench.cache(sink), bench.sigmas[STREAM_LEVEL]
     distances = out["stream.relative_dist"].tolist() if "stream.relative_dist" in out.tensors else []
     for block, distance in enumerate(distances):
@@ -175,7 +175,9 @@ def _stream(results: dict[str, Comparison], bench: Bench, sink: Sink, out: Fixtu
             _reprefill(results["reprefill"], bench, deepcopy(cache), (length, motion), out)
 
 
-def _reprefill(result: Comparison, bench: Bench, cache: StepCache, variant: tuple[str, str], out: FixtureFile) -> None:
+def _reprefill(
+    result: Comparison, bench: DitBench, cache: StepCache, variant: tuple[str, str], out: FixtureFile
+) -> None:
     length, motion = variant
     sink = bench.prefill(bench.inputs["ref_latents_b"], bench.inputs[motion])
     cache.set_sink(sink)
@@ -187,7 +189,7 @@ def _reprefill(result: Comparison, bench: Bench, cache: StepCache, variant: tupl
     result.add(f"reprefill_{length}.flow", flow[0], out[f"reprefill_{length}.flow"])
 
 
-def _actors(result: Comparison, bench: Bench, sink: Sink, out: FixtureFile) -> None:
+def _actors(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -> None:
     if "actors.flow" not in out.tensors:
         return
     cond = bench.conditions(0, bench.inputs["audio2"], out["actors.mask"])
@@ -195,7 +197,7 @@ def _actors(result: Comparison, bench: Bench, sink: Sink, out: FixtureFile) -> N
     result.add("actors.flow", flow[0], out["actors.flow"])
 
 
-def _sampler(result: Comparison, bench: Bench, sink: Sink, out: FixtureFile) -> None:
+def _sampler(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -> None:
     if "sampler.relative_dist" not in out.tensors:
         return
     distances = out["sampler.relative_dist"].tolist()

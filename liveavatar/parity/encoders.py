@@ -54,7 +54,7 @@ def check_speech(fix: Fixtures) -> Iterator[Part]:
 
 
 def groups(group: type) -> tuple:
-    """Groups of this module, made with `liveavatar.parity.Group`."""
+    """Groups of this module, made with `liveavatar.parity.CheckGroup`."""
     return (
         group(
             names=("t5",),

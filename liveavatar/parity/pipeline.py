@@ -135,7 +135,7 @@ class SingleStream(Stream):
 
     def next_block(self, decode: bool = True) -> Block:
         """The next block; the online variant takes over the first clip's end before the second."""
-        if self.online and self.position == self.course.clip_blocks:
+        if self.online and self.position == self.spec.clip_blocks:
             self.frames.append(self.clips.decode(self.clip(0)))
             assert isinstance(self.placement, Single)
             assert self.placement.first_latent is not None
@@ -144,14 +144,14 @@ class SingleStream(Stream):
 
     def clip(self, index: int) -> Tensor:
         """Latents [1, C, T, h, w] of a finished clip."""
-        blocks = self.latents[index * self.course.clip_blocks : (index + 1) * self.course.clip_blocks]
+        blocks = self.latents[index * self.spec.clip_blocks : (index + 1) * self.spec.clip_blocks]
         return torch.cat(blocks, dim=2)
 
     def run(self) -> tuple[list[Tensor], Tensor]:
         """Latents by clip and all frames."""
         while self.position < self.num_blocks:
             self.latents.append(self.next_block(decode=False).latents[None])
-        num_clips = self.num_blocks // self.course.clip_blocks
+        num_clips = self.num_blocks // self.spec.clip_blocks
         clips = [self.clip(i) for i in range(num_clips)]
         for clip in clips[len(self.frames) :]:
             self.frames.append(self.clips.decode(clip))
@@ -250,7 +250,7 @@ def check_tpp(fix: Fixtures) -> Iterator[Part]:
 
 
 def groups(group: type) -> tuple:
-    """Groups of this module, made with `liveavatar.parity.Group`."""
+    """Groups of this module, made with `liveavatar.parity.CheckGroup`."""
     single = tuple(f"pipeline.{v}.{p}" for v in ("offline", "online") for p in ("latents", "frames"))
     tpp = tuple(f"pipeline.tpp.{p}" for p in ("latents", "frames"))
     return (

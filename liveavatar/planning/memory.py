@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.channels import SLOTS
-from liveavatar.engine.placement import Stage, split, split_layers
+from liveavatar.engine.placement import RankWork, split, split_layers
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
     BF16,
@@ -34,7 +34,7 @@ VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class PlanRequest:
     """What is to be made, and how."""
 
     width: int  # pixels of the video
@@ -43,7 +43,7 @@ class Job:
     sample_steps: int = 4
     infer_frames: int = 48
     fp8: bool = False  # linears of the transformer in fp8
-    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8" or "int8", or chosen by `with_cache`
+    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8" or "int8", or chosen by `with_kv_dtype`
     offload: bool = False  # weights of the transformer stay in host memory
     placement: str = "auto"
     online_decode: bool = False
@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seat:
+class GpuLoad:
     """One GPU and what it holds, in GB."""
 
     gpu: int
@@ -68,10 +68,10 @@ class Seat:
     breakdown: dict[str, float]
 
 
-class Seating:
+class MemoryModel:
     """One job on one machine: where things go and what they weigh."""
 
-    def __init__(self, config: ModelConfig, job: Job, machine: Machine) -> None:
+    def __init__(self, config: ModelConfig, job: PlanRequest, machine: Machine) -> None:
         self.config, self.job, self.machine = config, job, machine
         stride = config.vae.spatial_stride
         self.dit: DiTCosts = dit_costs(
@@ -105,7 +105,7 @@ class Seating:
         reasons += [f"{option}: {slow[0]} has no 8-bit matrix unit" for option, on in asked.items() if on and slow]
         return reasons
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[RankWork, ...]:
         """What every GPU of a `tpp` placement does."""
         steps, gpus, layers = self.job.sample_steps, max(1, len(self.machine.gpus)), self.config.dit.num_layers
         if gpus > steps:
@@ -119,12 +119,12 @@ class Seating:
         """Whether it takes the fast path, which can cut a step between two layers."""
         return bool(self.machine.gpus) and (self.config.vae.kind == "wan" or self.job.fp8)
 
-    def _share(self, stage: Stage) -> float:
+    def _share(self, stage: RankWork) -> float:
         """Steps of a stage, parts of steps included."""
         layers = self.config.dit.num_layers
         return sum(len(span.layers) for span in stage.spans(layers)) / layers
 
-    def seats(self, placement: str) -> list[Seat]:
+    def seats(self, placement: str) -> list[GpuLoad]:
         """What every used GPU holds."""
         gpus = self.machine.gpus
         if not gpus:
@@ -135,11 +135,11 @@ class Seating:
         alone = split(self.job.sample_steps, 1)[0]
         return [self._seat(i, gpus[i], alone) for i in range(used)]
 
-    def ranks(self, stages: tuple[Stage, ...]) -> list[Seat]:
+    def ranks(self, stages: tuple[RankWork, ...]) -> list[GpuLoad]:
         """What the GPUs of a group hold when these are their stages."""
         return [self._seat(stage.rank, self.machine.gpus[stage.rank], stage) for stage in stages]
 
-    def _seat(self, index: int, gpu: Gpu, stage: Stage) -> Seat:
+    def _seat(self, index: int, gpu: Gpu, stage: RankWork) -> GpuLoad:
         dit, vae, decodes = self.dit, self.vae, stage.decodes
         count = self._share(stage)
         parts: dict[str, float] = {}
@@ -165,7 +165,7 @@ class Seating:
         decoding = vae.peak_bytes if decodes else 0
         parts["working memory"] = work + decoding if self.fast else max(work, decoding)
         breakdown = {name: size / GB for name, size in parts.items()}
-        return Seat(
+        return GpuLoad(
             gpu=index,
             name=gpu.name,
             role=stage.role,
@@ -234,19 +234,19 @@ class Seating:
         return jobs * BLOCK_FRAMES / block, first
 
 
-def all_fit(seats: list[Seat]) -> bool:
+def all_fit(seats: list[GpuLoad]) -> bool:
     """Whether no GPU is asked for more than it has."""
     return all(s.total <= s.usable for s in seats)
 
 
-def with_cache(config: ModelConfig, job: Job, machine: Machine) -> Job:
+def with_kv_dtype(config: ModelConfig, job: PlanRequest, machine: Machine) -> PlanRequest:
     """The job with "auto" decided: rings in bf16 where they and the recorded kernels fit with room to spare, else in
     fp8 where the GPUs have it. Attention in 8 bits is only taken when it is asked for.
     """
     if job.kv_cache_dtype != "auto" or config.vae.kind != "wan" or not machine.gpus:
         return job
     wide = replace(job, kv_cache_dtype="bf16")
-    seating = Seating(config, wide, machine)
+    seating = MemoryModel(config, wide, machine)
     roomy = all(s.total + s.recorded + SPARE_GB <= s.usable for s in seating.seats(seating.placement()))
     eight = all(gpu.rates.has_fp8 for gpu in machine.gpus)
     return replace(job, kv_cache_dtype="fp8") if eight and not roomy else wide

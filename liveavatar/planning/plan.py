@@ -13,11 +13,11 @@ from liveavatar.config import MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Machine
 from liveavatar.media.sizes import released_size
-from liveavatar.planning.memory import Job, Seat, Seating, all_fit, with_cache
+from liveavatar.planning.memory import GpuLoad, MemoryModel, PlanRequest, all_fit, with_kv_dtype
 from liveavatar.planning.speed import Speeds
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
-__all__ = ["Job", "Plan", "Seat", "describe", "plan", "video_size"]
+__all__ = ["GpuLoad", "Plan", "PlanRequest", "describe", "plan", "video_size"]
 
 DEFAULT_AREA = (688, 368)  # of the released model
 PLACEMENTS = ("auto", "single", "tpp", "replicas")
@@ -31,7 +31,7 @@ class Plan:
 
     fits: bool
     placement: str
-    per_gpu_gb: list[Seat]
+    per_gpu_gb: list[GpuLoad]
     fps: float  # frames per second, decoder included
     ttff_s: float  # from a loaded model and known features to the first frame
     total_s: float
@@ -80,7 +80,7 @@ def video_size(config: ModelConfig, area: tuple[int, int] | None, picture: tuple
     return released_size(*(picture or area), area[0] * area[1])
 
 
-def plan(config: ModelConfig, job: Job, machine: Machine) -> Plan:
+def plan(config: ModelConfig, job: PlanRequest, machine: Machine) -> Plan:
     """Decide a job.
 
     Args:
@@ -98,7 +98,7 @@ def plan(config: ModelConfig, job: Job, machine: Machine) -> Plan:
     return replace(decided, nearest=_nearest(config, job, machine))
 
 
-def _check(config: ModelConfig, job: Job) -> None:
+def _check(config: ModelConfig, job: PlanRequest) -> None:
     if job.placement not in PLACEMENTS:
         raise InputError(f"--placement {job.placement} is none of {', '.join(PLACEMENTS)}; choose one")
     if job.sample_steps not in config.sigmas:
@@ -111,15 +111,15 @@ def _check(config: ModelConfig, job: Job) -> None:
         raise InputError(f"{job.size} is no size of {config.name}: sides are multiples of {multiple}; choose another")
 
 
-def _decide(config: ModelConfig, job: Job, machine: Machine) -> Plan:
-    asked, job = job, with_cache(config, job, machine)
+def _decide(config: ModelConfig, job: PlanRequest, machine: Machine) -> Plan:
+    asked, job = job, with_kv_dtype(config, job, machine)
     reasons: list[str] = []
     if job.infer_frames <= 0 or job.infer_frames % BLOCK_FRAMES:
         reasons.append(
             f"--infer_frames {job.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames, so it must be a "
             f"multiple of {BLOCK_FRAMES}"
         )
-    seating = Seating(config, job, machine)
+    seating = MemoryModel(config, job, machine)
     placement = seating.placement()
     seats = seating.seats(placement)
     reasons += [
@@ -165,7 +165,7 @@ def _decide(config: ModelConfig, job: Job, machine: Machine) -> Plan:
     )
 
 
-def _remarks(job: Job, seats: list[Seat], fps: float) -> list[str]:
+def _remarks(job: PlanRequest, seats: list[GpuLoad], fps: float) -> list[str]:
     remarks = []
     if seats:
         fullest = max(seats, key=lambda s: s.total / s.usable)
@@ -187,7 +187,7 @@ def _remarks(job: Job, seats: list[Seat], fps: float) -> list[str]:
     return remarks
 
 
-def _about_placement(seating: Seating, placement: str, speeds: Speeds | None, fps: float) -> list[str]:
+def _about_placement(seating: MemoryModel, placement: str, speeds: Speeds | None, fps: float) -> list[str]:
     """What a user should know before many GPUs are used, or left idle."""
     job, gpus = seating.job, seating.machine.gpus
     if placement == "tpp" and renders_alone(job):
@@ -203,7 +203,7 @@ def _about_placement(seating: Seating, placement: str, speeds: Speeds | None, fp
             "renders a job on each"]  # fmt: skip
 
 
-def renders_alone(job: Job) -> bool:
+def renders_alone(job: PlanRequest) -> bool:
     """Whether this version renders a job in one process only."""
     return job.offload
 
@@ -213,7 +213,7 @@ def _parts(parts: dict[str, float]) -> str:
     return ", ".join(f"{k} {v:.2f}" for v, k in listed)
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _settings(job: PlanRequest) -> dict[str, Any]:
     decided = {} if job.kv_cache_dtype == "auto" else {"kv_cache_dtype": job.kv_cache_dtype}
     return {
         "size": job.size,
@@ -226,7 +226,7 @@ def _settings(job: Job) -> dict[str, Any]:
     }
 
 
-def _nearest(config: ModelConfig, job: Job, machine: Machine) -> dict[str, Any] | None:
+def _nearest(config: ModelConfig, job: PlanRequest, machine: Machine) -> dict[str, Any] | None:
     """The setting that fits and changes least; None when nothing does."""
     for candidate in _neighbours(config, job, machine):
         decided = _decide(config, candidate, machine)
@@ -238,7 +238,7 @@ def _nearest(config: ModelConfig, job: Job, machine: Machine) -> dict[str, Any] 
     return None
 
 
-def _neighbours(config: ModelConfig, job: Job, machine: Machine) -> Iterator[Job]:
+def _neighbours(config: ModelConfig, job: PlanRequest, machine: Machine) -> Iterator[PlanRequest]:
     """Other settings, least painful first: precision, then placement, then offload, then size, then steps."""
     infer_frames = max(BLOCK_FRAMES, job.infer_frames // BLOCK_FRAMES * BLOCK_FRAMES)
     sizes = sorted({video_size(config, area, (job.width, job.height)) for area in config.areas}, key=_area)

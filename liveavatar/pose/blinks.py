@@ -2,7 +2,7 @@
 
 Blinks and glances come by chance, not from sound or prompt. A network of few steps that has to invent them draws
 half-shut lids and eyes between two directions, the mean of what may come; one that is told them does not
-(`ModelConfig.lids_told`, `gaze_told`).
+(`ModelConfig.lids_conditioned`, `gaze_conditioned`).
 
 An *eye track* has three columns: closure of the lids 0..1, and yaw and pitch, in radians, of where the eyes look, 0
 being the camera.

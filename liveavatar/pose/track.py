@@ -5,7 +5,7 @@ then pitch, then yaw, with x to the right of the picture, y up and z towards the
 to the right of the picture, positive pitch lowers the nose, positive roll turns the picture counter-clockwise.
 
 Users, files and labels always speak of the camera. What the transformer is told depends on `ModelConfig.pose_origin`:
-these angles ("camera"), or these minus the angles of the head in the portrait ("portrait", `told_track`), so that
+these angles ("camera"), or these minus the angles of the portrait's head ("portrait", `conditioning_track`), so that
 zero is the head as the portrait shows it. A network that is told angles against the camera has to guess the portrait's
 to know how far to turn, and stays too near to it.
 
@@ -97,11 +97,11 @@ def split_track(frames_FC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def eyes_ignored(model: ModelConfig, frames_FC: np.ndarray) -> str:
     """What of a frame track's eyes a model is not told, in words; empty where it is told all that is given."""
     given = np.isfinite(split_track(frames_FC)[1]).any(0)
-    lids, gaze = given[0] and not model.lids_told, given[1:].any() and not model.gaze_told
+    lids, gaze = given[0] and not model.lids_conditioned, given[1:].any() and not model.gaze_conditioned
     return " and ".join(["the lids"] * bool(lids) + ["the gaze"] * bool(gaze))
 
 
-def told_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:
+def conditioning_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:
     """What a model is told of a frame track [F, 3] against the camera: the same, or against the portrait's head.
 
     Args:

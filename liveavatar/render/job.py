@@ -29,11 +29,11 @@ from PIL import Image
 from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.config import FROM_PORTRAIT
 from liveavatar.engine.engine import Block, Engine, Features, Stream, StreamJob
-from liveavatar.engine.placement import Stage
+from liveavatar.engine.placement import RankWork
 from liveavatar.engine.snapshot import read_snapshot, write_snapshot
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.media.ffmpeg import disk_errors
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.media.recording import LiveSound
 from liveavatar.pose.track import eyes_ignored
 from liveavatar.render.timings import BlockRow, stage_summary, timing_summary
@@ -108,7 +108,7 @@ class RenderResult:
     dtype: str
     peak_rss_mb: float
     peak_gpu_mb: float | None
-    stages: tuple[Stage, ...]
+    stages: tuple[RankWork, ...]
     notes: tuple[str, ...] = ()  # what whoever asked should know of how it was made
 
 
@@ -139,10 +139,10 @@ def run_job(
         if done is not None:
             return done
         if job.live:
-            from liveavatar.render.pipe import LiveRun
+            from liveavatar.render.pipe import PipeRun
 
-            return LiveRun(engine, job, on_progress, should_stop).finish()
-        return Run(engine, job, on_progress, should_stop).finish()
+            return PipeRun(engine, job, on_progress, should_stop).finish()
+        return RenderRun(engine, job, on_progress, should_stop).finish()
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def _finished(job: RenderJob) -> RenderResult | None:
         facts["live_dir"] = Path(facts["live_dir"]) if facts["live_dir"] else None
         facts["notes"] = tuple(facts["notes"])
         facts["rows"] = [BlockRow(**row) for row in facts["rows"]]
-        facts["stages"] = tuple(Stage(**{**s, "steps": tuple(s["steps"])}) for s in facts["stages"])
+        facts["stages"] = tuple(RankWork(**{**s, "steps": tuple(s["steps"])}) for s in facts["stages"])
         return RenderResult(**facts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -203,7 +203,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Run:
+class RenderRun:
     """The state of one `run_job`."""
 
     def __init__(
@@ -233,7 +233,7 @@ class Run:
         )
         height, width, _ = image.shape
         self.block_shape = (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w)
-        self.sink = VideoSink(
+        self.sink = FilmWriter(
             job.work_dir / "video.mp4",
             size=(width, height),
             segment_frames=self.segment_frames,

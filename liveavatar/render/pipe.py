@@ -14,11 +14,11 @@ from liveavatar.audio.encoders.whisper import load_encoder
 from liveavatar.engine.engine import Block, Features
 from liveavatar.errors import InputError, Interrupted
 from liveavatar.media.recording import ENDLESS, LiveSound, LiveTrack, Recording
-from liveavatar.render.job import SNAPSHOT_BLOCKS, Run
+from liveavatar.render.job import SNAPSHOT_BLOCKS, RenderRun
 from liveavatar.timing import BLOCK_FRAMES, count_blocks
 
 
-class LiveRun(Run):
+class PipeRun(RenderRun):
     """The state of one live job."""
 
     segment_frames = SNAPSHOT_BLOCKS * BLOCK_FRAMES // 2  # a viewer waits for whole segments

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from liveavatar.engine.placement import Stage
+from liveavatar.engine.placement import RankWork
 from liveavatar.timing import BLOCK_SECONDS
 
 
@@ -22,7 +22,7 @@ class BlockRow:
     delay_ms: float | None = None  # of live sound: from its last sample heard to its frames in the film
 
 
-def stage_summary(rows: list[BlockRow], stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
+def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[dict[str, Any]]:
     """What each rank did: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
     summary = []
     for stage in stages:

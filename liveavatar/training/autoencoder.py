@@ -104,7 +104,7 @@ def _go_on_from(vae: CompactVAE, model_dir: Path) -> None:
 class AutoencoderTrainer:
     """Networks, optimisers and data of the stage."""
 
-    def __init__(self, args: argparse.Namespace, rank: runtime.Rank) -> None:
+    def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank) -> None:
         self.args, self.rank = args, rank
         cfg = PRESETS[args.preset].vae
         self.vae = runtime.channels_last(CompactVAE(cfg).to(rank.device))
@@ -266,7 +266,7 @@ def two_looks(video: Tensor, host: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.Rank) -> dict[str, float]:
+def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.TrainRank) -> dict[str, float]:
     """Measures of an autoencoder over held-out clips, averaged over orientations."""
     rows = []
     for clips in held:
@@ -292,7 +292,7 @@ def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.Rank)
     return dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))
 
 
-def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
+def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run the stage until its seconds are spent."""
     trainer = AutoencoderTrainer(args, rank)
     path = args.out / "autoencoder.pt"
@@ -326,7 +326,7 @@ def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
         log.info("autoencoder done after %d steps: %s", trainer.step, _short(final))
 
 
-def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.Rank) -> None:
+def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.TrainRank) -> None:
     value = torch.tensor(psnr, device=rank.device)
     shared = float(rank.mean(value)) * rank.world  # only rank 0 measures
     if shared > 0:

@@ -50,7 +50,7 @@ EMA_DECAY = 0.995
 class DistillTrainer:
     """Teacher (frozen), student, and the fake score."""
 
-    def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
+    def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> None:
         self.args, self.rank, self.cfg = args, rank, cfg
         self.data = Dataset(args, rank, cfg)
         self.teacher, self.student, self.fake = (AvatarNet(cfg).to(rank.device) for _ in range(3))
@@ -224,7 +224,7 @@ class DistillTrainer:
         return norm
 
 
-def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
+def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run both parts; a part whose weights are saved already is not repeated."""
     cfg = load_config(args.data)
     trainer = DistillTrainer(args, rank, cfg)

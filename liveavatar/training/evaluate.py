@@ -131,7 +131,7 @@ def score(row: dict[str, float]) -> float:
 class Judge:
     """Held-out clips, their conditions, the decoder and the probe; judges any set of weights."""
 
-    def __init__(self, args: argparse.Namespace, cfg: ModelConfig, rank: runtime.Rank) -> None:
+    def __init__(self, args: argparse.Namespace, cfg: ModelConfig, rank: runtime.TrainRank) -> None:
         self.cfg, self.rank, device = cfg, rank, rank.device
         self.vae = runtime.channels_last(CompactVAE(cfg.vae).to(device)).eval()
         raw = runtime.load_checkpoint(runtime.autoencoder_file(args.run), device)["average"]

@@ -67,7 +67,7 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
             if isinstance(module, MemoryBlock):
                 module.conv2.weight.normal_(std=0.3 * (9 * module.width) ** -0.5)
                 module.mix.weight.normal_(std=0.3 * module.width**-0.5)
-    cfg = replace(cfg, pose_guided=True, pose_origin=FROM_PORTRAIT, lids_told=True, gaze_told=True)
+    cfg = replace(cfg, pose_guided=True, pose_origin=FROM_PORTRAIT, lids_conditioned=True, gaze_conditioned=True)
     save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
 
 
@@ -182,8 +182,10 @@ def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
             cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
-    gaze_told = recipe.gaze and any(told[HEAD + 1 :])
-    cfg = replace(cfg, pose_guided=any(told[:HEAD]), lids_told=any(told[HEAD:]), gaze_told=gaze_told)
+    gaze_conditioned = recipe.gaze and any(told[HEAD + 1 :])
+    cfg = replace(
+        cfg, pose_guided=any(told[:HEAD]), lids_conditioned=any(told[HEAD:]), gaze_conditioned=gaze_conditioned
+    )
     if recipe.shift is not None:
         cfg = replace(cfg, sigmas={n: shifted_sigmas(n, recipe.shift) for n in cfg.sigmas})
     save_model(out, cfg, split_parts(chosen, vae))

@@ -82,7 +82,7 @@ def mouth_track(landmarks_BF682: Tensor) -> Tensor:
     return torch.cat([v.unflatten(1, (-1, LATENT_FRAMES)) for v in values], dim=-1)
 
 
-def train_face_reader(sets: "list[LatentSet]", rank: runtime.Rank, seconds: float) -> FaceReader:
+def train_face_reader(sets: "list[LatentSet]", rank: runtime.TrainRank, seconds: float) -> FaceReader:
     """Train on this rank's latents; gradients are shared."""
     h, w = sets[0].latents.shape[-2:]
     reader = FaceReader(sets[0].latents.shape[1], min(SIDE, h, w)).to(rank.device)

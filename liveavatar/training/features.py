@@ -44,7 +44,7 @@ class FeatureBank:
 
 
 def speech_features(
-    speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.Rank
+    speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.TrainRank
 ) -> dict[int, Tensor]:
     """Features [F, L, C] fp16 of this rank's share of the tracks of a split.
 

@@ -186,7 +186,7 @@ def load_face_loss(data: Path, weight: float, device: torch.device) -> FaceLoss 
 class RecordedNet:
     """A network's flow without gradients, and the gradients of its flow loss, both recorded."""
 
-    def __init__(self, net: AvatarNet, rank: runtime.Rank, enabled: bool, face: FaceLoss | None = None) -> None:
+    def __init__(self, net: AvatarNet, rank: runtime.TrainRank, enabled: bool, face: FaceLoss | None = None) -> None:
         """`enabled`: whether to record; the results are the same. `face` is added to the loss."""
         self.net, self.rank, self.face = net, rank, face
         recorder = Recorder(rank.device, enabled)

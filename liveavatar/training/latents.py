@@ -126,7 +126,7 @@ def cut_window(
 
 
 @torch.no_grad()
-def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.Rank, augment: int) -> LatentSet:
+def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.TrainRank, augment: int) -> LatentSet:
     """Encode every clip under augmentation 0 (none), 1 (flip and colours) or 2 (bend and colours)."""
     generator = rank.generator(100 + augment)
     latents, reference, other, weights = [], [], [], []
@@ -171,7 +171,7 @@ def _join(sets: list[LatentSet]) -> LatentSet:
     return LatentSet(*(torch.cat([getattr(s, f) for s in sets]) for f in LatentSet.__dataclass_fields__))
 
 
-def channel_statistics(sets: list[LatentSet], rank: runtime.Rank) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(sets: list[LatentSet], rank: runtime.TrainRank) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every latent channel over all ranks."""
     sums = torch.stack([torch.stack(_moments(s.latents)) for s in sets]).sum(0)  # [3, C]
     if rank.world > 1:
@@ -220,7 +220,7 @@ def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
     return out
 
 
-def encode_stage(args: argparse.Namespace, rank: runtime.Rank) -> None:
+def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Encode speech and clips; write `features_*`, `latents_*` and the config with latent statistics to `args.out`."""
     cfg = replace(PRESETS[args.preset], pose_origin=FROM_PORTRAIT)
     out: Path = args.out

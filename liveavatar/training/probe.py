@@ -67,7 +67,7 @@ def face_values(landmarks: Tensor, head_N3: Tensor, square_N3: Tensor) -> Tensor
     return torch.cat([torch.stack(parts, -1), place, head_N3], -1)
 
 
-def train_probe(clips: list[Clips], rank: runtime.Rank, seconds: float) -> Probe:
+def train_probe(clips: list[Clips], rank: runtime.TrainRank, seconds: float) -> Probe:
     """Train on this rank's frames; gradients are shared."""
     probe = Probe().to(rank.device)
     optim = torch.optim.AdamW(probe.parameters(), RATE, weight_decay=1e-2)

@@ -29,7 +29,7 @@ REFINED = "refined"  # folder of the decoder's own training, inside a run's
 
 
 @dataclass(frozen=True, slots=True)
-class Rank:
+class TrainRank:
     """This process among the processes of one stage."""
 
     rank: int
@@ -62,7 +62,7 @@ class Rank:
         return value
 
 
-def start(seed: int = 0) -> Rank:
+def start(seed: int = 0) -> TrainRank:
     """Join the process group that torchrun announced (if any), pick the device and seed the generators."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
@@ -75,10 +75,10 @@ def start(seed: int = 0) -> Rank:
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.manual_seed(seed)  # equal on all ranks: weights start equal; data generators differ by rank
-    return Rank(rank, world, device)
+    return TrainRank(rank, world, device)
 
 
-def run_stage(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Rank], None]) -> None:
+def run_stage(args: argparse.Namespace, stage: Callable[[argparse.Namespace, TrainRank], None]) -> None:
     """Run a stage's command: log, join the other ranks, work, leave."""
     logging.basicConfig(level=logging.INFO)
     rank = start(args.seed)
@@ -86,7 +86,7 @@ def run_stage(args: argparse.Namespace, stage: Callable[[argparse.Namespace, Ran
     finish(rank)
 
 
-def finish(rank: Rank) -> None:
+def finish(rank: TrainRank) -> None:
     """Leave the process group."""
     if rank.world > 1:
         rank.barrier()
@@ -98,7 +98,7 @@ class Budget:
 
     EVERY = 10  # steps between agreements of the ranks
 
-    def __init__(self, rank: Rank, seconds: float, spent: float = 0.0) -> None:
+    def __init__(self, rank: TrainRank, seconds: float, spent: float = 0.0) -> None:
         self.rank, self.seconds, self.spent = rank, seconds, spent
         self._start = time.monotonic()
         self._agreed = spent
@@ -136,7 +136,7 @@ def channels_last(module: Module) -> Module:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def average_gradients(params: list[nn.Parameter], rank: Rank) -> None:
+def average_gradients(params: list[nn.Parameter], rank: TrainRank) -> None:
     """Replace gradients by their mean over ranks, in one message."""
     if rank.world == 1:
         return
@@ -148,7 +148,7 @@ def average_gradients(params: list[nn.Parameter], rank: Rank) -> None:
     torch._foreach_copy_(grads, [part.view_as(g) for part, g in zip(parts, grads, strict=True)])
 
 
-def broadcast(module: nn.Module, rank: Rank) -> None:
+def broadcast(module: nn.Module, rank: TrainRank) -> None:
     """Give every rank the weights of rank 0."""
     if rank.world > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
@@ -177,7 +177,7 @@ def autoencoder_file(run: Path) -> Path:
 class JsonLog:
     """One JSON object a line, appended; only rank 0 writes."""
 
-    def __init__(self, path: Path, rank: Rank) -> None:
+    def __init__(self, path: Path, rank: TrainRank) -> None:
         self.path, self.rank = path, rank
         if rank.first:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ HELD_WINDOWS = 16  # an orientation
 class Dataset:
     """Everything the transformer stages train on and are judged by."""
 
-    def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
+    def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> None:
         history = cfg.dit.audio_history_frames
         self.sets = load_latents(args.data, "train", rank.device, rank.rank, rank.world)
         self.bank = load_bank(args.data, "train", history, rank.device)
@@ -88,7 +88,7 @@ def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
 class TeacherTrainer:
     """Networks and optimisers of the stage."""
 
-    def __init__(self, args: argparse.Namespace, rank: runtime.Rank, cfg: ModelConfig) -> None:
+    def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> None:
         self.args, self.rank, self.cfg = args, rank, cfg
         self.data = Dataset(args, rank, cfg)
         self.net = AvatarNet(cfg).to(rank.device)
@@ -150,7 +150,7 @@ class TeacherTrainer:
         self.optim.load_state_dict(state["optim"])
 
 
-def train(args: argparse.Namespace, rank: runtime.Rank) -> None:
+def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run the stage until its seconds are spent."""
     cfg = load_config(args.data)
     trainer = TeacherTrainer(args, rank, cfg)

@@ -55,13 +55,13 @@ class RankActor(EngineActor):
 
     @property
     def member(self) -> Any:
-        """The `liveavatar.distributed.rank.Member` of this process."""
-        from liveavatar.distributed.rank import Member, Seat
+        """The `liveavatar.distributed.rank.Rank` of this process."""
+        from liveavatar.distributed.rank import Rank, RankSpec
 
         if self._member is None:
             spec = self.spec
-            seat = Seat(rank=self.rank, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
-            self._member = Member(self.spec.model_dir, seat, self.spec.device, self.spec.dtype, self.spec.limit_s)
+            seat = RankSpec(rank=self.rank, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
+            self._member = Rank(self.spec.model_dir, seat, self.spec.device, self.spec.dtype, self.spec.limit_s)
         return self._member
 
     def load(self) -> float:

@@ -18,7 +18,7 @@ from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import TINY
 from liveavatar.distributed.group import GroupError
 from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
-from liveavatar.engine.placement import Stage, split
+from liveavatar.engine.placement import RankWork, split
 from liveavatar.errors import InputError
 from tests.ranks import group
 
@@ -36,7 +36,9 @@ def changing_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     loaded = load_model(tiny_model, "cpu", torch.float32)
     folder = tmp_path_factory.mktemp("models") / "changing"
     parts = {name: getattr(loaded, name).state_dict() for name in ("dit", "vae", "text")}
-    save_model(folder, replace(TINY, reanchor=True, pose_guided=True, lids_told=True, gaze_told=True), parts)
+    save_model(
+        folder, replace(TINY, reanchor=True, pose_guided=True, lids_conditioned=True, gaze_conditioned=True), parts
+    )
     return folder
 
 
@@ -245,4 +247,4 @@ def test_a_rank_that_hangs_is_given_up(tiny_model: Path) -> None:
 
 
 def test_stages_have_words() -> None:
-    assert Stage(rank=1, steps=(), decodes=True).role == "decoder"
+    assert RankWork(rank=1, steps=(), decodes=True).role == "decoder"

@@ -194,7 +194,7 @@ def with_eyes(num_frames: int, lids: float = 0.0, gaze: float = 0.0) -> np.ndarr
 @pytest.mark.parametrize("length", [pytest.param(5, id="track ends early"), pytest.param(500, id="track is longer")])
 @pytest.mark.parametrize("eyes", [pytest.param(False, id="head alone"), pytest.param(True, id="head and eyes")])
 def test_guided_stream_resumes_bit_identical(engine: Engine, length: int, eyes: bool) -> None:
-    engine = guided(engine, replace(TINY, lids_told=eyes, gaze_told=eyes))
+    engine = guided(engine, replace(TINY, lids_conditioned=eyes, gaze_conditioned=eyes))
     job = make_job(72, pose=with_eyes(length, 0.7, 0.1) if eyes else nod(length))
     whole, state = [], {}
     for block in engine.open(job).blocks(decode=False, snapshot_every=4):
@@ -263,8 +263,8 @@ def test_empty_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> None:
-    both = guided(engine, replace(TINY, lids_told=True, gaze_told=True))
-    lids = guided(engine, replace(TINY, lids_told=True))
+    both = guided(engine, replace(TINY, lids_conditioned=True, gaze_conditioned=True))
+    lids = guided(engine, replace(TINY, lids_conditioned=True))
 
     def made(engine: Engine, pose: np.ndarray) -> torch.Tensor:
         return latents(list(engine.open(make_job(48, pose=pose)).blocks(decode=False)))
@@ -284,7 +284,7 @@ def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> Non
 
 
 def test_eyes_that_are_not_given_are_seeded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = guided(engine, replace(TINY, lids_told=True, gaze_told=True))
+    told = guided(engine, replace(TINY, lids_conditioned=True, gaze_conditioned=True))
 
     def made(pose: np.ndarray, lids: float, gaze: float) -> torch.Tensor:
         track = np.array([[lids, gaze, gaze]], np.float32)
@@ -302,12 +302,14 @@ def test_eyes_that_are_not_given_are_seeded(engine: Engine, monkeypatch: pytest.
     assert not torch.equal(ended[2:3], held[2:3]), "after the end of the track eyes go on as seeded"
 
 
-@pytest.mark.parametrize("lids_told", [True, False])
-@pytest.mark.parametrize("gaze_told", [True, False])
+@pytest.mark.parametrize("lids_conditioned", [True, False])
+@pytest.mark.parametrize("gaze_conditioned", [True, False])
 def test_a_model_that_is_told_its_eyes_moves_them_by_the_seed(
-    engine: Engine, lids_told: bool, gaze_told: bool, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, lids_conditioned: bool, gaze_conditioned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = guided(engine, replace(TINY, lids_told=lids_told, gaze_told=lids_told and gaze_told))
+    told = guided(
+        engine, replace(TINY, lids_conditioned=lids_conditioned, gaze_conditioned=lids_conditioned and gaze_conditioned)
+    )
 
     def rendered(*, lids: float, gaze: float) -> torch.Tensor:
         track = np.array([[lids, gaze, gaze]], np.float32)
@@ -315,5 +317,5 @@ def test_a_model_that_is_told_its_eyes_moves_them_by_the_seed(
         return latents(list(told.open(make_job(72)).blocks(decode=False)))
 
     still = rendered(lids=0, gaze=0)
-    assert torch.equal(rendered(lids=1, gaze=0), still) is not lids_told
-    assert torch.equal(rendered(lids=0, gaze=0.1), still) is not (lids_told and gaze_told)
+    assert torch.equal(rendered(lids=1, gaze=0), still) is not lids_conditioned
+    assert torch.equal(rendered(lids=0, gaze=0.1), still) is not (lids_conditioned and gaze_conditioned)

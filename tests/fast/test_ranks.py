@@ -18,8 +18,8 @@ from liveavatar.engine.engine import Block, Engine, StreamJob
 from liveavatar.engine.placement import split_layers
 from liveavatar.errors import InputError
 from liveavatar.hardware import Machine, gpu_of
-from liveavatar.planning.memory import Job as SeatingJob
-from liveavatar.planning.memory import Seating
+from liveavatar.planning.memory import MemoryModel
+from liveavatar.planning.memory import PlanRequest as SeatingJob
 from liveavatar.planning.speed import decode_layers
 
 CPU = torch.device("cpu")
@@ -204,6 +204,6 @@ def test_layers_are_spread_as_the_plan_of_a_jobs_own_size_says() -> None:
         assert engine.decode_layers == size[0] / 32
     assert asked == [(64, 64, "bf16"), (128, 64, "bf16")]
     h200, planned = gpu_of("NVIDIA H200", 141.0), SeatingJob(width=384, height=256, num_frames=250, fp8=True)
-    seating = Seating(LIVE_AVATAR_14B, planned, Machine(gpus=(h200,) * 4, cores=8, host_gb=500.0, disk_gb=500.0))
+    seating = MemoryModel(LIVE_AVATAR_14B, planned, Machine(gpus=(h200,) * 4, cores=8, host_gb=500.0, disk_gb=500.0))
     weight = decode_layers(LIVE_AVATAR_14B, h200.rates, True, 384, 256)
     assert seating.stages() == split_layers(4, LIVE_AVATAR_14B.dit.num_layers, 4, weight)

@@ -35,7 +35,7 @@ def batch(size: tuple[int, int], seed: int) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def pair(compiled: bool) -> tuple[AvatarNet, RecordedNet, RecordedNet]:
-    rank = runtime.Rank(0, 1, CUDA)
+    rank = runtime.TrainRank(0, 1, CUDA)
     net = make_net().to(CUDA)
     if compiled:
         net.compile_blocks()

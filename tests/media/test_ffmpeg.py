@@ -12,7 +12,7 @@ import pytest
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.media import ffmpeg, film, mp4
 from liveavatar.media.ffmpeg import MediaError, probe_video, read_frames, read_video, read_video_audio
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.timing import SAMPLE_RATE
 
 WIDTH, HEIGHT = 96, 64
@@ -35,7 +35,7 @@ def tone(seconds: float, hertz: float = 440) -> np.ndarray:
 
 def write(path: Path, num_frames: int, audio: np.ndarray | None = None, live: bool = False) -> Path:
     live_dir = path.with_suffix(".live") if live else None
-    with VideoSink(path, size=(WIDTH, HEIGHT), audio=audio, live_dir=live_dir) as sink:
+    with FilmWriter(path, size=(WIDTH, HEIGHT), audio=audio, live_dir=live_dir) as sink:
         for start in range(0, num_frames, 12):
             sink.write(pictures(start, min(start + 12, num_frames)))
         return sink.close()
@@ -88,7 +88,7 @@ def test_sound_from_a_file_and_from_samples_are_the_same(tmp_path: Path) -> None
 
     audio = tone(2)
     wavfile.write(tmp_path / "tone.wav", SAMPLE_RATE, audio)
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), audio=tmp_path / "tone.wav") as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), audio=tmp_path / "tone.wav") as sink:
         sink.write(pictures(0, 50))
         sink.close()
     assert (tmp_path / "film.mp4").read_bytes() == write(tmp_path / "other.mp4", 50, audio).read_bytes()
@@ -103,7 +103,7 @@ def test_the_index_is_in_front_and_nothing_is_left_over(tmp_path: Path) -> None:
 
 
 def test_the_film_grows_while_it_is_made(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sizes = []
         for start in range(0, 144, 48):
             sink.write(pictures(start, start + 48))
@@ -120,9 +120,9 @@ def test_an_interrupted_film_becomes_the_same_bytes(stop: int, tmp_path: Path) -
     whole = write(tmp_path / "whole.mp4", 150, tone(6), live=True)
     target = tmp_path / "resumed.mp4"
     options = {"size": (WIDTH, HEIGHT), "audio": tone(6), "live_dir": target.with_suffix(".live")}
-    with VideoSink(target, **options) as sink:
+    with FilmWriter(target, **options) as sink:
         sink.write(pictures(0, stop))  # left without `close`, as by an exception
-    with VideoSink(target, **options) as sink:
+    with FilmWriter(target, **options) as sink:
         border = sink.durable_frames
         assert border == stop // 48 * 48
         sink.resume_at(border)
@@ -134,12 +134,12 @@ def test_an_interrupted_film_becomes_the_same_bytes(stop: int, tmp_path: Path) -
 
 
 def test_a_torn_tail_is_dropped_on_resume(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 96))
         partial = sink.partial_path
     data = partial.read_bytes()
     partial.write_bytes(data[:-100])
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         assert sink.durable_frames == 48
         sink.resume_at(48)
         sink.write(pictures(48, 96))
@@ -155,16 +155,16 @@ def test_a_torn_tail_is_dropped_on_resume(tmp_path: Path) -> None:
     ],
 )
 def test_resume_refuses(frame_index: int, size: tuple[int, int], message: str, tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
     with pytest.raises(InputError, match=message):
-        VideoSink(tmp_path / "film.mp4", size=size).resume_at(frame_index)
+        FilmWriter(tmp_path / "film.mp4", size=size).resume_at(frame_index)
 
 
 def test_a_fresh_film_forgets_the_old_one(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), live_dir=tmp_path / "live") as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), live_dir=tmp_path / "live") as sink:
         sink.write(pictures(0, 96))
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), live_dir=tmp_path / "live") as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), live_dir=tmp_path / "live") as sink:
         sink.write(pictures(0, 20))
         sink.close()
     assert probe_video(tmp_path / "film.mp4").num_frames == 20
@@ -173,7 +173,7 @@ def test_a_fresh_film_forgets_the_old_one(tmp_path: Path) -> None:
 
 def test_live_output_plays_while_it_grows(tmp_path: Path) -> None:
     playlist = tmp_path / "live" / "index.m3u8"
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), audio=tone(5), live_dir=tmp_path / "live") as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), audio=tone(5), live_dir=tmp_path / "live") as sink:
         sink.write(pictures(0, 96))
         text = playlist.read_text()
         assert text.count("#EXTINF:1.92000,") == 2
@@ -198,7 +198,7 @@ def test_live_output_plays_while_it_grows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [pytest.param(1.0, id="in the first segment"), pytest.param(2.5, id="later")])
 def test_live_sound_that_ends_early(seconds: float, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
-    with VideoSink(path, size=(WIDTH, HEIGHT), audio=tone(seconds), live_dir=tmp_path / "live") as sink:
+    with FilmWriter(path, size=(WIDTH, HEIGHT), audio=tone(seconds), live_dir=tmp_path / "live") as sink:
         for start in range(0, 144, 12):
             sink.write(pictures(start, start + 12))
         sink.close()
@@ -214,24 +214,24 @@ def test_live_sound_that_ends_early(seconds: float, tmp_path: Path) -> None:
 )
 def test_sizes_h264_cannot_hold_are_refused(size: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="even"):
-        VideoSink(tmp_path / "film.mp4", size=size)
+        FilmWriter(tmp_path / "film.mp4", size=size)
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="not a folder"):
-        VideoSink(tmp_path / "out" / "film.mp4", size=(WIDTH, HEIGHT))
+        FilmWriter(tmp_path / "out" / "film.mp4", size=(WIDTH, HEIGHT))
 
 
 def test_a_film_without_frames_is_no_film(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink, pytest.raises(MediaError, match="no frame"):
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink, pytest.raises(MediaError, match="no frame"):
         sink.close()
     assert not (tmp_path / "film.mp4").exists()
 
 
 def test_a_killed_encoder_is_told_and_resumable(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
-    with VideoSink(path, size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(path, size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 60))
         assert sink._encoder is not None
         sink._encoder.kill()
@@ -239,12 +239,12 @@ def test_a_killed_encoder_is_told_and_resumable(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match="signal 9"):
             sink.write(pictures(60, 108))
     assert os.listdir(tmp_path) == [".film.partial.mp4"]
-    assert VideoSink(path, size=(WIDTH, HEIGHT)).durable_frames == 48
+    assert FilmWriter(path, size=(WIDTH, HEIGHT)).durable_frames == 48
 
 
 def test_a_failing_ffmpeg_leaves_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(film.ENCODER, "c:v", "no_such_codec")
-    with pytest.raises(MediaError, match="no_such_codec"), VideoSink(tmp_path / "f.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with pytest.raises(MediaError, match="no_such_codec"), FilmWriter(tmp_path / "f.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
     assert not (tmp_path / "f.mp4").exists()
 
@@ -253,9 +253,9 @@ def test_a_failing_ffmpeg_leaves_its_last_words(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("where", [pytest.param("_segment_path", id="ffmpeg"), pytest.param("partial_path", id="ours")])
 def test_a_full_disk_while_writing(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
-    monkeypatch.setattr(VideoSink, where, property(lambda self: Path("/dev/full")))
+    monkeypatch.setattr(FilmWriter, where, property(lambda self: Path("/dev/full")))
     monkeypatch.setattr(Path, "unlink", lambda p, missing_ok=False: p == Path("/dev/full") or unlink(p, missing_ok))
-    with pytest.raises(CapacityError, match="full"), VideoSink(tmp_path / "f.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with pytest.raises(CapacityError, match="full"), FilmWriter(tmp_path / "f.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
 
 
@@ -263,7 +263,7 @@ def test_a_full_disk_at_the_end_leaves_no_half_film(tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
         monkeypatch.setattr(ffmpeg.os, "replace", full)
         with pytest.raises(CapacityError, match="disk is full"):
@@ -301,7 +301,7 @@ def test_a_silent_film_has_no_sound_to_read(tmp_path: Path) -> None:
 
 
 def test_fragments_move_in_time(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 96))
         data = sink.partial_path.read_bytes()
     header, fragments = mp4.split(data)
@@ -319,7 +319,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
 
     process = psutil.Process()
     used = []
-    with VideoSink(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         for start in range(0, 48 * 20, 48):
             sink.write(pictures(start, start + 48))
             used.append(process.memory_info().rss)

@@ -15,7 +15,7 @@ from liveavatar.media.portrait import (
     EYE_HEIGHT,
     WIDE_EYE_DISTANCE,
     WIDE_EYE_HEIGHT,
-    Face,
+    FaceBox,
     crop_box,
     find_face,
     fit_portrait,
@@ -228,8 +228,8 @@ def test_crop_of_the_14b_is_the_released_one_where_that_has_no_bars(width: int, 
         np.testing.assert_array_equal(fit_portrait(picture, (384, 256), LIVE_AVATAR_14B), released)
 
 
-def _face(x: float, y: float, distance: float) -> Face:
-    return Face(eye_x=x, eye_y=y, eye_distance=distance, score=0.9)
+def _face(x: float, y: float, distance: float) -> FaceBox:
+    return FaceBox(eye_x=x, eye_y=y, eye_distance=distance, score=0.9)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def _face(x: float, y: float, distance: float) -> Face:
     ],
 )
 def test_crop_box(
-    picture: tuple[int, int], out: tuple[int, int], face: Face | None, box: tuple[float, float, float, float]
+    picture: tuple[int, int], out: tuple[int, int], face: FaceBox | None, box: tuple[float, float, float, float]
 ) -> None:
     assert crop_box(*picture, *out, face) == pytest.approx(box, abs=0.1)
 

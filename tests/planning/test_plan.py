@@ -20,7 +20,7 @@ from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import GB, Machine, available_gb, detect_gpus, detect_machine, memory_limit_gb, parse_gpus
 from liveavatar.model.dit import CausalDiT
 from liveavatar.planning.costs import dit_costs, text_bytes, vae_costs
-from liveavatar.planning.plan import Job, describe, plan, video_size
+from liveavatar.planning.plan import PlanRequest, describe, plan, video_size
 
 CLIP = 48  # frames
 
@@ -29,9 +29,9 @@ def machine(gpus: str, host_gb: float = 256, disk_gb: float = 1000) -> Machine:
     return Machine(gpus=parse_gpus(gpus), cores=16, host_gb=host_gb, disk_gb=disk_gb)
 
 
-def job(size: tuple[int, int], sample_steps: int = 4, **options: object) -> Job:
+def job(size: tuple[int, int], sample_steps: int = 4, **options: object) -> PlanRequest:
     width, height = video_size(LIVE_AVATAR_14B, size, None)
-    return Job(width=width, height=height, num_frames=50 * CLIP, sample_steps=sample_steps, **options)
+    return PlanRequest(width=width, height=height, num_frames=50 * CLIP, sample_steps=sample_steps, **options)
 
 
 def test_weights_are_counted_from_the_network() -> None:
@@ -166,7 +166,7 @@ def test_nearest_fits(gpus: str, size: tuple[int, int], options: dict[str, bool]
     assert decided.nearest is not None
     nearest = decided.nearest
     width, height = (int(side) for side in nearest["size"].split("*"))
-    again = Job(
+    again = PlanRequest(
         width=width,
         height=height,
         num_frames=50 * CLIP,
@@ -233,7 +233,7 @@ def test_a_card_too_full_for_graphs_is_said_to_be_slower() -> None:
 def test_what_has_no_choice_of_keys_and_values_is_refused(
     config: ModelConfig, gpus: str, asked: str, says: str
 ) -> None:
-    wanted = Job(width=384, height=256, num_frames=48, kv_cache_dtype=asked)
+    wanted = PlanRequest(width=384, height=256, num_frames=48, kv_cache_dtype=asked)
     decided = plan(config, wanted, machine(gpus))
     assert not decided.fits
     assert any(f"--kv_cache_dtype {asked}: " in reason and says in reason for reason in decided.reasons)
@@ -318,7 +318,7 @@ def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
 
 
 def test_processes_on_a_cpu_count_their_weights() -> None:
-    small = Job(width=384, height=256, num_frames=48, placement="tpp", processes=3)
+    small = PlanRequest(width=384, height=256, num_frames=48, placement="tpp", processes=3)
     here = machine("cpu", host_gb=64)
     three, two = (plan(MINI, replace(small, processes=n), here).host_gb for n in (3, 2))
     assert three["processes"] == pytest.approx(1.5 * two["processes"])
@@ -391,7 +391,7 @@ def test_video_size(
 def test_cpu_pace_is_measured_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
     here = machine("cpu", host_gb=16)
-    wanted = Job(width=384, height=256, num_frames=250, sample_steps=2)
+    wanted = PlanRequest(width=384, height=256, num_frames=250, sample_steps=2)
     first = plan(TINY, wanted, here)
     assert first.fits
     assert first.fps > 0

@@ -11,6 +11,7 @@ from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, TINY, ModelConfig
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.pose.track import (
     POSE_SCALE,
+    conditioning_track,
     eyes_ignored,
     fit_eyes,
     fit_length,
@@ -18,7 +19,6 @@ from liveavatar.pose.track import (
     mirrored,
     pose_latents,
     split_track,
-    told_track,
 )
 
 
@@ -76,7 +76,11 @@ def test_a_track_is_head_and_eyes(columns: int, given: tuple[bool, ...]) -> None
 
 
 def test_eyes_that_a_model_is_not_told_are_named() -> None:
-    none, lids, both = TINY, replace(TINY, lids_told=True), replace(TINY, lids_told=True, gaze_told=True)
+    none, lids, both = (
+        TINY,
+        replace(TINY, lids_conditioned=True),
+        replace(TINY, lids_conditioned=True, gaze_conditioned=True),
+    )
     head, shut, all_given = np.zeros((4, 3)), np.zeros((4, 4)), np.zeros((4, 6))
     gaze_alone = np.where(np.arange(6) == 3, np.nan, all_given)
     said = {"none": none, "lids": lids, "both": both}
@@ -111,10 +115,10 @@ def test_a_track_is_told_against_the_camera_or_the_portrait() -> None:
     portrait = replace(camera, pose_origin=FROM_PORTRAIT)
     track = np.array([[0.1, 0.2, 0.3], [0.0, -0.2, 0.1]], np.float32)
     head = np.array([0.1, -0.1, 0.0], np.float32)
-    assert np.array_equal(told_track(camera, track, None), track)
-    assert np.array_equal(told_track(camera, track, head), track)
-    np.testing.assert_allclose(told_track(portrait, track, head), [[0, 0.3, 0.3], [-0.1, -0.1, 0.1]], atol=1e-7)
-    assert told_track(portrait, track, head.astype(np.float64)).dtype == np.float32
+    assert np.array_equal(conditioning_track(camera, track, None), track)
+    assert np.array_equal(conditioning_track(camera, track, head), track)
+    np.testing.assert_allclose(conditioning_track(portrait, track, head), [[0, 0.3, 0.3], [-0.1, -0.1, 0.1]], atol=1e-7)
+    assert conditioning_track(portrait, track, head.astype(np.float64)).dtype == np.float32
     for bad, says in ((None, "give portrait_pose"), (np.zeros(2), "3 finite"), (np.full(3, np.nan), "3 finite")):
         with pytest.raises(InputError, match=says):
-            told_track(portrait, track, bad)
+            conditioning_track(portrait, track, bad)

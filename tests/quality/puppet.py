@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from liveavatar.face.landmarks import FaceTracker
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 LIPS, CORNERS, CHIN = (13, 14), (61, 291), 152
@@ -45,7 +45,7 @@ class Puppet:
     def film(self, path: Path, openness: np.ndarray, audio: np.ndarray, still: bool = False) -> Path:
         """A film of a mouth curve, one value a frame in eye distances; the head sways unless `still`."""
         height, width = self.rgb.shape[:2]
-        with VideoSink(path, size=(width, height), audio=audio) as sink:
+        with FilmWriter(path, size=(width, height), audio=audio) as sink:
             for t, opening in enumerate(openness):
                 sway = (0.0, 0.0) if still else (3 * np.sin(t / 11), 1.5 * np.sin(t / 7))
                 sink.write(self.frame(float(opening), sway)[None])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from liveavatar.errors import InputError
 from liveavatar.face.models import MeasureUnavailable
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.quality import evaluate, observe
 from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video, plain
 from liveavatar.quality.suites import Verdict, judge
@@ -92,7 +92,7 @@ def test_a_broken_film_fails(
 ) -> None:
     frames, audio = break_film(fault, puppet)
     height, width = puppet.rgb.shape[:2]
-    with VideoSink(tmp_path / "broken.mp4", size=(width, height), audio=audio) as sink:
+    with FilmWriter(tmp_path / "broken.mp4", size=(width, height), audio=audio) as sink:
         sink.write(frames)
         film = sink.close()
     verdict = judge(evaluate_video(film, portrait, audio))
@@ -166,7 +166,7 @@ def test_a_film_of_another_rate_keeps_its_offset(
     audio, openness = babble(3, seed=3)
     times = np.arange(3 * fps) / fps
     height, width = puppet.rgb.shape[:2]
-    with VideoSink(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as sink:
         for opening in np.interp(times, np.arange(len(openness)) / 25, openness):
             sink.write(puppet.frame(float(opening))[None])
         film = sink.close()

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.report import plots
 from liveavatar.report.page import SHEET_FRAMES, contact_sheet, number, write_report
 from liveavatar.timing import SAMPLE_RATE
@@ -80,7 +80,7 @@ def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[st
     words.append({"start": 2.6, "end": 2.9, "text": HOSTILE, "probability": None})
     (folder / "audio" / "words.json").write_text(json.dumps({"text": "", "language": "en", "words": words}))
     rng = np.random.default_rng(0)
-    with VideoSink(folder / "video.mp4", size=(96, 64), audio=audio) as sink:
+    with FilmWriter(folder / "video.mp4", size=(96, 64), audio=audio) as sink:
         sink.write(rng.integers(0, 255, (num_frames, 64, 96, 3), np.uint8))
         sink.close()
     frames_table(num_frames, faces).to_parquet(folder / "frames.parquet")

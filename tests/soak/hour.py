@@ -26,7 +26,7 @@ from scipy.io import wavfile
 from torch import Tensor
 
 from liveavatar.engine.engine import Engine, Features
-from liveavatar.render.job import Progress, RenderJob, Run
+from liveavatar.render.job import Progress, RenderJob, RenderRun
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 HOUR_BLOCKS = 7500
@@ -48,7 +48,7 @@ class Endless:
         return self.tensor[:, :, [i % self.tensor.shape[2] for i in range(frames.start, frames.stop)]]
 
 
-class HourRun(Run):
+class HourRun(RenderRun):
     """A job whose features need no file as long as the film."""
 
     def _features(self) -> tuple[Features, int]:

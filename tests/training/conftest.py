@@ -33,9 +33,9 @@ class ToyRun:
 
 
 @pytest.fixture(scope="session")
-def rank() -> runtime.Rank:
+def rank() -> runtime.TrainRank:
     """This process alone, on the CPU."""
-    return runtime.Rank(0, 1, torch.device("cpu"))
+    return runtime.TrainRank(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

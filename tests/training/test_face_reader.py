@@ -32,7 +32,7 @@ def made_up(count: int, generator: torch.Generator) -> latents.LatentSet:
     )  # fmt: skip
 
 
-def test_reader_learns_and_the_loss_moves_lips(rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_learns_and_the_loss_moves_lips(rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_reader, "BATCH", 64)
     monkeypatch.setattr(runtime.Budget, "fraction", lambda self, step: step / self.seconds)  # updates for seconds
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_reader_learns_and_the_loss_moves_lips(rank: runtime.Rank, monkeypatch: 
     torch.testing.assert_close(before, loss(other, true), atol=1e-4, rtol=1e-4)
 
 
-def test_reader_of_a_run_is_found_again(rank: runtime.Rank, tmp_path: Path) -> None:
+def test_reader_of_a_run_is_found_again(rank: runtime.TrainRank, tmp_path: Path) -> None:
     torch.manual_seed(0)
     reader = FaceReader(32, 8).eval()
     face_reader.save_face_reader(tmp_path, reader)

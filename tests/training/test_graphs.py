@@ -15,7 +15,7 @@ from tests.training.test_flow import make_net, make_window
 
 
 @pytest.mark.parametrize("posed", [pytest.param(True, id="posed"), pytest.param(False, id="no pose at all")])
-def test_gradients_are_those_of_the_loss(posed: bool, rank: runtime.Rank) -> None:
+def test_gradients_are_those_of_the_loss(posed: bool, rank: runtime.TrainRank) -> None:
     net, window = make_net(), make_window(2, 2, 8, 16)
     window = window if posed else replace(window, pose=None)
     noise, sigma = torch.randn(window.latents.shape), torch.rand(2, 2)
@@ -35,7 +35,7 @@ def test_gradients_are_those_of_the_loss(posed: bool, rank: runtime.Rank) -> Non
         net.zero_grad(set_to_none=True)
 
 
-def test_flow_has_no_gradient(rank: runtime.Rank) -> None:
+def test_flow_has_no_gradient(rank: runtime.TrainRank) -> None:
     net, window = make_net(), make_window(1, 2, 8, 16)
     noise, sigma = torch.randn(window.latents.shape), torch.full((1, 2), 0.4)
     made = RecordedNet(net, rank, True).flow(noise, sigma, window)

@@ -34,7 +34,7 @@ def vae() -> CompactVAE:
 
 
 @pytest.fixture(scope="module")
-def data(corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE) -> LatentSet:
+def data(corpus: ToyRun, rank: runtime.TrainRank, vae: CompactVAE) -> LatentSet:
     """Portraits of the toy corpus."""
     clips = load_clips(corpus.clips, "train", rank.device)[-1]
     return encode_clips(clips, vae, TINY, rank, 0)
@@ -47,7 +47,7 @@ def bank() -> FeatureBank:
 
 @torch.no_grad()
 def test_other_photo_is_encoded_as_it_is_and_changes_with_the_clip(
-    corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE, data: LatentSet
+    corpus: ToyRun, rank: runtime.TrainRank, vae: CompactVAE, data: LatentSet
 ) -> None:
     clips = load_clips(corpus.clips, "train", rank.device)[-1]
     assert (clips.others.float().mean((0, 1, 2)) < clips.frames[:, -1].float().mean((0, 1, 2)))[1:].all(), "warm light"
@@ -64,7 +64,7 @@ def test_other_photo_is_encoded_as_it_is_and_changes_with_the_clip(
 
 
 def test_head_angles_count_from_the_camera_or_from_the_photos(
-    corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE, data: LatentSet
+    corpus: ToyRun, rank: runtime.TrainRank, vae: CompactVAE, data: LatentSet
 ) -> None:
     clips = load_clips(corpus.clips, "train", rank.device)[-1]
     turned = clips.head.clone()
@@ -107,7 +107,7 @@ def test_a_clip_without_other_photo_is_as_before(data: LatentSet, bank: FeatureB
 
 
 def test_older_folders_load(
-    corpus: ToyRun, rank: runtime.Rank, vae: CompactVAE, data: LatentSet, tmp_path: Path
+    corpus: ToyRun, rank: runtime.TrainRank, vae: CompactVAE, data: LatentSet, tmp_path: Path
 ) -> None:
     """Clips rendered before there were other photos."""
     shutil.copytree(corpus.clips, tmp_path / "clips")

@@ -23,7 +23,7 @@ from tests.training import toy
 from tests.training.conftest import ToyRun
 
 
-def train_autoencoder(corpus: ToyRun, rank: runtime.Rank, steps: int) -> autoencoder.AutoencoderTrainer:
+def train_autoencoder(corpus: ToyRun, rank: runtime.TrainRank, steps: int) -> autoencoder.AutoencoderTrainer:
     torch.manual_seed(0)
     trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
     for i in range(steps):
@@ -32,7 +32,7 @@ def train_autoencoder(corpus: ToyRun, rank: runtime.Rank, steps: int) -> autoenc
 
 
 @pytest.fixture(scope="module")
-def encoded(corpus: ToyRun, rank: runtime.Rank) -> ToyRun:
+def encoded(corpus: ToyRun, rank: runtime.TrainRank) -> ToyRun:
     """A run with an autoencoder, latents, features and a probe."""
     trainer = train_autoencoder(corpus, rank, 20)
     runtime.save_checkpoint(corpus.run / "autoencoder.pt", trainer.state(1.0))
@@ -47,7 +47,7 @@ def encoded(corpus: ToyRun, rank: runtime.Rank) -> ToyRun:
 
 
 @pytest.fixture(scope="module")
-def taught(encoded: ToyRun, rank: runtime.Rank) -> ToyRun:
+def taught(encoded: ToyRun, rank: runtime.TrainRank) -> ToyRun:
     """The same with a teacher."""
     trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
     for i in range(20):
@@ -57,7 +57,7 @@ def taught(encoded: ToyRun, rank: runtime.Rank) -> ToyRun:
     return encoded
 
 
-def test_autoencoder_learns(corpus: ToyRun, rank: runtime.Rank) -> None:
+def test_autoencoder_learns(corpus: ToyRun, rank: runtime.TrainRank) -> None:
     torch.manual_seed(0)
     trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
     batch = trainer.sampler.sample(2)
@@ -78,7 +78,7 @@ def test_sharpened_target_is_the_truth_and_more_of_its_detail() -> None:
     torch.testing.assert_close(autoencoder.sharpened(video, 0.3), alone)
 
 
-def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.Rank) -> None:
+def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.TrainRank) -> None:
     trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips, adversary=1), rank)
     before = [p.clone() for p in trainer.adversary.parameters()]
     assert "adversary" not in trainer.train_step(0.1)
@@ -93,7 +93,7 @@ def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.
 
 
 def test_compiled_autoencoder_takes_the_same_steps(
-    corpus: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch
+    corpus: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoencoder, "BACKEND", "aot_eager")
     batch, weights = None, []
@@ -118,7 +118,7 @@ def test_compiled_autoencoder_takes_the_same_steps(
 
 
 def test_autoencoder_that_does_not_compile_trains_on(
-    corpus: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    corpus: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no compiler")
@@ -130,7 +130,7 @@ def test_autoencoder_that_does_not_compile_trains_on(
     assert float(trainer.train_step(0.3)["loss"]) > 0
 
 
-def test_decoder_goes_on_alone(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+def test_decoder_goes_on_alone(corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path) -> None:
     first = train_autoencoder(corpus, rank, 3)
     runtime.save_checkpoint(tmp_path / "autoencoder.pt", first.state(1.0))
     assert runtime.autoencoder_file(tmp_path) == tmp_path / "autoencoder.pt"
@@ -146,7 +146,9 @@ def test_decoder_goes_on_alone(corpus: ToyRun, rank: runtime.Rank, tmp_path: Pat
     assert runtime.autoencoder_file(tmp_path) == tmp_path / runtime.REFINED / "autoencoder.pt"
 
 
-def test_model_gets_the_decoder_that_was_trained_for_it(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+def test_model_gets_the_decoder_that_was_trained_for_it(
+    corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path
+) -> None:
     model, other = tmp_path / "model", tmp_path / "other"
     export.export_random("tiny", model)
     export.export_random("tiny", other, seed=1)
@@ -182,7 +184,7 @@ def test_step_into_a_new_latent_weighs_more() -> None:
     )
 
 
-def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path) -> None:
     whole = train_autoencoder(corpus, rank, 3)
     runtime.save_checkpoint(tmp_path / "a.pt", whole.state(1.0))
     resumed = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
@@ -198,7 +200,7 @@ def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.Rank, tmp_pat
     assert whole.step == resumed.step
 
 
-def test_smoothing_makes_latents_change_less_under_small_moves(corpus: ToyRun, rank: runtime.Rank) -> None:
+def test_smoothing_makes_latents_change_less_under_small_moves(corpus: ToyRun, rank: runtime.TrainRank) -> None:
     unsteady = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
@@ -208,7 +210,7 @@ def test_smoothing_makes_latents_change_less_under_small_moves(corpus: ToyRun, r
     assert unsteady[1.0] < unsteady[0.0]
 
 
-def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank) -> None:
+def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.TrainRank) -> None:
     cfg = load_config(encoded.run)
     sets = latents.load_latents(encoded.run, "train", rank.device)
     assert len(sets) == 2, "one set per orientation"
@@ -227,7 +229,9 @@ def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.Rank)
     assert 0.5 < alike < 0.999, "another recording sounds different, yet says the same"
 
 
-def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(encoded: ToyRun, rank: runtime.Rank) -> None:
+def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(
+    encoded: ToyRun, rank: runtime.TrainRank
+) -> None:
     photo = toy.sway(toy.FRAMES)
     assert abs(photo) > 0.5, "the photo looks elsewhere than the camera does"
     true = torch.from_numpy(0.2 * (toy.sway(np.arange(toy.FRAMES)) - photo)).float().view(-1, 4).mean(1)
@@ -253,7 +257,7 @@ def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(encod
         assert torch.equal(back, there * torch.tensor([1.0, -1.0, 1.0]))
 
 
-def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
+def test_teacher_learns(encoded: ToyRun, rank: runtime.TrainRank) -> None:
     trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
     batch = trainer.data.sampler.sample(2)
     trainer.data.sampler.sample = lambda _: batch  # type: ignore[method-assign]
@@ -266,7 +270,7 @@ def test_teacher_learns(encoded: ToyRun, rank: runtime.Rank) -> None:
     assert (told - free).abs().max() > 1e-3
 
 
-def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
+def test_teacher_resumes(taught: ToyRun, rank: runtime.TrainRank) -> None:
     cfg = load_config(taught.run)
     path = taught.run / "teacher.pt"
     a, b = (teacher.TeacherTrainer(taught.args(), rank, cfg) for _ in range(2))
@@ -280,12 +284,14 @@ def test_teacher_resumes(taught: ToyRun, rank: runtime.Rank) -> None:
 
 
 def test_teacher_goes_on_from_a_model_that_was_not_told_its_eyes(
-    taught: ToyRun, rank: runtime.Rank, tmp_path: Path
+    taught: ToyRun, rank: runtime.TrainRank, tmp_path: Path
 ) -> None:
     export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher"))
     path = tmp_path / "model" / "config.json"
     before = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit", "text"))
-    old = replace(before.config, dit=replace(before.config.dit, cond_dim=4), lids_told=False, gaze_told=False)
+    old = replace(
+        before.config, dit=replace(before.config.dit, cond_dim=4), lids_conditioned=False, gaze_conditioned=False
+    )
     weights = before.dit.state_dict()
     told = weights["cond_encoder.weight"]
     save_model(tmp_path / "model", old, {"dit": weights | {"cond_encoder.weight": told[:, :4].contiguous()}})
@@ -298,7 +304,7 @@ def test_teacher_goes_on_from_a_model_that_was_not_told_its_eyes(
 
 
 def test_teacher_goes_on_from_a_model(
-    taught: ToyRun, rank: runtime.Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    taught: ToyRun, rank: runtime.TrainRank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher"))
@@ -315,7 +321,7 @@ def test_teacher_goes_on_from_a_model(
         teacher.TeacherTrainer(taught.args(init=tmp_path / "model"), rank, wider)
 
 
-def test_autoencoder_without_seconds_stays_as_it_began(corpus: ToyRun, rank: runtime.Rank, tmp_path: Path) -> None:
+def test_autoencoder_without_seconds_stays_as_it_began(corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path) -> None:
     export.export_random("tiny", tmp_path / "model")
     options = {"seconds": 0.0, "resume": False, "log_every": 50, "save_every": 60.0}
     autoencoder.train(corpus.args(data=corpus.clips, out=tmp_path, init=tmp_path / "model", **options), rank)
@@ -325,7 +331,7 @@ def test_autoencoder_without_seconds_stays_as_it_began(corpus: ToyRun, rank: run
 
 
 def test_matching_gradient_points_from_fake_to_real(
-    taught: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch
+    taught: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = distill.DistillTrainer(taught.args(), rank, load_config(taught.run))
     window = trainer.data.sampler.sample(2)
@@ -347,7 +353,7 @@ def test_matching_gradient_points_from_fake_to_real(
 
 
 def test_guidance_pushes_away_from_what_silence_would_do(
-    taught: ToyRun, rank: runtime.Rank, monkeypatch: pytest.MonkeyPatch
+    taught: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = distill.DistillTrainer(taught.args(guidance=1.5), rank, load_config(taught.run))
     window = trainer.data.sampler.sample(2)
@@ -362,7 +368,7 @@ def test_guidance_pushes_away_from_what_silence_would_do(
     assert bool((trainer._guided(window.latents, levels, window) == 4.0).all())
 
 
-def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.Rank) -> None:
+def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.TrainRank) -> None:
     trainer = distill.DistillTrainer(taught.args(muon=0.003, adamw=1e-3), rank, load_config(taught.run))
     with torch.no_grad():
         trainer.student.dit.head.head.weight.mul_(0.3)  # a student that has something to learn
@@ -406,7 +412,7 @@ def test_export_keeps_a_share_of_the_weights_before(taught: ToyRun, tmp_path: Pa
 
 
 def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
-    taught: ToyRun, rank: runtime.Rank, tmp_path: Path
+    taught: ToyRun, rank: runtime.TrainRank, tmp_path: Path
 ) -> None:
     export.export_random("tiny", tmp_path / "before")
     kept = load_config(tmp_path / "before").vae
@@ -435,8 +441,8 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
     model = load_model(tmp_path / "model", "cpu", torch.float32)
     assert model.config.vae.std != (1.0,) * 8, "the measured latent statistics are part of the model"
     assert model.config.pose_guided
-    assert model.config.lids_told
-    assert model.config.gaze_told
+    assert model.config.lids_conditioned
+    assert model.config.gaze_conditioned
     assert model.config.pose_origin == FROM_PORTRAIT
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     torch.testing.assert_close(model.dit.head.head.weight, saved["dit.head.head.weight"], atol=1e-3, rtol=1e-3)
@@ -450,8 +456,8 @@ def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_pa
     export.export_run(taught.run, tmp_path / "model", recipe)
     made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",))
     assert made.config.sigmas[4] == pytest.approx((1, 21 / 22, 7 / 8, 7 / 10))
-    assert made.config.lids_told
-    assert not made.config.gaze_told
+    assert made.config.lids_conditioned
+    assert not made.config.gaze_conditioned
     saved = runtime.load_checkpoint(taught.run / "teacher.pt", torch.device("cpu"))["average"]
     gains = {
         n: made.dit.state_dict()[n.removeprefix("dit.")] / w

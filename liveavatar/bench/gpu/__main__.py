@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from liveavatar.bench.gpu.report import to_markdown
-from liveavatar.bench.gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, Options, run
+from liveavatar.bench.gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, GpuOptions, run
 from liveavatar.errors import LiveAvatarError
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
     try:
         results = run(
-            Options(
+            GpuOptions(
                 out=given.out,
                 quick=given.quick,
                 dry_run=given.dry_run,

@@ -13,13 +13,22 @@ import torch
 
 from liveavatar.bench.gpu.build import FP8_ALL, bench_job, release
 from liveavatar.bench.gpu.memory import predicted_ranks
-from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, Tell, everyone, rank_engine, split_name
+from liveavatar.bench.gpu.ranks import (
+    SHORT_BLOCKS,
+    STEPS,
+    GroupBench,
+    RanksPlan,
+    Tell,
+    everyone,
+    rank_engine,
+    split_name,
+)
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.distributed.channels import SLOTS
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.tpp import packet
-from liveavatar.engine.denoiser import Conditioning, Course
-from liveavatar.engine.placement import Stage
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.placement import RankWork
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.hardware import GB, gpu_of
 
@@ -33,7 +42,7 @@ _ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 class Capped:
     """One rank's part of it."""
 
-    def __init__(self, group: Group, plan: Plan, tell: Tell, decode_layers: float | None) -> None:
+    def __init__(self, group: Group, plan: RanksPlan, tell: Tell, decode_layers: float | None) -> None:
         self.group, self.plan, self.tell = group, plan, tell
         self.last = group.rank == group.last
         self.cuda = group.device.type == "cuda"
@@ -107,13 +116,13 @@ class Capped:
         finally:
             stream.close()
 
-    def _try(self, engine: GroupBench, size: tuple[int, int], stages: tuple[Stage, ...]) -> str | None:
+    def _try(self, engine: GroupBench, size: tuple[int, int], stages: tuple[RankWork, ...]) -> str | None:
         """Make everything that jobs need here, without the others; why it does not fit, or None."""
         config, device, dtype = self.plan.config, self.group.device, self.plan.dtype
         job = bench_job(config, size, SHORT_BLOCKS, STEPS)
         stride = config.vae.spatial_stride
         h, w = size[1] // stride, size[0] // stride
-        course = Course(
+        spec = DenoiseSpec(
             seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w,
             kv_cache_dtype=engine.kv_cache_dtype,
         )  # fmt: skip
@@ -124,9 +133,9 @@ class Capped:
                     engine.still_latents(job.image)
                 motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
                 text = engine.encode_prompt(job.prompt).to(dtype)
-                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, course, stages)]
+                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, spec, stages)]
                 if stage.steps:
-                    made = engine.denoiser(course, Conditioning(text, motion[:, :, :1], motion), stage)
+                    made = engine.denoiser(spec, Conditioning(text, motion[:, :, :1], motion), stage)
                     made.reanchor(motion[:, :, :1])  # in mid-stream, beside the rings
                 if self.last:
                     self._decode(engine, motion)
@@ -153,11 +162,11 @@ class Capped:
         if self.cuda:
             torch.cuda.synchronize()
 
-    def _wires(self, engine: GroupBench, course: Course, stages: tuple[Stage, ...]) -> Iterator[int]:
+    def _wires(self, engine: GroupBench, spec: DenoiseSpec, stages: tuple[RankWork, ...]) -> Iterator[int]:
         """Bytes of the buffers for what travels."""
         rank = self.group.rank
         for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
-            yield SLOTS * packet(engine, course, stage).num_bytes
+            yield SLOTS * packet(engine, spec, stage).num_bytes
 
 
 def _rounded(gib: Any) -> list[float]:

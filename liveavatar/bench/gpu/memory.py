@@ -7,9 +7,9 @@ import torch
 
 from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, fast_engine, release
 from liveavatar.config import ModelConfig
-from liveavatar.engine.placement import Stage
+from liveavatar.engine.placement import RankWork
 from liveavatar.hardware import GB, Gpu, Machine, gpu_of
-from liveavatar.planning.memory import Job, Seating
+from liveavatar.planning.memory import MemoryModel, PlanRequest
 from liveavatar.timing import BLOCK_FRAMES
 
 _BLOCKS = 6  # rings full, reference changed
@@ -22,18 +22,18 @@ def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) 
 
 
 def predicted_ranks(
-    config: ModelConfig, mode: Mode, size: tuple[int, int], stages: tuple[Stage, ...], gpu: Gpu
+    config: ModelConfig, mode: Mode, size: tuple[int, int], stages: tuple[RankWork, ...], gpu: Gpu
 ) -> list[float]:
     """The planner's totals for ranks with these stages, each on a GPU of a kind, in GiB."""
     return [seat.total for seat in _seating(config, mode, size, (gpu,) * len(stages)).ranks(stages)]
 
 
-def _seating(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> Seating:
-    job = Job(
+def _seating(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
+    job = PlanRequest(
         width=size[0], height=size[1], num_frames=480, fp8=mode.fp8, kv_cache_dtype=mode.kv_cache_dtype,
         offload=mode.offload,
     )  # fmt: skip
-    return Seating(config, job, Machine(gpus=gpus, cores=1, host_gb=1e6, disk_gb=1e6))
+    return MemoryModel(config, job, Machine(gpus=gpus, cores=1, host_gb=1e6, disk_gb=1e6))
 
 
 def measure_memory(

@@ -21,7 +21,7 @@ Tell = Callable[[str, dict[str, Any]], None]  # (section, row)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class RanksPlan:
     """What all ranks do."""
 
     config: ModelConfig

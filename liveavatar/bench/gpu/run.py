@@ -25,7 +25,7 @@ from liveavatar.bench.gpu.build import (
     release,
 )
 from liveavatar.bench.gpu.memory import measure_capped, measure_memory
-from liveavatar.bench.gpu.ranks import Plan
+from liveavatar.bench.gpu.ranks import RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
 from liveavatar.bench.gpu.tpp import run_group
@@ -57,7 +57,7 @@ _HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class GpuOptions:
     """What is asked of a run."""
 
     out: Path
@@ -77,7 +77,7 @@ def _refuse_unknown(option: str, what: str, named: tuple[str, ...], known: tuple
         raise InputError(f"{option} {', '.join(sorted(unknown))}: {what} are {', '.join(known)}")
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: GpuOptions) -> dict[str, Any]:
     """Measure, write `bench_gpu.json` and `bench_gpu.md` to `options.out` and the page to `data/benchmarks`.
 
     Raises:
@@ -99,13 +99,13 @@ def run(options: Options) -> dict[str, Any]:
             f"--gpus {options.gpus}: PyTorch sees {torch.cuda.device_count()} GPUs here; use --gpus 2 to that, or "
             "--shared for what fits in how much memory"
         )
-    return Bench(options).run()
+    return GpuBench(options).run()
 
 
-class Bench:
+class GpuBench:
     """One run."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: GpuOptions) -> None:
         self.options = options
         dry = options.dry_run
         self.device = torch.device("cpu" if dry else "cuda")
@@ -178,7 +178,7 @@ class Bench:
     def _tpp(self) -> None:
         options, dry, shared = self.options, self.options.dry_run, self.options.shared
         usual = ((64, 64),) if dry else SHARED_SIZES if shared else CAPPED_SIZES
-        plan = Plan(
+        plan = RanksPlan(
             config=self.config,
             world=options.gpus,
             size=self.small if dry else self.full,

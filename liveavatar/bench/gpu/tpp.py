@@ -1,8 +1,8 @@
 """Denoise steps spread over GPUs: how fast, how busy each rank is, what travels, how much memory; one process a GPU,
 or all of them on one, which then says what fits in how much memory and nothing about speed.
 
-Every rank runs `Rank.run`, the same list of phases. The last rank opens the jobs and tells the parent what it found as
-soon as it is known; a rank that fails ends them all.
+Every rank runs `BenchRank.run`, the same list of phases. The last rank opens the jobs and sends the parent each result
+as soon as it is known; a rank that fails ends them all.
 """
 
 import logging
@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, release
 from liveavatar.bench.gpu.capped import Capped
-from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, Plan, everyone, rank_engine, split_name
+from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, RanksPlan, everyone, rank_engine, split_name
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import ModelConfig
@@ -41,7 +41,7 @@ CLOSE = 0.04  # of a block's time: ranks whose times differ by less are balanced
 ENVIRONMENT = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
 
-def run_group(plan: Plan, found: Callable[[str, Any], None]) -> None:
+def run_group(plan: RanksPlan, found: Callable[[str, Any], None]) -> None:
     """Start a process for every rank and pass on what they find: (section, row).
 
     Raises:
@@ -88,7 +88,7 @@ def _free_port() -> int:
         return port
 
 
-def _rank(rank: int, plan: Plan, port: int, told: Any) -> None:
+def _rank(rank: int, plan: RanksPlan, port: int, told: Any) -> None:
     """What a process does."""
     logging.basicConfig(level=logging.INFO, format=f"rank {rank} %(relativeCreated)8.0f ms %(message)s")
     device = plan.device(rank)
@@ -96,13 +96,13 @@ def _rank(rank: int, plan: Plan, port: int, told: Any) -> None:
         torch.set_num_threads(1)
     else:
         torch.cuda.set_device(device)
-    Rank(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, told).run(port)
+    BenchRank(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, told).run(port)
 
 
-class Rank:
+class BenchRank:
     """One rank's part of all phases."""
 
-    def __init__(self, group: Group, plan: Plan, told: Any) -> None:
+    def __init__(self, group: Group, plan: RanksPlan, told: Any) -> None:
         self.group, self.plan, self.told = group, plan, told
         self.last = group.rank == group.last
         self.device = group.device
@@ -233,7 +233,7 @@ class Rank:
                 "layers": sum(len(span.layers) for span in stage.spans(plan.config.dit.num_layers)),
                 **{name: times[name][stage.rank] for name in names},
                 "decode_s": row["decode_s"] if stage.decodes else None,
-                "sends_mib": packet(engine, stream.course, stage).num_bytes / 2**20 if not stage.decodes else None,
+                "sends_mib": packet(engine, stream.spec, stage).num_bytes / 2**20 if not stage.decodes else None,
                 **where[stage.rank],
             }
             for stage in stages

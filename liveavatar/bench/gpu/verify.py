@@ -36,7 +36,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class VerifyCheck:
     """One comparison."""
 
     name: str
@@ -57,10 +57,10 @@ def _distance(a: Tensor, b: Tensor) -> float:
 def verify(config: ModelConfig, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> list[dict]:
     """Compare plain and fast paths of `config`, cut to a few layers, at (width, height)."""
     cut = replace(config, dit=replace(config.dit, num_layers=LAYERS, audio_inject_layers=INJECTORS))
-    checks: list[Check] = []
+    checks: list[VerifyCheck] = []
 
     def add(name: str, distance: float, limit: float) -> None:
-        checks.append(Check(name=name, distance=distance, limit=limit, passed=distance <= limit))
+        checks.append(VerifyCheck(name=name, distance=distance, limit=limit, passed=distance <= limit))
 
     exact = _latents(plain_engine(cut, device, torch.float32), cut, size)
     release()

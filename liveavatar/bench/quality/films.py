@@ -12,7 +12,7 @@ from liveavatar.audio.preprocess import write_features
 from liveavatar.bench.quality.split import Clip
 from liveavatar.engine.engine import Engine
 from liveavatar.media.ffmpeg import read_frames
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.render.job import RenderJob, run_job, timing_summary
 from liveavatar.timing import SAMPLE_RATE
 
@@ -20,7 +20,7 @@ SEED = 420
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class RenderedScene:
     """What a film is made from, as files in a folder of its own."""
 
     folder: Path
@@ -48,12 +48,12 @@ class Film:
     block_ms: float | None = None  # median pace of a block
 
 
-def scene_of(clip: Clip, engine: Engine, folder: Path) -> Scene:
+def scene_of(clip: Clip, engine: Engine, folder: Path) -> RenderedScene:
     """Photo, sound and features of a clip of the split."""
     return make_scene(folder / clip.info.name, clip.photo(), clip.speech(), clip.info.caption, engine)
 
 
-def make_scene(folder: Path, photo: np.ndarray, speech: np.ndarray, prompt: str, engine: Engine) -> Scene:
+def make_scene(folder: Path, photo: np.ndarray, speech: np.ndarray, prompt: str, engine: Engine) -> RenderedScene:
     """Write what the engine reads.
 
     Args:
@@ -65,15 +65,15 @@ def make_scene(folder: Path, photo: np.ndarray, speech: np.ndarray, prompt: str,
     """
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(photo).save(folder / "photo.png")
-    scene = Scene(folder, photo, prompt, 0)
+    scene = RenderedScene(folder, photo, prompt, 0)
     soundfile.write(scene.sound, speech, SAMPLE_RATE, subtype="FLOAT", format="WAV")
     num_frames = write_features(scene.sound, scene.features, engine.config.speech)
-    return Scene(folder, photo, prompt, num_frames)
+    return RenderedScene(folder, photo, prompt, num_frames)
 
 
 def render_scene(
     engine: Engine,
-    scene: Scene,
+    scene: RenderedScene,
     steps: int,
     head: np.ndarray | None = None,
     prompt: str | None = None,
@@ -110,11 +110,11 @@ def render_scene(
     return Film(kept, timing["ms_per_frame"], timing["block_ms_p50"])
 
 
-def true_film(clip: Clip, scene: Scene) -> Film:
+def true_film(clip: Clip, scene: RenderedScene) -> Film:
     """The true pictures of a clip through the coder of a render."""
     frames = clip.frames()
     path = scene.folder / "truth.mp4"
-    with VideoSink(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as sink:
+    with FilmWriter(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as sink:
         sink.write(frames)
         sink.close()
     return Film(path)

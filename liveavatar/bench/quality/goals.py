@@ -23,7 +23,7 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class GoalCheck:
     """One measure against its goal."""
 
     name: str
@@ -71,7 +71,7 @@ def holds(sense: Sense, value: float, bound: float) -> bool:
     return abs(value - (1 if sense == "near" else 0)) <= bound
 
 
-def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: Mapping[str, int]) -> list[Check]:
+def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: Mapping[str, int]) -> list[GoalCheck]:
     """Every goal against what was measured.
 
     A measure without a number is neither kept nor missed, but one that some made films lack although their true films
@@ -87,14 +87,16 @@ def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: 
         lost = gaps.get(SOURCES.get(g.name, g.name.removesuffix("_ratio")), 0)
         if lost:
             reason = f"{lost} made films lack it: " + reasons.get(g.name.removesuffix("_ratio"), "no face was followed")
-            checks.append(Check(g.name, values.get(g.name), g.limit, g.goal, g.sense, False, False, g.what, reason))
+            checks.append(GoalCheck(g.name, values.get(g.name), g.limit, g.goal, g.sense, False, False, g.what, reason))
             continue
         value = values.get(g.name)
         known = value is not None and math.isfinite(value)
         ok = holds(g.sense, value, g.limit) if known and value is not None else None
         reached = holds(g.sense, value, g.goal) if known and value is not None else None
         reason = "" if known else reasons.get(g.name, "not measured")
-        checks.append(Check(g.name, value if known else None, g.limit, g.goal, g.sense, ok, reached, g.what, reason))
+        checks.append(
+            GoalCheck(g.name, value if known else None, g.limit, g.goal, g.sense, ok, reached, g.what, reason)
+        )
     return checks
 
 

@@ -17,7 +17,7 @@ from liveavatar.bench.quality.films import make_scene, render_scene
 from liveavatar.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from liveavatar.bench.quality.run import Bench
+    from liveavatar.bench.quality.run import QualityBench
 
 SNR_DB = 0.0  # speech over noise, by mean power
 CLIPS = 3
@@ -39,7 +39,7 @@ def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndar
 
 
 def judge_noisy(
-    bench: "Bench", pairs: list[judge.Pair], steps: int, say: Callable[[str], None]
+    bench: "QualityBench", pairs: list[judge.Pair], steps: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """One row for each clip and sound, see `MEASURES`; `openness_corr` is against the true film.
 

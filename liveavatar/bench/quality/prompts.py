@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.bench.quality.faces import FaceCurves, head_spread, read_faces
-from liveavatar.bench.quality.films import Film, Scene, film_frames, render_scene
+from liveavatar.bench.quality.films import Film, RenderedScene, film_frames, render_scene
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES
@@ -96,7 +96,7 @@ SHOWN = {
 }
 
 
-def films_to_show(engine: Engine, scene: Scene, out: Path, steps: int = 4) -> list[Film]:
+def films_to_show(engine: Engine, scene: RenderedScene, out: Path, steps: int = 4) -> list[Film]:
     """Write `quiet.mp4` and `lively.mp4` of one clip into `out`."""
     films = []
     for name, prompt in SHOWN.items():
@@ -119,7 +119,7 @@ class Effect:
     seen: bool
 
 
-def try_words(engine: Engine, scene: Scene, words: Words, tracker: FaceTracker, steps: int = 4) -> Effect:
+def try_words(engine: Engine, scene: RenderedScene, words: Words, tracker: FaceTracker, steps: int = 4) -> Effect:
     """Render a scene under both prompts and measure the difference."""
     scene = replace(scene, num_frames=min(scene.num_frames, words.blocks * BLOCK_FRAMES))
 
@@ -132,6 +132,6 @@ def try_words(engine: Engine, scene: Scene, words: Words, tracker: FaceTracker, 
     return Effect(words.name, first, second, first - second, words.asked, words.true, words.unit, seen)
 
 
-def try_prompts(engine: Engine, scene: Scene, tracker: FaceTracker, steps: int = 4) -> list[dict[str, Any]]:
+def try_prompts(engine: Engine, scene: RenderedScene, tracker: FaceTracker, steps: int = 4) -> list[dict[str, Any]]:
     """Every pair of prompts, as rows of the report."""
     return [asdict(try_words(engine, scene, words, tracker, steps)) for words in PAIRS]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.bench.quality import goals, judge
-from liveavatar.bench.quality.films import Scene, make_scene, render_scene, scene_of, true_film
+from liveavatar.bench.quality.films import RenderedScene, make_scene, render_scene, scene_of, true_film
 from liveavatar.bench.quality.noisy import judge_noisy
 from liveavatar.bench.quality.prompts import films_to_show, try_prompts
 from liveavatar.bench.quality.recordings import find_recordings, judge_recordings
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class QualityOptions:
     """What is asked of a run."""
 
     model_dir: Path
@@ -56,12 +56,12 @@ class TrueClip:
     """One clip of the split, its true film looked at once."""
 
     clip: Clip
-    scene: Scene
+    scene: RenderedScene
     seen: judge.Seen
     labels: Labels
 
 
-class Bench:
+class QualityBench:
     """An engine and the true side of the split; renders and judges any number of steps."""
 
     def __init__(self, engine: Engine, clips: list[Clip], folder: Path, say: Say = log.info) -> None:
@@ -82,8 +82,8 @@ class Bench:
         pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
         if posed and self.engine.config.pose_guided:
             pair.posed = self._compare_posed(true, steps)
-            if eyed and self.engine.config.lids_told:
-                eyes = true.labels.eyes if self.engine.config.gaze_told else true.labels.eyes[:, :1]
+            if eyed and self.engine.config.lids_conditioned:
+                eyes = true.labels.eyes if self.engine.config.gaze_conditioned else true.labels.eyes[:, :1]
                 pair.posed["texture_psnr_eyes"] = self._compare_posed(true, steps, eyes)["texture_psnr"]
         self.say(f"clip {pair.name}, {steps} steps: {film.ms_per_frame or 0:.0f} ms a frame")
         return pair
@@ -116,8 +116,8 @@ class Bench:
         return result
 
 
-def run(options: Options, say: Say = log.info) -> dict[str, Any]:
-    """Measure a model; see `Options`. The result is the JSON of `liveavatar bench quality --json`.
+def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:
+    """Measure a model; see `QualityOptions`. The result is the JSON of `liveavatar bench quality --json`.
 
     Raises:
         InputError: no split, no recordings, or a number of steps out of range.
@@ -129,7 +129,7 @@ def run(options: Options, say: Say = log.info) -> dict[str, Any]:
     engine = Engine.load(options.model_dir)
     sigma_steps(engine.config, options.steps)
     with _workplace(options.out) as folder:
-        bench = Bench(engine, clips, folder, say)
+        bench = QualityBench(engine, clips, folder, say)
         pairs = bench.judge_split(options.steps, options.posed)
         summary = judge.summarise(pairs)
         values = summary.made | judge.judge_autoencoder(engine, clips, bench.tracker)
@@ -160,19 +160,19 @@ def run(options: Options, say: Say = log.info) -> dict[str, Any]:
     return result
 
 
-def _explained(options: Options, engine: Engine, reasons: dict[str, str]) -> dict[str, str]:
+def _explained(options: QualityOptions, engine: Engine, reasons: dict[str, str]) -> dict[str, str]:
     if not options.full:
         missing = "the film of two minutes was left out (--quick, --clips)"
         reasons = reasons | {"identity_loss_120s": missing, "identity_drift": missing}
     if not engine.config.pose_guided:
         missing = f"the model {engine.config.name} cannot be given a head pose"
         reasons = reasons | {"texture_psnr": missing, "texture_psnr_eyes": missing}
-    elif not engine.config.lids_told:
+    elif not engine.config.lids_conditioned:
         reasons = reasons | {"texture_psnr_eyes": f"the model {engine.config.name} cannot be told what eyes do"}
     return reasons
 
 
-def _result(options: Options, engine: Engine, summary: judge.Summary) -> dict[str, Any]:
+def _result(options: QualityOptions, engine: Engine, summary: judge.Summary) -> dict[str, Any]:
     values, reasons = summary.made, _explained(options, engine, summary.reasons)
     checks = goals.check(values, reasons, summary.gaps)
     names = dict.fromkeys([*CONTRACT, *values])

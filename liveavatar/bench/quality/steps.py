@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.bench.quality import judge
-from liveavatar.bench.quality.run import Bench
+from liveavatar.bench.quality.run import QualityBench
 from liveavatar.bench.quality.split import FOLDER, load_split
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
@@ -47,7 +47,7 @@ def sweep_split(
     for count in steps:
         sigma_steps(engine.config, count)
     with tempfile.TemporaryDirectory(prefix="liveavatar-sweep-") as name:
-        bench = Bench(engine, clips, Path(name), say)
+        bench = QualityBench(engine, clips, Path(name), say)
         rows: list[dict[str, Any]] = []
         by_size: dict[str, list[dict[str, Any]]] = {}
         for count in steps:

@@ -182,7 +182,7 @@ def _posed(avatar: Avatar, motion: Motion, rows: slice) -> tuple[torch.Tensor, t
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class ClipJob:
     """What one process renders."""
 
     out: Path
@@ -195,7 +195,7 @@ class Job:
     first: int = 0  # number of the first clip: another stretch of the endless corpus
 
 
-def render_clips(renderer: ClipRenderer, job: Job) -> int:
+def render_clips(renderer: ClipRenderer, job: ClipJob) -> int:
     """Render clips until the time or the number is used up; returns how many were made."""
     begun = time.monotonic()
     numbers = range(job.first, job.first + job.num_clips)
@@ -267,7 +267,7 @@ def main() -> None:
         batch=args.batch or (_gpu_batch() if on_gpu else CPU_BATCH),
     )  # fmt: skip
     renderer = ClipRenderer(HeadAssets(args.assets, args.device), tracks, settings)
-    job = Job(
+    job = ClipJob(
         out=args.out, split=args.split, rank=args.rank, world=args.world, seconds=args.seconds,
         num_clips=args.num_clips or CLIPS[args.split], num_frames=args.frames or FRAMES[args.split],
         first=args.first,

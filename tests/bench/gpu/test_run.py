@@ -11,9 +11,9 @@ import torch
 from liveavatar.bench.gpu.__main__ import main
 from liveavatar.bench.gpu.build import BF16, DRY, FP8, FP8_ALL, random_dit
 from liveavatar.bench.gpu.memory import predicted
-from liveavatar.bench.gpu.ranks import Plan
+from liveavatar.bench.gpu.ranks import RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
-from liveavatar.bench.gpu.run import Options, run
+from liveavatar.bench.gpu.run import GpuOptions, run
 from liveavatar.bench.gpu.speed import kind_of
 from liveavatar.bench.gpu.tpp import run_group
 from liveavatar.config import LIVE_AVATAR_14B
@@ -98,7 +98,7 @@ def num_bytes(dit: FastDiT) -> int:
 
 def test_a_rank_that_fails_ends_all(tmp_path: Path) -> None:
     told: list[str] = []
-    plan = Plan(config=DRY, world=2, size=(16, 16), blocks=1, checked=(), cpu=True)  # too small for its patches
+    plan = RanksPlan(config=DRY, world=2, size=(16, 16), blocks=1, checked=(), cpu=True)  # too small for its patches
     with pytest.raises(RuntimeError, match=r"^rank \d: \w+Error"):
         run_group(plan, lambda section, row: told.append(section))
     assert told == []
@@ -136,7 +136,7 @@ def test_unknown_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_unknown_section(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fans"):
-        run(Options(out=tmp_path, only=("fans",), dry_run=True))
+        run(GpuOptions(out=tmp_path, only=("fans",), dry_run=True))
 
 
 def test_report_of_measurements() -> None:

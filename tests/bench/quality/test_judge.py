@@ -13,14 +13,14 @@ from liveavatar import config
 from liveavatar.bench.quality import goals, judge, report
 from liveavatar.bench.quality.faces import best_lag, blink_depth, corner_lift, correlation, head_spread
 from liveavatar.bench.quality.films import Film, make_scene, true_film
-from liveavatar.bench.quality.run import CONTRACT, Bench, Options, TrueClip, run
+from liveavatar.bench.quality.run import CONTRACT, QualityBench, QualityOptions, TrueClip, run
 from liveavatar.bench.quality.split import Clip, load_split
 from liveavatar.bench.quality.steps import recommend, sweep_split
 from liveavatar.checkpoints.load import read_config
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
 from liveavatar.face.landmarks import MOUTH_CORNERS, Face, FaceTracker
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 from liveavatar.timing import SAMPLE_RATE
 
@@ -143,7 +143,7 @@ def test_a_run_prints_everything_and_leaves_its_films(
         return run_job(engine, job)
 
     monkeypatch.setattr("liveavatar.bench.quality.films.run_job", noted)
-    result = run(Options(model_dir=config.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
+    result = run(QualityOptions(model_dir=config.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
     json.dumps(result, allow_nan=False)
     assert set(CONTRACT) <= set(result)
     assert all(result[name] is not None or result["reasons"][name] for name in CONTRACT)
@@ -152,13 +152,13 @@ def test_a_run_prints_everything_and_leaves_its_films(
     assert result["ae_psnr"] > 28
     assert -1 <= result["openness_corr"] <= 1
     model = read_config(config.MINI_DIR)
-    guided, eyed = model.pose_guided, model.pose_guided and model.lids_told
+    guided, eyed = model.pose_guided, model.pose_guided and model.lids_conditioned
     assert (result["texture_psnr"] is not None, result["texture_psnr_eyes"] is not None) == (guided, eyed)
     labels = load_split(short)[0].labels()
     photo_head = tuple(labels.photo_head.tolist())
     assert [job.portrait_pose for job in jobs if job.pose is not None] == [photo_head] * (guided + eyed)
     told = np.concatenate((labels.head, labels.eyes), 1)
-    wanted = [told[:, :3]] * guided + [told[:, : 6 if model.gaze_told else 4]] * eyed
+    wanted = [told[:, :3]] * guided + [told[:, : 6 if model.gaze_conditioned else 4]] * eyed
     assert [t.shape for t in tracks] == [w.shape for w in wanted]
     assert all(np.array_equal(t, w) for t, w in zip(tracks, wanted, strict=True))
     shown = "\n".join(report.lines(result))
@@ -172,11 +172,11 @@ def test_a_run_prints_everything_and_leaves_its_films(
 @pytest.mark.parametrize(
     ("asked", "model", "films"),
     [
-        pytest.param({}, {"pose_guided": True, "lids_told": True}, ["free", "head", "head and eyes"], id="all"),
-        pytest.param({}, {"pose_guided": True, "lids_told": False}, ["free", "head"], id="model without lids"),
-        pytest.param({}, {"pose_guided": False, "lids_told": True}, ["free"], id="model without head"),
-        pytest.param({"eyed": False}, {"pose_guided": True, "lids_told": True}, ["free", "head"], id="sweep"),
-        pytest.param({"posed": False}, {"pose_guided": True, "lids_told": True}, ["free"], id="no posed films"),
+        pytest.param({}, {"pose_guided": True, "lids_conditioned": True}, ["free", "head", "head and eyes"], id="all"),
+        pytest.param({}, {"pose_guided": True, "lids_conditioned": False}, ["free", "head"], id="model without lids"),
+        pytest.param({}, {"pose_guided": False, "lids_conditioned": True}, ["free"], id="model without head"),
+        pytest.param({"eyed": False}, {"pose_guided": True, "lids_conditioned": True}, ["free", "head"], id="sweep"),
+        pytest.param({"posed": False}, {"pose_guided": True, "lids_conditioned": True}, ["free"], id="no posed films"),
     ],
 )
 def test_films_that_a_clip_costs(
@@ -195,7 +195,7 @@ def test_films_that_a_clip_costs(
     engine: Any = SimpleNamespace(config=replace(config.TINY, **model))
     scene: Any = SimpleNamespace(photo=None)
     true: Any = TrueClip(stored[0], scene, None, stored[0].labels())  # type: ignore[arg-type]
-    pair = Bench(engine, [], Path()).judge_clip(true, 4, **asked)
+    pair = QualityBench(engine, [], Path()).judge_clip(true, 4, **asked)
     assert made == films
     wanted = {"texture_psnr": 4.0, "texture_psnr_eyes": 13.0}
     assert pair.posed == dict(list(wanted.items())[: len(films) - 1])
@@ -208,7 +208,7 @@ def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine
     true = judge.look(true_film(clip, scene), scene.photo, clip.speech(), tracker)
     height, width = scene.photo.shape[:2]
     grey = tmp_path / "grey.mp4"
-    with VideoSink(grey, size=(width, height), audio=scene.sound) as sink:
+    with FilmWriter(grey, size=(width, height), audio=scene.sound) as sink:
         sink.write(np.random.default_rng(0).integers(100, 110, (36, height, width, 3), dtype=np.uint8))
         sink.close()
     made = judge.look(Film(grey), scene.photo, clip.speech(), tracker)
@@ -246,11 +246,11 @@ def _no_engine() -> Engine:
 
 def test_what_cannot_work_is_refused_before_anything_is_rendered(short: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        run(Options(model_dir=config.MINI_DIR, recordings=tmp_path / "nowhere", folder=short))
+        run(QualityOptions(model_dir=config.MINI_DIR, recordings=tmp_path / "nowhere", folder=short))
     with pytest.raises(InputError, match="9"):
-        run(Options(model_dir=config.MINI_DIR, steps=9, folder=short))
+        run(QualityOptions(model_dir=config.MINI_DIR, steps=9, folder=short))
     with pytest.raises(InputError, match="evaluation_pack"):
-        run(Options(model_dir=config.MINI_DIR, folder=tmp_path))
+        run(QualityOptions(model_dir=config.MINI_DIR, folder=tmp_path))
 
 
 def test_steps_are_compared_on_the_split(short: Path) -> None:

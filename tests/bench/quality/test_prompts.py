@@ -5,7 +5,7 @@ import pytest
 
 from liveavatar import config
 from liveavatar.bench.quality.faces import FaceCurves
-from liveavatar.bench.quality.films import Scene, make_scene
+from liveavatar.bench.quality.films import RenderedScene, make_scene
 from liveavatar.bench.quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
 from liveavatar.bench.quality.split import Clip
 from liveavatar.engine.engine import Engine
@@ -15,7 +15,7 @@ from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 
 @pytest.fixture(scope="module")
-def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Scene]:
+def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, RenderedScene]:
     engine = Engine.load(config.MINI_DIR, device="cpu")
     samples = max(w.blocks for w in PAIRS) * BLOCK_FRAMES * SAMPLES_PER_FRAME
     clip = stored[1]
@@ -24,7 +24,7 @@ def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [pytest.param(w, id=w.name) for w in PAIRS])
-def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, Scene]) -> None:
+def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, RenderedScene]) -> None:
     effect = try_words(*scene, words, FaceTracker())
     assert effect.seen, effect
 

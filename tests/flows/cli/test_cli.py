@@ -237,14 +237,14 @@ def test_the_small_model_has_no_choice_of_keys_and_values(
 def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
     from flows.render import options_of
     from tasks.audio import CLEANED, FEATURES, PORTRAIT
-    from tasks.plan import cache_of, job_of
+    from tasks.plan import job_of, kv_dtype_of
     from tasks.render import engine_spec, render_key
     from tasks.store.store import Entry
 
     parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
     assert job_of(parameters.model_dump(), 704, 384, 48)["kv_cache_dtype"] == "auto"
-    decided = [cache_of({"settings": {"kv_cache_dtype": name}}) for name in ("bf16", "fp8", "int8")]
-    options = [options_of(parameters, 1, name) for name in (*decided, cache_of({"settings": {}}))]
+    decided = [kv_dtype_of({"settings": {"kv_cache_dtype": name}}) for name in ("bf16", "fp8", "int8")]
+    options = [options_of(parameters, 1, name) for name in (*decided, kv_dtype_of({"settings": {}}))]
     files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT), "0" * 64)
     entry = Entry(kind="any", key="0" * 64, folder=Path(), files=files)
     assert len({render_key(o, "0" * 64, entry, entry, entry, None) for o in options}) == 4

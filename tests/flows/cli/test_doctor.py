@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from flows.cli import doctor
-from flows.cli.doctor import FAILED, OK, WARNING, Check
+from flows.cli.doctor import FAILED, OK, WARNING, DoctorCheck
 from liveavatar.hardware import parse_gpus
 
 
-def only(checks: Iterator[Check]) -> Check:
+def only(checks: Iterator[DoctorCheck]) -> DoctorCheck:
     (check,) = checks
     return check
 
@@ -43,7 +43,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     ],
 )
 def test_exit_code(statuses: tuple[str, ...], code: int) -> None:
-    assert doctor.exit_code([Check(name="x", status=s, detail="") for s in statuses]) == code
+    assert doctor.exit_code([DoctorCheck(name="x", status=s, detail="") for s in statuses]) == code
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from flows.serving.live_page import LivePage
-from liveavatar.media.film import VideoSink
+from liveavatar.media.film import FilmWriter
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUN = "0123456789abcdef" * 2
@@ -32,11 +32,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def film(home: Path) -> VideoSink:
+def film(home: Path) -> FilmWriter:
     """A film with sound that is being made; 192 frames are to come."""
     work = home / "work" / RUN
     tone = (0.2 * np.sin(2 * np.pi * 330 * np.arange(192 * 640) / 16_000)).astype(np.float32)
-    return VideoSink(work / "video.mp4", size=(64, 48), segment_frames=SEGMENT, live_dir=work / "live", audio=tone)
+    return FilmWriter(work / "video.mp4", size=(64, 48), segment_frames=SEGMENT, live_dir=work / "live", audio=tone)
 
 
 def frames(count: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
         return e.code, e.read()
 
 
-def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: Path, film: VideoSink) -> None:
+def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: Path, film: FilmWriter) -> None:
     with LivePage() as page:
         assert json.loads(get(f"{page.url}runs.json")[1]) == []
         film.write(frames(3 * SEGMENT))
@@ -74,7 +74,7 @@ def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: P
 @pytest.mark.parametrize(
     "path", ["secret", "live/../secret", "live/%2e%2e/secret", f"live/{RUN}/../../../secret", f"live/{RUN}/latents.bin"]
 )
-def test_gives_nothing_else_away(home: Path, film: VideoSink, path: str) -> None:
+def test_gives_nothing_else_away(home: Path, film: FilmWriter, path: str) -> None:
     film.write(frames(SEGMENT))
     with LivePage() as page:
         status, body = get(page.url + path)
@@ -131,7 +131,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_browser_plays_the_film_while_it_is_made(home: Path, film: VideoSink, tmp_path: Path) -> None:
+def test_a_browser_plays_the_film_while_it_is_made(home: Path, film: FilmWriter, tmp_path: Path) -> None:
     film.write(frames(4 * SEGMENT))
     with LivePage() as page, browser(page.url, tmp_path / "profile") as evaluate:
         wait_for(lambda: (evaluate("film.currentTime") or 0) > 1.9)  # of 3.84 s: near what was just made

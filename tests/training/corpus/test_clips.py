@@ -12,9 +12,9 @@ from liveavatar.training.corpus import clips
 from liveavatar.training.corpus.clips import (
     EVAL_SEED,
     TRAIN_SEED,
+    ClipJob,
     ClipPlan,
     ClipRenderer,
-    Job,
     RenderSettings,
     render_clips,
 )
@@ -161,7 +161,7 @@ def test_plans_of_processes_never_meet(renderer: ClipRenderer) -> None:
 
 
 def test_job_writes_what_list_clips_reads(renderer: ClipRenderer, tmp_path: Path) -> None:
-    job = Job(out=tmp_path, split="train", rank=2, world=4, num_clips=1, num_frames=2, seconds=60)
+    job = ClipJob(out=tmp_path, split="train", rank=2, world=4, num_clips=1, num_frames=2, seconds=60)
     assert render_clips(renderer, job) == 1
     (file,) = list_clips(tmp_path, "train")
     assert file.path.name == "portrait_2.npy"
@@ -177,13 +177,13 @@ def test_job_writes_what_list_clips_reads(renderer: ClipRenderer, tmp_path: Path
 
 
 def test_another_stretch_shows_other_people(renderer: ClipRenderer, tmp_path: Path) -> None:
-    job = Job(out=tmp_path, split="train", rank=0, world=1, num_clips=1, num_frames=2, seconds=60, first=7)
+    job = ClipJob(out=tmp_path, split="train", rank=0, world=1, num_clips=1, num_frames=2, seconds=60, first=7)
     assert render_clips(renderer, job) == 1
     assert [int(s) for f in list_clips(tmp_path, "train") for s in f.seeds] == [TRAIN_SEED + 7]
 
 
 def test_no_time_no_clips(renderer: ClipRenderer, tmp_path: Path) -> None:
-    job = Job(out=tmp_path, split="train", rank=0, world=1, num_clips=4, num_frames=12, seconds=-1)
+    job = ClipJob(out=tmp_path, split="train", rank=0, world=1, num_clips=4, num_frames=12, seconds=-1)
     assert render_clips(renderer, job) == 0
     assert list_clips(tmp_path, "train") == []
 

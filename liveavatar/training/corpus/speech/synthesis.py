@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlanEntry:
+class SpeechPlan:
     """Tracks of one voice."""
 
     voice: str
@@ -181,25 +181,25 @@ _ESPEAK_WIDE = [
     "victor",
     "zac",
 ]
-FIRST: tuple[PlanEntry, ...] = (
-    PlanEntry(voice="piper:joe", tracks=1, seconds=60, split="eval"),
-    PlanEntry(voice="flite:slt", tracks=1, seconds=60, split="eval"),
-    PlanEntry(voice="espeak:en-us+m7@45", tracks=1, seconds=50, split="eval"),
-    PlanEntry(voice="espeak:en+f5@55", tracks=1, seconds=50, split="eval"),
-    PlanEntry(voice="piper:joe", tracks=12),
-    *(PlanEntry(voice=f"flite:{v}", tracks=2) for v in ("slt", "slt@190", "rms", "rms@95", "awb", "awb@120", "kal16")),
-    *(PlanEntry(voice=f"espeak:{v}", tracks=1, seconds=52) for v in _ESPEAK_TRAIN),
-    PlanEntry(voice="kokoro:jf_nezumi", tracks=1, seconds=60, split="eval"),
-    PlanEntry(voice="kokoro:jm_kumo*0.7+jf_tebukuro*0.3", tracks=1, seconds=50, split="eval"),
-    *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_TRAIN),
-    PlanEntry(voice="piper:joe", tracks=12),
-    *(PlanEntry(voice=f"flite:{v}", tracks=1) for v in ("slt@160", "rms@110", "awb@135", "slt@210", "rms", "awb")),
-    PlanEntry(voice="piper:joe", tracks=9),
-    *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_MORE),
+FIRST: tuple[SpeechPlan, ...] = (
+    SpeechPlan(voice="piper:joe", tracks=1, seconds=60, split="eval"),
+    SpeechPlan(voice="flite:slt", tracks=1, seconds=60, split="eval"),
+    SpeechPlan(voice="espeak:en-us+m7@45", tracks=1, seconds=50, split="eval"),
+    SpeechPlan(voice="espeak:en+f5@55", tracks=1, seconds=50, split="eval"),
+    SpeechPlan(voice="piper:joe", tracks=12),
+    *(SpeechPlan(voice=f"flite:{v}", tracks=2) for v in ("slt", "slt@190", "rms", "rms@95", "awb", "awb@120", "kal16")),
+    *(SpeechPlan(voice=f"espeak:{v}", tracks=1, seconds=52) for v in _ESPEAK_TRAIN),
+    SpeechPlan(voice="kokoro:jf_nezumi", tracks=1, seconds=60, split="eval"),
+    SpeechPlan(voice="kokoro:jm_kumo*0.7+jf_tebukuro*0.3", tracks=1, seconds=50, split="eval"),
+    *(SpeechPlan(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_TRAIN),
+    SpeechPlan(voice="piper:joe", tracks=12),
+    *(SpeechPlan(voice=f"flite:{v}", tracks=1) for v in ("slt@160", "rms@110", "awb@135", "slt@210", "rms", "awb")),
+    SpeechPlan(voice="piper:joe", tracks=9),
+    *(SpeechPlan(voice=f"kokoro:{v}", tracks=1, seconds=60) for v in _KOKORO_MORE),
 )
 
 
-def _wide() -> tuple[PlanEntry, ...]:
+def _wide() -> tuple[SpeechPlan, ...]:
     """Every Kokoro speaker but the held-out one, mixtures of two, and espeak-ng's variants at pitches of their own."""
     rng = np.random.default_rng(5)
     mixtures = []
@@ -210,12 +210,12 @@ def _wide() -> tuple[PlanEntry, ...]:
     accents = ("en-us", "en", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-029", "en-us", "en-us-nyc")
     espeak = [f"{accents[i % 8]}+{v}@{int(rng.integers(30, 66))}" for i, v in enumerate(_ESPEAK_WIDE)]
     return (
-        *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=85) for v in _KOKORO_ENGLISH),
-        *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=50) for v in _KOKORO_FOREIGN),
-        *(PlanEntry(voice=f"kokoro:{v}", tracks=1, seconds=50) for v in mixtures),
-        *(PlanEntry(voice=f"espeak:{v}", tracks=1, seconds=28) for v in espeak),
-        *(PlanEntry(voice=f"flite:{v}", tracks=1, seconds=40) for v in ("slt@150", "rms@140", "awb@100", "slt@230")),
-        PlanEntry(voice="piper:joe", tracks=5),
+        *(SpeechPlan(voice=f"kokoro:{v}", tracks=1, seconds=85) for v in _KOKORO_ENGLISH),
+        *(SpeechPlan(voice=f"kokoro:{v}", tracks=1, seconds=50) for v in _KOKORO_FOREIGN),
+        *(SpeechPlan(voice=f"kokoro:{v}", tracks=1, seconds=50) for v in mixtures),
+        *(SpeechPlan(voice=f"espeak:{v}", tracks=1, seconds=28) for v in espeak),
+        *(SpeechPlan(voice=f"flite:{v}", tracks=1, seconds=40) for v in ("slt@150", "rms@140", "awb@100", "slt@230")),
+        SpeechPlan(voice="piper:joe", tracks=5),
     )
 
 
@@ -289,7 +289,7 @@ def speak_track(
 
 def generate(
     out: Path,
-    plan: tuple[PlanEntry, ...],
+    plan: tuple[SpeechPlan, ...],
     seed: int,
     part: tuple[int, int] = (0, 1),
     kokoro_voices: Path | None = None,

@@ -54,8 +54,8 @@ def test_generate_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     opened = []
     monkeypatch.setattr(synthesis, "open_voice", lambda name, shared: opened.append(name) or Buzzer())
     plan = (
-        synthesis.PlanEntry(voice="buzz:a", tracks=2, seconds=3),
-        synthesis.PlanEntry(voice="buzz:b", tracks=1, seconds=3, split="eval"),
+        synthesis.SpeechPlan(voice="buzz:a", tracks=2, seconds=3),
+        synthesis.SpeechPlan(voice="buzz:b", tracks=1, seconds=3, split="eval"),
     )
     synthesis.generate(tmp_path, plan[:1], seed=1)
     before = {t.id: t for t in read_index(tmp_path)}
@@ -72,7 +72,7 @@ def test_missing_engine_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise ImportError("no such engine")
 
     monkeypatch.setattr(synthesis, "open_voice", missing)
-    assert synthesis.generate(tmp_path, (synthesis.PlanEntry(voice="buzz:a", tracks=2),), seed=1) == []
+    assert synthesis.generate(tmp_path, (synthesis.SpeechPlan(voice="buzz:a", tracks=2),), seed=1) == []
 
 
 def test_plan_holds_out_whole_voices() -> None:
@@ -90,7 +90,7 @@ def test_unknown_voice_is_named() -> None:
 
 def test_join_keeps_tracks_apart_that_plans_number_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesis, "open_voice", lambda name, shared: Buzzer())
-    plan = (synthesis.PlanEntry(voice="flite:slt", tracks=1, seconds=5),)
+    plan = (synthesis.SpeechPlan(voice="flite:slt", tracks=1, seconds=5),)
     for seed, name in enumerate(("first", "wide")):
         synthesis.generate(tmp_path / name, plan, seed)
     joined = synthesis.join(tmp_path / "all", [tmp_path / "first", tmp_path / "wide"])
