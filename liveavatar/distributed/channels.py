@@ -1,9 +1,9 @@
 """Point-to-point channels between two ranks: each message is a header plus fixed-shape tensors.
 
-A `ControlSender` and a `ControlInbox` carry small things over the control group. A `LatentSender` and a `LatentReceiver`
-carry latents: a thread waits until a GPU has made them and for the peer's word that it is ready, so neither the host nor the
-GPU of either rank waits in a transfer. On the receiving GPU a stream of its own takes them in while it computes. Where
-the group's latents pass through host memory, they rest there on both sides, and the receiving host waits for them.
+`ControlSender` and `ControlInbox` carry small messages over the control group. `LatentSender` and `LatentReceiver`
+carry latents: a thread waits until a GPU has made them and the peer is ready, so neither the host nor the GPU of
+either rank waits in a transfer. On the receiving GPU a stream of its own takes them in while it computes. Where the
+group's latents pass through host memory, they rest there on both sides, and the receiving host waits for them.
 """
 
 import queue

@@ -38,7 +38,7 @@ BLOCKS = 16  # 7.68 s
 
 
 @dataclass(frozen=True, slots=True)
-class ClipPlan:
+class EvaluationClip:
     """One clip: who, how and what."""
 
     seed: int
@@ -47,28 +47,28 @@ class ClipPlan:
     block: int
 
 
-PLAN: tuple[ClipPlan, ...] = (
-    ClipPlan(SEED, "portrait", "eval_001", 4),
-    ClipPlan(SEED + 1, "portrait", "eval_002", 0),
-    ClipPlan(SEED + 2, "landscape", "eval_003", 92),
-    ClipPlan(SEED + 3, "portrait", "eval_004", 68),
-    ClipPlan(SEED + 4, "portrait", "eval_049", 40),
-    ClipPlan(SEED + 5, "landscape", "eval_050", 84),
-    ClipPlan(SEED + 6, "portrait", "eval_001", 100),
-    ClipPlan(SEED + 7, "landscape", "eval_002", 60),
+PLAN: tuple[EvaluationClip, ...] = (
+    EvaluationClip(SEED, "portrait", "eval_001", 4),
+    EvaluationClip(SEED + 1, "portrait", "eval_002", 0),
+    EvaluationClip(SEED + 2, "landscape", "eval_003", 92),
+    EvaluationClip(SEED + 3, "portrait", "eval_004", 68),
+    EvaluationClip(SEED + 4, "portrait", "eval_049", 40),
+    EvaluationClip(SEED + 5, "landscape", "eval_050", 84),
+    EvaluationClip(SEED + 6, "portrait", "eval_001", 100),
+    EvaluationClip(SEED + 7, "landscape", "eval_002", 60),
 )
-VALIDATION: tuple[ClipPlan, ...] = (
-    ClipPlan(SEED + 100, "portrait", "eval_001", 60),
-    ClipPlan(SEED + 101, "landscape", "eval_002", 30),
-    ClipPlan(SEED + 102, "portrait", "eval_003", 20),
-    ClipPlan(SEED + 103, "portrait", "eval_004", 20),
-    ClipPlan(SEED + 104, "landscape", "eval_049", 80),
-    ClipPlan(SEED + 105, "portrait", "eval_050", 30),
+VALIDATION: tuple[EvaluationClip, ...] = (
+    EvaluationClip(SEED + 100, "portrait", "eval_001", 60),
+    EvaluationClip(SEED + 101, "landscape", "eval_002", 30),
+    EvaluationClip(SEED + 102, "portrait", "eval_003", 20),
+    EvaluationClip(SEED + 103, "portrait", "eval_004", 20),
+    EvaluationClip(SEED + 104, "landscape", "eval_049", 80),
+    EvaluationClip(SEED + 105, "portrait", "eval_050", 30),
 )
 PLANS = {"evaluation": PLAN, "validation": VALIDATION}
 
 
-def pack(folder: Path, renderer: ClipRenderer, plan: tuple[ClipPlan, ...] = PLAN, blocks: int = BLOCKS) -> int:
+def pack(folder: Path, renderer: ClipRenderer, plan: tuple[EvaluationClip, ...] = PLAN, blocks: int = BLOCKS) -> int:
     """Render what is missing of a plan; the index is rewritten after every clip. Returns how many were made."""
     kept = {c.info.name: c.info for c in load_split(folder)} if (folder / INDEX).is_file() else {}
     infos: list[ClipInfo] = []
@@ -86,7 +86,7 @@ def pack(folder: Path, renderer: ClipRenderer, plan: tuple[ClipPlan, ...] = PLAN
     return made
 
 
-def _pack_clip(folder: Path, name: str, entry: ClipPlan, renderer: ClipRenderer, num_frames: int) -> ClipInfo:
+def _pack_clip(folder: Path, name: str, entry: EvaluationClip, renderer: ClipRenderer, num_frames: int) -> ClipInfo:
     number, track = _track(renderer.tracks, entry.track)
     frames, labels = renderer.clip(
         ClipPlan(seed=entry.seed, orientation=entry.orientation, track=number, block=entry.block, num_frames=num_frames)

@@ -13,7 +13,7 @@ from liveavatar.pose.files import portrait_pose
 from liveavatar.quality import reference
 from liveavatar.timing import FPS, SAMPLE_RATE
 from liveavatar.training.corpus.clips import BLOCK_FRAMES, EVAL_SEED, ClipPlan
-from liveavatar.training.corpus.evaluation_pack import BLOCKS, PLAN, PLANS, ClipPlan, pack
+from liveavatar.training.corpus.evaluation_pack import BLOCKS, PLAN, PLANS, EvaluationClip, pack
 from liveavatar.training.corpus.layout import ClipLabels
 from liveavatar.training.corpus.speech.tracks import TrackInfo
 
@@ -28,7 +28,7 @@ def test_the_stored_split_follows_its_plan(stored: list[Clip]) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_the_plans_are_held_out(plan: tuple[ClipPlan, ...]) -> None:
+def test_the_plans_are_held_out(plan: tuple[EvaluationClip, ...]) -> None:
     # A training run judges itself by the seeds from EVAL_SEED on, a few hundred at most.
     assert all(p.seed >= EVAL_SEED + 10_000 for p in plan)
     assert {p.orientation for p in plan} == {"portrait", "landscape"}
@@ -111,7 +111,7 @@ class _Renderer:
 
 
 def test_packing_can_be_cut_and_taken_up(tmp_path: Path) -> None:
-    plan = (ClipPlan(7, "portrait", "b", 3), ClipPlan(8, "portrait", "a", 0))
+    plan = (EvaluationClip(7, "portrait", "b", 3), EvaluationClip(8, "portrait", "a", 0))
     first, second = _Renderer(), _Renderer()
     assert pack(tmp_path, first, plan[:1], blocks=1) == 1
     assert pack(tmp_path, second, plan, blocks=1) == 1
