@@ -66,7 +66,7 @@ _Shown = tuple[Motion, Scenery]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RenderSettings:
+class CorpusSettings:
     """How pictures are made."""
 
     sizes: dict[str, tuple[int, int]]  # height and width per orientation
@@ -77,7 +77,7 @@ class RenderSettings:
 class ClipRenderer:
     """Turns plans into frames and labels."""
 
-    def __init__(self, assets: HeadAssets, tracks: list[Track], settings: RenderSettings) -> None:
+    def __init__(self, assets: HeadAssets, tracks: list[Track], settings: CorpusSettings) -> None:
         self.assets, self.tracks, self.settings = assets, tracks, settings
         self._batch = settings.batch
         self._matrix = shape_matrix(assets.expression_names)
@@ -262,7 +262,7 @@ def main() -> None:
         torch.cuda.set_per_process_memory_fraction(GPU_SHARE)
         fuse.enable(None if args.eager else "inductor")
     tracks = load_tracks(args.speech, args.split, SPEEDS if args.split == "train" else (1.0,))
-    settings = RenderSettings(
+    settings = CorpusSettings(
         sizes=TINY_SIZES if args.tiny else SIZES, supersample=1 if args.tiny else 2,
         batch=args.batch or (_gpu_batch() if on_gpu else CPU_BATCH),
     )  # fmt: skip

@@ -25,7 +25,7 @@ from liveavatar.training.corpus.clips import (
     SIZES,
     ClipPlan,
     ClipRenderer,
-    RenderSettings,
+    CorpusSettings,
 )
 from liveavatar.training.corpus.head.geometry import HeadAssets
 from liveavatar.training.corpus.layout import eye_tracks
@@ -123,7 +123,7 @@ def main() -> None:
         parser.error(f"say where to write the {args.plan} clips: --out DIR")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_grad_enabled(False)
-    settings = RenderSettings(sizes=SIZES, supersample=2, batch=CPU_BATCH if args.device == "cpu" else GPU_BATCH)
+    settings = CorpusSettings(sizes=SIZES, supersample=2, batch=CPU_BATCH if args.device == "cpu" else GPU_BATCH)
     renderer = ClipRenderer(HeadAssets(args.assets, args.device), load_tracks(args.speech, "eval"), settings)
     pack(args.out or FOLDER, renderer, PLANS[args.plan])
 

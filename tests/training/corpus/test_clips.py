@@ -15,7 +15,7 @@ from liveavatar.training.corpus.clips import (
     ClipJob,
     ClipPlan,
     ClipRenderer,
-    RenderSettings,
+    CorpusSettings,
     render_clips,
 )
 from liveavatar.training.corpus.head.geometry import HeadAssets
@@ -43,7 +43,7 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> ClipRenderer:
     info = TrackInfo(id="a", file="a.ogg", voice="x", split="train", seconds=6.0, events=EVENTS, text=[])
     write_track(folder, info, audio)
     write_index(folder, [info])
-    settings = RenderSettings(sizes=SIZES, supersample=1, batch=6)
+    settings = CorpusSettings(sizes=SIZES, supersample=1, batch=6)
     return ClipRenderer(HeadAssets(ASSETS), load_tracks(folder, "train"), settings)
 
 
