@@ -242,7 +242,7 @@ def test_key_depends_on_every_part() -> None:
 
 def test_code_digest_follows_imports() -> None:
     names = {path.name for path in sources_of("liveavatar.render.job")}
-    assert {"job.py", "engine.py", "dit.py", "vae_compact.py", "video_sink.py", "timing.py"} <= names
+    assert {"job.py", "engine.py", "dit.py", "vae_compact.py", "film.py", "timing.py"} <= names
     assert not names & {"evaluate.py", "planner.py", "enhance.py"}, "a render does not hang on what it does not run"
     assert code_digest("liveavatar.timing") != code_digest("liveavatar.errors")
     with pytest.raises(FileNotFoundError, match="no source file"):
