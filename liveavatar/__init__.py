@@ -4,4 +4,4 @@ The engine package. It knows neither Prefect nor Ray (see `[tool.importlinter]`)
 wrap it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
