@@ -150,7 +150,7 @@ def _bench_quality(options: Options) -> int:
     from flows.cli.terminal import Terminal
     from liveavatar.bench.quality.report import lines
     from liveavatar.bench.quality.run import QualityOptions, run
-    from liveavatar.bench.quality.split import FOLDER
+    from liveavatar.quality.split import FOLDER
 
     quick = options["quick"]
     asked = QualityOptions(

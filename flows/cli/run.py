@@ -117,7 +117,7 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
     model, out = options.pop("model", "mini"), options.pop("out", "out/sweep-evaluation")
     if options:
         raise InputError(f"--split evaluation takes --model, --steps, --clips and --out; drop --{next(iter(options))}")
-    from liveavatar.bench.quality.split import load_split
+    from liveavatar.quality.split import load_split
 
     config.resolve_model_dir(model)
     load_split(limit=clips)

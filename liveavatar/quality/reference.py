@@ -10,6 +10,38 @@ from torch import Tensor
 
 from liveavatar.timing import BLOCK_FRAMES
 
+MOUTH, EYES = 5.0, 3.0  # weight of a region against the rest of the picture
+MOUTH_POINTS, RIGHT_EYE, LEFT_EYE = slice(48, 68), slice(36, 42), slice(42, 48)  # of the 68 landmarks
+MOUTH_MARGIN, EYE_MARGIN = 0.2, 0.12  # of the distance between the eyes, around a region's landmarks
+
+
+def to_video(frames_BTHWC: Tensor) -> Tensor:
+    """uint8 [B, T, H, W, 3] -> [B, 3, T, H, W] in [-1, 1]."""
+    return frames_BTHWC.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def region_weights(
+    landmarks: Tensor, size: tuple[int, int], mouth: float = MOUTH, eyes: float = EYES, rest: float = 1.0
+) -> Tensor:
+    """Weight maps [..., H, W] from landmarks [..., 68, 2]: boxes around the mouth and the eyes."""
+    height, width = size
+    y = torch.arange(height, device=landmarks.device, dtype=torch.float32)[:, None]
+    x = torch.arange(width, device=landmarks.device, dtype=torch.float32)[None]
+    eye_distance = (landmarks[..., RIGHT_EYE, :].mean(-2) - landmarks[..., LEFT_EYE, :].mean(-2)).norm(dim=-1)
+    weights = torch.full((*landmarks.shape[:-2], height, width), rest, device=landmarks.device)
+    regions = ((RIGHT_EYE, EYE_MARGIN, eyes), (LEFT_EYE, EYE_MARGIN, eyes), (MOUTH_POINTS, MOUTH_MARGIN, mouth))
+    for points, margin, value in regions:
+        lo, hi = box(landmarks[..., points, :], margin * eye_distance)
+        lo, hi = lo[..., None, None, :], hi[..., None, None, :]
+        inside = (x >= lo[..., 0]) & (x <= hi[..., 0]) & (y >= lo[..., 1]) & (y <= hi[..., 1])
+        weights = torch.where(inside, torch.clamp(weights, min=value), weights)
+    return weights
+
+
+def box(points: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """Corners [..., 2] of the box around points [..., P, 2], widened by margin [...]."""
+    return points.amin(-2) - margin[..., None], points.amax(-2) + margin[..., None]
+
 
 def psnr(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float:
     """Peak signal-to-noise ratio in dB (peak = 2, the range), per frame, then averaged; inside `mask` if given."""

@@ -34,10 +34,11 @@ from liveavatar.config import PRESETS
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.quality import reference
+from liveavatar.quality.reference import region_weights, to_video
 from liveavatar.timing import LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.adversary import FRAMES, PatchDiscriminator, balanced_gradient, discriminator_loss, face_crops
-from liveavatar.training.data import Clips, CropSampler, load_clips, region_weights, to_video
+from liveavatar.training.data import Clips, CropSampler, load_clips
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from liveavatar.bench.quality.goals import bound_text
+from liveavatar.quality.goals import bound_text
 
 CARD = "model_card.md"
 PROSE = Path(__file__).parent / "model_card_prose.md"

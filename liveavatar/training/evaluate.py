@@ -22,13 +22,15 @@ from torch import Tensor
 from liveavatar.config import ModelConfig, load_config, shifted_sigmas
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.quality import reference
+from liveavatar.quality.reference import region_weights, to_video
 from liveavatar.training import runtime
 from liveavatar.training.autoencoder import autoencoder_measures
 from liveavatar.training.batch import Window
-from liveavatar.training.data import Clips, load_clips, region_weights, to_video
+from liveavatar.training.data import Clips, load_clips
 from liveavatar.training.features import load_bank
 from liveavatar.training.flow import AvatarNet, rollout
-from liveavatar.training.latents import cut_window, load_latents
+from liveavatar.training.latent_set import load_latents
+from liveavatar.training.latents import cut_window
 from liveavatar.training.probe import HEAD, PLACE, Probe, face_square, face_values, read_video
 
 log = logging.getLogger(__name__)

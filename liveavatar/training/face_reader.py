@@ -10,21 +10,18 @@ Shapes: B batch, T latents, C latent channels, h/w latent cells.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from liveavatar.media.portrait import EYE_HEIGHT, WIDE_EYE_HEIGHT
 from liveavatar.pose.track import EYES
-from liveavatar.quality import reference
 from liveavatar.timing import LATENT_FRAMES
 from liveavatar.training import runtime
+from liveavatar.training.face_values import MOUTH
+from liveavatar.training.latent_set import LatentSet
 
-if TYPE_CHECKING:
-    from liveavatar.training.latents import LatentSet
-
-MOUTH = 2 * LATENT_FRAMES  # openness of a latent's frames, then their width
 VALUES = MOUTH + EYES
 EYES_SHARE = 0.5  # weight of a value of the eyes against one of the mouth
 SIDE = 14  # cells of the square that is read: a face with room to turn
@@ -76,13 +73,7 @@ class FaceReader(nn.Module):
         return ((self(made_BCThw).float() - told).square() * (self.share / self.share.mean())).mean()
 
 
-def mouth_track(landmarks_BF682: Tensor) -> Tensor:
-    """Openness and width of the frames of each latent, [B, T, MOUTH], from landmarks of F = 4 T frames."""
-    values = (reference.openness(landmarks_BF682), reference.mouth_width(landmarks_BF682))
-    return torch.cat([v.unflatten(1, (-1, LATENT_FRAMES)) for v in values], dim=-1)
-
-
-def train_face_reader(sets: "list[LatentSet]", rank: runtime.TrainRank, seconds: float) -> FaceReader:
+def train_face_reader(sets: list[LatentSet], rank: runtime.TrainRank, seconds: float) -> FaceReader:
     """Train on this rank's latents; gradients are shared."""
     h, w = sets[0].latents.shape[-2:]
     reader = FaceReader(sets[0].latents.shape[1], min(SIDE, h, w)).to(rank.device)
@@ -109,11 +100,11 @@ def train_face_reader(sets: "list[LatentSet]", rank: runtime.TrainRank, seconds:
     return reader.eval().requires_grad_(False)
 
 
-def _values(data: "LatentSet") -> Tensor:
+def _values(data: LatentSet) -> Tensor:
     return torch.cat((data.mouth, data.eyes), dim=-1)  # [n, T, VALUES]
 
 
-def _batch(data: "LatentSet", generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(data: LatentSet, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pairs of following latents [BATCH, C, 2, h, w], roughened, and the values of the second."""
     device = data.latents.device
     clips = torch.randint(len(data.latents), (BATCH,), device=device, generator=generator)
@@ -125,7 +116,7 @@ def _batch(data: "LatentSet", generator: torch.Generator) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def reading_skill(reader: FaceReader, sets: "list[LatentSet]") -> dict[str, float]:
+def reading_skill(reader: FaceReader, sets: list[LatentSet]) -> dict[str, float]:
     """Share of the variance of openness, width and eyes that is read off the latents of `sets`."""
     unexplained = []
     for s in sets:

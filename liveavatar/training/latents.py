@@ -13,7 +13,7 @@ Shapes: n clips, B batch, C latent channels, T latents, h/w latent cells, L spee
 
 import argparse
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
-from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose.track import EYES, HEAD, latent_track, mirrored, mirrored_eyes, pose_latents
-from liveavatar.quality.reference import face_ellipse
+from liveavatar.quality.reference import face_ellipse, region_weights, to_video
 from liveavatar.timing import BLOCK_LATENTS, LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
-from liveavatar.training.data import Clips, bend, colour_jitter, load_clips, region_weights, to_video
-from liveavatar.training.face_reader import mouth_track, reading_skill, save_face_reader, train_face_reader
+from liveavatar.training.data import Clips, bend, colour_jitter, load_clips
+from liveavatar.training.face_reader import reading_skill, save_face_reader, train_face_reader
+from liveavatar.training.face_values import mouth_track
 from liveavatar.training.features import FeatureBank, speech_features
+from liveavatar.training.latent_set import LatentSet, join, save_latents
 from liveavatar.training.probe import train_probe
 
 log = logging.getLogger(__name__)
@@ -43,31 +44,6 @@ MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 3.5  # of the flow loss, averaged to latent cell
 FACE_WEIGHT = 1.5  # likeness is lost where a turned face is drawn badly; at 2.5 the place behind it was neglected
 OTHER_PHOTO_SHARE = 0.35  # of the training windows
 ENCODE_CLIPS = 8  # clips encoded together
-
-
-@dataclass(slots=True)
-class LatentSet:
-    """Encoded clips of one orientation; latents are normalised, fp16."""
-
-    latents: Tensor  # [n, C, T, h, w]
-    reference: Tensor  # [n, C, 1, h, w]
-    weights: Tensor  # [n, T, h, w]
-    head: Tensor  # [n, T, 3] mean yaw, pitch, roll of each latent, radians, counted from the config's `pose_origin`
-    eyes: Tensor  # [n, T, 3] eye tracks, the mean of each latent
-    mouth: Tensor  # [n, T, 8] see `face_reader.mouth_track`
-    tracks: Tensor  # [n]
-    blocks: Tensor  # [n]
-    tokens: Tensor  # [n, text length]
-    other: Tensor  # [n, C, 1, h, w] the other photo; equal to the reference where there is none
-    other_tokens: Tensor  # [n, text length]
-
-    def to(self, device: torch.device) -> "LatentSet":
-        """Move every tensor."""
-        return LatentSet(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """As a plain dict, for saving."""
-        return {f: getattr(self, f) for f in self.__dataclass_fields__}
 
 
 class WindowSampler:
@@ -167,10 +143,6 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
     )  # fmt: skip
 
 
-def _join(sets: list[LatentSet]) -> LatentSet:
-    return LatentSet(*(torch.cat([getattr(s, f) for s in sets]) for f in LatentSet.__dataclass_fields__))
-
-
 def channel_statistics(sets: list[LatentSet], rank: runtime.TrainRank) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every latent channel over all ranks."""
     sums = torch.stack([torch.stack(_moments(s.latents)) for s in sets]).sum(0)  # [3, C]
@@ -189,24 +161,6 @@ def _moments(z_nCThw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first += wide.sum((0, 2, 3, 4)).double()
         second += wide.square().sum((0, 2, 3, 4)).double()
     return count, first, second
-
-
-def load_latents(folder: Path, split: str, device: torch.device, rank: int = 0, world: int = 1) -> list[LatentSet]:
-    """A rank's share of what the encoding ranks wrote, however many those were; one set per orientation.
-
-    Raises:
-        InputError: when there are fewer files than ranks.
-    """
-    files = sorted(folder.glob(f"latents_{split}_*.pt"))[rank::world]
-    if not files:
-        raise InputError(
-            f"{folder} holds too few files latents_{split}_*.pt for {world} processes; encode with as many"
-        )
-    by_size: dict[tuple[int, ...], list[LatentSet]] = {}
-    for file in files:
-        for s in torch.load(file, map_location=device, weights_only=True)["sets"]:
-            by_size.setdefault(tuple(s["latents"].shape[1:]), []).append(LatentSet(**s))
-    return [_join(sets) for _, sets in sorted(by_size.items())]
 
 
 def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
@@ -238,29 +192,25 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     if rank.device.type == "cuda":
         vae.bfloat16()  # as autocast would compute, without its fp32 norms and copies
     clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
-    train = [_join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
+    train = [join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)
     if args.statistics is not None:
         kept = load_config(args.statistics).vae
         mean, std = kept.mean, kept.std
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     train = normalised(train, cfg)
-    _save(out / f"latents_train_{rank.rank}.pt", train)
+    save_latents(out / f"latents_train_{rank.rank}.pt", train)
     reader = train_face_reader(train, rank, args.reader_seconds)
     probe = train_probe(clips, rank, args.probe_seconds)
     if rank.first:
         runtime.save_checkpoint(out / "probe.pt", probe.state_dict())
         held = load_clips(args.data, "eval", rank.device)
         held_out = normalised([encode_clips(c, vae, cfg, rank, 0) for c in held], cfg)
-        _save(out / "latents_eval_0.pt", held_out)
+        save_latents(out / "latents_eval_0.pt", held_out)
         save_face_reader(out, reader)
         log.info("read off held-out latents: %s", reading_skill(reader, held_out))
         (out / "config.json").write_text(cfg.to_json())
     rank.barrier()
-
-
-def _save(path: Path, sets: list[LatentSet]) -> None:
-    runtime.save_checkpoint(path, {"sets": [s.tensors() for s in sets]})
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -35,7 +35,8 @@ from liveavatar.training.flow import (
     mixed_levels,
     with_conditions,
 )
-from liveavatar.training.latents import LatentSet, WindowSampler, cut_window, load_latents
+from liveavatar.training.latent_set import LatentSet, load_latents
+from liveavatar.training.latents import WindowSampler, cut_window
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 
 log = logging.getLogger(__name__)

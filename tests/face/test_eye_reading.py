@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import pytest
 
-from liveavatar.bench.quality.split import load_split
 from liveavatar.face.eye_reading import MAX_GAZE, MIN_PIXELS, seen_eyes
 from liveavatar.pose.files import read_pose
+from liveavatar.quality.split import load_split
 
 
 @pytest.mark.parametrize("number", [pytest.param(0, id="upright, two blinks"), pytest.param(6, id="glances far aside")])

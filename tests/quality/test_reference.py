@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liveavatar.quality import reference
-from liveavatar.training.data import region_weights
+from liveavatar.quality.reference import region_weights
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from liveavatar.training import face_reader, flow, latents, runtime
+from liveavatar.training import face_reader, face_values, flow, latent_set, runtime
 from liveavatar.training.face_reader import EYES, MOUTH, VALUES, FaceReader
 
 
@@ -14,19 +14,19 @@ def test_frames_of_a_latent_lie_side_by_side() -> None:
     points[..., 36:42, 0], points[..., 42:48, 0] = 0.0, 10.0  # eyes 10 pixels apart
     points[..., 54, 0] = torch.arange(8.0)  # the corner of a mouth that widens
     points[..., 65:68, 1] = 2 * torch.arange(8.0)[:, None]
-    track = face_reader.mouth_track(points)
+    track = face_values.mouth_track(points)
     assert track.shape == (1, 2, MOUTH)
     torch.testing.assert_close(track[0, 1, :4], torch.tensor([0.8, 1.0, 1.2, 1.4]))
     torch.testing.assert_close(track[0, 1, 4:], torch.tensor([0.4, 0.5, 0.6, 0.7]))
 
 
-def made_up(count: int, generator: torch.Generator) -> latents.LatentSet:
+def made_up(count: int, generator: torch.Generator) -> latent_set.LatentSet:
     """Latents whose first channels say, at the middle of the face, what mouth and eyes do."""
     values = torch.randn(count, 6, VALUES, generator=generator)
     x = 0.3 * torch.randn(count, 32, 6, 8, 8, generator=generator)
     x[:, :VALUES, :, 3:6, 3:6] += values.mT[..., None, None]
     none = torch.zeros(count)
-    return latents.LatentSet(
+    return latent_set.LatentSet(
         x.half(), x[:, :, :1].half(), none, none, 3 + 2 * values[..., MOUTH:], 0.1 * values[..., :MOUTH],
         none, none, none, none, none,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.pose.blinks import blink
 from liveavatar.pose.track import LOOK_SCALE, POSE_SCALE
-from liveavatar.training import autoencoder, distill, evaluate, export, features, latents, runtime, teacher
+from liveavatar.training import autoencoder, distill, evaluate, export, features, latent_set, latents, runtime, teacher
 from liveavatar.training.corpus.head.motion import FOLLOW
 from liveavatar.training.latents import Window
 from tests.training import toy
@@ -212,7 +212,7 @@ def test_smoothing_makes_latents_change_less_under_small_moves(corpus: ToyRun, r
 
 def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.TrainRank) -> None:
     cfg = load_config(encoded.run)
-    sets = latents.load_latents(encoded.run, "train", rank.device)
+    sets = latent_set.load_latents(encoded.run, "train", rank.device)
     assert len(sets) == 2, "one set per orientation"
     flat = torch.cat([s.latents.transpose(0, 1).flatten(1) for s in sets], 1).float()
     assert flat.mean(1).abs().max() < 0.05
@@ -237,7 +237,7 @@ def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(
     true = torch.from_numpy(0.2 * (toy.sway(np.arange(toy.FRAMES)) - photo)).float().view(-1, 4).mean(1)
     assert load_config(encoded.run).pose_origin == FROM_PORTRAIT
     bank = features.load_bank(encoded.run, "train", 9, rank.device)
-    for data in latents.load_latents(encoded.run, "train", rank.device):
+    for data in latent_set.load_latents(encoded.run, "train", rank.device):
         plain, flipped, coloured = data.head.chunk(3)
         torch.testing.assert_close(plain[..., 0], true.expand(len(plain), -1), atol=1e-6, rtol=1e-5)
         assert torch.equal(flipped, plain * torch.tensor([-1.0, 1.0, -1.0]))

@@ -9,10 +9,10 @@ import soundfile
 from PIL import Image
 
 from liveavatar.audio.preprocess import write_features
-from liveavatar.bench.quality.split import Clip
 from liveavatar.engine.engine import Engine
 from liveavatar.media.ffmpeg import read_frames
 from liveavatar.media.film import FilmWriter
+from liveavatar.quality.split import Clip
 from liveavatar.render.job import RenderJob, run_job, timing_summary
 from liveavatar.timing import SAMPLE_RATE
 

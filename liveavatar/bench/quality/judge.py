@@ -13,14 +13,14 @@ import torch
 
 from liveavatar.bench.quality.faces import FaceCurves, best_lag, blink_depth, correlation, head_spread, read_faces
 from liveavatar.bench.quality.films import Film, film_frames
-from liveavatar.bench.quality.split import Clip, Labels
 from liveavatar.engine.engine import Engine, frames_uint8
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import SEGMENT_FRAMES
 from liveavatar.quality import reference, sync
 from liveavatar.quality.evaluate import evaluate_video
+from liveavatar.quality.reference import region_weights, to_video
+from liveavatar.quality.split import Clip, Labels
 from liveavatar.timing import BLOCK_FRAMES
-from liveavatar.training.data import region_weights, to_video
 
 AE_FRAMES = 48  # of a clip that the autoencoder is tried on
 GRID, GRID_EVERY = 8, 10  # pixels a side of the lattice; frames between two that are looked at

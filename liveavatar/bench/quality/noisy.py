@@ -6,18 +6,16 @@ judged against that sound and the true film: what the sound that drove them says
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from liveavatar.audio.enhance import enhance
 from liveavatar.bench.quality import judge
+from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.bench.quality.faces import correlation
 from liveavatar.bench.quality.films import make_scene, render_scene
 from liveavatar.timing import SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from liveavatar.bench.quality.run import QualityBench
 
 SNR_DB = 0.0  # speech over noise, by mean power
 CLIPS = 3
@@ -39,7 +37,7 @@ def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndar
 
 
 def judge_noisy(
-    bench: "QualityBench", pairs: list[judge.Pair], steps: int, say: Callable[[str], None]
+    bench: QualityBench, pairs: list[judge.Pair], steps: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """One row for each clip and sound, see `MEASURES`; `openness_corr` is against the true film.
 

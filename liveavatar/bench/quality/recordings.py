@@ -13,11 +13,11 @@ import numpy as np
 from liveavatar.audio.enhance import enhance
 from liveavatar.audio.ingest import load_audio
 from liveavatar.bench.quality.films import make_scene, render_scene
-from liveavatar.bench.quality.split import Clip
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
 from liveavatar.media.portrait import fit_portrait, load_portrait
 from liveavatar.quality.evaluate import evaluate_video
+from liveavatar.quality.split import Clip
 from liveavatar.timing import SAMPLE_RATE
 
 SOUNDS = (".wav", ".mp3", ".ogg", ".opus", ".flac", ".m4a")

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from liveavatar.bench.quality.bench import TrueClip
 from liveavatar.bench.quality.films import Film, film_frames
-from liveavatar.bench.quality.goals import bound_text
 from liveavatar.bench.quality.noisy import MEASURES, SNR_DB, means
-
-if TYPE_CHECKING:
-    from liveavatar.bench.quality.run import TrueClip
+from liveavatar.quality.goals import bound_text
 
 SHEET_FRAMES, SHEET_STEP = 12, 6
 MOUTH_SIDE = 96  # pixels of the cut around the mouth
@@ -132,7 +130,7 @@ def _noisy_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     return [(sound, *(number(row.get(c)) for c in NOISY_COLUMNS[1:])) for sound, row in found.items()]
 
 
-def write_report(out: Path, result: dict[str, Any], clips: "list[TrueClip]", steps: int) -> None:
+def write_report(out: Path, result: dict[str, Any], clips: list[TrueClip], steps: int) -> None:
     """`quality.json`, the dated page and the contact sheets."""
     (out / "quality.json").write_text(json.dumps(result, indent=1))
     (out / f"quality_{result['model']}_{result['date']}.md").write_text(markdown(result))

@@ -3,30 +3,26 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from liveavatar.bench.quality import goals, judge
-from liveavatar.bench.quality.films import RenderedScene, make_scene, render_scene, scene_of, true_film
+from liveavatar.bench.quality import judge
+from liveavatar.bench.quality.bench import QualityBench, Say
 from liveavatar.bench.quality.noisy import judge_noisy
 from liveavatar.bench.quality.prompts import films_to_show, try_prompts
 from liveavatar.bench.quality.recordings import find_recordings, judge_recordings
 from liveavatar.bench.quality.report import contact_sheet, write_report
-from liveavatar.bench.quality.split import FOLDER, Clip, Labels, load_split
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
-from liveavatar.face.landmarks import FaceTracker
-from liveavatar.quality.evaluate import evaluate_video, plain
-from liveavatar.timing import SAMPLE_RATE
+from liveavatar.quality import goals
+from liveavatar.quality.evaluate import plain
+from liveavatar.quality.split import FOLDER, load_split
 
 log = logging.getLogger(__name__)
 
-LONG_SECONDS = 120.0
 # Keys that the JSON always has, null with a reason when there is no number.
 CONTRACT = (
     *("openness_corr", "width_corr", "av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip"),
@@ -34,7 +30,6 @@ CONTRACT = (
     *("dropped_frames", "duration_error_s", "ae_psnr", "ae_psnr_mouth", "ae_energy", "edge_jump", "ms_per_frame"),
     "texture_psnr_eyes",
 )
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,71 +44,6 @@ class QualityOptions:
     full: bool = True  # also prompts that differ in a phrase, a noisy voice, and two minutes in one go for the drift
     posed: bool = True  # also with the true head pose, which `texture_psnr` needs, and with the true eyes besides
     folder: Path = FOLDER  # of the split
-
-
-@dataclass(slots=True)
-class TrueClip:
-    """One clip of the split, its true film looked at once."""
-
-    clip: Clip
-    scene: RenderedScene
-    seen: judge.Seen
-    labels: Labels
-
-
-class QualityBench:
-    """An engine and the true side of the split; renders and judges any number of steps."""
-
-    def __init__(self, engine: Engine, clips: list[Clip], folder: Path, say: Say = log.info) -> None:
-        self.engine, self.folder, self.say = engine, folder, say
-        self.tracker = FaceTracker()
-        self.true: list[TrueClip] = []
-        for clip in clips:
-            scene = scene_of(clip, engine, folder)
-            seen = judge.look(true_film(clip, scene), scene.photo, clip.speech(), self.tracker)
-            self.true.append(TrueClip(clip, scene, seen, clip.labels()))
-            say(f"clip {clip.info.name}: true film read")
-
-    def judge_clip(self, true: TrueClip, steps: int, posed: bool = True, eyed: bool = True) -> judge.Pair:
-        """Render one clip, free, with the true head pose (`posed`) and the true eyes besides, and look at it."""
-        film = render_scene(self.engine, true.scene, steps)
-        made = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
-        pair = judge.Pair(true.clip.info.name, true.seen, made, true.labels)
-        pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
-        if posed and self.engine.config.pose_guided:
-            pair.posed = self._compare_posed(true, steps)
-            if eyed and self.engine.config.lids_conditioned:
-                eyes = true.labels.eyes if self.engine.config.gaze_conditioned else true.labels.eyes[:, :1]
-                pair.posed["texture_psnr_eyes"] = self._compare_posed(true, steps, eyes)["texture_psnr"]
-        self.say(f"clip {pair.name}, {steps} steps: {film.ms_per_frame or 0:.0f} ms a frame")
-        return pair
-
-    def _compare_posed(self, true: TrueClip, steps: int, eyes: np.ndarray | None = None) -> dict[str, float]:
-        labels = true.labels
-        film = render_scene(self.engine, true.scene, steps, labels.head, photo_head=labels.photo_head, eyes=eyes)
-        return judge.compare_posed(film, true.clip, labels)
-
-    def judge_split(self, steps: int, posed: bool = True, eyed: bool = True) -> list[judge.Pair]:
-        """Every clip at one number of steps."""
-        return [self.judge_clip(true, steps, posed, eyed) for true in self.true]
-
-    def likeness_lost(self, steps: int, seconds: float = LONG_SECONDS) -> dict[str, float]:
-        """Drift of the likeness to the portrait over one long film: all speech of the split, repeated."""
-        first = self.true[0]
-        speech = np.concatenate([t.clip.speech() for t in self.true])
-        speech = np.resize(speech, round(seconds * SAMPLE_RATE))
-        scene = make_scene(self.folder / "long", first.scene.photo, speech, first.scene.prompt, self.engine)
-        film = render_scene(self.engine, scene, steps)
-        metrics = evaluate_video(film.path, first.scene.photo, speech).metrics
-        found = {k: metrics[k] for k in ("identity_drift", "identity_min", "edge_jump", "sync_error_frames")}
-        self.say(
-            f"{seconds:.0f} s in one go: likeness {found['identity_min']}, drift {found['identity_drift']} a minute"
-        )
-        result = {f"long_{k}": float(v) for k, v in found.items() if v is not None}
-        if found["identity_drift"] is not None:
-            result["identity_drift"] = float(found["identity_drift"])
-            result["identity_loss_120s"] = max(0.0, -2 * result["identity_drift"])
-        return result
 
 
 def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.bench.quality import judge
-from liveavatar.bench.quality.run import QualityBench
-from liveavatar.bench.quality.split import FOLDER, load_split
+from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.quality.evaluate import plain
+from liveavatar.quality.split import FOLDER, load_split
 from liveavatar.timing import FPS
 
 SYNC_SLACK, TEXTURE_SLACK, OPENNESS_SLACK = 0.15, 0.3, 0.01

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.bench.quality.split import FOLDER, INDEX, ClipInfo, load_split, write_clip, write_index
 from liveavatar.errors import InputError
+from liveavatar.quality.split import FOLDER, INDEX, ClipInfo, load_split, write_clip, write_index
 from liveavatar.training.corpus.clips import (
     BLOCK_FRAMES,
     CPU_BATCH,

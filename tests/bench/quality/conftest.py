@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar.bench.quality.split import Clip, load_split, write_clip, write_index
+from liveavatar.quality.split import Clip, load_split, write_clip, write_index
 from liveavatar.timing import SAMPLES_PER_FRAME
 
 FRAMES = 36

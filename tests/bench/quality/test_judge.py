@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 
 from liveavatar import config
-from liveavatar.bench.quality import goals, judge, report
+from liveavatar.bench.quality import judge, report
+from liveavatar.bench.quality.bench import QualityBench, TrueClip
 from liveavatar.bench.quality.faces import best_lag, blink_depth, corner_lift, correlation, head_spread
 from liveavatar.bench.quality.films import Film, make_scene, true_film
-from liveavatar.bench.quality.run import CONTRACT, QualityBench, QualityOptions, TrueClip, run
-from liveavatar.bench.quality.split import Clip, load_split
+from liveavatar.bench.quality.run import CONTRACT, QualityOptions, run
 from liveavatar.bench.quality.steps import recommend, sweep_split
 from liveavatar.checkpoints.load import read_config
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
 from liveavatar.face.landmarks import MOUTH_CORNERS, Face, FaceTracker
 from liveavatar.media.film import FilmWriter
+from liveavatar.quality import goals
+from liveavatar.quality.split import Clip, load_split
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 from liveavatar.timing import SAMPLE_RATE
 
@@ -189,7 +191,7 @@ def test_films_that_a_clip_costs(
         made.append("free" if head is None else "head" if eyes is None else "head and eyes")
         return Film(Path(made[-1]))
 
-    monkeypatch.setattr("liveavatar.bench.quality.run.render_scene", drawn)
+    monkeypatch.setattr("liveavatar.bench.quality.bench.render_scene", drawn)
     monkeypatch.setattr(judge, "look", lambda *_: None)
     monkeypatch.setattr(judge, "compare_posed", lambda film, *_: {"texture_psnr": float(len(film.path.name))})
     engine: Any = SimpleNamespace(config=replace(config.TINY, **model))

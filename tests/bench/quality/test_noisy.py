@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from liveavatar import config
+from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.bench.quality.noisy import judge_noisy, means, with_noise
-from liveavatar.bench.quality.run import QualityBench
-from liveavatar.bench.quality.split import Clip
 from liveavatar.engine.engine import Engine
+from liveavatar.quality.split import Clip
 from liveavatar.timing import SAMPLE_RATE
 
 

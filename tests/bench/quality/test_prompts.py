@@ -7,10 +7,10 @@ from liveavatar import config
 from liveavatar.bench.quality.faces import FaceCurves
 from liveavatar.bench.quality.films import RenderedScene, make_scene
 from liveavatar.bench.quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
-from liveavatar.bench.quality.split import Clip
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.prompt.check import check_prompt
+from liveavatar.quality.split import Clip
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 

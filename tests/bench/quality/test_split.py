@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from liveavatar.bench.quality.split import FOLDER, Clip, load_split
 from liveavatar.errors import InputError
 from liveavatar.pose.files import portrait_pose
 from liveavatar.quality import reference
+from liveavatar.quality.split import FOLDER, Clip, load_split
 from liveavatar.timing import FPS, SAMPLE_RATE
 from liveavatar.training.corpus.clips import BLOCK_FRAMES, EVAL_SEED, ClipPlan
 from liveavatar.training.corpus.evaluation_pack import BLOCKS, PLAN, PLANS, EvaluationClip, pack

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar.training.corpus.head.colours import COLOURS
 from liveavatar.training.corpus.head.geometry import (
     BROW_STYLES,
     CURLY,
@@ -22,7 +23,6 @@ from liveavatar.training.corpus.head.geometry import (
     rotation,
     smoothstep,
 )
-from liveavatar.training.corpus.render.look import COLOURS
 
 # Linear albedo of skin, light to dark.
 _TONES = np.array(

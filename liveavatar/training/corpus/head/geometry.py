@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.errors import InputError
-from liveavatar.training.corpus.render.noise import noise_volume, strand_noise
+from liveavatar.training.corpus.head.noise import noise_volume, strand_noise
 
 
 class Material(IntEnum):

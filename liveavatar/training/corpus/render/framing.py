@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from liveavatar.quality.reference import LEFT_EYE, RIGHT_EYE
 from liveavatar.training.corpus.head.geometry import CAMERA_DISTANCE, PIXELS_PER_CM, Camera, HeadAssets
-from liveavatar.training.data import LEFT_EYE, RIGHT_EYE
 
 # Where the photo's eyes lie, in shares of the picture's height. Wide pictures show the same face in the same size,
 # moved by whole tokens of 32 pixels.
