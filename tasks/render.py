@@ -142,6 +142,7 @@ def _render(
     entries: tuple[Entry, Entry, Entry, Entry | None],
 ) -> Values:
     from liveavatar.render.job import RenderJob
+    from liveavatar.render.sound import FileSound
 
     sound, features, face, pose = entries
     work = work_dir(key)
@@ -152,10 +153,10 @@ def _render(
         work_dir=work,
         image=face.path(PORTRAIT),
         pose=None if pose is None else pose.path(POSE),
-        features=features.path(FEATURES),
-        audio=sound.path(CLEANED),
+        sound=FileSound(
+            features=features.path(FEATURES), audio=sound.path(CLEANED), num_frames=features.values["num_frames"]
+        ),
         prompt=options.prompt,
-        num_frames=features.values["num_frames"],
         seed=options.seed,
         sample_steps=options.sample_steps,
         infer_frames=options.infer_frames,
@@ -189,7 +190,7 @@ def take_over(result: Any, folder: Path) -> None:
 
 def facts_of(result: Any, load_s: float) -> Values:
     """Values of the entry of a `liveavatar.render.job.RenderResult`."""
-    from liveavatar.render.job import stage_summary, timing_summary
+    from liveavatar.render.timings import stage_summary, timing_summary
 
     return {
         "latents_sha256": result.latents_sha256,

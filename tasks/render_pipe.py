@@ -94,22 +94,20 @@ def _render(
 ) -> Values:
     from liveavatar.media.recording import Recording
     from liveavatar.render.job import Progress, RenderJob
+    from liveavatar.render.pipe import PipeSound
 
     work = config.home() / "work" / key[:32]
     job = RenderJob(
         digest=key,
         work_dir=work,
         image=face.path(PORTRAIT),
-        features=listener.folder / "none",
-        audio=listener.folder,
+        sound=PipeSound(folder=listener.folder),
         prompt=options.prompt,
-        num_frames=0,
         seed=options.seed,
         sample_steps=options.sample_steps,
         infer_frames=options.infer_frames,
         kv_cache_dtype=options.kv_cache_dtype,
         online=True,
-        live=True,
     )
     spec, engines = engine_spec(model_dir, model_digest, options)
     board = ProgressBoard()

@@ -9,6 +9,7 @@ from scipy.io import wavfile
 
 from liveavatar.audio.feature_file import save_features
 from liveavatar.render.job import RenderJob
+from liveavatar.render.sound import FileSound
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 SIZE = (256, 384)  # width, height of a portrait; the noise lies across
@@ -25,9 +26,7 @@ def noise_job(folder: Path, num_frames: int, digest: str = "d" * 64) -> RenderJo
         digest=digest,
         work_dir=folder / "work",
         image=folder / "face.png",
-        features=folder / "features.pt",
-        audio=folder / "voice.wav",
+        sound=FileSound(features=folder / "features.pt", audio=folder / "voice.wav", num_frames=num_frames),
         prompt="a calm woman",
-        num_frames=num_frames,
         online=True,
     )

@@ -1,72 +1,76 @@
-"""Render a recording that still grows: the job of `liveavatar.render.job` for sound from a pipe.
+"""Sound from a pipe as the sound source of a render: a recording that still grows.
 
-A block is made as soon as its sound is known, 0.16 s after its end, and the film ends where the recording does. What
-needs the whole sound (noise removal, levelling) is left out.
+A block is made as soon as its sound is known, 0.16 s after its end, and the film ends where the recording does.
+Noise reduction and levelling, which need the whole recording, are left out.
 """
 
 import time
-from collections.abc import Generator
-from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from liveavatar.audio.encoders.whisper import load_encoder
-from liveavatar.engine.engine import Block, Features
-from liveavatar.errors import InputError, Interrupted
-from liveavatar.media.recording import ENDLESS, LiveSound, LiveTrack, Recording
-from liveavatar.render.job import SNAPSHOT_BLOCKS, RenderRun
-from liveavatar.timing import BLOCK_FRAMES, count_blocks
+from liveavatar.config import ModelConfig
+from liveavatar.errors import InputError
+from liveavatar.media.recording import LiveSound, LiveTrack, Recording
+from liveavatar.render.sound import SNAPSHOT_BLOCKS
+from liveavatar.timing import BLOCK_FRAMES
 
 
-class PipeRun(RenderRun):
-    """The state of one live job."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipeSound:
+    """The folder of a `Recording`."""
+
+    folder: Path
+
+    def open(self, config: ModelConfig) -> "GrowingSound":
+        """Open the recording, which may be empty yet.
+
+        Raises:
+            InputError: the model's speech encoder needs the whole recording.
+        """
+        speech = config.speech
+        if speech.kind != "whisper":
+            raise InputError(
+                f"--audio -: the speech encoder of {config.name} hears a recording as a whole; "
+                "give a file, or use a model with a Whisper encoder, such as mini"
+            )
+        recording = Recording(self.folder)
+        return GrowingSound(
+            recording, LiveTrack(recording, speech, load_encoder(speech.name), config.dit.audio_history_frames)
+        )
+
+
+class GrowingSound:
+    """Features made block by block while a recording grows."""
 
     segment_frames = SNAPSHOT_BLOCKS * BLOCK_FRAMES // 2  # a viewer waits for whole segments
 
-    def _features(self) -> tuple[Features, int]:
-        speech = self.engine.config.speech
-        if speech.kind != "whisper":
-            raise InputError(
-                f"--audio -: the speech encoder of {self.engine.config.name} hears a recording as a whole; "
-                "give a file, or use a model with a Whisper encoder, such as mini"
-            )
-        self._heard_at: dict[int, float] = {}  # by block
-        self.recording = Recording(self.job.audio)
-        history = self.engine.config.dit.audio_history_frames
-        self.track = LiveTrack(self.recording, speech, load_encoder(speech.name), history)
-        return self.track, ENDLESS
+    def __init__(self, recording: Recording, track: LiveTrack) -> None:
+        self.recording, self.features = recording, track
+        self.audio = LiveSound(recording)
+        self._heard_at: dict[int, float] = {}  # by block, monotonic seconds
 
-    def _sound(self) -> LiveSound:
-        return LiveSound(self.recording)
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the recording, once it has ended."""
+        return self.features.num_frames
 
-    def _whole_sound(self) -> Path:
-        return self.recording.write_wav(self.job.work_dir / "sound.wav")
+    def start(self, block: int) -> None:
+        """Read the recording from `block` on."""
+        self.features.start(block)
 
-    def _restore(self) -> None:
-        super()._restore()
-        self.track.start(self.stream.position)
-
-    def _blocks(self) -> Generator[Block, None, None]:
-        with closing(self.stream.arriving(self._ready, SNAPSHOT_BLOCKS)) as blocks:
-            for block in blocks:
-                assert block.frames is not None
-                left = BLOCK_FRAMES
-                if self.track.num_frames is not None:
-                    left = self.track.num_frames - block.index * BLOCK_FRAMES
-                yield replace(block, frames=block.frames[:left])
-
-    def _ready(self, index: int) -> bool | None:
-        known = self.track.ready(index)
-        if known is None and self.should_stop():
-            raise Interrupted("stopped while waiting for sound")
+    def ready(self, block: int) -> bool | None:
+        """Read on, and tell whether the sound of a block is known."""
+        known = self.features.ready(block)
         if known:
-            self._heard_at[index] = self.track.heard_at
-            self._heard_at.pop(index - 2 * SNAPSHOT_BLOCKS, None)
+            self._heard_at[block] = self.features.heard_at
+            self._heard_at.pop(block - 2 * SNAPSHOT_BLOCKS, None)
         return known
 
-    def _total(self) -> int:
-        frames = self.track.num_frames
-        return self.stream.position + 1 if frames is None else count_blocks(frames)
+    def delay_ms(self, block: int) -> float:
+        """Milliseconds since the last sample that a block needs arrived."""
+        return 1000 * (time.monotonic() - self._heard_at[block])
 
-    def _delay_ms(self, index: int) -> float:
-        return 1000 * (time.monotonic() - self._heard_at[index])
+    def final_audio(self, folder: Path) -> Path:
+        """Write the whole recording as a WAV file."""
+        return self.recording.write_wav(folder / "sound.wav")

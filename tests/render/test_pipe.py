@@ -17,7 +17,10 @@ from liveavatar.engine.engine import Engine
 from liveavatar.errors import Interrupted
 from liveavatar.media.pcm import samples
 from liveavatar.media.recording import Recording
-from liveavatar.render.job import Progress, RenderJob, run_job, timing_summary
+from liveavatar.render.job import Progress, RenderJob, run_job
+from liveavatar.render.pipe import PipeSound
+from liveavatar.render.sound import FileSound
+from liveavatar.render.timings import timing_summary
 from liveavatar.timing import BLOCK_SAMPLES, count_frames
 from tests.audio.sounds import syllables
 
@@ -40,12 +43,9 @@ def job(tmp_path: Path) -> RenderJob:
         digest="e" * 64,
         work_dir=tmp_path / "work",
         image=tmp_path / "face.png",
-        features=tmp_path / "features.pt",
-        audio=tmp_path / "heard",
+        sound=PipeSound(folder=tmp_path / "heard"),
         prompt="a calm woman",
-        num_frames=0,
         online=True,
-        live=True,
     )
 
 
@@ -74,10 +74,11 @@ def speak(folder: Path, pcm: bytes, wait: Callable[[int], None]) -> threading.Th
 def expected(engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path) -> str:
     """Digest of the latents of the finished sound."""
     sound = samples(pcm)
-    save_features(job.features, whisper_features(sound, engine.config.speech, batch=1))
-    Recording(job.audio).write_wav(tmp_path / "whole.wav")
-    whole = replace(job, live=False, audio=tmp_path / "whole.wav", num_frames=count_frames(len(sound)))
-    return run_job(engine, replace(whole, work_dir=tmp_path / "whole")).latents_sha256
+    features, audio = tmp_path / "features.pt", tmp_path / "whole.wav"
+    save_features(features, whisper_features(sound, engine.config.speech, batch=1))
+    Recording(tmp_path / "heard").write_wav(audio)
+    whole = FileSound(features=features, audio=audio, num_frames=count_frames(len(sound)))
+    return run_job(engine, replace(job, sound=whole, work_dir=tmp_path / "whole")).latents_sha256
 
 
 def test_film_begins_before_the_sound_ends_and_is_that_of_the_whole(
@@ -101,7 +102,7 @@ def test_film_begins_before_the_sound_ends_and_is_that_of_the_whole(
         nonlocal done
         done = progress.done
 
-    thread = speak(job.audio, pcm, wait)
+    thread = speak(tmp_path / "heard", pcm, wait)
     result = run_job(engine, job, note)
     thread.join()
     assert not late.is_set()
@@ -130,7 +131,7 @@ def test_goes_on_after_a_stop(engine: Engine, job: RenderJob, pcm: bytes, tmp_pa
         nonlocal done
         done = progress.done
 
-    speak(job.audio, pcm, lambda _: None).join()
+    speak(tmp_path / "heard", pcm, lambda _: None).join()
     with pytest.raises(Interrupted):
         run_job(engine, job, note, lambda: done >= 6)
     result = run_job(engine, replace(job, resume=True), note)
@@ -141,8 +142,8 @@ def test_goes_on_after_a_stop(engine: Engine, job: RenderJob, pcm: bytes, tmp_pa
     assert again.video == result.video
 
 
-def test_less_than_a_block_is_a_film(engine: Engine, job: RenderJob, pcm: bytes) -> None:
-    speak(job.audio, pcm[:17_000], lambda _: None).join()
+def test_less_than_a_block_is_a_film(engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path) -> None:
+    speak(tmp_path / "heard", pcm[:17_000], lambda _: None).join()
     result = run_job(engine, job)
     assert result.num_frames == count_frames(8500)
     assert len(result.rows) == 2

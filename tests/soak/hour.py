@@ -25,8 +25,10 @@ from PIL import Image
 from scipy.io import wavfile
 from torch import Tensor
 
-from liveavatar.engine.engine import Engine, Features
-from liveavatar.render.job import Progress, RenderJob, RenderRun
+from liveavatar.config import ModelConfig
+from liveavatar.engine.engine import Engine
+from liveavatar.render.job import Progress, RenderJob, run_job
+from liveavatar.render.sound import CompleteSound
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 HOUR_BLOCKS = 7500
@@ -48,12 +50,17 @@ class Endless:
         return self.tensor[:, :, [i % self.tensor.shape[2] for i in range(frames.start, frames.stop)]]
 
 
-class HourRun(RenderRun):
-    """A job whose features need no file as long as the film."""
+@dataclass(frozen=True, slots=True)
+class EndlessSound:
+    """A sound source whose features need no file as long as the film."""
 
-    def _features(self) -> tuple[Features, int]:
+    audio: Path
+    num_frames: int
+
+    def open(self, config: ModelConfig) -> CompleteSound:
+        """Repeat a second of noise."""
         noise = torch.randn(5, 768, 25, generator=torch.Generator().manual_seed(0))
-        return Endless(noise, (5, 768, self.job.num_frames)), self.job.num_frames
+        return CompleteSound(Endless(noise, (5, 768, self.num_frames)), self.audio, self.num_frames)
 
 
 def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -73,9 +80,8 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
     del sound
     job = RenderJob(
         digest=hashlib.sha256(b"hour").hexdigest(), work_dir=folder / "work", image=folder / "face.png",
-        features=folder / "none", audio=folder / "voice.wav", prompt="a calm woman", num_frames=frames, online=True,
+        sound=EndlessSound(folder / "voice.wav", frames), prompt="a calm woman", online=True,
     )  # fmt: skip
-    job.work_dir.mkdir()
     process, every = psutil.Process(), max(1, blocks // 100)
     readings: list[dict[str, float]] = []
     marks: list[float] = []
@@ -93,7 +99,7 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
             tell(json.dumps(readings[-1]))
 
     engine = Engine.load(model_dir, device="cpu", dtype="float32")
-    result = HourRun(engine, job, look, lambda: False).finish()
+    result = run_job(engine, job, look)
     assert result.num_frames == frames
     assert len(result.rows) == blocks
     settled = readings[round(len(readings) * WARM) :]

@@ -39,6 +39,7 @@ from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import CapacityError
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
+from liveavatar.render.sound import FileSound
 from tasks.cluster import actor, group
 from tasks.cluster.actor import EngineSpec
 from tests.soak.commands import COMMAND_FAULTS, Commands
@@ -76,10 +77,8 @@ class Soak:
             digest=hashlib.sha256(b"soak").hexdigest(),
             work_dir=self.folder / "undisturbed",
             image=picture,
-            features=self.folder / "features.pt",
-            audio=sound,
+            sound=FileSound(features=self.folder / "features.pt", audio=sound, num_frames=FRAMES),
             prompt="a calm woman",
-            num_frames=FRAMES,
             online=True,
         )
         before = torch.get_num_threads()

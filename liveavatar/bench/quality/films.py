@@ -13,7 +13,9 @@ from liveavatar.engine.engine import Engine
 from liveavatar.media.ffmpeg import read_frames
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality.split import Clip
-from liveavatar.render.job import RenderJob, run_job, timing_summary
+from liveavatar.render.job import RenderJob, run_job
+from liveavatar.render.sound import FileSound
+from liveavatar.render.timings import timing_summary
 from liveavatar.timing import SAMPLE_RATE
 
 SEED = 420
@@ -98,8 +100,9 @@ def render_scene(
         pose = scene.folder / "pose.npy"
         np.save(pose, np.concatenate([head] if eyes is None else [head, eyes], 1, dtype=np.float32))
     job = RenderJob(
-        digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png", features=scene.features,
-        audio=scene.sound, prompt=prompt or scene.prompt, num_frames=scene.num_frames, seed=SEED, sample_steps=steps,
+        digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png",
+        sound=FileSound(features=scene.features, audio=scene.sound, num_frames=scene.num_frames),
+        prompt=prompt or scene.prompt, seed=SEED, sample_steps=steps,
         pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), online=True,
     )  # fmt: skip
     result = run_job(engine, job)

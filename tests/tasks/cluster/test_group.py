@@ -13,7 +13,8 @@ import torch
 
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import Interrupted
-from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job, stage_summary
+from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
+from liveavatar.render.timings import stage_summary
 from tasks.cluster import actor, group
 from tasks.cluster.actor import EngineSpec
 from tests.render_jobs import noise_job
