@@ -5,9 +5,9 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
@@ -20,6 +20,9 @@ from tasks.stage import stage
 from tasks.store import machine
 from tasks.store.model import digest_of
 from tasks.store.store import Entry, Store, Values, code_digest, disk_errors, job_key, package_versions
+
+if TYPE_CHECKING:
+    from liveavatar.engine.settings import RenderSettings
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +124,13 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> t
     return spec, group if options.ranks > 1 else actor
 
 
+def settings_of(options: RenderOptions) -> "RenderSettings":
+    """Settings of a render that change its latents."""
+    from liveavatar.engine.settings import RenderSettings
+
+    return RenderSettings(**{field.name: getattr(options, field.name) for field in fields(RenderSettings)})
+
+
 def work_dir(key: str) -> Path:
     """Where the render with this key keeps what it needs to be resumed."""
     return config.home() / "work" / key[:32]
@@ -156,12 +166,8 @@ def _render(
         sound=FileSound(
             features=features.path(FEATURES), audio=sound.path(CLEANED), num_frames=features.values["num_frames"]
         ),
-        prompt=options.prompt,
-        seed=options.seed,
-        sample_steps=options.sample_steps,
-        infer_frames=options.infer_frames,
+        settings=settings_of(options),
         online=options.online,
-        kv_cache_dtype=options.kv_cache_dtype,
         resume=options.resume,
     )
     spec, engines = engine_spec(model_dir, model_digest, options)

@@ -19,7 +19,7 @@ from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
 from liveavatar.timing import BLOCK_SECONDS, SAMPLE_RATE
 from tasks.audio import CLEANED, PORTRAIT, RAW, WORDS, plain, read_wav
 from tasks.events import Event, emit
-from tasks.render import LIVE, ProgressBoard, RenderOptions, engine_spec, facts_of, take_over
+from tasks.render import LIVE, ProgressBoard, RenderOptions, engine_spec, facts_of, settings_of, take_over
 from tasks.stage import stage
 from tasks.store.store import Entry, Store, Values, disk_errors, job_key
 
@@ -102,11 +102,7 @@ def _render(
         work_dir=work,
         image=face.path(PORTRAIT),
         sound=PipeSound(folder=listener.folder),
-        prompt=options.prompt,
-        seed=options.seed,
-        sample_steps=options.sample_steps,
-        infer_frames=options.infer_frames,
-        kv_cache_dtype=options.kv_cache_dtype,
+        settings=settings_of(options),
         online=True,
     )
     spec, engines = engine_spec(model_dir, model_digest, options)

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from liveavatar.audio.feature_file import save_features
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.render.job import RenderJob
 from liveavatar.render.sound import FileSound
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -27,6 +28,6 @@ def noise_job(folder: Path, num_frames: int, digest: str = "d" * 64) -> RenderJo
         work_dir=folder / "work",
         image=folder / "face.png",
         sound=FileSound(features=folder / "features.pt", audio=folder / "voice.wav", num_frames=num_frames),
-        prompt="a calm woman",
+        settings=RenderSettings(prompt="a calm woman"),
         online=True,
     )

@@ -16,6 +16,7 @@ import torch
 
 from liveavatar.config import load_config
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS
 
 WARM_BLOCKS = 5  # until every ring is full: later blocks cost the same
@@ -100,12 +101,11 @@ def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, i
     width, height = cfg.areas[0]
     job = StreamJob(
         image=np.full((height, width, 3), 128, np.uint8),
-        prompt="a calm person speaks to the camera in soft light",
+        settings=RenderSettings(prompt="a calm person speaks to the camera in soft light", sample_steps=sample_steps),
         features=TensorFeatures(
             torch.randn(cfg.dit.audio_layers, cfg.dit.audio_dim, 12 * num_blocks, generator=torch.Generator())
         ),
         num_frames=BLOCK_FRAMES * num_blocks,
-        sample_steps=sample_steps,
     )
     for _ in engine.open(job).blocks():  # allocator, kernels, page cache
         break

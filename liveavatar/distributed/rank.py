@@ -99,7 +99,7 @@ class FastGroupEngine(GroupEngine, FastEngine):
         """As `GroupEngine.place`; layers are spread as `liveavatar plan` says for the job's size."""
         if self.decoding is not None:
             stride = self.config.vae.spatial_stride
-            self.decode_layers = self.decoding(spec.w * stride, spec.h * stride, spec.kv_cache_dtype)
+            self.decode_layers = self.decoding(spec.w * stride, spec.h * stride, spec.settings.kv_cache_dtype)
         return super().place(spec, given, features)
 
     def forget_sizes(self) -> None:
@@ -152,7 +152,7 @@ class Rank:
                 self._engine = fast
             else:
                 self._engine = GroupEngine(load_model(*where, seat.parts), self.group, seat.own_decoder)
-            self._engine.model_dir = self.model_dir
+            self._engine.model_dir, self._engine.fp8 = self.model_dir, seat.fp8
         return self._engine
 
     def serve(self) -> bool:

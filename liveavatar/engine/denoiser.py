@@ -16,6 +16,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.sampling import clip_noise, euler_step, reference_distance
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
@@ -27,20 +28,18 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenoiseSpec:
-    """What of a job decides the denoising, conditions aside."""
+    """Settings and shapes that determine one stream's denoising (no conditioning tensors)."""
 
-    seed: int
-    sigmas: tuple[float, ...]  # one more than steps: the terminal 0 included
-    infer_frames: int  # frames per clip
+    settings: RenderSettings
+    sigmas: tuple[float, ...]  # noise levels, one more than steps: the terminal 0 included
     num_blocks: int
     h: int  # latent height
-    w: int
-    kv_cache_dtype: str = "auto"  # of the rings: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
+    w: int  # latent width
 
     @property
     def clip_blocks(self) -> int:
         """Blocks per clip: how far one draw of noise reaches, and when the reference may change."""
-        return self.infer_frames // BLOCK_FRAMES
+        return self.settings.infer_frames // BLOCK_FRAMES
 
     @property
     def num_steps(self) -> int:
@@ -92,8 +91,8 @@ class Denoiser:
         spec = self.spec
         clip, block = divmod(index, spec.clip_blocks)
         if self._noise is None or self._noise[0] != clip:
-            shape = (self.config.dit.in_dim, spec.infer_frames // LATENT_FRAMES, spec.h, spec.w)
-            noise = clip_noise(spec.seed, clip, shape).to(self.dit.dtype)
+            shape = (self.config.dit.in_dim, spec.settings.infer_frames // LATENT_FRAMES, spec.h, spec.w)
+            noise = clip_noise(spec.settings.seed, clip, shape).to(self.dit.dtype)
             self._noise = (clip, on_device(noise, self.device))
         at = block * BLOCK_LATENTS
         return self._noise[1][None, :, at : at + BLOCK_LATENTS]
@@ -117,7 +116,7 @@ class Denoiser:
         assert not hidden, "the plain transformer makes whole steps"
         dit, spec, frame = self.dit, self.spec, index * BLOCK_LATENTS
         cond = Conditions(self.text_kv, dit.audio_kv(audio), self._pose(frame))
-        distance = reference_distance(self.config.dit.ref_distance, spec.seed, index)
+        distance = reference_distance(self.config.dit.ref_distance, spec.settings.seed, index)
         rotation = dit.block_rotation(frame, spec.h, spec.w, self.device)
         sink_rotation = dit.sink_rotation(frame, distance, spec.h, spec.w, self.device)
         marks = [mark(self.device)]
@@ -141,7 +140,7 @@ class Denoiser:
         if self.pose is not None:
             head, given = self.pose[frame : frame + BLOCK_LATENTS].split((3, EYES), -1)
         if config.lids_conditioned:
-            track = torch.from_numpy(eye_track(spec.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
+            track = torch.from_numpy(eye_track(spec.settings.seed, frame, BLOCK_LATENTS)).to(self.dit.dtype)
             eyes = on_device(track, self.device)
             eyes = eyes if given is None else torch.where(given.isnan(), eyes, given.to(eyes.dtype))
             eyes = eyes if config.gaze_conditioned else eyes[:, :1]

@@ -26,6 +26,7 @@ from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
 from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, below
 from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, Single, split
 from liveavatar.engine.sampling import sigma_steps
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.threads import Threads, begin_with, computing_with
 from liveavatar.errors import InputError
 from liveavatar.model.text import tokenize_batch
@@ -63,17 +64,13 @@ class StreamJob:
     """One video to make."""
 
     image: np.ndarray  # uint8 RGB [H, W, 3], already cropped to the output size
-    prompt: str
+    settings: RenderSettings
     features: Features
     num_frames: int
-    seed: int = 420
-    sample_steps: int = 4
-    infer_frames: int = 48  # frames per clip: how far one draw of noise reaches
     pose: np.ndarray | None = (
         None  # head, lids, gaze: a frame track [F, 3, 4 or 6] of any length, see `liveavatar.pose`
     )
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
-    kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +96,7 @@ class Engine:
     def __init__(self, model: LoadedModel, device: torch.device) -> None:
         self.config, self.dit, self.vae, self.text = model.config, model.dit, model.vae, model.text
         self.device = device
+        self.fp8 = False  # whether the linear layers of the transformer are in 8 bits
         self.shares_threads = device.type == "cpu"  # between denoising and decoding; see `Threads`
         self.model_dir: Path | None = None
 
@@ -208,29 +206,33 @@ class Stream:
 
     @torch.inference_mode()
     def __init__(self, engine: Engine, job: StreamJob) -> None:
-        cfg = engine.config
-        if job.infer_frames <= 0 or job.infer_frames % BLOCK_FRAMES:
+        cfg, settings = engine.config, job.settings
+        if settings.infer_frames <= 0 or settings.infer_frames % BLOCK_FRAMES:
             raise InputError(
-                f"--infer_frames {job.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames; "
+                f"--infer_frames {settings.infer_frames}: a clip is made of blocks of {BLOCK_FRAMES} frames; "
                 f"use a multiple of {BLOCK_FRAMES}, such as 48"
             )
-        engine.check_kv_dtype(job.kv_cache_dtype)
+        engine.check_kv_dtype(settings.kv_cache_dtype)
+        if settings.fp8 != engine.fp8:
+            loaded, asked = ("8 bits" if fp8 else str(engine.dtype) for fp8 in (engine.fp8, settings.fp8))
+            raise InputError(
+                f"fp8={settings.fp8} in the settings of a job: this engine holds its linear layers in {loaded}, not in "
+                f"{asked}; load it with fp8={settings.fp8}"
+            )
         stride = cfg.vae.spatial_stride
         height, width, _ = job.image.shape
         self.engine, self.job = engine, job
         self.spec = DenoiseSpec(
-            seed=job.seed,
-            sigmas=sigma_steps(cfg, job.sample_steps),
-            infer_frames=job.infer_frames,
+            settings=settings,
+            sigmas=sigma_steps(cfg, settings.sample_steps),
             num_blocks=count_blocks(job.num_frames),
             h=height // stride,
             w=width // stride,
-            kv_cache_dtype=job.kv_cache_dtype,
         )
         self.threads = Threads(torch.get_num_threads(), engine.shares_threads)
         self.h, self.w, self.num_blocks = self.spec.h, self.spec.w, self.spec.num_blocks
         self.position = 0
-        text = engine.encode_prompt(job.prompt).to(engine.dtype)
+        text = engine.encode_prompt(settings.prompt).to(engine.dtype)
         self.reference, self.motion = engine.still_latents(job.image)
         given = Conditioning(text, self.reference, self.motion, self._pose_track())
         self.placement: Placement = engine.place(self.spec, given, self._block_features)

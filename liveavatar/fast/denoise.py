@@ -52,7 +52,8 @@ class Runners:
 
 
 def _precision(spec: DenoiseSpec) -> str:
-    return "bf16" if spec.kv_cache_dtype == "auto" else spec.kv_cache_dtype
+    kv_cache_dtype = spec.settings.kv_cache_dtype
+    return "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
 
 
 class FastDenoiser(Denoiser):
@@ -106,7 +107,7 @@ class FastDenoiser(Denoiser):
     ) -> tuple[Tensor, list[Any]]:
         """As `Denoiser.queue`."""
         frame, spec, dit, runner = index * BLOCK_LATENTS, self.spec, self.dit, self.runner
-        distance = reference_distance(self.config.dit.ref_distance, spec.seed, index)
+        distance = reference_distance(self.config.dit.ref_distance, spec.settings.seed, index)
         turns = (
             dit.block_rotation(frame, spec.h, spec.w, self.device),
             dit.sink_rotation(frame, distance, spec.h, spec.w, self.device),

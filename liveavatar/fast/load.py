@@ -47,7 +47,9 @@ def load_fast(
         CapacityError: the GPU cannot do what was asked.
     """
     model = load_fast_model(model_dir, device, dtype, ("dit", "vae", "text"), fp8=fp8, offload=offload)
-    return FastEngine(model, device)
+    engine = FastEngine(model, device)
+    engine.fp8 = fp8
+    return engine
 
 
 def load_fast_model(

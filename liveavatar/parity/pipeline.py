@@ -25,6 +25,7 @@ from liveavatar.config import LIVE_AVATAR_14B, VAEConfig
 from liveavatar.engine.engine import Block, Engine, Stream, StreamJob, TensorFeatures, image_tensor
 from liveavatar.engine.placement import Single
 from liveavatar.engine.sampling import clip_noise
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.parity.dit import load_dit
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
@@ -162,12 +163,9 @@ def _job(run: FixtureFile, num_clips: int) -> StreamJob:
     clip_frames = run["noise_clip0"].shape[1] * LATENT_FRAMES
     return StreamJob(
         image=run["ref_image_hwc_u8"].numpy(),
-        prompt="",
+        settings=RenderSettings(prompt="", seed=int(run.meta("seed")), infer_frames=clip_frames),
         features=TensorFeatures(run["audio_model_input"][0]),
         num_frames=num_clips * clip_frames,
-        seed=int(run.meta("seed")),
-        sample_steps=4,
-        infer_frames=clip_frames,
     )
 
 

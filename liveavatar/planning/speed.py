@@ -20,6 +20,7 @@ import torch
 from liveavatar.checkpoints.load import LoadedModel, build_part
 from liveavatar.config import ModelConfig, home
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures, pick_dtype
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.hardware import Rates
 from liveavatar.planning.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
@@ -142,11 +143,9 @@ def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) ->
     features = torch.zeros(config.dit.audio_layers, config.dit.audio_dim, num_blocks * BLOCK_FRAMES)
     job = StreamJob(
         image=np.full((height, width, 3), 128, dtype=np.uint8),
-        prompt="",
+        settings=RenderSettings(prompt="", sample_steps=sample_steps, infer_frames=clip),
         features=TensorFeatures(features),
         num_frames=num_blocks * BLOCK_FRAMES,
-        sample_steps=sample_steps,
-        infer_frames=clip,
     )
     engine.open(job)  # first use of kernels and memory
     began = time.perf_counter()

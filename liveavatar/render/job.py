@@ -26,6 +26,7 @@ from PIL import Image
 from liveavatar.config import FROM_PORTRAIT
 from liveavatar.engine.engine import Block, Engine, Stream, StreamJob
 from liveavatar.engine.placement import RankWork
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.snapshot import read_snapshot, write_snapshot
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.media.ffmpeg import disk_errors
@@ -53,14 +54,10 @@ class RenderJob:
     work_dir: Path
     image: Path  # picture already cropped to the output size
     sound: SoundSource
-    prompt: str
-    seed: int = 420
-    sample_steps: int = 4
-    infer_frames: int = 48
+    settings: RenderSettings
     pose: Path | None = None  # frame track float32 [F, 3, 4 or 6], .npy, see `liveavatar.pose`; None: moves by itself
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
     online: bool = False
-    kv_cache_dtype: str = "auto"  # as in `StreamJob`
     resume: bool = False
 
 
@@ -175,15 +172,11 @@ class RenderRun:
         self.stream: Stream = engine.open(
             StreamJob(
                 image=image,
-                prompt=job.prompt,
+                settings=job.settings,
                 features=self.sound.features,
                 num_frames=ENDLESS if num_frames is None else num_frames,
-                seed=job.seed,
-                sample_steps=job.sample_steps,
-                infer_frames=job.infer_frames,
                 pose=pose,
                 portrait_pose=None if pose is None else self._portrait_pose(image, pose),
-                kv_cache_dtype=job.kv_cache_dtype,
             )
         )
         height, width, _ = image.shape
@@ -257,7 +250,7 @@ class RenderRun:
             dtype=str(self.engine.dtype).removeprefix("torch."),
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
-            stages=self.engine.stages(self.job.sample_steps),
+            stages=self.engine.stages(self.job.settings.sample_steps),
             notes=tuple(self.notes),
         )
 

@@ -15,7 +15,9 @@ from liveavatar.checkpoints.load import read_config
 from liveavatar.checkpoints.released import TEXT_NAME
 from liveavatar.engine import prompt_embedding
 from liveavatar.engine.engine import Engine, StreamJob
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CheckpointError, InputError
+from tests.job_changes import changed
 from tests.released import SCALED, make_released
 
 pytest.importorskip("transformers")
@@ -50,15 +52,13 @@ def test_renders_end_to_end(folder: Path, tmp_path: Path) -> None:
     assert features.shape[:2] == (5, 16)
     job = StreamJob(
         image=np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8),
-        prompt="a calm woman in warm light",
+        settings=RenderSettings(prompt="a calm woman in warm light", sample_steps=2, infer_frames=12),
         features=features,
         num_frames=num_frames,
-        sample_steps=2,
-        infer_frames=12,
     )
     made = list(engine.open(job).blocks())
     assert np.concatenate([b.frames for b in made if b.frames is not None]).shape == (25, 64, 64, 3)
-    other = engine.open(StreamJob(**{f: getattr(job, f) for f in job.__slots__} | {"prompt": "a man"})).next_block()
+    other = engine.open(changed(job, prompt="a man")).next_block()
     assert not torch.equal(other.latents, made[0].latents), "the prompt matters"
 
 

@@ -19,7 +19,9 @@ from liveavatar.config import TINY
 from liveavatar.distributed.group import GroupError
 from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
 from liveavatar.engine.placement import RankWork, split
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
+from tests.job_changes import changed
 from tests.ranks import group
 
 BLOCKS = 10
@@ -52,11 +54,11 @@ def make_job(sample_steps: int = 4, infer_frames: int = 24, num_frames: int = 12
     rng = np.random.default_rng(0)
     return StreamJob(
         image=rng.integers(0, 255, (128, 128, 3), dtype=np.uint8),
-        prompt="a calm woman in warm light",
+        settings=RenderSettings(
+            prompt="a calm woman in warm light", sample_steps=sample_steps, infer_frames=infer_frames
+        ),
         features=TensorFeatures(torch.from_numpy(rng.normal(size=(5, 768, 100))).float()),
         num_frames=num_frames,
-        sample_steps=sample_steps,
-        infer_frames=infer_frames,
     )
 
 
@@ -196,7 +198,7 @@ def test_a_job_that_is_left_frees_the_group(tiny_model: Path) -> None:
             next(blocks)
         opened.close()
         with engine.job(), pytest.raises(InputError, match="infer_frames"):
-            engine.open(replace(job, infer_frames=13))
+            engine.open(changed(job, infer_frames=13))
         assert_equal(stream(engine, job), stream(single(tiny_model), job))
     assert [p.exitcode for p in processes] == [0, 0]
 

@@ -14,10 +14,12 @@ from liveavatar.checkpoints.load import LoadedModel, save_model
 from liveavatar.config import FROM_PORTRAIT, TINY, ModelConfig
 from liveavatar.engine.engine import Block, Engine, Stream, StreamJob, TensorFeatures
 from liveavatar.engine.placement import Denoised, Single
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
+from tests.job_changes import changed
 
 SIZE = (128, 128)
 
@@ -46,12 +48,11 @@ def make_job(num_frames: int = 75, **changes: object) -> StreamJob:
     features = torch.from_numpy(rng.normal(size=(5, 768, 12 * 12))).float()
     job = StreamJob(
         image=rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8),
-        prompt="a calm woman in warm light",
+        settings=RenderSettings(prompt="a calm woman in warm light", infer_frames=24),
         features=TensorFeatures(features),
         num_frames=num_frames,
-        infer_frames=24,
     )
-    return replace(job, **changes)  # type: ignore[arg-type]
+    return changed(job, **changes)
 
 
 def latents(blocks: list[Block]) -> torch.Tensor:
@@ -150,9 +151,9 @@ def test_each_input_changes_the_latents(engine: Engine, changes: dict) -> None:
     job = make_job(num_frames=36)
     base = latents(list(engine.open(job).blocks(decode=False)))
     again = latents(list(engine.open(job).blocks(decode=False)))
-    changed = latents(list(engine.open(replace(job, **changes)).blocks(decode=False)))
+    other = latents(list(engine.open(changed(job, **changes)).blocks(decode=False)))
     assert torch.equal(base, again)
-    assert not torch.equal(base, changed)
+    assert not torch.equal(base, other)
 
 
 def test_future_sound_does_not_reach_back(engine: Engine) -> None:

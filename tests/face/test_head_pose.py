@@ -13,6 +13,7 @@ from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import MeasureUnavailable
 from liveavatar.pose.files import face_pose, portrait_pose
 from liveavatar.render.job import RenderJob, RenderResult, run_job
+from tests.job_changes import changed
 from tests.render_jobs import SIZE, noise_job
 
 FRAMES = 24
@@ -26,7 +27,7 @@ def job(tmp_path: Path) -> RenderJob:
     portrait = Image.open(REPO_ROOT / "data" / "samples" / "portrait.png").convert("RGB")
     portrait.resize(SIZE).save(job.image)
     np.save(tmp_path / "pose.npy", NOD)
-    return replace(job, sample_steps=2, pose=tmp_path / "pose.npy")
+    return changed(job, sample_steps=2, pose=tmp_path / "pose.npy")
 
 
 def render(model_dir: Path, job: RenderJob, origin: str, track: np.ndarray | None = None) -> RenderResult:

@@ -12,6 +12,7 @@ from liveavatar.engine.engine import Block, Engine
 from liveavatar.fast import accelerate, ops
 from tests.fast.cases import CASES, Case
 from tests.fast.test_stream import CPU, FastPrompted, Prompted, job, model, same
+from tests.job_changes import changed
 
 torch.set_num_threads(1)  # the interpreter has one grid for all threads, and an engine with two decodes on the second
 WANTED = job(num_frames=60, sample_steps=1)  # the ring is full, then written anew; the reference changes on the way
@@ -30,7 +31,8 @@ def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool, kv_cache_dtyp
     loaded = model()
     dit = accelerate(copy.deepcopy(loaded.dit), fp8=fp8)
     engine: Engine = FastPrompted(replace(loaded, dit=dit), CPU)
-    return list(islice(engine.open(replace(WANTED, kv_cache_dtype=kv_cache_dtype)).blocks(), count))
+    engine.fp8 = fp8
+    return list(islice(engine.open(changed(WANTED, kv_cache_dtype=kv_cache_dtype, fp8=fp8)).blocks(), count))
 
 
 def latents(made: list[Block]) -> Tensor:

@@ -21,6 +21,7 @@ from liveavatar.hardware import Machine, gpu_of
 from liveavatar.planning.memory import MemoryModel
 from liveavatar.planning.memory import PlanRequest as SeatingJob
 from liveavatar.planning.speed import decode_layers
+from tests.job_changes import changed
 
 CPU = torch.device("cpu")
 SIZE = (64, 64)
@@ -71,7 +72,7 @@ def _serve(mode: Mode, rank: int, world: int, address: tuple[str, int], jobs: in
 
 
 def job(blocks: int = 7, steps: int = 4) -> StreamJob:
-    return replace(bench_job(DRY, SIZE, blocks, steps), infer_frames=24)  # the reference changes after two blocks
+    return changed(bench_job(DRY, SIZE, blocks, steps), infer_frames=24)  # the reference changes after two blocks
 
 
 def stream(
@@ -129,7 +130,7 @@ def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
 
 
 def test_a_job_brings_its_precision_to_every_rank() -> None:
-    asked = replace(job(blocks=4), kv_cache_dtype="int8")
+    asked = changed(job(blocks=4), kv_cache_dtype="int8")
     alone = stream(fast_engine(DRY, FP8_ALL, CPU, torch.float32), asked)
     with group(FP8, 2, jobs=1) as engine:
         assert_equal(stream(engine, asked), alone)

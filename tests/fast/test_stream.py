@@ -12,11 +12,13 @@ import torch
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.fast import accelerate
 from liveavatar.fast.stream import FastEngine
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae import build_vae
+from tests.job_changes import changed
 
 CPU = torch.device("cpu")
 CONFIG = replace(
@@ -68,13 +70,11 @@ def job(num_frames: int = 75, **changes: object) -> StreamJob:
     rng = np.random.default_rng(0)
     made = StreamJob(
         image=rng.integers(0, 255, (64, 64, 3), dtype=np.uint8),
-        prompt="a calm woman",
+        settings=RenderSettings(prompt="a calm woman", sample_steps=2, infer_frames=24),
         features=TensorFeatures(torch.from_numpy(rng.normal(size=(3, 8, 96))).float()),
         num_frames=num_frames,
-        sample_steps=2,
-        infer_frames=24,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return changed(made, **changes)
 
 
 def same(got: list[Block], wanted: list[Block]) -> None:
@@ -95,7 +95,7 @@ def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: FastEngine) 
 def test_8_bit_attention_is_close(fast: FastEngine) -> None:
     for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
         got, exact = (
-            torch.stack([b.latents for b in fast.open(replace(wanted, kv_cache_dtype=cache)).blocks()])
+            torch.stack([b.latents for b in fast.open(changed(wanted, kv_cache_dtype=cache)).blocks()])
             for cache in ("int8", "auto")
         )
         assert 0 < (got - exact).norm() < 0.01 * exact.norm()
@@ -122,7 +122,7 @@ def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: 
     wanted = job(num_frames=36)
     other = FastPrompted(LoadedModel(config=CONFIG, dit=fast.dit, vae=fast.vae), CPU)
     plain, narrow, again, own = (
-        torch.stack([b.latents for b in engine.open(replace(wanted, kv_cache_dtype=asked)).blocks()])
+        torch.stack([b.latents for b in engine.open(changed(wanted, kv_cache_dtype=asked)).blocks()])
         for engine, asked in ((fast, "auto"), (fast, kv_cache_dtype), (fast, "bf16"), (other, kv_cache_dtype))
     )
     assert torch.equal(narrow, own)
@@ -142,6 +142,12 @@ def test_another_precision_does_not_resume(begun: str, resumed: str, fast: FastE
 def test_the_plain_engine_has_no_choice(plain: Engine) -> None:
     with pytest.raises(InputError, match="--kv_cache_dtype fp8: only the large model on a GPU"):
         plain.open(job(kv_cache_dtype="fp8"))
+
+
+@pytest.mark.parametrize("engine_name", ["plain", "fast"])
+def test_a_job_in_8_bits_needs_an_engine_in_8_bits(engine_name: str, plain: Engine, fast: FastEngine) -> None:
+    with pytest.raises(InputError, match="load it with fp8=True"):
+        {"plain": plain, "fast": fast}[engine_name].open(job(fp8=True))
 
 
 @pytest.mark.parametrize("engine_name", ["plain", "fast"])

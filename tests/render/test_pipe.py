@@ -14,6 +14,7 @@ from PIL import Image
 from liveavatar.audio.encoders.whisper import whisper_features
 from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.engine import Engine
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import Interrupted
 from liveavatar.media.pcm import samples
 from liveavatar.media.recording import Recording
@@ -44,7 +45,7 @@ def job(tmp_path: Path) -> RenderJob:
         work_dir=tmp_path / "work",
         image=tmp_path / "face.png",
         sound=PipeSound(folder=tmp_path / "heard"),
-        prompt="a calm woman",
+        settings=RenderSettings(prompt="a calm woman"),
         online=True,
     )
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.engine import Engine
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.render.job import Progress, RenderJob, run_job
 from liveavatar.render.sound import CompleteSound
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
@@ -80,7 +81,7 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
     del sound
     job = RenderJob(
         digest=hashlib.sha256(b"hour").hexdigest(), work_dir=folder / "work", image=folder / "face.png",
-        sound=EndlessSound(folder / "voice.wav", frames), prompt="a calm woman", online=True,
+        sound=EndlessSound(folder / "voice.wav", frames), settings=RenderSettings(prompt="a calm woman"), online=True,
     )  # fmt: skip
     process, every = psutil.Process(), max(1, blocks // 100)
     readings: list[dict[str, float]] = []

@@ -37,6 +37,7 @@ from scipy.io import wavfile
 
 from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.engine import Engine
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.sound import FileSound
@@ -78,7 +79,7 @@ class Soak:
             work_dir=self.folder / "undisturbed",
             image=picture,
             sound=FileSound(features=self.folder / "features.pt", audio=sound, num_frames=FRAMES),
-            prompt="a calm woman",
+            settings=RenderSettings(prompt="a calm woman"),
             online=True,
         )
         before = torch.get_num_threads()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.fast import accelerate
 from liveavatar.fast.stream import FastEngine, FastStream
 from liveavatar.model.dit import CausalDiT
@@ -120,7 +121,10 @@ class FastBench(RandomPrompt, FastEngine):
 
     def open(self, job: StreamJob) -> FastStream:
         """As `FastEngine.open`."""
-        return super().open(replace(job, kv_cache_dtype=self.kv_cache_dtype) if job.kv_cache_dtype == "auto" else job)
+        wanted = replace(job.settings, fp8=self.fp8)
+        if wanted.kv_cache_dtype == "auto":
+            wanted = replace(wanted, kv_cache_dtype=self.kv_cache_dtype)
+        return super().open(replace(job, settings=wanted))
 
 
 def plain_engine(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PlainBench:
@@ -134,7 +138,7 @@ def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: to
     dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
     model = LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype))
     engine = FastBench(model, device)
-    engine.kv_cache_dtype = mode.kv_cache_dtype
+    engine.kv_cache_dtype, engine.fp8 = mode.kv_cache_dtype, mode.fp8
     return engine
 
 
@@ -146,10 +150,9 @@ def bench_job(config: ModelConfig, size: tuple[int, int], blocks: int, steps: in
     )
     return StreamJob(
         image=np.full((size[1], size[0], 3), 128, np.uint8),
-        prompt="a calm person speaks to the camera in soft light",
+        settings=RenderSettings(prompt="a calm person speaks to the camera in soft light", sample_steps=steps),
         features=TensorFeatures(features.repeat(1, 1, -(-blocks // 8))),
         num_frames=BLOCK_FRAMES * blocks,
-        sample_steps=steps,
     )
 
 

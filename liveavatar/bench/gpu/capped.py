@@ -7,6 +7,7 @@ and the group lives on. What fits on every rank then streams.
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,16 +124,19 @@ class Capped:
         stride = config.vae.spatial_stride
         h, w = size[1] // stride, size[0] // stride
         spec = DenoiseSpec(
-            seed=0, sigmas=sigma_steps(config, STEPS), infer_frames=48, num_blocks=SHORT_BLOCKS, h=h, w=w,
-            kv_cache_dtype=engine.kv_cache_dtype,
-        )  # fmt: skip
+            settings=replace(job.settings, kv_cache_dtype=engine.kv_cache_dtype, fp8=engine.fp8),
+            sigmas=sigma_steps(config, STEPS),
+            num_blocks=SHORT_BLOCKS,
+            h=h,
+            w=w,
+        )
         stage = stages[self.group.rank]
         try:
             with torch.inference_mode():
                 if self.last:
                     engine.still_latents(job.image)
                 motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
-                text = engine.encode_prompt(job.prompt).to(dtype)
+                text = engine.encode_prompt(job.settings.prompt).to(dtype)
                 kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, spec, stages)]
                 if stage.steps:
                     made = engine.denoiser(spec, Conditioning(text, motion[:, :, :1], motion), stage)

@@ -59,7 +59,7 @@ def rank_engine(
     model = LoadedModel(config=config, dit=dit, vae=decoder)
     own_decoder = group.world > STEPS
     engine = GroupBench(model, group, own_decoder)
-    engine.kv_cache_dtype = mode.kv_cache_dtype
+    engine.kv_cache_dtype, engine.fp8 = mode.kv_cache_dtype, mode.fp8
     return engine
 
 

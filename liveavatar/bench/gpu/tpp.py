@@ -197,7 +197,7 @@ class BenchRank:
         plan = self.plan
         model = LoadedModel(config=plan.config, dit=engine.dit, vae=engine.vae)
         one = FastBench(model, self.device)
-        one.kv_cache_dtype = engine.kv_cache_dtype
+        one.kv_cache_dtype, one.fp8 = engine.kv_cache_dtype, engine.fp8
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
         one.forget_sizes()
         return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s")}

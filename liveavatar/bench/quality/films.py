@@ -10,6 +10,7 @@ from PIL import Image
 
 from liveavatar.audio.preprocess import write_features
 from liveavatar.engine.engine import Engine
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.media.ffmpeg import read_frames
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality.split import Clip
@@ -102,7 +103,7 @@ def render_scene(
     job = RenderJob(
         digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png",
         sound=FileSound(features=scene.features, audio=scene.sound, num_frames=scene.num_frames),
-        prompt=prompt or scene.prompt, seed=SEED, sample_steps=steps,
+        settings=RenderSettings(prompt=prompt or scene.prompt, seed=SEED, sample_steps=steps),
         pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), online=True,
     )  # fmt: skip
     result = run_job(engine, job)
