@@ -118,11 +118,11 @@ def test_idle_ranks_are_refused(steps: int, ranks: int, own: bool | None) -> Non
         pytest.param(1, False, (3, 4, 5), id="1"),
         pytest.param(2, False, (3, 4, 5), id="2"),
         pytest.param(2, True, (3, 4, 5), id="1 and a decoder"),
-        pytest.param(3, False, (3, 4, 5), id="3"),
-        pytest.param(3, True, (3, 4, 5), id="2 and a decoder"),
+        pytest.param(3, False, (3, 4, 5), id="3", marks=pytest.mark.nightly),
+        pytest.param(3, True, (3, 4, 5), id="2 and a decoder", marks=pytest.mark.nightly),
         pytest.param(4, False, (4, 5), id="4"),
         pytest.param(4, True, (3, 4, 5), id="3 and a decoder"),
-        pytest.param(5, True, (4, 5), id="4 and a decoder"),
+        pytest.param(5, True, (4, 5), id="4 and a decoder", marks=pytest.mark.nightly),
     ],
 )
 def test_a_group_makes_the_bits_of_one_process(
@@ -137,8 +137,11 @@ def test_a_group_makes_the_bits_of_one_process(
             assert world == 1 or all(len(b.wait_s) == world and max(b.wait_s) > 0 for b in made)
 
 
-@pytest.mark.parametrize("infer_frames", [12, 24, 48])
-@pytest.mark.parametrize(("world", "own"), [(2, False), (4, True)], ids=["2", "3 and a decoder"])
+@pytest.mark.parametrize("infer_frames", [12, 24, pytest.param(48, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("world", "own"),
+    [pytest.param(2, False, id="2"), pytest.param(4, True, id="3 and a decoder", marks=pytest.mark.nightly)],
+)
 def test_the_reference_changes_in_the_middle(changing_model: Path, world: int, own: bool, infer_frames: int) -> None:
     job = make_job(infer_frames=infer_frames)
     expected = stream(single(changing_model), job)
@@ -159,7 +162,14 @@ def test_threads_are_those_of_the_last_rank(tiny_model: Path) -> None:
         torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize(("world", "own"), [(2, False), (4, False), (3, True)], ids=["2", "4", "2 and a decoder"])
+@pytest.mark.parametrize(
+    ("world", "own"),
+    [
+        pytest.param(2, False, id="2"),
+        pytest.param(4, False, id="4", marks=pytest.mark.nightly),
+        pytest.param(3, True, id="2 and a decoder"),
+    ],
+)
 def test_snapshots_fit_every_placement(changing_model: Path, world: int, own: bool) -> None:
     alone, job = single(changing_model), make_job()
     whole = stream(alone, job, snapshot_every=4)

@@ -101,9 +101,9 @@ def assert_equal(made: list[Block], expected: list[Block]) -> None:
     ("mode", "world", "decode_layers"),
     [
         pytest.param(BF16, 2, None, id="whole steps on 2"),
-        pytest.param(FP8, 4, None, id="whole steps on 4, 8-bit linears"),
+        pytest.param(FP8, 4, None, id="whole steps on 4, 8-bit linears", marks=pytest.mark.nightly),
         pytest.param(BF16, 3, 2.5, id="layers on 3"),
-        pytest.param(FP8_ALL, 4, 3.0, id="layers on 4, 8 bits"),
+        pytest.param(FP8_ALL, 4, 3.0, id="layers on 4, 8 bits", marks=pytest.mark.nightly),
         pytest.param(ATTENTION8, 2, 3.0, id="layers on 2, 8-bit attention"),
     ],
 )

@@ -40,6 +40,7 @@ def test_a_failed_check_fails_the_run(tmp_path: Path, monkeypatch: pytest.Monkey
         assert main(asked) == int(not passed)
 
 
+@pytest.mark.nightly
 def test_dry_run_over_two_processes(tmp_path: Path) -> None:
     asked = ["--dry_run", "--only", "tpp", "--gpus", "2", "--single_fps", "20"]
     assert main(["--out", str(tmp_path), *asked]) == 0

@@ -23,7 +23,10 @@ def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [pytest.param(w, id=w.name) for w in PAIRS])
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(w, id=w.name, marks=() if "background" in w.name else pytest.mark.nightly) for w in PAIRS],
+)
 def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, RenderedScene]) -> None:
     effect = try_words(*scene, words, FaceTracker())
     assert effect.seen, effect
