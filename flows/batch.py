@@ -6,9 +6,9 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from flows.cli.terminal import complain, say
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
+from flows.terminal import complain, say
 from liveavatar.errors import InputError, LiveAvatarError
 
 environment.prepare()

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.cli.terminal import say
 from flows.serving import environment
+from flows.terminal import say
 from liveavatar import config
 from liveavatar.checkpoints import hub
 from liveavatar.errors import CheckpointError, InputError

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from flows.cli.terminal import complain, say
 from flows.parameters import read_parameters
 from flows.serving import environment
+from flows.terminal import complain, say
 from liveavatar import config
 from liveavatar.errors import InputError, LiveAvatarError
 

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.cli.terminal import say
 from flows.parameters import RenderParameters
 from flows.serving import environment
+from flows.terminal import say
 
 environment.prepare()
 

@@ -76,7 +76,7 @@ def _home(name: str) -> str:
 
 
 def _refused(error: LiveAvatarError) -> int:
-    from flows.cli.terminal import complain
+    from flows.terminal import complain
 
     if environment.debugging():
         traceback.print_exception(error)

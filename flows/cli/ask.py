@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.cli.terminal import say
+from flows.terminal import say
 from liveavatar import config
 from liveavatar.errors import InputError
 
@@ -147,7 +147,7 @@ def bench(options: Options) -> int:
 
 def _bench_quality(options: Options) -> int:
     """Missed limits are told, not punished: a benchmark ends with 0."""
-    from flows.cli.terminal import Terminal
+    from flows.terminal import Terminal
     from liveavatar.bench.quality.report import lines
     from liveavatar.bench.quality.run import QualityOptions, run
     from liveavatar.quality.split import FOLDER

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.cli.terminal import say
 from flows.parameters import parse_size, read_parameters
+from flows.terminal import say
 from liveavatar import config
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError

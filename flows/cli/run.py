@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from flows import preflight
-from flows.cli.terminal import Terminal, say
 from flows.job_table import read_manifest
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, run_dir
+from flows.terminal import Terminal, say
 from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
 
