@@ -338,26 +338,31 @@ def _short(row: dict[str, float]) -> str:
     return " ".join(f"{k} {v:.4g}" for k, v in row.items())
 
 
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = runtime.arguments("train the autoencoder")
+    options.add_argument("--seconds", type=float, default=420)
+    options.add_argument("--batch", type=int, default=16, help="clips a GPU")
+    options.add_argument("--frames", type=int, default=16, help="frames a clip")
+    options.add_argument("--muon", type=float, default=0.01, help="rate of the convolutions")
+    options.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
+    options.add_argument("--adversary", type=int, default=1)
+    options.add_argument("--latent_noise", type=float, default=0.3, help="largest noise on the latents")
+    options.add_argument("--sharpen", type=float, default=0.0, help="how much sharper than the truth the target is")
+    options.add_argument("--smooth", type=float, default=0.2, help="weight of the latents' change under small moves")
+    options.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
+    options.add_argument("--only_decoder", type=Path, help="model directory or autoencoder.pt: keep its encoder")
+    options.add_argument("--share", type=int, default=1, help="in one process: train on every n-th file of clips")
+    options.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
+    options.add_argument("--log_every", type=int, default=50)
+    options.add_argument("--save_every", type=float, default=60, help="seconds")
+    options.add_argument("--resume", action="store_true")
+    return options
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = runtime.arguments("train the autoencoder")
-    parser.add_argument("--seconds", type=float, default=420)
-    parser.add_argument("--batch", type=int, default=16, help="clips a GPU")
-    parser.add_argument("--frames", type=int, default=16, help="frames a clip")
-    parser.add_argument("--muon", type=float, default=0.01, help="rate of the convolutions")
-    parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
-    parser.add_argument("--adversary", type=int, default=1)
-    parser.add_argument("--latent_noise", type=float, default=0.3, help="largest noise on the latents")
-    parser.add_argument("--sharpen", type=float, default=0.0, help="how much sharper than the truth the target is")
-    parser.add_argument("--smooth", type=float, default=0.2, help="weight of the latents' change under small moves")
-    parser.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
-    parser.add_argument("--only_decoder", type=Path, help="model directory or autoencoder.pt: keep its encoder")
-    parser.add_argument("--share", type=int, default=1, help="in one process: train on every n-th file of clips")
-    parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
-    parser.add_argument("--log_every", type=int, default=50)
-    parser.add_argument("--save_every", type=float, default=60, help="seconds")
-    parser.add_argument("--resume", action="store_true")
-    args: Any = parser.parse_args(argv)
+    args: Any = parser().parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)
 

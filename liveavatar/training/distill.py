@@ -257,15 +257,20 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
                 runtime.save_checkpoint(path, saved)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = transformer_arguments("distil the student", face_loss=0.02)
+    options.add_argument("--seconds_regression", type=float, default=100)
+    options.add_argument("--seconds_dmd", type=float, default=140)
+    options.add_argument("--guidance", type=float, default=1.0, help="of the teacher by speech; 1: none")
+    options.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
+    options.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
+    return options
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = transformer_arguments("distil the student", face_loss=0.02)
-    parser.add_argument("--seconds_regression", type=float, default=100)
-    parser.add_argument("--seconds_dmd", type=float, default=140)
-    parser.add_argument("--guidance", type=float, default=1.0, help="of the teacher by speech; 1: none")
-    parser.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
-    parser.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
-    args: Any = parser.parse_args(argv)
+    args: Any = parser().parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)
 

@@ -252,17 +252,22 @@ def _around(video_3THW: Tensor, centre: Tensor) -> Tensor:
     return video_3THW[..., top : top + side, left : left + side]
 
 
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = argparse.ArgumentParser(description="judge a training run on held-out clips")
+    options.add_argument("--data", type=Path, required=True, help="folder of rendered clips")
+    options.add_argument("--run", type=Path, required=True, help="folder of the training run")
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--limit", type=int, default=16, help="clips an orientation")
+    options.add_argument("--blocks", type=int, default=20, help="blocks a clip")
+    options.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 4, 6])
+    return options
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="judge a training run on held-out clips")
-    parser.add_argument("--data", type=Path, required=True, help="folder of rendered clips")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=16, help="clips an orientation")
-    parser.add_argument("--blocks", type=int, default=20, help="blocks a clip")
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 4, 6])
     logging.basicConfig(level=logging.INFO)
-    evaluate(parser.parse_args(argv))
+    evaluate(parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """What `export_run` makes of the weights of a run."""
+class ExportSettings:
+    """Which weights of a run are exported, and how they are mixed and scaled."""
 
     weights: str = ""  # "teacher", "regression", "dmd"; what `evaluation.json` chose, else the last trained, when empty
     teacher_share: float = 0.0  # see `mixed`
@@ -137,18 +137,18 @@ class Recipe:
         return bool(self.teacher_share or self.embedding_share)
 
 
-def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
+def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()) -> ModelConfig:
     """Write the model directory of a run.
 
     Args:
         run: folder with `autoencoder.pt`, `config.json` and `teacher.pt` or `student.pt`.
         out: the model directory.
-        recipe: which weights, and what becomes of them.
+        settings: which weights, and how they are mixed.
 
     Raises:
         CheckpointError: when the run has no such weights, or the gains are not one for each injector.
     """
-    cfg, weights = load_config(run), recipe.weights
+    cfg, weights = load_config(run), settings.weights
     vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
     found: dict[str, Any] = {}
     if (run / "teacher.pt").is_file():
@@ -160,36 +160,36 @@ def export_run(run: Path, out: Path, recipe: Recipe = Recipe()) -> ModelConfig:
         weights = json.loads(evaluation.read_text())["chosen"]
     if not weights and found:
         weights = list(found)[-1]
-    if missing := {weights, *(["teacher"] if recipe.mixes else [])} - found.keys():
+    if missing := {weights, *(["teacher"] if settings.mixes else [])} - found.keys():
         raise CheckpointError(
             f"--run {run} holds weights {', '.join(found) or 'none'}, not {missing.pop()!r}; name one with --weights, "
             "or train the stage first"
         )
     chosen = found[weights]
-    if recipe.mixes:
-        chosen = mixed(chosen, found["teacher"], recipe.teacher_share, recipe.embedding_share)
-    if recipe.audio_gain and len(recipe.audio_gain) != len(cfg.dit.audio_inject_layers):
+    if settings.mixes:
+        chosen = mixed(chosen, found["teacher"], settings.teacher_share, settings.embedding_share)
+    if settings.audio_gain and len(settings.audio_gain) != len(cfg.dit.audio_inject_layers):
         raise CheckpointError(
-            f"--audio_gain has {len(recipe.audio_gain)} numbers; give one for each of the "
+            f"--audio_gain has {len(settings.audio_gain)} numbers; give one for each of the "
             f"{len(cfg.dit.audio_inject_layers)} layers that speech is injected into"
         )
-    chosen = louder(chosen, recipe.audio_gain)
-    if recipe.before is not None:
-        share, embedding_share = recipe.before_share, recipe.before_embedding_share
-        chosen = mixed(chosen, avatar_weights(recipe.before, cfg.dit.cond_dim), share, embedding_share)
+    chosen = louder(chosen, settings.audio_gain)
+    if settings.before is not None:
+        share, embedding_share = settings.before_share, settings.before_embedding_share
+        chosen = mixed(chosen, avatar_weights(settings.before, cfg.dit.cond_dim), share, embedding_share)
         if (share if embedding_share is None else embedding_share) > 0.5:  # whose embeddings read the latents
-            known = load_config(recipe.before).vae
+            known = load_config(settings.before).vae
             cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
-    gaze_conditioned = recipe.gaze and any(told[HEAD + 1 :])
+    gaze_conditioned = settings.gaze and any(told[HEAD + 1 :])
     cfg = replace(
         cfg, pose_guided=any(told[:HEAD]), lids_conditioned=any(told[HEAD:]), gaze_conditioned=gaze_conditioned
     )
-    if recipe.shift is not None:
-        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, recipe.shift) for n in cfg.sigmas})
+    if settings.shift is not None:
+        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, settings.shift) for n in cfg.sigmas})
     save_model(out, cfg, split_parts(chosen, vae))
-    name = recipe.name(weights)
+    name = settings.name(weights)
     write_card(run, out, name)
     log.info("%s holds the %s weights of %s", out, name, run)
     return cfg
@@ -212,45 +212,51 @@ def export_decoder(run: Path, out: Path) -> None:
     log.info("%s has the decoder of %s", out, run)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="write a model directory")
-    source = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = argparse.ArgumentParser(description="write a model directory")
+    source = options.add_mutually_exclusive_group(required=True)
     source.add_argument("--random", choices=("mini", "tiny"), help="random weights of this preset")
     source.add_argument("--run", type=Path, help="folder of a training run")
     source.add_argument("--decoder", type=Path, help="folder of a run with --only_decoder; OUT keeps everything else")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--weights", default="", help="teacher, regression or dmd")
-    parser.add_argument("--teacher_share", type=float, default=0.0, help="0: those weights; 1: the teacher's")
-    parser.add_argument(
+    options.add_argument("--out", type=Path)
+    options.add_argument("--weights", default="", help="teacher, regression or dmd")
+    options.add_argument("--teacher_share", type=float, default=0.0, help="0: those weights; 1: the teacher's")
+    options.add_argument(
         "--embedding_share", type=float, help="the same of the embeddings; --teacher_share when not given"
     )
-    parser.add_argument(
+    options.add_argument(
         "--audio_gain", type=float, nargs="+", default=(), help="how much more speech adds to its layers, one for each"
     )
-    parser.add_argument(
+    options.add_argument(
         "--shift", type=float, help="of the noise levels of all numbers of steps; the run's own if not given"
     )
-    parser.add_argument("--before", type=Path, help="model directory that the run went on from, to keep some of it")
-    parser.add_argument("--before_share", type=float, default=0.0, help="0: nothing of it; 1: it alone")
-    parser.add_argument(
+    options.add_argument("--before", type=Path, help="model directory that the run went on from, to keep some of it")
+    options.add_argument("--before_share", type=float, default=0.0, help="0: nothing of it; 1: it alone")
+    options.add_argument(
         "--before_embedding_share", type=float, help="the same of the embeddings; --before_share when not given"
     )
-    parser.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not tell it where eyes look")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("folder", nargs="?", type=Path, help="same as --out")
-    args: Any = parser.parse_args(argv)
+    options.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not tell it where eyes look")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("folder", nargs="?", type=Path, help="same as --out")
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    command_line = parser()
+    args: Any = command_line.parse_args(argv)
     out = args.out or args.folder
     if out is None:
-        parser.error("say where to write: --out DIR")
+        command_line.error("say where to write: --out DIR")
     logging.basicConfig(level=logging.INFO)
     if args.random:
         export_random(args.random, out, args.seed)
     elif args.decoder:
         export_decoder(args.decoder, out)
     else:
-        given = {field.name: getattr(args, field.name) for field in fields(Recipe)}
-        export_run(args.run, out, Recipe(**given))
+        settings = {field.name: getattr(args, field.name) for field in fields(ExportSettings)}
+        export_run(args.run, out, ExportSettings(**settings))
 
 
 if __name__ == "__main__":

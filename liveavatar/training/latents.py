@@ -213,19 +213,26 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     rank.barrier()
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line of the encode stage."""
-    parser = runtime.arguments("encode clips and speech for the transformer")
-    parser.add_argument("--speech", type=Path, required=True, help="folder of speech.json")
-    parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.pt; --out when absent")
-    parser.add_argument("--only_speech", action="store_true", help="stop after the features, which need no autoencoder")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = runtime.arguments("encode clips and speech for the transformer")
+    options.add_argument("--speech", type=Path, required=True, help="folder of speech.json")
+    options.add_argument("--autoencoder", type=Path, help="folder of autoencoder.pt; --out when absent")
+    options.add_argument(
+        "--only_speech", action="store_true", help="stop after the features, which need no autoencoder"
+    )
+    options.add_argument(
         "--statistics", type=Path, help="model directory whose latent statistics stay; its own for `teacher --init`"
     )
-    parser.add_argument("--reader_seconds", type=float, default=12, help="training of what reads faces off latents")
-    parser.add_argument("--probe_seconds", type=float, default=12, help="training of the judge of held-out video")
-    parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
-    args: Any = parser.parse_args(argv)
+    options.add_argument("--reader_seconds", type=float, default=12, help="training of what reads faces off latents")
+    options.add_argument("--probe_seconds", type=float, default=12, help="training of the judge of held-out video")
+    options.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the encode stage."""
+    args: Any = parser().parse_args(argv)
     args.autoencoder = args.autoencoder or args.out
     runtime.run_stage(args, encode_stage)
 

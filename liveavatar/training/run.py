@@ -1,10 +1,9 @@
-"""The whole training in one command, within a time budget: render, train, distil, judge, export, pack.
+"""Train the embedded model within a time budget: render, train, distil, evaluate, export, pack.
 
-`python -m liveavatar.training.run --assets DIR --speech DIR --work DIR --out DIR --gpus 4
---budget render=280,autoencoder=400,teacher=460,distill=230`. Every stage is a command of its own (see their modules)
-with a log in `WORK/logs`. A finished stage is not repeated when the command is run again; an unfinished one resumes.
-While stages run, OUT gets the newest weights again and again (see `bring.py`).
-If a late stage fails, what there is gets judged, exported and packed all the same.
+`python -m liveavatar.training.run --recipe ninth --before MODEL --assets DIR --speech DIR --work DIR --out DIR`.
+Every stage is a command of its own with a log in `WORK/logs`. Run the command again to continue: finished stages are
+skipped, an unfinished one resumes. While stages run, OUT gets the newest weights every minute (`partial_export.py`).
+When a stage after the teacher fails, the weights trained so far are evaluated, exported and packed.
 """
 
 import argparse
@@ -20,6 +19,7 @@ from typing import Any
 
 from liveavatar.training import partial_export, runtime
 from liveavatar.training.pack import pack_folder, pack_held_out
+from liveavatar.training.recipes import RECIPES
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
 BRING_EVERY = 60.0  # seconds between two times that the newest weights are brought home
 REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
+DEFAULTS = {"gpus": 4, "refine_gpu": -1, "deadline": 1e9}  # of options, without a recipe
+BUDGET = {"render": 280.0, "autoencoder": 400.0, "teacher": 460.0, "distill": 230.0}
 AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
 
@@ -42,6 +44,7 @@ class Driver:
     """Runs stages as processes and keeps their logs."""
 
     args: argparse.Namespace
+    recipe_options: dict[str, list[str]] = field(default_factory=dict)  # by stage
     begun: float = field(default_factory=time.monotonic)
     bringing: "subprocess.Popen[bytes] | None" = None
     refining: "subprocess.Popen[bytes] | None" = None
@@ -125,7 +128,9 @@ class Driver:
         return self._wait([self._start(name, module, options)], seconds + GRACE)
 
     def _extra(self, name: str) -> list[str]:
-        return next((e.split("=", 1)[1].split() for e in self.args.extra if e.startswith(f"{name}=")), [])
+        """Options of a stage: the recipe's, then those of `--extra`, which win."""
+        typed: list[str] = next((e.split("=", 1)[1].split() for e in self.args.extra if e.startswith(f"{name}=")), [])
+        return [*self.recipe_options.get(name, []), *typed]
 
     # Stages ----------------------------------------------------------------------------------------
 
@@ -217,7 +222,7 @@ class Driver:
 
     def _export(self) -> bool:
         options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out"]
-        exports = [self._launch("export", [*options, str(self.work / "model")])]
+        exports = [self._launch("export", [*options, str(self.work / "model"), *self._extra("export")])]
         for weights in self._beside():
             exports.append(self._launch("export", [*options, str(self.work / BESIDE[weights]), "--weights", weights]))
         return self._wait(exports, GRACE)
@@ -269,26 +274,50 @@ def parse_budget(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when a model was exported."""
-    parser = argparse.ArgumentParser(description="train the embedded model within a time budget")
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = argparse.ArgumentParser(description="train the embedded model within a time budget")
     for name in ("assets", "speech", "work", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--gpus", type=int, default=4, help="0 trains on the CPU")
-    parser.add_argument(
-        "--refine_gpu", type=int, default=-1, help="GPU on which the decoder goes on beside the teacher"
-    )
-    parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
-    parser.add_argument("--budget", type=parse_budget, default={}, help="seconds by stage")
-    parser.add_argument("--deadline", type=float, default=1e9, help="seconds for everything; distillation gives way")
-    parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
-    parser.add_argument("--extra", action="append", default=[], help='more options of a stage: "teacher=--batch 48"')
-    args: Any = parser.parse_args(argv)
-    args.budget = {"render": 280.0, "autoencoder": 400.0, "teacher": 460.0, "distill": 230.0} | args.budget
+        options.add_argument(f"--{name}", type=Path, required=True)
+    options.add_argument("--recipe", choices=tuple(RECIPES), help="a recorded run; the options below override it")
+    options.add_argument("--before", type=Path, help="model directory that the recipe starts from")
+    options.add_argument("--gpus", type=int, help="0 trains on the CPU; 4 without a recipe")
+    options.add_argument("--refine_gpu", type=int, help="GPU that trains the decoder beside the teacher; -1: none")
+    options.add_argument("--preset", choices=("mini", "tiny"), default="mini")
+    options.add_argument("--budget", type=parse_budget, default={}, help="seconds by stage")
+    options.add_argument("--deadline", type=float, help="seconds for everything; distillation gives way")
+    options.add_argument("--stages", default=",".join(STAGES))
+    options.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
+    options.add_argument("--extra", action="append", default=[], help='more options of a stage: "teacher=--batch 48"')
+    return options
+
+
+def with_recipe(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Fill options that were not typed from the recipe or the defaults; return the recipe's options by stage.
+
+    Raises:
+        ValueError: the recipe starts from a model and `--before` is missing.
+    """
+    recipe = RECIPES[args.recipe] if args.recipe else None
+    defaults = DEFAULTS if recipe is None else {name: getattr(recipe, name) for name in DEFAULTS}
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.budget = (BUDGET if recipe is None else recipe.budget) | args.budget
+    return {} if recipe is None else recipe.stage_options(args.before)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return 0 when a model was exported."""
+    command_line = parser()
+    args: Any = command_line.parse_args(argv)
+    try:
+        options = with_recipe(args)
+    except ValueError as error:
+        command_line.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
-    driver = Driver(args)
+    driver = Driver(args, options)
     needed = {"render", "autoencoder", "encode", "teacher"}
     for name in args.stages.split(","):
         if not driver.stage(name) and name in needed:

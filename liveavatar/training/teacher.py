@@ -203,15 +203,20 @@ def transformer_arguments(description: str, face_loss: float) -> argparse.Argume
     return parser
 
 
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = transformer_arguments("train the teacher", face_loss=0.2)
+    options.add_argument("--seconds", type=float, default=480)
+    options.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
+    options.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
+    options.add_argument("--decay", type=float, default=0.05, help="weight decay of Muon's matrices, times their rate")
+    options.add_argument("--init", type=Path, help="model directory to go on from; keep its autoencoder, too")
+    return options
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line of the stage."""
-    parser = transformer_arguments("train the teacher", face_loss=0.2)
-    parser.add_argument("--seconds", type=float, default=480)
-    parser.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
-    parser.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
-    parser.add_argument("--decay", type=float, default=0.05, help="weight decay of Muon's matrices, times their rate")
-    parser.add_argument("--init", type=Path, help="model directory to go on from; keep its autoencoder, too")
-    args: Any = parser.parse_args(argv)
+    args: Any = parser().parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)
 

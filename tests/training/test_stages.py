@@ -286,7 +286,7 @@ def test_teacher_resumes(taught: ToyRun, rank: runtime.TrainRank) -> None:
 def test_teacher_goes_on_from_a_model_that_was_not_told_its_eyes(
     taught: ToyRun, rank: runtime.TrainRank, tmp_path: Path
 ) -> None:
-    export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher"))
+    export.export_run(taught.run, tmp_path / "model", export.ExportSettings(weights="teacher"))
     path = tmp_path / "model" / "config.json"
     before = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit", "text"))
     old = replace(
@@ -307,7 +307,7 @@ def test_teacher_goes_on_from_a_model(
     taught: ToyRun, rank: runtime.TrainRank, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher"))
+    export.export_run(taught.run, tmp_path / "model", export.ExportSettings(weights="teacher"))
     cfg = load_config(taught.run)
     started = teacher.TeacherTrainer(taught.args(init=tmp_path / "model"), rank, cfg)
     before = runtime.load_checkpoint(taught.run / "teacher.pt", rank.device)["average"]
@@ -396,7 +396,9 @@ def test_a_mix_takes_its_embeddings_and_its_layers_by_shares_of_their_own() -> N
 
 def test_export_keeps_a_share_of_the_weights_before(taught: ToyRun, tmp_path: Path) -> None:
     export.export_random("tiny", tmp_path / "before")
-    recipe = export.Recipe(weights="teacher", before=tmp_path / "before", before_share=0.75, before_embedding_share=1.0)
+    recipe = export.ExportSettings(
+        weights="teacher", before=tmp_path / "before", before_share=0.75, before_embedding_share=1.0
+    )
     export.export_run(taught.run, tmp_path / "model", recipe)
     assert (
         "teacher, with 75% of the weights before, 100% of their embeddings"
@@ -451,8 +453,10 @@ def test_evaluation_and_export(taught: ToyRun, tmp_path: Path) -> None:
 
 def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has 3 numbers; give one for each of the 1 layers"):
-        export.export_run(taught.run, tmp_path / "model", export.Recipe(weights="teacher", audio_gain=(2, 2, 2)))
-    recipe = export.Recipe(weights="teacher", audio_gain=(1.5,), shift=7.0, gaze=False)
+        export.export_run(
+            taught.run, tmp_path / "model", export.ExportSettings(weights="teacher", audio_gain=(2, 2, 2))
+        )
+    recipe = export.ExportSettings(weights="teacher", audio_gain=(1.5,), shift=7.0, gaze=False)
     export.export_run(taught.run, tmp_path / "model", recipe)
     made = load_model(tmp_path / "model", "cpu", torch.float32, parts=("dit",))
     assert made.config.sigmas[4] == pytest.approx((1, 21 / 22, 7 / 8, 7 / 10))
@@ -472,7 +476,7 @@ def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_pa
 
 
 def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_path: Path) -> None:
-    run, recipe = tmp_path / "run", export.Recipe(weights="dmd", teacher_share=0.25)
+    run, recipe = tmp_path / "run", export.ExportSettings(weights="dmd", teacher_share=0.25)
     shutil.copytree(taught.run, run)
     (run / "student.pt").unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match="not 'dmd'"):

@@ -235,23 +235,28 @@ def _gpu_batch() -> int:
     return max(BLOCK_FRAMES, min(GPU_BATCH, int(room)))
 
 
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("assets", "speech", "out"):
+        options.add_argument(f"--{name}", type=Path, required=True)
+    options.add_argument("--split", choices=("train", "eval"), default="train")
+    options.add_argument("--rank", type=int, default=0)
+    options.add_argument("--world", type=int, default=1)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--seconds", type=float, default=1e9)
+    options.add_argument("--num_clips", type=int, help="of this process; 1200 for train, 6 for eval")
+    options.add_argument("--first", type=int, default=0, help="number of the first clip: later clips show new people")
+    options.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
+    options.add_argument("--batch", type=int, help="frames drawn at once; 120 on a GPU, 6 on a CPU")
+    options.add_argument("--eager", action="store_true", help="compile nothing on the GPU")
+    options.add_argument("--tiny", action="store_true", help="a quarter of the size, no supersampling: for trials")
+    return options
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("assets", "speech", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--split", choices=("train", "eval"), default="train")
-    parser.add_argument("--rank", type=int, default=0)
-    parser.add_argument("--world", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--num_clips", type=int, help="of this process; 1200 for train, 6 for eval")
-    parser.add_argument("--first", type=int, default=0, help="number of the first clip: later clips show new people")
-    parser.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
-    parser.add_argument("--batch", type=int, help="frames drawn at once; 120 on a GPU, 6 on a CPU")
-    parser.add_argument("--eager", action="store_true", help="compile nothing on the GPU")
-    parser.add_argument("--tiny", action="store_true", help="a quarter of the size, no supersampling: for trials")
-    args = parser.parse_args()
+    args = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_grad_enabled(False)
     torch.backends.cudnn.deterministic = True

@@ -358,16 +358,21 @@ def join(out: Path, folders: list[Path]) -> list[TrackInfo]:
     return tracks
 
 
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--plan", choices=tuple(PLANS), default="first")
+    options.add_argument("--part", default="0/1", help="i/n: every n-th track from the i-th on")
+    options.add_argument("--kokoro_voices", type=Path, help="folder of further Kokoro style tables, *.bin")
+    options.add_argument("--join", type=Path, nargs="+", help="speak nothing; put these folders together")
+    return options
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plan", choices=tuple(PLANS), default="first")
-    parser.add_argument("--part", default="0/1", help="i/n: every n-th track from the i-th on")
-    parser.add_argument("--kokoro_voices", type=Path, help="folder of further Kokoro style tables, *.bin")
-    parser.add_argument("--join", type=Path, nargs="+", help="speak nothing; put these folders together")
-    args: Any = parser.parse_args()
+    args: Any = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if args.join:
         tracks = join(args.out, args.join)

@@ -1,0 +1,90 @@
+"""Every recorded run still makes command lines that the stages accept, and the shipped weights are the last one's."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from liveavatar.config import MINI_DIR, load_config, shifted_sigmas
+from liveavatar.training import autoencoder, run
+from liveavatar.training.card import CARD, PROSE
+from liveavatar.training.corpus.speech import synthesis
+from liveavatar.training.recipes import CHAIN, DECODER_FINISH, RECIPES, SHIPPED, Recipe
+
+
+def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, dict[str, object]]:
+    """Options of every command that a run of the recipe starts, as its own parser reads them, by log name."""
+    seen: dict[str, dict[str, object]] = {}
+
+    def launch(driver: run.Driver, name: str, command: list[str], env: dict[str, str] | None = None) -> None:
+        module = next(word for word in command if word.startswith("liveavatar.training."))
+        words = command[command.index(module) + 1 :]
+        seen[name] = vars(importlib.import_module(module).parser().parse_args(words))
+
+    monkeypatch.setattr(run.Driver, "_launch", launch)
+    monkeypatch.setattr(run.Driver, "_wait", lambda *_: True)
+    monkeypatch.setattr(run.Driver, "_pack", lambda *_: True)
+    (folder / "clips").mkdir()
+    (folder / "clips" / "portrait_0.labels.npz").touch()
+    options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out")]
+    before = ["--before", "BEFORE"] if recipe.init else []
+    assert run.main([*options, "--recipe", recipe.name, *before, *more]) == 0
+    return seen
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_stages_accept_every_recipe(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = started(recipe, tmp_path, monkeypatch)
+    assert {"render_eval_0", "render_train_0", "autoencoder", "encode", "teacher", "evaluate", "export"} <= seen.keys()
+    assert ("refine" in seen) == (recipe.refine is not None)
+    assert ("distill" in seen) == (recipe.distill > 0)
+    assert seen["teacher"]["seconds"] == recipe.teacher
+    for options in recipe.speech:
+        synthesis.parser().parse_args([*options.split(), "--out", "SPEECH"])
+
+
+def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = started(SHIPPED, tmp_path, monkeypatch)
+    before = Path("BEFORE")
+    train, teacher, distill, export = (seen[name] for name in ("render_train_1", "teacher", "distill", "export"))
+    assert (train["first"], train["frames"], train["eager"], train["world"]) == (20000, 72, False, 2)
+    assert seen["render_eval_0"]["eager"]
+    assert seen["encode"]["statistics"] == before
+    assert (teacher["init"], teacher["muon"], teacher["adamw"], teacher["face_loss"]) == (before, 0.006, 4e-4, 0.2)
+    assert (distill["guidance"], distill["face_loss"]) == (1.5, 0.02)
+    assert (distill["seconds_regression"], distill["seconds_dmd"]) == (140, 210)
+    assert seen["evaluate"]["steps"] == [1, 2, 4, 6]
+    assert (export["weights"], export["before"], export["before_share"]) == ("dmd", before, 0.8)
+    assert (export["before_embedding_share"], export["shift"], export["gaze"]) == (0.79, 7, False)
+
+
+def test_typed_options_override_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = started(SHIPPED, tmp_path, monkeypatch, "--budget", "teacher=60", "--extra", "teacher=--face_loss 0.5")
+    assert (seen["teacher"]["seconds"], seen["teacher"]["face_loss"], seen["teacher"]["muon"]) == (60, 0.5, 0.006)
+    assert run.RECIPES["ninth"].budget["distill"] == 350
+
+
+def test_a_recipe_that_starts_from_a_model_asks_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["--assets", "a", "--speech", "s", "--work", "w", "--out", "o", "--recipe", "ninth"])
+    assert "starts from the model of 'eighth'" in capsys.readouterr().err
+
+
+def test_the_chain_hangs_together() -> None:
+    names = [recipe.name for recipe in RECIPES.values()]
+    assert len(set(names)) == len(names) == len(CHAIN) + 1
+    assert CHAIN[-1] is SHIPPED
+    assert all(recipe.init in RECIPES for recipe in RECIPES.values() if recipe.init)
+    autoencoder.parser().parse_args(["--data", "CLIPS", "--out", "RUN", "--only_decoder", "MODEL", *DECODER_FINISH])
+
+
+def test_the_shipped_weights_are_those_of_their_recipe() -> None:
+    config, card = load_config(MINI_DIR), (MINI_DIR / CARD).read_text()
+    assert config.gaze_conditioned == SHIPPED.export.gaze
+    assert SHIPPED.export.shift is not None
+    for steps, sigmas in config.sigmas.items():
+        assert sigmas == pytest.approx(shifted_sigmas(steps, SHIPPED.export.shift))
+    assert card.startswith(PROSE.read_text().rstrip())
+    assert f"`{replace(SHIPPED.export, before=Path()).name(SHIPPED.export.weights)}`" in card
+    assert f"`{SHIPPED.name}` of `liveavatar/training/recipes.py`" in card
