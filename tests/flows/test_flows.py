@@ -12,6 +12,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -330,14 +331,16 @@ def test_serve_offers_the_deployments_and_stop_ends_it(shop: Shop, first: subpro
     try:
         assert serving.stdout is not None
         assert f"127.0.0.1:{port}" in serving.stdout.readline()
-        address = f"http://127.0.0.1:{port}/api/deployments/filter"
 
-        def offered() -> set[str]:
+        def listed(kind: str) -> list[dict[str, Any]]:
+            address = f"http://127.0.0.1:{port}/api/{kind}/filter"
             request = urllib.request.Request(address, b"{}", {"content-type": "application/json"})
             with urllib.request.urlopen(request, timeout=10) as answer:
-                return {row["name"] for row in json.load(answer)}
+                return list(json.load(answer))
 
-        _wait_for(lambda: offered() == {"render", "batch", "sweep", "nightly-regression"})
+        deployed = {"render", "batch", "sweep", "nightly-regression"}
+        _wait_for(lambda: {row["name"] for row in listed("deployments")} == deployed)
+        _wait_for(lambda: any(run["auto_scheduled"] for run in listed("flow_runs")))
         family = psutil.Process(serving.pid).children(recursive=True)
         assert family
         stopped = shop.run("stop")
