@@ -166,7 +166,8 @@ EIGHTH = replace(
 # The recorded command has no options for the autoencoder, which with 0 s can only have been that of before.
 NINTH = replace(
     EIGHTH, name="ninth", revision="68f05f0", init="eighth", first=20000, frames=72, render=240, teacher=780,
-    distill=350, keep_statistics=True, teacher_rates=("0.006", "4e-4"), face_loss=0.2, guidance=1.5, face_loss_student=0.02,
+    distill=350, keep_statistics=True, teacher_rates=("0.006", "4e-4"), face_loss=0.2, guidance=1.5,
+    face_loss_student=0.02,
     export=ExportSettings(weights="dmd", before_share=0.8, before_embedding_share=0.79, shift=7.0, gaze=False),
 )  # fmt: skip
 
