@@ -21,15 +21,18 @@ render: setup
 	@$(BIN)/liveavatar render --audio data/samples/speech.wav --image data/samples/portrait.png \
 	  --prompt "$$(cat data/samples/prompt.txt)" --enable_online_decode --out out/demo
 
+# One file stays on one worker, for its fixtures; files are taken in the order of tests/conftest.py, long ones first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not nightly"
+
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not nightly"
+	@$(PYTEST)
 
 check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not nightly"
+	@$(PYTEST)
 
 nightly: setup
 	@$(BIN)/python -m pytest -m nightly

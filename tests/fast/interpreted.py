@@ -46,10 +46,14 @@ def test_interpreted_kernel_equals_reference(case: Case) -> None:
     case(kernels, torch.device("cpu"))
 
 
-def test_a_stream_on_kernels_equals_the_plain_engine(plain: list[Block], monkeypatch: pytest.MonkeyPatch) -> None:
-    same(blocks(monkeypatch, len(plain), fp8=False), plain)
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.nightly)])
+def test_a_stream_on_kernels_equals_the_plain_engine(
+    count: int, plain: list[Block], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same(blocks(monkeypatch, count, fp8=False), plain[:count])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8"])
 def test_a_stream_on_kernels_in_8_bits_is_close(
     kv_cache_dtype: str, plain: list[Block], monkeypatch: pytest.MonkeyPatch

@@ -12,13 +12,21 @@ from liveavatar.config import REPO_ROOT
 from tests.fast.cases import CASES
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-def test_interpreted_kernels_equal_their_references() -> None:
-    """In a process of its own: Triton decides at its first import whether it interprets."""
+@pytest.mark.parametrize(
+    ("chosen", "least"),
+    [
+        pytest.param("not nightly", len(CASES) + 1, id="kernels, and one block of a stream"),
+        pytest.param("nightly", 3, id="whole streams", marks=[pytest.mark.nightly, pytest.mark.timeout(900)]),
+    ],
+)
+def test_interpreted_kernels_equal_their_references(chosen: str, least: int) -> None:
+    """Start a process of its own: Triton decides at its first import whether it interprets."""
     cases = Path(__file__).with_name("interpreted.py")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(cases)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", chosen, str(cases)]
     done = subprocess.run(
         command, cwd=REPO_ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert done.stdout.count(".") >= len(CASES) + 3
+    assert done.stdout.count(".") >= least

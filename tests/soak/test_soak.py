@@ -32,6 +32,7 @@ def soak(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "ranks", "moment"),
     [

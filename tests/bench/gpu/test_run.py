@@ -55,6 +55,7 @@ def test_dry_run_over_two_processes(tmp_path: Path) -> None:
     assert "What each rank does with a block, fp8, layers" in page
 
 
+@pytest.mark.slow
 def test_dry_run_of_ranks_that_share_a_gpu(tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), "--dry_run", "--only", "tpp", "--shared", "--gpus", "3"]) == 0
     results = json.loads((tmp_path / "bench_gpu.json").read_text())

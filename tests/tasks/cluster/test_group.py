@@ -61,6 +61,7 @@ def pid_of(actor: object) -> int:
     return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_reused_rebuilt_resumed_and_gone(
     local_ray: None, tiny_model: Path, job: RenderJob, expected: RenderResult, tmp_path: Path
 ) -> None:
