@@ -10,6 +10,7 @@ from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
 from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.files import write_atomically
 
 environment.prepare()
 
@@ -19,7 +20,6 @@ from prefect.artifacts import create_table_artifact  # noqa: E402
 from flows.render import render  # noqa: E402
 from tasks.cluster import actor, interruption  # noqa: E402
 from tasks.cluster import replicas as replicas_of_engines  # noqa: E402
-from tasks.store.store import write_atomically  # noqa: E402
 
 Job = dict[str, Any]
 

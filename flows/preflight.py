@@ -14,9 +14,9 @@ from pathlib import Path
 from flows.parameters import RenderParameters
 from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
+from liveavatar.files import disk_errors
 from tasks.store import machine
 from tasks.store.model import config_of
-from tasks.store.store import disk_errors
 
 MANIFEST = "manifest.json"
 PIPE = "-"  # as --audio: sound from standard input

@@ -17,6 +17,7 @@ from flows.serving import environment
 from flows.terminal import complain, say
 from liveavatar import config
 from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.files import write_atomically
 
 environment.prepare()
 
@@ -24,7 +25,6 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
-from tasks.store.store import write_atomically  # noqa: E402
 
 GOLDEN = config.REPO_ROOT / "data" / "golden"
 JOBS = "jobs.json"

@@ -12,6 +12,7 @@ from typing import Any
 from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
+from liveavatar.files import sha256
 
 environment.prepare()
 
@@ -22,7 +23,7 @@ from tasks import audio, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
 from tasks.store import machine  # noqa: E402
 from tasks.store.model import config_of, digest_of  # noqa: E402
-from tasks.store.store import Store, code_digest, file_digest, job_key  # noqa: E402
+from tasks.store.store import Store, code_digest, job_key  # noqa: E402
 
 RUN_CODE = (
     *(
@@ -118,9 +119,9 @@ def run_key(parameters: RenderParameters) -> str:
     return job_key(
         "run",
         parameters=asked,
-        audio=file_digest(Path(parameters.audio)),
-        image=file_digest(Path(parameters.image)),
-        pose=file_digest(Path(parameters.pose_video)) if parameters.pose_video else None,
+        audio=sha256(Path(parameters.audio)),
+        image=sha256(Path(parameters.image)),
+        pose=sha256(Path(parameters.pose_video)) if parameters.pose_video else None,
         model=digest_of(config.resolve_model_dir(parameters.model)),
         machine=machine.signature(),
         code=code_digest(*RUN_CODE),

@@ -1,18 +1,17 @@
 """Prefect shells of `liveavatar.audio` and `liveavatar.media.portrait`: ingest, enhance, features."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from liveavatar.errors import InputError
+from liveavatar.files import plain, sha256
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from tasks.stage import cached, stage
 from tasks.store.model import config_of
-from tasks.store.store import Entry, Values, file_digest
+from tasks.store.store import Entry, Values
 
 RAW = "raw.wav"
 CLEANED = "cleaned.wav"
@@ -86,7 +85,7 @@ def _sound(audio: Path, max_frames: int | None) -> Entry:
         write_raw(folder / RAW, samples)
         return {"num_samples": len(samples), "seconds": len(samples) / SAMPLE_RATE}
 
-    inputs = {"audio": file_digest(audio), "max_frames": max_frames}
+    inputs = {"audio": sha256(audio), "max_frames": max_frames}
     return cached("sound", inputs, make, code=("liveavatar.audio.ingest",), packages=SOUND_PACKAGES)
 
 
@@ -105,7 +104,7 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
         return {"width": fitted.shape[1], "height": fitted.shape[0]}
 
     inputs = {
-        "image": file_digest(image),
+        "image": sha256(image),
         "area": area,
         "areas": model.areas,
         "multiple": model.size_multiple,
@@ -124,7 +123,7 @@ def _pose(source: Path, max_frames: int) -> Entry:
         np.save(folder / POSE, track)
         return {"frames": len(track)}
 
-    inputs = {"pose": file_digest(source), "table": library.is_table(source), "max_frames": max_frames}
+    inputs = {"pose": sha256(source), "table": library.is_table(source), "max_frames": max_frames}
     return cached("pose", inputs, make, code=("liveavatar.pose.files",), packages=POSE_PACKAGES)
 
 
@@ -173,7 +172,7 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
     if speech.kind == "wav2vec2":  # its encoder lies in the model directory
         from liveavatar.checkpoints.released import speech_dir
 
-        inputs["encoder"] = {p.name: file_digest(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
+        inputs["encoder"] = {p.name: sha256(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
     return cached(
         "features",
         inputs,
@@ -196,18 +195,3 @@ def read_wav(path: Path) -> np.ndarray:
 
     samples = wavfile.read(path)[1]
     return samples.astype(np.float32) / 32768 if samples.dtype == np.int16 else samples
-
-
-def plain(value: Any) -> Any:
-    """Turn dataclasses, paths and numpy numbers inside a value into what JSON can hold; nan becomes None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain({f.name: getattr(value, f.name) for f in fields(value)})
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.audio import plain
+from liveavatar.files import plain
 from tasks.events import Event, emit
 from tasks.stage import cached, stage
 from tasks.store.store import Entry, Values

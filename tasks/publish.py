@@ -28,7 +28,8 @@ from prefect.artifacts import (
 )
 
 from liveavatar import __version__, config
-from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS, plain
+from liveavatar.files import disk_errors, plain, sha256, sync_tree, write_atomically
+from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS
 from tasks.plan import kv_dtype_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
@@ -38,11 +39,8 @@ from tasks.store.store import (
     Entry,
     Store,
     code_digest,
-    disk_errors,
-    file_digest,
     job_key,
     package_versions,
-    write_atomically,
 )
 
 log = logging.getLogger(__name__)
@@ -167,7 +165,7 @@ def make_report(results: Results, run: Publication, cached_tasks: int) -> dict[s
 def make_manifest(results: Results, run: Publication) -> dict[str, Any]:
     """The content of manifest.json: everything that decides what the run makes, and the digests of what it made."""
     rendered = results.rendered
-    outputs = {name: file_digest(source) for name, source in _products(results).items()}
+    outputs = {name: sha256(source) for name, source in _products(results).items()}
     return plain(
         {
             "latents_sha256": rendered.values["latents_sha256"],
@@ -198,7 +196,7 @@ def holds(out: Path, manifest: dict[str, Any]) -> bool:
         standing["code"]["commit"] = manifest["code"]["commit"]  # a commit alone changes nothing that was made
         if standing != manifest or not all((out / name).is_file() for name in CHANGING):
             return False
-        return all(file_digest(out / name) == sha for name, sha in manifest["outputs"].items())
+        return all(sha256(out / name) == sha for name, sha in manifest["outputs"].items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -232,7 +230,7 @@ def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict
         (building / REPORT).write_bytes(_json(report))
         (building / MANIFEST).write_bytes(_json(manifest))
         write_report(building, report, name=out.name)
-        _sync_tree(building)
+        sync_tree(building)
         try:
             os.rename(building, out)  # onto nothing, or onto an empty folder, whose name stays taken meanwhile
         except OSError:
@@ -246,23 +244,16 @@ def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
 def _inputs(results: Results, run: Publication) -> dict[str, Any]:
     pose = run.pose_video
-    told = {} if pose is None else {"pose_video": {"name": pose.name, "sha256": file_digest(pose)}}
+    told = {} if pose is None else {"pose_video": {"name": pose.name, "sha256": sha256(pose)}}
     return told | {
         "audio": {
             "name": run.audio_name or run.audio.name,
-            "sha256": file_digest(run.audio),
+            "sha256": sha256(run.audio),
             "seconds": results.sound.values["seconds"],
         },
-        "image": {"name": run.image.name, "sha256": file_digest(run.image), **results.portrait.values},
+        "image": {"name": run.image.name, "sha256": sha256(run.image), **results.portrait.values},
         "model": {"name": run.parameters["model"], "sha256": run.model_digest},
     }
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks.audio import CLEANED, PORTRAIT, plain, read_wav
+from liveavatar.files import plain
+from tasks.audio import CLEANED, PORTRAIT, read_wav
 from tasks.render import BLOCKS, VIDEO
 from tasks.stage import cached, stage
 from tasks.store.store import Entry, Values

@@ -13,13 +13,14 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
 from liveavatar import config
+from liveavatar.files import disk_errors
 from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE, POSE_PACKAGES
 from tasks.cluster import replicas
 from tasks.events import Event, emit
 from tasks.stage import stage
 from tasks.store import machine
 from tasks.store.model import digest_of
-from tasks.store.store import Entry, Store, Values, code_digest, disk_errors, job_key, package_versions
+from tasks.store.store import Entry, Store, Values, code_digest, job_key, package_versions
 
 if TYPE_CHECKING:
     from liveavatar.engine.settings import RenderSettings

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from liveavatar import config
 from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.files import disk_errors, plain
 from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
 from liveavatar.timing import BLOCK_SECONDS, SAMPLE_RATE
-from tasks.audio import CLEANED, PORTRAIT, RAW, WORDS, plain, read_wav
+from tasks.audio import CLEANED, PORTRAIT, RAW, WORDS, read_wav
 from tasks.events import Event, emit
 from tasks.render import LIVE, ProgressBoard, RenderOptions, engine_spec, facts_of, settings_of, take_over
 from tasks.stage import stage
-from tasks.store.store import Entry, Store, Values, disk_errors, job_key
+from tasks.store.store import Entry, Store, Values, job_key
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 from flows.serving import environment
 from liveavatar import __version__, config
 from liveavatar.errors import InputError, Interrupted, LiveAvatarError
+from liveavatar.files import disk_errors
 
 REQUIRED = ("audio", "image", "prompt")
 JOB_COMMANDS = {
@@ -56,8 +57,6 @@ def main(argv: list[str] | None = None) -> int:
         options = vars(_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
         environment.prepare()
-        from tasks.store.store import disk_errors
-
         # one function a subcommand, in the file that holds its kind
         run = getattr(importlib.import_module(_home(name)), name)
         with disk_errors(config.home()):

@@ -8,6 +8,7 @@ from typing import Any
 from flows.terminal import say
 from liveavatar import config
 from liveavatar.errors import InputError
+from liveavatar.files import plain
 
 Options = dict[str, Any]
 QUICK_CLIPS = 2
@@ -103,7 +104,7 @@ def parity(options: Options) -> int:
 def evaluate(options: Options) -> int:
     """Measure a finished film."""
     from liveavatar.media.portrait import load_portrait
-    from liveavatar.quality.evaluate import evaluate_video, plain
+    from liveavatar.quality.evaluate import evaluate_video
     from liveavatar.quality.suites import judge
 
     result = evaluate_video(Path(options["video"]), load_portrait(Path(options["image"])))

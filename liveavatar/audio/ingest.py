@@ -5,7 +5,6 @@ they cancel each other the loudest is taken instead. Nothing here changes the so
 """
 
 import logging
-import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from liveavatar.errors import CapacityError, InputError
+from liveavatar.errors import InputError
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -98,24 +97,6 @@ def load_audio(path: str | Path, *, allow_silence: bool = False) -> np.ndarray:
     if peak > 1.0:
         audio /= peak
     return audio
-
-
-def require_disk(folder: Path, num_bytes: int, what: str) -> None:
-    """Refuse work whose output would not fit.
-
-    Args:
-        folder: where it will be written; it, or its nearest existing parent, tells the disk.
-
-    Raises:
-        CapacityError: when less than `num_bytes` are free there.
-    """
-    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < num_bytes:
-        raise CapacityError(
-            f"{what} needs {num_bytes / 1e6:,.0f} MB on the disk of {folder}, {free / 1e6:,.0f} MB are free; "
-            "free some space, or choose another folder with --out"
-        )
 
 
 def stage_bytes(seconds: float, num_states: int = 5, dim: int = 768) -> int:

@@ -5,10 +5,7 @@ loads with `weights_only=True`; T is `num_frames` rounded up to whole blocks. Fe
 cleaned.wav, so the file alone reproduces them. Every file appears whole or not at all.
 """
 
-import errno
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,9 +20,10 @@ from torch import Tensor
 from liveavatar.audio.encoders.whisper import SpeechEncoder, whisper_features
 from liveavatar.audio.enhance import Enhanced, enhance
 from liveavatar.audio.feature_file import save_features
-from liveavatar.audio.ingest import load_audio, require_disk, stage_bytes
+from liveavatar.audio.ingest import load_audio, stage_bytes
 from liveavatar.config import MINI, SpeechConfig
-from liveavatar.errors import CapacityError, CheckpointError, InputError
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.files import disk_errors, replacing, require_disk
 from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
 
 RELEASED_CLIP = 48  # frames: the released model's features come in whole clips
@@ -78,7 +76,7 @@ def preprocess(
         "verdict": enhanced.verdict,
         "candidates": enhanced.candidates,
     }
-    with replacing(report) as f:
+    with _output(report) as f:
         f.write(json.dumps(body, indent=2, ensure_ascii=False).encode() + b"\n")
     return Preprocessed(
         cleaned=cleaned, words=words, features=features, report=report, num_frames=num_frames, verdict=enhanced.verdict
@@ -97,14 +95,14 @@ def output_folder(path: str | Path) -> Path:
 
 def write_wav(path: Path, audio: np.ndarray) -> None:
     """Write float32 mono 16 kHz as a 16-bit WAV file."""
-    with replacing(path) as f:
+    with _output(path) as f:
         soundfile.write(f, audio, SAMPLE_RATE, format="WAV", subtype="PCM_16")
 
 
 def write_words(path: Path, enhanced: Enhanced) -> None:
     """Write the transcript as {"text", "language", "words": [{"start", "end", "text", "probability"}]}, seconds."""
     body = {"text": enhanced.text, "language": enhanced.language, "words": [asdict(w) for w in enhanced.words]}
-    with replacing(path) as f:
+    with _output(path) as f:
         f.write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
@@ -136,7 +134,7 @@ def write_features(
     else:
         features = whisper_features(audio, speech, whisper_encoder=encoder, dtype=torch.float16)
     num_frames = count_frames(len(audio))
-    with replacing(path) as f:
+    with _output(path) as f:
         save_features(f, features, fps=FPS, sample_rate=SAMPLE_RATE, model=speech.name, num_frames=num_frames)
     return num_frames
 
@@ -161,25 +159,15 @@ def _released_features(audio: np.ndarray, speech: SpeechConfig, model_dir: Path 
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `path` when the block ends well and leaves nothing behind otherwise.
+def _output(path: Path) -> Iterator[BinaryIO]:
+    """Open an output file that appears whole or not at all.
 
     Raises:
-        CapacityError: when the disk is full.
+        CapacityError: when the disk is full or the folder may not be written.
         InputError: when it cannot be written for another reason.
     """
-    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as f:
+        with disk_errors(path), replacing(path) as temporary, temporary.open("wb") as f:
             yield f
-        temporary.chmod(0o644)
-        temporary.replace(path)
     except OSError as e:
-        if e.errno == errno.ENOSPC:
-            raise CapacityError(f"{path}: the disk is full; free some space, or choose another folder") from e
         raise InputError(f"{path}: it cannot be written ({e.strerror or e}); choose another folder") from e
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

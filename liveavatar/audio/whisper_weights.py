@@ -9,12 +9,8 @@ Nothing here transcribes.
 import hashlib
 import importlib.util
 import logging
-import os
 import pickle
 import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +22,7 @@ from torch import Tensor
 
 from liveavatar import config
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.files import replacing, sha256, write_atomically
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -124,10 +121,10 @@ def checkpoint_path(name: str) -> Path:
     target = config.home() / "whisper" / f"{name}-{source.sha256[:12]}.pt"
     if not _intact(target):
         checkpoint = convert(read_source(name))
-        with _replacing(target) as temporary:
-            torch.save(checkpoint, temporary)
-            digest = _sha256(temporary)
-        _digest_file(target).write_text(digest + "\n")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)  # a path's name would become part of the bytes
+        write_atomically(_digest_file(target), sha256(target) + "\n")
         log.info("converted Whisper %s to %s", name, target)
     return target
 
@@ -303,24 +300,4 @@ def _digest_file(path: Path) -> Path:
 
 def _intact(path: Path) -> bool:
     digest = _digest_file(path)
-    return path.is_file() and digest.is_file() and digest.read_text().strip() == _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that becomes `target` when the block ends well, and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # temporary files are private, the cache is shared
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return path.is_file() and digest.is_file() and digest.read_text().strip() == sha256(path)

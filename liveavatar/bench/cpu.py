@@ -17,6 +17,7 @@ import torch
 from liveavatar.config import load_config
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.files import rounded
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS
 
 WARM_BLOCKS = 5  # until every ring is full: later blocks cost the same
@@ -81,13 +82,7 @@ def bench_cpu(model_dir: Path, num_blocks: int = 25, sample_steps: int = 4, thre
 
 def to_json(bench: CpuBench) -> dict[str, object]:
     """Plain numbers, rounded to what the measurement carries."""
-    return {k: _rounded(v) for k, v in asdict(bench).items()}
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    return round(value, 3) if isinstance(value, float) else value
+    return dict(rounded(asdict(bench)))
 
 
 def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, int]) -> Speed:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from liveavatar.checkpoints.weight_files import file_sha256
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.files import require_disk
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +153,6 @@ def fetch(target: Path, sources: Iterable[Source], hub: Hub) -> list[Path]:
         CapacityError: the disk is too small.
         CheckpointError: a file arrived damaged.
     """
-    from liveavatar.audio.ingest import require_disk
-
     plan = [(source, wanted(source, hub.files(source.repository))) for source in sources]
     missing = sum(f.size for s, files in plan for f in files if not _whole(target / s.folder / f.path, f))
     if missing:

@@ -8,7 +8,6 @@ Weights are memory-mapped and go tensor by tensor to the target device and dtype
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from liveavatar.checkpoints.weight_files import (
 )
 from liveavatar.config import ModelConfig, load_config
 from liveavatar.errors import CheckpointError
+from liveavatar.files import write_atomically
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
@@ -194,9 +194,7 @@ def save_model(
         )
         stored = {k: v.detach().to(dtype) if v.is_floating_point() else v.detach() for k, v in weights.items()}
         write_part(model_dir, part, stored)
-    temporary = model_dir / "config.json.tmp"
-    temporary.write_text(config.to_json())
-    os.replace(temporary, model_dir / "config.json")
+    write_atomically(model_dir / "config.json", config.to_json())
 
 
 def model_digest(model_dir: Path) -> str:

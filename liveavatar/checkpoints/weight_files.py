@@ -6,7 +6,6 @@ size, `<part>-00001-of-00003.safetensors` and so on.
 
 import hashlib
 import json
-import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from liveavatar.config import home
 from liveavatar.errors import CheckpointError
+from liveavatar.files import replacing, sha256, write_json
 
 SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
-_CHUNK = 2**22  # bytes hashed at a time
 _FLOATS = ("BF16", "F16", "F32", "F64")  # as safetensors names them
 _NAMED = 4  # keys an error message lists
 
@@ -162,9 +161,8 @@ def write_part(directory: Path, stem: str, tensors: Mapping[str, Tensor], shard_
     names = [f"{stem}-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
     names = [f"{stem}.safetensors"] if total == 1 else names
     for name, shard in zip(names, shards, strict=True):
-        temporary = directory / f"{name}.tmp"
-        save_file(shard, temporary, metadata={"format": "pt"})
-        os.replace(temporary, directory / name)
+        with replacing(directory / name) as temporary:
+            save_file(shard, temporary, metadata={"format": "pt"})
     for old in directory.glob(f"{stem}*.safetensors"):
         is_of_part = old.name == f"{stem}.safetensors" or _SHARD.sub("", old.name) == stem
         if is_of_part and old.name not in names:
@@ -183,12 +181,6 @@ def file_sha256(path: Path) -> str:
             return known["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no usable entry: hash the file
-    digest = hashlib.sha256()
-    with path.open("rb") as f:
-        while chunk := f.read(_CHUNK):
-            digest.update(chunk)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"stamp": stamp, "sha256": digest.hexdigest()}))
-    os.replace(temporary, cache)
-    return digest.hexdigest()
+    digest = sha256(path)
+    write_json(cache, {"stamp": stamp, "sha256": digest})
+    return digest

@@ -7,7 +7,6 @@ The encoder is larger than everything else but the transformer (11 GB), so it ne
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from liveavatar.checkpoints import released
 from liveavatar.checkpoints.weight_files import file_sha256, read_pickle
 from liveavatar.config import TextConfig, home
 from liveavatar.errors import CheckpointError
+from liveavatar.files import replacing
 from liveavatar.model.umt5 import build_umt5, clean_prompt, encode_prompt
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,8 @@ def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.dev
             f"{weights} gives rows of {rows.shape[-1]}, the model wants {cfg.dim}; fetch the published file again"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"rows": rows.cpu().contiguous()}, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file({"rows": rows.cpu().contiguous()}, temporary)
     return rows.to(device)
 
 

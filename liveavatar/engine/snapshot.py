@@ -6,7 +6,6 @@ a few blocks, never the render.
 """
 
 import logging
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from liveavatar.errors import InputError
+from liveavatar.files import write_atomically
 
 VERSION = "1"
 KEEP = 2
@@ -25,13 +25,8 @@ def write_snapshot(folder: Path, block: int, job_digest: str, tensors: dict[str,
     """Write the state before `block` and drop all but the newest two snapshots."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"block-{block:06d}.safetensors"
-    temporary = path.with_suffix(".tmp")
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with temporary.open("wb") as f:
-        f.write(save(contiguous, metadata={"version": VERSION, "job": job_digest}))
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, save(contiguous, metadata={"version": VERSION, "job": job_digest}))
     for old in _newest_first(folder)[KEEP:]:
         old.unlink()
     return path

@@ -5,9 +5,7 @@ ffprobe is needed. A *fragmented* mp4 is one that can be played while it grows; 
 index in front (faststart). Nothing here knows about models or blocks; writing in pieces is `video_sink`'s.
 """
 
-import errno
 import logging
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
+from liveavatar.files import disk_errors, replacing
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -60,19 +59,6 @@ def ffmpeg_binary() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as e:
         raise MediaError(f"imageio-ffmpeg has no ffmpeg for this platform ({e}); put ffmpeg on PATH") from e
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk into a `CapacityError` that names the file; other OS errors pass."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CapacityError(
-                f"{path}: the disk is full ({e.strerror}); free some space and run again with --resume"
-            ) from e
-        raise
 
 
 def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError:
@@ -256,7 +242,6 @@ def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int
     """
     import ffmpeg
 
-    temporary = out.with_name(f".{out.name}.tmp")
     streams = [ffmpeg.input(str(video)).video]
     options: dict[str, Any] = {"c:v": "copy", "video_track_timescale": VIDEO_TIMESCALE}
     stdin: bytes | None = None
@@ -264,26 +249,13 @@ def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int
         streams.append(audio_node(None if isinstance(audio, np.ndarray) else audio, num_frames / fps))
         stdin = audio.astype("<f4").tobytes() if isinstance(audio, np.ndarray) else None
         options |= {"c:a": "aac", "b:a": AUDIO_BITRATE, "flags:a": "+bitexact"}
-    node = ffmpeg.output(
-        *streams, str(temporary), format="mp4", movflags="+faststart", fflags="+bitexact", map_metadata=-1, **options
-    )
-    try:
+    with disk_errors(out), replacing(out) as temporary:
+        node = ffmpeg.output(
+            *streams, str(temporary), format="mp4", movflags="+faststart", fflags="+bitexact", map_metadata=-1,
+            **options,
+        )  # fmt: skip
         run_ffmpeg(node, f"writing {out}", stdin)
-        with disk_errors(out):
-            sync_file(temporary)
-            os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return out
-
-
-def sync_file(path: Path) -> None:
-    """Push a file's bytes to the disk, so that what is renamed into place survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

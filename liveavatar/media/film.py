@@ -16,8 +16,9 @@ import ffmpeg
 import numpy as np
 
 from liveavatar.errors import InputError
+from liveavatar.files import disk_errors
 from liveavatar.media import mp4
-from liveavatar.media.ffmpeg import MediaError, disk_errors, ffmpeg_binary, ffmpeg_failure, mux, probe_video
+from liveavatar.media.ffmpeg import MediaError, ffmpeg_binary, ffmpeg_failure, mux, probe_video
 from liveavatar.media.hls import LivePlaylist
 from liveavatar.media.recording import LiveSound
 from liveavatar.timing import FPS

@@ -7,7 +7,6 @@ coded once for the whole track and dealt out by time, so that no gap is heard wh
 
 import io
 import math
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from liveavatar.files import disk_errors, write_atomically
 from liveavatar.media import mp4
-from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE, disk_errors, run_ffmpeg, sync_file
+from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE, run_ffmpeg
 from liveavatar.media.recording import LiveSound
 
 PLAYLIST = "index.m3u8"
@@ -172,11 +172,8 @@ class LivePlaylist:
         return (p for p in packets if p.pts is not None and p.pts * p.time_base >= start)
 
     def _publish(self, path: Path, data: bytes) -> None:
-        temporary = path.with_name(f".{path.name}.tmp")
         with disk_errors(path):
-            temporary.write_bytes(data)
-            sync_file(temporary)
-            os.replace(temporary, path)
+            write_atomically(path, data)
 
     def _write_playlist(self, finished: bool) -> None:
         lines = [

@@ -11,6 +11,7 @@ from typing import Any
 
 from liveavatar.config import MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
+from liveavatar.files import rounded
 from liveavatar.hardware import Machine
 from liveavatar.media.sizes import released_size
 from liveavatar.planning.memory import GpuLoad, MemoryModel, PlanRequest, all_fit, with_kv_dtype
@@ -43,7 +44,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, rounded for print."""
-        return _rounded(asdict(self))
+        return dict(rounded(asdict(self)))
 
     def require(self) -> None:
         """Refuse a job that does not fit.
@@ -287,11 +288,3 @@ def _neighbours(config: ModelConfig, job: PlanRequest, machine: Machine) -> Iter
 
 def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    return round(value, 3) if isinstance(value, float) else value

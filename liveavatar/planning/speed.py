@@ -7,7 +7,6 @@ randomly weighted model of the same shape are run once and the pace is remembere
 import hashlib
 import json
 import logging
-import os
 import platform
 import statistics
 import time
@@ -21,6 +20,7 @@ from liveavatar.checkpoints.load import LoadedModel, build_part
 from liveavatar.config import ModelConfig, home
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures, pick_dtype
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.files import write_json
 from liveavatar.hardware import Rates
 from liveavatar.planning.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
@@ -113,10 +113,7 @@ def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) 
     except (OSError, ValueError, TypeError):
         log.debug("no measurement at %s yet", path)
     speeds = _measure(config, width, height, sample_steps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(speeds)))
-    os.replace(temporary, path)
+    write_json(path, asdict(speeds))
     return speeds
 
 

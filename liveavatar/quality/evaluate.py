@@ -3,7 +3,6 @@
 A metric that cannot be measured is None and its reason stands in `reasons`; there is no stand-in number.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from liveavatar.errors import InputError
 from liveavatar.face import embedding
 from liveavatar.face.landmarks import UNSTEADY
 from liveavatar.face.models import Absence, MeasureUnavailable
+from liveavatar.files import plain
 from liveavatar.media.ffmpeg import VideoInfo, probe_video, read_frames, read_video_audio
 from liveavatar.quality import motion, sync
 from liveavatar.quality.observe import Observer
@@ -232,20 +232,3 @@ def _middle(column: Sequence[float]) -> float:
     if not len(values):
         raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
     return float(np.median(values))
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: no numpy types, no NaN or infinity (they become None), whatever the nesting."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    return value

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from liveavatar.face.models import Absence
-from liveavatar.quality.evaluate import QualityResult, plain
+from liveavatar.files import plain
+from liveavatar.quality.evaluate import QualityResult
 from liveavatar.quality.limits import ROW_LIMITS, Limit, Range, RowLimit, limits_for
 
 if TYPE_CHECKING:

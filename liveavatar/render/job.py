@@ -29,7 +29,7 @@ from liveavatar.engine.placement import RankWork
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.snapshot import read_snapshot, write_snapshot
 from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.media.ffmpeg import disk_errors
+from liveavatar.files import disk_errors
 from liveavatar.media.film import FilmWriter
 from liveavatar.media.recording import ENDLESS
 from liveavatar.pose.track import eyes_ignored

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from liveavatar.files import sha256, write_atomically
 from liveavatar.render.timings import BlockRow
 
 LATENTS = "latents.bin"
@@ -97,21 +98,14 @@ class Spool:
 
 def write_finished(folder: Path, job_digest: str, facts: dict[str, Any]) -> None:
     """Record the result of a finished job: its caller may be gone before it hears of it."""
-    path = folder / FINISHED
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        json.dump({"job": job_digest, **facts}, file, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(folder / FINISHED, json.dumps({"job": job_digest, **facts}, default=str))
 
 
 def read_finished(folder: Path, job_digest: str) -> dict[str, Any] | None:
     """Read the result of a finished job; None unless it is this job's and its latents are whole."""
     try:
         facts: dict[str, Any] = json.loads((folder / FINISHED).read_text())
-        with (folder / LATENTS).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return facts if facts.pop("job") == job_digest and facts["latents_sha256"] == digest else None
+        whole = facts["latents_sha256"] == sha256(folder / LATENTS)
+        return facts if facts.pop("job") == job_digest and whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,7 +7,6 @@ Everything shown is read from the run's folder (`video.mp4`, the parquet tables,
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from liveavatar.media.ffmpeg import disk_errors, probe_video, read_frames, read_video_audio
+from liveavatar.files import disk_errors, write_atomically
+from liveavatar.media.ffmpeg import probe_video, read_frames, read_video_audio
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
 from liveavatar.report import plots
 from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
@@ -78,10 +78,8 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         sections=[(title, _flat(report[key])) for title, key in _SECTIONS if report.get(key)],
     )
     target = out_dir / PAGE
-    temporary = target.with_name(f".{PAGE}.tmp")
     with disk_errors(target):
-        temporary.write_text(html, encoding="utf-8")
-        os.replace(temporary, target)
+        write_atomically(target, html)
     return target
 
 

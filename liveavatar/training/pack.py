@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from liveavatar.files import write_atomically
 from liveavatar.training.corpus.layout import ClipFile, list_clips
 
 PART_BYTES = 15 * 2**20  # of every file written
@@ -23,9 +24,7 @@ def pack_folder(folder: Path, out: Path, stem: str) -> list[Path]:
     paths = []
     for i, start in enumerate(range(0, len(data), PART_BYTES)):
         paths.append(out / f"{stem}.tar.{i:02d}")
-        part = paths[-1].with_name(f"{paths[-1].name}.part")  # whoever copies the folder meanwhile finds whole files
-        part.write_bytes(data[start : start + PART_BYTES])
-        part.replace(paths[-1])
+        write_atomically(paths[-1], data[start : start + PART_BYTES])  # the folder may be copied at any moment
     return paths
 
 

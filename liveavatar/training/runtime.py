@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from liveavatar.files import replacing
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Module = TypeVar("Module", bound=nn.Module)
@@ -158,9 +160,8 @@ def broadcast(module: nn.Module, rank: TrainRank) -> None:
 def save_checkpoint(path: Path, state: Mapping[Any, Any]) -> None:
     """Write `state` so that `path` always holds a whole checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

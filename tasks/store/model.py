@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.config import ModelConfig, home, load_config
-from tasks.store.store import write_atomically
+from liveavatar.files import write_atomically
 
 
 def config_of(model_dir: Path) -> ModelConfig:

@@ -9,7 +9,6 @@ Nothing here knows what the stages do.
 """
 
 import ast
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -30,13 +29,13 @@ from filelock import FileLock, Timeout
 
 from liveavatar import config
 from liveavatar.errors import CapacityError
+from liveavatar.files import disk_errors, sha256, sync, write_atomically
 from tasks.cluster import interruption
 
 log = logging.getLogger(__name__)
 
 LAYOUT = 1  # version of the store's own layout, part of every key
 RECORD = "entry.json"
-CHUNK = 1 << 20  # bytes read at a time while hashing
 STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
 NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
 HEED_SECONDS = 0.5  # between two looks at whether a waiting thread was interrupted
@@ -71,7 +70,7 @@ class Store:
         folder = self._folder(kind, key)
         try:
             record = json.loads((folder / RECORD).read_text())
-            damaged = [n for n, sha in record["files"].items() if file_digest(folder / n) != sha]
+            damaged = [n for n, sha in record["files"].items() if sha256(folder / n) != sha]
         except FileNotFoundError as e:
             if not folder.exists():
                 return None
@@ -184,7 +183,7 @@ class Store:
         try:
             values = make(building)
             files = {p.relative_to(building).as_posix(): p for p in sorted(building.rglob("*")) if p.is_file()}
-            digests = {name: file_digest(path) for name, path in files.items()}
+            digests = {name: sha256(path) for name, path in files.items()}
             record = {"kind": kind, "key": key, "files": digests, "values": values, "created": time.time()}
             write_atomically(building / RECORD, json.dumps(record, indent=1).encode())
             for path in files.values():
@@ -228,15 +227,6 @@ def job_key(kind: str, **parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 @cache
 def code_digest(*modules: str) -> str:
     """sha256 over the source of modules and of everything of ours that they import, however deep; names included.
@@ -246,7 +236,7 @@ def code_digest(*modules: str) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(sources_of(*modules)):
-        digest.update(f"{path.relative_to(config.REPO_ROOT)}\0{file_digest(path)}\0".encode())
+        digest.update(f"{path.relative_to(config.REPO_ROOT)}\0{sha256(path)}\0".encode())
     return digest.hexdigest()
 
 
@@ -296,44 +286,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-@contextmanager
-def disk_errors(path: Path) -> Any:
-    """Turn a full disk or a folder that may not be written into a `CapacityError` that names it."""
-    try:
-        yield
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CapacityError(f"{path}: the disk is full ({e.strerror}); free some space and run again") from e
-        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise CapacityError(
-                f"{e.filename or path}: not writable ({e.strerror}); set LIVEAVATAR_HOME or --out to a folder that is"
-            ) from e
-        raise
-    except RuntimeError as e:
-        if "inline_container" not in str(e):  # what torch.save says of a disk that took only part of a file
-            raise
-        raise CapacityError(f"{path}: the disk is full; free some space and run again") from e
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under another name, push it to the disk, and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Push a file's or folder's bytes to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

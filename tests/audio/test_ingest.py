@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from liveavatar.audio import ingest
-from liveavatar.audio.ingest import load_audio, probe, require_disk, stage_bytes
-from liveavatar.errors import CapacityError, InputError
+from liveavatar.audio.ingest import load_audio, probe
+from liveavatar.errors import InputError
 from tests.audio.sounds import tone, write, write_av
 
 Maker = Callable[[Path], Path]
@@ -167,9 +167,3 @@ def test_unreadable_file(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(InputError, match="permissions"):
         load_audio(path)
-
-
-def test_disk(tmp_path: Path) -> None:
-    require_disk(tmp_path / "not" / "made" / "yet", stage_bytes(10.0), "10 s of sound")
-    with pytest.raises(CapacityError, match="MB are free"):
-        require_disk(tmp_path, 1 << 60, "everything")

@@ -3,6 +3,7 @@
 import errno
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from liveavatar.audio import preprocess as module
 from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.audio.ingest import load_audio
-from liveavatar.audio.preprocess import preprocess, replacing, write_features, write_wav
+from liveavatar.audio.preprocess import preprocess, write_features, write_wav
 from liveavatar.errors import CapacityError, InputError
 from tests.audio.sounds import syllables, tone, write
 
@@ -64,16 +65,16 @@ def test_full_disk_is_refused_before_work(tmp_path: Path, monkeypatch: pytest.Mo
         preprocess(write(tmp_path / "in.wav", tone()), tmp_path / "out")
 
 
-def test_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
-    target = tmp_path / "a.bin"
+def test_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.wav"
     target.write_bytes(b"before")
 
-    def fill() -> None:
-        with replacing(target) as f:
-            f.write(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def full(f: BinaryIO, *_: object, **__: object) -> None:
+        f.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(module.soundfile, "write", full)
     with pytest.raises(CapacityError, match="disk is full"):
-        fill()
+        write_wav(target, tone())
     assert target.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [target]

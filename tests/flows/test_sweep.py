@@ -10,7 +10,6 @@ import pytest
 
 from flows import sweep
 from liveavatar.errors import CapacityError
-from tasks.store import store
 
 
 def _row(steps: int, **more: object) -> dict[str, object]:
@@ -39,7 +38,7 @@ def test_a_full_disk_keeps_the_tables_that_were_there(
 ) -> None:
     sweep._write(tmp_path, [_row(4)], [{"recommended_steps": 2}])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    whole = store.write_atomically
+    whole = sweep.write_atomically
 
     def write(path: Path, data: bytes) -> None:
         if path.name == name:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.media import ffmpeg, film, mp4
+from liveavatar.media import film, mp4
 from liveavatar.media.ffmpeg import MediaError, probe_video, read_frames, read_video, read_video_audio
 from liveavatar.media.film import FilmWriter
 from liveavatar.timing import SAMPLE_RATE
@@ -265,7 +265,7 @@ def test_a_full_disk_at_the_end_leaves_no_half_film(tmp_path: Path, monkeypatch:
 
     with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 48))
-        monkeypatch.setattr(ffmpeg.os, "replace", full)
+        monkeypatch.setattr(os, "replace", full)
         with pytest.raises(CapacityError, match="disk is full"):
             sink.close()
     assert os.listdir(tmp_path) == [".film.partial.mp4"]

@@ -11,7 +11,7 @@ from liveavatar.errors import InputError
 from liveavatar.face.models import MeasureUnavailable
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality import evaluate, observe
-from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video, plain
+from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video
 from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
 from tests.quality.conftest import AVATARS, SAMPLE
@@ -182,20 +182,3 @@ def test_what_is_no_film_is_refused(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="film"):
         evaluate_video(path, None)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        pytest.param(np.float32(0.5), 0.5, id="numpy float"),
-        pytest.param(np.int64(3), 3, id="numpy int"),
-        pytest.param(np.bool_(True), True, id="numpy bool"),
-        pytest.param(float("nan"), None, id="nan"),
-        pytest.param({"a": [np.float64("inf"), (1, np.array([2.0]))]}, {"a": [None, [1, [2.0]]]}, id="nested"),
-    ],
-)
-def test_plain_is_json(value: object, expected: object) -> None:
-    result = plain(value)
-    assert result == expected
-    assert type(result) is type(expected)
-    json.dumps(result, allow_nan=False)

@@ -31,6 +31,7 @@ from liveavatar.distributed.tpp import packet
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.sampling import sigma_steps
+from liveavatar.files import rounded
 from liveavatar.hardware import GB, gpu_of
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Capped:
             "size": f"{size[0]}*{size[1]}",
             "split": split_name(engine),
             "cap_gib": CAP_GIB,
-            "predicted_gib": _rounded(predicted_ranks(plan.config, FP8_ALL, size, stages, CARD)),
+            "predicted_gib": rounded(predicted_ranks(plan.config, FP8_ALL, size, stages, CARD), 2),
         }
         if plan.shared:
             row["shared"] = True
@@ -94,7 +95,11 @@ class Capped:
         if not named:
             row |= self._stream(engine, size)
         allocated, reserved, graphs = zip(*everyone(self.group, self._held(engine)), strict=True)
-        return row | {"allocated_gib": _rounded(allocated), "reserved_gib": _rounded(reserved), "graphs": list(graphs)}
+        return row | {
+            "allocated_gib": rounded(allocated, 2),
+            "reserved_gib": rounded(reserved, 2),
+            "graphs": list(graphs),
+        }
 
     def _held(self, engine: GroupBench) -> tuple[float, float, int]:
         """GiB allocated and reserved at most on this rank, and how many graphs its steps have."""
@@ -171,7 +176,3 @@ class Capped:
         rank = self.group.rank
         for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
             yield SLOTS * packet(engine, spec, stage).num_bytes
-
-
-def _rounded(gib: Any) -> list[float]:
-    return [round(g, 2) for g in gib]

@@ -17,8 +17,8 @@ from liveavatar.bench.quality.recordings import find_recordings, judge_recording
 from liveavatar.bench.quality.report import contact_sheet, write_report
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
+from liveavatar.files import plain
 from liveavatar.quality import goals
-from liveavatar.quality.evaluate import plain
 from liveavatar.quality.split import FOLDER, load_split
 
 log = logging.getLogger(__name__)

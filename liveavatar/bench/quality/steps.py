@@ -13,7 +13,7 @@ from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
-from liveavatar.quality.evaluate import plain
+from liveavatar.files import plain
 from liveavatar.quality.split import FOLDER, load_split
 from liveavatar.timing import FPS
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import InputError
+from liveavatar.files import replacing
 from liveavatar.training.corpus.head.motion import FOLLOW
 
 ORIENTATIONS = ("portrait", "landscape")
@@ -159,9 +160,8 @@ class ClipWriter:
         if self.others is not None:
             words["other_captions"] = self.other_captions
         text = json.dumps(words)
-        temporary = self.path.with_suffix(".part.npz")
-        np.savez(temporary, text=np.frombuffer(text.encode(), np.uint8), **arrays)
-        temporary.replace(_labels_path(self.path))
+        with replacing(_labels_path(self.path)) as temporary, temporary.open("wb") as file:
+            np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **arrays)
 
 
 def list_clips(folder: Path, split: str) -> list[ClipFile]:

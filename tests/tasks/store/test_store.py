@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.errors import CapacityError
-from tasks.store.store import RECORD, Entry, Store, code_digest, job_key, sources_of, write_atomically
+from tasks.store.store import RECORD, Entry, Store, code_digest, job_key, sources_of
 
 
 def _hello(folder: Path) -> dict[str, int]:
@@ -247,12 +247,3 @@ def test_code_digest_follows_imports() -> None:
     assert code_digest("liveavatar.timing") != code_digest("liveavatar.errors")
     with pytest.raises(FileNotFoundError, match="no source file"):
         code_digest("liveavatar.nothing")
-
-
-def test_atomic_write_keeps_the_old_on_failure(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "text")  # type: ignore[arg-type]
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]

@@ -16,6 +16,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from liveavatar.errors import InputError
+from liveavatar.files import write_json
 from liveavatar.training.corpus.speech.phonemes import Event
 
 SAMPLE_RATE = 16_000
@@ -99,11 +100,9 @@ def write_track(folder: Path, info: TrackInfo, audio: np.ndarray) -> None:
 
 
 def write_index(folder: Path, tracks: list[TrackInfo]) -> None:
-    """Write `speech.json` (through a temporary file, so that a reader never sees half of it)."""
+    """Write `speech.json` atomically."""
     rows = [asdict(t) | {"events": [[round(s, 4), round(e, 4), k] for s, e, k in t.events]} for t in tracks]
-    temporary = folder / (INDEX + ".part")
-    temporary.write_text(json.dumps({"sample_rate": SAMPLE_RATE, "tracks": rows}))
-    temporary.replace(folder / INDEX)
+    write_json(folder / INDEX, {"sample_rate": SAMPLE_RATE, "tracks": rows})
 
 
 def read_index(folder: Path) -> list[TrackInfo]:

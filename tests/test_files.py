@@ -1,0 +1,185 @@
+"""Atomic writes, digests, errors of the disk, and conversion to JSON."""
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liveavatar.errors import CapacityError
+from liveavatar.files import (
+    disk_errors,
+    plain,
+    replacing,
+    require_disk,
+    rounded,
+    sha256,
+    sync_tree,
+    write_atomically,
+    write_json,
+)
+
+
+def raising(error: Exception) -> None:
+    with disk_errors(Path("the-folder")):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [
+        pytest.param(b"\x00new", b"\x00new", id="bytes"),
+        pytest.param("prüfung\n", "prüfung\n".encode(), id="text is UTF-8"),
+        pytest.param(b"", b"", id="nothing"),
+    ],
+)
+def test_write_replaces_what_was_there(data: bytes | str, stored: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old and longer")
+    write_atomically(path, data)
+    assert path.read_bytes() == stored
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", [pytest.param("fsync", id="not all on the disk"), pytest.param("replace", id="moved")])
+def test_a_failed_write_keeps_the_old_content(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    write_atomically(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_block_keeps_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "f.bin"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            assert path.read_bytes() == b"old"
+            raise ValueError("halfway")
+
+    with pytest.raises(ValueError, match="halfway"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_has_another_ending(tmp_path: Path) -> None:
+    with replacing(tmp_path / "dit.safetensors") as temporary:
+        temporary.write_bytes(b"")
+        assert not list(tmp_path.glob("*.safetensors")), "a reader that globs must not find it"
+    assert (tmp_path / "dit.safetensors").is_file()
+
+
+def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    with replacing(tmp_path / "f") as one, replacing(tmp_path / "f") as other:
+        assert one != other
+        one.write_bytes(b"1")
+        other.write_bytes(b"2")
+    assert (tmp_path / "f").read_bytes() == b"1"
+
+
+def test_json_makes_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    write_json(path, {"ü": [1, None]})
+    assert json.loads(path.read_text()) == {"ü": [1, None]}
+
+
+def test_sync_tree_pushes_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("x", "a/y"):
+        (tmp_path / name).write_bytes(b"1")
+    pushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", pushed.append)
+    sync_tree(tmp_path)
+    assert len(pushed) == 2
+
+
+@pytest.mark.parametrize("size", [pytest.param(0, id="empty"), pytest.param(3 << 20, id="3 MiB")])
+def test_sha256(size: int, tmp_path: Path) -> None:
+    data = bytes(range(256)) * (size // 256)
+    (tmp_path / "f").write_bytes(data)
+    assert sha256(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(OSError(errno.ENOSPC, "No space left"), r"the-folder: the disk is full \(No space", id="full"),
+        pytest.param(OSError(errno.EDQUOT, "Quota"), r"the-folder: the disk is full \(Quota", id="quota"),
+        pytest.param(OSError(errno.EACCES, "Denied", "/x"), "/x: not writable .*LIVEAVATAR_HOME", id="permissions"),
+        pytest.param(OSError(errno.EROFS, "Read-only"), "the-folder: not writable .*--out", id="read-only disk"),
+        pytest.param(OSError(errno.EPERM, "Not permitted"), "the-folder: not writable", id="not permitted"),
+        pytest.param(
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"),
+            "the-folder: the disk is full",
+            id="torch.save on a full disk",
+        ),
+    ],
+)
+def test_disk_errors(error: Exception, message: str) -> None:
+    with pytest.raises(CapacityError, match=message):
+        raising(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(FileNotFoundError(errno.ENOENT, "No such file"), id="missing file"),
+        pytest.param(RuntimeError("shape mismatch"), id="another error of torch"),
+        pytest.param(ValueError("x"), id="no error of a disk"),
+    ],
+)
+def test_other_errors_pass(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        raising(error)
+    assert raised.value is error
+
+
+def test_require_disk_asks_the_nearest_folder(tmp_path: Path) -> None:
+    require_disk(tmp_path / "not" / "made" / "yet", 1000, "a little")
+    with pytest.raises(CapacityError, match=r"everything needs .* MB are free"):
+        require_disk(tmp_path, 1 << 60, "everything")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    path: Path
+    value: float
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(np.float32(0.5), 0.5, id="numpy float"),
+        pytest.param(np.int64(3), 3, id="numpy int"),
+        pytest.param(np.bool_(True), True, id="numpy bool"),
+        pytest.param(float("nan"), None, id="nan"),
+        pytest.param({"a": [np.float64("inf"), (1, np.array([2.0]))]}, {"a": [None, [1, [2.0]]]}, id="nested"),
+        pytest.param({1: frozenset({2})}, {"1": [2]}, id="keys are text"),
+        pytest.param(Facts(Path("/a"), float("inf")), {"path": "/a", "value": None}, id="dataclass"),
+        pytest.param("text", "text", id="text"),
+    ],
+)
+def test_plain_is_json(value: object, expected: object) -> None:
+    result = plain(value)
+    assert result == expected
+    assert type(result) is type(expected)
+    json.dumps(result, allow_nan=False)
+
+
+def test_rounded() -> None:
+    assert rounded({"a": [1.23456, (2.00049, 3)], "b": "x", "c": None}) == {"a": [1.235, [2.0, 3]], "b": "x", "c": None}
+    assert rounded([1.23456], 1) == [1.2]
