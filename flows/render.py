@@ -19,20 +19,19 @@ environment.prepare()
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
 from liveavatar import config, hardware  # noqa: E402
-from tasks import audio, plan, prompt, publish, quality  # noqa: E402
+from tasks import enhance, features, ingest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
+from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
+from tasks.store.keys import StageKey, stage_key  # noqa: E402
 from tasks.store.model import config_of, digest_of  # noqa: E402
-from tasks.store.store import Store, code_digest, job_key  # noqa: E402
+from tasks.store.store import Store  # noqa: E402
 
-RUN_CODE = (
-    *(
-        "liveavatar.audio.enhance",
-        "liveavatar.audio.preprocess",
-        "liveavatar.media.portrait",
-        "liveavatar.prompt.check",
-    ),
-    *("liveavatar.planning.plan", "liveavatar.render.job", "liveavatar.quality.evaluate", "liveavatar.quality.suites"),
+STAGES = (enhance, features, plan, prompt, engine, quality)
+RUN_CODE = (*ingest.SOUND_CODE, *ingest.PORTRAIT_CODE, *ingest.POSE_CODE, *(m for stage in STAGES for m in stage.CODE))
+RUN_PACKAGES = (
+    *(*ingest.SOUND_PACKAGES, *ingest.PORTRAIT_PACKAGES, *ingest.POSE_PACKAGES),
+    *(package for stage in STAGES for package in stage.PACKAGES),
 )
 
 
@@ -50,13 +49,13 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     model_digest = digest_of(model_dir)
     max_frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
 
-    inputs = audio.ingest(
+    inputs = ingest.ingest(
         parameters.audio, parameters.image, str(model_dir), parameters.area(), max_frames, parameters.pose_video
     )
-    cleaned = audio.enhance(inputs.sound, parameters.denoise, parameters.whisper)
-    features = audio.features(cleaned, str(model_dir))
+    cleaned = enhance.enhance(inputs.sound, parameters.denoise, parameters.whisper)
+    driving = features.features(cleaned, str(model_dir))
     checked = prompt.prompt_check(parameters.prompt)
-    picture, num_frames = inputs.portrait.values, features.values["num_frames"]
+    picture, num_frames = inputs.portrait.values, driving.values["num_frames"]
     planned = plan.plan(
         config_of(model_dir),
         plan.job_of(
@@ -72,19 +71,19 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         str(model_dir),
         model_digest,
         cleaned,
-        features,
+        driving,
         inputs.portrait,
         inputs.pose,
     )
     judged = quality.judge(rendered, cleaned, inputs.portrait)
 
-    stages = (inputs, cleaned, features, checked, planned, rendered, judged)
+    stages = (inputs, cleaned, driving, checked, planned, rendered, judged)
     published = publish.publish(
         publish.Results(
             sound=inputs.sound,
             portrait=inputs.portrait,
             cleaned=cleaned,
-            features=features,
+            features=driving,
             prompt=checked,
             plan=planned.values,
             rendered=rendered,
@@ -102,7 +101,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
             cached_tasks=sum(stage.hit for stage in stages),
         ),
     )
-    Store().build("run", run_key(parameters), lambda _: {}, force=not published.hit)
+    cached(run_key(parameters), lambda _: {}, force=not published.hit)
     return tidied(published)
 
 
@@ -113,24 +112,23 @@ def tidied(published: publish.PublishedRun) -> dict[str, Any]:
     return {"out": str(published.out), "status": published.report["status"], "report": published.report}
 
 
-def run_key(parameters: RenderParameters) -> str:
-    """Digest of a whole run, found without running any stage: it tells whether anything is left to render."""
+def run_key(parameters: RenderParameters) -> StageKey:
+    """Key of a whole run, found without running any stage: it tells whether anything is left to render."""
     asked = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video"})
-    return job_key(
-        "run",
-        parameters=asked,
-        audio=sha256(Path(parameters.audio)),
-        image=sha256(Path(parameters.image)),
-        pose=sha256(Path(parameters.pose_video)) if parameters.pose_video else None,
-        model=digest_of(config.resolve_model_dir(parameters.model)),
-        machine=machine.signature(),
-        code=code_digest(*RUN_CODE),
-    )
+    inputs = {
+        "options": asked,
+        "audio": sha256(Path(parameters.audio)),
+        "image": sha256(Path(parameters.image)),
+        "pose": sha256(Path(parameters.pose_video)) if parameters.pose_video else None,
+        "model": digest_of(config.resolve_model_dir(parameters.model)),
+        "machine": machine.signature(),
+    }
+    return stage_key("run", inputs, RUN_CODE, RUN_PACKAGES)
 
 
 def remembers(parameters: RenderParameters) -> bool:
     """Whether this run was made before, so that most likely no engine is needed."""
-    return not parameters.force and Store().get("run", run_key(parameters)) is not None
+    return not parameters.force and Store().get("run", run_key(parameters).digest) is not None
 
 
 def begin(parameters: RenderParameters) -> None:

@@ -14,7 +14,7 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 
 from flows.render import machine_of, options_of, tidied  # noqa: E402
 from liveavatar import config  # noqa: E402
-from tasks import audio, plan, prompt, publish, quality, render_pipe  # noqa: E402
+from tasks import enhance, features, ingest, plan, prompt, publish, quality, render_pipe  # noqa: E402
 from tasks.store.model import config_of, digest_of  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
@@ -42,7 +42,7 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
     listener = _listening.pop()
     model_dir = config.resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
-    portrait = audio.portrait(parameters.image, str(model_dir), parameters.area())
+    portrait = ingest.portrait(parameters.image, str(model_dir), parameters.area())
     checked = prompt.prompt_check(parameters.prompt)
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     asked = {**parameters.model_dump(), "placement": "single", "enable_online_decode": True}
@@ -54,15 +54,15 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
     options = options_of(parameters, 1, plan.kv_dtype_of(planned.values))
     rendered = render_pipe.render_live(listener, options, str(model_dir), model_digest, portrait)
     cleaned = render_pipe.write_down(rendered, parameters.whisper)
-    features = audio.features(cleaned, str(model_dir))
+    driving = features.features(cleaned, str(model_dir))
     judged = quality.judge(rendered, cleaned, portrait)
-    stages = (portrait, cleaned, features, checked, planned, judged)
+    stages = (portrait, cleaned, driving, checked, planned, judged)
     published = publish.publish(
         publish.Results(
             sound=cleaned,
             portrait=portrait,
             cleaned=cleaned,
-            features=features,
+            features=driving,
             prompt=checked,
             plan=planned.values,
             rendered=rendered,
@@ -70,7 +70,7 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
         ),
         publish.Publication(
             out=preflight.claim_output(parameters),
-            audio=cleaned.path(audio.CLEANED),
+            audio=cleaned.path(enhance.CLEANED),
             audio_name="standard input",
             image=Path(parameters.image),
             pose_video=None,

@@ -7,9 +7,11 @@ from typing import Any
 from liveavatar.config import ModelConfig
 from liveavatar.hardware import Machine
 from tasks.stage import cached, stage
+from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
 
 CODE = ("liveavatar.planning.plan",)
+PACKAGES = ("torch",)
 CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
 
 
@@ -39,10 +41,11 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
         "gpus": [asdict(gpu) for gpu in machine.gpus],
         "cores": machine.cores,
     }
-    entry = cached("plan", inputs, make, code=CODE, packages=("torch",))
+    key = stage_key("plan", inputs, CODE, PACKAGES)
+    entry = cached(key, make)
     needs = entry.values
     if entry.hit and (needs["host_gb"]["total"] > machine.host_gb or needs["disk_gb"]["total"] > machine.disk_gb):
-        return cached("plan", inputs, make, code=CODE, packages=("torch",), force=True)  # refuses, with the reason
+        return cached(key, make, force=True)  # refuses, with the reason
     return entry
 
 

@@ -5,7 +5,11 @@ from pathlib import Path
 from liveavatar.files import plain
 from tasks.events import Event, emit
 from tasks.stage import cached, stage
+from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
+
+CODE = ("liveavatar.prompt.check",)
+PACKAGES: tuple[str, ...] = ()
 
 
 @stage("prompt")
@@ -16,7 +20,7 @@ def prompt_check(prompt: str) -> Entry:
     def make(_: Path) -> Values:
         return plain(library.check_prompt(prompt))
 
-    entry = cached("prompt", {"prompt": prompt}, make, code=("liveavatar.prompt.check",))
+    entry = cached(stage_key("prompt", {"prompt": prompt}, CODE, PACKAGES), make)
     report = entry.values
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])

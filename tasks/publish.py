@@ -29,19 +29,16 @@ from prefect.artifacts import (
 
 from liveavatar import __version__, config
 from liveavatar.files import disk_errors, plain, sha256, sync_tree, write_atomically
-from tasks.audio import CLEANED, FEATURES, PORTRAIT, WORDS
+from tasks.enhance import CLEANED, WORDS
+from tasks.features import FEATURES
+from tasks.ingest import PORTRAIT
 from tasks.plan import kv_dtype_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
 from tasks.stage import stage
+from tasks.store.keys import code_digest, job_key, package_versions
 from tasks.store.model import files_of
-from tasks.store.store import (
-    Entry,
-    Store,
-    code_digest,
-    job_key,
-    package_versions,
-)
+from tasks.store.store import Entry, Store
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.files import plain
-from tasks.audio import CLEANED, PORTRAIT, read_wav
+from tasks.enhance import CLEANED
+from tasks.ingest import PORTRAIT, read_wav
 from tasks.render import BLOCKS, VIDEO
 from tasks.stage import cached, stage
+from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
 
 FRAMES_TABLE = "frames.parquet"
@@ -60,7 +62,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
             }
         )
 
-    return cached("quality", inputs, make, code=CODE, packages=PACKAGES)
+    return cached(stage_key("quality", inputs, CODE, PACKAGES), make)
 
 
 def audio_metrics(values: Values) -> dict[str, float | None]:

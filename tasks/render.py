@@ -14,13 +14,16 @@ from prefect.exceptions import PrefectException
 
 from liveavatar import config
 from liveavatar.files import disk_errors
-from tasks.audio import CLEANED, FEATURES, PORTRAIT, POSE, POSE_PACKAGES
 from tasks.cluster import replicas
+from tasks.enhance import CLEANED
 from tasks.events import Event, emit
-from tasks.stage import stage
+from tasks.features import FEATURES
+from tasks.ingest import PORTRAIT, POSE, POSE_PACKAGES
+from tasks.stage import cached, stage
 from tasks.store import machine
+from tasks.store.keys import StageKey, code_digest, job_key, stage_key
 from tasks.store.model import digest_of
-from tasks.store.store import Entry, Store, Values, code_digest, job_key, package_versions
+from tasks.store.store import Entry, Values
 
 if TYPE_CHECKING:
     from liveavatar.engine.settings import RenderSettings
@@ -77,31 +80,30 @@ def render(
 
     def make(folder: Path, resume: bool = options.resume) -> Values:
         asked = replace(options, resume=resume)
-        return _render(folder, key, asked, Path(model_dir), model_digest, (sound, features, face, pose))
+        return _render(folder, key.digest, asked, Path(model_dir), model_digest, (sound, features, face, pose))
 
-    def go_on(folder: Path) -> Values:
-        return make(folder, resume=options.resume or work_dir(key).exists())
+    def on_abandoned(folder: Path) -> Values:
+        return make(folder, resume=options.resume or work_dir(key.digest).exists())
 
-    return Store().build("render", key, make, force=options.force, take_over=go_on)
+    return cached(key, make, force=options.force, on_abandoned=on_abandoned)
 
 
 def render_key(
     options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry, pose: Entry | None
-) -> str:
-    """Digest of everything that latents and film depend on, the machine's arithmetic included."""
+) -> StageKey:
+    """Key of everything that latents and film depend on, the machine's arithmetic included."""
     asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload", "ranks")}
-    return job_key(
-        "render",
-        options=asked,
-        model=model_digest,
-        sound=sound.files[CLEANED],
-        features=features.files[FEATURES],
-        face=face.files[PORTRAIT],
-        pose=None if pose is None else pose.files[POSE],
-        machine=machine.signature(),
-        code=code_digest(*CODE),
-        packages=package_versions(PACKAGES if pose is None else (*PACKAGES, *POSE_PACKAGES)),
-    )
+    inputs = {
+        "options": asked,
+        "model": model_digest,
+        "sound": sound.files[CLEANED],
+        "features": features.files[FEATURES],
+        "portrait": face.files[PORTRAIT],
+        "pose": None if pose is None else pose.files[POSE],
+        "machine": machine.signature(),
+    }
+    packages = PACKAGES if pose is None else (*PACKAGES, *POSE_PACKAGES)
+    return stage_key("render", inputs, CODE, packages)
 
 
 def begin_loading(model_dir: Path, options: RenderOptions) -> None:

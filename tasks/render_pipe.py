@@ -11,6 +11,7 @@ import secrets
 import shutil
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from liveavatar import config
@@ -18,11 +19,16 @@ from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, plain
 from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
 from liveavatar.timing import BLOCK_SECONDS, SAMPLE_RATE
-from tasks.audio import CLEANED, PORTRAIT, RAW, WORDS, read_wav
+from tasks.enhance import CLEANED, CODE, PACKAGES, WORDS
 from tasks.events import Event, emit
+from tasks.ingest import PORTRAIT, RAW, read_wav
+from tasks.render import CODE as RENDER_CODE
 from tasks.render import LIVE, ProgressBoard, RenderOptions, engine_spec, facts_of, settings_of, take_over
-from tasks.stage import stage
-from tasks.store.store import Entry, Store, Values, job_key
+from tasks.render import PACKAGES as RENDER_PACKAGES
+from tasks.stage import cached, stage
+from tasks.store import machine
+from tasks.store.keys import stage_key
+from tasks.store.store import Entry, Values
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +88,19 @@ def render_live(listener: Listener, options: RenderOptions, model_dir: str, mode
     Raises:
         Interrupted: Ctrl-C; names the file with what was heard until then.
     """
-    key = job_key("render-live", session=listener.token)
+    inputs = {
+        "pipe": listener.token,  # two pipes never say the same
+        "options": {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload", "ranks")},
+        "model": model_digest,
+        "portrait": face.files[PORTRAIT],
+        "machine": machine.signature(),
+    }
+    key = stage_key("render", inputs, RENDER_CODE, RENDER_PACKAGES)
 
     def make(folder: Path) -> Values:
-        return _render(folder, key, listener, options, Path(model_dir), model_digest, face)
+        return _render(folder, key.digest, listener, options, Path(model_dir), model_digest, face)
 
-    return Store().build("render", key, make)
+    return cached(key, make)
 
 
 def _render(
@@ -162,8 +175,8 @@ def write_down(rendered: Entry, whisper: str) -> Entry:
             }
         )
 
-    key = job_key("enhance-live", sound=rendered.files[CLEANED], whisper=whisper)
-    return Store().build("enhance", key, make)
+    inputs = {"sound": rendered.files[CLEANED], "denoise": "as it came", "whisper": whisper}
+    return cached(stage_key("enhance", inputs, CODE, PACKAGES), make)
 
 
 def forget(listener: Listener) -> None:

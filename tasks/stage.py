@@ -8,13 +8,14 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.events import Event, emit
-from tasks.store.store import Entry, Store, Values, code_digest, job_key, package_versions
+from tasks.store.keys import StageKey
+from tasks.store.store import Entry, Store, Values
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,23 +40,22 @@ def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def cached(
-    kind: str,
-    inputs: dict[str, Any],
+    key: StageKey,
     make: Callable[[Path], Values],
     *,
-    code: tuple[str, ...],
-    packages: tuple[str, ...] = (),
     force: bool = False,
+    on_abandoned: Callable[[Path], Values] | None = None,
 ) -> Entry:
     """Return a stage's entry from the store, making it when its inputs, code or packages changed.
 
     Args:
-        kind: name of the stage.
-        inputs: digests and parameters, JSON-serialisable.
+        key: from `tasks.store.keys.stage_key`.
         make: fills an empty folder and returns facts.
-        code: modules the result depends on; what they import counts too.
-        packages: distributions whose version can change the result.
         force: make it again although it is there.
+        on_abandoned: used in place of `make` when another run was waited for and ended without the entry.
+
+    Raises:
+        CapacityError: the disk is full.
     """
-    key = job_key(kind, inputs=inputs, code=code_digest(*code), packages=package_versions(packages))
-    return Store().build(kind, key, make, force=force)
+    made_from = key.made_from()
+    return Store().build(key.stage, key.digest, make, force=force, on_abandoned=on_abandoned, made_from=made_from)

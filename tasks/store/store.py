@@ -8,9 +8,7 @@ a damaged entry is dropped and made again. A lock per key keeps two runs from ma
 Nothing here knows what the stages do.
 """
 
-import ast
-import hashlib
-import importlib.metadata
+import glob
 import json
 import logging
 import math
@@ -18,10 +16,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,6 @@ from tasks.cluster import interruption
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1  # version of the store's own layout, part of every key
 RECORD = "entry.json"
 STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
 NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
@@ -52,6 +48,7 @@ class Entry:
     folder: Path
     files: dict[str, str]  # name -> sha256
     values: Values = field(default_factory=dict)
+    made_from: Values = field(default_factory=dict)  # parts of the key
     hit: bool = False  # True when it was there already
 
     def path(self, name: str) -> Path:
@@ -70,7 +67,7 @@ class Store:
         folder = self._folder(kind, key)
         try:
             record = json.loads((folder / RECORD).read_text())
-            damaged = [n for n, sha in record["files"].items() if sha256(folder / n) != sha]
+            damaged = [n for n, sha in _entry(folder, record).files.items() if sha256(folder / n) != sha]
         except FileNotFoundError as e:
             if not folder.exists():
                 return None
@@ -82,7 +79,7 @@ class Store:
             self._discard(folder)
             return None
         os.utime(folder / RECORD)
-        return Entry(kind=kind, key=key, folder=folder, files=record["files"], values=record["values"], hit=True)
+        return _entry(folder, record, hit=True)
 
     def build(
         self,
@@ -92,17 +89,19 @@ class Store:
         *,
         force: bool = False,
         lock_timeout: float = -1,
-        take_over: Callable[[Path], Values] | None = None,
+        on_abandoned: Callable[[Path], Values] | None = None,
+        made_from: Values | None = None,
     ) -> Entry:
         """Return the entry, making it when it is not there.
 
         Args:
             kind: name of the stage.
-            key: from `job_key`.
+            key: digest of everything that the entry depends on.
             make: fills an empty folder with files and returns facts about them.
             force: make it again although it is there.
             lock_timeout: seconds to wait for another run that makes the same entry; -1 waits on.
-            take_over: used in place of `make` when another run was waited for and ended without the entry.
+            on_abandoned: used in place of `make` when another run was waited for and ended without the entry.
+            made_from: parts of the key, kept in the entry's record; JSON-serialisable.
 
         Raises:
             CapacityError: the disk is full, or another run held the entry longer than `lock_timeout`.
@@ -113,9 +112,9 @@ class Store:
                 return entry
             if waited and entry is None:
                 log.warning("the other run ended without this %s; it is made here", kind)
-                make = take_over or make
+                make = on_abandoned or make
             with disk_errors(self.root):
-                return self._make(kind, key, make)
+                return self._make(kind, key, make, made_from or {})
 
     @contextmanager
     def lock(self, kind: str, key: str, timeout: float = -1) -> Any:
@@ -160,13 +159,29 @@ class Store:
                 freed += sizes[folder]
         return freed
 
+    def folders(self, kind: str, prefix: str = "") -> list[Path]:
+        """Folders of a stage's entries whose key begins with `prefix`, the last used first; files are not verified."""
+        used: list[tuple[float, Path]] = []
+        for record in self.root.glob(f"{kind}/??/{glob.escape(prefix)}*/{RECORD}"):
+            with suppress(FileNotFoundError):  # dropped meanwhile
+                used.append((record.stat().st_mtime, record.parent))
+        return [folder for _, folder in sorted(used, reverse=True)]
+
+    def newest(self, kind: str, other_than: str) -> Entry | None:
+        """The last used entry of a stage, one key aside; its files are not verified."""
+        for folder in self.folders(kind):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                if folder.name != other_than:
+                    return _entry(folder, json.loads((folder / RECORD).read_text()), hit=True)
+        return None
+
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
 
-    def _make(self, kind: str, key: str, make: Callable[[Path], Values]) -> Entry:
+    def _make(self, kind: str, key: str, make: Callable[[Path], Values], made_from: Values) -> Entry:
         building = self.root / "building" / uuid.uuid4().hex
         with self._building(building.name):
-            return self._fill(building, kind, key, make)
+            return self._fill(building, kind, key, make, made_from)
 
     @contextmanager
     def _building(self, name: str, timeout: float = -1) -> Any:
@@ -178,13 +193,13 @@ class Store:
             finally:
                 path.unlink(missing_ok=True)
 
-    def _fill(self, building: Path, kind: str, key: str, make: Callable[[Path], Values]) -> Entry:
+    def _fill(self, building: Path, kind: str, key: str, make: Callable[[Path], Values], made_from: Values) -> Entry:
         building.mkdir(parents=True)
         try:
             values = make(building)
             files = {p.relative_to(building).as_posix(): p for p in sorted(building.rglob("*")) if p.is_file()}
             digests = {name: sha256(path) for name, path in files.items()}
-            record = {"kind": kind, "key": key, "files": digests, "values": values, "created": time.time()}
+            record = {"kind": kind, "key": key, "files": digests, "values": values, "made_from": made_from}
             write_atomically(building / RECORD, json.dumps(record, indent=1).encode())
             for path in files.values():
                 sync(path)
@@ -195,7 +210,7 @@ class Store:
             sync(folder.parent)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        return Entry(kind=kind, key=key, folder=folder, files=digests, values=values)
+        return _entry(folder, record)
 
     def _discard(self, folder: Path) -> None:
         """Take a folder out of sight in one step, then delete it."""
@@ -205,6 +220,19 @@ class Store:
         grave.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, grave)
         shutil.rmtree(grave, ignore_errors=True)
+
+
+def _entry(folder: Path, record: Values, hit: bool = False) -> Entry:
+    """The entry that a record describes; KeyError and the like where it is none."""
+    return Entry(
+        kind=record["kind"],
+        key=record["key"],
+        folder=folder,
+        files=record["files"],
+        values=record["values"],
+        made_from=record["made_from"],
+        hit=hit,
+    )
 
 
 def _taken(lock: FileLock, seconds: float) -> bool:
@@ -219,70 +247,3 @@ def _taken(lock: FileLock, seconds: float) -> bool:
             if left <= HEED_SECONDS:
                 return False
         interruption.check()
-
-
-def job_key(kind: str, **parts: Any) -> str:
-    """Digest of everything an artefact depends on; `parts` must be JSON-serialisable."""
-    text = json.dumps({"layout": LAYOUT, "kind": kind, **parts}, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def code_digest(*modules: str) -> str:
-    """sha256 over the source of modules and of everything of ours that they import, however deep; names included.
-
-    Raises:
-        FileNotFoundError: there is no such module; a stage would silently depend on less than it should.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(sources_of(*modules)):
-        digest.update(f"{path.relative_to(config.REPO_ROOT)}\0{sha256(path)}\0".encode())
-    return digest.hexdigest()
-
-
-def sources_of(*modules: str) -> set[Path]:
-    """Source files of modules and of what they import from the engine, imports inside functions included.
-
-    Raises:
-        FileNotFoundError: there is no such module.
-    """
-    found: set[Path] = set()
-    waiting = [_source(module) for module in modules]
-    if None in waiting:
-        raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {config.REPO_ROOT}")
-    while waiting:
-        path = waiting.pop()
-        if path is None or path in found:
-            continue
-        found.add(path)
-        waiting += [_source(name) for name in _imported(path)]
-    return found
-
-
-@cache
-def _imported(path: Path) -> frozenset[str]:
-    """Names of modules of the engine that a source file may import."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names if alias.name.startswith("liveavatar")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("liveavatar"):
-            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(names)
-
-
-def _source(module: str) -> Path | None:
-    base = config.REPO_ROOT.joinpath(*module.split("."))
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-
-
-def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Installed versions of packages; "absent" for those that are not there."""
-    return {name: _version(name) for name in names}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

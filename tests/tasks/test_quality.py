@@ -15,7 +15,8 @@ from scipy.io import wavfile
 from liveavatar.errors import CapacityError
 from liveavatar.quality.suites import Verdict
 from tasks import quality
-from tasks.audio import CLEANED, PORTRAIT
+from tasks.enhance import CLEANED
+from tasks.ingest import PORTRAIT
 from tasks.render import BLOCKS, VIDEO
 from tasks.store.store import Entry, Store, Values
 

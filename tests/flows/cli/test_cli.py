@@ -236,7 +236,9 @@ def test_the_small_model_has_no_choice_of_keys_and_values(
 
 def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
     from flows.render import options_of
-    from tasks.audio import CLEANED, FEATURES, PORTRAIT
+    from tasks.enhance import CLEANED
+    from tasks.features import FEATURES
+    from tasks.ingest import PORTRAIT
     from tasks.plan import job_of, kv_dtype_of
     from tasks.render import engine_spec, render_key
     from tasks.store.store import Entry
@@ -247,7 +249,7 @@ def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
     options = [options_of(parameters, 1, name) for name in (*decided, kv_dtype_of({"settings": {}}))]
     files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT), "0" * 64)
     entry = Entry(kind="any", key="0" * 64, folder=Path(), files=files)
-    assert len({render_key(o, "0" * 64, entry, entry, entry, None) for o in options}) == 4
+    assert len({render_key(o, "0" * 64, entry, entry, entry, None).digest for o in options}) == 4
     assert len({engine_spec(Path("m"), "0" * 64, o)[0] for o in options}) == 1, "one engine serves them all"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.errors import CapacityError
-from tasks.store.store import RECORD, Entry, Store, code_digest, job_key, sources_of
+from tasks.store.store import RECORD, Entry, Store
 
 
 def _hello(folder: Path) -> dict[str, int]:
@@ -154,7 +154,7 @@ def test_whoever_waited_takes_over_from_a_killed_run(
         assert first.is_alive()
         time.sleep(0.02)
     threading.Timer(0.5, first.kill).start()
-    entry = store.build("s", "kk", lambda _: pytest.fail("begun anew"), take_over=_hello, force=force)
+    entry = store.build("s", "kk", lambda _: pytest.fail("begun anew"), on_abandoned=_hello, force=force)
     first.join(60)
     assert (entry.hit, entry.path("a.txt").read_text()) == (False, "hello")
     assert [record.getMessage() for record in caplog.records] == [
@@ -171,7 +171,7 @@ def test_nobody_takes_over_what_was_made(store: Store, force: bool, how: str) ->
     with ThreadPoolExecutor() as threads:
 
         def slow(folder: Path) -> dict[str, int]:
-            waiting.append(threads.submit(store.build, "s", "kk", anew, take_over=take_over, force=force))
+            waiting.append(threads.submit(store.build, "s", "kk", anew, on_abandoned=take_over, force=force))
             time.sleep(0.2)
             return _hello(folder)
 
@@ -231,19 +231,3 @@ def test_collect_leaves_alone_what_is_still_made_however_old_it_looks(store: Sto
     assert store.build("s", "key", slow).path("a.txt").read_text() == "hello"
     assert not abandoned.exists()
     assert not list((store.root / "locks").glob("building-*"))
-
-
-def test_key_depends_on_every_part() -> None:
-    base = {"a": 1, "b": "x"}
-    keys = {job_key("s", **base), job_key("t", **base), job_key("s", a=2, b="x"), job_key("s", a=1, b="x", c=None)}
-    assert len(keys) == 4
-    assert job_key("s", a=1, b="x") == job_key("s", b="x", a=1)
-
-
-def test_code_digest_follows_imports() -> None:
-    names = {path.name for path in sources_of("liveavatar.render.job")}
-    assert {"job.py", "engine.py", "dit.py", "vae_compact.py", "film.py", "timing.py"} <= names
-    assert not names & {"evaluate.py", "planner.py", "enhance.py"}, "a render does not hang on what it does not run"
-    assert code_digest("liveavatar.timing") != code_digest("liveavatar.errors")
-    with pytest.raises(FileNotFoundError, match="no source file"):
-        code_digest("liveavatar.nothing")

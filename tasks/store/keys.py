@@ -1,0 +1,188 @@
+"""Keys of the artefact store: the digest of everything that a stage's result depends on.
+
+A key has four parts: the stage's name, its inputs (digests of the bytes it reads, and its parameters), the source
+files that it runs, and the versions of the packages that can change its result. Source files count as syntax:
+comments, layout and docstrings may change without making anything again. An entry keeps the parts of its key, so
+that the difference between two runs has a name (`tasks.store.changes`).
+
+The root package's `__init__` is no part of a key: it holds the library's public names and version, and modules
+import from the files that define them.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from liveavatar import config
+
+LAYOUT = 2  # version of the store's own layout, part of every key
+ROOT = "liveavatar"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageKey:
+    """Parts of a stage's key; `stage_key` makes one."""
+
+    stage: str
+    inputs: dict[str, Any]  # digests and parameters as JSON holds them
+    code: dict[str, str]  # source file, relative to the repository -> digest of its syntax
+    packages: dict[str, str]  # distribution -> version
+
+    @property
+    def digest(self) -> str:
+        """The key in the store, 64 hex digits."""
+        return job_key(self.stage, **self.made_from())
+
+    def made_from(self) -> dict[str, Any]:
+        """The parts, as the store and manifest.json record them."""
+        return {"inputs": self.inputs, "code": self.code, "packages": self.packages}
+
+
+def stage_key(stage: str, inputs: dict[str, Any], code: Iterable[str], packages: Iterable[str] = ()) -> StageKey:
+    """Make the key of one run of a stage.
+
+    Args:
+        stage: its name.
+        inputs: digests and parameters, JSON-serialisable.
+        code: modules that the result depends on; what they import counts too.
+        packages: distributions whose version can change the result.
+
+    Raises:
+        FileNotFoundError: there is no such module; a stage would silently depend on less than it should.
+    """
+    as_json = json.loads(json.dumps(inputs))
+    return StageKey(stage=stage, inputs=as_json, code=code_parts(*code), packages=package_versions(packages))
+
+
+def job_key(kind: str, **parts: Any) -> str:
+    """sha256 over named parts, which must be JSON-serialisable."""
+    text = json.dumps({"layout": LAYOUT, "kind": kind, **parts}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_digest(*modules: str) -> str:
+    """sha256 over the syntax of modules and of everything of ours that they import.
+
+    Raises:
+        FileNotFoundError: there is no such module.
+    """
+    return hashlib.sha256(json.dumps(code_parts(*modules), sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code_parts(modules: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    paths = sorted(sources_of(*modules))
+    return tuple((path.relative_to(config.REPO_ROOT).as_posix(), _read(path).digest) for path in paths)
+
+
+def code_parts(*modules: str) -> dict[str, str]:
+    """Digest of the syntax of each source file that modules run, by its path in the repository.
+
+    Raises:
+        FileNotFoundError: there is no such module.
+    """
+    return dict(_code_parts(modules))
+
+
+def sources_of(*modules: str) -> set[Path]:
+    """Source files of modules and of what they import from the engine: imports in functions, and packages, too.
+
+    Raises:
+        FileNotFoundError: there is no such module.
+    """
+    waiting = [_source(module) for module in modules]
+    if None in waiting:
+        raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {config.REPO_ROOT}")
+    found: set[Path] = set()
+    waiting += [_source(package) for module in modules for package in _packages(module)]
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in found:
+            continue
+        found.add(path)
+        waiting += [_source(name) for name in _read(path).imports]
+    return found
+
+
+def syntax_digest(source: str | bytes) -> str:
+    """sha256 over a module's syntax tree without docstrings; comments and layout are not in the tree."""
+    return _digest(ast.parse(source))
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed versions of packages; "absent" for those that are not there."""
+    return {name: _version(name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """Facts of one source file."""
+
+    digest: str
+    imports: frozenset[str]
+
+
+@cache
+def _read(path: Path) -> _Module:
+    tree = ast.parse(path.read_bytes())
+    imports = frozenset(_imported(tree))
+    return _Module(_digest(tree), imports)
+
+
+def _digest(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [s for s in body if not _is_text(s)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.AST) -> bool:
+    """Whether a statement is a bare string: a docstring, or the note below a field."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Names of modules of the engine that a source file may import, with the packages around them."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if _is_ours(alias.name)}
+        elif isinstance(node, ast.ImportFrom) and _is_ours(node.module or ""):
+            module = str(node.module)
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+            if module != ROOT or any(_source(f"{ROOT}.{alias.name}") is None for alias in node.names):
+                names.add(module)
+    return names | {package for name in names for package in _packages(name)}
+
+
+def _is_ours(module: str) -> bool:
+    return module == ROOT or module.startswith(f"{ROOT}.")
+
+
+def _packages(module: str) -> set[str]:
+    """Packages that importing a module runs, the root aside."""
+    parts = module.split(".")
+    return {".".join(parts[:count]) for count in range(2, len(parts))}
+
+
+def _source(module: str) -> Path | None:
+    base = config.REPO_ROOT.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
