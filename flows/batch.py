@@ -18,7 +18,7 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
-from tasks.cluster import actor, interruption  # noqa: E402
+from tasks.cluster import head, interruption  # noqa: E402
 from tasks.cluster import replicas as replicas_of_engines  # noqa: E402
 
 Job = dict[str, Any]
@@ -49,7 +49,7 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
 
 
 def _side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
-    actor.connect()  # in this thread: Ray starts once, and its signals are the main thread's
+    head.connect()  # in this thread: Ray starts once, and its signals are the main thread's
     with replicas_of_engines.offered(count), ThreadPoolExecutor(count) as threads:
         running = [threads.submit(copy_context().run, _one, job) for job in jobs]
         try:

@@ -27,6 +27,7 @@ from tasks.store.store import Entry, Values
 
 if TYPE_CHECKING:
     from liveavatar.engine.settings import RenderSettings
+    from tasks.cluster.actor import EngineSpec
 
 log = logging.getLogger(__name__)
 
@@ -108,15 +109,16 @@ def render_key(
 
 def begin_loading(model_dir: Path, options: RenderOptions) -> None:
     """Have the resident engine load a model while other stages run."""
-    spec, home = engine_spec(model_dir, digest_of(model_dir), options)
-    home.begin_loading(spec)
+    from tasks.cluster.host import host_of
+
+    host_of(engine_spec(model_dir, digest_of(model_dir), options)).begin_loading()
 
 
-def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> tuple[Any, Any]:
-    """The engine of a render, and the module that keeps it."""
-    from tasks.cluster import actor, group
+def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "EngineSpec":
+    """Describe the engine of a render."""
+    from tasks.cluster.actor import EngineSpec
 
-    spec = actor.EngineSpec(
+    return EngineSpec(
         model_dir=model_dir,
         version=job_key("engine", model=model_digest, code=code_digest(*CODE)),
         fp8=options.fp8,
@@ -124,7 +126,6 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> t
         ranks=options.ranks,
         own_decoder=options.ranks > options.sample_steps,
     )
-    return spec, group if options.ranks > 1 else actor
 
 
 def settings_of(options: RenderOptions) -> "RenderSettings":
@@ -156,6 +157,7 @@ def _render(
 ) -> Values:
     from liveavatar.render.job import RenderJob
     from liveavatar.render.sound import FileSound
+    from tasks.cluster.host import host_of
 
     sound, features, face, pose = entries
     work = work_dir(key)
@@ -173,12 +175,12 @@ def _render(
         online=options.online,
         resume=options.resume,
     )
-    spec, engines = engine_spec(model_dir, model_digest, options)
+    spec = engine_spec(model_dir, model_digest, options)
     if options.online:
         emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
     with replicas.taken() as number:
-        result = engines.render(replace(spec, replica=number), job, ProgressBoard().show, load_s.append)
+        result = host_of(replace(spec, replica=number)).render(job, ProgressBoard().show, load_s.append)
     if result.first_block:
         emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
     for text in result.notes:

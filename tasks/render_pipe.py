@@ -109,6 +109,7 @@ def _render(
     from liveavatar.media.recording import Recording
     from liveavatar.render.job import Progress, RenderJob
     from liveavatar.render.pipe import PipeSound
+    from tasks.cluster.host import host_of
 
     work = config.home() / "work" / key[:32]
     job = RenderJob(
@@ -119,7 +120,7 @@ def _render(
         settings=settings_of(options),
         online=True,
     )
-    spec, engines = engine_spec(model_dir, model_digest, options)
+    engine = host_of(engine_spec(model_dir, model_digest, options))
     board = ProgressBoard()
     load_s: list[float] = []
 
@@ -129,7 +130,7 @@ def _render(
 
     emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     try:
-        result = engines.render(spec, job, note, load_s.append)
+        result = engine.render(job, note, load_s.append)
     except Interrupted as e:
         raise Interrupted(
             f"stopped; what was heard until then is in {listener.keep()}: render that file to have its film"

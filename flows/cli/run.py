@@ -187,9 +187,9 @@ def serve(options: Options) -> int:
         server.wait()
         from flows.serving.deployments import serve_all
         from flows.serving.live_page import LivePage
-        from tasks.cluster import actor
+        from tasks.cluster.head import connect
 
-        address = actor.connect()
+        address = connect()
         os.environ["RAY_ADDRESS"] = address  # renders started from the UI share its engines
         page = LivePage(options["live_port"])
         with at_work("serve", url=server.url, ray=address, live=page.url), ray_session(), page:
@@ -268,8 +268,8 @@ def ray_session() -> Iterator[None]:
     try:
         yield
     finally:
-        if "tasks.cluster.actor" in sys.modules:
-            sys.modules["tasks.cluster.actor"].disconnect()
+        if "tasks.cluster.head" in sys.modules:
+            sys.modules["tasks.cluster.head"].disconnect()
 
 
 def _runs(what: str) -> bool:

@@ -41,7 +41,7 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     monkeypatch.setattr("tasks.store.store.NOTICE_SECONDS", 0.1)
-    monkeypatch.setattr(batch.actor, "connect", lambda: "")
+    monkeypatch.setattr(batch.head, "connect", lambda: "")
     monkeypatch.setattr(batch, "_one", one)
     others = [threading.Thread(target=target, daemon=True) for target in (another_command, ctrl_c)]
     others[0].start()

@@ -39,10 +39,12 @@ from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError
+from liveavatar.hardware import cores
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.sound import FileSound
-from tasks.cluster import actor, group
+from tasks.cluster import actor, group, head
 from tasks.cluster.actor import EngineSpec
+from tasks.cluster.host import host_of
 from tests.soak.commands import COMMAND_FAULTS, Commands
 
 BLOCKS = 20
@@ -83,7 +85,7 @@ class Soak:
             online=True,
         )
         before = torch.get_num_threads()
-        torch.set_num_threads(actor.cores())
+        torch.set_num_threads(cores())
         self.expected = digests(run_job(Engine.load(self.model_dir, device="cpu", dtype="float32"), self.job))
         torch.set_num_threads(before)
         self.needed_bytes = sum(path.stat().st_size for path in self.job.work_dir.rglob("*") if path.is_file())
@@ -169,8 +171,8 @@ class Soak:
         child = self._child(spec, job, moment)
         heads = [p for p in psutil.Process(child.pid).children(recursive=True) if "gcs_server" in p.name()]
         running = child.poll() is None and not (job.work_dir / "finished.json").exists()
-        for head in heads:
-            head.kill()
+        for process in heads:
+            process.kill()
         assert child.wait(CHILD_SECONDS) == 0, "the driver did not survive the loss of Ray's head"
         return running and bool(heads), pickle.loads((job.work_dir / "result.pickle").read_bytes())
 
@@ -259,7 +261,7 @@ def end_actors(spec: EngineSpec) -> None:
     """End the resident processes of a model."""
     for name in ray.util.list_named_actors():
         if actor.spec_name(spec) in name:
-            ray.kill(ray.get_actor(name, actor.NAMESPACE))
+            ray.kill(ray.get_actor(name, head.NAMESPACE))
 
 
 def _jump_clock(_: object) -> None:
@@ -308,8 +310,7 @@ def _free_disk(_: object) -> None:
 
 def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
     """Render on a group or a single engine."""
-    home = group if spec.ranks > 1 else actor
-    return home.render(spec, job, on_progress, lambda _: None)
+    return host_of(spec).render(job, on_progress, lambda _: None)
 
 
 def digests(result: RenderResult) -> tuple[str, str]:
@@ -342,7 +343,7 @@ def main() -> int:
         spec, job = pickle.loads(options.child.read_bytes())
         result = render(spec, job, lambda _: None)
         (job.work_dir / "result.pickle").write_bytes(pickle.dumps(result))
-        actor.disconnect()
+        head.disconnect()
         return 0
     from tests.conftest import make_tiny_model
 
@@ -354,7 +355,7 @@ def main() -> int:
         model_dir = options.model or make_tiny_model(Path(folder) / "tiny")
         soak = Soak(folder=Path(folder), model_dir=model_dir, stop_seconds=options.stop_seconds)
         commands = Commands(folder=Path(folder), model_dir=model_dir) if set(faults) & set(COMMAND_FAULTS) else None
-        actor.connect()
+        head.connect()
         try:
             for index in range(options.runs):
                 drawn = draw(rng, faults)
@@ -365,7 +366,7 @@ def main() -> int:
                 sys.stdout.write(json.dumps(facts) + "\n")
                 sys.stdout.flush()
         finally:
-            actor.disconnect()
+            head.disconnect()
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cluster import actor
+from tasks.cluster import head
 from tests.soak.commands import Commands
 from tests.soak.soak import Soak
 
@@ -20,9 +20,9 @@ def soak(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     folder = tmp_path_factory.mktemp("soak")
     before = os.environ.get("LIVEAVATAR_HOME")
     os.environ["LIVEAVATAR_HOME"] = str(folder / "home")
-    actor.connect()
+    head.connect()
     yield Soak(folder=folder, model_dir=tiny_model)
-    actor.disconnect()
+    head.disconnect()
     if before is None:
         del os.environ["LIVEAVATAR_HOME"]
     else:

@@ -250,7 +250,7 @@ def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
     files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT), "0" * 64)
     entry = Entry(kind="any", key="0" * 64, folder=Path(), files=files)
     assert len({render_key(o, "0" * 64, entry, entry, entry, None).digest for o in options}) == 4
-    assert len({engine_spec(Path("m"), "0" * 64, o)[0] for o in options}) == 1, "one engine serves them all"
+    assert len({engine_spec(Path("m"), "0" * 64, o) for o in options}) == 1, "one engine serves them all"
 
 
 @pytest.mark.parametrize(

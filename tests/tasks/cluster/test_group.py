@@ -13,10 +13,12 @@ import torch
 
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import Interrupted
+from liveavatar.hardware import cores
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.timings import stage_summary
-from tasks.cluster import actor, group
+from tasks.cluster import group, head
 from tasks.cluster.actor import EngineSpec
+from tasks.cluster.host import host_of
 from tests.render_jobs import noise_job
 
 FRAMES = 240
@@ -27,10 +29,10 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray of our own; afterwards none of its processes is left."""
     others = set(psutil.Process().children(recursive=True))  # such as the fork server of other tests
     os.environ["LIVEAVATAR_HOME"] = str(tmp_path_factory.mktemp("home"))
-    actor.connect()
+    head.connect()
     yield
     family = [p for p in psutil.Process().children(recursive=True) if p not in others]
-    actor.disconnect()
+    head.disconnect()
     assert len(family) > 2
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE and "ray" in " ".join(p.cmdline())]
@@ -45,7 +47,7 @@ def job(tmp_path: Path) -> RenderJob:
 @pytest.fixture
 def expected(tiny_model: Path, job: RenderJob, tmp_path: Path) -> RenderResult:
     """What one process makes of the job."""
-    torch.set_num_threads(actor.cores())
+    torch.set_num_threads(cores())
     try:
         engine = Engine.load(tiny_model, device="cpu", dtype="float32")
         return run_job(engine, replace(job, work_dir=tmp_path / "alone"))
@@ -67,7 +69,7 @@ def test_reused_rebuilt_resumed_and_gone(
 ) -> None:
     spec = spec_of(tiny_model)
     loads: list[float] = []
-    first = group.render(spec, job, lambda _: None, loads.append)
+    first = host_of(spec).render(job, lambda _: None, loads.append)
     assert first.latents_sha256 == expected.latents_sha256
     assert [s["role"] for s in stage_summary(first.rows, first.stages)] == ["steps 1-2", "steps 3-4 + decoder"]
     pids = [pid_of(actor) for actor in group.group_actors(spec)]
@@ -80,7 +82,7 @@ def test_reused_rebuilt_resumed_and_gone(
             os.kill(pids[0], signal.SIGKILL)
             killed.append(progress.done)
 
-    second = group.render(spec, replace(job, work_dir=tmp_path / "second"), kill, loads.append)
+    second = host_of(spec).render(replace(job, work_dir=tmp_path / "second"), kill, loads.append)
     assert killed
     assert second.latents_sha256 == expected.latents_sha256
     assert second.first_block >= 4
@@ -100,14 +102,14 @@ def test_reused_rebuilt_resumed_and_gone(
 
     interrupted: list[int] = []
     with pytest.raises(Interrupted, match="--resume"):
-        group.render(spec, third, interrupt, loads.append)
-    torch.set_num_threads(actor.cores())
+        host_of(spec).render(third, interrupt, loads.append)
+    torch.set_num_threads(cores())
     alone = run_job(Engine.load(tiny_model, device="cpu", dtype="float32"), replace(third, resume=True))
     torch.set_num_threads(1)
     assert alone.first_block > 0
     assert alone.latents_sha256 == expected.latents_sha256
 
     # The same group takes the next job.
-    fourth = group.render(spec, replace(job, work_dir=tmp_path / "fourth"), lambda _: None, loads.append)
+    fourth = host_of(spec).render(replace(job, work_dir=tmp_path / "fourth"), lambda _: None, loads.append)
     assert fourth.latents_sha256 == expected.latents_sha256
     assert [pid_of(a) for a in group.group_actors(spec)] == [pid_of(a) for a in actors]

@@ -1,0 +1,72 @@
+"""The timing figures of a report, from rows whose figures can be worked out by hand."""
+
+from typing import Any
+
+import pytest
+
+from liveavatar.engine.placement import RankWork, split
+from liveavatar.render.timings import BlockRow, stage_summary, timing_summary
+
+TICK = 1e-6  # seconds
+
+
+def row(block: int, ready_s: float, block_ms: float = 100.0, **more: Any) -> BlockRow:
+    return BlockRow(block=block, step_ms=[10.0, 20.0], decode_ms=5.0, block_ms=block_ms, ready_s=ready_s, **more)
+
+
+def summary(ready_s: list[float]) -> dict[str, float | int | None]:
+    return timing_summary([row(index, at) for index, at in enumerate(ready_s)], 12 * len(ready_s), ready_s[-1])
+
+
+@pytest.mark.parametrize(
+    ("ready_s", "misses"),
+    [
+        pytest.param([2.0], 0, id="the first block cannot miss its own deadline"),
+        pytest.param([2.0, 2.48 - TICK, 2.96 - TICK], 0, id="just in time"),
+        pytest.param([2.0, 2.48 + TICK, 2.96 + TICK], 2, id="just too late"),
+        pytest.param([2.0, 2.48 - TICK, 2.96 + TICK, 3.0], 1, id="a late block does not move the deadlines after it"),
+        pytest.param([2.0, 2.48 + TICK - 0.04, 2.96 - 0.04], 0, id="a frame ahead of the deadline"),
+        pytest.param([2.0, 2.48 + 0.04, 2.96 + 0.04], 2, id="a frame behind it"),
+        pytest.param([0.5, 0.6, 0.7, 0.8], 0, id="faster than real time"),
+        pytest.param([1.0, 2.0, 3.0, 4.0], 3, id="slower than real time"),
+    ],
+)
+def test_a_deadline_is_480_ms_a_block_after_the_first_frames(ready_s: list[float], misses: int) -> None:
+    assert summary(ready_s)["deadline_misses"] == misses
+
+
+def test_first_frames_are_those_of_the_first_block() -> None:
+    assert summary([1.23456, 1.5, 1.9])["ttff_s"] == 1.2346
+
+
+def test_percentiles_interpolate_between_blocks() -> None:
+    rows = [row(index, index * 0.1, block_ms=float(ms)) for index, ms in enumerate([10, 20, 30, 40, 200])]
+    figures = timing_summary(rows, 60, 1.5)
+    assert figures["block_ms_p50"] == 30
+    assert figures["block_ms_p99"] == pytest.approx(200 - 0.04 * 160)
+    even = timing_summary(rows[:4], 48, 1.0)
+    assert even["block_ms_p50"] == 25
+    assert even["block_ms_p99"] == pytest.approx(40 - 0.03 * 10)
+
+
+def test_speed_counts_frames_of_the_film() -> None:
+    figures = timing_summary([row(0, 0.5), row(1, 0.8)], num_frames=20, render_s=0.8)
+    assert figures["fps"] == 25
+    assert figures["ms_per_frame"] == 40
+
+
+def test_delays_of_piped_sound_are_reported_only_where_sound_arrived() -> None:
+    rows = [row(index, 0.5 * index, delay_ms=ms) for index, ms in enumerate([30.0, 10.0, 20.0, 60.0])]
+    figures = timing_summary(rows, 48, 2.0)
+    assert figures["live_delay_ms_p50"] == 25
+    assert figures["live_delay_ms_max"] == 60
+    assert not [name for name in summary([1.0, 2.0]) if name.startswith("live_delay")]
+
+
+def test_each_rank_reports_its_own_steps_and_waits() -> None:
+    rows = [row(0, 1.0, wait_ms=[0.0, 8.0]), row(1, 2.0, wait_ms=[2.0, 4.0])]
+    first, second = stage_summary(rows, split(2, 2))
+    assert first == {"rank": 0, "role": "step 1", "step_ms": [10.0], "decode_ms": None, "wait_ms": 1.0}
+    assert second == {"rank": 1, "role": "step 2 + decoder", "step_ms": [20.0], "decode_ms": 5.0, "wait_ms": 6.0}
+    (alone,) = stage_summary([row(0, 1.0)], (RankWork(rank=0, steps=(0, 1), decodes=True),))
+    assert alone["wait_ms"] == 0.0

@@ -1,0 +1,232 @@
+"""Supervision of a job on an engine that is played by a script: no process, no Ray."""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from liveavatar.errors import CapacityError, InputError, Interrupted
+from liveavatar.render.job import Progress, RenderJob, RenderResult
+from liveavatar.render.sound import FileSound
+from tasks.cluster import interruption, supervision
+from tasks.cluster.supervision import MAX_REVIVALS, Answer, EngineLost, HeadLost, supervise
+
+RESULT = cast(RenderResult, "result")
+SILENT = Answer()
+Step = Answer | BaseException | Callable[[], Answer]
+
+
+def progress(done: int) -> Progress:
+    return Progress(phase="render", done=done, total=9, fps=1.0)
+
+
+def answer(done: int) -> Answer:
+    return Answer(alive=True, progress=progress(done))
+
+
+ENDED = Answer(alive=True, result=RESULT)
+
+
+@dataclass
+class Script:
+    """An engine whose answers are written down: one list a start, one entry a look."""
+
+    starts: list[list[Step]]
+    load_error: BaseException | None = None
+    after_stop: RenderResult | BaseException = RESULT
+    name: str = "the engine"
+    alternative: str = ", or on paper"
+    jobs: list[RenderJob] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def start(self) -> "Script":
+        self.calls.append("start")
+        return self
+
+    def load(self) -> float:
+        if self.load_error is not None:
+            error, self.load_error = self.load_error, None
+            raise error
+        return 1.5
+
+    def begin(self, job: RenderJob) -> "Script":
+        self.jobs.append(job)
+        self.steps = iter(self.starts[len(self.jobs) - 1])
+        return self
+
+    def poll(self, seconds: float) -> Answer:
+        step = next(self.steps)
+        if isinstance(step, BaseException):
+            raise step
+        return step if isinstance(step, Answer) else step()
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def result(self, seconds: float) -> RenderResult:
+        if isinstance(self.after_stop, BaseException):
+            raise self.after_stop
+        return self.after_stop
+
+    def recycle(self) -> None:
+        self.calls.append("recycle")
+
+    def end(self) -> None:
+        self.calls.append("end")
+
+
+@dataclass
+class FakeHead:
+    """A head that is lost at some looks."""
+
+    lost_at: tuple[int, ...] = ()
+    looks: int = 0
+    recovered: int = 0
+
+    def check(self) -> None:
+        self.looks += 1
+        if self.looks in self.lost_at:
+            raise HeadLost("the head answers no more")
+
+    def recover(self) -> None:
+        self.recovered += 1
+
+
+@dataclass
+class Run:
+    """One supervised job and the numbers that its caller was told."""
+
+    script: Script
+    head: FakeHead = field(default_factory=FakeHead)
+    limit_s: float = 60.0
+    done: list[int] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+
+    def render(self) -> RenderResult:
+        job = RenderJob(
+            digest="d", work_dir=Path("w"), image=Path("i"), prompt="p",
+            sound=FileSound(features=Path("f"), audio=Path("a"), num_frames=108),
+        )  # fmt: skip
+        return supervise(
+            self.script.start, self.head, job, self.limit_s, lambda p: self.done.append(p.done), self.loads.append
+        )
+
+
+@pytest.fixture(autouse=True)
+def forget_interruptions() -> Iterator[None]:
+    yield
+    interruption.forget()
+
+
+def test_progress_is_passed_on_once_and_the_result_comes_out() -> None:
+    run = Run(Script([[SILENT, answer(1), answer(1), SILENT, Answer(alive=True), answer(2), ENDED]]))
+    assert run.render() == RESULT
+    assert run.done == [1, 2]
+    assert run.loads == [1.5]
+    assert run.script.calls == ["start"]
+    assert not run.script.jobs[0].resume
+
+
+def test_a_lost_engine_is_recycled_and_the_job_resumed() -> None:
+    run = Run(Script([[answer(3), EngineLost("it died")], [answer(4), ENDED]]))
+    assert run.render() == RESULT
+    assert [job.resume for job in run.script.jobs] == [False, True]
+    assert run.script.jobs[1] == replace(run.script.jobs[0], resume=True)
+    assert run.script.calls == ["start", "recycle", "start"]
+    assert run.loads == [1.5, 1.5]
+
+
+def test_an_engine_lost_while_it_loads_is_started_again() -> None:
+    run = Run(Script([[ENDED]], load_error=EngineLost("no answer")))
+    assert run.render() == RESULT
+    assert run.script.calls == ["start", "recycle", "start"]
+    assert run.script.jobs[0].resume
+
+
+def test_after_too_many_losses_the_way_out_is_named() -> None:
+    run = Run(Script([[EngineLost("it died")]] * (MAX_REVIVALS + 1)))
+    with pytest.raises(CapacityError) as error:
+        run.render()
+    text = str(error.value)
+    assert f"the engine was lost {MAX_REVIVALS + 1} times on this job (it died)" in text
+    assert "--resume, or on paper" in text
+    assert run.script.calls.count("start") == run.script.calls.count("recycle") == MAX_REVIVALS + 1
+
+
+def test_a_lost_head_is_replaced_and_leaves_the_engine_alone() -> None:
+    run = Run(Script([[answer(1), answer(2)], [ENDED]]), FakeHead(lost_at=(3,)))
+    assert run.render() == RESULT
+    assert run.head.recovered == 1
+    assert run.script.calls == ["start", "start"]
+    assert run.script.jobs[1].resume
+
+
+def test_a_head_that_is_lost_again_and_again_ends_the_job() -> None:
+    run = Run(Script([[]] * 9), FakeHead(lost_at=tuple(range(1, 10))))
+    with pytest.raises(CapacityError, match=f"{MAX_REVIVALS + 1} times; see `liveavatar doctor`"):
+        run.render()
+    assert run.head.recovered == MAX_REVIVALS
+
+
+def test_an_engine_that_does_not_answer_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def later() -> Answer:
+        nonlocal now
+        now += 20.0
+        return SILENT
+
+    def answers_late() -> Answer:
+        later()
+        return answer(1)
+
+    monkeypatch.setattr(supervision.time, "monotonic", lambda: now)
+    run = Run(Script([[later, later, answers_late, later, later, later, later], [ENDED]]))
+    assert run.render() == RESULT
+    assert run.done == [1]
+    assert run.script.calls == ["start", "recycle", "start"]
+    assert now == 140.0, "60 s after its last answer, not after its start"
+
+
+def test_an_error_of_the_job_is_no_loss() -> None:
+    run = Run(Script([[InputError("the job does not fit the model")]]))
+    with pytest.raises(InputError, match="does not fit"):
+        run.render()
+    assert run.script.calls == ["start"]
+
+
+def interrupt() -> Answer:
+    signal.raise_signal(signal.SIGINT)
+    return SILENT
+
+
+def interrupt_all() -> Answer:
+    interruption.interrupt()
+    return SILENT
+
+
+@pytest.mark.parametrize(
+    "ask", [pytest.param(interrupt, id="Ctrl-C"), pytest.param(interrupt_all, id="Ctrl-C in another thread")]
+)
+def test_an_interrupted_job_stops_at_its_next_block(ask: Callable[[], Answer]) -> None:
+    run = Run(Script([[answer(1), ask]], after_stop=Interrupted("stopped at block 2")))
+    with pytest.raises(Interrupted, match="stopped at block 2"):
+        run.render()
+    assert run.script.calls == ["start", "stop"], "the engine stays for the next job"
+
+
+def test_an_interrupted_job_may_have_been_at_its_end() -> None:
+    assert Run(Script([[interrupt]])).render() == RESULT
+
+
+@pytest.mark.parametrize(
+    "after_stop", [pytest.param(TimeoutError(), id="hangs"), pytest.param(EngineLost("it died"), id="dies")]
+)
+def test_an_engine_that_does_not_stop_is_ended(after_stop: BaseException) -> None:
+    run = Run(Script([[interrupt]], after_stop=after_stop))
+    with pytest.raises(Interrupted, match="--resume"):
+        run.render()
+    assert run.script.calls == ["start", "stop", "end"]
