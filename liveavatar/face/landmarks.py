@@ -19,12 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.face.models import detector_path, landmark_bundle, require
+from liveavatar.face.detect import open_detector
+from liveavatar.face.models import landmark_bundle, require
 
 NUM_POINTS = 478
 MESH_SIDE = 256  # pixels, input of the mesh network
 DETECT_SIDE = 640  # pixels; a larger picture is shrunk for the detector
 DETECT_SCORE = 0.5
+DETECT_CANDIDATES = 50  # boxes kept before overlapping ones are suppressed
 PRESENCE = 0.5  # below this the mesh saw no face
 SETTLE = 2  # readings after which a new face's landmarks are close to rest
 WANDER_READINGS = 6
@@ -100,10 +102,9 @@ class FaceTracker:
             threads: of the mesh network.
 
         Raises:
-            MeasureUnavailable: when a package or model file is missing.
+            FaceModelUnavailable: when a package or model file is missing.
         """
         require("cv2", "ai_edge_litert")
-        import cv2
         from ai_edge_litert.interpreter import Interpreter
 
         with zipfile.ZipFile(io.BytesIO(landmark_bundle())) as bundle:
@@ -114,8 +115,7 @@ class FaceTracker:
         outputs = self._mesh.get_output_details()
         self._points_out = next(o["index"] for o in outputs if int(np.prod(o["shape"])) == NUM_POINTS * 3)
         self._presence_out = next(o["index"] for o in outputs if len(o["shape"]) == 4 and np.prod(o["shape"]) == 1)
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # its warnings concern no user
-        self._detector = cv2.FaceDetectorYN.create(str(detector_path()), "", (320, 320), DETECT_SCORE, 0.3, 50)
+        self._detector = open_detector(DETECT_SCORE, DETECT_CANDIDATES)
         self._previous: np.ndarray | None = None
 
     def reset(self) -> None:

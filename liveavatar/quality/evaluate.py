@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liveavatar.errors import InputError
-from liveavatar.face import embedding
 from liveavatar.face.landmarks import UNSTEADY
-from liveavatar.face.models import Absence, MeasureUnavailable
 from liveavatar.files import plain
 from liveavatar.media.ffmpeg import VideoInfo, probe_video, read_frames, read_video_audio
-from liveavatar.quality import motion, sync
+from liveavatar.quality import identity, motion, sync
+from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.quality.observe import Observer
 from liveavatar.quality.tables import Clock, blocks_table, frames_table
 from liveavatar.timing import SAMPLE_RATE
@@ -149,7 +148,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         if reference.embedding is None or not seen.embeddings:
             raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
         seconds = np.array(seen.embedding_seconds)
-        return embedding.similarity_per_second(np.stack(seen.embeddings), seconds, reference.embedding)
+        return identity.similarity_per_second(np.stack(seen.embeddings), seconds, reference.embedding)
 
     def dropped() -> int:
         owed = None if sound.audio is None else int(len(sound.audio) / SAMPLE_RATE * info.fps + 1e-6)
@@ -172,8 +171,8 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "silent_lip": _Recipe(lambda: sync.silent_lip(openness, loud), LIPS),
         "silent_openness": _Recipe(lambda: sync.silent_openness(openness, loud), LIPS),
         "openness_range": _Recipe(lambda: sync.openness_range(openness), FACE),
-        "identity_min": _Recipe(lambda: embedding.identity_min(similarity()), KNOWN),
-        "identity_drift": _Recipe(lambda: embedding.identity_drift(similarity()), KNOWN),
+        "identity_min": _Recipe(lambda: identity.identity_min(similarity()), KNOWN),
+        "identity_drift": _Recipe(lambda: identity.identity_drift(similarity()), KNOWN),
         "texture_psnr": _Recipe(lambda: _middle(seen.texture_psnr), COMPARED),
         "sharpness_ratio": _Recipe(lambda: _middle(seen.sharpness_ratio), COMPARED),
         "flicker": _Recipe(lambda: motion.flicker(change)),

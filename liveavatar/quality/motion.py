@@ -8,7 +8,7 @@ distances (NaN rows where no face was seen).
 import numpy as np
 
 from liveavatar.face.landmarks import Face
-from liveavatar.face.models import Absence, MeasureUnavailable
+from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
 # Groups are averaged to tame landmark noise, which a third derivative would blow up 4.5 times.

@@ -12,9 +12,10 @@ import numpy as np
 
 from liveavatar.face.embedding import IdentityNet
 from liveavatar.face.landmarks import UNSTEADY, Face, FaceTracker
-from liveavatar.face.models import Absence, MeasureUnavailable
+from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.ffmpeg import Frame
 from liveavatar.quality import motion, texture
+from liveavatar.quality.absence import Absence, MeasureUnavailable
 
 T = TypeVar("T")
 
@@ -80,8 +81,8 @@ class Observer:
     def _load(self, part: str, make: Callable[[], T]) -> T | None:
         try:
             return make()
-        except MeasureUnavailable as e:
-            self.seen.missing[part] = e
+        except FaceModelUnavailable as e:
+            self.seen.missing[part] = MeasureUnavailable(str(e))
             return None
 
     def _look_at_portrait(self) -> None:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liveavatar.face.models import Absence
 from liveavatar.files import plain
+from liveavatar.quality.absence import Absence
 from liveavatar.quality.evaluate import QualityResult
 from liveavatar.quality.limits import ROW_LIMITS, Limit, Range, RowLimit, limits_for
 

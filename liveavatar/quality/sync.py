@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.face.models import Absence, MeasureUnavailable
+from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 VOWEL_BAND = (500.0, 1000.0)  # Hz

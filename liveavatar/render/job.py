@@ -213,7 +213,7 @@ class RenderRun:
             return None
         if self.job.portrait_pose is not None:
             return np.array(self.job.portrait_pose, np.float32)
-        from liveavatar.pose.files import portrait_pose
+        from liveavatar.face.head_pose import portrait_pose
 
         angles = portrait_pose(image)
         if angles is not None:

@@ -1,11 +1,16 @@
-"""What the landmark network's native code writes, seen by a process that reads the terminal."""
+"""Landmarks on a real face: openness, tracking, loss and rest; and a silent terminal while the network loads."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-# The tracker is loaded as a render loads it; before, meanwhile and after, others write to the same terminal.
+from liveavatar.face import landmarks
+from liveavatar.face.landmarks import FaceTracker
+from tests.puppet import Puppet
+
+# The tracker is loaded as a render loads it; before, during and after that, others write to the same terminal.
 SCRIPT = """
 import os, sys
 import ai_edge_litert.interpreter as litert
@@ -18,7 +23,7 @@ def allocate(self):
     {meanwhile}
 
 litert.Interpreter.allocate_tensors = allocate
-from liveavatar.quality.landmarks import FaceTracker
+from liveavatar.face.landmarks import FaceTracker
 
 try:
     FaceTracker()
@@ -58,8 +63,66 @@ def test_the_note_is_still_written_where_nothing_keeps_it_away() -> None:
     script = SCRIPT.format(before="", meanwhile="pass").replace("FaceTracker()", "load()")
     script = script.replace(
         "from liveavatar.face.landmarks import FaceTracker",
-        "from liveavatar.quality import landmarks\nimport contextlib\n"
+        "from liveavatar.face import landmarks\nimport contextlib\n"
         "landmarks._notes_dropped = contextlib.nullcontext\nload = landmarks.FaceTracker",
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert "XNNPACK" in done.stderr.splitlines()[0], "the note has gone by itself: so can the redirection"
+
+
+@pytest.fixture(scope="module")
+def tracker() -> FaceTracker:
+    return FaceTracker(threads=1)
+
+
+def test_openness_follows_the_mouth(puppet: Puppet, tracker: FaceTracker) -> None:
+    tracker.reset()
+    read = []
+    for opening in (0.0, 0.06, 0.12, 0.2, 0.28):
+        face = tracker.track(puppet.frame(opening))
+        assert face is not None
+        read.append(face.openness)
+    assert np.all(np.diff(read) > 0.02)
+    assert read[0] < 0.07
+
+
+def test_tracking_reads_what_detection_reads(puppet: Puppet, tracker: FaceTracker) -> None:
+    picture = puppet.frame(0.15, sway=(5.0, -3.0))
+    tracker.reset()
+    found = tracker.find(picture)
+    tracker.reset()
+    tracker.track(puppet.frame(0.12))
+    followed = tracker.track(picture)
+    assert found is not None
+    assert followed is not None
+    assert followed.openness == pytest.approx(found.openness, abs=0.02)
+
+
+def test_a_lost_face_is_found_again(puppet: Puppet, tracker: FaceTracker) -> None:
+    height, width = puppet.rgb.shape[:2]
+    tracker.reset()
+    assert tracker.track(puppet.rgb) is not None
+    assert tracker.track(np.zeros_like(puppet.rgb)) is None
+    moved = np.zeros((height * 2, width * 2, 3), np.uint8)
+    moved[height:, width:] = puppet.rgb
+    assert tracker.track(moved) is not None
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        pytest.param(np.zeros((256, 384, 3), np.uint8), id="black"),
+        pytest.param(np.full((256, 384, 3), 128, np.uint8), id="grey"),
+        pytest.param(np.random.default_rng(0).integers(0, 256, (256, 384, 3), np.uint8), id="noise"),
+        pytest.param(np.zeros((1, 1, 3), np.uint8), id="one pixel"),
+    ],
+)
+def test_no_face_where_there_is_none(picture: np.ndarray, tracker: FaceTracker) -> None:
+    tracker.reset()
+    assert tracker.track(picture) is None
+
+
+def test_landmarks_rest_on_a_real_face(puppet: Puppet, tracker: FaceTracker) -> None:
+    face = tracker.find(puppet.rgb)
+    assert face is not None
+    assert tracker.wander(puppet.rgb, face) < landmarks.UNSTEADY / 2

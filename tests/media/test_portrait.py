@@ -10,14 +10,13 @@ from PIL import Image, ImageCms
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI, REPO_ROOT, TINY
 from liveavatar.errors import InputError
+from liveavatar.face.detect import FaceBox, find_face
 from liveavatar.media.portrait import (
     EYE_DISTANCE,
     EYE_HEIGHT,
     WIDE_EYE_DISTANCE,
     WIDE_EYE_HEIGHT,
-    FaceBox,
     crop_box,
-    find_face,
     fit_portrait,
     load_portrait,
     target_size,
@@ -252,10 +251,6 @@ def test_crop_box(
     picture: tuple[int, int], out: tuple[int, int], face: FaceBox | None, box: tuple[float, float, float, float]
 ) -> None:
     assert crop_box(*picture, *out, face) == pytest.approx(box, abs=0.1)
-
-
-def test_no_face_in_noise() -> None:
-    assert find_face(np.asarray(NOISE)) is None
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the sample pictures are not here")

@@ -9,10 +9,8 @@ from PIL import Image
 
 from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
-from liveavatar.face.landmarks import FaceTracker
-from liveavatar.pose.files import check_pose, face_pose, read_pose, read_pose_csv
+from liveavatar.pose.files import check_pose, read_pose, read_pose_csv
 
-ASSETS = REPO_ROOT.parent / "shared" / "assets"
 PORTRAIT = REPO_ROOT / "data" / "samples" / "portrait.png"
 GREY = np.full((192, 128, 3), 128, np.uint8)
 
@@ -140,39 +138,3 @@ def test_a_tilting_portrait_is_followed_at_any_frame_rate(tmp_path: Path) -> Non
     wanted = degrees[::2][: len(track)]
     assert np.abs(track[: len(wanted), 2] - wanted).max() < 2.5  # the lost moment is a straight line
     assert len(read_pose(path, max_frames=7)) == 7
-
-
-@pytest.mark.skipif(not (ASSETS / "ict_facekit.npz").is_file(), reason="the head assets are not here")
-def test_angles_are_those_of_the_corpus() -> None:
-    import torch
-
-    from liveavatar.training.corpus.clips import EVAL_SEED, draw_camera, eye_centres
-    from liveavatar.training.corpus.head.avatar import Avatar
-    from liveavatar.training.corpus.head.geometry import HeadAssets
-    from liveavatar.training.corpus.render.look import draw_backdrop, draw_lighting
-    from liveavatar.training.corpus.render.shading import Shot, render
-
-    assets, tracker = HeadAssets(ASSETS), FaceTracker(1)
-    size = (288, 192)
-    made, true = [], []
-    for person in (3, 8):
-        rng = np.random.default_rng(person)
-        head = rng.uniform(-1, 1, (6, 3)) * (0.3, 0.18, 0.18)
-        avatar = Avatar(assets, EVAL_SEED + person)
-        rest = torch.zeros(len(head), len(assets.expression_names))
-        gaze = torch.tensor(-0.8 * head[:, :2], dtype=torch.float32)
-        with torch.no_grad():
-            posed = avatar.pose(rest, torch.tensor(head, dtype=torch.float32), gaze)
-            shot = Shot(avatar, *posed, draw_lighting(rng), draw_backdrop(rng, *size))
-            camera = draw_camera(rng, eye_centres(assets, posed[0][0]), *size)
-            images = render([shot], camera, 1).numpy()
-        faces = [tracker.find(image) for image in images]
-        angles = np.stack([face_pose(face, size) for face in faces if face is not None])
-        assert len(angles) == len(head)
-        made.append(angles - angles.mean(0))  # how a person's skull is shaped shifts all angles of that person
-        true.append(head - head.mean(0))
-        assert np.abs(angles.mean(0) - head.mean(0)).max() < np.radians(5)
-    for axis, name in enumerate(("yaw", "pitch", "roll")):
-        a, b = np.concatenate(true)[:, axis], np.concatenate(made)[:, axis]
-        assert np.corrcoef(a, b)[0, 1] > 0.95, name
-        assert 0.85 < a @ b / (a @ a) < 1.15, name

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from liveavatar.bench.quality.split import load_split
 
 from liveavatar.errors import InputError
-from liveavatar.face.models import MeasureUnavailable
+from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality import evaluate, observe
 from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video
 from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
-from tests.quality.conftest import AVATARS, SAMPLE
-from tests.quality.puppet import Puppet, babble
+from tests.puppet import Puppet, babble
 
 Film = tuple[Path, np.ndarray, np.ndarray]
 
@@ -100,9 +99,8 @@ def test_a_broken_film_fails(
     assert checks <= failed(verdict)
 
 
-@pytest.mark.skipif(not AVATARS.is_file() or not SAMPLE.is_file(), reason="needs a second head from ../shared/assets")
 def test_another_person_is_not_passed(spoken: Film) -> None:
-    other = np.asarray(Image.open(AVATARS).convert("RGB"))[384:768, :256]
+    other = load_split()[1].photo()
     verdict = judge(evaluate_video(spoken[0], other, spoken[1]))
     assert next(c.status for c in verdict.checks if c.name == "identity_min") in ("warned", "failed")
 
@@ -121,7 +119,7 @@ def test_a_missing_model_gives_null_and_a_warning(
     spoken: Film, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
-        raise MeasureUnavailable("the model file is missing")
+        raise FaceModelUnavailable("the model file is missing")
 
     monkeypatch.setattr(observe, "IdentityNet", missing)
     result = evaluate_video(spoken[0], portrait, spoken[1])

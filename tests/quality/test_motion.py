@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from liveavatar.face.models import MeasureUnavailable
 from liveavatar.quality import motion
+from liveavatar.quality.absence import MeasureUnavailable
 
 
 def swaying(amplitude: float, hertz: float, jitter: float = 0.0) -> np.ndarray:

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from liveavatar.bench.quality.split import load_split
 
-from liveavatar.face.models import Absence, MeasureUnavailable
-from liveavatar.media.ffmpeg import read_video_audio
 from liveavatar.quality import sync
+from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.quality.evaluate import evaluate_video
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
-from tests.quality.conftest import SHARED_SPEECH
-from tests.quality.puppet import Puppet, babble
+from tests.puppet import Puppet, babble
 
 
 def speech_of(seconds: float = 10, seed: int = 1) -> tuple[sync.Speech, np.ndarray]:
@@ -145,9 +144,9 @@ def test_offset_of_a_film_with_shifted_sound(puppet: Puppet, portrait: np.ndarra
     assert np.corrcoef(seen, openness)[0, 1] > 0.95
 
 
-@pytest.mark.skipif(not SHARED_SPEECH.is_file(), reason="../shared/assets/speech.mp4 is not here")
 @pytest.mark.parametrize("lag", [-6, 0, 6])
-def test_offset_of_rendered_speech(portrait: np.ndarray, lag: int) -> None:
-    audio = np.roll(read_video_audio(SHARED_SPEECH), -lag * SAMPLES_PER_FRAME)
-    offset = evaluate_video(SHARED_SPEECH, portrait, audio).metrics["av_offset_frames"]
+def test_offset_of_rendered_speech(lag: int) -> None:
+    clip = load_split()[0]
+    audio = np.roll(clip.speech(), -lag * SAMPLES_PER_FRAME)
+    offset = evaluate_video(clip.path("film.mkv"), None, audio).metrics["av_offset_frames"]
     assert offset == pytest.approx(lag, abs=1)

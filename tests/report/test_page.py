@@ -17,7 +17,7 @@ from liveavatar.media.film import FilmWriter
 from liveavatar.report import plots
 from liveavatar.report.page import SHEET_FRAMES, contact_sheet, number, write_report
 from liveavatar.timing import SAMPLE_RATE
-from tests.quality.puppet import babble
+from tests.puppet import babble
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<script>document.title='owned'</script>"

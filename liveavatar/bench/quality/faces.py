@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from liveavatar.face.head_pose import face_pose
 from liveavatar.face.landmarks import INNER_LIPS, MOUTH_CORNERS, Face, FaceTracker
-from liveavatar.pose.files import face_pose
 
 BLINK_QUANTILE = 2  # per cent of the frames: a blink of 0.2 s every 5 s fills 4
 

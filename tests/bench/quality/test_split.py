@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.pose.files import portrait_pose
+from liveavatar.face.head_pose import portrait_pose
 from liveavatar.quality import reference
 from liveavatar.quality.split import FOLDER, Clip, load_split
 from liveavatar.timing import FPS, SAMPLE_RATE

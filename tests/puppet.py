@@ -8,7 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+from PIL import Image
 
+from liveavatar.config import REPO_ROOT
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import FilmWriter
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -78,3 +81,18 @@ def babble(seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     carrier += np.sin(2 * np.pi * 140 * np.arange(len(carrier)) / SAMPLE_RATE)
     envelope = np.interp(np.arange(len(carrier)) / SAMPLES_PER_FRAME, np.arange(num_frames) + 0.5, loudness)
     return (0.25 * envelope * carrier).astype(np.float32), openness
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """A rendered head looking at the camera, mouth shut, uint8 RGB."""
+    image = Image.open(REPO_ROOT / "data" / "samples" / "portrait.png").convert("RGB")
+    image.thumbnail((384, 384), Image.Resampling.LANCZOS)  # the size that videos are made at
+    return np.asarray(image)
+
+
+@pytest.fixture(scope="session")
+def puppet(portrait: np.ndarray) -> Puppet:
+    """The portrait with a mouth to pull."""
+    height, width = portrait.shape[:2]
+    return Puppet(np.ascontiguousarray(portrait[: height // 2 * 2, : width // 2 * 2]))
