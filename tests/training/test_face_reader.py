@@ -34,6 +34,7 @@ def made_up(count: int, generator: torch.Generator) -> latent_set.LatentSet:
 
 def test_reader_learns_and_the_loss_moves_lips(rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_reader, "BATCH", 64)
+    monkeypatch.setattr(face_reader, "WIDTHS", (32, 48))
     monkeypatch.setattr(runtime.Budget, "fraction", lambda self, step: step / self.seconds)  # updates for seconds
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)

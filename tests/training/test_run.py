@@ -1,22 +1,16 @@
 """The driver keeps what is done, goes on after late failures, and brings everything home in bounded files."""
 
-import io
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from liveavatar.checkpoints.load import load_model
 from liveavatar.config import TINY
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.training import card, pack, partial_export, run, runtime
-from liveavatar.training.flow import AvatarNet
-from tests.training.conftest import ToyRun
+from liveavatar.training import run, runtime
+from tests.training.conftest import ToyRun, add_teacher, unpacked
 
 
 def drive(folder: Path, failing: set[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
@@ -57,56 +51,6 @@ def test_failures(failing: str, code: int, last: list[str], tmp_path: Path, monk
 
 def test_budget_option() -> None:
     assert run.parse_budget("render=280,teacher=460.5") == {"render": 280.0, "teacher": 460.5}
-
-
-def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "PART_BYTES", 7000)
-    source = tmp_path / "model"
-    source.mkdir()
-    (source / "weights").write_bytes(np.random.default_rng(0).bytes(20_000))
-    parts = pack.pack_folder(source, tmp_path, "model")
-    assert len(parts) > 2
-    assert all(p.stat().st_size <= 7000 for p in parts)
-    with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as tar:
-        member = tar.extractfile("model/weights")
-        assert member is not None
-        assert member.read() == (source / "weights").read_bytes()
-
-
-def unpacked(parts: list[Path], folder: Path, stem: str = partial_export.STEM) -> Path:
-    with tarfile.open(fileobj=io.BytesIO(b"".join(p.read_bytes() for p in parts))) as tar:
-        tar.extractall(folder, filter="data")
-    return folder / stem
-
-
-@pytest.fixture
-def begun(tmp_path: Path) -> Path:
-    """A run of the tiny preset, just begun."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    torch.save({"average": dict(CompactVAE(TINY.vae).named_parameters())}, folder / "autoencoder.pt")
-    return folder
-
-
-def add_teacher(folder: Path) -> torch.Tensor:
-    """Give a run a teacher; returns one of its weights."""
-    weights = {n: p.detach() for n, p in AvatarNet(TINY).named_parameters()}
-    torch.save({"average": weights}, folder / "teacher.pt")
-    (folder / "config.json").write_text(TINY.to_json())
-    return weights["dit.patch_embedding.weight"]
-
-
-def test_what_there_is_can_be_brought_home(begun: Path, tmp_path: Path) -> None:
-    assert partial_export.newest(tmp_path) == 0
-    assert partial_export.bring(tmp_path, tmp_path / "out") == []
-    before = partial_export.newest(begun)
-    model = unpacked(partial_export.bring(begun, tmp_path / "out", "tiny"), tmp_path / "1")
-    assert load_model(model, "cpu", torch.float32, parts=("vae",)).vae is not None
-    weight = add_teacher(begun)
-    assert partial_export.newest(begun) >= before > 0
-    model = unpacked(partial_export.bring(begun, tmp_path / "out", "tiny"), tmp_path / "2")
-    loaded = load_model(model, "cpu", torch.float32).dit
-    torch.testing.assert_close(loaded.patch_embedding.weight.detach(), weight.half().float())
 
 
 def test_new_weights_are_brought_while_a_stage_runs(
@@ -157,35 +101,3 @@ def test_other_weights_come_home_beside_the_model(begun: Path, tmp_path: Path) -
     for a, b in zip(once.parameters(), twice.parameters(), strict=True):
         torch.testing.assert_close(2 * a, b, rtol=2e-3, atol=1e-6)
     assert load_model(home["model"], "cpu", torch.float32).vae is not None
-
-
-def test_held_out_clips_are_whole_and_bounded(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pack.pack_held_out(corpus.clips, tmp_path / "all.zip") == 2
-    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
-        frames = [n for n in archive.namelist() if n.startswith("eval_landscape_0/0/") and n.endswith(".webp")]
-        assert len(frames) == 49
-        assert Image.open(io.BytesIO(archive.read(frames[0]))).size == (256, 128)
-        labels = np.load(io.BytesIO(archive.read("eval_landscape_0/0/labels.npz")))
-        assert labels["landmarks"].shape == (49, 68, 2)
-    size = (tmp_path / "all.zip").stat().st_size
-    monkeypatch.setattr(pack, "HELD_OUT_BYTES", size * 2 // 3)
-    assert pack.pack_held_out(corpus.clips, tmp_path / "one.zip") == 1
-
-
-def test_card_tables_come_from_records() -> None:
-    checks = [
-        {"name": "edge_jump", "what": "step", "value": 2.03, "limit": 1.25, "goal": 1.1, "sense": "most", "ok": False},
-        {"name": "r", "what": "ratio", "value": 1.0, "limit": 0.15, "goal": 0.07, "sense": "near", "ok": True},
-    ]
-    quality = {"clips": 8, "steps": 4, "dtype": "bfloat16", "device": "cpu", "checks": checks}
-    goals = card.goals_table(quality | {"truth": {"edge_jump": 1.015}})
-    assert "| step (`edge_jump`) | 2.030 | 1.015 | ≤ 1.25 | ≤ 1.1 | no |" in goals
-    assert "| ratio (`r`) | 1 |  | 1 ± 0.15 | 1 ± 0.07 | yes |" in goals
-    table = card.measures_table({"truth": {"openness_corr": 0.976}, "dmd@4": {"openness_corr": 0.5, "lag_frames": 0.0}})
-    assert "| truth | 0.976 |" in table
-    assert "| dmd@4 | 0.500 |" in table
-    records = [{"seconds": float(i), "loss": 1.0 / (i + 1)} for i in range(50)] + [{"seconds": 99.0}]
-    rows = card.curve_table(records, ("seconds", "loss")).splitlines()
-    assert len(rows) == 2 + card.CURVE_ROWS
-    assert rows[2].startswith("| 0 |")
-    assert rows[-1].startswith("| 49 |")

@@ -1,16 +1,20 @@
-"""Other photos: encoded as the photo is, taken in a share of the windows, and never without their prompt."""
+"""Clips become aligned, normalised latents; a share of the windows refers to the other photo and keeps its prompt."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from liveavatar.config import FROM_PORTRAIT, TINY
+from liveavatar.config import FROM_PORTRAIT, TINY, load_config
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
-from liveavatar.training import runtime
+from liveavatar.pose.blinks import blink
+from liveavatar.pose.track import LOOK_SCALE, POSE_SCALE
+from liveavatar.training import export, features, latent_set, latents, runtime
+from liveavatar.training.corpus.head.motion import FOLLOW
 from liveavatar.training.data import load_clips
 from liveavatar.training.features import FeatureBank
 from liveavatar.training.flow import drop_conditions
@@ -22,6 +26,7 @@ from liveavatar.training.latents import (
     encode_clips,
     normalised,
 )
+from tests.training import toy
 from tests.training.conftest import ToyRun
 
 HISTORY = TINY.dit.audio_history_frames
@@ -126,3 +131,68 @@ def test_other_photos_are_normalised_like_photos(data: LatentSet) -> None:
     torch.testing.assert_close(made.other.float(), (data.other.float() - 0.5) / 2, atol=2e-3, rtol=2e-3)
     (same,) = normalised([replace(data, other=data.reference)], cfg)
     assert torch.equal(same.other, same.reference)
+
+
+def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.TrainRank) -> None:
+    cfg = load_config(encoded.run)
+    sets = latent_set.load_latents(encoded.run, "train", rank.device)
+    assert len(sets) == 2, "one set per orientation"
+    flat = torch.cat([s.latents.transpose(0, 1).flatten(1) for s in sets], 1).float()
+    assert flat.mean(1).abs().max() < 0.05
+    assert (flat.std(1) - 1).abs().max() < 0.05
+    bank = features.load_bank(encoded.run, "train", 9, rank.device)
+    tracks = torch.tensor([1, 1])
+    a = bank.window(tracks, torch.tensor([0, 1]), 2)
+    assert a.shape == (2, cfg.speech.num_states, cfg.speech.dim, 9 + 24)
+    assert torch.equal(a[0, ..., 9 + 12 :], a[1, ..., 9 : 9 + 12]), "a block's features do not depend on the window"
+    assert torch.equal(a[0, ..., :9], a[0, ..., 9:10].expand(-1, -1, 9)), "history before the track is its first frame"
+    b = bank.window(tracks, torch.tensor([0, 1]), 2, torch.tensor([0, 2]))
+    assert torch.equal(a[0], b[0])
+    alike = torch.cosine_similarity(a[1].flatten(), b[1].flatten(), 0)
+    assert 0.5 < alike < 0.999, "another recording sounds different, yet says the same"
+
+
+def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(
+    encoded: ToyRun, rank: runtime.TrainRank
+) -> None:
+    photo = toy.sway(toy.FRAMES)
+    assert abs(photo) > 0.5, "the photo looks elsewhere than the camera does"
+    true = torch.from_numpy(0.2 * (toy.sway(np.arange(toy.FRAMES)) - photo)).float().view(-1, 4).mean(1)
+    assert load_config(encoded.run).pose_origin == FROM_PORTRAIT
+    bank = features.load_bank(encoded.run, "train", 9, rank.device)
+    for data in latent_set.load_latents(encoded.run, "train", rank.device):
+        plain, flipped, coloured = data.head.chunk(3)
+        torch.testing.assert_close(plain[..., 0], true.expand(len(plain), -1), atol=1e-6, rtol=1e-5)
+        assert torch.equal(flipped, plain * torch.tensor([-1.0, 1.0, -1.0]))
+        assert torch.equal(coloured, plain)
+        window = latents.cut_window(data, bank, torch.tensor([0]), torch.tensor([1]), 2)
+        assert window.pose is not None
+        assert window.pose.shape == (1, 7, *window.latents.shape[2:])
+        torch.testing.assert_close(window.pose[0, 0, :, 0, 0], true[3:9] / POSE_SCALE, atol=1e-5, rtol=1e-5)
+        assert (window.pose[:, 3] == 1).all()
+        shut = torch.from_numpy(blink(np.arange(toy.FRAMES) / 25, at=0.6)).float().view(-1, 4).mean(1)
+        assert shut.max() > 0.4
+        torch.testing.assert_close(window.pose[0, 4, :, 0, 0], shut[3:9], atol=1e-3, rtol=1e-3)  # labels are in fp16
+        turned = torch.from_numpy(0.2 * toy.sway(np.arange(toy.FRAMES))).float().view(-1, 4).mean(1)
+        yaw = (toy.GAZE[0] + FOLLOW * turned[3:9]) / LOOK_SCALE
+        torch.testing.assert_close(window.pose[0, 5, :, 0, 0], yaw, atol=1e-4, rtol=1e-4)
+        there, back, _ = data.eyes.chunk(3)
+        assert torch.equal(back, there * torch.tensor([1.0, -1.0, 1.0]))
+
+
+def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
+    encoded: ToyRun, rank: runtime.TrainRank, tmp_path: Path
+) -> None:
+    export.export_random("tiny", tmp_path / "before")
+    kept = load_config(tmp_path / "before").vae
+    for file in encoded.run.glob("features_*.pt"):  # speech was encoded already
+        shutil.copy(file, tmp_path)
+    latents.encode_stage(
+        encoded.args(
+            data=encoded.clips, speech=encoded.speech, autoencoder=encoded.run, speech_encoder=str(encoded.encoder),
+            out=tmp_path, probe_seconds=0.1, reader_seconds=0.1, only_speech=False, statistics=tmp_path / "before",
+        ),
+        rank,
+    )  # fmt: skip
+    assert load_config(tmp_path).vae == kept
+    assert load_config(encoded.run).vae != kept
