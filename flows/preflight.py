@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flows.parameters import RenderParameters
 from liveavatar import config
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors
 from tasks.store import machine
@@ -124,7 +125,7 @@ def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None
         raise InputError("--audio - with --pose_video: the sound has no length to fit it to; give a file")
     if parameters.placement in ("tpp", "replicas"):
         raise InputError(f"--audio - with --placement {parameters.placement}: use --placement single in this version")
-    if model.speech.kind != "whisper":
+    if not encoder_kind(model.speech).streams:
         raise InputError(
             f"--audio -: the speech encoder of {model.name} hears a recording as a whole; give a file, or use "
             "--model mini"

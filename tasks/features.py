@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.files import sha256
 from tasks.enhance import CLEANED
 from tasks.stage import cached, stage
@@ -27,8 +28,9 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
         return {"num_frames": made}
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
-    if speech.kind == "wav2vec2":  # its encoder lies in the model directory
+    kind = encoder_kind(speech)
+    if kind.in_model_dir:
         from liveavatar.checkpoints.released import speech_dir
 
         inputs["encoder"] = {p.name: sha256(p) for p in sorted(speech_dir(Path(model_dir)).glob("*.*"))}
-    return cached(stage_key("features", inputs, CODE, PACKAGES), make)
+    return cached(stage_key("features", inputs, (*CODE, kind.module), PACKAGES), make)

@@ -14,19 +14,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
 
-from liveavatar.audio.encoders.whisper import SpeechEncoder, whisper_features
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.audio.enhance import Enhanced, enhance
 from liveavatar.audio.feature_file import save_features
 from liveavatar.audio.ingest import load_audio, stage_bytes
 from liveavatar.config import MINI, SpeechConfig
-from liveavatar.errors import CheckpointError, InputError
+from liveavatar.errors import InputError
 from liveavatar.files import disk_errors, replacing, require_disk
 from liveavatar.timing import FPS, SAMPLE_RATE, count_frames
-
-RELEASED_CLIP = 48  # frames: the released model's features come in whole clips
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +106,6 @@ def write_features(
     wav: str | Path,
     path: Path,
     speech: SpeechConfig = MINI.speech,
-    encoder: SpeechEncoder | None = None,
     model_dir: Path | None = None,
 ) -> int:
     """Compute the driving features of a sound file and write features.pt.
@@ -119,8 +114,7 @@ def write_features(
         wav: any sound file.
         path: where features.pt goes.
         speech: the speech encoder.
-        encoder: a Whisper encoder that is loaded already.
-        model_dir: where a wav2vec2 encoder lies.
+        model_dir: directory of the model, for encoders whose weights lie there.
 
     Returns:
         Video frames that the sound covers.
@@ -129,33 +123,11 @@ def write_features(
         InputError: when the file is no usable sound.
     """
     audio = load_audio(wav, allow_silence=True)
-    if speech.kind == "wav2vec2":
-        features = _released_features(audio, speech, model_dir)
-    else:
-        features = whisper_features(audio, speech, whisper_encoder=encoder, dtype=torch.float16)
+    features = encoder_kind(speech).load(speech, model_dir).features(audio)
     num_frames = count_frames(len(audio))
     with _output(path) as f:
         save_features(f, features, fps=FPS, sample_rate=SAMPLE_RATE, model=speech.name, num_frames=num_frames)
     return num_frames
-
-
-def _released_features(audio: np.ndarray, speech: SpeechConfig, model_dir: Path | None) -> Tensor:
-    """Features of the 14B in bf16: its hidden states may be larger than fp16 holds. The encoder is freed afterwards."""
-    from liveavatar.audio.encoders.wav2vec2 import load_wav2vec2, wav2vec2_features
-    from liveavatar.checkpoints.released import speech_dir
-
-    if model_dir is None:
-        raise InputError(f"the speech encoder {speech.name} lies in a model directory; name it with --model")
-    directory = speech_dir(model_dir)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = load_wav2vec2(directory).to(device)
-    features = wav2vec2_features(encoder, torch.from_numpy(audio), FPS, RELEASED_CLIP)
-    if tuple(features.shape[:2]) != (speech.num_states, speech.dim):
-        raise CheckpointError(
-            f"{directory} gives {tuple(features.shape[:2])} features, the model wants "
-            f"{(speech.num_states, speech.dim)}; fetch the speech encoder that was published with it"
-        )
-    return features.to("cpu", torch.bfloat16)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.load import build_part
 from liveavatar.config import DiTConfig, ModelConfig, VAEConfig
 from liveavatar.model.motion import motion_tokens
@@ -173,9 +174,7 @@ def text_bytes(config: ModelConfig) -> int:
 
 def speech_bytes(config: ModelConfig) -> int:
     """Weights of the speech encoder as loaded."""
-    return _WAV2VEC2_WEIGHTS * BF16 if config.speech.kind == "wav2vec2" else _WHISPER_TINY_WEIGHTS * FP32
+    return encoder_kind(config.speech).weight_bytes
 
 
 _UMT5_WEIGHTS = 5_680_910_336  # encoder of umT5-xxl
-_WAV2VEC2_WEIGHTS = 315_500_000  # wav2vec2-large-xlsr-53
-_WHISPER_TINY_WEIGHTS = 37_184_640  # tiny.en, decoder included: it also transcribes

@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from liveavatar.audio.encoders.whisper import load_encoder
+from liveavatar.audio.encoders import encoder_kind
+from liveavatar.audio.live_track import LiveTrack
 from liveavatar.config import ModelConfig
 from liveavatar.errors import InputError
-from liveavatar.media.recording import LiveSound, LiveTrack, Recording
+from liveavatar.media.recording import LiveSound, Recording
 from liveavatar.render.sound import SNAPSHOT_BLOCKS
 from liveavatar.timing import BLOCK_FRAMES
 
@@ -29,14 +30,15 @@ class PipeSound:
             InputError: the model's speech encoder needs the whole recording.
         """
         speech = config.speech
-        if speech.kind != "whisper":
+        kind = encoder_kind(speech)
+        if not kind.streams:
             raise InputError(
                 f"--audio -: the speech encoder of {config.name} hears a recording as a whole; "
                 "give a file, or use a model with a Whisper encoder, such as mini"
             )
         recording = Recording(self.folder)
         return GrowingSound(
-            recording, LiveTrack(recording, speech, load_encoder(speech.name), config.dit.audio_history_frames)
+            recording, LiveTrack(recording, speech, kind.load_streaming(speech), config.dit.audio_history_frames)
         )
 
 
@@ -63,7 +65,7 @@ class GrowingSound:
         """Read on, and tell whether the sound of a block is known."""
         known = self.features.ready(block)
         if known:
-            self._heard_at[block] = self.features.heard_at
+            self._heard_at[block] = self.features.arrived_at
             self._heard_at.pop(block - 2 * SNAPSHOT_BLOCKS, None)
         return known
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.audio.encoders.whisper import load_encoder, mel_filters, whisper_features
+from liveavatar.audio.encoders.whisper import whisper_features
+from liveavatar.audio.encoders.whisper_network import load_encoder, mel_filters
 from liveavatar.config import SpeechConfig
 from liveavatar.timing import BLOCK_FRAMES
 from liveavatar.training import runtime

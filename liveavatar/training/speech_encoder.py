@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from liveavatar.audio.encoders.whisper import save_encoder
+from liveavatar.audio.encoders.whisper_network import save_encoder
 from liveavatar.errors import LiveAvatarError
 
 

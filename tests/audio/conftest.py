@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar.audio.encoders.whisper import SpeechEncoder, load_encoder
+from liveavatar.audio.encoders.whisper_network import WhisperEncoder, load_encoder
 from liveavatar.audio.ingest import load_audio
 from liveavatar.config import REPO_ROOT
 from tests.audio.sounds import espeak
@@ -27,6 +27,6 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def encoder() -> SpeechEncoder:
+def encoder() -> WhisperEncoder:
     """The speech encoder of `mini`."""
     return load_encoder("tiny.en")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from liveavatar.audio.encoders.whisper import SpeechEncoder
+from liveavatar.audio.encoders.whisper_network import WhisperEncoder
 from liveavatar.pose.blinks import blink
 from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, OtherPhoto
 from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, TrackInfo, write_index, write_track
@@ -120,6 +120,6 @@ def _landmarks(mx: float, my: float, gap: float) -> np.ndarray:
 def write_encoder(path: Path) -> None:
     """A random speech encoder of Whisper tiny's shape."""
     torch.manual_seed(0)
-    encoder = SpeechEncoder(80, 1500, 384, 4)
+    encoder = WhisperEncoder(80, 1500, 384, 4)
     state = {n: t.half().contiguous() for n, t in encoder.state_dict().items() if n != "hann"}
     save_file(state, path)

@@ -1,6 +1,6 @@
-"""Speech features of the 14B: all hidden states of a wav2vec2 model, brought to the video's frame rate.
+"""Speech features of the 14B: all hidden states of a wav2vec2 model, resampled to the video's frame rate.
 
-The encoder itself is transformers' `Wav2Vec2Model`; this module owns the reference's preprocessing around it.
+The network itself is transformers' `Wav2Vec2Model`; this module owns the reference's processing around it.
 Rates: hidden states come at 50 Hz, are stretched linearly to 30 Hz over the whole track, and then sampled at
 the nearest index for every video frame. Frames past the end of the track are zero.
 
@@ -15,22 +15,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from liveavatar.errors import CheckpointError
+from liveavatar.config import SpeechConfig
+from liveavatar.errors import CheckpointError, InputError
+from liveavatar.timing import FPS
 
 STATE_RATE = 50  # Hz, of the encoder's hidden states
 MIDDLE_RATE = 30  # Hz, of the stretched features
+RELEASED_CLIP = 48  # frames: features of the released model come in whole clips
 VARIANCE_EPS = 1e-7  # of the waveform normalisation
 
 _OLD_NAMES = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
 
 def normalise_waveform(samples: Tensor) -> Tensor:
-    """Zero mean and unit variance over the whole track [samples], as transformers' feature extractor does."""
+    """Normalise a track [samples] to zero mean and unit variance, as transformers' feature extractor does."""
     return (samples - samples.mean()) / torch.sqrt(samples.var(unbiased=False) + VARIANCE_EPS)
 
 
 def stretch(states_LTC: Tensor) -> Tensor:
-    """Hidden states at 50 Hz [L, T50, C] -> [L, T30, C], end points aligned."""
+    """Resample hidden states at 50 Hz [L, T50, C] to 30 Hz [L, T30, C], end points aligned."""
     num_frames = int(states_LTC.shape[1] / STATE_RATE * MIDDLE_RATE)
     stretched = F.interpolate(states_LTC.transpose(1, 2), size=num_frames, mode="linear", align_corners=True)
     return stretched.transpose(1, 2)
@@ -43,7 +46,7 @@ def frame_features(features_LTC: Tensor, fps: int, clip_frames: int, window: int
         features_LTC: [L, T30, C].
         fps: video frames per second.
         clip_frames: frames of a clip.
-        window: neighbours on either side that are put beside a frame's own vector.
+        window: neighbours on either side that are concatenated to a frame's own vector.
 
     Returns:
         ([F, L, C * (2*window + 1)], number of clips); the last clip may lie wholly past the end of the track.
@@ -55,15 +58,15 @@ def frame_features(features_LTC: Tensor, fps: int, clip_frames: int, window: int
     index = torch.from_numpy(np.round(times * MIDDLE_RATE).astype(np.int64))
     stride = int(MIDDLE_RATE / fps)
     neighbours = torch.arange(-window, window + 1) * stride
-    chosen = (index[:, None] + neighbours).clamp(0, length - 1)  # [F, 2*window + 1]
-    sampled = features_LTC[:, chosen].permute(1, 0, 2, 3).reshape(num_frames, num_states, -1)
+    indices = (index[:, None] + neighbours).clamp(0, length - 1)  # [F, 2*window + 1]
+    sampled = features_LTC[:, indices].permute(1, 0, 2, 3).reshape(num_frames, num_states, -1)
     sampled = sampled * (index < length).to(sampled.dtype)[:, None, None]
     assert sampled.shape[-1] == width * (2 * window + 1)
     return sampled, num_clips
 
 
 def build_wav2vec2(config: dict[str, Any], weights: dict[str, Tensor]) -> torch.nn.Module:
-    """A transformers `Wav2Vec2Model` with the weights of a `Wav2Vec2ForCTC` checkpoint.
+    """Build a transformers `Wav2Vec2Model` with the weights of a `Wav2Vec2ForCTC` checkpoint.
 
     Raises:
         CheckpointError: when names or shapes do not fit.
@@ -74,7 +77,7 @@ def build_wav2vec2(config: dict[str, Any], weights: dict[str, Tensor]) -> torch.
     named = {}
     for key, value in weights.items():
         if not key.startswith("wav2vec2."):
-            continue  # the CTC head plays no part
+            continue  # the CTC head is not used
         head, _, last = key.removeprefix("wav2vec2.").rpartition(".")
         named[f"{head}.{_OLD_NAMES.get(last, last)}" if head else last] = value
     wanted = model.state_dict()
@@ -90,7 +93,7 @@ def build_wav2vec2(config: dict[str, Any], weights: dict[str, Tensor]) -> torch.
 
 
 def load_wav2vec2(directory: Path) -> torch.nn.Module:
-    """The speech encoder of a directory as published (config.json, model.safetensors or pytorch_model.bin).
+    """Load the speech encoder of a directory as published (config.json, model.safetensors or pytorch_model.bin).
 
     Raises:
         CheckpointError: when files are missing or damaged.
@@ -113,15 +116,47 @@ def load_wav2vec2(directory: Path) -> torch.nn.Module:
 
 @torch.inference_mode()
 def hidden_states(model: torch.nn.Module, samples: Tensor) -> Tensor:
-    """All hidden states [L, T50, C] of a 16 kHz track [samples] in -1..1, the input embedding first."""
+    """Compute all hidden states [L, T50, C] of a 16 kHz track [samples] in -1..1, the input embedding first."""
     parameter = next(model.parameters())
     values = normalise_waveform(samples.float())[None].to(parameter.device, parameter.dtype)
     out = model(values, output_hidden_states=True)
-    # The last state is wanted after the final norm; whether hidden_states has it so depends on the library's version.
+    # The last state must be taken after the final norm; in hidden_states that depends on the library's version.
     return torch.cat((*out.hidden_states[:-1], out.last_hidden_state))
 
 
 def wav2vec2_features(model: torch.nn.Module, samples: Tensor, fps: int, clip_frames: int) -> Tensor:
-    """Driving features [L, C, F] of a whole track, F a whole number of clips."""
+    """Compute driving features [L, C, F] of a whole track, F a whole number of clips."""
     sampled, _ = frame_features(stretch(hidden_states(model, samples)), fps, clip_frames)
     return sampled.permute(1, 2, 0)
+
+
+class Wav2Vec2Speech:
+    """The `wav2vec2` kind of `liveavatar.audio.encoders.SpeechEncoder`; loads the network for one track at a time."""
+
+    def __init__(self, speech: SpeechConfig, directory: Path) -> None:
+        self.speech, self.directory = speech, directory
+
+    def features(self, audio: np.ndarray) -> Tensor:
+        """Compute features bf16 [L, C, F] of a whole track: hidden states may exceed fp16's range.
+
+        Raises:
+            CheckpointError: the encoder is missing, damaged, or does not fit the model.
+        """
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_wav2vec2(self.directory).to(device)
+        features = wav2vec2_features(model, torch.from_numpy(audio), FPS, RELEASED_CLIP)
+        if tuple(features.shape[:2]) != (self.speech.num_states, self.speech.dim):
+            raise CheckpointError(
+                f"{self.directory} gives {tuple(features.shape[:2])} features, the model wants "
+                f"{(self.speech.num_states, self.speech.dim)}; fetch the speech encoder that was published with it"
+            )
+        return features.to("cpu", torch.bfloat16)
+
+
+def load(speech: SpeechConfig, model_dir: Path | None) -> Wav2Vec2Speech:
+    """Locate the encoder in a model directory. Raises InputError when there is no model directory."""
+    from liveavatar.checkpoints.released import speech_dir
+
+    if model_dir is None:
+        raise InputError(f"the speech encoder {speech.name} lies in a model directory; name it with --model")
+    return Wav2Vec2Speech(speech, speech_dir(model_dir))

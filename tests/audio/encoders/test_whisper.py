@@ -1,4 +1,4 @@
-"""Driving features: equal to Whisper's own encoder, independent of batching, silent in silence."""
+"""Driving features: equal to Whisper's own encoder, independent of batching, streamed equals whole."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.encoders.whisper import SpeechEncoder, block_features, load_encoder, mel_filters, whisper_features
+from liveavatar.audio.encoders.whisper import LiveFeatures, block_features, whisper_features
+from liveavatar.audio.encoders.whisper_network import WhisperEncoder, load_encoder, mel_filters
 from liveavatar.audio.whisper_weights import load_whisper, whisper_package
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import CheckpointError, InputError
@@ -23,7 +24,7 @@ def test_mel_filters_are_whispers() -> None:
     np.testing.assert_allclose(mel_filters(80), expected, atol=1e-8)
 
 
-def test_encoder_is_whispers(encoder: SpeechEncoder) -> None:
+def test_encoder_is_whispers(encoder: WhisperEncoder) -> None:
     whisper = whisper_package()
     model = load_whisper("tiny.en")
     audio = torch.from_numpy(whisper.pad_or_trim(syllables(30.0)))
@@ -46,7 +47,7 @@ def test_encoder_is_whispers(encoder: SpeechEncoder) -> None:
         pytest.param(40_000, 2, 24, id="fewer blocks than sound"),
     ],
 )
-def test_shape(encoder: SpeechEncoder, num_samples: int, num_blocks: int | None, frames: int) -> None:
+def test_shape(encoder: WhisperEncoder, num_samples: int, num_blocks: int | None, frames: int) -> None:
     features = whisper_features(syllables(3.0)[:num_samples], SPEECH, num_blocks, whisper_encoder=encoder)
     assert features.shape == (5, 768, frames)
     assert features.dtype == torch.float32
@@ -54,7 +55,7 @@ def test_shape(encoder: SpeechEncoder, num_samples: int, num_blocks: int | None,
 
 
 @pytest.mark.parametrize("batch", [pytest.param(b, id=f"batches of {b}") for b in (1, 3, 64)])
-def test_batching_changes_nothing(encoder: SpeechEncoder, batch: int) -> None:
+def test_batching_changes_nothing(encoder: WhisperEncoder, batch: int) -> None:
     audio = syllables(6.0)
     whole = whisper_features(audio, SPEECH, whisper_encoder=encoder, batch=32)
     torch.testing.assert_close(
@@ -62,7 +63,7 @@ def test_batching_changes_nothing(encoder: SpeechEncoder, batch: int) -> None:
     )
 
 
-def test_later_sound_does_not_change_earlier_blocks(encoder: SpeechEncoder) -> None:
+def test_later_sound_does_not_change_earlier_blocks(encoder: WhisperEncoder) -> None:
     audio, other = syllables(5.0), syllables(5.0)
     known = 4 * 7680 + 2560  # the first four blocks and their look-ahead
     other[known:] = 0.5
@@ -71,7 +72,7 @@ def test_later_sound_does_not_change_earlier_blocks(encoder: SpeechEncoder) -> N
     assert (a[:, :, 48:60] - b[:, :, 48:60]).abs().max() > 0.1
 
 
-def test_definition_of_a_block(encoder: SpeechEncoder) -> None:
+def test_definition_of_a_block(encoder: WhisperEncoder) -> None:
     """Block 2 of a track, cut out by hand: 3 s ending 0.16 s after its end, states 118..141 of 150, two a frame."""
     audio = syllables(4.0)
     end = 3 * 7680 + 2560
@@ -83,7 +84,7 @@ def test_definition_of_a_block(encoder: SpeechEncoder) -> None:
     torch.testing.assert_close(features, by_hand, atol=2e-3, rtol=1e-3)
 
 
-def test_values_survive_half_precision(encoder: SpeechEncoder) -> None:
+def test_values_survive_half_precision(encoder: WhisperEncoder) -> None:
     features = whisper_features(syllables(2.0), SPEECH, whisper_encoder=encoder)
     assert torch.equal(features, features.half().float())
 
@@ -96,7 +97,7 @@ def test_values_survive_half_precision(encoder: SpeechEncoder) -> None:
         pytest.param(1e-4, 0.65, id="-80 dBFS"),
     ],
 )
-def test_quiet_noise_stays_near_silence(encoder: SpeechEncoder, level: float, most: float) -> None:
+def test_quiet_noise_stays_near_silence(encoder: WhisperEncoder, level: float, most: float) -> None:
     """In units where loud speech lies 2.3 above silence; stretched to full range, hiss would lie there too."""
     hiss = noise(2.0, level)
     mel = encoder.log_mel(torch.from_numpy(np.stack([hiss, np.zeros_like(hiss), syllables(2.0)])))
@@ -104,7 +105,7 @@ def test_quiet_noise_stays_near_silence(encoder: SpeechEncoder, level: float, mo
     assert mel[2].max() - mel[1].max() > 2.0
 
 
-def test_encoder_file_round_trip(tmp_path: Path, encoder: SpeechEncoder) -> None:
+def test_encoder_file_round_trip(tmp_path: Path, encoder: WhisperEncoder) -> None:
     path = tmp_path / "encoder.safetensors"
     assert speech_encoder.main([str(path)]) == 0
     audio = syllables(2.0)
@@ -139,17 +140,17 @@ def test_bad_encoder_file(tmp_path: Path, content: bytes | None, error: type[Exc
         pytest.param(replace(SPEECH, dim=1024), id="wider"),
     ],
 )
-def test_encoder_must_fit_the_model(encoder: SpeechEncoder, cfg) -> None:
+def test_encoder_must_fit_the_model(encoder: WhisperEncoder, cfg) -> None:
     with pytest.raises(CheckpointError, match="the model wants"):
         whisper_features(syllables(1.0), cfg, whisper_encoder=encoder)
 
 
-def test_block_features_of_many_windows(encoder: SpeechEncoder) -> None:
+def test_block_features_of_many_windows(encoder: WhisperEncoder) -> None:
     windows = torch.from_numpy(np.stack([syllables(3.0, seed) for seed in range(3)]))
     assert block_features(windows, encoder, SPEECH).shape == (3, 5, 768, 12)
 
 
-def test_features_are_the_mean_over_moved_windows(encoder: SpeechEncoder) -> None:
+def test_features_are_the_mean_over_moved_windows(encoder: WhisperEncoder) -> None:
     windows = torch.from_numpy(np.stack([syllables(3.0, seed) for seed in range(2)]))
     later, earlier = torch.zeros_like(windows), torch.zeros_like(windows)
     later[:, 80:], earlier[:, :-80] = windows[:, :-80], windows[:, 80:]
@@ -158,3 +159,39 @@ def test_features_are_the_mean_over_moved_windows(encoder: SpeechEncoder) -> Non
     made = block_features(windows, encoder, replace(SPEECH, shifts=(80, 0, -80)))
     torch.testing.assert_close(made, parts.mean(0), atol=0.02, rtol=2e-3)  # the parts are rounded to fp16 before
     assert (made - parts[1]).abs().mean() > 10 * (made - parts.mean(0)).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pieces"),
+    [
+        pytest.param(4.3, (1_000,), id="small pieces"),
+        pytest.param(5.3, (7_680,), id="one block a piece", marks=pytest.mark.nightly),
+        pytest.param(5.3, (48_000,), id="three seconds a piece", marks=pytest.mark.nightly),
+        pytest.param(4.3, (1, 9_999, 160, 20_001), id="uneven pieces"),
+        pytest.param(0.3, (100,), id="less than a block"),
+    ],
+)
+def test_streamed_equals_whole(encoder: WhisperEncoder, seconds: float, pieces: tuple[int, ...]) -> None:
+    audio = syllables(seconds)
+    live = LiveFeatures(MINI.speech, encoder)
+    blocks, start, count = [], 0, 0
+    while start < len(audio):
+        piece = audio[start : start + pieces[count % len(pieces)]]
+        blocks += live.push(piece)
+        start, count = start + len(piece), count + 1
+    blocks += live.finish()
+    whole = whisper_features(audio, MINI.speech, whisper_encoder=encoder)
+    streamed = torch.cat(blocks, dim=2)
+    assert streamed.shape == whole.shape
+    torch.testing.assert_close(streamed, whole, atol=2e-3, rtol=1e-3)
+
+
+def test_a_block_comes_as_soon_as_it_can_be_known(encoder: WhisperEncoder) -> None:
+    live = LiveFeatures(MINI.speech, encoder)
+    assert live.push(np.zeros(7680 + 2560 - 1, np.float32)) == []
+    assert len(live.push(np.zeros(1, np.float32))) == 1
+    assert live.position == 1
+
+
+def test_no_sound_gives_no_blocks(encoder: WhisperEncoder) -> None:
+    assert LiveFeatures(MINI.speech, encoder).finish() == []

@@ -1,0 +1,48 @@
+"""HLS output that plays while it grows."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from liveavatar.media.ffmpeg import read_frames
+from liveavatar.media.film import FilmWriter
+from tests.media.videos import HEIGHT, WIDTH, pictures, tone
+
+
+def test_live_output_plays_while_it_grows(tmp_path: Path) -> None:
+    playlist = tmp_path / "live" / "index.m3u8"
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), audio=tone(5), live_dir=tmp_path / "live") as sink:
+        sink.write(pictures(0, 96))
+        text = playlist.read_text()
+        assert text.count("#EXTINF:1.92000,") == 2
+        assert "#EXT-X-ENDLIST" not in text
+        joined = b"".join((tmp_path / "live" / name).read_bytes() for name in ("init.mp4", "segment_000000.m4s"))
+        (tmp_path / "head.mp4").write_bytes(joined)
+        assert sum(1 for _ in read_frames(tmp_path / "head.mp4")) == 48
+        sink.write(pictures(96, 125))
+        sink.close()
+    text = playlist.read_text()
+    assert text.endswith("#EXT-X-ENDLIST\n")
+    assert "#EXTINF:1.16000," in text
+    video, sound = [], []
+    with av.open(str(playlist)) as container:
+        for frame in container.decode():
+            (video if isinstance(frame, av.VideoFrame) else sound).append(frame.time)
+    assert video == pytest.approx([i / 25 for i in range(125)])
+    assert np.diff(sound) == pytest.approx(1024 / 48_000)  # no gap where segments meet
+    assert sound[-1] + 1024 / 48_000 == pytest.approx(5.0, abs=0.04)
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(1.0, id="in the first segment"), pytest.param(2.5, id="later")])
+def test_live_sound_that_ends_early(seconds: float, tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    with FilmWriter(path, size=(WIDTH, HEIGHT), audio=tone(seconds), live_dir=tmp_path / "live") as sink:
+        for start in range(0, 144, 12):
+            sink.write(pictures(start, start + 12))
+        sink.close()
+    with av.open(str(tmp_path / "live" / "index.m3u8")) as container:
+        kinds = [isinstance(frame, av.VideoFrame) for frame in container.decode()]
+    assert kinds.count(True) == 144
+    assert kinds.count(False) == pytest.approx(seconds * 48_000 / 1024, abs=2)
