@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from liveavatar.audio.live_track import ENDLESS
 from liveavatar.config import FROM_PORTRAIT
 from liveavatar.engine.engine import Block, Engine, Stream, StreamJob
 from liveavatar.engine.placement import RankWork
@@ -31,7 +32,6 @@ from liveavatar.engine.snapshot import read_snapshot, write_snapshot
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors
 from liveavatar.media.film import FilmWriter
-from liveavatar.media.recording import ENDLESS
 from liveavatar.pose.track import eyes_ignored
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
 from liveavatar.render.spool import Spool, read_finished, write_finished
