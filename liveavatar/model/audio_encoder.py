@@ -1,7 +1,7 @@
 """Causal audio encoder: speech features at 25 fps in, a few tokens per latent out.
 
 Three causal convolutions halve the rate twice, so output j sees feature frames <= 4j. A block's features
-are preceded by history (copies of its first frame, or the true frames before it); `latent_start` outputs
+are preceded by history (copies of its first frame, or the true frames before it); the first `latent_start` outputs
 belong to that history and are dropped, so that latent i of the block sees its own frames <= 4i+3.
 
 Shapes: B batch, T frames or latents, C feature width, D model width, K audio tokens.
@@ -18,7 +18,7 @@ from liveavatar.timing import LATENT_FRAMES
 
 @dataclass(frozen=True, slots=True)
 class AudioTokens:
-    """Audio as the transformer sees it: local [B, T, K+1, D] and global_ [B, T, 1, D], one row per latent."""
+    """Audio tokens of the transformer: local [B, T, K+1, D] and global_ [B, T, 1, D], one row per latent."""
 
     local: Tensor
     global_: Tensor
@@ -28,7 +28,7 @@ class AudioTokens:
 
 
 def latent_start(history_frames: int) -> int:
-    """Encoder outputs that belong to `history_frames` feature frames before the block."""
+    """Count the encoder outputs that belong to `history_frames` feature frames before the block."""
     drop, rest = divmod(history_frames + LATENT_FRAMES - 1, LATENT_FRAMES)
     assert rest == 0, f"{history_frames} history frames do not end on a latent"
     return drop
@@ -52,7 +52,7 @@ def _norm_act(x_BCT: Tensor, eps: float) -> Tensor:
 
 
 class MotionEncoder(nn.Module):
-    """The convolution stack, once over `num_tokens` local streams and once over a global one."""
+    """Convolution stack, applied to `num_tokens` local streams and to a global one."""
 
     def __init__(self, in_dim: int, dim: int, num_tokens: int, eps: float) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class MotionEncoder(nn.Module):
 
 
 class CausalAudioEncoder(nn.Module):
-    """Learned mix of the speech encoder's hidden states, then the convolution stack."""
+    """Learned weighted mean of the speech encoder's hidden states, then the convolution stack."""
 
     def __init__(self, in_dim: int, num_layers: int, dim: int, num_tokens: int, eps: float) -> None:
         super().__init__()

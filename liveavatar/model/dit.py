@@ -42,7 +42,7 @@ class NoiseLevel:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What drives a block, computed once and used by every denoise step."""
+    """Conditioning of a block, computed once and used by every denoise step."""
 
     text_kv: TextKV  # per layer, [B, N, text_len, H]
     audio_kv: AudioKV  # per injector
@@ -50,8 +50,25 @@ class Conditions:
     speaker_mask: Tensor | None = None  # [A, 3, h/2, w/2, 1]; one speaker needs none
 
 
+@dataclass(frozen=True, slots=True)
+class WindowRotations:
+    """Rotations of a training window."""
+
+    tokens: Rotation  # of all noisy tokens
+    prefill: Rotation  # of the sink tokens while they are computed
+    sinks: tuple[Rotation, ...]  # of the sink tokens as each block sees them
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLevels:
+    """Projected noise levels [B, G, 6, D] of a training window."""
+
+    noisy: Tensor  # G blocks
+    sink: Tensor  # noise level 0
+
+
 class CausalDiT(nn.Module):
-    """The transformer. All methods take latents [B, C, T, h, w] normalised by the autoencoder."""
+    """Causal diffusion transformer. All methods take latents [B, C, T, h, w] normalised by the autoencoder."""
 
     def __init__(self, cfg: DiTConfig) -> None:
         super().__init__()
@@ -83,11 +100,11 @@ class CausalDiT(nn.Module):
         return self.text_embedding(F.pad(text_BLC, (0, 0, 0, self.cfg.text_len - text_BLC.shape[1])).to(self.dtype))
 
     def text_kv(self, text_BLD: Tensor) -> TextKV:
-        """Keys and values of embedded text for every layer; constant over a job."""
+        """Compute keys and values of embedded text for every layer; constant over a job."""
         return [block.cross_attn.key_value(text_BLD) for block in self.blocks]
 
     def encode_audio(self, features_BLCT: Tensor) -> AudioTokens:
-        """Audio tokens of whole blocks: one row per latent.
+        """Encode the audio of whole blocks: one row of tokens per latent.
 
         Args:
             features_BLCT: speech features [B, hidden states, C, frames]; `audio_history_frames` true frames
@@ -103,7 +120,7 @@ class CausalDiT(nn.Module):
         return tokens[slice(latent_start(cfg.audio_prefix_frames + cfg.audio_history_frames), None)]
 
     def audio_kv(self, tokens: AudioTokens) -> AudioKV:
-        """What every injector needs of a block's audio; constant over its denoise steps."""
+        """Compute every injector's conditioning of a block's audio; constant over its denoise steps."""
         local, global_ = tokens.local.to(self.dtype), tokens.global_.to(self.dtype)
         return [self.audio_injector.condition(i, local, global_) for i in range(len(self.injector_of))]
 
@@ -121,12 +138,12 @@ class CausalDiT(nn.Module):
         return embedding(latents_BCThw.to(self.dtype)).flatten(2).transpose(1, 2)
 
     def noisy_tokens(self, x_BCThw: Tensor, pose: Tensor | None) -> Tensor:
-        """Patch tokens [B, T*S, D] of noisy latents and their pose latents."""
+        """Embed noisy latents and their pose latents as patch tokens [B, T*S, D]."""
         posed = self.cond_encoder.bias if pose is None else self._tokens(self.cond_encoder, pose)
         return self._tokens(self.patch_embedding, x_BCThw) + posed + self.trainable_cond_mask.weight[NOISY]
 
     def sink_tokens(self, reference_BC1hw: Tensor, motion_BCThw: Tensor) -> Tensor:
-        """Tokens [B, L, D] of the reference latent, then of the packed motion latents."""
+        """Embed the reference latent, then the packed motion latents: tokens [B, L, D]."""
         reference = self._tokens(self.patch_embedding, reference_BC1hw) + self.trainable_cond_mask.weight[REFERENCE]
         motion = self.frame_packer(motion_BCThw.to(self.dtype)) + self.trainable_cond_mask.weight[MOTION]
         return torch.cat((reference, motion), dim=1)
@@ -134,12 +151,12 @@ class CausalDiT(nn.Module):
     # Positions -------------------------------------------------------------------------------------
 
     def block_rotation(self, frame: int, h: int, w: int, device: torch.device) -> Rotation:
-        """Rotation of the block whose first latent has index `frame` in the whole stream."""
+        """Compute the rotation of the block whose first latent has index `frame` in the whole stream."""
         times = range(frame, frame + BLOCK_LATENTS)
         return grid_rotation(times, h // 2, w // 2, self.cfg.head_dim, self.cfg.rope_half, device)
 
     def sink_rotation(self, frame: int, distance: int, h: int, w: int, device: torch.device) -> Rotation:
-        """Rotation of the sink tokens as the block at latent `frame` sees them.
+        """Compute the rotation of the sink tokens for the block at latent `frame`.
 
         The reference stays `distance` latents ahead of the block once that is past `ref_base`.
         """
@@ -151,14 +168,14 @@ class CausalDiT(nn.Module):
         return Rotation(torch.cat((reference.cos, motion.cos)), torch.cat((reference.sin, motion.sin)))
 
     @lru_cache(maxsize=8)  # noqa: B019 (a handful of small tensors; building them waits for the GPU)
-    def window_rotations(
-        self, starts: tuple[int, ...], h: int, w: int, device: torch.device
-    ) -> tuple[Rotation, Rotation, list[Rotation]]:
-        """Rotations of a training window: of its tokens, of the prefill, and of the sinks as each block sees them."""
-        own = [self.block_rotation(f, h, w, device) for f in starts]
-        rotation = Rotation(torch.cat([r.cos for r in own]), torch.cat([r.sin for r in own]))
-        seen = [self.sink_rotation(f, self.cfg.ref_distance[0], h, w, device) for f in starts]
-        return rotation, self.sink_rotation(0, self.cfg.ref_base, h, w, device), seen
+    def window_rotations(self, starts: tuple[int, ...], h: int, w: int, device: torch.device) -> WindowRotations:
+        """Compute the rotations of a training window whose blocks start at these latents."""
+        blocks = [self.block_rotation(f, h, w, device) for f in starts]
+        return WindowRotations(
+            tokens=Rotation(torch.cat([r.cos for r in blocks]), torch.cat([r.sin for r in blocks])),
+            prefill=self.sink_rotation(0, self.cfg.ref_base, h, w, device),
+            sinks=tuple(self.sink_rotation(f, self.cfg.ref_distance[0], h, w, device) for f in starts),
+        )
 
     # Inference -------------------------------------------------------------------------------------
 
@@ -178,14 +195,14 @@ class CausalDiT(nn.Module):
         return Sink(keys, values, num_reference=(h // 2) * (w // 2))
 
     def place_sink(self, cache: StepCache, sink: Sink, rotation: Rotation) -> None:
-        """Rotate the sink keys to where the coming block sees them."""
+        """Rotate the sink keys to their positions for the next block and write them into the cache."""
         for layer, k in enumerate(sink.k):
             cache.write_sink_keys(layer, rotate(k, rotation))
 
     def step(
         self, x_BCThw: Tensor, level: NoiseLevel, cond: Conditions, cache: StepCache, frame: int, rotation: Rotation
     ) -> Tensor:
-        """Flow of one block [B, C, 3, h, w] at one noise level.
+        """Predict the flow of one block [B, C, 3, h, w] at one noise level.
 
         Args:
             x_BCThw: the noisy block.
@@ -221,7 +238,7 @@ class CausalDiT(nn.Module):
         audio: tuple[Tensor, Tensor, Tensor, Tensor],
         speaker_mask: Tensor | None,
     ) -> Tensor:
-        """Add one injector's residual; several speakers' are masked and summed. The other unit to compile."""
+        """Add one injector's residual; several speakers' are masked and summed. A unit of `torch.compile`."""
         residual = inject(attention, x_BLD, audio)
         if speaker_mask is not None:
             residual = (residual * speaker_mask.flatten(1, 3)).sum(0, keepdim=True)
@@ -244,7 +261,7 @@ class CausalDiT(nn.Module):
         frame: int = 0,
         pose: Tensor | None = None,
     ) -> Tensor:
-        """Flow of a run of blocks, each seeing what it would see in a stream that began with this run.
+        """Predict the flow of a run of blocks, each attending as in a stream that started with this run.
 
         Args:
             x_BCThw: noisy latents, T = 3 * b.
@@ -267,19 +284,20 @@ class CausalDiT(nn.Module):
         cond = Conditions(text_kv, self.audio_kv(self.encode_audio(features_BLCT)))
         x, s = self.noisy_tokens(x_BCThw, pose), self.sink_tokens(*sinks)
         rotations = self.window_rotations(tuple(starts), h, w, device)
+        levels = WindowLevels(level.e0, level0.e0)
         for layer in range(len(self.blocks)):
-            x, s = self.window_layer(layer, (x, s), (level.e0, level0.e0), rotations, cond)
+            x, s = self.window_layer(layer, (x, s), levels, rotations, cond)
         return self._unpatchify(self.head(x, level.e), h, w)
 
     def window_layer(
         self,
         layer: int,
         tokens: tuple[Tensor, Tensor],
-        levels: tuple[Tensor, Tensor],
-        rotations: tuple[Rotation, Rotation, list[Rotation]],
+        levels: WindowLevels,
+        rotations: WindowRotations,
         cond: Conditions,
     ) -> tuple[Tensor, Tensor]:
-        """One layer of `forward_window` for (noisy, sink) tokens."""
+        """Run one layer of `forward_window` on (noisy, sink) tokens."""
         x, s = self.window_block(self.blocks[layer], tokens, levels, rotations, cond.text_kv[layer])
         return self._inject(layer, x, cond), s
 
@@ -287,21 +305,21 @@ class CausalDiT(nn.Module):
         self,
         block: DiTBlock,
         tokens: tuple[Tensor, Tensor],
-        levels: tuple[Tensor, Tensor],
-        rotations: tuple[Rotation, Rotation, list[Rotation]],
+        levels: WindowLevels,
+        rotations: WindowRotations,
         text_kv: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """A layer without its audio: the unit to compile, one graph for all layers as the weights come in."""
+        """Run a layer without its audio. A unit of `torch.compile`: one graph for all layers."""
         x, s = tokens
-        rotation, prefill, seen = rotations
-        mod, mod0 = block.modulate(levels[0]), block.modulate(levels[1])
+        rotation, prefill = rotations.tokens, rotations.prefill
+        mod, mod0 = block.modulate(levels.noisy), block.modulate(levels.sink)
         q, k, v = block.self_qkv(x, mod)
         q, k = rotate(q, rotation), rotate(k, rotation)
         qs, ks, vs = block.self_qkv(s, mod0)
-        span = x.shape[1] // len(seen)
+        span = x.shape[1] // len(rotations.sinks)
         window = self.cfg.window_latents // BLOCK_LATENTS * span
         attended = []
-        for i, sink_rotation in enumerate(seen):
+        for i, sink_rotation in enumerate(rotations.sinks):
             end = (i + 1) * span
             past = slice(max(0, end - window), end)
             keys = torch.cat((rotate(ks, sink_rotation), k[:, :, past]), dim=2)

@@ -1,10 +1,10 @@
-"""What a stream remembers between blocks: the sinks, and one key/value ring per denoise step.
+"""Key/value cache of a stream: the sinks, and one ring buffer per denoise step.
 
-The *sinks* are the reference and motion tokens: computed once at noise level 0, shared by all steps,
-their keys kept unrotated because their positions move along with the stream. A *ring* holds the keys and
-values one denoise step wrote for the last few blocks, so a query at some noise level only ever meets
-history of the same level. Sink and ring lie in one buffer, [sink | ring], so attention reads a single
-slice and nothing is ever concatenated. Order within the buffer does not matter to attention.
+The *sinks* are the reference and motion tokens: computed once at noise level 0, shared by all steps, their keys
+stored unrotated because their positions move along with the stream. A *ring* holds the keys and values one denoise
+step wrote for the last few blocks, so a query attends only to history of its own noise level. Sink and ring lie in one
+buffer, [sink | ring], so attention reads a single slice and nothing is ever concatenated. Order within the buffer does
+not matter to attention.
 
 Shapes: Y layers, B batch, N heads, L tokens, H head width.
 """
@@ -24,7 +24,7 @@ class Sink:
 
     @property
     def num_tokens(self) -> int:
-        """Reference and motion tokens together."""
+        """Number of reference and motion tokens together."""
         return self.k[0].shape[2]
 
 
@@ -40,31 +40,31 @@ class StepCache:
         self.set_sink(sink)
 
     def set_sink(self, sink: Sink) -> None:
-        """Take over the values of a (re)computed sink; keys follow with `write_sink_keys`."""
+        """Copy the values of a (re)computed sink; keys follow with `write_sink_keys`."""
         for layer, v in enumerate(sink.v):
             self.v[layer, :, :, : self.num_sink] = v
 
     def write_sink_keys(self, layer: int, k_BNLH: Tensor) -> None:
-        """Put the rotated sink keys of a layer in place."""
+        """Write the rotated sink keys of a layer."""
         self.k[layer, :, :, : self.num_sink] = k_BNLH
 
     def write(self, layer: int, start: int, k_BNLH: Tensor, v_BNLH: Tensor) -> None:
         """Write a block whose first token has index `start` in the whole stream, over the oldest block."""
-        at = self.num_sink + start % self.window
-        to = at + k_BNLH.shape[2]
-        self.k[layer, :, :, at:to] = k_BNLH
-        self.v[layer, :, :, at:to] = v_BNLH
+        first = self.num_sink + start % self.window
+        stop = first + k_BNLH.shape[2]
+        self.k[layer, :, :, first:stop] = k_BNLH
+        self.v[layer, :, :, first:stop] = v_BNLH
 
     def view(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
-        """Keys and values visible once the stream holds `end` tokens, the newest block included."""
+        """Return the keys and values visible once the stream holds `end` tokens, the newest block included."""
         stop = self.num_sink + min(end, self.window)
         return self.k[layer, :, :, :stop], self.v[layer, :, :, :stop]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The ring's content, for a snapshot."""
+        """Return the cache's content for a snapshot."""
         return {"k": self.k, "v": self.v}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` returned."""
+        """Restore a result of `tensors`."""
         self.k.copy_(tensors["k"])
         self.v.copy_(tensors["v"])

@@ -1,13 +1,15 @@
 """Parts of the diffusion transformer: norms, attention, one block, the audio injector, the head.
 
-A block holds no state and knows no cache: it makes queries, keys and values of its tokens, and finishes
-once somebody has attended. That lets one set of weights serve the streaming step, the sink prefill and
-the training window. Parameter names are the official checkpoint's.
+A block holds no state and knows no cache: `self_qkv` computes queries, keys and values, the caller attends, and
+`finish` computes the rest. So one set of weights serves the streaming step, the sink prefill and the training window.
+Parameter names are the official checkpoint's.
 
 Shapes: B batch, L tokens, D width, N heads, H head width, T latents, S tokens per latent, K audio tokens.
 Modulation is fp32, one row for each of G equal runs of tokens (a stream's block is one run, a training
 window has one a block), and never expanded to tokens. Residuals are summed in fp32 within a block.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +18,45 @@ from torch.nn import functional as F
 ADAIN_EPS = 1e-5
 
 
+@dataclass(frozen=True, slots=True)
+class ModulationOut:
+    """Modulation of one residual branch, each [B, G, 1, D] fp32."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BlockModulation:
+    """Modulation of a block at its noise levels."""
+
+    attention: ModulationOut
+    ffn: ModulationOut
+
+
 def attend(q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
-    """Softmax attention without mask, scale 1/sqrt(H); returns [B, L, N*H]."""
+    """Compute softmax attention without mask, scale 1/sqrt(H): [B, L, N*H]."""
     return F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH).transpose(1, 2).flatten(2)
 
 
 def modulate(x_BLD: Tensor, shift_BG1D: Tensor, scale_BG1D: Tensor) -> Tensor:
-    """x * (1 + scale) + shift, run by run."""
+    """Compute x * (1 + scale) + shift, run by run."""
     return (x_BLD.unflatten(1, (shift_BG1D.shape[1], -1)) * (1 + scale_BG1D) + shift_BG1D).flatten(1, 2)
 
 
 def gate(x_BLD: Tensor, gate_BG1D: Tensor) -> Tensor:
-    """x * gate, run by run, in fp32."""
+    """Multiply x by the gate, run by run, in fp32."""
     return (x_BLD.unflatten(1, (gate_BG1D.shape[1], -1)) * gate_BG1D).flatten(1, 2)
 
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:
-    """Layer norm without weights, in fp32."""
+    """Apply layer norm without weights, in fp32."""
     return F.layer_norm(x.float(), (x.shape[-1],), eps=eps)
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the full width (before heads are split); statistics in fp32."""
+    """Root-mean-square norm over the full width (before heads are split), with a weight; statistics in fp32."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -59,15 +78,15 @@ class Attention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(dim, eps), RMSNorm(dim, eps)
 
     def heads(self, x_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, N, L, H]."""
+        """Split heads: [B, L, D] -> [B, N, L, H]."""
         return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def query(self, x_BLD: Tensor) -> Tensor:
-        """Normalised queries [B, N, L, H]."""
+        """Compute normalised queries [B, N, L, H]."""
         return self.heads(self.norm_q(self.q(x_BLD)))
 
     def key_value(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised keys and values, each [B, N, L, H]."""
+        """Compute normalised keys and values, each [B, N, L, H]."""
         return self.heads(self.norm_k(self.k(x_BLD))), self.heads(self.v(x_BLD))
 
 
@@ -83,27 +102,28 @@ class DiTBlock(nn.Module):
         self.cross_attn = Attention(dim, num_heads, eps)
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
 
-    def modulate(self, e0: Tensor) -> tuple[Tensor, ...]:
-        """shift1, scale1, gate1, shift2, scale2, gate2, each [B, G, 1, D], from the projected levels [B, G, 6, D]."""
-        return (self.modulation.float() + e0).unsqueeze(-2).unbind(-3)
+    def modulate(self, e0: Tensor) -> BlockModulation:
+        """Compute the block's modulation from the projected noise levels [B, G, 6, D]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + e0).unsqueeze(-2).unbind(-3)
+        return BlockModulation(ModulationOut(shift1, scale1, gate1), ModulationOut(shift2, scale2, gate2))
 
-    def self_qkv(self, x_BLD: Tensor, mod: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the self-attention before rotation, each [B, N, L, H]."""
-        h = modulate(layer_norm(x_BLD, self.eps), mod[0], mod[1]).to(x_BLD.dtype)
+    def self_qkv(self, x_BLD: Tensor, mod: BlockModulation) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values of the self-attention before rotation, each [B, N, L, H]."""
+        h = modulate(layer_norm(x_BLD, self.eps), mod.attention.shift, mod.attention.scale).to(x_BLD.dtype)
         return self.self_attn.query(h), *self.self_attn.key_value(h)
 
     def finish(
-        self, x_BLD: Tensor, attended_BLD: Tensor, mod: tuple[Tensor, ...], text_kv: tuple[Tensor, Tensor]
+        self, x_BLD: Tensor, attended_BLD: Tensor, mod: BlockModulation, text_kv: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Everything after self-attention: its output projection, the text, the feed-forward."""
+        """Compute the block after its self-attention: output projection, text cross-attention, feed-forward."""
         dtype = x_BLD.dtype
-        x = x_BLD.float() + gate(self.self_attn.o(attended_BLD), mod[2])
+        x = x_BLD.float() + gate(self.self_attn.o(attended_BLD), mod.attention.gate)
         h = F.layer_norm(
             x.to(dtype).float(), (x.shape[-1],), self.norm3.weight.float(), self.norm3.bias.float(), self.eps
         )
         x = x + self.cross_attn.o(attend(self.cross_attn.query(h.to(dtype)), *text_kv))
-        h = modulate(layer_norm(x, self.eps), mod[3], mod[4])
-        return (x + gate(self.ffn(h.to(dtype)), mod[5])).to(dtype)
+        h = modulate(layer_norm(x, self.eps), mod.ffn.shift, mod.ffn.scale)
+        return (x + gate(self.ffn(h.to(dtype)), mod.ffn.gate)).to(dtype)
 
 
 class AdaLayerNorm(nn.Module):
@@ -123,14 +143,14 @@ class AudioInjector(nn.Module):
         self.injector_adain_layers = nn.ModuleList(AdaLayerNorm(dim) for _ in range(num_injectors))
 
     def condition(self, index: int, local_BTKD: Tensor, global_BT1D: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Everything one injector needs of the audio: keys, values [B*T, N, K, H], shift, scale [B, T, 1, D]."""
+        """Compute one injector's audio conditioning: keys, values [B*T, N, K, H], shift, scale [B, T, 1, D]."""
         k, v = self.injector[index].key_value(local_BTKD.flatten(0, 1))
         shift, scale = self.injector_adain_layers[index].linear(F.silu(global_BT1D)).float().chunk(2, dim=-1)
         return k, v, shift, scale
 
 
 def inject(attention: Attention, x_BLD: Tensor, audio: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    """What an injector adds to the noisy tokens, [A, L, D] for A speakers; `audio` is its `condition`."""
+    """Compute an injector's residual [A, L, D] for A speakers; `audio` is a result of `AudioInjector.condition`."""
     k, v, shift, scale = audio
     h = modulate(F.layer_norm(x_BLD.float(), (x_BLD.shape[-1],), eps=ADAIN_EPS), shift, scale).to(x_BLD.dtype)
     per_latent = h.unflatten(1, (shift.shape[1], -1)).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Motion packer: the last 19 latents squeezed into few tokens, finest for the newest.
+"""Motion packer: compresses the last 19 latents into few tokens, finest for the newest.
 
 Oldest first, 16 latents are packed by 4x8x8, the next 2 by 2x4x4, the newest 1 by 1x2x2. Tokens come
 newest first and sit at negative times; coarse tokens sit on the fine grid's corners.
@@ -25,11 +25,11 @@ class FramePacker(nn.Module):
         self.proj_4x = nn.Conv3d(in_dim, dim, (4, 8, 8), (4, 8, 8))
 
     def forward(self, latents_BCThw: Tensor) -> Tensor:
-        """Tokens [B, L, D] of the newest 19 latents; missing older ones count as zero."""
-        wanted = sum(run for run, _ in RUNS)
+        """Pack the newest 19 latents into tokens [B, L, D]; missing older ones count as zero."""
+        capacity = sum(run for run, _ in RUNS)
         B, C, T, h, w = latents_BCThw.shape
-        if wanted > T:
-            zeros = latents_BCThw.new_zeros(B, C, wanted - T, h, w)
+        if capacity > T:
+            zeros = latents_BCThw.new_zeros(B, C, capacity - T, h, w)
             latents_BCThw = torch.cat((zeros, latents_BCThw), dim=2)
         tokens, end = [], latents_BCThw.shape[2]
         for (run, _), proj in zip(RUNS, (self.proj, self.proj_2x, self.proj_4x), strict=True):
@@ -39,14 +39,14 @@ class FramePacker(nn.Module):
 
 
 def motion_tokens(h: int, w: int) -> int:
-    """Tokens the packer makes of latents h x w."""
+    """Count the packer's tokens for latents h x w."""
     return sum(
         (len(times) * (h // (2 * factor)) * (w // (2 * factor))) for (_, factor), times in zip(RUNS, TIMES, strict=True)
     )
 
 
 def motion_rotation(h: int, w: int, head_dim: int, half: bool, device: torch.device, shift: int = 0) -> Rotation:
-    """Rotation of the packer's tokens for latents h x w, moved `shift` latents along time."""
+    """Compute the rotation of the packer's tokens for latents h x w, moved `shift` latents along time."""
     rows, cols = h // 2, w // 2
     parts = []
     for (_, factor), times in zip(RUNS, TIMES, strict=True):

@@ -1,8 +1,8 @@
 """Rotary position embedding with one table per axis: time, height, width.
 
-The head width is cut in three runs of complex pairs (time gets the remainder), each rotated by its own
-axis. Angles are formed in fp64 from absolute positions, so a stream may be of any length; a negative
-position is a conjugate rotation.
+The head width is split into three runs of complex pairs (time gets the remainder), each rotated by its own axis.
+Angles are formed in fp64 from absolute positions, so a stream may be of any length; a negative position is a conjugate
+rotation.
 
 Shapes: L tokens, H head width, P = H/2 complex pairs.
 """
@@ -27,13 +27,13 @@ class Rotation:
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """Complex pairs of the time, height and width axis; 22, 21, 21 for a head of 128."""
+    """Split a head's complex pairs over the time, height and width axis; 22, 21, 21 for a head of 128."""
     spatial = head_dim // 6
     return head_dim // 2 - 2 * spatial, spatial, spatial
 
 
 def rotation(time: Tensor, height: Tensor, width: Tensor, head_dim: int, half: bool = False) -> Rotation:
-    """Angles of tokens at integer positions, on the positions' device.
+    """Compute the rotation of tokens at integer positions, on the positions' device.
 
     Args:
         time, height, width: positions [L] each.
@@ -52,7 +52,7 @@ def rotation(time: Tensor, height: Tensor, width: Tensor, head_dim: int, half: b
 
 
 def grid_rotation(times: range, height: int, width: int, head_dim: int, half: bool, device: torch.device) -> Rotation:
-    """Rotation of a [T, height, width] grid of tokens, flattened in that order."""
+    """Compute the rotation of a [T, height, width] grid of tokens, flattened in that order."""
     t, y, x = torch.meshgrid(
         torch.arange(times.start, times.stop, dtype=torch.float64, device=device),
         torch.arange(height, dtype=torch.float64, device=device),

@@ -20,13 +20,13 @@ PAD = 0
 
 
 def tokenize(prompt: str, cfg: TextConfig) -> list[int]:
-    """Bucket of each of the first `cfg.length` words."""
+    """Hash each of the first `cfg.length` words to its bucket."""
     words = WORD.findall(prompt.lower())[: cfg.length]
     return [1 + zlib.crc32(word.encode()) % (cfg.vocab - 1) for word in words]
 
 
 def tokenize_batch(prompts: list[str], cfg: TextConfig) -> Tensor:
-    """Token ids [B, length], padded with 0."""
+    """Tokenize prompts to ids [B, length], padded with 0."""
     ids = torch.full((len(prompts), cfg.length), PAD)
     for row, prompt in enumerate(prompts):
         tokens = tokenize(prompt, cfg)
@@ -35,7 +35,7 @@ def tokenize_batch(prompts: list[str], cfg: TextConfig) -> Tensor:
 
 
 class PromptEncoder(nn.Module):
-    """Embeds tokens and lets them attend to one another; rows of padding come out as zero."""
+    """Token embedding and a small transformer encoder; rows of padding come out as zero."""
 
     def __init__(self, cfg: TextConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class PromptEncoder(nn.Module):
         self.norm = nn.LayerNorm(cfg.dim)
 
     def forward(self, ids_BL: Tensor) -> Tensor:
-        """Rows [B, L, D] for ids [B, L]; all zero for an empty prompt."""
+        """Encode ids [B, L] to rows [B, L, D]; all zero for an empty prompt."""
         present = ids_BL != PAD
         x = self.embedding(ids_BL) + self.position[: ids_BL.shape[1]]
         mask = present[:, None, None, :] | ~present.any(1)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Prompt encoder of the 14B: umT5-xxl through transformers, from the checkpoint Wan publishes.
+"""Prompt encoder of the 14B: umT5-xxl through transformers, from the checkpoint published with Wan.
 
 The published file has its own key names; `rename_key` maps them. Rows past the end of the prompt are cut off,
 as the reference does; the transformer pads with zero rows instead.
@@ -34,7 +34,7 @@ _OUTSIDE = {"token_embedding.weight": "shared.weight", "norm.weight": "encoder.f
 
 
 def rename_key(key: str) -> str:
-    """transformers' name of a published weight.
+    """Map a published weight's name to transformers'.
 
     Raises:
         CheckpointError: when the file is for another encoder.
@@ -48,7 +48,7 @@ def rename_key(key: str) -> str:
 
 
 def umt5_config(weights: dict[str, Tensor], num_heads: int) -> Any:
-    """transformers' `UMT5Config` with the dimensions of the published weights."""
+    """Build transformers' `UMT5Config` with the dimensions of the published weights."""
     from transformers import UMT5Config
 
     vocab, dim = weights["token_embedding.weight"].shape
@@ -67,7 +67,7 @@ def umt5_config(weights: dict[str, Tensor], num_heads: int) -> Any:
 
 
 def build_umt5(weights: dict[str, Tensor]) -> torch.nn.Module:
-    """transformers' `UMT5EncoderModel` holding the published weights, in their dtype, without a copy of them.
+    """Build transformers' `UMT5EncoderModel` on the published weights, in their dtype, without copying them.
 
     Raises:
         CheckpointError: when names or shapes do not fit.
@@ -83,19 +83,19 @@ def build_umt5(weights: dict[str, Tensor]) -> torch.nn.Module:
         model = UMT5EncoderModel(config)
     named = {rename_key(k): v for k, v in weights.items()}
     named["encoder.embed_tokens.weight"] = named["shared.weight"]
-    wanted = {k: v.shape for k, v in model.state_dict().items()}
-    faults = sorted((wanted.keys() ^ named.keys()) - {"encoder.embed_tokens.weight"})
-    faults += [k for k, v in named.items() if k in wanted and v.shape != wanted[k]]
+    shapes = {k: v.shape for k, v in model.state_dict().items()}
+    faults = sorted((shapes.keys() ^ named.keys()) - {"encoder.embed_tokens.weight"})
+    faults += [k for k, v in named.items() if k in shapes and v.shape != shapes[k]]
     if faults:
         raise CheckpointError(
             f"the text encoder's file does not fit umT5: {', '.join(faults[:4])}; fetch the published file again"
         )
-    model.load_state_dict({k: v for k, v in named.items() if k in wanted}, assign=True, strict=False)
+    model.load_state_dict({k: v for k, v in named.items() if k in shapes}, assign=True, strict=False)
     return model.eval().requires_grad_(False)
 
 
 def clean_prompt(prompt: str) -> str:
-    """Prompt as the reference's tokenizer sees it: mended text, HTML entities resolved, single spaces."""
+    """Normalise a prompt as the reference does: mended text, HTML entities resolved, single spaces."""
     try:
         from ftfy import fix_text
     except ImportError as e:
@@ -105,12 +105,12 @@ def clean_prompt(prompt: str) -> str:
 
 @torch.inference_mode()
 def encode_ids(model: torch.nn.Module, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-    """Encoder rows [B, L, D] of token ids; rows beyond the mask are computed as well."""
+    """Encode token ids to rows [B, L, D]; rows beyond the mask are computed as well."""
     return model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
 
 
 def encode_prompt(model: torch.nn.Module, tokenizer_dir: Path, prompt: str, length: int) -> Tensor:
-    """Rows [1, L, D] of a prompt, cut to its own tokens (end mark included, at most `length`)."""
+    """Encode a prompt to rows [1, L, D], cut to its own tokens (end mark included, at most `length`)."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)

@@ -22,35 +22,35 @@ class VideoVAE(Protocol):
     config: VAEConfig
 
     def encode(self, video: Tensor) -> Tensor:
-        """Video [B,3,T,H,W] in [-1,1] -> normalised mean latents [B,C,T',h,w]."""
+        """Encode a video [B,3,T,H,W] in [-1,1] to normalised mean latents [B,C,T',h,w]."""
         ...
 
     def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
-        """Latents [B,C,num_latents,h,w] of a video that shows nothing but a picture [B,3,1,H,W]."""
+        """Encode a still video of one picture [B,3,1,H,W] to latents [B,C,num_latents,h,w]."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents [B,C,T',h,w] -> video [B,3,T,H,W], not clamped."""
+        """Decode normalised latents [B,C,T',h,w] to video [B,3,T,H,W], not clamped."""
         ...
 
     def encoder_state(self, batch: int, h: int, w: int) -> State:
-        """An empty encoder stream for latents of size [h, w]."""
+        """Create an empty encoder stream for latents of size [h, w]."""
         ...
 
     def encode_stream(self, video: Tensor, state: State) -> Tensor:
-        """Latents of the next frames; updates `state` in place."""
+        """Encode the next frames; updates `state` in place."""
         ...
 
     def decoder_state(self, batch: int, h: int, w: int) -> State:
-        """An empty decoder stream for latents of size [h, w]."""
+        """Create an empty decoder stream for latents of size [h, w]."""
         ...
 
     def decode_stream(self, latents: Tensor, state: State) -> Tensor:
-        """Frames of the next latents, one or several; updates `state` in place."""
+        """Decode the next latents, one or several; updates `state` in place."""
         ...
 
     def prime_decoder(self, latents: Tensor, state: State) -> None:
-        """Leave `state` as `decode_stream` does where nobody needs the frames."""
+        """Update `state` as `decode_stream` does, without returning frames."""
         ...
 
 

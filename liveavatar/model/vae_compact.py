@@ -1,12 +1,12 @@
-"""The compact causal video autoencoder: 16x in space, 4x in time, made for CPUs.
+"""Compact causal video autoencoder for CPUs: 16x in space, 4x in time.
 
 Plain 3x3 convolutions (the best floating-point rate a CPU gives) at 1/16, 1/8 and 1/4 of the picture; time is a
-causal memory: each residual block also sees the previous frame's features of its own input. Four frames are
+causal memory: each residual block also reads the previous frame's features of its own input. Four frames are
 always one latent, the first four too, so a block is 3 latents = 12 frames everywhere. Before the first frame the
-memory holds that frame itself: a stream starts as if the picture had been still for ever, so four copies of an image
+memory holds that frame itself: a stream starts as if the picture had been still before, so four copies of an image
 encode to exactly the latent of a still video. The memory's reach is finite (2 latents + 5 frames in the decoder).
 
-Frames are kept *time-major* in the batch axis, index t*B + b: shifting by one frame is then one concatenation
+Frames are stored *time-major* in the batch axis, index t*B + b: shifting by one frame is then one concatenation
 that keeps the channels_last layout.
 
 Shapes: B batch, T frames or latents, N = T*B, C channels, H/W pixels, h/w latent cells.
@@ -29,7 +29,7 @@ class _BlockConv(nn.Conv2d):
 
 
 class MemoryBlock(nn.Module):
-    """x + conv(relu(conv(norm x) + mix(norm previous x))): a residual block with one frame of causal memory."""
+    """Residual block with one frame of causal memory: x + conv(relu(conv(norm x) + mix(norm previous x)))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,19 +54,19 @@ class MemoryBlock(nn.Module):
 
 
 def _merge_time(x_NCHW: Tensor, batch: int, frames: int) -> Tensor:
-    """[T*B, C, h, w] -> [T/frames*B, frames*C, h, w]."""
+    """Fold frames into channels: [T*B, C, h, w] -> [T/frames*B, frames*C, h, w]."""
     x = x_NCHW.unflatten(0, (-1, frames, batch)).transpose(1, 2)
     return x.flatten(2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _split_time(x_NCHW: Tensor, batch: int, frames: int) -> Tensor:
-    """[T*B, frames*C, h, w] -> [T*frames*B, C, h, w]."""
+    """Unfold channels into frames: [T*B, frames*C, h, w] -> [T*frames*B, C, h, w]."""
     x = x_NCHW.unflatten(1, (frames, -1)).unflatten(0, (-1, batch)).transpose(1, 2)
     return x.flatten(0, 2).contiguous(memory_format=torch.channels_last)
 
 
 class CompactEncoder(nn.Module):
-    """Frames to latents: 1/4 at frame rate, 1/8 at half of it, 1/16 at a quarter of it."""
+    """Encoder network: 1/4 size at frame rate, 1/8 at half of it, 1/16 at a quarter of it."""
 
     def __init__(self, cfg: VAEConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class CompactEncoder(nn.Module):
         self.memory_shapes = [(a, 4)] * n + [(b, 8)] * n + [(c, 16)] * n  # (channels, pixels per cell)
 
     def forward(self, video_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
-        """[T*B, 3, H, W] -> [T/4*B, C, h, w]; `memory` is replaced entry by entry."""
+        """Encode [T*B, 3, H, W] to [T/4*B, C, h, w]; `memory` is replaced entry by entry."""
         x, at = self.conv_in(F.pixel_unshuffle(video_NCHW, PATCH)), 0
         x, at = _run(self.stage4, x, batch, memory, at)
         x = self.down8(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
@@ -93,7 +93,7 @@ class CompactEncoder(nn.Module):
 
 
 class CompactDecoder(nn.Module):
-    """Latents to frames: memory at latent rate, then everything at frame rate, 1/16 to 1/4 of the picture."""
+    """Decoder network: memory at latent rate, then all layers at frame rate, 1/16 to 1/4 of the picture."""
 
     def __init__(self, cfg: VAEConfig) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class CompactDecoder(nn.Module):
         self.memory_shapes = [(c, 16)] * (n16 + 1) + [(b, 8)] * n8 + [(a, 4)] * n4
 
     def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
-        """[T*B, C, h, w] -> [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""
+        """Decode [T*B, C, h, w] to [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""
         x, at = self._at_latent_rate(latents_NCHW, batch, memory)
         x, at = _run(self.stage16, x, batch, memory, at)
         x = F.pixel_shuffle(self.up8(x), 2)
@@ -121,12 +121,12 @@ class CompactDecoder(nn.Module):
         return F.pixel_shuffle(self.conv_out(x), PATCH)
 
     def prime(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> None:
-        """What `forward` does to `memory`, from no more frames than get there: one fewer with every block."""
+        """Update `memory` as `forward` does, computing only frames that reach it: one fewer with every block."""
         x, at = self._at_latent_rate(latents_NCHW, batch, memory)
         reach = len(memory) - at
         for stage, up in ((self.stage16, self.up8), (self.stage8, self.up4), (self.stage4, None)):
             for block in stage:
-                # The first frame kept has lost its own past; what becomes of it is dropped before the next block.
+                # The first retained frame lacks its own past; its output is dropped before the next block.
                 x, memory[at] = block(x[-reach * batch :], batch, memory[at])
                 at, reach = at + 1, reach - 1
             x = x if up is None else F.pixel_shuffle(up(x[-reach * batch :]), 2)
@@ -159,14 +159,13 @@ class CompactVAE(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")  # latents of about unit scale at once
                 nn.init.zeros_(module.bias)
         with torch.no_grad():
-            self.decoder.conv_out.weight.mul_(
-                0.1
-            )  # start near grey, else the latents shrink to hide the decoder's noise
+            # Start near grey, else the latents shrink to hide the decoder's noise.
+            self.decoder.conv_out.weight.mul_(0.1)
         self.register_buffer("mean", torch.tensor(cfg.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg.std).view(1, -1, 1, 1), persistent=False)
 
     def encode(self, video: Tensor) -> Tensor:
-        """[B, 3, T, H, W] in [-1, 1] -> normalised latents [B, C, T/4, H/16, W/16].
+        """Encode [B, 3, T, H, W] in [-1, 1] to normalised latents [B, C, T/4, H/16, W/16].
 
         Raises:
             InputError: when T is no multiple of 4 or a side is no multiple of 16.
@@ -174,20 +173,20 @@ class CompactVAE(nn.Module):
         return self.encode_stream(video, self.encoder_state(*self._latent_size(video)))
 
     def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
-        """A picture [B, 3, 1, H, W] shown for so many latents; a stream starts as if it had been, so all are alike."""
+        """Encode a still video of one picture [B, 3, 1, H, W]; its latents are all equal."""
         still = self.encode(picture.expand(-1, -1, LATENT_FRAMES, -1, -1))
         return still.expand(-1, -1, num_latents, -1, -1)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents [B, C, T, h, w] -> video [B, 3, 4T, 16h, 16w], not clamped."""
+        """Decode normalised latents [B, C, T, h, w] to video [B, 3, 4T, 16h, 16w], not clamped."""
         return self.decode_stream(latents, self.decoder_state(len(latents), *latents.shape[-2:]))
 
     def encoder_state(self, batch: int, h: int, w: int) -> StreamState:
-        """An empty encoder memory for `batch` streams of h*w latent cells."""
+        """Create an empty encoder state for `batch` streams of h*w latent cells."""
         return StreamState(batch, h, w)
 
     def decoder_state(self, batch: int, h: int, w: int) -> StreamState:
-        """An empty decoder memory for `batch` streams of h*w latent cells."""
+        """Create an empty decoder state for `batch` streams of h*w latent cells."""
         return StreamState(batch, h, w)
 
     def encode_stream(self, video: Tensor, state: StreamState) -> Tensor:
@@ -208,7 +207,7 @@ class CompactVAE(nn.Module):
         return video.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
 
     def prime_decoder(self, latents: Tensor, state: StreamState) -> None:
-        """Leave `state` as `decode_stream` does, for a quarter of its work (three latents)."""
+        """Update `state` as `decode_stream` does, for a quarter of its work (three latents)."""
         z = self._decoder_input(latents)
         memory = self._recall(self.decoder.memory_shapes, state, z)
         self.decoder.prime(z, state.batch, memory)
@@ -246,6 +245,6 @@ def _remember(memory: list[Tensor | None], state: StreamState, consumed: int) ->
 
 
 def _to_flat(x_BCTHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, C, T, H, W] -> time-major [T*B, C, H, W], channels_last."""
+    """Flatten [B, C, T, H, W] to time-major [T*B, C, H, W], channels_last."""
     x = x_BCTHW.permute(2, 0, 1, 3, 4).flatten(0, 1).to(dtype)
     return x.contiguous(memory_format=torch.channels_last)

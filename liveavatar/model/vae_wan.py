@@ -32,7 +32,7 @@ class ChannelNorm(nn.Module):
 
 
 class CausalConv3d(nn.Conv3d):
-    """Convolution over (time, height, width) that looks only backwards in time.
+    """Causal convolution over (time, height, width): never uses later frames.
 
     `slot` names its history in the stream; it is set once the whole network is built.
     """
@@ -47,7 +47,7 @@ class CausalConv3d(nn.Conv3d):
         return self._as_conv2d(x) if x.device.type == "cpu" else super().forward(x)
 
     def _as_conv2d(self, x: Tensor) -> Tensor:
-        """The same convolution with the kernel's frames stacked as channels: several times faster on a CPU."""
+        """Compute the same convolution with the kernel's frames stacked as channels: several times faster on a CPU."""
         taps = self.kernel_size[0]
         num_frames = x.shape[2] - taps + 1
         stacked = torch.cat([x[:, :, i : i + num_frames] for i in range(taps)], dim=1)
@@ -57,7 +57,7 @@ class CausalConv3d(nn.Conv3d):
         return y.unflatten(0, (x.shape[0], num_frames)).transpose(1, 2)
 
     def extend(self, x: Tensor, state: StreamState, past: int) -> Tensor:
-        """Put the `past` frames before x in front of it, and remember the last ones of the result."""
+        """Prepend the stream's last `past` frames to x, and store the last ones of the result."""
         b, c, _, h, w = x.shape
         x = torch.cat((state.history(self.slot, (b, c, past, h, w), x), x), dim=2)
         state.keep(self.slot, x[:, :, -past:])
@@ -65,12 +65,12 @@ class CausalConv3d(nn.Conv3d):
 
 
 def causal_conv(c_in: int, c_out: int, kernel: int) -> CausalConv3d:
-    """A cubic causal convolution with symmetric zero padding in space."""
+    """Build a cubic causal convolution with symmetric zero padding in space."""
     return CausalConv3d(c_in, c_out, kernel, padding=(0, kernel // 2, kernel // 2))
 
 
 class ResidualBlock(nn.Module):
-    """Two pre-normalised causal convolutions around a shortcut."""
+    """Residual block of two pre-normalised causal convolutions."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         if self.time_conv is not None:
-            # The first frame ever passes as it is, and is no context for the second either.
+            # The first frame of a stream passes unchanged, and is no context for the second either.
             head = x[:, :, :1] if state.position == 0 else None
             x = x if head is None else x[:, :, 1:]
             if x.shape[2]:
@@ -158,7 +158,7 @@ class Upsample(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Video [B,3,T,H,W] -> moments [B,2C,T',h,w]."""
+    """Encoder network: video [B,3,T,H,W] -> moments [B,2C,T',h,w]."""
 
     def __init__(self, cfg: VAEConfig) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class Encoder(nn.Module):
         return x
 
     def level(self, index: int, x: Tensor, state: StreamState) -> Tensor:
-        """The layers of one scale, in order; what one gives is what the next one takes."""
+        """Run the layers of one scale; levels must be run in order, each on the output of the one before."""
         if index == 0:
             x = self.conv1(x, state)
         for layer in self.downsamples[self.levels[index]]:
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B,C,T',h,w] -> video [B,3,T,H,W]."""
+    """Decoder network: latents [B,C,T',h,w] -> video [B,3,T,H,W]."""
 
     def __init__(self, cfg: VAEConfig) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class Decoder(nn.Module):
 
 
 def still_runs(cfg: VAEConfig, num_latents: int) -> list[int]:
-    """For how many latents of a still video `WanVAE.encode_still` runs each level."""
+    """Count the latents of a still video for which `WanVAE.encode_still` runs each level."""
     # All frames of a level from `same` on are alike; a convolution moves that by the frames it looks back.
     runs, same, frames = [1], 0, 2 ** sum(cfg.temporal_downsample)
     num_levels = len(cfg.encoder_widths)
@@ -232,7 +232,7 @@ def still_runs(cfg: VAEConfig, num_latents: int) -> list[int]:
         last = level == num_levels - 1
         convs = 2 * cfg.num_res_blocks + (level == 0) + 5 * last  # the last level has the middle and the head
         same += 2 * convs
-        settled = -(-(same - 1) // frames) + 1  # what the last of them keeps: two frames of its input
+        settled = -(-(same - 1) // frames) + 1  # the last convolution stores two frames of its input
         if not last and cfg.temporal_downsample[level]:
             settled = -(-same // frames) + 1
             same, frames = -(-same // 2) + 1, frames // 2
@@ -241,18 +241,18 @@ def still_runs(cfg: VAEConfig, num_latents: int) -> list[int]:
 
 
 class _WatchedState(StreamState):
-    """A stream's memory that notices whether what it holds changes."""
+    """Stream state that records whether any history changed."""
 
     changed = False
 
     def keep(self, name: str, value: Tensor) -> None:
-        kept = self._histories.get(name)
-        self.changed = self.changed or kept is None or not torch.equal(kept, value)
+        history = self._histories.get(name)
+        self.changed = self.changed or history is None or not torch.equal(history, value)
         super().keep(name, value)
 
 
 class WanVAE(nn.Module):
-    """The whole autoencoder, a `liveavatar.model.vae.VideoVAE` for inference."""
+    """Causal autoencoder of kind "wan", inference only; see `liveavatar.model.vae.VideoVAE` for the protocol."""
 
     mean: Tensor
     std: Tensor
@@ -273,11 +273,11 @@ class WanVAE(nn.Module):
                 module.slot = name
 
     def encoder_state(self, batch: int, h: int, w: int) -> StreamState:
-        """An empty encoder stream for latents of size [h, w]."""
+        """Create an empty encoder stream for latents of size [h, w]."""
         return StreamState(batch, h, w)
 
     def decoder_state(self, batch: int, h: int, w: int) -> StreamState:
-        """An empty decoder stream for latents of size [h, w]."""
+        """Create an empty decoder stream for latents of size [h, w]."""
         return StreamState(batch, h, w)
 
     @torch.no_grad()
@@ -326,10 +326,10 @@ class WanVAE(nn.Module):
 
     @torch.no_grad()
     def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
-        """What `encode` gives for a picture shown for so many latents, bit for bit, for less work.
+        """Encode a still video of one picture: bit-identical to `encode`, with less work.
 
-        A level that is given the same frames again and whose memory they left as it was gives the same again, for
-        ever: the wide levels at the size of the picture settle after a few latents.
+        A level whose input repeats and whose state did not change repeats its output for ever, so the wide levels at
+        the size of the picture are skipped after a few latents.
 
         Args:
             picture: [B,3,1,H,W] in [-1,1].
@@ -341,7 +341,7 @@ class WanVAE(nn.Module):
         stride = self.config.spatial_stride
         state = _WatchedState(picture.shape[0], picture.shape[3] // stride, picture.shape[4] // stride)
         latents = [self.encode_stream(picture, state)]
-        settled = [picture.expand(-1, -1, self.latent_frames, -1, -1)]  # what the levels that have settled give
+        settled = [picture.expand(-1, -1, self.latent_frames, -1, -1)]  # outputs of the levels that no longer change
         for _ in range(1, num_latents):
             x, still = settled[-1], True
             for level in range(len(settled) - 1, len(self.encoder.levels)):
@@ -369,7 +369,7 @@ class WanVAE(nn.Module):
             state: the stream, updated in place.
 
         Returns:
-            [B,3,T,H,W], not clamped; the first latent ever is one frame, every other one four.
+            [B,3,T,H,W], not clamped; the first latent of a stream is one frame, every other one four.
         """
         z = latents * self.std.to(latents.dtype) + self.mean.to(latents.dtype)
         frames = self.decoder(self.conv2(z, state), state)
@@ -377,5 +377,5 @@ class WanVAE(nn.Module):
         return frames
 
     def prime_decoder(self, latents: Tensor, state: StreamState) -> None:
-        """Leave `state` as `decode_stream` does."""
+        """Update `state` as `decode_stream` does."""
         self.decode_stream(latents, state)
