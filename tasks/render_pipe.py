@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from liveavatar import config
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, plain
 from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
@@ -28,6 +29,7 @@ from tasks.render import PACKAGES as RENDER_PACKAGES
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import stage_key
+from tasks.store.model import config_of
 from tasks.store.store import Entry, Values
 
 log = logging.getLogger(__name__)
@@ -95,7 +97,8 @@ def render_live(listener: Listener, options: RenderOptions, model_dir: str, mode
         "portrait": face.files[PORTRAIT],
         "machine": machine.signature(),
     }
-    key = stage_key("render", inputs, RENDER_CODE, RENDER_PACKAGES)
+    encoder = encoder_kind(config_of(Path(model_dir)).speech).module
+    key = stage_key("render", inputs, (*RENDER_CODE, "liveavatar.render.pipe", encoder), RENDER_PACKAGES)
 
     def make(folder: Path) -> Values:
         return _render(folder, key.digest, listener, options, Path(model_dir), model_digest, face)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liveavatar.audio.encoders.whisper import NUM_FFT, mel_filters
+from liveavatar.audio.encoders.whisper_network import NUM_FFT, mel_filters
 from liveavatar.timing import SAMPLE_RATE
 from liveavatar.training.features import THROAT, throat
 
