@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.puppet import Puppet, babble, portrait, puppet
+from tests.split import short, stored
 
-__all__ = ["portrait", "puppet", "spoken"]
+__all__ = ["portrait", "puppet", "short", "spoken", "stored"]
 
 
 @pytest.fixture(scope="session")
