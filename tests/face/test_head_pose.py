@@ -4,7 +4,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from liveavatar.bench.quality.split import Clip, load_split
 from PIL import Image
 
 from liveavatar.config import REPO_ROOT
@@ -12,6 +11,7 @@ from liveavatar.face.head_pose import face_pose, portrait_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.ffmpeg import read_frames
 from liveavatar.pose.track import mirrored
+from liveavatar.quality.split import Clip, load_split
 
 CLIPS = (0, 1, 3, 5)  # the heads that turn furthest: yaw from -15 to 12 degrees
 EVERY = 24  # frames

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from liveavatar.bench.quality.split import load_split
 
 from liveavatar.errors import InputError
 from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality import evaluate, observe
 from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video
+from liveavatar.quality.split import load_split
 from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
 from tests.puppet import Puppet, babble

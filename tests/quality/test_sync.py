@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from liveavatar.bench.quality.split import load_split
 
 from liveavatar.quality import sync
 from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.quality.evaluate import evaluate_video
+from liveavatar.quality.split import load_split
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 from tests.puppet import Puppet, babble
 
