@@ -19,7 +19,7 @@ environment.prepare()
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
 from liveavatar import config, hardware  # noqa: E402
-from tasks import enhance, features, ingest, plan, prompt, publish, quality  # noqa: E402
+from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
 from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
@@ -79,17 +79,18 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
 
     stages = (inputs, cleaned, driving, checked, planned, rendered, judged)
     published = publish.publish(
-        publish.Results(
+        manifest.Results(
             sound=inputs.sound,
             portrait=inputs.portrait,
             cleaned=cleaned,
             features=driving,
             prompt=checked,
-            plan=planned.values,
+            plan=planned,
             rendered=rendered,
             quality=judged,
+            pose=inputs.pose,
         ),
-        publish.Publication(
+        manifest.Publication(
             out=preflight.claim_output(parameters),
             audio=Path(parameters.audio),
             image=Path(parameters.image),

@@ -14,7 +14,7 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 
 from flows.render import machine_of, options_of, tidied  # noqa: E402
 from liveavatar import config  # noqa: E402
-from tasks import enhance, features, ingest, plan, prompt, publish, quality, render_pipe  # noqa: E402
+from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality, render_pipe  # noqa: E402
 from tasks.store.model import config_of, digest_of  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
@@ -58,17 +58,17 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
     judged = quality.judge(rendered, cleaned, portrait)
     stages = (portrait, cleaned, driving, checked, planned, judged)
     published = publish.publish(
-        publish.Results(
+        manifest.Results(
             sound=cleaned,
             portrait=portrait,
             cleaned=cleaned,
             features=driving,
             prompt=checked,
-            plan=planned.values,
+            plan=planned,
             rendered=rendered,
             quality=judged,
         ),
-        publish.Publication(
+        manifest.Publication(
             out=preflight.claim_output(parameters),
             audio=cleaned.path(enhance.CLEANED),
             audio_name="standard input",
