@@ -109,7 +109,7 @@ def test_ci_runs_what_people_run() -> None:
 
 
 def test_the_readme_knows_every_command() -> None:
-    from flows.cli import COMMANDS
+    from flows.cli.options import COMMANDS
 
     readme = (ROOT / "README.md").read_text()
     assert not [name for name in COMMANDS if f"liveavatar {name}" not in readme]

@@ -4,7 +4,6 @@ Nothing heavy is imported before the subcommand is known. Dashes and underscores
 Exit codes: 0 done and passed, 1 quality failed, 2 bad input, 3 does not fit this machine, 4 interrupted.
 """
 
-import argparse
 import importlib
 import signal
 import sys
@@ -12,49 +11,23 @@ import traceback
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from flows.cli.options import make_parser, normalise
 from flows.serving import environment
-from liveavatar import __version__, config
-from liveavatar.errors import InputError, Interrupted, LiveAvatarError
+from liveavatar import config
+from liveavatar.errors import Interrupted, LiveAvatarError
 from liveavatar.files import disk_errors
 
-REQUIRED = ("audio", "image", "prompt")
-JOB_COMMANDS = {
-    "render": "audio + portrait + prompt to video + report",
-    "plan": "will this job fit, and how fast will it be",
-    "sweep": "one job, or the evaluation split, over sampling steps or sizes, compared",
-    "batch": "a table of jobs (csv, parquet, jsonl), one render each",
-}
-COMMANDS = {
-    **JOB_COMMANDS,
-    "preprocess": "clean a recording and compute its driving features",
-    "check-prompt": "score a prompt and say what is missing",
-    "regress": "render the golden jobs and compare with the stored baselines",
-    "models": "list, fetch and verify models; print their state-dict keys",
-    "parity": "check the engine against a set of reference tensors",
-    "evaluate": "measure a finished video",
-    "bench": "measure speed or quality on this machine",
-    "doctor": "check the installation",
-    "serve": "Prefect server with the deployments, until Ctrl-C",
-    "stop": "end everything that runs here, leaving renders resumable",
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse."""
-        raise InputError(f"{message}; see `{self.prog} --help`")
+RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in run.py, the others in ask.py
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     sys.excepthook = _unexpected
     signal.signal(signal.SIGTERM, _terminated)
-    arguments = _normalised(sys.argv[1:] if argv is None else argv)
+    arguments = normalise(sys.argv[1:] if argv is None else argv)
     command = next((a for a in arguments if not a.startswith("-")), "")
     try:
-        options = vars(_parser(command).parse_args(arguments))
+        options = vars(make_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
         environment.prepare()
         # one function a subcommand, in the file that holds its kind
@@ -71,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _home(name: str) -> str:
-    return "flows.cli.run" if name in ("render", "sweep", "batch", "regress", "serve", "stop") else "flows.cli.ask"
+    return "flows.cli.run" if name in RUN_COMMANDS else "flows.cli.ask"
 
 
 def _refused(error: LiveAvatarError) -> int:
@@ -102,163 +75,3 @@ def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackTy
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _normalised(argv: list[str]) -> list[str]:
-    """Option names with underscores only; the word of a subcommand with dashes only."""
-    out: list[str] = []
-    seen_command = False
-    for i, token in enumerate(argv):
-        if token == "--":
-            return out + argv[i:]
-        if token.startswith("--"):
-            name, equals, value = token.partition("=")
-            token = "--" + name[2:].replace("-", "_") + equals + value
-        elif not seen_command and not token.startswith("-"):
-            token, seen_command = token.replace("_", "-"), True
-        out.append(token)
-    return out
-
-
-def _parser(command: str) -> Parser:
-    """The parser; options of the subcommand that was asked for only, so that help stays quick."""
-    parser = Parser(prog="liveavatar", description="A talking avatar from sound, a portrait and a prompt.",
-                    allow_abbrev=False)  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"liveavatar {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, text in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
-        if name == command:
-            _OPTIONS[name](sub)
-    return parser
-
-
-def _render(sub: Parser) -> None:
-    _job_options(sub, required=True)
-
-
-def _plan(sub: Parser) -> None:
-    _job_options(sub, required=False)
-    sub.add_argument("--gpus", help='plan for other hardware, such as "4x24GB", "1xH100", or "cpu"')
-    sub.add_argument("--seconds", type=float, help="length of the sound, when no --audio is given")
-    _json(sub)
-
-
-def _sweep(sub: Parser) -> None:
-    _job_options(sub, required=False)
-    sub.add_argument("--steps", default="3,4,5,6", help="numbers of sampling steps, comma separated (3,4,5,6)")
-    sub.add_argument("--sizes", help="sizes W*H, comma separated")
-    sub.add_argument("--split", choices=("evaluation",), help="judge the evaluation split instead of one job")
-    sub.add_argument("--clips", type=int, help="clips of the split; all when empty")
-    _json(sub)
-
-
-def _batch(sub: Parser) -> None:
-    sub.add_argument("manifest", metavar="MANIFEST", help="csv, parquet or jsonl with a column for each option")
-    _job_options(sub, required=False)
-    _json(sub)
-
-
-def _preprocess(sub: Parser) -> None:
-    sub.add_argument("--input", required=True, help="any audio or video file")
-    sub.add_argument("--output", required=True, help="folder for cleaned.wav, words.json and features.pt")
-    sub.add_argument("--denoise", default="auto", help="auto, off, stationary or nonstationary")
-    sub.add_argument("--whisper", default="tiny.en", help="tiny.en, base, large-v3 or off")
-    sub.add_argument("--model", default="mini", help="model whose features are wanted")
-
-
-def _check_prompt(sub: Parser) -> None:
-    sub.add_argument("text", help="the prompt")
-    _json(sub)
-
-
-def _regress(sub: Parser) -> None:
-    sub.add_argument("--update", action="store_true", help="store what is rendered now as the baseline")
-    sub.add_argument("--junit", help="write a JUnit XML report there")
-    sub.add_argument("--golden", help="folder of golden jobs (data/golden)")
-    _json(sub)
-
-
-def _models(sub: Parser) -> None:
-    sub.add_argument("action", choices=("list", "keys", "verify", "fetch"))
-    sub.add_argument("preset", nargs="?", help="mini, live-avatar-14b, or a model directory")
-    _json(sub)
-
-
-def _parity(sub: Parser) -> None:
-    sub.add_argument("folder", metavar="DIR", help="reference tensors and configs")
-    _json(sub)
-
-
-def _evaluate(sub: Parser) -> None:
-    sub.add_argument("video", metavar="VIDEO", help="the film to measure")
-    sub.add_argument("--image", required=True, help="the portrait it should show")
-    _json(sub)
-
-
-def _bench(sub: Parser) -> None:
-    sub.add_argument("what", choices=("cpu", "gpu", "quality"))
-    sub.add_argument("--model", default="mini", help="mini or a model directory")
-    sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
-    sub.add_argument("--out", help="folder for the numbers (gpu; out/bench), for films and a report (quality; none)")
-    sub.add_argument("--quick", action="store_true", help="fewer blocks, no grid of memory (gpu); two clips (quality)")
-    sub.add_argument("--split", help="folder of clips with their true films; data/evaluation when empty (quality)")
-    sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality)")
-    sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
-    sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")
-    _json(sub)
-
-
-def _doctor(sub: Parser) -> None:
-    _json(sub)
-
-
-def _serve(sub: Parser) -> None:
-    sub.add_argument("--port", type=int, default=4200, help="of the Prefect server, when none runs yet (4200)")
-    sub.add_argument("--live_port", type=int, default=4280, help="of the page that shows running renders (4280)")
-
-
-def _stop(sub: Parser) -> None:
-    sub.add_argument("--wait", type=float, default=60.0, help="seconds to give what runs before it is killed (60)")
-
-
-def _json(sub: Parser) -> None:
-    sub.add_argument("--json", action="store_true", help="machine-readable output")
-
-
-def _job_options(sub: Parser, required: bool) -> None:
-    """The options of a render, taken from its form; values are checked there, so that each has one definition."""
-    from flows.parameters import RenderParameters
-
-    for name, field in RenderParameters.model_fields.items():
-        silent = field.is_required() or field.default is None or field.default is False
-        default = "" if silent else f" ({field.default})"
-        text = f"{field.description}{default}".replace("%", "%%")
-        if field.annotation is bool:
-            sub.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
-        elif name == "offload_model":
-            sub.add_argument(
-                f"--{name}", nargs="?", const="True", metavar="True|False", default=argparse.SUPPRESS, help=text
-            )
-        else:
-            must = required and name in REQUIRED
-            metavar = name.upper() if name in REQUIRED else "X"
-            sub.add_argument(f"--{name}", required=must, metavar=metavar, default=argparse.SUPPRESS, help=text)
-
-
-_OPTIONS = {
-    "render": _render,
-    "plan": _plan,
-    "sweep": _sweep,
-    "batch": _batch,
-    "preprocess": _preprocess,
-    "check-prompt": _check_prompt,
-    "regress": _regress,
-    "models": _models,
-    "parity": _parity,
-    "evaluate": _evaluate,
-    "bench": _bench,
-    "doctor": _doctor,
-    "serve": _serve,
-    "stop": _stop,
-}

@@ -129,6 +129,23 @@ def evaluate(options: Options) -> int:
     return int(report["status"] == "failed")
 
 
+def why(options: Options) -> int:
+    """Name what made each stage of a published run run again."""
+    report = Path(options["out"]) / "report.json"
+    try:
+        stages = json.loads(report.read_text())["stages"]
+        lines = [f"{name:<10} {stage['reason']}" for name, stage in stages.items()]
+    except FileNotFoundError as e:
+        raise InputError(f"why {options['out']}: no run was published there; give the output folder of a render") from e
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"why {options['out']}: {report.name} does not tell it; render again into that folder") from e
+    if options["json"]:
+        return _json({"out": options["out"], "stages": stages})
+    for line in lines:
+        say(line)
+    return 0
+
+
 def bench(options: Options) -> int:
     """Speed or quality on this machine."""
     what = options["what"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from flows import cli
+from flows.cli.options import make_parser
 from flows.cli.plan import ANY
 from flows.parameters import RenderParameters, read_parameters
 from liveavatar.bench.gpu.run import SPEED_MODES
@@ -181,7 +181,7 @@ def test_nearest_fits(gpus: str, size: tuple[int, int], options: dict[str, bool]
     assert followed.fps == pytest.approx(nearest["fps"], abs=0.01)
     options = shlex.split(describe(nearest))
     assert ["--size", nearest["size"]] == options[:2]
-    understood = vars(cli._parser("plan").parse_args(["plan", *options]))
+    understood = vars(make_parser("plan").parse_args(["plan", *options]))
     assert understood["kv_cache_dtype"] == nearest["kv_cache_dtype"]
     assert read_parameters({**ANY, **{k: v for k, v in understood.items() if k in RenderParameters.model_fields}})
 

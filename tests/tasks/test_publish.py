@@ -51,7 +51,7 @@ def test_a_run_takes_its_place(
         calls.append(paths)
         rename(*paths)
 
-    monkeypatch.setattr(publish, "_products", lambda _: {"sub/made.txt": made})
+    monkeypatch.setattr(publish, "products_of", lambda _: {"sub/made.txt": made})
     monkeypatch.setattr("liveavatar.report.page.write_report", lambda *_, **__: None)
     monkeypatch.setattr(os, "rename", counted)
     publish._swap_in(out, None, {}, {})  # type: ignore[arg-type]

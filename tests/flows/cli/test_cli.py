@@ -344,25 +344,6 @@ def test_every_command_refuses_in_one_line(
     assert re.fullmatch(r"liveavatar: .+\n", err)
 
 
-def test_dashes_and_underscores_mean_the_same() -> None:
-    spelled = cli._normalised(["check_prompt", "--sample-steps", "--x-y=a-b", "a-b", "--", "--keep-this"])
-    assert spelled == ["check-prompt", "--sample_steps", "--x_y=a-b", "a-b", "--", "--keep-this"]
-
-
-def test_every_parameter_is_an_option() -> None:
-    needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c"]
-    for name, field in RenderParameters.model_fields.items():
-        flag = field.annotation is bool
-        options = vars(cli._parser("render").parse_args([*needed, f"--{name}", *([] if flag else ["1"])]))
-        assert options[name] == (True if flag else "1")
-
-
-@pytest.mark.parametrize("value", ["True", "False"])
-def test_offload_model_takes_a_word(value: str) -> None:
-    needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c", "--offload_model", value]
-    assert vars(cli._parser("render").parse_args(needed))["offload_model"] == value
-
-
 def test_models_keys_are_tab_separated(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     code, out, _ = run(["models", "keys", "live-avatar-14b"], capsys)
     lines = out.splitlines()
@@ -417,6 +398,40 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "--sample_steps" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(None, "no run was published there", id="no report"),
+        pytest.param("{", "does not tell it", id="no JSON"),
+        pytest.param("[]", "does not tell it", id="a list"),
+        pytest.param('{"status": "passed"}', "does not tell it", id="of an older version"),
+        pytest.param('{"stages": {"render": 1}}', "does not tell it", id="another shape"),
+    ],
+)
+def test_why_refuses_what_is_no_run(
+    content: str | None, says: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (home / "report.json").write_text(content)
+    code, out, err = run(["why", "."], capsys)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"liveavatar: why \..+\n", err)
+    assert says in err
+
+
+def test_why_says_what_made_each_stage_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = {
+        "prompt": {"cached": True, "reason": "nothing differs: taken from the store", "changes": []},
+        "render": {"cached": False, "reason": "ran again: option seed 420 -> 421", "changes": [{"name": "seed"}]},
+    }
+    (home / "report.json").write_text(json.dumps({"stages": stages}))
+    code, out, _ = run(["why", "."], capsys)
+    assert code == 0
+    assert [line.split(maxsplit=1) for line in out.splitlines()] == [[k, v["reason"]] for k, v in stages.items()]
+    code, out, _ = run(["why", ".", "--json"], capsys)
+    assert (code, json.loads(out)) == (0, {"out": ".", "stages": stages})
 
 
 def test_our_own_mistake_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""Options of the command line: spelling, and one option for each parameter of a render."""
+
+import pytest
+
+from flows.cli.options import make_parser, normalise
+from flows.parameters import RenderParameters
+
+
+def test_dashes_and_underscores_mean_the_same() -> None:
+    spelled = normalise(["check_prompt", "--sample-steps", "--x-y=a-b", "a-b", "--", "--keep-this"])
+    assert spelled == ["check-prompt", "--sample_steps", "--x_y=a-b", "a-b", "--", "--keep-this"]
+
+
+def test_every_parameter_is_an_option() -> None:
+    needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c"]
+    for name, field in RenderParameters.model_fields.items():
+        flag = field.annotation is bool
+        options = vars(make_parser("render").parse_args([*needed, f"--{name}", *([] if flag else ["1"])]))
+        assert options[name] == (True if flag else "1")
+
+
+@pytest.mark.parametrize("value", ["True", "False"])
+def test_offload_model_takes_a_word(value: str) -> None:
+    needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c", "--offload_model", value]
+    assert vars(make_parser("render").parse_args(needed))["offload_model"] == value
