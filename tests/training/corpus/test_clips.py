@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.training.corpus import clips
 from liveavatar.training.corpus.clips import (
     EVAL_SEED,
@@ -25,11 +24,7 @@ from liveavatar.training.corpus.render import fuse
 from liveavatar.training.corpus.render.scene import Shot
 from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, TrackInfo, load_tracks, write_index, write_track
 
-ASSETS = REPO_ROOT.parent / "shared" / "assets"
-pytestmark = pytest.mark.skipif(
-    not (ASSETS / "ict_facekit.npz").is_file(),
-    reason="the head assets are not here (built by training/corpus/assets.py)",
-)
+ASSETS = Path(__file__).with_name("head_assets")
 SIZES = {"portrait": (96, 64), "landscape": (64, 96)}
 # Closed, wide open, closed: one second each.
 EVENTS = [(0.0, 0.96, 0), (0.96, 1.92, 11), (1.92, 6.0, 0)]
@@ -91,12 +86,22 @@ def test_same_seed_same_bytes(renderer: ClipRenderer) -> None:
     assert a.shape == (3, 64, 96, 3)
 
 
-def test_compiled_functions_draw_the_same(renderer: ClipRenderer, caplog: pytest.LogCaptureFixture) -> None:
-    """All of them trace, at lengths that vary and for hair with and without curls, and none falls back."""
-    plans = [
-        ClipPlan(seed=s, orientation=o, track=0, block=1, num_frames=n)
-        for s, o, n in ((1005, "landscape", 2), (1015, "portrait", 3), (1039, "portrait", 8))
-    ]
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        pytest.param([(1005, "landscape", 2)], id="one clip"),
+        pytest.param(
+            [(1005, "landscape", 2), (1015, "portrait", 3), (1039, "portrait", 8)],
+            id="lengths that vary, hair with and without curls",
+            marks=pytest.mark.nightly,
+        ),
+    ],
+)
+def test_compiled_functions_draw_the_same(
+    drawn: list[tuple[int, str, int]], renderer: ClipRenderer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Check that all of them trace and none falls back."""
+    plans = [ClipPlan(seed=s, orientation=o, track=0, block=1, num_frames=n) for s, o, n in drawn]
     eager = [renderer.clip(p)[0] for p in plans]
     fuse.enable("aot_eager")
     try:

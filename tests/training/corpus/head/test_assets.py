@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
 from liveavatar.training.corpus.head.assets import (
     LANDMARKS68,
@@ -17,7 +16,7 @@ from liveavatar.training.corpus.head.assets import (
     sparse_deltas,
 )
 
-ASSETS = REPO_ROOT.parent / "shared" / "assets"
+ASSETS = Path(__file__).parents[1] / "head_assets"
 STARTS = tuple(range(0, 4 * 19 + 1, 4))  # 19 parts of one square each
 
 
@@ -97,7 +96,6 @@ def test_tables() -> None:
     assert len(LANDMARKS68) == len(set(LANDMARKS68)) == 68
 
 
-@pytest.mark.skipif(not (ASSETS / "ict_facekit.npz").is_file(), reason="the built head assets are not here")
 def test_tables_are_those_of_the_built_head() -> None:
     with np.load(ASSETS / "ict_facekit.npz") as built:
         assert tuple(built["original_vertex"][built["landmarks68"]].tolist()) == LANDMARKS68
