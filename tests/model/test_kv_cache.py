@@ -1,0 +1,48 @@
+"""The ring of keys and values: sink first, the newest tokens behind it, the oldest overwritten."""
+
+import pytest
+import torch
+
+from liveavatar.model.kv_cache import Sink, StepCache
+
+WINDOW, BLOCK, SINK = 6, 2, 3  # tokens
+
+
+def numbered(start: int, count: int) -> torch.Tensor:
+    """Make keys [1, 1, count, 1] that name their token."""
+    return torch.arange(start, start + count, dtype=torch.float32)[None, None, :, None]
+
+
+@pytest.fixture
+def cache() -> StepCache:
+    """A cache of one layer whose sink is -1, -2, -3."""
+    sink = -1 - numbered(0, SINK)
+    cache = StepCache(Sink([sink], [10 * sink], num_reference=1), WINDOW)
+    cache.write_sink_keys(0, sink)
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("blocks", "ring"),
+    [
+        pytest.param(1, [0, 1], id="one block"),
+        pytest.param(3, [0, 1, 2, 3, 4, 5], id="full"),
+        pytest.param(4, [6, 7, 2, 3, 4, 5], id="the oldest block is overwritten"),
+        pytest.param(8, [12, 13, 14, 15, 10, 11], id="round more than twice"),
+    ],
+)
+def test_the_newest_tokens_are_visible_behind_the_sink(cache: StepCache, blocks: int, ring: list[int]) -> None:
+    for block in range(blocks):
+        start = block * BLOCK
+        cache.write(0, start, numbered(start, BLOCK), 10 * numbered(start, BLOCK))
+    k, v = cache.view(0, blocks * BLOCK)
+    assert k.flatten().tolist() == [-1, -2, -3, *ring]
+    assert torch.equal(v, 10 * k)
+
+
+def test_a_loaded_cache_is_the_saved_one(cache: StepCache) -> None:
+    cache.write(0, 0, numbered(0, BLOCK), numbered(0, BLOCK))
+    saved = {name: tensor.clone() for name, tensor in cache.tensors().items()}
+    cache.write(0, 0, numbered(7, BLOCK), numbered(7, BLOCK))
+    cache.load(saved)
+    assert cache.view(0, BLOCK)[0].flatten().tolist() == [-1, -2, -3, 0, 1]
