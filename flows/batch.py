@@ -40,7 +40,7 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
     for index, job in enumerate(jobs):
         folder = job.get("out") or str(Path(out) / f"{index:03d}-{Path(str(job.get('audio', 'job'))).stem}")
         named.append({**job, "out": folder})
-    outcomes = [_one(job) for job in named] if replicas == 1 else _side_by_side(named, replicas)
+    outcomes = [render_one(job) for job in named] if replicas == 1 else render_side_by_side(named, replicas)
     rows = [{"job": index, **outcome} for index, outcome in enumerate(outcomes)]
     Path(out).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
@@ -48,10 +48,11 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
     return rows
 
 
-def _side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
+def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
+    """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them."""
     head.connect()  # in this thread: Ray starts once, and its signals are the main thread's
     with replicas_of_engines.offered(count), ThreadPoolExecutor(count) as threads:
-        running = [threads.submit(copy_context().run, _one, job) for job in jobs]
+        running = [threads.submit(copy_context().run, render_one, job) for job in jobs]
         try:
             return [future.result() for future in running]
         except KeyboardInterrupt:
@@ -60,7 +61,8 @@ def _side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
             raise
 
 
-def _one(job: Job) -> dict[str, Any]:
+def render_one(job: Job) -> dict[str, Any]:
+    """Render a job and return its row; a job that fails raises nothing."""
     outcome = {"out": job["out"], "status": "refused", "exit_code": 2, "reason": ""}
     try:
         parameters: RenderParameters = read_parameters(job)

@@ -51,7 +51,7 @@ def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None
             changes = {"sample_steps": count, "size": size, "out": str(out / name)}
             report = render(parameters.model_copy(update=changes))["report"]
             rows.append(_row(count, size, report))
-    _write(out, rows)
+    write_tables(out, rows)
     create_table_artifact(table=rows, key="sweep", description="sampling steps and sizes compared")
     return {"rows": rows, "out": str(out)}
 
@@ -76,7 +76,7 @@ def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) 
     rows: list[dict[str, Any]] = []
     sizes: list[dict[str, Any]] = []
     for rows, sizes in sweep_split(resolve_model_dir(model), steps, clips, _note):
-        _write(Path(out), rows, sizes)  # a sweep that is cut keeps what it has
+        write_tables(Path(out), rows, sizes)  # a sweep that is cut keeps what it has
     create_table_artifact(table=rows, key="sweep-evaluation", description="sampling steps on the evaluation split")
     create_table_artifact(table=sizes, key="sweep-sizes", description="sizes and the steps they need")
     return {"rows": rows, "sizes": sizes, "out": out}
@@ -119,7 +119,12 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
 
 
-def _write(out: Path, rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None = None) -> None:
+def write_tables(out: Path, rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None = None) -> None:
+    """Write sweep.parquet, sizes.parquet and sweep.html; a full disk keeps the files that were there.
+
+    Raises:
+        CapacityError: the disk is full.
+    """
     import pandas as pd
 
     with disk_errors(out):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from flows import cli
+from flows.cli.options import make_parser
 from flows.parameters import RenderParameters, read_parameters
 from liveavatar import config
 
@@ -47,7 +47,7 @@ def run(script: str, arguments: list[str], command: Path) -> "subprocess.Complet
 def understood(command: Path) -> RenderParameters:
     """What the command line makes of the arguments a script passed on."""
     arguments = json.loads((command.parent / "told.json").read_text())
-    options: dict[str, Any] = vars(cli._parser("render").parse_args(arguments))
+    options: dict[str, Any] = vars(make_parser("render").parse_args(arguments))
     assert options.pop("command") == "render"
     return read_parameters(options)
 

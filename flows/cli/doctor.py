@@ -50,8 +50,8 @@ def run_checks(out: Path | None = None) -> list[DoctorCheck]:
     """
     places = (home(), out or Path.cwd())
     probes: tuple[Callable[[], Iterator[DoctorCheck]], ...] = (
-        _python, _packages, _torch, _processor, _memory, lambda: _disk(places), _ffmpeg, _whisper, _models, _gpus,
-        _services, _ports,
+        check_python, check_packages, check_torch, check_processor, check_memory, lambda: check_disk(places),
+        check_ffmpeg, check_whisper, check_models, check_gpus, check_services, check_ports,
     )  # fmt: skip
     return [check for probe in probes for check in probe()]
 
@@ -77,7 +77,8 @@ def to_json(checks: list[DoctorCheck]) -> str:
     return json.dumps([asdict(c) for c in checks], indent=2) + "\n"
 
 
-def _python() -> Iterator[DoctorCheck]:
+def check_python() -> Iterator[DoctorCheck]:
+    """Check the version of Python."""
     version = sys.version_info[:2]
     detail = f"{platform.python_version()} ({sys.executable})"
     if version < SUPPORTED_PYTHON[0]:
@@ -100,7 +101,8 @@ def requirements() -> list[str]:
         return []
 
 
-def _packages() -> Iterator[DoctorCheck]:
+def check_packages() -> Iterator[DoctorCheck]:
+    """Check that installed packages fit the pinned ones."""
     from packaging.requirements import Requirement
 
     missing, wrong, right = [], [], 0
@@ -137,7 +139,8 @@ def _packages() -> Iterator[DoctorCheck]:
         yield DoctorCheck(name="packages", status=FAILED, detail=f"{name} {version} is installed", way_out=reason)
 
 
-def _torch() -> Iterator[DoctorCheck]:
+def check_torch() -> Iterator[DoctorCheck]:
+    """Check that torch computes."""
     try:
         import torch
     except (ImportError, OSError) as e:
@@ -153,7 +156,8 @@ def _torch() -> Iterator[DoctorCheck]:
         yield DoctorCheck(name="torch", status=OK, detail=detail)
 
 
-def _processor() -> Iterator[DoctorCheck]:
+def check_processor() -> Iterator[DoctorCheck]:
+    """Check cores and instruction sets."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -171,7 +175,8 @@ def _processor() -> Iterator[DoctorCheck]:
         yield DoctorCheck(name="processor", status=OK, detail=detail)
 
 
-def _memory() -> Iterator[DoctorCheck]:
+def check_memory() -> Iterator[DoctorCheck]:
+    """Check the free memory."""
     free, limit = available_gb(), memory_limit_gb()
     detail = f"{free:.1f} GB free of {limit:.1f}"
     way_out = "close other programs, or give this container more memory; a render needs about 1.5 GB, all stages 3"
@@ -185,7 +190,8 @@ def _memory() -> Iterator[DoctorCheck]:
         yield DoctorCheck(name="shared memory", status=status, detail=f"{size:.2f} GB", way_out=way_out)
 
 
-def _disk(places: tuple[Path, ...]) -> Iterator[DoctorCheck]:
+def check_disk(places: tuple[Path, ...]) -> Iterator[DoctorCheck]:
+    """Check the free space where files are written."""
     for name, place in zip(("cache folder", "output folder"), places, strict=True):
         free = free_disk_gb(place)
         existing = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
@@ -204,7 +210,8 @@ def _disk(places: tuple[Path, ...]) -> Iterator[DoctorCheck]:
         yield DoctorCheck(name=name, status=status, detail=detail, way_out=way_out)
 
 
-def _ffmpeg() -> Iterator[DoctorCheck]:
+def check_ffmpeg() -> Iterator[DoctorCheck]:
+    """Check that ffmpeg runs."""
     way_out = "run `make setup`: the wheel imageio-ffmpeg brings it"
     try:
         import imageio_ffmpeg
@@ -217,7 +224,8 @@ def _ffmpeg() -> Iterator[DoctorCheck]:
     yield DoctorCheck(name="ffmpeg", status=OK, detail=f"{' '.join(shown.stdout.split()[:3])} ({path})")
 
 
-def _whisper() -> Iterator[DoctorCheck]:
+def check_whisper() -> Iterator[DoctorCheck]:
+    """Check the weights of the speech encoder."""
     try:
         from liveavatar.audio.whisper_weights import WHEEL_MODELS, checkpoint_path
 
@@ -235,7 +243,8 @@ def _whisper() -> Iterator[DoctorCheck]:
     )
 
 
-def _models() -> Iterator[DoctorCheck]:
+def check_models() -> Iterator[DoctorCheck]:
+    """Check the models that are here."""
     from liveavatar.checkpoints.load import check_model
 
     for name, directory in ((MINI.name, MINI_DIR), ("live-avatar-14b", models_home() / "live-avatar-14b")):
@@ -257,7 +266,8 @@ def _models() -> Iterator[DoctorCheck]:
         )
 
 
-def _gpus() -> Iterator[DoctorCheck]:
+def check_gpus() -> Iterator[DoctorCheck]:
+    """Check the GPUs and what runs on them."""
     gpus = detect_gpus()
     if not gpus:
         yield DoctorCheck(name="gpu", status=OK, detail="none; the mini runs on the CPU, the 14B needs a GPU")
@@ -276,7 +286,8 @@ def _gpus() -> Iterator[DoctorCheck]:
         yield DoctorCheck(name="gpu", status=WARNING, detail=f"{names}; this PyTorch cannot use it", way_out=way_out)
 
 
-def _services() -> Iterator[DoctorCheck]:
+def check_services() -> Iterator[DoctorCheck]:
+    """Check the addresses of Prefect and Ray, where they are set."""
     for name in ("prefect", "ray"):
         try:
             detail = metadata.version(name)
@@ -287,7 +298,8 @@ def _services() -> Iterator[DoctorCheck]:
         yield DoctorCheck(name=name, status=OK, detail=f"{detail}, {f'at {address}' if address else 'local'}")
 
 
-def _ports() -> Iterator[DoctorCheck]:
+def check_ports() -> Iterator[DoctorCheck]:
+    """Check the ports of the services."""
     for port, user in PORTS.items():
         with socket.socket() as probe:
             probe.settimeout(1.0)

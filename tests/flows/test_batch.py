@@ -42,14 +42,14 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
 
     monkeypatch.setattr("tasks.store.store.NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(batch.head, "connect", lambda: "")
-    monkeypatch.setattr(batch, "_one", one)
+    monkeypatch.setattr(batch, "render_one", one)
     others = [threading.Thread(target=target, daemon=True) for target in (another_command, ctrl_c)]
     others[0].start()
     assert held.wait(20)
     others[1].start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            batch._side_by_side([{"key": "taken"}, {"key": "free"}], 2)
+            batch.render_side_by_side([{"key": "taken"}, {"key": "free"}], 2)
         assert not released.is_set(), "it waited until the other command had ended"
     finally:
         released.set()

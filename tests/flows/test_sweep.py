@@ -20,7 +20,7 @@ def _row(steps: int, **more: object) -> dict[str, object]:
 def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [_row(1, texture_psnr=None), _row(2), _row(4)]
     sizes = [{"size": "256*384", "recommended_steps": 2}, {"size": "384*256", "recommended_steps": 4}]
-    sweep._write(tmp_path, rows, sizes)
+    sweep.write_tables(tmp_path, rows, sizes)
     assert pd.read_parquet(tmp_path / "sweep.parquet")["steps"].tolist() == [1, 2, 4]
     assert pd.read_parquet(tmp_path / "sizes.parquet")["recommended_steps"].tolist() == [2, 4]
     page = (tmp_path / "sweep.html").read_text()
@@ -36,7 +36,7 @@ def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_full_disk_keeps_the_tables_that_were_there(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep._write(tmp_path, [_row(4)], [{"recommended_steps": 2}])
+    sweep.write_tables(tmp_path, [_row(4)], [{"recommended_steps": 2}])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     whole = sweep.write_atomically
 
@@ -47,7 +47,7 @@ def test_a_full_disk_keeps_the_tables_that_were_there(
 
     monkeypatch.setattr(sweep, "write_atomically", write)
     with pytest.raises(CapacityError, match=f"{re.escape(str(tmp_path))}: the disk is full"):
-        sweep._write(tmp_path, [_row(4)], [{"recommended_steps": 4}])
+        sweep.write_tables(tmp_path, [_row(4)], [{"recommended_steps": 4}])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -56,6 +56,6 @@ def _no_space(_: int) -> None:
 
 
 def test_a_sweep_of_one_job_has_no_table_of_sizes(tmp_path: Path) -> None:
-    sweep._write(tmp_path, [_row(4)])
+    sweep.write_tables(tmp_path, [_row(4)])
     assert not (tmp_path / "sizes.parquet").exists()
     assert (tmp_path / "sweep.html").read_text().count("<table>") == 1

@@ -56,7 +56,7 @@ def test_exit_code(statuses: tuple[str, ...], code: int) -> None:
 )
 def test_python(version: tuple[int, ...], status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", version)
-    assert only(doctor._python()).status == status
+    assert only(doctor.check_python()).status == status
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_python(version: tuple[int, ...], status: str, monkeypatch: pytest.Monke
 )
 def test_packages(required: list[str], status: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "requirements", lambda: required)
-    check = only(doctor._packages())
+    check = only(doctor.check_packages())
     assert check.status == status
     assert detail in check.detail
 
@@ -79,7 +79,7 @@ def test_a_rival_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "requirements", list)
     real = metadata.version
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "3.0" if name == "typed-ffmpeg" else real(name))
-    assert [c.status for c in doctor._packages()] == [OK, FAILED]
+    assert [c.status for c in doctor.check_packages()] == [OK, FAILED]
 
 
 def test_requirements_are_the_project_s() -> None:
@@ -92,16 +92,16 @@ def test_requirements_are_the_project_s() -> None:
 )
 def test_memory_and_disk(free: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available_gb", lambda: free)
-    assert next(doctor._memory()).status == status
+    assert next(doctor.check_memory()).status == status
     disk = {0.5: 0.1, 2.0: 2.0, 9.0: 9.0}[free]
     monkeypatch.setattr(doctor, "free_disk_gb", lambda path: disk)
-    assert {c.status for c in doctor._disk((tmp_path, tmp_path))} == {status}
+    assert {c.status for c in doctor.check_disk((tmp_path, tmp_path))} == {status}
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    checks = list(doctor._disk((file / "inside", tmp_path)))
+    checks = list(doctor.check_disk((file / "inside", tmp_path)))
     assert [c.status for c in checks] == [FAILED, OK]
 
 
@@ -109,18 +109,18 @@ def test_ffmpeg_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     import imageio_ffmpeg
 
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(tmp_path / "nothing"))
-    assert only(doctor._ffmpeg()).status == FAILED
+    assert only(doctor.check_ffmpeg()).status == FAILED
 
 
 def test_a_model_that_is_damaged(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIVEAVATAR_MODELS", str(tmp_path))
     monkeypatch.setattr(doctor, "MINI_DIR", tiny_model)
-    assert next(doctor._models()).status == OK
+    assert next(doctor.check_models()).status == OK
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
     monkeypatch.setattr(doctor, "MINI_DIR", broken)
-    check = next(doctor._models())
+    check = next(doctor.check_models())
     assert check.status == FAILED
     assert "dit.safetensors" in check.detail
 
@@ -130,7 +130,7 @@ def test_a_gpu_this_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor, "detect_gpus", lambda: parse_gpus("1xH100"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    check = only(doctor._gpus())
+    check = only(doctor.check_gpus())
     assert check.status == WARNING
     assert "CUDA build" in check.way_out
 
@@ -141,5 +141,5 @@ def test_a_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
         server.listen()
         port = server.getsockname()[1]
         monkeypatch.setattr(doctor, "PORTS", {port: "test"})
-        assert only(doctor._ports()).status == WARNING
-    assert only(doctor._ports()).status == OK
+        assert only(doctor.check_ports()).status == WARNING
+    assert only(doctor.check_ports()).status == OK
