@@ -1,1 +1,5 @@
-"""Sound: reading it, cleaning it so that cleaning never harms, transcribing it, and the driving features."""
+"""Sound: reading, cleaning, transcription, and the driving features of a model.
+
+Owns samples, from a file or a pipe to features at 25 per second, and that cleaning never harms. Does not know pictures,
+containers of finished videos (`media`), or what the transformer does with features.
+"""

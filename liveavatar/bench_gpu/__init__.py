@@ -1,1 +1,4 @@
-"""Alias of `liveavatar.bench.gpu`: scripts call `python -m liveavatar.bench_gpu`."""
+"""Alias of `liveavatar.bench.gpu`, for scripts that call `python -m liveavatar.bench_gpu`.
+
+Owns the name and no code of its own.
+"""

@@ -3,6 +3,8 @@
 A *fixture set* is a directory of safetensors made by the reference with tiny seeded weights; a *part* is one
 thing compared (a scenario of the transformer, a pass of the autoencoder, ...). Sizes and seeds are read from
 the set, so any set of the same layout works. Parts whose files are absent are reported as skipped.
+
+Owns the comparisons and their tolerances. Does not know the fast path, which the tests hold to the plain one.
 """
 
 import logging

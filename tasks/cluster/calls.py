@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from liveavatar.errors import LiveAvatarError
 from liveavatar.render.job import RenderJob, RenderResult
 from tasks.cluster import interruption
-from tasks.cluster.supervision import POLL_SECONDS, Answer, EngineLost, Head
+from tasks.cluster.supervision import POLL_SECONDS, Answer, ClusterHead, EngineLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def results(references: list[Any], seconds: float | None, *, any_error_is_a_loss
         raise EngineLost(str(e).strip().splitlines()[0]) from e
 
 
-def await_results(references: list[Any], head: Head, seconds: float) -> None:
+def await_results(references: list[Any], head: ClusterHead, seconds: float) -> None:
     """Return when calls have ended.
 
     Raises:

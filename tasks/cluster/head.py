@@ -144,7 +144,7 @@ SESSION = RaySession()  # Ray's own connection is one a process, too
 
 
 class HeadWatch:
-    """Notices within seconds that the head has gone. See `supervision.Head`."""
+    """Notices within seconds that the head has gone. See `supervision.ClusterHead`."""
 
     def __init__(self) -> None:
         """Connect, and watch that head."""

@@ -1,7 +1,7 @@
 """Supervision of one job on an engine: start the processes, watch them, revive the job when they are lost.
 
 One loop serves every kind of engine. It sees an engine as a few calls (`EngineCalls`, `JobCalls`) and the cluster as a
-head that can go away (`Head`), so nothing here knows Ray.
+head that can go away (`ClusterHead`), so nothing here knows Ray.
 """
 
 import logging
@@ -84,7 +84,7 @@ class EngineCalls(Protocol):
         """End the processes for good."""
 
 
-class Head(Protocol):
+class ClusterHead(Protocol):
     """The head of the cluster."""
 
     def check(self) -> None:
@@ -104,7 +104,7 @@ class Head(Protocol):
 
 def supervise(
     start: Callable[[], EngineCalls],
-    head: Head,
+    head: ClusterHead,
     job: RenderJob,
     limit_s: float,
     on_progress: Callable[[Progress], None],
@@ -150,7 +150,7 @@ def supervise(
 
 
 def _watch(
-    engine: EngineCalls, running: JobCalls, head: Head, limit_s: float, on_progress: Callable[[Progress], None]
+    engine: EngineCalls, running: JobCalls, head: ClusterHead, limit_s: float, on_progress: Callable[[Progress], None]
 ) -> RenderResult:
     """Wait for a job and pass on its progress; Ctrl-C ends it at the next block."""
     shown: Progress | None = None
