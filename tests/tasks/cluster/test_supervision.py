@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError, InputError, Interrupted
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from liveavatar.render.sound import FileSound
@@ -107,7 +108,7 @@ class Run:
 
     def render(self) -> RenderResult:
         job = RenderJob(
-            digest="d", work_dir=Path("w"), image=Path("i"), prompt="p",
+            digest="d", work_dir=Path("w"), image=Path("i"), settings=RenderSettings(prompt="p"),
             sound=FileSound(features=Path("f"), audio=Path("a"), num_frames=108),
         )  # fmt: skip
         return supervise(
