@@ -14,10 +14,10 @@ from pathlib import Path
 from flows.parameters import RenderParameters
 from liveavatar import config
 from liveavatar.audio.encoders import encoder_kind
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors
 from tasks.store import machine
-from tasks.store.model import config_of
 
 MANIFEST = "manifest.json"
 PIPE = "-"  # as --audio: sound from standard input
@@ -34,8 +34,8 @@ def check(parameters: RenderParameters) -> None:
     from liveavatar.audio import ingest
     from liveavatar.media import portrait
 
-    model_dir = config.resolve_model_dir(parameters.model)
-    model = config_of(model_dir)
+    model_dir = resolve_model_dir(parameters.model)
+    model = read_config(model_dir)
     _check_size(parameters, model)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))

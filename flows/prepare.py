@@ -6,8 +6,9 @@ from typing import Any
 
 from flows.serving import environment
 from flows.terminal import say
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.checkpoints import hub
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CheckpointError, InputError
 
 
@@ -20,7 +21,7 @@ def prepare(preset: str = "live-avatar-14b") -> dict[str, Any]:
     """
     if preset in hub.PUBLISHED:
         fetch_model(preset)
-    return verify_model(config.resolve_model_dir(preset))
+    return verify_model(resolve_model_dir(preset))
 
 
 def fetch(preset: str) -> int:
@@ -32,7 +33,7 @@ def fetch(preset: str) -> int:
 
 def verify(preset: str, as_json: bool) -> int:
     """`liveavatar models verify`."""
-    report = verify_model(config.resolve_model_dir(preset))
+    report = verify_model(resolve_model_dir(preset))
     if as_json:
         say(json.dumps(report, indent=2))
     else:
@@ -51,7 +52,7 @@ def fetch_model(preset: str) -> Path:
         CheckpointError: a file arrived damaged.
     """
     environment.prepare()
-    target = config.models_home() / preset
+    target = paths.models_home() / preset
     try:
         hub.fetch(target, hub.PUBLISHED[preset], hub.HuggingFace())
     except CheckpointError:
@@ -74,7 +75,7 @@ def verify_model(model_dir: Path) -> dict[str, Any]:
         CheckpointError: anything is missing, damaged or of another shape.
     """
     from liveavatar.checkpoints import released
-    from liveavatar.checkpoints.load import build_part, check_model, load_model, model_digest, read_config
+    from liveavatar.checkpoints.load import build_part, check_model, load_model, model_digest
     from liveavatar.checkpoints.weight_files import file_sha256, module_shapes
 
     hub.verify(model_dir)

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from flows.parameters import read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.files import write_atomically
 
@@ -26,7 +26,7 @@ from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
 
-GOLDEN = config.REPO_ROOT / "data" / "golden"
+GOLDEN = paths.GOLDEN_BASELINES
 JOBS = "jobs.json"
 MAX_RELATIVE_ERROR = 0.1  # RMS of the difference over RMS of the baseline, for latents of another machine
 TOLERANCES = {  # largest difference of a measure from its baseline
@@ -79,11 +79,11 @@ def _found(option: str, value: Any, folder: Path) -> Any:
     """Files are relative to the golden folder or to the repository."""
     if option not in ("audio", "image", "model"):
         return value
-    return next((str(base / value) for base in (folder, config.REPO_ROOT) if (base / value).exists()), value)
+    return next((str(base / value) for base in (folder, paths.REPO_ROOT) if (base / value).exists()), value)
 
 
 def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> list[Case]:
-    out = config.home() / "golden" / name
+    out = paths.golden_runs() / name
     state = render(read_parameters({**job, "out": str(out)}), return_state=True)
     made = state.result(raise_on_failure=False)
     if isinstance(made, LiveAvatarError):

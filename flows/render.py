@@ -12,19 +12,20 @@ from typing import Any
 from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.files import sha256
 
 environment.prepare()
 
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
-from liveavatar import config, hardware  # noqa: E402
+from liveavatar import hardware  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
 from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
 from tasks.store.keys import StageKey, stage_key  # noqa: E402
-from tasks.store.model import config_of, digest_of  # noqa: E402
+from tasks.store.model import digest_of  # noqa: E402
 from tasks.store.store import Store  # noqa: E402
 
 STAGES = (enhance, features, plan, prompt, engine, quality)
@@ -45,7 +46,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     started = time.perf_counter()
     preflight.refuse_pipe(parameters)
     preflight.check(parameters)
-    model_dir = config.resolve_model_dir(parameters.model)
+    model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
     max_frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
 
@@ -57,7 +58,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     checked = prompt.prompt_check(parameters.prompt)
     picture, num_frames = inputs.portrait.values, driving.values["num_frames"]
     planned = plan.plan(
-        config_of(model_dir),
+        read_config(model_dir),
         plan.job_of(
             {**parameters.model_dump(), "placement": _asked(parameters)},
             picture["width"],
@@ -121,7 +122,7 @@ def run_key(parameters: RenderParameters) -> StageKey:
         "audio": sha256(Path(parameters.audio)),
         "image": sha256(Path(parameters.image)),
         "pose": sha256(Path(parameters.pose_video)) if parameters.pose_video else None,
-        "model": digest_of(config.resolve_model_dir(parameters.model)),
+        "model": digest_of(resolve_model_dir(parameters.model)),
         "machine": machine.signature(),
     }
     return stage_key("run", inputs, RUN_CODE, RUN_PACKAGES)
@@ -134,7 +135,7 @@ def remembers(parameters: RenderParameters) -> bool:
 
 def begin(parameters: RenderParameters) -> None:
     """Have the engine load while other things happen."""
-    model_dir = config.resolve_model_dir(parameters.model)
+    model_dir = resolve_model_dir(parameters.model)
     engine.begin_loading(model_dir, options_of(parameters, _ranks(parameters)))
 
 

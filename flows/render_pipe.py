@@ -13,9 +13,9 @@ environment.prepare()
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
 from flows.render import machine_of, options_of, tidied  # noqa: E402
-from liveavatar import config  # noqa: E402
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality, render_pipe  # noqa: E402
-from tasks.store.model import config_of, digest_of  # noqa: E402
+from tasks.store.model import digest_of  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
 _listening: list[render_pipe.Listener] = []
@@ -40,14 +40,14 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
     """
     started = time.perf_counter()
     listener = _listening.pop()
-    model_dir = config.resolve_model_dir(parameters.model)
+    model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
     portrait = ingest.portrait(parameters.image, str(model_dir), parameters.area())
     checked = prompt.prompt_check(parameters.prompt)
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     asked = {**parameters.model_dump(), "placement": "single", "enable_online_decode": True}
     planned = plan.plan(
-        config_of(model_dir),
+        read_config(model_dir),
         plan.job_of(asked, portrait.values["width"], portrait.values["height"], frames),
         machine_of(parameters),
     )

@@ -12,6 +12,7 @@ from typing import Any
 from flows.parameters import RenderParameters
 from flows.serving import environment
 from flows.terminal import say
+from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.files import disk_errors, write_atomically
 
 environment.prepare()
@@ -22,7 +23,6 @@ from prefect.artifacts import create_table_artifact  # noqa: E402
 from flows.preflight import claim_output  # noqa: E402
 from flows.render import render  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
-from liveavatar.config import resolve_model_dir  # noqa: E402
 from tasks import events  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")

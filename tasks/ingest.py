@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.errors import InputError
 from liveavatar.files import sha256
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
-from tasks.store.model import config_of
 from tasks.store.store import Entry, Values
 
 RAW = "raw.wav"
@@ -94,7 +94,7 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
 
     if not image.is_file():
         raise InputError(f"--image {image} is not there or no file; give the path of a picture")
-    model = config_of(model_dir)
+    model = read_config(model_dir)
 
     def make(folder: Path) -> Values:
         fitted = library.fit_portrait(library.load_portrait(image), area or model.areas[0], model)

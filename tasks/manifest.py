@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from liveavatar import __version__, config
+from liveavatar import __version__, paths
 from liveavatar.files import plain, sha256
 from tasks.enhance import CLEANED, WORDS
 from tasks.features import FEATURES
@@ -230,7 +230,7 @@ def _inputs(results: Results, run: Publication) -> dict[str, Any]:
 @cache
 def _commit() -> str | None:
     """Commit of the repository the code runs from, None outside one."""
-    command = ["git", "-C", str(config.REPO_ROOT), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(paths.REPO_ROOT), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

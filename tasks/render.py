@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.files import disk_errors
 from tasks.cluster import replicas
 from tasks.enhance import CLEANED
@@ -137,12 +137,12 @@ def settings_of(options: RenderOptions) -> "RenderSettings":
 
 def work_dir(key: str) -> Path:
     """Where the render with this key keeps what it needs to be resumed."""
-    return config.home() / "work" / key[:32]
+    return paths.work_folder(key)
 
 
 def forget_work(days: float) -> None:
     """Drop work folders of renders that nobody resumed for so many days."""
-    for entry in (config.home() / "work").glob("*"):
+    for entry in paths.work().glob("*"):
         if time.time() - entry.stat().st_mtime > days * 86400:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 

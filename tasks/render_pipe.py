@@ -14,8 +14,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.audio.encoders import encoder_kind
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, plain
 from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
@@ -29,7 +30,6 @@ from tasks.render import PACKAGES as RENDER_PACKAGES
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import stage_key
-from tasks.store.model import config_of
 from tasks.store.store import Entry, Values
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Listener(threading.Thread):
         super().__init__(daemon=True, name="listener")
         self.pipe, self.max_bytes = pipe, None if max_seconds is None else round(max_seconds * SECOND_BYTES)
         self.token = secrets.token_hex(16)
-        self.folder = config.home() / "work" / f"heard-{self.token}"
+        self.folder = paths.work() / f"heard-{self.token}"
         self.rendered_s = 0.0  # of the film
         self.error: OSError | None = None
         self._stopped = threading.Event()
@@ -97,7 +97,7 @@ def render_live(listener: Listener, options: RenderOptions, model_dir: str, mode
         "portrait": face.files[PORTRAIT],
         "machine": machine.signature(),
     }
-    encoder = encoder_kind(config_of(Path(model_dir)).speech).module
+    encoder = encoder_kind(read_config(Path(model_dir)).speech).module
     key = stage_key("render", inputs, (*RENDER_CODE, "liveavatar.render.pipe", encoder), RENDER_PACKAGES)
 
     def make(folder: Path) -> Values:
@@ -114,7 +114,7 @@ def _render(
     from liveavatar.render.pipe import PipeSound
     from tasks.cluster.host import host_of
 
-    work = config.home() / "work" / key[:32]
+    work = paths.work_folder(key)
     job = RenderJob(
         digest=key,
         work_dir=work,

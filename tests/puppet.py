@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import FilmWriter
+from liveavatar.paths import REPO_ROOT
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 LIPS, CORNERS, CHIN = (13, 14), (61, 291), 152

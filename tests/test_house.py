@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar import config
+from liveavatar import paths
 
-ROOT = config.REPO_ROOT
+ROOT = paths.REPO_ROOT
 PACKAGES = ("flows", "tasks", "liveavatar")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_BYTES = 20_000  # of a source file; aim for a third of it
@@ -116,7 +116,7 @@ def test_the_readme_knows_every_command() -> None:
 
 
 def test_the_embedded_model_stays_small() -> None:
-    if not config.MINI_DIR.is_dir():
+    if not paths.MINI_DIR.is_dir():
         pytest.skip("data/models/mini is not here yet")
-    assert sum(path.stat().st_size for path in config.MINI_DIR.rglob("*") if path.is_file()) <= 48e6
-    assert (config.MINI_DIR / "model_card.md").is_file()
+    assert sum(path.stat().st_size for path in paths.MINI_DIR.rglob("*") if path.is_file()) <= 48e6
+    assert (paths.MINI_DIR / "model_card.md").is_file()

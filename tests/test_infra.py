@@ -14,10 +14,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from flows.cli.options import make_parser
 from flows.parameters import RenderParameters, read_parameters
-from liveavatar import config
+from liveavatar import paths
 
-INFRA = config.REPO_ROOT / "infra"
-PINNED = re.search(r"^ray==(\S+)$", (config.REPO_ROOT / "constraints.txt").read_text(), re.MULTILINE)
+INFRA = paths.REPO_ROOT / "infra"
+PINNED = re.search(r"^ray==(\S+)$", (paths.REPO_ROOT / "constraints.txt").read_text(), re.MULTILINE)
 RELEASED = [
     *("--ulysses_size", "1", "--task", "s2v-14B", "--size", "704*384", "--base_seed", "420"),
     *("--training_config", "liveavatar/configs/s2v_causal_sft.yaml", "--offload_model", "False"),

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from flows.cli.options import make_parser, normalise
 from flows.serving import environment
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.errors import Interrupted, LiveAvatarError
 from liveavatar.files import disk_errors
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         environment.prepare()
         # one function a subcommand, in the file that holds its kind
         run = getattr(importlib.import_module(_home(name)), name)
-        with disk_errors(config.home()):
+        with disk_errors(paths.home()):
             return int(run(options))
     except LiveAvatarError as e:
         return _refused(e)
@@ -50,7 +50,7 @@ def _home(name: str) -> str:
 def _refused(error: LiveAvatarError) -> int:
     from flows.terminal import complain
 
-    if environment.debugging():
+    if paths.debugging():
         traceback.print_exception(error)
     complain(f"liveavatar: {error}")
     return error.exit_code
@@ -59,10 +59,10 @@ def _refused(error: LiveAvatarError) -> int:
 def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
     """One line for our own mistakes; the whole story goes to a file, or to the terminal when debugging."""
     story = "".join(traceback.format_exception(kind, error, tb))
-    if environment.debugging():
+    if paths.debugging():
         sys.stderr.write(story)
         return
-    path = config.home() / "last-error.txt"
+    path = paths.last_error()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(story)

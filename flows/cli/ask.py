@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.terminal import say
-from liveavatar import config
+from liveavatar import config, paths
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import InputError
 from liveavatar.files import plain
 
@@ -17,9 +18,8 @@ QUICK_CLIPS = 2
 def preprocess(options: Options) -> int:
     """Clean a recording and compute its driving features."""
     from liveavatar.audio.preprocess import preprocess as library
-    from liveavatar.checkpoints.load import read_config
 
-    model_dir = config.resolve_model_dir(options["model"])
+    model_dir = resolve_model_dir(options["model"])
     done = library(
         Path(options["input"]),
         Path(options["output"]),
@@ -65,7 +65,7 @@ def _list_models(as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     for name in (config.MINI.name, config.LIVE_AVATAR_14B.name):
         model = config.PRESETS[name]
-        folder = config.MINI_DIR if name == config.MINI.name else config.models_home() / name
+        folder = paths.MINI_DIR if name == config.MINI.name else paths.models_home() / name
         here = folder.is_dir() and any(folder.rglob("*.safetensors"))
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if here else 0
         sizes = [f"{w}*{h}" for w, h in model.areas]
@@ -81,9 +81,9 @@ def _list_models(as_json: bool) -> int:
 
 
 def _keys(preset: str, as_json: bool) -> int:
-    from liveavatar.checkpoints.load import dit_keys, read_config
+    from liveavatar.checkpoints.load import dit_keys
 
-    model = config.PRESETS.get(preset) or read_config(config.resolve_model_dir(preset))
+    model = config.PRESETS.get(preset) or read_config(resolve_model_dir(preset))
     keys = dit_keys(model)
     if as_json:
         return _json([{"key": key, "shape": list(shape)} for key, shape in keys])
@@ -159,7 +159,7 @@ def bench(options: Options) -> int:
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
-    result = to_json(bench_cpu(config.resolve_model_dir(options["model"]), **blocks))
+    result = to_json(bench_cpu(resolve_model_dir(options["model"]), **blocks))
     return _numbers(result, options["json"])
 
 
@@ -172,7 +172,7 @@ def _bench_quality(options: Options) -> int:
 
     quick = options["quick"]
     asked = QualityOptions(
-        model_dir=config.resolve_model_dir(options["model"]),
+        model_dir=resolve_model_dir(options["model"]),
         clips=QUICK_CLIPS if quick and options["clips"] is None else options["clips"],
         steps=options["steps"],
         recordings=Path(options["recordings"]) if options["recordings"] else None,

@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from liveavatar.config import MINI, MINI_DIR, REPO_ROOT, home, models_home
+from liveavatar.config import MINI
 from liveavatar.errors import LiveAvatarError
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
+from liveavatar.paths import MINI_DIR, REPO_ROOT, home, models_home
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 SUPPORTED_PYTHON = ((3, 11), (3, 12))  # what we promise; newer ones are likely to work

@@ -7,13 +7,13 @@ from typing import Any
 from flows.parameters import parse_size, read_parameters
 from flows.terminal import say
 from liveavatar import config
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
 from liveavatar.planning.plan import Plan, PlanRequest, describe, plan, video_size
 from liveavatar.timing import FPS
 from tasks.plan import job_of
-from tasks.store.model import config_of
 
 DEFAULT_SECONDS = 10.0
 ANY = {"audio": "-", "image": "-", "prompt": "-"}  # a plan needs none of the three
@@ -42,7 +42,7 @@ def plan_command(options: dict[str, Any]) -> int:
 
 
 def _model(name: str) -> ModelConfig:
-    return config.PRESETS.get(name) or config_of(config.resolve_model_dir(name))
+    return config.PRESETS.get(name) or read_config(resolve_model_dir(name))
 
 
 def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:

@@ -17,7 +17,8 @@ from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, run_dir
 from flows.terminal import Terminal, say
-from liveavatar import config
+from liveavatar import paths
+from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
         raise InputError(f"--split evaluation takes --model, --steps, --clips and --out; drop --{next(iter(options))}")
     from liveavatar.quality.split import load_split
 
-    config.resolve_model_dir(model)
+    resolve_model_dir(model)
     load_split(limit=clips)
     with at_work("sweep"), Terminal(), PrefectServer() as server:
         from flows.sweep import print_table, sweep_evaluation
@@ -255,7 +256,7 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
         record.write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time(), **facts}))
     except OSError as e:
         reason = f"it cannot be written ({e.strerror})"
-        raise CapacityError(f"{config.home()}: {reason}; free space, or set LIVEAVATAR_HOME to another folder") from e
+        raise CapacityError(f"{paths.home()}: {reason}; free space, or set LIVEAVATAR_HOME to another folder") from e
     try:
         yield
     finally:

@@ -11,10 +11,10 @@ from prefect import serve as serve_forever
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.errors import InputError
 
-TABLE = config.REPO_ROOT / "prefect.yaml"
+TABLE = paths.DEPLOYMENTS
 
 
 def deployments(table: Path = TABLE) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The surroundings of a run: settings of Prefect and Ray, and our own folders. Import before either of them.
 
 Prefect and Ray read environment variables when they are imported. What the user has set stays; what is missing
-is set so that a run touches nothing outside `liveavatar.config.home()` and reports nothing to anybody.
+is set so that a run touches nothing outside `liveavatar.paths.home()` and reports nothing to anybody.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import secrets
 from pathlib import Path
 
-from liveavatar import config
+from liveavatar import paths
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -25,7 +25,6 @@ DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-STORE_GIGABYTES = 20.0
 STORE_DAYS = 60.0
 
 
@@ -33,8 +32,7 @@ def prepare() -> Path:
     """Set what the user has not set and return our Prefect home."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    home = config.home() / "prefect"
-    os.environ.setdefault("PREFECT_HOME", str(home))
+    os.environ.setdefault("PREFECT_HOME", str(paths.prefect_home()))
     return Path(os.environ["PREFECT_HOME"])
 
 
@@ -42,7 +40,7 @@ def guard_ray() -> None:
     """Have our own Ray ask for a token that only this user can read; a cluster of the user's keeps its own rules."""
     if any(name in os.environ for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
-    path = config.home() / "ray_token"
+    path = paths.ray_token()
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         whole = path.with_name(f"{path.name}.{os.getpid()}")  # another command may read the token at any moment
@@ -55,11 +53,6 @@ def guard_ray() -> None:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
 
-def debugging() -> bool:
-    """Whether errors may show their traceback."""
-    return os.environ.get("LIVEAVATAR_DEBUG", "") not in ("", "0")
-
-
 def store_limits() -> tuple[int, float]:
-    """Most bytes the artefact store keeps, and how many days an unused entry stays."""
-    return int(float(os.environ.get("LIVEAVATAR_STORE_GB", STORE_GIGABYTES)) * 1e9), STORE_DAYS
+    """Size limit of the artefact store in bytes, and days after which an unused entry is dropped."""
+    return paths.store_bytes(), STORE_DAYS

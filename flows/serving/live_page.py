@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.media.hls import PLAYLIST
 
 HOST = "127.0.0.1"
@@ -25,9 +25,8 @@ RECENT = 5  # ended renders that are listed
 
 def live_folders() -> dict[str, Path]:
     """Folders with a live playlist by the id of their render: those being made, then ended ones, newest first."""
-    home = config.home()
-    working = {p.parent.parent.name: p.parent for p in _newest(home.glob(f"work/*/live/{PLAYLIST}"))}
-    ended = {p.parent.parent.name[:32]: p.parent for p in _newest(home.glob(f"store/render/*/*/live/{PLAYLIST}"))}
+    working = {p.parent.parent.name: p.parent for p in _newest(paths.work().glob(f"*/live/{PLAYLIST}"))}
+    ended = {p.parent.parent.name[:32]: p.parent for p in _newest(paths.store().glob(f"render/*/*/live/{PLAYLIST}"))}
     return working | {name: folder for name, folder in list(ended.items())[:RECENT] if name not in working}
 
 
@@ -98,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _read(name: str, file: str) -> bytes | None:
-    folders = (config.home() / "work" / name / "live", *config.home().glob(f"store/render/*/{name}*/live"))
+    folders = (paths.work_folder(name) / "live", *paths.store().glob(f"render/*/{name}*/live"))
     for folder in folders:
         try:
             return (folder / file).read_bytes()

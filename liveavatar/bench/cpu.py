@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from liveavatar.config import load_config
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import rounded
@@ -92,7 +92,7 @@ def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, i
     engine = Engine.load(model_dir, device="cpu", dtype=dtype)
     engine.shares_threads = overlap
     load_s = time.perf_counter() - started
-    cfg = load_config(model_dir)
+    cfg = read_config(model_dir)
     width, height = cfg.areas[0]
     job = StreamJob(
         image=np.full((height, width, 3), 128, np.uint8),

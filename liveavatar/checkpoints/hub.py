@@ -7,7 +7,6 @@ each file (size, sha256) is kept beside them as `checksums.json`, so that they c
 import fnmatch
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -88,7 +87,7 @@ class HuggingFace:
         from huggingface_hub import HfApi
 
         try:
-            info = HfApi(endpoint=_endpoint()).model_info(repository, files_metadata=True)
+            info = HfApi().model_info(repository, files_metadata=True)
         except _hub_errors() as e:
             raise InputError(f"{repository}: {_reason(e)}") from e
         return [
@@ -101,7 +100,7 @@ class HuggingFace:
         from huggingface_hub import snapshot_download
 
         try:
-            snapshot_download(repository, local_dir=target, allow_patterns=paths, endpoint=_endpoint())
+            snapshot_download(repository, local_dir=target, allow_patterns=paths)
         except _hub_errors() as e:
             raise InputError(f"{repository}: {_reason(e)}") from e
 
@@ -112,10 +111,6 @@ def _hub_errors() -> tuple[type[Exception], ...]:
 
     transport = (sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules)
     return (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError, *transport)
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
 
 
 def _reason(e: Exception) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from liveavatar.checkpoints import released
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.lora import LowRank, merge_lora
 from liveavatar.checkpoints.weight_files import (
     check_keys,
@@ -27,7 +28,7 @@ from liveavatar.checkpoints.weight_files import (
     shapes_of,
     write_part,
 )
-from liveavatar.config import ModelConfig, load_config
+from liveavatar.config import ModelConfig
 from liveavatar.errors import CheckpointError
 from liveavatar.files import write_atomically
 from liveavatar.model.dit import CausalDiT
@@ -41,7 +42,6 @@ __all__ = [
     "load_model",
     "merge_lora",
     "model_digest",
-    "read_config",
     "save_model",
 ]
 
@@ -58,15 +58,6 @@ class LoadedModel:
     dit: Any = None  # CausalDiT
     vae: Any = None  # a liveavatar.model.vae.VideoVAE
     text: Any = None  # PromptEncoder; None for a model whose prompt encoder is transformers'
-
-
-def read_config(model_dir: Path) -> ModelConfig:
-    """Config of a model directory, our own or in the released layout.
-
-    Raises:
-        CheckpointError: when there is none or it is damaged.
-    """
-    return released.read_config(model_dir) if released.is_released(model_dir) else load_config(model_dir)
 
 
 def load_model(

@@ -58,7 +58,7 @@ def _base(model_dir: Path) -> Path:
     return base
 
 
-def read_config(model_dir: Path) -> ModelConfig:
+def read_released_config(model_dir: Path) -> ModelConfig:
     """Our config of a released directory: the 14B preset with the dimensions of its config.json.
 
     Raises:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from liveavatar.config import home
+from liveavatar import paths
 from liveavatar.errors import CheckpointError
 from liveavatar.files import replacing, sha256, write_json
 
@@ -171,9 +171,9 @@ def write_part(directory: Path, stem: str, tensors: Mapping[str, Tensor], shard_
 
 
 def file_sha256(path: Path) -> str:
-    """Digest of a file, remembered below `home()` under its size and modification time."""
+    """Digest of a file, remembered below `paths.digests()` under its size and modification time."""
     stat = path.stat()
-    cache = home() / "digests" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
+    cache = paths.digests() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
     stamp = [stat.st_size, stat.st_mtime_ns]
     try:
         known = json.loads(cache.read_text())

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.distributed.group import LIMIT_SECONDS, Group, GroupError
 from liveavatar.distributed.tpp import Opening, Tpp, Worker, moved
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from liveavatar.checkpoints.load import LoadedModel, load_model, read_config
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, below
 from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, Single, split
 from liveavatar.engine.sampling import sigma_steps

@@ -1,7 +1,7 @@
 """Prompt rows of a model whose text encoder is transformers': run once for a prompt, freed, remembered by content.
 
 The encoder is larger than everything else but the transformer (11 GB), so it never stays: rows of a prompt lie below
-`config.home()/prompts` under a digest of the prompt and of the encoder's files.
+`paths.prompts()` under a digest of the prompt and of the encoder's files.
 """
 
 import hashlib
@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from liveavatar import paths
 from liveavatar.checkpoints import released
 from liveavatar.checkpoints.weight_files import file_sha256, read_pickle
-from liveavatar.config import TextConfig, home
+from liveavatar.config import TextConfig
 from liveavatar.errors import CheckpointError
 from liveavatar.files import replacing
 from liveavatar.model.umt5 import build_umt5, clean_prompt, encode_prompt
@@ -40,7 +41,7 @@ def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.dev
     weights, tokenizer = released.text_files(model_dir)
     asked = [clean_prompt(prompt), cfg.length, file_sha256(weights), file_sha256(next(iter(_vocabulary(tokenizer))))]
     name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    path = home() / "prompts" / f"{name[:32]}.safetensors"
+    path = paths.prompts() / f"{name[:32]}.safetensors"
     if path.is_file():
         return load_file(path)["rows"].to(device)
     model = build_umt5(read_pickle(weights))

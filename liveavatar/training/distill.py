@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar.config import ModelConfig, load_config
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import ModelConfig
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
 from liveavatar.training.flow import (
@@ -226,7 +227,7 @@ class DistillTrainer:
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run both parts; a part whose weights are saved already is not repeated."""
-    cfg = load_config(args.data)
+    cfg = read_config(args.data)
     trainer = DistillTrainer(args, rank, cfg)
     path = args.out / "student.pt"
     saved: dict[str, Any] = runtime.load_checkpoint(path, rank.device) if args.resume and path.is_file() else {}

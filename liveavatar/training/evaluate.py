@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar.config import ModelConfig, load_config, shifted_sigmas
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import ModelConfig, shifted_sigmas
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.quality import reference
 from liveavatar.quality.reference import region_weights, to_video
@@ -199,7 +200,7 @@ def load_candidates(run: Path, cfg: ModelConfig, device: torch.device) -> dict[s
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Judge everything a run holds; writes `evaluation.json` and sheets into `args.out`."""
     rank = runtime.start()
-    cfg = load_config(args.run)
+    cfg = read_config(args.run)
     judge = Judge(args, cfg, rank)
     args.out.mkdir(parents=True, exist_ok=True)
     rebuilt = [judge.decode(w.latents) for w in judge.windows]

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model, save_model
-from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config, shifted_sigmas
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, shifted_sigmas
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.pose.track import HEAD
@@ -148,7 +149,7 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     Raises:
         CheckpointError: when the run has no such weights, or the gains are not one for each injector.
     """
-    cfg, weights = load_config(run), settings.weights
+    cfg, weights = read_config(run), settings.weights
     vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
     found: dict[str, Any] = {}
     if (run / "teacher.pt").is_file():
@@ -178,7 +179,7 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
         share, embedding_share = settings.before_share, settings.before_embedding_share
         chosen = mixed(chosen, avatar_weights(settings.before, cfg.dit.cond_dim), share, embedding_share)
         if (share if embedding_share is None else embedding_share) > 0.5:  # whose embeddings read the latents
-            known = load_config(settings.before).vae
+            known = read_config(settings.before).vae
             cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
     told = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel

@@ -22,7 +22,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, load_config
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose.track import EYES, HEAD, latent_track, mirrored, mirrored_eyes, pose_latents
@@ -195,7 +196,7 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     train = [join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)
     if args.statistics is not None:
-        kept = load_config(args.statistics).vae
+        kept = read_config(args.statistics).vae
         mean, std = kept.mean, kept.std
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     train = normalised(train, cfg)

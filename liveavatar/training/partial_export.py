@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import save_model
-from liveavatar.config import PRESETS, load_config
+from liveavatar.config import PRESETS
 from liveavatar.training import runtime
 from liveavatar.training.export import export_run
 from liveavatar.training.pack import pack_folder
@@ -37,7 +38,7 @@ def bring(run: Path, out: Path, preset: str = "mini") -> list[Path]:
     elif (run / "autoencoder.pt").is_file():
         vae = runtime.load_checkpoint(runtime.autoencoder_file(run), torch.device("cpu"))["average"]
         known = (run / "config.json").is_file()  # else the statistics of the latents are not known yet
-        save_model(folder, load_config(run) if known else PRESETS[preset], {"vae": vae})
+        save_model(folder, read_config(run) if known else PRESETS[preset], {"vae": vae})
     else:
         return []
     out.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
-from liveavatar.config import ModelConfig, load_config
+from liveavatar.config import ModelConfig
 from liveavatar.errors import CheckpointError
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
@@ -153,7 +154,7 @@ class TeacherTrainer:
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run the stage until its seconds are spent."""
-    cfg = load_config(args.data)
+    cfg = read_config(args.data)
     trainer = TeacherTrainer(args, rank, cfg)
     path = args.out / "teacher.pt"
     spent = 0.0

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from liveavatar import config
+from liveavatar import paths
 
 LAYOUT = 2  # version of the store's own layout, part of every key
 ROOT = "liveavatar"
@@ -77,8 +77,8 @@ def code_digest(*modules: str) -> str:
 
 @cache
 def _code_parts(modules: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    paths = sorted(sources_of(*modules))
-    return tuple((path.relative_to(config.REPO_ROOT).as_posix(), _read(path).digest) for path in paths)
+    sources = sorted(sources_of(*modules))
+    return tuple((path.relative_to(paths.REPO_ROOT).as_posix(), _read(path).digest) for path in sources)
 
 
 def code_parts(*modules: str) -> dict[str, str]:
@@ -98,7 +98,7 @@ def sources_of(*modules: str) -> set[Path]:
     """
     waiting = [_source(module) for module in modules]
     if None in waiting:
-        raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {config.REPO_ROOT}")
+        raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {paths.REPO_ROOT}")
     found: set[Path] = set()
     waiting += [_source(package) for module in modules for package in _packages(module)]
     while waiting:
@@ -177,7 +177,7 @@ def _packages(module: str) -> set[str]:
 
 
 def _source(module: str) -> Path | None:
-    base = config.REPO_ROOT.joinpath(*module.split("."))
+    base = paths.REPO_ROOT.joinpath(*module.split("."))
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 

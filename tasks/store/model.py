@@ -1,25 +1,12 @@
-"""What the stages need to know of a model directory: its config and its digest."""
+"""Digests of a model directory, remembered so that asking again loads nothing."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from liveavatar.config import ModelConfig, home, load_config
+from liveavatar import paths
 from liveavatar.files import write_atomically
-
-
-def config_of(model_dir: Path) -> ModelConfig:
-    """Config of a model directory, our own layout or the released one; torch is loaded for the latter only.
-
-    Raises:
-        CheckpointError: when it holds no usable config.
-    """
-    if _is_ours(model_dir):
-        return load_config(model_dir)
-    from liveavatar.checkpoints.load import read_config
-
-    return read_config(model_dir)
 
 
 def digest_of(model_dir: Path) -> str:
@@ -45,7 +32,7 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     files = sorted(p for p in model_dir.rglob("*") if p.is_file())
     stamp = [[p.relative_to(model_dir).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     name = hashlib.sha256(str(model_dir.resolve()).encode()).hexdigest()[:24]
-    memo = home() / "digests" / f"model-{name}.json"
+    memo = paths.digests() / f"model-{name}.json"
     try:
         known = json.loads(memo.read_text())
         if known["stamp"] == stamp and "sha256" in known["facts"]:
@@ -63,10 +50,3 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     memo.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(memo, json.dumps({"stamp": stamp, "facts": facts}).encode())
     return facts
-
-
-def _is_ours(model_dir: Path) -> bool:
-    try:
-        return "dit" in json.loads((model_dir / "config.json").read_text())
-    except (OSError, ValueError, TypeError):
-        return False

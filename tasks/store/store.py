@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.errors import CapacityError
 from liveavatar.files import disk_errors, sha256, sync, write_atomically
 from tasks.cluster import interruption
@@ -60,7 +60,7 @@ class Store:
     """The artefact store below one folder; any number of processes may use it at once."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or config.home() / "store"
+        self.root = root or paths.store()
 
     def get(self, kind: str, key: str) -> Entry | None:
         """The entry, verified, or None when it is absent or damaged (then it is dropped)."""

@@ -8,7 +8,7 @@ import pytest
 
 from liveavatar.audio.encoders.whisper_network import WhisperEncoder, load_encoder
 from liveavatar.audio.ingest import load_audio
-from liveavatar.config import REPO_ROOT
+from liveavatar.paths import REPO_ROOT
 from tests.audio.sounds import espeak
 
 SAMPLE = REPO_ROOT / "data" / "samples" / "speech.wav"

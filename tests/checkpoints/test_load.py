@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import (
     build_part,
     check_model,
@@ -19,7 +20,6 @@ from liveavatar.checkpoints.load import (
     load_model,
     merge_lora,
     model_digest,
-    read_config,
     save_model,
 )
 from liveavatar.checkpoints.weight_files import module_shapes, write_part

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.audio.preprocess import write_features
-from liveavatar.checkpoints.load import read_config
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.released import TEXT_NAME
 from liveavatar.engine import prompt_embedding
 from liveavatar.engine.engine import Engine, StreamJob

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.face import models
 from liveavatar.face.detect import find_face
 from liveavatar.face.landmarks import LEFT_EYE, RIGHT_EYE, FaceTracker
+from liveavatar.paths import REPO_ROOT
 
 PORTRAIT = Image.open(REPO_ROOT / "data" / "samples" / "portrait.png").convert("RGB")
 

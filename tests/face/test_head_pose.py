@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.face.head_pose import face_pose, portrait_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.ffmpeg import read_frames
+from liveavatar.paths import REPO_ROOT
 from liveavatar.pose.track import mirrored
 from liveavatar.quality.split import Clip, load_split
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar.config import REPO_ROOT
+from liveavatar.paths import REPO_ROOT
 from tests.fast.cases import CASES
 
 

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 from scipy.io import wavfile
 
-from liveavatar import config
+from liveavatar import paths
 
 RATE = 16_000
 SECONDS = 5.76  # twelve blocks, so that snapshots fall inside
@@ -46,7 +46,7 @@ def test_every_deployment_names_a_flow() -> None:
 
 
 def test_deployments_are_scheduled_as_the_table_says() -> None:
-    table = yaml.safe_load((config.REPO_ROOT / "prefect.yaml").read_text())
+    table = yaml.safe_load((paths.REPO_ROOT / "prefect.yaml").read_text())
     schedules = {row["name"]: row.get("schedules") for row in table["deployments"]}
     assert schedules["nightly-regression"][0]["cron"]
     assert not schedules["render"]

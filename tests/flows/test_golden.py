@@ -9,13 +9,13 @@ from xml.etree import ElementTree
 import pytest
 
 from flows.regression import GOLDEN
-from liveavatar import config
+from liveavatar import paths
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
 def test_golden_renders(tmp_path: Path) -> None:
-    if not (config.MINI_DIR / "config.json").is_file():
+    if not (paths.MINI_DIR / "config.json").is_file():
         pytest.skip("data/models/mini is not here")
     names = sorted(p.stem for p in GOLDEN.glob("*.json") if p.name != "jobs.json")
     assert len(names) == 2, "two golden jobs have a baseline; `liveavatar regress --update` stores one"

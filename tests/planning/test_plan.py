@@ -15,10 +15,11 @@ from flows.cli.options import make_parser
 from flows.cli.plan import ANY
 from flows.parameters import RenderParameters, read_parameters
 from liveavatar.bench.gpu.run import SPEED_MODES
-from liveavatar.config import LIVE_AVATAR_14B, MINI, REPO_ROOT, TINY, ModelConfig
+from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import GB, Machine, available_gb, detect_gpus, detect_machine, memory_limit_gb, parse_gpus
 from liveavatar.model.dit import CausalDiT
+from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.costs import dit_costs, text_bytes, vae_costs
 from liveavatar.planning.plan import PlanRequest, describe, plan, video_size
 

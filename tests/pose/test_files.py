@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.config import REPO_ROOT
 from liveavatar.errors import InputError
+from liveavatar.paths import REPO_ROOT
 from liveavatar.pose.files import check_pose, read_pose, read_pose_csv
 
 PORTRAIT = REPO_ROOT / "data" / "samples" / "portrait.png"

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, REPO_ROOT
+from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT
 from liveavatar.engine.engine import Engine
 from liveavatar.face.head_pose import portrait_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
+from liveavatar.paths import REPO_ROOT
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 from tests.job_changes import changed
 from tests.render_jobs import SIZE, noise_job

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import wavfile
 
-from liveavatar import config
+from liveavatar import paths
 
 COMMAND_FAULTS = ("twice", "twice killed", "parquet")
 RATE = 16_000
@@ -86,7 +86,7 @@ class Commands:
         with story.open("wb") as told:
             process = subprocess.Popen(
                 [sys.executable, *module, *map(str, job), "--enable-online-decode", "--out", str(out / "film")],
-                env={**kept, "LIVEAVATAR_HOME": str(home)}, cwd=config.REPO_ROOT,
+                env={**kept, "LIVEAVATAR_HOME": str(home)}, cwd=paths.REPO_ROOT,
                 stdout=subprocess.DEVNULL, stderr=told,
             )  # fmt: skip
         return Command(home=home, out=out / "film", process=process, story=story)

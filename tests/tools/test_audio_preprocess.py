@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from liveavatar.config import REPO_ROOT
+from liveavatar.paths import REPO_ROOT
 from liveavatar.tools.audio_preprocess import main
 
 

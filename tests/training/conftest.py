@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from liveavatar.config import TINY, load_config
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import TINY
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.training import autoencoder, latents, partial_export, runtime, teacher
 from liveavatar.training.flow import AvatarNet
@@ -75,7 +76,7 @@ def encoded(corpus: ToyRun, rank: runtime.TrainRank) -> ToyRun:
 @pytest.fixture(scope="session")
 def taught(encoded: ToyRun, rank: runtime.TrainRank) -> ToyRun:
     """The encoded run with a teacher."""
-    trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
+    trainer = teacher.TeacherTrainer(encoded.args(), rank, read_config(encoded.run))
     for i in range(20):
         trainer.train_step(i / 20)
     trainer.held_out()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from liveavatar.config import load_config
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.training import distill, runtime
 from liveavatar.training.latents import Window
 from tests.training.conftest import ToyRun
@@ -12,7 +12,7 @@ from tests.training.conftest import ToyRun
 def test_matching_gradient_points_from_fake_to_real(
     taught: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = distill.DistillTrainer(taught.args(), rank, load_config(taught.run))
+    trainer = distill.DistillTrainer(taught.args(), rank, read_config(taught.run))
     window = trainer.data.sampler.sample(2)
     clean = window.latents.clone().requires_grad_(True)
 
@@ -34,7 +34,7 @@ def test_matching_gradient_points_from_fake_to_real(
 def test_guidance_pushes_away_from_what_silence_would_do(
     taught: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = distill.DistillTrainer(taught.args(guidance=1.5), rank, load_config(taught.run))
+    trainer = distill.DistillTrainer(taught.args(guidance=1.5), rank, read_config(taught.run))
     window = trainer.data.sampler.sample(2)
 
     def flow(x: torch.Tensor, _: torch.Tensor, given: Window) -> torch.Tensor:
@@ -48,7 +48,7 @@ def test_guidance_pushes_away_from_what_silence_would_do(
 
 
 def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.TrainRank) -> None:
-    trainer = distill.DistillTrainer(taught.args(muon=0.003, adamw=1e-3), rank, load_config(taught.run))
+    trainer = distill.DistillTrainer(taught.args(muon=0.003, adamw=1e-3), rank, read_config(taught.run))
     with torch.no_grad():
         trainer.student.dit.head.head.weight.mul_(0.3)  # a student that has something to learn
     losses = [float(trainer.regression_step(0.3)["loss"]) for _ in range(16)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
-from liveavatar.config import load_config
 from liveavatar.errors import CheckpointError
 from liveavatar.training import autoencoder, export, runtime
 from tests.training.conftest import ToyRun
@@ -64,7 +64,7 @@ def test_export_keeps_a_share_of_the_weights_before(taught: ToyRun, tmp_path: Pa
     expected = 0.25 * saved[f"dit.{name}"] + 0.75 * before.state_dict()[name]
     torch.testing.assert_close(made.state_dict()[name], expected, atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(made.patch_embedding.weight, before.patch_embedding.weight)
-    assert load_config(tmp_path / "model").vae == load_config(tmp_path / "before").vae != load_config(taught.run).vae
+    assert read_config(tmp_path / "model").vae == read_config(tmp_path / "before").vae != read_config(taught.run).vae
 
 
 def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.config import FROM_PORTRAIT, TINY, load_config
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import FROM_PORTRAIT, TINY
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose.blinks import blink
@@ -134,7 +135,7 @@ def test_other_photos_are_normalised_like_photos(data: LatentSet) -> None:
 
 
 def test_latents_are_normalised_and_aligned(encoded: ToyRun, rank: runtime.TrainRank) -> None:
-    cfg = load_config(encoded.run)
+    cfg = read_config(encoded.run)
     sets = latent_set.load_latents(encoded.run, "train", rank.device)
     assert len(sets) == 2, "one set per orientation"
     flat = torch.cat([s.latents.transpose(0, 1).flatten(1) for s in sets], 1).float()
@@ -158,7 +159,7 @@ def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(
     photo = toy.sway(toy.FRAMES)
     assert abs(photo) > 0.5, "the photo looks elsewhere than the camera does"
     true = torch.from_numpy(0.2 * (toy.sway(np.arange(toy.FRAMES)) - photo)).float().view(-1, 4).mean(1)
-    assert load_config(encoded.run).pose_origin == FROM_PORTRAIT
+    assert read_config(encoded.run).pose_origin == FROM_PORTRAIT
     bank = features.load_bank(encoded.run, "train", 9, rank.device)
     for data in latent_set.load_latents(encoded.run, "train", rank.device):
         plain, flipped, coloured = data.head.chunk(3)
@@ -184,7 +185,7 @@ def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
     encoded: ToyRun, rank: runtime.TrainRank, tmp_path: Path
 ) -> None:
     export.export_random("tiny", tmp_path / "before")
-    kept = load_config(tmp_path / "before").vae
+    kept = read_config(tmp_path / "before").vae
     for file in encoded.run.glob("features_*.pt"):  # speech was encoded already
         shutil.copy(file, tmp_path)
     latents.encode_stage(
@@ -194,5 +195,5 @@ def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
         ),
         rank,
     )  # fmt: skip
-    assert load_config(tmp_path).vae == kept
-    assert load_config(encoded.run).vae != kept
+    assert read_config(tmp_path).vae == kept
+    assert read_config(encoded.run).vae != kept

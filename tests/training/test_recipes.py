@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar.config import MINI_DIR, load_config, shifted_sigmas
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import shifted_sigmas
+from liveavatar.paths import MINI_DIR
 from liveavatar.training import autoencoder, run
 from liveavatar.training.card import CARD, PROSE
 from liveavatar.training.corpus.speech import synthesis
@@ -80,7 +82,7 @@ def test_the_chain_hangs_together() -> None:
 
 
 def test_the_shipped_weights_are_those_of_their_recipe() -> None:
-    config, card = load_config(MINI_DIR), (MINI_DIR / CARD).read_text()
+    config, card = read_config(MINI_DIR), (MINI_DIR / CARD).read_text()
     assert config.gaze_conditioned == SHIPPED.export.gaze
     assert SHIPPED.export.shift is not None
     for steps, sigmas in config.sigmas.items():

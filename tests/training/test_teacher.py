@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model, save_model
-from liveavatar.config import FROM_CAMERA, load_config
+from liveavatar.config import FROM_CAMERA
 from liveavatar.errors import CheckpointError
 from liveavatar.training import export, runtime, teacher
 from tests.training.conftest import ToyRun
 
 
 def test_teacher_learns(encoded: ToyRun, rank: runtime.TrainRank) -> None:
-    trainer = teacher.TeacherTrainer(encoded.args(), rank, load_config(encoded.run))
+    trainer = teacher.TeacherTrainer(encoded.args(), rank, read_config(encoded.run))
     batch = trainer.data.sampler.sample(2)
     trainer.data.sampler.sample = lambda _: batch  # type: ignore[method-assign]
     losses = [float(trainer.train_step(0.3)["loss"]) for _ in range(50)]
@@ -28,7 +29,7 @@ def test_teacher_learns(encoded: ToyRun, rank: runtime.TrainRank) -> None:
 
 
 def test_teacher_resumes(taught: ToyRun, rank: runtime.TrainRank) -> None:
-    cfg = load_config(taught.run)
+    cfg = read_config(taught.run)
     path = taught.run / "teacher.pt"
     a, b = (teacher.TeacherTrainer(taught.args(), rank, cfg) for _ in range(2))
     batch = a.data.sampler.sample(2)
@@ -52,8 +53,8 @@ def test_teacher_goes_on_from_a_model_that_was_not_told_its_eyes(
     weights = before.dit.state_dict()
     told = weights["cond_encoder.weight"]
     save_model(tmp_path / "model", old, {"dit": weights | {"cond_encoder.weight": told[:, :4].contiguous()}})
-    assert load_config(path.parent).dit.cond_dim == 4
-    started = teacher.TeacherTrainer(taught.args(init=path.parent), rank, load_config(taught.run))
+    assert read_config(path.parent).dit.cond_dim == 4
+    started = teacher.TeacherTrainer(taught.args(init=path.parent), rank, read_config(taught.run))
     weight = started.net.dit.cond_encoder.weight
     assert torch.equal(weight[:, :4], told[:, :4])
     assert told[:, 4:].flatten(2).any(2).all(), "the eyes were told, and something was learned of them"
@@ -65,7 +66,7 @@ def test_teacher_goes_on_from_a_model(
 ) -> None:
     caplog.set_level(logging.INFO)
     export.export_run(taught.run, tmp_path / "model", export.ExportSettings(weights="teacher"))
-    cfg = load_config(taught.run)
+    cfg = read_config(taught.run)
     started = teacher.TeacherTrainer(taught.args(init=tmp_path / "model"), rank, cfg)
     before = runtime.load_checkpoint(taught.run / "teacher.pt", rank.device)["average"]
     for name, weight in started.net.named_parameters():

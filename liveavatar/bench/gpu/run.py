@@ -30,9 +30,10 @@ from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
 from liveavatar.bench.gpu.tpp import run_group
 from liveavatar.bench.gpu.verify import verify
-from liveavatar.config import LIVE_AVATAR_14B, REPO_ROOT, ModelConfig
+from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.fast import ops
+from liveavatar.paths import BENCHMARKS
 from liveavatar.planning.plan import video_size
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ FULL_SIZE = (704, 384)
 AREAS = ((384, 256), (688, 368), (704, 384), (720, 400))  # of the memory table; a size is the nearest that is allowed
 SMALL_SIZE = (384, 256)
 BLOCKS, QUICK_BLOCKS, DRY_BLOCKS = 30, 20, 3
-REPORTS = REPO_ROOT / "data" / "benchmarks"
+REPORTS = BENCHMARKS
 # What one measurement may end with while the others go on.
 _NOTED: tuple[type[Exception], ...] = (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors())
 PLAIN = "plain"  # name of the plain engine among the modes of the section "speed"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.films import Film, make_scene, true_film
 from liveavatar.engine.engine import Engine
@@ -17,7 +17,7 @@ from liveavatar.quality.split import load_split
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine.load(config.MINI_DIR, device="cpu")
+    return Engine.load(paths.MINI_DIR, device="cpu")
 
 
 def test_edges_of_blocks_but_not_of_the_coder() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.bench.quality.faces import FaceCurves
 from liveavatar.bench.quality.films import RenderedScene, make_scene
 from liveavatar.bench.quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
@@ -16,7 +16,7 @@ from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 @pytest.fixture(scope="module")
 def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, RenderedScene]:
-    engine = Engine.load(config.MINI_DIR, device="cpu")
+    engine = Engine.load(paths.MINI_DIR, device="cpu")
     samples = max(w.blocks for w in PAIRS) * BLOCK_FRAMES * SAMPLES_PER_FRAME
     clip = stored[1]
     return engine, make_scene(tmp_path_factory.mktemp("words"), clip.photo(), clip.speech()[:samples], "", engine)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
 from liveavatar.quality.split import load_split
@@ -29,7 +29,7 @@ def test_recordings_are_judged_by_their_sound(short: Path, tmp_path: Path) -> No
     folder = tmp_path / "voices"
     folder.mkdir()
     soundfile.write(folder / "a.wav", load_split()[0].speech()[: 2 * SAMPLE_RATE], SAMPLE_RATE)
-    engine = Engine.load(config.MINI_DIR, device="cpu")
+    engine = Engine.load(paths.MINI_DIR, device="cpu")
     rows = judge_recordings(engine, folder, clips, 1, tmp_path / "work", lambda _: None)
     assert [(r["recording"], r["portrait"]) for r in rows] == [("a.wav", "clip 00")]
     assert rows[0]["motion_energy"] > 0

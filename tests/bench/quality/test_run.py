@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.bench.quality import report
 from liveavatar.bench.quality.run import CONTRACT, QualityOptions, run
-from liveavatar.checkpoints.load import read_config
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
 from liveavatar.quality import goals
@@ -29,7 +29,7 @@ def test_a_run_prints_everything_and_leaves_its_films(
         return run_job(engine, job)
 
     monkeypatch.setattr("liveavatar.bench.quality.films.run_job", noted)
-    result = run(QualityOptions(model_dir=config.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
+    result = run(QualityOptions(model_dir=paths.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
     json.dumps(result, allow_nan=False)
     assert set(CONTRACT) <= set(result)
     assert all(result[name] is not None or result["reasons"][name] for name in CONTRACT)
@@ -37,7 +37,7 @@ def test_a_run_prints_everything_and_leaves_its_films(
     assert set(result["missed"]) == {c["name"] for c in result["checks"] if c["ok"] is False}
     assert result["ae_psnr"] > 28
     assert -1 <= result["openness_corr"] <= 1
-    model = read_config(config.MINI_DIR)
+    model = read_config(paths.MINI_DIR)
     guided, eyed = model.pose_guided, model.pose_guided and model.lids_conditioned
     assert (result["texture_psnr"] is not None, result["texture_psnr_eyes"] is not None) == (guided, eyed)
     labels = load_split(short)[0].labels()
@@ -57,8 +57,8 @@ def test_a_run_prints_everything_and_leaves_its_films(
 
 def test_what_cannot_work_is_refused_before_anything_is_rendered(short: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        run(QualityOptions(model_dir=config.MINI_DIR, recordings=tmp_path / "nowhere", folder=short))
+        run(QualityOptions(model_dir=paths.MINI_DIR, recordings=tmp_path / "nowhere", folder=short))
     with pytest.raises(InputError, match="9"):
-        run(QualityOptions(model_dir=config.MINI_DIR, steps=9, folder=short))
+        run(QualityOptions(model_dir=paths.MINI_DIR, steps=9, folder=short))
     with pytest.raises(InputError, match="evaluation_pack"):
-        run(QualityOptions(model_dir=config.MINI_DIR, folder=tmp_path))
+        run(QualityOptions(model_dir=paths.MINI_DIR, folder=tmp_path))

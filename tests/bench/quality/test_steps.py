@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from liveavatar import config
+from liveavatar import paths
 from liveavatar.bench.quality.steps import recommend, sweep_split
 
 
@@ -19,7 +19,7 @@ def test_the_fewest_steps_that_are_as_good_as_any() -> None:
 
 
 def test_steps_are_compared_on_the_split(short: Path) -> None:
-    tables = list(sweep_split(config.MINI_DIR, [1, 2], None, lambda _: None, short))
+    tables = list(sweep_split(paths.MINI_DIR, [1, 2], None, lambda _: None, short))
     assert [len(rows) for rows, _ in tables] == [1, 2]
     rows, sizes = tables[-1]
     assert [(r["steps"], r["size"], r["clips"]) for r in rows] == [(1, "all", 1), (2, "all", 1)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from liveavatar import config
+from liveavatar import paths
 from tasks import enhance, features, ingest, plan, prompt, quality, render
 from tasks.store import keys
 from tasks.store.keys import code_digest, code_parts, job_key, sources_of, stage_key, syntax_digest
@@ -83,7 +83,7 @@ def test_a_change_of_code_changes_the_digest(old: str, new: str) -> None:
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository whose `liveavatar.run` imports in every way there is."""
-    monkeypatch.setattr(config, "REPO_ROOT", tmp_path)
+    monkeypatch.setattr(paths, "REPO_ROOT", tmp_path)
     files = {
         "__init__.py": "from liveavatar.other import everything",
         "other.py": "",

@@ -1,0 +1,54 @@
+"""Model directories by name, and their config: our own layout or the released one.
+
+Loads torch for the released layout only, so that a command can read the embedded model's config at once.
+"""
+
+import json
+from pathlib import Path
+
+from liveavatar import paths
+from liveavatar.config import MINI, PRESETS, ModelConfig
+from liveavatar.errors import CheckpointError, InputError
+
+CONFIG = "config.json"
+
+
+def resolve_model_dir(model: str) -> Path:
+    """Turn the value of `--model` into a model directory.
+
+    `mini` is the embedded model; another preset is looked up in `paths.models_home()`; anything else is a path.
+
+    Raises:
+        InputError: when there is no such directory.
+    """
+    if model == MINI.name:
+        return paths.MINI_DIR
+    path = paths.models_home() / model if model in PRESETS else Path(model)
+    if not path.is_dir():
+        hint = f"run `liveavatar models fetch {model}`" if model in PRESETS else f"known names: {', '.join(PRESETS)}"
+        raise InputError(f"--model {model}: there is no model directory at {path}; {hint}")
+    return path
+
+
+def read_config(model_dir: Path) -> ModelConfig:
+    """Read the config of a model directory.
+
+    Raises:
+        CheckpointError: when there is none, or it is damaged or of another architecture.
+    """
+    if not _is_ours(model_dir):
+        from liveavatar.checkpoints import released
+
+        if released.is_released(model_dir):
+            return released.read_released_config(model_dir)
+    path = model_dir / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{model_dir} holds no {CONFIG}; give a model directory, `mini`, or `live-avatar-14b`")
+    return ModelConfig.from_json(path.read_text())
+
+
+def _is_ours(model_dir: Path) -> bool:
+    try:
+        return "dit" in json.loads((model_dir / CONFIG).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
