@@ -133,3 +133,11 @@ def test_lexicons_are_clean(words) -> None:
             assert all(e == e.lower().strip() for e in entries)
             if words is words_en:
                 assert all(len(e.split()) <= 4 for e in entries), facet
+
+
+def test_the_score_is_the_weighted_share_of_the_facets() -> None:
+    assert check_prompt("A person talking").score == pytest.approx(0.25 * 0.5 / 3 + 0.20 * 0.5 / 2, abs=1e-3)
+    texts = ("A person talking", "A woman with red hair smiles and nods, soft light, cinematic", FULL)
+    scores = [check_prompt(text).score for text in texts]
+    assert scores == sorted(scores)
+    assert scores[0] < 0.2 < 0.5 < scores[1] < scores[2] <= 1
