@@ -1,9 +1,10 @@
-"""What the eyes of a filmed face do: an eye track (`liveavatar.pose.blinks`) read off landmarks.
+"""Eye track (`liveavatar.pose.blinks`) of a video, read off landmarks.
 
-All is counted from the film itself: lids against its own open eyes, gaze against where the eyes look most of the time,
-which is taken for the camera. On the 8 true films of the evaluation split, eyes 74 to 85 pixels wide, lids follow the
-truth with a correlation of 0.98, and the gaze's yaw with 0.95 (0.93 with constants found on the other seven). Its pitch
-reached 0.57 at best, for a usual glance up moves the iris by a third of a pixel: it is told as 0, the camera's height.
+Values are relative to the video: lid closure to its 80th-percentile opening, gaze to its median direction, which is
+assumed to be the camera. On the 8 true videos of the evaluation split, eyes 74 to 85 pixels wide, lids follow the
+truth with a correlation of 0.98, and the gaze's yaw with 0.95 (0.93 with constants fitted on the other seven). Its
+pitch reached 0.57 at best, because a usual glance up moves the iris by a third of a pixel: it is set to 0, the
+camera's height.
 
 Shapes: F frames at 25 fps.
 """
@@ -13,25 +14,25 @@ import numpy as np
 from liveavatar.face.landmarks import Face
 
 EYE_CORNERS, IRISES = (33, 133, 362, 263), (468, 473)
-OPEN_PERCENTILE = 80  # of the lid gaps of a film: its open eyes
-MIN_OPEN = 0.04  # eye distances; lids that never gap further are not seen, or shut throughout
+OPEN_PERCENTILE = 80  # of the lid gaps of a video: its open eyes
+MIN_OPEN = 0.04  # eye distances; below it lids are invisible, or shut throughout
 MIN_PIXELS = 24  # between the outer corners
 OPEN_SHARE, SHUT_SHARE = 0.12, 0.72  # of the open gap that is gone: open eyes tremble to here; here they are shut
 GLANCE_FRAMES = 9  # running median; glances are held for longer, and blinks are shorter
-# Radians a unit: of the irises' way from the middle of the corners, eye distances, and of the head's yaw.
+# Radians a unit: of the irises' offset from the middle of the corners (eye distances), and of the head's yaw.
 PER_ASIDE, PER_YAW = 7.5, 0.49
 MAX_GAZE = 0.35  # radians; further, the iris is hidden
 
 
 def eye_reading(face: Face) -> np.ndarray:
-    """Lid gap, and the irises' way to the right from the middle of the eyes' corners, in eye distances; and pixels."""
+    """Read lid gap, the irises' offset to the right of the eye corners' middle (eye distances), eye distance, px."""
     x, y = face.points[list(IRISES)].mean(0) - face.points[list(EYE_CORNERS)].mean(0)
     aside = (x * np.cos(face.roll) + y * np.sin(face.roll)) / face.eye_distance
     return np.array([face.lid_gap, aside, face.eye_distance])
 
 
 def seen_eyes(readings_F3: np.ndarray, yaw_F: np.ndarray) -> np.ndarray | None:
-    """Eye track float32 [F, 3] of a film; None where its eyes are too small or shut to be read.
+    """Compute the eye track float32 [F, 3] of a video; None when its eyes are too small or shut to be read.
 
     Args:
         readings_F3: of every frame, see `eye_reading`.

@@ -1,4 +1,4 @@
-"""Where the face is: 478 landmarks per frame, followed from frame to frame.
+"""Face landmarks: 478 points per frame, tracked from frame to frame.
 
 YuNet finds a face once; after that each frame's landmarks give the next frame's region, and the detector runs again
 only when the face is lost (*presence* below one half). Distances are given in *eye distances* (between the outer
@@ -27,7 +27,7 @@ MESH_SIDE = 256  # pixels, input of the mesh network
 DETECT_SIDE = 640  # pixels; a larger picture is shrunk for the detector
 DETECT_SCORE = 0.5
 DETECT_CANDIDATES = 50  # boxes kept before overlapping ones are suppressed
-PRESENCE = 0.5  # below this the mesh saw no face
+PRESENCE = 0.5  # below this the mesh found no face
 SETTLE = 2  # readings after which a new face's landmarks are close to rest
 WANDER_READINGS = 6
 UNSTEADY = 0.01  # eye distances a reading
@@ -85,7 +85,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A rotated square the mesh network looks at."""
+    """Rotated square that is the input of the mesh network."""
 
     centre: np.ndarray  # pixels (x, y)
     side: float  # pixels
@@ -93,7 +93,7 @@ class _Region:
 
 
 class FaceTracker:
-    """Finds and follows the most prominent face of a film."""
+    """Tracker of the most prominent face of a video."""
 
     def __init__(self, threads: int = 2) -> None:
         """Load the models.
@@ -119,11 +119,11 @@ class FaceTracker:
         self._previous: np.ndarray | None = None
 
     def reset(self) -> None:
-        """Forget the face that was followed."""
+        """Drop the tracked face."""
         self._previous = None
 
     def track(self, rgb: np.ndarray) -> Face | None:
-        """The face in the next frame (uint8 [H, W, 3]), or None."""
+        """Track the face into the next frame (uint8 [H, W, 3]); None without a face."""
         if self._previous is not None:
             face = self._mesh_at(rgb, _region_of(self._previous))
             if face is not None:
@@ -133,7 +133,7 @@ class FaceTracker:
         return self.find(rgb)
 
     def find(self, rgb: np.ndarray) -> Face | None:
-        """Look for a face in the whole picture; what is found is followed from here on."""
+        """Detect a face in the whole picture; the result is tracked from here on."""
         import cv2
 
         height, width = rgb.shape[:2]
@@ -153,7 +153,7 @@ class FaceTracker:
         return None
 
     def wander(self, rgb: np.ndarray, face: Face) -> float:
-        """How far the landmarks move when one still picture is read again and again, in eye distances a reading.
+        """Measure how far the landmarks move when one still picture is read repeatedly, in eye distances a reading.
 
         On faces the mesh knows they come to rest (under 0.006); on masks, beards and painted creatures they keep
         wandering (over 0.012), and nothing measured on them can be trusted.
@@ -171,38 +171,38 @@ class FaceTracker:
         import cv2
 
         cos, sin = np.cos(region.angle), np.sin(region.angle)
-        turn = region.side / MESH_SIDE * np.array([[cos, -sin], [sin, cos]])
-        matrix = np.c_[turn, region.centre - turn @ [MESH_SIDE / 2, MESH_SIDE / 2]]
+        scaled = region.side / MESH_SIDE * np.array([[cos, -sin], [sin, cos]])
+        matrix = np.c_[scaled, region.centre - scaled @ [MESH_SIDE / 2, MESH_SIDE / 2]]
         crop = cv2.warpAffine(rgb, matrix, (MESH_SIDE, MESH_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         self._mesh.set_tensor(self._input, crop[None].astype(np.float32) / 255)
         self._mesh.invoke()
         presence = 1 / (1 + np.exp(-self._mesh.get_tensor(self._presence_out).item()))
         if presence < PRESENCE:
             return None
-        points = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)[:, :2] @ turn.T + matrix[:, 2]
+        points = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)[:, :2] @ scaled.T + matrix[:, 2]
         face = Face(points.astype(np.float32), float(presence))
         return face if face.eye_distance >= 4 else None  # smaller is no face whose mouth can be read
 
 
 @contextmanager
 def _notes_dropped() -> Iterator[None]:
-    """Keep the notes that native code writes to the bare descriptor off the terminal; all other lines come later.
+    """Suppress LiteRT's notes on the standard error descriptor; all other lines are written afterwards.
 
     No option or variable of LiteRT quiets its "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
     """
     with _STDERR_MOVED, ExitStack() as closing:
         try:
             caught = closing.enter_context(tempfile.TemporaryFile())
-            kept = os.dup(STDERR)
-        except OSError:  # no standard error, or nowhere to keep it
+            original = os.dup(STDERR)
+        except OSError:  # no standard error, or no temporary file
             yield
             return
         try:
             os.dup2(caught.fileno(), STDERR)
             yield
         finally:
-            os.dup2(kept, STDERR)
-            os.close(kept)
+            os.dup2(original, STDERR)
+            os.close(original)
             caught.seek(0)
             for line in caught:
                 if not line.startswith(NOTE):
@@ -210,14 +210,14 @@ def _notes_dropped() -> Iterator[None]:
 
 
 def _region_of_detection(five: np.ndarray) -> _Region:
-    """Region from YuNet's eyes, nose and mouth corners."""
+    """Compute the region from YuNet's eyes, nose and mouth corners."""
     eyes, mouth, across = (five[0] + five[1]) / 2, (five[3] + five[4]) / 2, five[1] - five[0]
     side = 3 * max(np.hypot(*across), 0.95 * np.hypot(*(mouth - eyes)))
     return _Region(0.45 * eyes + 0.55 * mouth, float(side), float(np.arctan2(across[1], across[0])))
 
 
 def _region_of(points: np.ndarray) -> _Region:
-    """Region from landmarks: their bounding square, half as large again, turned with the eyes."""
+    """Compute the region from landmarks: their bounding square, enlarged by half, rotated with the eyes."""
     low, high = points.min(0), points.max(0)
     x, y = points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]
     return _Region((low + high) / 2, 1.5 * float((high - low).max()), float(np.arctan2(y, x)))

@@ -1,8 +1,8 @@
-"""Video files in and out: the ffmpeg binary, probing, reading, and the final mp4.
+"""Video files: the ffmpeg binary, probing, decoding, and muxing the final mp4.
 
 ffmpeg (from the `imageio-ffmpeg` wheel, run as a program) encodes and muxes; PyAV probes and decodes, so no
 ffprobe is needed. A *fragmented* mp4 is one that can be played while it grows; the final mp4 is plain with its
-index in front (faststart). Nothing here knows about models or blocks; writing in pieces is `video_sink`'s.
+index in front (faststart). Knows neither models nor blocks; `film` writes a video in segments.
 """
 
 import logging
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 OUTPUT_RATE = 48_000  # Hz, of the AAC track
 AUDIO_BITRATE = "128k"
 VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at every whole fps that divides it
-STDERR_TAIL = 400  # characters of ffmpeg's last words kept in an error
+STDERR_TAIL = 400  # characters of ffmpeg's stderr quoted in an error
 
 
 class MediaError(LiveAvatarError):
-    """ffmpeg died or wrote something that is no video; the message ends with its last words."""
+    """ffmpeg failed or wrote something that is no video; the message ends with its stderr."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoInfo:
-    """What a video file says of itself."""
+    """Header of a video file."""
 
     width: int  # pixels
     height: int
     fps: float
-    num_frames: int  # as counted by the container, 0 when it does not say
+    num_frames: int  # as counted by the container, 0 when unknown
     video_seconds: float
     audio_seconds: float | None  # None: no sound
     codec: str
@@ -48,7 +48,7 @@ class VideoInfo:
 
 @cache
 def ffmpeg_binary() -> str:
-    """Path of the ffmpeg that ships with `imageio-ffmpeg`.
+    """Locate the ffmpeg that ships with `imageio-ffmpeg`.
 
     Raises:
         MediaError: when the wheel carries none for this platform.
@@ -62,7 +62,7 @@ def ffmpeg_binary() -> str:
 
 
 def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError:
-    """The error for an ffmpeg that ended with `returncode`: CapacityError on a full disk, else MediaError."""
+    """Build the error of an ffmpeg that ended with `returncode`: CapacityError on a full disk, else MediaError."""
     tail = " | ".join(stderr.decode("utf-8", "replace").strip().splitlines())[-STDERR_TAIL:]
     if "No space left on device" in tail or "Disk quota exceeded" in tail:
         return CapacityError(f"{what}: the disk is full; free some space and run again with --resume ({tail})")
@@ -157,10 +157,10 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
 
 def read_video(path: Path) -> tuple[VideoInfo, Iterator[np.ndarray]]:
-    """Header and frames (uint8 [H, W, 3]) of a video file, decoded lazily.
+    """Read a video file's header, and its frames (uint8 [H, W, 3]) lazily.
 
     Raises:
-        InputError: as `probe_video` at once, as `read_frames` while iterating.
+        InputError: at once for a missing or unreadable file, while iterating for a damaged picture.
     """
     return probe_video(path), (frame.rgb for frame in read_frames(path))
 
@@ -206,11 +206,11 @@ def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 def audio_node(audio: Path | None, seconds: float, sample_rate: int = SAMPLE_RATE) -> Any:
-    """ffmpeg-python stream of a sound cut or padded to exactly `seconds`.
+    """Build an ffmpeg-python stream of a sound cut or padded to exactly `seconds`.
 
     Args:
         audio: a file, or None to read raw float32 mono of `sample_rate` from standard input.
-        seconds: wanted length.
+        seconds: length of the result.
         sample_rate: Hz, of the raw input.
     """
     import ffmpeg
@@ -224,7 +224,7 @@ def audio_node(audio: Path | None, seconds: float, sample_rate: int = SAMPLE_RAT
 
 
 def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int, fps: int = FPS) -> Path:
-    """Join coded pictures and a sound into the final mp4, atomically.
+    """Mux coded pictures and a sound into the final mp4, atomically.
 
     The pictures are copied, the sound becomes AAC 48 kHz and is cut or padded to the pictures' length. The index
     is put in front (faststart) and nothing in the file depends on the time it was made.

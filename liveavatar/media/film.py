@@ -1,8 +1,8 @@
-"""Writing a film while it is being made: frames in, a growing mp4, a live playlist, one finished mp4 out.
+"""FilmWriter: frames in; a growing mp4, an HLS playlist and a finished mp4 out.
 
 Frames are coded in *segments* of `segment_frames` (48: one clip), each a closed group of pictures made by its own
 ffmpeg run. A finished segment is appended to `.<name>.partial.mp4`, a fragmented mp4 that any player opens while it
-grows and that survives a crash: a cut-off tail is dropped on resume. Equal frames give equal bytes, whether or not
+grows and that survives a crash: a truncated tail is dropped on resume. Equal frames give equal bytes, whether or not
 the writing was interrupted. The final name appears only when the film is whole.
 """
 
@@ -46,10 +46,10 @@ SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on ever
 
 
 class FilmWriter:
-    """Takes frames in order and leaves an mp4.
+    """Writer of one video: takes frames in order and produces an mp4.
 
-    Use as a context manager: leaving it by an exception stops the encoder and keeps the partial film for
-    `resume_at`. Memory does not grow with the film's length.
+    Use as a context manager: an exception stops the encoder and leaves the partial video for `resume_at`. Memory does
+    not grow with the video's length.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FilmWriter:
         live_dir: Path | None = None,
         audio: Path | np.ndarray | LiveSound | None = None,
     ) -> None:
-        """Prepare a film; nothing is written before the first frame.
+        """Prepare a video; nothing is written before the first frame.
 
         Args:
             path: name of the finished mp4.
@@ -84,7 +84,7 @@ class FilmWriter:
         self.fps = fps
         self.segment_frames = segment_frames
         self.audio = audio
-        self.num_frames = 0  # frames taken so far
+        self.num_frames = 0  # frames written so far
         self._encoder: subprocess.Popen[bytes] | None = None
         self._in_segment = 0
         self._started = False
@@ -103,12 +103,12 @@ class FilmWriter:
 
     @property
     def partial_path(self) -> Path:
-        """The film as it grows: a fragmented mp4 without sound."""
+        """File of the growing video: a fragmented mp4 without sound."""
         return self.path.with_name(f".{self.path.stem}.partial.mp4")
 
     @property
     def durable_frames(self) -> int:
-        """Frames on the disk in whole segments: the largest index `resume_at` takes."""
+        """Frames on the disk in whole segments: the largest index `resume_at` accepts."""
         if not self.partial_path.is_file():
             return 0
         whole = 0
@@ -119,13 +119,13 @@ class FilmWriter:
         return whole
 
     def resume_at(self, frame_index: int) -> None:
-        """Go on with an interrupted film: the next frame written is `frame_index`; later ones are dropped.
+        """Resume an interrupted video: the next frame written is `frame_index`; later ones are dropped.
 
         Raises:
             InputError: when that is no segment border, is not on the disk, or is a film of another size or rate.
         """
         if self._started:
-            raise InputError("resume_at comes before the first frame; open a new sink")
+            raise InputError("resume_at comes before the first frame; open a new writer")
         if frame_index % self.segment_frames or frame_index < 0:
             border = frame_index // self.segment_frames * self.segment_frames
             raise InputError(
@@ -179,10 +179,10 @@ class FilmWriter:
                 self._finish_segment()
 
     def close(self, audio: Path | np.ndarray | None = None) -> Path:
-        """Finish the film: last segment, sound, index in front, final name.
+        """Finish the video: last segment, sound, index in front, final name.
 
         Args:
-            audio: as in the constructor, which it overrides.
+            audio: sound file, or float32 mono 16 kHz samples; overrides the constructor's.
 
         Returns:
             The path of the mp4, whose sound and picture are equally long.
@@ -200,7 +200,7 @@ class FilmWriter:
         return out
 
     def abort(self) -> None:
-        """Stop the encoder; whole segments stay on the disk for `resume_at`."""
+        """Stop the encoder; whole segments remain on the disk for `resume_at`."""
         if self._encoder is not None:
             self._encoder.kill()
             self._encoder.communicate()

@@ -1,6 +1,6 @@
-"""The few mp4 boxes that make fragments joinable: split a file, count its pictures, move it in time.
+"""MP4 boxes of fragmented files: split a file, count its pictures, shift it in time.
 
-An mp4 is a row of *boxes* (32-bit length, four-letter type, payload). A fragmented file is a *header* (`ftyp`,
+An mp4 is a sequence of *boxes* (32-bit length, four-letter type, payload). A fragmented file is a *header* (`ftyp`,
 `moov`) followed by *fragments* (`moof` with the times, `mdat` with the bytes). ISO/IEC 14496-12, sections 4.2 and
 8.8. Encoders start every file at time 0; to join files made one by one, the start time in each fragment's `tfdt`
 and its running number in `mfhd` are rewritten here.
@@ -16,7 +16,7 @@ from liveavatar.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One box: its type, where it starts, and how long it is with its 8-byte head."""
+    """One box: type, offset, and size including its 8-byte head."""
 
     kind: str
     start: int  # bytes
@@ -33,7 +33,7 @@ class Fragment:
 
 
 def boxes(data: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """The boxes between two offsets; stops before one that is cut off."""
+    """Iterate over the boxes between two offsets; stops before a truncated one."""
     end = len(data) if end is None else end
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -44,7 +44,7 @@ def boxes(data: bytes | memoryview, start: int = 0, end: int | None = None) -> I
 
 
 def find(data: bytes | memoryview, path: tuple[str, ...], start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """The boxes at the end of a path of types, such as ("moof", "traf", "tfdt")."""
+    """Find boxes by a path of types, such as ("moof", "traf", "tfdt")."""
     for box in boxes(data, start, end):
         if box.kind != path[0]:
             continue
@@ -55,7 +55,7 @@ def find(data: bytes | memoryview, path: tuple[str, ...], start: int = 0, end: i
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
-    """Header and fragments of a fragmented mp4; what follows the last fragment is dropped.
+    """Split a fragmented mp4 into header and fragments; data after the last fragment is dropped.
 
     Raises:
         ValueError: when there is no fragment.
@@ -70,7 +70,7 @@ def split(data: bytes) -> tuple[bytes, bytes]:
 
 
 def moved(fragments: bytes, starts: dict[int, int], sequence: int) -> bytes:
-    """Fragments that began at time 0, as they read at another time.
+    """Shift fragments that start at time 0 to another time.
 
     Args:
         fragments: `moof` + `mdat` pairs.
@@ -99,7 +99,7 @@ def _add_time(data: bytearray, box: Box, ticks: int) -> None:
 
 
 def scan(path: Path) -> tuple[int, list[Fragment]]:
-    """Length of the header and the whole fragments of a growing file; a cut-off tail is left out.
+    """Read the header's length and the whole fragments of a growing file; a truncated tail is left out.
 
     Only heads of boxes and `moof` boxes are read, so a long film costs little.
 

@@ -1,6 +1,6 @@
-"""Sound that arrives on a pipe: signed 16-bit little-endian PCM, mono, 16 kHz, and nothing else.
+"""PCM from a pipe: signed 16-bit little-endian, mono, 16 kHz.
 
-The first half second is read before anything is started, so that what is no such sound is refused at once.
+The first half second is read before anything is started, so that any other data is refused at once.
 """
 
 import os
@@ -19,7 +19,7 @@ SAMPLE_BYTES = 2
 SECOND_BYTES = SAMPLE_BYTES * SAMPLE_RATE
 HEAD_BYTES = SECOND_BYTES // 2  # the shortest sound that is rendered
 CHUNK_BYTES = SECOND_BYTES // 20
-WAIT_SECONDS = 0.25  # between two looks whether reading should end
+WAIT_SECONDS = 0.25  # between two checks whether reading should end
 LOUDEST_SPEECH = 0.5  # root mean square over full scale; bytes that are no PCM reach 0.577
 FULL_SCALE = 32_768
 CONTAINERS = {b"RIFF": "WAV", b"OggS": "Ogg", b"fLaC": "FLAC", b"ID3": "MP3", b"\x1aE\xdf\xa3": "Matroska"}
@@ -28,18 +28,18 @@ WORDS = bytes(string.printable, "ascii")
 
 
 class Pipe(Protocol):
-    """Standard input, or what stands for it."""
+    """Standard input, or a substitute."""
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """File descriptor."""
 
     def isatty(self) -> bool:
-        """Whether a person types there."""
+        """True for a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class PcmPipe:
-    """A pipe whose beginning was read and found good."""
+    """Open pipe whose first half second was read and checked."""
 
     descriptor: int
     head: bytes
@@ -62,7 +62,7 @@ class PcmPipe:
         return cls(descriptor, head)
 
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[bytes]:
-        """All bytes from the start, as they arrive, until the pipe ends or `stopped` says so."""
+        """Iterate over all bytes from the start, as they arrive, until the pipe ends or `stopped()` is true."""
         yield self.head
         while not stopped():
             if not select.select([self.descriptor], [], [], WAIT_SECONDS)[0]:
@@ -74,10 +74,10 @@ class PcmPipe:
 
 
 def check_head(head: bytes) -> None:
-    """Refuse a beginning that is no PCM.
+    """Check that the first bytes are PCM.
 
     Raises:
-        InputError: with what it is instead, as far as that can be told.
+        InputError: naming the detected kind of data.
     """
     if not head:
         raise InputError(f"--audio -: standard input is empty; {HOW}")
@@ -98,6 +98,6 @@ def check_head(head: bytes) -> None:
 
 
 def samples(pcm: bytes) -> np.ndarray:
-    """float32 samples in [-1, 1] of whole 16-bit ones; a last odd byte is left out."""
+    """Convert whole 16-bit samples to float32 in [-1, 1]; a last odd byte is left out."""
     whole = len(pcm) // SAMPLE_BYTES * SAMPLE_BYTES
     return np.frombuffer(pcm[:whole], "<i2").astype(np.float32) / FULL_SCALE

@@ -1,8 +1,8 @@
-"""The portrait: any picture becomes 8-bit sRGB, framed as the model saw portraits in training.
+"""Portrait input: any picture becomes 8-bit sRGB, cropped to the framing of the training data.
 
-`load_portrait` reads it or refuses it in one line. `fit_portrait` picks the video's size from the picture's shape,
-crops to it and never leaves black bars. For `mini` the crop follows the face when one is found: its training
-pictures all show head and shoulders with the eyes in one place, so a full-length picture must be cut to that.
+`load_portrait` reads a picture or refuses it in one line. `fit_portrait` picks the video's size from the picture's
+shape, crops to it and never leaves black bars. For `mini` the crop is placed by the face when one is detected: its
+training pictures all show head and shoulders with the eyes in one place, so a full-length picture must be cut to that.
 """
 
 import io
@@ -59,7 +59,7 @@ def load_portrait(path: str | Path) -> np.ndarray:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn what Pillow raises for a bad file into one line."""
+    """Convert Pillow's errors for a bad file to one-line InputErrors."""
     try:
         if source.stat().st_size == 0:
             raise InputError(f"{source}: the file is empty (0 bytes); export or copy it again")
@@ -97,7 +97,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Grey of 16 bits (also as 32-bit integers), or floats 0..1 or 0..255, as uint8."""
+    """Convert grey of 16 bits (also as 32-bit integers), or floats 0..1 or 0..255, to uint8."""
     grey = np.nan_to_num(values.astype(np.float64))
     if np.issubdtype(values.dtype, np.integer):
         scale = 255 / 65535 if grey.max(initial=0) > 255 else 1.0
@@ -122,7 +122,7 @@ def _to_srgb(picture: Image.Image) -> Image.Image:
 
 
 def target_size(width: int, height: int, size: tuple[int, int], cfg: ModelConfig) -> tuple[int, int]:
-    """The video's (width, height) for a picture of this shape.
+    """Choose the video's (width, height) for a picture of this shape.
 
     Args:
         size: (width, height) of `--size`; only the product counts.
@@ -131,9 +131,9 @@ def target_size(width: int, height: int, size: tuple[int, int], cfg: ModelConfig
         InputError: when the model was not trained for that area.
     """
     area = size[0] * size[1]
-    known = sorted({w * h for w, h in cfg.areas})
+    areas = sorted({w * h for w, h in cfg.areas})
     if cfg.vae.kind == "wan":
-        if not known[0] <= area <= known[-1]:
+        if not areas[0] <= area <= areas[-1]:
             raise _unknown_size(size, cfg)
         return released_size(width, height, area)
     shapes = [(w, h) for w, h in cfg.areas if w * h == area]
@@ -174,7 +174,7 @@ def fit_portrait(rgb: np.ndarray, size: tuple[int, int], cfg: ModelConfig) -> np
 
 
 def _cover(rgb: np.ndarray, out_w: int, out_h: int) -> np.ndarray:
-    """Scale until the size is covered, keep the centre; equals the released crop wherever that leaves no bars."""
+    """Scale to cover the size and crop the centre; equals the released crop wherever that leaves no bars."""
     height, width = rgb.shape[:2]
     scaled = (out_w, int(out_w * height / width)) if out_w * height >= out_h * width else (
         int(out_h * width / height), out_h,
@@ -190,7 +190,7 @@ def _cover(rgb: np.ndarray, out_w: int, out_h: int) -> np.ndarray:
 def crop_box(
     width: int, height: int, out_w: int, out_h: int, face: FaceBox | None
 ) -> tuple[float, float, float, float]:  # fmt: skip
-    """Part of a picture to show: (left, top, right, bottom) in pixels, of the aspect out_w / out_h, inside it.
+    """Choose the crop of a picture: (left, top, right, bottom) in pixels, of the aspect out_w / out_h.
 
     Without a face it is the largest such part, a little above the centre. With one it is that part too, if the eyes
     already lie about where training had them; otherwise it puts them there as far as the picture reaches.
@@ -202,15 +202,15 @@ def crop_box(
     eyes = (WIDE_EYE_DISTANCE, WIDE_EYE_HEIGHT) if out_w > out_h else (EYE_DISTANCE, EYE_HEIGHT)
     if _framed(face, plain, eyes):
         return plain
-    wanted = max(face.eye_distance / eyes[0], out_h / MAX_ENLARGEMENT)
-    part = min(largest, wanted)
+    height_for_eyes = max(face.eye_distance / eyes[0], out_h / MAX_ENLARGEMENT)
+    part = min(largest, height_for_eyes)
     return _box(width, height, part, out_w / out_h, (face.eye_x, face.eye_y - eyes[1] * part))
 
 
 def _box(
     width: int, height: int, part: float, aspect: float, at: tuple[float, float | None]
 ) -> tuple[float, float, float, float]:  # fmt: skip
-    """A box of height `part` with its middle at x = at[0] and its top at y = at[1], pushed into the picture."""
+    """Place a box of height `part` with its middle at x = at[0] and its top at y = at[1], moved into the picture."""
     spare_w, spare_h = width - part * aspect, height - part
     top = _UPPER_BIAS * spare_h if at[1] is None else at[1]
     left = min(max(0.0, at[0] - part * aspect / 2), max(0.0, spare_w))

@@ -1,7 +1,7 @@
-"""The released model's rule that turns a picture's shape and an area into the video's width and height.
+"""Video size and crop of the released pipeline: from a picture's shape and an area to width and height.
 
-Only the product of `--size W*H` counts: the picture keeps its aspect as far as sides that are multiples
-of 64 pixels allow, and is never enlarged beyond that rounding.
+Only the product of `--size W*H` counts: the aspect is preserved as far as sides that are multiples of 64 pixels allow,
+and the picture is never enlarged beyond that rounding.
 """
 
 import math
@@ -15,7 +15,7 @@ _MIN_SCALE = 0.1
 
 
 def released_size(width: int, height: int, area: int) -> tuple[int, int]:
-    """Video size the released pipeline picks for a picture.
+    """Compute the video size that the released pipeline picks for a picture.
 
     Args:
         width, height: of the picture, pixels.
@@ -28,7 +28,7 @@ def released_size(width: int, height: int, area: int) -> tuple[int, int]:
         largest, smallest = 1.0, _MIN_SCALE
     else:
         # Smallest scale whose sides, each rounded up by 63, could still fill the area. The discriminant has
-        # 2ac where the quadratic formula has 4ac: sizes must be those the weights' users get elsewhere.
+        # 2ac where the quadratic formula has 4ac, as in the released code: sizes must be the same.
         a, b, c = width * height, (STEP - 1) * (width + height), (STEP - 1) ** 2 - area
         largest = math.sqrt(area / a)
         smallest = (-b + math.sqrt(b * b - 2 * a * c)) / (2 * a)
@@ -48,7 +48,7 @@ def released_crop(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize and centre-crop as the released pipeline does, black bars included.
 
     The shorter side of the picture becomes the shorter side of the video; where the other one then falls
-    short, black fills it up. Kept to reproduce that pipeline's videos; our own crop never leaves bars.
+    short, black fills it up. It reproduces that pipeline's videos; `portrait.fit_portrait` never leaves bars.
 
     Args:
         picture: uint8 RGB [H, W, 3].
@@ -66,5 +66,5 @@ def released_crop(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     canvas = np.asarray(resized)
     missing_h, missing_w = max(0, height - canvas.shape[0]), max(0, width - canvas.shape[1])
     canvas = np.pad(canvas, ((missing_h // 2, -(-missing_h // 2)), (missing_w // 2, -(-missing_w // 2)), (0, 0)))
-    top, left = (round((have - want) / 2.0) for have, want in zip(canvas.shape, (height, width), strict=False))
+    top, left = (round((have - need) / 2.0) for have, need in zip(canvas.shape, (height, width), strict=False))
     return canvas[top : top + height, left : left + width]
