@@ -1,7 +1,7 @@
-"""Spectral gating with noisereduce, piece by piece, never changing the length.
+"""Noise reduction by spectral gating (noisereduce), piece by piece, without changing the length.
 
 *Stationary* gates every frequency against one noise profile; *nonstationary* against a floor that follows the sound.
-`attenuate` turns stretches down with smooth edges, so that noise between sentences does not move the avatar's mouth.
+`attenuate` lowers stretches with smooth edges, so that noise between sentences does not move the avatar's mouth.
 """
 
 import logging
@@ -18,7 +18,7 @@ _CONTEXT = 3 * SAMPLE_RATE  # samples around a piece; the moving floor looks abo
 _NUM_FFT = 512  # samples, 32 ms
 _QUIET_FRAME = 1024  # samples
 _QUIET_SHARE = 0.15  # share of frames taken as noise when no pause is known
-_PROFILE_SECONDS = 10  # of noise that are looked at
+_PROFILE_SECONDS = 10  # of noise that make a profile
 _RAMP = round(0.06 * SAMPLE_RATE)  # samples of a fade
 
 log = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ def denoise(
                 chunk_size=len(piece) + 1,  # one chunk: pieces are cut here, with the context they need
                 padding=_NUM_FFT * 4,
             )
-        kept = np.nan_to_num(gated[start - first : stop - first])
-        out[start : start + len(kept)] = kept
-        out[start + len(kept) : stop] = 0.0
+        middle = np.nan_to_num(gated[start - first : stop - first])
+        out[start : start + len(middle)] = middle
+        out[start + len(middle) : stop] = 0.0
     return out
 
 
 def quietest(audio: np.ndarray) -> np.ndarray:
-    """The quietest 15 % of 64 ms frames joined in order, at most 10 s: a noise profile where no pause is known."""
+    """Concatenate the quietest 15 % of 64 ms frames, at most 10 s: a noise profile when no pause is known."""
     num_frames = len(audio) // _QUIET_FRAME
     if num_frames < 8:
         return audio
@@ -81,7 +81,7 @@ def quietest(audio: np.ndarray) -> np.ndarray:
 
 
 def pauses(audio: np.ndarray, speech: list[Segment], min_seconds: float = 0.5) -> np.ndarray | None:
-    """Sound outside the speech segments, at most 10 s of it; None when there is less than `min_seconds`."""
+    """Extract the sound outside the speech segments, at most 10 s; None when there is less than `min_seconds`."""
     limit = _PROFILE_SECONDS * SAMPLE_RATE
     edges = [0, *(e for s in speech for e in (s.start, s.stop)), len(audio)]
     parts, total = [], 0
@@ -94,14 +94,14 @@ def pauses(audio: np.ndarray, speech: list[Segment], min_seconds: float = 0.5) -
 
 
 def attenuate(audio: np.ndarray, speech: list[Segment], floor_db: float = -20.0) -> np.ndarray:
-    """Turn down everything outside the speech segments; fades of 60 ms lie outside the speech.
+    """Lower everything outside the speech segments; fades of 60 ms lie outside the speech.
 
     Args:
         audio: float32 [samples], mono 16 kHz.
         floor_db: gain between segments, dB.
 
     Returns:
-        float32 of the same length; the speech itself keeps its exact samples.
+        float32 of the same length; speech samples are unchanged.
     """
     floor = np.float32(10 ** (floor_db / 20))
     out = audio * floor

@@ -1,4 +1,4 @@
-"""DNSMOS P.835: predicted listeners' opinion (1 to 5) of speech, background and the whole, without a reference.
+"""DNSMOS P.835: predicted mean opinion scores (1 to 5) of speech, background and overall, without a reference.
 
 Runs the model that the `speechmos` wheel carries (Reddy, Gopal, Cutler 2022; MIT) by onnxruntime. The score depends
 on level, so compare tracks of equal loudness.

@@ -1,4 +1,4 @@
-"""Cleaning speech so that cleaning never harms: several candidates, judged by DNSMOS and by Whisper.
+"""Speech enhancement that never harms: several candidates, judged by DNSMOS and by Whisper.
 
 Candidates, all at the same loudness and exactly as long as the input:
 
@@ -50,17 +50,17 @@ EXCERPT = 30 * SAMPLE_RATE  # samples judged; shorter tracks are judged whole
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """One way of cleaning, and how it was judged (None: not judged)."""
+    """One recipe of cleaning and its scores (None: not scored)."""
 
     name: str
     opinion: Opinion | None = None
     transcript: Transcript | None = None
     wer: float | None = None  # against the reference text
-    change: float | None = None  # word error rate against what was heard in raw
+    change: float | None = None  # word error rate against the transcript of raw
     refused: str | None = None  # why it may not replace raw
 
     def as_dict(self, chosen: str) -> dict[str, Any]:
-        """JSON-able row of the report."""
+        """Convert to a JSON-able row of the report."""
         return {
             "name": self.name,
             "dnsmos": self.opinion.overall if self.opinion else None,
@@ -76,7 +76,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enhanced:
-    """Cleaned sound with what is said in it and why it was cleaned this way."""
+    """Cleaned sound, its transcript, and the verdict that chose the recipe."""
 
     audio: np.ndarray  # float32 mono 16 kHz, as long as the input
     words: tuple[Word, ...]
@@ -98,7 +98,7 @@ def enhance(
         audio: float32 mono 16 kHz within [-1, 1].
         denoise: "auto" judges the candidates; "stationary" and "nonstationary" force that one; "off" only levels.
         whisper: model for the words, or "off". Both off load no model at all.
-        reference_text: what is said, when known; turns the word error rates on.
+        reference_text: true transcript, if available; enables the word error rates.
 
     Raises:
         InputError: an unknown choice, or weights that are not installed.
@@ -115,9 +115,9 @@ def enhance(
     raw, others = judge.run(names, forced=denoise != "auto")
     chosen, reason = _decide(raw, others, denoise, bool(speech))
     final = level if chosen.name == "raw" else clean(level, speech, chosen.name)
-    heard = chosen.transcript
-    if model is not None and (heard is None or not judge.whole):
-        heard = transcribe(final, speech, model)
+    transcript = chosen.transcript
+    if model is not None and (transcript is None or not judge.whole):
+        transcript = transcribe(final, speech, model)
     verdict = _verdict(raw, chosen, reason, reference_text is not None, model is not None)
     verdict |= {
         "denoise": denoise,
@@ -129,9 +129,9 @@ def enhance(
     }
     return Enhanced(
         audio=final,
-        words=heard.words if heard else (),
-        text=heard.text if heard else "",
-        language=heard.language if heard else "",
+        words=transcript.words if transcript else (),
+        text=transcript.text if transcript else "",
+        language=transcript.language if transcript else "",
         verdict=verdict,
         candidates=[c.as_dict(chosen.name) for c in (raw, *others)],
     )
@@ -146,7 +146,7 @@ def clean(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
 
 
 def harm(raw: Candidate, other: Candidate) -> str | None:
-    """Why a candidate may not replace raw, by the rule in this module's docstring; None when it may.
+    """Give the reason why a candidate may not replace raw, by the rule in this module's docstring; None when it may.
 
     What was not judged on both sides is no obstacle; a candidate that nothing judged may not replace raw.
     """
@@ -175,7 +175,7 @@ def _less_recognisable(raw: Candidate, other: Candidate) -> str | None:
 
 
 class _Judge:
-    """Scores candidates on an excerpt: the 30 s with most speech, or the whole track when it is no longer."""
+    """Judge of candidates on an excerpt: the 30 s with most speech, or the whole track when it is shorter."""
 
     def __init__(
         self, level: np.ndarray, speech: list[Segment], model: "Whisper | None", reference: str | None
@@ -194,7 +194,7 @@ class _Judge:
 
     def run(self, names: list[str], *, forced: bool) -> tuple[Candidate, list[Candidate]]:
         """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and on at most two that DNSMOS passes."""
-        raw = self._heard(Candidate(name="raw", opinion=dnsmos(self._level)), self._level, None)
+        raw = self._recognise(Candidate(name="raw", opinion=dnsmos(self._level)), self._level, None)
         others, tracks = [], {}
         for name in names:
             tracks[name] = clean(self._level, self._speech, name)
@@ -205,14 +205,14 @@ class _Judge:
             if (c.refused and not forced) or self._model is None or tries == 2:
                 continue
             tries += 1
-            judged = self._heard(c, tracks[c.name], raw.transcript)
+            judged = self._recognise(c, tracks[c.name], raw.transcript)
             judged = replace(judged, refused=c.refused or harm(raw, judged))
             others[others.index(c)] = judged
             if judged.refused is None:
                 break
         return raw, others
 
-    def _heard(self, c: Candidate, track: np.ndarray, raw: Transcript | None) -> Candidate:
+    def _recognise(self, c: Candidate, track: np.ndarray, raw: Transcript | None) -> Candidate:
         if self._model is None:
             return c
         t = transcribe(track, self._speech, self._model, raw.language if raw else None)
@@ -226,7 +226,7 @@ def _score(c: Candidate) -> float:
 
 
 def _richest(speech: list[Segment], num_samples: int) -> int:
-    """Start of the excerpt with most speech; it begins where a segment begins."""
+    """Find the start of the excerpt with most speech; it is the start of a segment."""
     if num_samples <= EXCERPT or not speech:
         return 0
     starts = [min(s.start, num_samples - EXCERPT) for s in speech]

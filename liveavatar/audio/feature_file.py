@@ -1,7 +1,7 @@
-"""Driving features on disk, read a few blocks at a time so that memory does not grow with length.
+"""Features file: driving features on disk, read a few blocks at a time so that memory does not grow with length.
 
-A features file is what `liveavatar.tools.audio_preprocess` writes: a torch archive whose "features" entry
-is [hidden states, channels, frames] at 25 fps, stored time-major.
+The file is a torch archive (`liveavatar.tools.audio_preprocess` writes it) whose "features" entry is [hidden states,
+channels, frames] at 25 fps, stored time-major.
 """
 
 import pickle
@@ -23,10 +23,10 @@ def save_features(path: Path | BinaryIO, features_LCT: Tensor, **facts: str | in
 
 
 class FeatureFile:
-    """Features [L, C, T] behind a path, sliced as `file[a:b]` over frames; keeps one chunk in memory."""
+    """Features [L, C, T] of a file, sliced as `file[a:b]` over frames; one chunk is in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Look into the file.
+        """Open the file.
 
         Raises:
             InputError: no such file, or no features file.

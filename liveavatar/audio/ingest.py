@@ -1,7 +1,7 @@
-"""Reading sound: any audio or video file becomes float32 mono 16 kHz, or one clear refusal.
+"""Audio ingest: decode any audio or video file to float32 mono 16 kHz, or refuse it in one line.
 
 Decoding is streamed, so memory is the result's (230 MB an hour) and not the source's. Channels are averaged; when
-they cancel each other the loudest is taken instead. Nothing here changes the sound otherwise.
+they cancel each other the loudest one is used. The sound is not changed otherwise.
 """
 
 import logging
@@ -35,7 +35,7 @@ _OPEN_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not fetch anyt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioInfo:
-    """What a file's sound is, before decoding."""
+    """Header of a file's sound."""
 
     path: Path
     container: str  # names of the container format, comma separated
@@ -47,7 +47,7 @@ class AudioInfo:
 
 
 def probe(path: str | Path) -> AudioInfo:
-    """Look at a file's sound without decoding it.
+    """Read the header of a file's sound without decoding it.
 
     Raises:
         InputError: missing, a directory, empty, not media, without sound, or declared longer than 3 hours.
@@ -79,7 +79,7 @@ def load_audio(path: str | Path, *, allow_silence: bool = False) -> np.ndarray:
         float32 [samples], mono, 16 kHz, within [-1, 1].
 
     Raises:
-        InputError: what `probe` refuses; and undecodable, cut off, shorter than 0.5 s, non-finite or silent.
+        InputError: for the reasons of `probe`; and undecodable, cut off, shorter than 0.5 s, non-finite or silent.
     """
     source = Path(path)
     audio, mix_power, channel_power = _decode(source, None)
@@ -100,7 +100,7 @@ def load_audio(path: str | Path, *, allow_silence: bool = False) -> np.ndarray:
 
 
 def stage_bytes(seconds: float, num_states: int = 5, dim: int = 768) -> int:
-    """Bytes the audio stages write for a track: 16-bit cleaned.wav and float16 features."""
+    """Estimate the bytes that the audio stages write for a track: 16-bit cleaned.wav and float16 features."""
     return int(seconds * (2 * SAMPLE_RATE + 2 * FPS * num_states * dim)) + 100_000
 
 
@@ -132,8 +132,8 @@ def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
     stream = container.streams.best("audio")
     kinds = {s.type for s in container.streams}
     if stream is None and "audio" not in kinds:
-        held = "pictures only" if kinds == {"video"} else ", ".join(sorted(kinds)) or "nothing"
-        raise InputError(f"{source}: it has no sound (it holds {held}); give a file with an audio track")
+        content = "pictures only" if kinds == {"video"} else ", ".join(sorted(kinds)) or "nothing"
+        raise InputError(f"{source}: it has no sound (it holds {content}); give a file with an audio track")
     if not isinstance(stream, AudioStream) or not stream.codec_context or not stream.codec_context.sample_rate:
         raise InputError(f"{source}: its sound is in a format that cannot be decoded; convert it to WAV")
     return stream
@@ -148,7 +148,7 @@ def _declared_seconds(container: InputContainer, stream: AudioStream, source: Pa
 
 
 def _riff_seconds(source: Path) -> float | None:
-    """Seconds a WAV file's header promises; None where it promises nothing (streamed files hold 0 or the maximum)."""
+    """Read the duration in a WAV file's header, s; None when it is not set (streamed files hold 0 or the maximum)."""
     byte_rate, offset = 0, 12
     with source.open("rb") as f:
         if f.read(4) != b"RIFF":
@@ -210,7 +210,7 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
 
 
 def _resampled(container: InputContainer, stream: AudioStream, source: Path) -> Iterator[np.ndarray]:
-    """Decoded sound at 16 kHz, float32 [channels, samples] a piece."""
+    """Iterate over decoded sound at 16 kHz: float32 [channels, samples] a piece."""
     resampler, layout = None, None
     for frame in _frames(container, stream, source):
         now = (frame.format.name, frame.layout.name, frame.sample_rate)

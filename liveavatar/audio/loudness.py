@@ -21,7 +21,7 @@ _RELATIVE_GATE = -10.0  # LU
 
 
 def _k_weighting() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """The two biquads (b, a) of BS.1770 at 16 kHz, from its 48 kHz table's analogue parameters."""
+    """Compute the two biquads (b, a) of BS.1770 at 16 kHz, from its 48 kHz table's analogue parameters."""
     gain_db, q, k = 3.999843853973347, 0.7071752369554196, math.tan(math.pi * 1681.974450955533 / SAMPLE_RATE)
     high, mid = 10 ** (gain_db / 20), 10 ** (gain_db / 20 * 0.4996667741545416)
     norm = 1 + k / q + k * k
@@ -33,7 +33,7 @@ def _k_weighting() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
 
 
 def integrated_loudness(audio: np.ndarray) -> float:
-    """Gated loudness of a track in LUFS; -inf when nothing passes the gates.
+    """Measure the gated loudness of a track in LUFS; -inf when nothing passes the gates.
 
     Args:
         audio: float [samples], mono 16 kHz; padded with silence to 0.4 s when shorter.

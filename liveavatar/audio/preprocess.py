@@ -1,4 +1,4 @@
-"""The files between the audio stages: cleaned.wav, words.json, features.pt and audio_report.json.
+"""Files of the audio stages: cleaned.wav, words.json, features.pt and audio_report.json.
 
 `features.pt` is a `torch.save` of {"features": float16 [L, C, T], "fps", "sample_rate", "model", "num_frames"} that
 loads with `weights_only=True`; T is `num_frames` rounded up to whole blocks. Features are computed from the written
@@ -80,7 +80,7 @@ def preprocess(
 
 
 def output_folder(path: str | Path) -> Path:
-    """Make an output folder. Raises InputError when something else is in its place or it cannot be made."""
+    """Create an output folder. Raises InputError when it cannot be created."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is said and when: Whisper over the stretches in which someone speaks.
+"""Transcription: words and their times by Whisper, over the stretches that contain speech.
 
 Speech segments are grouped into *chunks* that fit Whisper's 30 s, each decoded greedily once, so that the result is
 deterministic, silence is never transcribed, and memory does not grow with the track.
@@ -43,7 +43,7 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transcript:
-    """What Whisper heard."""
+    """Result of a transcription."""
 
     text: str
     words: tuple[Word, ...]
@@ -102,7 +102,7 @@ def chunks_of(speech: list[Segment]) -> list[Segment]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Decoding is thousands of tiny products; on a busy machine two threads took ten times as long as one."""
+    """Limit torch to one thread: decoding is thousands of tiny products; two took ten times as long on a busy machine."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -149,8 +149,8 @@ def _align(tokens: list[int], mel: Tensor, model: "Whisper", language: str, chun
     ]
 
 
-def word_error_rate(reference: str, heard: str, language: str = "en") -> float:
-    """Word error rate (character error rate for Chinese and Japanese) after normalising case and punctuation.
+def word_error_rate(reference: str, transcript: str, language: str = "en") -> float:
+    """Compute the word error rate (character error rate for Chinese and Japanese), case and punctuation normalised.
 
     Returns:
         Edits over the length of the reference, 0 to above 1; 1.0 for any text where the reference has no words.
@@ -160,7 +160,7 @@ def word_error_rate(reference: str, heard: str, language: str = "en") -> float:
     from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
     normalise = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
-    expected, found = normalise(reference).strip(), normalise(heard).strip()
+    expected, found = normalise(reference).strip(), normalise(transcript).strip()
     if not any(c.isalnum() for c in expected):
         return 0.0 if not found else 1.0
     if language in ("zh", "ja", "yue"):

