@@ -102,7 +102,7 @@ def chunks_of(speech: list[Segment]) -> list[Segment]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: decoding is thousands of tiny products; two took ten times as long on a busy machine."""
+    """Limit torch to one thread: decoding is thousands of tiny products, and more threads slow a busy machine down."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

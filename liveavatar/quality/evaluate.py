@@ -1,4 +1,4 @@
-"""From a film to its numbers: every key of `report.json`'s metrics, and the tables behind them.
+"""Evaluation of a video: every key of `report.json`'s metrics, and the tables behind them.
 
 A metric that cannot be measured is None and its reason stands in `reasons`; there is no stand-in number.
 """
@@ -38,7 +38,7 @@ EXTRA_METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class QualityResult:
-    """What was measured on one film."""
+    """Measures of one video."""
 
     metrics: dict[str, float | int | None]  # every name of METRICS and EXTRA_METRICS
     reasons: dict[str, str]  # metric -> why it is None
@@ -58,11 +58,11 @@ def evaluate_video(
     block_timings: Sequence[Mapping[str, float]] | None = None,
     threads: int = 2,
 ) -> QualityResult:
-    """Measure a film.
+    """Measure a video.
 
     Args:
         video: the file.
-        portrait: uint8 RGB [H, W, 3] of who it should show; None leaves identity and texture out.
+        portrait: uint8 RGB [H, W, 3] of the person; None leaves identity and texture out.
         audio: the driving sound, float32 mono 16 kHz; None takes the film's own track.
         audio_metrics: numbers of the cleaning stage by the names in `AUDIO_METRICS`.
         block_timings: one mapping a block with `denoise_s`, `decode_s` (seconds), and whatever else is to be kept.
@@ -72,7 +72,7 @@ def evaluate_video(
         metrics, reasons and tables. Takes about 10 ms a frame at 384*256 on two cores.
 
     Raises:
-        InputError: when the film cannot be read.
+        InputError: when the video cannot be read.
     """
     info = probe_video(video)
     sound_reason = ""
@@ -110,7 +110,7 @@ def evaluate_video(
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """The driving sound, or why there is none."""
+    """Driving sound, or the reason for its absence."""
 
     audio: np.ndarray | None
     speech: sync.Speech
@@ -124,7 +124,7 @@ class _Sound:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """How one metric is made, and what it needs."""
+    """Computation of one metric, and the parts that it needs."""
 
     make: Callable[[], float | int]
     needs: tuple[str, ...] = ()  # parts without which the metric is void
@@ -206,7 +206,7 @@ def _measure(
 
 
 def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavailable]:
-    """Parts that recipes may need and that are not there, with the error to raise."""
+    """Map the missing parts to the error that their metrics raise."""
     absent = dict(observer.seen.missing)
     if sound.audio is None:
         absent["sound"] = MeasureUnavailable(sound.reason, Absence.FAULT)
@@ -225,7 +225,7 @@ def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavail
 
 
 def _middle(column: Sequence[float]) -> float:
-    """Median of what was seen: a blink or one bad landmark does not count."""
+    """Compute the median of the finite values: a blink or one bad landmark does not count."""
     values = np.array(column)
     values = values[np.isfinite(values)]
     if not len(values):

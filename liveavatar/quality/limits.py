@@ -1,4 +1,4 @@
-"""The limits a film is judged by, and where each comes from.
+"""Limits of the verdict, each with its source.
 
 A *limit* has two ranges: inside the inner one a check passes, outside the outer one it fails, between them it warns.
 "Calibrated" refers to the curves described in `sync`; "ground truth" to films rendered by the corpus renderer.
@@ -14,7 +14,7 @@ Range = tuple[float | None, float | None]  # lowest and highest value, None = op
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limit:
-    """One check on one number of the film."""
+    """Check on one metric of a video."""
 
     name: str  # a metric
     good: Range
@@ -25,7 +25,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowLimit:
-    """One check on a column of the frames or blocks: enough of its rows lie in a range."""
+    """Check on a column of the frames or blocks: enough of its rows lie in a range."""
 
     name: str
     table: str  # "frames" or "blocks"
@@ -140,9 +140,9 @@ ROW_LIMITS: tuple[RowLimit, ...] = (
 
 
 def limits_for(result: QualityResult) -> tuple[Limit, ...]:
-    """The limits that apply to a film: without speech, the lips have nothing to follow.
+    """Select the limits that apply to a video: without speech, lip limits do not.
 
-    The drift of identity is given per minute; a short film is allowed as much loss in all as a minute is.
+    The drift of identity is per minute; a short video is allowed as much loss in all as a minute.
     """
     minutes = min(1.0, max(len(result.frames) / FPS / 60, 1e-3))
     drift = Limit(

@@ -1,6 +1,6 @@
-"""Does the picture live, and does it move like a head: flicker, motion, jerk, repeats, gaps.
+"""Motion measures: flicker, motion, jerk, block edges, repeats, gaps.
 
-Inputs are curves made while the film is read: `change` is the mean absolute difference of a frame to the one before
+Inputs are curves read from the video: `change` is the mean absolute difference of a frame to the one before
 (0 to 255, NaN for the first), `anchors` the centres of four groups of landmarks that move with the skull, in eye
 distances (NaN rows where no face was seen).
 """
@@ -25,12 +25,12 @@ GAP = 1.5  # frame periods between time stamps that count as a gap
 
 
 def anchors(face: Face, unit: float) -> np.ndarray:
-    """Centres of the skull's landmark groups, float64 [4, 2], in eye distances of `unit` pixels."""
+    """Compute the centres of the skull's landmark groups, float64 [4, 2], in eye distances of `unit` pixels."""
     return np.stack([face.points[list(group)].mean(0) for group in ANCHOR_GROUPS]).astype(np.float64) / unit
 
 
 def flicker(change_T: np.ndarray) -> float:
-    """`flicker`: 1 - mean absolute frame difference / 255.
+    """Compute `flicker`: 1 - mean absolute frame difference / 255.
 
     Unit: none; 1 = still, real talking heads about 0.98 to 0.995. Source: VBench's temporal flickering
     (arXiv 2311.17982), on the whole film.
@@ -45,7 +45,7 @@ def flicker(change_T: np.ndarray) -> float:
 
 
 def motion_energy(speed_T: np.ndarray) -> float:
-    """`motion_energy`: mean speed of all face landmarks.
+    """Compute `motion_energy`: mean speed of all face landmarks.
 
     Mean over frames and points of |p[t] - p[t-1]| / eye distance * fps. Unit: eye distances a second. A still
     picture gives the tracker's noise, under 0.02. Source: design.md section 4.
@@ -60,7 +60,7 @@ def motion_energy(speed_T: np.ndarray) -> float:
 
 
 def jerk_index(anchors_TG2: np.ndarray) -> float:
-    """`jerk_index`: third difference of the head's landmarks, in per cent of the eye distance per frame cubed.
+    """Compute `jerk_index`: third difference of the head's landmarks, in per cent of the eye distance per frame cubed.
 
     100 * mean over frames and groups of |a[t+3] - 3 a[t+2] + 3 a[t+1] - a[t]|, where a are the anchors in eye
     distances. Unit: % / frame**3. A smooth 1 Hz nod of 0.1 eye distances gives 0.1; a jitter of 1 % from frame to
@@ -77,7 +77,7 @@ def jerk_index(anchors_TG2: np.ndarray) -> float:
 
 
 def edge_jump(change_T: np.ndarray) -> float:
-    """`edge_jump`: how much more the picture changes where blocks meet than inside them.
+    """Compute `edge_jump`: change of the picture at block borders over the change inside blocks.
 
     Median over block borders of change[border] / median of the 11 changes inside the block that ends there.
     Unit: ratio; 1 = borders cannot be seen.
@@ -96,7 +96,7 @@ def edge_jump(change_T: np.ndarray) -> float:
 
 
 def repeated_frames(change_T: np.ndarray) -> int:
-    """Longest run of frames that repeat the one before them (mean absolute difference under 0.02 of 255)."""
+    """Count the longest run of frames that repeat the one before (mean absolute difference under 0.02 of 255)."""
     longest = run = 0
     for change in change_T:
         run = run + 1 if change < REPEATED else 0
@@ -105,12 +105,12 @@ def repeated_frames(change_T: np.ndarray) -> int:
 
 
 def blank_frames(luminance_T: np.ndarray, contrast_T: np.ndarray) -> np.ndarray:
-    """Frames that show nothing: black (mean luma under 6) or of one colour (deviation under 3). bool [T]."""
+    """Mark blank frames: black (mean luma under 6) or of one colour (deviation under 3). bool [T]."""
     return (luminance_T < BLANK_LUMINANCE) | (contrast_T < BLANK_CONTRAST)
 
 
 def dropped_frames(seconds_T: np.ndarray, blank_T: np.ndarray, expected: int | None = None, fps: float = FPS) -> int:
-    """`dropped_frames`: pictures a viewer should have seen and does not.
+    """Count `dropped_frames`: missing and blank pictures.
 
     Gaps in the time stamps (in frame periods) + frames that are blank + frames missing at the end. Unit: frames.
 

@@ -1,7 +1,7 @@
-"""One pass over a film: everything the measures need, frame by frame, with memory for two pictures.
+"""One pass over a video: reads the inputs of all measures, frame by frame, with memory for two pictures.
 
-What comes out is a table of numbers (`Observation.frames`) and a few small arrays; no picture is kept. Costly looks
-(identity, aligned texture) are taken at *samples*, every fifth frame.
+The result is a table of numbers and a few small arrays; no picture is stored. Costly readings (identity, aligned
+texture) are taken at *samples*, every fifth frame.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,14 +19,14 @@ from liveavatar.quality.absence import Absence, MeasureUnavailable
 
 T = TypeVar("T")
 
-SAMPLE_EVERY = 5  # frames between looks at identity and texture
-WANDER_EVERY = 25  # frames between looks at how steady the landmarks are
+SAMPLE_EVERY = 5  # frames between readings of identity and texture
+WANDER_EVERY = 25  # frames between readings of the landmarks' steadiness
 NUM_GROUPS = len(motion.ANCHOR_GROUPS)
 
 
 @dataclass(slots=True)
 class Observation:
-    """What was seen. Lists have one entry a frame; NaN where there was no face."""
+    """Readings of a video. Lists have one entry a frame; NaN where there was no face."""
 
     seconds: list[float] = field(default_factory=list)
     presence: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Observation:
 
 @dataclass(slots=True)
 class Reference:
-    """The portrait, ready for comparison; parts are None when they cannot be read."""
+    """Portrait prepared for comparison; parts are None when they cannot be read."""
 
     rgb: np.ndarray
     face: Face | None = None
@@ -59,10 +59,10 @@ class Reference:
 
 
 class Observer:
-    """Looks at the frames of one film."""
+    """Reader of one video's frames."""
 
     def __init__(self, portrait: np.ndarray | None, threads: int = 2) -> None:
-        """Load what is there; what is missing becomes a reason, not an error.
+        """Load the models; a missing one becomes a reason in the observation, not an error.
 
         Args:
             portrait: uint8 [H, W, 3], or None when there is none to compare with.
@@ -109,7 +109,7 @@ class Observer:
             reference.embedding = self._identity.embed(reference.rgb, face)
 
     def watch(self, frames: Iterable[Frame]) -> Observation:
-        """Look at every frame, in order."""
+        """Read every frame, in order."""
         for frame in frames:
             self._look(frame)
         return self.seen

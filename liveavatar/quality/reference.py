@@ -1,4 +1,4 @@
-"""Picture measures against ground truth, on tensors: what training watches and `evaluate.py` reports.
+"""Picture measures against ground truth, on tensors: for training and its evaluation.
 
 Video is [B, 3, T, H, W] in [-1, 1] on any device. All results are plain floats.
 """
@@ -16,14 +16,14 @@ MOUTH_MARGIN, EYE_MARGIN = 0.2, 0.12  # of the distance between the eyes, around
 
 
 def to_video(frames_BTHWC: Tensor) -> Tensor:
-    """uint8 [B, T, H, W, 3] -> [B, 3, T, H, W] in [-1, 1]."""
+    """Convert uint8 [B, T, H, W, 3] to [B, 3, T, H, W] in [-1, 1]."""
     return frames_BTHWC.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def region_weights(
     landmarks: Tensor, size: tuple[int, int], mouth: float = MOUTH, eyes: float = EYES, rest: float = 1.0
 ) -> Tensor:
-    """Weight maps [..., H, W] from landmarks [..., 68, 2]: boxes around the mouth and the eyes."""
+    """Build weight maps [..., H, W] from landmarks [..., 68, 2]: boxes around the mouth and the eyes."""
     height, width = size
     y = torch.arange(height, device=landmarks.device, dtype=torch.float32)[:, None]
     x = torch.arange(width, device=landmarks.device, dtype=torch.float32)[None]
@@ -39,19 +39,19 @@ def region_weights(
 
 
 def box(points: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
-    """Corners [..., 2] of the box around points [..., P, 2], widened by margin [...]."""
+    """Compute the corners [..., 2] of the box around points [..., P, 2], widened by margin [...]."""
     return points.amin(-2) - margin[..., None], points.amax(-2) + margin[..., None]
 
 
 def psnr(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB (peak = 2, the range), per frame, then averaged; inside `mask` if given."""
+    """Compute the PSNR in dB (peak = 2, the range), per frame, then averaged; inside `mask` if given."""
     error = (video.clamp(-1, 1).float() - truth.float()).div(2).square().mean(1)
     per_frame = error.mean((-1, -2)) if mask_BTHW is None else _masked_mean(error, mask_BTHW)
     return float(-10 * per_frame.clamp(min=1e-10).log10().mean())
 
 
 def error_share(video: Tensor, truth: Tensor, mask_BTHW: Tensor, part_BTHW: Tensor) -> float:
-    """How much of the squared error inside `mask` lies in `part` of it, 0..1."""
+    """Compute the share of the squared error inside `mask` that lies in `part` of it, 0..1."""
     error = (video.clamp(-1, 1).float() - truth.float()).square().mean(1) * mask_BTHW
     return float((error * part_BTHW).sum() / error.sum().clamp(min=1e-12))
 
@@ -61,7 +61,7 @@ def _masked_mean(x_BTHW: Tensor, mask: Tensor) -> Tensor:
 
 
 def face_ellipse(landmarks: Tensor, size: Sequence[int]) -> Tensor:
-    """Masks [..., H, W] of the ellipse that landmarks [..., 68, 2] fill: the face from the jaw to the brows."""
+    """Draw masks [..., H, W] of the ellipse that landmarks [..., 68, 2] fill: the face from the jaw to the brows."""
     y = torch.arange(size[0], device=landmarks.device)[:, None]
     x = torch.arange(size[1], device=landmarks.device)[None]
     low, high = landmarks.amin(-2)[..., None, None, :], landmarks.amax(-2)[..., None, None, :]
@@ -71,7 +71,7 @@ def face_ellipse(landmarks: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def gradient_energy(video: Tensor, mask_BTHW: Tensor | None = None) -> Tensor:
-    """Mean squared horizontal and vertical difference per frame [B, T]: how much fine structure there is."""
+    """Compute the gradient energy per frame [B, T]: mean squared horizontal and vertical difference."""
     grey = video.float().clamp(-1, 1).mean(1)
     dx = (grey[..., 1:] - grey[..., :-1]).square()[..., :-1, :]
     dy = (grey[..., 1:, :] - grey[..., :-1, :]).square()[..., :-1]
@@ -80,23 +80,23 @@ def gradient_energy(video: Tensor, mask_BTHW: Tensor | None = None) -> Tensor:
 
 
 def energy_kept(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -> float:
-    """Gradient energy over the ground truth's, 1 = as sharp as the truth."""
+    """Compute the gradient energy over the ground truth's; 1 = as sharp as the truth."""
     return float((gradient_energy(video, mask_BTHW) / gradient_energy(truth, mask_BTHW).clamp(min=1e-9)).mean())
 
 
 def frame_steps(video: Tensor) -> Tensor:
-    """Mean absolute change from each frame to the next: [B, T-1], in units of the range's half."""
+    """Compute the mean absolute change from each frame to the next: [B, T-1], in units of the range's half."""
     return (video[:, :, 1:].float() - video[:, :, :-1].float()).abs().mean((1, 3, 4))
 
 
 def edge_jump(video: Tensor, period: int = BLOCK_FRAMES) -> float:
-    """Mean frame step into each new block over the mean frame step of all frames; 1 = edges cannot be seen."""
+    """Compute the mean frame step into each new block over the mean step of all frames; 1 = edges cannot be seen."""
     steps = frame_steps(video)
     return float(steps[:, period - 1 :: period].mean() / steps.mean().clamp(min=1e-9))
 
 
 def colour_drift(video: Tensor, reference: Tensor) -> list[float]:
-    """Mean absolute difference of each channel's mean from the reference's, at the start, middle and end."""
+    """Compute the mean absolute difference of the channels' means from the reference's: start, middle, end."""
     colour = reference.float().mean((-1, -2))  # [B, 3, 1]
     num_frames = video.shape[2]
     frames = [min(BLOCK_FRAMES // 2, num_frames - 1), num_frames // 2, num_frames - 1]
@@ -105,13 +105,13 @@ def colour_drift(video: Tensor, reference: Tensor) -> list[float]:
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation over the last axis."""
+    """Compute the Pearson correlation over the last axis."""
     a, b = (x.float() - x.float().mean(-1, keepdim=True) for x in (a, b))
     return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).clamp(min=1e-12).sqrt()
 
 
 def best_lag(a: Tensor, b: Tensor, reach: int = 5) -> int:
-    """Frames by which `a` must be moved earlier to correlate best with `b` (both [n, T]); positive = `a` is late."""
+    """Find the frames by which `a` must be moved earlier to correlate best with `b` (both [n, T]); positive = late."""
     length = a.shape[-1]
     scores = {}
     for lag in range(-reach, reach + 1):
@@ -121,30 +121,30 @@ def best_lag(a: Tensor, b: Tensor, reach: int = 5) -> int:
 
 
 def openness(landmarks: Tensor) -> Tensor:
-    """Inner-lip gap over the distance between the eyes, from landmarks [..., 68, 2]."""
+    """Compute the inner-lip gap over the distance between the eyes, from landmarks [..., 68, 2]."""
     gap = (landmarks[..., [61, 62, 63], :] - landmarks[..., [67, 66, 65], :]).norm(dim=-1).mean(-1)
     return gap / eye_distance(landmarks)
 
 
 def mouth_width(landmarks: Tensor) -> Tensor:
-    """Distance between the mouth's corners over the distance between the eyes."""
+    """Compute the distance between the mouth's corners over the distance between the eyes."""
     return (landmarks[..., 48, :] - landmarks[..., 54, :]).norm(dim=-1) / eye_distance(landmarks)
 
 
 def eye_opening(landmarks: Tensor) -> Tensor:
-    """Mean lid gap of both eyes over the distance between the eyes."""
+    """Compute the mean lid gap of both eyes over the distance between the eyes."""
     upper, lower = landmarks[..., [37, 38, 43, 44], :], landmarks[..., [41, 40, 47, 46], :]
     return (upper - lower).norm(dim=-1).mean(-1) / eye_distance(landmarks)
 
 
 def eye_distance(landmarks: Tensor) -> Tensor:
-    """Distance between the eyes' centres, pixels."""
+    """Compute the distance between the eyes' centres, pixels."""
     right, left = landmarks[..., 36:42, :].mean(-2), landmarks[..., 42:48, :].mean(-2)
     return (right - left).norm(dim=-1).clamp(min=1e-3)
 
 
 def stack_rows(rows: list[Tensor]) -> Tensor:
-    """Contact sheet uint8 [H, W, 3] from rows of frames, each [3, T, H, W] in [-1, 1]."""
+    """Draw a contact sheet uint8 [H, W, 3] from rows of frames, each [3, T, H, W] in [-1, 1]."""
     strips = [((row.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(2, 1, 3, 0).flatten(1, 2) for row in rows]
     width = min(s.shape[1] for s in strips)
     return torch.cat([s[:, :width] for s in strips]).cpu()

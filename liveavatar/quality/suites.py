@@ -1,4 +1,4 @@
-"""The verdict: Great Expectations suites over a film's metrics, frames and blocks.
+"""Verdict: Great Expectations suites over a video's metrics, frames and blocks.
 
 Every limit becomes two expectations, one for each range (see `limits`); what the library finds decides the status
 of the check. A check is `passed`, `warned`, `failed`, or `skipped` when there was, rightly, nothing to measure. The
@@ -39,18 +39,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the film is worth."""
+    """Grade of a video, with its checks."""
 
     status: str  # passed, warned or failed
     checks: tuple[Check, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """`status` and `checks` as `report.json` has them."""
+        """Convert to `status` and `checks` of `report.json`."""
         return {"status": self.status, "checks": [plain(asdict(check)) for check in self.checks]}
 
 
 def judge(result: QualityResult, docs_dir: Path | None = None) -> Verdict:
-    """Judge a film.
+    """Judge a video.
 
     Args:
         result: from `evaluate_video`.
@@ -73,7 +73,7 @@ def judge(result: QualityResult, docs_dir: Path | None = None) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What the library found for one expectation."""
+    """Result of one expectation."""
 
     success: bool
     share: float  # of rows that comply
@@ -116,9 +116,9 @@ def _validate(
         context = gx.get_context(mode="file", project_root_dir=str(docs_dir))
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     findings: dict[tuple[str, str], _Finding] = {}
-    for table, wanted in expectations.items():
-        if wanted:
-            findings |= _run_suite(context, table, wanted, tables[table])
+    for table, suite in expectations.items():
+        if suite:
+            findings |= _run_suite(context, table, suite, tables[table])
     if docs_dir is not None:
         _publish_docs(context, docs_dir)
     return findings
@@ -150,7 +150,7 @@ def _run_suite(
 
 
 def _publish_docs(context: Any, docs_dir: Path) -> None:
-    """Build the data docs and leave one page at the folder's top that leads to them."""
+    """Build the data docs and write a page at the folder's top that redirects to them."""
     pages = context.build_data_docs()
     page = Path(str(next(iter(pages.values()))).removeprefix("file://"))
     target = os.path.relpath(page, docs_dir)
@@ -186,7 +186,7 @@ def _row_check(limit: RowLimit, findings: dict[tuple[str, str], _Finding]) -> Ch
 
 
 def _sound_checks(result: QualityResult) -> list[Check]:
-    """Cleaning must not harm: never more than a warning, because the film itself may be fine."""
+    """Check that cleaning did not harm: at most a warning, because the video itself may be fine."""
     rules = (("dnsmos", -0.1, "higher is better"), ("wer", 0.05, "lower is better"))
     checks = []
     for name, slack, direction in rules:

@@ -1,4 +1,4 @@
-"""Do the lips follow the sound: offset, local error, closeness, and rest in silence.
+"""Lip-sync measures: offset, local error, closeness, and rest in silence.
 
 *Openness* is the inner-lip gap over the eye distance, one value a frame (NaN where no face was seen). The *envelope*
 is the root mean square of the driving sound, one value a frame; the *vowel envelope* is that of its 500 to 1000 Hz,
@@ -40,14 +40,14 @@ MOVES = 0.01  # eye distances; a mouth that opens less (5th to 95th percentile) 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Where two curves agree best."""
+    """Lag of the best agreement of two curves."""
 
     frames: int  # lag, positive = picture late
     correlation: float  # Pearson, at that lag
 
 
 def envelope(audio: np.ndarray, num_frames: int) -> np.ndarray:
-    """Root mean square of the sound under each frame.
+    """Compute the root mean square of the sound of each frame.
 
     sqrt(mean(x**2)) over the 640 samples of frame i, [i/25, (i+1)/25) s. Unit: full scale = 1.
 
@@ -64,7 +64,7 @@ def envelope(audio: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def vowel_envelope(audio: np.ndarray, num_frames: int) -> np.ndarray:
-    """`envelope` of the sound's 500 to 1000 Hz (Butterworth of order 2, forwards and backwards: no delay).
+    """Compute the `envelope` of the sound's 500 to 1000 Hz (Butterworth of order 2, forwards and backwards: no delay).
 
     float64 [num_frames].
     """
@@ -84,14 +84,14 @@ def vowel_envelope(audio: np.ndarray, num_frames: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """The driving sound, frame by frame."""
+    """Loudness curves of the driving sound, frame by frame."""
 
     envelope_T: np.ndarray
     vowels_T: np.ndarray
 
     @classmethod
     def of(cls, audio: np.ndarray, num_frames: int) -> "Speech":
-        """Curves of a sound (float32 mono 16 kHz) under `num_frames` frames."""
+        """Compute the curves of a sound (float32 mono 16 kHz) for `num_frames` frames."""
         return cls(envelope(audio, num_frames), vowel_envelope(audio, num_frames))
 
     def __len__(self) -> int:
@@ -99,12 +99,12 @@ class Speech:
 
 
 def speech_mask(envelope_T: np.ndarray) -> np.ndarray:
-    """Frames with speech: no more than 20 dB under the 95th percentile of the envelope. bool [T]."""
+    """Mark frames with speech: at most 20 dB under the 95th percentile of the envelope. bool [T]."""
     return envelope_T > max(_peak(envelope_T) * 10 ** (-SPEECH_BELOW_PEAK / 20), SILENCE_FLOOR)
 
 
 def silence_mask(envelope_T: np.ndarray) -> np.ndarray:
-    """Frames in the middle of silence, where a mouth should be at rest. bool [T].
+    """Mark frames in the middle of silence, where a mouth should be at rest. bool [T].
 
     More than 28 dB under the 95th percentile, 4 frames away from any louder one (the mouth opens before a sound
     and shuts after it), in runs of at least 5 frames.
@@ -119,7 +119,7 @@ def silence_mask(envelope_T: np.ndarray) -> np.ndarray:
 
 
 def cross_correlation(openness_T: np.ndarray, vowels_T: np.ndarray, max_lag: int) -> np.ndarray:
-    """Pearson correlation of openness[t + lag] with the loudness at t, for every lag from -max_lag to max_lag.
+    """Correlate (Pearson) openness[t + lag] with the loudness at t, for every lag from -max_lag to max_lag.
 
     Loudness is the square root of the vowel envelope (it grows about with that power of the pressure). Frames
     without a face are left out. A lag with fewer than half the frames, or no variation, gives 0.
@@ -143,7 +143,7 @@ def cross_correlation(openness_T: np.ndarray, vowels_T: np.ndarray, max_lag: int
 
 
 def av_offset(openness_T: np.ndarray, speech: Speech) -> Offset:
-    """`av_offset_frames`: the lag with the highest cross-correlation between openness and envelope.
+    """Compute `av_offset_frames`: the lag with the highest cross-correlation between openness and envelope.
 
     argmax over lag of corr(openness[t + lag], sqrt(vowel envelope[t])), lag within +-25 frames, over the whole film.
     Unit: frames; positive = picture late. Source: design.md section 4. Calibrated: right sound 0 or 1 in 98 %.
@@ -158,7 +158,7 @@ def av_offset(openness_T: np.ndarray, speech: Speech) -> Offset:
 
 
 def sync_error(openness_T: np.ndarray, speech: Speech) -> float:
-    """`sync_error_frames`: mean absolute lag over 2 s windows that contain speech.
+    """Compute `sync_error_frames`: mean absolute lag over 2 s windows that contain speech.
 
     In windows of 50 frames every 25, at least 40 % of them speech: |argmax over +-8 frames of the
     cross-correlation|, averaged. Unit: frames. Calibrated: right sound 0.7 (median; 95th percentile 2.1), wrong 4.8.
@@ -175,7 +175,7 @@ def sync_error(openness_T: np.ndarray, speech: Speech) -> float:
 
 
 def window_lags(openness_T: np.ndarray, speech: Speech) -> list[tuple[int, int]]:
-    """(first frame, lag in frames) of every 2 s window with speech."""
+    """Compute (first frame, lag in frames) of every 2 s window with speech."""
     spoken = speech_mask(speech.envelope_T)
     total = min(len(openness_T), len(speech))
     result = []
@@ -189,7 +189,7 @@ def window_lags(openness_T: np.ndarray, speech: Speech) -> list[tuple[int, int]]
 
 
 def lip_sync(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
-    """`lip_sync`: mean absolute difference of normalised openness and normalised RMS on speech frames.
+    """Compute `lip_sync`: mean absolute difference of normalised openness and normalised RMS on speech frames.
 
     Both curves are scaled so that their 2nd and 98th percentile are 0 and 1, and clipped. Unit: share of the range;
     0 = identical. Real people 0.25 (THEval, arXiv 2511.04520); calibrated: right sound 0.25, wrong 0.30.
@@ -204,7 +204,7 @@ def lip_sync(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
 
 
 def silent_lip(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
-    """`silent_lip`: standard deviation of openness in silence.
+    """Compute `silent_lip`: standard deviation of openness in silence.
 
     Over the frames of `silence_mask`. Unit: eye distances; real people 0.026 (THEval, arXiv 2511.04520).
 
@@ -215,7 +215,7 @@ def silent_lip(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
 
 
 def silent_openness(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
-    """How far the mouth hangs open in silence: median openness there over the film's 98th percentile, 0 to 1.
+    """Compute `silent_openness`: median openness in silence over the video's 98th percentile, 0 to 1.
 
     Raises:
         MeasureUnavailable: as `silent_lip`.
@@ -225,7 +225,7 @@ def silent_openness(openness_T: np.ndarray, envelope_T: np.ndarray) -> float:
 
 
 def openness_range(openness_T: np.ndarray) -> float:
-    """Between the 5th and the 95th percentile of openness, in eye distances.
+    """Compute `openness_range`: from the 5th to the 95th percentile of openness, in eye distances.
 
     Raises:
         MeasureUnavailable: when no face was seen.

@@ -1,4 +1,4 @@
-"""The tables behind the numbers: `frames.parquet` and `blocks.parquet`, and the clock that joins picture and sound."""
+"""Tables of a video: `frames.parquet` and `blocks.parquet`, and the clock that joins picture and sound."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Film frames on the sound's 25 ticks a second, whatever the film's rate and gaps."""
+    """Mapping between video frames and the sound's 25 ticks a second, for any frame rate and with gaps."""
 
     num_ticks: int
     frame_of_tick: np.ndarray  # which frame is on the screen
@@ -31,7 +31,7 @@ class Clock:
 
 
 def frames_table(seen: Observation, speech: sync.Speech, clock: Clock) -> "pd.DataFrame":
-    """One row a frame: what was seen, and the sound under it."""
+    """Build the table with one row a frame: readings of the picture, and the sound at that time."""
     import pandas as pd
 
     ticks = clock.tick_of_frame
@@ -63,7 +63,7 @@ def frames_table(seen: Observation, speech: sync.Speech, clock: Clock) -> "pd.Da
 
 
 def blocks_table(frames: "pd.DataFrame", timings: Sequence[Mapping[str, float]]) -> "pd.DataFrame":
-    """Means per block, joined with the timings of the block loop where there are any.
+    """Average the frames of each block, joined with the timings of the block loop if there are any.
 
     Adds `block_ms`, the time a block took (`wall_ms` where given, else denoising + decoding), and `deadline_missed`:
     that was longer than the 480 ms the block plays.

@@ -1,4 +1,4 @@
-"""Does the skin look like the portrait's: PSNR of the aligned face, and how sharp it is.
+"""Texture measures against the portrait: PSNR of the aligned face, and sharpness.
 
 PSNR looks at the *cheeks*: the skin from the temples to under the nose, without the eyes; hair over the forehead,
 blinks and speech would otherwise count as faults. Sharpness looks at cheeks and eyes, where a face has its edges.
@@ -20,7 +20,7 @@ MIN_MASK = 64  # pixels; less skin than this cannot be judged
 
 @dataclass(frozen=True, slots=True)
 class PortraitTexture:
-    """The portrait's face at the film's scale."""
+    """Portrait face at the video's scale."""
 
     rgb: np.ndarray  # uint8 [H, W, 3]
     face: Face
@@ -29,7 +29,7 @@ class PortraitTexture:
 
 
 def portrait_texture(rgb: np.ndarray, face: Face, eye_distance: float) -> PortraitTexture:
-    """Scale a portrait so that its eyes are as far apart as the film's, so that the two can be compared.
+    """Scale a portrait to the video's eye distance, so that the two can be compared.
 
     Args:
         rgb: uint8 [H, W, 3].
@@ -48,7 +48,7 @@ def portrait_texture(rgb: np.ndarray, face: Face, eye_distance: float) -> Portra
 
 
 def cheek_mask(face: Face, shape: tuple[int, ...], eyes: bool = False) -> np.ndarray:
-    """Pixels of the cheeks and the nose, with or without the eyes; bool of `shape` (H, W)."""
+    """Mask the cheeks and the nose, with or without the eyes; bool of `shape` (H, W)."""
     import cv2
 
     mask = np.zeros(shape[:2], np.uint8)
@@ -63,7 +63,7 @@ def cheek_mask(face: Face, shape: tuple[int, ...], eyes: bool = False) -> np.nda
 
 
 def sharpness(rgb: np.ndarray, mask: np.ndarray) -> float:
-    """Laplacian energy: mean square of the Laplacian of the luma, over the pixels of a mask; 0 for an empty mask."""
+    """Compute the mean square of the luma's Laplacian over the pixels of a mask; 0 for an empty mask."""
     import cv2
 
     if mask.sum() < MIN_MASK:
@@ -73,7 +73,7 @@ def sharpness(rgb: np.ndarray, mask: np.ndarray) -> float:
 
 
 def sharpness_ratio(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> float:
-    """`sharpness_ratio` of one frame: Laplacian energy of cheeks and eyes over the portrait's; 1 = as sharp."""
+    """Compute `sharpness_ratio` of one frame: Laplacian energy of cheeks and eyes over the portrait's; 1 = as sharp."""
     mask = cheek_mask(face, rgb.shape, eyes=True)
     if portrait.sharpness == 0 or mask.sum() < MIN_MASK:
         return float("nan")
@@ -81,7 +81,7 @@ def sharpness_ratio(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> f
 
 
 def texture_psnr(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> float:
-    """`texture_psnr` of one frame: PSNR, in dB, of its cheeks moved onto the portrait's.
+    """Compute `texture_psnr` of one frame: PSNR, in dB, of its cheeks aligned with the portrait's.
 
     The frame is warped by the affine map that fits its skull landmarks to the portrait's (least squares), refined on
     the pixels (ECC, Evangelidis 2008) so that landmark noise does not count as a fault of the skin. Its light is
@@ -104,7 +104,7 @@ def texture_psnr(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> floa
 
 
 def _relit(skin_N3: np.ndarray, wanted_N3: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Skin under the portrait's light: each colour times the gain a + b x + c y that fits best (least squares)."""
+    """Relight skin to the portrait: multiply each colour by the best gain a + b x + c y (least squares)."""
     rows, columns = np.nonzero(mask)
     places = np.stack([np.ones(len(rows)), columns / mask.shape[1] - 0.5, rows / mask.shape[0] - 0.5], -1)
     result = np.empty_like(skin_N3)
@@ -136,6 +136,6 @@ def _refined(rgb: np.ndarray, portrait: PortraitTexture, matrix: np.ndarray) -> 
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two arrays of one shape with values to 255, in dB, capped at 60."""
+    """Compute the PSNR of two arrays of one shape with values to 255, in dB, capped at 60."""
     error = float(((a.astype(np.float32) - b.astype(np.float32)) ** 2).mean())
     return min(PSNR_CAP, 10 * float(np.log10(255**2 / error))) if error > 0 else PSNR_CAP
