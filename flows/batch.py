@@ -14,12 +14,12 @@ from liveavatar.files import write_atomically
 
 environment.prepare()
 
-from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
-from flows.render import render  # noqa: E402
+from flows.render import render, replica_flow  # noqa: E402
 from tasks.cluster import head, interruption  # noqa: E402
-from tasks.cluster import replicas as replicas_of_engines  # noqa: E402
+from tasks.cluster.replicas import Replicas  # noqa: E402
 
 Job = dict[str, Any]
 
@@ -51,8 +51,9 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
 def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
     """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them."""
     head.connect()  # in this thread: Ray starts once, and its signals are the main thread's
-    with replicas_of_engines.offered(count), ThreadPoolExecutor(count) as threads:
-        running = [threads.submit(copy_context().run, render_one, job) for job in jobs]
+    shared = replica_flow(Replicas(count))
+    with ThreadPoolExecutor(count) as threads:
+        running = [threads.submit(copy_context().run, render_one, job, shared) for job in jobs]
         try:
             return [future.result() for future in running]
         except KeyboardInterrupt:
@@ -61,14 +62,14 @@ def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
             raise
 
 
-def render_one(job: Job) -> dict[str, Any]:
+def render_one(job: Job, flow: Flow[[RenderParameters], dict[str, Any]] = render) -> dict[str, Any]:
     """Render a job and return its row; a job that fails raises nothing."""
     outcome = {"out": job["out"], "status": "refused", "exit_code": 2, "reason": ""}
     try:
         parameters: RenderParameters = read_parameters(job)
     except InputError as e:
         return {**outcome, "reason": str(e)}
-    state = render(parameters, return_state=True)
+    state = flow(parameters, return_state=True)
     made = state.result(raise_on_failure=False)
     if isinstance(made, LiveAvatarError):
         status = "refused" if made.exit_code == InputError.exit_code else "crashed"

@@ -5,10 +5,12 @@ given, what is wrong, and the way out.
 """
 
 import re
+from dataclasses import fields
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
@@ -89,6 +91,10 @@ class RenderParameters(BaseModel):
         if size is not None:
             parse_size(size)
         return size
+
+    def settings(self) -> RenderSettings:
+        """Everything here that changes the latents, inputs and model aside."""
+        return RenderSettings(**{field.name: getattr(self, field.name) for field in fields(RenderSettings)})
 
     def area(self) -> tuple[int, int] | None:
         """(width, height) of `size`, or of the model's default; None lets the model decide."""

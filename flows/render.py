@@ -17,17 +17,19 @@ from liveavatar.files import sha256
 
 environment.prepare()
 
-from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
 from liveavatar import hardware  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
+from tasks.cluster.replicas import Replicas  # noqa: E402
 from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
 from tasks.store.keys import StageKey, stage_key  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
 from tasks.store.store import Store  # noqa: E402
 
+RUN_NAME = "render-{parameters.model}-{parameters.seed}"
 STAGES = (enhance, features, plan, prompt, engine, quality)
 RUN_CODE = (*ingest.SOUND_CODE, *ingest.PORTRAIT_CODE, *ingest.POSE_CODE, *(m for stage in STAGES for m in stage.CODE))
 RUN_PACKAGES = (
@@ -36,13 +38,32 @@ RUN_PACKAGES = (
 )
 
 
-@flow(name="render", flow_run_name="render-{parameters.model}-{parameters.seed}", persist_result=False)
+@flow(name="render", flow_run_name=RUN_NAME, persist_result=False)
 def render(parameters: RenderParameters) -> dict[str, Any]:
     """Make a talking avatar from sound, a portrait and a prompt.
 
     Returns:
         `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
     """
+    return render_job(parameters)
+
+
+def replica_flow(replicas: Replicas) -> Flow[[RenderParameters], dict[str, Any]]:
+    """Make the render flow of a batch whose jobs share several engines.
+
+    The engines come in through a closure, for Prefect records a flow's parameters as JSON.
+    """
+
+    @flow(name="render", flow_run_name=RUN_NAME, persist_result=False)
+    def render(parameters: RenderParameters) -> dict[str, Any]:
+        """Make a talking avatar on one of several engines."""
+        return render_job(parameters, replicas)
+
+    return render
+
+
+def render_job(parameters: RenderParameters, replicas: Replicas | None = None) -> dict[str, Any]:
+    """Run the stages of a render; see `render`."""
     started = time.perf_counter()
     preflight.refuse_pipe(parameters)
     preflight.check(parameters)
@@ -68,18 +89,20 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
         machine_of(parameters),
     )
     rendered = engine.render(
-        options_of(parameters, _ranks(parameters, planned.values), plan.kv_dtype_of(planned.values)),
-        str(model_dir),
-        model_digest,
-        cleaned,
-        driving,
-        inputs.portrait,
-        inputs.pose,
+        options_of(parameters, planned.values),
+        engine.RenderInputs(
+            model_dir=model_dir,
+            model_digest=model_digest,
+            sound=cleaned,
+            features=driving,
+            portrait=inputs.portrait,
+            pose=inputs.pose,
+        ),
+        replicas,
     )
     judged = quality.judge(rendered, cleaned, inputs.portrait)
-
-    stages = (inputs, cleaned, driving, checked, planned, rendered, judged)
-    published = publish.publish(
+    published = publish_run(
+        parameters,
         manifest.Results(
             sound=inputs.sound,
             portrait=inputs.portrait,
@@ -91,26 +114,55 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
             quality=judged,
             pose=inputs.pose,
         ),
-        manifest.Publication(
-            out=preflight.claim_output(parameters),
-            audio=Path(parameters.audio),
-            image=Path(parameters.image),
-            pose_video=Path(parameters.pose_video) if parameters.pose_video else None,
-            model_dir=model_dir,
-            model_digest=model_digest,
-            parameters=parameters.model_dump(),
-            total_s=time.perf_counter() - started,
-            cached_tasks=sum(stage.hit for stage in stages),
-        ),
+        audio=Path(parameters.audio),
+        total_s=time.perf_counter() - started,
+        cached_tasks=sum(stage.hit for stage in (inputs, cleaned, driving, checked, planned, rendered, judged)),
     )
     cached(run_key(parameters), lambda _: {}, force=not published.hit)
     return tidied(published)
 
 
+def publish_run(
+    parameters: RenderParameters,
+    results: manifest.Results,
+    *,
+    audio: Path,
+    total_s: float,
+    cached_tasks: int,
+    audio_name: str | None = None,
+) -> publish.PublishedRun:
+    """Publish the results of a run in its output folder.
+
+    Args:
+        parameters: of the run.
+        results: entries of its stages.
+        audio: the sound as it came.
+        total_s: seconds since the run began.
+        cached_tasks: stages whose result was in the store.
+        audio_name: name of the sound in the report, unless it is that of the file.
+    """
+    model_dir = resolve_model_dir(parameters.model)
+    return publish.publish(
+        results,
+        manifest.Publication(
+            out=preflight.claim_output(parameters),
+            audio=audio,
+            audio_name=audio_name,
+            image=Path(parameters.image),
+            pose_video=Path(parameters.pose_video) if parameters.pose_video else None,
+            model_dir=model_dir,
+            model_digest=digest_of(model_dir),
+            parameters=parameters.model_dump(),
+            total_s=total_s,
+            cached_tasks=cached_tasks,
+        ),
+    )
+
+
 def tidied(published: publish.PublishedRun) -> dict[str, Any]:
-    """Make room in the store and among the work folders, then tell what a flow returns."""
+    """Make room in the store and among the work folders; return the result of a flow."""
     Store().collect(*environment.store_limits())
-    engine.forget_work(environment.STORE_DAYS)
+    engine.drop_stale_work(environment.STORE_DAYS)
     return {"out": str(published.out), "status": published.report["status"], "report": published.report}
 
 
@@ -134,9 +186,9 @@ def remembers(parameters: RenderParameters) -> bool:
 
 
 def begin(parameters: RenderParameters) -> None:
-    """Have the engine load while other things happen."""
+    """Have the engine load while other stages run."""
     model_dir = resolve_model_dir(parameters.model)
-    engine.begin_loading(model_dir, options_of(parameters, _ranks(parameters)))
+    engine.begin_loading(model_dir, options_of(parameters))
 
 
 def _asked(parameters: RenderParameters) -> str:
@@ -153,7 +205,7 @@ def machine_of(parameters: RenderParameters) -> hardware.Machine:
 
 
 def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) -> int:
-    """Processes that share the steps of a job, as the options or the planner say."""
+    """Count the processes that share the steps of a job, by its options or its plan."""
     placement = parameters.placement if planned is None else planned["placement"]
     if placement != "tpp":
         return 1
@@ -162,18 +214,16 @@ def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) 
     return most if planned is None or not gpus else len(planned["per_gpu_gb"])
 
 
-def options_of(parameters: RenderParameters, ranks: int, kv_cache_dtype: str = "auto") -> engine.RenderOptions:
-    """What the engine sees of the options, and of what the planner chose."""
+def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = None) -> engine.RenderOptions:
+    """Settings of a render and how it is run, with the choices of the planner once there is a plan."""
+    settings = parameters.settings()
+    if planned is not None:
+        settings = replace(settings, kv_cache_dtype=plan.kv_dtype_of(planned))
     return engine.RenderOptions(
-        prompt=parameters.prompt,
-        seed=parameters.seed,
-        sample_steps=parameters.sample_steps,
-        infer_frames=parameters.infer_frames,
+        settings=settings,
         online=parameters.enable_online_decode,
-        fp8=parameters.fp8,
-        kv_cache_dtype=kv_cache_dtype,
         offload=bool(parameters.offload_model),
-        ranks=ranks,
+        ranks=_ranks(parameters, planned),
         resume=parameters.resume,
         force=parameters.force,
     )

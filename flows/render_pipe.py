@@ -1,63 +1,73 @@
 """`--audio -`: the stages of a render in the order that sound from a pipe allows: the film first, then the words."""
 
 import time
-from pathlib import Path
 from typing import Any
 
-from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
 
 environment.prepare()
 
-from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
-from flows.render import machine_of, options_of, tidied  # noqa: E402
+from flows.render import machine_of, options_of, publish_run, tidied  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
-from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality, render_pipe  # noqa: E402
+from liveavatar.media.pcm import PcmPipe  # noqa: E402
+from tasks import enhance, features, ingest, manifest, plan, prompt, quality, render_pipe  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
 
-PLANNED_FRAMES = 15_000  # ten minutes: what room is asked for when no --num_clip tells the length
-_listening: list[render_pipe.Listener] = []
+PLANNED_FRAMES = 15_000  # ten minutes: the length to plan for when no --num_clip gives one
 
 
-def listen(parameters: RenderParameters, pipe: Any) -> render_pipe.Listener:
-    """Begin to record a pipe; `render_live` renders it."""
+def listen(parameters: RenderParameters, pipe: PcmPipe) -> render_pipe.Listener:
+    """Begin to record a pipe."""
     clips = parameters.num_clip
     seconds = None if clips is None else clips * parameters.infer_frames / parameters.fps
     listener = render_pipe.Listener(pipe, seconds)
-    _listening[:] = [listener]
     listener.start()
     return listener
 
 
-@flow(name="render-live", flow_run_name="live-{parameters.model}-{parameters.seed}", persist_result=False)
-def render_live(parameters: RenderParameters) -> dict[str, Any]:
-    """Make a talking avatar from the sound that `listen` records, a portrait and a prompt.
+def pipe_flow(listener: render_pipe.Listener) -> Flow[[RenderParameters], dict[str, Any]]:
+    """Make the flow that renders the sound of a listener.
+
+    The listener comes in through a closure, for Prefect records a flow's parameters as JSON.
+    """
+
+    @flow(name="render-live", flow_run_name="live-{parameters.model}-{parameters.seed}", persist_result=False)
+    def render_live(parameters: RenderParameters) -> dict[str, Any]:
+        """Make a talking avatar from sound that still arrives, a portrait and a prompt."""
+        return render_job(parameters, listener)
+
+    return render_live
+
+
+def render_job(parameters: RenderParameters, listener: render_pipe.Listener) -> dict[str, Any]:
+    """Run the stages of a render from a pipe.
 
     Returns:
-        As `flows.render.render`.
+        `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
     """
     started = time.perf_counter()
-    listener = _listening.pop()
+    parameters = parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
     model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
     portrait = ingest.portrait(parameters.image, str(model_dir), parameters.area())
     checked = prompt.prompt_check(parameters.prompt)
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
-    asked = {**parameters.model_dump(), "placement": "single", "enable_online_decode": True}
     planned = plan.plan(
         read_config(model_dir),
-        plan.job_of(asked, portrait.values["width"], portrait.values["height"], frames),
+        plan.job_of(parameters.model_dump(), portrait.values["width"], portrait.values["height"], frames),
         machine_of(parameters),
     )
-    options = options_of(parameters, 1, plan.kv_dtype_of(planned.values))
-    rendered = render_pipe.render_live(listener, options, str(model_dir), model_digest, portrait)
-    cleaned = render_pipe.write_down(rendered, parameters.whisper)
+    rendered = render_pipe.render_pipe(
+        listener, options_of(parameters, planned.values), model_dir, model_digest, portrait
+    )
+    cleaned = render_pipe.transcribe(rendered, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
     judged = quality.judge(rendered, cleaned, portrait)
-    stages = (portrait, cleaned, driving, checked, planned, judged)
-    published = publish.publish(
+    published = publish_run(
+        parameters,
         manifest.Results(
             sound=cleaned,
             portrait=portrait,
@@ -68,17 +78,9 @@ def render_live(parameters: RenderParameters) -> dict[str, Any]:
             rendered=rendered,
             quality=judged,
         ),
-        manifest.Publication(
-            out=preflight.claim_output(parameters),
-            audio=cleaned.path(enhance.CLEANED),
-            audio_name="standard input",
-            image=Path(parameters.image),
-            pose_video=None,
-            model_dir=model_dir,
-            model_digest=model_digest,
-            parameters=asked,
-            total_s=time.perf_counter() - started,
-            cached_tasks=sum(stage.hit for stage in stages),
-        ),
+        audio=cleaned.path(enhance.CLEANED),
+        audio_name="standard input",
+        total_s=time.perf_counter() - started,
+        cached_tasks=sum(stage.hit for stage in (portrait, cleaned, driving, checked, planned, judged)),
     )
     return tidied(published)

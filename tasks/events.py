@@ -1,16 +1,18 @@
-"""What a run tells whoever watches it: stages that begin and end, blocks that are done, notes.
+"""Events of a run for its observers: stages that begin and end, finished blocks, notes.
 
-Flows and tasks `emit`; the terminal subscribes. In a Prefect worker nobody does, and nothing happens.
+Flows and tasks `emit`; the terminal listens. The listeners belong to the context (`contextvars`) of the command that
+runs the flow, so a Prefect worker has none, and two runs in one process do not hear each other.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One thing that happened."""
+    """One event."""
 
     kind: str  # "begin", "end", "progress", "note"
     stage: str
@@ -21,20 +23,20 @@ class Event:
     cached: bool = False
 
 
-_listeners: list[Callable[[Event], None]] = []
+_listeners: ContextVar[tuple[Callable[[Event], None], ...]] = ContextVar("listeners", default=())
 
 
 def emit(event: Event) -> None:
-    """Tell all listeners."""
-    for listener in _listeners:
+    """Pass an event to all listeners of this context."""
+    for listener in _listeners.get():
         listener(event)
 
 
 @contextmanager
 def listening(listener: Callable[[Event], None]) -> Iterator[None]:
-    """Have `listener` told of every event inside the block."""
-    _listeners.append(listener)
+    """Pass every event inside the block to `listener`."""
+    token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        _listeners.reset(token)

@@ -1,11 +1,12 @@
 """Prefect shell of `liveavatar.render.job`: one render on the resident engine, filed in the store when it is whole."""
 
-import contextlib
 import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
 from liveavatar import paths
+from liveavatar.audio.encoders import encoder_kind
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import disk_errors
-from tasks.cluster import replicas
+from tasks.cluster.replicas import Replicas
 from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
@@ -26,7 +30,8 @@ from tasks.store.model import digest_of
 from tasks.store.store import Entry, Values
 
 if TYPE_CHECKING:
-    from liveavatar.engine.settings import RenderSettings
+    from liveavatar.render.job import Progress, RenderJob, RenderResult
+    from liveavatar.render.sound import SoundSource
     from tasks.cluster.actor import EngineSpec
 
 log = logging.getLogger(__name__)
@@ -36,52 +41,68 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-CODE = ("liveavatar.render.job", "liveavatar.distributed.rank")
+CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.distributed.rank")
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderOptions:
-    """The parameters of a render that the engine sees."""
+    """The settings of a render, and how it is run."""
 
-    prompt: str
-    seed: int
-    sample_steps: int
-    infer_frames: int
-    online: bool
-    fp8: bool = False
-    kv_cache_dtype: str = "auto"  # as the plan decided it: another job on the same engine may have another
+    settings: RenderSettings
+    online: bool  # frames are made while the latents are
     offload: bool = False
     ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
     resume: bool = False
     force: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderInputs:
+    """Everything a render reads: entries of earlier stages, and the model."""
+
+    model_dir: Path
+    model_digest: str
+    sound: Entry  # cleaned.wav
+    features: Entry
+    portrait: Entry  # cropped
+    pose: Entry | None = None  # track of head and eyes; None lets the model move the head
+
+
 @stage("render")
-def render(
-    options: RenderOptions,
-    model_dir: str,
-    model_digest: str,
-    sound: Entry,
-    features: Entry,
-    face: Entry,
-    pose: Entry | None = None,
-) -> Entry:
+def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | None = None) -> Entry:
     """Render on the resident engine; the entry holds video.mp4, latents.bin, blocks.json, and live/ when online.
 
     Args:
-        options: what the engine is told.
-        model_dir, model_digest: the model.
-        sound: entry with the cleaned sound.
-        features: entry with the driving features.
-        face: entry with the cropped portrait.
-        pose: entry with the track of head and eyes; None lets the model move the head.
+        options: settings of the render.
+        inputs: sound, portrait, pose and model.
+        replicas: engines of a batch, of which the job takes a free one; None: there is one engine.
     """
-    key = render_key(options, model_digest, sound, features, face, pose)
+    key = render_key(options, inputs)
 
     def make(folder: Path, resume: bool = options.resume) -> Values:
-        asked = replace(options, resume=resume)
-        return _render(folder, key.digest, asked, Path(model_dir), model_digest, (sound, features, face, pose))
+        from liveavatar.render.sound import FileSound
+
+        work = work_dir(key.digest)
+
+        sound = FileSound(
+            features=inputs.features.path(FEATURES),
+            audio=inputs.sound.path(CLEANED),
+            num_frames=inputs.features.values["num_frames"],
+        )
+        job = render_job(key.digest, replace(options, resume=resume), inputs.portrait, sound, inputs.pose)
+        if options.online:
+            announce_playlist(work)
+        spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
+        with nullcontext(0) if replicas is None else replicas.taken() as number:
+            outcome = run_on_engine(replace(spec, replica=number), job, ProgressBoard().show)
+        if outcome.result.first_block:
+            emit(Event(kind="note", stage="render", text=f"resumed at block {outcome.result.first_block}"))
+        for text in outcome.result.notes:
+            emit(Event(kind="note", stage="render", text=text))
+        move_products(outcome.result, folder)
+        shutil.rmtree(work, ignore_errors=True)
+        return outcome.facts()
 
     def on_abandoned(folder: Path) -> Values:
         return make(folder, resume=options.resume or work_dir(key.digest).exists())
@@ -89,22 +110,41 @@ def render(
     return cached(key, make, force=options.force, on_abandoned=on_abandoned)
 
 
-def render_key(
-    options: RenderOptions, model_digest: str, sound: Entry, features: Entry, face: Entry, pose: Entry | None
-) -> StageKey:
+def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     """Key of everything that latents and film depend on, the machine's arithmetic included."""
-    asked = {k: v for k, v in asdict(options).items() if k not in ("resume", "force", "offload", "ranks")}
-    inputs = {
-        "options": asked,
-        "model": model_digest,
-        "sound": sound.files[CLEANED],
-        "features": features.files[FEATURES],
-        "portrait": face.files[PORTRAIT],
-        "pose": None if pose is None else pose.files[POSE],
+    parts = {
+        "settings": asdict(options.settings),
+        "online": options.online,
+        "model": inputs.model_digest,
+        "sound": inputs.sound.files[CLEANED],
+        "features": inputs.features.files[FEATURES],
+        "portrait": inputs.portrait.files[PORTRAIT],
+        "pose": None if inputs.pose is None else inputs.pose.files[POSE],
         "machine": machine.signature(),
     }
-    packages = PACKAGES if pose is None else (*PACKAGES, *POSE_PACKAGES)
-    return stage_key("render", inputs, CODE, packages)
+    packages = PACKAGES if inputs.pose is None else (*PACKAGES, *POSE_PACKAGES)
+    return stage_key("render", parts, CODE, packages)
+
+
+def render_job(
+    key: str, options: RenderOptions, portrait: Entry, sound: "SoundSource", pose: Entry | None = None
+) -> "RenderJob":
+    """Describe a render to the engine; makes room for its work folder."""
+    from liveavatar.render.job import RenderJob
+
+    work = work_dir(key)
+    with disk_errors(work):
+        work.parent.mkdir(parents=True, exist_ok=True)
+    return RenderJob(
+        digest=key,
+        work_dir=work,
+        image=portrait.path(PORTRAIT),
+        sound=sound,
+        settings=options.settings,
+        pose=None if pose is None else pose.path(POSE),
+        online=options.online,
+        resume=options.resume,
+    )
 
 
 def begin_loading(model_dir: Path, options: RenderOptions) -> None:
@@ -114,84 +154,83 @@ def begin_loading(model_dir: Path, options: RenderOptions) -> None:
     host_of(engine_spec(model_dir, digest_of(model_dir), options)).begin_loading()
 
 
+def engine_code(model_dir: Path) -> tuple[str, ...]:
+    """Modules that a resident engine runs, for files and for pipes."""
+    return (*CODE, "liveavatar.render.pipe", encoder_kind(read_config(model_dir).speech).module)
+
+
 def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "EngineSpec":
     """Describe the engine of a render."""
     from tasks.cluster.actor import EngineSpec
 
     return EngineSpec(
         model_dir=model_dir,
-        version=job_key("engine", model=model_digest, code=code_digest(*CODE)),
-        fp8=options.fp8,
+        version=job_key("engine", model=model_digest, code=code_digest(*engine_code(model_dir))),
+        fp8=options.settings.fp8,
         offload=options.offload,
         ranks=options.ranks,
-        own_decoder=options.ranks > options.sample_steps,
+        own_decoder=options.ranks > options.settings.sample_steps,
     )
 
 
-def settings_of(options: RenderOptions) -> "RenderSettings":
-    """Settings of a render that change its latents."""
-    from liveavatar.engine.settings import RenderSettings
-
-    return RenderSettings(**{field.name: getattr(options, field.name) for field in fields(RenderSettings)})
-
-
 def work_dir(key: str) -> Path:
-    """Where the render with this key keeps what it needs to be resumed."""
+    """Folder of an unfinished render, from which it can be resumed."""
     return paths.work_folder(key)
 
 
-def forget_work(days: float) -> None:
-    """Drop work folders of renders that nobody resumed for so many days."""
+def drop_stale_work(days: float) -> None:
+    """Delete work folders of renders that were not resumed for so many days."""
     for entry in paths.work().glob("*"):
         if time.time() - entry.stat().st_mtime > days * 86400:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
-def _render(
-    folder: Path,
-    key: str,
-    options: RenderOptions,
-    model_dir: Path,
-    model_digest: str,
-    entries: tuple[Entry, Entry, Entry, Entry | None],
-) -> Values:
-    from liveavatar.render.job import RenderJob
-    from liveavatar.render.sound import FileSound
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished render, and the seconds that loading its engine took."""
+
+    result: "RenderResult"
+    load_s: float
+
+    def facts(self) -> Values:
+        """Values of the render's entry."""
+        from liveavatar.render.timings import stage_summary, timing_summary
+
+        result = self.result
+        return {
+            "latents_sha256": result.latents_sha256,
+            "latents_shape": result.latents_shape,
+            "num_frames": result.num_frames,
+            "first_block": result.first_block,
+            "load_s": round(self.load_s, 3),
+            "timing": {
+                **timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
+                "stages": stage_summary(result.rows, result.stages),
+            },
+            "device": result.device,
+            "dtype": result.dtype,
+            "machine": machine.signature(),
+            "peak_rss_mb": round(result.peak_rss_mb, 1),
+            "peak_gpu_mb": result.peak_gpu_mb,
+        }
+
+
+def run_on_engine(spec: "EngineSpec", job: "RenderJob", on_progress: "Callable[[Progress], None]") -> Outcome:
+    """Render a job on the resident engine."""
     from tasks.cluster.host import host_of
 
-    sound, features, face, pose = entries
-    work = work_dir(key)
-    with disk_errors(work):
-        work.parent.mkdir(parents=True, exist_ok=True)
-    job = RenderJob(
-        digest=key,
-        work_dir=work,
-        image=face.path(PORTRAIT),
-        pose=None if pose is None else pose.path(POSE),
-        sound=FileSound(
-            features=features.path(FEATURES), audio=sound.path(CLEANED), num_frames=features.values["num_frames"]
-        ),
-        settings=settings_of(options),
-        online=options.online,
-        resume=options.resume,
-    )
-    spec = engine_spec(model_dir, model_digest, options)
-    if options.online:
-        emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
     load_s: list[float] = []
-    with replicas.taken() as number:
-        result = host_of(replace(spec, replica=number)).render(job, ProgressBoard().show, load_s.append)
-    if result.first_block:
-        emit(Event(kind="note", stage="render", text=f"resumed at block {result.first_block}"))
-    for text in result.notes:
-        emit(Event(kind="note", stage="render", text=text))
-    take_over(result, folder)
-    shutil.rmtree(work, ignore_errors=True)
-    return facts_of(result, load_s[-1])
+    result = host_of(spec).render(job, on_progress, load_s.append)
+    return Outcome(result, load_s[-1])
 
 
-def take_over(result: Any, folder: Path) -> None:
-    """Move what a `liveavatar.render.job.RenderResult` made into an entry's folder."""
+def announce_playlist(work: Path) -> None:
+    """Name the HLS playlist that grows while a job renders."""
+    emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
+
+
+def move_products(result: "RenderResult", folder: Path) -> None:
+    """Move the files of a finished render into an entry's folder."""
     shutil.move(result.video, folder / VIDEO)
     shutil.move(result.latents, folder / LATENTS)
     if result.live_dir is not None:
@@ -199,37 +238,15 @@ def take_over(result: Any, folder: Path) -> None:
     (folder / BLOCKS).write_text(json.dumps([asdict(row) for row in result.rows]))
 
 
-def facts_of(result: Any, load_s: float) -> Values:
-    """Values of the entry of a `liveavatar.render.job.RenderResult`."""
-    from liveavatar.render.timings import stage_summary, timing_summary
-
-    return {
-        "latents_sha256": result.latents_sha256,
-        "latents_shape": result.latents_shape,
-        "num_frames": result.num_frames,
-        "first_block": result.first_block,
-        "load_s": round(load_s, 3),
-        "timing": {
-            **timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
-            "stages": stage_summary(result.rows, result.stages),
-        },
-        "device": result.device,
-        "dtype": result.dtype,
-        "machine": machine.signature(),
-        "peak_rss_mb": round(result.peak_rss_mb, 1),
-        "peak_gpu_mb": result.peak_gpu_mb,
-    }
-
-
 class ProgressBoard:
-    """Shows a job's progress to listeners at once and in the Prefect UI every few seconds."""
+    """Passes a job's progress to listeners at once and to the Prefect UI every few seconds."""
 
     def __init__(self) -> None:
         self._artifact: Any = None
         self._shown = 0.0
 
-    def show(self, progress: Any) -> None:
-        """Pass on a `liveavatar.render.job.Progress`."""
+    def show(self, progress: "Progress") -> None:
+        """Pass on progress."""
         emit(
             Event(
                 kind="progress",
@@ -243,7 +260,7 @@ class ProgressBoard:
             return
         self._shown = time.monotonic()
         percent = 100.0 * progress.done / progress.total
-        with contextlib.suppress(PrefectException, OSError):  # a progress bar must not end a render
+        with suppress(PrefectException, OSError):  # a progress bar must not end a render
             if self._artifact is None:
                 self._artifact = create_progress_artifact(progress=percent, key="render-progress", description="render")
             else:

@@ -59,18 +59,18 @@ def _render_live(parameters: RenderParameters) -> int:
         if server.ray:
             os.environ.setdefault("RAY_ADDRESS", server.ray)
         from flows.render import begin
-        from flows.render_pipe import listen, render_live
-        from tasks.render_pipe import forget
+        from flows.render_pipe import listen, pipe_flow
+        from tasks.render_pipe import discard
 
         listener = listen(parameters, pipe)
         try:
             begin(parameters.model_copy(update={"placement": "single"}))
             server.wait()
-            return conclude(render_live(parameters))
+            return conclude(pipe_flow(listener)(parameters))
         finally:
             listener.stop()
             if not (listener.folder / "heard.wav").exists():
-                forget(listener)
+                discard(listener)
 
 
 def conclude(outcome: dict[str, Any]) -> int:

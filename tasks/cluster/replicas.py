@@ -1,37 +1,23 @@
-"""Which of several engines with the same model takes a job: the first that is free.
-
-`replicas` of a batch are engines side by side, one a GPU or one a process. Outside of such a batch there is one.
-"""
+"""Engines with the same model side by side, one a GPU or one a process: a job takes the first that is free."""
 
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_free: queue.SimpleQueue[int] | None = None
 
+class Replicas:
+    """The engines that the jobs of a batch share; their numbers are handed out to one job at a time."""
 
-@contextmanager
-def offered(count: int) -> Iterator[None]:
-    """Have `count` engines inside the block, for as many threads."""
-    global _free
-    _free = queue.SimpleQueue()
-    for number in range(count):
-        _free.put(number)
-    try:
-        yield
-    finally:
-        _free = None
+    def __init__(self, count: int) -> None:
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in range(count):
+            self._free.put(number)
 
-
-@contextmanager
-def taken() -> Iterator[int]:
-    """The number of an engine that is ours inside the block."""
-    free = _free
-    if free is None:
-        yield 0
-        return
-    number = free.get()
-    try:
-        yield number
-    finally:
-        free.put(number)
+    @contextmanager
+    def taken(self) -> Iterator[int]:
+        """Wait for a free engine and hold its number inside the block."""
+        number = self._free.get()
+        try:
+            yield number
+        finally:
+            self._free.put(number)

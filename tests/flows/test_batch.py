@@ -25,7 +25,7 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
     store, made = Store(tmp_path), []
     held, released = threading.Event(), threading.Event()
 
-    def one(job: dict[str, str]) -> dict[str, str]:
+    def one(job: dict[str, str], _: object) -> dict[str, str]:
         store.build("render", job["key"], lambda _: made.append(job["key"]) or {})
         return job
 

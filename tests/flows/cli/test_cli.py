@@ -234,25 +234,6 @@ def test_the_small_model_has_no_choice_of_keys_and_values(
     assert "--kv_cache_dtype 'int4' should be 'auto', 'bf16', 'fp8' or 'int8'" in err
 
 
-def test_what_keys_and_values_are_kept_in_is_part_of_a_render() -> None:
-    from flows.render import options_of
-    from tasks.enhance import CLEANED
-    from tasks.features import FEATURES
-    from tasks.ingest import PORTRAIT
-    from tasks.plan import job_of, kv_dtype_of
-    from tasks.render import engine_spec, render_key
-    from tasks.store.store import Entry
-
-    parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
-    assert job_of(parameters.model_dump(), 704, 384, 48)["kv_cache_dtype"] == "auto"
-    decided = [kv_dtype_of({"settings": {"kv_cache_dtype": name}}) for name in ("bf16", "fp8", "int8")]
-    options = [options_of(parameters, 1, name) for name in (*decided, kv_dtype_of({"settings": {}}))]
-    files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT), "0" * 64)
-    entry = Entry(kind="any", key="0" * 64, folder=Path(), files=files)
-    assert len({render_key(o, "0" * 64, entry, entry, entry, None).digest for o in options}) == 4
-    assert len({engine_spec(Path("m"), "0" * 64, o) for o in options}) == 1, "one engine serves them all"
-
-
 @pytest.mark.parametrize(
     ("asked", "gpus", "planned"),
     [

@@ -1,0 +1,136 @@
+"""What a cached render depends on, and which engine makes it."""
+
+import ast
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.parameters import RenderParameters
+from liveavatar.config import REPO_ROOT
+from liveavatar.engine.settings import RenderSettings
+from tasks.cluster.replicas import Replicas
+from tasks.enhance import CLEANED
+from tasks.features import FEATURES
+from tasks.ingest import PORTRAIT, POSE
+from tasks.plan import kv_dtype_of
+from tasks.render import RenderInputs, RenderOptions, engine_code, engine_spec, render_key
+from tasks.store.keys import sources_of
+from tasks.store.store import Entry
+
+OTHER_SETTINGS: dict[str, Any] = {
+    "prompt": "a lively man",
+    "seed": 421,
+    "sample_steps": 3,
+    "infer_frames": 60,
+    "kv_cache_dtype": "int8",
+    "fp8": True,
+}
+OTHER_OPTIONS = {"online": True, "offload": True, "ranks": 2, "resume": True, "force": True}
+MINI = REPO_ROOT / "data" / "models" / "mini"
+CHANGES_THE_KEY = {"online": True, "offload": False, "ranks": False, "resume": False, "force": False}
+OPTIONS = RenderOptions(settings=RenderSettings(prompt="a calm woman"), online=False)
+
+
+def entry(digest: str) -> Entry:
+    files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT, POSE), digest * 64)
+    return Entry(kind="any", key="0" * 64, folder=Path(), files=files)
+
+
+INPUTS = RenderInputs(
+    model_dir=Path("m"), model_digest="0" * 64, sound=entry("1"), features=entry("2"), portrait=entry("3")
+)
+
+
+def key(options: RenderOptions = OPTIONS, **inputs: Any) -> str:
+    return render_key(options, replace(INPUTS, **inputs)).digest
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(RenderSettings)])
+def test_every_setting_changes_the_key(name: str) -> None:
+    assert getattr(OPTIONS.settings, name) != OTHER_SETTINGS[name]
+    changed = replace(OPTIONS, settings=replace(OPTIONS.settings, **{name: OTHER_SETTINGS[name]}))
+    assert key(changed) != key()
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(RenderOptions) if field.name != "settings"])
+def test_how_a_render_is_run_changes_the_key_only_where_it_changes_the_files(name: str) -> None:
+    assert getattr(OPTIONS, name) != OTHER_OPTIONS[name]
+    assert (key(replace(OPTIONS, **{name: OTHER_OPTIONS[name]})) != key()) == CHANGES_THE_KEY[name]
+
+
+@pytest.mark.parametrize("name", ["model_digest", "sound", "features", "portrait", "pose"])
+def test_every_input_changes_the_key(name: str) -> None:
+    assert key(**{name: "9" * 64 if name == "model_digest" else entry("9")}) != key()
+
+
+def test_a_model_is_known_by_its_bytes_not_by_its_folder() -> None:
+    assert key(model_dir=Path("elsewhere")) == key()
+
+
+def test_a_render_does_not_hang_on_what_it_does_not_run() -> None:
+    rooms = {path.relative_to(REPO_ROOT).parts[1] for path in sources_of(*engine_code(MINI))}
+    assert {"render", "engine", "fast", "distributed", "model", "media"} <= rooms
+    assert not rooms & {"quality", "report", "training", "bench", "prompt"}
+
+
+def test_one_engine_serves_jobs_of_any_settings_but_8_bit_layers() -> None:
+    specs = {
+        name: engine_spec(MINI, "0" * 64, replace(OPTIONS, settings=replace(OPTIONS.settings, **{name: value})))
+        for name, value in OTHER_SETTINGS.items()
+    }
+    base = engine_spec(MINI, "0" * 64, OPTIONS)
+    assert [name for name, spec in specs.items() if spec != base] == ["fp8"]
+
+
+def test_a_form_carries_every_setting() -> None:
+    assert set(OTHER_SETTINGS) == {field.name for field in fields(RenderSettings)}
+    form = RenderParameters.model_validate({"audio": "a", "image": "i", **OTHER_SETTINGS})
+    assert asdict(form.settings()) == OTHER_SETTINGS
+    defaults = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"}).settings()
+    assert defaults == RenderSettings(prompt="p"), "form and settings have the same defaults"
+
+
+@pytest.mark.parametrize(
+    ("plan", "dtype"),
+    [
+        pytest.param({"settings": {"kv_cache_dtype": "fp8"}}, "fp8", id="the planner chose"),
+        pytest.param({"settings": {}}, "auto", id="there is no choice"),
+    ],
+)
+def test_the_plan_settles_the_precision_of_keys_and_values(plan: dict[str, Any], dtype: str) -> None:
+    from flows.render import options_of
+
+    form = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
+    planned = {"placement": "single", **plan}
+    assert kv_dtype_of(planned) == dtype
+    assert options_of(form, planned).settings == replace(form.settings(), kv_cache_dtype=dtype)
+
+
+def declared_in(names: set[str]) -> dict[str, set[str]]:
+    """Classes of a render's way that declare any of these fields, by field."""
+    found: dict[str, set[str]] = {name: set() for name in names}
+    rooms = ("flows", "tasks", *(f"liveavatar/{room}" for room in ("engine", "render", "fast", "distributed")))
+    for path in (path for room in rooms for path in (REPO_ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for line in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id in names:
+                    found[line.target.id].add(node.name)
+    return found
+
+
+def test_a_setting_is_declared_in_the_form_and_in_the_settings_only() -> None:
+    loading = {"fp8": {"EngineSpec", "RankSpec"}}  # an engine's weights are loaded in 8 bits before any job
+    entries = {"prompt": {"Results"}}  # of the stage that checks the prompt
+    for name, classes in declared_in(set(OTHER_SETTINGS)).items():
+        expected = {"RenderParameters", "RenderSettings"}
+        assert classes - loading.get(name, set()) - entries.get(name, set()) == expected, name
+
+
+def test_replicas_are_taken_by_one_job_at_a_time() -> None:
+    replicas = Replicas(2)
+    with replicas.taken() as first, replicas.taken() as second:
+        assert {first, second} == {0, 1}
+    with replicas.taken() as again:
+        assert again == second, "the longest free one comes first"
