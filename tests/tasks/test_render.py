@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows.parameters import RenderParameters
-from liveavatar.config import REPO_ROOT
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.paths import REPO_ROOT
 from tasks.cluster.replicas import Replicas
 from tasks.enhance import CLEANED
 from tasks.features import FEATURES
