@@ -1,8 +1,8 @@
-"""Live output: a playlist and fragmented mp4 segments that a browser can play while they are made.
+"""HLS output: a playlist and fragmented mp4 segments that a browser can play while they are made.
 
-A *segment* holds whole seconds-long stretches of picture and the sound that belongs to it; the *playlist*
-(`index.m3u8`, RFC 8216, version 7) names them and ends with EXT-X-ENDLIST once the film is complete. The sound is
-coded once for the whole track and dealt out by time, so that no gap is heard where segments meet.
+A *segment* holds a stretch of picture and its sound; the *playlist* (`index.m3u8`, RFC 8216, version 7) lists them and
+ends with EXT-X-ENDLIST once the video is complete. The sound is coded once for the whole track and split by time, so
+that there is no gap where segments meet.
 """
 
 import io
@@ -25,7 +25,7 @@ SEGMENT_GLOB = "segment_*.m4s"
 
 
 class LivePlaylist:
-    """Writes one film as HLS; every file appears whole or not at all."""
+    """Writer of one video's HLS files; every file appears whole or not at all."""
 
     def __init__(
         self, folder: Path, fps: int, segment_frames: int, audio: Path | np.ndarray | LiveSound | None = None
@@ -33,7 +33,7 @@ class LivePlaylist:
         """Prepare a folder.
 
         Args:
-            folder: made when missing; what an earlier film left in it is removed by `restart`.
+            folder: created when missing; files of an earlier video are removed by `restart`.
             fps: frames per second.
             segment_frames: frames of every segment but the last.
             audio: sound file, float32 mono 16 kHz samples, or sound that still arrives; None for a silent stream.
@@ -44,17 +44,17 @@ class LivePlaylist:
         self.audio = audio
         self._durations: list[int] = []  # frames per finished segment
         self._packets: Iterator[Any] | None = None
-        self._held: Any = None  # first sound packet of the next segment
+        self._next_packet: Any = None  # first sound packet of the next segment
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
     def restart(self, num_segments: int = 0) -> None:
-        """Keep the first `num_segments` segments, drop the rest, and go on from there."""
-        kept = [self.segment_path(i) for i in range(num_segments)]
+        """Retain the first `num_segments` segments, delete the rest, and continue after them."""
+        retained = [self.segment_path(i) for i in range(num_segments)]
         for path in self.folder.glob(SEGMENT_GLOB):
-            if path not in kept:
+            if path not in retained:
                 path.unlink()
-        missing = next((p for p in kept if not p.is_file()), None)
+        missing = next((p for p in retained if not p.is_file()), None)
         if missing is not None:
             raise FileNotFoundError(missing)
         self._durations = [self.segment_frames] * num_segments
@@ -65,7 +65,7 @@ class LivePlaylist:
                 (self.folder / name).unlink(missing_ok=True)
 
     def segment_path(self, index: int) -> Path:
-        """File of one segment."""
+        """Path of one segment."""
         return self.folder / f"segment_{index:06d}.m4s"
 
     def append(self, video: bytes, num_frames: int) -> None:
@@ -85,7 +85,7 @@ class LivePlaylist:
         self._write_playlist(finished=False)
 
     def finish(self) -> Path:
-        """End the playlist and drop the working file; returns the playlist's path."""
+        """End the playlist, delete the working file, and return the playlist's path."""
         self._write_playlist(finished=True)
         if self._packets is not None:
             self._sound_container.close()
@@ -134,7 +134,7 @@ class LivePlaylist:
         )  # fmt: skip
 
     def _sound_until(self, start: Fraction, until: Fraction) -> list[Any]:
-        """Coded sound packets up to a time in seconds, taken from the front of what is left."""
+        """Return the coded sound packets up to a time in seconds, from the front of the remaining ones."""
         if self.audio is None:
             return []
         if isinstance(self.audio, LiveSound):
@@ -142,13 +142,13 @@ class LivePlaylist:
             return self.audio.between(start, until)
         if self._packets is None:
             self._packets = self._open_sound(len(self._durations) * self.segment_frames)
-        taken = []
-        packet = self._held or next(self._packets, None)
+        packets = []
+        packet = self._next_packet or next(self._packets, None)
         while packet is not None and packet.pts * packet.time_base < until:
-            taken.append(packet)
+            packets.append(packet)
             packet = next(self._packets, None)
-        self._held = packet
-        return taken
+        self._next_packet = packet
+        return packets
 
     def _open_sound(self, first_frame: int) -> Iterator[Any]:
         import av
@@ -164,7 +164,7 @@ class LivePlaylist:
         )  # fmt: skip
         stdin = self.audio.astype("<f4").tobytes() if isinstance(self.audio, np.ndarray) else None
         run_ffmpeg(node, f"coding the sound of {self.folder}", stdin)
-        # Held as long as the playlist: a stream must not outlive its container.
+        # Stored as long as the playlist: a stream must not outlive its container.
         self._sound_container = av.open(str(self._audio_file))
         self._sound_stream = self._sound_container.streams.audio[0]
         start = Fraction(first_frame, self.fps)

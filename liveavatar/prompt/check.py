@@ -1,12 +1,12 @@
-"""Information density of a prompt: does it say enough to steer the video?
+"""Information density of a prompt: facets present, facets missing, suggestions.
 
-A *facet* is one thing a video prompt can tell: person, action, lighting, style, camera, setting, mood. The score is
+A *facet* is one subject of a video prompt: person, action, lighting, style, camera, setting, mood. The score is
 
     sum over facets of weight * min(1, found / needed)
 
 where `found` counts the distinct words of the facet's lexicon in the prompt, generic ones ("person", "talking") half.
 A prompt below `FAIR` or without person or action is "poor", from `GOOD` on it is "good". English and Chinese are
-understood, also mixed; a prompt in neither is poor because it cannot be judged.
+supported, also mixed; a prompt in neither is poor because it cannot be judged.
 """
 
 import re
@@ -36,12 +36,12 @@ _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptReport:
-    """What a prompt tells and what it leaves open; JSON-able through `dataclasses.asdict`."""
+    """Report on a prompt's facets; JSON-able through `dataclasses.asdict`."""
 
     score: float  # 0 to 1
     grade: str  # "poor", "fair" or "good"
     facets: dict[str, list[str]]  # words found for each facet
-    missing: list[str]  # facets without a word that says something, heaviest first
+    missing: list[str]  # facets without a specific word, heaviest first
     suggestions: list[str]  # one concrete addition per facet that is missing or thin, heaviest first
     language: str  # "en", "zh" or "other"
     num_words: int  # English words plus Chinese characters
@@ -86,10 +86,10 @@ def check_prompt(text: str) -> PromptReport:
 
 
 def require_dense(text: str) -> PromptReport:
-    """Judge a prompt as `--strict_prompt` does.
+    """Judge a prompt and refuse a poor one, as `--strict_prompt` does.
 
     Raises:
-        InputError: what `check_prompt` refuses, and a poor prompt.
+        InputError: no words, more than `MAX_WORDS`, or a poor prompt.
     """
     report = check_prompt(text)
     if report.grade == "poor":
@@ -106,7 +106,7 @@ def _hint(facet: str, language: str) -> str:
 
 
 def _find(words: list[str], han: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Distinct lexicon entries of every facet in order of appearance: (specific, generic)."""
+    """Find the distinct lexicon entries of every facet in order of appearance: (specific, generic)."""
     specific: dict[str, list[str]] = {f: [] for f in FACETS}
     generic: dict[str, list[str]] = {f: [] for f in FACETS}
     for entry, places in [*_english(words), *_chinese(han)]:
@@ -117,7 +117,7 @@ def _find(words: list[str], han: str) -> tuple[dict[str, list[str]], dict[str, l
     return specific, generic
 
 
-Places = list[tuple[str, bool]]  # facets an entry tells, and whether it does so only in general
+Places = list[tuple[str, bool]]  # facets of an entry, and whether it is generic there
 
 
 @lru_cache(maxsize=2)
@@ -133,7 +133,7 @@ def _index(language: str) -> dict[str, Places]:
 
 
 def _english(words: list[str]) -> Iterator[tuple[str, Places]]:
-    """Entries found, longest phrase first at each place; every word is used once."""
+    """Iterate over the entries in English words, longest phrase first at each place; every word is used once."""
     index, i = _index("en"), 0
     while i < len(words):
         step = 1
@@ -147,7 +147,7 @@ def _english(words: list[str]) -> Iterator[tuple[str, Places]]:
 
 
 def _phrases(words: list[str]) -> Iterator[str]:
-    """A phrase with its last, then with its first word in every base form."""
+    """Iterate over a phrase with its last, then with its first word in every base form."""
     for last in _base_forms(words[-1]):
         yield " ".join([*words[:-1], last])
     if len(words) > 1:
@@ -157,7 +157,7 @@ def _phrases(words: list[str]) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _base_forms(word: str) -> tuple[str, ...]:
-    """A word and what it may be a form of: plural, past or -ing form, adverb."""
+    """List a word and its possible base forms: of a plural, past or -ing form, adverb."""
     forms = [word]
     word = word.removesuffix("'s")
     forms.append(word)
@@ -190,7 +190,7 @@ _IRREGULAR = {
 
 
 def _chinese(text: str) -> Iterator[tuple[str, Places]]:
-    """Entries found as substrings, longest first at each place, without overlap."""
+    """Iterate over the entries in Chinese text (substrings), longest first at each place, without overlap."""
     index, i = _index("zh"), 0
     longest = max(map(len, index))
     while i < len(text):

@@ -1,4 +1,4 @@
-"""English words that tell each facet of a video prompt. Data only; `prompt.py` does the counting.
+"""English lexicon of each facet of a video prompt. Data only; `check` counts.
 
 Entries are base forms; `prompt.py` also accepts their plurals, verb forms and adverbs. An entry of several words is
 found as a phrase. *Generic* entries say little (any video of this kind would have them) and count half.

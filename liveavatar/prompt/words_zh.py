@@ -1,4 +1,4 @@
-"""Chinese words that tell each facet of a video prompt; see `words_en.py`. They are found as substrings."""
+"""Chinese lexicon of each facet of a video prompt, in the form of `words_en`. Entries match as substrings."""
 
 from liveavatar.prompt.words_en import entries
 

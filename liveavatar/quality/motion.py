@@ -95,6 +95,28 @@ def edge_jump(change_T: np.ndarray) -> float:
     return float(np.median(ratios))
 
 
+def mean_edge_jump(change: np.ndarray, period: int = BLOCK_FRAMES, key_frames: int | None = None) -> float:
+    """Compute the mean frame step into each new block over the mean step of all frames; 1 = edges cannot be seen.
+
+    For evaluation against ground truth; the verdict's `edge_jump` is the median, which ignores single cuts.
+
+    Args:
+        change: step from the frame before, [..., T]; NaN for the first.
+        period: frames of a block.
+        key_frames: distance of the coder's key frames, which jump by themselves; steps into them are left out.
+
+    Returns:
+        The ratio; NaN for videos of one block.
+    """
+    times = np.arange(change.shape[-1])
+    counted = (times > 0) if key_frames is None else (times % key_frames > 0)
+    counted &= np.isfinite(change).reshape(-1, len(times)).all(0)
+    edges = counted & (times % period == 0)
+    if not edges.any():
+        return float("nan")
+    return float(change[..., edges].mean() / max(change[..., counted].mean(), 1e-9))
+
+
 def repeated_frames(change_T: np.ndarray) -> int:
     """Count the longest run of frames that repeat the one before (mean absolute difference under 0.02 of 255)."""
     longest = run = 0

@@ -5,9 +5,11 @@ Video is [B, 3, T, H, W] in [-1, 1] on any device. All results are plain floats.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from liveavatar.quality.motion import mean_edge_jump
 from liveavatar.timing import BLOCK_FRAMES
 
 MOUTH, EYES = 5.0, 3.0  # weight of a region against the rest of the picture
@@ -91,8 +93,8 @@ def frame_steps(video: Tensor) -> Tensor:
 
 def edge_jump(video: Tensor, period: int = BLOCK_FRAMES) -> float:
     """Compute the mean frame step into each new block over the mean step of all frames; 1 = edges cannot be seen."""
-    steps = frame_steps(video)
-    return float(steps[:, period - 1 :: period].mean() / steps.mean().clamp(min=1e-9))
+    steps = frame_steps(video).double().cpu().numpy()
+    return mean_edge_jump(np.pad(steps, ((0, 0), (1, 0)), constant_values=np.nan), period)
 
 
 def colour_drift(video: Tensor, reference: Tensor) -> list[float]:

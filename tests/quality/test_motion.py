@@ -90,3 +90,13 @@ def test_edge_jump_sees_only_block_borders() -> None:
     middle = np.ones(60)
     middle[18::12] = 3
     assert motion.edge_jump(middle) == pytest.approx(1)
+
+
+def test_the_mean_edge_jump_leaves_key_frames_out() -> None:
+    change = np.ones(192)
+    change[0] = np.nan
+    change[48::48] = 50  # key frames
+    assert motion.mean_edge_jump(change, key_frames=48) == pytest.approx(1)
+    change[12] = 13
+    assert motion.mean_edge_jump(change, key_frames=48) == pytest.approx(2 / (1 + 12 / 188))
+    assert np.isnan(motion.mean_edge_jump(np.ones(12), key_frames=48))

@@ -18,6 +18,7 @@ from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import SEGMENT_FRAMES
 from liveavatar.quality import reference, sync
 from liveavatar.quality.evaluate import evaluate_video
+from liveavatar.quality.motion import mean_edge_jump
 from liveavatar.quality.reference import region_weights, to_video
 from liveavatar.quality.split import Clip, Labels
 from liveavatar.timing import BLOCK_FRAMES
@@ -52,7 +53,7 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
         ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in known.items() if v is not None
     }
     change = result.frames["change"].to_numpy(float)
-    values["edge_jump"] = edge_jump(change)
+    values["edge_jump"] = mean_edge_jump(change, key_frames=SEGMENT_FRAMES)
     frames = film_frames(film)
     faces = read_faces(frames, tracker)
     values |= {"blink_depth": blink_depth(faces.lids), "head_spread": head_spread(faces.head)}
@@ -62,19 +63,6 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
         values, {k: v for k, v in result.reasons.items() if k in FILM_MEASURES}, faces,
         result.frames["openness"].to_numpy(float), result.frames["vowel_envelope"].to_numpy(float),
     )  # fmt: skip
-
-
-def edge_jump(change_T: np.ndarray) -> float:
-    """Mean frame step into a new block over the mean frame step; NaN for films of one block.
-
-    Steps into a new segment of the coder are left out of both: its key frames jump by themselves.
-    """
-    times = np.arange(len(change_T))
-    seen = (times % SEGMENT_FRAMES > 0) & np.isfinite(change_T)
-    edges = seen & (times % BLOCK_FRAMES == 0)
-    if not edges.any():
-        return float("nan")
-    return float(change_T[edges].mean() / max(change_T[seen].mean(), 1e-9))
 
 
 def grid_ratio(frames_THWC: np.ndarray) -> float:

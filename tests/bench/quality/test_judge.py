@@ -20,16 +20,6 @@ def engine() -> Engine:
     return Engine.load(paths.MINI_DIR, device="cpu")
 
 
-def test_edges_of_blocks_but_not_of_the_coder() -> None:
-    change = np.ones(192)
-    change[0] = np.nan
-    change[48::48] = 50  # key frames
-    assert judge.edge_jump(change) == pytest.approx(1)
-    change[12] = 13
-    assert judge.edge_jump(change) == pytest.approx(2 / (1 + 12 / 188))
-    assert np.isnan(judge.edge_jump(np.ones(12)))
-
-
 def test_specks_on_a_lattice_are_seen() -> None:
     rng = np.random.default_rng(0)
     frames = np.repeat(rng.integers(90, 160, (3, 64, 96, 1), dtype=np.uint8), 3, 3)
