@@ -241,7 +241,7 @@ def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProces
     assert (shop.folder / "out/jobs/000-voice/video.mp4").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sweep_compares(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
     rate, sound = wavfile.read(shop.folder / "voice.wav")
     wavfile.write(shop.folder / "short.wav", rate, sound[: 3 * rate // 2])

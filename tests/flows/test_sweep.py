@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from flows import sweep
+from flows.parameters import RenderParameters
 from liveavatar.errors import CapacityError
 
 
@@ -30,6 +31,36 @@ def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
     sweep.print_table({"rows": rows, "sizes": sizes, "out": str(tmp_path)}, as_json=False)
     shown = capsys.readouterr().out
     assert shown.index("sync_error_frames") < shown.index("recommended_steps")
+
+
+def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[tuple[int, str | None, str]] = []
+
+    def render(parameters: RenderParameters) -> dict[str, object]:
+        rendered.append((parameters.sample_steps, parameters.size, Path(parameters.out).name))
+        timing = dict.fromkeys(sweep.TIMES, 40.0 * parameters.sample_steps)
+        inputs = {"image": {"width": 256, "height": 384}}
+        return {"report": {"inputs": inputs, "metrics": {"jerk_index": 1.5}, "timing": timing, "status": "passed"}}
+
+    monkeypatch.setattr(sweep, "render", render)
+    monkeypatch.setattr(sweep, "claim_output", lambda _: tmp_path)
+    monkeypatch.setattr(sweep, "create_table_artifact", lambda **_: None)
+    job = RenderParameters(audio="voice.wav", image="face.png", prompt="a woman talks", out=str(tmp_path))
+    table = sweep.sweep.fn(job, [1, 4], [None, "384*256"])
+    assert rendered == [
+        (1, None, "steps1"),
+        (4, None, "steps4"),
+        (1, "384*256", "steps1-384x256"),
+        (4, "384*256", "steps4-384x256"),
+    ]
+    assert [(row["steps"], row["size"], row["ms_per_frame"]) for row in table["rows"]] == [
+        (1, "256*384", 40.0),
+        (4, "256*384", 160.0),
+        (1, "384*256", 40.0),
+        (4, "384*256", 160.0),
+    ]
+    assert table["rows"][0]["jerk_index"] == 1.5
+    assert len(pd.read_parquet(tmp_path / "sweep.parquet")) == 4
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in ("sweep.parquet", "sizes.parquet")])

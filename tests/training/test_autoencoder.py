@@ -54,6 +54,7 @@ def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.
     assert "adversary" not in trainer.train_step(0.9)
 
 
+@pytest.mark.nightly
 def test_compiled_autoencoder_takes_the_same_steps(
     corpus: ToyRun, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_new_weights_are_brought_while_a_stage_runs(
     assert (begun / "slow.done").exists(), (begun / "logs" / "bring.log").read_text()
 
 
+@pytest.mark.nightly
 def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "run"
     work.mkdir()
