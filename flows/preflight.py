@@ -175,7 +175,7 @@ def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> N
     where = f"this machine has {len(gpus)} GPU{'s' * (len(gpus) != 1)}"
     if parameters.fp8 and not gpus:
         raise InputError("--fp8: 8-bit linear layers need a GPU, and this machine has none; drop it")
-    if parameters.kv_cache_dtype != "auto" and (not gpus or model.vae.kind != "wan"):
+    if parameters.kv_cache_dtype != "auto" and (not gpus or not model.has_kv_choice):
         which = f"and {where}" if not gpus else f"not {model.name}"
         raise InputError(
             f"--kv_cache_dtype {parameters.kv_cache_dtype}: only {config.LIVE_AVATAR_14B.name} on a GPU has a choice, "

@@ -13,6 +13,10 @@ from typing import Any
 
 from liveavatar.errors import CheckpointError, InputError
 
+FRAME_FACE, FRAME_CENTRE = "face", "centre"  # how a portrait is cropped to the video
+LISTED_SIZES, ANY_SIZE = "listed", "any"  # which sizes a model was trained for
+HEAD_ANGLES, SKELETON_VIDEO = "angles", "skeleton"  # what a pose latent is made of
+
 FROM_CAMERA, FROM_PORTRAIT = (
     "camera",
     "portrait",
@@ -97,6 +101,15 @@ class SpeechConfig:
     shifts: tuple[int, ...] = (0,)  # samples by which the window is moved; features are the mean over all
 
 
+# Facts of a model that other rooms act on, with their values.
+FACTS: dict[str, tuple[Any, ...]] = {
+    "size_rule": (LISTED_SIZES, ANY_SIZE),
+    "framing": (FRAME_FACE, FRAME_CENTRE),
+    "pose_input": (HEAD_ANGLES, SKELETON_VIDEO),
+    **dict.fromkeys(("needs_gpu", "fast_path", "has_kv_choice", "spreads"), (False, True)),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """One model: its networks, its sampler, and the sizes it was trained for."""
@@ -109,6 +122,13 @@ class ModelConfig:
     sigmas: dict[int, tuple[float, ...]]  # noise levels per number of steps, high to low, terminal 0 excluded
     areas: tuple[tuple[int, int], ...]  # (width, height) presets; only the product counts
     size_multiple: int  # sides are multiples of this many pixels
+    size_rule: str  # LISTED_SIZES: exactly `areas`; ANY_SIZE: the released rule, the picture's aspect at any area
+    framing: str  # FRAME_FACE: the face is put where training had it; FRAME_CENTRE: the centre of the picture is kept
+    pose_input: str  # HEAD_ANGLES: see `liveavatar.pose.track`; SKELETON_VIDEO: latents of a drawn DWPose skeleton
+    needs_gpu: bool  # too large for a CPU
+    fast_path: bool  # GPUs run the kernels of `liveavatar.fast` without being asked for fp8 or offload
+    has_kv_choice: bool  # keys and values can be kept in another dtype than computed in (--kv_cache_dtype)
+    spreads: bool  # gains from denoise steps on several GPUs; --placement auto considers it
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
     pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
     pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer is told angles minus those of the portrait's head
@@ -134,6 +154,9 @@ class ModelConfig:
             unknown = sorted(raw.keys() - {f.name for f in fields(cls)})
             if unknown:  # never ignored: a condition that is left out makes another video
                 raise ValueError(f"unknown settings {', '.join(unknown)}: it was made by another version")
+            missing = [name for name in FACTS if name not in raw]
+            if missing:  # never guessed: a wrong framing or placement would pass unnoticed
+                raise ValueError(f"it was made before {', '.join(missing)} were settings; export the model again")
             model = cls(
                 name=raw["name"],
                 dit=DiTConfig(**_tuples(raw["dit"])),
@@ -143,6 +166,7 @@ class ModelConfig:
                 sigmas={int(n): tuple(s) for n, s in raw["sigmas"].items()},
                 areas=tuple((w, h) for w, h in raw["areas"]),
                 size_multiple=raw["size_multiple"],
+                **{name: _choice(name, raw[name], choices) for name, choices in FACTS.items()},
                 reanchor=raw["reanchor"],
                 pose_guided=raw.get("pose_guided", False),
                 pose_origin=raw.get("pose_origin", FROM_CAMERA),
@@ -160,6 +184,12 @@ class ModelConfig:
                 f"pose_origin {FROM_CAMERA!r} and {FROM_PORTRAIT!r}; use a newer version, or another model"
             )
         return model
+
+
+def _choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, and this version knows {', '.join(map(repr, choices))}")
+    return value
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +248,13 @@ LIVE_AVATAR_14B = ModelConfig(
         *((704, 1024), (720, 400), (704, 384), (688, 368), (384, 256)),
     ),
     size_multiple=64,
+    size_rule=ANY_SIZE,
+    framing=FRAME_CENTRE,
+    pose_input=SKELETON_VIDEO,
+    needs_gpu=True,
+    fast_path=True,
+    has_kv_choice=True,
+    spreads=True,
     reanchor=True,
 )  # fmt: skip
 
@@ -238,6 +275,13 @@ MINI = ModelConfig(
     sigmas={n: shifted_sigmas(n, 5.0) for n in range(1, 9)},
     areas=((384, 256), (256, 384)),
     size_multiple=128,
+    size_rule=LISTED_SIZES,
+    framing=FRAME_FACE,
+    pose_input=HEAD_ANGLES,
+    needs_gpu=False,
+    fast_path=False,
+    has_kv_choice=False,
+    spreads=False,
 )  # fmt: skip
 
 # Same classes, a few thousand weights: CI trains and renders this one.
@@ -263,6 +307,6 @@ def refuse_pose(model: ModelConfig) -> None:
     if model.pose_guided:
         return
     reason = "was trained without head pose, which it would ignore"
-    if model.vae.kind == "wan":
+    if model.pose_input == SKELETON_VIDEO:
         reason = "is guided by latents of a DWPose skeleton video, which this version cannot draw"
     raise InputError(f"--pose_video: the model {model.name} {reason}; drop it, or use a model trained with pose")

@@ -106,7 +106,8 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
         "area": area,
         "areas": model.areas,
         "multiple": model.size_multiple,
-        "vae": model.vae.kind,
+        "size_rule": model.size_rule,
+        "framing": model.framing,
     }
     return cached(stage_key("portrait", inputs, PORTRAIT_CODE, PORTRAIT_PACKAGES), make)
 

@@ -49,7 +49,7 @@ def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:
     if size is None:
         return None
     area = parse_size(size)
-    if model.vae.kind == "compact" and area not in model.areas:
+    if model.size_rule == config.LISTED_SIZES and area not in model.areas:
         known = " and ".join(f"{w}*{h}" for w, h in model.areas)
         raise InputError(f"--size {size}: the model {model.name} was trained for {known} only; use one of these")
     return area

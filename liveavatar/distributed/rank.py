@@ -143,7 +143,7 @@ class Rank:
         if self._engine is None:
             seat, where = self.seat, (self.model_dir, self.device, self.dtype)
             log.info("rank %d of %d loads %s", seat.rank, seat.world, ", ".join(seat.parts))
-            large = read_config(self.model_dir).vae.kind == "wan"
+            large = read_config(self.model_dir).fast_path
             if self.device.type == "cuda" and (large or seat.fp8):
                 model = load_fast_model(*where, seat.parts, fp8=seat.fp8)
                 fast = FastGroupEngine(model, self.group, seat.own_decoder)

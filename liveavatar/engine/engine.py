@@ -132,7 +132,7 @@ class Engine:
         if asked and chosen.type != "cuda":
             raise InputError(f"{' and '.join(asked)}: these need a GPU, and the device is {chosen}; drop them")
         log.info("loading %s on %s in %s", model_dir.name, chosen, precision)
-        if chosen.type == "cuda" and cls is Engine and (asked or read_config(model_dir).vae.kind == "wan"):
+        if chosen.type == "cuda" and cls is Engine and (asked or read_config(model_dir).fast_path):
             from liveavatar.fast.load import load_fast
 
             engine: Engine = load_fast(model_dir, chosen, precision, fp8=fp8, offload=offload)

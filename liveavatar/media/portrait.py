@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from liveavatar.config import ModelConfig
+from liveavatar.config import ANY_SIZE, FRAME_CENTRE, ModelConfig
 from liveavatar.errors import InputError
 from liveavatar.face.detect import FaceBox, find_face
 from liveavatar.media.sizes import released_size
@@ -132,7 +132,7 @@ def target_size(width: int, height: int, size: tuple[int, int], cfg: ModelConfig
     """
     area = size[0] * size[1]
     areas = sorted({w * h for w, h in cfg.areas})
-    if cfg.vae.kind == "wan":
+    if cfg.size_rule == ANY_SIZE:
         if not areas[0] <= area <= areas[-1]:
             raise _unknown_size(size, cfg)
         return released_size(width, height, area)
@@ -164,7 +164,7 @@ def fit_portrait(rgb: np.ndarray, size: tuple[int, int], cfg: ModelConfig) -> np
     """
     height, width = rgb.shape[:2]
     out_w, out_h = target_size(width, height, size, cfg)
-    if cfg.vae.kind == "wan":
+    if cfg.framing == FRAME_CENTRE:
         return _cover(rgb, out_w, out_h)
     box = crop_box(width, height, out_w, out_h, find_face(rgb))
     if box[2] - box[0] < out_w:

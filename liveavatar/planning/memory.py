@@ -83,13 +83,13 @@ class MemoryModel:
         """The job's placement, or the best one for "auto": one GPU, tpp when one does not hold it."""
         if self.job.placement != "auto":
             return self.job.placement
-        if len(self.machine.gpus) < 2 or self.config.vae.kind == "compact":
+        if len(self.machine.gpus) < 2 or not self.config.spreads:
             return "single"
         return "single" if all_fit(self.seats("single")) else "tpp"
 
     def impossible(self, placement: str) -> list[str]:
         """Reasons that no amount of memory removes."""
-        gpus, large = self.machine.gpus, self.config.vae.kind == "wan"
+        gpus, large = self.machine.gpus, self.config.needs_gpu
         reasons = []
         if not gpus and large:
             reasons.append(f"{self.config.name} needs a GPU, and none is here")
@@ -98,7 +98,7 @@ class MemoryModel:
         if not gpus and placement == "tpp" and large:
             reasons.append("--placement tpp of this model needs GPUs")
         cache = f"--kv_cache_dtype {self.job.kv_cache_dtype}"
-        if self.job.kv_cache_dtype != "auto" and not (gpus and large):
+        if self.job.kv_cache_dtype != "auto" and not (gpus and self.config.has_kv_choice):
             reasons.append(f"{cache}: only the large model on a GPU has a choice")
         slow = [g.name for g in gpus if not g.rates.has_fp8]
         asked = {"--fp8": self.job.fp8, cache: self.job.kv_cache_dtype in ("fp8", "int8")}
@@ -117,7 +117,7 @@ class MemoryModel:
     @property
     def fast(self) -> bool:
         """Whether it takes the fast path, which can cut a step between two layers."""
-        return bool(self.machine.gpus) and (self.config.vae.kind == "wan" or self.job.fp8)
+        return bool(self.machine.gpus) and (self.config.fast_path or self.job.fp8)
 
     def _share(self, stage: RankWork) -> float:
         """Steps of a stage, parts of steps included."""
@@ -243,7 +243,7 @@ def with_kv_dtype(config: ModelConfig, job: PlanRequest, machine: Machine) -> Pl
     """The job with "auto" decided: rings in bf16 where they and the recorded kernels fit with room to spare, else in
     fp8 where the GPUs have it. Attention in 8 bits is only taken when it is asked for.
     """
-    if job.kv_cache_dtype != "auto" or config.vae.kind != "wan" or not machine.gpus:
+    if job.kv_cache_dtype != "auto" or not config.has_kv_choice or not machine.gpus:
         return job
     wide = replace(job, kv_cache_dtype="bf16")
     seating = MemoryModel(config, wide, machine)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from liveavatar.config import MINI, ModelConfig
+from liveavatar.config import LISTED_SIZES, MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import rounded
 from liveavatar.hardware import Machine
@@ -73,7 +73,7 @@ def describe(nearest: dict[str, Any]) -> str:
 
 def video_size(config: ModelConfig, area: tuple[int, int] | None, picture: tuple[int, int] | None) -> tuple[int, int]:
     """(width, height) of the video for `--size` and a portrait of `picture` (width, height), each optional."""
-    if config.vae.kind == "compact":
+    if config.size_rule == LISTED_SIZES:
         width, height = area or config.areas[0]
         upright = picture is not None and picture[1] > picture[0]
         return (min(width, height), max(width, height)) if upright else (max(width, height), min(width, height))
@@ -194,7 +194,7 @@ def _about_placement(seating: MemoryModel, placement: str, speeds: Speeds | None
     if placement == "tpp" and renders_alone(job):
         return [f"this is what it would need: {ALONE}"]
     spread = seating.seats("tpp")
-    if placement != "single" or len(gpus) < 2 or seating.config.vae.kind == "compact" or job.sample_steps < 2:
+    if placement != "single" or len(gpus) < 2 or not seating.config.spreads or job.sample_steps < 2:
         return []
     idle = f"{len(gpus) - 1} of {len(gpus)} GPUs stay idle"
     if renders_alone(job) or not all_fit(spread) or speeds is None:

@@ -1,0 +1,79 @@
+"""Model configs: presets, config.json, and the facts other rooms act on."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liveavatar import paths
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import FACTS, HEAD_ANGLES, MINI, PRESETS, SKELETON_VIDEO, ModelConfig, refuse_pose
+from liveavatar.errors import CheckpointError, InputError
+
+ROOMS_OF_THE_AUTOENCODER = ("liveavatar/model/", "liveavatar/checkpoints/")
+
+
+@pytest.mark.parametrize("model", PRESETS.values(), ids=PRESETS.keys())
+def test_config_survives_json(model: ModelConfig) -> None:
+    assert ModelConfig.from_json(model.to_json()) == model
+
+
+def test_the_embedded_model_states_every_fact() -> None:
+    raw = json.loads((paths.MINI_DIR / "config.json").read_text())
+    assert {name: raw[name] for name in FACTS} == {name: getattr(MINI, name) for name in FACTS}
+    assert read_config(paths.MINI_DIR).to_json() == (paths.MINI_DIR / "config.json").read_text()
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_config_without_a_fact_is_refused(name: str) -> None:
+    raw = json.loads(MINI.to_json())
+    del raw[name]
+    with pytest.raises(CheckpointError, match=f"made before {name} were settings; export the model again"):
+        ModelConfig.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("framing", "wide", id="framing"),
+        pytest.param("size_rule", None, id="size rule"),
+        pytest.param("pose_input", "depth", id="pose input"),
+        pytest.param("needs_gpu", "no", id="no boolean"),
+        pytest.param("pose_origin", "moon", id="pose origin"),
+    ],
+)
+def test_an_unknown_value_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"{value!r}"):
+        ModelConfig.from_json(json.dumps(json.loads(MINI.to_json()) | {name: value}))
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="unknown settings hands"):
+        ModelConfig.from_json(json.dumps(json.loads(MINI.to_json()) | {"hands": True}))
+
+
+@pytest.mark.parametrize(
+    ("pose_input", "message"),
+    [
+        pytest.param(SKELETON_VIDEO, "DWPose skeleton video", id="another input"),
+        pytest.param(HEAD_ANGLES, "trained without head pose", id="never trained"),
+    ],
+)
+def test_pose_is_refused_with_the_reason(pose_input: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        refuse_pose(replace(MINI, pose_input=pose_input, pose_guided=False))
+    refuse_pose(replace(MINI, pose_guided=True))
+
+
+def test_the_kind_of_autoencoder_means_nothing_else() -> None:
+    """What other rooms need to know of a model is a field of `ModelConfig`."""
+    sources = (p for room in ("flows", "tasks", "liveavatar") for p in (paths.REPO_ROOT / room).rglob("*.py"))
+    readers = [_named(path) for path in sources if re.search(r"\bvae\.kind\b", path.read_text())]
+    assert not [name for name in readers if not name.startswith(ROOMS_OF_THE_AUTOENCODER)]
+
+
+def _named(path: Path) -> str:
+    return path.relative_to(paths.REPO_ROOT).as_posix()
