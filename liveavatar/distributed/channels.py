@@ -29,8 +29,7 @@ from liveavatar.distributed.group import (
     isend,
 )
 from liveavatar.engine.denoiser import side_stream
-
-SLOTS = 3  # one is worked on, one is under way, one was worked on last
+from liveavatar.engine.placement import SLOTS
 
 
 class _Wire:

@@ -16,6 +16,9 @@ from torch import Tensor
 from liveavatar.engine.denoiser import Denoiser, on_device, seconds
 from liveavatar.errors import InputError
 
+# Buffers a rank keeps for each kind of message: one is processed, one is under way, one was processed last.
+SLOTS = 3
+
 FeaturesOf = Callable[[int], Tensor]  # index of a block -> its speech features [1, L, C, history + 12], on the CPU
 
 

@@ -6,8 +6,7 @@ A *seat* is one GPU with the parts it holds. Memory is counted in GB of 2^30 byt
 from dataclasses import dataclass, replace
 
 from liveavatar.config import ModelConfig
-from liveavatar.distributed.channels import SLOTS
-from liveavatar.engine.placement import RankWork, split, split_layers
+from liveavatar.engine.placement import SLOTS, RankWork, split, split_layers
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
     BF16,

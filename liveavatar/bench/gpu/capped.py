@@ -25,11 +25,10 @@ from liveavatar.bench.gpu.ranks import (
     split_name,
 )
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
-from liveavatar.distributed.channels import SLOTS
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.tpp import packet
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
-from liveavatar.engine.placement import RankWork
+from liveavatar.engine.placement import SLOTS, RankWork
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.files import rounded
 from liveavatar.hardware import GB, gpu_of
