@@ -74,8 +74,8 @@ LIMITS: tuple[Limit, ...] = (
         source="ground truth 21 to 37 dB; blotches of 30 grey levels under 18; tells artefacts, not people",
     ),
     Limit(
-        name="sharpness_ratio", good=(0.35, 2.5), tolerable=(0.12, 6.0),
-        source="ground truth 0.8 to 2.1; a film blurred by three pixels under 0.1",
+        name="sharpness_ratio", good=(0.70, 1.5), tolerable=(0.40, 2.5),
+        source="ground truth 0.94 to 1.18; blurred by a pixel 0.5 to 0.6, by two 0.18 to 0.27; noise of 25 1.3 to 1.7",
     ),
     Limit(
         name="flicker", good=(0.955, None), tolerable=(0.92, None),
@@ -133,7 +133,7 @@ ROW_LIMITS: tuple[RowLimit, ...] = (
         source="as identity_min",
     ),
     RowLimit(
-        name="blocks.sharpness_ratio", table="blocks", column="sharpness_ratio", between=(0.12, 6), good=1.0,
+        name="blocks.sharpness_ratio", table="blocks", column="sharpness_ratio", between=(0.3, 3), good=1.0,
         tolerable=0.95, source="no block may be washed out",
     ),
 )  # fmt: skip

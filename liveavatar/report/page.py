@@ -197,7 +197,7 @@ def _face_figures(frames: "pd.DataFrame | None") -> list[Figure]:
     figures = []
     rows = (
         ("identity", "Likeness to the portrait", "cosine of the face embeddings", ((0.5, "another person"),)),
-        ("sharpness_ratio", "Sharpness of the face", "Laplacian energy over the portrait's", ((1.0, "portrait"),)),
+        ("sharpness_ratio", "Sharpness of the face", "detail over the portrait's, two octaves", ((1.0, "portrait"),)),
         ("change", "Change from frame to frame", "mean absolute difference, of 255", ()),
     )
     for column, title, label, limits in rows:

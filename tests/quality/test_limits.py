@@ -27,7 +27,7 @@ TABLE: dict[str, tuple[float | None, ...]] = {
     "silent_openness": (_, _, _, 0.399, 0.401, 0.701),
     "identity_min": (0.499, 0.659, 0.661, _, _, _),
     "texture_psnr": (13.9, 18.9, 19.1, _, _, _),
-    "sharpness_ratio": (0.119, 0.349, 0.351, 2.49, 2.51, 6.01),
+    "sharpness_ratio": (0.399, 0.699, 0.701, 1.49, 1.51, 2.51),
     "flicker": (0.919, 0.954, 0.956, _, _, _),
     "jerk_index": (_, _, _, 2.49, 2.51, 6.01),
     "motion_energy": (0.019, 0.059, 0.061, 2.99, 3.01, 6.01),
@@ -45,7 +45,7 @@ ROWS: dict[str, tuple[float | None, float | None, tuple[float, float, float]]] =
     "frames.openness": (-0.01, 1.21, (0.009, 0.012, 0.06)),
     "blocks.face_share": (0.49, _, (0.0, 0.04, 0.06)),
     "blocks.identity": (0.49, 1.01, (0.04, 0.06, 0.21)),
-    "blocks.sharpness_ratio": (0.119, 6.01, (0.0, 0.04, 0.06)),
+    "blocks.sharpness_ratio": (0.299, 3.01, (0.0, 0.04, 0.06)),
 }
 GOOD_ROW = {"luminance": 120.0, "openness": 0.1, "face_share": 1.0, "identity": 0.9, "sharpness_ratio": 1.0}
 
