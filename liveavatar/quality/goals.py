@@ -1,4 +1,4 @@
-"""What the embedded model must reach, and what it aims for: the table behind `bench quality`."""
+"""Limits and goals of the embedded model: the table behind `bench quality`."""
 
 import math
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ SOURCES = {"identity_ratio": "identity_min"}  # goals named otherwise than what 
 
 
 def holds(sense: Sense, value: float, bound: float) -> bool:
-    """Whether a value keeps a bound."""
+    """Return whether a value keeps a bound."""
     if sense == "least":
         return value >= bound
     if sense == "most":
@@ -72,7 +72,7 @@ def holds(sense: Sense, value: float, bound: float) -> bool:
 
 
 def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: Mapping[str, int]) -> list[GoalCheck]:
-    """Every goal against what was measured.
+    """Compare every goal with the measured values.
 
     A measure without a number is neither kept nor missed, but one that some made films lack although their true films
     have it is missed: a face that cannot be read is no good face.
@@ -101,7 +101,7 @@ def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: 
 
 
 def bound_text(sense: Sense, bound: float) -> str:
-    """A bound as people write it."""
+    """Format a bound, such as `≥ 0.93` or `1 ± 0.15`."""
     if sense == "near":
         return f"1 ± {bound:g}"
     return {"least": "≥ ", "most": "≤ ", "zero": "= " if bound == 0 else "within ± "}[sense] + f"{bound:g}"

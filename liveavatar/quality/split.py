@@ -1,4 +1,4 @@
-"""The fixed evaluation split: held-out clips in the repository, with the film that really belongs to their speech.
+"""The fixed evaluation split: held-out clips in the repository, with the true film of their speech.
 
 A folder (`data/evaluation`) holds `split.json` and four files a clip: `NN.photo.webp` (lossless), `NN.speech.ogg`
 (Opus), `NN.film.mkv` (the true pictures, H.265 in 4:4:4 and 10 bits), `NN.labels.npz`. Landmarks are stored in 64ths of
@@ -32,7 +32,7 @@ OPUS_LEVEL = 0.9  # libsndfile's scale; about 30 kbit/s
 
 @dataclass(frozen=True, slots=True)
 class ClipInfo:
-    """What `split.json` says of one clip."""
+    """Entry of one clip in `split.json`."""
 
     name: str
     seed: int
@@ -47,7 +47,7 @@ class ClipInfo:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the face really does; T frames of the clip, without the photo."""
+    """True face of a clip; T frames, without the photo."""
 
     landmarks: np.ndarray  # float32 [T, 68, 2] pixels, Multi-PIE order
     photo_landmarks: np.ndarray  # float32 [68, 2]
@@ -58,27 +58,27 @@ class Labels:
 
     @property
     def mouth(self) -> np.ndarray:
-        """Centre of the photo's mouth [2], pixels."""
+        """Centre of the mouth in the photo [2], pixels."""
         return self.photo_landmarks[48:68].mean(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One clip of the split on disk; everything is read when asked for."""
+    """One clip of the split on disk; files are read on each call."""
 
     folder: Path
     info: ClipInfo
 
     def path(self, part: str) -> Path:
-        """File of a part: "photo.webp", "speech.ogg", "film.mkv" or "labels.npz"."""
+        """Return the file of a part: "photo.webp", "speech.ogg", "film.mkv" or "labels.npz"."""
         return self.folder / f"{self.info.name}.{part}"
 
     def photo(self) -> np.ndarray:
-        """The reference photo, uint8 [H, W, 3]."""
+        """Read the reference photo, uint8 [H, W, 3]."""
         return np.asarray(Image.open(self.path("photo.webp")).convert("RGB"))
 
     def speech(self) -> np.ndarray:
-        """The speech, float32 mono at 16 kHz, exactly as long as the film."""
+        """Read the speech, float32 mono at 16 kHz, exactly as long as the film."""
         import soundfile
 
         sound = soundfile.read(self.path("speech.ogg"), dtype="float32")[0]
@@ -86,11 +86,11 @@ class Clip:
         return np.pad(sound[:wanted], (0, max(0, wanted - len(sound))))
 
     def frames(self) -> np.ndarray:
-        """The true film, uint8 [T, H, W, 3]."""
+        """Read the true film, uint8 [T, H, W, 3]."""
         return np.stack([frame.rgb for frame in read_frames(self.path("film.mkv"))])
 
     def labels(self) -> Labels:
-        """Landmarks, head, expression and eyes.
+        """Read landmarks, head, expression and eyes.
 
         Raises:
             InputError: the clip is of a version that did not write eyes.
@@ -104,7 +104,7 @@ class Clip:
 
 
 def load_split(folder: Path = FOLDER, limit: int | None = None) -> list[Clip]:
-    """The clips of the split, in order.
+    """List the clips of the split, in order.
 
     Args:
         folder: where `split.json` lies.
@@ -125,7 +125,7 @@ def load_split(folder: Path = FOLDER, limit: int | None = None) -> list[Clip]:
 
 
 def write_index(folder: Path, infos: list[ClipInfo]) -> None:
-    """Write `split.json`, one line a clip."""
+    """Write `split.json`, one line per clip."""
     rows = ",\n".join("  " + json.dumps(asdict(info)) for info in infos)
     (folder / INDEX).write_text('{"clips": [\n' + rows + "\n]}\n")
 

@@ -1,4 +1,4 @@
-"""The model card: what a reader must know of the weights, written from the run's own records.
+"""Model card, written from the records of a training run.
 
 Sources are `evaluation.json` (held-out measures of all candidates), `quality.json` (what `liveavatar bench quality
 --out` wrote of the exported weights), the stages' `*.jsonl` (losses over time) and the exported files.
@@ -62,14 +62,14 @@ def write_card(run: Path, out: Path, weights: str) -> None:
 
 
 def measures_table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown table of candidates (`name@steps`, `truth`, `autoencoder`) against the measures."""
+    """Format the markdown table of candidates (`name@steps`, `truth`, `autoencoder`) against the measures."""
     head = "| | " + " | ".join(COLUMNS.values()) + " |\n|---|" + "---|" * len(COLUMNS)
     lines = [f"| {name} | " + " | ".join(_number(row.get(c)) for c in COLUMNS) + " |" for name, row in rows.items()]
     return "\n".join([head, *lines])
 
 
 def goals_table(quality: dict[str, Any]) -> str:
-    """Markdown table of what `liveavatar bench quality` measured against the goals, with its conditions above."""
+    """Format measures of `liveavatar bench quality` against the goals as a markdown table."""
     head = (
         f"`liveavatar bench quality`: {quality['clips']} clips of `data/evaluation`, {quality['steps']} steps, "
         f"{quality['dtype']} on a {quality['device'].upper()}. People, voices and sentences that training never saw; "
@@ -86,7 +86,7 @@ def goals_table(quality: dict[str, Any]) -> str:
 
 
 def curve_table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    """Markdown table of a few evenly spaced records that have every column."""
+    """Format a markdown table of a few evenly spaced records that have every column."""
     full = [r for r in records if all(c in r for c in columns)]
     picked = (
         full

@@ -90,7 +90,7 @@ def _join(files: list[ClipFile], device: torch.device) -> Clips:
 
 
 def colour_jitter(video: Tensor, generator: torch.Generator) -> Tensor:
-    """Another exposure and tint for every clip: a gain per channel and a gamma, constant over time."""
+    """Change exposure and tint of every clip: a gain per channel and a gamma, constant over time."""
     batch = len(video)
     device = video.device
     gain = 1 + GAIN * (2 * torch.rand(batch, 3, 1, 1, 1, device=device, generator=generator) - 1)
@@ -99,9 +99,9 @@ def colour_jitter(video: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def bend(video: Tensor, maps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Other proportions and another framing for every clip: a smooth distortion, constant over time.
+    """Change proportions and framing of every clip by a smooth distortion, constant over time.
 
-    Photographs are framed by what a detector takes for eyes, a few pixels off, and hold heads no morphable model has.
+    A detector frames photographs by eyes that are a few pixels off, and real heads differ from a morphable model.
 
     Args:
         video: [B, 3, T, H, W].

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 CONDITIONS = "dit.cond_encoder.weight"
 AUDIO_OUT = "dit.audio_injector.injector."  # what speech adds to a layer goes through one linear map a layer, `.o.`
-# What comes before the layers.
+# Modules before the layers.
 EMBEDDINGS = tuple(
     f"dit.{part}"
     for part in (
@@ -47,7 +47,7 @@ EMBEDDINGS = tuple(
 
 
 def split_parts(weights: dict[str, Tensor], vae: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Weights of `AvatarNet` and of the autoencoder as the parts of a model directory."""
+    """Sort weights of `AvatarNet` and of the autoencoder into the parts of a model directory."""
     parts = {
         part: {n.removeprefix(f"{part}."): w for n, w in weights.items() if n.startswith(f"{part}.")}
         for part in ("dit", "text")
@@ -75,7 +75,7 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
 def mixed(
     first: dict[str, Tensor], second: dict[str, Tensor], share: float, embedding_share: float | None = None
 ) -> dict[str, Tensor]:
-    """Weights between two networks of the same shapes.
+    """Interpolate the weights of two networks of the same shapes.
 
     Args:
         first, second: weights of `AvatarNet`.
@@ -87,14 +87,14 @@ def mixed(
 
 
 def avatar_weights(model_dir: Path, cond_dim: int) -> dict[str, Tensor]:
-    """A model directory's transformer and prompt encoder as weights of an `AvatarNet` of so many condition channels."""
+    """Load transformer and prompt encoder of a model directory as weights of an `AvatarNet` of `cond_dim` channels."""
     model = load_model(model_dir, "cpu", torch.float32, parts=("dit", "text"))
     weights = {f"{part}.{n}": w for part in ("dit", "text") for n, w in getattr(model, part).state_dict().items()}
     return weights | {CONDITIONS: with_conditions(weights[CONDITIONS], cond_dim)}
 
 
 def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tensor]:
-    """Weights of `AvatarNet` in which speech adds more, or less, to the layers it is injected into.
+    """Scale what speech adds to the layers it is injected into.
 
     Lips follow speech further, as with classifier-free guidance but at no cost; see `training/README.md`.
 
@@ -120,7 +120,7 @@ class ExportSettings:
     gaze: bool = True  # tell it where eyes look, if it was trained with that; weights mixed with others may not follow
 
     def name(self, weights: str) -> str:
-        """What the model card calls the result."""
+        """Describe the exported weights for the model card."""
         mixes = [f"{self.teacher_share:.0%} of teacher"] * self.mixes
         mixes += [] if self.embedding_share is None else [f"{self.embedding_share:.0%} of its embeddings"]
         mixes += [f"speech {', '.join(f'{g:g}' for g in self.audio_gain)} times as loud"] * bool(self.audio_gain)
@@ -134,7 +134,7 @@ class ExportSettings:
 
     @property
     def mixes(self) -> bool:
-        """Whether the teacher is needed."""
+        """Whether the teacher's weights are needed."""
         return bool(self.teacher_share or self.embedding_share)
 
 
@@ -182,10 +182,10 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
             known = read_config(settings.before).vae
             cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
     # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
-    told = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
-    gaze_conditioned = settings.gaze and any(told[HEAD + 1 :])
+    learned = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
+    gaze_conditioned = settings.gaze and any(learned[HEAD + 1 :])
     cfg = replace(
-        cfg, pose_guided=any(told[:HEAD]), lids_conditioned=any(told[HEAD:]), gaze_conditioned=gaze_conditioned
+        cfg, pose_guided=any(learned[:HEAD]), lids_conditioned=any(learned[HEAD:]), gaze_conditioned=gaze_conditioned
     )
     if settings.shift is not None:
         cfg = replace(cfg, sigmas={n: shifted_sigmas(n, settings.shift) for n in cfg.sigmas})

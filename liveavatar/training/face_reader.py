@@ -1,4 +1,4 @@
-"""Reads mouth and eyes off latents, so that training can ask for them.
+"""Reads mouth and eyes off latents, for the face loss of training.
 
 Lips that are a pixel off hardly change the flow's error, and are what everybody sees. So a small network learns, for
 some seconds of the encode stage, how far the mouth is open and how wide it is in each frame, how far the lids are shut
@@ -56,7 +56,7 @@ class FaceReader(nn.Module):
         self.share: Tensor
 
     def forward(self, x_BCThw: Tensor) -> Tensor:
-        """Values [B, T, VALUES] less their mean, over their deviation."""
+        """Return standardised values [B, T, VALUES]."""
         h, w = x_BCThw.shape[-2:]
         middle = (WIDE_EYE_HEIGHT if w > h else EYE_HEIGHT) * h + BELOW_EYES
         top = min(max(0, round(middle - self.side / 2)), h - self.side)
@@ -67,10 +67,10 @@ class FaceReader(nn.Module):
         return self.out(self.features(cells.flatten(0, 1))).unflatten(0, cells.shape[:2])
 
     def error(self, made_BCThw: Tensor, true_BCThw: Tensor) -> Tensor:
-        """Mean squared difference of what is read, in variances of the values."""
+        """Return the mean squared difference of the values read, in units of their variance."""
         with torch.no_grad():
-            told = self(true_BCThw).float()
-        return ((self(made_BCThw).float() - told).square() * (self.share / self.share.mean())).mean()
+            wanted = self(true_BCThw).float()
+        return ((self(made_BCThw).float() - wanted).square() * (self.share / self.share.mean())).mean()
 
 
 def train_face_reader(sets: list[LatentSet], rank: runtime.TrainRank, seconds: float) -> FaceReader:
@@ -121,8 +121,8 @@ def reading_skill(reader: FaceReader, sets: list[LatentSet]) -> dict[str, float]
     unexplained = []
     for s in sets:
         made = torch.cat([reader(part.float()) for part in s.latents.split(32)])
-        told = (_values(s) - reader.mean) / reader.std
-        unexplained.append(((made - told).square().mean((0, 1)) / told.var((0, 1))).cpu())
+        wanted = (_values(s) - reader.mean) / reader.std
+        unexplained.append(((made - wanted).square().mean((0, 1)) / wanted.var((0, 1))).cpu())
     parts = (1 - torch.stack(unexplained).mean(0)).split((LATENT_FRAMES, LATENT_FRAMES, EYES))
     return {name: round(float(p.mean()), 4) for name, p in zip(("openness", "width", "eyes"), parts, strict=True)}
 

@@ -13,6 +13,6 @@ MOUTH = 2 * LATENT_FRAMES  # openness of a latent's frames, then their width
 
 
 def mouth_track(landmarks_BF682: Tensor) -> Tensor:
-    """Openness and width of the frames of each latent, [B, T, MOUTH], from landmarks of F = 4 T frames."""
+    """Return openness and width of the frames of each latent, [B, T, MOUTH], from landmarks of F = 4 T frames."""
     values = (reference.openness(landmarks_BF682), reference.mouth_width(landmarks_BF682))
     return torch.cat([v.unflatten(1, (-1, LATENT_FRAMES)) for v in values], dim=-1)

@@ -36,7 +36,7 @@ class LatentSet:
         return LatentSet(*(getattr(self, f).to(device) for f in self.__dataclass_fields__))
 
     def tensors(self) -> dict[str, Tensor]:
-        """As a plain dict, for saving."""
+        """Return a plain dict, for saving."""
         return {f: getattr(self, f) for f in self.__dataclass_fields__}
 
 

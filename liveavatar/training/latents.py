@@ -165,7 +165,7 @@ def _moments(z_nCThw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
-    """Raw latents brought to mean 0 and deviation 1 per channel."""
+    """Normalise raw latents to mean 0 and deviation 1 per channel."""
     out = []
     for s in sets:
         mean, std = (torch.tensor(v, device=s.latents.device).view(1, -1, 1, 1, 1) for v in (cfg.vae.mean, cfg.vae.std))

@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
 RENDERERS_PER_GPU = 2
-# Folders and archives of weights that come home beside the model: what a next run goes on from, and a student that was
-# not chosen, for whoever weighs its measures otherwise.
+# Folders and archives of weights packed beside the model: the teacher, which a later run starts from, and a student
+# that was not chosen, for another choice by its measures.
 BESIDE = {"teacher": "teacher_model", "dmd": "dmd_model"}
 HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
-BRING_EVERY = 60.0  # seconds between two times that the newest weights are brought home
+BRING_EVERY = 60.0  # seconds between two archives of the newest weights
 REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
 DEFAULTS = {"gpus": 4, "refine_gpu": -1, "deadline": 1e9}  # of options, without a recipe
 BUDGET = {"render": 280.0, "autoencoder": 400.0, "teacher": 460.0, "distill": 230.0}
@@ -65,7 +65,7 @@ class Driver:
         return time.monotonic() - self.begun
 
     def stage(self, name: str) -> bool:
-        """Run one stage unless it is finished; whether it is finished now."""
+        """Run one stage unless it is finished; return whether it is finished now."""
         mark = self.work / f"{name}.done"
         if mark.exists():
             return True
@@ -100,7 +100,7 @@ class Driver:
         return not any(codes)
 
     def _bring(self) -> None:
-        """Start to bring the newest weights home, if they are new, unless that was done a moment ago."""
+        """Start packing the newest weights into OUT, at most once a minute."""
         now, newest = time.monotonic(), partial_export.newest(self.work)
         busy = self.bringing is not None and self.bringing.poll() is None
         if busy or newest <= self.brought[1] or now < self.brought[0] + BRING_EVERY:
@@ -111,7 +111,7 @@ class Driver:
         self.bringing = self._launch("bring", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
 
     def settle(self) -> None:
-        """Wait until everything that was to be brought home is there."""
+        """Wait until the newest weights are packed."""
         if self.bringing is not None:
             self.bringing.wait()
 
@@ -176,7 +176,7 @@ class Driver:
         return self._train("encode", "latents", self._encoding() + self._extra("encode"), 120)
 
     def _refine(self) -> None:
-        """Go on with the decoder on a GPU of its own, one of `--gpus` or another, beside teacher and student."""
+        """Train the decoder on a GPU of its own, one of `--gpus` or another, beside teacher and student."""
         if self.args.refine_gpu < 0:
             return
         seconds = self.args.budget["teacher"] + self.args.budget["distill"] - REFINE_JOIN
@@ -270,7 +270,7 @@ class Driver:
 
 
 def parse_budget(text: str) -> dict[str, float]:
-    """`render=280,teacher=460` as numbers."""
+    """Parse `render=280,teacher=460`."""
     return {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
 
 

@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class TrueClip:
-    """One clip of the split, its true film looked at once."""
+    """One clip of the split with the measures of its true film."""
 
     clip: Clip
     scene: RenderedScene
@@ -35,7 +35,7 @@ class TrueClip:
 
 
 class QualityBench:
-    """An engine and the true side of the split; renders and judges any number of steps."""
+    """Renders the clips of the split at any number of denoise steps and measures them."""
 
     def __init__(self, engine: Engine, clips: list[Clip], folder: Path, say: Say = log.info) -> None:
         self.engine, self.folder, self.say = engine, folder, say
@@ -48,7 +48,7 @@ class QualityBench:
             say(f"clip {clip.info.name}: true film read")
 
     def judge_clip(self, true: TrueClip, steps: int, posed: bool = True, eyed: bool = True) -> judge.Pair:
-        """Render one clip, free, with the true head pose (`posed`) and the true eyes besides, and look at it."""
+        """Render and measure one clip: free, with the true head pose (`posed`), and with the true eyes too (`eyed`)."""
         film = render_scene(self.engine, true.scene, steps)
         made = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
         pair = judge.Pair(true.clip.info.name, true.seen, made, true.labels)
@@ -67,11 +67,11 @@ class QualityBench:
         return judge.compare_posed(film, true.clip, labels)
 
     def judge_split(self, steps: int, posed: bool = True, eyed: bool = True) -> list[judge.Pair]:
-        """Every clip at one number of steps."""
+        """Render and measure every clip."""
         return [self.judge_clip(true, steps, posed, eyed) for true in self.true]
 
     def likeness_lost(self, steps: int, seconds: float = LONG_SECONDS) -> dict[str, float]:
-        """Drift of the likeness to the portrait over one long film: all speech of the split, repeated."""
+        """Measure the drift of the likeness over one long film of all speech of the split, repeated."""
         first = self.true[0]
         speech = np.concatenate([t.clip.speech() for t in self.true])
         speech = np.resize(speech, round(seconds * SAMPLE_RATE))

@@ -1,4 +1,4 @@
-"""What a face does, frame by frame, read by the product's landmark tracker: the same reader for made and true films.
+"""Face curves of a film, read by the product's landmark tracker: one reader for made and true films.
 
 Nothing here was trained on the generator or on its corpus. Shapes: T frames; NaN where no face was seen.
 """
@@ -16,7 +16,7 @@ BLINK_QUANTILE = 2  # per cent of the frames: a blink of 0.2 s every 5 s fills 4
 
 @dataclass(frozen=True, slots=True)
 class FaceCurves:
-    """One film's face."""
+    """Curves of the face in one film."""
 
     openness: np.ndarray  # [T] inner-lip gap over the eye distance
     width: np.ndarray  # [T] distance of the mouth's corners over the eye distance
@@ -41,7 +41,7 @@ def _row(face: Face, size: tuple[int, int]) -> list[float]:
 
 
 def corner_lift(face: Face) -> float:
-    """Height of the mouth's corners above the middle of the lips' inner edges, in eye distances; a smile lifts them."""
+    """Return the height of the mouth's corners over the inner lips' middle, in eye distances; a smile lifts them."""
     middle = face.points[list(INNER_LIPS[0])].mean(0)
     corners = face.points[list(MOUTH_CORNERS)].mean(0)
     x, y = corners - middle
@@ -49,7 +49,7 @@ def corner_lift(face: Face) -> float:
 
 
 def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
-    """Pearson correlation over the frames in which both are known; NaN when one does not vary."""
+    """Return the Pearson correlation over frames in which both are known; NaN when one does not vary."""
     both = np.isfinite(a_T) & np.isfinite(b_T)
     if both.sum() < 3:
         return float("nan")
@@ -59,7 +59,7 @@ def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
 
 
 def best_lag(made: list[np.ndarray], true: list[np.ndarray], reach: int = 5) -> int:
-    """Frames by which made curves must be moved earlier to agree best with the true ones; positive = picture late."""
+    """Return the frames by which made curves lag the true ones (best mean correlation); positive = picture late."""
     scores = {}
     for lag in range(-reach, reach + 1):
         pairs = [(a[max(0, lag) : len(a) + min(0, lag)], b[max(0, -lag) : len(b) - max(0, lag)])
@@ -69,7 +69,7 @@ def best_lag(made: list[np.ndarray], true: list[np.ndarray], reach: int = 5) -> 
 
 
 def blink_depth(lids_T: np.ndarray) -> float:
-    """How far the lids shut: 1 - 2nd percentile of the lid gap over its median; 0 = never, 1 = entirely."""
+    """Return the depth of blinks: 1 - 2nd percentile of the lid gap over its median; 0 = never, 1 = entirely."""
     if not np.isfinite(lids_T).any():
         return float("nan")
     low, middle = np.nanpercentile(lids_T, [BLINK_QUANTILE, 50])
@@ -77,6 +77,6 @@ def blink_depth(lids_T: np.ndarray) -> float:
 
 
 def head_spread(head_T3: np.ndarray) -> float:
-    """How much the head moves: standard deviation of yaw, pitch and roll over time, averaged, in degrees."""
+    """Return the standard deviation of yaw, pitch and roll over time, averaged, in degrees."""
     seen = head_T3[np.isfinite(head_T3).all(1)]
     return float(np.degrees(seen.std(0)).mean()) if len(seen) > 1 else float("nan")

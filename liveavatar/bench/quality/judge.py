@@ -1,4 +1,4 @@
-"""From films to numbers: each made film beside the true one of the same speech.
+"""Measures of made films, each beside the true film of the same speech.
 
 A value of the split is the mean over its clips of what could be measured; `*_ratio` is the mean of the made films over
 the mean of the true ones. `av_offset_frames` is the lag with the highest mean cross-correlation over all clips.
@@ -36,7 +36,7 @@ RATIOS = ("blink_depth", "head_spread", "flicker", "jerk_index", "motion_energy"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One film, looked at."""
+    """Measures and face curves of one film."""
 
     values: dict[str, float]  # measures of this film alone; absent when they cannot be measured
     reasons: dict[str, str]  # measure -> why it is absent
@@ -46,7 +46,14 @@ class Seen:
 
 
 def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: FaceTracker) -> Seen:
-    """Measure one film against its portrait and its sound."""
+    """Measure one film against its portrait and its sound.
+
+    Args:
+        film: video file.
+        photo: portrait, uint8 [H, W, 3]; None skips likeness.
+        speech: sound to compare with, float32 mono at 16 kHz.
+        tracker: landmark tracker, reset before use.
+    """
     result = evaluate_video(film.path, photo, speech, threads=min(2, torch.get_num_threads()))
     known = {k: result.metrics[k] for k in FILM_MEASURES}
     values = {
@@ -66,7 +73,7 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
 
 
 def grid_ratio(frames_THWC: np.ndarray) -> float:
-    """Specks on a lattice: fine structure at the strongest point of every 8*8 pixels over its mean; 1 = nowhere more.
+    """Detect specks on a lattice: fine structure at the strongest of 8*8 positions over its mean (1 = even).
 
     Fine structure is what a median over 3*3 pixels takes away. True films have 1.1; a decoder that drew a dark pixel in
     every cell, which no other measure noticed, had 4 to 7.
@@ -95,7 +102,7 @@ class Pair:
     speed: dict[str, float] = field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
-        """Numbers of this clip by themselves."""
+        """Return all measures of this clip."""
         made, true = self.made.faces, self.true.faces
         gap, width, lids = label_curves(self.labels)
         own = {
@@ -121,7 +128,7 @@ def _spread(curve_T: np.ndarray) -> float:
 
 
 def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Openness, width and lid gap [T] of the true landmarks."""
+    """Return openness, width and lid gap [T] of the true landmarks."""
     points = torch.from_numpy(labels.landmarks)
     makers = (reference.openness, reference.mouth_width, reference.eye_opening)
     gap, width, lids = (make(points).numpy() for make in makers)
@@ -129,11 +136,11 @@ def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
-    """Pixels of a film that was told the true head pose, or eyes besides, against the true film.
+    """Compare pixels of a film conditioned on the true head pose (and eyes) with the true film.
 
     `texture_psnr` is the PSNR inside the ellipse that each frame's true landmarks fill, per frame, averaged, dB;
     `eyes_error_share` is the part of its squared error that lies in boxes around the eyes, whose part of the ellipse is
-    `eyes_area_share`. `texture_psnr` of a film that is told the true eyes, too, is called `texture_psnr_eyes` in a run.
+    `eyes_area_share`. For a film conditioned on the true eyes, too, a run calls it `texture_psnr_eyes`.
     """
     made, true = film_frames(film), clip.frames()
     count = min(len(made), len(true), len(labels.landmarks))
@@ -155,7 +162,7 @@ def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
 
 @torch.inference_mode()
 def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracker) -> dict[str, float]:
-    """The model's autoencoder alone on the true pictures: what a perfect transformer would reach.
+    """Measure the autoencoder alone on the true pictures, the ceiling of a perfect transformer.
 
     PSNR (whole, mouth box) in dB, gradient energy kept, difference between frames over the truth's, and how the mouth
     read off its pictures follows the true one.
@@ -186,14 +193,14 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
 
 
 def offset(seen: Iterable[Seen]) -> tuple[int, float]:
-    """Lag in frames with the highest mean cross-correlation over films, and that correlation."""
+    """Return the lag in frames with the highest mean cross-correlation over films, and that correlation."""
     curves = [sync.cross_correlation(s.openness, s.vowels, sync.MAX_LAG) for s in seen]
     mean = np.mean(curves, 0)
     return int(mean.argmax()) - sync.MAX_LAG, float(mean.max())
 
 
 def mean_values(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of every measure over the clips that have it."""
+    """Average every measure over the clips that have it."""
     gathered: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():
@@ -204,7 +211,7 @@ def mean_values(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The split as a whole."""
+    """Measures of the whole split."""
 
     made: dict[str, float]  # measures of the made films, and their ratios to the true ones
     true: dict[str, float]
@@ -213,29 +220,45 @@ class Summary:
 
 
 def summarise(pairs: list[Pair]) -> Summary:
-    """Values of the split."""
+    """Average the clips of the split and compare the made films with the true ones."""
     rows = [p.values() for p in pairs]
     made, true = mean_values(rows), mean_values(p.true.values for p in pairs)
     made["av_offset_frames"], made["av_correlation"] = offset(p.made for p in pairs)
     true["av_offset_frames"], true["av_correlation"] = offset(p.true for p in pairs)
     made["lag_frames"] = best_lag([p.made.faces.openness for p in pairs], [p.true.faces.openness for p in pairs])
+    made |= _ratios(pairs)
+    return Summary(made, true, _gaps(pairs, rows), {k: v for p in pairs for k, v in p.made.reasons.items()})
+
+
+def _ratios(pairs: list[Pair]) -> dict[str, float]:
+    """Return mean measures of made films over those of true films, from clips that have both."""
+    ratios = {}
     for name in (*RATIOS, "identity_min"):
-        both = [
-            (p.made.values[name], p.true.values[name]) for p in pairs if name in p.made.values and name in p.true.values
-        ]
-        if both:
-            a, b = np.mean(both, 0).tolist()
-            a, b = (1 - a, 1 - b) if name == "flicker" else (a, b)
-            made["identity_ratio" if name == "identity_min" else f"{name}_ratio"] = a / max(b, 1e-6)
+        both = [(p.made.values[name], p.true.values[name]) for p in pairs if _both_have(p, name)]
+        if not both:
+            continue
+        made, true = np.mean(both, 0).tolist()
+        if name == "flicker":  # 1 minus the frame difference, which is what is compared
+            made, true = 1 - made, 1 - true
+        ratios["identity_ratio" if name == "identity_min" else f"{name}_ratio"] = made / max(true, 1e-6)
+    return ratios
+
+
+def _both_have(pair: Pair, name: str) -> bool:
+    return name in pair.made.values and name in pair.true.values
+
+
+def _gaps(pairs: list[Pair], rows: list[dict[str, float]]) -> dict[str, int]:
+    """Count, by measure, the clips in which only the true film has a value."""
     gaps: dict[str, int] = {}
     for pair, row in zip(pairs, rows, strict=True):
         lost = [name for name in pair.true.values if name not in pair.made.values]
         lost += [name for name in ("openness_corr", "width_corr") if not np.isfinite(row[name])]
         for name in lost:
             gaps[name] = gaps.get(name, 0) + 1
-    return Summary(made, true, gaps, {k: v for p in pairs for k, v in p.made.reasons.items()})
+    return gaps
 
 
 def plain_rows(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """One row a clip, for the report."""
+    """Return one row per clip, for the report."""
     return [{"clip": p.name, **p.values()} for p in pairs]

@@ -1,8 +1,7 @@
-"""A noisy voice before and after cleaning: does the pipeline's own cleaning help the lips?
+"""Lips driven by a noisy voice, before and after the pipeline's noise reduction.
 
-Each clip's speech is drowned in steady noise (a fan's rumble and hiss, and mains hum), then drives the portrait as it
-is and cleaned as a render cleans it; beside both stands the film of the split, driven by the clean sound. Films are
-judged against that sound and the true film: what the sound that drove them says does not count.
+Each clip's speech, mixed with steady noise (a fan, mains hum), drives the portrait as it is and cleaned as a render
+cleans it; the split's own film is driven by the clean sound. All are compared with the clean sound and the true film.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ MEASURES = ("sync_error_frames", "av_correlation", "silent_lip")
 
 
 def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndarray:
-    """Speech (float32 mono 16 kHz) in steady noise, scaled so that nothing clips."""
+    """Mix speech (float32 mono 16 kHz) with steady noise, scaled so that nothing clips."""
     rng = np.random.default_rng(seed)
     spectrum = np.fft.rfft(rng.standard_normal(len(speech)))
     frequency = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE)
@@ -39,13 +38,13 @@ def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndar
 def judge_noisy(
     bench: QualityBench, pairs: list[judge.Pair], steps: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """One row for each clip and sound, see `MEASURES`; `openness_corr` is against the true film.
+    """Render and measure three clips with clean, noisy and cleaned sound; one row per clip and sound.
 
     Args:
         bench: engine and clips.
         pairs: of the same clips, at the same number of steps: the films that the clean sound drove.
         steps: denoise steps.
-        say: told of every film.
+        say: receives one line per film.
     """
     rows = []
     for number, (true, pair) in enumerate(zip(bench.true[:CLIPS], pairs, strict=False)):
@@ -69,7 +68,7 @@ def judge_noisy(
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean of each measure over clips, by sound; clips without a number are left out."""
+    """Average each measure over the clips that have it, by sound."""
     found: dict[str, dict[str, float]] = {}
     for sound in dict.fromkeys(r["sound"] for r in rows):
         for name in (*MEASURES, "openness_corr"):

@@ -1,4 +1,4 @@
-"""The benchmark on paper: terminal lines, a dated markdown page, contact sheets."""
+"""Reports of the benchmark: terminal lines, a dated markdown page, contact sheets."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ WORD_COLUMNS = ("phrase changed", "effect", "asked", "in the corpus", "unit", "s
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """What the terminal shows: the table of goals, then everything else beside the true film."""
+    """Format the terminal output: the table of goals, then all other measures beside the true film."""
     table = [("measure", "value", "true film", "limit", "goal", "")]
     for c in result["checks"]:
         verdict = {True: "ok", False: "MISSED", None: f"not measured: {c['reason']}"}[c["ok"]]
@@ -74,12 +74,12 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The page of a run."""
+    """Format the markdown page of a run."""
     head = (
         f"# Quality of {result['model']} at {result['steps']} steps, {result['date']}\n\n"
         f"{result['clips']} held-out clips of `data/evaluation`, rendered by the engine ({result['device']}, "
         f"{result['dtype']}) and read by the product's landmark tracker; {result['seconds']:.0f} s. Command: "
-        "`liveavatar bench quality`. Measures are defined in `liveavatar/quality` and `liveavatar/bench_quality`.\n"
+        "`liveavatar bench quality`. Measures are defined in `liveavatar/quality` and `liveavatar/bench/quality`.\n"
     )
     goal_rows = [
         (c["name"], number(c["value"]), number(result["truth"].get(c["name"])), bound_text(c["sense"], c["limit"]),
@@ -131,7 +131,7 @@ def _noisy_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def write_report(out: Path, result: dict[str, Any], clips: list[TrueClip], steps: int) -> None:
-    """`quality.json`, the dated page and the contact sheets."""
+    """Write `quality.json`, the dated page and the contact sheets."""
     (out / "quality.json").write_text(json.dumps(result, indent=1))
     (out / f"quality_{result['model']}_{result['date']}.md").write_text(markdown(result))
     for true in clips:
@@ -142,7 +142,7 @@ def write_report(out: Path, result: dict[str, Any], clips: list[TrueClip], steps
 
 
 def contact_sheet(films: Iterable[Film], path: Path, mouth: np.ndarray) -> None:
-    """Frames of each film in a row, the mouth's surroundings in a second row.
+    """Write a picture with two rows per film: whole frames, and the cut around the mouth.
 
     Args:
         films: of one clip.
@@ -166,14 +166,14 @@ def contact_sheet(films: Iterable[Film], path: Path, mouth: np.ndarray) -> None:
 
 
 def number(value: float | None) -> str:
-    """A number as it is shown."""
+    """Format a number."""
     if value is None:
         return "-"
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the last one open."""
+    """Pad all columns but the last to equal width."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -1,4 +1,4 @@
-"""`liveavatar bench quality`: the split rendered, looked at, and compared with the table of goals."""
+"""`liveavatar bench quality`: render the split, measure it, and compare it with the goals."""
 
 import logging
 import tempfile
@@ -34,7 +34,7 @@ CONTRACT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QualityOptions:
-    """What is asked of a run."""
+    """Options of a benchmark run."""
 
     model_dir: Path
     clips: int | None = None  # the first so many of the split; all when None
@@ -47,7 +47,7 @@ class QualityOptions:
 
 
 def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:
-    """Measure a model; see `QualityOptions`. The result is the JSON of `liveavatar bench quality --json`.
+    """Measure a model and return the JSON of `liveavatar bench quality --json`.
 
     Raises:
         InputError: no split, no recordings, or a number of steps out of range.
@@ -98,7 +98,7 @@ def _explained(options: QualityOptions, engine: Engine, reasons: dict[str, str])
         missing = f"the model {engine.config.name} cannot be given a head pose"
         reasons = reasons | {"texture_psnr": missing, "texture_psnr_eyes": missing}
     elif not engine.config.lids_conditioned:
-        reasons = reasons | {"texture_psnr_eyes": f"the model {engine.config.name} cannot be told what eyes do"}
+        reasons = reasons | {"texture_psnr_eyes": f"the model {engine.config.name} cannot be conditioned on eyes"}
     return reasons
 
 
@@ -125,7 +125,7 @@ def _result(options: QualityOptions, engine: Engine, summary: judge.Summary) -> 
 
 @contextmanager
 def _workplace(out: Path | None) -> Iterator[Path]:
-    """A folder for films: below `out`, or one that vanishes."""
+    """Provide a folder for films: below `out`, or a temporary one."""
     if out is not None:
         folder = out / "films"
         folder.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,6 @@ def test_same_seed_same_bytes(renderer: ClipRenderer) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.nightly
 def test_compiled_functions_draw_the_same(renderer: ClipRenderer, caplog: pytest.LogCaptureFixture) -> None:
     """Check that all of them trace, at lengths that vary and for hair with and without curls, and none falls back."""
     plans = [

@@ -1,1 +1,4 @@
-"""Synthetic speech with exact phoneme times: voices, texts, tracks, mouth shapes."""
+"""Synthetic speech with exact phoneme times: voices, texts, tracks, mouth shapes.
+
+Knows neither heads nor pictures.
+"""
