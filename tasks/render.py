@@ -41,7 +41,7 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.distributed.rank")
+CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.load")
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
 
 

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from liveavatar.distributed.rank import Rank, RankSpec
+from liveavatar.distributed.placement import RankSpec
+from liveavatar.load import Rank
 
 HERE = "127.0.0.1"
 
@@ -17,7 +18,7 @@ def group(
 ) -> Iterator[tuple[Rank, list[Any]]]:
     """The last rank, joined, and the processes of the others; each serves so many jobs."""
     context = multiprocessing.get_context("forkserver")  # imports once for all ranks
-    context.set_forkserver_preload(["liveavatar.distributed.rank"])
+    context.set_forkserver_preload(["liveavatar.load"])
     last = Rank(model_dir, RankSpec(rank=world - 1, world=world, own_decoder=own_decoder), "cpu", "float32", limit_s)
     address = last.group.host(HERE)
     processes = []

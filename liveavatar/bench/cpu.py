@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import rounded
+from liveavatar.load import load_engine
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS
 
 WARM_BLOCKS = 5  # until every ring is full: later blocks cost the same
@@ -89,8 +90,8 @@ def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, i
     num_blocks, sample_steps, threads = work
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    engine = Engine.load(model_dir, device="cpu", dtype=dtype)
-    engine.shares_threads = overlap
+    engine = load_engine(model_dir, device="cpu", dtype=dtype)
+    engine.backend.shares_threads = overlap
     load_s = time.perf_counter() - started
     cfg = read_config(model_dir)
     width, height = cfg.areas[0]

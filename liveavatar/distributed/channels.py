@@ -28,7 +28,7 @@ from liveavatar.distributed.group import (
     irecv,
     isend,
 )
-from liveavatar.engine.denoiser import side_stream
+from liveavatar.engine.clock import side_stream
 from liveavatar.engine.placement import SLOTS
 
 

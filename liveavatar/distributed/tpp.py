@@ -18,9 +18,10 @@ from torch import Tensor
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.channels import ControlInbox, ControlSender, LatentReceiver, LatentSender
 from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
-from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, mark, on_device, seconds
-from liveavatar.engine.engine import Engine
-from liveavatar.engine.placement import Denoised, FeaturesOf, Queued, RankWork, Times
+from liveavatar.engine.backend import Backend
+from liveavatar.engine.clock import mark, on_device, seconds
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times
 from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
@@ -34,14 +35,14 @@ class Opening:
     """What the last rank tells the others about a job."""
 
     spec: DenoiseSpec
-    given: Conditioning  # on the CPU
+    conditioning: Conditioning  # on the CPU
     stages: tuple[RankWork, ...]
     threads: int
 
 
-def packet(model: Engine, spec: DenoiseSpec, stage: RankWork) -> Layout:
+def packet(backend: Backend, spec: DenoiseSpec, stage: RankWork) -> Layout:
     """What a stage gives to the next one: latents and audio tokens of a block, and what is between two layers."""
-    dit, dtype = model.config.dit, model.dtype
+    dit, dtype = backend.config.dit, backend.dtype
     shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
         ((1, dit.in_dim, BLOCK_LATENTS, spec.h, spec.w), dtype),
         ((1, BLOCK_LATENTS, dit.num_audio_token + 1, dit.dim), dtype),
@@ -49,7 +50,7 @@ def packet(model: Engine, spec: DenoiseSpec, stage: RankWork) -> Layout:
     ]
     if stage.stop_layer is not None:
         tokens = BLOCK_LATENTS * (spec.h // 2) * (spec.w // 2)
-        shapes += [((tokens, dit.dim), t) for t in model.dit.hidden_dtypes(stage.stop_layer)]
+        shapes += [((tokens, dit.dim), t) for t in backend.dit.hidden_dtypes(stage.stop_layer)]
     return Layout(*shapes)
 
 
@@ -95,21 +96,20 @@ class _Spent:
 class Tpp:
     """The placement of a job, on the last rank."""
 
-    def __init__(self, group: Group, model: Engine, opening: Opening, features: FeaturesOf) -> None:
-        config, spec = model.config, opening.spec
-        self.group, self.model, self.spec, self.features, self.stages = (
-            group, model, spec, features, opening.stages,
-        )  # fmt: skip
+    def __init__(self, group: Group, backend: Backend, opening: Opening, features: FeaturesOf) -> None:
+        config, spec = backend.config, opening.spec
+        self.group, self.backend, self.spec = group, backend, spec
+        self.features, self.stages = features, opening.stages
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
         self.stage = opening.stages[group.last]
         self.denoiser = (
-            model.denoiser(spec, moved(opening.given, group.device), self.stage) if self.stage.steps else None
+            backend.denoiser(spec, opening.conditioning.to(group.device), self.stage) if self.stage.steps else None
         )
-        self.outbox = ControlSender(group, 0, request(config, model.dtype), group.world + AHEAD + 1)
-        self.inbox = LatentReceiver(group, group.last - 1, packet(model, spec, opening.stages[group.last - 1]))
+        self.outbox = ControlSender(group, 0, request(config, backend.dtype), group.world + AHEAD + 1)
+        self.inbox = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.stages[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
-        self.threads = Threads(opening.threads, model.shares_threads)
+        self.threads = Threads(opening.threads, backend.shares_threads)
         self.issued = 0
         self.every = 0
         self.gather_s = 0.0
@@ -121,12 +121,6 @@ class Tpp:
     def snapshots_every(self, blocks: int) -> None:
         """See `Placement`."""
         self.every = blocks
-
-    def run(self, index: int) -> Denoised:
-        """See `Placement`."""
-        queued = self.queue(index)
-        times = queued.times()
-        return Denoised(queued.x.clone(), times)
 
     @torch.inference_mode()
     def queue(self, index: int) -> Queued:
@@ -229,7 +223,7 @@ class Tpp:
 
     def _share(self, stage: RankWork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of all rings belongs to a stage."""
-        layers = {f"cache{s.step}": s.layers for s in stage.spans(self.model.config.dit.num_layers)}
+        layers = {f"cache{s.step}": s.layers for s in stage.spans(self.backend.config.dit.num_layers)}
         wanted = {name: layers.get(name.split(".")[0]) for name in tensors}
         return {name: tensors[name][own.start : own.stop] for name, own in wanted.items() if own is not None}
 
@@ -252,17 +246,17 @@ class Tpp:
 class Worker:
     """A rank that is not the last, during one job."""
 
-    def __init__(self, group: Group, model: Engine, opening: Opening) -> None:
+    def __init__(self, group: Group, backend: Backend, opening: Opening) -> None:
         spec, rank = opening.spec, group.rank
-        self.group, self.model, self.stage = group, model, opening.stages[rank]
-        self.reference_shape = tuple(opening.given.reference.shape)
-        self.denoiser = model.denoiser(spec, moved(opening.given, group.device), self.stage)
+        self.group, self.backend, self.stage = group, backend, opening.stages[rank]
+        self.reference_shape = tuple(opening.conditioning.reference.shape)
+        self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.stage)
         self.inbox: LatentReceiver | ControlInbox
         if rank == 0:
-            self.inbox = ControlInbox(group, group.last, request(model.config, model.dtype))
+            self.inbox = ControlInbox(group, group.last, request(backend.config, backend.dtype))
         else:
-            self.inbox = LatentReceiver(group, rank - 1, packet(model, spec, opening.stages[rank - 1]))
-        self.outbox = LatentSender(group, rank + 1, packet(model, spec, self.stage))
+            self.inbox = LatentReceiver(group, rank - 1, packet(backend, spec, opening.stages[rank - 1]))
+        self.outbox = LatentSender(group, rank + 1, packet(backend, spec, self.stage))
         self.clock = _Clock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
 
@@ -288,7 +282,7 @@ class Worker:
         if message.reanchor:
             denoiser.reanchor(self._first())
         if self.group.rank == 0:
-            audio = self.model.dit.encode_audio(on_device(parts[0], self.group.device))
+            audio = self.backend.dit.encode_audio(on_device(parts[0], self.group.device))
             x, marks = denoiser.queue(index, denoiser.noise(index), audio)
         else:
             audio = AudioTokens(parts[1], parts[2])
@@ -305,11 +299,5 @@ class Worker:
             self.denoiser.reanchor(self._first())
 
     def _first(self) -> Tensor:
-        shape, dtype = self.reference_shape, self.model.dtype
+        shape, dtype = self.reference_shape, self.backend.dtype
         return on_device(self.group.receive(shape, dtype, self.group.last, FIRST), self.group.device)
-
-
-def moved(given: Conditioning, device: torch.device) -> Conditioning:
-    """Conditioning on a device."""
-    pose = None if given.pose is None else given.pose.to(device)
-    return Conditioning(given.text.to(device), given.reference.to(device), given.motion.to(device), pose)

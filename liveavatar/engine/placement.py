@@ -1,8 +1,8 @@
-"""Where step i of block b runs, and how a latent gets there.
+"""Division of the denoise steps among processes, and the interface of the object that runs them.
 
-The block loop hands every block to a *placement*: `Single` takes it through all steps in this process, `Tpp`
-(`liveavatar.distributed.tpp`) through the ranks of a group, each with some of the steps. Loop, snapshots and bits of
-the latents are the same.
+The block loop hands every block to a *placement*: `liveavatar.engine.single.Single` takes it through all steps in this
+process, `liveavatar.distributed.tpp.Tpp` through the ranks of a group, each with some of the steps. Loop, snapshots and
+bits of the latents are the same.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from liveavatar.engine.denoiser import Denoiser, on_device, seconds
 from liveavatar.errors import InputError
 
 # Buffers a rank keeps for each kind of message: one is processed, one is under way, one was processed last.
@@ -30,23 +28,23 @@ class Span:
     layers: range
 
     def whole(self, num_layers: int) -> bool:
-        """Whether it is the whole step."""
+        """Return whether the run is the whole step."""
         return self.layers == range(num_layers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankWork:
-    """What one rank does."""
+    """A rank's share of a job: denoise steps, or layers of them, and the decoder."""
 
     rank: int
     steps: tuple[int, ...]
     decodes: bool
-    first_layer: int = 0  # of the first step: the ranks before did those before
+    first_layer: int = 0  # of the first step; earlier layers run on the ranks before
     stop_layer: int | None = None  # of the last step: the next rank goes on here; None: no layer is left
 
     @property
     def role(self) -> str:
-        """In words, steps counted from 1, layers from 0."""
+        """Description for people, steps counted from 1, layers from 0."""
         words = []
         if self.steps:
             first, last = self.steps[0] + 1, self.steps[-1] + 1
@@ -58,7 +56,7 @@ class RankWork:
         return " + ".join([*words, "decoder"] if self.decodes else words)
 
     def spans(self, num_layers: int) -> tuple[Span, ...]:
-        """Its layers, step by step, of a transformer with so many."""
+        """Split the share into runs of layers, one per step, of a transformer with `num_layers`."""
         ends = {self.steps[-1]: self.stop_layer or num_layers} if self.steps else {}
         starts = {self.steps[0]: self.first_layer} if self.steps else {}
         return tuple(Span(s, range(starts.get(s, 0), ends.get(s, num_layers))) for s in self.steps)
@@ -132,28 +130,20 @@ def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long a block took. The last three are per rank, and empty in one process."""
+    """Seconds of one block. The last three are per rank, and empty in one process."""
 
     step_s: tuple[float, ...]  # each step, wherever it ran
-    wait_s: tuple[float, ...] = ()  # a rank had nothing to do before it
-    busy_s: tuple[float, ...] = ()  # a rank worked on it
-    sent_s: tuple[float, ...] = ()  # to hand on the block before
-
-
-@dataclass(frozen=True, slots=True)
-class Denoised:
-    """A block after all steps."""
-
-    x: Tensor  # [1, C, 3, h, w], dtype of the transformer
-    times: Times
+    wait_s: tuple[float, ...] = ()  # idle before the block
+    busy_s: tuple[float, ...] = ()  # working on it
+    sent_s: tuple[float, ...] = ()  # sending the block before
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A block whose kernels are under way."""
+    """A block that is being denoised; on a GPU its kernels need not have run."""
 
-    x: Tensor  # as in `Denoised`, good until the next block is queued
-    times: Callable[[], Times]  # waits for it; to be asked once
+    x: Tensor  # after all steps [1, C, 3, h, w], dtype of the transformer; valid until the next block is queued
+    times: Callable[[], Times]  # waits for the block; to be called once
 
 
 class Placement(Protocol):
@@ -162,65 +152,17 @@ class Placement(Protocol):
     first_latent: Tensor | None  # [1, C, 1, h, w], once there is one
     has_state: bool  # whether `tensors` may be called now
 
-    def run(self, index: int) -> Denoised:
-        """The next block."""
-
     def queue(self, index: int) -> Queued:
-        """Begin with the next block; on a GPU its kernels need not have run when it is given."""
+        """Begin with the next block."""
 
     def snapshots_every(self, blocks: int) -> None:
-        """Tell ahead after which blocks `tensors` may be called; 0 for none."""
+        """Set the number of blocks between two after which `tensors` may be called; 0 for none."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """The rings of all steps after the last block; live until the next one."""
+        """Return the rings of all steps after the last block; live until the next one."""
 
     def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
-        """Go on at block `position` of a snapshot."""
+        """Continue at block `position` of a snapshot."""
 
     def close(self) -> None:
-        """No more blocks of this job."""
-
-
-class Single:
-    """All steps in this process."""
-
-    has_state = True
-
-    def __init__(self, denoiser: Denoiser, features: FeaturesOf) -> None:
-        self.denoiser, self.features = denoiser, features
-        self.first_latent: Tensor | None = None
-
-    def run(self, index: int) -> Denoised:
-        """See `Placement`."""
-        queued = self.queue(index)
-        return Denoised(queued.x.clone(), queued.times())
-
-    @torch.inference_mode()
-    def queue(self, index: int) -> Queued:
-        """See `Placement`."""
-        denoiser = self.denoiser
-        if denoiser.config.reanchor and index == denoiser.spec.clip_blocks:
-            assert self.first_latent is not None
-            denoiser.reanchor(self.first_latent)
-        audio = denoiser.dit.encode_audio(on_device(self.features(index), denoiser.device))
-        x, marks = denoiser.queue(index, denoiser.noise(index), audio)
-        if index == 0:
-            self.first_latent = x[:, :, :1].clone()
-        return Queued(x, lambda: Times(seconds(marks)))
-
-    def snapshots_every(self, blocks: int) -> None:
-        """See `Placement`."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """See `Placement`."""
-        return self.denoiser.tensors()
-
-    def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
-        """See `Placement`."""
-        self.denoiser.load(tensors)
-        self.first_latent = first_latent
-        if first_latent is not None and self.denoiser.config.reanchor and position > self.denoiser.spec.clip_blocks:
-            self.denoiser.reanchor(first_latent)
-
-    def close(self) -> None:
-        """See `Placement`."""
+        """End the job; other ranks are free for the next one."""

@@ -1,9 +1,13 @@
 """The decoder of one video size: its state and buffers at fixed addresses, a CUDA stream of its own, one graph."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.engine.denoiser import side_stream
+from liveavatar.engine.clock import mark, seconds, side_stream
+from liveavatar.engine.decoder import DecodedBlock, Decoding
 from liveavatar.fast.runner import Recorded
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.stream_state import StreamState
@@ -11,11 +15,11 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 
 class DecodeRunner:
-    """Decodes block after block of one stream; `begin` starts the next stream in the same memory."""
+    """Buffers, state and graph that decode block after block of one stream; `begin` reuses them for the next stream."""
 
     def __init__(self, decoder: FastDecoder, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
         """Allocate for latents of `size` (height, width)."""
-        self.decoder = decoder
+        self.decoder, self.device = decoder, device
         cuda, cfg = device.type == "cuda", decoder.vae.config
         self.state: StreamState = decoder.vae.decoder_state(1, *size)
         self.latents = torch.zeros(1, cfg.z_dim, BLOCK_LATENTS, *size, dtype=dtype, device=device)
@@ -66,3 +70,61 @@ class DecodeRunner:
         position = self.state.position
         self._recorded()
         self.state.position = position + BLOCK_LATENTS
+
+    @torch.inference_mode()
+    def decode(self, x: Tensor) -> np.ndarray:
+        """Decode latents [1, C, 3, h, w] of the next block on the current stream and return its frames."""
+        self.latents.copy_(x)
+        self.run()
+        self.host[0].copy_(self.frames)  # pinned on a GPU; the copy has arrived when this returns
+        return self.host[0].numpy().copy()
+
+
+@dataclass(frozen=True, slots=True)
+class _CudaDecoding:
+    """A block on the decoder's CUDA stream."""
+
+    started: torch.cuda.Event
+    stopped: torch.cuda.Event
+    frames: Tensor  # on the host, once `stopped` has passed
+    state: StreamState | None  # if asked for; live
+
+    def done(self) -> bool:
+        """Return whether `result` would not wait."""
+        return self.stopped.query()
+
+    def result(self) -> DecodedBlock:
+        """Wait for the frames."""
+        (spent,) = seconds([self.started, self.stopped])
+        return DecodedBlock(self.frames.numpy().copy(), spent, None if self.state is None else self.state.tensors())
+
+
+class CudaDecoder:
+    """Decodes blocks on the CUDA stream of a `DecodeRunner`, beside the kernels of the current stream."""
+
+    overlaps = True
+
+    def __init__(self, runner: DecodeRunner) -> None:
+        self.runner, self.state = runner, runner.state
+
+    @torch.inference_mode()
+    def start(self, x: Tensor, index: int, with_state: bool = False) -> Decoding:
+        """Queue the decoding of a block, see `Decoder`; the state asked for is live."""
+        runner, main = self.runner, torch.cuda.current_stream()
+        main.wait_stream(runner.stream)  # the decoder has read the block before
+        runner.latents.copy_(x)
+        runner.stream.wait_stream(main)
+        host = runner.host[index % 2]
+        with torch.cuda.stream(runner.stream):
+            started = mark(runner.device)
+            runner.run()
+            host.copy_(runner.frames, non_blocking=True)
+            stopped = mark(runner.device)
+        return _CudaDecoding(started, stopped, host, self.state if with_state else None)
+
+    def run(self, x: Tensor, index: int) -> DecodedBlock:
+        """Decode a block and wait for its frames."""
+        return self.start(x, index).result()
+
+    def settle(self) -> None:
+        """Do nothing: what is queued ends by itself, and `DecodeRunner.begin` waits for it."""

@@ -1,15 +1,16 @@
 """The steps of a job, or some layers of them, on the buffers and graphs of a `StepRunner`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
-from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, mark
+from liveavatar.engine.clock import mark
+from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, load_rings, ring_tensors
 from liveavatar.engine.placement import RankWork, Span
-from liveavatar.engine.sampling import reference_distance
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
 from liveavatar.model.audio_encoder import AudioTokens
@@ -17,65 +18,79 @@ from liveavatar.model.kv_cache import Sink
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 
+@dataclass(frozen=True, slots=True)
+class RunnerKey:
+    """Shapes and settings of which a change needs other buffers and graphs."""
+
+    h: int
+    w: int
+    sigmas: tuple[float, ...]
+    spans: tuple[Span, ...]
+    kv_cache_dtype: str
+    has_pose: bool
+
+    @classmethod
+    def of(cls, spec: DenoiseSpec, spans: tuple[Span, ...], has_pose: bool) -> "RunnerKey":
+        """Return the key of a stream's share on this rank."""
+        kv_cache_dtype = spec.settings.kv_cache_dtype
+        kv_cache_dtype = "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
+        return cls(spec.h, spec.w, spec.sigmas, spans, kv_cache_dtype, has_pose)
+
+
 class Runners:
-    """Buffers and graphs of the last size and stage; rings are large, so there is one set of them."""
+    """Cache of one `StepRunner`, that of the last size and share: rings are large, so there is one set of them."""
 
     def __init__(self, dit: FastDiT) -> None:
         self.dit = dit
-        self._kept: tuple[Any, StepRunner] | None = None
+        self._last: tuple[RunnerKey, StepRunner] | None = None
 
-    def known(self, spec: DenoiseSpec, spans: tuple[Span, ...], told: bool) -> StepRunner | None:
-        """Those of a spec, if it was the last one; else they are freed."""
-        if self._kept is None or self._kept[0] != self._key(spec, spans, told):
-            self._kept = None
+    def cached(self, key: RunnerKey) -> StepRunner | None:
+        """Return the runner if it matches; otherwise free it and return None."""
+        if self._last is None or self._last[0] != key:
+            self._last = None
             return None
-        return self._kept[1]
+        return self._last[1]
 
-    def make(self, spec: DenoiseSpec, spans: tuple[Span, ...], sink: Sink, told: bool) -> StepRunner:
-        """New ones for a spec, which are kept; `told`: whether its blocks have pose latents."""
-        size = (spec.h, spec.w)
-        runner = StepRunner(self.dit, spec.sigmas, size, sink, spans, _precision(spec), told)
-        self._kept = (self._key(spec, spans, told), runner)
+    def make(self, key: RunnerKey, sink: Sink) -> StepRunner:
+        """Make and cache a runner."""
+        size = (key.h, key.w)
+        runner = StepRunner(self.dit, key.sigmas, size, sink, key.spans, key.kv_cache_dtype, key.has_pose)
+        self._last = (key, runner)
         return runner
 
     @property
     def current(self) -> StepRunner | None:
-        """Those that are kept now."""
-        return None if self._kept is None else self._kept[1]
+        """The cached runner."""
+        return None if self._last is None else self._last[1]
 
     def forget(self) -> None:
-        """Free them; the next job makes new ones."""
-        self._kept = None
-
-    def _key(self, spec: DenoiseSpec, spans: tuple[Span, ...], told: bool) -> tuple:
-        return spec.h, spec.w, spec.sigmas, spans, _precision(spec), told
+        """Free the cached runner; the next job makes a new one."""
+        self._last = None
 
 
-def _precision(spec: DenoiseSpec) -> str:
-    kv_cache_dtype = spec.settings.kv_cache_dtype
-    return "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
-
-
-class FastDenoiser(Denoiser):
-    """A stage of a job on the buffers of a `StepRunner`; a new one takes over from the one before."""
+class FastDenoiser:
+    """A rank's share of a job on the buffers of a `StepRunner`, see `Denoiser`; a new one takes them over."""
 
     @torch.inference_mode()
     def __init__(
-        self, runners: Runners, config: ModelConfig, spec: DenoiseSpec, given: Conditioning, stage: RankWork
+        self, runners: Runners, config: ModelConfig, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork
     ) -> None:
         dit = runners.dit
-        self.dit, self.config, self.spec = dit, config, spec  # type: ignore[assignment]
-        self.device, self.motion, self.pose = given.reference.device, given.motion, given.pose
-        self.text_kv = dit.text_kv(dit.embed_text(given.text))
-        spans = stage.spans(len(dit.layers))
-        known = runners.known(spec, spans, self.told)
-        self.sink = dit.prefill(given.reference, given.motion, self.text_kv, known.sink if known else None)
-        self.runner = known or runners.make(spec, spans, self.sink, self.told)
+        self.dit, self.config, self.spec = dit, config, spec
+        self.device, self.motion = conditioning.reference.device, conditioning.motion
+        self.inputs = BlockInputs(config, spec, conditioning.pose, dit.dtype)
+        self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))
+        spans = work.spans(len(dit.layers))
+        key = RunnerKey.of(spec, spans, self.inputs.has_pose)
+        cached = runners.cached(key)
+        self.sink = dit.prefill(
+            conditioning.reference, conditioning.motion, self.text_kv, cached.sink if cached else None
+        )
+        self.runner = cached or runners.make(key, self.sink)
         self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
         self.caches = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
         self.hidden = self.runner.leaving
         self._placed = False
-        self._noise = None
         if not self.runner.warmed:  # before the clock of the first block runs, and before a snapshot is restored
             self._warm()
 
@@ -85,19 +100,22 @@ class FastDenoiser(Denoiser):
         dit = runner.dit
         shape = (1, cfg.audio_layers, cfg.audio_dim, cfg.audio_history_frames + BLOCK_FRAMES)
         audio = dit.encode_audio(torch.zeros(shape, dtype=dit.dtype, device=self.device))
-        turns = (
+        rotations = (
             dit.block_rotation(0, spec.h, spec.w, self.device),
             dit.sink_rotation(0, 0, spec.h, spec.w, self.device),
         )
-        runner.prepare(torch.zeros_like(runner.x), dit.audio_kv(audio), 0, turns, [])
+        runner.prepare(torch.zeros_like(runner.x), dit.audio_kv(audio), 0, rotations, [])
         runner.place_all()
         runner.warm()
 
+    def noise(self, index: int) -> Tensor:
+        """Return the noise [1, C, 3, h, w] that a block starts from."""
+        return self.inputs.noise(index, self.device)
+
     @torch.inference_mode()
     def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
-        """As `Denoiser.reanchor`."""
-        fast: FastDiT = self.dit  # type: ignore[assignment]
-        fast.prefill(reference, self.motion if motion is None else motion, self.text_kv, self.sink)
+        """Compute the sinks anew for another reference latent [1, C, 1, h, w] and, unless None, motion latents."""
+        self.dit.prefill(reference, self.motion if motion is None else motion, self.text_kv, self.sink)
         self.runner.reanchor()
         self._placed = False
 
@@ -105,14 +123,14 @@ class FastDenoiser(Denoiser):
     def queue(
         self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
     ) -> tuple[Tensor, list[Any]]:
-        """As `Denoiser.queue`."""
+        """Queue a block's steps, see `Denoiser`."""
         frame, spec, dit, runner = index * BLOCK_LATENTS, self.spec, self.dit, self.runner
-        distance = reference_distance(self.config.dit.ref_distance, spec.settings.seed, index)
-        turns = (
+        distance = self.inputs.distance(index, 0)
+        rotations = (
             dit.block_rotation(frame, spec.h, spec.w, self.device),
             dit.sink_rotation(frame, distance, spec.h, spec.w, self.device),
         )
-        runner.prepare(x, dit.audio_kv(audio), frame, turns, hidden, self._pose(frame))
+        runner.prepare(x, dit.audio_kv(audio), frame, rotations, hidden, self.inputs.pose(index, self.device))
         if not self._placed:
             runner.place_all()
             self._placed = True
@@ -121,3 +139,16 @@ class FastDenoiser(Denoiser):
             runner.run(at)
             marks.append(mark(self.device))
         return runner.x, marks
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the rings for a snapshot; live until the next block."""
+        return ring_tensors(self.caches)
+
+    @torch.inference_mode()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Load the rings of these steps from a snapshot.
+
+        Raises:
+            InputError: the rings of the snapshot are of another precision.
+        """
+        load_rings(self.caches, tensors)

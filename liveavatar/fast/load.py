@@ -11,7 +11,6 @@ from liveavatar.config import DiTConfig
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
 from liveavatar.fast.dit import accelerate
-from liveavatar.fast.stream import FastEngine
 from liveavatar.model.dit import CausalDiT
 
 _HEADROOM = 1.1  # of free memory over the unquantised weights
@@ -25,33 +24,6 @@ def dit_bytes(cfg: DiTConfig) -> int:
         return 2 * sum(p.numel() for p in CausalDiT(cfg).parameters())
 
 
-def load_fast(
-    model_dir: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    fp8: bool,
-    offload: bool,
-) -> FastEngine:
-    """Load a model on a GPU.
-
-    Args:
-        model_dir: directory with config.json and weights.
-        device: the GPU.
-        dtype: of everything that is not in 8 bits.
-        fp8: linear layers of the transformer in 8 bits.
-        offload: layers of the transformer stay in host memory and arrive one ahead of their use.
-
-    Raises:
-        CheckpointError: when the directory is incomplete or damaged.
-        CapacityError: the GPU cannot do what was asked.
-    """
-    model = load_fast_model(model_dir, device, dtype, ("dit", "vae", "text"), fp8=fp8, offload=offload)
-    engine = FastEngine(model, device)
-    engine.fp8 = fp8
-    return engine
-
-
 def load_fast_model(
     model_dir: Path,
     device: torch.device,
@@ -61,7 +33,20 @@ def load_fast_model(
     fp8: bool = False,
     offload: bool = False,
 ) -> LoadedModel:
-    """Some networks of a model for a GPU; arguments and errors are those of `load_fast`."""
+    """Load networks of a model on a GPU.
+
+    Args:
+        model_dir: directory with config.json and weights.
+        device: the GPU.
+        dtype: of everything that is not in 8 bits.
+        parts: names of the networks: "dit", "vae", "text".
+        fp8: linear layers of the transformer in 8 bits.
+        offload: layers of the transformer stay in host memory and arrive one ahead of their use.
+
+    Raises:
+        CheckpointError: the directory is incomplete or damaged.
+        CapacityError: the GPU cannot do what was asked.
+    """
     reason = ops.has_fp8(device) if fp8 else None
     if reason:
         raise CapacityError(f"--fp8: {reason}; drop --fp8, or use a GPU of compute capability 8.9 or more")

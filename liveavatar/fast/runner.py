@@ -86,7 +86,7 @@ class StepRunner:
         sink: Sink,
         spans: tuple[Span, ...],
         kv_cache_dtype: str = "bf16",
-        told: bool = False,
+        has_pose: bool = False,
     ) -> None:
         """Allocate everything.
 
@@ -98,7 +98,7 @@ class StepRunner:
             spans: what is done here, in order.
             kv_cache_dtype: "bf16": keys and values in the model's dtype; "fp8": in 8 bits; "int8": self-attention in
                 8 bits, and with it keys and values.
-            told: whether blocks have pose latents.
+            has_pose: whether blocks have pose latents.
         """
         self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
         cfg, device = dit.cfg, dit.device
@@ -106,7 +106,7 @@ class StepRunner:
         self.window, self.span = cfg.window_latents * area, BLOCK_LATENTS * area
         self.x = torch.zeros(1, cfg.in_dim, BLOCK_LATENTS, self.h, self.w, dtype=dit.dtype, device=device)
         shape = (1, cfg.cond_dim, BLOCK_LATENTS, self.h, self.w)
-        self.pose = torch.zeros(shape, dtype=dit.dtype, device=device) if told else None
+        self.pose = torch.zeros(shape, dtype=dit.dtype, device=device) if has_pose else None
         pairs = cfg.head_dim // 2
         self.block_rotation, self.sink_rotation = (
             (torch.zeros(n, pairs, device=device), torch.zeros(n, pairs, device=device))
@@ -169,7 +169,7 @@ class StepRunner:
         x_BCThw: Tensor,
         audio: AudioKV,
         frame: int,
-        turns: tuple[Rotation, Rotation],
+        rotations: tuple[Rotation, Rotation],
         hidden: Sequence[Tensor] = (),
         pose: Tensor | None = None,
     ) -> None:
@@ -179,7 +179,7 @@ class StepRunner:
             x_BCThw: its noise.
             audio: of the block, for every injector.
             frame: index of its first latent in the whole stream.
-            turns: rotation of the block's tokens, and of the sinks as the block sees them.
+            rotations: of the block's tokens, and of the sinks as the block sees them.
             hidden: what the layer before the first one here made, unless that begins a step.
             pose: its pose latents, where blocks have them.
         """
@@ -194,9 +194,9 @@ class StepRunner:
                 old.copy_(value)
         for room, value in zip(self.entering, hidden, strict=False):
             room.copy_(value)
-        for buffers, turn in zip((self.block_rotation, self.sink_rotation), turns, strict=True):
-            buffers[0].copy_(turn.cos)
-            buffers[1].copy_(turn.sin)
+        for buffers, rotation in zip((self.block_rotation, self.sink_rotation), rotations, strict=True):
+            buffers[0].copy_(rotation.cos)
+            buffers[1].copy_(rotation.sin)
         tokens = frame * (self.span // BLOCK_LATENTS)
         self.slot.fill_(tokens % self.window)
         self.visible = min(tokens + self.span, self.window)

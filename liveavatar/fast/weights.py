@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from liveavatar.engine.denoiser import side_stream
+from liveavatar.engine.clock import side_stream
 from liveavatar.fast import ops
 from liveavatar.fast.reference import Quantised, Rows, quantise_rows
 from liveavatar.model.dit import CausalDiT

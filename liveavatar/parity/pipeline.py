@@ -12,6 +12,7 @@ The variants differ in how the picture conditions the stream and in what changes
 All three run through the engine's own block loop. The reference drops the first three frames of a video.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,10 +23,14 @@ from torch import Tensor
 
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, VAEConfig
-from liveavatar.engine.engine import Block, Engine, Stream, StreamJob, TensorFeatures, image_tensor
-from liveavatar.engine.placement import Single
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import StreamJob, TensorFeatures
+from liveavatar.engine.plain import PlainBackend, image_tensor
 from liveavatar.engine.sampling import clip_noise
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.engine.single import Single
+from liveavatar.engine.stream import Stream
+from liveavatar.model.vae import VideoVAE
 from liveavatar.parity.dit import load_dit
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
@@ -41,35 +46,31 @@ MOTION_FRAMES = 365  # 5 * 73
 SINGLE_FILES = ("dit_weights", "vae_weights", "vae_io", "pipeline_single")
 
 
-class ReferenceEngine(Engine):
-    """The engine around the networks of a set, with the set's text rows instead of a prompt encoder."""
+def reference_engine(fix: Fixtures, single: bool) -> Engine:
+    """Make an engine around the networks of a set, with the set's text rows instead of a prompt encoder.
 
-    def __init__(self, fix: Fixtures, single: bool) -> None:
-        run = fix.file("pipeline_single")
-        distance = int(run["relative_dist"])
-        dit, vae = load_dit(fix, rope_half=False), load_vae(fix)
-        dit.cfg = replace(dit.cfg, ref_distance=(distance, distance))
-        config = replace(LIVE_AVATAR_14B, dit=dit.cfg, vae=vae.config, reanchor=not single)
-        super().__init__(LoadedModel(config=config, dit=dit, vae=vae), torch.device("cpu"))
-        self.context, self.single = run["context"], single
-        self._still: tuple[Tensor, Tensor] | None = None
+    Args:
+        fix: the set.
+        single: encode the picture as the offline and online variants do, and keep the reference.
+    """
+    run = fix.file("pipeline_single")
+    distance = int(run["relative_dist"])
+    dit, vae = load_dit(fix, rope_half=False), load_vae(fix)
+    dit.cfg = replace(dit.cfg, ref_distance=(distance, distance))
+    config = replace(LIVE_AVATAR_14B, dit=dit.cfg, vae=vae.config, reanchor=not single)
+    backend = PlainBackend(LoadedModel(config=config, dit=dit, vae=vae), torch.device("cpu"))
 
-    def encode_prompt(self, prompt: str) -> Tensor:
-        """The set's text rows."""
-        return self.context[None]
+    @functools.cache
+    def still_latents() -> tuple[Tensor, Tensor]:
+        still = image_tensor(run["ref_image_hwc_u8"].numpy())
+        reference = vae.encode(still.expand(-1, -1, STILL_FRAMES, -1, -1))[:, :, 1:2]
+        # Once its memory holds nothing but the picture, the encoder gives the same latent for ever.
+        settled = vae.encode(still.expand(-1, -1, 1 + LATENT_FRAMES * encoder_reach(vae.config), -1, -1))
+        rest = 1 + MOTION_FRAMES // LATENT_FRAMES - settled.shape[2]
+        return reference, torch.cat((settled, settled[:, :, -1:].expand(-1, -1, rest, -1, -1)), dim=2)
 
-    def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Reference and motion latents of a still picture, as the variant makes them."""
-        if not self.single:
-            return super().still_latents(image)
-        if self._still is None:
-            still = image_tensor(image)
-            reference = self.vae.encode(still.expand(-1, -1, STILL_FRAMES, -1, -1))[:, :, 1:2]
-            # Once its memory holds nothing but the picture, the encoder says the same for ever.
-            settled = self.vae.encode(still.expand(-1, -1, 1 + LATENT_FRAMES * encoder_reach(self.vae.config), -1, -1))
-            rest = 1 + MOTION_FRAMES // LATENT_FRAMES - settled.shape[2]
-            self._still = reference, torch.cat((settled, settled[:, :, -1:].expand(-1, -1, rest, -1, -1)), dim=2)
-        return self._still
+    encode_still = (lambda image: still_latents()) if single else None
+    return Engine(backend, lambda prompt: run["context"][None], encode_still=encode_still)
 
 
 def encoder_reach(cfg: VAEConfig) -> int:
@@ -102,8 +103,8 @@ class ClipDecoder:
     look back a bounded time, so the newest part of either gives the same numbers.
     """
 
-    def __init__(self, engine: Engine, image: np.ndarray, motion: Tensor) -> None:
-        self.vae, self.still_motion = engine.vae, motion
+    def __init__(self, vae: VideoVAE, image: np.ndarray, motion: Tensor) -> None:
+        self.vae, self.still_motion = vae, motion
         self.context = decoder_reach(self.vae.config) + 1
         frames = LATENT_FRAMES * (self.context + encoder_reach(self.vae.config)) + 1
         self.window = image_tensor(image).expand(-1, -1, min(MOTION_FRAMES, frames), -1, -1)
@@ -124,39 +125,38 @@ class ClipDecoder:
         return frames
 
 
-class SingleStream(Stream):
-    """The block loop of the offline and online variants."""
+class SingleRun:
+    """A stream of the offline or online variant, decoded clip by clip."""
 
-    def __init__(self, engine: ReferenceEngine, job: StreamJob, online: bool) -> None:
-        super().__init__(engine, job)
-        self.online = online
-        self.clips = ClipDecoder(engine, job.image, self.motion)
+    def __init__(self, stream: Stream, clips: ClipDecoder, online: bool) -> None:
+        self.stream, self.clips, self.online = stream, clips, online
         self.latents: list[Tensor] = []
         self.frames: list[Tensor] = []
 
-    def next_block(self, decode: bool = True) -> Block:
-        """The next block; the online variant takes over the first clip's end before the second."""
-        if self.online and self.position == self.spec.clip_blocks:
-            self.frames.append(self.clips.decode(self.clip(0)))
-            assert isinstance(self.placement, Single)
-            assert self.placement.first_latent is not None
-            self.placement.denoiser.reanchor(self.placement.first_latent, self.clips.motion())
-        return super().next_block(decode)
-
     def clip(self, index: int) -> Tensor:
         """Latents [1, C, T, h, w] of a finished clip."""
-        blocks = self.latents[index * self.spec.clip_blocks : (index + 1) * self.spec.clip_blocks]
-        return torch.cat(blocks, dim=2)
+        clip_blocks = self.stream.spec.clip_blocks
+        return torch.cat(self.latents[index * clip_blocks : (index + 1) * clip_blocks], dim=2)
 
     def run(self) -> tuple[list[Tensor], Tensor]:
-        """Latents by clip and all frames."""
-        while self.position < self.num_blocks:
-            self.latents.append(self.next_block(decode=False).latents[None])
-        num_clips = self.num_blocks // self.spec.clip_blocks
-        clips = [self.clip(i) for i in range(num_clips)]
+        """Make latents by clip and all frames."""
+        stream = self.stream
+        while stream.position < stream.num_blocks:
+            if self.online and stream.position == stream.spec.clip_blocks:
+                self._renew_sinks()
+            self.latents.append(stream.next_block(decode=False).latents[None])
+        clips = [self.clip(i) for i in range(stream.num_blocks // stream.spec.clip_blocks)]
         for clip in clips[len(self.frames) :]:
             self.frames.append(self.clips.decode(clip))
         return clips, torch.cat(self.frames, dim=2)
+
+    def _renew_sinks(self) -> None:
+        """Compute the sinks from the first generated latent and the motion at the end of the first clip."""
+        self.frames.append(self.clips.decode(self.clip(0)))
+        placement = self.stream.placement
+        assert isinstance(placement, Single)
+        assert placement.first_latent is not None
+        placement.denoiser.reanchor(placement.first_latent, self.clips.motion())
 
 
 def _job(run: FixtureFile, num_clips: int) -> StreamJob:
@@ -207,15 +207,17 @@ def check_inputs(fix: Fixtures) -> Iterator[Part]:
 def check_single(fix: Fixtures) -> Iterator[Part]:
     """Offline and online on one GPU."""
     run = fix.file("pipeline_single")
-    engine = ReferenceEngine(fix, single=True)
+    engine = reference_engine(fix, single=True)
     for variant in ("offline", "online"):
         calls = sorted(k for k in run.tensors if k.startswith(f"{variant}.decoder_call"))
         latents = Comparison()
-        stream = SingleStream(engine, _job(run, len(calls)), online=variant == "online")
+        job = _job(run, len(calls))
+        stream = engine.open(job)
+        clip_decoder = ClipDecoder(engine.backend.vae, job.image, stream.motion)
         latents.add("ref_latent", stream.reference[0], run["ref_latent"])
         newest = run["motion_latents_last19"]
         latents.add("motion_latents_last19", stream.motion[0, :, -newest.shape[1] :], newest)
-        clips, video = stream.run()
+        clips, video = SingleRun(stream, clip_decoder, online=variant == "online").run()
         for i, clip in enumerate(clips):
             key = f"{variant}.decoder_call{i}_latents"
             latents.add(key, clip, run[key])
@@ -229,8 +231,8 @@ def check_tpp(fix: Fixtures) -> Iterator[Part]:
     run, tpp = fix.file("pipeline_single"), fix.file("pipeline_tpp")
     calls = sum(k.startswith("tpp.decoder_call") for k in tpp.tensors)
     clip_blocks = run["noise_clip0"].shape[1] // BLOCK_LATENTS
-    engine = ReferenceEngine(fix, single=False)
-    stream = Stream(engine, _job(run, (calls - 1) // clip_blocks))
+    engine = reference_engine(fix, single=False)
+    stream = engine.open(_job(run, (calls - 1) // clip_blocks))
     latents = Comparison()
     latents.add("ref_latent", stream.reference[0], tpp["ref_latent"])
     latents.add("motion_latents", stream.motion[0], tpp["motion_latents"])
@@ -240,7 +242,7 @@ def check_tpp(fix: Fixtures) -> Iterator[Part]:
     for block in (stream.next_block(decode=False) for _ in range(stream.num_blocks)):
         key = f"tpp.decoder_call{block.index + 1}_latents"
         latents.add(key, block.latents[None], tpp[key])
-        frames.append(engine.vae.decode_stream(block.latents[None], stream.decoder))
+        frames.append(engine.backend.vae.decode_stream(block.latents[None], stream.decoder.state))
     video = torch.cat(frames, dim=2).clamp(-1, 1)
     assert video.shape[2] == stream.num_blocks * BLOCK_FRAMES
     yield latents.part("pipeline.tpp.latents", LATENT_TOLERANCE)

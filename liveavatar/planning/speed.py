@@ -19,7 +19,11 @@ import torch
 from liveavatar import paths
 from liveavatar.checkpoints.load import LoadedModel, build_part
 from liveavatar.config import ModelConfig
-from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures, pick_dtype
+from liveavatar.engine.device import pick_dtype
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import StreamJob, TensorFeatures
+from liveavatar.engine.plain import PlainBackend
+from liveavatar.engine.prompt_encoder import prompt_encoder
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import write_json
 from liveavatar.hardware import Rates
@@ -135,7 +139,8 @@ def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) ->
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.data = torch.full_like(tensor, 0.01)
         network.to(dtype).eval().requires_grad_(False)
-    engine = Engine(LoadedModel(config=config, **parts), device)
+    model = LoadedModel(config=config, **parts)
+    engine = Engine(PlainBackend(model, device), prompt_encoder(model, None, device))
     clip = 4 * BLOCK_FRAMES
     num_blocks = 2 * config.dit.window_latents + _WARM_BLOCKS + _TIMED_BLOCKS
     features = torch.zeros(config.dit.audio_layers, config.dit.audio_dim, num_blocks * BLOCK_FRAMES)

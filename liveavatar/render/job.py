@@ -25,10 +25,12 @@ from PIL import Image
 
 from liveavatar.audio.live_track import ENDLESS
 from liveavatar.config import FROM_PORTRAIT
-from liveavatar.engine.engine import Block, Engine, Stream, StreamJob
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.snapshot import read_snapshot, write_snapshot
+from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors
 from liveavatar.media.film import FilmWriter
@@ -250,7 +252,7 @@ class RenderRun:
             dtype=str(self.engine.dtype).removeprefix("torch."),
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
-            stages=self.engine.stages(self.job.settings.sample_steps),
+            stages=self.engine.works(self.job.settings.sample_steps),
             notes=tuple(self.notes),
         )
 
@@ -289,7 +291,7 @@ class RenderRun:
         if self.sound.num_frames is not None:
             yield from self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
             return
-        with closing(self.stream.arriving(self._ready, SNAPSHOT_BLOCKS)) as blocks:
+        with closing(self.stream.blocks(snapshot_every=SNAPSHOT_BLOCKS, ready=self._ready)) as blocks:
             for block in blocks:
                 assert block.frames is not None
                 end = self.sound.num_frames

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.config import ModelConfig
-from liveavatar.engine.engine import Features
+from liveavatar.engine.job import Features
 from liveavatar.media.recording import LiveSound
 from liveavatar.timing import BLOCK_FRAMES
 

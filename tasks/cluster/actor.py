@@ -74,10 +74,10 @@ class EngineActor:
 
     def load_engine(self) -> Any:
         """Load the whole model."""
-        from liveavatar.engine.engine import Engine
+        from liveavatar.load import load_engine
 
         spec = self.spec
-        return Engine.load(spec.model_dir, device=spec.device, dtype=spec.dtype, fp8=spec.fp8, offload=spec.offload)
+        return load_engine(spec.model_dir, device=spec.device, dtype=spec.dtype, fp8=spec.fp8, offload=spec.offload)
 
     def render(self, job: RenderJob) -> RenderResult:
         """Render a job with `liveavatar.render.job.run_job`."""

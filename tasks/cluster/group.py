@@ -36,13 +36,15 @@ class RankActor(EngineActor):
 
     @property
     def rank(self) -> Any:
-        """The `liveavatar.distributed.rank.Rank` of this process."""
-        from liveavatar.distributed.rank import Rank, RankSpec
+        """The `liveavatar.load.Rank` of this process."""
+        from liveavatar.distributed.placement import RankSpec
+        from liveavatar.load import Rank
+        from tasks.cluster.decode_layers import decode_layers_for
 
         if self._rank is None:
             spec = self.spec
             place = RankSpec(rank=self.index, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
-            self._rank = Rank(spec.model_dir, place, spec.device, spec.dtype, spec.limit_s)
+            self._rank = Rank(spec.model_dir, place, spec.device, spec.dtype, spec.limit_s, decode_layers_for)
         return self._rank
 
     def load_engine(self) -> Any:

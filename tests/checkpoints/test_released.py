@@ -14,9 +14,10 @@ from liveavatar.audio.preprocess import write_features
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.released import TEXT_NAME
 from liveavatar.engine import prompt_embedding
-from liveavatar.engine.engine import Engine, StreamJob
+from liveavatar.engine.job import StreamJob
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.load import load_engine
 from tests.job_changes import changed
 from tests.released import SCALED, make_released
 
@@ -47,7 +48,7 @@ def test_renders_end_to_end(folder: Path, tmp_path: Path) -> None:
     wav = speech(tmp_path / "speech.wav")
     num_frames = write_features(wav, tmp_path / "features.pt", config.speech, model_dir=folder)
     assert num_frames == 25
-    engine = Engine.load(folder, device="cpu", dtype="float32")
+    engine = load_engine(folder, device="cpu", dtype="float32")
     features = FeatureFile(tmp_path / "features.pt")
     assert features.shape[:2] == (5, 16)
     job = StreamJob(

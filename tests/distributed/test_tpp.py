@@ -17,10 +17,12 @@ import torch
 from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import TINY
 from liveavatar.distributed.group import GroupError
-from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import Block, StreamJob, TensorFeatures
 from liveavatar.engine.placement import RankWork, split
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
+from liveavatar.load import load_engine
 from tests.job_changes import changed
 from tests.ranks import group
 
@@ -77,7 +79,7 @@ def stream(engine: Engine, job: StreamJob, state: dict[str, torch.Tensor] | None
 
 
 def single(model_dir: Path) -> Engine:
-    return Engine.load(model_dir, "cpu", "float32")
+    return load_engine(model_dir, "cpu", "float32")
 
 
 def assert_equal(made: list[Block], expected: list[Block]) -> None:

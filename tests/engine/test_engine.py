@@ -1,5 +1,6 @@
 """The block loop: resumed == uninterrupted, overlapped == sequential, prompt, seed and sound matter."""
 
+import copy
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,16 @@ import torch
 
 from liveavatar.checkpoints.load import LoadedModel, save_model
 from liveavatar.config import FROM_PORTRAIT, TINY, ModelConfig
-from liveavatar.engine.engine import Block, Engine, Stream, StreamJob, TensorFeatures
-from liveavatar.engine.placement import Denoised, Single
+from liveavatar.engine.decoder import DecodedBlock, HostDecoder
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import Block, StreamJob, TensorFeatures
+from liveavatar.engine.placement import Queued
+from liveavatar.engine.plain import PlainBackend
+from liveavatar.engine.prompt_encoder import prompt_encoder
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.engine.single import Single
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.load import load_engine
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
@@ -32,15 +39,24 @@ def lively(network: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
+def model() -> LoadedModel:
     torch.manual_seed(0)
-    model = LoadedModel(
+    return LoadedModel(
         config=TINY,
         dit=lively(CausalDiT(TINY.dit)),
         vae=lively(build_vae(TINY.vae)),
         text=lively(PromptEncoder(TINY.text)),
     )
-    return Engine(model, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def engine(model: LoadedModel) -> Engine:
+    return engine_of(model)
+
+
+def engine_of(model: LoadedModel) -> Engine:
+    cpu = torch.device("cpu")
+    return Engine(PlainBackend(model, cpu), prompt_encoder(model, None, cpu))
 
 
 def make_job(num_frames: int = 75, **changes: object) -> StreamJob:
@@ -89,22 +105,22 @@ def test_overlapped_decoding_equals_sequential(engine: Engine) -> None:
 
 def test_threads_that_come_later_find_the_number_that_was_set(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if the decoder's thread meets torch for the first time while the next block is denoised with fewer."""
-    met, run, decoded = threading.Event(), Single.run, Stream._decoded
+    met, queue, decode = threading.Event(), Single.queue, HostDecoder._decode
 
-    def wait_for_the_decoder(self: Single, index: int) -> Denoised:
+    def wait_for_the_decoder(self: Single, index: int) -> Queued:
         if index > 1:
             assert met.wait(30)
-        return run(self, index)
+        return queue(self, index)
 
-    def meet_late(self: Stream, block: Block) -> Block:
-        if block.index == 1:
+    def meet_late(self: HostDecoder, x: torch.Tensor, index: int, with_state: bool) -> DecodedBlock:
+        if index == 1:
             time.sleep(0.1)
             torch.get_num_threads()
             met.set()
-        return decoded(self, block)
+        return decode(self, x, index, with_state)
 
-    monkeypatch.setattr(Single, "run", wait_for_the_decoder)
-    monkeypatch.setattr(Stream, "_decoded", meet_late)
+    monkeypatch.setattr(Single, "queue", wait_for_the_decoder)
+    monkeypatch.setattr(HostDecoder, "_decode", meet_late)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     list(engine.open(make_job()).blocks())
@@ -116,11 +132,10 @@ def test_threads_that_come_later_find_the_number_that_was_set(engine: Engine, mo
 
 @pytest.mark.parametrize("threads", [pytest.param(1, id="sequential"), pytest.param(2, id="overlapped")])
 @pytest.mark.parametrize("reanchor", [False, True], ids=["fixed reference", "reference from the second clip on"])
-def test_resumed_stream_is_bit_identical(engine: Engine, threads: int, reanchor: bool) -> None:
+def test_resumed_stream_is_bit_identical(model: LoadedModel, threads: int, reanchor: bool) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    model = LoadedModel(config=replace(TINY, reanchor=reanchor), dit=engine.dit, vae=engine.vae, text=engine.text)
-    engine = Engine(model, torch.device("cpu"))
+    engine = engine_of(replace(model, config=replace(TINY, reanchor=reanchor)))
     whole, states = [], {}
     for block in engine.open(make_job(num_frames=120)).blocks(snapshot_every=4):
         whole.append(block)
@@ -168,8 +183,9 @@ def test_future_sound_does_not_reach_back(engine: Engine) -> None:
 
 def guided(engine: Engine, config: ModelConfig = TINY) -> Engine:
     """The same networks as a model that was trained with head pose."""
-    config = replace(config, pose_guided=True)
-    return Engine(LoadedModel(config=config, dit=engine.dit, vae=engine.vae, text=engine.text), engine.device)
+    backend = copy.copy(engine.backend)
+    backend.config = replace(config, pose_guided=True)
+    return Engine(backend, engine.encode_prompt)
 
 
 def nod(num_frames: int) -> np.ndarray:
@@ -250,17 +266,17 @@ def test_bad_job_is_refused(engine: Engine, changes: dict, message: str) -> None
         engine.open(make_job(**changes))
 
 
-def test_saved_model_streams_like_the_one_in_memory(engine: Engine, tmp_path: Path) -> None:
-    parts = {name: getattr(engine, name).state_dict() for name in ("dit", "vae", "text")}
+def test_saved_model_streams_like_the_one_in_memory(model: LoadedModel, engine: Engine, tmp_path: Path) -> None:
+    parts = {name: getattr(model, name).state_dict() for name in ("dit", "vae", "text")}
     save_model(tmp_path, TINY, parts, dtype=torch.float32)
-    loaded = Engine.load(tmp_path, device="cpu", dtype="float32")
+    loaded = load_engine(tmp_path, device="cpu", dtype="float32")
     job = make_job(num_frames=24)
     assert torch.equal(latents(list(engine.open(job).blocks())), latents(list(loaded.open(job).blocks())))
 
 
 def test_empty_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        Engine.load(tmp_path)
+        load_engine(tmp_path)
 
 
 def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from liveavatar.engine.engine import Block, Engine
+from liveavatar.engine.job import Block
 from liveavatar.fast import accelerate, ops
 from tests.fast.cases import CASES, Case
-from tests.fast.test_stream import CPU, FastPrompted, Prompted, job, model, same
+from tests.fast.test_stream import fast_engine, job, model, plain_engine, same
 from tests.job_changes import changed
 
 torch.set_num_threads(1)  # the interpreter has one grid for all threads, and an engine with two decodes on the second
@@ -20,7 +20,7 @@ WANTED = job(num_frames=60, sample_steps=1)  # the ring is full, then written an
 
 @pytest.fixture(scope="module")
 def plain() -> list[Block]:
-    return list(Prompted(model(), CPU).open(WANTED).blocks())
+    return list(plain_engine().open(WANTED).blocks())
 
 
 def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool, kv_cache_dtype: str = "bf16") -> list[Block]:
@@ -30,8 +30,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch, count: int, fp8: bool, kv_cache_dtyp
     monkeypatch.setattr(ops, "backend", lambda device: kernels)
     loaded = model()
     dit = accelerate(copy.deepcopy(loaded.dit), fp8=fp8)
-    engine: Engine = FastPrompted(replace(loaded, dit=dit), CPU)
-    engine.fp8 = fp8
+    engine = fast_engine(replace(loaded, dit=dit), fp8)
     return list(islice(engine.open(changed(WANTED, kv_cache_dtype=kv_cache_dtype, fp8=fp8)).blocks(), count))
 
 

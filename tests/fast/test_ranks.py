@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench.gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
-from liveavatar.bench.gpu.ranks import GroupBench, rank_engine
+from liveavatar.bench.gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, BenchEngine, Mode, bench_job, fast_engine
+from liveavatar.bench.gpu.ranks import BenchRank, rank_engine
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.distributed.group import Group
-from liveavatar.engine.engine import Block, Engine, StreamJob
+from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import split_layers
 from liveavatar.errors import InputError
 from liveavatar.hardware import Machine, gpu_of
@@ -37,7 +37,7 @@ def one_thread() -> None:
 @contextmanager
 def group(
     mode: Mode, world: int, jobs: int, own_decoder: bool = False, through_host: bool = False
-) -> Iterator[GroupBench]:
+) -> Iterator[BenchRank]:
     """The engine of the last rank; every other one serves so many jobs in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["liveavatar.bench.gpu.ranks"])
@@ -52,7 +52,7 @@ def group(
     try:
         last.join(address)
         engine = rank_engine(DRY, mode, last, torch.float32, vae=True)
-        engine.own_decoder = own_decoder
+        engine.placement.own_decoder = own_decoder
         yield engine
     finally:
         last.leave()
@@ -76,7 +76,7 @@ def job(blocks: int = 7, steps: int = 4) -> StreamJob:
 
 
 def stream(
-    engine: Engine, wanted: StreamJob, state: dict[str, torch.Tensor] | None = None, every: int = 0
+    engine: BenchEngine | BenchRank, wanted: StreamJob, state: dict[str, torch.Tensor] | None = None, every: int = 0
 ) -> list[Block]:
     opened = engine.open(wanted)
     if state is not None:
@@ -113,8 +113,8 @@ def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
     alone = fast_engine(DRY, mode, CPU, torch.float32)
     whole = stream(alone, job(), every=4)
     with group(mode, world, jobs=3) as engine:
-        engine.decode_layers = decode_layers
-        cut = [s for s in engine.stages(4) if s.stop_layer is not None]
+        engine.placement.decode_layers = decode_layers
+        cut = [s for s in engine.works(4) if s.stop_layer is not None]
         assert bool(cut) == (decode_layers is not None)
         spread = stream(engine, job(), every=4)
         assert_equal(spread, whole)
@@ -138,11 +138,11 @@ def test_a_job_brings_its_precision_to_every_rank() -> None:
 
 def test_latents_may_take_the_way_through_host_memory() -> None:
     with group(FP8, 3, jobs=2, through_host=True) as engine:
-        assert engine.group.staging(8) is not None
-        engine.decode_layers = 2.5
+        assert engine.placement.group.staging(8) is not None
+        engine.placement.decode_layers = 2.5
         made = [stream(engine, job()), stream(engine, job())]
         engine.forget_sizes()
-        assert engine._tpp is None  # nor anything that it held
+        assert engine.placement.current is None  # nor anything that it held
     for blocks in made:
         assert_equal(blocks, stream(fast_engine(DRY, FP8, CPU, torch.float32), job()))
 
@@ -199,10 +199,10 @@ def test_layers_are_spread_as_the_plan_of_a_jobs_own_size_says() -> None:
         asked.append((width, height, kv_cache_dtype))
         return width / 32
 
-    engine.decoding = decoding
+    engine.placement.decode_layers_of = decoding
     for size in ((64, 64), (128, 64)):
         engine.open(bench_job(DRY, size, 1)).close()
-        assert engine.decode_layers == size[0] / 32
+        assert engine.placement.decode_layers == size[0] / 32
     assert asked == [(64, 64, "bf16"), (128, 64, "bf16")]
     h200, planned = gpu_of("NVIDIA H200", 141.0), SeatingJob(width=384, height=256, num_frames=250, fp8=True)
     seating = MemoryModel(LIVE_AVATAR_14B, planned, Machine(gpus=(h200,) * 4, cores=8, host_gb=500.0, disk_gb=500.0))

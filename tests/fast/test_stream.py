@@ -11,11 +11,14 @@ import torch
 
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B
-from liveavatar.engine.engine import Block, Engine, StreamJob, TensorFeatures
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import Block, StreamJob, TensorFeatures
+from liveavatar.engine.plain import PlainBackend
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.fast import accelerate
-from liveavatar.fast.stream import FastEngine
+from liveavatar.fast.backend import FastBackend
+from liveavatar.load import load_engine
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae import build_vae
 from tests.job_changes import changed
@@ -34,15 +37,9 @@ CONFIG = replace(
 )  # fmt: skip
 
 
-class Prompted(Engine):
-    """An engine whose prompt rows are drawn from the prompt's length, in place of umT5."""
-
-    def encode_prompt(self, prompt: str) -> torch.Tensor:
-        return torch.randn(1, 5, CONFIG.dit.text_dim, generator=torch.Generator().manual_seed(len(prompt)))
-
-
-class FastPrompted(FastEngine, Prompted):
-    """The same on the fast path."""
+def prompt_rows(prompt: str) -> torch.Tensor:
+    """Rows drawn from the prompt's length, in place of umT5."""
+    return torch.randn(1, 5, CONFIG.dit.text_dim, generator=torch.Generator().manual_seed(len(prompt)))
 
 
 def model() -> LoadedModel:
@@ -55,15 +52,23 @@ def model() -> LoadedModel:
     return LoadedModel(config=CONFIG, **parts)
 
 
+def fast_engine(loaded: LoadedModel, fp8: bool = False) -> Engine:
+    return Engine(FastBackend(loaded, CPU, fp8), prompt_rows)
+
+
+def plain_engine() -> Engine:
+    return Engine(PlainBackend(model(), CPU), prompt_rows)
+
+
 @pytest.fixture(scope="module")
 def plain() -> Engine:
-    return Prompted(model(), CPU)
+    return plain_engine()
 
 
 @pytest.fixture(scope="module")
-def fast() -> FastEngine:
+def fast() -> Engine:
     loaded = model()
-    return FastPrompted(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))), CPU)
+    return fast_engine(replace(loaded, dit=accelerate(copy.deepcopy(loaded.dit))))
 
 
 def job(num_frames: int = 75, **changes: object) -> StreamJob:
@@ -87,12 +92,12 @@ def same(got: list[Block], wanted: list[Block]) -> None:
         assert np.abs(a.frames.astype(int) - b.frames).max() <= 1
 
 
-def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: FastEngine) -> None:
+def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: Engine) -> None:
     for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
         same(list(fast.open(wanted).blocks()), list(plain.open(wanted).blocks()))
 
 
-def test_8_bit_attention_is_close(fast: FastEngine) -> None:
+def test_8_bit_attention_is_close(fast: Engine) -> None:
     for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
         got, exact = (
             torch.stack([b.latents for b in fast.open(changed(wanted, kv_cache_dtype=cache)).blocks()])
@@ -102,7 +107,7 @@ def test_8_bit_attention_is_close(fast: FastEngine) -> None:
 
 
 @pytest.mark.parametrize("cache", ["bf16", "int8"])
-def test_resumed_equals_uninterrupted(cache: str, fast: FastEngine) -> None:
+def test_resumed_equals_uninterrupted(cache: str, fast: Engine) -> None:
     whole, state = [], {}
     for block in fast.open(job(kv_cache_dtype=cache)).blocks(snapshot_every=3):
         whole.append(block)
@@ -118,9 +123,9 @@ def test_resumed_equals_uninterrupted(cache: str, fast: FastEngine) -> None:
 
 
 @pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8"])
-def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: FastEngine) -> None:
+def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: Engine) -> None:
     wanted = job(num_frames=36)
-    other = FastPrompted(LoadedModel(config=CONFIG, dit=fast.dit, vae=fast.vae), CPU)
+    other = fast_engine(LoadedModel(config=CONFIG, dit=fast.backend.dit, vae=fast.backend.vae))
     plain, narrow, again, own = (
         torch.stack([b.latents for b in engine.open(changed(wanted, kv_cache_dtype=asked)).blocks()])
         for engine, asked in ((fast, "auto"), (fast, kv_cache_dtype), (fast, "bf16"), (other, kv_cache_dtype))
@@ -131,7 +136,7 @@ def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: 
 
 
 @pytest.mark.parametrize(("begun", "resumed"), [("bf16", "fp8"), ("fp8", "int8"), ("int8", "bf16")])
-def test_another_precision_does_not_resume(begun: str, resumed: str, fast: FastEngine) -> None:
+def test_another_precision_does_not_resume(begun: str, resumed: str, fast: Engine) -> None:
     stream = fast.open(job(num_frames=24, kv_cache_dtype=begun))
     stream.next_block()
     state = {name: t.clone() for name, t in stream.snapshot().items()}
@@ -145,13 +150,13 @@ def test_the_plain_engine_has_no_choice(plain: Engine) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["plain", "fast"])
-def test_a_job_in_8_bits_needs_an_engine_in_8_bits(engine_name: str, plain: Engine, fast: FastEngine) -> None:
+def test_a_job_in_8_bits_needs_an_engine_in_8_bits(engine_name: str, plain: Engine, fast: Engine) -> None:
     with pytest.raises(InputError, match="load it with fp8=True"):
         {"plain": plain, "fast": fast}[engine_name].open(job(fp8=True))
 
 
 @pytest.mark.parametrize("engine_name", ["plain", "fast"])
-def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: FastEngine) -> None:
+def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: Engine) -> None:
     """The released table of positions ends at 45,000 latents; here nothing happens there."""
     engine = {"plain": plain, "fast": fast}[engine_name]
     first = 45_000 // 3 - 6
@@ -172,4 +177,4 @@ def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: FastEngine) 
 def test_special_settings_need_a_gpu() -> None:
     for asked in ({"fp8": True}, {"offload": True}):
         with pytest.raises(InputError, match="need a GPU"):
-            Engine.load(Path("nowhere"), device="cpu", **asked)
+            load_engine(Path("nowhere"), device="cpu", **asked)

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT
-from liveavatar.engine.engine import Engine
 from liveavatar.face.head_pose import portrait_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
+from liveavatar.load import load_engine
 from liveavatar.paths import REPO_ROOT
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 from tests.job_changes import changed
@@ -33,8 +33,8 @@ def job(tmp_path: Path) -> RenderJob:
 
 def render(model_dir: Path, job: RenderJob, origin: str, track: np.ndarray | None = None) -> RenderResult:
     """Render with a model that counts from `origin`; `track` is told in place of the job's."""
-    engine = Engine.load(model_dir, device="cpu", dtype="float32")
-    engine.config = replace(engine.config, pose_guided=True, pose_origin=origin)
+    engine = load_engine(model_dir, device="cpu", dtype="float32")
+    engine.backend.config = replace(engine.config, pose_guided=True, pose_origin=origin)
     if track is not None:
         pose = job.image.with_name("other.npy")
         np.save(pose, track)

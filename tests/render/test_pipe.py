@@ -16,6 +16,7 @@ from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import Interrupted
+from liveavatar.load import load_engine
 from liveavatar.media.pcm import samples
 from liveavatar.media.recording import Recording
 from liveavatar.render.job import Progress, RenderJob, run_job
@@ -52,7 +53,7 @@ def job(tmp_path: Path) -> RenderJob:
 
 @pytest.fixture
 def engine(tiny_model: Path) -> Engine:
-    return Engine.load(tiny_model, device="cpu", dtype="float32")
+    return load_engine(tiny_model, device="cpu", dtype="float32")
 
 
 def speak(folder: Path, pcm: bytes, wait: Callable[[int], None]) -> threading.Thread:

@@ -26,8 +26,8 @@ from scipy.io import wavfile
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
-from liveavatar.engine.engine import Engine
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.load import load_engine
 from liveavatar.render.job import Progress, RenderJob, run_job
 from liveavatar.render.sound import CompleteSound
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
@@ -99,7 +99,7 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
             readings.append({"block": progress.done, "rss_mb": round(rss, 2), "block_ms": block_ms, "cpu_ms": cpu_ms})
             tell(json.dumps(readings[-1]))
 
-    engine = Engine.load(model_dir, device="cpu", dtype="float32")
+    engine = load_engine(model_dir, device="cpu", dtype="float32")
     result = run_job(engine, job, look)
     assert result.num_frames == frames
     assert len(result.rows) == blocks

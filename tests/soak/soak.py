@@ -36,10 +36,10 @@ from PIL import Image
 from scipy.io import wavfile
 
 from liveavatar.audio.feature_file import save_features
-from liveavatar.engine.engine import Engine
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError
 from liveavatar.hardware import cores
+from liveavatar.load import load_engine
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.sound import FileSound
 from tasks.cluster import actor, group, head
@@ -86,7 +86,7 @@ class Soak:
         )
         before = torch.get_num_threads()
         torch.set_num_threads(cores())
-        self.expected = digests(run_job(Engine.load(self.model_dir, device="cpu", dtype="float32"), self.job))
+        self.expected = digests(run_job(load_engine(self.model_dir, device="cpu", dtype="float32"), self.job))
         torch.set_num_threads(before)
         self.needed_bytes = sum(path.stat().st_size for path in self.job.work_dir.rglob("*") if path.is_file())
 
@@ -272,18 +272,18 @@ def _jump_clock(_: object) -> None:
 
 def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
     """In a rank: the transformer cannot get memory for some block to come, once; then there is a file `mark`."""
-    from liveavatar.engine.denoiser import Denoiser
+    from liveavatar.engine.plain import PlainDenoiser
 
-    whole = Denoiser.queue
+    whole = PlainDenoiser.queue
 
-    def queue(self: Denoiser, index: int, *rest: Any) -> Any:
+    def queue(self: PlainDenoiser, index: int, *rest: Any) -> Any:
         if index == moment:
-            Denoiser.queue = whole  # type: ignore[method-assign]
+            PlainDenoiser.queue = whole  # type: ignore[method-assign]
             mark.touch()
             raise torch.OutOfMemoryError("out of memory, as the soak wants it")
         return whole(self, index, *rest)
 
-    Denoiser.queue = queue  # type: ignore[method-assign, assignment]
+    PlainDenoiser.queue = queue  # type: ignore[method-assign, assignment]
 
 
 def _fill_disk(_: object) -> None:

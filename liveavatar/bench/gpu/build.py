@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
-from liveavatar.engine.engine import Engine, StreamJob, TensorFeatures
+from liveavatar.engine.engine import EncodePrompt, Engine, PlacementFactory
+from liveavatar.engine.job import StreamJob, TensorFeatures
+from liveavatar.engine.plain import PlainBackend
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.engine.stream import Stream
 from liveavatar.fast import accelerate
-from liveavatar.fast.stream import FastEngine, FastStream
+from liveavatar.fast.backend import FastBackend
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae import build_vae
 from liveavatar.timing import BLOCK_FRAMES
@@ -97,60 +100,71 @@ def random_vae(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         return build_vae(config.vae).to(dtype).eval().requires_grad_(False)
 
 
-class RandomPrompt:
-    """Prompt rows drawn at random, in place of the text encoder."""
+def random_prompt(config: ModelConfig, device: torch.device) -> EncodePrompt:
+    """Make a prompt encoder that draws its rows at random, seeded by the prompt's length."""
 
-    config: ModelConfig
-    device: torch.device
-
-    def encode_prompt(self, prompt: str) -> Tensor:
-        """As `Engine.encode_prompt`."""
-        rows = min(_PROMPT_ROWS, self.config.dit.text_len)
+    def encode(prompt: str) -> Tensor:
+        rows = min(_PROMPT_ROWS, config.dit.text_len)
         generator = torch.Generator().manual_seed(len(prompt))
-        return torch.randn(1, rows, self.config.dit.text_dim, generator=generator).to(self.device)
+        return torch.randn(1, rows, config.dit.text_dim, generator=generator).to(device)
+
+    return encode
 
 
-class PlainBench(RandomPrompt, Engine):
-    """The plain engine."""
-
-
-class FastBench(RandomPrompt, FastEngine):
-    """The fast engine; jobs that do not say it keep keys and values as the mode does."""
-
-    kv_cache_dtype = "auto"
-
-    def open(self, job: StreamJob) -> FastStream:
-        """As `FastEngine.open`."""
-        wanted = replace(job.settings, fp8=self.fp8)
-        if wanted.kv_cache_dtype == "auto":
-            wanted = replace(wanted, kv_cache_dtype=self.kv_cache_dtype)
-        return super().open(replace(job, settings=wanted))
-
-
-def plain_engine(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PlainBench:
-    """The plain engine with random weights."""
+def plain_engine(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Engine:
+    """Make the plain engine with random weights."""
     parts = {"dit": random_dit(config.dit, device, dtype), "vae": random_vae(config, device, dtype)}
-    return PlainBench(LoadedModel(config=config, **parts), device)
+    backend = PlainBackend(LoadedModel(config=config, **parts), device)
+    return Engine(backend, random_prompt(config, device))
 
 
-def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: torch.dtype) -> FastBench:
-    """The fast engine with the same random weights."""
+@dataclass(slots=True)
+class BenchEngine:
+    """A fast engine with random weights that opens jobs in the precisions of a mode."""
+
+    engine: Engine
+    backend: FastBackend
+    mode: Mode
+
+    @property
+    def config(self) -> ModelConfig:
+        """Config of the model."""
+        return self.backend.config
+
+    def open(self, job: StreamJob) -> Stream:
+        """Open a job in the mode's precisions; a job that names a precision of keys and values keeps it."""
+        settings = replace(job.settings, fp8=self.mode.fp8)
+        if settings.kv_cache_dtype == "auto":
+            settings = replace(settings, kv_cache_dtype=self.mode.kv_cache_dtype)
+        return self.engine.open(replace(job, settings=settings))
+
+    def forget_sizes(self) -> None:
+        """Free buffers and graphs of past jobs."""
+        self.engine.forget_sizes()
+
+
+def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: torch.dtype) -> BenchEngine:
+    """Make the fast engine with the same random weights."""
     dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
     model = LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype))
-    engine = FastBench(model, device)
-    engine.kv_cache_dtype, engine.fp8 = mode.kv_cache_dtype, mode.fp8
-    return engine
+    return bench_engine(FastBackend(model, device, mode.fp8), mode)
+
+
+def bench_engine(backend: FastBackend, mode: Mode, placement: PlacementFactory | None = None) -> BenchEngine:
+    """Make a fast engine around random weights."""
+    return BenchEngine(Engine(backend, random_prompt(backend.config, backend.device), placement), backend, mode)
 
 
 def bench_job(config: ModelConfig, size: tuple[int, int], blocks: int, steps: int = 4) -> StreamJob:
-    """A job of `blocks` blocks at (width, height): a grey picture, noise for features."""
+    """Make a job of `blocks` blocks at (width, height): a grey picture, noise for features."""
     cfg = config.dit
     features = torch.randn(
         cfg.audio_layers, cfg.audio_dim, BLOCK_FRAMES * 8, generator=torch.Generator().manual_seed(0)
     )
+    settings = RenderSettings(prompt="a calm person speaks to the camera in soft light", sample_steps=steps)
     return StreamJob(
         image=np.full((size[1], size[0], 3), 128, np.uint8),
-        settings=RenderSettings(prompt="a calm person speaks to the camera in soft light", sample_steps=steps),
+        settings=settings,
         features=TensorFeatures(features.repeat(1, 1, -(-blocks // 8))),
         num_frames=BLOCK_FRAMES * blocks,
     )

@@ -17,12 +17,11 @@ from liveavatar.bench.gpu.memory import predicted_ranks
 from liveavatar.bench.gpu.ranks import (
     SHORT_BLOCKS,
     STEPS,
-    GroupBench,
+    BenchRank,
     RanksPlan,
     Tell,
     everyone,
     rank_engine,
-    split_name,
 )
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.distributed.group import Group
@@ -64,22 +63,22 @@ class Capped:
             torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_GIB * GB / total), device)
         for size in plan.capped:
             for decode_layers in self.splits:
-                engine.decode_layers = decode_layers
+                engine.placement.decode_layers = decode_layers
                 row = self._row(engine, size)
                 if self.last:
                     self.tell("tpp_capped", row)
 
-    def _row(self, engine: GroupBench, size: tuple[int, int]) -> dict[str, Any]:
+    def _row(self, engine: BenchRank, size: tuple[int, int]) -> dict[str, Any]:
         """Whether a size fits, and what was held at most."""
         plan = self.plan
         engine.forget_sizes()
         release()
-        stages = engine.stages(STEPS)
+        stages = engine.works(STEPS)
         row: dict[str, Any] = {
             "mode": FP8_ALL.name,
             "gpus": plan.world,
             "size": f"{size[0]}*{size[1]}",
-            "split": split_name(engine),
+            "split": engine.split_name,
             "cap_gib": CAP_GIB,
             "predicted_gib": rounded(predicted_ranks(plan.config, FP8_ALL, size, stages, CARD), 2),
         }
@@ -100,15 +99,15 @@ class Capped:
             "graphs": list(graphs),
         }
 
-    def _held(self, engine: GroupBench) -> tuple[float, float, int]:
+    def _held(self, engine: BenchRank) -> tuple[float, float, int]:
         """GiB allocated and reserved at most on this rank, and how many graphs its steps have."""
-        kept = engine.runners.current
+        kept = engine.backend.runners.current
         graphs = 0 if kept is None else kept.num_recorded
         if not self.cuda:
             return 0.0, 0.0, graphs
         return torch.cuda.max_memory_allocated() / GB, torch.cuda.max_memory_reserved() / GB, graphs
 
-    def _stream(self, engine: GroupBench, size: tuple[int, int]) -> dict[str, Any]:
+    def _stream(self, engine: BenchRank, size: tuple[int, int]) -> dict[str, Any]:
         """A short job of the group: rings full, the reference changed."""
         if not self.last:
             engine.serve()
@@ -121,14 +120,14 @@ class Capped:
         finally:
             stream.close()
 
-    def _try(self, engine: GroupBench, size: tuple[int, int], stages: tuple[RankWork, ...]) -> str | None:
+    def _try(self, engine: BenchRank, size: tuple[int, int], stages: tuple[RankWork, ...]) -> str | None:
         """Make everything that jobs need here, without the others; why it does not fit, or None."""
         config, device, dtype = self.plan.config, self.group.device, self.plan.dtype
         job = bench_job(config, size, SHORT_BLOCKS, STEPS)
         stride = config.vae.spatial_stride
         h, w = size[1] // stride, size[0] // stride
         spec = DenoiseSpec(
-            settings=replace(job.settings, kv_cache_dtype=engine.kv_cache_dtype, fp8=engine.fp8),
+            settings=replace(job.settings, kv_cache_dtype=FP8_ALL.kv_cache_dtype, fp8=FP8_ALL.fp8),
             sigmas=sigma_steps(config, STEPS),
             num_blocks=SHORT_BLOCKS,
             h=h,
@@ -138,16 +137,16 @@ class Capped:
         try:
             with torch.inference_mode():
                 if self.last:
-                    engine.still_latents(job.image)
+                    engine.backend.still_latents(job.image)
                 motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
-                text = engine.encode_prompt(job.settings.prompt).to(dtype)
+                text = engine.bench.engine.encode_prompt(job.settings.prompt).to(dtype)
                 kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, spec, stages)]
                 if stage.steps:
-                    made = engine.denoiser(spec, Conditioning(text, motion[:, :, :1], motion), stage)
+                    made = engine.backend.denoiser(spec, Conditioning(text, motion[:, :, :1], motion), stage)
                     made.reanchor(motion[:, :, :1])  # in mid-stream, beside the rings
                 if self.last:
                     self._decode(engine, motion)
-                    engine.still_latents(job.image)  # of the next job, beside what is kept of this one
+                    engine.backend.still_latents(job.image)  # of the next job, beside what is kept of this one
                 self._wait()
                 del kept
         except torch.OutOfMemoryError as e:
@@ -156,12 +155,12 @@ class Capped:
             return str(e).splitlines()[0].split(" GPU ")[0]
         return None
 
-    def _decode(self, engine: GroupBench, motion: torch.Tensor) -> None:
+    def _decode(self, engine: BenchRank, motion: torch.Tensor) -> None:
         """Begin as a job does, and decode a block as its stream does."""
-        runner = engine.decode_runner(*motion.shape[-2:])
+        runner = engine.backend.decode_runner(*motion.shape[-2:])
         if runner is None:
             return
-        runner.begin(motion[:, :, : engine.config.vae.prime_latents])
+        runner.begin(motion[:, :, : engine.backend.config.vae.prime_latents])
         self._wait()
         with torch.cuda.stream(runner.stream):
             runner.run()
@@ -170,8 +169,8 @@ class Capped:
         if self.cuda:
             torch.cuda.synchronize()
 
-    def _wires(self, engine: GroupBench, spec: DenoiseSpec, stages: tuple[RankWork, ...]) -> Iterator[int]:
+    def _wires(self, engine: BenchRank, spec: DenoiseSpec, stages: tuple[RankWork, ...]) -> Iterator[int]:
         """Bytes of the buffers for what travels."""
         rank = self.group.rank
         for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
-            yield SLOTS * packet(engine, spec, stage).num_bytes
+            yield SLOTS * packet(engine.backend, spec, stage).num_bytes

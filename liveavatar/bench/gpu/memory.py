@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, fast_engine, release
+from liveavatar.bench.gpu.build import BenchEngine, Mode, bench_job, fast_engine, release
 from liveavatar.config import ModelConfig
 from liveavatar.engine.placement import RankWork
 from liveavatar.hardware import GB, Gpu, Machine, gpu_of
@@ -37,10 +37,10 @@ def _seating(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple
 
 
 def measure_memory(
-    config: ModelConfig, engine: FastBench, mode: Mode, size: tuple[int, int], device: torch.device
+    config: ModelConfig, engine: BenchEngine, mode: Mode, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
     """Peak of a stream at (width, height), weights included, beside the prediction."""
-    engine.kv_cache_dtype = mode.kv_cache_dtype
+    engine.mode = mode
     engine.forget_sizes()
     release()
     for _ in engine.open(bench_job(config, size, _BLOCKS)).blocks():

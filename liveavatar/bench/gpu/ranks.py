@@ -1,4 +1,4 @@
-"""What every rank of a measured group is: what it is asked to do, its engine with random weights, how ranks agree."""
+"""Ranks of a measured group: the plan they share, an engine with random weights, and how they exchange values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from liveavatar.bench.gpu.build import BF16, FP8, FP8_ALL, FastBench, Mode, random_dit, random_vae
+from liveavatar.bench.gpu.build import BF16, FP8, FP8_ALL, BenchEngine, Mode, bench_engine, random_dit, random_vae
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.group import Group
-from liveavatar.distributed.rank import FastGroupEngine
+from liveavatar.distributed.placement import GroupPlacement
+from liveavatar.engine.job import StreamJob
+from liveavatar.engine.placement import RankWork
+from liveavatar.engine.stream import Stream
 from liveavatar.fast import accelerate
+from liveavatar.fast.backend import FastBackend
 
 STEPS = 4
 SHORT_BLOCKS = 5  # to see how long steps take
@@ -46,21 +50,50 @@ class RanksPlan:
         return torch.device("cpu") if self.cpu else torch.device("cuda", 0 if self.shared else rank)
 
 
-class GroupBench(FastBench, FastGroupEngine):
-    """The engine of a rank with random weights."""
+@dataclass(frozen=True, slots=True)
+class BenchRank:
+    """A rank of a measured group: its engine with random weights, and the placement it takes part in."""
+
+    bench: BenchEngine
+    placement: GroupPlacement
+
+    @property
+    def backend(self) -> FastBackend:
+        """Networks of the rank."""
+        return self.bench.backend
+
+    def open(self, job: StreamJob) -> Stream:
+        """Open a job on the whole group, from the last rank."""
+        return self.bench.open(job)
+
+    def works(self, num_steps: int) -> tuple[RankWork, ...]:
+        """Return each rank's share of a job."""
+        return self.placement.works(num_steps)
+
+    def serve(self) -> bool:
+        """Take part in the next job of the last rank."""
+        return self.placement.serve(self.backend)
+
+    def forget_sizes(self) -> None:
+        """Free buffers and graphs of past jobs."""
+        self.bench.forget_sizes()
+
+    @property
+    def split_name(self) -> str:
+        """Kind of the split of the denoise steps, for reports."""
+        whole = self.placement.decode_layers is None or self.placement.own_decoder
+        return "whole steps" if whole else "layers"
 
 
 def rank_engine(
     config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtype, vae: bool, alike: bool = False
-) -> GroupBench:
-    """A rank with the same random weights as every other; `alike`: as `random_dit` has it."""
+) -> BenchRank:
+    """Make a rank with the same random weights as every other; `alike`: see `random_dit`."""
     dit = accelerate(random_dit(config.dit, group.device, dtype, alike), device=group.device, fp8=mode.fp8)
     decoder = random_vae(config, group.device, dtype) if vae else None
-    model = LoadedModel(config=config, dit=dit, vae=decoder)
-    own_decoder = group.world > STEPS
-    engine = GroupBench(model, group, own_decoder)
-    engine.kv_cache_dtype, engine.fp8 = mode.kv_cache_dtype, mode.fp8
-    return engine
+    backend = FastBackend(LoadedModel(config=config, dit=dit, vae=decoder), group.device, mode.fp8)
+    placement = GroupPlacement(group, config.dit.num_layers, own_decoder=group.world > STEPS)
+    return BenchRank(bench_engine(backend, mode, placement), placement)
 
 
 def everyone(group: Group, value: Any) -> list[Any]:
@@ -68,8 +101,3 @@ def everyone(group: Group, value: Any) -> list[Any]:
     values: list[Any] = [None] * group.world
     dist.all_gather_object(values, value)
     return values
-
-
-def split_name(engine: GroupBench) -> str:
-    """How the steps are spread, in words."""
-    return "whole steps" if engine.decode_layers is None or engine.own_decoder else "layers"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, fast_engine, plain_engine, release
+from liveavatar.bench.gpu.build import BenchEngine, Mode, bench_job, fast_engine, plain_engine, release
 from liveavatar.config import ModelConfig
-from liveavatar.engine.engine import Block
+from liveavatar.engine.job import Block
 from liveavatar.planning.costs import dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
 
@@ -77,17 +77,17 @@ def measure_pace(
     }
 
 
-def _still(engine: FastBench, config: ModelConfig, size: tuple[int, int], device: torch.device) -> float:
+def _still(engine: BenchEngine, config: ModelConfig, size: tuple[int, int], device: torch.device) -> float:
     """Seconds to encode the picture, a part of the first frame's."""
     image = bench_job(config, size, 1).image
     _wait(device)
     started = time.perf_counter()
-    engine.still_latents(image)
+    engine.backend.still_latents(image)
     _wait(device)
     return time.perf_counter() - started
 
 
-def _sequential(engine: FastBench, config: ModelConfig, size: tuple[int, int]) -> dict[str, float]:
+def _sequential(engine: BenchEngine, config: ModelConfig, size: tuple[int, int]) -> dict[str, float]:
     """Blocks one at a time, decoder not overlapped: what a step and a decode cost alone."""
     stream = engine.open(bench_job(config, size, WARM_BLOCKS + 4))
     made = [stream.next_block() for _ in range(WARM_BLOCKS + 4)][WARM_BLOCKS:]
@@ -128,7 +128,7 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, marks in KINDS if any(m in name for m in marks)), "other elementwise")
 
 
-def _profile(engine: FastBench, config: ModelConfig, size: tuple[int, int]) -> dict[str, Any]:
+def _profile(engine: BenchEngine, config: ModelConfig, size: tuple[int, int]) -> dict[str, Any]:
     """Seconds of GPU time of one steady block by kind of kernel, without overlap; "gaps" is the rest."""
     from torch.profiler import ProfilerActivity, profile
 

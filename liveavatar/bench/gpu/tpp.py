@@ -1,7 +1,7 @@
 """Denoise steps spread over GPUs: how fast, how busy each rank is, what travels, how much memory; one process a GPU,
 or all of them on one, which then says what fits in how much memory and nothing about speed.
 
-Every rank runs `BenchRank.run`, the same list of phases. The last rank opens the jobs and sends the parent each result
+Every rank runs `RankRun.run`, the same list of phases. The last rank opens the jobs and sends the parent each result
 as soon as it is known; a rank that fails ends them all.
 """
 
@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, multiprocessing
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from liveavatar.bench.gpu.build import FastBench, Mode, bench_job, release
+from liveavatar.bench.gpu.build import Mode, bench_engine, bench_job, release
 from liveavatar.bench.gpu.capped import Capped
-from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, GroupBench, RanksPlan, everyone, rank_engine, split_name
+from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, BenchRank, RanksPlan, everyone, rank_engine
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
-from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.tpp import packet
@@ -96,10 +95,10 @@ def _rank(rank: int, plan: RanksPlan, port: int, told: Any) -> None:
         torch.set_num_threads(1)
     else:
         torch.cuda.set_device(device)
-    BenchRank(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, told).run(port)
+    RankRun(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, told).run(port)
 
 
-class BenchRank:
+class RankRun:
     """One rank's part of all phases."""
 
     def __init__(self, group: Group, plan: RanksPlan, told: Any) -> None:
@@ -141,15 +140,15 @@ class BenchRank:
         engine = rank_engine(config, mode, self.group, self.plan.dtype, vae=self.last)
         job = bench_job(config, size, SMALL_BLOCKS, STEPS)
         for layers in (None, SMALL_LAYERS / 2):
-            engine.decode_layers = layers
+            engine.placement.decode_layers = layers
             if not self.last:
                 engine.serve()
                 continue
             made = _latents(engine, job)
-            group, engine.group = engine.group, Group(0, 1, self.device)
+            group, engine.placement.group = self.group, Group(0, 1, self.device)
             alone = _latents(engine, job)
-            engine.group = group
-            what = f"{split_name(engine)} over {group.world} ranks{' of one GPU' if self.plan.shared else ''}"
+            engine.placement.group = group
+            what = f"{engine.split_name} over {group.world} ranks{' of one GPU' if self.plan.shared else ''}"
             self.tell("verify", asdict(_compare(f"{what}, {mode.name}", made, alone)))
         del engine
         release()
@@ -165,15 +164,15 @@ class BenchRank:
         build_s = time.perf_counter() - began
         alone = self._alone(engine) if first else {}
         alone = self.everyone(alone)[0]
-        if not self.last and engine.vae is not None:
-            engine.vae = engine.fast_decoder = None
+        if not self.last and engine.backend.vae is not None:
+            engine.backend.drop_decoder()
         release()
         alone.setdefault("fps", single)
         more = {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
         found = self._spread(engine, mode, None, SHORT_BLOCKS)
         self._tell_pace(found, more)
         decode_layers = self._balance(found) if self.last else None
-        rounds = 0 if engine.own_decoder else 2 if mode == plan.modes[0] else 1
+        rounds = 0 if engine.placement.own_decoder else 2 if mode == plan.modes[0] else 1
         for _ in range(rounds):
             found = self._spread(engine, mode, decode_layers, plan.blocks)
             self._tell_pace(found, more)
@@ -192,20 +191,18 @@ class BenchRank:
         efficiency = found["fps"] / (self.plan.world * single) if single else None
         self.tell("tpp", found | more | {"efficiency": efficiency})
 
-    def _alone(self, engine: GroupBench) -> dict[str, Any]:
+    def _alone(self, engine: BenchRank) -> dict[str, Any]:
         """The same weights on one GPU."""
         plan = self.plan
-        model = LoadedModel(config=plan.config, dit=engine.dit, vae=engine.vae)
-        one = FastBench(model, self.device)
-        one.kv_cache_dtype, one.fp8 = engine.kv_cache_dtype, engine.fp8
+        one = bench_engine(engine.backend, engine.bench.mode)
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
         one.forget_sizes()
         return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s")}
 
-    def _spread(self, engine: GroupBench, mode: Mode, decode_layers: float | None, blocks: int) -> dict[str, Any]:
+    def _spread(self, engine: BenchRank, mode: Mode, decode_layers: float | None, blocks: int) -> dict[str, Any]:
         """A short job that records everything, and then one that is measured, on the resident group."""
         plan = self.plan
-        engine.decode_layers = decode_layers
+        engine.placement.decode_layers = decode_layers
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if not self.last:
@@ -222,7 +219,7 @@ class BenchRank:
         kept: list[Any] = []
         # Until rings are full everywhere, and what the change of the reference held up has passed through.
         row = measure_pace(engine, plan.config, plan.size, blocks, kept, WARM_BLOCKS + 2 * plan.world)
-        stages = engine.stages(STEPS)
+        stages = engine.works(STEPS)
         where = self.everyone(self._memory(engine))
         names = ("busy_s", "wait_s", "sent_s")
         times = {name: np.median([getattr(b, name) for b in kept], axis=0).tolist() for name in names}
@@ -233,7 +230,9 @@ class BenchRank:
                 "layers": sum(len(span.layers) for span in stage.spans(plan.config.dit.num_layers)),
                 **{name: times[name][stage.rank] for name in names},
                 "decode_s": row["decode_s"] if stage.decodes else None,
-                "sends_mib": packet(engine, stream.spec, stage).num_bytes / 2**20 if not stage.decodes else None,
+                "sends_mib": packet(engine.backend, stream.spec, stage).num_bytes / 2**20
+                if not stage.decodes
+                else None,
                 **where[stage.rank],
             }
             for stage in stages
@@ -243,13 +242,13 @@ class BenchRank:
             "mode": mode.name,
             "gpus": plan.world,
             "size": size,
-            "split": split_name(engine),
+            "split": engine.split_name,
         }
         return facts | row | {"cold_s": cold_s, "ranks": ranks}
 
-    def _memory(self, engine: GroupBench) -> dict[str, Any]:
+    def _memory(self, engine: BenchRank) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
-        kept = engine.runners.current
+        kept = engine.backend.runners.current
         return {
             "peak_gib": torch.cuda.max_memory_allocated() / GB if cuda else 0.0,
             "graphs": 0 if kept is None else kept.num_recorded,
@@ -284,7 +283,7 @@ def small_config(config: ModelConfig) -> ModelConfig:
     return replace(config, dit=dit, vae=vae)
 
 
-def _latents(engine: GroupBench, job: Any) -> Tensor:
+def _latents(engine: BenchRank, job: Any) -> Tensor:
     stream = engine.open(job)
     try:
         return torch.stack([b.latents for b in stream.blocks()])

@@ -13,6 +13,7 @@ from liveavatar.bench.gpu.build import (
     FP8,
     FP8_ALL,
     OFFLOADED,
+    BenchEngine,
     Mode,
     bench_job,
     fast_engine,
@@ -21,7 +22,8 @@ from liveavatar.bench.gpu.build import (
     release,
 )
 from liveavatar.config import ModelConfig
-from liveavatar.engine.engine import Engine, image_tensor
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.plain import image_tensor
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.timing import LATENT_FRAMES
 
@@ -45,7 +47,7 @@ class VerifyCheck:
     passed: bool
 
 
-def _latents(engine: Engine, config: ModelConfig, size: tuple[int, int], steps: int = 4) -> Tensor:
+def _latents(engine: Engine | BenchEngine, config: ModelConfig, size: tuple[int, int], steps: int = 4) -> Tensor:
     stream = engine.open(bench_job(config, size, BLOCKS, steps))
     return torch.stack([b.latents for b in stream.blocks()])
 
@@ -94,8 +96,8 @@ def _graphs(
 ) -> float:
     engine = fast_engine(config, FP8, device, dtype)
     stream = engine.open(bench_job(config, size, BLOCKS))
-    assert engine.runners.current is not None
-    engine.runners.current.forget_graphs()
+    assert engine.backend.runners.current is not None
+    engine.backend.runners.current.forget_graphs()
     return _distance(torch.stack([b.latents for b in stream.blocks()]), recorded)
 
 

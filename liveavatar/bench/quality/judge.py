@@ -13,7 +13,8 @@ import torch
 
 from liveavatar.bench.quality.faces import FaceCurves, best_lag, blink_depth, correlation, head_spread, read_faces
 from liveavatar.bench.quality.films import Film, film_frames
-from liveavatar.engine.engine import Engine, frames_uint8
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.plain import frames_uint8
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import SEGMENT_FRAMES
 from liveavatar.quality import reference, sync
@@ -171,8 +172,8 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
     for clip in clips:
         frames = torch.from_numpy(clip.frames()[:AE_FRAMES])
         truth = to_video(frames[None])
-        moved = truth.to(engine.device, engine.dtype)
-        made = engine.vae.decode(engine.vae.encode(moved)).float().cpu()
+        moved, vae = truth.to(engine.device, engine.dtype), engine.backend.vae
+        made = vae.decode(vae.encode(moved)).float().cpu()
         size = (truth.shape[-2], truth.shape[-1])
         points = torch.from_numpy(clip.labels().landmarks[: len(frames)])
         mouth = region_weights(points, size, 1.0, 0.0, 0.0)[None]

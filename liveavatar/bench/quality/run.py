@@ -18,6 +18,7 @@ from liveavatar.bench.quality.report import contact_sheet, write_report
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.files import plain
+from liveavatar.load import load_engine
 from liveavatar.quality import goals
 from liveavatar.quality.split import FOLDER, load_split
 
@@ -56,7 +57,7 @@ def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:
     if options.recordings is not None:
         find_recordings(options.recordings)
     began = time.perf_counter()
-    engine = Engine.load(options.model_dir)
+    engine = load_engine(options.model_dir)
     sigma_steps(engine.config, options.steps)
     with _workplace(options.out) as folder:
         bench = QualityBench(engine, clips, folder, say)

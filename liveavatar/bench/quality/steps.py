@@ -11,9 +11,9 @@ from typing import Any
 
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench
-from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.files import plain
+from liveavatar.load import load_engine
 from liveavatar.quality.split import FOLDER, load_split
 from liveavatar.timing import FPS
 
@@ -43,7 +43,7 @@ def sweep_split(
         InputError: no split, or the model has no such number of steps.
     """
     clips = load_split(folder, limit)
-    engine = Engine.load(model_dir)
+    engine = load_engine(model_dir)
     for count in steps:
         sigma_steps(engine.config, count)
     with tempfile.TemporaryDirectory(prefix="liveavatar-sweep-") as name:

@@ -10,6 +10,7 @@ from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.films import Film, make_scene, true_film
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
+from liveavatar.load import load_engine
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality import goals
 from liveavatar.quality.split import load_split
@@ -17,7 +18,7 @@ from liveavatar.quality.split import load_split
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine.load(paths.MINI_DIR, device="cpu")
+    return load_engine(paths.MINI_DIR, device="cpu")
 
 
 def test_specks_on_a_lattice_are_seen() -> None:

@@ -6,7 +6,7 @@ import pytest
 from liveavatar import paths
 from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.bench.quality.noisy import judge_noisy, means, with_noise
-from liveavatar.engine.engine import Engine
+from liveavatar.load import load_engine
 from liveavatar.quality.split import Clip
 from liveavatar.timing import SAMPLE_RATE
 
@@ -33,7 +33,7 @@ def test_means_leave_out_what_could_not_be_measured() -> None:
 def driven(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
     """Means over the films of one clip, by the sound that drives them."""
     folder = tmp_path_factory.mktemp("noisy")
-    bench = QualityBench(Engine.load(paths.MINI_DIR, device="cpu"), stored[:1], folder, lambda _: None)
+    bench = QualityBench(load_engine(paths.MINI_DIR, device="cpu"), stored[:1], folder, lambda _: None)
     return means(judge_noisy(bench, bench.judge_split(4, posed=False), 4, lambda _: None))
 
 

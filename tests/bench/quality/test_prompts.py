@@ -9,6 +9,7 @@ from liveavatar.bench.quality.films import RenderedScene, make_scene
 from liveavatar.bench.quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
+from liveavatar.load import load_engine
 from liveavatar.prompt.check import check_prompt
 from liveavatar.quality.split import Clip
 from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
@@ -16,7 +17,7 @@ from liveavatar.timing import BLOCK_FRAMES, SAMPLES_PER_FRAME
 
 @pytest.fixture(scope="module")
 def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, RenderedScene]:
-    engine = Engine.load(paths.MINI_DIR, device="cpu")
+    engine = load_engine(paths.MINI_DIR, device="cpu")
     samples = max(w.blocks for w in PAIRS) * BLOCK_FRAMES * SAMPLES_PER_FRAME
     clip = stored[1]
     return engine, make_scene(tmp_path_factory.mktemp("words"), clip.photo(), clip.speech()[:samples], "", engine)

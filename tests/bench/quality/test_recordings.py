@@ -7,6 +7,7 @@ import pytest
 from liveavatar import paths
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
+from liveavatar.load import load_engine
 from liveavatar.quality.split import load_split
 from liveavatar.timing import SAMPLE_RATE
 
@@ -29,7 +30,7 @@ def test_recordings_are_judged_by_their_sound(short: Path, tmp_path: Path) -> No
     folder = tmp_path / "voices"
     folder.mkdir()
     soundfile.write(folder / "a.wav", load_split()[0].speech()[: 2 * SAMPLE_RATE], SAMPLE_RATE)
-    engine = Engine.load(paths.MINI_DIR, device="cpu")
+    engine = load_engine(paths.MINI_DIR, device="cpu")
     rows = judge_recordings(engine, folder, clips, 1, tmp_path / "work", lambda _: None)
     assert [(r["recording"], r["portrait"]) for r in rows] == [("a.wav", "clip 00")]
     assert rows[0]["motion_energy"] > 0

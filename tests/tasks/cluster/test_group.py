@@ -11,9 +11,9 @@ import pytest
 import ray
 import torch
 
-from liveavatar.engine.engine import Engine
 from liveavatar.errors import Interrupted
 from liveavatar.hardware import cores
+from liveavatar.load import load_engine
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.timings import stage_summary
 from tasks.cluster import group, head
@@ -49,7 +49,7 @@ def expected(tiny_model: Path, job: RenderJob, tmp_path: Path) -> RenderResult:
     """What one process makes of the job."""
     torch.set_num_threads(cores())
     try:
-        engine = Engine.load(tiny_model, device="cpu", dtype="float32")
+        engine = load_engine(tiny_model, device="cpu", dtype="float32")
         return run_job(engine, replace(job, work_dir=tmp_path / "alone"))
     finally:
         torch.set_num_threads(1)
@@ -104,7 +104,7 @@ def test_reused_rebuilt_resumed_and_gone(
     with pytest.raises(Interrupted, match="--resume"):
         host_of(spec).render(third, interrupt, loads.append)
     torch.set_num_threads(cores())
-    alone = run_job(Engine.load(tiny_model, device="cpu", dtype="float32"), replace(third, resume=True))
+    alone = run_job(load_engine(tiny_model, device="cpu", dtype="float32"), replace(third, resume=True))
     torch.set_num_threads(1)
     assert alone.first_block > 0
     assert alone.latents_sha256 == expected.latents_sha256

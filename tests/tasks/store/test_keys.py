@@ -164,12 +164,7 @@ ROOMS = {  # rooms and top-level files of the engine that each stage may run
 SHARED = {"config", "errors", "files", "paths", "timing"}
 
 
-_RENDER_STILL_PLANS = pytest.mark.xfail(strict=False, reason="distributed.rank imports the planner")
-
-
-@pytest.mark.parametrize(
-    "stage", [pytest.param(name, marks=_RENDER_STILL_PLANS if name == "render" else ()) for name in ROOMS]
-)
+@pytest.mark.parametrize("stage", ROOMS)
 def test_a_stage_has_no_code_of_rooms_that_it_does_not_use(stage: str) -> None:
     modules, allowed = ROOMS[stage]
     rooms = {Path(path).parts[1].removesuffix(".py") for path in code_parts(*modules)}

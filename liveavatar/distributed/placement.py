@@ -1,0 +1,121 @@
+"""Placement of jobs on a group of ranks: the last rank opens jobs on the whole group, the others serve.
+
+Owns the opening and the end of a job across ranks; the job itself is `liveavatar.distributed.tpp`. Does not know how
+networks are loaded.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+
+from liveavatar.distributed.group import Group, GroupError
+from liveavatar.distributed.tpp import Opening, Tpp, Worker
+from liveavatar.engine.backend import Backend
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, split, split_layers
+from liveavatar.engine.single import SinglePlacement
+
+DecodeLayers = Callable[[int, int, str], float]  # width, height, kv_cache_dtype -> layers that take as long as decoding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankSpec:
+    """A rank's place in a group, and the precision of its linear layers."""
+
+    rank: int
+    world: int
+    own_decoder: bool  # whether the last rank decodes and nothing else
+    fp8: bool = False  # linear layers in 8 bits; GPUs only
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Networks that the rank needs."""
+        if self.rank < self.world - 1:
+            return ("dit",)
+        return ("vae", "text") if self.own_decoder else ("dit", "vae", "text")
+
+
+class GroupPlacement:
+    """Places jobs on a group, see `liveavatar.engine.engine.PlacementFactory`.
+
+    With `decode_layers`, layers are spread instead of whole steps, counting the decoder on the last rank as that many
+    layers. Only a transformer in its fast form can do that.
+    """
+
+    def __init__(
+        self, group: Group, num_layers: int, own_decoder: bool, decode_layers_of: DecodeLayers | None = None
+    ) -> None:
+        """Place jobs on a group.
+
+        Args:
+            group: this process among its ranks.
+            num_layers: of the transformer.
+            own_decoder: whether the last rank decodes and nothing else.
+            decode_layers_of: sets `decode_layers` for each job's size; None leaves it as it is.
+        """
+        self.group, self.num_layers, self.own_decoder = group, num_layers, own_decoder
+        self.decode_layers_of = decode_layers_of
+        self.decode_layers: float | None = None
+        self.current: Tpp | None = None
+        self._opened = False
+
+    def place(self, backend: Backend, spec: DenoiseSpec, conditioning: Conditioning, features: FeaturesOf) -> Placement:
+        """Open a job on the whole group."""
+        if self.decode_layers_of is not None:
+            stride = backend.config.vae.spatial_stride
+            self.decode_layers = self.decode_layers_of(spec.w * stride, spec.h * stride, spec.settings.kv_cache_dtype)
+        if self.group.world == 1:
+            return SinglePlacement().place(backend, spec, conditioning, features)
+        opening = Opening(
+            spec, conditioning.to(torch.device("cpu")), self.works(spec.num_steps), torch.get_num_threads()
+        )
+        self._opened, self.current = True, None  # buffers of another size are freed before these are made
+        self.group.broadcast(opening)
+        self.current = Tpp(self.group, backend, opening, features)
+        return self.current
+
+    def works(self, num_steps: int) -> tuple[RankWork, ...]:
+        """Return each rank's share of a job with `num_steps` denoise steps."""
+        world = self.group.world
+        if self.decode_layers is None or self.own_decoder or world == 1:
+            return split(num_steps, world, self.own_decoder)
+        return split_layers(num_steps, self.num_layers, world, self.decode_layers)
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """Release the other ranks for the next job on any exit, unless the group is broken."""
+        self._opened, self.current = False, None
+        try:
+            yield
+        except GroupError:
+            self._opened, self.current = True, None
+            raise
+        finally:
+            if self.current is not None:
+                self.current.close()
+            elif not self._opened and self.group.world > 1:
+                with suppress(GroupError):
+                    self.group.broadcast(None)
+
+    def forget(self) -> None:
+        """Drop the last job and the buffers it refers to."""
+        self.current = None
+
+    def serve(self, backend: Backend) -> bool:
+        """Take part in the next job of the last rank; return False when that job failed before it began.
+
+        Raises:
+            GroupError: another rank was lost.
+        """
+        threads = torch.get_num_threads()
+        opening: Opening | None = self.group.broadcast(None)
+        if opening is None:
+            return False
+        try:
+            torch.set_num_threads(opening.threads)
+            Worker(self.group, backend, opening).work()
+        finally:
+            torch.set_num_threads(threads)
+        return True

@@ -1,0 +1,51 @@
+"""Interface between the engine and the networks that compute for it: plain modules, or their fast form on a GPU."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar.config import ModelConfig
+from liveavatar.engine.decoder import Decoder
+from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec
+from liveavatar.engine.placement import RankWork
+from liveavatar.engine.threads import Threads
+
+
+class Backend(Protocol):
+    """Networks of one model on one device; `liveavatar.load` lists the kinds there are.
+
+    A rank of a group has only the networks that its share of the work needs; the others are None.
+    """
+
+    config: ModelConfig
+    dit: Any  # the transformer
+    vae: Any  # the autoencoder
+    device: torch.device
+    fp8: bool  # whether the linear layers of the transformer are in 8 bits
+    shares_threads: bool  # between denoising and decoding; see `Threads`
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype that the networks compute in."""
+
+    def check_kv_dtype(self, kv_cache_dtype: str) -> None:
+        """Refuse a precision of keys and values that this backend or its device does not have.
+
+        Raises:
+            InputError: it is for another model, or for GPUs.
+            CapacityError: the GPU cannot do it.
+        """
+
+    def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Encode a picture [H, W, 3]: reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents."""
+
+    def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> Denoiser:
+        """Make the denoiser of a rank's steps; the conditioning lies on the device."""
+
+    def decoder(self, motion: Tensor, threads: Threads) -> Decoder:
+        """Make the decoder of a stream, primed by its motion latents [1, C, 19, h, w]."""
+
+    def forget_sizes(self) -> None:
+        """Free buffers and graphs of past jobs; the next job makes new ones."""

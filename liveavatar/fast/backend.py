@@ -1,0 +1,99 @@
+"""The fast backend: recorded steps, and a block decoded on a CUDA stream of its own while the next is denoised."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from liveavatar.checkpoints.load import LoadedModel
+from liveavatar.engine.decoder import Decoder, HostDecoder
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.placement import RankWork
+from liveavatar.engine.plain import image_tensor, model_dtype, plain_decoder, still_latents
+from liveavatar.engine.threads import Threads
+from liveavatar.errors import CapacityError
+from liveavatar.fast import ops
+from liveavatar.fast.decode import CudaDecoder, DecodeRunner
+from liveavatar.fast.denoise import FastDenoiser, Runners
+from liveavatar.fast.dit import FastDiT
+from liveavatar.fast.vae import FastDecoder
+from liveavatar.model.vae_wan import WanVAE
+
+
+class FastBackend:
+    """Networks whose transformer is a `FastDiT`; buffers and graphs of a size are kept for the next job.
+
+    Rings are large, so there is one set of them: a new stream takes over from the one before.
+    """
+
+    def __init__(self, model: LoadedModel, device: torch.device, fp8: bool = False) -> None:
+        self.config, self.vae, self.device, self.fp8 = model.config, model.vae, device, fp8
+        self.dit: FastDiT = model.dit
+        self.shares_threads = device.type == "cpu"
+        self.runners = Runners(self.dit)
+        self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
+        self._decode: tuple[tuple[int, int], DecodeRunner] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype that the networks compute in."""
+        return model_dtype(self.dit, self.vae)
+
+    def check_kv_dtype(self, kv_cache_dtype: str) -> None:
+        """Refuse a precision of keys and values that the GPU does not have.
+
+        Raises:
+            CapacityError: it is too old for it.
+        """
+        reason = None
+        if self.device.type == "cuda" and kv_cache_dtype in ("fp8", "int8"):
+            reason = (ops.has_attention8 if kv_cache_dtype == "int8" else ops.has_fp8)(self.device)
+        if reason:
+            raise CapacityError(
+                f"--kv_cache_dtype {kv_cache_dtype}: {reason}; use --kv_cache_dtype bf16, or a GPU of compute "
+                "capability 8.9 or more"
+            )
+
+    @torch.inference_mode()
+    def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Encode a picture [H, W, 3]: reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents."""
+        return still_latents(self.vae, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents)
+
+    def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> FastDenoiser:
+        """Make the denoiser of a rank's steps, with everything recorded."""
+        return FastDenoiser(self.runners, self.config, spec, conditioning, work)
+
+    @torch.inference_mode()
+    def decoder(self, motion: Tensor, threads: Threads) -> Decoder:
+        """Make the decoder of a stream, primed by its motion latents [1, C, 19, h, w]."""
+        h, w = motion.shape[-2:]
+        runner = self.decode_runner(h, w)
+        if runner is None:
+            return plain_decoder(self.vae, motion, threads)
+        runner.begin(motion[:, :, : self.config.vae.prime_latents])
+        if runner.stream is not None:
+            return CudaDecoder(runner)
+        return HostDecoder(runner.decode, runner.state, threads)
+
+    def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
+        """Return the buffers and graph of a latent size; None for an autoencoder without a fast form."""
+        if self.fast_decoder is None:
+            return None
+        if self._decode is None or self._decode[0] != (h, w):
+            self._drop_decode()
+            self._decode = ((h, w), DecodeRunner(self.fast_decoder, (h, w), self.dtype, self.device))
+        return self._decode[1]
+
+    def drop_decoder(self) -> None:
+        """Free the autoencoder, on a rank that turns out not to decode."""
+        self._drop_decode()
+        self.vae = self.fast_decoder = None
+
+    def forget_sizes(self) -> None:
+        """Free buffers and graphs; the next job makes new ones."""
+        self._drop_decode()
+        self.runners.forget()
+
+    def _drop_decode(self) -> None:
+        if self._decode is not None:
+            self._decode[1].settle()  # of a job that was given up
+        self._decode = None
