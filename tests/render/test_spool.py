@@ -1,0 +1,68 @@
+"""The spool on disk: what was appended, what a resumed job keeps, and the record of a finished job."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liveavatar.render.spool import Spool, read_finished, write_finished
+from liveavatar.render.timings import BlockRow
+
+SHAPE = (2, 3, 4, 4)
+LATENTS = np.random.default_rng(0).normal(size=(5, *SHAPE)).astype(np.float32)
+
+
+def row(block: int) -> BlockRow:
+    return BlockRow(block=block, step_ms=[1.0], decode_ms=2.0, block_ms=3.0, ready_s=0.5 * block)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """Five blocks on disk."""
+    spool = Spool(tmp_path, SHAPE)
+    with spool.appending():
+        for index, latents in enumerate(LATENTS):
+            spool.append(latents, row(index))
+        spool.sync()
+        assert spool.num_blocks() == 5
+    return spool
+
+
+def test_blocks_come_back_in_order(spool: Spool) -> None:
+    assert np.array_equal(np.concatenate(list(spool.latents())), LATENTS)
+    assert spool.rows() == [row(index) for index in range(5)]
+    assert spool.sha256 == hashlib.sha256(LATENTS.tobytes()).hexdigest()
+
+
+def test_a_resumed_spool_has_the_digest_of_an_undisturbed_one(spool: Spool, tmp_path: Path) -> None:
+    resumed = Spool(tmp_path, SHAPE)
+    resumed.truncate(3)
+    assert resumed.num_blocks() == 3
+    with resumed.appending():
+        for index in (3, 4):
+            resumed.append(LATENTS[index], row(index))
+    assert resumed.sha256 == spool.sha256
+    assert resumed.rows() == spool.rows()
+
+
+def test_only_blocks_with_latents_and_timings_count(spool: Spool) -> None:
+    with spool.latents_path.open("rb+") as latents:
+        latents.truncate(3 * spool.block_bytes + 5)
+    assert spool.num_blocks() == 3
+    spool.rows_path.write_bytes(b"".join(spool.rows_path.read_bytes().splitlines(keepends=True)[:2]))
+    assert spool.num_blocks() == 2
+    spool.clear()
+    assert spool.num_blocks() == 0
+
+
+@pytest.mark.parametrize("damage", ["another job", "latents", "record", "nothing"])
+def test_a_finished_job_is_known_while_its_latents_are_whole(spool: Spool, tmp_path: Path, damage: str) -> None:
+    write_finished(tmp_path, "a" * 64, {"latents_sha256": spool.sha256, "num_frames": 60})
+    if damage == "latents":
+        spool.latents_path.write_bytes(spool.latents_path.read_bytes()[:-1])
+    if damage == "record":
+        (tmp_path / "finished.json").write_text('{"job":')
+    facts = read_finished(tmp_path, ("b" if damage == "another job" else "a") * 64)
+    expected = {"latents_sha256": spool.sha256, "num_frames": 60}
+    assert facts == (expected if damage == "nothing" else None)
