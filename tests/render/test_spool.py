@@ -43,7 +43,7 @@ def test_a_resumed_spool_has_the_digest_of_an_undisturbed_one(spool: Spool, tmp_
         for index in (3, 4):
             resumed.append(LATENTS[index], row(index))
     assert resumed.sha256 == spool.sha256
-    assert resumed.rows() == spool.rows()
+    assert resumed.rows() == [row(index) for index in range(5)]
 
 
 def test_only_blocks_with_latents_and_timings_count(spool: Spool) -> None:
