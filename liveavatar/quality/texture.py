@@ -105,7 +105,7 @@ def _upright(rgb: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
     shift = np.array([UPRIGHT_SIDE / 2, EYE_ROW * UPRIGHT_SIDE]) - turn @ ((left + right) / 2)
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     if scale < 1:
-        luma = cv2.GaussianBlur(luma, (0, 0), max(1e-3, SHRINK_BLUR * float(np.sqrt(scale**-2 - 1))))
+        luma[:] = cv2.GaussianBlur(luma, (0, 0), max(1e-3, SHRINK_BLUR * float(np.sqrt(scale**-2 - 1))))
     side = (UPRIGHT_SIDE, UPRIGHT_SIDE)
     crop = cv2.warpAffine(luma, np.c_[turn, shift], side, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return crop, Face((face.points @ turn.T + shift).astype(np.float32), face.presence)
