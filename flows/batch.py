@@ -17,7 +17,7 @@ environment.prepare()
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
-from flows.render import render, replica_flow  # noqa: E402
+from flows.render import render, render_flow  # noqa: E402
 from tasks.cluster import head, interruption  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
 
@@ -51,7 +51,7 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
 def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
     """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them."""
     head.connect()  # in this thread: Ray starts once, and its signals are the main thread's
-    shared = replica_flow(Replicas(count))
+    shared = render_flow(replicas=Replicas(count))
     with ThreadPoolExecutor(count) as threads:
         running = [threads.submit(copy_context().run, render_one, job, shared) for job in jobs]
         try:

@@ -17,38 +17,45 @@ from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors
+from tasks.inputs import JobInputs, check_inputs
 from tasks.store import machine
 
 MANIFEST = "manifest.json"
 PIPE = "-"  # as --audio: sound from standard input
-SMALL = 20_000_000  # bytes; a sound file up to here is decoded at once, a larger one by the first stage
 
 
-def check(parameters: RenderParameters) -> None:
-    """Refuse a render that cannot work.
+def check(parameters: RenderParameters) -> JobInputs:
+    """Refuse a render that cannot work; return its inputs, opened and checked.
 
     Raises:
         InputError: an option or a file cannot be used.
         CapacityError: this machine cannot do it.
     """
-    from liveavatar.audio import ingest
-    from liveavatar.media import portrait
+    check_options(parameters)
+    pose = None if parameters.pose_video is None else Path(parameters.pose_video)
+    audio = None if parameters.audio == PIPE else Path(parameters.audio)
+    return check_inputs(Path(parameters.image), audio, pose)
 
-    model_dir = resolve_model_dir(parameters.model)
-    model = read_config(model_dir)
+
+def check_options(parameters: RenderParameters) -> None:
+    """Refuse options that contradict each other, the model or this machine; opens no input.
+
+    Raises:
+        InputError: an option cannot be used.
+        CapacityError: this machine cannot do it.
+    """
+    model = read_config(resolve_model_dir(parameters.model))
     _check_size(parameters, model)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))
     if parameters.audio == PIPE:
         _check_pipe(parameters, model)
-        portrait.load_portrait(parameters.image)
-        return _check_prompt(parameters)
-    ingest.probe(parameters.audio)
-    if Path(parameters.audio).stat().st_size <= SMALL:
-        ingest.load_audio(parameters.audio)
-    portrait.load_portrait(parameters.image)
-    _check_pose(parameters, model)
-    return _check_prompt(parameters)
+    if parameters.pose_video is not None:
+        config.refuse_pose(model)
+    if parameters.strict_prompt:
+        from liveavatar.prompt.check import require_dense
+
+        require_dense(parameters.prompt)
 
 
 def output_folder(parameters: RenderParameters) -> Path:
@@ -105,13 +112,6 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def _check_prompt(parameters: RenderParameters) -> None:
-    if parameters.strict_prompt:
-        from liveavatar.prompt.check import require_dense
-
-        require_dense(parameters.prompt)
-
-
 def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:
     """Refuse what sound that still arrives cannot have."""
     if parameters.denoise in ("stationary", "nonstationary"):
@@ -161,45 +161,57 @@ def _check_size(parameters: RenderParameters, model: config.ModelConfig) -> None
         )
 
 
-def _check_pose(parameters: RenderParameters, model: config.ModelConfig) -> None:
-    if parameters.pose_video is None:
-        return
-    config.refuse_pose(model)
-    from liveavatar.pose.files import check_pose
-
-    check_pose(Path(parameters.pose_video))
-
-
 def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> None:
-    gpus = machine.accelerators()
-    where = f"this machine has {len(gpus)} GPU{'s' * (len(gpus) != 1)}"
-    if parameters.fp8 and not gpus:
+    gpus = len(machine.accelerators())
+    if not gpus:
+        _refuse_gpu_options(parameters)
+    _check_kv_dtype(parameters, model, gpus)
+    _check_gpu_count(parameters, model, gpus)
+    if parameters.placement == "tpp":
+        _check_tpp(parameters)
+
+
+def _refuse_gpu_options(parameters: RenderParameters) -> None:
+    if parameters.fp8:
         raise InputError("--fp8: 8-bit linear layers need a GPU, and this machine has none; drop it")
+    if parameters.offload_model:
+        raise InputError(
+            "--offload_model True: there is no GPU whose memory could be relieved; use --offload_model False"
+        )
+
+
+def _check_kv_dtype(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
     if parameters.kv_cache_dtype != "auto" and (not gpus or not model.has_kv_choice):
-        which = f"and {where}" if not gpus else f"not {model.name}"
+        which = f"and {_count(gpus)}" if not gpus else f"not {model.name}"
         raise InputError(
             f"--kv_cache_dtype {parameters.kv_cache_dtype}: only {config.LIVE_AVATAR_14B.name} on a GPU has a choice, "
             f"{which}; drop it"
         )
-    if parameters.offload_model and not gpus:
-        raise InputError(
-            "--offload_model True: there is no GPU whose memory could be relieved; use --offload_model False"
-        )
+
+
+def _check_gpu_count(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
     wanted = parameters.num_gpus or 1
     asked = f"--num_gpus {wanted}" if parameters.num_gpus else f"--placement {parameters.placement}"
     spread = parameters.num_gpus or parameters.placement in ("tpp", "replicas")
     if spread and not gpus and model.name == config.LIVE_AVATAR_14B.name:
-        raise CapacityError(f"{asked}: {where}, and {model.name} cannot run without; see `liveavatar plan`")
-    if gpus and wanted > len(gpus):
-        raise CapacityError(f"--num_gpus {wanted}: {where}; use --num_gpus {len(gpus)}")
-    if parameters.placement == "tpp" and parameters.offload_model:
+        raise CapacityError(f"{asked}: {_count(gpus)}, and {model.name} cannot run without; see `liveavatar plan`")
+    if gpus and wanted > gpus:
+        raise CapacityError(f"--num_gpus {wanted}: {_count(gpus)}; use --num_gpus {gpus}")
+
+
+def _check_tpp(parameters: RenderParameters) -> None:
+    if parameters.offload_model:
         raise InputError(
             "--placement tpp with --offload_model True: every GPU of a group keeps its weights; drop --offload_model, "
             "or use --placement single"
         )
-    if parameters.placement == "tpp" and wanted > parameters.sample_steps + 1:
-        most = parameters.sample_steps + 1
+    wanted, most = parameters.num_gpus or 1, parameters.sample_steps + 1
+    if wanted > most:
         raise InputError(
             f"--num_gpus {wanted}: {parameters.sample_steps} steps and a decoder keep no more than {most} busy; "
             f"use --num_gpus {most}, or more --sample_steps"
         )
+
+
+def _count(gpus: int) -> str:
+    return f"this machine has {gpus} GPU{'s' * (gpus != 1)}"

@@ -6,14 +6,12 @@ with another prompt makes only what the prompt decides.
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
-from liveavatar.files import sha256
 
 environment.prepare()
 
@@ -23,6 +21,7 @@ from liveavatar import hardware  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
+from tasks.inputs import JobInputs  # noqa: E402
 from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
 from tasks.store.keys import StageKey, stage_key  # noqa: E402
@@ -48,36 +47,45 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     return render_job(parameters)
 
 
-def replica_flow(replicas: Replicas) -> Flow[[RenderParameters], dict[str, Any]]:
-    """Make the render flow of a batch whose jobs share several engines.
+def render_flow(
+    inputs: JobInputs | None = None, replicas: Replicas | None = None
+) -> Flow[[RenderParameters], dict[str, Any]]:
+    """Make the render flow of a command that has something to hand on to it.
 
-    The engines come in through a closure, for Prefect records a flow's parameters as JSON.
+    It comes in through a closure, for Prefect records a flow's parameters as JSON.
+
+    Args:
+        inputs: of the job, checked already.
+        replicas: engines that the jobs of a batch share.
     """
 
     @flow(name="render", flow_run_name=RUN_NAME, persist_result=False)
     def render(parameters: RenderParameters) -> dict[str, Any]:
-        """Make a talking avatar on one of several engines."""
-        return render_job(parameters, replicas)
+        """Make a talking avatar from sound, a portrait and a prompt."""
+        return render_job(parameters, inputs, replicas)
 
     return render
 
 
-def render_job(parameters: RenderParameters, replicas: Replicas | None = None) -> dict[str, Any]:
-    """Run the stages of a render; see `render`."""
+def render_job(
+    parameters: RenderParameters, inputs: JobInputs | None = None, replicas: Replicas | None = None
+) -> dict[str, Any]:
+    """Run the stages of a render; see `render` and `render_flow`."""
     started = time.perf_counter()
     preflight.refuse_pipe(parameters)
-    preflight.check(parameters)
+    if inputs is None:
+        inputs = preflight.check(parameters)
+    else:
+        preflight.check_options(parameters)
     model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
     max_frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
 
-    inputs = ingest.ingest(
-        parameters.audio, parameters.image, str(model_dir), parameters.area(), max_frames, parameters.pose_video
-    )
-    cleaned = enhance.enhance(inputs.sound, parameters.denoise, parameters.whisper)
+    ingested = ingest.ingest(inputs, str(model_dir), parameters.area(), max_frames)
+    cleaned = enhance.enhance(ingested.sound, parameters.denoise, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
     checked = prompt.prompt_check(parameters.prompt)
-    picture, num_frames = inputs.portrait.values, driving.values["num_frames"]
+    picture, num_frames = ingested.portrait.values, driving.values["num_frames"]
     planned = plan.plan(
         read_config(model_dir),
         plan.job_of(
@@ -95,30 +103,30 @@ def render_job(parameters: RenderParameters, replicas: Replicas | None = None) -
             model_digest=model_digest,
             sound=cleaned,
             features=driving,
-            portrait=inputs.portrait,
-            pose=inputs.pose,
+            portrait=ingested.portrait,
+            pose=ingested.pose,
         ),
         replicas,
     )
-    judged = quality.judge(rendered, cleaned, inputs.portrait)
+    judged = quality.judge(rendered, cleaned, ingested.portrait)
     published = publish_run(
         parameters,
         manifest.Results(
-            sound=inputs.sound,
-            portrait=inputs.portrait,
+            sound=ingested.sound,
+            portrait=ingested.portrait,
             cleaned=cleaned,
             features=driving,
             prompt=checked,
             plan=planned,
             rendered=rendered,
             quality=judged,
-            pose=inputs.pose,
+            pose=ingested.pose,
         ),
-        audio=Path(parameters.audio),
+        inputs=inputs,
         total_s=time.perf_counter() - started,
-        cached_tasks=sum(stage.hit for stage in (inputs, cleaned, driving, checked, planned, rendered, judged)),
+        cached_tasks=sum(stage.hit for stage in (ingested, cleaned, driving, checked, planned, rendered, judged)),
     )
-    cached(run_key(parameters), lambda _: {}, force=not published.hit)
+    cached(run_key(parameters, inputs), lambda _: {}, force=not published.hit)
     return tidied(published)
 
 
@@ -126,7 +134,7 @@ def publish_run(
     parameters: RenderParameters,
     results: manifest.Results,
     *,
-    audio: Path,
+    inputs: JobInputs,
     total_s: float,
     cached_tasks: int,
     audio_name: str | None = None,
@@ -136,7 +144,7 @@ def publish_run(
     Args:
         parameters: of the run.
         results: entries of its stages.
-        audio: the sound as it came.
+        inputs: its checked inputs, the sound of a pipe as it was recorded.
         total_s: seconds since the run began.
         cached_tasks: stages whose result was in the store.
         audio_name: name of the sound in the report, unless it is that of the file.
@@ -146,10 +154,8 @@ def publish_run(
         results,
         manifest.Publication(
             out=preflight.claim_output(parameters),
-            audio=audio,
+            inputs=inputs,
             audio_name=audio_name,
-            image=Path(parameters.image),
-            pose_video=Path(parameters.pose_video) if parameters.pose_video else None,
             model_dir=model_dir,
             model_digest=digest_of(model_dir),
             parameters=parameters.model_dump(),
@@ -166,23 +172,24 @@ def tidied(published: publish.PublishedRun) -> dict[str, Any]:
     return {"out": str(published.out), "status": published.report["status"], "report": published.report}
 
 
-def run_key(parameters: RenderParameters) -> StageKey:
+def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
     """Key of a whole run, found without running any stage: it tells whether anything is left to render."""
-    asked = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video"})
-    inputs = {
-        "options": asked,
-        "audio": sha256(Path(parameters.audio)),
-        "image": sha256(Path(parameters.image)),
-        "pose": sha256(Path(parameters.pose_video)) if parameters.pose_video else None,
-        "model": digest_of(resolve_model_dir(parameters.model)),
+    model_dir = resolve_model_dir(parameters.model)
+    options = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video"})
+    parts = {
+        "options": options,
+        "audio": None if inputs.audio is None else inputs.audio.sha256,
+        "image": inputs.image.sha256,
+        "pose": None if inputs.pose is None else inputs.pose.sha256,
+        "model": digest_of(model_dir),
         "machine": machine.signature(),
     }
-    return stage_key("run", inputs, RUN_CODE, RUN_PACKAGES)
+    return stage_key("run", parts, (*RUN_CODE, *engine.engine_code(model_dir)), RUN_PACKAGES)
 
 
-def remembers(parameters: RenderParameters) -> bool:
+def remembers(parameters: RenderParameters, inputs: JobInputs) -> bool:
     """Whether this run was made before, so that most likely no engine is needed."""
-    return not parameters.force and Store().get("run", run_key(parameters).digest) is not None
+    return not parameters.force and Store().get("run", run_key(parameters, inputs).digest) is not None
 
 
 def begin(parameters: RenderParameters) -> None:

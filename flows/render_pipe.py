@@ -1,6 +1,7 @@
 """`--audio -`: the stages of a render in the order that sound from a pipe allows: the film first, then the words."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from flows.parameters import RenderParameters
@@ -14,6 +15,7 @@ from flows.render import machine_of, options_of, publish_run, tidied  # noqa: E4
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from liveavatar.media.pcm import PcmPipe  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, quality, render_pipe  # noqa: E402
+from tasks.inputs import InputFile, JobInputs  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: the length to plan for when no --num_clip gives one
@@ -28,21 +30,21 @@ def listen(parameters: RenderParameters, pipe: PcmPipe) -> render_pipe.Listener:
     return listener
 
 
-def pipe_flow(listener: render_pipe.Listener) -> Flow[[RenderParameters], dict[str, Any]]:
+def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[RenderParameters], dict[str, Any]]:
     """Make the flow that renders the sound of a listener.
 
-    The listener comes in through a closure, for Prefect records a flow's parameters as JSON.
+    Listener and checked inputs come in through a closure, for Prefect records a flow's parameters as JSON.
     """
 
     @flow(name="render-live", flow_run_name="live-{parameters.model}-{parameters.seed}", persist_result=False)
     def render_live(parameters: RenderParameters) -> dict[str, Any]:
         """Make a talking avatar from sound that still arrives, a portrait and a prompt."""
-        return render_job(parameters, listener)
+        return render_job(parameters, listener, inputs)
 
     return render_live
 
 
-def render_job(parameters: RenderParameters, listener: render_pipe.Listener) -> dict[str, Any]:
+def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inputs: JobInputs) -> dict[str, Any]:
     """Run the stages of a render from a pipe.
 
     Returns:
@@ -52,7 +54,7 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener) -> 
     parameters = parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
     model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
-    portrait = ingest.portrait(parameters.image, str(model_dir), parameters.area())
+    portrait = ingest.portrait(inputs, str(model_dir), parameters.area())
     checked = prompt.prompt_check(parameters.prompt)
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     planned = plan.plan(
@@ -66,6 +68,7 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener) -> 
     cleaned = render_pipe.transcribe(rendered, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
     judged = quality.judge(rendered, cleaned, portrait)
+    recorded = cleaned.path(enhance.CLEANED)
     published = publish_run(
         parameters,
         manifest.Results(
@@ -78,7 +81,7 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener) -> 
             rendered=rendered,
             quality=judged,
         ),
-        audio=cleaned.path(enhance.CLEANED),
+        inputs=replace(inputs, audio=InputFile(path=recorded, sha256=cleaned.files[enhance.CLEANED])),
         audio_name="standard input",
         total_s=time.perf_counter() - started,
         cached_tasks=sum(stage.hit for stage in (portrait, cleaned, driving, checked, planned, judged)),

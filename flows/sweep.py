@@ -17,13 +17,14 @@ from liveavatar.files import disk_errors, write_atomically
 
 environment.prepare()
 
-from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
-from flows.preflight import claim_output  # noqa: E402
-from flows.render import render  # noqa: E402
+from flows.preflight import check, claim_output  # noqa: E402
+from flows.render import render_flow  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from tasks import events  # noqa: E402
+from tasks.inputs import JobInputs  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
 TIMES = ("ms_per_frame", "fps", "ttff_s")
@@ -43,7 +44,26 @@ def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None
     Returns:
         `rows` (a dictionary a render) and `out` (folder with sweep.parquet, sweep.html and the renders).
     """
+    return sweep_job(parameters, steps, sizes)
+
+
+def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], dict[str, Any]]:
+    """Make the sweep flow of a command that has checked the inputs already; they come in through a closure."""
+
+    @flow(name="sweep", persist_result=False)
+    def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> dict[str, Any]:
+        """Render one job with every number of steps at every size."""
+        return sweep_job(parameters, steps, sizes, inputs)
+
+    return sweep
+
+
+def sweep_job(
+    parameters: RenderParameters, steps: list[int], sizes: list[str | None], inputs: JobInputs | None = None
+) -> dict[str, Any]:
+    """Render one job with every number of steps at every size; see `sweep`."""
     out = claim_output(parameters)
+    render = render_flow(inputs or check(parameters.model_copy(update={"size": sizes[0]})))
     rows = []
     for size in sizes:
         for count in steps:

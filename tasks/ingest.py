@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.errors import InputError
-from liveavatar.files import sha256
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from tasks.inputs import InputFile, JobInputs
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
@@ -40,69 +39,59 @@ class Ingested:
 
 
 @stage("ingest")
-def ingest(
-    audio: str,
-    image: str,
-    model_dir: str,
-    area: tuple[int, int] | None,
-    max_frames: int | None,
-    pose_video: str | None = None,
-) -> Ingested:
-    """Decode sound and portrait, and the motion of head and eyes where it is given.
+def ingest(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None, max_frames: int | None) -> Ingested:
+    """Decode sound and portrait, and the motion of head and eyes where there is one.
 
     Args:
-        audio, image: files the user gave.
+        inputs: checked files, sound among them.
         model_dir: model whose sizes count.
         area: (width, height) whose product is the video's area; None for the model's first.
         max_frames: sound after these many frames is cut off.
-        pose_video: video or csv that head and eyes follow.
 
     Raises:
-        InputError: what cannot be used.
+        InputError: a large file turns out to be damaged.
     """
-    sound = _sound(Path(audio), max_frames)
-    pose = None if pose_video is None else _pose(Path(pose_video), math.ceil(sound.values["seconds"] * FPS))
-    return Ingested(sound=sound, portrait=_portrait(Path(image), Path(model_dir), area), pose=pose)
+    assert inputs.audio is not None, "sound from a pipe is not ingested"
+    sound = _sound(inputs.audio, inputs.samples, max_frames)
+    pose = None if inputs.pose is None else _pose(inputs.pose, math.ceil(sound.values["seconds"] * FPS))
+    return Ingested(sound=sound, portrait=_portrait(inputs, Path(model_dir), area), pose=pose)
 
 
 @stage("ingest")
-def portrait(image: str, model_dir: str, area: tuple[int, int] | None) -> Entry:
-    """Only the picture of `ingest`, for sound that is not there yet."""
-    return _portrait(Path(image), Path(model_dir), area)
+def portrait(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None) -> Entry:
+    """Decode the portrait alone, for sound that is not there yet."""
+    return _portrait(inputs, Path(model_dir), area)
 
 
-def _sound(audio: Path, max_frames: int | None) -> Entry:
-    from liveavatar.audio import ingest as library
-
-    library.probe(audio)
-
+def _sound(audio: InputFile, decoded: np.ndarray | None, max_frames: int | None) -> Entry:
     def make(folder: Path) -> Values:
-        samples = library.load_audio(audio)
+        from liveavatar.audio.ingest import load_audio
+
+        samples = load_audio(audio.path) if decoded is None else decoded
         if max_frames is not None:
             samples = samples[: max_frames * SAMPLES_PER_FRAME]
         write_raw(folder / RAW, samples)
         return {"num_samples": len(samples), "seconds": len(samples) / SAMPLE_RATE}
 
-    inputs = {"audio": sha256(audio), "max_frames": max_frames}
+    inputs = {"audio": audio.sha256, "max_frames": max_frames}
     return cached(stage_key("sound", inputs, SOUND_CODE, SOUND_PACKAGES), make)
 
 
-def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Entry:
-    from PIL import Image
-
-    from liveavatar.media import portrait as library
-
-    if not image.is_file():
-        raise InputError(f"--image {image} is not there or no file; give the path of a picture")
+def _portrait(files: JobInputs, model_dir: Path, area: tuple[int, int] | None) -> Entry:
     model = read_config(model_dir)
 
     def make(folder: Path) -> Values:
-        fitted = library.fit_portrait(library.load_portrait(image), area or model.areas[0], model)
+        from PIL import Image
+
+        from liveavatar.media import portrait as library
+
+        pixels = library.load_portrait(files.image.path) if files.pixels is None else files.pixels
+        fitted = library.fit_portrait(pixels, area or model.areas[0], model)
         Image.fromarray(fitted).save(folder / PORTRAIT)
         return {"width": fitted.shape[1], "height": fitted.shape[0]}
 
     inputs = {
-        "image": sha256(image),
+        "image": files.image.sha256,
         "area": area,
         "areas": model.areas,
         "multiple": model.size_multiple,
@@ -112,17 +101,15 @@ def _portrait(image: Path, model_dir: Path, area: tuple[int, int] | None) -> Ent
     return cached(stage_key("portrait", inputs, PORTRAIT_CODE, PORTRAIT_PACKAGES), make)
 
 
-def _pose(source: Path, max_frames: int) -> Entry:
+def _pose(source: InputFile, max_frames: int) -> Entry:
     from liveavatar.pose import files as library
 
-    library.check_pose(source)
-
     def make(folder: Path) -> Values:
-        track = library.read_pose(source, max_frames)
+        track = library.read_pose(source.path, max_frames)
         np.save(folder / POSE, track)
         return {"frames": len(track)}
 
-    inputs = {"pose": sha256(source), "table": library.is_table(source), "max_frames": max_frames}
+    inputs = {"pose": source.sha256, "table": library.is_table(source.path), "max_frames": max_frames}
     return cached(stage_key("pose", inputs, POSE_CODE, POSE_PACKAGES), make)
 
 

@@ -12,6 +12,7 @@ from liveavatar.files import plain, sha256
 from tasks.enhance import CLEANED, WORDS
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT
+from tasks.inputs import JobInputs
 from tasks.plan import kv_dtype_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
@@ -59,15 +60,13 @@ class Publication:
     """A run and its place."""
 
     out: Path
-    audio: Path  # as the user gave it
-    image: Path
-    pose_video: Path | None
+    inputs: JobInputs  # the sound of a pipe as it was recorded
     model_dir: Path
     model_digest: str
     parameters: dict[str, Any]
     total_s: float
     cached_tasks: int
-    audio_name: str | None = None  # where it was no file
+    audio_name: str | None = None  # of sound from a pipe
 
 
 def make_report(
@@ -214,15 +213,16 @@ def products_of(results: Results) -> dict[str, Path]:
 
 
 def _inputs(results: Results, run: Publication) -> dict[str, Any]:
-    pose = run.pose_video
-    told = {} if pose is None else {"pose_video": {"name": pose.name, "sha256": sha256(pose)}}
-    return told | {
+    files = run.inputs
+    assert files.audio is not None
+    pose = {} if files.pose is None else {"pose_video": {"name": files.pose.path.name, "sha256": files.pose.sha256}}
+    return pose | {
         "audio": {
-            "name": run.audio_name or run.audio.name,
-            "sha256": sha256(run.audio),
+            "name": run.audio_name or files.audio.path.name,
+            "sha256": files.audio.sha256,
             "seconds": results.sound.values["seconds"],
         },
-        "image": {"name": run.image.name, "sha256": sha256(run.image), **results.portrait.values},
+        "image": {"name": files.image.path.name, "sha256": files.image.sha256, **results.portrait.values},
         "model": {"name": run.parameters["model"], "sha256": run.model_digest},
     }
 

@@ -20,6 +20,7 @@ from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
+from tasks.inputs import JobInputs
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +34,23 @@ MAX_REPLICAS = 64
 def render(options: Options) -> int:
     """Render one job."""
     parameters = read_parameters(options)
-    preflight.check(parameters)
+    inputs = preflight.check(parameters)
     if parameters.audio == preflight.PIPE:
-        return _render_live(parameters)
+        return _render_live(parameters, inputs)
     with at_work("render"), Terminal() as terminal, PrefectServer() as server, ray_session():
         if not server.owned:
             terminal.note("prefect", server.ui_url)
         if server.ray:
             os.environ.setdefault("RAY_ADDRESS", server.ray)  # the engines of `liveavatar serve` are loaded
-        from flows.render import begin, remembers
-        from flows.render import render as flow
+        from flows.render import begin, remembers, render_flow
 
-        if not remembers(parameters):
+        if not remembers(parameters, inputs):
             begin(parameters)  # the model loads while the server starts and the sound is cleaned
         server.wait()
-        return conclude(flow(parameters))
+        return conclude(render_flow(inputs)(parameters))
 
 
-def _render_live(parameters: RenderParameters) -> int:
+def _render_live(parameters: RenderParameters, inputs: JobInputs) -> int:
     """Render what standard input says."""
     from liveavatar.media.pcm import PcmPipe
 
@@ -66,7 +66,7 @@ def _render_live(parameters: RenderParameters) -> int:
         try:
             begin(parameters.model_copy(update={"placement": "single"}))
             server.wait()
-            return conclude(pipe_flow(listener)(parameters))
+            return conclude(pipe_flow(listener, inputs)(parameters))
         finally:
             listener.stop()
             if not (listener.folder / "heard.wav").exists():
@@ -102,13 +102,13 @@ def sweep(options: Options) -> int:
         areas = [*parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"')]
     preflight.refuse_pipe(parameters)
     for area in areas:
-        preflight.check(parameters.model_copy(update={"size": area}))
+        preflight.check_options(parameters.model_copy(update={"size": area}))
+    inputs = preflight.check(parameters.model_copy(update={"size": areas[0]}))
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():
-        from flows.sweep import print_table
-        from flows.sweep import sweep as flow
+        from flows.sweep import print_table, sweep_flow
 
         server.wait()
-        table = flow(parameters, numbers, areas)
+        table = sweep_flow(inputs)(parameters, numbers, areas)
         print_table(table, as_json)
     return int(any(row["status"] == "failed" for row in table["rows"]))
 

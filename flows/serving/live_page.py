@@ -15,23 +15,26 @@ from types import TracebackType
 
 from liveavatar import paths
 from liveavatar.media.hls import PLAYLIST
+from tasks.store.store import Store
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("live_page.html")
 PART = re.compile(r"/live/([0-9a-f]{32})/(index\.m3u8|init\.mp4|segment_\d{6}\.m4s)")
 KINDS = {".m3u8": "application/vnd.apple.mpegurl", ".mp4": "video/mp4", ".m4s": "video/iso.segment"}
+LIVE = "live"  # folder of the playlist, in a work folder and in the store
 RECENT = 5  # ended renders that are listed
 
 
 def live_folders() -> dict[str, Path]:
     """Folders with a live playlist by the id of their render: those being made, then ended ones, newest first."""
-    working = {p.parent.parent.name: p.parent for p in _newest(paths.work().glob(f"*/live/{PLAYLIST}"))}
-    ended = {p.parent.parent.name[:32]: p.parent for p in _newest(paths.store().glob(f"render/*/*/live/{PLAYLIST}"))}
+    working = {p.parent.parent.name: p.parent for p in _newest(paths.work().glob(f"*/{LIVE}/{PLAYLIST}"))}
+    stored = (folder / LIVE / PLAYLIST for folder in Store().folders("render"))
+    ended = {p.parent.parent.name[:32]: p.parent for p in _newest(stored)}
     return working | {name: folder for name, folder in list(ended.items())[:RECENT] if name not in working}
 
 
 def runs() -> list[dict[str, object]]:
-    """What the page lists: `id`, `seconds` in the playlist, `ended`."""
+    """List the renders of the page: `id`, `seconds` in the playlist, `ended`."""
     listed: list[dict[str, object]] = []
     for name, folder in live_folders().items():
         try:
@@ -97,18 +100,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _read(name: str, file: str) -> bytes | None:
-    folders = (paths.work_folder(name) / "live", *paths.store().glob(f"render/*/{name}*/live"))
-    for folder in folders:
+    for folder in (paths.work_folder(name), *Store().folders("render", prefix=name)):
         try:
-            return (folder / file).read_bytes()
+            return (folder / LIVE / file).read_bytes()
         except OSError:
             continue
     return None
 
 
-def _newest(paths: Iterable[Path]) -> list[Path]:
+def _newest(files: Iterable[Path]) -> list[Path]:
     found: list[tuple[float, Path]] = []
-    for path in paths:
+    for path in files:
         try:
             found.append((path.stat().st_mtime, path))
         except OSError:

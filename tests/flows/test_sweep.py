@@ -42,7 +42,9 @@ def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeyp
         inputs = {"image": {"width": 256, "height": 384}}
         return {"report": {"inputs": inputs, "metrics": {"jerk_index": 1.5}, "timing": timing, "status": "passed"}}
 
-    monkeypatch.setattr(sweep, "render", render)
+    checked: list[str | None] = []
+    monkeypatch.setattr(sweep, "check", lambda form: checked.append(form.size))
+    monkeypatch.setattr(sweep, "render_flow", lambda _: render)
     monkeypatch.setattr(sweep, "claim_output", lambda _: tmp_path)
     monkeypatch.setattr(sweep, "create_table_artifact", lambda **_: None)
     job = RenderParameters(audio="voice.wav", image="face.png", prompt="a woman talks", out=str(tmp_path))

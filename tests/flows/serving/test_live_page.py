@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 from flows.serving.live_page import LivePage
 from liveavatar.media.film import FilmWriter
+from tasks.store.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUN = "0123456789abcdef" * 2
@@ -64,9 +65,12 @@ def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: P
             assert get(f"{page.url}live/{RUN}/{name}")[1] == (home / "work" / RUN / "live" / name).read_bytes()
         film.close()
         # A finished render moves to the store; who watches it goes on.
-        kept = home / "store/render/01" / (RUN * 2)
-        kept.mkdir(parents=True)
-        shutil.move(home / "work" / RUN / "live", kept / "live")
+
+        def make(folder: Path) -> dict[str, Any]:
+            shutil.move(home / "work" / RUN / "live", folder / "live")
+            return {}
+
+        Store().build("render", RUN * 2, make)
         assert json.loads(get(f"{page.url}runs.json")[1]) == [{"id": RUN, "seconds": 2.88, "ended": True}]
         assert get(f"{page.url}live/{RUN}/{names[0]}")[0] == 200
 

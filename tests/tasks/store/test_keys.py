@@ -153,7 +153,7 @@ ROOMS = {  # rooms and top-level files of the engine that each stage may run
     "portrait": (ingest.PORTRAIT_CODE, {"face", "media"}),
     "pose": (ingest.POSE_CODE, {"face", "media", "pose"}),
     "enhance": (enhance.CODE, {"audio", "checkpoints", "media"}),
-    "features": (features.CODE, {"audio", "checkpoints", "media"}),
+    "features": ((*features.CODE, "liveavatar.audio.encoders.whisper"), {"audio", "checkpoints", "media"}),
     "prompt": (prompt.CODE, {"prompt"}),
     "render": (
         render.CODE,

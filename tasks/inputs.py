@@ -1,0 +1,68 @@
+"""Input files of a job, opened and checked once; every stage takes digests and decoded values from here.
+
+Loads neither torch nor Prefect: a command checks its inputs before anything starts.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from liveavatar.files import sha256
+
+SMALL_BYTES = 20_000_000  # a sound file up to here is decoded by the check, a larger one by the first stage
+KEPT_BYTES = 64_000_000  # a decoded input up to here is handed on, a larger one is decoded again when it is needed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputFile:
+    """A checked file."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobInputs:
+    """The checked inputs of one job."""
+
+    image: InputFile
+    audio: InputFile | None = None  # None: sound from a pipe
+    pose: InputFile | None = None  # video or csv that head and eyes follow
+    samples: np.ndarray | None = None  # float32 [samples], mono 16 kHz; None where it was not kept
+    pixels: np.ndarray | None = None  # uint8 sRGB [H, W, 3]; None where it was not kept
+
+
+def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInputs:
+    """Open each input of a job and check it.
+
+    Raises:
+        InputError: a file is missing, damaged, or cannot be used.
+    """
+    from liveavatar.audio import ingest
+    from liveavatar.media.portrait import load_portrait
+
+    samples = None
+    if audio is not None:
+        ingest.probe(audio)
+        samples = ingest.load_audio(audio) if audio.stat().st_size <= SMALL_BYTES else None
+    pixels = load_portrait(image)
+    if pose is not None:
+        from liveavatar.pose.files import check_pose
+
+        check_pose(pose)
+    return JobInputs(
+        image=_file(image),
+        audio=None if audio is None else _file(audio),
+        pose=None if pose is None else _file(pose),
+        samples=_kept(samples),
+        pixels=_kept(pixels),
+    )
+
+
+def _file(path: Path) -> InputFile:
+    return InputFile(path=path, sha256=sha256(path))
+
+
+def _kept(values: np.ndarray | None) -> np.ndarray | None:
+    return values if values is not None and values.nbytes <= KEPT_BYTES else None
