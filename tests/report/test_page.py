@@ -150,7 +150,7 @@ def test_content_cannot_become_markup(page: Path) -> None:
 
 
 def test_a_long_film_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "EMBED_BYTES", 100)
+    monkeypatch.setattr("liveavatar.report.page.EMBED_BYTES", 100)
     assert 'src="video.mp4"' in write_report(tmp_path / "run", make_run(tmp_path / "run")).read_text()
 
 
