@@ -1,0 +1,98 @@
+"""The tree of tests: the same as the source's, self-contained, through public names."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from liveavatar.config import REPO_ROOT
+from tests.covered_by import COVERED_BY
+
+TESTS = REPO_ROOT / "tests"
+FILES = sorted(path.relative_to(REPO_ROOT) for path in TESTS.rglob("test_*.py"))
+SOURCES = sorted(
+    path.relative_to(REPO_ROOT)
+    for package in ("flows", "tasks", "liveavatar")
+    for path in (REPO_ROOT / package).rglob("*.py")
+)
+# Tests of no single source file: rules of the house, machines, whole commands.
+OF_NO_FILE = (
+    *("tests/test_house*.py", "tests/test_infra.py", "tests/soak/*", "tests/gpu/*"),
+    *("tests/flows/test_flows.py", "tests/flows/test_golden.py"),
+)
+# Private names that tests use because no public one shows the behaviour: file and how many.
+PRIVATE_USES: dict[str, int] = {}
+PRIVATE = re.compile(r"_[A-Za-z]\w*")
+
+
+def place_of(source: Path) -> Path:
+    """Return where the tests of a source file belong.
+
+    `liveavatar/planning/memory.py` belongs to `tests/planning/test_memory.py`; the `__init__` of a package to the file
+    of the package's name inside.
+    """
+    parts = source.parts[1:] if source.parts[0] == "liveavatar" else source.parts
+    name = source.parent.name if source.stem == "__init__" else source.stem
+    return Path("tests", *parts[:-1], f"test_{name}.py")
+
+
+def has_logic(source: Path) -> bool:
+    """Tell whether a file has a function with more than a docstring."""
+    tree = ast.parse((REPO_ROOT / source).read_text())
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return any(not _is_stub(function) for function in functions)
+
+
+def _is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in function.body)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_test_file_lies_where_its_source_lies(path: Path) -> None:
+    if not any(path.match(pattern) for pattern in OF_NO_FILE):
+        assert path in {place_of(source) for source in SOURCES}, "name it after the source file it holds"
+
+
+def test_every_source_with_logic_has_its_test_file() -> None:
+    without = {str(source) for source in SOURCES if has_logic(source) and place_of(source) not in FILES}
+    assert not without - set(COVERED_BY), "give each its test file"
+    assert not set(COVERED_BY) - without, (
+        "these have a test file of their own by now, or are gone: take them off the list"
+    )
+    assert not [test for test in set(COVERED_BY.values()) if not (REPO_ROOT / test).is_file()]
+
+
+def private_uses(path: Path) -> Counter[str]:
+    """Count the private names of other modules and objects in a test file."""
+    uses: Counter[str] = Counter()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            uses.update((PRIVATE.fullmatch(node.attr) and [node.attr]) or [])
+        elif isinstance(node, ast.ImportFrom):
+            uses.update(alias.name for alias in node.names if PRIVATE.fullmatch(alias.name))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            words = [str(a.value).rpartition(".")[2] for a in node.args[:2] if isinstance(a, ast.Constant)]
+            uses.update(word for word in words if PRIVATE.fullmatch(word))
+    return uses
+
+
+def test_tests_use_public_names() -> None:
+    uses = {str(path.relative_to(REPO_ROOT)): private_uses(path) for path in sorted(TESTS.rglob("*.py"))}
+    assert {path: names for path, names in uses.items() if names.total() > PRIVATE_USES.get(path, 0)} == {}
+    assert not [path for path, count in PRIVATE_USES.items() if uses.get(path, Counter()).total() < count], (
+        "lower these"
+    )
+
+
+def test_no_test_needs_files_outside_the_repository() -> None:
+    outside = re.compile(r"""["']shared["']\s*/|\.\./shared|REPO_ROOT\.parent|ROOT\.parent""")
+    found = [
+        f"{path.relative_to(REPO_ROOT)}:{number}"
+        for path in sorted(TESTS.rglob("*.py"))
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if outside.search(line)
+    ]
+    assert not found
