@@ -157,7 +157,7 @@ class Upsample(nn.Module):
         return _per_frame(self.resample, x)
 
 
-class Encoder(nn.Module):
+class WanEncoder(nn.Module):
     """Encoder network: video [B,3,T,H,W] -> moments [B,2C,T',h,w]."""
 
     def __init__(self, cfg: VAEConfig) -> None:
@@ -196,7 +196,7 @@ class Encoder(nn.Module):
         return self.head[2](F.silu(self.head[0](x)), state)
 
 
-class Decoder(nn.Module):
+class WanDecoder(nn.Module):
     """Decoder network: latents [B,C,T',h,w] -> video [B,3,T,H,W]."""
 
     def __init__(self, cfg: VAEConfig) -> None:
@@ -261,10 +261,10 @@ class WanVAE(nn.Module):
         super().__init__()
         self.config = config
         z = config.z_dim
-        self.encoder = Encoder(config)
+        self.encoder = WanEncoder(config)
         self.conv1 = causal_conv(2 * z, 2 * z, 1)
         self.conv2 = causal_conv(z, z, 1)
-        self.decoder = Decoder(config)
+        self.decoder = WanDecoder(config)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, z, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, z, 1, 1, 1), persistent=False)
         self.latent_frames = 2 ** sum(config.temporal_downsample)  # frames of every latent but the first

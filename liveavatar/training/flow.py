@@ -26,7 +26,7 @@ from liveavatar.timing import BLOCK_LATENTS
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
 from liveavatar.training.face_reader import FaceReader, load_face_reader
-from liveavatar.training.graphs import Recorded, Recorder
+from liveavatar.training.graphs import RecordedFunction, Recorder
 
 AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without
 FEATURE_GAIN = 0.2  # spread of a random gain of every speech channel: exact values are not worth remembering
@@ -192,7 +192,10 @@ class RecordedNet:
         recorder = Recorder(rank.device, enabled)
         self._params: list[nn.Parameter] = list(net.parameters())
         self._grads: list[Tensor] = []
-        self._flow, self._loss = Recorded(self._flow_work, recorder), Recorded(self._loss_work, recorder)
+        self._flow, self._loss = (
+            RecordedFunction(self._flow_work, recorder),
+            RecordedFunction(self._loss_work, recorder),
+        )
 
     def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
         """`AvatarNet.flow` under autocast, without gradients."""

@@ -45,7 +45,7 @@ class Recorder:
         self.pool: Any = torch.cuda.graph_pool_handle() if self.enabled else None
 
 
-class Recorded:
+class RecordedFunction:
     """A function of tensors that is recorded at its third call for each set of input shapes.
 
     It must read nothing but its inputs and tensors that stay where they are, wait for nothing, draw no random

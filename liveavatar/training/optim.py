@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liveavatar.training.graphs import Recorded, Recorder
+from liveavatar.training.graphs import RecordedFunction, Recorder
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the Muon paper
 NEWTON_SCHULZ_STEPS = 5
@@ -58,7 +58,7 @@ class _Plan:
         self.flat = torch.empty(sum(w.numel() for w in self.weights), device=self.weights[0].device)
         parts = self.flat.split([w.numel() for w in self.weights])
         self.updates = [part.view_as(w) for part, w in zip(parts, self.weights, strict=True)]
-        self._orthogonal = Recorded(self._orthogonalise, Recorder(self.flat.device, record))
+        self._orthogonal = RecordedFunction(self._orthogonalise, Recorder(self.flat.device, record))
 
     def _orthogonalise(self, flat: Tensor) -> Tensor:
         done = []

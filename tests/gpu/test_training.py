@@ -8,7 +8,7 @@ import torch
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
 from liveavatar.training.flow import AvatarNet, RecordedNet
-from liveavatar.training.graphs import EAGER_CALLS, Recorded, Recorder
+from liveavatar.training.graphs import EAGER_CALLS, RecordedFunction, Recorder
 from liveavatar.training.optim import Muon
 from tests.training.test_flow import make_net, make_window
 
@@ -97,13 +97,13 @@ def test_recorded_muon_equals_plain_muon() -> None:
 
 def test_what_cannot_be_recorded_runs_on(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder(CUDA, True)
-    waits = Recorded(lambda x: x * float(x.sum()), recorder)
+    waits = RecordedFunction(lambda x: x * float(x.sum()), recorder)
     for call in range(EAGER_CALLS + 3):
         x = torch.full((4,), float(call), device=CUDA)
         assert torch.equal(waits(x), x * 4 * call)
     assert not recorder.enabled
     assert "CUDA graphs are off" in caplog.text
     assert torch.rand(3, device=CUDA).max() < 1, "the default generator works on"
-    fine = Recorded(lambda x: x + 1, Recorder(CUDA, True))
+    fine = RecordedFunction(lambda x: x + 1, Recorder(CUDA, True))
     assert [float(fine(torch.zeros(1, device=CUDA))) for _ in range(EAGER_CALLS + 2)] == [1.0] * (EAGER_CALLS + 2)
     assert fine.recordings == 1

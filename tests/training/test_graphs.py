@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from liveavatar.training import runtime
 from liveavatar.training.flow import RecordedNet, weighted_error
-from liveavatar.training.graphs import EAGER_CALLS, Recorded, Recorder
+from liveavatar.training.graphs import EAGER_CALLS, RecordedFunction, Recorder
 from tests.training.test_flow import make_net, make_window
 
 
@@ -45,7 +45,7 @@ def test_flow_has_no_gradient(rank: runtime.TrainRank) -> None:
 
 def test_nothing_is_recorded_on_the_cpu() -> None:
     layer = nn.Linear(3, 2)
-    recorded = Recorded(layer, Recorder(torch.device("cpu"), True))
+    recorded = RecordedFunction(layer, Recorder(torch.device("cpu"), True))
     x = torch.randn(4, 3)
     for _ in range(4):
         assert torch.equal(recorded(x), layer(x))
@@ -88,7 +88,7 @@ def test_a_recording_is_made_once_and_for_each_shape(cuda: Recorder) -> None:
         seen.append(tuple(x.shape))
         return x * 2
 
-    recorded = Recorded(work, cuda)
+    recorded = RecordedFunction(work, cuda)
     for call in range(EAGER_CALLS):
         for shape in ((2, 3), (3, 2)):
             x = torch.full(shape, float(call))
@@ -113,8 +113,8 @@ def test_a_failed_recording_falls_back(
         return x + calls
 
     cleaned: list[object] = []
-    monkeypatch.setattr(Recorded, "_clean_up", lambda _, stream: cleaned.append(stream))
-    recorded = Recorded(work, cuda)
+    monkeypatch.setattr(RecordedFunction, "_clean_up", lambda _, stream: cleaned.append(stream))
+    recorded = RecordedFunction(work, cuda)
     x = torch.zeros(2)
     assert [float(recorded(x)[0]) for _ in range(EAGER_CALLS + 2)] == [1.0, 2.0, 4.0, 5.0]
     assert "not permitted" in caplog.text
