@@ -6,6 +6,7 @@ under a new name, which resumes the job from its last snapshot: no rank is ever 
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ class RankActor(EngineActor):
         super().__init__(spec, num_threads)
         self.index = index
         self._rank: Any = None
+        self._making = threading.Lock()  # loading and meeting begin in two threads: each would make a rank of its own
         self._joined = False
 
     @property
@@ -41,11 +43,12 @@ class RankActor(EngineActor):
         from liveavatar.load import Rank
         from tasks.cluster.decode_layers import decode_layers_for
 
-        if self._rank is None:
-            spec = self.spec
-            place = RankSpec(rank=self.index, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
-            self._rank = Rank(spec.model_dir, place, spec.device, spec.dtype, spec.limit_s, decode_layers_for)
-        return self._rank
+        with self._making:
+            if self._rank is None:
+                spec = self.spec
+                place = RankSpec(rank=self.index, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
+                self._rank = Rank(spec.model_dir, place, spec.device, spec.dtype, spec.limit_s, decode_layers_for)
+            return self._rank
 
     def load_engine(self) -> Any:
         """Load the networks that the rank needs."""

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,3 +115,20 @@ def test_reused_rebuilt_resumed_and_gone(
     fourth = host_of(spec).render(replace(job, work_dir=tmp_path / "fourth"), lambda _: None, loads.append)
     assert fourth.latents_sha256 == expected.latents_sha256
     assert [pid_of(a) for a in group.group_actors(spec)] == [pid_of(a) for a in actors]
+
+
+def test_threads_that_load_and_meet_share_one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second rank would take the meeting point of the first along, and the others would wait for it in vain."""
+    made: list[object] = []
+
+    class SlowRank:
+        def __init__(self, *_: object) -> None:
+            time.sleep(0.2)  # as long as importing torch.distributed
+            made.append(self)
+
+    monkeypatch.setattr("liveavatar.load.Rank", SlowRank)
+    actor = group.RankActor(EngineSpec(model_dir=tmp_path, version="v", ranks=2), num_threads=1, index=0)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: actor.rank, range(2))
+    assert first is second
+    assert len(made) == 1
