@@ -25,7 +25,6 @@ NOT_YET: frozenset[str] = frozenset(
         "liveavatar/fast",
         "liveavatar/parity",
         "liveavatar/planning",
-        "liveavatar/quality",
         "liveavatar/render",
         "liveavatar/report",
         "liveavatar/training",
