@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from liveavatar.engine.denoiser import Denoiser
-from liveavatar.engine.placement import Single
+from liveavatar.engine.backend import Backend
+from liveavatar.engine.denoiser import Denoiser, DenoiseSpec
+from liveavatar.engine.single import Single
 
 CLIP_BLOCKS = 4
 FIRST = torch.full((1, 2, 1, 2, 2), 7.0)
@@ -46,7 +47,8 @@ class Recorder:
 
 
 def placement(recorder: Recorder) -> Single:
-    return Single(cast(Denoiser, recorder), lambda _: torch.zeros(1))
+    backend, spec = cast(Backend, recorder), cast(DenoiseSpec, recorder.spec)
+    return Single(backend, spec, cast(Denoiser, recorder), lambda _: torch.zeros(1))
 
 
 def queue(single: Single, blocks: range) -> None:
