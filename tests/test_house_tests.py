@@ -19,7 +19,15 @@ SOURCES = sorted(
 )
 # Tests of no single source file: rules of the house, machines, whole commands.
 OF_NO_FILE = (
-    *("tests/test_house*.py", "tests/test_infra.py", "tests/soak/*", "tests/gpu/*"),
+    *(
+        "tests/test_house*.py",
+        "tests/test_composition.py",
+        "tests/test_library.py",
+        "tests/test_docs.py",
+        "tests/test_infra.py",
+        "tests/soak/*",
+        "tests/gpu/*",
+    ),
     *("tests/flows/test_flows.py", "tests/flows/test_golden.py", "tests/fast/test_ranks.py"),
 )
 # Private names that tests use because no public one shows the behaviour: file and how many.
