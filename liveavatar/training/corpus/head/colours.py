@@ -1,4 +1,4 @@
-"""Named colours of cloth and backdrops, and the words captions use for them."""
+"""Colours of cloth and backdrops by their names in captions."""
 
 # Reflectance of red, green and blue, linear light, 0..1.
 COLOURS: dict[str, tuple[float, float, float]] = {

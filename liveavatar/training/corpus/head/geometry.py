@@ -1,8 +1,8 @@
-"""The head of the corpus as tensors: mesh, shapes, painted masks, hair and clothes, noise, and the camera.
+"""Head geometry as tensors: mesh, shapes, painted masks, hair and clothes, noise, and the camera.
 
 Reads the asset files (see `assets.py`): `ict_facekit.npz` and `hair/*.npz`. Units are centimetres, +y up, +z to
-the viewer, +x the subject's left, origin inside the head. The *rest position* of a point is its place on the
-neutral generic head; painted masks and noise are looked up there, so they stick to the skin.
+the viewer, +x the subject's left, origin inside the head. The *rest position* of a point is its position on the
+neutral generic head; painted masks and noise are looked up there, so they move with the skin.
 
 Shapes: V vertices, F triangles, K expression shapes, I identity modes, B frames, P pixels.
 """
@@ -21,7 +21,7 @@ from liveavatar.training.corpus.head.noise import noise_volume, strand_noise
 
 
 class Material(IntEnum):
-    """What a triangle is made of; from `LASH` on it is alpha-tested and drawn from both sides."""
+    """Material of a triangle; from `LASH` on it is alpha-tested and drawn from both sides."""
 
     SKIN = 0
     SOCKET = 1
@@ -34,7 +34,7 @@ class Material(IntEnum):
 
 
 class Attr:
-    """Columns of the per-vertex attribute table; on hair and lashes some columns mean something else."""
+    """Columns of the per-vertex attribute table; hair and lashes use some columns for other attributes."""
 
     REST = slice(0, 3)
     LIP, RED, STUBBLE, SCALP, UNDER_EYE = 3, 4, 5, 6, 7
@@ -72,28 +72,28 @@ _PARTS = (
 
 
 def smoothstep(low: float, high: float, x: Tensor) -> Tensor:
-    """Cubic step from 0 at `low` to 1 at `high` (low > high turns it round)."""
+    """Compute the cubic step from 0 at `low` to 1 at `high`; with low > high it falls from 1 to 0."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Unit vectors along the last axis."""
+    """Normalise vectors along the last axis to unit length."""
     return F.normalize(x, dim=-1)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product along the last axis, which is kept."""
+    """Compute the inner product along the last axis, which stays with length 1."""
     return (a * b).sum(-1, keepdim=True)
 
 
 def rotate(matrix: Tensor, x: Tensor) -> Tensor:
-    """Vectors [P, 3], each turned by its own matrix [P, 3, 3]."""
+    """Multiply each vector [P, 3] by its own matrix [P, 3, 3]."""
     return (matrix * x[:, None]).sum(-1)
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
-    """Rotation matrices [B, 3, 3] from angles in radians [B]: roll first, then pitch, then yaw."""
+    """Build rotation matrices [B, 3, 3] from angles in radians [B]: roll first, then pitch, then yaw."""
     zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
 
     def matrix(*rows: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
 def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Add per-triangle values [T, 3] at their three corners `index` [T, 3] -> [size, 3].
 
-    Sums in fixed point (2^-24): integer addition has no order, so a GPU gives the same bits every time.
+    Sums in fixed point (2^-24): the order of integer additions does not matter, so a GPU gives the same bits each time.
     """
     fixed = (values * 2.0**24).long()
     total = torch.zeros(size, 3, dtype=torch.long, device=values.device)
@@ -119,7 +119,7 @@ def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Camera:
-    """A still camera on the z axis."""
+    """Fixed camera on the z axis."""
 
     height: int  # pixels
     width: int
@@ -127,7 +127,7 @@ class Camera:
     shift: tuple[float, float] = (0.0, 0.0)  # of the picture's height, to the right and up
 
     def project(self, points: Tensor, scale: int = 1) -> Tensor:
-        """Points [..., 3] in cm -> [..., 3]: x and y in pixels (times `scale`), depth in cm."""
+        """Project points [..., 3] in cm to [..., 3]: x and y in pixels (times `scale`), depth in cm."""
         h, w = self.height * scale, self.width * scale
         depth = CAMERA_DISTANCE - points[..., 2]
         focal = PIXELS_PER_CM * CAMERA_DISTANCE * self.zoom * h
@@ -148,12 +148,12 @@ class Piece:
     bind_weight: Tensor  # [V, 3]
 
     def follow(self, head_delta: Tensor) -> Tensor:
-        """Vertices [V, 3] on a head whose vertices moved by `head_delta`."""
+        """Move the vertices [V, 3] along with a head whose vertices moved by `head_delta`."""
         return self.vertices + (head_delta[self.bind_vertex] * self.bind_weight[..., None]).sum(1)
 
 
 class HeadAssets:
-    """Everything that all avatars share, on one device.
+    """Meshes, shapes and noise that all avatars share, on one device.
 
     Raises:
         InputError: when the folder holds no asset files.
@@ -171,10 +171,10 @@ class HeadAssets:
         part_names = [str(n) for n in raw["part_names"]]
         material = np.array([next((m for k, m in _PARTS if n.startswith(k)), -1) for n in part_names])
         face_material = material[raw["face_part"]]
-        kept = face_material >= 0
+        drawn = face_material >= 0
         self.vertices = self._tensor(raw["vertices"])
-        self.faces = self._tensor(raw["faces"][kept], torch.long)
-        self.material = self._tensor(face_material[kept], torch.long)
+        self.faces = self._tensor(raw["faces"][drawn], torch.long)
+        self.material = self._tensor(face_material[drawn], torch.long)
         self.identity = self._tensor(raw["identity"])  # [I, V, 3]
         self.expression_names = [str(n) for n in raw["expr_names"]]
         self.expression = self._tensor(_dense_shapes(raw))  # [K, V, 3]
@@ -190,11 +190,11 @@ class HeadAssets:
         return torch.as_tensor(np.asarray(array)).to(self.device, dtype)
 
     def index(self, name: str) -> int:
-        """Number of an expression shape."""
+        """Look up the number of an expression shape."""
         return self.expression_names.index(name)
 
     def noise(self, points: Tensor, period: float) -> Tensor:
-        """Tileable 3-D noise at points [P, 3] cm, repeating every `period` cm.
+        """Sample tileable 3-D noise at points [P, 3] cm, repeating every `period` cm.
 
         Returns:
             [P, 6]: low, middle and fine noise of unit variance, gradient of the fine one.
@@ -203,14 +203,14 @@ class HeadAssets:
         return F.grid_sample(self.volume, grid[None, :, None, None, :], align_corners=True)[0, :, :, 0, 0].T
 
     def strand_noise(self, across: Tensor, along: Tensor) -> Tensor:
-        """Two noises [P, 2] that are long along a strand; coordinates in cm."""
+        """Sample two noises [P, 2] stretched along the strands; coordinates in cm."""
         grid = torch.stack([torch.remainder(across / 22, 1), torch.remainder(along / 30, 1)], -1) * 2 - 1
         # All points lie inside, so the border is never read; it keeps cuDNN's sampler away, which does not compile.
         inside = F.grid_sample(self.strands, grid[None, :, None, :], padding_mode="border", align_corners=True)
         return inside[0, :, :, 0].T
 
     def hair_noise(self, attributes: Tensor, curls: bool) -> Tensor:
-        """Strand noise [P, 2] at hair points; curls, if there are any, take isotropic noise."""
+        """Sample strand noise [P, 2] at hair points; isotropic noise on curls, with `curls`."""
         a = attributes
         dx, dy, dz = a[:, 0] - CROWN[0], a[:, 1] - CROWN[1], a[:, 2] - CROWN[2]
         meridian = (a[:, Attr.MODE] - MERIDIAN).abs() < 0.5
@@ -259,7 +259,7 @@ def _dense_shapes(raw: np.lib.npyio.NpzFile) -> np.ndarray:
 
 
 def _strand_tangents(vertices: Tensor, faces: Tensor, attributes: Tensor) -> Tensor:
-    """Direction [V, 3] in which the along-strand coordinate grows."""
+    """Compute the direction [V, 3] of growing along-strand coordinate."""
     e1, e2 = (vertices[faces[:, k]] - vertices[faces[:, 0]] for k in (1, 2))
     strand = attributes[:, Attr.ACROSS : Attr.ALONG + 1]
     d1, d2 = (strand[faces[:, k]] - strand[faces[:, 0]] for k in (1, 2))
@@ -271,7 +271,7 @@ def _strand_tangents(vertices: Tensor, faces: Tensor, attributes: Tensor) -> Ten
 
 
 def _painted_attributes(points: Tensor, part: Tensor, lash_uv: Tensor) -> Tensor:
-    """Attribute table [V, Attr.WIDTH] of the head: masks drawn by position on the generic neutral face."""
+    """Build the attribute table [V, Attr.WIDTH] of the head: masks painted by position on the generic neutral face."""
     x, y, z = points.unbind(1)
     ax = x.abs()
 

@@ -1,4 +1,4 @@
-"""Triangle meshes as arrays: reading OBJ files, triangulating, normals, seams, borders, closest surface points.
+"""Triangle meshes as arrays: OBJ files, triangulation, normals, seams, borders, closest surface points.
 
 Used to rebuild the corpus' asset files; rendering does not need it.
 
@@ -18,7 +18,7 @@ from liveavatar.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjMesh:
-    """What an OBJ file says."""
+    """Contents of an OBJ file."""
 
     vertices: np.ndarray  # float64 [V, 3]
     uv: np.ndarray  # float64 [U, 2]
@@ -27,7 +27,7 @@ class ObjMesh:
     groups: np.ndarray  # [faces] name of the group
 
     def in_group(self, name: str) -> list[list[int]]:
-        """Polygons of a group."""
+        """Select the polygons of a group."""
         return [f for f, g in zip(self.faces, self.groups, strict=True) if g == name]
 
 
@@ -81,7 +81,7 @@ def split_seams(mesh: ObjMesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals [V, 3]; zero where no triangle is."""
+    """Compute area-weighted unit normals [V, 3]; zero at vertices without triangles."""
     p = vertices[triangles]
     face = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
     normals = np.zeros_like(vertices)
@@ -91,14 +91,14 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def components(triangles: np.ndarray, num_vertices: int) -> tuple[int, np.ndarray]:
-    """Number of connected pieces, and the piece of each vertex [V]."""
+    """Find connected components: their number, and the component of each vertex [V]."""
     rows, columns = triangles.ravel(), np.roll(triangles, -1, 1).ravel()
     graph = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (num_vertices, num_vertices))
     return csgraph.connected_components(graph, directed=False)
 
 
 def border_distance(vertices: np.ndarray, triangles: np.ndarray, limit: float) -> np.ndarray:
-    """Distance [V] along edges to the mesh border, at most `limit`; `limit` everywhere on a closed mesh."""
+    """Compute the distance [V] along edges to the mesh border, at most `limit`; `limit` everywhere on a closed mesh."""
     edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
     edges, count = np.unique(edges, axis=0, return_counts=True)
     border = np.unique(edges[count == 1])
@@ -111,7 +111,7 @@ def border_distance(vertices: np.ndarray, triangles: np.ndarray, limit: float) -
 
 
 class SurfaceSamples:
-    """A dense random sampling of a surface, for closest points and for binding other meshes to it."""
+    """Dense random sampling of a surface, for closest points and for binding other meshes to it."""
 
     def __init__(self, vertices: np.ndarray, triangles: np.ndarray, count: int = 120_000, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -129,14 +129,14 @@ class SurfaceSamples:
         self._tree = cKDTree(self.points)
 
     def nearest(self, points: np.ndarray, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Distance and sample number of the nearest sample, optionally among some samples only."""
+        """Find the nearest sample, optionally among some samples only: distance and sample number."""
         if among is None:
             return self._tree.query(points)
         distance, i = cKDTree(self.points[among]).query(points)
         return distance, among[i]
 
     def push_out(self, points: np.ndarray, clearance: float, reach: float = 4.0, rounds: int = 3) -> np.ndarray:
-        """Move points that lie under the surface, or closer than `clearance` above it, outwards."""
+        """Move points under the surface, or closer than `clearance` above it, outwards."""
         points = points.copy()
         for _ in range(rounds):
             distance, i = self.nearest(points)
@@ -146,7 +146,7 @@ class SurfaceSamples:
         return points
 
     def bind(self, points: np.ndarray, among: np.ndarray, triangle_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays that let points follow the surface (see `geometry.Piece`)."""
+        """Bind points to the surface: the arrays of a `geometry.Piece`."""
         _, i = self.nearest(points, among)
         offset = points - self.points[i]
         return {

@@ -1,8 +1,7 @@
-"""How a clip moves: mouth from visemes, and around it head, gaze, blinks, brows and mood.
+"""Motion curves of a clip: mouth from visemes; head, gaze, blinks, brows and mood.
 
-*Energy* sets how much the head moves and how far the brows follow the voice; *mood* adds a constant expression
-whose strength is fixed, so that a prompt alone determines it. Nothing in the mouth is random: what the audio
-cannot tell, a model could not learn.
+*Energy* scales the motion of head and brows; *mood* adds a constant expression of fixed strength, so that a prompt
+alone determines it. Nothing in the mouth is random: a model cannot learn motion that the audio does not determine.
 
 Shapes: T frames, K expression shapes.
 """
@@ -24,10 +23,10 @@ _MOOD_SHARES = (0.45, 0.28, 0.15, 0.12)
 ENERGIES = {"calm": 0.35, "natural": 0.7, "lively": 1.3}  # scale of head motion
 _ENERGY_SHARES = (0.3, 0.45, 0.25)
 _HEAD = (0.10, 0.05, 0.04)  # radians of yaw, pitch, roll at energy 1
-_REST = (0.09, 0.05, 0.03)  # radians, spread of the pose that a head rests in and moves about
-_PHOTO_OFF = 0.25  # of _HEAD, how far a photo is from the resting pose
+_REST = (0.09, 0.05, 0.03)  # radians, spread of the resting pose, around which a head moves
+_PHOTO_OFF = 0.25  # of _HEAD, spread of a photo's pose around the resting pose
 _SWAY_HZ = (0.12, 0.27, 0.55)
-FOLLOW = 0.8  # of a head's turn that eyes take back, to keep looking where they look
+FOLLOW = 0.8  # share of a head's turn that the eyes compensate, to keep looking at the same point
 _FIRM = ("mouthPress_L", "mouthPress_R", "mouthRollLower", "mouthRollUpper")  # closures: the same at any loudness
 # Gaze down and up also move the lids: weight 1 at this many radians.
 _LID_DOWN, _LID_UP = 0.45, 0.35
@@ -35,7 +34,7 @@ _LID_DOWN, _LID_UP = 0.45, 0.35
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Style:
-    """The manner of one clip."""
+    """Mood and energy of one clip."""
 
     mood: str
     energy: str
@@ -43,7 +42,7 @@ class Style:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Motion:
-    """Curves of a clip."""
+    """Expression, head and gaze curves of a clip."""
 
     expression: np.ndarray  # float32 [T, K]
     head: np.ndarray  # float32 [T, 3] yaw, pitch, roll, radians
@@ -58,12 +57,12 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 
 def resting_pose(rng: np.random.Generator) -> np.ndarray:
-    """The pose that a person's head rests in, in pictures and in motion: radians [3]."""
+    """Draw the resting pose of a person's head, shared by photo and motion: radians [3]."""
     return np.clip(rng.normal(size=3), -2, 2) * _REST
 
 
 def head_motion(num_frames: int, scale: float, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A smooth sway about a resting pose, radians [T, 3]."""
+    """Draw a smooth sway about a resting pose, radians [T, 3]."""
     time = np.arange(num_frames) / FPS
     head = np.zeros((num_frames, 3), np.float32)
     for axis, amplitude in enumerate(_HEAD):
@@ -76,12 +75,12 @@ def head_motion(num_frames: int, scale: float, rest: np.ndarray, rng: np.random.
 
 
 def gaze_motion(head: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Eyes that look at the camera through head turns, with saccades away, radians [T, 2]."""
+    """Draw gaze curves that hold the camera through head turns, with saccades away, radians [T, 2]."""
     return (saccades(len(head), rng) - FOLLOW * head[:, :2]).astype(np.float32)
 
 
 def lid_weights(gaze: np.ndarray, names: list[str]) -> np.ndarray:
-    """Expression weights [T, K] of lids that follow the gaze."""
+    """Compute the expression weights [T, K] of lids following the gaze."""
     weights = np.zeros((len(gaze), len(names)), np.float32)
     for name, value in (("Down", gaze[:, 1] / _LID_DOWN), ("Up", -gaze[:, 1] / _LID_UP)):
         for side in "LR":
@@ -90,7 +89,7 @@ def lid_weights(gaze: np.ndarray, names: list[str]) -> np.ndarray:
 
 
 def mood_weights(mood: str, names: list[str]) -> np.ndarray:
-    """Constant expression [K] of a mood."""
+    """Build the constant expression [K] of a mood."""
     weights = np.zeros(len(names), np.float32)
     for name, value in both_sides(MOODS[mood]).items():
         weights[names.index(name)] = value
@@ -106,7 +105,7 @@ def speaking_motion(
     rest: np.ndarray,
     rng: np.random.Generator,
 ) -> Motion:
-    """Motion of a person who speaks a stretch of a track.
+    """Draw the motion of a person speaking a stretch of a track.
 
     Args:
         events: [n, 3] on the clip's clock, see `viseme_curves`.
@@ -142,7 +141,7 @@ def speaking_motion(
 
 
 def photo_motion(names: list[str], rest: np.ndarray, rng: np.random.Generator) -> Motion:
-    """One frame at rest, its pose close to the resting one: the reference photo."""
+    """Draw the motion of the reference photo: one frame at rest, its pose close to the resting one."""
     head = (rest + _PHOTO_OFF * rng.normal(size=3) * _HEAD).astype(np.float32)[None]
     gaze = (-FOLLOW * head[:, :2]).astype(np.float32)
     return Motion(expression=lid_weights(gaze, names), head=head, gaze=gaze)

@@ -1,4 +1,4 @@
-"""Tileable noise fields for skin, cloth and hair, made once with a fixed seed."""
+"""Tileable noise fields for skin, cloth and hair, generated with a fixed seed."""
 
 import numpy as np
 
@@ -8,7 +8,11 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def noise_volume(size: int = 64) -> np.ndarray:
-    """Low, middle and fine noise of unit variance and the fine one's gradient, float32 [6, n + 1, n + 1, n + 1]."""
+    """Generate low, middle and fine noise of unit variance and the gradient of the fine one.
+
+    Returns:
+        float32 [6, size + 1, size + 1, size + 1].
+    """
     rng = np.random.default_rng(0)
     k = np.stack(np.meshgrid(*[np.fft.fftfreq(size) * size] * 3, indexing="ij"))
     radius = np.sqrt((k**2).sum(0)) + 1e-3
@@ -21,7 +25,7 @@ def noise_volume(size: int = 64) -> np.ndarray:
 
 
 def strand_noise(across: int = 512, along: int = 32) -> np.ndarray:
-    """Coarse and fine noise of unit variance that is long along a strand, float32 [2, along + 1, across + 1]."""
+    """Generate coarse and fine noise of unit variance stretched along strands, float32 [2, along + 1, across + 1]."""
     rng = np.random.default_rng(0)
     spectrum = np.fft.fft2(rng.normal(size=(along, across)))
     ky = np.fft.fftfreq(along)[:, None] * along

@@ -1,4 +1,4 @@
-"""Camera position of a clip: framed as user portraits are cropped (`liveavatar.media.portrait`)."""
+"""Camera framing of clips, with the same face position as cropped user portraits (`liveavatar.media.portrait`)."""
 
 import numpy as np
 import torch
@@ -6,16 +6,16 @@ import torch
 from liveavatar.quality.reference import LEFT_EYE, RIGHT_EYE
 from liveavatar.training.corpus.head.geometry import CAMERA_DISTANCE, PIXELS_PER_CM, Camera, HeadAssets
 
-# Where the photo's eyes lie, in shares of the picture's height. Wide pictures show the same face in the same size,
+# Position of the photo's eyes, in shares of the picture's height. Wide pictures show the same face at the same size,
 # moved by whole tokens of 32 pixels.
 EYE_DISTANCE, WIDE_EYE_DISTANCE = 59.5 / 384, 59.5 / 256
 EYE_HEIGHT, WIDE_EYE_HEIGHT = 138 / 384, 106 / 256  # from the top
-ZOOM_SPREAD, SHIFT_SPREAD = 0.06, 0.015  # as far as a portrait's framing is off; the latter of the height
-TIGHT_SHARE, TIGHT_SCALE = 0.15, (1.1, 1.3)  # portraits with too little room around the head; how much too large it is
+ZOOM_SPREAD, SHIFT_SPREAD = 0.06, 0.015  # framing error of real portraits; the shift in shares of the height
+TIGHT_SHARE, TIGHT_SCALE = 0.15, (1.1, 1.3)  # portraits with too little room around the head; scale of their faces
 
 
 def eye_centres(assets: HeadAssets, vertices: torch.Tensor) -> np.ndarray:
-    """Centres of both eyes, cm [2, 3], of a posed avatar's vertices [V, 3]."""
+    """Compute the centres of both eyes, cm [2, 3], from a posed avatar's vertices [V, 3]."""
     points = vertices[assets.landmarks68]
     return torch.stack([points[eye].mean(0) for eye in (RIGHT_EYE, LEFT_EYE)]).cpu().numpy()
 
@@ -23,7 +23,7 @@ def eye_centres(assets: HeadAssets, vertices: torch.Tensor) -> np.ndarray:
 def framing(
     eyes: np.ndarray, height: int, width: int, scale: float = 1.0, offset: tuple[float, float] = (0.0, 0.0)
 ) -> Camera:
-    """Frame a photo as portraits are framed.
+    """Compute the camera that frames a photo like a cropped portrait.
 
     Args:
         eyes: centres of both eyes, cm [2, 3].
@@ -44,7 +44,7 @@ def framing(
 
 
 def draw_camera(rng: np.random.Generator, eyes: np.ndarray, height: int, width: int) -> Camera:
-    """`framing`, off by as much as that of real portraits is."""
+    """Draw a camera: `framing` with the random zoom and shift errors of real portraits."""
     scale = float(np.exp(rng.normal() * ZOOM_SPREAD))
     if rng.random() < TIGHT_SHARE:
         scale = float(rng.uniform(*TIGHT_SCALE))

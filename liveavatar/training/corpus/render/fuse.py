@@ -1,8 +1,8 @@
-"""Fused kernels for the renderer: the same tensor functions, compiled where a GPU draws.
+"""Fused kernels for the renderer: the same tensor functions, compiled for the GPU.
 
 A function marked `@fused` runs eagerly until `enable()` is called; from then on `torch.compile` turns each of its
-calls into a few kernels. Their inputs are tensors (also in tuples, dicts and dataclasses) whose first dimension may
-vary from call to call; all other dimensions are small and fixed. A function that does not compile goes on eagerly.
+calls into a few kernels. Inputs are tensors (also in tuples, dicts and dataclasses) whose first dimension may vary
+from call to call; all other dimensions are small and fixed. A function that does not compile keeps running eagerly.
 """
 
 import logging
@@ -22,12 +22,12 @@ _state: dict[str, str | None] = {"backend": None}
 
 
 def enable(backend: str | None = "inductor") -> None:
-    """Compile fused functions with a backend of `torch.compile` from their next call on; None: stop doing so."""
+    """Compile fused functions with a backend of `torch.compile` from their next call on; None turns it off."""
     _state["backend"] = backend
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
-    """What the compiler and Triton raise when a function does not compile here."""
+    """Collect the exceptions that the compiler and Triton raise for a function that does not compile."""
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.runtime.triton_heuristics import NoTritonConfigsError
 
@@ -53,7 +53,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 class Fused(Generic[P, R]):
-    """A function that is compiled while fusion is on; made by `fused`."""
+    """Function that is compiled while fusion is on; create with `fused`."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         self.eager = function

@@ -1,6 +1,6 @@
-"""How a shot is lit and what is behind the person: named lightings, named backdrops.
+"""Named lightings and backdrops of a shot, drawn at random.
 
-Every random choice carries the words a caption uses for it. Colours are linear RGB, light intensities relative
+Every random choice carries its words for the caption. Colours are linear RGB, light intensities relative
 to the shader's exposure, angles in degrees: azimuth to the subject's left, elevation upwards.
 """
 
@@ -16,7 +16,7 @@ from liveavatar.training.corpus.head.colours import COLOURS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LightingPreset:
-    """Ranges that a lighting is drawn from."""
+    """Ranges of one kind of lighting."""
 
     words: tuple[str, ...]
     azimuth: tuple[float, float]  # degrees off the camera, either side
@@ -77,7 +77,7 @@ _LIGHTING_SHARES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lighting:
-    """One drawn lighting."""
+    """Lighting of one shot: direction and colours."""
 
     name: str
     words: str
@@ -111,7 +111,7 @@ def draw_lighting(rng: np.random.Generator, other_than: str = "") -> Lighting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backdrop:
-    """What is behind the person: a picture and its words."""
+    """Picture behind the person, and its words."""
 
     kind: str
     words: str
@@ -124,7 +124,7 @@ def _colour(rng: np.random.Generator) -> tuple[str, np.ndarray]:
 
 
 class _Canvas:
-    """A small picture that shapes are painted on before it is blurred."""
+    """Small picture with painted shapes, blurred at the end."""
 
     def __init__(self, height: int, width: int, colour: np.ndarray) -> None:
         self.pixels = np.tile(np.asarray(colour, np.float64), (height, width, 1))
@@ -144,7 +144,7 @@ class _Canvas:
         self.blend(colour, amount * np.clip((radius - distance) / 0.012 + 0.5, 0, 1))
 
     def tensor(self, blur: float) -> Tensor:
-        """[3, h, w], blurred by a Gaussian of `blur` times the height."""
+        """Blur by a Gaussian of `blur` times the height and convert to [3, h, w]."""
         image = torch.as_tensor(self.pixels, dtype=torch.float32).permute(2, 0, 1)[:, None]
         sigma = blur * self.y.shape[0]
         if sigma > 0.3:
@@ -250,7 +250,7 @@ BACKDROPS = {
 
 
 def draw_backdrop(rng: np.random.Generator, height: int, width: int, other_than: str = "") -> Backdrop:
-    """Draw a backdrop for a picture of this aspect, never of the kind `other_than`."""
+    """Draw a backdrop for a picture of the aspect height : width, never of the kind `other_than`."""
     kinds = [k for k in BACKDROPS if k != other_than]
     share = np.array([BACKDROPS[k][1] for k in kinds])
     kind = str(rng.choice(kinds, p=share / share.sum()))

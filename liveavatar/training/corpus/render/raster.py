@@ -1,4 +1,4 @@
-"""A z-buffer for many small triangles, in plain torch: which triangle does each pixel of each frame see?
+"""Z-buffer rasteriser for many small triangles, in plain torch: the visible triangle of each pixel of each frame.
 
 Triangles are cut into rows of pixel centres, each row is bounded by the three edges, and the samples of the rows are
 tested and drawn. Depth and triangle number share one 64-bit key, so one `amin` scatter resolves visibility. All
@@ -8,6 +8,7 @@ Shapes: V vertices, T triangles, B frames, R rows, P pixels or samples.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -26,12 +27,12 @@ AlphaTest = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def triangle_of(key: Tensor) -> Tensor:
-    """Triangle number in a key."""
+    """Extract the triangle number of a key."""
     return key & 0xFFFFFFFF
 
 
 def depth_of(key: Tensor, empty: float) -> Tensor:
-    """Depth in cm of a key; `empty` where nothing was drawn."""
+    """Extract the depth in cm of a key; `empty` where nothing was drawn."""
     depth = (key >> 32).float() / 2**30 * _RANGE + _NEAR
     return torch.where(key < EMPTY, depth, torch.full((), empty, device=key.device))
 
@@ -71,20 +72,30 @@ def rasterise(
     first_row = frame * height
     tests: dict[int, AlphaTest] = dict(alpha or {})
     if kind is None or not tests:
-        _draw(keys, (table, first_row, rows, box), width, None)
+        _draw(keys, _Triangles(table, first_row, rows, box), width, None)
         return keys
     opaque = torch.ones_like(one_sided)
     for number, test in tests.items():
         of_kind = kind == number
         opaque &= ~of_kind
-        _draw(keys, (table, first_row, rows * of_kind, box * of_kind), width, test)
-    _draw(keys, (table, first_row, rows * opaque, box * opaque), width, None)
+        _draw(keys, _Triangles(table, first_row, rows * of_kind, box * of_kind), width, test)
+    _draw(keys, _Triangles(table, first_row, rows * opaque, box * opaque), width, None)
     return keys
 
 
-def _draw(keys: Tensor, what: tuple[Tensor, Tensor, Tensor, Tensor], width: int, alpha: AlphaTest | None) -> None:
-    """Draw triangles into `keys`, some at a time; those of no rows are left out."""
-    table, first_row, rows, box = what
+@dataclass(frozen=True, slots=True)
+class _Triangles:
+    """Triangles prepared for drawing; rows and box are 0 for triangles that are left out."""
+
+    table: Tensor  # [T, 12] of `_setup`
+    first_row: Tensor  # [T] number of the frame's first row of pixels
+    rows: Tensor  # [T] rows of pixel centres
+    box: Tensor  # [T] pixels of the bounding box
+
+
+def _draw(keys: Tensor, triangles: _Triangles, width: int, alpha: AlphaTest | None) -> None:
+    """Draw triangles into `keys`, in chunks; triangles without rows are left out."""
+    table, first_row, rows, box = triangles.table, triangles.first_row, triangles.rows, triangles.box
     chunk = CPU_SAMPLES if keys.device.type == "cpu" else GPU_SAMPLES
     total = box.cumsum(0)
     last = int(total[-1])
@@ -115,7 +126,7 @@ def _draw(keys: Tensor, what: tuple[Tensor, Tensor, Tensor, Tensor], width: int,
 
 @fused
 def _setup(points: Tensor, triangles: Tensor, one_sided: Tensor, sides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Table [T, 12] of every triangle, how many rows it has [T] and pixels its box [T]; 0 where it is not seen.
+    """Compute every triangle's table [T, 12], number of rows [T] and pixels of its box [T]; 0 for invisible ones.
 
     The table: gradients of the two weights, the first corner, the two depth steps, first and last column, first row.
     """
@@ -152,8 +163,8 @@ def _rows(
         width: of the picture, pixels.
 
     Returns:
-        (parts of the two weights that are the same in all of the row [R] each, first column [R], pixel number of
-        column 0 [R]) and how many samples the row has [R]. Rows are a little too long rather than too short.
+        (parts of the two weights that are constant in the row [R] each, first column [R], pixel number of column 0
+        [R]) and the row's number of samples [R]. Rows are a little too long rather than too short.
     """
     y = table[triangle, 11] + (torch.arange(len(triangle), device=table.device) - start[triangle])
     py = y + 0.5 - table[triangle, 5]
@@ -161,7 +172,7 @@ def _rows(
     c1, c2 = py * table[triangle, 1], py * table[triangle, 3]
     x0, x1 = table[triangle, 9], table[triangle, 10]
     reach = torch.maximum((x0 + 0.5 - ax).abs(), (x1 + 0.5 - ax).abs())
-    # Covers what rounding may do to the weights of slivers, whose gradients are steep.
+    # Covers the rounding errors in the weights of slivers, whose gradients are steep.
     slack = _EDGE + 5e-7 * ((gx1.abs() + gx2.abs()) * reach + c1.abs() + c2.abs())
     low, high = x0, x1
     for slope, at in ((gx1, c1 + slack), (gx2, c2 + slack), (-(gx1 + gx2), 1 - c1 - c2 + slack)):
@@ -184,7 +195,7 @@ def _samples(
     start: Tensor,
     first: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Test samples and make their keys.
+    """Test samples and compute their keys.
 
     Args:
         table: of `_setup`.

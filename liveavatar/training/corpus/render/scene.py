@@ -1,4 +1,4 @@
-"""What a batch of shots looks like before it is lit: flat arrays of all frames, and the visible points.
+"""Scene of a batch of shots before lighting: flat arrays of all frames, and the visible points.
 
 A *shot* is some frames of one avatar in one light before one backdrop. A *scene* joins shots into one set of
 triangles, so that the rasteriser draws all frames at once.
@@ -56,23 +56,26 @@ class Scene:
     curls: bool  # whether an avatar has curly hair
 
     def attribute(self, triangle: Tensor, w1: Tensor, w2: Tensor, columns: slice = slice(None)) -> Tensor:
-        """Interpolated attributes [P, columns]."""
+        """Interpolate attributes [P, columns]."""
         return interpolate(self.attributes[:, columns], self.rest_triangles[triangle], w1, w2)
 
 
 def interpolate(table: Tensor, corners: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-    """Values [P, C] between the three corners [P, 3] of triangles, from a table [V, C]."""
+    """Interpolate values [P, C] between the three corners [P, 3] of triangles, from a table [V, C]."""
     a, b, c = (table[corners[:, k]] for k in range(3))
     return a * (1 - w1 - w2)[:, None] + b * w1[:, None] + c * w2[:, None]
 
 
 def rows_of(shots: list[Shot]) -> list[Shot]:
-    """The shots of a table with a row for each; at least two, for compiled kernels take a length of one as fixed."""
+    """List the shots of a table with one row per shot.
+
+    At least two, because compiled kernels treat a length of one as fixed.
+    """
     return shots if len(shots) > 1 else shots * 2
 
 
 def join(shots: list[Shot]) -> Scene:
-    """One scene of all frames of all shots, in order; the avatars share a device."""
+    """Join all frames of all shots, in order, into one scene; the avatars share a device."""
     device = shots[0].avatar.device
     points, triangles, rest_triangles, material, frame, weld, point_frame, shot_of = ([] for _ in range(8))
     num_points = num_rest = num_frames = 0
@@ -105,7 +108,7 @@ def join(shots: list[Shot]) -> Scene:
 
 
 class PixelMap:
-    """Pixel bookkeeping: which pixels are covered, and the way between pictures and fragments."""
+    """Pixel bookkeeping: covered pixels, and the mapping between pictures and fragments."""
 
     def __init__(self, keys: Tensor, frames: int, camera: Camera, scale: int) -> None:
         self.frames, self.scale = frames, scale
@@ -121,19 +124,19 @@ class PixelMap:
         self.low = torch.arange(frames * camera.height * camera.width, dtype=torch.int32, device=device)
 
     def pictures(self, values: Tensor) -> Tensor:
-        """Values of all pixels at output resolution [B * H * W, C] -> [B, C, H, W]."""
+        """Reshape values of all pixels at output resolution [B * H * W, C] to [B, C, H, W]."""
         size = (self.frames, self.height // self.scale, self.width // self.scale, -1)
         return values.reshape(size).permute(0, 3, 1, 2)
 
 
 def place_of(pixel: Tensor, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frame, row and column [P] of pixel numbers."""
+    """Split pixel numbers into frame, row and column [P]."""
     row = pixel // width
     return row // height, row % height, pixel % width
 
 
 def enlarged(low: Tensor, pixel: Tensor, sides: Tensor, scale: int) -> Tensor:
-    """Values [P, C] at samples `pixel` of pictures [B * H * W, C], enlarged `scale` times with linear interpolation.
+    """Sample pictures [B * H * W, C], enlarged `scale` times with linear interpolation, at `pixel`: [P, C].
 
     `sides` are the height and width of the enlarged pictures.
     """
@@ -149,7 +152,7 @@ def enlarged(low: Tensor, pixel: Tensor, sides: Tensor, scale: int) -> Tensor:
 
 
 def fragments(scene: Scene, screen: Tensor, pixels: PixelMap, shots: list[Shot]) -> Fragments:
-    """Visible points of a drawn scene; `screen` [V*, 3] are its projected vertices."""
+    """Compute the visible points of a drawn scene; `screen` [V*, 3] are its projected vertices."""
     position, normal, view, attributes, material, frame, shot = _visible(
         pixels.pixel, pixels.triangle, pixels.sides, screen, scene
     )
@@ -162,7 +165,7 @@ def fragments(scene: Scene, screen: Tensor, pixels: PixelMap, shots: list[Shot])
 
 @fused
 def _visible(pixel: Tensor, triangle: Tensor, sides: Tensor, screen: Tensor, scene: Scene) -> tuple[Tensor, ...]:
-    """Position, normal, view [P, 3], attributes [P, Attr.WIDTH], material, frame and shot [P] of fragments."""
+    """Interpolate position, normal, view [P, 3], attributes [P, Attr.WIDTH], material, frame and shot [P]."""
     frame, row, column = place_of(pixel.int(), sides[0], sides[1])
     corners = scene.triangles[triangle]
     a, b, c = (screen[corners[:, k]] for k in range(3))

@@ -1,4 +1,4 @@
-"""What the renderer does in picture space: occlusion, the blur of skin, and developing the picture.
+"""Screen-space steps of the renderer: ambient occlusion, subsurface blur of skin, backdrop and tone mapping.
 
 Shapes: B frames, P fragments, H/W picture, M = B * H * W pixels, h/w supersampled picture.
 """
@@ -23,7 +23,7 @@ def _pixels_per_cm(camera: Camera) -> float:
 
 
 def occlusion(f: Fragments, normal: Tensor, pixels: PixelMap, camera: Camera) -> Tensor:
-    """Screen-space ambient occlusion [M, 1] of normals [P, 3] at output resolution: 1 is open, 0 is closed in."""
+    """Compute screen-space ambient occlusion [M, 1] of normals [P, 3] at output resolution: 1 open, 0 occluded."""
     offsets = []
     for k in range(_OCCLUSION_TAPS):
         radius = (0.6 + 3.4 * ((k + 0.5) / _OCCLUSION_TAPS) ** 1.2) * _pixels_per_cm(camera)
@@ -41,7 +41,7 @@ def occlusion(f: Fragments, normal: Tensor, pixels: PixelMap, camera: Camera) ->
 def _first_samples(
     position: Tensor, normal: Tensor, slot: Tensor, low: Tensor, grid: tuple[Tensor, int]
 ) -> tuple[Tensor, Tensor]:
-    """Position and normal [M, 3] of the first sample of each pixel; far behind where there is none."""
+    """Gather position and normal [M, 3] of the first sample of each pixel; far behind where there is none."""
     sides, scale = grid
     frame, row, column = place_of(low, sides[0] // scale, sides[1] // scale)
     i = slot[(frame * sides[0] + row * scale) * sides[1] + column * scale]
@@ -65,7 +65,7 @@ def _openness(place: Tensor, facing: Tensor, low: Tensor, steps: Tensor, grid: t
 
 
 def skin_blur(irradiance: Tensor, f: Fragments, pixels: PixelMap, camera: Camera) -> Tensor:
-    """Irradiance [P, 3] spread over neighbouring skin, wider in red than in green and blue: [M, 3]."""
+    """Blur irradiance [P, 3] over neighbouring skin, wider in red than in green and blue: [M, 3]."""
     flat = pixels.pictures(_skin_picture(irradiance, f.material, pixels.slot, pixels.low, (pixels.sides, pixels.scale)))
     channels = []
     for channel, spread in enumerate(_SCATTER_CM):
@@ -83,7 +83,7 @@ def skin_blur(irradiance: Tensor, f: Fragments, pixels: PixelMap, camera: Camera
 
 @fused
 def _skin_picture(irradiance: Tensor, material: Tensor, slot: Tensor, low: Tensor, grid: tuple[Tensor, int]) -> Tensor:
-    """Irradiance of skin and its share of each pixel [M, 4]."""
+    """Average the irradiance of skin, and its share of each pixel: [M, 4]."""
     sides, scale = grid
     frame, row, column = place_of(low, sides[0] // scale, sides[1] // scale)
     light, share = torch.zeros_like(low, dtype=torch.float32)[:, None].expand(-1, 3), torch.zeros_like(low)
@@ -97,7 +97,7 @@ def _skin_picture(irradiance: Tensor, material: Tensor, slot: Tensor, low: Tenso
 
 
 def backdrops(shots: list[Shot], pixels: PixelMap) -> Tensor:
-    """Linear RGB [shots * h * w, 3] behind the avatars, slightly tinted by the light."""
+    """Scale the backdrops to linear RGB [shots * h * w, 3], slightly tinted by the light."""
     device = pixels.slot.device
     pictures = []
     for shot in shots:
@@ -112,7 +112,7 @@ def backdrops(shots: list[Shot], pixels: PixelMap) -> Tensor:
 
 
 def develop(colour: Tensor, behind: Tensor, scene: Scene, pixels: PixelMap) -> Tensor:
-    """Pictures uint8 [B, H, W, 3] of fragments [P, 3] before backdrops [shots * h * w, 3], both linear RGB."""
+    """Compose fragments [P, 3] over backdrops [shots * h * w, 3], both linear RGB, to pictures uint8 [B, H, W, 3]."""
     flat = _develop(colour, behind, scene.shot, pixels.slot, pixels.low, (pixels.sides, pixels.scale))
     return flat.reshape(pixels.frames, pixels.height // pixels.scale, pixels.width // pixels.scale, 3)
 
@@ -121,7 +121,7 @@ def develop(colour: Tensor, behind: Tensor, scene: Scene, pixels: PixelMap) -> T
 def _develop(
     colour: Tensor, behind: Tensor, shot: Tensor, slot: Tensor, low: Tensor, grid: tuple[Tensor, int]
 ) -> Tensor:
-    """Filmic curve (Narkowicz' fit of ACES), gamma 2.2, average of the samples, eight bits."""
+    """Apply the filmic curve (Narkowicz' fit of ACES) and gamma 2.2, average the samples, quantise to eight bits."""
     sides, scale = grid
     frame, row, column = place_of(low, sides[0] // scale, sides[1] // scale)
     base = shot[frame].int() * sides[0]

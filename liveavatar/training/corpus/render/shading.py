@@ -1,4 +1,4 @@
-"""From posed avatars to pictures: visibility, light, shadow, occlusion, skin blur, tone curve.
+"""Render posed avatars to pictures: visibility, light, shadow, occlusion, skin blur, tone curve.
 
 Deferred shading in torch: `raster.py` finds the triangle of each pixel, `surface.py` paints it, and this file
 lights it: wrapped diffuse, GGX, strand highlights after Kajiya-Kay, one shadow map, screen-space occlusion, and
@@ -38,7 +38,7 @@ _SHADOW_TAPS = (
 
 @torch.no_grad()
 def render(shots: list[Shot], camera: Camera, supersample: int = 2) -> Tensor:
-    """Draw shots one after the other.
+    """Render shots in one batch.
 
     Args:
         shots: avatars on one device.
@@ -71,13 +71,13 @@ def render(shots: list[Shot], camera: Camera, supersample: int = 2) -> Tensor:
 
 
 def _alpha_tests(scene: Scene, assets: HeadAssets) -> dict[int, AlphaTest]:
-    """Which samples exist of the materials that are not whole."""
+    """Build the alpha tests of the materials with holes: cloth, hair and lashes."""
 
     def cloth(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        return _cloth_seen(scene, triangle, w1, w2)
+        return _cloth_visible(scene, triangle, w1, w2)
 
     def hair(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        return _hair_seen(assets, scene, triangle, w1, w2)
+        return _hair_visible(assets, scene, triangle, w1, w2)
 
     def lash(triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
         return lash_exists(scene.attribute(triangle, w1, w2, slice(0, Attr.LASH_ROW + 1)))
@@ -86,18 +86,18 @@ def _alpha_tests(scene: Scene, assets: HeadAssets) -> dict[int, AlphaTest]:
 
 
 @fused
-def _cloth_seen(scene: Scene, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+def _cloth_visible(scene: Scene, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
     collar = scene.parameters["collar"][scene.shot[scene.frame[triangle]]]
     return cloth_exists(scene.attribute(triangle, w1, w2, Attr.REST), collar)
 
 
 @fused
-def _hair_seen(assets: HeadAssets, scene: Scene, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+def _hair_visible(assets: HeadAssets, scene: Scene, triangle: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
     return hair_exists(assets, scene.attribute(triangle, w1, w2, slice(0, Attr.MODE + 1)), scene.curls)
 
 
 def _lights(shots: list[Shot], scene: Scene) -> dict[str, Tensor]:
-    """Key direction per frame [B, 3] and light colours per shot [shots, 3]."""
+    """Collect the key direction per frame [B, 3] and the light colours per shot [shots, 3]."""
     device = scene.points.device
     names = ("key", "fill", "back", "ambient")
     rows = {n: torch.tensor([getattr(s.lighting, n) for s in rows_of(shots)], device=device) for n in names}
@@ -106,7 +106,7 @@ def _lights(shots: list[Shot], scene: Scene) -> dict[str, Tensor]:
 
 
 def _from_light(points: Tensor, frame: Tensor, axes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Points [P, 3] as the light sees them: x and y in pixels of the shadow map, depth in cm.
+    """Project points [P, 3] into the light's view: x and y in pixels of the shadow map, depth in cm.
 
     `axes` [B, 3] each: to the right, up, and towards the light.
     """
@@ -120,7 +120,7 @@ def _from_light(points: Tensor, frame: Tensor, axes: tuple[Tensor, Tensor, Tenso
 def _shadow_map(
     scene: Scene, alpha: Mapping[int, AlphaTest], direction: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Depth nearest to the light [B * size * size] cm, and the light's axes."""
+    """Rasterise the depth nearest to the light [B * size * size] cm; also return the light's axes."""
     right = normalise(torch.cross(direction.new_tensor([0, 1.0, 0]).expand_as(direction), direction, dim=1))
     axes = (right, torch.cross(direction, right, dim=1), direction)
     points = _from_light(scene.points, scene.point_frame, axes)
@@ -129,7 +129,7 @@ def _shadow_map(
 
 
 def _reach(f: Fragments, shadow: tuple[Tensor, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Share of the key light [P, 1] that reaches each fragment: 9 taps into the depth map."""
+    """Compute each fragment's unshadowed share of the key light [P, 1]: 9 taps into the depth map."""
     size = _SHADOW_SIZE
     nearest, axes = shadow
     at = _from_light(f.position + f.normal * 0.12, f.frame, axes)
@@ -162,7 +162,7 @@ def _light(
     open_share: Tensor,
     grid: tuple[Tensor, Tensor, int],
 ) -> tuple[Tensor, Tensor]:
-    """Irradiance and specular light [P, 3] of every fragment."""
+    """Compute irradiance and specular light [P, 3] of every fragment."""
     skin, hair, eye, cloth, lash = (
         f.is_(m) for m in (Material.SKIN, Material.HAIR, Material.EYE, Material.CLOTH, Material.LASH)
     )
@@ -210,7 +210,7 @@ def _reflected(
     material: Tensor,
     grid: tuple[Tensor, Tensor, int],
 ) -> Tensor:
-    """Linear RGB [P, 3] of every fragment; skin takes most of its light from `blurred` [M, 3]."""
+    """Combine light and albedo to linear RGB [P, 3]; skin takes most of its light from `blurred` [M, 3]."""
     skin = (material == Material.SKIN.value)[:, None]
     irradiance = torch.where(skin, torch.lerp(irradiance, enlarged(blurred, *grid), 0.65), irradiance)
     return irradiance * albedo / math.pi * 1.15 + specular

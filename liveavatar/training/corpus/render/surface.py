@@ -1,4 +1,4 @@
-"""What each visible point is made of: its colour before light, its roughness, its small bumps.
+"""Procedural materials of visible points: albedo, roughness and bumps.
 
 Works on *fragments*: the visible points of all frames of a batch, one row each. Skin, brows, lips, eyes, teeth,
 hair and cloth are painted procedurally from rest positions, so the paint moves with the face.
@@ -29,13 +29,13 @@ from liveavatar.training.corpus.render.fuse import fused
 
 @dataclass
 class Fragments:
-    """Visible points, as the rasteriser found them."""
+    """Visible points of the rasterised scene."""
 
     frame: Tensor  # [P] frame
     material: Tensor  # [P]
     attributes: Tensor  # [P, Attr.WIDTH]
     position: Tensor  # [P, 3] cm
-    normal: Tensor  # [P, 3], made to face the camera where the surface is two-sided
+    normal: Tensor  # [P, 3], flipped towards the camera where the surface is two-sided
     view: Tensor  # [P, 3] unit vector to the camera
     parameters: dict[str, Tensor]  # of the avatars, one row each
     brow_textures: Tensor  # [avatars, 160, 256]
@@ -44,11 +44,11 @@ class Fragments:
     curls: bool  # whether an avatar has curly hair
 
     def is_(self, material: Material) -> Tensor:
-        """Mask [P, 1] of a material."""
+        """Compute the mask [P, 1] of a material."""
         return (self.material == material.value)[:, None]
 
     def of(self, name: str) -> Tensor:
-        """An appearance parameter of each fragment's avatar [P, C]."""
+        """Gather an appearance parameter of each fragment's avatar [P, C]."""
         return self.parameters[name][self.avatar]
 
     @property
@@ -64,18 +64,18 @@ class Fragments:
 
 @dataclass
 class Surface:
-    """Painted fragments, ready for light. All [P, 1] unless said."""
+    """Painted fragments, ready for lighting; [P, 1] where no shape is noted."""
 
     albedo: Tensor  # [P, 3] linear RGB
     normal: Tensor  # [P, 3] with bumps
     roughness: Tensor
-    cavity: Tensor  # light that reaches into the mouth
+    cavity: Tensor  # share of light inside the mouth
     dry: Tensor  # 1 where skin may shine, less under brow hair
     strand: Tensor  # [P, 2] strand noise
 
 
 def paint(assets: HeadAssets, f: Fragments) -> Surface:
-    """Colour, bumps and roughness of every fragment."""
+    """Paint every fragment: colour, bumps and roughness."""
     albedo, normal, roughness, cavity = _ground(assets, f)
     dry = torch.ones_like(cavity)
     strand = torch.zeros(len(dry), 2, device=dry.device)
@@ -99,7 +99,7 @@ def paint(assets: HeadAssets, f: Fragments) -> Surface:
 
 @fused
 def _ground(assets: HeadAssets, f: Fragments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Albedo and normals [P, 3], roughness and cavity [P, 1] of all but brows, eyes and hair."""
+    """Compute albedo and normals [P, 3], roughness and cavity [P, 1] of all but brows, eyes and hair."""
     rest = f.rest
     skin = f.is_(Material.SKIN)
     low = assets.noise(rest + f.of("noise_offset"), 31.0)
@@ -159,19 +159,19 @@ def _brows(f: Fragments, albedo: Tensor, dry: Tensor) -> None:
     x, y = u[i] * (width - 1), v[i] * (height - 1)
     x0, y0 = x.long().clamp(0, width - 2), y.long().clamp(0, height - 2)
     fx, fy = x - x0, y - y0
-    who = f.avatar[i]
+    avatar = f.avatar[i]
 
     def texel(dy: int, dx: int) -> Tensor:
-        return f.brow_textures[who, y0 + dy, x0 + dx]
+        return f.brow_textures[avatar, y0 + dy, x0 + dx]
 
     top = texel(0, 0) * (1 - fx) + texel(0, 1) * fx
     cover = (top * (1 - fy) + (texel(1, 0) * (1 - fx) + texel(1, 1) * fx) * fy)[:, None]
-    albedo[i] = torch.lerp(albedo[i], f.parameters["brow"][who], cover * 0.95)
+    albedo[i] = torch.lerp(albedo[i], f.parameters["brow"][avatar], cover * 0.95)
     dry[i] = 1 - 0.8 * cover
 
 
 def _eyes(assets: HeadAssets, rest: Tensor, iris: Tensor) -> Tensor:
-    """Sclera, iris, limbus and pupil by the angle [degrees] from the optical axis."""
+    """Paint sclera, iris, limbus and pupil by the angle [degrees] from the optical axis."""
     centre = rest.new_tensor(EYE_CENTRES)[(rest[:, 0] < 0).long()]
     ray = normalise(rest - centre)
     angle = torch.acos(ray[:, 2].clamp(-1, 1)) * (180 / math.pi)
@@ -187,7 +187,7 @@ def _eyes(assets: HeadAssets, rest: Tensor, iris: Tensor) -> Tensor:
 
 
 def _mouth(f: Fragments, albedo: Tensor) -> tuple[Tensor, Tensor]:
-    """Teeth, gums and the inside of the mouth; darker with depth, for no light is traced there."""
+    """Paint teeth, gums and the inside of the mouth; darker with depth, because no light is traced there."""
     rest = f.rest
     teeth, gum, socket = (f.is_(m) for m in (Material.TEETH, Material.GUM, Material.SOCKET))
     front = smoothstep(5.5, 10.4, rest[:, 2:3])
@@ -204,7 +204,7 @@ def _mouth(f: Fragments, albedo: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cloth(f: Fragments, middle: Tensor, pore: Tensor) -> Tensor:
-    """Plain, striped, or a jacket whose lapels meet 24 cm below the eyes' origin."""
+    """Paint plain or striped cloth, or a jacket whose lapels meet 24 cm below the origin."""
     rest, second = f.rest, f.of("cloth2")
     stripes, jacket, period = f.of("pattern").split(1, 1)
     x, y, z = rest[:, :1].abs(), rest[:, 1:2], rest[:, 2:3]
@@ -221,19 +221,19 @@ def _cloth(f: Fragments, middle: Tensor, pore: Tensor) -> Tensor:
 
 
 def cloth_exists(rest: Tensor, collar: Tensor) -> Tensor:
-    """Which samples of cloth lie below the neckline `collar` [P, 3]: bool [P] for rest positions [P, 3]."""
+    """Test if cloth at rest positions [P, 3] lies below the neckline `collar` [P, 3]: bool [P]."""
     return rest[:, 1] < collar_height(collar, rest)
 
 
 def hair_exists(assets: HeadAssets, attributes: Tensor, curls: bool) -> Tensor:
-    """Which samples of hair exist: strands at its borders. bool [P] for attributes [P, Attr.MODE + 1]."""
+    """Test if hair with attributes [P, Attr.MODE + 1] covers its samples, with strands at the borders: bool [P]."""
     strand = assets.hair_noise(attributes, curls)
     ragged = torch.where(attributes[:, Attr.MODE] > CURLY - 0.5, 0.35, 0.9)
     return attributes[:, Attr.EDGE] > 0.2 + ragged * (strand[:, 0] * 0.6 + strand[:, 1] + 0.6).clamp(min=0)
 
 
 def lash_exists(attributes: Tensor) -> Tensor:
-    """Which samples of lashes exist: single hairs. bool [P] for attributes [P, Attr.LASH_ROW + 1]."""
+    """Test if single lash hairs cover samples with attributes [P, Attr.LASH_ROW + 1]: bool [P]."""
     t, row = attributes[:, Attr.LASH_T], attributes[:, Attr.LASH_ROW]
     u = attributes[:, Attr.LASH_U] + 0.8 * (1 - t)
     chance = torch.frac(torch.sin(u.floor() * 12.9898) * 43758.5453).abs()
@@ -242,7 +242,7 @@ def lash_exists(attributes: Tensor) -> Tensor:
 
 
 def strand_direction(f: Fragments, surface: Surface) -> Tensor:
-    """Unit tangents of hair strands [P, 3] in the frame's space."""
+    """Compute unit tangents of hair strands [P, 3] in the frame's space."""
     tangent = normalise(rotate(f.rotation[f.frame], f.attributes[:, Attr.TANGENT]))
     tangent = normalise(tangent - dot(tangent, surface.normal) * surface.normal + 1e-4)
     return normalise(tangent + surface.normal * (0.10 * surface.strand[:, 1:2]))

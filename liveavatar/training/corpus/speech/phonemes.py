@@ -1,7 +1,7 @@
-"""Phoneme symbols of the speech synthesisers, mapped to the fourteen viseme classes of the corpus.
+"""Mapping of the speech synthesisers' phoneme symbols to the fourteen viseme classes of the corpus.
 
-A *viseme class* is a mouth shape; `Viseme` numbers them, and the numbers are what `speech.json` stores.
-An *event* is (start, end, class) in seconds. Nothing here knows what a class looks like: see `visemes.py`.
+A *viseme class* is a mouth shape; `Viseme` numbers them, and `speech.json` stores the numbers.
+An *event* is (start, end, class) in seconds. The mouth shapes themselves are in `visemes.py`.
 """
 
 from collections.abc import Iterable
@@ -65,13 +65,13 @@ def _expand(start: float, end: float, glide: tuple[Viseme, Viseme]) -> list[Even
 
 
 def ipa_class(symbol: str, kokoro: bool = False) -> Viseme | None:
-    """Class of an IPA symbol, or None for a mark that is no sound (stress, length, punctuation)."""
+    """Look up the class of an IPA symbol; None for a mark that is no sound (stress, length, punctuation)."""
     table = KOKORO_CLASS if kokoro else IPA_CLASS
     return next((table[c] for c in symbol if c in table), None)
 
 
 def radio_events(phones: Iterable[tuple[str, float]]) -> list[Event]:
-    """Events of CMU radio phones.
+    """Convert CMU radio phones to events.
 
     Args:
         phones: (phone, end time in seconds) in order, the first one starting at 0.
@@ -88,7 +88,7 @@ def radio_events(phones: Iterable[tuple[str, float]]) -> list[Event]:
 
 
 def espeak_events(onsets: Iterable[tuple[float, str]], end: float) -> list[Event]:
-    """Events of espeak-ng phoneme onsets.
+    """Convert espeak-ng phoneme onsets to events.
 
     Args:
         onsets: (time in seconds, IPA symbol), in order.
@@ -103,17 +103,17 @@ def espeak_events(onsets: Iterable[tuple[float, str]], end: float) -> list[Event
         if glide is not None:
             events += _expand(start, times[i + 1], glide)
             continue
-        found = ipa_class(symbol)
+        viseme = ipa_class(symbol)
         if not bare:
-            found = Viseme.SIL
-        elif found is None:  # a modifier: the sound before it goes on
-            found = Viseme(events[-1][2]) if events else Viseme.SIL
-        events.append((start, times[i + 1], int(found)))
+            viseme = Viseme.SIL
+        elif viseme is None:  # a modifier continues the sound before it
+            viseme = Viseme(events[-1][2]) if events else Viseme.SIL
+        events.append((start, times[i + 1], int(viseme)))
     return events
 
 
 def aligned_events(symbols: Iterable[tuple[str, float]], kokoro: bool = False) -> list[Event]:
-    """Events of a neural synthesiser's symbols with durations (piper, Kokoro).
+    """Convert a neural synthesiser's symbols with durations (piper, Kokoro) to events.
 
     Stress marks belong to the sound after them; length marks and spaces inside running speech to the one
     before; all other unlisted symbols (punctuation, padding at the ends) are silence.
@@ -126,18 +126,18 @@ def aligned_events(symbols: Iterable[tuple[str, float]], kokoro: bool = False) -
     time, pending, silent = 0.0, None, True
     for symbol, duration in symbols:
         end = time + duration
-        found = ipa_class(symbol, kokoro)
+        viseme = ipa_class(symbol, kokoro)
         if symbol in ("ˈ", "ˌ"):
             pending = time if pending is None else pending
         elif symbol in ("ː", "ʲ", "̃", "̩") or (symbol == " " and not silent):
             if rows:
                 rows[-1][1] = end
-        elif found is None:
+        elif viseme is None:
             rows.append([time, end, int(Viseme.SIL)])
             names.append("")
             silent, pending = True, None
         else:
-            rows.append([time if pending is None else pending, end, int(found)])
+            rows.append([time if pending is None else pending, end, int(viseme)])
             names.append(symbol)
             silent, pending = False, None
         time = end

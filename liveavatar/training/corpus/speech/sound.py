@@ -1,7 +1,7 @@
-"""Other recordings of the same speech: the tone, room and noise of a track, changed; its timing, kept.
+"""Audio augmentation of speech tracks: random equaliser, gain, room reverberation and noise, same timing.
 
-A transformer that hears every syllable once, in one sound, remembers the sound instead of learning the mouth. Copies
-differ as microphones, rooms and street noise differ, so that what they share is what was said.
+A model trained on one recording of every syllable memorises the recording instead of learning the mouth. The copies
+vary as microphones, rooms and street noise do, and share only the speech.
 
 Shapes: N samples.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE
 
-TONE_DECIBELS = 6.0  # spread of the tone control's knobs
+TONE_DECIBELS = 6.0  # standard deviation of the equaliser's gains
 TONE_KNOBS_HZ = (60, 150, 300, 600, 1200, 2400, 4800, 8000)
 GAIN_DECIBELS = 5.0
 NOISE_SHARE, NOISE_DECIBELS = 0.6, (0.0, 40.0)  # of the copies; below the speech
@@ -20,9 +20,9 @@ LOUDEST = 0.99
 
 
 def other_recording(audio_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same speech through another microphone, now and then in a room and with noise; float32 [N].
+    """Augment a recording: random equaliser and gain, sometimes a room and noise; float32 [N].
 
-    The direct sound arrives when it did, so events and mouths stay right.
+    The direct sound is not delayed, so the viseme events stay valid.
     """
     size = len(audio_N)
     reach = int(ROOM_SECONDS[1] * SAMPLE_RATE)
@@ -47,7 +47,7 @@ def _factor(decibels: np.ndarray | float) -> np.ndarray:
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:
-    """Echoes without the direct sound: noise that decays, of a power against the direct sound."""
+    """Draw a room's impulse response without the direct sound: decaying noise, its power relative to that sound."""
     seconds = rng.uniform(*ROOM_SECONDS)
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     echoes = rng.normal(size=len(time)) * 10 ** (-3 * time / seconds)
@@ -56,7 +56,7 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Steady noise of unit power."""
+    """Draw stationary noise of unit power."""
     padded = 1 << (size - 1).bit_length()
     spectrum = np.fft.rfft(rng.normal(size=padded))
     frequency = np.fft.rfftfreq(padded, 1 / SAMPLE_RATE)

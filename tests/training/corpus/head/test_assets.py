@@ -1,4 +1,4 @@
-"""The head file from a made-up model, and that it says what the renderer reads."""
+"""Arrays of the head file built from a toy model, as the renderer reads them."""
 
 from collections.abc import Callable
 from pathlib import Path

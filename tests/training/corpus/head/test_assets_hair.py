@@ -1,4 +1,4 @@
-"""Fitting: made-up clothes on a made-up body, strands on strips, and a warp between two ellipsoids."""
+"""Fitting: toy clothes on a toy body, strands on strips, and a warp between two ellipsoids."""
 
 import gzip
 from pathlib import Path

@@ -66,5 +66,5 @@ def test_smoothstep() -> None:
 
 
 def test_missing_assets_name_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"corpus\.assets"):
+    with pytest.raises(InputError, match=r"corpus\.head\.assets"):
         HeadAssets(tmp_path)

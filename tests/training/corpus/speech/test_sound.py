@@ -26,23 +26,23 @@ def tone(audio: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_timing_stays(seed: int) -> None:
-    made = other_recording(SPEECH, np.random.default_rng(seed))
-    assert made.shape == SPEECH.shape
-    assert made.dtype == np.float32
-    assert np.abs(made).max() < 1
-    a, b = envelope(SPEECH), envelope(made)
+    augmented = other_recording(SPEECH, np.random.default_rng(seed))
+    assert augmented.shape == SPEECH.shape
+    assert augmented.dtype == np.float32
+    assert np.abs(augmented).max() < 1
+    a, b = envelope(SPEECH), envelope(augmented)
     scores = [np.corrcoef(a[20:-20], np.roll(b, lag)[20:-20])[0, 1] for lag in range(-20, 21)]
     assert abs(int(np.argmax(scores)) - 20) <= 2, "moved by more than 10 ms"
     assert max(scores) > 0.85
 
 
 def test_recordings_differ_and_repeat() -> None:
-    made = [other_recording(SPEECH, np.random.default_rng(s)) for s in range(12)]
-    np.testing.assert_array_equal(made[3], other_recording(SPEECH, np.random.default_rng(3)))
-    tones = np.stack([tone(m) for m in made])
+    augmented = [other_recording(SPEECH, np.random.default_rng(s)) for s in range(12)]
+    np.testing.assert_array_equal(augmented[3], other_recording(SPEECH, np.random.default_rng(3)))
+    tones = np.stack([tone(m) for m in augmented])
     assert (tones - tones.mean(1, keepdims=True)).std(0).mean() > 2, "decibels"
     quiet = envelope(SPEECH) < 1e-4
-    noise = [envelope(m)[quiet].mean() / envelope(m).max() for m in made]
+    noise = [envelope(m)[quiet].mean() / envelope(m).max() for m in augmented]
     assert min(noise) < 0.02 < max(noise), "some are in silence, some are not"
 
 
