@@ -88,7 +88,8 @@ def render_job(
     picture, num_frames = ingested.portrait.values, driving.values["num_frames"]
     planned = plan.plan(
         read_config(model_dir),
-        plan.job_of(
+        plan.request_of(
+            parameters.settings(),
             {**parameters.model_dump(), "placement": _asked(parameters)},
             picture["width"],
             picture["height"],

@@ -59,7 +59,13 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     planned = plan.plan(
         read_config(model_dir),
-        plan.job_of(parameters.model_dump(), portrait.values["width"], portrait.values["height"], frames),
+        plan.request_of(
+            parameters.settings(),
+            parameters.model_dump(),
+            portrait.values["width"],
+            portrait.values["height"],
+            frames,
+        ),
         machine_of(parameters),
     )
     rendered = render_pipe.render_pipe(

@@ -1,7 +1,7 @@
-"""What a machine has and how fast it is: GPUs by name or size, cores, memory, disk.
+"""Hardware of a machine: GPUs by name or memory size and their practical speed, cores, memory, disk.
 
-Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. A card never gives all it has: the driver,
-the CUDA context and the allocator's slack take `RESERVE_GB`, which leaves 22.15 of 24 GB.
+Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. The driver, the CUDA context and the allocator's
+slack take `RESERVE_GB` of every card, which leaves 22.15 of 24 GB.
 """
 
 import math
@@ -25,7 +25,7 @@ _QUERY_SECONDS = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """What a GPU reaches in practice, not its data sheet."""
+    """Speed of a GPU in practice, not of its data sheet."""
 
     bf16: float  # TFLOP/s of large linears
     fp8: float  # TFLOP/s of large linears, fp8 operands; equals bf16 where there is no fp8 unit
@@ -45,10 +45,10 @@ class Rates:
         return self.fp8 > self.bf16
 
 
-# Hopper: what a whole stream reached on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-23.md). The others are
+# Hopper: measured over a whole stream on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-23.md). The others are
 # scaled from their published dense rates by the share that Hopper reaches of its own.
 HOPPER = Rates(bf16=740, fp8=1460, attention=520, conv=317, bandwidth=2.6, host_link=0.045)
-KNOWN = {
+GPU_KINDS = {
     "H200": (141.0, replace(HOPPER, bandwidth=3.6)),
     "H100": (80.0, HOPPER),
     "H800": (80.0, HOPPER),
@@ -74,43 +74,48 @@ class Gpu:
 
     @property
     def usable_gb(self) -> float:
-        """What a job may fill."""
+        """Memory that a job may fill, in GB."""
         return self.memory_gb - RESERVE_GB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """Where a job would run; no GPUs means the CPU does the work."""
+    """Machine that a job would run on; without GPUs the CPU does the work."""
 
     gpus: tuple[Gpu, ...]
     cores: int
     host_gb: float  # memory a job may fill
     disk_gb: float  # free, where results go
 
+    @property
+    def has_fp8(self) -> bool:
+        """Whether there are GPUs and each has an 8-bit matrix unit."""
+        return bool(self.gpus) and all(gpu.rates.has_fp8 for gpu in self.gpus)
+
 
 def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
-    """A GPU of a known kind, or the usual one of that memory size.
+    """Look up a GPU by its name, or by its memory when the name is of no kind in `GPU_KINDS`.
 
     Raises:
-        InputError: when neither says anything.
+        InputError: an unknown name without a memory size.
     """
     compact = name.upper().replace(" ", "")
-    kind = next((k for k in KNOWN if k in compact), None)
+    kind = next((k for k in GPU_KINDS if k in compact), None)
     if kind is None and memory_gb is None:
         raise InputError(
-            f'GPU "{name}" is not known here; write its memory, such as "1x24GB", or one of {", ".join(KNOWN)}'
+            f'GPU "{name}" is not known here; write its memory, such as "1x24GB", or one of {", ".join(GPU_KINDS)}'
         )
     if kind is None:
         kind = next(k for least, k in _BY_MEMORY if memory_gb is not None and memory_gb >= least)
-    nominal, rates = KNOWN[kind]
+    nominal, rates = GPU_KINDS[kind]
     return Gpu(name=name, memory_gb=memory_gb or nominal, rates=rates)
 
 
 def parse_gpus(spec: str) -> tuple[Gpu, ...]:
-    """GPUs of a text such as "4x24GB", "1xH100", "H200", "2xA100-40GB" or "cpu".
+    """Parse a text such as "4x24GB", "1xH100", "H200", "2xA100-40GB" or "cpu" into GPUs.
 
     Raises:
-        InputError: when the text is none of these.
+        InputError: the text has another form, or names an unknown GPU.
     """
     text = spec.strip()
     if text.lower() in ("cpu", "none", "0"):
@@ -131,7 +136,7 @@ def parse_gpus(spec: str) -> tuple[Gpu, ...]:
 
 
 def detect_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs a process may use here, asked of the driver; empty when there are none."""
+    """Ask the driver for the NVIDIA GPUs that this process may use; empty when there are none."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not Path("/dev/nvidiactl").exists():
         return ()
     try:
@@ -147,7 +152,7 @@ def detect_gpus() -> tuple[Gpu, ...]:
 
 
 def memory_limit_gb() -> float:
-    """Memory this process may use: the machine's, or its container's if that is less."""
+    """Return the memory that this process may use: the machine's, or its container's if that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -158,29 +163,34 @@ def memory_limit_gb() -> float:
 
 
 def available_gb() -> float:
-    """Memory that is free or can be freed now, within the container's limit."""
+    """Return the memory that is free or can be freed now, within the container's limit."""
     limit = memory_limit_gb()
     try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         return limit
-    return min(limit, int(found[1]) / 2**20) if found else limit
+    return min(limit, int(available[1]) / 2**20) if available else limit
 
 
 def cores() -> int:
-    """Processors this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_disk_gb(path: Path) -> float:
-    """Free space on the disk of `path` or its nearest existing parent."""
+    """Return the free space on the disk of `path` or its nearest existing parent."""
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free / GB
 
 
 def detect_machine(out: Path, gpus: tuple[Gpu, ...] | None = None) -> Machine:
-    """This machine; or, for GPUs that were named, another one whose host memory and disk are not known."""
+    """Describe this machine; or, for named GPUs, another one whose host memory and disk are not known.
+
+    Args:
+        out: folder of the results; its disk counts.
+        gpus: of the other machine; () is this machine's CPU, None detects the GPUs.
+    """
     if gpus:
         return Machine(gpus=gpus, cores=cores(), host_gb=math.inf, disk_gb=math.inf)
-    found = detect_gpus() if gpus is None else ()
-    return Machine(gpus=found, cores=cores(), host_gb=available_gb(), disk_gb=free_disk_gb(out))
+    here = detect_gpus() if gpus is None else ()
+    return Machine(gpus=here, cores=cores(), host_gb=available_gb(), disk_gb=free_disk_gb(out))

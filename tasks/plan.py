@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.config import ModelConfig
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.hardware import Machine
+from liveavatar.planning.request import PlanRequest
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
@@ -13,35 +15,30 @@ from tasks.store.store import Entry, Values
 CODE = ("liveavatar.planning.plan",)
 PACKAGES = ("torch",)
 CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
+WITHOUT_COST = ("prompt", "seed")  # settings that change neither memory nor time
 
 
 @stage("plan")
-def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
-    """Memory and time of a job on a machine; the plan is the entry's values.
+def plan(model: ModelConfig, request: PlanRequest, machine: Machine) -> Entry:
+    """Plan memory and time of a job on a machine; the plan is the entry's values.
 
     Args:
         model: config of the model.
-        job: from `job_of`.
-        machine: where it would run.
+        request: the job.
+        machine: to run it on.
 
     Raises:
-        CapacityError: it does not fit; with the nearest setting that does.
+        CapacityError: it does not fit; with the nearest options that do.
     """
 
     def make(_: Path) -> Values:
         from liveavatar.planning import plan
 
-        decided = plan.plan(model, plan.PlanRequest(**job), machine)
-        decided.require()
-        return decided.to_dict()
+        outcome = plan.plan(model, request, machine)
+        outcome.require()
+        return outcome.to_dict()
 
-    inputs = {
-        "model": asdict(model),
-        "job": job,
-        "gpus": [asdict(gpu) for gpu in machine.gpus],
-        "cores": machine.cores,
-    }
-    key = stage_key("plan", inputs, CODE, PACKAGES)
+    key = stage_key("plan", plan_inputs(model, request, machine), CODE, PACKAGES)
     entry = cached(key, make)
     needs = entry.values
     if entry.hit and (needs["host_gb"]["total"] > machine.host_gb or needs["disk_gb"]["total"] > machine.disk_gb):
@@ -49,23 +46,37 @@ def plan(model: ModelConfig, job: dict[str, Any], machine: Machine) -> Entry:
     return entry
 
 
+def plan_inputs(model: ModelConfig, request: PlanRequest, machine: Machine) -> dict[str, Any]:
+    """Collect the inputs that a plan depends on: all of the request but `WITHOUT_COST`, and no free space."""
+    job = asdict(request)
+    job["settings"] = {name: value for name, value in job["settings"].items() if name not in WITHOUT_COST}
+    gpus = [asdict(gpu) for gpu in machine.gpus]
+    return {"model": asdict(model), "job": job, "gpus": gpus, "cores": machine.cores}
+
+
 def kv_dtype_of(planned: Values) -> str:
-    """What a plan keeps keys and values in; "auto" where there is no choice."""
+    """Return the dtype of keys and values under a plan; "auto" where there is no choice."""
     return str(planned["settings"].get("kv_cache_dtype", "auto"))
 
 
-def job_of(options: dict[str, Any], width: int, height: int, num_frames: int) -> dict[str, Any]:
-    """Fields of the planner's `PlanRequest` for a render's parameters."""
-    return {
-        "width": width,
-        "height": height,
-        "num_frames": num_frames,
-        "sample_steps": options["sample_steps"],
-        "infer_frames": options["infer_frames"],
-        "fp8": options["fp8"],
-        "kv_cache_dtype": options["kv_cache_dtype"],
-        "offload": bool(options["offload_model"]),
-        "placement": options["placement"],
-        "online_decode": options["enable_online_decode"],
-        "processes": min(options["num_gpus"] or CPU_RANKS, options["sample_steps"] + 1),
-    }
+def request_of(
+    settings: RenderSettings, options: dict[str, Any], width: int, height: int, num_frames: int
+) -> PlanRequest:
+    """Make the planner's request for a render.
+
+    Args:
+        settings: of the render.
+        options: fields of its form, of which those about the use of the machine are read.
+        width, height: pixels of the video.
+        num_frames: its length.
+    """
+    return PlanRequest(
+        width=width,
+        height=height,
+        num_frames=num_frames,
+        settings=settings,
+        offload=bool(options["offload_model"]),
+        placement=options["placement"],
+        online_decode=options["enable_online_decode"],
+        processes=min(options["num_gpus"] or CPU_RANKS, settings.sample_steps + 1),
+    )

@@ -11,9 +11,9 @@ from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
-from liveavatar.planning.plan import Plan, PlanRequest, describe, plan, video_size
+from liveavatar.planning.plan import Plan, describe, plan, video_size
 from liveavatar.timing import FPS
-from tasks.plan import job_of
+from tasks.plan import request_of
 
 DEFAULT_SECONDS = 10.0
 ANY = {"audio": "-", "image": "-", "prompt": "-"}  # a plan needs none of the three
@@ -32,13 +32,12 @@ def plan_command(options: dict[str, Any]) -> int:
     machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
     if options.get("num_gpus"):
         machine = _fewer(machine, str(options["num_gpus"]))
-    job = PlanRequest(**job_of(parameters.model_dump(), width, height, frames))
-    decided = plan(model, job, machine)
+    outcome = plan(model, request_of(parameters.settings(), parameters.model_dump(), width, height, frames), machine)
     if as_json:
-        say(json.dumps(decided.to_dict(), indent=2, ensure_ascii=False))
+        say(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
     else:
-        _print(decided, frames)
-    return 0 if decided.fits else CapacityError.exit_code
+        _print(outcome, frames)
+    return 0 if outcome.fits else CapacityError.exit_code
 
 
 def _model(name: str) -> ModelConfig:
@@ -89,17 +88,17 @@ def _fewer(machine: Any, wanted: str) -> Any:
     return replace(machine, gpus=machine.gpus[: int(wanted)])
 
 
-def _print(decided: Plan, frames: int) -> None:
-    verdict = "fits" if decided.fits else "does not fit"
-    say(f"{verdict}: {decided.settings['model']} {decided.settings['size']}, {decided.settings['sample_steps']} steps")
-    say(f"  placement    {decided.placement}")
-    if decided.fps:
-        say(f"  speed        {decided.fps:.1f} frames/s, first frame after {decided.ttff_s:.2f} s")
-        say(f"  time         {decided.total_s:.0f} s for {frames} frames ({frames / FPS:.1f} s of video)")
-    for seat in decided.per_gpu_gb:
-        say(f"  GPU {seat.gpu} {seat.role:<6} {seat.total:.2f} of {seat.usable:.2f} GB")
-    say(f"  host         {decided.host_gb['total']:.2f} GB")
-    for reason in decided.reasons:
+def _print(outcome: Plan, frames: int) -> None:
+    verdict = "fits" if outcome.fits else "does not fit"
+    say(f"{verdict}: {outcome.settings['model']} {outcome.settings['size']}, {outcome.settings['sample_steps']} steps")
+    say(f"  placement    {outcome.placement}")
+    if outcome.fps:
+        say(f"  speed        {outcome.fps:.1f} frames/s, first frame after {outcome.ttff_s:.2f} s")
+        say(f"  time         {outcome.total_s:.0f} s for {frames} frames ({frames / FPS:.1f} s of video)")
+    for load in outcome.per_gpu_gb:
+        say(f"  GPU {load.gpu} {load.role:<6} {load.total:.2f} of {load.usable:.2f} GB")
+    say(f"  host         {outcome.host_gb['total']:.2f} GB")
+    for reason in outcome.reasons:
         say(f"  - {reason}")
-    if decided.nearest:
-        say(f"  nearest      {describe(decided.nearest)}")
+    if outcome.nearest:
+        say(f"  nearest      {describe(outcome.nearest)}")

@@ -1,9 +1,9 @@
-"""What a job costs, in bytes and operations, from the dimensions of its networks.
+"""Cost model: bytes and floating-point operations of a job, from the dimensions of its networks.
 
 Nothing is measured here and no memory is taken: networks are built on the meta device to count weights, and the
 autoencoder runs there to count operations and the bytes of its stream.
 
-S tokens of one latent (h/2 * w/2), L tokens of one block (3 S), D width. Bytes are bytes, operations are FLOP
+S tokens of one latent (h/2 * w/2), L tokens of one block (3 S), D width. Memory is in bytes, operations are in FLOP
 (a multiply-add is two).
 """
 
@@ -30,16 +30,16 @@ _NOT_FP8 = ("text_embedding", "time_embedding", "time_projection", "head.head", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiTCosts:
-    """The transformer at one video size."""
+    """Costs of the transformer at one video size."""
 
     linear_weights: int  # weights of Linears that may be fp8
     other_weights: int
-    layer_weights: int  # of one block and its share of the audio injectors: what offloading streams
+    layer_weights: int  # of one transformer block and its share of the audio injectors: the unit of offloading
     tokens: int  # L
     ring_bytes: int  # keys and values of one denoise step, without sinks
-    sink_bytes: int  # keys and values of the sinks, once
-    held_sink_bytes: int  # of the sinks that every step's ring has in front
-    workspace_bytes: int  # where an 8-bit ring is laid out for attention
+    sink_bytes: int  # keys and values of the sinks, once, not rotated
+    ring_sink_bytes: int  # rotated copy of the sinks in front of one step's ring
+    workspace_bytes: int  # of bf16 copies: an 8-bit ring is converted for attention, one layer at a time
     text_bytes: int  # text keys and values of all layers
     activation_bytes: int  # peak of temporaries in one layer
     linear_flop: float  # of one step of one block
@@ -50,13 +50,13 @@ class DiTCosts:
     sink_share: float  # cost of the prefill over that of a step's linears
 
     def weight_bytes(self, fp8: bool) -> int:
-        """Bytes of all weights."""
+        """Return the bytes of all weights."""
         return self.linear_weights * (FP8 if fp8 else BF16) + self.other_weights * BF16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VAECosts:
-    """The autoencoder at one video size."""
+    """Costs of the autoencoder at one video size."""
 
     weight_bytes: int
     state_bytes: int  # of a decoder stream
@@ -66,7 +66,7 @@ class VAECosts:
 
 
 def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dtype: str = "bf16") -> DiTCosts:
-    """Costs of the transformer for a video of width x height pixels, `stride` pixels a latent cell.
+    """Compute the costs of the transformer for a video of width x height pixels, `stride` pixels a latent cell.
 
     Args:
         kv_cache_dtype: of the rings: "bf16", "fp8" or "int8".
@@ -78,8 +78,8 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     injectors = len(cfg.audio_inject_layers)
     # Keys and values of a token in a ring, fp32 scales of every head included: fp8 has them for both, int8 for keys.
     slot = {"bf16": 2 * D * BF16, "fp8": 2 * (D * FP8 + cfg.num_heads * FP32), "int8": 2 * D + cfg.num_heads * FP32}
-    in_ring, laid_out = Y * slot[kv_cache_dtype], 2 * D * BF16
-    eight = kv_cache_dtype == "fp8"  # attention is in bf16: a layer's ring is laid out in bf16 before, sinks with it
+    in_ring, wide = Y * slot[kv_cache_dtype], 2 * D * BF16
+    converts = kv_cache_dtype == "fp8"  # attention is in bf16: a layer's ring is converted before, its sinks as well
     # Weights a block token meets: q k v o, cross q o, the feed-forward; text keys and values are computed once.
     per_token = Y * (6 * D * D + 2 * D * cfg.ffn_dim) + injectors * 2 * D * D
     return DiTCosts(
@@ -89,8 +89,8 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
         tokens=L,
         ring_bytes=in_ring * window,
         sink_bytes=Y * 2 * sinks * D * BF16,
-        held_sink_bytes=0 if eight else in_ring * sinks,
-        workspace_bytes=(window + sinks) * laid_out if eight else 0,
+        ring_sink_bytes=0 if converts else in_ring * sinks,
+        workspace_bytes=(window + sinks) * wide if converts else 0,
         text_bytes=Y * 2 * cfg.text_len * D * BF16,
         # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
         activation_bytes=L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
@@ -98,7 +98,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
         attention_flop=4.0 * L * (window + sinks) * D * Y,
         other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
         # About 20 reads or writes of the residual's width a layer by the fused kernels, half of them fp32.
-        elementwise_bytes=20.0 * 3 * L * D * Y + eight * (window * (in_ring + Y * laid_out)),
+        elementwise_bytes=20.0 * 3 * L * D * Y + converts * (window * (in_ring + Y * wide)),
         attention8=kv_cache_dtype == "int8",
         sink_share=sinks / L,
     )
@@ -106,7 +106,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
 
 @lru_cache(maxsize=8)
 def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
-    """(weights of Linears that may be fp8, all other weights, weights within blocks and injectors)."""
+    """Count (weights of Linears that may be fp8, all other weights, weights within blocks and injectors)."""
     from liveavatar.model.dit import CausalDiT
 
     with torch.device("meta"):
@@ -123,7 +123,7 @@ def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=16)
 def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> VAECosts:
-    """Costs of the autoencoder for a video of width x height pixels that begins with `motion_latents` still latents."""
+    """Compute the costs of the autoencoder for width x height pixels, with `motion_latents` latents of the picture."""
     h, w = height // cfg.spatial_stride, width // cfg.spatial_stride
     with torch.device("meta"):
         network = build_vae(cfg)
@@ -141,7 +141,7 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
                 vae.encode_still(video[:, :, :1], motion_latents)
             encode_flop = encoding.get_total_flops()
     state_bytes = sum(t.numel() for t in state.tensors().values()) * BF16
-    # Wan's last stage is at full size: input, normalised copies, padded copy and output of its convolutions.
+    # The last level of Wan's decoder is at full size: input, normalised and padded copies, output of its convolutions.
     wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
     return VAECosts(
         weight_bytes=sum(p.numel() for p in network.parameters()) * BF16,
@@ -153,7 +153,7 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
 
 
 def _wan_still_flop(vae: WanVAE, num_latents: int, video: torch.Tensor) -> int:
-    """Of `WanVAE.encode_still`, whose levels are not run for all latents."""
+    """Count the operations of `WanVAE.encode_still`, whose levels are not run for all latents."""
     state, flop = vae.encoder_state(1, *(side // vae.config.spatial_stride for side in video.shape[-2:])), 0
     for x in (video[:, :, :1], video[:, :, : vae.latent_frames]):
         first = state.position == 0
@@ -166,14 +166,14 @@ def _wan_still_flop(vae: WanVAE, num_latents: int, video: torch.Tensor) -> int:
 
 
 def text_bytes(config: ModelConfig) -> int:
-    """Weights of the prompt encoder in bf16."""
+    """Return the bytes of the prompt encoder's weights, in bf16."""
     if config.text.kind == "umt5":
         return _UMT5_WEIGHTS * BF16
     return sum(p.numel() for p in build_part(config, "text").parameters()) * BF16
 
 
 def speech_bytes(config: ModelConfig) -> int:
-    """Weights of the speech encoder as loaded."""
+    """Return the bytes of the speech encoder's weights as loaded."""
     return encoder_kind(config.speech).weight_bytes
 
 

@@ -1,7 +1,7 @@
-"""How long a step, a decode and a start take: predicted for GPUs from operations, measured for the CPU.
+"""Speed model: seconds of a denoise step, a decode and a start, predicted for GPUs and measured for the CPU.
 
 The CPU's speed depends on caches, instructions and neighbours more than on operations, so a few blocks of a
-randomly weighted model of the same shape are run once and the pace is remembered.
+model of the same shape with constant weights are run once and the pace is stored.
 """
 
 import hashlib
@@ -42,25 +42,25 @@ _REMEMBERED_SECONDS = 24 * 3600  # a machine's neighbours change
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speeds:
-    """Seconds of the parts of a job."""
+    """Seconds that the parts of a job take."""
 
     step: float  # one denoise step of one block, ring full
     decode: float  # one block
     start: float  # picture encoded, sinks computed
-    first: float | None  # the first block, steps and decoding; as any other when None
-    overlap: bool  # whether a block is decoded while the next one is denoised
+    first: float | None  # the first block, steps and decoding; None: as long as any other
+    overlap: bool  # a block is decoded while the next one is denoised
 
     def decode_layers(self, num_layers: int) -> float:
-        """How many layers of a step take as long as decoding a block, for a transformer with so many."""
+        """Return the time of decoding a block in layers of a denoise step, for a transformer of `num_layers`."""
         return num_layers * self.decode / self.step
 
 
 def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool) -> Speeds:
-    """Predict a GPU.
+    """Predict the times on a GPU.
 
     Args:
         dit, vae: costs at the job's size.
-        rates: what the GPU reaches.
+        rates: practical speed of the GPU.
         num_layers: of the transformer.
         fp8: linears in fp8.
         offload: weights come from host memory at every step, while the layer before computes.
@@ -84,25 +84,25 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
 def decode_layers(
     config: ModelConfig, rates: Rates, fp8: bool, width: int, height: int, kv_cache_dtype: str = "bf16"
 ) -> float:
-    """How many layers of a step take as long as decoding a block on a GPU: what spreads layers over a group.
+    """Predict the time of decoding a block on a GPU, in layers of a denoise step; layers are spread over a group by it.
 
     Args:
         config: of the model.
-        rates: what the GPU reaches.
+        rates: practical speed of the GPU.
         fp8: linears in fp8.
         width, height: pixels.
-        kv_cache_dtype: what keys and values are kept in; "auto" counts as bf16.
+        kv_cache_dtype: of keys and values; "auto" counts as bf16.
     """
-    num_layers, kept = config.dit.num_layers, "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
-    dit = dit_costs(config.dit, width, height, config.vae.spatial_stride, kept)
+    num_layers, dtype = config.dit.num_layers, "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
+    dit = dit_costs(config.dit, width, height, config.vae.spatial_stride, dtype)
     vae = vae_costs(config.vae, config.dit.motion_latents, width, height)
     return gpu_speeds(dit, vae, rates, num_layers, fp8, offload=False).decode_layers(num_layers)
 
 
 def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) -> Speeds:
-    """Measure this machine's CPU with random weights, once for a kind of machine, model and job.
+    """Measure this machine's CPU with constant weights; the result is kept for a day below `paths.speeds()`.
 
-    The job must be one the CPU can do at all: it is run.
+    A few blocks are really rendered, so the model must fit this machine.
     """
     key = {
         "machine": [platform.processor() or platform.machine(), _cpu_name(), torch.get_num_threads()],

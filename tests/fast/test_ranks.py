@@ -16,10 +16,11 @@ from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.distributed.group import Group
 from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import split_layers
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.hardware import Machine, gpu_of
 from liveavatar.planning.memory import MemoryModel
-from liveavatar.planning.memory import PlanRequest as SeatingJob
+from liveavatar.planning.request import PlanRequest
 from liveavatar.planning.speed import decode_layers
 from tests.job_changes import changed
 
@@ -204,7 +205,8 @@ def test_layers_are_spread_as_the_plan_of_a_jobs_own_size_says() -> None:
         engine.open(bench_job(DRY, size, 1)).close()
         assert engine.placement.decode_layers == size[0] / 32
     assert asked == [(64, 64, "bf16"), (128, 64, "bf16")]
-    h200, planned = gpu_of("NVIDIA H200", 141.0), SeatingJob(width=384, height=256, num_frames=250, fp8=True)
-    seating = MemoryModel(LIVE_AVATAR_14B, planned, Machine(gpus=(h200,) * 4, cores=8, host_gb=500.0, disk_gb=500.0))
+    h200, settings = gpu_of("NVIDIA H200", 141.0), RenderSettings(prompt="", fp8=True)
+    request = PlanRequest(width=384, height=256, num_frames=250, settings=settings)
+    model = MemoryModel(LIVE_AVATAR_14B, request, Machine(gpus=(h200,) * 4, cores=8, host_gb=500.0, disk_gb=500.0))
     weight = decode_layers(LIVE_AVATAR_14B, h200.rates, True, 384, 256)
-    assert seating.stages() == split_layers(4, LIVE_AVATAR_14B.dit.num_layers, 4, weight)
+    assert model.rank_work() == split_layers(4, LIVE_AVATAR_14B.dit.num_layers, 4, weight)

@@ -111,7 +111,11 @@ def test_the_plan_settles_the_precision_of_keys_and_values(plan: dict[str, Any],
 def declared_in(names: set[str]) -> dict[str, set[str]]:
     """Classes of a render's way that declare any of these fields, by field."""
     found: dict[str, set[str]] = {name: set() for name in names}
-    rooms = ("flows", "tasks", *(f"liveavatar/{room}" for room in ("engine", "render", "fast", "distributed")))
+    rooms = (
+        "flows",
+        "tasks",
+        *(f"liveavatar/{room}" for room in ("engine", "render", "fast", "distributed", "planning")),
+    )
     for path in (path for room in rooms for path in (REPO_ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             for line in node.body if isinstance(node, ast.ClassDef) else []:

@@ -8,8 +8,10 @@ import torch
 from liveavatar.bench.gpu.build import BenchEngine, Mode, bench_job, fast_engine, release
 from liveavatar.config import ModelConfig
 from liveavatar.engine.placement import RankWork
+from liveavatar.engine.settings import RenderSettings
 from liveavatar.hardware import GB, Gpu, Machine, gpu_of
-from liveavatar.planning.memory import MemoryModel, PlanRequest
+from liveavatar.planning.memory import MemoryModel
+from liveavatar.planning.request import PlanRequest
 from liveavatar.timing import BLOCK_FRAMES
 
 _BLOCKS = 6  # rings full, reference changed
@@ -17,23 +19,26 @@ _BLOCKS = 6  # rings full, reference changed
 
 def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
     """The planner's parts for one GPU, in GiB, with "total"."""
-    seat = _seating(config, mode, size, (gpu,)).seats("single")[0]
-    return {**seat.breakdown, "total": seat.total}
+    load = _memory_model(config, mode, size, (gpu,)).loads("single")[0]
+    return {**load.breakdown, "total": load.total}
 
 
 def predicted_ranks(
-    config: ModelConfig, mode: Mode, size: tuple[int, int], stages: tuple[RankWork, ...], gpu: Gpu
+    config: ModelConfig, mode: Mode, size: tuple[int, int], ranks: tuple[RankWork, ...], gpu: Gpu
 ) -> list[float]:
     """The planner's totals for ranks with these stages, each on a GPU of a kind, in GiB."""
-    return [seat.total for seat in _seating(config, mode, size, (gpu,) * len(stages)).ranks(stages)]
+    return [load.total for load in _memory_model(config, mode, size, (gpu,) * len(ranks)).rank_loads(ranks)]
 
 
-def _seating(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
-    job = PlanRequest(
-        width=size[0], height=size[1], num_frames=480, fp8=mode.fp8, kv_cache_dtype=mode.kv_cache_dtype,
+def _memory_model(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
+    request = PlanRequest(
+        width=size[0],
+        height=size[1],
+        num_frames=480,
+        settings=RenderSettings(prompt="", fp8=mode.fp8, kv_cache_dtype=mode.kv_cache_dtype),
         offload=mode.offload,
-    )  # fmt: skip
-    return MemoryModel(config, job, Machine(gpus=gpus, cores=1, host_gb=1e6, disk_gb=1e6))
+    )
+    return MemoryModel(config, request, Machine(gpus=gpus, cores=1, host_gb=1e6, disk_gb=1e6))
 
 
 def measure_memory(

@@ -1,0 +1,149 @@
+"""Memory model: loads of GPUs under a placement, the dtype of keys and values, host and disk."""
+
+import re
+from typing import Any
+
+import pytest
+
+from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
+from liveavatar.planning.memory import MemoryModel, all_fit, with_kv_dtype
+from liveavatar.planning.plan import plan
+from tests.planning.requests import machine, request_14b, small_request
+
+CHOICES = [
+    pytest.param("1x24GB", (384, 256), {"fp8": True, "offload": True}, "fp8", id="24 GB, offloaded"),
+    pytest.param("1x48GB", (384, 256), {"fp8": True}, "bf16", id="48 GB, small"),
+    pytest.param("1x48GB", (704, 384), {"fp8": True}, "fp8", id="48 GB"),
+    pytest.param("1xH100", (384, 256), {"fp8": True}, "bf16", id="80 GB, small"),
+    pytest.param("1xH100", (704, 384), {"fp8": True}, "fp8", id="80 GB"),
+    pytest.param("1xH100-79.65GB", (704, 384), {}, "fp8", id="80 GB as the driver counts, bf16 weights"),
+    pytest.param("1xH200", (704, 384), {"fp8": True}, "bf16", id="141 GB"),
+    pytest.param("1xH200", (704, 384), {}, "bf16", id="141 GB, bf16 weights"),
+    pytest.param("1xA100", (384, 256), {}, "bf16", id="no 8-bit unit"),
+    pytest.param("1xH100", (704, 384), {"fp8": True, "kv_cache_dtype": "int8"}, "int8", id="8-bit attention"),
+]
+
+
+@pytest.mark.parametrize(("gpus", "size", "options", "chosen"), CHOICES)
+def test_keys_and_values_are_kept_in_what_fits(
+    gpus: str, size: tuple[int, int], options: dict[str, Any], chosen: str
+) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b(size, **options), machine(gpus))
+    assert outcome.fits
+    assert outcome.settings["kv_cache_dtype"] == chosen
+    remarked = any(f"are kept in {chosen}" in reason for reason in outcome.reasons)
+    assert remarked == ("kv_cache_dtype" not in options)
+    load = outcome.per_gpu_gb[0]
+    assert load.total <= load.usable
+    if chosen == "bf16":
+        assert load.total + load.recorded + 3 <= load.usable
+
+
+@pytest.mark.parametrize(
+    ("gpus", "steps", "roles"),
+    [
+        pytest.param("5xH100", 4, ["step 1", "step 2", "step 3", "step 4", "decoder"], id="a decoder of its own"),
+        pytest.param("8xH100", 4, ["step 1", "step 2", "step 3", "step 4", "decoder"], id="three stay idle"),
+        pytest.param("2xH200", 3, ["steps 1-2 up to layer N", "steps 2-3 from layer N + decoder"], id="two"),
+        pytest.param(
+            "4xH100",
+            4,
+            [
+                "steps 1-2 up to layer N",
+                "steps 2-3 from layer N up to layer N",
+                "steps 3-4 from layer N up to layer N",
+                "step 4 from layer N + decoder",
+            ],
+            id="the last decodes and has fewer layers",
+        ),
+    ],
+)
+def test_tpp_stages(gpus: str, steps: int, roles: list[str]) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), sample_steps=steps, placement="tpp"), machine(gpus))
+    assert [re.sub(r"layer \d+", "layer N", s.role) for s in outcome.per_gpu_gb] == roles
+
+
+def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp"), machine("4xH200"))
+    assert [("autoencoder" in load.breakdown) for load in outcome.per_gpu_gb] == [False, False, False, True]
+    alone = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp"), machine("5xH200")).per_gpu_gb
+    assert [set(load.breakdown) == {"autoencoder", "working memory"} for load in alone] == [False] * 4 + [True]
+    assert alone[-1].total < 6
+
+
+def test_gpus_of_a_group_are_as_busy_as_one_another() -> None:
+    four = machine("4xH200")
+    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp", fp8=True), four)
+    one = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="single", fp8=True), four)
+    assert outcome.fits
+    assert outcome.fps == pytest.approx(4 * one.fps, rel=0.03)
+    rings = [load.breakdown["rings"] for load in outcome.per_gpu_gb]
+    assert rings[0] == pytest.approx(rings[1], rel=0.05)
+    assert rings[3] < 0.8 * rings[0]
+
+
+def test_processes_on_a_cpu_count_their_weights() -> None:
+    small = small_request(placement="tpp", processes=3)
+    here = machine("cpu", host_gb=64)
+    three, two = (MemoryModel(MINI, small.changed(processes=n), here).host("tpp", 0) for n in (3, 2))
+    assert three["processes"] == pytest.approx(1.5 * two["processes"])
+    assert three["weights"] > 1.3 * two["weights"]
+
+
+@pytest.mark.parametrize(
+    ("config", "gpus", "dtype", "reason"),
+    [
+        pytest.param(LIVE_AVATAR_14B, "1xA100", "int8", "no 8-bit matrix unit", id="no 8-bit unit"),
+        pytest.param(LIVE_AVATAR_14B, "cpu", "fp8", "only the large model on a GPU", id="a CPU"),
+        pytest.param(MINI, "1xH100", "bf16", "only the large model on a GPU", id="the small model"),
+    ],
+)
+def test_what_has_no_choice_of_keys_and_values_is_refused(
+    config: ModelConfig, gpus: str, dtype: str, reason: str
+) -> None:
+    request = small_request(kv_cache_dtype=dtype)
+    outcome = plan(config, request, machine(gpus))
+    assert not outcome.fits
+    assert any(f"--kv_cache_dtype {dtype}: " in r and reason in r for r in outcome.reasons)
+
+
+def test_long_offline_jobs_are_allowed_because_nothing_grows() -> None:
+    short = plan(LIVE_AVATAR_14B, request_14b((688, 368), fp8=True), machine("4x48GB"))
+    long_job = request_14b((688, 368), fp8=True).changed(infer_frames=60, num_frames=200 * 60)
+    long = plan(LIVE_AVATAR_14B, long_job, machine("4x48GB"))
+    assert long.fits
+    assert [s.total for s in long.per_gpu_gb] == [s.total for s in short.per_gpu_gb]
+    assert long.host_gb == short.host_gb
+    assert long.disk_gb["latents"] == pytest.approx(5 * short.disk_gb["latents"])
+
+
+@pytest.mark.parametrize("changes", [{}, {"fp8": True}, {"fp8": True, "offload": True}])
+def test_a_decision_about_keys_and_values_is_final(changes: dict[str, Any]) -> None:
+    here = machine("1xH100")
+    request = with_kv_dtype(LIVE_AVATAR_14B, request_14b((704, 384), **changes), here)
+    assert request.settings.kv_cache_dtype in ("bf16", "fp8")
+    assert with_kv_dtype(LIVE_AVATAR_14B, request, here) is request
+    assert with_kv_dtype(MINI, small_request(), here).settings.kv_cache_dtype == "auto"
+    assert with_kv_dtype(LIVE_AVATAR_14B, request_14b((704, 384)), machine("cpu")).settings.kv_cache_dtype == "auto"
+
+
+def test_parts_of_a_load_add_up() -> None:
+    model = MemoryModel(LIVE_AVATAR_14B, request_14b((704, 384), kv_cache_dtype="bf16"), machine("1xH200"))
+    (load,) = model.loads("single")
+    assert set(load.breakdown) == {"weights", "rings", "sinks", "text", "autoencoder", "working memory"}
+    assert load.total == pytest.approx(sum(load.breakdown.values()))
+    assert load.breakdown["rings"] == pytest.approx(4 * model.dit.ring_bytes / 2**30)
+    assert all_fit([load])
+    assert not MemoryModel(LIVE_AVATAR_14B, model.request, machine("cpu")).loads("single")
+    assert len(MemoryModel(LIVE_AVATAR_14B, model.request, machine("3xH200")).loads("replicas")) == 3
+
+
+def test_offloading_moves_weights_to_the_host() -> None:
+    resident, offloaded = (
+        MemoryModel(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True, offload=o), machine("1xH100"))
+        for o in (False, True)
+    )
+    freed = resident.loads("single")[0].total - offloaded.loads("single")[0].total
+    assert freed > 10
+    assert offloaded.host("single", 1)["offloaded weights"] > freed
+    assert resident.host("single", 1)["offloaded weights"] == 0

@@ -1,0 +1,83 @@
+"""Speed model: predicted for GPUs, measured for the CPU."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liveavatar import paths
+from liveavatar.config import LIVE_AVATAR_14B, TINY
+from liveavatar.hardware import HOPPER
+from liveavatar.planning.costs import dit_costs, vae_costs
+from liveavatar.planning.plan import plan
+from liveavatar.planning.speed import Speeds, cpu_speeds, decode_layers, gpu_speeds
+from tests.planning.requests import machine, request_14b, small_request
+
+
+def test_cpu_pace_is_measured_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    here = machine("cpu", host_gb=16)
+    request = small_request(num_frames=250, sample_steps=2)
+    first = plan(TINY, request, here)
+    assert first.fits
+    assert first.fps > 0
+    assert len(list(tmp_path.glob("speed/*.json"))) == 1
+    assert plan(TINY, request, here).fps == first.fps
+
+
+def test_more_gpus_are_faster_and_more_steps_slower() -> None:
+    def fps(gpus: str, steps: int, **options: object) -> float:
+        return plan(LIVE_AVATAR_14B, request_14b((704, 384), sample_steps=steps, **options), machine(gpus)).fps
+
+    spread = [fps(f"{n}xH200", 4, placement="tpp") for n in (2, 4, 5)]
+    assert fps("1xH200", 4) < spread[0] < spread[1] < spread[2]
+    assert fps("1xH200", 6) < fps("1xH200", 4) < fps("1xH200", 3)
+    assert fps("1xH200", 4) < fps("1xH200", 4, fp8=True)
+    assert fps("1xH200", 4, fp8=True, offload=True) < fps("1xH200", 4, fp8=True)
+    assert fps("4xH200", 4, placement="replicas") == pytest.approx(4 * fps("1xH200", 4))
+
+
+def test_a_damaged_measurement_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    fast = Speeds(step=1.0, decode=2.0, start=3.0, first=4.0, overlap=False)
+    monkeypatch.setattr("liveavatar.planning.speed._measure", lambda *_: fast)
+    assert cpu_speeds(TINY, 384, 256, 2) == fast
+    slow = replace(fast, step=9.0)
+    monkeypatch.setattr("liveavatar.planning.speed._measure", lambda *_: slow)
+    assert cpu_speeds(TINY, 384, 256, 2) == fast, "the stored one counts"
+    assert cpu_speeds(TINY, 384, 256, 3) == slow, "another job is measured"
+    stored = sorted(paths.speeds().glob("*.json"), key=lambda path: json.loads(path.read_text())["step"])
+    stored[0].write_text("{")
+    assert cpu_speeds(TINY, 384, 256, 2) == slow
+
+
+def times(dtype: str = "bf16", **options: Any) -> Speeds:
+    config = LIVE_AVATAR_14B
+    dit, vae = dit_costs(config.dit, 704, 384, 8, dtype), vae_costs(config.vae, config.dit.motion_latents, 704, 384)
+    options = {"rates": HOPPER, "num_layers": config.dit.num_layers, "fp8": False, "offload": False} | options
+    return gpu_speeds(dit, vae, **options)
+
+
+@pytest.mark.parametrize(
+    ("slower", "faster"),
+    [
+        pytest.param(times(), times(fp8=True), id="fp8 linears"),
+        pytest.param(times(), times("int8"), id="8-bit attention"),
+        pytest.param(times("fp8"), times(), id="rings that are converted cost time"),
+        pytest.param(times(offload=True), times(), id="weights from the host"),
+        pytest.param(times(offload=True), times(fp8=True, offload=True), id="fp8 halves the transfer"),
+        pytest.param(times(), times(rates=replace(HOPPER, bandwidth=3.6)), id="memory bandwidth"),
+    ],
+)
+def test_a_step_on_a_gpu(slower: Speeds, faster: Speeds) -> None:
+    assert faster.step < slower.step
+    assert faster.decode == slower.decode
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bf16", "fp8", "int8"])
+def test_a_decode_in_layers(dtype: str) -> None:
+    speeds = times("bf16" if dtype == "auto" else dtype, fp8=True)
+    layers = decode_layers(LIVE_AVATAR_14B, HOPPER, True, 704, 384, dtype)
+    assert layers * speeds.step / LIVE_AVATAR_14B.dit.num_layers == pytest.approx(speeds.decode)

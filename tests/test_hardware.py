@@ -1,0 +1,99 @@
+"""GPUs by name and size, and the reading of this machine."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from liveavatar.errors import InputError
+from liveavatar.hardware import (
+    GB,
+    Machine,
+    available_gb,
+    cores,
+    detect_gpus,
+    detect_machine,
+    gpu_of,
+    memory_limit_gb,
+    parse_gpus,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "memory"),
+    [
+        pytest.param("4x24GB", 4, 24, id="count and memory"),
+        pytest.param("24gb", 1, 24, id="memory alone"),
+        pytest.param("1xH100", 1, 80, id="name"),
+        pytest.param("8*h200", 8, 141, id="other sign"),
+        pytest.param("2xA100-40GB", 2, 40, id="name and memory"),
+        pytest.param("2xRTX 4090", 2, 24, id="name with a space"),
+        pytest.param("cpu", 0, 0, id="none"),
+    ],
+)
+def test_parse_gpus(text: str, count: int, memory: float) -> None:
+    gpus = parse_gpus(text)
+    assert len(gpus) == count
+    assert all(g.memory_gb == memory for g in gpus)
+
+
+@pytest.mark.parametrize("text", ["", "0x24GB", "99x24GB", "4x", "2xToaster", "-1xH100", "1x0GB"])
+def test_parse_gpus_refuses(text: str) -> None:
+    with pytest.raises(InputError, match="gpus"):
+        parse_gpus(text)
+
+
+def test_a_24gb_card_has_22_15_usable() -> None:
+    assert parse_gpus("24GB")[0].usable_gb == pytest.approx(22.15)
+
+
+def test_this_machine_is_read() -> None:
+    assert 0 < available_gb() <= memory_limit_gb()
+    assert all(g.memory_gb > 1 for g in detect_gpus())
+    assert GB == 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "kind"),
+    [
+        pytest.param("NVIDIA H100 80GB HBM3", 79.6, "H100", id="driver's name"),
+        pytest.param("NVIDIA GeForce RTX 4090", None, "4090", id="no memory needed"),
+        pytest.param("Toaster", 24.0, "4090", id="unknown with 24 GB"),
+        pytest.param("Toaster", 28.0, "5090", id="unknown with 28 GB"),
+        pytest.param("Toaster", 48.0, "L40S", id="unknown with 48 GB"),
+        pytest.param("Toaster", 141.0, "H200", id="unknown with 141 GB"),
+    ],
+)
+def test_a_gpu_has_the_rates_of_its_kind(name: str, memory: float | None, kind: str) -> None:
+    gpu = gpu_of(name, memory)
+    assert gpu.rates == gpu_of(kind).rates
+    assert gpu.memory_gb == (memory or gpu_of(kind).memory_gb)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "has_fp8"),
+    [
+        pytest.param("2xH100", True, id="every one"),
+        pytest.param("1xA100", False, id="none"),
+        pytest.param("cpu", False, id="no GPU"),
+    ],
+)
+def test_8_bit_units(gpus: str, has_fp8: bool) -> None:
+    assert Machine(gpus=parse_gpus(gpus), cores=1, host_gb=1, disk_gb=1).has_fp8 == has_fp8
+    mixed = Machine(gpus=(*parse_gpus(gpus), gpu_of("A100")), cores=1, host_gb=1, disk_gb=1)
+    assert not mixed.has_fp8
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_hidden_gpus_are_not_used(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert detect_gpus() == ()
+
+
+def test_another_machine_has_no_limits_of_this_one(tmp_path: Path) -> None:
+    other = detect_machine(tmp_path, parse_gpus("8xH200"))
+    assert (other.host_gb, other.disk_gb) == (math.inf, math.inf)
+    here = detect_machine(tmp_path / "not" / "there", ())
+    assert here.cores == cores() >= 1
+    assert 0 < here.host_gb < math.inf
+    assert 0 < here.disk_gb < math.inf
