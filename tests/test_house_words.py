@@ -27,7 +27,6 @@ NOT_YET: frozenset[str] = frozenset(
         "liveavatar/planning",
         "liveavatar/render",
         "liveavatar/report",
-        "liveavatar/training",
         "tasks",
         "tasks/cluster",
         "tasks/store",

@@ -1,7 +1,7 @@
-"""The autoencoder's adversary: a small patch discriminator on crops around the mouth, and its balance.
+"""Adversarial loss of the autoencoder: a small patch discriminator on crops around the mouth, and its weight.
 
-It answers what L1 losses leave out: grain, lashes, teeth edges. Its pull on the picture is scaled to a fixed share
-of the reconstruction's, measured on the gradients at the decoder's output, so no weight has to be tuned.
+It restores detail that L1 losses blur: grain, lashes, teeth edges. Its gradient at the decoder's output is scaled to a
+fixed share of the reconstruction's, so no weight has to be tuned.
 """
 
 from itertools import pairwise
@@ -16,7 +16,7 @@ FRAMES = 4  # frames of a clip that the adversary sees
 
 
 class PatchDiscriminator(nn.Module):
-    """Real or made, per patch of about 30 pixels; spectrally normalised."""
+    """Classifier of real and generated patches of about 30 pixels; spectrally normalised."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class PatchDiscriminator(nn.Module):
         self.net = nn.Sequential(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1)))
 
     def forward(self, x_N3HW: Tensor) -> Tensor:
-        """Scores [N, 1, H/8, W/8]; higher = more real."""
+        """Compute scores [N, 1, H/8, W/8]; higher is more real."""
         return self.net(x_N3HW)
 
 
 def face_crops(video: Tensor, mouths: list[tuple[float, float]], side: int, times: list[int]) -> Tensor:
-    """Crops [B * len(times), 3, side, side] around the mouth's centre, kept inside the picture."""
+    """Cut squares [B * len(times), 3, side, side] around the mouth's centre, shifted to lie inside the picture."""
     height, width = video.shape[-2:]
     crops = []
     for clip, (x, y) in zip(video, mouths, strict=True):
@@ -42,13 +42,13 @@ def face_crops(video: Tensor, mouths: list[tuple[float, float]], side: int, time
     return torch.cat(crops)
 
 
-def discriminator_loss(adversary: nn.Module, real: Tensor, made: Tensor) -> Tensor:
-    """Hinge loss of the discriminator."""
-    return F.relu(1 - adversary(real)).mean() + F.relu(1 + adversary(made)).mean()
+def discriminator_loss(adversary: nn.Module, real: Tensor, generated: Tensor) -> Tensor:
+    """Compute the hinge loss of the discriminator."""
+    return F.relu(1 - adversary(real)).mean() + F.relu(1 + adversary(generated)).mean()
 
 
 def balanced_gradient(reconstruction: Tensor, adversarial: Tensor, output: Tensor) -> Tensor:
-    """Gradient at `output` of the reconstruction plus the adversary's, the latter at `SHARE` of the former's norm."""
+    """Sum the gradients of reconstruction and adversary at `output`, the latter scaled to `SHARE` of the former."""
     main = torch.autograd.grad(reconstruction, output, retain_graph=True)[0]
     pull = torch.autograd.grad(adversarial, output)[0]
     return main + pull * (SHARE * main.norm() / pull.norm().clamp(min=1e-12))

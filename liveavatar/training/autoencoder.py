@@ -5,23 +5,25 @@ several GPUs. Writes `autoencoder.pt` (resumable; holds the averaged weights tha
 `autoencoder.jsonl`.
 
 Loss: region-weighted L1 + 0.7 x gradient L1 at three scales + 0.7 x L1 of temporal differences, eightfold where a new
-latent begins, + 0.05 |E z^2 - 1|. Two more terms make latents that a transformer can *predict*: noise of random
-strength, so that small errors stay small in the picture, and a penalty on how much the latents change when the picture
-moves by up to 3 pixels. Without the latter a move by a quarter of a cell changed 62 % of a face's latent variance, and
-the transformer could not keep up with a moving head, however well the autoencoder alone reconstructed. In the last
-third a patch adversary joins (see `adversary.py`); it is switched off should held-out PSNR fall by more than 0.7 dB.
+latent begins, + 0.05 |E z^2 - 1|. Two more terms make latents *predictable* for the transformer: noise of random
+strength on the latents, so that small errors stay small in the picture, and a smoothness penalty on the change of the
+latents when the picture moves by up to 3 pixels. Without the penalty a move by a quarter of a cell changed 62 % of a
+face's latent variance, and the transformer could not follow a moving head, although the autoencoder reconstructed
+well. In the last third an adversarial loss joins (see `adversary.py`); it is switched off when held-out PSNR falls by
+more than 0.7 dB.
 
-A decoder that cannot know the detail draws too little of it. `--sharpen` makes its target a little sharper than the
-truth, so that what it does know comes out strong. (A loss on the amount of fine structure in patches of 8 pixels kept
-even more of the measured energy, as single dark pixels in a grid over hair: it is not to be had like that.)
+A decoder draws too little of the detail that the latents do not determine. `--sharpen` compensates with a target a
+little sharper than the truth. (A loss on the amount of fine structure in patches of 8 pixels reached even more of the
+measured energy, but as single dark pixels in a grid over hair.)
 
-`--only_decoder` goes on with the decoder of a finished autoencoder, a checkpoint of this stage or of a model directory;
-its latents stay what they are, so that can run beside the teacher.
+`--only_decoder` continues with the decoder of a finished autoencoder, a checkpoint of this stage or of a model
+directory; the encoder is frozen, so this can run beside the teacher.
 """
 
 import argparse
 import copy
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +45,27 @@ from liveavatar.training.optim import Average, Optimisers, rate_factor
 
 log = logging.getLogger(__name__)
 
-SHIFT_REACH = 3  # pixels by which the second look at a clip is moved, at most
+SHIFT_REACH = 3  # largest shift of the second crop of a clip, pixels
 CELL = 16  # pixels a side of one latent cell
 GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.7, 0.05
-# Of the step into a new latent against the steps within one: noise on the latents, and a transformer's errors, change
-# there at once, and the decoder is to spread that over the latent's frames.
+# Weight of the step into a new latent against the steps within one: noise on the latents, and the transformer's errors,
+# jump there, and the decoder should spread the jump over the latent's frames.
 EDGE_WEIGHT = 8.0
 ADVERSARY_START = 2 / 3  # of the budget
-ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR it may cost
+ADVERSARY_ALLOWANCE = 0.7  # dB of held-out PSNR that the adversary may cost
 EMA_DECAY = 0.998
-HELD_CLIPS, HELD_FRAMES = 8, 24
+HELD_OUT_CLIPS, HELD_OUT_FRAMES = 8, 24
 BACKEND = "inductor"  # of compilation
 
 
-def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Tensor:
-    """The picture's loss; videos [B, 3, T, H, W], weights of mean 1."""
+def reconstruction_loss(decoded: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Tensor:
+    """Compute the reconstruction loss of videos [B, 3, T, H, W]; weights of mean 1."""
     weights = weights_BTHW[:, None]
-    error = made - truth
+    error = decoded - truth
     loss = (error.abs() * weights).mean()
     steps = (error[:, :, 1:] - error[:, :, :-1]).abs() * weights[:, :, 1:] * _edge_weights(error.shape[2], error.device)
     flat, w = error.transpose(1, 2).flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)
-    gradient = torch.zeros((), device=made.device)
+    gradient = torch.zeros((), device=decoded.device)
     for scale in range(3):
         if scale:
             flat, w = F.avg_pool2d(flat, 2), F.avg_pool2d(w, 2)
@@ -73,7 +75,7 @@ def reconstruction_loss(made: Tensor, truth: Tensor, weights_BTHW: Tensor) -> Te
 
 
 def sharpened(video: Tensor, amount: float) -> Tensor:
-    """A video [B, 3, T, H, W] plus `amount` times what a blur by one pixel (binomial, 5 taps) takes away."""
+    """Sharpen a video [B, 3, T, H, W] by an unsharp mask of strength `amount` (binomial blur, 5 taps)."""
     if not amount:
         return video
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=video.device, dtype=video.dtype) / 16
@@ -83,15 +85,15 @@ def sharpened(video: Tensor, amount: float) -> Tensor:
 
 
 def _edge_weights(num_frames: int, device: torch.device) -> Tensor:
-    """Weight of each frame step [1, 1, T-1, 1, 1] of a clip that starts with a latent."""
+    """Compute the weight of each frame step [1, 1, T-1, 1, 1] of a clip that starts with a latent."""
     edge = (torch.arange(1, num_frames, device=device) % LATENT_FRAMES == 0).float()
     return (1 + (EDGE_WEIGHT - 1) * edge)[None, None, :, None, None]
 
 
-def _go_on_from(vae: CompactVAE, model_dir: Path) -> None:
-    """Take over a model's autoencoder; blocks that the decoder has more than before begin as the identity.
+def _load_start(vae: CompactVAE, model_dir: Path) -> None:
+    """Load a model's autoencoder weights; additional decoder blocks start as the identity.
 
-    Latent statistics lie in the config, not in the weights.
+    Latent statistics are in the config, not in the weights.
     """
     start = load_model(model_dir, "cpu", torch.float32, parts=("vae",)).vae
     missing, unexpected = vae.load_state_dict(start.state_dict(), strict=False)
@@ -102,22 +104,32 @@ def _go_on_from(vae: CompactVAE, model_dir: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ShiftedCrops:
+    """Training batch of the autoencoder."""
+
+    video: Tensor  # [B, 3, T, S, S]
+    moved: Tensor  # [B/2, 3, T, S, S] the first half of the batch, shifted by a few pixels
+    weights: Tensor  # [B, T, S, S], mean 1
+    mouths: list[tuple[float, float]]  # centres, x and y in pixels
+
+
 class AutoencoderTrainer:
-    """Networks, optimisers and data of the stage."""
+    """Trainer of the autoencoder: networks, optimisers and data of the stage."""
 
     def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank) -> None:
         self.args, self.rank = args, rank
         cfg = PRESETS[args.preset].vae
         self.vae = runtime.channels_last(CompactVAE(cfg).to(rank.device))
         if args.init:
-            _go_on_from(self.vae, args.init)
+            _load_start(self.vae, args.init)
         if args.only_decoder:
             if args.only_decoder.is_dir():
-                _go_on_from(self.vae, args.only_decoder)
+                _load_start(self.vae, args.only_decoder)
             else:
                 self.vae.load_state_dict(runtime.load_checkpoint(args.only_decoder, rank.device)["average"])
             self.vae.encoder.requires_grad_(False)
-        self.held_vae = copy.deepcopy(self.vae).eval()
+        self.average_vae = copy.deepcopy(self.vae).eval()
         self.adversary = PatchDiscriminator(48 if args.preset == "mini" else 8).to(rank.device)
         self.optim = Optimisers(
             self.vae.named_parameters(),
@@ -130,37 +142,37 @@ class AutoencoderTrainer:
         self.average = Average(self.vae, EMA_DECAY)
         self.clips = load_clips(args.data, "train", rank.device, rank.rank, max(rank.world, args.share))
         self.sampler = CropSampler(self.clips, args.frames, rank.generator(args.seed))
-        self.held = load_clips(args.data, "eval", rank.device) if rank.first else []
+        self.held_out_clips = load_clips(args.data, "eval", rank.device) if rank.first else []
         self.step, self.best_psnr = 0, 0.0
         self.adversary_on = bool(args.adversary)
         self.encode, self.decode, self.judge = self.vae.encode, self.vae.decode, reconstruction_loss
 
     def compile(self) -> None:
-        """Compile what every step runs, and rehearse it; where that fails, training goes on without."""
+        """Compile encoder, decoder and loss, and run them once; on failure training continues uncompiled."""
         plain = self.encode, self.decode, self.judge
         self.encode, self.decode, self.judge = (torch.compile(f, backend=BACKEND, dynamic=False) for f in plain)
         try:
-            video, moved, weights, _ = self._batch()
-            made, _, unsteady = self._reconstruct(video, moved)
-            output = made.detach().float().requires_grad_()
-            target = sharpened(video, self.args.sharpen)
-            gradient = torch.autograd.grad(self.judge(output, target, weights), output)[0]
-            outputs, gradients = _roots(made, gradient, unsteady)
+            batch = self._batch()
+            decoded, _, unsteady = self._reconstruct(batch)
+            output = decoded.detach().float().requires_grad_()
+            target = sharpened(batch.video, self.args.sharpen)
+            gradient = torch.autograd.grad(self.judge(output, target, batch.weights), output)[0]
+            outputs, gradients = _roots(decoded, gradient, unsteady)
             torch.autograd.grad(outputs, self.optim.params, gradients)
         except (RuntimeError, AssertionError, TypeError, ValueError) as e:
             log.warning("the autoencoder is not compiled: %s", (str(e) or repr(e)).splitlines()[0])
             self.encode, self.decode, self.judge = plain
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, list[tuple[float, float]]]:
-        """Video, the moved half of it, weights of mean 1, mouth centres."""
-        video, weights, mouths = self.sampler.sample(self.args.batch)
-        video, moved = two_looks(video, self.sampler.host)
-        weights = weights[..., : video.shape[-2], : video.shape[-1]]
+    def _batch(self) -> ShiftedCrops:
+        crops = self.sampler.sample(self.args.batch)
+        video, moved = two_crops(crops.video, self.sampler.host)
+        weights = crops.weights[..., : video.shape[-2], : video.shape[-1]]
         # A part of the batch is enough for the penalty.
-        return video, moved[: (len(moved) + 1) // 2], weights / weights.mean(), mouths
+        return ShiftedCrops(video, moved[: (len(moved) + 1) // 2], weights / weights.mean(), crops.mouths)
 
-    def _reconstruct(self, video: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Video made from noised latents, the latents, and how much they change when the picture moves."""
+    def _reconstruct(self, batch: ShiftedCrops) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode noised latents; return the video, the latents, and their mean square change when the picture moves."""
+        video, moved = batch.video, batch.moved
         with self.rank.autocast():
             if self.args.only_decoder:
                 with torch.no_grad():
@@ -168,25 +180,25 @@ class AutoencoderTrainer:
             else:
                 latents, other = self.encode(torch.cat((video, moved))).split((len(video), len(moved)))
             strength = self.args.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
-            made = self.decode(latents + strength * torch.randn_like(latents))
-        return made, latents, (other - latents[: len(other)]).float().square().mean()
+            decoded = self.decode(latents + strength * torch.randn_like(latents))
+        return decoded, latents, (other - latents[: len(other)]).float().square().mean()
 
     def train_step(self, fraction: float) -> dict[str, Tensor]:
-        """One update of the autoencoder, and of the adversary when it is on."""
-        video, moved, weights, mouths = self._batch()
-        made, latents, unsteady = self._reconstruct(video, moved)
-        output = made.detach().float().requires_grad_()
-        target = sharpened(video, self.args.sharpen)
+        """Update the autoencoder once, and the adversary when it is on."""
+        batch = self._batch()
+        decoded, latents, unsteady = self._reconstruct(batch)
+        output = decoded.detach().float().requires_grad_()
+        target = sharpened(batch.video, self.args.sharpen)
         use_adversary = self.adversary_on and fraction > ADVERSARY_START
-        # Balancing keeps the loss's graph, which compiled code does not allow.
-        loss = (reconstruction_loss if use_adversary else self.judge)(output, target, weights)
+        # Balancing retains the loss's graph, which compiled code does not allow.
+        loss = (reconstruction_loss if use_adversary else self.judge)(output, target, batch.weights)
         gradient, extra = (
-            self._adversarial_gradient(loss, output, video, mouths)
+            self._adversarial_gradient(loss, output, batch)
             if use_adversary
             else (torch.autograd.grad(loss, output)[0], {})
         )
         regular = LATENT_WEIGHT * (latents.float().square().mean() - 1).abs() + self.args.smooth * unsteady
-        torch.autograd.backward(*_roots(made, gradient, regular))
+        torch.autograd.backward(*_roots(decoded, gradient, regular))
         runtime.average_gradients(self.optim.params, self.rank)
         norm = self.optim.step(rate_factor(self.step, fraction))
         self.average.update(self.vae, self.step)
@@ -195,30 +207,30 @@ class AutoencoderTrainer:
         return values | {"latent_std": latents.detach().float().std()} | extra
 
     def _adversarial_gradient(
-        self, loss: Tensor, output: Tensor, video: Tensor, mouths: list[tuple[float, float]]
+        self, loss: Tensor, output: Tensor, batch: ShiftedCrops
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        side = video.shape[-1] // 2
-        times = torch.randperm(video.shape[2])[:FRAMES].tolist()
-        real, made = (face_crops(v, mouths, side, times) for v in (video, output))
+        side = batch.video.shape[-1] // 2
+        times = torch.randperm(batch.video.shape[2])[:FRAMES].tolist()
+        real, generated = (face_crops(v, batch.mouths, side, times) for v in (batch.video, output))
         with self.rank.autocast():
-            judged = discriminator_loss(self.adversary, real, made.detach())
+            adversary_loss = discriminator_loss(self.adversary, real, generated.detach())
         self.adversary_optim.zero_grad(set_to_none=True)
-        judged.backward()
+        adversary_loss.backward()
         runtime.average_gradients(list(self.adversary.parameters()), self.rank)
         self.adversary_optim.step()
         for p in self.adversary.parameters():
             p.requires_grad_(False)
         with self.rank.autocast():
-            fooled = -self.adversary(made).mean()
-        gradient = balanced_gradient(loss, fooled, output)
+            generator_loss = -self.adversary(generated).mean()
+        gradient = balanced_gradient(loss, generator_loss, output)
         for p in self.adversary.parameters():
             p.requires_grad_(True)
-        return gradient, {"adversary": judged.detach()}
+        return gradient, {"adversary": adversary_loss.detach()}
 
     def held_out(self) -> dict[str, float]:
-        """PSNR whole and mouth, sharpness and block edges of the averaged weights on held-out clips."""
-        self.average.copy_to(self.held_vae)
-        return autoencoder_measures(self.held_vae, self.held, self.rank)
+        """Measure the averaged weights on held-out clips: PSNR whole and mouth, sharpness and block edges."""
+        self.average.copy_to(self.average_vae)
+        return autoencoder_measures(self.average_vae, self.held_out_clips, self.rank)
 
     def guard(self, psnr: float) -> None:
         """Switch the adversary off when it costs too much."""
@@ -228,7 +240,7 @@ class AutoencoderTrainer:
         self.best_psnr = max(self.best_psnr, psnr)
 
     def state(self, seconds: float) -> dict[str, Any]:
-        """For `autoencoder.pt`."""
+        """Collect the state for `autoencoder.pt`."""
         return {
             "weights": {n: p.detach() for n, p in self.vae.named_parameters()},
             "average": self.average.weights,
@@ -252,40 +264,41 @@ class AutoencoderTrainer:
         self.adversary_on = state["adversary_on"]
 
 
-def _roots(made: Tensor, gradient: Tensor, regular: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-    """What to go backwards from, and with which gradients; a frozen encoder has no regular term."""
+def _roots(decoded: Tensor, gradient: Tensor, regular: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+    """List the roots of the backward pass and their gradients; with a frozen encoder there is no regular term."""
     if regular.requires_grad:
-        return [made, regular], [gradient.to(made.dtype), None]
-    return [made], [gradient.to(made.dtype)]
+        return [decoded, regular], [gradient.to(decoded.dtype), None]
+    return [decoded], [gradient.to(decoded.dtype)]
 
 
-def two_looks(video: Tensor, host: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two crops of a video, smaller by one latent cell, the second moved by up to `SHIFT_REACH` pixels."""
+def two_crops(video: Tensor, host: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Crop a video twice, smaller by one latent cell, the second time shifted by up to `SHIFT_REACH` pixels."""
     side = video.shape[-1] - CELL
     down, right = (int(n) for n in torch.randint(SHIFT_REACH + 1, (2,), generator=host))
     return video[..., :side, :side], video[..., down : down + side, right : right + side]
 
 
 @torch.no_grad()
-def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.TrainRank) -> dict[str, float]:
-    """Measures of an autoencoder over held-out clips, averaged over orientations."""
+def autoencoder_measures(vae: CompactVAE, held_out: list[Clips], rank: runtime.TrainRank) -> dict[str, float]:
+    """Measure an autoencoder on held-out clips, averaged over orientations."""
     rows = []
-    for clips in held:
-        for i in range(min(HELD_CLIPS, len(clips.frames))):
-            count = min(HELD_FRAMES, clips.num_frames) // LATENT_FRAMES * LATENT_FRAMES
+    for clips in held_out:
+        for i in range(min(HELD_OUT_CLIPS, len(clips.frames))):
+            count = min(HELD_OUT_FRAMES, clips.num_frames) // LATENT_FRAMES * LATENT_FRAMES
             truth = to_video(clips.frames[i : i + 1, :count])
             with rank.autocast():
-                made = vae.decode(vae.encode(truth)).float()
+                decoded = vae.decode(vae.encode(truth)).float()
             mouth = region_weights(clips.landmarks[i : i + 1, :count], clips.size, 1.0, 0.0, 0.0)
             rows.append(
                 torch.tensor(
                     [
-                        reference.psnr(made, truth),
-                        reference.psnr(made, truth, mouth),
-                        reference.energy_kept(made, truth),
-                        reference.energy_kept(made, truth, mouth),
-                        reference.edge_jump(made) / max(reference.edge_jump(truth), 1e-6),
-                        reference.edge_jump(made, LATENT_FRAMES) / max(reference.edge_jump(truth, LATENT_FRAMES), 1e-6),
+                        reference.psnr(decoded, truth),
+                        reference.psnr(decoded, truth, mouth),
+                        reference.energy_kept(decoded, truth),
+                        reference.energy_kept(decoded, truth, mouth),
+                        reference.edge_jump(decoded) / max(reference.edge_jump(truth), 1e-6),
+                        reference.edge_jump(decoded, LATENT_FRAMES)
+                        / max(reference.edge_jump(truth, LATENT_FRAMES), 1e-6),
                     ]
                 )
             )
@@ -294,7 +307,7 @@ def autoencoder_measures(vae: CompactVAE, held: list[Clips], rank: runtime.Train
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
-    """Run the stage until its seconds are spent."""
+    """Run the stage until its time budget is used up."""
     trainer = AutoencoderTrainer(args, rank)
     path = args.out / "autoencoder.pt"
     spent = 0.0
@@ -348,10 +361,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
     options.add_argument("--adversary", type=int, default=1)
     options.add_argument("--latent_noise", type=float, default=0.3, help="largest noise on the latents")
-    options.add_argument("--sharpen", type=float, default=0.0, help="how much sharper than the truth the target is")
+    options.add_argument("--sharpen", type=float, default=0.0, help="strength of the unsharp mask on the target")
     options.add_argument("--smooth", type=float, default=0.2, help="weight of the latents' change under small moves")
     options.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
-    options.add_argument("--only_decoder", type=Path, help="model directory or autoencoder.pt: keep its encoder")
+    options.add_argument("--only_decoder", type=Path, help="model directory or autoencoder.pt whose encoder stays")
     options.add_argument("--share", type=int, default=1, help="in one process: train on every n-th file of clips")
     options.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
     options.add_argument("--log_every", type=int, default=50)
@@ -361,7 +374,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of the stage."""
+    """Run the command line of the stage."""
     args: Any = parser().parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)

@@ -1,4 +1,4 @@
-"""A training batch of the transformer: runs of blocks with everything that drives them.
+"""Training batch of the transformer: windows of consecutive blocks with their conditions.
 
 Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells, L speech states.
 """
@@ -12,16 +12,16 @@ from liveavatar.pose.track import free_head
 
 @dataclass(slots=True)
 class Window:
-    """A batch of runs of blocks, ready for `CausalDiT.forward_window`."""
+    """Batch of windows of consecutive blocks, ready for `CausalDiT.forward_window`."""
 
     latents: Tensor  # [B, C, T, h, w]
     reference: Tensor  # [B, C, 1, h, w]
     weights: Tensor  # [B, 1, T, h, w], mean 1
     features: Tensor  # [B, L, C, history + 12 b]
     tokens: Tensor  # [B, text length]
-    pose: Tensor | None = None  # pose latents [B, 7, T, h, w]; None is all zeros: the head moves by itself
-    bound: Tensor | None = None  # bool [B]: only the prompt tells what the reference does not show; None is nowhere
+    pose: Tensor | None = None  # pose latents [B, 7, T, h, w]; None is all zeros: free head motion
+    bound: Tensor | None = None  # bool [B]: the reference shows other light or another place, so the prompt is needed
 
     def with_free_head(self) -> "Window":
-        """The same with heads that move by themselves, as in most renders."""
+        """Copy the window with free head motion, as in most renders."""
         return self if self.pose is None else replace(self, pose=free_head(self.pose))

@@ -1,8 +1,8 @@
 """Model card, written from the records of a training run.
 
-Sources are `evaluation.json` (held-out measures of all candidates), `quality.json` (what `liveavatar bench quality
---out` wrote of the exported weights), the stages' `*.jsonl` (losses over time) and the exported files.
-Nothing is typed in by hand but the prose.
+Sources are `evaluation.json` (held-out measures of all candidates), `quality.json` (output of `liveavatar bench quality
+--out` for the exported weights), the stages' `*.jsonl` (losses over time) and the exported files.
+Only the prose is written by hand.
 """
 
 import json

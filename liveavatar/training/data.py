@@ -2,7 +2,7 @@
 
 A rank keeps its share of the corpus as uint8 on its own device, so batches are index arithmetic and there is no
 loader. The last frame of every clip is the reference photo: the same avatar at rest, in another pose. Its other photo
-shows the same in another light, and comes with a caption that names the clip's.
+has the same pose in another light; the caption of that photo names the clip's light and place.
 
 Shapes: n clips, B batch, T frames, H/W pixels. Video is [B, 3, T, H, W] in [-1, 1].
 """
@@ -19,8 +19,26 @@ from liveavatar.quality.reference import MOUTH_POINTS, region_weights, to_video
 from liveavatar.training.corpus.layout import ClipFile, list_clips
 
 GAIN, GAMMA = 0.15, 0.25  # spread of the colour augmentation: gain per channel, log of the exponent
-# Spread of the bend: pixels between knots and its deviation there, size, a side against the other, radians, pixels.
+# Spread of the bend: pixels between knots, deviation at a knot (pixels), size, aspect ratio, radians, pixels.
 KNOT, BEND, SIZE, ASPECT, TILT, SHIFT = 64, 2.5, 0.05, 0.04, 0.05, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Square crop of one clip."""
+
+    frames: Tensor  # uint8 [T, S, S, 3]
+    weights: Tensor  # [T, S, S]
+    mouth: tuple[float, float]  # centre, x and y in pixels of the crop
+
+
+@dataclass(frozen=True, slots=True)
+class CropBatch:
+    """Batch of square crops."""
+
+    video: Tensor  # [B, 3, T, S, S]
+    weights: Tensor  # [B, T, S, S]
+    mouths: list[tuple[float, float]]  # centres, x and y in pixels of the crops
 
 
 @dataclass(slots=True)
@@ -39,7 +57,7 @@ class Clips:
 
     @property
     def num_frames(self) -> int:
-        """Frames of a clip, the photo not counted."""
+        """Number of frames of a clip, without the photo."""
         return self.frames.shape[1] - 1
 
     @property
@@ -101,11 +119,11 @@ def colour_jitter(video: Tensor, generator: torch.Generator) -> Tensor:
 def bend(video: Tensor, maps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Change proportions and framing of every clip by a smooth distortion, constant over time.
 
-    A detector frames photographs by eyes that are a few pixels off, and real heads differ from a morphable model.
+    Detected eyes, by which photographs are framed, are a few pixels off, and real heads differ from a morphable model.
 
     Args:
         video: [B, 3, T, H, W].
-        maps: [B, T, H, W], distorted alike.
+        maps: [B, T, H, W], distorted in the same way.
         generator: of the distortions, on the video's device.
     """
     batch, _, _, height, width = video.shape
@@ -129,10 +147,10 @@ def bend(video: Tensor, maps: Tensor, generator: torch.Generator) -> tuple[Tenso
 
 
 class CropSampler:
-    """Square crops of short clips with their weight maps, for the autoencoder.
+    """Sampler of square crops of short clips with their weight maps, for the autoencoder.
 
-    Convolutions do not know where they are, so crops train both orientations at once and with one shape. A crop
-    nearly always holds the mouth; now and then the clip is the still photo, as the reference latent will be.
+    Convolutions are translation invariant, so crops of one shape train both orientations at once. A crop nearly always
+    contains the mouth; a share `STILL` of the clips is the still photo, like the video of a reference latent.
     """
 
     STILL = 0.08  # share of still clips
@@ -145,11 +163,11 @@ class CropSampler:
         self.host = torch.Generator().manual_seed(generator.initial_seed())
         self.mouths = [c.landmarks[:, :, MOUTH_POINTS].mean(2).cpu() for c in clips]
 
-    def sample(self, batch: int) -> tuple[Tensor, Tensor, list[tuple[float, float]]]:
-        """Video [B, 3, T, S, S], weights [B, T, S, S], mouth centres (x, y) in the crops, in pixels."""
-        parts = [self._one() for _ in range(batch)]
-        video = colour_jitter(to_video(torch.stack([p[0] for p in parts])), self.generator)
-        return video, torch.stack([p[1] for p in parts]), [p[2] for p in parts]
+    def sample(self, batch: int) -> CropBatch:
+        """Draw a batch of crops, with colour jitter."""
+        crops = [self._one() for _ in range(batch)]
+        video = colour_jitter(to_video(torch.stack([crop.frames for crop in crops])), self.generator)
+        return CropBatch(video, torch.stack([crop.weights for crop in crops]), [crop.mouth for crop in crops])
 
     def _integer(self, high: int) -> int:
         return int(torch.randint(max(1, high), (), generator=self.host))
@@ -157,8 +175,8 @@ class CropSampler:
     def _chance(self, share: float) -> bool:
         return float(torch.rand((), generator=self.host)) < share
 
-    def _one(self) -> tuple[Tensor, Tensor, tuple[float, float]]:
-        # All choices are made on the CPU: reading one back from the GPU would wait for the training step before.
+    def _one(self) -> Crop:
+        # All choices are drawn on the CPU: reading one back from the GPU would wait for the training step before.
         which = int(torch.multinomial(self.shares, 1, generator=self.host))
         clips = self.clips[which]
         clip = self._integer(len(clips.frames))
@@ -175,11 +193,11 @@ class CropSampler:
         landmarks = (clips.landmarks[clip, times] - origin).expand(self.num_frames, -1, -1)
         weights = region_weights(landmarks, (self.side, self.side))
         if self._chance(0.5):
-            return frames.flip(-2), weights.flip(-1), (self.side - 1 - x + left, y - top)
-        return frames, weights, (x - left, y - top)
+            return Crop(frames.flip(-2), weights.flip(-1), (self.side - 1 - x + left, y - top))
+        return Crop(frames, weights, (x - left, y - top))
 
     def _offset(self, extent: int, mouth: float) -> int:
-        """A random offset of the crop that keeps the mouth well inside."""
+        """Draw an offset of the crop with the mouth well inside."""
         keep = self.side // 5
         offset = self._integer(extent - self.side + 1)
         offset = min(max(offset, round(mouth) + keep - self.side), round(mouth) - keep)

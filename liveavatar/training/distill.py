@@ -2,12 +2,12 @@
 
 `python -m liveavatar.training.distill --data RUN --out RUN --seconds_regression N --seconds_dmd N`.
 
-First *trajectory regression*: one student step from sigma_i to sigma_{i+1} must land where several teacher sub-steps
-land, from noised data and from the student's own rollouts. Then *distribution matching* (DMD2, arXiv 2405.14867, with
-the self-rollout of Self-Forcing, arXiv 2506.08009): the student streams from pure noise with one ring per step, its
-prediction is noised again, and the difference between a trained copy's (fake) and the teacher's (real) prediction of
-the clean latents is its gradient. Writes `student.pt` (`regression`, `dmd`: averaged weights after each part) and
-`distill.jsonl`; `evaluate.py` decides which weights are exported, the teacher's own included.
+First *trajectory regression*: one student step from sigma_i to sigma_{i+1} must reach the result of several teacher
+sub-steps, from noised data and from the student's own rollouts. Then *distribution matching* (DMD2, arXiv 2405.14867,
+with the self-rollout of Self-Forcing, arXiv 2506.08009): the student streams from pure noise with one ring per step,
+its prediction is noised again, and the difference between a trained copy's (fake) and the teacher's (real) prediction
+of the clean latents is its gradient. Writes `student.pt` (`regression`, `dmd`: averaged weights after each part) and
+`distill.jsonl`; `evaluate.py` chooses the weights to export, possibly the teacher's.
 """
 
 import argparse
@@ -49,7 +49,7 @@ EMA_DECAY = 0.995
 
 
 class DistillTrainer:
-    """Teacher (frozen), student, and the fake score."""
+    """Trainer of the student: frozen teacher, student, and the fake score."""
 
     def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> None:
         self.args, self.rank, self.cfg = args, rank, cfg
@@ -59,7 +59,7 @@ class DistillTrainer:
         for net in (self.teacher, self.student, self.fake):
             net.load_state_dict(weights)
             if args.compile:
-                net.compile_blocks()  # the teacher keeps requires_grad so that it shares the student's graph
+                net.compile_blocks()  # the teacher's requires_grad stays on, so that it shares the student's graph
         self.face = load_face_loss(args.data, args.face_loss, rank.device)
         self.real, self.critic = (RecordedNet(net, rank, args.graphs) for net in (self.teacher, self.fake))
         self.pupil = RecordedNet(self.student, rank, args.graphs, self.face)
@@ -81,7 +81,7 @@ class DistillTrainer:
     # Trajectory regression -------------------------------------------------------------------------
 
     def regression_step(self, fraction: float) -> dict[str, Tensor]:
-        """One update of the student towards the teacher's trajectory."""
+        """Update the student once towards the teacher's trajectory."""
         window, noise = self._batch()
         sigmas = self._levels()
         index = torch.randint(len(sigmas) - 1, (len(noise),), generator=self.host)
@@ -94,13 +94,13 @@ class DistillTrainer:
     def _trajectory(
         self, window: Window, noise: Tensor, position: tuple[list[float], Tensor], start: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Where a student step starts, its noise levels, and the flow that lands where the teacher does."""
+        """Compute the start of a student step, its noise levels, and the flow that reaches the teacher's end point."""
         sigmas, index = position
         table = torch.tensor(sigmas)  # on the CPU like the index: nothing here waits for the GPU
         sigma, following = (table[i].to(noise.device) for i in (index, index + 1))
         x = add_noise(window.latents, noise, level(noise, sigma)) if start is None else start
-        landed = self._teacher_walk(x, sigma, following, window)
-        target = (landed - x) / per_latent((following - sigma)[:, None].expand(-1, x.shape[2] // 3))
+        end = self._teacher_walk(x, sigma, following, window)
+        target = (end - x) / per_latent((following - sigma)[:, None].expand(-1, x.shape[2] // 3))
         return x, level(x, sigma), target
 
     @torch.no_grad()
@@ -113,7 +113,7 @@ class DistillTrainer:
 
     @torch.no_grad()
     def _own_states(self, window: Window, noise: Tensor, sigmas: list[float], index: Tensor) -> Tensor:
-        """Where the student's rollout stands before step `index` of every window."""
+        """Roll the student out to the latents before step `index` of every window."""
         x, states = noise, [noise]
         for i in range(int(index.max())):
             x = x + (sigmas[i + 1] - sigmas[i]) * self.pupil.flow(x, level(x, sigmas[i]), window)
@@ -123,7 +123,7 @@ class DistillTrainer:
     # Distribution matching -------------------------------------------------------------------------
 
     def dmd_step(self, fraction: float) -> dict[str, Tensor]:
-        """One update of the fake score, and every third time one of the student."""
+        """Update the fake score once, and every third time the student."""
         window, noise = self._batch()
         sigmas = self._levels()
         at = int(torch.randint(len(sigmas) - 1, (), generator=self.host))
@@ -162,7 +162,11 @@ class DistillTrainer:
         return x
 
     def _matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """Surrogate whose gradient at `clean` is (fake - real) / |clean - real|, weighted by region; and its size."""
+        """Compute a surrogate loss with the gradient (fake - real) / |clean - real| at `clean`, weighted by region.
+
+        Returns:
+            the loss, and the mean magnitude of the gradient.
+        """
         with torch.no_grad():
             sigma = logit_normal((len(clean),), self.data.generator).clamp(LOWEST, HIGHEST)
             noise = torch.randn(clean.shape, device=clean.device, generator=self.data.generator)
@@ -176,12 +180,12 @@ class DistillTrainer:
         return 0.5 * (clean - target).square().mean(), gradient.abs().mean()
 
     def _guided(self, noisy: Tensor, levels: Tensor, window: Window) -> Tensor:
-        """The teacher's flow, pushed away from what it would do in silence."""
-        told = self.real.flow(noisy, levels, window)
+        """Predict the teacher's flow with classifier-free guidance by speech."""
+        conditional = self.real.flow(noisy, levels, window)
         if self.args.guidance == 1:
-            return told
-        free = self.real.flow(noisy, levels, replace(window, features=torch.zeros_like(window.features)))
-        return free + self.args.guidance * (told - free)
+            return conditional
+        silent = self.real.flow(noisy, levels, replace(window, features=torch.zeros_like(window.features)))
+        return silent + self.args.guidance * (conditional - silent)
 
     def _fake_update(self, clean: Tensor, window: Window, fraction: float) -> Tensor:
         generator = self.data.generator
@@ -193,7 +197,7 @@ class DistillTrainer:
         return loss
 
     def warm_up(self) -> None:
-        """Compile every graph before the seconds count; nothing is learned."""
+        """Compile every graph before the time budget starts; no weights change."""
         window, noise = self._batch()
         sigma = level(noise, 0.5)
         with torch.no_grad(), self.rank.autocast():
@@ -211,7 +215,7 @@ class DistillTrainer:
         return window, torch.randn(shape, device=device, generator=self.data.generator)
 
     def _levels(self) -> list[float]:
-        """Noise levels of a step count, terminal 0 included."""
+        """Draw a step count and return its noise levels, including the terminal 0."""
         steps = MAIN_STEPS
         if float(torch.rand((), generator=self.host)) < OTHER_SHARE:
             steps = OTHER_STEPS[int(torch.randint(len(OTHER_STEPS), (), generator=self.host))]
@@ -226,7 +230,7 @@ class DistillTrainer:
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
-    """Run both parts; a part whose weights are saved already is not repeated."""
+    """Run both parts; skip a part with saved weights."""
     cfg = read_config(args.data)
     trainer = DistillTrainer(args, rank, cfg)
     path = args.out / "student.pt"
@@ -270,7 +274,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of the stage."""
+    """Run the command line of the stage."""
     args: Any = parser().parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)

@@ -1,8 +1,8 @@
-"""Held-out measures of generated video: does the mouth follow, is the picture sharp, do block edges show.
+"""Held-out measures of generated video: lip sync, sharpness, motion, steps at block edges.
 
 `python -m liveavatar.training.evaluate --data DIR --run RUN --out OUT` streams the held-out clips with the teacher and
 every student, at several step counts, and writes `evaluation.json` and contact sheets. `judge_video` is the core: it
-needs videos, the true video and landmarks, and anything that reads face values off a picture.
+needs videos, the true video and landmarks, and a reader of face values.
 
 Shapes: B clips, T frames.
 """
@@ -36,15 +36,15 @@ from liveavatar.training.probe import HEAD, PLACE, Probe, face_square, face_valu
 
 log = logging.getLogger(__name__)
 
-CLOSED_SHARE = 0.15  # quantile of true openness below which the mouth counts as closed
+CLOSED_SHARE = 0.15  # quantile of true openness up to which the mouth counts as closed
 SHEET_FRAMES = 12
-POSED = "+pose"  # ends the names of rows that were told the true head pose
+POSED = "+pose"  # suffix of rows conditioned on the true head pose
 FaceReader = Callable[[Tensor, Tensor], Tensor]  # (video, photo landmarks) -> values [B, T, 8], see `probe.VALUES`
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Held-out clips of one orientation and what the face does in them."""
+    """Held-out clips of one orientation with landmarks and head angles."""
 
     video: Tensor  # [B, 3, T, H, W]
     photo: Tensor  # [B, 3, 1, H, W]
@@ -54,14 +54,14 @@ class Truth:
 
     @property
     def values(self) -> Tensor:
-        """What a perfect reader would read [B, T, 8]."""
+        """True face values [B, T, 8], in the order of `probe.VALUES`."""
         frames = zip(self.landmarks.unbind(1), self.head.unbind(1), strict=True)
         square = face_square(self.photo_landmarks)
         return torch.stack([face_values(landmarks, head, square) for landmarks, head in frames], 1)
 
 
 def truth_of(clips: Clips, limit: int, num_frames: int) -> Truth:
-    """The first `limit` clips, cut to `num_frames`."""
+    """Take the first `limit` clips, cut to `num_frames`."""
     part = slice(0, limit)
     return Truth(
         to_video(clips.frames[part, :num_frames]),
@@ -73,15 +73,15 @@ def truth_of(clips: Clips, limit: int, num_frames: int) -> Truth:
 
 
 def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, float]:
-    """Measures of generated clips against the true ones of the same speech.
+    """Measure generated clips against the true ones of the same speech.
 
-    Correlations are over time, averaged over clips. `*_ratio` compare spreads, 1 = as much as the truth. `pose_*`
-    compare the head's three angles; the row of the truth shows how well the reader reads them. `texture_psnr` compares
-    the face pixel by pixel, which says something only where the true head pose was given.
+    Correlations are over time, averaged over clips. `*_ratio` compare spreads, 1 = equal. `pose_*` compare the head's
+    three angles; the row of the truth shows the reader's own error. `texture_psnr` compares the face pixel by pixel,
+    which is meaningful only with the true head pose as a condition.
     """
-    made, true = reader(video, truth.photo_landmarks), truth.values
-    open_made, open_true = made[..., 0], true[..., 0]
-    by_clip = reference.correlation(open_made, open_true)
+    generated, true = reader(video, truth.photo_landmarks), truth.values
+    open_generated, open_true = generated[..., 0], true[..., 0]
+    by_clip = reference.correlation(open_generated, open_true)
     closed = open_true <= open_true.quantile(CLOSED_SHARE)
     face = region_weights(truth.landmarks[:, :1], (video.shape[-2], video.shape[-1]), 1.0, 1.0, 0.0).expand(
         -1, video.shape[2], -1, -1
@@ -90,16 +90,16 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
     return {
         "openness_corr": float(by_clip.mean()),
         "openness_corr_min": float(by_clip.min()),
-        "width_corr": float(reference.correlation(made[..., 1], true[..., 1]).mean()),
-        "openness_ratio": float((open_made.std(1) / open_true.std(1).clamp(min=1e-6)).mean()),
-        "openness_error": float((open_made - open_true).abs().mean()),
-        "closed_gap": float(open_made[closed].mean()),
+        "width_corr": float(reference.correlation(generated[..., 1], true[..., 1]).mean()),
+        "openness_ratio": float((open_generated.std(1) / open_true.std(1).clamp(min=1e-6)).mean()),
+        "openness_error": float((open_generated - open_true).abs().mean()),
+        "closed_gap": float(open_generated[closed].mean()),
         "closed_gap_true": float(open_true[closed].mean()),
-        "lag_frames": float(reference.best_lag(open_made, open_true)),
-        "eyes_ratio": float(made[..., 2].std(1).mean() / true[..., 2].std(1).mean().clamp(min=1e-6)),
-        "head_ratio": float(made[..., PLACE].std(1).mean() / true[..., PLACE].std(1).mean().clamp(min=1e-6)),
-        "pose_error_deg": float((made[..., HEAD] - true[..., HEAD]).abs().mean().rad2deg()),
-        "pose_corr": float(reference.correlation(made[..., HEAD].mT, true[..., HEAD].mT).mean()),
+        "lag_frames": float(reference.best_lag(open_generated, open_true)),
+        "eyes_ratio": float(generated[..., 2].std(1).mean() / true[..., 2].std(1).mean().clamp(min=1e-6)),
+        "head_ratio": float(generated[..., PLACE].std(1).mean() / true[..., PLACE].std(1).mean().clamp(min=1e-6)),
+        "pose_error_deg": float((generated[..., HEAD] - true[..., HEAD]).abs().mean().rad2deg()),
+        "pose_corr": float(reference.correlation(generated[..., HEAD].mT, true[..., HEAD].mT).mean()),
         "texture_psnr": reference.psnr(video, truth.video, reference.face_ellipse(truth.landmarks, video.shape[-2:])),
         "energy": reference.energy_kept(video, truth.video),
         "energy_face": _energy_of_mean(video, truth.video, face),
@@ -112,13 +112,16 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
 
 
 def _energy_of_mean(video: Tensor, truth: Tensor, mask: Tensor) -> float:
-    """Ratio of mean energies: poses differ, so frames cannot be compared one by one."""
-    made, true = reference.gradient_energy(video, mask), reference.gradient_energy(truth, mask)
-    return float((made.mean(1) / true.mean(1).clamp(min=1e-9)).mean())
+    """Compute the ratio of mean energies: poses differ, so frames cannot be compared one by one."""
+    generated, true = reference.gradient_energy(video, mask), reference.gradient_energy(truth, mask)
+    return float((generated.mean(1) / true.mean(1).clamp(min=1e-9)).mean())
 
 
 def score(row: dict[str, float]) -> float:
-    """One number to choose weights by: sync first, then amplitude, sharpness, living head and lids, block edges."""
+    """Compute the score for choosing weights.
+
+    Lip sync weighs most, then amplitude, sharpness, head and lid motion, and steps at block edges.
+    """
     return (
         row["openness_corr"]
         + 0.5 * row["width_corr"]
@@ -132,7 +135,7 @@ def score(row: dict[str, float]) -> float:
 
 
 class Judge:
-    """Held-out clips, their conditions, the decoder and the probe; judges any set of weights."""
+    """Evaluator of network weights: held-out clips, their conditions, the decoder and the probe."""
 
     def __init__(self, args: argparse.Namespace, cfg: ModelConfig, rank: runtime.TrainRank) -> None:
         self.cfg, self.rank, device = cfg, rank, rank.device
@@ -153,38 +156,38 @@ class Judge:
             self.truths.append(truth_of(clips, count, 12 * num_blocks))
 
     def reader(self, video: Tensor, photo_landmarks: Tensor) -> Tensor:
-        """Face values read by the probe."""
+        """Read face values with the probe."""
         with self.rank.autocast():
             return read_video(self.probe, video, photo_landmarks)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Video of latents, clip by clip."""
+        """Decode latents to video, clip by clip."""
         with self.rank.autocast():
             return torch.cat([self.vae.decode(z[None].float()).float().clamp(-1, 1) for z in latents])
 
     @torch.no_grad()
     def videos(self, net: AvatarNet, steps: int, posed: bool = False, seed: int = 420) -> list[Tensor]:
-        """Stream all held-out clips, their heads free or told the true pose."""
-        made = []
+        """Stream all held-out clips, with free heads or conditioned on the true pose."""
+        generated = []
         for window in self.windows if posed else [w.with_free_head() for w in self.windows]:
             generator = torch.Generator(self.rank.device).manual_seed(seed)
             noise = torch.randn(window.latents.shape, device=self.rank.device, generator=generator)
             sigmas = self.cfg.sigmas.get(steps) or shifted_sigmas(steps)
             with self.rank.autocast():
                 latents = rollout(net, window, sigmas, noise)
-            made.append(self.decode(latents))
-        return made
+            generated.append(self.decode(latents))
+        return generated
 
     def judge(self, videos: list[Tensor]) -> dict[str, float]:
-        """Measures averaged over orientations, and the score."""
+        """Measure videos of all orientations; return the averages and the score."""
         rows = [judge_video(v, t, self.reader) for v, t in zip(videos, self.truths, strict=True)]
         mean = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]}
         return mean | {"score": score(mean)}
 
 
 def load_candidates(run: Path, cfg: ModelConfig, device: torch.device) -> dict[str, AvatarNet]:
-    """Teacher and students of a run, by name."""
+    """Load teacher and students of a run, by name."""
     weights = {}
     if (run / "teacher.pt").is_file():
         weights["teacher"] = runtime.load_checkpoint(run / "teacher.pt", device)["average"]
@@ -198,7 +201,7 @@ def load_candidates(run: Path, cfg: ModelConfig, device: torch.device) -> dict[s
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
-    """Judge everything a run holds; writes `evaluation.json` and sheets into `args.out`."""
+    """Measure all weights of a run; write `evaluation.json` and contact sheets into `args.out`."""
     rank = runtime.start()
     cfg = read_config(args.run)
     judge = Judge(args, cfg, rank)
@@ -230,7 +233,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_sheets(out: Path, judge: Judge, videos: dict[str, list[Tensor]]) -> None:
-    """Contact sheets: a clip each from both orientations, truth first, then each candidate; and the mouths alone."""
+    """Write contact sheets of up to three clips per orientation: truth, then candidates; and of the mouths alone."""
     for i, truth in enumerate(judge.truths):
         start = min(60, max(0, truth.video.shape[2] - 3 * SHEET_FRAMES))
         times = list(range(start, truth.video.shape[2], 3))[:SHEET_FRAMES]
@@ -266,7 +269,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     logging.basicConfig(level=logging.INFO)
     evaluate(parser().parse_args(argv))
 

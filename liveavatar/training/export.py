@@ -1,13 +1,13 @@
 """Turn a training run into a model directory, or make one of random weights.
 
 `python -m liveavatar.training.export --run RUN --out DIR` writes fp16 safetensors, `config.json` with the measured
-latent statistics, and `model_card.md`; with `--teacher_share` on the way from the student to the teacher it began as,
-who keeps likeness better and moves less, with another `--embedding_share` of what comes before the layers, speech
-that weighs more by `--audio_gain`, and denoise steps nearer to pure noise by `--shift`. `--before MODEL` keeps
-`--before_share` of the weights that the run went on from.
-`--random mini|tiny OUT` writes seeded random weights of the same shapes: worthless pictures, but every other part of
-the product can be tried on them. `--decoder RUN --out DIR` gives the model at DIR the decoder that
-`autoencoder --only_decoder DIR` trained.
+latent statistics, and `model_card.md`. `--teacher_share` interpolates between the student and its teacher, which has
+better likeness and less motion; `--embedding_share` sets another share for the modules before the layers.
+`--audio_gain` scales the effect of speech, and `--shift` moves the noise levels towards pure noise. `--before MODEL`
+mixes in `--before_share` of the weights that the run started from.
+`--random mini|tiny OUT` writes seeded random weights of the same shapes: useless pictures, but enough to try every
+other part of the product. `--decoder RUN --out DIR` replaces the decoder of the model at DIR by the one of
+`autoencoder --only_decoder DIR`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 CONDITIONS = "dit.cond_encoder.weight"
-AUDIO_OUT = "dit.audio_injector.injector."  # what speech adds to a layer goes through one linear map a layer, `.o.`
+AUDIO_OUT = "dit.audio_injector.injector."  # speech enters each layer through one linear map, `.o.`
 # Modules before the layers.
 EMBEDDINGS = tuple(
     f"dit.{part}"
@@ -56,7 +56,7 @@ def split_parts(weights: dict[str, Tensor], vae: dict[str, Tensor]) -> dict[str,
 
 
 def export_random(preset: str, out: Path, seed: int = 0) -> None:
-    """Write a model directory of random weights whose every path is alive (nothing is left at zero)."""
+    """Write a model directory of random weights without zero-initialised layers, so that every path has an effect."""
     cfg = PRESETS[preset]
     torch.manual_seed(seed)
     net, vae = AvatarNet(cfg), CompactVAE(cfg.vae)
@@ -80,7 +80,7 @@ def mixed(
     Args:
         first, second: weights of `AvatarNet`.
         share: 0 for the first's, 1 for the second's.
-        embedding_share: the same of what makes tokens of latents, noise level, prompt and pose; None is `share`.
+        embedding_share: share for the embeddings of latents, noise level, prompt and pose; None is `share`.
     """
     shares = {True: share if embedding_share is None else embedding_share, False: share}
     return {name: torch.lerp(w, second[name], shares[name.startswith(EMBEDDINGS)]) for name, w in first.items()}
@@ -94,9 +94,9 @@ def avatar_weights(model_dir: Path, cond_dim: int) -> dict[str, Tensor]:
 
 
 def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tensor]:
-    """Scale what speech adds to the layers it is injected into.
+    """Scale the output of the audio injectors.
 
-    Lips follow speech further, as with classifier-free guidance but at no cost; see `training/README.md`.
+    Mouth motion gets larger, as with classifier-free guidance but at no cost; see `training/README.md`.
 
     Args:
         gains: one for each injector, in order of the layers.
@@ -107,17 +107,17 @@ def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportSettings:
-    """Which weights of a run are exported, and how they are mixed and scaled."""
+    """Choice of a run's weights for export, and their mixing and scaling."""
 
-    weights: str = ""  # "teacher", "regression", "dmd"; what `evaluation.json` chose, else the last trained, when empty
+    weights: str = ""  # "teacher", "regression", "dmd"; empty: the choice of `evaluation.json`, else the last trained
     teacher_share: float = 0.0  # see `mixed`
     embedding_share: float | None = None
-    audio_gain: Sequence[float] = ()  # see `louder`; none: as trained
+    audio_gain: Sequence[float] = ()  # see `louder`; empty: as trained
     shift: float | None = None  # of the noise levels, see `shifted_sigmas`; those of the run when None
-    before: Path | None = None  # a model directory, as a rule the one that the run went on from
+    before: Path | None = None  # a model directory, usually the one that the run started from
     before_share: float = 0.0  # of its layers in the result, see `mixed`
     before_embedding_share: float | None = None
-    gaze: bool = True  # tell it where eyes look, if it was trained with that; weights mixed with others may not follow
+    gaze: bool = True  # condition on gaze, if trained with it; mixed weights may not follow it
 
     def name(self, weights: str) -> str:
         """Describe the exported weights for the model card."""
@@ -134,7 +134,7 @@ class ExportSettings:
 
     @property
     def mixes(self) -> bool:
-        """Whether the teacher's weights are needed."""
+        """True when the teacher's weights are mixed in."""
         return bool(self.teacher_share or self.embedding_share)
 
 
@@ -151,24 +151,24 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     """
     cfg, weights = read_config(run), settings.weights
     vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
-    found: dict[str, Any] = {}
+    saved: dict[str, Any] = {}
     if (run / "teacher.pt").is_file():
-        found["teacher"] = runtime.load_checkpoint(run / "teacher.pt", CPU)["average"]
+        saved["teacher"] = runtime.load_checkpoint(run / "teacher.pt", CPU)["average"]
     if (run / "student.pt").is_file():
-        found |= runtime.load_checkpoint(run / "student.pt", CPU)
+        saved |= runtime.load_checkpoint(run / "student.pt", CPU)
     evaluation = run / "evaluation.json"
     if not weights and evaluation.is_file():
         weights = json.loads(evaluation.read_text())["chosen"]
-    if not weights and found:
-        weights = list(found)[-1]
-    if missing := {weights, *(["teacher"] if settings.mixes else [])} - found.keys():
+    if not weights and saved:
+        weights = list(saved)[-1]
+    if missing := {weights, *(["teacher"] if settings.mixes else [])} - saved.keys():
         raise CheckpointError(
-            f"--run {run} holds weights {', '.join(found) or 'none'}, not {missing.pop()!r}; name one with --weights, "
+            f"--run {run} holds weights {', '.join(saved) or 'none'}, not {missing.pop()!r}; name one with --weights, "
             "or train the stage first"
         )
-    chosen = found[weights]
+    chosen = saved[weights]
     if settings.mixes:
-        chosen = mixed(chosen, found["teacher"], settings.teacher_share, settings.embedding_share)
+        chosen = mixed(chosen, saved["teacher"], settings.teacher_share, settings.embedding_share)
     if settings.audio_gain and len(settings.audio_gain) != len(cfg.dit.audio_inject_layers):
         raise CheckpointError(
             f"--audio_gain has {len(settings.audio_gain)} numbers; give one for each of the "
@@ -178,10 +178,10 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     if settings.before is not None:
         share, embedding_share = settings.before_share, settings.before_embedding_share
         chosen = mixed(chosen, avatar_weights(settings.before, cfg.dit.cond_dim), share, embedding_share)
-        if (share if embedding_share is None else embedding_share) > 0.5:  # whose embeddings read the latents
-            known = read_config(settings.before).vae
-            cfg = replace(cfg, vae=replace(cfg.vae, mean=known.mean, std=known.std))
-    # The pose encoder starts at zero, and only training with a head's pose and eyes moves it.
+        if (share if embedding_share is None else embedding_share) > 0.5:  # most of the embeddings read its latents
+            before = read_config(settings.before).vae
+            cfg = replace(cfg, vae=replace(cfg.vae, mean=before.mean, std=before.std))
+    # The pose encoder starts at zero, and only training with head pose and eye tracks changes it.
     learned = chosen[CONDITIONS].flatten(2).any(2).any(0).tolist()  # by channel
     gaze_conditioned = settings.gaze and any(learned[HEAD + 1 :])
     cfg = replace(
@@ -197,16 +197,16 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
 
 
 def export_decoder(run: Path, out: Path) -> None:
-    """Give the model at `out` the decoder that a run trained on its encoder.
+    """Replace the decoder of the model at `out` by the decoder that a run trained on the same encoder.
 
     Raises:
-        CheckpointError: when the run's encoder is another one, whose latents the model's transformer does not know.
+        CheckpointError: when the run's encoder is another one, with other latents than the model's transformer.
     """
     trained = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
     model = load_model(out, "cpu", torch.float32, parts=("vae",))
     assert model.vae is not None
-    for name, kept in model.vae.encoder.state_dict(prefix="encoder.").items():
-        if not torch.equal(trained[name].half(), kept.half()):
+    for name, weight in model.vae.encoder.state_dict(prefix="encoder.").items():
+        if not torch.equal(trained[name].half(), weight.half()):
             raise CheckpointError(f"--decoder {run}: its encoder is not that of {out}; train with --only_decoder {out}")
     blocks = PRESETS[model.config.name].vae.decoder_blocks
     save_model(out, replace(model.config, vae=replace(model.config.vae, decoder_blocks=blocks)), {"vae": trained})
@@ -219,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
     source = options.add_mutually_exclusive_group(required=True)
     source.add_argument("--random", choices=("mini", "tiny"), help="random weights of this preset")
     source.add_argument("--run", type=Path, help="folder of a training run")
-    source.add_argument("--decoder", type=Path, help="folder of a run with --only_decoder; OUT keeps everything else")
+    source.add_argument("--decoder", type=Path, help="folder of a run with --only_decoder; the rest of OUT stays")
     options.add_argument("--out", type=Path)
     options.add_argument("--weights", default="", help="teacher, regression or dmd")
     options.add_argument("--teacher_share", type=float, default=0.0, help="0: those weights; 1: the teacher's")
@@ -227,24 +227,24 @@ def parser() -> argparse.ArgumentParser:
         "--embedding_share", type=float, help="the same of the embeddings; --teacher_share when not given"
     )
     options.add_argument(
-        "--audio_gain", type=float, nargs="+", default=(), help="how much more speech adds to its layers, one for each"
+        "--audio_gain", type=float, nargs="+", default=(), help="gains of the audio injectors, one for each"
     )
     options.add_argument(
         "--shift", type=float, help="of the noise levels of all numbers of steps; the run's own if not given"
     )
-    options.add_argument("--before", type=Path, help="model directory that the run went on from, to keep some of it")
+    options.add_argument("--before", type=Path, help="model directory that the run started from, to mix in")
     options.add_argument("--before_share", type=float, default=0.0, help="0: nothing of it; 1: it alone")
     options.add_argument(
         "--before_embedding_share", type=float, help="the same of the embeddings; --before_share when not given"
     )
-    options.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not tell it where eyes look")
+    options.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not condition on gaze")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("folder", nargs="?", type=Path, help="same as --out")
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Run the command line."""
     command_line = parser()
     args: Any = command_line.parse_args(argv)
     out = args.out or args.folder

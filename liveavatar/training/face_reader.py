@@ -1,10 +1,9 @@
-"""Reads mouth and eyes off latents, for the face loss of training.
+"""Face reader: a small network from latents to mouth and eye values, for the face loss of training.
 
-Lips that are a pixel off hardly change the flow's error, and are what everybody sees. So a small network learns, for
-some seconds of the encode stage, how far the mouth is open and how wide it is in each frame, how far the lids are shut
-and where the eyes look. Then it is frozen, and the clean latents that a flow points at must read like the true ones, a
-loss of the kind of Wav2Lip's (arXiv 2008.10010). Nothing is judged by it: `probe.py` and the product's landmarks read
-pictures.
+Lips that are a pixel off hardly change the flow's error, but viewers notice them first. So a small network learns, for
+some seconds of the encode stage, to predict mouth openness and width of each frame, lid closure and gaze. Then it is
+frozen, and its values on the clean latents predicted by a flow must equal those on the true ones: a loss of the kind
+of Wav2Lip's (arXiv 2008.10010). It is not used for evaluation: `probe.py` and the product's landmarks read pictures.
 
 Shapes: B batch, T latents, C latent channels, h/w latent cells.
 """
@@ -24,16 +23,16 @@ from liveavatar.training.latent_set import LatentSet
 
 VALUES = MOUTH + EYES
 EYES_SHARE = 0.5  # weight of a value of the eyes against one of the mouth
-SIDE = 14  # cells of the square that is read: a face with room to turn
+SIDE = 14  # cells of the input square: a face with room to turn
 BELOW_EYES = 1.6  # cells from the eyes down to the middle of the square
 WIDTHS = (96, 128)
-NOISE = 0.3  # largest deviation added to latents in training: what a flow points at is not quite a latent
+NOISE = 0.3  # largest deviation added to latents in training, because predicted latents are not exact
 RATE, BATCH = 2e-3, 512
 FILE = "face_reader.pt"
 
 
 class FaceReader(nn.Module):
-    """Latents to standardised values, about 1 M weights."""
+    """Convolutional network from latents to standardised values, about 1 M weights."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
@@ -66,15 +65,15 @@ class FaceReader(nn.Module):
         cells = torch.cat((before, face), dim=1).transpose(1, 2)  # [B, T, 2 C, side, side]
         return self.out(self.features(cells.flatten(0, 1))).unflatten(0, cells.shape[:2])
 
-    def error(self, made_BCThw: Tensor, true_BCThw: Tensor) -> Tensor:
+    def error(self, predicted_BCThw: Tensor, true_BCThw: Tensor) -> Tensor:
         """Return the mean squared difference of the values read, in units of their variance."""
         with torch.no_grad():
-            wanted = self(true_BCThw).float()
-        return ((self(made_BCThw).float() - wanted).square() * (self.share / self.share.mean())).mean()
+            target = self(true_BCThw).float()
+        return ((self(predicted_BCThw).float() - target).square() * (self.share / self.share.mean())).mean()
 
 
 def train_face_reader(sets: list[LatentSet], rank: runtime.TrainRank, seconds: float) -> FaceReader:
-    """Train on this rank's latents; gradients are shared."""
+    """Train a face reader on this rank's latents; gradients are averaged over ranks."""
     h, w = sets[0].latents.shape[-2:]
     reader = FaceReader(sets[0].latents.shape[1], min(SIDE, h, w)).to(rank.device)
     truth = torch.cat([_values(s).flatten(0, 1) for s in sets])
@@ -105,7 +104,7 @@ def _values(data: LatentSet) -> Tensor:
 
 
 def _batch(data: LatentSet, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pairs of following latents [BATCH, C, 2, h, w], roughened, and the values of the second."""
+    """Draw noised pairs of consecutive latents [BATCH, C, 2, h, w], and the values of the second."""
     device = data.latents.device
     clips = torch.randint(len(data.latents), (BATCH,), device=device, generator=generator)
     times = torch.randint(1, data.latents.shape[2], (BATCH,), device=device, generator=generator)
@@ -117,12 +116,12 @@ def _batch(data: LatentSet, generator: torch.Generator) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def reading_skill(reader: FaceReader, sets: list[LatentSet]) -> dict[str, float]:
-    """Share of the variance of openness, width and eyes that is read off the latents of `sets`."""
+    """Measure the explained share of the variance of openness, width and eyes on the latents of `sets`."""
     unexplained = []
     for s in sets:
-        made = torch.cat([reader(part.float()) for part in s.latents.split(32)])
-        wanted = (_values(s) - reader.mean) / reader.std
-        unexplained.append(((made - wanted).square().mean((0, 1)) / wanted.var((0, 1))).cpu())
+        predicted = torch.cat([reader(part.float()) for part in s.latents.split(32)])
+        target = (_values(s) - reader.mean) / reader.std
+        unexplained.append(((predicted - target).square().mean((0, 1)) / target.var((0, 1))).cpu())
     parts = (1 - torch.stack(unexplained).mean(0)).split((LATENT_FRAMES, LATENT_FRAMES, EYES))
     return {name: round(float(p.mean()), 4) for name, p in zip(("openness", "width", "eyes"), parts, strict=True)}
 
@@ -134,7 +133,7 @@ def save_face_reader(folder: Path, reader: FaceReader) -> None:
 
 
 def load_face_reader(folder: Path, device: torch.device) -> FaceReader:
-    """Read what `save_face_reader` wrote, frozen."""
+    """Load a face reader of `save_face_reader`, frozen."""
     state = runtime.load_checkpoint(folder / FILE, device)
     reader = FaceReader(state["channels"], state["side"]).to(device)
     reader.load_state_dict(state["weights"])

@@ -1,4 +1,4 @@
-"""Speech features of all tracks, made once and then held on the GPU.
+"""Speech features of all tracks, computed once and stored on the GPU.
 
 Shapes: B batch, b blocks, L speech states, C their width, F feature frames.
 """
@@ -19,24 +19,24 @@ from liveavatar.training.corpus.layout import SPEEDS
 from liveavatar.training.corpus.speech.sound import other_recording
 from liveavatar.training.corpus.speech.tracks import load_tracks
 
-RECORDINGS = 3  # of every training track: as it is, and with another tone, room and noise; the last of another throat
-THROAT = 0.16  # largest log of the factor by which that vocal tract is longer
-SOUND_THREADS, SOUND_TRACKS = 4, 8  # threads that make sounds, tracks made ahead at most (15 MB each, all recordings)
+RECORDINGS = 3  # of every training track: original, two with another tone, room and noise, the last another vocal tract
+THROAT = 0.16  # largest log of the factor on the length of that vocal tract
+SOUND_THREADS, SOUND_TRACKS = 4, 8  # threads that load sounds, tracks loaded ahead (15 MB each, all recordings)
 
 
 class FeatureBank:
-    """Speech features of all tracks of a split, one frame a row, each track led by repeats of its first frame.
+    """Speech features of all tracks of a split, one frame a row; repeats of its first frame precede each track.
 
-    `starts` [recordings, tracks] are the rows at which the tracks begin.
+    `starts` [recordings, tracks] are the first rows of the tracks.
     """
 
     def __init__(self, rows_FLC: Tensor, starts: Tensor, history: int) -> None:
         self.rows, self.starts, self.history = rows_FLC, starts, history
 
     def window(self, tracks_B: Tensor, blocks_B: Tensor, num_blocks: int, recordings_B: Tensor | None = None) -> Tensor:
-        """Features [B, L, C, history + 12 * num_blocks] that drive blocks `blocks_B`... of `tracks_B`.
+        """Cut out features [B, L, C, history + 12 * num_blocks] for `num_blocks` blocks of `tracks_B` from `blocks_B`.
 
-        They are of the tracks as they are, unless `recordings_B` says of which recording.
+        `recordings_B` selects recordings; None is the original ones.
         """
         recordings = torch.zeros_like(tracks_B) if recordings_B is None else recordings_B
         first = self.starts[recordings, tracks_B] + blocks_B * BLOCK_FRAMES
@@ -47,29 +47,29 @@ class FeatureBank:
 def speech_features(
     speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.TrainRank
 ) -> dict[int, Tensor]:
-    """Features [F, L, C] fp16 of this rank's share of the tracks of a split.
+    """Compute features [F, L, C] fp16 of this rank's share of the tracks of a split.
 
-    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording. Training hears
-    every window as it is: what `cfg.shifts` evens out is worth learning to live with.
+    Recording r of track i has the key r * number of tracks + i; held-out tracks have one recording. Training uses no
+    averaging over `cfg.shifts`, so that the model becomes robust to the window's position.
     """
     if split == "train":
         cfg = replace(cfg, shifts=(0,))
-    tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded when touched
+    tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded on first use
     recordings = RECORDINGS if split == "train" else 1
     encoder = load_encoder(encoder_file, rank.device)
     batch = 256 if rank.device.type == "cuda" else 16
 
     def sounds(track: int) -> list[tuple[int, np.ndarray]]:
         plain = tracks[track].audio
-        del tracks[track].audio  # nobody asks for it again
+        del tracks[track].audio  # not used again; frees the memory
         others = (other_recording(plain, np.random.default_rng([r, track])) for r in range(1, recordings))
         return [(r * len(tracks) + track, audio) for r, audio in enumerate([plain, *others])]
 
-    # Sounds are made beside what the GPU computes.
-    made = runtime.map_ahead(sounds, range(rank.rank, len(tracks), rank.world), SOUND_THREADS, SOUND_TRACKS)
+    # Threads load and augment sounds while the GPU computes.
+    loaded = runtime.map_ahead(sounds, range(rank.rank, len(tracks), rank.world), SOUND_THREADS, SOUND_TRACKS)
     features = {}
-    for recorded in made:
-        for key, audio in recorded:
+    for recordings_of_track in loaded:
+        for key, audio in recordings_of_track:
             encoder.mel_filters.copy_(torch.from_numpy(mel_filters(len(encoder.mel_filters), throat(key, len(tracks)))))
             states = whisper_features(
                 audio, cfg, device=rank.device, whisper_encoder=encoder, batch=batch, dtype=torch.float16
@@ -79,13 +79,13 @@ def speech_features(
 
 
 def throat(key: int, num_tracks: int) -> float:
-    """How much longer than the speaker's the vocal tract of a recording (`speech_features`) is."""
+    """Draw the relative vocal tract length of the recording of key `key` (see `speech_features`)."""
     other = key // num_tracks == RECORDINGS - 1
     return float(np.exp(np.random.default_rng(key).uniform(-THROAT, THROAT))) if other else 1.0
 
 
 def load_bank(folder: Path, split: str, history: int, device: torch.device) -> FeatureBank:
-    """Join the features that all ranks wrote."""
+    """Join the feature files of all ranks."""
     recordings = RECORDINGS if split == "train" else 1
     tracks: dict[int, Tensor] = {}
     for file in sorted(folder.glob(f"features_{split}_*.pt")):

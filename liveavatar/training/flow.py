@@ -1,8 +1,8 @@
-"""Flow matching on windows of blocks: the networks, noise levels, losses and rollouts that teacher and student share.
+"""Flow matching on windows of blocks: networks, noise levels, losses and rollouts of teacher and student.
 
-A *rollout* here is exactly what the engine streams: with one ring per denoise step a block only ever meets history
-of its own noise level, so step i of all blocks is one call of `forward_window` and a whole stream takes as many
-calls as it has steps. That makes self-generated training data as cheap as a forward pass.
+A *rollout* equals a stream of the engine: with one ring per denoise step, a block attends only to history of its own
+noise level, so step i of all blocks is one call of `forward_window`, and a whole stream takes one call per step.
+That makes self-generated training data as cheap as a forward pass.
 
 x_sigma = (1 - sigma) x0 + sigma noise, the network predicts the flow v = noise - x0.
 
@@ -28,45 +28,48 @@ from liveavatar.training.batch import Window
 from liveavatar.training.face_reader import FaceReader, load_face_reader
 from liveavatar.training.graphs import RecordedFunction, Recorder
 
-AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without
-FEATURE_GAIN = 0.2  # spread of a random gain of every speech channel: exact values are not worth remembering
+AUDIO_DROP, TEXT_DROP, POSE_DROP = 0.10, 0.15, 0.5  # share of windows without that condition
+FEATURE_GAIN = 0.2  # spread of a random gain of every speech channel, against memorising exact values
 REFERENCE_NOISE = 0.1  # largest deviation added to the reference latent in training
 NOISE_SHIFT = 3.0  # noise levels are logit-normal, warped towards high noise
 CLEAN_HISTORY = 0.15  # highest noise level of "nearly clean" blocks
 SILENT_AT_FIRST = re.compile(
     r"head\.head|blocks\.\d+\.cross_attn\.o|.*injector_adain_layers|audio_injector\.injector\.\d+\.o\."
 )
-MOUTH_CELL = 3.0  # a latent cell counts as mouth from this region weight on
+MOUTH_CELL = 3.0  # lowest region weight of the mouth's latent cells
 
 
 class AvatarNet(nn.Module):
-    """What is trained: the transformer and its prompt encoder."""
+    """Trainable network: the transformer and its prompt encoder."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.cfg = cfg
         self.dit = CausalDiT(cfg.dit)
         self.text = PromptEncoder(cfg.text)
-        # Windows always start at latent 0: the angles are a thousand small operations, and always the same ones.
+        # Windows always start at latent 0, so the angles, a thousand small operations, are always the same.
         self.dit.block_rotation = functools.cache(self.dit.block_rotation)  # type: ignore[method-assign]
         self.dit.sink_rotation = functools.cache(self.dit.sink_rotation)  # type: ignore[method-assign]
-        # Recorded graphs read these, so they must never be let go.
+        # Recorded graphs read these, so they must never be freed.
         self.dit.window_rotations = functools.cache(self.dit.window_rotations)
         self._initialise()
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Start as a plain denoiser: no output, and audio, text and reference kinds that whisper."""
+        """Initialise as a plain denoiser: zero output, and near-zero effect of audio, text and reference kinds."""
         dit = self.dit
         for name, p in dit.named_parameters():
             if SILENT_AT_FIRST.match(name):
                 p.zero_()
         dit.trainable_cond_mask.weight.mul_(0.02)
-        dit.casual_audio_encoder.weights.fill_(1.0)  # a mix of hidden states that small steps cannot turn over
-        dit.cond_encoder.weight.zero_()  # whatever the pose, the head begins by moving by itself
+        dit.casual_audio_encoder.weights.fill_(1.0)  # an equal mix of hidden states, stable under small steps
+        dit.cond_encoder.weight.zero_()  # at the start the pose has no effect
 
     def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
-        """Predicted flow [B, C, T, h, w] of noisy latents under a window's conditions; motion is a still past."""
+        """Predict the flow [B, C, T, h, w] of noisy latents under a window's conditions.
+
+        The motion latents repeat the reference.
+        """
         still = window.reference.expand(-1, -1, self.cfg.dit.motion_latents, -1, -1)
         text = self.text(window.tokens)
         sinks = (window.reference, still)
@@ -80,7 +83,7 @@ class AvatarNet(nn.Module):
             setattr(self.dit, name, torch.compile(getattr(self.dit, name), dynamic=False))
 
     def frozen_copy(self) -> "AvatarNet":
-        """An uncompiled copy without gradients."""
+        """Copy the network, uncompiled and without gradients."""
         compiled = {name: self.dit.__dict__.pop(name) for name in self.COMPILED if name in self.dit.__dict__}
         twin = copy.deepcopy(self).eval().requires_grad_(False)
         self.dit.__dict__.update(compiled)
@@ -88,38 +91,38 @@ class AvatarNet(nn.Module):
 
 
 def with_conditions(weight: Tensor, channels: int) -> Tensor:
-    """The condition encoder's weight [D, cond_dim, 1, 2, 2] for more channels, which begin silent."""
+    """Extend the condition encoder's weight [D, cond_dim, 1, 2, 2] to more channels, initialised to zero."""
     return torch.cat((weight, weight.new_zeros(len(weight), channels - weight.shape[1], *weight.shape[2:])), dim=1)
 
 
 def is_outer(name: str) -> bool:
-    """Whether a parameter is an embedding, head or modulation, which Muon should not touch."""
+    """Test if a parameter is an embedding, head or modulation, which Muon should not update."""
     inner = ("dit.blocks.", "dit.audio_injector.", "text.layers.")
     return not name.startswith(inner) or "modulation" in name or "norm" in name
 
 
 def per_latent(sigma_Bb: Tensor) -> Tensor:
-    """Noise levels of blocks -> [B, 1, T, 1, 1], broadcastable to latents."""
+    """Expand noise levels of blocks to [B, 1, T, 1, 1], broadcastable to latents."""
     return sigma_Bb.repeat_interleave(BLOCK_LATENTS, dim=1)[:, None, :, None, None]
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma_Bb: Tensor) -> Tensor:
-    """Latents at the given noise levels."""
+    """Mix latents and noise at noise levels `sigma_Bb`."""
     sigma = per_latent(sigma_Bb)
     return (1 - sigma) * x0 + sigma * noise
 
 
 def logit_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Noise levels: sigmoid of a normal, warped by `NOISE_SHIFT`."""
+    """Draw noise levels: sigmoid of a normal, warped by `NOISE_SHIFT`."""
     u = torch.sigmoid(torch.randn(shape, device=generator.device, generator=generator))
     return NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
 
 
 def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Tensor:
-    """Noise levels [B, b] of teacher training.
+    """Draw noise levels [B, b] for teacher training.
 
-    A third of the windows have one level (as streams do), a third independent ones, a third alternate with nearly
-    clean blocks (history that is right), so that errors of the past neither are ignored nor trusted blindly.
+    A third of the windows have one level (as streams do), a third independent ones, and a third alternate with nearly
+    clean blocks (correct history), so that the network neither ignores the history nor trusts its errors.
     """
     device = generator.device
     levels = logit_normal((batch, num_blocks), generator)
@@ -132,9 +135,9 @@ def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Ten
 
 
 def drop_conditions(window: Window, generator: torch.Generator) -> Window:
-    """Silence some windows' audio and colour the rest, empty some prompts, free some heads, roughen the reference.
+    """Drop audio, prompt and pose of some windows at random; add gain to the audio and noise to the reference.
 
-    A prompt that alone tells what the reference does not show (`Window.bound`) is never emptied.
+    A prompt with the only description of light or place (`Window.bound`) is never dropped.
     """
     batch, device = len(window.tokens), window.tokens.device
     u = torch.rand(4, batch, device=device, generator=generator)
@@ -142,52 +145,52 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
     rough = REFERENCE_NOISE * u[2][:, None, None, None, None]
     noise = torch.randn(window.reference.shape, device=device, generator=generator)
     gain = 1 + FEATURE_GAIN * torch.randn(window.features.shape[:3], device=device, generator=generator)
-    told = (u[3] >= POSE_DROP)[:, None, None, None, None]
-    kept = u[1] >= TEXT_DROP
+    with_pose = (u[3] >= POSE_DROP)[:, None, None, None, None]
+    with_text = u[1] >= TEXT_DROP
     if window.bound is not None:
-        kept = kept | window.bound
+        with_text = with_text | window.bound
     return Window(
         window.latents,
         window.reference + rough * noise,
         window.weights,
         window.features * (audio * gain[..., None]),
-        torch.where(kept[:, None], window.tokens, PAD),
-        None if window.pose is None else torch.where(told, window.pose, free_head(window.pose)),
+        torch.where(with_text[:, None], window.tokens, PAD),
+        None if window.pose is None else torch.where(with_pose, window.pose, free_head(window.pose)),
         window.bound,
     )
 
 
 def weighted_error(flow: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean squared error under region weights of mean 1."""
+    """Compute the mean squared error under region weights of mean 1."""
     return ((flow - target).square() * weights).mean()
 
 
 class FaceLoss:
-    """Weighted error of what a face reader reads off the clean latents that a flow points at."""
+    """Perceptual loss of the face: weighted error of a face reader's values on predicted clean latents."""
 
     def __init__(self, reader: FaceReader, weight: float) -> None:
         self.reader, self.weight = reader, weight
 
-    def __call__(self, made: Tensor, true: Tensor) -> Tensor:
-        """Of clean latents [B, C, T, h, w]."""
-        return self.weight * self.reader.error(made, true)
+    def __call__(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Compute the loss of clean latents [B, C, T, h, w]."""
+        return self.weight * self.reader.error(predicted, true)
 
     def of_flow(self, x: Tensor, sigma_Bb: Tensor, flow: Tensor, target: Tensor) -> Tensor:
-        """Of a flow [B, C, T, h, w] from noisy latents `x` against the true one."""
+        """Compute the loss of a flow [B, C, T, h, w] from noisy latents `x` against the true flow `target`."""
         sigma = per_latent(sigma_Bb)
         return self(x - sigma * flow, x - sigma * target)
 
 
 def load_face_loss(data: Path, weight: float, device: torch.device) -> FaceLoss | None:
-    """The loss with the reader that the encode stage left in `data`; None for no weight."""
+    """Build the loss with the face reader in `data`, written by the encode stage; None when the weight is 0."""
     return FaceLoss(load_face_reader(data, device), weight) if weight else None
 
 
 class RecordedNet:
-    """A network's flow without gradients, and the gradients of its flow loss, both recorded."""
+    """Network with CUDA graphs of its flow (without gradients) and of the gradients of its flow loss."""
 
     def __init__(self, net: AvatarNet, rank: runtime.TrainRank, enabled: bool, face: FaceLoss | None = None) -> None:
-        """`enabled`: whether to record; the results are the same. `face` is added to the loss."""
+        """Prepare recording; with `enabled` false, run eagerly with the same results. `face` is added to the loss."""
         self.net, self.rank, self.face = net, rank, face
         recorder = Recorder(rank.device, enabled)
         self._params: list[nn.Parameter] = list(net.parameters())
@@ -198,11 +201,11 @@ class RecordedNet:
         )
 
     def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
-        """`AvatarNet.flow` under autocast, without gradients."""
+        """Predict the flow under autocast, without gradients."""
         return self._flow(x, sigma_Bb, *_conditions(window))
 
     def gradients(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, window: Window) -> Tensor:
-        """Put the gradients of the region-weighted flow error into `.grad`, whatever was there; returns the loss."""
+        """Overwrite `.grad` with the gradients of the region-weighted flow error; return the loss."""
         if not self._grads:
             self._grads = [torch.zeros_like(p) for p in self._params]
         loss = self._loss(x, sigma_Bb, target, window.weights, *_conditions(window))
@@ -228,7 +231,7 @@ class RecordedNet:
 
 
 def _conditions(window: Window) -> tuple[Tensor, ...]:
-    """What drives a flow, as plain tensors; the pose comes last and may be missing."""
+    """List a window's conditions as plain tensors; the pose comes last and may be missing."""
     always = (window.reference, window.features, window.tokens)
     return always if window.pose is None else (*always, window.pose)
 
@@ -238,7 +241,7 @@ def _window(x: Tensor, reference: Tensor, features: Tensor, tokens: Tensor, pose
 
 
 def rollout(net: AvatarNet, window: Window, sigmas: Sequence[float], noise: Tensor) -> Tensor:
-    """Latents of a whole stream by Euler steps over `sigmas` (terminal 0 not included), as the engine makes them."""
+    """Denoise a whole stream by Euler steps over `sigmas` (without the terminal 0), like the engine."""
     x = noise
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         x = x + (following - sigma) * net.flow(x, level(x, sigma), window)
@@ -246,7 +249,7 @@ def rollout(net: AvatarNet, window: Window, sigmas: Sequence[float], noise: Tens
 
 
 def level(x: Tensor, sigma: float | Tensor) -> Tensor:
-    """Noise levels [B, b] for latents x: one number, or one per window [B]."""
+    """Expand a noise level, one number or one per window [B], to [B, b] for latents x."""
     num_blocks = x.shape[2] // BLOCK_LATENTS
     if isinstance(sigma, Tensor):
         return sigma[:, None].expand(-1, num_blocks)
@@ -255,7 +258,7 @@ def level(x: Tensor, sigma: float | Tensor) -> Tensor:
 
 @torch.no_grad()
 def held_out_errors(net: AvatarNet, windows: list[Window], seed: int = 1) -> dict[str, float]:
-    """Flow error at noise .3, .6 and .9 over held-out windows, of all cells and of the mouth's."""
+    """Measure the flow error at noise .3, .6 and .9 on held-out windows, of all cells and of the mouth's."""
     sums: dict[str, list[float]] = {}
     for window in windows:
         generator = torch.Generator(window.latents.device).manual_seed(seed)
@@ -272,5 +275,5 @@ def held_out_errors(net: AvatarNet, windows: list[Window], seed: int = 1) -> dic
 
 
 def _rest_weight(weights: Tensor) -> Tensor:
-    """Factor that brings normalised weights back to 1 outside all regions."""
+    """Compute the factor that scales normalised weights back to 1 outside all regions."""
     return 1 / weights.amin()

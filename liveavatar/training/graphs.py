@@ -1,8 +1,8 @@
-"""Work of a training step as CUDA graphs: thousands of small kernels launched at once.
+"""CUDA graphs of training steps: thousands of small kernels in one launch.
 
 A graph belongs to one set of input shapes (portrait and landscape batches have one each). Inputs are copied to fixed
-addresses, outputs are copied out, random numbers are drawn by the caller, and what ranks exchange stays outside. On
-the CPU, and where a recording fails, the same function runs kernel by kernel.
+addresses, outputs are copied out, the caller draws random numbers, and communication between ranks stays outside. On
+the CPU, and when recording fails, the same function runs kernel by kernel.
 """
 
 import gc
@@ -24,7 +24,7 @@ Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
 
 @dataclass(slots=True)
 class _Entry:
-    """What is known of one set of input shapes."""
+    """Static inputs, graph and output of one set of input shapes."""
 
     inputs: tuple[Tensor, ...]
     calls: int = 0
@@ -33,23 +33,23 @@ class _Entry:
 
 
 class Recorder:
-    """The stream that work is warmed and recorded on, and the memory its graphs share.
+    """CUDA stream for warm-up and recording, and the memory pool that the graphs share.
 
     Graphs may share memory because they run one after another and their outputs are copied out at once.
     """
 
     def __init__(self, device: torch.device, enabled: bool) -> None:
-        """`enabled` has an effect on CUDA devices only."""
+        """Create stream and pool; `enabled` has an effect on CUDA devices only."""
         self.enabled = enabled and device.type == "cuda"
         self.stream = torch.cuda.Stream(device) if self.enabled else None
         self.pool: Any = torch.cuda.graph_pool_handle() if self.enabled else None
 
 
 class RecordedFunction:
-    """A function of tensors that is recorded at its third call for each set of input shapes.
+    """Function of tensors that is recorded at its third call for each set of input shapes.
 
-    It must read nothing but its inputs and tensors that stay where they are, wait for nothing, draw no random
-    numbers, and enter and leave autocast by itself (or the weights' bf16 copies would be recorded once for all).
+    It may read only its inputs and tensors at fixed addresses, may not synchronise or draw random numbers, and must
+    enter and leave autocast itself (otherwise the weights' bf16 copies would be recorded once for all).
     """
 
     def __init__(self, work: Callable[..., Tensor], recorder: Recorder) -> None:
@@ -58,11 +58,11 @@ class RecordedFunction:
 
     @property
     def recordings(self) -> int:
-        """Sets of shapes that are replayed by now."""
+        """Number of sets of shapes with a recorded graph."""
         return sum(e.graph is not None for e in self._entries.values())
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The function's value, a tensor of the caller's own."""
+        """Call the function, or replay its graph; return a new tensor."""
         if not self.recorder.enabled:
             return self.work(*inputs)
         key = tuple((tuple(t.shape), t.dtype) for t in inputs)
@@ -70,7 +70,7 @@ class RecordedFunction:
             fixed = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in inputs)
             self._entries[key] = _Entry(tuple(fixed))
         entry = self._entries[key]
-        # Before the recording too: what is compiled for the strides of these must not be compiled again.
+        # Before the recording, too, so that compiled functions see the strides of these inputs from the start.
         torch._foreach_copy_(entry.inputs, inputs)
         entry.calls += 1
         if entry.graph is None and entry.calls > EAGER_CALLS:
@@ -84,7 +84,7 @@ class RecordedFunction:
         stream, current = self.recorder.stream, torch.cuda.current_stream()
         if stream is None or not self.recorder.enabled:
             return self.work(*inputs)
-        # On the stream of the recording: what autograd ties to a stream must not be the default one.
+        # On the stream of the recording, because autograd must not tie its nodes to the default stream.
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             value = self.work(*inputs)
@@ -97,7 +97,7 @@ class RecordedFunction:
         gc.collect()  # an autograd graph that is still alive is tied to another stream
         torch.cuda.synchronize()
         try:
-            # Only this thread's calls count: the collectives' watchdog polls events at any time.
+            # Thread-local, because the collectives' watchdog thread polls events at any time.
             with torch.cuda.graph(
                 graph, pool=self.recorder.pool, stream=self.recorder.stream, capture_error_mode="thread_local"
             ):
@@ -110,9 +110,9 @@ class RecordedFunction:
         entry.graph, entry.output = graph, output
 
     def _clean_up(self, current: torch.cuda.Stream) -> None:
-        """Undo what a recording that could not end leaves behind: its stream, its memory pool, its random state."""
+        """Restore stream, memory pool and random state after a failed recording."""
         torch.cuda.set_stream(current)
-        with suppress(RuntimeError, AttributeError):  # it may have been undone after all
+        with suppress(RuntimeError, AttributeError):  # it may be restored already
             torch._C._cuda_endAllocateToPool(current.device_index, self.recorder.pool)
         with suppress(RuntimeError, AttributeError):
             generator = torch.cuda.default_generators[current.device_index]

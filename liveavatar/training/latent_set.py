@@ -1,6 +1,6 @@
 """Encoded clips of a training run, and their files.
 
-Knows neither how clips are encoded (`latents`) nor how windows of them are used.
+Does not know the encoding of clips (`latents`) or the use of their windows.
 
 Shapes: n clips, C latent channels, T latents, h/w latent cells.
 """
@@ -46,12 +46,12 @@ def join(sets: list[LatentSet]) -> LatentSet:
 
 
 def save_latents(path: Path, sets: list[LatentSet]) -> None:
-    """Write sets to one file that `load_latents` reads."""
+    """Write sets to one file for `load_latents`."""
     runtime.save_checkpoint(path, {"sets": [s.tensors() for s in sets]})
 
 
 def load_latents(folder: Path, split: str, device: torch.device, rank: int = 0, world: int = 1) -> list[LatentSet]:
-    """Load a rank's share of the files that any number of encoding ranks wrote, one set per orientation.
+    """Load a rank's share of the files of all encoding ranks, one set per orientation.
 
     Raises:
         InputError: when there are fewer files than ranks.

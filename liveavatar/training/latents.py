@@ -1,12 +1,13 @@
-"""From clips to what the transformer trains on: latents, region weights, speech features, and windows of them.
+"""Encode stage: latents, region weights and speech features of clips, and windows of them to train on.
 
 The encode stage (`python -m liveavatar.training.latents`) runs once after the autoencoder: every rank encodes its
 clips three times (plain; flipped with other colours; bent with other colours) and a share of the speech tracks (plain,
-and as other microphones and rooms would have recorded them). All of it then lies on the GPU, and a training batch is
-a gather. The probe that judges held-out video is trained here too, while the clips are loaded.
+and with other microphones and rooms). All of it is stored on the GPU, and a training batch is a gather. The probe for
+held-out video is trained here too, while the clips are loaded.
 
-In a share of the windows the reference is the clip's other photo, with the caption that names what it does not show:
-from photos that always look like the clip the network learns to copy light and place, whatever the prompt says.
+In a share of the windows the reference is the clip's other photo, with a caption that names the clip's light and
+place. With photos that always look like the clip, the network would learn to copy light and place and ignore the
+prompt.
 
 Shapes: n clips, B batch, C latent channels, T latents, h/w latent cells, L speech states, F feature frames.
 """
@@ -42,13 +43,13 @@ log = logging.getLogger(__name__)
 
 AUGMENTATIONS = 3
 MOUTH_WEIGHT, EYE_WEIGHT = 5.0, 3.5  # of the flow loss, averaged to latent cells
-FACE_WEIGHT = 1.5  # likeness is lost where a turned face is drawn badly; at 2.5 the place behind it was neglected
+FACE_WEIGHT = 1.5  # for likeness in turned faces; at 2.5 the backdrop got worse
 OTHER_PHOTO_SHARE = 0.35  # of the training windows
 ENCODE_CLIPS = 8  # clips encoded together
 
 
 class WindowSampler:
-    """Random windows of a fixed number of blocks; one orientation a batch."""
+    """Sampler of random windows of a fixed number of blocks; one orientation per batch."""
 
     def __init__(self, sets: list[LatentSet], bank: FeatureBank, num_blocks: int, generator: torch.Generator) -> None:
         self.sets, self.bank, self.generator = sets, bank, generator
@@ -58,7 +59,7 @@ class WindowSampler:
         self.host = torch.Generator().manual_seed(generator.initial_seed())
 
     def sample(self, batch: int) -> Window:
-        """Draw a batch."""
+        """Draw a batch of windows."""
         data = self.sets[int(torch.multinomial(self.shares, 1, generator=self.host))]
         device = data.latents.device
         clips = torch.randint(len(data.latents), (batch,), device=device, generator=self.generator)
@@ -78,9 +79,10 @@ def cut_window(
     recordings: Tensor | None = None,
     other: Tensor | None = None,
 ) -> Window:
-    """Blocks `starts`...`starts + num_blocks` of the given clips.
+    """Cut `num_blocks` blocks from `starts` [B] on out of clips number `clips` [B].
 
-    They are heard as they are unless `recordings` are given, and refer to their own photo unless `other` [B] is true.
+    `recordings` [B] selects recordings of the speech (None: the original); where `other` [B] is true, the reference is
+    the other photo.
     """
     times = starts[:, None] * BLOCK_LATENTS + torch.arange(num_blocks * BLOCK_LATENTS, device=starts.device)
     weights = data.weights[clips[:, None], times].float()[:, None]
@@ -109,7 +111,7 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
     latents, reference, other, weights = [], [], [], []
     for start in range(0, len(clips.frames), ENCODE_CLIPS):
         part = slice(start, start + ENCODE_CLIPS)
-        # The other photo comes last, so that colours change in it as they do in the clip.
+        # The other photo comes last, so that it gets the same colour jitter as the clip.
         frames, photos = clips.frames[part], clips.others[part]
         has_other = (photos != frames[:, -1]).flatten(1).any(1)[:, None, None, None, None]
         video = to_video(torch.cat([frames, photos[:, None]], 1))
@@ -145,7 +147,7 @@ def encode_clips(clips: Clips, vae: CompactVAE, cfg: ModelConfig, rank: runtime.
 
 
 def channel_statistics(sets: list[LatentSet], rank: runtime.TrainRank) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of every latent channel over all ranks."""
+    """Compute mean and standard deviation of every latent channel over all ranks."""
     sums = torch.stack([torch.stack(_moments(s.latents)) for s in sets]).sum(0)  # [3, C]
     if rank.world > 1:
         dist.all_reduce(sums)
@@ -191,13 +193,13 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     vae.load_state_dict(saved["average"])
     runtime.channels_last(vae)
     if rank.device.type == "cuda":
-        vae.bfloat16()  # as autocast would compute, without its fp32 norms and copies
+        vae.bfloat16()  # like autocast, without its fp32 norms and copies
     clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
     train = [join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)
     if args.statistics is not None:
-        kept = read_config(args.statistics).vae
-        mean, std = kept.mean, kept.std
+        stored = read_config(args.statistics).vae
+        mean, std = stored.mean, stored.std
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     train = normalised(train, cfg)
     save_latents(out / f"latents_train_{rank.rank}.pt", train)
@@ -205,8 +207,8 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     probe = train_probe(clips, rank, args.probe_seconds)
     if rank.first:
         runtime.save_checkpoint(out / "probe.pt", probe.state_dict())
-        held = load_clips(args.data, "eval", rank.device)
-        held_out = normalised([encode_clips(c, vae, cfg, rank, 0) for c in held], cfg)
+        eval_clips = load_clips(args.data, "eval", rank.device)
+        held_out = normalised([encode_clips(c, vae, cfg, rank, 0) for c in eval_clips], cfg)
         save_latents(out / "latents_eval_0.pt", held_out)
         save_face_reader(out, reader)
         log.info("read off held-out latents: %s", reading_skill(reader, held_out))
@@ -223,16 +225,16 @@ def parser() -> argparse.ArgumentParser:
         "--only_speech", action="store_true", help="stop after the features, which need no autoencoder"
     )
     options.add_argument(
-        "--statistics", type=Path, help="model directory whose latent statistics stay; its own for `teacher --init`"
+        "--statistics", type=Path, help="model directory whose latent statistics to use; the model of `teacher --init`"
     )
-    options.add_argument("--reader_seconds", type=float, default=12, help="training of what reads faces off latents")
-    options.add_argument("--probe_seconds", type=float, default=12, help="training of the judge of held-out video")
+    options.add_argument("--reader_seconds", type=float, default=12, help="training time of the face reader")
+    options.add_argument("--probe_seconds", type=float, default=12, help="training time of the probe")
     options.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of the encode stage."""
+    """Run the command line of the encode stage."""
     args: Any = parser().parse_args(argv)
     args.autoencoder = args.autoencoder or args.out
     runtime.run_stage(args, encode_stage)

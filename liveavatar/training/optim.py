@@ -19,7 +19,7 @@ WARMUP_STEPS, WARMUP_SHARE = 100, 0.03
 
 
 def orthogonalise(update_NAB: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices of a stack of updates, approximately (singular values 0.7 to 1.2)."""
+    """Approximate the nearest semi-orthogonal matrices of a stack of updates (singular values 0.7 to 1.2)."""
     a, b, c = NEWTON_SCHULZ
     x = update_NAB.bfloat16()
     tall = x.shape[1] > x.shape[2]
@@ -33,14 +33,14 @@ def orthogonalise(update_NAB: Tensor) -> Tensor:
 
 
 def as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
-    """A weight, or something of its shape, as [out, everything else] in the order in which `like` lies in memory."""
+    """View a tensor of the shape of weight `like` as [out, everything else], in the memory order of `like`."""
     if tensor.ndim == 4 and not like.is_contiguous():
-        tensor = tensor.permute(0, 2, 3, 1)  # channels last; which column is which does not matter to Muon
+        tensor = tensor.permute(0, 2, 3, 1)  # channels last; the order of columns does not matter to Muon
     return tensor.reshape(len(tensor), -1)
 
 
 class _Plan:
-    """Matrices of one parameter group that have a gradient, and one flat buffer for all their updates."""
+    """Matrices with gradients of one parameter group, and one flat buffer for all their updates."""
 
     def __init__(self, params: list[nn.Parameter], state: dict[Any, Any], record: bool) -> None:
         by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
@@ -50,9 +50,9 @@ class _Plan:
         self.weights = [as_matrix(p.detach(), p) for p in self.params]
         assert all(w.data_ptr() == p.data_ptr() for w, p in zip(self.weights, self.params, strict=True))
         for p in self.params:
-            kept = state[p].get("momentum")
-            if kept is None or kept.stride() != p.stride():
-                state[p]["momentum"] = torch.zeros_like(p) if kept is None else torch.empty_like(p).copy_(kept)
+            stored = state[p].get("momentum")
+            if stored is None or stored.stride() != p.stride():
+                state[p]["momentum"] = torch.zeros_like(p) if stored is None else torch.empty_like(p).copy_(stored)
         self.momenta = [as_matrix(state[p]["momentum"], p) for p in self.params]
         self.stacks = [(len(group), *shape) for shape, group in by_shape.items()]
         self.flat = torch.empty(sum(w.numel() for w in self.weights), device=self.weights[0].device)
@@ -77,7 +77,7 @@ class _Plan:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum; convolutions count as [out, in*k*k] matrices.
+    """Muon optimiser: orthogonalised Nesterov momentum; convolutions count as [out, in*k*k] matrices.
 
     The products are small and many: they are recorded as one CUDA graph.
     """
@@ -107,13 +107,13 @@ class Muon(torch.optim.Optimizer):
                 self._plans[key].step(group["lr"], group["momentum"], group["weight_decay"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state of `state_dict()`."""
         super().load_state_dict(state_dict)
-        self._plans.clear()  # they hold the momenta of before
+        self._plans.clear()  # they hold the old momenta
 
 
 class Optimisers:
-    """Muon over matrices inside the network, AdamW over everything else, one rate factor for both."""
+    """Muon for matrices inside the network and AdamW for everything else, with one rate factor."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Optimisers:
             self.rates.append(muon)
 
     def step(self, factor: float, clip: float = 1.0) -> Tensor:
-        """Clip the gradients to norm `clip`, step at `factor` times the base rates, clear; returns the norm."""
+        """Clip the gradients to norm `clip`, step at `factor` times the base rates, clear them; return the norm."""
         norm = nn.utils.clip_grad_norm_(self.params, clip)
         for part, rate in zip(self.parts, self.rates, strict=True):
             for group in part.param_groups:
@@ -154,23 +154,26 @@ class Optimisers:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """Collect the states of both optimisers."""
         return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state of `state_dict()`."""
         for i, part in enumerate(self.parts):
             part.load_state_dict(state[str(i)])
 
 
 def rate_factor(step: int, fraction: float) -> float:
-    """Rise over `WARMUP_STEPS` or 3 % of the budget, whichever is shorter; flat to the half; then linear to 2 %."""
+    """Compute the learning rate factor: warm-up over `WARMUP_STEPS` or 3 % of the budget, the shorter of both.
+
+    Constant until half of the budget, then linear down to 2 %.
+    """
     decay = 1.0 if fraction < 0.5 else max(0.02, 2 * (1 - fraction))
     return min(1.0, max((step + 1) / WARMUP_STEPS, fraction / WARMUP_SHARE)) * decay
 
 
 class Average:
-    """Exponential moving average of a module's weights; early steps weigh little."""
+    """Exponential moving average of a module's weights, with a lower decay in the first steps."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -178,7 +181,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Blend in the weights after step number `step`."""
+        """Average in the weights after step number `step`."""
         decay = min(self.decay, (step + 1) / (step + 20))
         torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in module.parameters()], 1 - decay)
 

@@ -1,4 +1,4 @@
-"""What a training run brings home: the model, its report, and a few held-out clips, as files of bounded size."""
+"""Archives of a training run's results, as files of bounded size: folders, and a few held-out clips."""
 
 import io
 import tarfile
@@ -16,7 +16,7 @@ HELD_OUT_BYTES = 9 * 2**20
 
 
 def pack_folder(folder: Path, out: Path, stem: str) -> list[Path]:
-    """A folder as `stem.tar.00`, `stem.tar.01`...; `cat stem.tar.* | tar x` restores it."""
+    """Pack a folder into `stem.tar.00`, `stem.tar.01`...; `cat stem.tar.* | tar x` restores it."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(folder, arcname=stem)
@@ -29,14 +29,14 @@ def pack_folder(folder: Path, out: Path, stem: str) -> list[Path]:
 
 
 def pack_held_out(data: Path, path: Path, quality: int = 80) -> int:
-    """Held-out clips as WebP frames with their labels, as many whole clips as fit; returns how many.
+    """Pack held-out clips as WebP frames with labels, as many whole clips as fit; return the number of clips.
 
     Member names are `{file stem}/{clip}/{frame:03d}.webp`, the photo being the last frame, and `labels.npz`
     (landmarks, head, tracks, blocks, seeds, captions) beside them.
     """
     files = list_clips(data, "eval")
     most = max((len(f.frames) for f in files), default=0)
-    taken = 0
+    num_packed = 0
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for number in range(most):
             for file in files:
@@ -45,11 +45,11 @@ def pack_held_out(data: Path, path: Path, quality: int = 80) -> int:
                 members = _clip_members(file, number, quality)
                 size = sum(len(m) for m in members.values())
                 if archive.fp is not None and archive.fp.tell() + size > HELD_OUT_BYTES:
-                    return taken
+                    return num_packed
                 for name, content in members.items():
                     archive.writestr(name, content)
-                taken += 1
-    return taken
+                num_packed += 1
+    return num_packed
 
 
 def _clip_members(file: ClipFile, number: int, quality: int) -> dict[str, bytes]:

@@ -1,8 +1,8 @@
 """Export the newest weights of an unfinished run, so that losing the machine costs little.
 
 `python -m liveavatar.training.partial_export --run RUN --out OUT` writes the newest weights as a model directory, in
-parts (`cat OUT/so_far.tar.* | tar x`). Before there is a transformer it holds the autoencoder alone, which is what
-`autoencoder --init` takes. The driver calls it beside the stages.
+parts (`cat OUT/so_far.tar.* | tar x`). Before there is a transformer it holds the autoencoder alone, enough for
+`autoencoder --init`. `run.py` calls it beside the stages.
 """
 
 import argparse
@@ -26,19 +26,19 @@ WEIGHTS = ("autoencoder.pt", "teacher.pt", "student.pt")
 
 
 def newest(run: Path) -> float:
-    """When the run's weights last changed, seconds since the epoch; 0 before there are any."""
+    """Find the modification time of a run's newest weights, seconds since the epoch; 0 without weights."""
     return max((path.stat().st_mtime for path in (run / name for name in WEIGHTS) if path.is_file()), default=0.0)
 
 
-def bring(run: Path, out: Path, preset: str = "mini") -> list[Path]:
-    """Write the newest weights of a run to `out`; returns the files, none when there are no weights yet."""
+def export_newest(run: Path, out: Path, preset: str = "mini") -> list[Path]:
+    """Write the newest weights of a run to `out`; return the files, none when there are no weights yet."""
     folder = run / STEM
     if (run / "teacher.pt").is_file() and (run / "config.json").is_file():
         export_run(run, folder)
     elif (run / "autoencoder.pt").is_file():
         vae = runtime.load_checkpoint(runtime.autoencoder_file(run), torch.device("cpu"))["average"]
-        known = (run / "config.json").is_file()  # else the statistics of the latents are not known yet
-        save_model(folder, read_config(run) if known else PRESETS[preset], {"vae": vae})
+        encoded = (run / "config.json").is_file()  # only the encode stage measures the latent statistics
+        save_model(folder, read_config(run) if encoded else PRESETS[preset], {"vae": vae})
     else:
         return []
     out.mkdir(parents=True, exist_ok=True)
@@ -46,14 +46,14 @@ def bring(run: Path, out: Path, preset: str = "mini") -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="bring home what a training run has so far")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="export the newest weights of an unfinished training run")
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
     args: Any = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
-    for path in bring(args.run, args.out, args.preset):
+    for path in export_newest(args.run, args.out, args.preset):
         log.info("%s: %d bytes", path, path.stat().st_size)
 
 

@@ -1,8 +1,8 @@
-"""A small network that reads the face's state off a picture, for held-out measures of generated video.
+"""Probe: a small network that reads the face's state from a picture, for held-out measures of generated video.
 
-Trained for seconds on rendered frames whose landmarks are known: mouth openness and width, eye opening, the face's
-place and the head's rotation. The picture is first cut to a square around the face of the *reference photo*, which is
-known for generated video too. It judges the generator and is never used to train it.
+Trained for seconds on rendered frames with exact landmarks: mouth openness and width, eye opening, the face's position
+and the head's rotation. The picture is first cut to a square around the face of the *reference photo*, which generated
+video has, too. The probe evaluates the generator and is never used to train it.
 """
 
 from itertools import pairwise
@@ -19,13 +19,13 @@ SIDE = 160  # pixels of the probe's square input
 REACH = 3.8  # side of the square over the distance between the eyes
 VALUES = ("openness", "width", "eyes", "x", "y", "yaw", "pitch", "roll")
 PLACE, HEAD = slice(3, 5), slice(5, 8)  # of `VALUES`; angles in radians
-SCALE = torch.tensor([10.0, 4.0, 10.0, 2.0, 2.0, 8.0, 12.0, 15.0])  # brings them to about unit spread for the loss
+SCALE = torch.tensor([10.0, 4.0, 10.0, 2.0, 2.0, 8.0, 12.0, 15.0])  # scales them to about unit spread for the loss
 RATE = 1e-3
 BATCH = 96
 
 
 class Probe(nn.Module):
-    """Convolutions to `VALUES`, about 0.9 M weights."""
+    """Convolutional network from a face square to `VALUES`, about 0.9 M weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class Probe(nn.Module):
         )
 
     def forward(self, x_N3SS: Tensor) -> Tensor:
-        """Values [N, 8] in the order of `VALUES`."""
+        """Predict values [N, 8] in the order of `VALUES`."""
         return self.out(self.features(x_N3SS)) / SCALE.to(x_N3SS.device)
 
 
 def face_square(landmarks_B682: Tensor) -> Tensor:
-    """Centre x, y and half side [B, 3] in pixels of the square around a face."""
+    """Compute centre x, y and half side [B, 3] in pixels of the square around a face."""
     centre = (landmarks_B682.amin(-2) + landmarks_B682.amax(-2)) / 2
     return torch.cat([centre, reference.eye_distance(landmarks_B682)[:, None] * REACH / 2], 1)
 
@@ -60,7 +60,7 @@ def cut_square(frames_N3HW: Tensor, square_N3: Tensor) -> Tensor:
 
 
 def face_values(landmarks: Tensor, head_N3: Tensor, square_N3: Tensor) -> Tensor:
-    """What the probe should read [N, 8]."""
+    """Compute the probe's target values [N, 8] from landmarks and head angles."""
     centre = (landmarks.amin(-2) + landmarks.amax(-2)) / 2
     place = (centre - square_N3[:, :2]) / square_N3[:, 2:3]
     parts = [reference.openness(landmarks), reference.mouth_width(landmarks), reference.eye_opening(landmarks)]
@@ -68,7 +68,7 @@ def face_values(landmarks: Tensor, head_N3: Tensor, square_N3: Tensor) -> Tensor
 
 
 def train_probe(clips: list[Clips], rank: runtime.TrainRank, seconds: float) -> Probe:
-    """Train on this rank's frames; gradients are shared."""
+    """Train a probe on this rank's frames; gradients are averaged over ranks."""
     probe = Probe().to(rank.device)
     optim = torch.optim.AdamW(probe.parameters(), RATE, weight_decay=1e-2)
     generator = rank.generator(7)
@@ -103,7 +103,7 @@ def _batch(data: Clips, generator: torch.Generator) -> tuple[Tensor, tuple[Tenso
 
 
 def _degrade(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur half of the pictures and add noise, so that softness is not read as a closed mouth."""
+    """Blur half of the pictures and add noise, so that the probe does not take blur for a closed mouth."""
     soft = F.avg_pool2d(x, 3, 1, 1)
     half = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
     gain = 1 + 0.2 * (torch.rand(len(x), 3, 1, 1, device=x.device, generator=generator) - 0.5)
@@ -112,7 +112,7 @@ def _degrade(x: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def read_video(probe: Probe, video: Tensor, photo_landmarks_B682: Tensor) -> Tensor:
-    """Values [B, T, 8] of every frame of a video [B, 3, T, H, W] in [-1, 1]."""
+    """Read values [B, T, 8] from every frame of a video [B, 3, T, H, W] in [-1, 1]."""
     rows = []
     for clip, square in zip(video, face_square(photo_landmarks_B682), strict=True):
         frames = clip.transpose(0, 1).float()

@@ -1,12 +1,12 @@
 """The training runs behind every released version of `data/models/mini`, as values.
 
-A recipe is the `replace` of the one before it, so that a definition shows only what changed. `CHAIN` lists the nine
-released versions; `DECODER` is the run between the fourth and the fifth that gave a decoder and a teacher. Numbers
-come from the commands recorded when a version was released; a comment says where none was recorded. Recipes hold
+A recipe is the `replace` of the one before it, so that a definition shows only the changes. `CHAIN` lists the nine
+released versions; `DECODER` is the run between the fourth and the fifth, which trained a decoder and a teacher.
+Numbers come from the commands recorded when a version was released; comments mark missing records. Recipes hold
 options, not code: `revision` names the commit that released the weights, whose code had other constants (region
-weights, augmentations, defaults). `data/models/mini/history.md` tells what each run brought.
+weights, augmentations, defaults). `data/models/mini/history.md` lists the results of each run.
 
-Knows no processes: `run.py` starts the stages.
+Does not start processes: `run.py` runs the stages.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -17,7 +17,7 @@ from liveavatar.training.export import ExportSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Options of one training run and of the export of its weights. Durations are in seconds, 0 skips the training."""
+    """Options of one training run and of the export of its weights; durations in seconds, 0 skips the training."""
 
     name: str
     revision: str  # commit that released the weights
@@ -40,7 +40,7 @@ class Recipe:
     eager_held_out: bool = True
     init_autoencoder: bool = False  # start from the autoencoder of `init`, without adversary
     init_transformer: bool = False
-    keep_statistics: bool = False  # normalise latents as `init` did
+    keep_statistics: bool = False  # normalise latents with the statistics of `init`
     teacher_rates: tuple[str, str] | None = None  # Muon's and AdamW's; the stage's defaults when None
     face_loss: float = 0.0  # weight of mouth and eyes in the teacher's loss
     guidance: float = 1.0  # of the teacher by speech, in distillation
@@ -51,7 +51,7 @@ class Recipe:
 
     @property
     def budget(self) -> dict[str, float]:
-        """Seconds by stage, as `run.py --budget` takes them."""
+        """Seconds by stage, in the format of `run.py --budget`."""
         budget = {"render": self.render, "autoencoder": self.autoencoder, "teacher": self.teacher}
         budget["distill"] = self.distill
         return budget if self.refine is None else budget | {"refine": self.refine}
@@ -124,9 +124,9 @@ FOURTH = replace(
     THIRD, name="fourth", revision="daea73a", init="third", speech=("--seed 2",), deadline=1290, first=1000,
     render=230, autoencoder=0, teacher=600, distill=180, init_transformer=True,
 )  # fmt: skip
-# Its student was not released, its teacher and (with the fourth's transformer) its decoder were. The run's deadline is
-# not recorded. The GPU's decoder training also had `--energy 2` (revision 1399fec), an option that has gone; 780 s of
-# two CPU cores followed it: see `DECODER_FINISH`.
+# Its student was not released, but its teacher and (with the fourth's transformer) its decoder were. The run's deadline
+# is not recorded. The GPU's decoder training also had `--energy 2` (revision 1399fec), a removed option; 780 s of two
+# CPU cores followed it: see `DECODER_FINISH`.
 DECODER = replace(
     FOURTH, name="decoder", revision="ba650e9", init="fourth", speech=("--plan wide",), refine_gpu=1, deadline=1e9,
     first=2200, render=240, teacher=560, distill=190, refine=530,
@@ -144,7 +144,7 @@ FIFTH = replace(
     speech=("--plan first", "--plan wide"), refine_gpu=-1,
     deadline=1370, first=5000, render=230, teacher=600, distill=200, refine=None, refine_options=(),
 )  # fmt: skip
-# Whether its speech was the fifth's is not recorded.
+# It is not recorded if its speech was the fifth's.
 SIXTH = replace(
     FIFTH, name="sixth", revision="3aab087", init="fifth", deadline=1450, first=9000, teacher=650, distill=230,
     export=ExportSettings(weights="dmd", teacher_share=0.2),
@@ -163,7 +163,7 @@ EIGHTH = replace(
     deadline=1e9, first=13000, teacher=850,
     export=ExportSettings(weights="teacher", before_share=0.95, before_embedding_share=1.0, shift=7.0),
 )  # fmt: skip
-# The recorded command has no options for the autoencoder, which with 0 s can only have been that of before.
+# The recorded command has no options for the autoencoder, which with 0 s can only have been the eighth's.
 NINTH = replace(
     EIGHTH, name="ninth", revision="68f05f0", init="eighth", first=20000, frames=72, render=240, teacher=780,
     distill=350, keep_statistics=True, teacher_rates=("0.006", "4e-4"), face_loss=0.2, guidance=1.5,

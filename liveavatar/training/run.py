@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
 RENDERERS_PER_GPU = 2
-# Folders and archives of weights packed beside the model: the teacher, which a later run starts from, and a student
-# that was not chosen, for another choice by its measures.
+# Folders and archives of weights packed beside the model: the teacher, from which a later run can start, and a student
+# that was not chosen, so that the choice can be changed.
 BESIDE = {"teacher": "teacher_model", "dmd": "dmd_model"}
 HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
-BRING_EVERY = 60.0  # seconds between two archives of the newest weights
+EXPORT_EVERY = 60.0  # seconds between two archives of the newest weights
 REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
 DEFAULTS = {"gpus": 4, "refine_gpu": -1, "deadline": 1e9}  # of options, without a recipe
 BUDGET = {"render": 280.0, "autoencoder": 400.0, "teacher": 460.0, "distill": 230.0}
@@ -41,31 +41,31 @@ AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
 @dataclass(slots=True)
 class Driver:
-    """Runs stages as processes and keeps their logs."""
+    """Driver of a training run: starts stages as processes, with log files."""
 
     args: argparse.Namespace
     recipe_options: dict[str, list[str]] = field(default_factory=dict)  # by stage
     begun: float = field(default_factory=time.monotonic)
-    bringing: "subprocess.Popen[bytes] | None" = None
-    refining: "subprocess.Popen[bytes] | None" = None
-    brought: tuple[float, float] = (0.0, 0.0)  # when, and the newest weights of then
+    exporter: "subprocess.Popen[bytes] | None" = None
+    refiner: "subprocess.Popen[bytes] | None" = None
+    last_export: tuple[float, float] = (0.0, 0.0)  # time of its start, and modification time of its weights
 
     @property
     def work(self) -> Path:
-        """Folder of everything on the training machine."""
+        """Working folder of the run on the training machine."""
         return self.args.work
 
     @property
     def devices(self) -> list[str]:
-        """One renderer's device each."""
+        """Devices of the renderers: all GPUs, or the CPU."""
         return [f"cuda:{i}" for i in range(self.args.gpus)] or ["cpu"]
 
     def elapsed(self) -> float:
-        """Seconds since the command began."""
+        """Compute the seconds since the command began."""
         return time.monotonic() - self.begun
 
     def stage(self, name: str) -> bool:
-        """Run one stage unless it is finished; return whether it is finished now."""
+        """Run one stage unless it is finished; return True when it is finished now."""
         mark = self.work / f"{name}.done"
         if mark.exists():
             return True
@@ -93,31 +93,31 @@ class Driver:
         while running and time.monotonic() < deadline:
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
             running = [p for p in running if p.poll() is None]
-            self._bring()
+            self._export_newest()
         for process in running:
             process.kill()
         codes = [process.wait() for process in processes]
         return not any(codes)
 
-    def _bring(self) -> None:
+    def _export_newest(self) -> None:
         """Start packing the newest weights into OUT, at most once a minute."""
         now, newest = time.monotonic(), partial_export.newest(self.work)
-        busy = self.bringing is not None and self.bringing.poll() is None
-        if busy or newest <= self.brought[1] or now < self.brought[0] + BRING_EVERY:
+        busy = self.exporter is not None and self.exporter.poll() is None
+        if busy or newest <= self.last_export[1] or now < self.last_export[0] + EXPORT_EVERY:
             return
-        self.brought = now, newest
+        self.last_export = now, newest
         options = ["--run", str(self.work), "--out", str(self.args.out), "--preset", self.args.preset]
         command = ["-m", "liveavatar.training.partial_export", *options]
-        self.bringing = self._launch("bring", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
+        self.exporter = self._launch("partial_export", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
 
     def settle(self) -> None:
         """Wait until the newest weights are packed."""
-        if self.bringing is not None:
-            self.bringing.wait()
+        if self.exporter is not None:
+            self.exporter.wait()
 
     def _start(self, name: str, module: str, options: list[str]) -> subprocess.Popen[bytes]:
         command = ["-m", f"liveavatar.training.{module}", *options, "--preset", self.args.preset]
-        gpus = [i for i in range(self.args.gpus) if self.refining is None or i != self.args.refine_gpu]
+        gpus = [i for i in range(self.args.gpus) if self.refiner is None or i != self.args.refine_gpu]
         if len(gpus) > 1:
             command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(gpus)}", *command]
         threads = max(1, (os.cpu_count() or 1) // max(1, len(gpus)) // 2)
@@ -128,7 +128,7 @@ class Driver:
         return self._wait([self._start(name, module, options)], seconds + GRACE)
 
     def _extra(self, name: str) -> list[str]:
-        """Options of a stage: the recipe's, then those of `--extra`, which win."""
+        """Collect the options of a stage: the recipe's, then those of `--extra`, which take precedence."""
         typed: list[str] = next((e.split("=", 1)[1].split() for e in self.args.extra if e.startswith(f"{name}=")), [])
         return [*self.recipe_options.get(name, []), *typed]
 
@@ -193,7 +193,7 @@ class Driver:
         options += ["--only_decoder", str(self.work / "autoencoder.pt"), "--share", str(max(1, self.args.gpus))]
         options += ["--resume", "--preset", self.args.preset, *self._extra("refine")]
         alone = {"CUDA_VISIBLE_DEVICES": str(self.args.refine_gpu), "OMP_NUM_THREADS": "4"}
-        self.refining = self._launch("refine", ["-m", "liveavatar.training.autoencoder", *options], alone)
+        self.refiner = self._launch("refine", ["-m", "liveavatar.training.autoencoder", *options], alone)
 
     def _teacher(self) -> bool:
         self._refine()
@@ -214,8 +214,8 @@ class Driver:
         return self._train("distill", "distill", options + self._extra("distill"), seconds)
 
     def _evaluate(self) -> bool:
-        if self.refining is not None:
-            self._wait([self.refining], 2 * REFINE_JOIN)
+        if self.refiner is not None:
+            self._wait([self.refiner], 2 * REFINE_JOIN)
         options = ["-m", "liveavatar.training.evaluate", "--data", str(self.work / "clips"), "--run", str(self.work)]
         options += ["--out", str(self.work), *self._extra("evaluate")]
         return self._wait([self._launch("evaluate", options)], GRACE)

@@ -1,7 +1,7 @@
-"""What every training stage shares: ranks, a time budget, checkpoints, the loss log.
+"""Runtime of every training stage: ranks, a time budget, checkpoints, the loss log.
 
 A stage runs for a number of seconds, not steps, so that a whole run fits a machine lease. All ranks agree on the
-elapsed share of the budget (the slowest one decides), and a checkpoint keeps the seconds already spent.
+elapsed share of the budget (the slowest one decides), and a checkpoint stores the seconds already spent.
 """
 
 import argparse
@@ -32,7 +32,7 @@ REFINED = "refined"  # folder of the decoder's own training, inside a run's
 
 @dataclass(frozen=True, slots=True)
 class TrainRank:
-    """This process among the processes of one stage."""
+    """Rank, world size and device of this process of a stage."""
 
     rank: int
     world: int
@@ -40,15 +40,15 @@ class TrainRank:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes logs and checkpoints."""
+        """True for rank 0, which writes logs and checkpoints."""
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 on a GPU; full precision on a CPU, where the tests run."""
+        """Return the autocast context: bf16 on a GPU, full precision on a CPU."""
         return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
 
     def generator(self, seed: int) -> torch.Generator:
-        """A generator on this rank's device, different on every rank."""
+        """Create a generator on this rank's device, seeded differently on every rank."""
         return torch.Generator(self.device).manual_seed(seed * 1009 + self.rank)
 
     def barrier(self) -> None:
@@ -57,7 +57,7 @@ class TrainRank:
             dist.barrier()
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of `value` over ranks."""
+        """Average `value` over ranks, in place."""
         if self.world > 1:
             dist.all_reduce(value)
             value /= self.world
@@ -65,7 +65,7 @@ class TrainRank:
 
 
 def start(seed: int = 0) -> TrainRank:
-    """Join the process group that torchrun announced (if any), pick the device and seed the generators."""
+    """Join the process group of torchrun (if any), select the device and seed the generators."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -81,7 +81,7 @@ def start(seed: int = 0) -> TrainRank:
 
 
 def run_stage(args: argparse.Namespace, stage: Callable[[argparse.Namespace, TrainRank], None]) -> None:
-    """Run a stage's command: log, join the other ranks, work, leave."""
+    """Run a stage: set up logging, join the other ranks, call `stage`, leave the group."""
     logging.basicConfig(level=logging.INFO)
     rank = start(args.seed)
     stage(args, rank)
@@ -107,11 +107,14 @@ class Budget:
 
     @property
     def elapsed(self) -> float:
-        """Seconds this process has spent in the stage, earlier runs of it included."""
+        """Seconds that this process has spent in the stage, including earlier runs."""
         return self.spent + time.monotonic() - self._start
 
     def fraction(self, step: int) -> float:
-        """Share of the budget spent, 0 to 1 or more (1: there is none); call once a step with the step's number."""
+        """Compute the spent share of the budget, 0 to 1 or more; without a budget it is 1.
+
+        Call it once per step with the step's number: ranks agree on the share at every tenth.
+        """
         if self.rank.world == 1:
             self._agreed = self.elapsed
         elif step % self.EVERY == 0:
@@ -122,7 +125,7 @@ class Budget:
 
 
 def map_ahead(function: Callable[[Item], Value], items: Iterable[Item], threads: int, most: int) -> Iterator[Value]:
-    """Values of items in order, made by threads beside whoever takes them; at most `most` wait or are being made."""
+    """Map items in order on background threads, with at most `most` results pending (an ordered parallel map)."""
     rest = iter(items)
     waiting: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -134,12 +137,12 @@ def map_ahead(function: Callable[[Item], Value], items: Iterable[Item], threads:
 
 
 def channels_last(module: Module) -> Module:
-    """Lay out a network's convolutions for channels-last pictures; returns the network."""
+    """Convert a network's convolutions to the channels-last memory format; return the network."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def average_gradients(params: list[nn.Parameter], rank: TrainRank) -> None:
-    """Replace gradients by their mean over ranks, in one message."""
+    """Replace gradients by their mean over ranks, in one all-reduce."""
     if rank.world == 1:
         return
     grads = [p.grad for p in params if p.grad is not None]
@@ -151,32 +154,32 @@ def average_gradients(params: list[nn.Parameter], rank: TrainRank) -> None:
 
 
 def broadcast(module: nn.Module, rank: TrainRank) -> None:
-    """Give every rank the weights of rank 0."""
+    """Broadcast the weights of rank 0 to every rank."""
     if rank.world > 1:
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.data, 0)
 
 
 def save_checkpoint(path: Path, state: Mapping[Any, Any]) -> None:
-    """Write `state` so that `path` always holds a whole checkpoint."""
+    """Write `state` atomically, so that `path` always holds a complete checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote."""
+    """Load a checkpoint of `save_checkpoint`."""
     return torch.load(path, map_location=device, weights_only=True)
 
 
 def autoencoder_file(run: Path) -> Path:
-    """The newest autoencoder of a run: with the decoder that went on training beside the teacher, once there is one."""
+    """Find the newest autoencoder of a run: the one with the refined decoder if there is one."""
     refined = run / REFINED / "autoencoder.pt"
     return refined if refined.is_file() else run / "autoencoder.pt"
 
 
 class JsonLog:
-    """One JSON object a line, appended; only rank 0 writes."""
+    """Log file with one JSON object per line; only rank 0 writes."""
 
     def __init__(self, path: Path, rank: TrainRank) -> None:
         self.path, self.rank = path, rank
@@ -192,7 +195,7 @@ class JsonLog:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The options that all stages share."""
+    """Build the options that all stages share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="folder of rendered clips")
     parser.add_argument("--out", type=Path, required=True, help="folder of the training run")

@@ -1,6 +1,6 @@
-"""The speech encoder as a file of its own, for training machines that have neither Whisper nor a way to fetch it.
+"""Write the speech encoder to a file, for training machines without Whisper and without a network.
 
-`python -m liveavatar.training.speech_encoder OUT`; the file is what `--speech_encoder` of `training.run` takes.
+`python -m liveavatar.training.speech_encoder OUT` writes the file for `--speech_encoder` of `training.run`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from liveavatar.errors import LiveAvatarError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="write the encoder of a Whisper model, float16")
     parser.add_argument("out", type=Path)
     parser.add_argument("--whisper", default="tiny.en", help="name of the model")

@@ -1,12 +1,12 @@
 """Stage 2: train the many-step teacher by block-causal flow matching.
 
-`python -m liveavatar.training.teacher --data RUN --out RUN --seconds N --preset mini`; `--data` is the folder the
-encode stage wrote. Every block of a window has its own noise level and sees the ring and sinks it would see in a
-stream. Writes `teacher.pt` (resumable; `average` are the weights that count) and `teacher.jsonl`.
+`python -m liveavatar.training.teacher --data RUN --out RUN --seconds N --preset mini`; `--data` is the folder that the
+encode stage wrote. Every block of a window has its own noise level and attends to the same ring and sinks as in a
+stream. Writes `teacher.pt` (resumable; later stages use the averaged weights, `average`) and `teacher.jsonl`.
 
-The held-out flow error is there to be watched, not to pick weights by. That of the mouth rises while the rate falls,
-and yet the mouths that are *generated* get better: in one run from 0.77 at the lowest error to 0.85 at the end
-(correlation of openness with the truth, unseen people and voices), and likeness and sharpness with them.
+The held-out flow error is for monitoring, not for choosing weights. The mouth's error rises while the learning rate
+falls, and yet the *generated* mouths improve: in one run from 0.77 at the lowest error to 0.85 at the end (correlation
+of openness with the truth, unseen people and voices), with likeness and sharpness.
 """
 
 import argparse
@@ -43,11 +43,11 @@ from liveavatar.training.optim import Average, Optimisers, rate_factor
 log = logging.getLogger(__name__)
 
 EMA_DECAY = 0.999
-HELD_WINDOWS = 16  # an orientation
+HELD_OUT_WINDOWS = 16  # per orientation
 
 
 class Dataset:
-    """Everything the transformer stages train on and are judged by."""
+    """Training windows and, on the first rank, held-out windows of the transformer stages."""
 
     def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> None:
         history = cfg.dit.audio_history_frames
@@ -55,22 +55,22 @@ class Dataset:
         self.bank = load_bank(args.data, "train", history, rank.device)
         self.sampler = WindowSampler(self.sets, self.bank, args.blocks, rank.generator(args.seed + 1))
         self.generator = rank.generator(args.seed + 2)
-        self.held: list[Window] = []
+        self.held_out: list[Window] = []
         if rank.first:
             bank = load_bank(args.data, "eval", history, rank.device)
             sets = load_latents(args.data, "eval", rank.device)
-            self.held = [held_window(s, bank, self.sampler.num_blocks) for s in sets]
+            self.held_out = [held_out_window(s, bank, self.sampler.num_blocks) for s in sets]
 
 
-def held_window(data: LatentSet, bank: FeatureBank, num_blocks: int) -> Window:
-    """The first blocks of the first held-out clips, their heads free, as most renders are."""
-    clips = torch.arange(min(HELD_WINDOWS, len(data.latents)), device=data.latents.device)
+def held_out_window(data: LatentSet, bank: FeatureBank, num_blocks: int) -> Window:
+    """Cut the first blocks of the first held-out clips, with free head motion as in most renders."""
+    clips = torch.arange(min(HELD_OUT_WINDOWS, len(data.latents)), device=data.latents.device)
     return cut_window(data, bank, clips, torch.zeros_like(clips), num_blocks).with_free_head()
 
 
-def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
+def _load_start(net: AvatarNet, model_dir: Path) -> None:
     start = load_model(model_dir, "cpu", torch.float32, parts=("dit", "text"))
-    same = replace(start.config.dit, cond_dim=net.cfg.dit.cond_dim)  # channels it was not told then begin silent
+    same = replace(start.config.dit, cond_dim=net.cfg.dit.cond_dim)  # additional channels start silent
     if (same, start.config.text) != (net.cfg.dit, net.cfg.text):
         raise CheckpointError(
             f"--init {model_dir} holds a network of other sizes than this run's; name a model of the same preset, "
@@ -88,16 +88,16 @@ def _go_on_from(net: AvatarNet, model_dir: Path) -> None:
 
 
 class TeacherTrainer:
-    """Networks and optimisers of the stage."""
+    """Trainer of the teacher: networks, optimisers and data of the stage."""
 
     def __init__(self, args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> None:
         self.args, self.rank, self.cfg = args, rank, cfg
         self.data = Dataset(args, rank, cfg)
         self.net = AvatarNet(cfg).to(rank.device)
         if args.init:
-            _go_on_from(self.net, args.init)
+            _load_start(self.net, args.init)
         runtime.broadcast(self.net, rank)
-        self.held_net = self.net.frozen_copy()
+        self.average_net = self.net.frozen_copy()
         self.optim = Optimisers(
             self.net.named_parameters(),
             muon=args.muon,
@@ -114,14 +114,14 @@ class TeacherTrainer:
         self.recorded = RecordedNet(self.net, rank, args.graphs, face)
 
     def train_step(self, fraction: float) -> dict[str, Tensor]:
-        """One update."""
+        """Update the network once."""
         window = self.data.sampler.sample(self.args.batch)
         generator = self.data.generator
-        driven = drop_conditions(window, generator)
+        dropped = drop_conditions(window, generator)
         sigma = mixed_levels(self.args.batch, self.data.sampler.num_blocks, generator)
         noise = torch.randn(window.latents.shape, device=window.latents.device, generator=generator)
         noisy = add_noise(window.latents, noise, sigma)
-        loss = self.recorded.gradients(noisy, sigma, noise - window.latents, driven)
+        loss = self.recorded.gradients(noisy, sigma, noise - window.latents, dropped)
         runtime.average_gradients(self.optim.params, self.rank)
         norm = self.optim.step(rate_factor(self.step, fraction))
         self.average.update(self.net, self.step)
@@ -129,13 +129,13 @@ class TeacherTrainer:
         return {"loss": loss, "grad_norm": norm}
 
     def held_out(self) -> dict[str, float]:
-        """Held-out errors of the averaged weights."""
-        self.average.copy_to(self.held_net)
+        """Measure the averaged weights on held-out windows."""
+        self.average.copy_to(self.average_net)
         with self.rank.autocast():
-            return held_out_errors(self.held_net, self.data.held)
+            return held_out_errors(self.average_net, self.data.held_out)
 
     def state(self, seconds: float) -> dict[str, Any]:
-        """For `teacher.pt`."""
+        """Collect the state for `teacher.pt`."""
         return {
             "weights": {n: p.detach() for n, p in self.net.named_parameters()},
             "average": self.average.weights,
@@ -153,7 +153,7 @@ class TeacherTrainer:
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
-    """Run the stage until its seconds are spent."""
+    """Run the stage until its time budget is used up."""
     cfg = read_config(args.data)
     trainer = TeacherTrainer(args, rank, cfg)
     path = args.out / "teacher.pt"
@@ -165,7 +165,7 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     journal = runtime.JsonLog(args.out / "teacher.jsonl", rank)
     budget = runtime.Budget(rank, args.seconds, spent)
     last_save = last_eval = budget.elapsed
-    mark = (trainer.step, budget.elapsed)  # since when speed is measured
+    mark = (trainer.step, budget.elapsed)  # start of the current speed measurement
     while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
         if trainer.step % args.log_every == 0:
@@ -191,14 +191,14 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
 
 
 def transformer_arguments(description: str, face_loss: float) -> argparse.ArgumentParser:
-    """Options shared by teacher and student; `face_loss` is the default of that option."""
+    """Build the options shared by teacher and student; `face_loss` is the default of that option."""
     parser = runtime.arguments(description)
     parser.add_argument("--batch", type=int, default=64, help="windows a GPU")
     parser.add_argument("--blocks", type=int, default=6, help="blocks a window")
     parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
     parser.add_argument("--log_every", type=int, default=20)
     parser.add_argument("--eval_every", type=float, default=25, help="seconds")
-    parser.add_argument("--face_loss", type=float, default=face_loss, help="weight of what is read off faces; 0: none")
+    parser.add_argument("--face_loss", type=float, default=face_loss, help="weight of the face reader's loss; 0: none")
     parser.add_argument("--save_every", type=float, default=60, help="seconds")
     parser.add_argument("--resume", action="store_true")
     return parser
@@ -211,12 +211,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--muon", type=float, default=0.015, help="rate of matrices inside the network")
     options.add_argument("--adamw", type=float, default=1e-3, help="rate of everything else")
     options.add_argument("--decay", type=float, default=0.05, help="weight decay of Muon's matrices, times their rate")
-    options.add_argument("--init", type=Path, help="model directory to go on from; keep its autoencoder, too")
+    options.add_argument("--init", type=Path, help="model directory to start from; start from its autoencoder, too")
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line of the stage."""
+    """Run the command line of the stage."""
     args: Any = parser().parse_args(argv)
     assert isinstance(args.out, Path)
     runtime.run_stage(args, train)

@@ -33,8 +33,8 @@ def test_sharpened_target_is_the_truth_and_more_of_its_detail() -> None:
     torch.testing.assert_close(autoencoder.sharpened(flat, 0.5), flat)
     checks = torch.ones(2, 3, 4, 8, 8)
     checks[..., ::2] = -1  # the finest structure there is: a blur takes it away whole
-    made = autoencoder.sharpened(checks, 0.5)
-    torch.testing.assert_close(made[..., 2:-2], 1.5 * checks[..., 2:-2])
+    sharp = autoencoder.sharpened(checks, 0.5)
+    torch.testing.assert_close(sharp[..., 2:-2], 1.5 * checks[..., 2:-2])
     video = torch.rand(2, 3, 4, 8, 8)
     alone = torch.stack([autoencoder.sharpened(v[None], 0.3)[0] for v in video])
     torch.testing.assert_close(autoencoder.sharpened(video, 0.3), alone)

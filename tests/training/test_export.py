@@ -29,7 +29,7 @@ def test_model_gets_the_decoder_that_was_trained_for_it(
     assert changed == ["vae.safetensors"]
     video = torch.rand(1, 3, 8, 32, 32)
     with torch.no_grad():
-        made, wanted = load_model(model, "cpu", torch.float32, ("vae",)).vae, alone.held_vae
+        made, wanted = load_model(model, "cpu", torch.float32, ("vae",)).vae, alone.average_vae
         alone.average.copy_to(wanted)
         assert made is not None
         torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""The driver keeps what is done, goes on after late failures, and brings everything home in bounded files."""
+"""The driver resumes, exports after late failures, and packs the results into files of bounded size."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_new_weights_are_brought_while_a_stage_runs(
     monkeypatch.setattr(run.Driver, "_slow", slow, raising=False)
     options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(out), "--preset", "tiny"]
     assert run.main([*options, "--stages", "slow"]) == 0
-    assert (begun / "slow.done").exists(), (begun / "logs" / "bring.log").read_text()
+    assert (begun / "slow.done").exists(), (begun / "logs" / "partial_export.log").read_text()
 
 
 @pytest.mark.nightly
