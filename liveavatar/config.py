@@ -1,7 +1,6 @@
-"""What a model is and how it streams: frozen dataclasses, presets as values, and the environment.
+"""Configuration of models: dimensions of the networks, facts that other rooms act on, presets, `config.json`.
 
-The 14B and the embedded `mini` are two values of the same classes. Nothing else in the engine reads
-environment variables or holds a model's dimensions.
+The 14B and the embedded `mini` are two values of the same classes. No other module holds a model's dimensions.
 
 Shape letters used across the engine: B batch, L tokens, S tokens of one latent frame, D model width,
 N heads, H head width, T latents or frames, C latent channels, h/w latent height/width, K audio tokens.
@@ -15,12 +14,8 @@ from liveavatar.errors import CheckpointError, InputError
 
 FRAME_FACE, FRAME_CENTRE = "face", "centre"  # how a portrait is cropped to the video
 LISTED_SIZES, ANY_SIZE = "listed", "any"  # which sizes a model was trained for
-HEAD_ANGLES, SKELETON_VIDEO = "angles", "skeleton"  # what a pose latent is made of
-
-FROM_CAMERA, FROM_PORTRAIT = (
-    "camera",
-    "portrait",
-)  # what a model's head angles are counted from, see `liveavatar.pose`
+HEAD_ANGLES, SKELETON_VIDEO = "angles", "skeleton"  # content of a pose latent
+FROM_CAMERA, FROM_PORTRAIT = "camera", "portrait"  # zero of a model's head angles, see `liveavatar.pose`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,12 +125,10 @@ class ModelConfig:
     has_kv_choice: bool  # keys and values can be kept in another dtype than computed in (--kv_cache_dtype)
     spreads: bool  # gains from denoise steps on several GPUs; --placement auto considers it
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
-    pose_guided: bool = False  # trained with head pose, see `liveavatar.pose`; without, pose latents mean nothing
-    pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer is told angles minus those of the portrait's head
-    lids_conditioned: bool = (
-        False  # trained with the closure of the lids, see `liveavatar.pose.blinks`; it must then be told
-    )
-    gaze_conditioned: bool = False  # the same of where the eyes look; only with `lids_conditioned`
+    pose_guided: bool = False  # trained with head pose (`liveavatar.pose`); without, pose latents have no effect
+    pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer gets angles minus those of the portrait's head
+    lids_conditioned: bool = False  # trained with lid closure (`liveavatar.pose.blinks`), which it then needs always
+    gaze_conditioned: bool = False  # the same for the direction of the eyes; only with `lids_conditioned`
 
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""

@@ -1,12 +1,12 @@
-"""The error family, with the exit code each member ends a command with.
+"""Errors that a user can meet, with their exit codes.
 
 LiveAvatarError            1
-├── InputError             2   what the user gave cannot be used (audio, image, prompt, file, option)
+├── InputError             2   an input cannot be used (audio, image, prompt, file, option)
 │   └── CheckpointError    2   a model directory is incomplete, damaged or for another architecture
 ├── CapacityError          3   it does not fit this machine (memory, disk, GPU)
 └── Interrupted            4   stopped, and resumable with `--resume`
 
-Every message is one line that says what was given, what is wrong, and the way out.
+Every message is one line: the input, what is wrong with it, and the way out.
 """
 
 
@@ -17,7 +17,7 @@ class LiveAvatarError(Exception):
 
 
 class InputError(LiveAvatarError):
-    """What the user gave cannot be used. Never retried."""
+    """An input or option that cannot be used. Never retried."""
 
     exit_code = 2
 

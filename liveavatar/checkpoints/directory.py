@@ -1,4 +1,4 @@
-"""Model directories by name, and their config: our own layout or the released one.
+"""Lookup of model directories by name, and reading of their config, in our own layout or the released one.
 
 Loads torch for the released layout only, so that a command can read the embedded model's config at once.
 """

@@ -1,7 +1,7 @@
-"""Fetching published checkpoints: which files, is there room, resume, and do they arrive as published.
+"""Download of published checkpoints: selection of files, disk space, resume, verification.
 
-Files come through huggingface_hub, which resumes what was cut and honours `HF_ENDPOINT` mirrors. What the hub says of
-each file (size, sha256) is kept beside them as `checksums.json`, so that they can be verified offline later.
+Files come through huggingface_hub, which resumes partial downloads and honours `HF_ENDPOINT` mirrors. Size and sha256
+of each file, as the hub lists them, are stored as `checksums.json`, so that the files can be verified offline later.
 """
 
 import fnmatch
@@ -20,22 +20,22 @@ from liveavatar.files import require_disk
 log = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
-SPARE_BYTES = 2 * 10**9  # beyond the files themselves: parts under way, caches
+SPARE_BYTES = 2 * 10**9  # beyond the files themselves: partial downloads, caches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One published repository and what of it is needed."""
+    """A published repository and the files of it that a model needs."""
 
     repository: str
     folder: str  # below the model directory
     patterns: tuple[str, ...]
-    instead: tuple[tuple[str, str], ...] = ()  # (file, the same in a form we do not want when the first is there)
+    instead: tuple[tuple[str, str], ...] = ()  # (file, the same in a form that is skipped when the first is there)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReleasedModel:
-    """One file as its repository describes it."""
+class PublishedFile:
+    """A file as its repository lists it."""
 
     path: str
     size: int
@@ -70,20 +70,20 @@ PUBLISHED = {
 
 
 class Hub(Protocol):
-    """What is needed of a model hub."""
+    """Access to a model hub."""
 
-    def files(self, repository: str) -> list[ReleasedModel]:
-        """All files of a repository."""
+    def files(self, repository: str) -> list[PublishedFile]:
+        """List all files of a repository."""
 
     def download(self, repository: str, paths: list[str], target: Path) -> None:
-        """Put files below a folder; what is there whole is kept, what is cut goes on."""
+        """Download files below a folder; complete ones are kept, partial ones resumed."""
 
 
 class HuggingFace:
     """The Hugging Face hub, or the mirror that `HF_ENDPOINT` names."""
 
-    def files(self, repository: str) -> list[ReleasedModel]:
-        """See `Hub`."""
+    def files(self, repository: str) -> list[PublishedFile]:
+        """List all files of a repository; InputError when the hub does not answer."""
         from huggingface_hub import HfApi
 
         try:
@@ -91,12 +91,12 @@ class HuggingFace:
         except _hub_errors() as e:
             raise InputError(f"{repository}: {_reason(e)}") from e
         return [
-            ReleasedModel(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
+            PublishedFile(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
             for s in info.siblings or ()
         ]
 
     def download(self, repository: str, paths: list[str], target: Path) -> None:
-        """See `Hub`."""
+        """Download files below a folder; InputError when the hub does not answer."""
         from huggingface_hub import snapshot_download
 
         try:
@@ -106,7 +106,7 @@ class HuggingFace:
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises, and the HTTP library beneath it, which depends on its version."""
+    """List the errors of huggingface_hub and of its HTTP library, which depends on its version."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     transport = (sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules)
@@ -118,8 +118,8 @@ def _reason(e: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(e).__name__
 
 
-def wanted(source: Source, published: Iterable[ReleasedModel]) -> list[ReleasedModel]:
-    """The files of a repository that a source needs.
+def select(source: Source, published: Iterable[PublishedFile]) -> list[PublishedFile]:
+    """Select the files of a repository that a source needs, by path.
 
     Raises:
         InputError: a pattern without wildcard that matches nothing, alternatives and adapter settings excepted.
@@ -136,39 +136,42 @@ def wanted(source: Source, published: Iterable[ReleasedModel]) -> list[ReleasedM
 
 
 def fetch(target: Path, sources: Iterable[Source], hub: Hub) -> list[Path]:
-    """Download what is not there yet, then compare all of it with what the hub says.
+    """Download the files that are missing, then verify all of them.
 
     Args:
         target: the model directory.
         sources: repositories.
-        hub: where they are.
+        hub: to download them from.
+
+    Returns:
+        The files that were verified.
 
     Raises:
         InputError: the hub does not answer.
         CapacityError: the disk is too small.
         CheckpointError: a file arrived damaged.
     """
-    plan = [(source, wanted(source, hub.files(source.repository))) for source in sources]
-    missing = sum(f.size for s, files in plan for f in files if not _whole(target / s.folder / f.path, f))
+    selection = [(source, select(source, hub.files(source.repository))) for source in sources]
+    missing = sum(f.size for s, files in selection for f in files if not _complete(target / s.folder / f.path, f))
     if missing:
         require_disk(target, missing + SPARE_BYTES, f"{missing / 1e9:.1f} GB of {target.name} not here yet")
-    for source, files in plan:
-        absent = [f.path for f in files if not _whole(target / source.folder / f.path, f)]
+    for source, files in selection:
+        absent = [f.path for f in files if not _complete(target / source.folder / f.path, f)]
         if absent:
             log.info("fetching %d files of %s", len(absent), source.repository)
             hub.download(source.repository, absent, target / source.folder)
-    known = {f"{s.folder}/{f.path}": asdict(f) for s, files in plan for f in files}
+    listing = {f"{s.folder}/{f.path}": asdict(f) for s, files in selection for f in files}
     target.mkdir(parents=True, exist_ok=True)
-    (target / CHECKSUMS).write_text(json.dumps(known, indent=1))
+    (target / CHECKSUMS).write_text(json.dumps(listing, indent=1))
     return verify(target)
 
 
-def _whole(path: Path, published: ReleasedModel) -> bool:
+def _complete(path: Path, published: PublishedFile) -> bool:
     return path.is_file() and path.stat().st_size == published.size
 
 
 def verify(target: Path) -> list[Path]:
-    """Compare files with the `checksums.json` beside them; nothing is compared when there is none.
+    """Compare files with the `checksums.json` beside them; without one, nothing is compared.
 
     Returns:
         The files that were compared.
@@ -180,11 +183,11 @@ def verify(target: Path) -> list[Path]:
     if not path.is_file():
         return []
     try:
-        known = {name: ReleasedModel(**entry) for name, entry in json.loads(path.read_text()).items()}
+        listing = {name: PublishedFile(**entry) for name, entry in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as e:
         raise CheckpointError(f"{path} is damaged ({e}); fetch the model again, finished files are kept") from e
     faults = []
-    for name, published in known.items():
+    for name, published in listing.items():
         file = target / name
         if not file.is_file():
             faults.append(f"{name} is missing")
@@ -197,4 +200,4 @@ def verify(target: Path) -> list[Path]:
             f"{target}: {'; '.join(faults[:4])}{f' and {len(faults) - 4} more' if len(faults) > 4 else ''}; "
             "remove what is damaged and fetch the model again, whole files are kept"
         )
-    return [target / name for name in known]
+    return [target / name for name in listing]

@@ -1,8 +1,8 @@
-"""Model directories: loading into networks, saving, digests, and the list of a preset's keys.
+"""Model directories: loading networks, saving, digests, and the state-dict keys of a preset.
 
 Our own directory is self-describing: `config.json`, `dit.safetensors`, `vae.safetensors` and, when the model
 has its own prompt encoder, `text.safetensors`. Directories in the released layout (Wan2.2-S2V-14B with the
-Live Avatar LoRA) are recognised by their config.json and loaded as they are, see `checkpoint_released`.
+Live Avatar LoRA) are recognised by their config.json, see `liveavatar.checkpoints.released`.
 Weights are memory-mapped and go tensor by tensor to the target device and dtype.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from liveavatar.checkpoints import released
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.checkpoints.lora import LowRank, merge_lora
+from liveavatar.checkpoints.lora import LowRank
 from liveavatar.checkpoints.weight_files import (
     check_keys,
     file_sha256,
@@ -35,16 +35,6 @@ from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
 
-__all__ = [
-    "LoadedModel",
-    "check_model",
-    "dit_keys",
-    "load_model",
-    "merge_lora",
-    "model_digest",
-    "save_model",
-]
-
 PARTS = ("dit", "vae", "text")
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
 ALIGNMENT = 64  # bytes, of memory that torch allocates on a CPU
@@ -52,7 +42,7 @@ ALIGNMENT = 64  # bytes, of memory that torch allocates on a CPU
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """A model's config and the networks that were asked for, in eval mode, without gradients."""
+    """A model's config and the requested networks, in eval mode, without gradients."""
 
     config: ModelConfig
     dit: Any = None  # CausalDiT
@@ -67,8 +57,8 @@ def load_model(
 
     Args:
         model_dir: our own directory, or one in the released layout.
-        device: where the weights go.
-        dtype: what they are converted to.
+        device: of the weights.
+        dtype: of the weights.
         parts: of "dit", "vae", "text".
 
     Raises:
@@ -114,7 +104,7 @@ def _load_part(model_dir: Path, config: ModelConfig, part: str, device: torch.de
 def _sources(
     model_dir: Path, part: str, shapes: Mapping[str, torch.Size]
 ) -> tuple[Iterable[tuple[str, Tensor]], Mapping[str, LowRank]]:
-    """Weights of a part, to be read one by one, and what is to be added to them; names and shapes are checked."""
+    """Return a part's weights, as an iterator, and their LoRA updates, after a check of names and shapes."""
     updates: Mapping[str, LowRank] = {}
     if released.is_released(model_dir):
         if part == "vae":
@@ -133,7 +123,7 @@ def _sources(
 
 
 def build_part(config: ModelConfig, part: str) -> nn.Module:
-    """An untrained network of a model; the transformer has no memory yet (meta device)."""
+    """Build an untrained network of a model: "dit" on the meta device, "vae" or "text" in memory."""
     if part == "dit":
         with torch.device("meta"):
             return CausalDiT(config.dit)
@@ -147,14 +137,14 @@ def _fill(
     device: torch.device,
     dtype: torch.dtype,
 ) -> nn.Module:
-    """Give a network its weights, each converted and, if it has an update, merged on its way."""
+    """Assign weights to a network, each merged with its LoRA update, if any, and converted."""
     network = network.to(dtype)
     placed = {}
     for key, tensor in tensors:
         # Merge before rounding to the target dtype: an update may be smaller than a bf16 step of the weight.
         merged = updates[key].apply(tensor.to(device, torch.float32)) if key in updates else tensor
         weight = merged.to(device=device, dtype=dtype if merged.is_floating_point() else merged.dtype)
-        # A file's own bytes start anywhere, and MKL then sums in another order than for memory torch allocated.
+        # Memory-mapped tensors may be unaligned, and MKL then sums in another order than in memory torch allocated.
         placed[key] = weight.clone() if weight.data_ptr() % ALIGNMENT else weight
     network.load_state_dict(placed, assign=True)
     network.to(device)
@@ -167,7 +157,7 @@ def save_model(
     state_dicts: Mapping[str, Mapping[str, Tensor]],
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a model directory of our own kind.
+    """Write a model directory in our own layout.
 
     Args:
         model_dir: made if it does not exist; files of the same parts are replaced.
@@ -189,7 +179,7 @@ def save_model(
 
 
 def model_digest(model_dir: Path) -> str:
-    """sha256 over config.json and every weight file of a model directory, names included.
+    """Return the sha256 over config.json and every weight file of a model directory, names included.
 
     Raises:
         CheckpointError: when the directory holds no model.
@@ -204,5 +194,5 @@ def model_digest(model_dir: Path) -> str:
 
 
 def dit_keys(config: ModelConfig) -> list[tuple[str, tuple[int, ...]]]:
-    """Every state-dict key of a model's transformer with its shape, built without memory."""
+    """List every state-dict key of a model's transformer with its shape; no memory is allocated."""
     return [(k, tuple(s)) for k, s in module_shapes(build_part(config, "dit")).items()]

@@ -1,4 +1,4 @@
-"""Low-rank updates: reading the key forms in use, and adding them to base weights.
+"""LoRA: parsing of the key forms in use, and merging into base weights.
 
 A pair A [rank, in], B [out, rank] changes the weight of one Linear by (alpha / rank) * B @ A. Biases are
 never touched. Accepted keys are PEFT's, `<module>.lora_A.default.weight`, with or without `.default` and
@@ -21,14 +21,14 @@ _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """The update of one Linear's weight."""
+    """Low-rank update of one Linear's weight."""
 
     a: Tensor  # [rank, in]
     b: Tensor  # [out, rank]
     scale: float  # alpha / rank
 
     def apply(self, weight: Tensor) -> Tensor:
-        """The updated weight, computed in fp32 on the weight's device, in its dtype."""
+        """Return the updated weight in its own dtype, computed in fp32 on its device."""
         a, b = self.a.to(weight.device, torch.float32), self.b.to(weight.device, torch.float32)
         return (weight.float() + self.scale * (b @ a)).to(weight.dtype)
 
@@ -63,9 +63,9 @@ def parse_lora(tensors: Mapping[str, Tensor], alpha: float, rank: int | None = N
         a, b = pair["A"], pair["B"]
         pair_rank = a.shape[0]
         if a.ndim != 2 or b.ndim != 2 or b.shape[1] != pair_rank or (rank is not None and rank != pair_rank):
-            wanted = "" if rank is None else f", wanted rank {rank}"
+            expected = "" if rank is None else f", wanted rank {rank}"
             raise CheckpointError(
-                f"the LoRA of {module} has shapes A {tuple(a.shape)} and B {tuple(b.shape)}{wanted}; "
+                f"the LoRA of {module} has shapes A {tuple(a.shape)} and B {tuple(b.shape)}{expected}; "
                 "give the rank it was trained with, or the file published for Live Avatar"
             )
         updates[f"{module}.weight"] = LowRank(a, b, alpha / pair_rank)
@@ -73,10 +73,10 @@ def parse_lora(tensors: Mapping[str, Tensor], alpha: float, rank: int | None = N
 
 
 def check_targets(updates: Mapping[str, LowRank], shapes: Mapping[str, torch.Size]) -> None:
-    """Refuse updates of weights that are not there or have another shape.
+    """Compare the names and shapes of updates with those of the weights.
 
     Raises:
-        CheckpointError: naming the first few.
+        CheckpointError: naming the first few updates without a weight, or of another shape.
     """
     unknown = [k for k in updates if k not in shapes]
     wrong = [

@@ -2,8 +2,8 @@
 
 A base directory holds config.json (class WanModel_S2V), diffusion_pytorch_model-*.safetensors,
 Wan2.1_VAE.pth, models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl and wav2vec2-large-xlsr-53-english. The
-LoRA, liveavatar.safetensors, lies in the same directory, or in any directory beside or below it. The model
-directory given may be the base directory or its parent.
+LoRA, liveavatar.safetensors, lies in the same directory, or in any directory beside or below it. A model
+directory is the base directory or its parent.
 """
 
 import json
@@ -32,7 +32,7 @@ _BASE_WIDTH = 96  # of the released autoencoder's first stage
 
 
 def base_dir(model_dir: Path) -> Path | None:
-    """The directory with the released config.json: `model_dir` itself or one of its children."""
+    """Find the directory with the released config.json: `model_dir` itself or one of its children."""
     for path in (model_dir, *(sorted(p for p in model_dir.glob("*") if p.is_dir()) if model_dir.is_dir() else ())):
         if _class_name(path / "config.json") == CLASS_NAME:
             return path
@@ -59,7 +59,7 @@ def _base(model_dir: Path) -> Path:
 
 
 def read_released_config(model_dir: Path) -> ModelConfig:
-    """Our config of a released directory: the 14B preset with the dimensions of its config.json.
+    """Read the config of a released directory: the 14B preset with the dimensions of its config.json.
 
     Raises:
         CheckpointError: when config.json asks for something the engine does not have.
@@ -88,31 +88,31 @@ def read_released_config(model_dir: Path) -> ModelConfig:
 
 
 def dit_config(raw: Mapping[str, Any]) -> DiTConfig:
-    """Our transformer config of a released config.json; keys it does not name keep the 14B's value.
+    """Convert a released config.json to our transformer config; missing keys keep the 14B's value.
 
     Raises:
         CheckpointError: when it switches on something the engine does not have.
     """
-    wanted = {
+    supported = {
         "enable_adain": True, "adain_mode": "attn_norm", "zero_timestep": True, "enable_motioner": False,
         "enable_framepack": True, "framepack_drop_mode": "padd", "add_last_motion": True, "enable_tsm": False,
     }  # fmt: skip
-    other = {k: raw[k] for k, v in wanted.items() if raw.get(k, v) != v}
+    other = {k: raw[k] for k, v in supported.items() if raw.get(k, v) != v}
     if other:
         raise CheckpointError(
             f"config.json sets {other}, which the released Live Avatar does not use and this engine does not have; "
             "give the published Wan2.2-S2V-14B"
         )
     names = {f.name for f in fields(DiTConfig)} - {"patch"}
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in names}
-    return replace(LIVE_AVATAR_14B.dit, **known)
+    dimensions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in names}
+    return replace(LIVE_AVATAR_14B.dit, **dimensions)
 
 
 def dit_files(model_dir: Path) -> list[Path]:
-    """Weight files of the transformer.
+    """List the weight files of the transformer.
 
     Raises:
-        CheckpointError: when they are not all there.
+        CheckpointError: when some are missing.
     """
     base = _base(model_dir)
     files = part_files(base, DIT_STEM)
@@ -122,12 +122,12 @@ def dit_files(model_dir: Path) -> list[Path]:
 
 
 def vae_path(model_dir: Path) -> Path:
-    """Where the autoencoder's weights lie."""
+    """Return the path of the autoencoder's weights."""
     return _base(model_dir) / VAE_NAME
 
 
 def vae_tensors(model_dir: Path) -> dict[str, Tensor]:
-    """Weights of the autoencoder.
+    """Read the weights of the autoencoder.
 
     Raises:
         CheckpointError: when the file is missing or damaged.
@@ -139,7 +139,7 @@ def vae_tensors(model_dir: Path) -> dict[str, Tensor]:
 
 
 def text_files(model_dir: Path) -> tuple[Path, Path]:
-    """(weights of the prompt encoder, directory of its tokenizer).
+    """Return (weights of the prompt encoder, directory of its tokenizer).
 
     Raises:
         CheckpointError: when one is missing.
@@ -154,21 +154,23 @@ def text_files(model_dir: Path) -> tuple[Path, Path]:
 
 
 def speech_dir(model_dir: Path) -> Path:
-    """Directory of the speech encoder; `load_wav2vec2` says what is missing in it."""
+    """Return the directory of the speech encoder; its content is checked by `load_wav2vec2`."""
     return _base(model_dir) / SPEECH_NAME
 
 
 def find_lora(model_dir: Path) -> Path | None:
-    """The LoRA file: in the base directory, or in a directory beside or below it."""
+    """Find the LoRA file: in the base directory, or in a directory beside or below it."""
     base = _base(model_dir)
-    # Beside the base only when the parent was given: a stray file two levels up is nobody's wish.
+    # Siblings of the base count only when `model_dir` is its parent: above that, a file may belong to another model.
     roots = [base] if base == model_dir else [base, model_dir]
-    found = [root / LORA_NAME for root in roots] + [p for root in roots for p in sorted(root.glob(f"*/{LORA_NAME}"))]
-    return next((p for p in found if p.is_file()), None)
+    candidates = [root / LORA_NAME for root in roots] + [
+        p for root in roots for p in sorted(root.glob(f"*/{LORA_NAME}"))
+    ]
+    return next((p for p in candidates if p.is_file()), None)
 
 
 def lora_updates(model_dir: Path, shapes: Mapping[str, torch.Size]) -> dict[str, LowRank]:
-    """Updates that turn the base transformer into the few-step one.
+    """Read the LoRA that turns the base transformer into the few-step one.
 
     The strength is alpha of adapter_config.json beside the file (PEFT's `lora_alpha`), else the published 64.
 

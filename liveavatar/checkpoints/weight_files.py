@@ -27,7 +27,7 @@ _NAMED = 4  # keys an error message lists
 
 
 def part_files(directory: Path, stem: str) -> list[Path]:
-    """Weight files of a part, in order; empty when there are none.
+    """List the weight files of a part, in order; empty when there are none.
 
     Raises:
         CheckpointError: when a shard is missing.
@@ -39,24 +39,24 @@ def part_files(directory: Path, stem: str) -> list[Path]:
     if not shards:
         return []
     total = int(_SHARD.search(shards[0].name)[2])  # type: ignore[index]
-    wanted = [f"{stem}-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
-    missing = sorted(set(wanted) - {p.name for p in shards})
+    names = [f"{stem}-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
+    missing = sorted(set(names) - {p.name for p in shards})
     if missing:
         raise CheckpointError(
             f"{directory} lacks {', '.join(missing)} of {total} files; fetch the model again, finished files are kept"
         )
-    return [directory / name for name in wanted]
+    return [directory / name for name in names]
 
 
 def shapes_of(files: list[Path]) -> dict[str, torch.Size]:
-    """Names and shapes in safetensors files, without reading the weights.
+    """Read names and shapes from safetensors files, without the weights.
 
     Raises:
-        CheckpointError: when a file is damaged, or holds numbers that are no plain weights.
+        CheckpointError: when a file is damaged, or holds integers or quantised weights.
     """
     shapes = {}
     for path in files:
-        with _opened(path) as f:
+        with _open(path) as f:
             for key in f.keys():  # noqa: SIM118 (not a dict)
                 part = f.get_slice(key)
                 _require_float(path, key, part.get_dtype(), part.get_dtype() in _FLOATS)
@@ -73,9 +73,9 @@ def _require_float(path: Path, key: str, dtype: object, fits: bool) -> None:
 
 
 def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Names and memory-mapped tensors of safetensors files, one at a time."""
+    """Yield names and memory-mapped tensors of safetensors files, one at a time; CheckpointError for damage."""
     for path in files:
-        with _opened(path) as f:
+        with _open(path) as f:
             for key in f.keys():  # noqa: SIM118 (not a dict)
                 try:
                     yield key, f.get_tensor(key)
@@ -83,7 +83,7 @@ def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
                     raise CheckpointError(f"{path}: {key} cannot be read ({e}); fetch the file again") from e
 
 
-def _opened(path: Path) -> safe_open:
+def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as e:
@@ -93,7 +93,7 @@ def _opened(path: Path) -> safe_open:
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .pth file, memory-mapped. Code in the file is never run.
+    """Read the tensors of a .pth file, memory-mapped. Code in the file is never run.
 
     Raises:
         CheckpointError: when the file is damaged, or holds anything but tensors.
@@ -112,16 +112,18 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def check_keys(source: str, found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> None:
-    """Compare names and shapes.
+def check_keys(source: str, shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
+    """Compare names and shapes of weights with those of their network; `source` begins the message.
 
     Raises:
         CheckpointError: naming what is missing, unexpected, or of another shape.
     """
-    wrong = [f"{k} {list(found[k])} instead of {list(s)}" for k, s in wanted.items() if k in found and found[k] != s]
+    wrong = [
+        f"{k} {list(shapes[k])} instead of {list(s)}" for k, s in expected.items() if k in shapes and shapes[k] != s
+    ]
     faults = (
-        ("missing", [k for k in wanted if k not in found]),
-        ("unexpected", [k for k in found if k not in wanted]),
+        ("missing", [k for k in expected if k not in shapes]),
+        ("unexpected", [k for k in shapes if k not in expected]),
         ("of another shape", wrong),
     )
     described = [f"{len(names)} {what}: {_listed(names)}" for what, names in faults if names]
@@ -138,12 +140,12 @@ def _listed(names: list[str]) -> str:
 
 
 def module_shapes(module: nn.Module) -> dict[str, torch.Size]:
-    """Names and shapes of a module's weights."""
+    """Return names and shapes of a module's weights."""
     return {k: v.shape for k, v in module.state_dict().items()}
 
 
 def write_part(directory: Path, stem: str, tensors: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES) -> list[Path]:
-    """Write the weights of a part, replacing what was there; each file appears whole or not at all.
+    """Write the weights of a part and delete its older files; each file appears whole or not at all.
 
     Returns:
         The files written.
@@ -171,14 +173,14 @@ def write_part(directory: Path, stem: str, tensors: Mapping[str, Tensor], shard_
 
 
 def file_sha256(path: Path) -> str:
-    """Digest of a file, remembered below `paths.digests()` under its size and modification time."""
+    """Return the sha256 of a file, cached below `paths.digests()` until its size or modification time changes."""
     stat = path.stat()
     cache = paths.digests() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
     stamp = [stat.st_size, stat.st_mtime_ns]
     try:
-        known = json.loads(cache.read_text())
-        if known["stamp"] == stamp:
-            return known["sha256"]
+        entry = json.loads(cache.read_text())
+        if entry["stamp"] == stamp:
+            return entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no usable entry: hash the file
     digest = sha256(path)

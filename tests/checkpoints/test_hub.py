@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.checkpoints import hub
-from liveavatar.checkpoints.hub import PUBLISHED, HuggingFace, ReleasedModel, Source
+from liveavatar.checkpoints.hub import PUBLISHED, HuggingFace, PublishedFile, Source
 from liveavatar.errors import CapacityError, CheckpointError, InputError
 
 CONTENT = {
@@ -32,9 +32,9 @@ class Shelf:
     def __init__(self, damage: str | None = None) -> None:
         self.damage, self.asked = damage, []  # type: ignore[var-annotated]
 
-    def files(self, repository: str) -> list[ReleasedModel]:
+    def files(self, repository: str) -> list[PublishedFile]:
         return [
-            ReleasedModel(path=p, size=len(c), sha256=hashlib.sha256(c).hexdigest() if len(c) > 2 else None)
+            PublishedFile(path=p, size=len(c), sha256=hashlib.sha256(c).hexdigest() if len(c) > 2 else None)
             for p, c in CONTENT.items()
         ]
 

@@ -1,4 +1,4 @@
-"""Model directories: our own and the released layout, LoRA merge, damage of every kind, digests, keys."""
+"""Loading and saving of model directories, ours and the released layout: damage of every kind, digests, keys."""
 
 import hashlib
 import json
@@ -18,23 +18,17 @@ from liveavatar.checkpoints.load import (
     check_model,
     dit_keys,
     load_model,
-    merge_lora,
     model_digest,
     save_model,
 )
 from liveavatar.checkpoints.weight_files import module_shapes, write_part
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.errors import CheckpointError
+from tests.checkpoints.weights import PLAIN, TARGETS, lora_pairs, random_weights
 
 # sha256 of the sorted lines "key [shape]" of the published 14B checkpoint.
 PUBLISHED_KEYS = "592dbea2c006b48724840e51516a713f102be9f6e0ee5c7923366712e3ba196d"
 PARTS = ("dit", "vae", "text")
-
-
-def random_weights(config: ModelConfig, part: str, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = module_shapes(build_part(config, part))
-    return {name: torch.randn(*shape, generator=generator) * 0.1 for name, shape in shapes.items()}
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def test_stored_in_half_precision_by_default(tmp_path: Path) -> None:
     assert {t.dtype for t in load_file(tmp_path / "text.safetensors").values()} == {torch.float16}
 
 
-def test_shards(model_dir: Path) -> None:
+def test_shards_are_loaded(model_dir: Path) -> None:
     weights = random_weights(TINY, "dit")
     files = write_part(model_dir, "dit", weights, shard_bytes=200_000)
     assert len(files) > 2
@@ -76,12 +70,6 @@ def test_shards(model_dir: Path) -> None:
     files[1].unlink()
     with pytest.raises(CheckpointError, match=files[1].name):
         load_model(model_dir, "cpu", torch.float32)
-
-
-def test_writing_again_leaves_no_old_shards(model_dir: Path) -> None:
-    write_part(model_dir, "dit", random_weights(TINY, "dit"), shard_bytes=200_000)
-    write_part(model_dir, "dit", random_weights(TINY, "dit"))
-    assert [p.name for p in sorted(model_dir.glob("dit*"))] == ["dit.safetensors"]
 
 
 def edit(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
@@ -157,57 +145,6 @@ def test_digest_follows_content(model_dir: Path, tmp_path: Path, monkeypatch: py
     assert model_digest(model_dir) == first
     edit(model_dir / "text.safetensors", lambda t: t["norm.bias"].add_(1))
     assert model_digest(model_dir) != first
-
-
-# LoRA -------------------------------------------------------------------------------------------------------
-
-
-def lora_pairs(shapes: dict[str, torch.Size], rank: int, form: str) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    tensors = {}
-    for name, (rows, columns) in shapes.items():
-        tensors[form.format(name, "A")] = torch.randn(rank, columns, generator=generator)
-        tensors[form.format(name, "B")] = torch.randn(rows, rank, generator=generator)
-    return tensors
-
-
-TARGETS = {"blocks.0.self_attn.q": torch.Size((6, 6)), "blocks.0.ffn.0": torch.Size((8, 6))}
-FORMS = [
-    pytest.param("{}.lora_{}.default.weight", id="plain"),
-    pytest.param("base_model.model.{}.lora_{}.default.weight", id="with prefix"),
-    pytest.param("{}.lora_{}.weight", id="without .default"),
-    pytest.param("base_model.model.{}.lora_{}.weight", id="prefix, without .default"),
-]
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("rank", "alpha"), [(4, 2.0), (2, 8.0)])
-def test_merge_lora(form: str, rank: int, alpha: float) -> None:
-    base = {f"{name}.weight": torch.ones(shape) for name, shape in TARGETS.items()} | {"other": torch.ones(2)}
-    state, lora = dict(base), lora_pairs(TARGETS, rank, form)
-    assert set(merge_lora(state, lora, rank, alpha)) == {f"{name}.weight" for name in TARGETS}
-    for name in TARGETS:
-        update = lora[form.format(name, "B")] @ lora[form.format(name, "A")]
-        torch.testing.assert_close(state[f"{name}.weight"], 1 + alpha / rank * update)
-    assert torch.equal(state["other"], base["other"])
-
-
-PLAIN = "{}.lora_{}.default.weight"
-BAD_LORA = [
-    pytest.param(lora_pairs({"blocks.9.q": torch.Size((6, 6))}, 4, PLAIN), 4, "unknown", id="other module"),
-    pytest.param(lora_pairs({"blocks.0.ffn.0": torch.Size((8, 5))}, 4, PLAIN), 4, "of another shape", id="other width"),
-    pytest.param(lora_pairs(TARGETS, 4, PLAIN), 8, "wanted rank 8", id="other rank"),
-    pytest.param({"blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 6)}, 4, "one half", id="half a pair"),
-    pytest.param({"blocks.0.ffn.0.weight": torch.zeros(8, 6)}, 4, "no low-rank pair", id="a full weight"),
-]
-
-
-@pytest.mark.parametrize(("lora", "rank", "message"), BAD_LORA)
-def test_lora_for_another_model_changes_nothing(lora: dict[str, Tensor], rank: int, message: str) -> None:
-    state = {f"{name}.weight": torch.ones(shape) for name, shape in TARGETS.items()}
-    with pytest.raises(CheckpointError, match=message):
-        merge_lora(state, lora, rank, 4.0)
-    assert all(torch.equal(t, torch.ones_like(t)) for t in state.values())
 
 
 # The released layout ----------------------------------------------------------------------------------------
