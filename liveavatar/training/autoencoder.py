@@ -23,7 +23,6 @@ directory; the encoder is frozen, so this can run beside the teacher.
 import argparse
 import copy
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,12 @@ from liveavatar.quality.reference import region_weights, to_video
 from liveavatar.timing import LATENT_FRAMES
 from liveavatar.training import runtime
 from liveavatar.training.adversary import FRAMES, PatchDiscriminator, balanced_gradient, discriminator_loss, face_crops
-from liveavatar.training.data import Clips, CropSampler, load_clips
+from liveavatar.training.data import Clips, CropSampler, ShiftedCrops, load_clips, two_crops
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 
 log = logging.getLogger(__name__)
 
-SHIFT_REACH = 3  # largest shift of the second crop of a clip, pixels
-CELL = 16  # pixels a side of one latent cell
+
 GRADIENT_WEIGHT, TEMPORAL_WEIGHT, LATENT_WEIGHT = 0.7, 0.7, 0.05
 # Weight of the step into a new latent against the steps within one: noise on the latents, and the transformer's errors,
 # jump there, and the decoder should spread the jump over the latent's frames.
@@ -102,16 +100,6 @@ def _load_start(vae: CompactVAE, model_dir: Path) -> None:
             f"{model_dir} holds an autoencoder of other sizes than this run's; name a model of the same preset, "
             "or start without one"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftedCrops:
-    """Training batch of the autoencoder."""
-
-    video: Tensor  # [B, 3, T, S, S]
-    moved: Tensor  # [B/2, 3, T, S, S] the first half of the batch, shifted by a few pixels
-    weights: Tensor  # [B, T, S, S], mean 1
-    mouths: list[tuple[float, float]]  # centres, x and y in pixels
 
 
 class AutoencoderTrainer:
@@ -269,13 +257,6 @@ def _roots(decoded: Tensor, gradient: Tensor, regular: Tensor) -> tuple[list[Ten
     if regular.requires_grad:
         return [decoded, regular], [gradient.to(decoded.dtype), None]
     return [decoded], [gradient.to(decoded.dtype)]
-
-
-def two_crops(video: Tensor, host: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Crop a video twice, smaller by one latent cell, the second time shifted by up to `SHIFT_REACH` pixels."""
-    side = video.shape[-1] - CELL
-    down, right = (int(n) for n in torch.randint(SHIFT_REACH + 1, (2,), generator=host))
-    return video[..., :side, :side], video[..., down : down + side, right : right + side]
 
 
 @torch.no_grad()

