@@ -73,7 +73,7 @@ class VAEConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextConfig:
-    """The prompt encoder."""
+    """Kind and dimensions of the prompt encoder."""
 
     kind: str  # "umt5" through transformers, or "hash": our small encoder over hashed words
     dim: int
@@ -85,7 +85,7 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechConfig:
-    """The speech encoder behind the driving features."""
+    """Speech encoder of the driving features."""
 
     kind: str  # "whisper": encoder states of a Whisper model, "wav2vec2" through transformers
     name: str  # e.g. "tiny.en"

@@ -48,7 +48,7 @@ def _class_name(path: Path) -> str | None:
 
 
 def is_released(model_dir: Path) -> bool:
-    """Whether the directory is in the released layout."""
+    """Return whether the directory is in the released layout."""
     return base_dir(model_dir) is not None
 
 

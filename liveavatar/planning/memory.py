@@ -215,7 +215,7 @@ class MemoryModel:
 
 
 def all_fit(loads: list[GpuLoad]) -> bool:
-    """Whether every load fits its GPU."""
+    """Return whether every load fits its GPU."""
     return all(load.total <= load.usable for load in loads)
 
 

@@ -210,7 +210,7 @@ def _placement_remarks(model: MemoryModel, placement: str, speeds: Speeds | None
 
 
 def renders_alone(request: PlanRequest) -> bool:
-    """Whether this version renders a job in one process only."""
+    """Return whether this version renders the job in one process only."""
     return request.offload
 
 

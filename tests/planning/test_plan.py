@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,26 @@ def test_nearest_fits(gpus: str, size: tuple[int, int], options: dict[str, bool]
     understood = vars(make_parser("plan").parse_args(["plan", *options]))
     assert understood["kv_cache_dtype"] == nearest["kv_cache_dtype"]
     assert read_parameters({**ANY, **{k: v for k, v in understood.items() if k in RenderParameters.model_fields}})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "area", "options", "size", "changes"),
+    [
+        pytest.param("1x48GB", (704, 384), {}, "704*384", {"fp8": True, "kv_cache_dtype": "fp8"}, id="precision first"),
+        pytest.param("4xA100-80GB", (704, 384), {"placement": "single"}, "704*384", {"placement": "tpp"},
+                     id="placement before steps"),
+        pytest.param("1xA100", (704, 384), {}, "704*384", {"sample_steps": 3}, id="steps before two sizes"),
+        pytest.param("1xL40S", (704, 384), {}, "640*384", {"fp8": True}, id="a size before steps"),
+        pytest.param("1x24GB", (704, 384), {}, "384*256", {"offload_model": True}, id="offload last"),
+    ],
+)  # fmt: skip
+def test_the_nearest_changes_least(
+    gpus: str, area: tuple[int, int], options: dict[str, Any], size: str, changes: dict[str, Any]
+) -> None:
+    nearest = plan(LIVE_AVATAR_14B, request_14b(area, **options), machine(gpus)).nearest
+    assert nearest is not None
+    same = {"sample_steps": 4, "infer_frames": 48, "offload_model": False, "size": size}
+    assert nearest.items() >= (same | changes).items()
 
 
 def test_a_card_too_full_for_graphs_is_said_to_be_slower() -> None:
