@@ -149,10 +149,18 @@ def _setup(points: Tensor, triangles: Tensor, one_sided: Tensor, sides: Tensor) 
     return table, rows, rows * torch.where(visible, x1 - x0 + 1, 0.0).int()
 
 
+@dataclass
+class _Rows:
+    """Rows of pixel centres of triangles."""
+
+    weight1: Tensor  # [R] part of the second corner's weight that is constant in the row
+    weight2: Tensor  # [R] the same for the third corner
+    column: Tensor  # [R] first column
+    pixel: Tensor  # [R] pixel number of column 0
+
+
 @fused
-def _rows(
-    table: Tensor, first_row: Tensor, triangle: Tensor, start: Tensor, width: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _rows(table: Tensor, first_row: Tensor, triangle: Tensor, start: Tensor, width: Tensor) -> tuple[_Rows, Tensor]:
     """Bound each row of pixel centres by the triangle's edges.
 
     Args:
@@ -163,8 +171,7 @@ def _rows(
         width: of the picture, pixels.
 
     Returns:
-        (parts of the two weights that are constant in the row [R] each, first column [R], pixel number of column 0
-        [R]) and the row's number of samples [R]. Rows are a little too long rather than too short.
+        rows, and the number of samples of each [R]. Rows are a little too long rather than too short.
     """
     y = table[triangle, 11] + (torch.arange(len(triangle), device=table.device) - start[triangle])
     py = y + 0.5 - table[triangle, 5]
@@ -183,14 +190,14 @@ def _rows(
     low, high = torch.maximum((low - 0.01).ceil(), x0), torch.minimum((high + 0.01).floor(), x1)
     samples = (high - low + 1).clamp(min=0).int()
     pixel = (first_row[triangle] + y.long()) * width
-    return (c1, c2, torch.minimum(low, x1).int(), pixel.int()), samples
+    return _Rows(c1, c2, torch.minimum(low, x1).int(), pixel.int()), samples
 
 
 @fused
 def _samples(
     table: Tensor,
     of_row: Tensor,
-    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    rows: _Rows,
     row: Tensor,
     start: Tensor,
     first: Tensor,
@@ -208,13 +215,12 @@ def _samples(
     Returns:
         keys (EMPTY outside of the triangle), pixels, triangles and the two weights, [P] each.
     """
-    c1, c2, column, pixel = rows
-    x = column[row] + (torch.arange(len(row), device=table.device) - start[row])
+    x = rows.column[row] + (torch.arange(len(row), device=table.device) - start[row])
     k = of_row[row]
     px = x + 0.5 - table[k, 4]
-    w1, w2 = px * table[k, 0] + c1[row], px * table[k, 2] + c2[row]
+    w1, w2 = px * table[k, 0] + rows.weight1[row], px * table[k, 2] + rows.weight2[row]
     inside = (w1 >= -_EDGE) & (w2 >= -_EDGE) & (w1 + w2 <= 1 + _EDGE)
     depth = table[k, 6] + w1 * table[k, 7] + w2 * table[k, 8]
     quantised = (((depth - _NEAR) / _RANGE).clamp(0, 1) * 2**30).long()
     triangle = k + first
-    return torch.where(inside, quantised << 32 | triangle, EMPTY), pixel[row] + x, triangle, w1, w2
+    return torch.where(inside, quantised << 32 | triangle, EMPTY), rows.pixel[row] + x, triangle, w1, w2

@@ -9,6 +9,7 @@ Shapes: B frames, V vertices, P fragments, H/W picture, h/w supersampled picture
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +35,14 @@ _SHADOW_DEPTH = 110.0  # cm from the light's plane to the origin
 _SHADOW_TAPS = (
     (-1.6, -0.6), (0.6, -1.6), (1.6, 0.6), (-0.6, 1.6), (0.0, 0.0), (-2.6, 1.9), (2.6, -1.9), (1.9, 2.6), (-1.9, -2.6),
 )  # fmt: skip
+
+
+@dataclass
+class ShadowMap:
+    """Depth map from the key light."""
+
+    nearest: Tensor  # [B * size * size] depth nearest to the light, cm
+    axes: tuple[Tensor, Tensor, Tensor]  # [B, 3] each: to the right, up, and towards the light
 
 
 @torch.no_grad()
@@ -117,22 +126,21 @@ def _from_light(points: Tensor, frame: Tensor, axes: tuple[Tensor, Tensor, Tenso
     )
 
 
-def _shadow_map(
-    scene: Scene, alpha: Mapping[int, AlphaTest], direction: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Rasterise the depth nearest to the light [B * size * size] cm; also return the light's axes."""
+def _shadow_map(scene: Scene, alpha: Mapping[int, AlphaTest], direction: Tensor) -> ShadowMap:
+    """Rasterise the scene from light directions [B, 3]."""
     right = normalise(torch.cross(direction.new_tensor([0, 1.0, 0]).expand_as(direction), direction, dim=1))
     axes = (right, torch.cross(direction, right, dim=1), direction)
     points = _from_light(scene.points, scene.point_frame, axes)
     size = (len(direction), _SHADOW_SIZE, _SHADOW_SIZE)
-    return depth_of(rasterise(points, scene.triangles, scene.frame, size, alpha, scene.material), 999.0), axes
+    keys = rasterise(points, scene.triangles, scene.frame, size, alpha, scene.material)
+    return ShadowMap(depth_of(keys, 999.0), axes)
 
 
-def _reach(f: Fragments, shadow: tuple[Tensor, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _reach(f: Fragments, shadow: ShadowMap) -> Tensor:
     """Compute each fragment's unshadowed share of the key light [P, 1]: 9 taps into the depth map."""
     size = _SHADOW_SIZE
-    nearest, axes = shadow
-    at = _from_light(f.position + f.normal * 0.12, f.frame, axes)
+    nearest = shadow.nearest
+    at = _from_light(f.position + f.normal * 0.12, f.frame, shadow.axes)
     blocked = torch.zeros_like(at[:, 0])
     for dx, dy in _SHADOW_TAPS:
         x = (at[:, 0] + dx).int().clamp(0, size - 1)
@@ -158,7 +166,7 @@ def _light(
     f: Fragments,
     s: Surface,
     lights: dict[str, Tensor],
-    shadow: tuple[Tensor, tuple[Tensor, Tensor, Tensor]],
+    shadow: ShadowMap,
     open_share: Tensor,
     grid: tuple[Tensor, Tensor, int],
 ) -> tuple[Tensor, Tensor]:
