@@ -245,3 +245,24 @@ def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     assert outcome.per_gpu_gb[0].total == pytest.approx(measured["peak_gib"], rel=0.07)
     assert outcome.fps == pytest.approx(measured["fps"], rel=0.08)
     assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
+
+
+SPREAD = [
+    pytest.param(2, "fp8", id="two H200s, fp8"),
+    pytest.param(2, "bf16", id="two H200s, bf16"),
+    pytest.param(4, "fp8", id="four H200s, fp8"),
+    pytest.param(4, "bf16", id="four H200s, bf16"),
+]
+
+
+@pytest.mark.parametrize(("gpus", "mode"), SPREAD)
+def test_the_planned_speed_of_several_gpus_is_the_measured_one(gpus: int, mode: str) -> None:
+    """Compare with the fastest split by layers of the newest report."""
+    report = json.loads(sorted((REPO_ROOT / "data" / "benchmarks").glob(f"gpu_{gpus}xh200_20*.json"))[-1].read_text())
+    rows = [row for row in report["tpp"] if row["mode"] == mode and row["split"] == "layers" and "fps" in row]
+    measured = max(rows, key=lambda row: row["fps"])
+    options = SPEED_MODES[mode]
+    request = request_14b((704, 384), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype, placement="tpp")
+    outcome = plan(LIVE_AVATAR_14B, request, machine(f"{gpus}xH200"))
+    assert outcome.fps == pytest.approx(measured["fps"], rel=0.08)
+    assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
