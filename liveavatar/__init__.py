@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from liveavatar.engine.settings import RenderSettings
     from liveavatar.errors import CapacityError, CheckpointError, InputError, LiveAvatarError
     from liveavatar.load import load_engine
+    from liveavatar.render.direct import job_from_files, write_video
 
 __version__ = "0.2.0"
 
 _MODULES = {
     "load_engine": "liveavatar.load",
+    "job_from_files": "liveavatar.render.direct",
+    "write_video": "liveavatar.render.direct",
     "StreamJob": "liveavatar.engine.job",
     "TensorFeatures": "liveavatar.engine.job",
     "RenderSettings": "liveavatar.engine.settings",
@@ -35,7 +38,9 @@ __all__ = [
     "StreamJob",
     "TensorFeatures",
     "__version__",
+    "job_from_files",
     "load_engine",
+    "write_video",
 ]
 
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import liveavatar
 
 
@@ -14,3 +16,8 @@ def test_public_names_are_there() -> None:
 def test_the_package_alone_is_light() -> None:
     code = "import sys, liveavatar; assert 'torch' not in sys.modules; assert liveavatar.__version__"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'render_engine'"):
+        liveavatar.render_engine  # noqa: B018 (the access is what is tested)

@@ -1,0 +1,65 @@
+"""A video from files in memory: what the library offers without work folder, store, resume and report."""
+
+from pathlib import Path
+
+from liveavatar.audio.encoders import encoder_kind
+from liveavatar.audio.ingest import load_audio
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.engine.job import StreamJob, TensorFeatures
+from liveavatar.engine.settings import RenderSettings
+from liveavatar.engine.stream import Stream
+from liveavatar.media.film import FilmWriter
+from liveavatar.media.portrait import fit_portrait, load_portrait
+from liveavatar.timing import count_frames
+
+
+def job_from_files(
+    model_dir: Path | str,
+    audio: Path | str,
+    image: Path | str,
+    settings: RenderSettings,
+    size: tuple[int, int] | None = None,
+) -> StreamJob:
+    """Read speech and portrait from files as a model needs them. The sound is not cleaned.
+
+    Args:
+        model_dir: directory of the model, which names the speech encoder and the sizes.
+        audio: any audio or video file with speech.
+        image: any picture file with a face.
+        settings: prompt, seed, steps.
+        size: (width, height) whose product is the video's area; None for the model's first.
+
+    Raises:
+        InputError: a file cannot be used.
+        CheckpointError: the model directory is incomplete.
+    """
+    model_dir = Path(model_dir)
+    config = read_config(model_dir)
+    samples = load_audio(audio)
+    features = encoder_kind(config.speech).load(config.speech, model_dir).features(samples)
+    return StreamJob(
+        image=fit_portrait(load_portrait(image), size or config.areas[0], config),
+        settings=settings,
+        features=TensorFeatures(features),
+        num_frames=count_frames(len(samples)),
+    )
+
+
+def write_video(stream: Stream, path: Path | str, audio: Path | str | None = None) -> Path:
+    """Render all blocks of a stream into an mp4.
+
+    Args:
+        stream: from `Engine.open`, at its first block.
+        path: name of the mp4.
+        audio: sound file of the video; None for a silent one.
+
+    Raises:
+        InputError: the path cannot be written.
+        CapacityError: the disk is full.
+    """
+    height, width, _ = stream.job.image.shape
+    with FilmWriter(Path(path), size=(width, height), audio=None if audio is None else Path(audio)) as film:
+        for block in stream.blocks():
+            assert block.frames is not None
+            film.write(block.frames)
+        return film.close()

@@ -1,0 +1,104 @@
+"""Pages name nothing that is not there: paths, links, commands, modules, rooms, methods."""
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.cli.options import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "data").glob("*/README.md")),
+    *sorted((ROOT / "data" / "models" / "mini").glob("*.md")),
+    ROOT / "liveavatar" / "training" / "README.md",
+    ROOT / "tests" / "parity" / "README.md",
+]
+MADE = ("out/", "live/", "audio/", "work/", "clips/", "refined/")  # folders of a render or a training run
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PATH = re.compile(r"(?![A-Z]+/)[\w.-]+(?:/[\w.*-]+)+/?|[\w-]+\.(?:py|md|toml|yaml)")  # WORK/model is a placeholder
+COMMAND = re.compile(r"(?<!from )\bliveavatar ([a-z][a-z-]*)")
+MODULE = re.compile(r"python -m ((?:[a-z_]+\.)*[a-z_]+)(?![\w.])")
+IMPORT = re.compile(r"^from (liveavatar[\w.]*) import (.+)$", re.MULTILINE)
+METHOD = re.compile(r"`([A-Z]\w+)\.(\w+)`")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+
+
+def _code(page: Path) -> Iterator[str]:
+    """Fenced blocks and the code between backticks."""
+    text = page.read_text()
+    yield from FENCE.findall(text)
+    yield from CODE.findall(FENCE.sub("", text))
+
+
+def _paths(text: str) -> list[str]:
+    return [code for code in CODE.findall(FENCE.sub("", text)) if PATH.fullmatch(code)]
+
+
+def _exists(path: str, page: Path) -> bool:
+    """Whether it is there: from the root, from the engine, beside the page; a bare file name anywhere in the engine."""
+    if "/" not in path and any((ROOT / "liveavatar").rglob(path)):
+        return True
+    folders = (ROOT, ROOT / "liveavatar", ROOT / "liveavatar" / "training", page.parent)
+    return any(any(folder.glob(path)) for folder in folders)
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [link.partition("#")[0] for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+@each_page
+def test_paths_exist(page: Path) -> None:
+    assert not [path for path in _paths(page.read_text()) if not path.startswith(MADE) and not _exists(path, page)]
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    assert {command for code in _code(page) for command in COMMAND.findall(code)} <= set(COMMANDS)
+
+
+@each_page
+def test_modules_can_be_run(page: Path) -> None:
+    for module in {module for code in _code(page) for module in MODULE.findall(code)}:
+        spec = importlib.util.find_spec(module)
+        assert spec, module
+        assert not spec.submodule_search_locations or importlib.util.find_spec(f"{module}.__main__"), module
+
+
+@each_page
+def test_imported_names_exist(page: Path) -> None:
+    for module, names in IMPORT.findall(page.read_text()):
+        missing = [name for name in names.split(", ") if not hasattr(importlib.import_module(module), name)]
+        assert not missing, f"{module} has no {missing}"
+
+
+def test_every_room_has_a_line() -> None:
+    tree = FENCE.findall((ROOT / "ARCHITECTURE.md").read_text())[0]
+    tops = re.split(r"^(\w+)/", tree, flags=re.MULTILINE)[1:]
+    lines = dict(zip(tops[::2], tops[1::2], strict=True))
+    for top in ("flows", "tasks", "liveavatar"):
+        named = set(re.findall(r"^  (\w+)/", lines[top], re.MULTILINE))
+        rooms = {path.parent.name for path in (ROOT / top).glob("*/__init__.py")}
+        assert rooms - {"tools", "bench_gpu"} == named, top  # those two only keep an old command alive
+    modules = {path.name for path in (ROOT / "liveavatar").glob("*.py")} - {"__init__.py"}
+    assert modules == set(re.findall(r"\w+\.py", lines["liveavatar"]))
+
+
+def test_answers_name_methods_of_their_files() -> None:
+    page = ROOT / "ARCHITECTURE.md"
+    for line in page.read_text().splitlines():
+        text = "".join(
+            (ROOT / path).read_text() for path in _paths(line) if path.endswith(".py") and METHOD.search(line)
+        )
+        for name, method in METHOD.findall(line):
+            assert not text or re.search(rf"^class {name}\b.*?^    def {method}\b", text, re.M | re.S), line
