@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.group import LIMIT_SECONDS, Group
@@ -25,17 +25,17 @@ DecodeLayersFor = Callable[[ModelConfig, torch.device, bool], DecodeLayers]  # m
 
 
 def load_engine(
-    model_dir: Path | str,
+    model: Path | str,
     device: str = "auto",
     dtype: str = "auto",
     *,
     fp8: bool = False,
     offload: bool = False,
 ) -> Engine:
-    """Load a model directory; the large model on a GPU takes the fast path.
+    """Load a model; the large one on a GPU takes the fast path.
 
     Args:
-        model_dir: directory with config.json and weights.
+        model: directory with config.json and weights, or the name of a preset: "mini" is the embedded model.
         device: "cpu", "cuda", "cuda:1", or "auto": the first GPU when there is one.
         dtype: "float32", "bfloat16", or "auto": bfloat16 where the device computes it fast.
         fp8: linear layers of the transformer in 8 bits; GPUs only.
@@ -43,10 +43,10 @@ def load_engine(
 
     Raises:
         CheckpointError: the directory is incomplete or damaged.
-        InputError: there is no such device, or it cannot do what was asked.
+        InputError: there is no such preset or device, or the device cannot do what was asked.
         CapacityError: the GPU cannot do what was asked.
     """
-    model_dir = Path(model_dir)
+    model_dir = resolve_model_dir(model) if isinstance(model, str) else model
     chosen = pick_device(device)
     precision = pick_dtype(dtype, chosen)
     special = {"--fp8": fp8, "--offload_model True": offload}
@@ -57,10 +57,10 @@ def load_engine(
     if _takes_fast_path(model_dir, chosen, bool(gpu_only)):
         from liveavatar.fast.load import load_fast_model
 
-        model = load_fast_model(model_dir, chosen, precision, PARTS, fp8=fp8, offload=offload)
-        return Engine(_fast(model, chosen, fp8), prompt_encoder(model, model_dir, chosen))
-    model = load_model(model_dir, chosen, precision)
-    return Engine(PlainBackend(model, chosen), prompt_encoder(model, model_dir, chosen))
+        loaded = load_fast_model(model_dir, chosen, precision, PARTS, fp8=fp8, offload=offload)
+        return Engine(_fast(loaded, chosen, fp8), prompt_encoder(loaded, model_dir, chosen))
+    loaded = load_model(model_dir, chosen, precision)
+    return Engine(PlainBackend(loaded, chosen), prompt_encoder(loaded, model_dir, chosen))
 
 
 class Rank:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.audio.ingest import load_audio
-from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.stream import Stream
@@ -14,7 +14,7 @@ from liveavatar.timing import count_frames
 
 
 def job_from_files(
-    model_dir: Path | str,
+    model: Path | str,
     audio: Path | str,
     image: Path | str,
     settings: RenderSettings,
@@ -23,7 +23,7 @@ def job_from_files(
     """Read speech and portrait from files as a model needs them. The sound is not cleaned.
 
     Args:
-        model_dir: directory of the model, which names the speech encoder and the sizes.
+        model: directory or preset of the model, which names the speech encoder and the sizes.
         audio: any audio or video file with speech.
         image: any picture file with a face.
         settings: prompt, seed, steps.
@@ -33,7 +33,7 @@ def job_from_files(
         InputError: a file cannot be used.
         CheckpointError: the model directory is incomplete.
     """
-    model_dir = Path(model_dir)
+    model_dir = resolve_model_dir(model) if isinstance(model, str) else model
     config = read_config(model_dir)
     samples = load_audio(audio)
     features = encoder_kind(config.speech).load(config.speech, model_dir).features(samples)

@@ -7,7 +7,7 @@ from scipy.io import wavfile
 
 from liveavatar import RenderSettings, job_from_files, load_engine, write_video
 from liveavatar.media.ffmpeg import probe_video
-from liveavatar.paths import DATA, MINI_DIR
+from liveavatar.paths import DATA
 from liveavatar.timing import SAMPLE_RATE
 
 
@@ -16,8 +16,8 @@ def test_five_lines_make_a_video(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "speech.wav", SAMPLE_RATE, speech)
     settings = RenderSettings(prompt="A man greets the audience with a smile", sample_steps=1)
 
-    engine = load_engine(MINI_DIR)
-    job = job_from_files(MINI_DIR, tmp_path / "speech.wav", DATA / "samples" / "portrait.png", settings)
+    engine = load_engine("mini")
+    job = job_from_files("mini", tmp_path / "speech.wav", DATA / "samples" / "portrait.png", settings)
     video = write_video(engine.open(job), tmp_path / "video.mp4", tmp_path / "speech.wav")
 
     info = probe_video(video)
