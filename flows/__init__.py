@@ -1,1 +1,1 @@
-"""What happens, in order: one deployment a file, and the `liveavatar` command. Knows no torch and no Ray."""
+"""Prefect flows, one deployment a file, and the `liveavatar` command. Knows no torch and no Ray."""

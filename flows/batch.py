@@ -1,4 +1,4 @@
-"""A table of jobs -> many renders. One bad job stops nothing; each outcome says what became of it."""
+"""A table of jobs -> many renders. A bad job does not stop the others; each outcome has its reason."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -70,17 +70,17 @@ def render_one(job: Job, flow: Flow[[RenderParameters], dict[str, Any]] = render
     except InputError as e:
         return {**outcome, "reason": str(e)}
     state = flow(parameters, return_state=True)
-    made = state.result(raise_on_failure=False)
-    if isinstance(made, LiveAvatarError):
-        status = "refused" if made.exit_code == InputError.exit_code else "crashed"
-        return {**outcome, "status": status, "exit_code": made.exit_code, "reason": str(made)}
-    if isinstance(made, BaseException):
-        return {**outcome, "status": "crashed", "exit_code": 1, "reason": f"{type(made).__name__}: {made}"}
-    failed = [c["reason"] for c in made["report"]["checks"] if c["status"] == "failed"]
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, LiveAvatarError):
+        status = "refused" if result.exit_code == InputError.exit_code else "crashed"
+        return {**outcome, "status": status, "exit_code": result.exit_code, "reason": str(result)}
+    if isinstance(result, BaseException):
+        return {**outcome, "status": "crashed", "exit_code": 1, "reason": f"{type(result).__name__}: {result}"}
+    failed = [c["reason"] for c in result["report"]["checks"] if c["status"] == "failed"]
     return {
         **outcome,
-        "status": made["status"],
-        "exit_code": int(made["status"] == "failed"),
+        "status": result["status"],
+        "exit_code": int(result["status"] == "failed"),
         "reason": "; ".join(failed),
     }
 

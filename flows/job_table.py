@@ -13,7 +13,7 @@ Job = dict[str, Any]
 
 
 def read_manifest(manifest: Path, defaults: Job) -> list[Job]:
-    """Jobs of a manifest, one a row; empty cells take the defaults.
+    """Read the jobs of a manifest, one a row; empty cells take the defaults.
 
     Raises:
         InputError: missing, empty, of an unknown format, or not readable as what its name says.
@@ -50,6 +50,6 @@ def _rows(manifest: Path) -> list[Job]:
 
 
 def _resolved(job: Job, folder: Path) -> Job:
-    """Paths that exist beside the manifest mean those files."""
+    """Resolve paths that exist beside the manifest to those files."""
     beside = {k: str(folder / str(job[k])) for k in FILES if job.get(k) and (folder / str(job[k])).exists()}
     return {**job, **beside}

@@ -21,7 +21,7 @@ MAX_SEED = 2**63 - 1
 
 
 class RenderParameters(BaseModel):
-    """One render."""
+    """Parameters of one render."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, title="Render")
 
@@ -93,17 +93,17 @@ class RenderParameters(BaseModel):
         return size
 
     def settings(self) -> RenderSettings:
-        """Everything here that changes the latents, inputs and model aside."""
+        """Collect the settings that change the latents, inputs and model aside."""
         return RenderSettings(**{field.name: getattr(self, field.name) for field in fields(RenderSettings)})
 
     def area(self) -> tuple[int, int] | None:
-        """(width, height) of `size`, or of the model's default; None lets the model decide."""
+        """Return (width, height) of `size`, or of the model's default; None lets the model decide."""
         size = self.size or DEFAULT_SIZES.get(self.model)
         return parse_size(size) if size else None
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """(width, height) in pixels of "W*H".
+    """Parse "W*H" into (width, height) in pixels.
 
     Raises:
         ValueError: when it is not of that form.
@@ -127,16 +127,16 @@ def read_parameters(fields: dict[str, Any]) -> RenderParameters:
 
 
 def describe(error: ValidationError) -> str:
-    """One line for the first thing pydantic found wrong."""
+    """Describe the first error that pydantic reports in one line."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"]) or "parameters"
     if first["type"] == "missing":
         return f"--{name} is missing; give it"
     if first["type"] == "extra_forbidden":
         return f"--{name} is no option of a render; `liveavatar render --help` lists them"
-    given = str(first["input"])
-    given = given if len(given) <= 40 else given[:37] + "..."
+    value = str(first["input"])
+    value = value if len(value) <= 40 else value[:37] + "..."
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] != "value_error":
         reason += "; `liveavatar render --help` shows the range"
-    return f"--{name} {given!r} {reason}"
+    return f"--{name} {value!r} {reason}"

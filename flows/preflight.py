@@ -1,4 +1,4 @@
-"""What can be refused before anything starts: options that contradict each other, the model, the files, the machine.
+"""Checks before anything starts: contradictory options, the model, the files, the machine.
 
 Loads neither torch nor Prefect and takes about a second.
 """
@@ -59,7 +59,7 @@ def check_options(parameters: RenderParameters) -> None:
 
 
 def output_folder(parameters: RenderParameters) -> Path:
-    """Where a render would publish: `--out`, else `out/` and a name made of the time and the sound's name."""
+    """Return the folder to publish in: `--out`, else `out/` and a name made of the time and the sound's name."""
     if parameters.out:
         return Path(parameters.out)
     stem = re.sub(r"[^\w.-]+", "-", Path(parameters.audio).stem)[:40].strip("-") or "run"
@@ -67,8 +67,9 @@ def output_folder(parameters: RenderParameters) -> Path:
 
 
 def claim_output(parameters: RenderParameters) -> Path:
-    """Where a render publishes. A folder that the time names is made here, numbered where a command of the same second
-    has that name already.
+    """Make the folder to publish in, unless `--out` names it.
+
+    A name made of the time gets a number where a command of the same second has that name already.
 
     Raises:
         CapacityError: it cannot be made.
@@ -87,7 +88,7 @@ def claim_output(parameters: RenderParameters) -> Path:
 
 
 def check_out(out: Path) -> None:
-    """Refuse an output folder that is a file, cannot be made, or holds what is not ours.
+    """Refuse an output folder that is a file, cannot be made, or holds other files than ours.
 
     Raises:
         InputError: for these reasons.
@@ -105,7 +106,7 @@ def check_out(out: Path) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder was published by us."""
+    """Tell if a folder was published by us."""
     try:
         return "latents_sha256" in json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -113,7 +114,7 @@ def is_run(folder: Path) -> bool:
 
 
 def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:
-    """Refuse what sound that still arrives cannot have."""
+    """Refuse options that sound from a pipe cannot have."""
     if parameters.denoise in ("stationary", "nonstationary"):
         raise InputError(
             f"--audio - with --denoise {parameters.denoise}: noise removal hears a recording as a whole; "
@@ -146,17 +147,17 @@ def _check_size(parameters: RenderParameters, model: config.ModelConfig) -> None
     area = parameters.area()
     if area is None:
         return
-    known = [f"{w}*{h}" for w, h in model.areas]
+    sizes = [f"{w}*{h}" for w, h in model.areas]
     if model.name == config.LIVE_AVATAR_14B.name:
         small, large = min(w * h for w, h in model.areas), max(w * h for w, h in model.areas)
         if not small <= area[0] * area[1] <= large:
             raise InputError(
                 f"--size {parameters.size}: {model.name} makes areas from {small} to {large} pixels; "
-                f"use one of {', '.join(known)}"
+                f"use one of {', '.join(sizes)}"
             )
     elif area not in model.areas:
         raise InputError(
-            f"--size {parameters.size}: the model {model.name} was trained for {' and '.join(known)} only; "
+            f"--size {parameters.size}: the model {model.name} was trained for {' and '.join(sizes)} only; "
             "use one of these (the portrait's aspect decides which way it stands)"
         )
 
@@ -190,13 +191,13 @@ def _check_kv_dtype(parameters: RenderParameters, model: config.ModelConfig, gpu
 
 
 def _check_gpu_count(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
-    wanted = parameters.num_gpus or 1
-    asked = f"--num_gpus {wanted}" if parameters.num_gpus else f"--placement {parameters.placement}"
+    num_gpus = parameters.num_gpus or 1
+    option = f"--num_gpus {num_gpus}" if parameters.num_gpus else f"--placement {parameters.placement}"
     spread = parameters.num_gpus or parameters.placement in ("tpp", "replicas")
     if spread and not gpus and model.name == config.LIVE_AVATAR_14B.name:
-        raise CapacityError(f"{asked}: {_count(gpus)}, and {model.name} cannot run without; see `liveavatar plan`")
-    if gpus and wanted > gpus:
-        raise CapacityError(f"--num_gpus {wanted}: {_count(gpus)}; use --num_gpus {gpus}")
+        raise CapacityError(f"{option}: {_count(gpus)}, and {model.name} cannot run without; see `liveavatar plan`")
+    if gpus and num_gpus > gpus:
+        raise CapacityError(f"--num_gpus {num_gpus}: {_count(gpus)}; use --num_gpus {gpus}")
 
 
 def _check_tpp(parameters: RenderParameters) -> None:
@@ -205,10 +206,10 @@ def _check_tpp(parameters: RenderParameters) -> None:
             "--placement tpp with --offload_model True: every GPU of a group keeps its weights; drop --offload_model, "
             "or use --placement single"
         )
-    wanted, most = parameters.num_gpus or 1, parameters.sample_steps + 1
-    if wanted > most:
+    num_gpus, most = parameters.num_gpus or 1, parameters.sample_steps + 1
+    if num_gpus > most:
         raise InputError(
-            f"--num_gpus {wanted}: {parameters.sample_steps} steps and a decoder keep no more than {most} busy; "
+            f"--num_gpus {num_gpus}: {parameters.sample_steps} steps and a decoder keep no more than {most} busy; "
             f"use --num_gpus {most}, or more --sample_steps"
         )
 

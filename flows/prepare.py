@@ -25,14 +25,14 @@ def prepare(preset: str = "live-avatar-14b") -> dict[str, Any]:
 
 
 def fetch(preset: str) -> int:
-    """`liveavatar models fetch`."""
+    """Run `liveavatar models fetch`."""
     report = prepare(preset)
     say(f"{preset}: {len(report['files'])} files verified in {report['folder']}")
     return 0
 
 
 def verify(preset: str, as_json: bool) -> int:
-    """`liveavatar models verify`."""
+    """Run `liveavatar models verify`."""
     report = verify_model(resolve_model_dir(preset))
     if as_json:
         say(json.dumps(report, indent=2))
@@ -44,7 +44,7 @@ def verify(preset: str, as_json: bool) -> int:
 
 
 def fetch_model(preset: str) -> Path:
-    """Download a published model; whole files are kept, cut ones go on, all are compared with their checksums.
+    """Download a published model: skip whole files, resume partial ones, compare all with their checksums.
 
     Raises:
         InputError: the hub does not answer, or does not give the files.

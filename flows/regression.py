@@ -72,11 +72,11 @@ def _jobs(folder: Path) -> dict[str, dict[str, Any]]:
         jobs = json.loads((folder / JOBS).read_text())
     except (OSError, ValueError) as e:
         raise InputError(f"--golden {folder}: {JOBS} is missing or no JSON ({e}); see data/golden") from e
-    return {name: {k: _found(k, v, folder) for k, v in job.items()} for name, job in jobs.items()}
+    return {name: {k: _resolve_file(k, v, folder) for k, v in job.items()} for name, job in jobs.items()}
 
 
-def _found(option: str, value: Any, folder: Path) -> Any:
-    """Files are relative to the golden folder or to the repository."""
+def _resolve_file(option: str, value: Any, folder: Path) -> Any:
+    """Resolve a file option relative to the golden folder or to the repository."""
     if option not in ("audio", "image", "model"):
         return value
     return next((str(base / value) for base in (folder, paths.REPO_ROOT) if (base / value).exists()), value)
@@ -85,25 +85,25 @@ def _found(option: str, value: Any, folder: Path) -> Any:
 def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> list[Case]:
     out = paths.golden_runs() / name
     state = render(read_parameters({**job, "out": str(out)}), return_state=True)
-    made = state.result(raise_on_failure=False)
-    if isinstance(made, LiveAvatarError):
-        return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(made)}]
-    if isinstance(made, BaseException):
-        raise made
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, LiveAvatarError):
+        return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(result)}]
+    if isinstance(result, BaseException):
+        raise result
     manifest = json.loads((out / "manifest.json").read_text())
     if update:
-        store_baseline(folder, name, manifest, made["report"], out / "latents.bin")
-    return compare(folder, name, manifest, made["report"], out / "latents.bin")
+        store_baseline(folder, name, manifest, result["report"], out / "latents.bin")
+    return compare(folder, name, manifest, result["report"], out / "latents.bin")
 
 
 def store_baseline(folder: Path, name: str, manifest: Case, report: Case, latents: Path) -> None:
-    """Keep a render as the baseline: this machine's digest beside the others', measures, and rounded latents."""
+    """Store a render as the baseline: this machine's digest beside the others', measures, and rounded latents."""
     import numpy as np
 
     path = folder / f"{name}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    same = known.get("model_sha256") == manifest["model"]["sha256"]
-    digests = {**(known.get("digests", {}) if same else {}), _signature(manifest): manifest["latents_sha256"]}
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    same = stored.get("model_sha256") == manifest["model"]["sha256"]
+    digests = {**(stored.get("digests", {}) if same else {}), _signature(manifest): manifest["latents_sha256"]}
     baseline = {
         "model_sha256": manifest["model"]["sha256"],
         "digests": digests,
@@ -116,7 +116,7 @@ def store_baseline(folder: Path, name: str, manifest: Case, report: Case, latent
 
 
 def compare(folder: Path, name: str, manifest: Case, report: Case, latents: Path) -> list[Case]:
-    """Cases of one golden job: its latents, its verdict, each measure."""
+    """Compare a golden job with its baseline: one case for its latents, its verdict and each measure."""
     path = folder / f"{name}.json"
     if not path.exists():
         detail = f"no baseline {path.name}; run `liveavatar regress --update` and look at what it stores"
@@ -140,12 +140,12 @@ def _latents_case(name: str, baseline: Case, manifest: Case, stored: Path, laten
     expected = baseline["digests"].get(_signature(manifest))
     if expected == manifest["latents_sha256"]:
         return {"job": name, "name": "latents", "passed": True, "how": "bit by bit", "detail": "equal"}
-    kept = np.load(stored).astype(np.float32)
+    theirs = np.load(stored).astype(np.float32)
     ours = np.fromfile(latents, "<f4").reshape(manifest["latents_shape"])
-    if kept.shape != ours.shape:
-        detail = f"shape {list(ours.shape)}, baseline {list(kept.shape)}"
+    if theirs.shape != ours.shape:
+        detail = f"shape {list(ours.shape)}, baseline {list(theirs.shape)}"
         return {"job": name, "name": "latents", "passed": False, "how": "shape", "detail": detail}
-    error = float(np.sqrt(np.mean((ours - kept) ** 2)) / max(1e-9, float(np.sqrt(np.mean(kept**2)))))
+    error = float(np.sqrt(np.mean((ours - theirs) ** 2)) / max(1e-9, float(np.sqrt(np.mean(theirs**2)))))
     if expected is not None:
         detail = f"differ from the digest stored for {_signature(manifest)}; relative error {error:.2e}"
         return {"job": name, "name": "latents", "passed": False, "how": "bit by bit", "detail": detail}
@@ -164,7 +164,7 @@ def _measure_case(key: str, expected: float | None, value: float | None, limit: 
 
 
 def _signature(manifest: Case) -> str:
-    """What decides the bits: the machine's arithmetic, the precision, the torch version."""
+    """Name the facts that decide the bits: the machine's arithmetic, the precision, the torch version."""
     return f"{manifest['machine']} {manifest['dtype']} torch-{manifest['packages']['torch'].split('+')[0]}"
 
 

@@ -50,7 +50,7 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
 def render_flow(
     inputs: JobInputs | None = None, replicas: Replicas | None = None
 ) -> Flow[[RenderParameters], dict[str, Any]]:
-    """Make the render flow of a command that has something to hand on to it.
+    """Make the render flow of a command that hands objects on to it.
 
     It comes in through a closure, for Prefect records a flow's parameters as JSON.
 
@@ -90,7 +90,7 @@ def render_job(
         read_config(model_dir),
         plan.request_of(
             parameters.settings(),
-            {**parameters.model_dump(), "placement": _asked(parameters)},
+            {**parameters.model_dump(), "placement": _placement(parameters)},
             picture["width"],
             picture["height"],
             num_frames,
@@ -174,7 +174,7 @@ def tidied(published: publish.PublishedRun) -> dict[str, Any]:
 
 
 def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
-    """Key of a whole run, found without running any stage: it tells whether anything is left to render."""
+    """Compute the key of a whole run without running any stage; a run in the store has nothing left to render."""
     model_dir = resolve_model_dir(parameters.model)
     options = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video"})
     parts = {
@@ -189,25 +189,27 @@ def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
 
 
 def remembers(parameters: RenderParameters, inputs: JobInputs) -> bool:
-    """Whether this run was made before, so that most likely no engine is needed."""
+    """Tell if this run is in the store, so that most likely no engine is needed."""
     return not parameters.force and Store().get("run", run_key(parameters, inputs).digest) is not None
 
 
 def begin(parameters: RenderParameters) -> None:
-    """Have the engine load while other stages run."""
+    """Start loading the engine while other stages run."""
     model_dir = resolve_model_dir(parameters.model)
     engine.begin_loading(model_dir, options_of(parameters))
 
 
-def _asked(parameters: RenderParameters) -> str:
-    """The placement to plan for. A job is spread over GPUs only when that is asked for: what does not fit one is
-    refused, and the refusal names the placement that fits.
+def _placement(parameters: RenderParameters) -> str:
+    """Choose the placement to plan for.
+
+    "auto" never spreads a job over GPUs: a job too large for one is refused, and the refusal names a placement that
+    fits.
     """
     return "single" if parameters.placement == "auto" and machine.accelerators() else parameters.placement
 
 
 def machine_of(parameters: RenderParameters) -> hardware.Machine:
-    """This machine, with as many of its GPUs as the job may have."""
+    """Detect this machine, with as many of its GPUs as the job may have."""
     here = hardware.detect_machine(preflight.output_folder(parameters))
     return replace(here, gpus=here.gpus[: parameters.num_gpus])
 
@@ -223,7 +225,7 @@ def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) 
 
 
 def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = None) -> engine.RenderOptions:
-    """Settings of a render and how it is run, with the choices of the planner once there is a plan."""
+    """Collect the settings of a render and how it is run, with the planner's choices once there is a plan."""
     settings = parameters.settings()
     if planned is not None:
         settings = replace(settings, kv_cache_dtype=plan.kv_dtype_of(planned))

@@ -38,7 +38,7 @@ def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[Render
 
     @flow(name="render-live", flow_run_name="live-{parameters.model}-{parameters.seed}", persist_result=False)
     def render_live(parameters: RenderParameters) -> dict[str, Any]:
-        """Make a talking avatar from sound that still arrives, a portrait and a prompt."""
+        """Make a talking avatar from sound of a pipe, a portrait and a prompt."""
         return render_job(parameters, listener, inputs)
 
     return render_live

@@ -158,7 +158,7 @@ def write_tables(out: Path, rows: list[dict[str, Any]], sizes: list[dict[str, An
 
 
 def _page(rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None) -> str:
-    """A page that opens offline: the table, a small chart for each measure over the steps, the table of sizes."""
+    """Format a page that opens offline: the table, a small chart for each measure over the steps, the sizes."""
     charts = "".join(_chart(name, rows) for name in CHARTED)
     second = f"<h2>Size and recommended steps</h2>{_html_table(sizes)}" if sizes else ""
     return (
@@ -177,10 +177,10 @@ def _html_table(rows: list[dict[str, Any]]) -> str:
 
 def _chart(name: str, rows: list[dict[str, Any]]) -> str:
     width, height, margin = CHART
-    known = [row for row in rows if row[name] is not None]
-    if not known:
+    measured = [row for row in rows if row[name] is not None]
+    if not measured:
         return ""
-    xs, ys = [row["steps"] for row in known], [float(row[name]) for row in known]
+    xs, ys = [row["steps"] for row in measured], [float(row[name]) for row in measured]
     top = max(*ys, 1e-9) if len(ys) > 1 else max(ys[0], 1e-9)
     low, high = min(xs), max(xs)
 
@@ -189,8 +189,8 @@ def _chart(name: str, rows: list[dict[str, Any]]) -> str:
         return margin + across * (width - 2 * margin), height - margin - y / top * (height - 2 * margin)
 
     lines, labels = [], []
-    for size in dict.fromkeys(row["size"] for row in known):
-        points = sorted(place(x, y) for x, y, row in zip(xs, ys, known, strict=True) if row["size"] == size)
+    for size in dict.fromkeys(row["size"] for row in measured):
+        points = sorted(place(x, y) for x, y, row in zip(xs, ys, measured, strict=True) if row["size"] == size)
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         lines.append(f"<polyline points='{path}' fill='none' stroke='#26c' stroke-width='2'/>")
         lines += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#26c'/>" for x, y in points]

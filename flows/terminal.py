@@ -1,4 +1,4 @@
-"""What a person sees while a command works: one line a stage, a bar while blocks are made. On standard error."""
+"""Progress of a command on standard error: one line a stage, a bar while blocks are made."""
 
 import logging
 import sys

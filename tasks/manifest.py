@@ -47,12 +47,12 @@ class Results:
     pose: Entry | None = None
 
     def entries(self) -> dict[str, Entry]:
-        """Entries by stage, in the order of the stages; sound from a pipe has one for sound and cleaning."""
-        found = (
+        """Map stages to entries, in the order of the stages; sound from a pipe has one for sound and cleaning."""
+        entries = (
             *(self.sound, self.portrait, self.pose, self.cleaned, self.features),
             *(self.prompt, self.plan, self.rendered, self.quality),
         )
-        return {entry.kind: entry for entry in found if entry is not None}
+        return {entry.kind: entry for entry in entries if entry is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +152,7 @@ def stages_of(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def stage_report(entry: Entry, before: dict[str, Any] | None, forced: bool) -> dict[str, Any]:
-    """Say why a stage ran, or that it did not.
+    """Report why a stage ran, or that it did not.
 
     Args:
         entry: of the stage.
@@ -177,7 +177,7 @@ def stage_report(entry: Entry, before: dict[str, Any] | None, forced: bool) -> d
 
 
 def _code(results: Results) -> dict[str, str]:
-    """Digests of all source files that the run depends on."""
+    """Collect the digests of all source files that the run depends on."""
     files = code_parts(*CODE)
     for entry in results.entries().values():
         files |= entry.made_from["code"]
@@ -185,7 +185,7 @@ def _code(results: Results) -> dict[str, str]:
 
 
 def holds(out: Path, manifest: dict[str, Any]) -> bool:
-    """Whether a folder holds exactly the run of this manifest, every file whole."""
+    """Tell if a folder holds exactly the run of this manifest, every file whole."""
     try:
         standing = json.loads((out / MANIFEST).read_text())
         standing["code"]["commit"] = manifest["code"]["commit"]  # a commit alone changes nothing that was made
@@ -197,7 +197,7 @@ def holds(out: Path, manifest: dict[str, Any]) -> bool:
 
 
 def products_of(results: Results) -> dict[str, Path]:
-    """Files of the output folder by name, and their source in the store."""
+    """Map the files of the output folder, by name, to their source in the store."""
     products = {
         "video.mp4": results.rendered.path(VIDEO),
         "latents.bin": results.rendered.path(LATENTS),
@@ -229,7 +229,7 @@ def _inputs(results: Results, run: Publication) -> dict[str, Any]:
 
 @cache
 def _commit() -> str | None:
-    """Commit of the repository the code runs from, None outside one."""
+    """Return the commit of the repository the code runs from, None outside one."""
     command = ["git", "-C", str(paths.REPO_ROOT), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

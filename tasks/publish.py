@@ -75,7 +75,7 @@ def publish(results: Results, run: Publication) -> PublishedRun:
 
 
 def _stages_before(results: Results, out: Path) -> dict[str, dict[str, Any]]:
-    """Parts of each stage's key in the run that stands in the folder, else in the store's last used entry."""
+    """Read the key parts of each stage in the run that stands in the folder, else in the store's last used entry."""
     before = stages_of(out)
     for name, entry in results.entries().items():
         if name not in before and not entry.hit and (last := Store().newest(name, other_than=entry.key)):
@@ -128,7 +128,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _artifacts(out: Path, report: dict[str, Any]) -> None:
-    """What the Prefect UI shows of a run."""
+    """Publish the artifacts of a run in the Prefect UI."""
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is None:
@@ -154,10 +154,10 @@ def _artifacts(out: Path, report: dict[str, Any]) -> None:
 def _summary(out: Path, report: dict[str, Any]) -> str:
     timing = report["timing"]
     failed = "\n".join(f"- {c['name']}: {c['reason']}" for c in report["checks"] if c["status"] != "passed")
-    said = report["audio"]["text"] or "(not transcribed)"
+    spoken = report["audio"]["text"] or "(not transcribed)"
     return (
         f"## {out.name}: {report['status']}\n\n{failed or 'All checks passed.'}\n\n"
-        f"**Said:** {said}\n\n"
+        f"**Said:** {spoken}\n\n"
         f"**Speed:** {timing['fps']} frames/s, first frame after {timing['ttff_s']} s, "
         f"{timing['cached_tasks']} stages from the store, {timing['total_s']} s in all.\n\n"
         f"**Finished:** {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n"

@@ -20,7 +20,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "great-expectations", "ai-edge-litert", 
 
 @stage("quality")
 def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
-    """Measures and verdict of a film; the entry holds frames.parquet, blocks.parquet, and the rest in its values.
+    """Measure and judge a video; the entry holds frames.parquet, blocks.parquet, and the rest in its values.
 
     Args:
         rendered: entry with the film and its timings.
@@ -66,13 +66,13 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
 
 
 def audio_metrics(values: Values) -> dict[str, float | None]:
-    """Sound quality before and after cleaning, from the enhance stage; None where it was not measured."""
+    """Return sound quality before and after cleaning, from the enhance stage; None where it was not measured."""
     measured = values["verdict"]
     return {name: measured.get(name) for name in ("dnsmos_before", "dnsmos_after", "wer_before", "wer_after")}
 
 
 def block_timings(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Rows of the block loop as the quality tables name them, seconds."""
+    """Rename the rows of the block loop as the quality tables name them, seconds."""
     return [
         {
             "index": row["block"],

@@ -111,7 +111,7 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
 
 
 def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
-    """Key of everything that latents and film depend on, the machine's arithmetic included."""
+    """Compute the key of everything that latents and video depend on, the machine's arithmetic included."""
     parts = {
         "settings": asdict(options.settings),
         "online": options.online,
@@ -155,7 +155,7 @@ def begin_loading(model_dir: Path, options: RenderOptions) -> None:
 
 
 def engine_code(model_dir: Path) -> tuple[str, ...]:
-    """Modules that a resident engine runs, for files and for pipes."""
+    """List the modules that a resident engine runs, for files and for pipes."""
     return (*CODE, "liveavatar.render.pipe", encoder_kind(read_config(model_dir).speech).module)
 
 
@@ -174,7 +174,7 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "
 
 
 def work_dir(key: str) -> Path:
-    """Folder of an unfinished render, from which it can be resumed."""
+    """Return the folder of an unfinished render, from which it can be resumed."""
     return paths.work_folder(key)
 
 
@@ -193,7 +193,7 @@ class Outcome:
     load_s: float
 
     def facts(self) -> Values:
-        """Values of the render's entry."""
+        """Collect the values of the render's entry."""
         from liveavatar.render.timings import stage_summary, timing_summary
 
         result = self.result
@@ -246,7 +246,7 @@ class ProgressBoard:
         self._shown = 0.0
 
     def show(self, progress: "Progress") -> None:
-        """Pass on progress."""
+        """Emit progress as an event."""
         emit(
             Event(
                 kind="progress",

@@ -94,7 +94,7 @@ class Listener(threading.Thread):
         self._stopped.set()
 
     def keep(self) -> Path:
-        """After an interrupted render: write the sound so far to a file that can be rendered."""
+        """Write the sound of an interrupted render to a file that can be rendered."""
         from liveavatar.media.recording import Recording
 
         self.stop()

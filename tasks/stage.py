@@ -1,4 +1,4 @@
-"""What all stages share: how a stage is named, announced and filed in the store.
+"""Shared shell of all stages: how a stage is named, announced and filed in the store.
 
 A stage's key is made of the bytes it reads, its parameters, the source files it runs and the packages that can
 change its result. Prefect sees the stage as one task; the bytes stay in our store.

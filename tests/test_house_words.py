@@ -12,24 +12,11 @@ from liveavatar.paths import REPO_ROOT
 BANNED = re.compile(r"(What|Whatever|Whoever|Whichever|Who|Those|Whether|How|Where|Which|To be)\b|(As|See|Like) `")
 NOT_YET: frozenset[str] = frozenset(
     {
-        "flows",
-        "flows/cli",
-        "flows/serving",
-        "liveavatar",
-        "liveavatar/bench",
         "liveavatar/bench/gpu",
-        "liveavatar/bench/quality",
-        "liveavatar/checkpoints",
         "liveavatar/distributed",
         "liveavatar/engine",
         "liveavatar/fast",
         "liveavatar/parity",
-        "liveavatar/planning",
-        "liveavatar/render",
-        "liveavatar/report",
-        "tasks",
-        "tasks/cluster",
-        "tasks/store",
     }
 )
 ROOMS = sorted(

@@ -57,7 +57,7 @@ def _refused(error: LiveAvatarError) -> int:
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
-    """One line for our own mistakes; the whole story goes to a file, or to the terminal when debugging."""
+    """Report an internal error in one line; write the traceback to a file, or to the terminal when debugging."""
     story = "".join(traceback.format_exception(kind, error, tb))
     if paths.debugging():
         sys.stderr.write(story)

@@ -102,7 +102,7 @@ def parity(options: Options) -> int:
 
 
 def evaluate(options: Options) -> int:
-    """Measure a finished film."""
+    """Measure a finished video."""
     from liveavatar.media.portrait import load_portrait
     from liveavatar.quality.evaluate import evaluate_video
     from liveavatar.quality.suites import judge
@@ -130,7 +130,7 @@ def evaluate(options: Options) -> int:
 
 
 def why(options: Options) -> int:
-    """Name what made each stage of a published run run again."""
+    """Name the change that made each stage of a published run run again."""
     report = Path(options["out"]) / "report.json"
     try:
         stages = json.loads(report.read_text())["stages"]
@@ -147,7 +147,7 @@ def why(options: Options) -> int:
 
 
 def bench(options: Options) -> int:
-    """Speed or quality on this machine."""
+    """Measure speed or quality on this machine."""
     what = options["what"]
     if what == "gpu":
         from liveavatar.bench.gpu.run import GpuOptions, run
@@ -164,14 +164,14 @@ def bench(options: Options) -> int:
 
 
 def _bench_quality(options: Options) -> int:
-    """Missed limits are told, not punished: a benchmark ends with 0."""
+    """Measure quality and return 0: a missed limit is reported, but is no error of a benchmark."""
     from flows.terminal import Terminal
     from liveavatar.bench.quality.report import lines
     from liveavatar.bench.quality.run import QualityOptions, run
     from liveavatar.quality.split import FOLDER
 
     quick = options["quick"]
-    asked = QualityOptions(
+    quality_options = QualityOptions(
         model_dir=resolve_model_dir(options["model"]),
         clips=QUICK_CLIPS if quick and options["clips"] is None else options["clips"],
         steps=options["steps"],
@@ -181,7 +181,7 @@ def _bench_quality(options: Options) -> int:
         folder=Path(options["split"]) if options["split"] else FOLDER,
     )
     with Terminal() as terminal:
-        result = run(asked, lambda text: terminal.note("quality", text))
+        result = run(quality_options, lambda text: terminal.note("quality", text))
     if options["json"]:
         return _json(result)
     for line in lines(result):
@@ -206,7 +206,7 @@ def doctor(options: Options) -> int:
 
 
 def plan(options: Options) -> int:
-    """Whether a job fits, and how fast it will be."""
+    """Tell if a job fits this machine or another, and its speed."""
     from flows.cli.plan import plan_command
 
     return plan_command(options)

@@ -1,4 +1,4 @@
-"""What of this machine helps or hinders: a list of checks, each with what was found and the way out.
+"""Checks of this machine and installation, each with its finding and the way out.
 
 Checks look and change nothing but caches (Whisper weights are converted when they were not yet).
 Services are not started; Prefect and Ray are looked up by name and version only.
@@ -36,7 +36,7 @@ _RIVALS = {"typed-ffmpeg": "it installs the module `ffmpeg` over ffmpeg-python's
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorCheck:
-    """One thing looked at."""
+    """One check: its finding, and the way out where something is wrong."""
 
     name: str
     status: str  # ok, warning or failed
@@ -45,7 +45,7 @@ class DoctorCheck:
 
 
 def run_checks(out: Path | None = None) -> list[DoctorCheck]:
-    """Look at everything. `out` is where renders would go; the current folder when None.
+    """Run all checks. `out` is where renders would go; the current folder when None.
 
     A warning costs speed or a feature; a failure stops renders.
     """
@@ -58,12 +58,12 @@ def run_checks(out: Path | None = None) -> list[DoctorCheck]:
 
 
 def exit_code(checks: list[DoctorCheck]) -> int:
-    """0 when nothing failed, else 3: renders do not work on this machine as it is."""
+    """Return 0 when nothing failed, else 3: renders do not work on this machine as it is."""
     return 3 if any(c.status == FAILED for c in checks) else 0
 
 
 def to_lines(checks: list[DoctorCheck]) -> str:
-    """One line a check, and a second one with the way out where something is wrong."""
+    """Format one line a check, and a second one with the way out where something is wrong."""
     width = max(len(c.name) for c in checks)
     lines = []
     for c in checks:
@@ -74,7 +74,7 @@ def to_lines(checks: list[DoctorCheck]) -> str:
 
 
 def to_json(checks: list[DoctorCheck]) -> str:
-    """The same as a JSON list."""
+    """Format the checks as a JSON list."""
     return json.dumps([asdict(c) for c in checks], indent=2) + "\n"
 
 
@@ -92,7 +92,7 @@ def check_python() -> Iterator[DoctorCheck]:
 
 
 def requirements() -> list[str]:
-    """The product's dependencies as written in pyproject.toml, or in the installed package's metadata."""
+    """Read the product's dependencies from pyproject.toml, or from the installed package's metadata."""
     project = REPO_ROOT / "pyproject.toml"
     if project.is_file():
         return list(tomllib.loads(project.read_text())["project"]["dependencies"])
@@ -122,12 +122,12 @@ def check_packages() -> Iterator[DoctorCheck]:
         else:
             wrong.append(f"{requirement.name} {version} (wanted {requirement.specifier})")
     if missing or wrong:
-        found = [f"missing {', '.join(missing)}"] if missing else []
-        found += [f"unfit {', '.join(wrong)}"] if wrong else []
+        faults = [f"missing {', '.join(missing)}"] if missing else []
+        faults += [f"unfit {', '.join(wrong)}"] if wrong else []
         yield DoctorCheck(
             name="packages",
             status=FAILED if missing else WARNING,
-            detail="; ".join(found),
+            detail="; ".join(faults),
             way_out="run `make setup`, which installs the versions of constraints.txt",
         )
     else:
@@ -245,7 +245,7 @@ def check_whisper() -> Iterator[DoctorCheck]:
 
 
 def check_models() -> Iterator[DoctorCheck]:
-    """Check the models that are here."""
+    """Check the models that are installed."""
     from liveavatar.checkpoints.load import check_model
 
     for name, directory in ((MINI.name, MINI_DIR), ("live-avatar-14b", models_home() / "live-avatar-14b")):

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are ours: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse."""
+        """Raise the error as an `InputError`."""
         raise InputError(f"{message}; see `{self.prog} --help`")
 
 
@@ -165,7 +165,7 @@ def _json(sub: Parser) -> None:
 
 
 def _job_options(sub: Parser, required: bool) -> None:
-    """The options of a render, taken from its form; values are checked there, so that each has one definition."""
+    """Add the options of a render, taken from its form; values are checked there, so that each has one definition."""
     from flows.parameters import RenderParameters
 
     for name, field in RenderParameters.model_fields.items():

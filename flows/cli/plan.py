@@ -49,8 +49,8 @@ def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:
         return None
     area = parse_size(size)
     if model.size_rule == config.LISTED_SIZES and area not in model.areas:
-        known = " and ".join(f"{w}*{h}" for w, h in model.areas)
-        raise InputError(f"--size {size}: the model {model.name} was trained for {known} only; use one of these")
+        sizes = " and ".join(f"{w}*{h}" for w, h in model.areas)
+        raise InputError(f"--size {size}: the model {model.name} was trained for {sizes} only; use one of these")
     return area
 
 
@@ -64,28 +64,28 @@ def _picture(image: str) -> tuple[int, int] | None:
 
 
 def _frames(audio: str, seconds: float | None, num_clip: int | None, infer_frames: int) -> int:
-    """Frames of the job: what `--num_clip` asks, at most as long as the sound when one is given."""
+    """Count the frames of the job: those of `--num_clip`, at most the length of the sound when there is one."""
     limit = num_clip * infer_frames if num_clip else None
     if audio != ANY["audio"]:
         from liveavatar.audio.ingest import load_audio, probe
         from liveavatar.timing import SAMPLE_RATE
 
-        known = probe(audio).duration_s
-        seconds = known if known is not None else len(load_audio(audio)) / SAMPLE_RATE
+        length_s = probe(audio).duration_s
+        seconds = length_s if length_s is not None else len(load_audio(audio)) / SAMPLE_RATE
     if seconds is None:
         return limit or round(DEFAULT_SECONDS * FPS)
     frames = max(1, round(seconds * FPS))
     return min(frames, limit) if limit else frames
 
 
-def _fewer(machine: Any, wanted: str) -> Any:
+def _fewer(machine: Any, num_gpus: str) -> Any:
     from dataclasses import replace
 
-    if not wanted.isdigit() or not int(wanted) >= 1:
-        raise InputError(f"--num_gpus {wanted}: give a number of GPUs, such as 4")
-    if machine.gpus and int(wanted) > len(machine.gpus):
-        raise CapacityError(f"--num_gpus {wanted}: there are {len(machine.gpus)} GPUs; ask for fewer")
-    return replace(machine, gpus=machine.gpus[: int(wanted)])
+    if not num_gpus.isdigit() or not int(num_gpus) >= 1:
+        raise InputError(f"--num_gpus {num_gpus}: give a number of GPUs, such as 4")
+    if machine.gpus and int(num_gpus) > len(machine.gpus):
+        raise CapacityError(f"--num_gpus {num_gpus}: there are {len(machine.gpus)} GPUs; ask for fewer")
+    return replace(machine, gpus=machine.gpus[: int(num_gpus)])
 
 
 def _print(outcome: Plan, frames: int) -> None:

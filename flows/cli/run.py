@@ -51,7 +51,7 @@ def render(options: Options) -> int:
 
 
 def _render_live(parameters: RenderParameters, inputs: JobInputs) -> int:
-    """Render what standard input says."""
+    """Render the sound of standard input."""
     from liveavatar.media.pcm import PcmPipe
 
     pipe = PcmPipe.open(sys.stdin)  # refuses before anything starts
@@ -74,7 +74,7 @@ def _render_live(parameters: RenderParameters, inputs: JobInputs) -> int:
 
 
 def conclude(outcome: dict[str, Any]) -> int:
-    """Print what a render made; 1 when its quality failed."""
+    """Print the result of a render; 1 when its quality failed."""
     report, out = outcome["report"], Path(outcome["out"])
     timing, status = report["timing"], outcome["status"]
     noted = [check for grade in ("failed", "warned") for check in report["checks"] if check["status"] == grade]
@@ -90,7 +90,7 @@ def conclude(outcome: dict[str, Any]) -> int:
 
 
 def sweep(options: Options) -> int:
-    """One job over sampling steps and sizes."""
+    """Sweep one job, or the evaluation split, over sampling steps and sizes."""
     as_json, steps, sizes = options.pop("json"), options.pop("steps"), options.pop("sizes")
     split, clips = options.pop("split"), options.pop("clips")
     numbers = [int(s) for s in parse_list(steps, "--steps", r"[1-8]", "numbers from 1 to 8, such as 3,4,5,6")]
@@ -114,7 +114,7 @@ def sweep(options: Options) -> int:
 
 
 def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_json: bool) -> int:
-    """The evaluation split brings its own sounds, portraits and prompts."""
+    """Sweep the evaluation split, which brings its own sounds, portraits and prompts."""
     model, out = options.pop("model", "mini"), options.pop("out", "out/sweep-evaluation")
     if options:
         raise InputError(f"--split evaluation takes --model, --steps, --clips and --out; drop --{next(iter(options))}")
@@ -130,8 +130,8 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
     return 0
 
 
-def parse_list(text: str, option: str, pattern: str, wanted: str) -> list[str]:
-    """Parts of a comma-separated option, without repeats.
+def parse_list(text: str, option: str, pattern: str, form: str) -> list[str]:
+    """Split a comma-separated option, without repeats.
 
     Raises:
         InputError: a part does not match `pattern`.
@@ -139,12 +139,12 @@ def parse_list(text: str, option: str, pattern: str, wanted: str) -> list[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [part for part in parts if not re.fullmatch(pattern, part)]
     if wrong or not parts:
-        raise InputError(f"{option} {text!r}: {wrong[0] if wrong else 'nothing'!r} is wrong; give {wanted}")
+        raise InputError(f"{option} {text!r}: {wrong[0] if wrong else 'nothing'!r} is wrong; give {form}")
     return list(dict.fromkeys(parts))
 
 
 def batch(options: Options) -> int:
-    """A table of jobs."""
+    """Render a table of jobs."""
     as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
     out = options.pop("out", None) or f"out/{manifest.stem}"  # of the table; every job gets a folder below
     jobs = read_manifest(manifest, options)
@@ -158,19 +158,19 @@ def batch(options: Options) -> int:
 
 
 def _replicas(options: Options, most: int) -> int:
-    """Engines of a batch: one, unless `--placement replicas` asks for as many as there are GPUs, or `--num_gpus`."""
+    """Count the engines of a batch: one, unless `--placement replicas` asks for one a GPU, or for `--num_gpus`."""
     if options.get("placement") != "replicas":
         return 1
     from tasks.store.machine import accelerators
 
-    wanted = str(options.get("num_gpus") or len(accelerators()) or 1)
-    if not wanted.isdigit() or not 1 <= int(wanted) <= MAX_REPLICAS:
-        raise InputError(f"--num_gpus {wanted}: give a number from 1 to {MAX_REPLICAS}")
-    return min(int(wanted), most)
+    count = str(options.get("num_gpus") or len(accelerators()) or 1)
+    if not count.isdigit() or not 1 <= int(count) <= MAX_REPLICAS:
+        raise InputError(f"--num_gpus {count}: give a number from 1 to {MAX_REPLICAS}")
+    return min(int(count), most)
 
 
 def regress(options: Options) -> int:
-    """The golden jobs against their baselines."""
+    """Compare the golden jobs with their baselines."""
     with at_work("regress"), Terminal(), PrefectServer() as server, ray_session():
         from flows.regression import GOLDEN, print_verdict
         from flows.regression import regression as flow
@@ -181,7 +181,7 @@ def regress(options: Options) -> int:
 
 
 def serve(options: Options) -> int:
-    """Prefect server and the deployments, until Ctrl-C."""
+    """Serve Prefect and the deployments until Ctrl-C."""
     if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
     with at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
@@ -225,18 +225,18 @@ def stop(options: Options) -> int:
 
 def _terminate(process: Any, seconds: float) -> None:
     """Ask a process to end, again every few seconds: one that is just starting may miss the first call."""
-    started = asked = 0.0
+    started = last_ask = 0.0
     while _alive(process) and (not started or time.monotonic() - started < seconds):
         now = time.monotonic()
         started = started or now
-        if now - asked > ASK_SECONDS:
-            asked = now
+        if now - last_ask > ASK_SECONDS:
+            last_ask = now
             process.terminate()  # SIGINT is ignored by a command started in the background
         time.sleep(ASK_POLL)
 
 
 def _alive(process: Any) -> bool:
-    """Whether a process still does anything; one that only waits to be collected by its parent does not."""
+    """Tell if a process still runs; a zombie, which only waits to be collected by its parent, does not."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -246,7 +246,7 @@ def _alive(process: Any) -> bool:
 
 @contextlib.contextmanager
 def at_work(what: str, **facts: Any) -> Iterator[None]:
-    """Leave a note of this process for `liveavatar stop` and for `liveavatar render` beside `serve`."""
+    """Record this process for `liveavatar stop` and for `liveavatar render` beside `serve`."""
     import psutil
 
     record = run_dir() / f"{what}-{os.getpid()}.json"
@@ -265,7 +265,7 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """Ray for several renders; started by the first that needs it, ended here."""
+    """Bound the life of a Ray for several renders: started by the first that needs it, ended here."""
     try:
         yield
     finally:
@@ -278,7 +278,7 @@ def _runs(what: str) -> bool:
 
 
 def _process_of(record: Path) -> Any:
-    """The process a note speaks of; None when it has gone, or its number belongs to another by now."""
+    """Find the process of a record; None when it has gone, or its number belongs to another by now."""
     import psutil
 
     try:

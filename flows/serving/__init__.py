@@ -1,1 +1,1 @@
-"""What runs while the service is up: Prefect server, deployments, live page, process environment."""
+"""Services of a session: Prefect server, deployments, live page, process environment."""

@@ -18,7 +18,7 @@ TABLE = paths.DEPLOYMENTS
 
 
 def deployments(table: Path = TABLE) -> list[dict[str, Any]]:
-    """Rows of the table of deployments.
+    """Read the rows of the table of deployments.
 
     Raises:
         InputError: when it is missing or no table of deployments.
@@ -30,7 +30,7 @@ def deployments(table: Path = TABLE) -> list[dict[str, Any]]:
 
 
 def flow_of(entrypoint: str) -> Flow[..., Any]:
-    """The flow of an entry point such as `flows/render.py:render`."""
+    """Import the flow of an entry point such as `flows/render.py:render`."""
     file, _, name = entrypoint.partition(":")
     return getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
 

@@ -54,5 +54,5 @@ def guard_ray() -> None:
 
 
 def store_limits() -> tuple[int, float]:
-    """Size limit of the artefact store in bytes, and days after which an unused entry is dropped."""
+    """Return the size limit of the artefact store in bytes, and days after which an unused entry is dropped."""
     return paths.store_bytes(), STORE_DAYS

@@ -26,7 +26,7 @@ RECENT = 5  # ended renders that are listed
 
 
 def live_folders() -> dict[str, Path]:
-    """Folders with a live playlist by the id of their render: those being made, then ended ones, newest first."""
+    """Map render ids to folders with a live playlist: renders under way, then ended ones, newest first."""
     working = {p.parent.parent.name: p.parent for p in _newest(paths.work().glob(f"*/{LIVE}/{PLAYLIST}"))}
     stored = (folder / LIVE / PLAYLIST for folder in Store().folders("render"))
     ended = {p.parent.parent.name[:32]: p.parent for p in _newest(stored)}
@@ -41,7 +41,7 @@ def runs() -> list[dict[str, object]]:
             playlist = (folder / PLAYLIST).read_text()
         except OSError:  # it moved to the store just now
             continue
-        seconds = sum(float(found) for found in re.findall(r"#EXTINF:([\d.]+)", playlist))
+        seconds = sum(float(duration) for duration in re.findall(r"#EXTINF:([\d.]+)", playlist))
         listed.append({"id": name, "seconds": round(seconds, 2), "ended": "#EXT-X-ENDLIST" in playlist})
     return listed
 
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Answer a request."""
         host = self.headers.get("Host", "").rsplit(":", 1)[0]
         part = PART.fullmatch(self.path)
         if host not in (HOST, "localhost"):  # another site's name that was pointed here
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the terminal is for renders."""
+        """Log nothing: the terminal is for renders."""
 
 
 def _read(name: str, file: str) -> bytes | None:
@@ -109,10 +109,10 @@ def _read(name: str, file: str) -> bytes | None:
 
 
 def _newest(files: Iterable[Path]) -> list[Path]:
-    found: list[tuple[float, Path]] = []
+    dated: list[tuple[float, Path]] = []
     for path in files:
         try:
-            found.append((path.stat().st_mtime, path))
+            dated.append((path.stat().st_mtime, path))
         except OSError:
             continue
-    return [path for _, path in sorted(found, reverse=True)]
+    return [path for _, path in sorted(dated, reverse=True)]

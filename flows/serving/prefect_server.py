@@ -68,7 +68,7 @@ class PrefectServer:
 
     @property
     def owned(self) -> bool:
-        """Whether the server ends with this command."""
+        """True when the server ends with this command."""
         return self._process is not None
 
     @property
@@ -117,8 +117,9 @@ class PrefectServer:
             )
 
     def _hold_database(self, home: Path) -> None:
-        """Let one command at a time create the database, or bring it to another version of Prefect: two servers
-        that do so at once end one another.
+        """Lock the database while it is created or migrated to another version of Prefect.
+
+        Two servers that do so at once end one another.
         """
         if _version_of(home) == importlib.metadata.version("prefect"):
             return
@@ -133,7 +134,7 @@ class PrefectServer:
             self._creating = lock
 
     def _created(self) -> None:
-        """The server answers: its database is whole."""
+        """Record that the server answers: its database is whole."""
         if self._creating is not None:
             _version_path(Path(os.environ["PREFECT_HOME"])).write_text(importlib.metadata.version("prefect"))
             self._creating.release()
@@ -155,7 +156,7 @@ class PrefectServer:
 
 
 def served_by() -> dict[str, str]:
-    """Addresses of what `liveavatar serve` runs now: "url" of the server, "ray"; empty when it does not run."""
+    """Read the addresses of a running `liveavatar serve`: "url" of the server, "ray"; empty when it does not run."""
     for record in sorted(run_dir().glob("serve-*.json")):
         try:
             facts = json.loads(record.read_text())
@@ -168,7 +169,7 @@ def served_by() -> dict[str, str]:
 
 
 def run_dir() -> Path:
-    """Where running commands leave a note of themselves for `liveavatar stop`."""
+    """Return the folder of the records of running commands, for `liveavatar stop`."""
     return paths.run()
 
 
@@ -181,7 +182,7 @@ def _version_path(home: Path) -> Path:
 
 
 def _version_of(home: Path) -> str | None:
-    """Version of Prefect whose server last came up with the database of a home."""
+    """Read the version of Prefect whose server last came up with the database of a home."""
     try:
         return _version_path(home).read_text()
     except FileNotFoundError:

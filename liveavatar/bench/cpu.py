@@ -26,7 +26,7 @@ WARM_BLOCKS = 5  # until every ring is full: later blocks cost the same
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """What one variant did."""
+    """Measured speed and memory of one variant."""
 
     fps: float  # frames per second, steady: median over blocks once the rings are full, decoding included
     ttff_s: float  # opening a stream (picture, prompt, sinks) and making its first block, model loaded
@@ -82,7 +82,7 @@ def bench_cpu(model_dir: Path, num_blocks: int = 25, sample_steps: int = 4, thre
 
 
 def to_json(bench: CpuBench) -> dict[str, object]:
-    """Plain numbers, rounded to what the measurement carries."""
+    """Convert to plain numbers, rounded to what the measurement carries."""
     return dict(rounded(asdict(bench)))
 
 

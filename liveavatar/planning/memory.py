@@ -94,7 +94,7 @@ class MemoryModel:
 
     @property
     def fast(self) -> bool:
-        """Whether the job takes the fast path, which can cut a step between two layers."""
+        """True when the job takes the fast path, which can cut a step between two layers."""
         return bool(self.machine.gpus) and (self.config.fast_path or self.settings.fp8)
 
     def _num_steps(self, work: RankWork) -> float:

@@ -207,7 +207,7 @@ class RenderRun:
         log.warning("%s", text)
 
     def _portrait_pose(self, image: np.ndarray, track: np.ndarray) -> np.ndarray | None:
-        """Angles [3] of the picture's head, for a model that takes the track [F, 3, 4 or 6] relative to them.
+        """Return angles [3] of the picture's head, for a model that takes the track [F, 3, 4 or 6] relative to them.
 
         Without a face in the picture they are those of the track's mean, which `notes` then say.
         """
@@ -268,7 +268,7 @@ class RenderRun:
         self.sound.start(self.stream.position)
 
     def _reaches(self, position: int) -> bool:
-        """Whether the spool, and the film if it grows along, hold all blocks before `position`."""
+        """Tell if the spool, and the video if it grows along, hold all blocks before `position`."""
         filmed = self.film.durable_frames if self.job.online else position * BLOCK_FRAMES
         return self.spool.num_blocks() >= position and filmed >= position * BLOCK_FRAMES
 
@@ -287,7 +287,7 @@ class RenderRun:
         shutil.rmtree(self.job.work_dir / "snapshots", ignore_errors=True)
 
     def _blocks(self) -> Generator[Block, None, None]:
-        """Blocks of the job; those of sound that still arrives have frames up to the end of the sound."""
+        """Yield the blocks of the job; with sound from a pipe, frames end with the sound."""
         if self.sound.num_frames is not None:
             yield from self.stream.blocks(decode=self.job.online, snapshot_every=SNAPSHOT_BLOCKS)
             return
@@ -299,10 +299,10 @@ class RenderRun:
                 yield replace(block, frames=block.frames[:left])
 
     def _ready(self, index: int) -> bool | None:
-        known = self.sound.ready(index)
-        if known is None and self.should_stop():
+        has_sound = self.sound.ready(index)
+        if has_sound is None and self.should_stop():
             raise Interrupted("stopped while waiting for sound")
-        return known
+        return has_sound
 
     @property
     def _total(self) -> int:
@@ -323,7 +323,7 @@ class RenderRun:
                 if block.state is not None and done < self._total:
                     self._snapshot(done, block.state)
                 self._report("render", done, done - first)
-                self._pause_if_asked(done)
+                self._pause_if_requested(done)
         self.rows = self.spool.rows()  # not kept meanwhile: a stream may take days
         assert len(self.rows) == self._total
 
@@ -348,7 +348,7 @@ class RenderRun:
         self.snapshot_s += time.perf_counter() - started
 
     def _decode_spool(self) -> None:
-        """Second pass of an offline job: latents from the spool to frames."""
+        """Run the second pass of an offline job: latents from the spool to frames."""
         frames_left = self.sound.num_frames
         assert frames_left is not None
         began = time.perf_counter()
@@ -367,9 +367,9 @@ class RenderRun:
             )
             fps = (index + 1) * BLOCK_FRAMES / (time.perf_counter() - began)
             self.on_progress(Progress(phase="decode", done=index + 1, total=self._total, fps=fps))
-            self._pause_if_asked(index + 1)
+            self._pause_if_requested(index + 1)
 
-    def _pause_if_asked(self, done: int) -> None:
+    def _pause_if_requested(self, done: int) -> None:
         if done < self._total and self.should_stop():
             raise Interrupted(f"stopped at block {done} of {self._total}; run the same command with --resume to go on")
 

@@ -63,14 +63,14 @@ class GrowingSound:
 
     def ready(self, block: int) -> bool | None:
         """Read on, and tell whether the sound of a block is known."""
-        known = self.features.ready(block)
-        if known:
+        is_ready = self.features.ready(block)
+        if is_ready:
             self._heard_at[block] = self.features.arrived_at
             self._heard_at.pop(block - 2 * SNAPSHOT_BLOCKS, None)
-        return known
+        return is_ready
 
     def delay_ms(self, block: int) -> float:
-        """Milliseconds since the last sample that a block needs arrived."""
+        """Return milliseconds since the last sample that a block needs arrived."""
         return 1000 * (time.monotonic() - self._heard_at[block])
 
     def final_audio(self, folder: Path) -> Path:

@@ -44,7 +44,7 @@ class Sound(Protocol):
         """Tell whether the sound of a block is known: False past the end, None (after a short wait) if it may come."""
 
     def delay_ms(self, block: int) -> float | None:
-        """Milliseconds since the sound of a block arrived; None for a complete recording."""
+        """Return milliseconds since the sound of a block arrived; None for a complete recording."""
 
     def final_audio(self, folder: Path) -> Path | None:
         """Write the audio of the finished film below `folder`, if it is not `audio`."""

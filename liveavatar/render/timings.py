@@ -1,4 +1,4 @@
-"""Timings of a job, block by block, and what a report says of them."""
+"""Timings of a job, block by block, and their summary in a report."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ class BlockRow:
 
 
 def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[dict[str, Any]]:
-    """What each rank did: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
+    """Summarise each rank: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
     summary = []
     for stage in stages:
         waits = [row.wait_ms[stage.rank] for row in rows if len(row.wait_ms) > stage.rank]
@@ -40,7 +40,7 @@ def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[di
 
 
 def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:
-    """The `timing` numbers of a report that come from the block loop.
+    """Compute the `timing` numbers of a report that come from the block loop.
 
     `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the film. A deadline is
     missed by block b when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at

@@ -95,7 +95,7 @@ _SECTIONS = (
 
 
 def number(value: Any) -> str:
-    """A value as the page shows it: four significant digits, a dash for nothing."""
+    """Format a value: four significant digits, a dash for nothing."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -106,17 +106,17 @@ def number(value: Any) -> str:
 
 
 def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> list[dict[str, Any]]:
-    """Evenly spaced pictures of a film, as data URLs.
+    """Read evenly spaced pictures of a video, as data URLs.
 
     Returns:
         `count` mappings (fewer for shorter films) with `src`, `seconds` and `frame`.
     """
     from PIL import Image
 
-    wanted = set(np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int).tolist())
+    indices = set(np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int).tolist())
     pictures = []
     for frame in read_frames(video):
-        if frame.index not in wanted:
+        if frame.index not in indices:
             continue
         image = Image.fromarray(frame.rgb)
         image.thumbnail((SHEET_WIDTH, SHEET_WIDTH * 2))
@@ -242,7 +242,7 @@ def _runs(mask: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as (dotted name, text) rows."""
+    """Flatten nested values to (dotted name, text) rows."""
     if isinstance(value, Mapping):
         return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list | tuple):

@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
-    """What a plot spans."""
+    """Ranges and places of a plot's two axes."""
 
     seconds: float  # length of the time axis
     low: float
@@ -39,17 +39,17 @@ class Axis:
     unit: str = ""
 
     def x(self, seconds: float) -> float:
-        """Horizontal place of a time."""
+        """Return the horizontal place of a time."""
         return LEFT + (WIDTH - LEFT - RIGHT) * seconds / max(self.seconds, 1e-6)
 
     def y(self, value: float) -> float:
-        """Vertical place of a value."""
+        """Return the vertical place of a value."""
         share = (value - self.low) / max(self.high - self.low, 1e-9)
         return TOP + (self.height - TOP - BOTTOM) * (1 - min(1.0, max(0.0, share)))
 
 
 def span(values: Sequence[np.ndarray], include: Sequence[float] = (), floor: float = 1e-3) -> tuple[float, float]:
-    """Lowest and highest finite value of some curves, widened to hold `include` and to be no flatter than `floor`."""
+    """Return the range of the finite values of curves, with `include` in it and no flatter than `floor`."""
     finite = [v[np.isfinite(v)] for v in values]
     points = np.concatenate([*finite, np.array(include, float)])
     low, high = (float(points.min()), float(points.max())) if len(points) else (0.0, 1.0)
@@ -63,7 +63,7 @@ def line_plot(
     shade: Sequence[tuple[float, float]] = (),
     limits: Sequence[tuple[float, str]] = (),
 ) -> str:
-    """An SVG of curves over time.
+    """Draw an SVG of curves over time.
 
     Args:
         lines: the curves.
@@ -87,7 +87,7 @@ def line_plot(
 
 
 def waveform(audio: np.ndarray, rate: int, words: Sequence[Mapping[str, Any]], seconds: float) -> str:
-    """An SVG of a sound's outline with the words under it.
+    """Draw an SVG of a sound's outline with the words under it.
 
     Args:
         audio: float32 mono.
@@ -113,7 +113,7 @@ def waveform(audio: np.ndarray, rate: int, words: Sequence[Mapping[str, Any]], s
 
 
 def bars(values: np.ndarray, axis: Axis, title: str, limit: tuple[float, str], colour: str) -> str:
-    """An SVG of one bar per block; bars over the limit take the warning colour.
+    """Draw an SVG of one bar per block; bars over the limit take the warning colour.
 
     Args:
         values: one a block, in the axis's unit.
@@ -177,7 +177,7 @@ def _limit(axis: Axis, value: float, label: str) -> str:
 
 
 def _curves(axis: Axis, line: Line) -> list[str]:
-    """One polyline per run of finite values; long curves are thinned by means, which keeps their shape."""
+    """Draw one polyline per run of finite values; long curves are thinned by means, which keeps their shape."""
     seconds, values = line.seconds, line.values.astype(float)
     if len(values) > MAX_POINTS:
         edges = np.linspace(0, len(values), MAX_POINTS + 1).astype(int)[:-1]
@@ -232,7 +232,7 @@ def _word_marks(axis: Axis, words: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _round_steps(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers between two values."""
+    """List about `count` round numbers between two values."""
     raw = max(high - low, 1e-9) / count
     magnitude = 10 ** math.floor(math.log10(raw))
     step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw)

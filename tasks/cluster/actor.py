@@ -100,7 +100,7 @@ class EngineActor:
                 self._stopped.discard(job.digest)
 
     def progress(self, digest: str) -> Progress | None:
-        """Progress of a job, None when it does not run; also the health check."""
+        """Return the progress of a job, None when it does not run; also the health check."""
         return self._progress.get(digest)
 
     def stop(self, digest: str) -> None:
@@ -118,7 +118,7 @@ def spec_name(spec: EngineSpec) -> str:
 
 
 def actor_options(spec: EngineSpec) -> dict[str, Any]:
-    """Ray options that all actors of engines share."""
+    """Return the Ray options that all actors of engines share."""
     threads = str(cores())
     return {
         "namespace": NAMESPACE,

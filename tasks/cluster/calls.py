@@ -114,7 +114,7 @@ class RayJob:
         return cast(RenderResult, self._results([self.running], seconds)[0])
 
     def ended(self) -> bool:
-        """Whether the job has ended, well or not."""
+        """Tell if the job has ended, well or not."""
         return bool(ray.wait([self.running], timeout=0)[0])
 
     def _results(self, references: list[Any], seconds: float | None) -> list[Any]:

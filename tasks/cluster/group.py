@@ -55,7 +55,7 @@ class RankActor(EngineActor):
         return self.rank.engine()
 
     def joined(self) -> bool:
-        """Whether this rank has met the others."""
+        """Tell if this rank has met the others."""
         return self._joined
 
     def node(self) -> str:
@@ -67,7 +67,7 @@ class RankActor(EngineActor):
         return cast(tuple[str, int], self.rank.group.host(address))
 
     def join(self, address: tuple[str, int]) -> None:
-        """Meet the other ranks."""
+        """Join the process group of the other ranks."""
         self.rank.group.join(address)
         self._joined = True
 

@@ -1,7 +1,8 @@
-"""Ends what a driver leaves behind, however the driver ended: run as a process, it waits for the end of its input.
+"""Guardian process of a local Ray: kills the processes of a driver that has ended, for any reason.
 
-The driver holds the other end of that input and marks every process of its local Ray in the environment. When the
-driver is gone, killed or done, whoever carries the mark is killed. Needs nothing but Python.
+It waits for the end of its standard input, whose other end the driver holds. The driver marks every process of its
+local Ray in the environment; when it is gone, killed or done, processes with the mark are killed. Needs nothing but
+Python.
 """
 
 import contextlib
@@ -18,26 +19,26 @@ LOOKS, PAUSE_SECONDS = 20, 0.1  # a process may be starting another one while it
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it dies, however it dies (Linux)."""
+    """Make the kernel kill this process when its parent dies, for any reason (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_marked(token: str) -> int:
-    """Kill every process with the mark; how many there were."""
-    mark, own, found = f"{MARK}={token}".encode(), os.getpid(), 0
+    """Kill every process with the mark and return their number."""
+    mark, own, killed = f"{MARK}={token}".encode(), os.getpid(), 0
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if int(entry.name) != own and mark in (entry / "environ").read_bytes().split(b"\0"):
                 os.kill(int(entry.name), signal.SIGKILL)
-                found += 1
+                killed += 1
         except OSError:  # gone meanwhile, or of another user
             continue
-    return found
+    return killed
 
 
 def main() -> None:
-    """Wait for the driver's end, then kill."""
+    """Wait for the driver's end, then kill the marked processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdin.buffer.read()

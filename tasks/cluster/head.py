@@ -60,7 +60,7 @@ class Guard:
                 os.environ.pop(name, None)
 
     def dismiss(self) -> None:
-        """Have the guardian do its work now."""
+        """Make the guardian kill the marked processes now."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         threading.Thread(target=self._process.wait, daemon=True).start()
@@ -75,7 +75,7 @@ class RaySession:
 
     @property
     def local(self) -> bool:
-        """Whether the Ray is our own."""
+        """True when this process started the Ray."""
         return self._guard is not None
 
     def connect(self) -> str:
@@ -151,7 +151,7 @@ class HeadWatch:
         self._watch(SESSION.connect())
 
     def _watch(self, address: str) -> None:
-        self.address, self._asked, self._missed = address, 0.0, 0
+        self.address, self._looked_at, self._missed = address, 0.0, 0
 
     def check(self) -> None:
         """Look whether the head is there, unless the last look was just now.
@@ -160,9 +160,9 @@ class HeadWatch:
             HeadLost: several looks in a row failed.
         """
         now = time.monotonic()
-        if now - self._asked < ASK_SECONDS:
+        if now - self._looked_at < ASK_SECONDS:
             return
-        self._asked = now
+        self._looked_at = now
         host, _, port = self.address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=ASK_SECONDS).close()
@@ -174,7 +174,7 @@ class HeadWatch:
             self._missed = 0
 
     def recover(self) -> None:
-        """After `HeadLost`: watch another local Ray.
+        """Watch another local Ray, after `HeadLost`.
 
         Raises:
             Interrupted: the cluster was not ours to start again.
@@ -196,7 +196,7 @@ def disconnect() -> None:
 
 
 def num_gpus() -> float:
-    """GPUs of the cluster."""
+    """Count the GPUs of the cluster."""
     return float(ray.cluster_resources().get("GPU", 0))
 
 

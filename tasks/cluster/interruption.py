@@ -1,4 +1,4 @@
-"""Ctrl-C reaches only the main thread; what it asks of the others is kept here, for whatever they wait on."""
+"""Ctrl-C for threads: it reaches only the main thread, so others look at a flag while they wait."""
 
 import threading
 
@@ -11,11 +11,11 @@ def interrupt() -> None:
 
 
 def check() -> None:
-    """Raise what Ctrl-C raises once `interrupt` was called."""
+    """Raise KeyboardInterrupt once `interrupt` was called."""
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def forget() -> None:
-    """Let jobs run again."""
+    """Clear the flag: jobs may run again."""
     _interrupted.clear()

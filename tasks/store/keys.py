@@ -40,7 +40,7 @@ class StageKey:
         return job_key(self.stage, **self.made_from())
 
     def made_from(self) -> dict[str, Any]:
-        """The parts, as the store and manifest.json record them."""
+        """Return the parts, as the store and manifest.json record them."""
         return {"inputs": self.inputs, "code": self.code, "packages": self.packages}
 
 
@@ -61,13 +61,13 @@ def stage_key(stage: str, inputs: dict[str, Any], code: Iterable[str], packages:
 
 
 def job_key(kind: str, **parts: Any) -> str:
-    """sha256 over named parts, which must be JSON-serialisable."""
+    """Compute the sha256 over named parts, which must be JSON-serialisable."""
     text = json.dumps({"layout": LAYOUT, "kind": kind, **parts}, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def code_digest(*modules: str) -> str:
-    """sha256 over the syntax of modules and of everything of ours that they import.
+    """Compute the sha256 over the syntax of modules and of everything of ours that they import.
 
     Raises:
         FileNotFoundError: there is no such module.
@@ -91,7 +91,7 @@ def code_parts(*modules: str) -> dict[str, str]:
 
 
 def sources_of(*modules: str) -> set[Path]:
-    """Source files of modules and of what they import from the engine: imports in functions, and packages, too.
+    """List source files of modules and of what they import of the engine, imports in functions and packages too.
 
     Raises:
         FileNotFoundError: there is no such module.
@@ -99,24 +99,24 @@ def sources_of(*modules: str) -> set[Path]:
     waiting = [_source(module) for module in modules]
     if None in waiting:
         raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {paths.REPO_ROOT}")
-    found: set[Path] = set()
+    sources: set[Path] = set()
     waiting += [_source(package) for module in modules for package in _packages(module)]
     while waiting:
         path = waiting.pop()
-        if path is None or path in found:
+        if path is None or path in sources:
             continue
-        found.add(path)
+        sources.add(path)
         waiting += [_source(name) for name in _read(path).imports]
-    return found
+    return sources
 
 
 def syntax_digest(source: str | bytes) -> str:
-    """sha256 over a module's syntax tree without docstrings; comments and layout are not in the tree."""
+    """Compute the sha256 over a module's syntax tree without docstrings; it has no comments and no layout."""
     return _digest(ast.parse(source))
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Installed versions of packages; "absent" for those that are not there."""
+    """Read the installed versions of packages; "absent" for those that are not there."""
     return {name: _version(name) for name in names}
 
 
@@ -144,7 +144,7 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _is_text(statement: ast.AST) -> bool:
-    """Whether a statement is a bare string: a docstring, or the note below a field."""
+    """Tell if a statement is a bare string: a docstring, or the note below a field."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -153,7 +153,7 @@ def _is_text(statement: ast.AST) -> bool:
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Names of modules of the engine that a source file may import, with the packages around them."""
+    """List modules of the engine that a source file may import, with the packages around them."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -171,7 +171,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _packages(module: str) -> set[str]:
-    """Packages that importing a module runs, the root aside."""
+    """List packages that importing a module runs, the root aside."""
     parts = module.split(".")
     return {".".join(parts[:count]) for count in range(2, len(parts))}
 

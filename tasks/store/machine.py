@@ -1,4 +1,4 @@
-"""What of this machine can change a result bit by bit, found without loading torch.
+"""Facts of this machine that can change a result bit by bit, read without loading torch.
 
 Latents are equal byte for byte only between machines whose processor offers the same instructions (or whose GPU
 is of the same kind), so this description is part of a render's key and of every stored baseline.
@@ -15,13 +15,13 @@ _LEVELS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 
 @cache
 def accelerators() -> tuple[str, ...]:
-    """Names of the GPUs a process may use; empty when there are none."""
+    """Name the GPUs a process may use; empty when there are none."""
     return tuple(gpu.name for gpu in hardware.detect_gpus())
 
 
 @cache
 def processor() -> str:
-    """Architecture and widest vector instructions, such as "x86_64-avx512_bf16"."""
+    """Name the architecture and the widest vector instructions, such as "x86_64-avx512_bf16"."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -31,6 +31,6 @@ def processor() -> str:
 
 
 def signature() -> str:
-    """The device a render uses here: a GPU's name, or the processor and its number of threads."""
+    """Name the device a render uses here: a GPU, or the processor and its number of threads."""
     gpus = accelerators()
     return gpus[0] if gpus else f"{processor()}-{hardware.cores()}"

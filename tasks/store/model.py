@@ -19,7 +19,7 @@ def digest_of(model_dir: Path) -> str:
 
 
 def files_of(model_dir: Path) -> dict[str, str]:
-    """sha256 of each file that the model's digest covers, by its path in the directory.
+    """Return the sha256 of each file that the model's digest covers, by its path in the directory.
 
     Raises:
         CheckpointError: when the directory holds no model.
@@ -28,15 +28,15 @@ def files_of(model_dir: Path) -> dict[str, str]:
 
 
 def _facts(model_dir: Path) -> dict[str, Any]:
-    """Digests, remembered under name, size and time of all files, so that asking again loads nothing."""
+    """Read or compute digests, cached under name, size and time of all files, so that asking again loads nothing."""
     files = sorted(p for p in model_dir.rglob("*") if p.is_file())
     stamp = [[p.relative_to(model_dir).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     name = hashlib.sha256(str(model_dir.resolve()).encode()).hexdigest()[:24]
     memo = paths.digests() / f"model-{name}.json"
     try:
-        known = json.loads(memo.read_text())
-        if known["stamp"] == stamp and "sha256" in known["facts"]:
-            return known["facts"]
+        record = json.loads(memo.read_text())
+        if record["stamp"] == stamp and "sha256" in record["facts"]:
+            return record["facts"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not asked before: compute
     from liveavatar.checkpoints.load import WEIGHT_SUFFIXES, model_digest

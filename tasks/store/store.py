@@ -52,7 +52,7 @@ class Entry:
     hit: bool = False  # True when it was there already
 
     def path(self, name: str) -> Path:
-        """Path of one of the entry's files."""
+        """Return the path of one of the entry's files."""
         return self.folder / name
 
 
@@ -63,7 +63,7 @@ class Store:
         self.root = root or paths.store()
 
     def get(self, kind: str, key: str) -> Entry | None:
-        """The entry, verified, or None when it is absent or damaged (then it is dropped)."""
+        """Return the entry, verified, or None when it is absent or damaged (then it is dropped)."""
         folder = self._folder(kind, key)
         try:
             record = json.loads((folder / RECORD).read_text())
@@ -122,12 +122,12 @@ class Store:
         with disk_errors(self.root):
             folder = self.root / "locks"
             folder.mkdir(parents=True, exist_ok=True)
-        held = FileLock(folder / f"{kind}-{key}.lock")
-        waited = not _taken(held, 0)
-        if waited and not _taken(held, NOTICE_SECONDS if timeout < 0 else min(timeout, NOTICE_SECONDS)):
+        lock = FileLock(folder / f"{kind}-{key}.lock")
+        waited = not _taken(lock, 0)
+        if waited and not _taken(lock, NOTICE_SECONDS if timeout < 0 else min(timeout, NOTICE_SECONDS)):
             if timeout < 0 or timeout > NOTICE_SECONDS:
                 log.warning("another run is making this %s; waiting for it", kind)
-            if not _taken(held, timeout if timeout < 0 else max(0.0, timeout - NOTICE_SECONDS)):
+            if not _taken(lock, timeout if timeout < 0 else max(0.0, timeout - NOTICE_SECONDS)):
                 raise CapacityError(
                     f"another run has been making this {kind} for over {timeout:g} s; "
                     "wait for it, or end it with `liveavatar stop`"
@@ -135,7 +135,7 @@ class Store:
         try:
             yield waited
         finally:
-            held.release()
+            lock.release()
 
     def collect(self, max_bytes: int, max_age_days: float) -> int:
         """Drop entries unused for `max_age_days`, then the longest unused until at most `max_bytes` stay.
@@ -160,7 +160,7 @@ class Store:
         return freed
 
     def folders(self, kind: str, prefix: str = "") -> list[Path]:
-        """Folders of a stage's entries whose key begins with `prefix`, the last used first; files are not verified."""
+        """List folders of a stage's entries whose key begins with `prefix`, last used first; files are not verified."""
         used: list[tuple[float, Path]] = []
         for record in self.root.glob(f"{kind}/??/{glob.escape(prefix)}*/{RECORD}"):
             with suppress(FileNotFoundError):  # dropped meanwhile
@@ -168,7 +168,7 @@ class Store:
         return [folder for _, folder in sorted(used, reverse=True)]
 
     def newest(self, kind: str, other_than: str) -> Entry | None:
-        """The last used entry of a stage, one key aside; its files are not verified."""
+        """Return the last used entry of a stage, one key aside; its files are not verified."""
         for folder in self.folders(kind):
             with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 if folder.name != other_than:
@@ -223,7 +223,7 @@ class Store:
 
 
 def _entry(folder: Path, record: Values, hit: bool = False) -> Entry:
-    """The entry that a record describes; KeyError and the like where it is none."""
+    """Read the entry that a record describes; KeyError and the like where it is none."""
     return Entry(
         kind=record["kind"],
         key=record["key"],
@@ -236,7 +236,7 @@ def _entry(folder: Path, record: Values, hit: bool = False) -> Entry:
 
 
 def _taken(lock: FileLock, seconds: float) -> bool:
-    """Whether a lock was free within so many seconds; -1 waits on. Ctrl-C ends the wait in every thread."""
+    """Take a lock, waiting at most so many seconds; -1 waits on. Ctrl-C ends the wait in every thread."""
     deadline = math.inf if seconds < 0 else time.monotonic() + seconds
     while True:
         left = max(0.0, deadline - time.monotonic())

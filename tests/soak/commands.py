@@ -38,25 +38,25 @@ PAGE = 4096  # bytes
 
 @dataclass(kw_only=True)
 class Command:
-    """One started command."""
+    """A running command."""
 
     home: Path
     out: Path
     process: "subprocess.Popen[bytes]"
     story: Path  # its standard error
 
-    def said(self) -> str:
-        """What it told so far."""
+    def errors(self) -> str:
+        """Return its standard error so far."""
         return self.story.read_text()
 
     def ended(self) -> int:
-        """Exit code, once it has ended."""
+        """Return the exit code, once the command has ended."""
         return self.process.wait(WAIT_SECONDS)
 
 
 @dataclass(kw_only=True)
 class Commands:
-    """The job, and what an undisturbed command makes of it."""
+    """A job, and the products of an undisturbed command."""
 
     folder: Path
     model_dir: Path
@@ -72,7 +72,7 @@ class Commands:
         rough.resize((256, 384)).save(self.folder / "portrait.png")
         undisturbed = self.start("undisturbed")
         self.expected_code = undisturbed.ended()
-        assert self.expected_code in (0, 1), undisturbed.said()
+        assert self.expected_code in (0, 1), undisturbed.errors()
         self.expected = digests(undisturbed.out)
 
     def start(self, name: str, number: int = 0, *wrapper: str) -> Command:
@@ -82,17 +82,19 @@ class Commands:
         module = wrapper or ("-m", "flows.cli")
         job = ["render", "--audio", self.folder / "said.wav", "--image", self.folder / "portrait.png"]
         job += ["--prompt", "a calm woman", "--model", self.model_dir, "--whisper", "off", "--denoise", "off"]
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "LIVEAVATAR_", "COV_"))}
-        with story.open("wb") as told:
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "LIVEAVATAR_", "COV_"))
+        }
+        with story.open("wb") as errors:
             process = subprocess.Popen(
                 [sys.executable, *module, *map(str, job), "--enable-online-decode", "--out", str(out / "film")],
-                env={**kept, "LIVEAVATAR_HOME": str(home)}, cwd=paths.REPO_ROOT,
-                stdout=subprocess.DEVNULL, stderr=told,
+                env={**environment, "LIVEAVATAR_HOME": str(home)}, cwd=paths.REPO_ROOT,
+                stdout=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
         return Command(home=home, out=out / "film", process=process, story=story)
 
     def run(self, index: int, fault: str, moment: int) -> dict[str, Any]:
-        """One run.
+        """Run a command with a fault and compare its products.
 
         Args:
             index: of the run.
@@ -118,8 +120,8 @@ class Commands:
             assert not victim.out.exists(), "a run that did not end publishes nothing"
             both.remove(victim)
         for command in both:
-            assert command.ended() == self.expected_code, command.said()
-        stories = [command.said() for command in both]
+            assert command.ended() == self.expected_code, command.errors()
+        stories = [command.errors() for command in both]
         assert sum(RENDERS in story for story in stories) == 1, stories
         if not kill:
             for stage in STAGES:
@@ -132,19 +134,19 @@ class Commands:
         return {"resumed_at": int(resumed[1]) if resumed else None, "waited": sum(WAITS in story for story in stories)}
 
     def _rendering(self, both: list[Command]) -> Command:
-        """The one that renders, once it can be resumed and the other waits for it."""
+        """Wait for the command that renders, once it can be resumed and the other waits for it."""
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline and all(c.process.poll() is None for c in both):
-            rendering = [c for c in both if RENDERS in c.said()]
-            waiting = [c for c in both if WAITS in c.said()]
+            rendering = [c for c in both if RENDERS in c.errors()]
+            waiting = [c for c in both if WAITS in c.errors()]
             if rendering and waiting and list(rendering[0].home.glob("work/*/snapshots/*.safetensors")):
                 assert rendering != waiting
                 return rendering[0]
             time.sleep(SOON)
-        raise AssertionError(f"the two never met: {[c.said() for c in both]}")
+        raise AssertionError(f"the two never met: {[c.errors() for c in both]}")
 
     def _tables(self, index: int, moment: int) -> dict[str, Any]:
-        """A table meets a disk that is really full; the space comes back, and the command is given again."""
+        """Write a table on a disk that is really full; the space comes back, and the command runs again."""
         from tests.soak.soak import small_disk
 
         name, table, room = f"run-{index}", moment % 2, PAGE * (moment // 2 % 2)
@@ -152,21 +154,21 @@ class Commands:
         store.mkdir(parents=True)
         with small_disk(store, STORE_BYTES):
             full = self.start(name, 0, "-m", "tests.soak.commands", str(store / "ballast"), str(table), str(room))
-            assert full.ended() == DISK_FULL, full.said()
-            assert "disk is full" in full.said().splitlines()[-1], full.said()
+            assert full.ended() == DISK_FULL, full.errors()
+            assert "disk is full" in full.errors().splitlines()[-1], full.errors()
             assert (store / "ballast").exists(), "the fault never struck"
             assert not full.out.exists(), "a run that did not end publishes nothing"
             assert not list(store.glob("building/*")), "half-written files stay"
             assert not list(store.glob("quality/*/*")), "an entry without its tables"
             (store / "ballast").unlink()
             again = self.start(name, 1)
-            assert again.ended() == self.expected_code, again.said()
-            assert RENDERS not in again.said(), "blocks were rendered again"
+            assert again.ended() == self.expected_code, again.errors()
+            assert RENDERS not in again.errors(), "blocks were rendered again"
             self._check(again)
         return {"table": ("frames", "blocks")[table], "room": room}
 
     def _check(self, command: Command) -> None:
-        """The output folder is whole and holds what it should."""
+        """Check that the output folder is whole and holds what it should."""
         assert digests(command.out) == self.expected
         manifest = json.loads((command.out / "manifest.json").read_text())
         for name, sha in manifest["outputs"].items():
@@ -175,12 +177,12 @@ class Commands:
 
 
 def digests(out: Path) -> dict[str, str]:
-    """Of what every run must make alike."""
+    """Return the digests of what every run must make alike."""
     return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in COMPARED}
 
 
 def main() -> int:
-    """A command whose disk fills up as a table is written: BALLAST TABLE ROOM, then the command's own words."""
+    """Run a command whose disk fills up as a table is written: BALLAST TABLE ROOM, then the command line."""
     import pandas as pd
 
     from flows import cli

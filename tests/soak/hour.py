@@ -65,7 +65,7 @@ class EndlessSound:
 
 
 def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Render so many blocks and look at memory and time all along.
+    """Render so many blocks and record memory and time all along.
 
     Returns:
         `readings` (list of {block, rss_mb, block_ms by the clock, cpu_ms of this process, which other load does not
@@ -120,7 +120,7 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
 
 
 def judge(measured: dict[str, Any]) -> list[str]:
-    """What is wrong with a measurement; nothing when memory is flat and time constant."""
+    """List what is wrong with a measurement; nothing when memory is flat and time constant."""
     wrong = []
     allowed = max(MAX_GROWTH_MB * measured["blocks"] / HOUR_BLOCKS, 3.0)
     if measured["growth_mb"] > allowed:
@@ -136,7 +136,7 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Command line; 1 when memory grows or blocks slow down."""
+    """Run the command line; 1 when memory grows or blocks slow down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=HOUR_BLOCKS)
     parser.add_argument("--out", type=Path, help="write the measurement there as JSON")

@@ -1,4 +1,4 @@
-"""Render one job again and again while things go wrong, at random but seeded points, and compare every film.
+"""Render one job again and again while things go wrong, at random but seeded points, and compare every video.
 
     python -m tests.soak.soak --runs 30 --seed 1
 
@@ -60,7 +60,7 @@ HOUR = 3600.0
 
 @dataclass(kw_only=True)
 class Soak:
-    """The job, what it should give, and where runs happen."""
+    """A job, its expected digests, and the folder of the runs."""
 
     folder: Path
     model_dir: Path
@@ -91,7 +91,7 @@ class Soak:
         self.needed_bytes = sum(path.stat().st_size for path in self.job.work_dir.rglob("*") if path.is_file())
 
     def run(self, index: int, fault: str, ranks: int, moment: int, rank: int) -> dict[str, Any]:
-        """One run.
+        """Render once with a fault and compare the result with the undisturbed one.
 
         Args:
             index: of the run.
@@ -193,7 +193,7 @@ class Soak:
 
 
 class Strike:
-    """Does the damage when enough blocks are done."""
+    """Progress listener that does the damage when enough blocks are done."""
 
     def __init__(
         self, spec: EngineSpec, job: RenderJob, fault: str, moment: int, rank: int, stop_seconds: float
@@ -217,7 +217,7 @@ class Strike:
             self.struck = True
 
     def __call__(self, progress: Progress) -> None:
-        """Look whether it is time."""
+        """Do the damage when it is time."""
         if self.struck or self.fault == "memory" or progress.done < self.moment:
             return
         self.struck = True
@@ -239,7 +239,7 @@ class Strike:
 
 @contextmanager
 def small_disk(folder: Path, num_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A folder with so much room, and a function that changes how much.
+    """Mount a folder with so much room, and yield a function that changes how much.
 
     Raises:
         PermissionError: only root may do that.
@@ -265,13 +265,13 @@ def end_actors(spec: EngineSpec) -> None:
 
 
 def _jump_clock(_: object) -> None:
-    """In a rank: the time of day jumps by up to an hour, back and forth, at every look."""
+    """Make the time of day in a rank jump by up to an hour, back and forth, at every look."""
     real, rng = time.time, random.Random(os.getpid())
     time.time = lambda: real() + rng.uniform(-HOUR, HOUR)
 
 
 def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
-    """In a rank: the transformer cannot get memory for some block to come, once; then there is a file `mark`."""
+    """Fail in a rank for want of memory at a block to come, once, and create the file `mark`."""
     from liveavatar.engine.plain import PlainDenoiser
 
     whole = PlainDenoiser.queue
@@ -287,7 +287,7 @@ def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
 
 
 def _fill_disk(_: object) -> None:
-    """In the rank that owns the job: the second snapshot finds no space."""
+    """Fail the second snapshot of the rank that owns the job for want of space."""
     from liveavatar.render import job
 
     job._soak_write = whole = job.write_snapshot  # type: ignore[attr-defined]
@@ -314,12 +314,12 @@ def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], N
 
 
 def digests(result: RenderResult) -> tuple[str, str]:
-    """Of latents and film."""
+    """Return the digests of latents and video."""
     return result.latents_sha256, hashlib.sha256(result.video.read_bytes()).hexdigest()
 
 
 def draw(rng: random.Random, faults: tuple[str, ...]) -> dict[str, Any]:
-    """Arguments of `Soak.run`."""
+    """Draw arguments of `Soak.run`."""
     return {
         "fault": rng.choice(faults),
         "ranks": rng.choice((1, 2, 2, 3, 4)),
@@ -329,7 +329,7 @@ def draw(rng: random.Random, faults: tuple[str, ...]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)

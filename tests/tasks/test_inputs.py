@@ -87,7 +87,7 @@ def test_a_large_input_is_not_kept_in_memory(
     files: dict[str, Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = ingest.ingest.fn(check_inputs(**files), str(tiny_model), None, None)
-    monkeypatch.setattr(inputs, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(inputs, "MAX_HELD_BYTES", 1000)
     monkeypatch.setenv("LIVEAVATAR_HOME", str(files["audio"].parent / "other"))
     job = check_inputs(**files)
     assert (job.samples, job.pixels) == (None, None)

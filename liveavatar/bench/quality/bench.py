@@ -50,8 +50,8 @@ class QualityBench:
     def judge_clip(self, true: TrueClip, steps: int, posed: bool = True, eyed: bool = True) -> judge.Pair:
         """Render and measure one clip: free, with the true head pose (`posed`), and with the true eyes too (`eyed`)."""
         film = render_scene(self.engine, true.scene, steps)
-        made = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
-        pair = judge.Pair(true.clip.info.name, true.seen, made, true.labels)
+        rendered = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
+        pair = judge.Pair(true.clip.info.name, true.seen, rendered, true.labels)
         pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
         if posed and self.engine.config.pose_guided:
             pair.posed = self._compare_posed(true, steps)
@@ -78,12 +78,12 @@ class QualityBench:
         scene = make_scene(self.folder / "long", first.scene.photo, speech, first.scene.prompt, self.engine)
         film = render_scene(self.engine, scene, steps)
         metrics = evaluate_video(film.path, first.scene.photo, speech).metrics
-        found = {k: metrics[k] for k in ("identity_drift", "identity_min", "edge_jump", "sync_error_frames")}
+        drifts = {k: metrics[k] for k in ("identity_drift", "identity_min", "edge_jump", "sync_error_frames")}
         self.say(
-            f"{seconds:.0f} s in one go: likeness {found['identity_min']}, drift {found['identity_drift']} a minute"
+            f"{seconds:.0f} s in one go: likeness {drifts['identity_min']}, drift {drifts['identity_drift']} a minute"
         )
-        result = {f"long_{k}": float(v) for k, v in found.items() if v is not None}
-        if found["identity_drift"] is not None:
-            result["identity_drift"] = float(found["identity_drift"])
+        result = {f"long_{k}": float(v) for k, v in drifts.items() if v is not None}
+        if drifts["identity_drift"] is not None:
+            result["identity_drift"] = float(drifts["identity_drift"])
             result["identity_loss_120s"] = max(0.0, -2 * result["identity_drift"])
         return result

@@ -26,7 +26,7 @@ class FaceCurves:
 
 
 def read_faces(frames: Iterable[np.ndarray], tracker: FaceTracker) -> FaceCurves:
-    """Follow the face through the frames (uint8 [H, W, 3]) of a film."""
+    """Read the face in every frame (uint8 [H, W, 3]) of a video."""
     tracker.reset()
     rows = []
     for rgb in frames:
@@ -58,12 +58,12 @@ def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
     return float((a * b).sum() / scale) if scale > 1e-12 else float("nan")
 
 
-def best_lag(made: list[np.ndarray], true: list[np.ndarray], reach: int = 5) -> int:
-    """Return the frames by which made curves lag the true ones (best mean correlation); positive = picture late."""
+def best_lag(rendered: list[np.ndarray], true: list[np.ndarray], reach: int = 5) -> int:
+    """Return the frames by which rendered curves lag the true ones (best mean correlation); positive = picture late."""
     scores = {}
     for lag in range(-reach, reach + 1):
         pairs = [(a[max(0, lag) : len(a) + min(0, lag)], b[max(0, -lag) : len(b) - max(0, lag)])
-                 for a, b in zip(made, true, strict=True)]  # fmt: skip
+                 for a, b in zip(rendered, true, strict=True)]  # fmt: skip
         scores[lag] = float(np.nan_to_num([correlation(a, b) for a, b in pairs]).mean())
     return max(scores, key=lambda lag: (round(scores[lag], 9), -abs(lag)))
 

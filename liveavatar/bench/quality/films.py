@@ -24,7 +24,7 @@ SEED = 420
 
 @dataclass(frozen=True, slots=True)
 class RenderedScene:
-    """What a film is made from, as files in a folder of its own."""
+    """Inputs of a rendered video, as files in a folder of its own."""
 
     folder: Path
     photo: np.ndarray  # uint8 [H, W, 3]
@@ -52,7 +52,7 @@ class Film:
 
 
 def scene_of(clip: Clip, engine: Engine, folder: Path) -> RenderedScene:
-    """Photo, sound and features of a clip of the split."""
+    """Read photo, sound and features of a clip of the split."""
     return make_scene(folder / clip.info.name, clip.photo(), clip.speech(), clip.info.caption, engine)
 
 
@@ -108,14 +108,14 @@ def render_scene(
     )  # fmt: skip
     result = run_job(engine, job)
     timing = timing_summary(result.rows, result.num_frames, result.render_s)
-    kept = result.video.replace(scene.folder / f"{name}.mp4")
+    video = result.video.replace(scene.folder / f"{name}.mp4")
     shutil.rmtree(job.work_dir)
     job.work_dir.with_suffix(".lock").unlink(missing_ok=True)
-    return Film(kept, timing["ms_per_frame"], timing["block_ms_p50"])
+    return Film(video, timing["ms_per_frame"], timing["block_ms_p50"])
 
 
 def true_film(clip: Clip, scene: RenderedScene) -> Film:
-    """The true pictures of a clip through the coder of a render."""
+    """Write the true pictures of a clip through the coder of a render."""
     frames = clip.frames()
     path = scene.folder / "truth.mp4"
     with FilmWriter(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as sink:
@@ -125,5 +125,5 @@ def true_film(clip: Clip, scene: RenderedScene) -> Film:
 
 
 def film_frames(film: Film) -> np.ndarray:
-    """All pictures, uint8 [T, H, W, 3]."""
+    """Read all pictures of a video, uint8 [T, H, W, 3]."""
     return np.stack([frame.rgb for frame in read_frames(film.path)])

@@ -56,9 +56,9 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
         tracker: landmark tracker, reset before use.
     """
     result = evaluate_video(film.path, photo, speech, threads=min(2, torch.get_num_threads()))
-    known = {k: result.metrics[k] for k in FILM_MEASURES}
+    measures = {k: result.metrics[k] for k in FILM_MEASURES}
     values = {
-        ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in known.items() if v is not None
+        ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in measures.items() if v is not None
     }
     change = result.frames["change"].to_numpy(float)
     values["edge_jump"] = mean_edge_jump(change, key_frames=SEGMENT_FRAMES)
@@ -93,26 +93,26 @@ def grid_ratio(frames_THWC: np.ndarray) -> float:
 
 @dataclass(slots=True)
 class Pair:
-    """One clip: the true film, the made one, and the one made with the true head pose."""
+    """One clip: the true video, the rendered one, and the one rendered with the true head pose."""
 
     name: str
     true: Seen
-    made: Seen
+    rendered: Seen
     labels: Labels
     posed: dict[str, float] = field(default_factory=dict)
     speed: dict[str, float] = field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
         """Return all measures of this clip."""
-        made, true = self.made.faces, self.true.faces
+        rendered, true = self.rendered.faces, self.true.faces
         gap, width, lids = label_curves(self.labels)
         own = {
-            "openness_corr": correlation(made.openness, true.openness),
-            "width_corr": correlation(made.width, true.width),
-            "lids_corr": correlation(made.lids, true.lids),
-            "openness_corr_labels": correlation(made.openness, gap),
-            "width_corr_labels": correlation(made.width, width),
-            "openness_amplitude": _spread(made.openness) / max(_spread(true.openness), 1e-6),
+            "openness_corr": correlation(rendered.openness, true.openness),
+            "width_corr": correlation(rendered.width, true.width),
+            "lids_corr": correlation(rendered.lids, true.lids),
+            "openness_corr_labels": correlation(rendered.openness, gap),
+            "width_corr_labels": correlation(rendered.width, width),
+            "openness_amplitude": _spread(rendered.openness) / max(_spread(true.openness), 1e-6),
             "reader_openness_corr": correlation(true.openness, gap),
             "reader_width_corr": correlation(true.width, width),
             "reader_lids_corr": correlation(true.lids, lids),
@@ -120,7 +120,7 @@ class Pair:
                 np.mean([correlation(true.head[:, k], self.labels.head[:, k]) for k in range(3)])
             ),
         }
-        return self.made.values | own | self.posed | self.speed
+        return self.rendered.values | own | self.posed | self.speed
 
 
 def _spread(curve_T: np.ndarray) -> float:
@@ -143,13 +143,13 @@ def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
     `eyes_error_share` is the part of its squared error that lies in boxes around the eyes, whose part of the ellipse is
     `eyes_area_share`. For a film conditioned on the true eyes, too, a run calls it `texture_psnr_eyes`.
     """
-    made, true = film_frames(film), clip.frames()
-    count = min(len(made), len(true), len(labels.landmarks))
+    rendered, true = film_frames(film), clip.frames()
+    count = min(len(rendered), len(true), len(labels.landmarks))
     points = torch.from_numpy(labels.landmarks[:count])
     names = ("texture_psnr", "frame_psnr", "energy_face", "eyes_error_share", "eyes_area_share")
     numbers = dict.fromkeys(names, 0.0)
     for part in torch.arange(count).split(BLOCK_FRAMES):
-        a, b = (to_video(torch.from_numpy(x[part.numpy()])[None]) for x in (made, true))
+        a, b = (to_video(torch.from_numpy(x[part.numpy()])[None]) for x in (rendered, true))
         face = reference.face_ellipse(points[part], a.shape[-2:])[None].float()
         share = len(part) / count
         numbers["texture_psnr"] += share * reference.psnr(a, b, face)
@@ -173,17 +173,18 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
         frames = torch.from_numpy(clip.frames()[:AE_FRAMES])
         truth = to_video(frames[None])
         moved, vae = truth.to(engine.device, engine.dtype), engine.backend.vae
-        made = vae.decode(vae.encode(moved)).float().cpu()
+        rendered = vae.decode(vae.encode(moved)).float().cpu()
         size = (truth.shape[-2], truth.shape[-1])
         points = torch.from_numpy(clip.labels().landmarks[: len(frames)])
         mouth = region_weights(points, size, 1.0, 0.0, 0.0)[None]
-        copied, true = read_faces(frames_uint8(made[0]), tracker), read_faces(frames.numpy(), tracker)
+        copied, true = read_faces(frames_uint8(rendered[0]), tracker), read_faces(frames.numpy(), tracker)
         rows.append(
             [
-                reference.psnr(made, truth), reference.psnr(made, truth, mouth), reference.energy_kept(made, truth),
-                reference.energy_kept(made, truth, mouth), clip.info.film_psnr,
+                reference.psnr(rendered, truth), reference.psnr(rendered, truth, mouth),
+                reference.energy_kept(rendered, truth), reference.energy_kept(rendered, truth, mouth),
+                clip.info.film_psnr,
                 correlation(copied.openness, true.openness), correlation(copied.width, true.width),
-                float(reference.frame_steps(made).mean() / reference.frame_steps(truth).mean().clamp(min=1e-6)),
+                float(reference.frame_steps(rendered).mean() / reference.frame_steps(truth).mean().clamp(min=1e-6)),
             ]
         )  # fmt: skip
     names = (
@@ -214,7 +215,7 @@ def mean_values(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 class Summary:
     """Measures of the whole split."""
 
-    made: dict[str, float]  # measures of the made films, and their ratios to the true ones
+    rendered: dict[str, float]  # measures of the made films, and their ratios to the true ones
     true: dict[str, float]
     gaps: dict[str, int]  # measure -> clips in which the true film has it and the made one does not
     reasons: dict[str, str]  # measure -> why some film lacks it
@@ -223,37 +224,39 @@ class Summary:
 def summarise(pairs: list[Pair]) -> Summary:
     """Average the clips of the split and compare the made films with the true ones."""
     rows = [p.values() for p in pairs]
-    made, true = mean_values(rows), mean_values(p.true.values for p in pairs)
-    made["av_offset_frames"], made["av_correlation"] = offset(p.made for p in pairs)
+    rendered, true = mean_values(rows), mean_values(p.true.values for p in pairs)
+    rendered["av_offset_frames"], rendered["av_correlation"] = offset(p.rendered for p in pairs)
     true["av_offset_frames"], true["av_correlation"] = offset(p.true for p in pairs)
-    made["lag_frames"] = best_lag([p.made.faces.openness for p in pairs], [p.true.faces.openness for p in pairs])
-    made |= _ratios(pairs)
-    return Summary(made, true, _gaps(pairs, rows), {k: v for p in pairs for k, v in p.made.reasons.items()})
+    rendered["lag_frames"] = best_lag(
+        [p.rendered.faces.openness for p in pairs], [p.true.faces.openness for p in pairs]
+    )
+    rendered |= _ratios(pairs)
+    return Summary(rendered, true, _gaps(pairs, rows), {k: v for p in pairs for k, v in p.rendered.reasons.items()})
 
 
 def _ratios(pairs: list[Pair]) -> dict[str, float]:
     """Return mean measures of made films over those of true films, from clips that have both."""
     ratios = {}
     for name in (*RATIOS, "identity_min"):
-        both = [(p.made.values[name], p.true.values[name]) for p in pairs if _both_have(p, name)]
+        both = [(p.rendered.values[name], p.true.values[name]) for p in pairs if _both_have(p, name)]
         if not both:
             continue
-        made, true = np.mean(both, 0).tolist()
+        rendered, true = np.mean(both, 0).tolist()
         if name == "flicker":  # 1 minus the frame difference, which is what is compared
-            made, true = 1 - made, 1 - true
-        ratios["identity_ratio" if name == "identity_min" else f"{name}_ratio"] = made / max(true, 1e-6)
+            rendered, true = 1 - rendered, 1 - true
+        ratios["identity_ratio" if name == "identity_min" else f"{name}_ratio"] = rendered / max(true, 1e-6)
     return ratios
 
 
 def _both_have(pair: Pair, name: str) -> bool:
-    return name in pair.made.values and name in pair.true.values
+    return name in pair.rendered.values and name in pair.true.values
 
 
 def _gaps(pairs: list[Pair], rows: list[dict[str, float]]) -> dict[str, int]:
     """Count, by measure, the clips in which only the true film has a value."""
     gaps: dict[str, int] = {}
     for pair, row in zip(pairs, rows, strict=True):
-        lost = [name for name in pair.true.values if name not in pair.made.values]
+        lost = [name for name in pair.true.values if name not in pair.rendered.values]
         lost += [name for name in ("openness_corr", "width_corr") if not np.isfinite(row[name])]
         for name in lost:
             gaps[name] = gaps.get(name, 0) + 1

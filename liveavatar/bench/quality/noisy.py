@@ -52,7 +52,7 @@ def judge_noisy(
         clean = clip.speech()
         noisy = with_noise(clean, number)
         cleaned = enhance(noisy, "auto", "tiny.en")
-        films = {"clean": pair.made}
+        films = {"clean": pair.rendered}
         for name, sound in {"noisy": noisy, "cleaned": cleaned.audio}.items():
             folder = bench.folder / "noisy" / f"{clip.info.name}-{name}"
             scene = make_scene(folder, clip.photo(), sound, clip.info.caption, bench.engine)
@@ -69,10 +69,10 @@ def judge_noisy(
 
 def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Average each measure over the clips that have it, by sound."""
-    found: dict[str, dict[str, float]] = {}
+    averages: dict[str, dict[str, float]] = {}
     for sound in dict.fromkeys(r["sound"] for r in rows):
         for name in (*MEASURES, "openness_corr"):
             values = [r[name] for r in rows if r["sound"] == sound and r[name] is not None]
             if values:
-                found.setdefault(sound, {})[name] = float(np.mean(values))
-    return found
+                averages.setdefault(sound, {})[name] = float(np.mean(values))
+    return averages

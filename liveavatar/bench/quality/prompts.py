@@ -23,30 +23,30 @@ CORNER = 1 / 4  # of the picture's width and height: the upper corners show the 
 
 
 def warmth(frames_THW3: np.ndarray, faces: FaceCurves) -> float:
-    """Mean of red minus blue over the picture, grey levels."""
+    """Compute the mean of red minus blue over the picture, grey levels."""
     mean = frames_THW3.reshape(-1, 3).mean(0)
     return float(mean[0] - mean[2])
 
 
 def brightness(frames_THW3: np.ndarray, faces: FaceCurves) -> float:
-    """Mean grey level of the picture."""
+    """Compute the mean grey level of the picture."""
     return float(frames_THW3.mean())
 
 
 def corner_warmth(frames_THW3: np.ndarray, faces: FaceCurves) -> float:
-    """`warmth` of the upper corners."""
+    """Compute the `warmth` of the upper corners."""
     height, width = (round(CORNER * n) for n in frames_THW3.shape[1:3])
     upper = frames_THW3[:, :height]
     return warmth(np.concatenate([upper[:, :, :width], upper[:, :, -width:]], 2), faces)
 
 
 def smile(frames_THW3: np.ndarray, faces: FaceCurves) -> float:
-    """Median height of the mouth's corners above its middle, in hundredths of the eye distance."""
+    """Compute the median height of the mouth's corners above its middle, in hundredths of the eye distance."""
     return float(100 * np.nanmedian(faces.lift))
 
 
 def liveliness(frames_THW3: np.ndarray, faces: FaceCurves) -> float:
-    """Logarithm (base 2) of the head's spread in degrees: 1 = twice as lively."""
+    """Compute the logarithm (base 2) of the head's spread in degrees: 1 = twice as lively."""
     return float(np.log2(max(head_spread(faces.head), 1e-3)))
 
 
@@ -63,7 +63,7 @@ class Words:
     blocks: int = 3  # of each film
 
     @property
-    def asked(self) -> float:
+    def least(self) -> float:
         """The least effect that counts as seen."""
         return self.true / 3
 
@@ -107,13 +107,13 @@ def films_to_show(engine: Engine, scene: RenderedScene, out: Path, steps: int = 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What changing a phrase did."""
+    """Effect of a changed phrase."""
 
     words: str
     first: float
     second: float
     effect: float
-    asked: float
+    asked: float  # least effect that counts as seen
     true: float
     unit: str
     seen: bool
@@ -128,10 +128,10 @@ def try_words(engine: Engine, scene: RenderedScene, words: Words, tracker: FaceT
         return words.measure(frames, read_faces(frames, tracker))
 
     first, second = measured(words.first), measured(words.second)
-    seen = bool(first - second >= words.asked)
-    return Effect(words.name, first, second, first - second, words.asked, words.true, words.unit, seen)
+    seen = bool(first - second >= words.least)
+    return Effect(words.name, first, second, first - second, words.least, words.true, words.unit, seen)
 
 
 def try_prompts(engine: Engine, scene: RenderedScene, tracker: FaceTracker, steps: int = 4) -> list[dict[str, Any]]:
-    """Every pair of prompts, as rows of the report."""
+    """Render every pair of prompts and return rows of the report."""
     return [asdict(try_words(engine, scene, words, tracker, steps)) for words in PAIRS]

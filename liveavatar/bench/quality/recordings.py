@@ -31,7 +31,7 @@ MEASURES = (
 
 
 def find_recordings(folder: Path) -> list[Path]:
-    """Sound files of a folder, by name.
+    """List the sound files of a folder, by name.
 
     Raises:
         InputError: when there are none.
@@ -47,7 +47,7 @@ def find_recordings(folder: Path) -> list[Path]:
 def judge_recordings(
     engine: Engine, folder: Path, clips: list[Clip], steps: int, work: Path, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """One row for every recording and portrait.
+    """Judge every recording with every portrait, one row each.
 
     Args:
         engine: a loaded model.

@@ -126,8 +126,8 @@ def _word_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _noisy_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    found = means(result["noisy_voice"])
-    return [(sound, *(number(row.get(c)) for c in NOISY_COLUMNS[1:])) for sound, row in found.items()]
+    averages = means(result["noisy_voice"])
+    return [(sound, *(number(row.get(c)) for c in NOISY_COLUMNS[1:])) for sound, row in averages.items()]
 
 
 def write_report(out: Path, result: dict[str, Any], clips: list[TrueClip], steps: int) -> None:

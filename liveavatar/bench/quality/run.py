@@ -63,7 +63,7 @@ def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:
         bench = QualityBench(engine, clips, folder, say)
         pairs = bench.judge_split(options.steps, options.posed)
         summary = judge.summarise(pairs)
-        values = summary.made | judge.judge_autoencoder(engine, clips, bench.tracker)
+        values = summary.rendered | judge.judge_autoencoder(engine, clips, bench.tracker)
         words, noisy = [], []
         if options.full:
             values |= bench.likeness_lost(options.steps)
@@ -72,7 +72,7 @@ def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:
         recordings = []
         if options.recordings is not None:
             recordings = judge_recordings(engine, options.recordings, clips, options.steps, folder, say)
-        result = _result(options, engine, replace(summary, made=values))
+        result = _result(options, engine, replace(summary, rendered=values))
         result |= {
             "clips": len(pairs),
             "per_clip": judge.plain_rows(pairs),
@@ -104,7 +104,7 @@ def _explained(options: QualityOptions, engine: Engine, reasons: dict[str, str])
 
 
 def _result(options: QualityOptions, engine: Engine, summary: judge.Summary) -> dict[str, Any]:
-    values, reasons = summary.made, _explained(options, engine, summary.reasons)
+    values, reasons = summary.rendered, _explained(options, engine, summary.reasons)
     checks = goals.check(values, reasons, summary.gaps)
     names = dict.fromkeys([*CONTRACT, *values])
     return {

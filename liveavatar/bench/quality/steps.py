@@ -63,18 +63,18 @@ def sweep_split(
 
 
 def _row(steps: int, size: str, pairs: list[judge.Pair]) -> dict[str, Any]:
-    values = judge.summarise(pairs).made
+    values = judge.summarise(pairs).rendered
     return {"steps": steps, "size": size, "clips": len(pairs), **{name: values.get(name) for name in MEASURES}}
 
 
 def recommend(size: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row of the fewest steps that are as good as any, with the reason; see the module's head."""
+    """Pick the row of the fewest steps that are as good as any, with the reason; see the module's head."""
 
     def close(row: dict[str, Any], name: str, slack: float, highest: bool) -> bool:
-        known = [r[name] for r in rows if r[name] is not None]
-        if not known or row[name] is None:
-            return not known
-        return row[name] >= max(known) - slack if highest else row[name] <= min(known) + slack
+        present = [r[name] for r in rows if r[name] is not None]
+        if not present or row[name] is None:
+            return not present
+        return row[name] >= max(present) - slack if highest else row[name] <= min(present) + slack
 
     skin = "texture_psnr" if any(r["texture_psnr"] is not None for r in rows) else "openness_corr"
     slack = TEXTURE_SLACK if skin == "texture_psnr" else OPENNESS_SLACK

@@ -39,13 +39,13 @@ def test_the_true_film_is_as_good_as_itself(short: Path, tmp_path: Path, engine:
     seen = judge.look(film, scene.photo, clip.speech(), FaceTracker())
     pair = judge.Pair("00", seen, seen, clip.labels(), judge.compare_posed(film, clip, clip.labels()))
     summary = judge.summarise([pair])
-    made, true = summary.made, summary.true
+    rendered, true = summary.rendered, summary.true
     assert not summary.gaps
     for name in ("openness_corr", "width_corr", "identity_ratio", *(f"{r}_ratio" for r in judge.RATIOS)):
-        assert made[name] == pytest.approx(1), name
-    assert made["lag_frames"] == 0
-    assert made["texture_psnr"] > 36  # what the coder costs
-    assert made["edge_jump"] == true["edge_jump"]
+        assert rendered[name] == pytest.approx(1), name
+    assert rendered["lag_frames"] == 0
+    assert rendered["texture_psnr"] > 36  # what the coder costs
+    assert rendered["edge_jump"] == true["edge_jump"]
 
 
 def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine: Engine) -> None:
@@ -58,9 +58,11 @@ def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine
     with FilmWriter(grey, size=(width, height), audio=scene.sound) as sink:
         sink.write(np.random.default_rng(0).integers(100, 110, (36, height, width, 3), dtype=np.uint8))
         sink.close()
-    made = judge.look(Film(grey), scene.photo, clip.speech(), tracker)
-    summary = judge.summarise([judge.Pair("a", true, made, clip.labels()), judge.Pair("b", true, true, clip.labels())])
+    rendered = judge.look(Film(grey), scene.photo, clip.speech(), tracker)
+    summary = judge.summarise(
+        [judge.Pair("a", true, rendered, clip.labels()), judge.Pair("b", true, true, clip.labels())]
+    )
     for name in ("openness_corr", "jerk_index", "identity_min", "blink_depth"):
         assert summary.gaps[name] == 1, name
-    missed = {c.name for c in goals.check(summary.made, summary.reasons, summary.gaps) if c.ok is False}
+    missed = {c.name for c in goals.check(summary.rendered, summary.reasons, summary.gaps) if c.ok is False}
     assert {"openness_corr", "jerk_index_ratio", "identity_ratio", "blink_depth_ratio"} <= missed
