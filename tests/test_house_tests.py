@@ -39,7 +39,6 @@ PRIVATE_USES: dict[str, int] = {
     "tests/engine/test_engine.py": 2,
     "tests/fast/test_dit.py": 1,
     "tests/flows/cli/test_cli.py": 1,
-    "tests/flows/serving/test_prefect_server.py": 10,
     "tests/gpu/test_training.py": 4,
     "tests/media/test_film.py": 3,
     "tests/soak/soak.py": 2,

@@ -39,7 +39,7 @@ class PrefectServer:
         self._ui, self._port = ui, port
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
-        self._creating: FileLock | None = None  # held while the server creates its database
+        self._database: DatabaseLock | None = None
         served = served_by()
         self.url = os.environ.get("PREFECT_API_URL", "") or served.get("url", "")
         self.ray = served.get("ray", "")  # address of the Ray cluster that `liveavatar serve` keeps
@@ -56,9 +56,9 @@ class PrefectServer:
         os.environ.pop("PREFECT_API_URL", None)
         _flush_logs()
         if not self._ready and self._await_health(START_SECONDS):  # ended while it creates its database, it would
-            self._created()  # break the next start
-        if self._creating is not None:
-            self._creating.release()
+            self._mark_created()  # break the next start
+        if self._database is not None:
+            self._database.release()
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
@@ -92,14 +92,15 @@ class PrefectServer:
                 f"no Prefect server answers at PREFECT_API_URL={self.url}; start it, or unset the variable"
             )
         self._ready = True
-        self._created()
+        self._mark_created()
 
     def _start(self) -> None:
         port = self._port or _free_port()
         self.url = f"http://{HOST}:{port}/api"
         home = environment.prepare()
         home.mkdir(parents=True, exist_ok=True)
-        self._hold_database(home)
+        self._database = DatabaseLock(home)
+        self._database.acquire()
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         surroundings = {**os.environ, "PREFECT_API_URL": self.url, "PREFECT_UI_API_URL": self.url}
@@ -116,29 +117,9 @@ class PrefectServer:
                 preexec_fn=die_with_parent,
             )
 
-    def _hold_database(self, home: Path) -> None:
-        """Lock the database while it is created or migrated to another version of Prefect.
-
-        Two servers that do so at once end one another.
-        """
-        if _version_of(home) == importlib.metadata.version("prefect"):
-            return
-        lock = FileLock(home / "creating.lock")
-        try:
-            lock.acquire(timeout=START_SECONDS)
-        except Timeout as e:
-            raise _no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
-        if _version_of(home) == importlib.metadata.version("prefect"):
-            lock.release()
-        else:
-            self._creating = lock
-
-    def _created(self) -> None:
-        """Record that the server answers: its database is whole."""
-        if self._creating is not None:
-            _version_path(Path(os.environ["PREFECT_HOME"])).write_text(importlib.metadata.version("prefect"))
-            self._creating.release()
-            self._creating = None
+    def _mark_created(self) -> None:
+        if self._database is not None:
+            self._database.mark_created()
 
     def _await_health(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -153,6 +134,47 @@ class PrefectServer:
                 return False
             time.sleep(POLL_SECONDS)
         return False
+
+
+class DatabaseLock:
+    """Lock of Prefect's database while a server creates it, or migrates it to another version of Prefect.
+
+    Two servers that do so at once end one another.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home, self._version = home, importlib.metadata.version("prefect")
+        self._lock = FileLock(home / "creating.lock", thread_local=False)
+
+    @property
+    def creating(self) -> bool:
+        """True when the database is ours to create."""
+        return bool(self._lock.is_locked)
+
+    def acquire(self) -> None:
+        """Take the lock unless the database is whole, also after waiting for another server that created it.
+
+        Raises:
+            CapacityError: the other server takes too long.
+        """
+        if _version_of(self._home) == self._version:
+            return
+        try:
+            self._lock.acquire(timeout=START_SECONDS)
+        except Timeout as e:
+            raise _no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
+        if _version_of(self._home) == self._version:
+            self.release()
+
+    def mark_created(self) -> None:
+        """Record that a server answered: the database is whole; then release the lock."""
+        if self.creating:
+            _version_path(self._home).write_text(self._version)
+            self.release()
+
+    def release(self) -> None:
+        """Release the lock, if it is ours."""
+        self._lock.release()
 
 
 def served_by() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Speed of the engine on this machine, without flows, files or Ray: what `liveavatar bench` prints.
 
-Each variant runs in a process of its own, so that its peak memory is its own. Speed does not depend on what is said:
+Each variant runs in a process of its own, so that its peak memory is its own. Speed does not depend on the inputs:
 the features are noise, the picture is grey.
 """
 
@@ -17,6 +17,7 @@ import torch
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.errors import InputError
 from liveavatar.files import rounded
 from liveavatar.load import load_engine
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SECONDS
@@ -60,7 +61,12 @@ def bench_cpu(model_dir: Path, num_blocks: int = 25, sample_steps: int = 4, thre
         num_blocks: blocks a variant renders; the first five only warm up.
         sample_steps: denoise steps.
         threads: of torch; all cores when None.
+
+    Raises:
+        InputError: there are too few blocks to time one after the warm-up.
     """
+    if num_blocks <= WARM_BLOCKS:
+        raise InputError(f"bench --blocks {num_blocks}: the first {WARM_BLOCKS} only warm up; give more")
     threads = threads or torch.get_num_threads()
     context = multiprocessing.get_context("spawn")
     speeds = []

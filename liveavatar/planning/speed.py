@@ -117,7 +117,7 @@ def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) 
             return Speeds(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         log.debug("no measurement at %s yet", path)
-    speeds = _measure(config, width, height, sample_steps)
+    speeds = measure_cpu(config, width, height, sample_steps)
     write_json(path, asdict(speeds))
     return speeds
 
@@ -130,7 +130,8 @@ def _cpu_name() -> str:
         return ""
 
 
-def _measure(config: ModelConfig, width: int, height: int, sample_steps: int) -> Speeds:
+def measure_cpu(config: ModelConfig, width: int, height: int, sample_steps: int) -> Speeds:
+    """Measure this machine's CPU with constant weights, at a video size in pixels; takes seconds."""
     device = torch.device("cpu")
     dtype = pick_dtype("auto", device)
     log.info("measuring the speed of %s on this CPU, once", config.name)

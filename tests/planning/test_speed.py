@@ -42,10 +42,10 @@ def test_more_gpus_are_faster_and_more_steps_slower() -> None:
 def test_a_damaged_measurement_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
     fast = Speeds(step=1.0, decode=2.0, start=3.0, first=4.0, overlap=False)
-    monkeypatch.setattr("liveavatar.planning.speed._measure", lambda *_: fast)
+    monkeypatch.setattr("liveavatar.planning.speed.measure_cpu", lambda *_: fast)
     assert cpu_speeds(TINY, 384, 256, 2) == fast
     slow = replace(fast, step=9.0)
-    monkeypatch.setattr("liveavatar.planning.speed._measure", lambda *_: slow)
+    monkeypatch.setattr("liveavatar.planning.speed.measure_cpu", lambda *_: slow)
     assert cpu_speeds(TINY, 384, 256, 2) == fast, "the stored one counts"
     assert cpu_speeds(TINY, 384, 256, 3) == slow, "another job is measured"
     stored = sorted(paths.speeds().glob("*.json"), key=lambda path: json.loads(path.read_text())["step"])

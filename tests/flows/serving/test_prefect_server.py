@@ -10,7 +10,7 @@ import pytest
 from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
-from flows.serving.prefect_server import PrefectServer
+from flows.serving.prefect_server import DatabaseLock
 
 
 @pytest.fixture
@@ -24,26 +24,28 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_server_at_a_time_creates_the_database(home: Path) -> None:
-    first, second, third = PrefectServer(), PrefectServer(), PrefectServer()
-    first._hold_database(home)
+    first, second, third = DatabaseLock(home), DatabaseLock(home), DatabaseLock(home)
+    first.acquire()
     with ThreadPoolExecutor() as threads:
-        waiting = threads.submit(second._hold_database, home)
+        waiting = threads.submit(second.acquire)
         with pytest.raises(StillWaiting):
             waiting.result(0.3)
-        first._created()
+        assert first.creating
+        first.mark_created()
         waiting.result(60)
-    third._hold_database(home)
-    assert [server._creating for server in (first, second, third)] == [None, None, None]
+    third.acquire()
+    assert [lock.creating for lock in (first, second, third)] == [False, False, False]
 
 
 def test_another_version_of_prefect_creates_it_again(home: Path) -> None:
-    first, second = PrefectServer(), PrefectServer()
-    first._hold_database(home)
-    first._created()
+    first, second = DatabaseLock(home), DatabaseLock(home)
+    first.acquire()
+    first.mark_created()
     (home / "database_version").write_text("2.0.0")
-    second._hold_database(home)
-    assert second._creating is not None
-    second._created()
+    second.acquire()
+    assert second.creating
+    second.mark_created()
+    assert not second.creating
 
 
 def test_the_token_is_whole_whenever_it_is_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,113 @@
+"""Comparing golden jobs: which differences pass, and how each is named."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from flows.regression import TOLERANCES, compare, print_verdict, store_baseline, write_junit
+
+LATENTS = np.random.default_rng(0).normal(size=(1, 2, 3, 4, 5)).astype(np.float32)
+MANIFEST = {
+    "model": {"sha256": "m"},
+    "latents_sha256": "l",
+    "latents_shape": list(LATENTS.shape),
+    "machine": "x86_64-avx2-2",
+    "dtype": "float32",
+    "packages": {"torch": "2.9.0+cpu"},
+}
+REPORT = {"status": "passed", "metrics": dict.fromkeys(TOLERANCES, 0.5) | {"lip_sync": None}}
+ELSEWHERE = {"machine": "aarch64-base-8", "latents_sha256": "other"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A golden folder with the baseline of one job."""
+    LATENTS.tofile(tmp_path / "latents.bin")
+    store_baseline(tmp_path, "job", MANIFEST, REPORT, tmp_path / "latents.bin")
+    return tmp_path
+
+
+def _compare(
+    folder: Path, manifest: dict[str, Any], metrics: dict[str, Any], latents: np.ndarray, status: str = "passed"
+) -> dict[str, dict[str, Any]]:
+    latents.tofile(folder / "ours.bin")
+    manifest = MANIFEST | {"latents_shape": list(latents.shape)} | manifest
+    report = {"status": status, "metrics": REPORT["metrics"] | metrics}
+    return {case["name"]: case for case in compare(folder, "job", manifest, report, folder / "ours.bin")}
+
+
+def test_the_same_render_passes_every_case(folder: Path) -> None:
+    cases = _compare(folder, {}, {}, LATENTS)
+    assert cases.keys() == {"latents", "verdict", *TOLERANCES}
+    assert all(case["passed"] for case in cases.values())
+    assert cases["latents"]["how"] == "bit by bit"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "latents", "passed", "how"),
+    [
+        pytest.param({"latents_sha256": "other"}, LATENTS, False, "bit by bit", id="other bits on the same machine"),
+        pytest.param(ELSEWHERE, LATENTS, True, "as numbers", id="equal numbers on another machine"),
+        pytest.param(ELSEWHERE, 1.05 * LATENTS, True, "as numbers", id="near numbers on another machine"),
+        pytest.param(ELSEWHERE, 1.2 * LATENTS, False, "as numbers", id="far numbers on another machine"),
+        pytest.param({"packages": {"torch": "3.0"}, "latents_sha256": "o"}, LATENTS, True, "torch-3.0", id="new torch"),
+        pytest.param(ELSEWHERE, LATENTS[:, :1], False, "shape", id="another shape"),
+    ],
+)
+def test_latents(folder: Path, manifest: dict[str, Any], latents: np.ndarray, passed: bool, how: str) -> None:
+    case = _compare(folder, manifest, {}, latents.astype(np.float32))["latents"]
+    assert (case["passed"], how in case["how"]) == (passed, True), case
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "passed"),
+    [
+        *(pytest.param(name, 0.5 + 0.99 * limit, True, id=f"{name} inside") for name, limit in TOLERANCES.items()
+          if limit and name != "lip_sync"),
+        *(pytest.param(name, 0.5 - 1.01 * limit - 1e-6, False, id=f"{name} outside")
+          for name, limit in TOLERANCES.items()),
+        pytest.param("identity_min", None, False, id="a measure is missing now"),
+        pytest.param("lip_sync", None, True, id="missing in both"),
+    ],
+)  # fmt: skip
+def test_measures(folder: Path, measure: str, value: float | None, passed: bool) -> None:
+    cases = _compare(folder, {}, {measure: value}, LATENTS)
+    assert [name for name, case in cases.items() if not case["passed"]] == ([] if passed else [measure])
+
+
+def test_another_verdict_fails(folder: Path) -> None:
+    case = _compare(folder, {}, {}, LATENTS, status="warned")["verdict"]
+    assert (case["passed"], case["detail"]) == (False, "warned, baseline passed")
+
+
+def test_a_changed_model_is_compared_no_further(folder: Path) -> None:
+    (case,) = _compare(folder, {"model": {"sha256": "n"}}, {}, LATENTS).values()
+    assert (case["name"], case["passed"]) == ("model", False)
+
+
+def test_no_baseline_is_no_pass(tmp_path: Path) -> None:
+    (case,) = _compare(tmp_path, {}, {}, LATENTS).values()
+    assert (case["name"], case["passed"]) == ("baseline", False)
+
+
+def test_machines_share_a_baseline_until_the_model_changes(folder: Path) -> None:
+    latents = folder / "latents.bin"
+    store_baseline(folder, "job", MANIFEST | ELSEWHERE, REPORT, latents)
+    assert _compare(folder, {}, {}, LATENTS)["latents"]["how"] == "bit by bit"
+    assert _compare(folder, ELSEWHERE, {}, LATENTS)["latents"]["how"] == "bit by bit"
+    store_baseline(folder, "job", MANIFEST | ELSEWHERE | {"model": {"sha256": "n"}}, REPORT, latents)
+    assert "as numbers" in _compare(folder, {"model": {"sha256": "n"}}, {}, LATENTS)["latents"]["how"]
+
+
+def test_failures_are_reported_everywhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = list(_compare(folder, {}, {"flicker": 9.0}, LATENTS).values())
+    write_junit(folder / "reports" / "junit.xml", cases)
+    suite = ElementTree.parse(folder / "reports" / "junit.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == (str(len(cases)), "1")
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["flicker"]
+    assert print_verdict({"passed": False, "cases": cases}, as_json=False) == 1
+    assert "job: flicker: 9.0, baseline 0.5, tolerance 0.01" in capsys.readouterr().err
+    assert print_verdict({"passed": True, "cases": cases[:1]}, as_json=False) == 0
