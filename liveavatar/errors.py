@@ -1,19 +1,22 @@
 """Errors that a user can meet, with their exit codes.
 
-LiveAvatarError            1
+LiveAvatarError            5
 ├── InputError             2   an input cannot be used (audio, image, prompt, file, option)
 │   └── CheckpointError    2   a model directory is incomplete, damaged or for another architecture
 ├── CapacityError          3   it does not fit this machine (memory, disk, GPU)
 └── Interrupted            4   stopped, and resumable with `--resume`
 
-Every message is one line: the input, what is wrong with it, and the way out.
+Every message is one line: the input, what is wrong with it, and the way out. Code 1 is no error: the render is done
+and its quality failed. An error of any other class is a mistake of ours and ends a command with `INTERNAL`.
 """
+
+INTERNAL = 5  # exit code of a mistake of ours
 
 
 class LiveAvatarError(Exception):
     """Base of all errors a user can meet; never raised itself."""
 
-    exit_code = 1
+    exit_code = INTERNAL
 
 
 class InputError(LiveAvatarError):

@@ -7,7 +7,7 @@ from liveavatar.errors import CapacityError, CheckpointError, InputError, Interr
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(LiveAvatarError, 1), (InputError, 2), (CheckpointError, 2), (CapacityError, 3), (Interrupted, 4)],
+    [(LiveAvatarError, 5), (InputError, 2), (CheckpointError, 2), (CapacityError, 3), (Interrupted, 4)],
 )
 def test_exit_codes(error: type[LiveAvatarError], code: int) -> None:
     assert error.exit_code == code

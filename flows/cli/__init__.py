@@ -1,7 +1,8 @@
 """The `liveavatar` command: reads options, calls one flow or one engine function, turns errors into exit codes.
 
 Nothing heavy is imported before the subcommand is known. Dashes and underscores in option names mean the same.
-Exit codes: 0 done and passed, 1 quality failed, 2 bad input, 3 does not fit this machine, 4 interrupted.
+Exit codes: 0 done and passed, 1 quality failed, 2 bad input, 3 does not fit this machine, 4 interrupted, 5 a mistake
+of ours.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from typing import NoReturn
 from flows.cli.options import make_parser, normalise
 from flows.serving import environment
 from liveavatar import paths
-from liveavatar.errors import Interrupted, LiveAvatarError
+from liveavatar.errors import INTERNAL, Interrupted, LiveAvatarError
 from liveavatar.files import disk_errors
 
 RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in run.py, the others in ask.py
@@ -56,12 +57,12 @@ def _refused(error: LiveAvatarError) -> int:
     return error.exit_code
 
 
-def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
-    """Report an internal error in one line; write the traceback to a file, or to the terminal when debugging."""
+def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> NoReturn:
+    """End with one line for an internal error; write the traceback to a file, or to the terminal when debugging."""
     story = "".join(traceback.format_exception(kind, error, tb))
     if paths.debugging():
         sys.stderr.write(story)
-        return
+        sys.exit(INTERNAL)
     path = paths.last_error()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,7 @@ def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackTy
         where = "set LIVEAVATAR_DEBUG=1 to see the traceback"
     line = " ".join(f"{kind.__name__}: {error}".split())[:300]
     sys.stderr.write(f"liveavatar: this should not happen: {line}; {where}\n")
+    sys.exit(INTERNAL)  # Python's own code for this, 1, is that of a failed quality
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -415,16 +415,20 @@ def test_why_says_what_made_each_stage_run(home: Path, capsys: pytest.CaptureFix
     assert (code, json.loads(out)) == (0, {"out": ".", "stages": stages})
 
 
-def test_our_own_mistake_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_our_own_mistake_is_one_line_and_a_code_of_its_own(debug: str, tmp_path: Path) -> None:
     code = "import sys; from flows import cli; cli._home = lambda n: 1/0; sys.exit(cli.main(['stop']))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         timeout=60,
-        env={"LIVEAVATAR_HOME": str(tmp_path), "PATH": ""},
+        env={"LIVEAVATAR_HOME": str(tmp_path), "PATH": "", "LIVEAVATAR_DEBUG": debug},
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 5
+    if debug == "1":
+        assert done.stderr.startswith("Traceback")
+        return
     assert re.fullmatch(r"liveavatar: this should not happen: ZeroDivisionError.+\n", done.stderr)
     assert "Traceback" in (tmp_path / "last-error.txt").read_text()
