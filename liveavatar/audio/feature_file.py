@@ -37,12 +37,22 @@ class FeatureFile:
 
     def _open(self) -> Tensor:
         try:
-            return torch.load(self.path, mmap=True, weights_only=True)["features"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as e:
-            raise InputError(
-                f"{self.path} is no features file ({type(e).__name__}); make one with "
-                "`python -m liveavatar.tools.audio_preprocess --input cleaned.wav --output features.pt`"
-            ) from e
+            features = torch.load(self.path, mmap=True, weights_only=True)["features"]
+        except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as e:
+            raise self._refusal(type(e).__name__) from e
+        if not isinstance(features, Tensor):
+            raise self._refusal(f"its features are of type {type(features).__name__}, not a tensor")
+        if features.ndim != 3 or not features.is_floating_point() or not features.numel():
+            raise self._refusal(
+                f"its features are {features.dtype} {list(features.shape)}, not floats [states, channels, frames]"
+            )
+        return features
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.path} is no features file ({reason}); make one with "
+            "`python -m liveavatar.tools.audio_preprocess --input cleaned.wav --output features.pt`"
+        )
 
     def __getitem__(self, frames: slice) -> Tensor:
         start, stop, _ = frames.indices(self.shape[2])

@@ -18,6 +18,7 @@ import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 from liveavatar.files import disk_errors, replacing
+from liveavatar.media.display import IDENTITY, display_matrix, shown, square_size, turned_size
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,14 @@ OUTPUT_RATE = 48_000  # Hz, of the AAC track
 AUDIO_BITRATE = "128k"
 VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at every whole fps that divides it
 STDERR_TAIL = 400  # characters of ffmpeg's stderr quoted in an error
+MAX_FILM_PIXELS = 100_000_000  # of one picture
+# Containers that may hold a film. Playlists (HLS, concat, DASH) and text are not among them: they open other files.
+FILM_FORMATS = (
+    *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf"),
+    *("ogg", "mxf", "gif", "apng", "h264", "hevc", "m4v", "mpegvideo", "ivf", "yuv4mpegpipe", "dv", "wtv", "nut"),
+    *("wav", "mp3", "flac", "aac"),  # sound: recognised, so that the error can say so
+)
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FILM_FORMATS)}
 
 
 class MediaError(LiveAvatarError):
@@ -34,7 +43,7 @@ class MediaError(LiveAvatarError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoInfo:
-    """Header of a video file."""
+    """Header of a video file; the size is that of `read_frames`: rotation and pixel aspect are applied."""
 
     width: int  # pixels
     height: int
@@ -112,9 +121,11 @@ def probe_video(path: Path) -> VideoInfo:
         audio = container.streams.audio[0] if container.streams.audio else None
         whole = float(container.duration) / av.time_base if container.duration else 0.0
         seconds = _seconds(stream, whole)
+        width, height = square_size(stream.codec_context.width, stream.codec_context.height, stream.sample_aspect_ratio)
+        width, height = turned_size(width, height, _matrix(container, stream))
         return VideoInfo(
-            width=stream.codec_context.width,
-            height=stream.codec_context.height,
+            width=width,
+            height=height,
             fps=fps,
             num_frames=stream.frames or round(seconds * fps),
             video_seconds=seconds,
@@ -133,8 +144,19 @@ class Frame:
     rgb: np.ndarray  # uint8 [H, W, 3]
 
 
+def _matrix(container: Any, stream: Any) -> tuple[int, int, int, int]:
+    """Read the display matrix off the first picture; a film without one, or a damaged one, is not turned."""
+    import av
+
+    try:
+        first = next(container.decode(stream), None)
+    except av.error.FFmpegError:
+        return IDENTITY
+    return IDENTITY if first is None else display_matrix(first)
+
+
 def read_frames(path: Path) -> Iterator[Frame]:
-    """Decode a video file picture by picture; memory holds one at a time.
+    """Decode a video file picture by picture, turned and with square pixels; memory holds one at a time.
 
     Raises:
         InputError: when the file is missing, no video, or breaks off inside a picture.
@@ -146,12 +168,13 @@ def read_frames(path: Path) -> Iterator[Frame]:
             raise InputError(f"{path} holds no picture, only {_kinds(container)}; give a video file")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 2
+        aspect = stream.sample_aspect_ratio
         start: float | None = None
         try:
             for index, picture in enumerate(container.decode(stream)):
                 seconds = float(picture.time if picture.time is not None else index / FPS)
                 start = seconds if start is None else start
-                yield Frame(index=index, seconds=seconds - start, rgb=picture.to_ndarray(format="rgb24"))
+                yield Frame(index=index, seconds=seconds - start, rgb=shown(picture, aspect))
         except av.error.FFmpegError as e:
             raise InputError(f"{path} breaks off or is damaged ({e}); render it again") from e
 
@@ -268,10 +291,15 @@ def _open(path: Path) -> Iterator[Any]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); render it again")
     try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as e:
+        # a path that is not absolute could be taken for a protocol ("concat:a.mp4"); tags need not be UTF-8
+        container = av.open(str(path.resolve()), options=dict(_OPEN_OPTIONS), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError, OSError) as e:
         raise InputError(f"{path} is no media file that can be read ({e}); give an mp4, mov, mkv or webm") from e
     with container:
+        for stream in container.streams.video:
+            width, height = stream.codec_context.width, stream.codec_context.height
+            if width * height > MAX_FILM_PIXELS:
+                raise InputError(f"{path}: its pictures of {width}x{height} px are too large; scale the film down")
         yield container
 
 

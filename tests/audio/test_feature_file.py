@@ -36,6 +36,12 @@ def test_slice_equals_whole(tmp_path: Path, start: int, stop: int) -> None:
         pytest.param(b"not a torch file", id="text"),
         pytest.param(b"PK\x03\x04 broken", id="zip"),
         pytest.param({"a": 1}, id="another archive"),
+        pytest.param([1, 2], id="list"),
+        pytest.param(torch.zeros(3), id="bare tensor"),
+        pytest.param({"features": [0.5, 0.5]}, id="features are a list"),
+        pytest.param({"features": torch.zeros(9)}, id="one dimension"),
+        pytest.param({"features": torch.zeros(5, 768, 0)}, id="no frames"),
+        pytest.param({"features": torch.zeros(5, 768, 12, dtype=torch.int64)}, id="integers"),
     ],
 )
 def test_foreign_file_is_refused(tmp_path: Path, content: object) -> None:
@@ -44,5 +50,6 @@ def test_foreign_file_is_refused(tmp_path: Path, content: object) -> None:
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(InputError, match="is no features file"):
+    with pytest.raises(InputError, match="is no features file") as caught:
         FeatureFile(path)
+    assert "\n" not in str(caught.value)
