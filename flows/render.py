@@ -90,7 +90,7 @@ def render_job(
         read_config(model_dir),
         plan.request_of(
             parameters.settings(),
-            {**parameters.model_dump(), "placement": _placement(parameters)},
+            {**parameters.model_dump(), "placement": placement_for(parameters)},
             picture["width"],
             picture["height"],
             num_frames,
@@ -199,7 +199,7 @@ def begin(parameters: RenderParameters) -> None:
     engine.begin_loading(model_dir, options_of(parameters))
 
 
-def _placement(parameters: RenderParameters) -> str:
+def placement_for(parameters: RenderParameters) -> str:
     """Choose the placement to plan for.
 
     "auto" never spreads a job over GPUs: a job too large for one is refused, and the refusal names a placement that

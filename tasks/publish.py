@@ -63,13 +63,13 @@ def publish(results: Results, run: Publication) -> PublishedRun:
     """
     manifest = make_manifest(results, run)
     place = job_key("place", out=str(run.out.resolve()))
-    with disk_errors(run.out), Store().lock("publish", place), _alone_below(run.out.parent):
+    with disk_errors(run.out), Store().lock("publish", place), publishing_lock(run.out.parent):
         standing = holds(run.out, manifest)  # perhaps since a moment ago, by another run of the same job
         report = make_report(results, run, run.cached_tasks + standing, _stages_before(results, run.out))
         if standing:
             write_atomically(run.out / REPORT, _json(report))
         else:
-            _swap_in(run.out, results, report, manifest)
+            replace_folder(run.out, results, report, manifest)
     _artifacts(run.out, report)
     return PublishedRun(out=run.out, report=report, hit=standing)
 
@@ -84,7 +84,7 @@ def _stages_before(results: Results, out: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _alone_below(folder: Path) -> Iterator[None]:
+def publishing_lock(folder: Path) -> Iterator[None]:
     """Hold a folder against runs that publish there from another store; leaves no file behind."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -96,7 +96,12 @@ def _alone_below(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _swap_in(out: Path, results: Results, report: dict[str, Any], manifest: dict[str, Any]) -> None:
+def replace_folder(out: Path, results: Results, report: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Build the output folder beside its place, then swap it in by renaming; an older run goes.
+
+    Raises:
+        OSError: it cannot be written; the older run stays.
+    """
     from liveavatar.report.page import write_report
 
     for leftover in out.parent.glob(f".{glob.escape(out.name)}.????????*"):  # of a run that was killed here

@@ -32,18 +32,10 @@ OF_NO_FILE = (
 )
 # Private names that tests use because no public one shows the behaviour: file and how many.
 PRIVATE_USES: dict[str, int] = {
-    "tests/audio/test_denoise.py": 1,
-    "tests/audio/test_enhance.py": 1,
-    "tests/audio/test_ingest.py": 1,
-    "tests/audio/test_vad.py": 1,
     "tests/engine/test_engine.py": 2,
-    "tests/fast/test_dit.py": 1,
-    "tests/flows/cli/test_cli.py": 1,
     "tests/gpu/test_training.py": 4,
     "tests/media/test_film.py": 3,
     "tests/soak/soak.py": 2,
-    "tests/tasks/store/test_keys.py": 2,
-    "tests/tasks/test_publish.py": 2,
     "tests/training/test_distill.py": 2,
     "tests/training/test_graphs.py": 1,
     "tests/training/test_recipes.py": 3,

@@ -13,7 +13,7 @@ from liveavatar.errors import InputError
 from liveavatar.timing import SAMPLE_RATE
 
 MODES = ("stationary", "nonstationary")
-_PIECE = 30 * SAMPLE_RATE  # samples gated at once, which bounds memory
+PIECE = 30 * SAMPLE_RATE  # samples gated at once, which bounds memory
 _CONTEXT = 3 * SAMPLE_RATE  # samples around a piece; the moving floor looks about 2 s back
 _NUM_FFT = 512  # samples, 32 ms
 _QUIET_FRAME = 1024  # samples
@@ -49,8 +49,8 @@ def denoise(
 
     profile = quietest(audio) if noise is None else noise
     out = np.empty(len(audio), np.float32)
-    for start in range(0, len(audio), _PIECE):
-        first, stop = max(0, start - _CONTEXT), min(len(audio), start + _PIECE)
+    for start in range(0, len(audio), PIECE):
+        first, stop = max(0, start - _CONTEXT), min(len(audio), start + PIECE)
         piece = audio[first : min(len(audio), stop + _CONTEXT)]
         with np.errstate(divide="ignore", invalid="ignore"):  # the moving floor of digital silence is 0 / 0
             gated = noisereduce.reduce_noise(

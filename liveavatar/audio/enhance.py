@@ -180,7 +180,7 @@ class _Judge:
     def __init__(
         self, level: np.ndarray, speech: list[Segment], model: "Whisper | None", reference: str | None
     ) -> None:
-        start = _richest(speech, len(level))
+        start = richest_start(speech, len(level))
         stop = min(len(level), start + EXCERPT)
         self.whole = len(level) <= EXCERPT
         self._level = level if self.whole else normalise(level[start:stop])
@@ -225,7 +225,7 @@ def _score(c: Candidate) -> float:
     return c.opinion.overall if c.opinion else -math.inf
 
 
-def _richest(speech: list[Segment], num_samples: int) -> int:
+def richest_start(speech: list[Segment], num_samples: int) -> int:
     """Find the start of the excerpt with most speech; it is the start of a segment."""
     if num_samples <= EXCERPT or not speech:
         return 0

@@ -55,7 +55,7 @@ def probe(path: str | Path) -> AudioInfo:
     source = Path(path)
     with _open(source) as container:
         stream = _audio_stream(container, source)
-        duration = _declared_seconds(container, stream, source)
+        duration = declared_seconds(container, stream, source)
         _refuse_long(source, duration or 0.0)
         return AudioInfo(
             path=source,
@@ -139,7 +139,8 @@ def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
     return stream
 
 
-def _declared_seconds(container: InputContainer, stream: AudioStream, source: Path) -> float | None:
+def declared_seconds(container: InputContainer, stream: AudioStream, source: Path) -> float | None:
+    """Read the length that the file declares, in seconds; None where it declares none."""
     if container.format.name == "wav" and (seconds := _riff_seconds(source)):
         return seconds  # libav believes the file's size, which hides a cut
     if stream.duration and stream.time_base:
@@ -181,7 +182,7 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
     mix_power, channel_power = 0.0, np.zeros(1)
     with _open(source) as container:
         stream = _audio_stream(container, source)
-        declared = _declared_seconds(container, stream, source)
+        declared = declared_seconds(container, stream, source)
         _refuse_long(source, declared or 0.0)
         for part in _resampled(container, stream, source):
             if not np.isfinite(part).all():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FRAME = 512  # samples of one probability, 32 ms
 _CONTEXT = 64  # samples of the frame before that the model sees too
-_FRAMES_PER_CALL = 512
+FRAMES_PER_CALL = 512
 _ENTER, _LEAVE = 0.5, 0.35  # probabilities that start and end speech
 
 
@@ -68,8 +68,8 @@ def speech_probabilities(audio: np.ndarray) -> np.ndarray:
     hidden = cell = np.zeros((1, 1, 128), np.float32)
     context = np.zeros(_CONTEXT, np.float32)
     probabilities = []
-    for start in range(0, len(audio), FRAME * _FRAMES_PER_CALL):
-        part = audio[start : start + FRAME * _FRAMES_PER_CALL]
+    for start in range(0, len(audio), FRAME * FRAMES_PER_CALL):
+        part = audio[start : start + FRAME * FRAMES_PER_CALL]
         frames = np.pad(part, (0, -len(part) % FRAME)).reshape(-1, FRAME)
         before = np.vstack([context, frames[:-1, -_CONTEXT:]])
         context = frames[-1, -_CONTEXT:]

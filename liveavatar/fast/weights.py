@@ -160,7 +160,7 @@ class Streamed:
         flat = torch.empty(size, dtype=torch.uint8)
         for name, view in _views(flat, views).items():
             view.copy_(views[name])
-        pieces = flat.split(_pieces(size))
+        pieces = flat.split(piece_sizes(size))
         self._host.append([p.clone() if self._copies is None else p.pin_memory() for p in pieces])
         self._layers.append(layer.with_weights({name: w.to("meta") for name, w in views.items()}))
         self._slots = None
@@ -209,8 +209,8 @@ def _num_bytes(pieces: list[Tensor]) -> int:
     return sum(p.numel() for p in pieces)
 
 
-def _pieces(size: int) -> list[int]:
-    """Sizes of pieces, all but the last powers of two: pinned memory is rounded up to one."""
+def piece_sizes(size: int) -> list[int]:
+    """Return sizes of pieces, all but the last powers of two: pinned memory is rounded up to one."""
     sizes: list[int] = []
     while size and len(sizes) < _PIECES - 1:
         sizes.append(1 << (size.bit_length() - 1))

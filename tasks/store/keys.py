@@ -90,6 +90,12 @@ def code_parts(*modules: str) -> dict[str, str]:
     return dict(_code_parts(modules))
 
 
+def forget_sources() -> None:
+    """Read source files again when they are asked for next; they are read once a process."""
+    _read.cache_clear()
+    _code_parts.cache_clear()
+
+
 def sources_of(*modules: str) -> set[Path]:
     """List source files of modules and of what they import of the engine, imports in functions and packages too.
 

@@ -8,7 +8,7 @@ import pytest
 from liveavatar.audio import dnsmos, vad
 from liveavatar.audio import enhance as module
 from liveavatar.audio.dnsmos import Opinion
-from liveavatar.audio.enhance import Candidate, Enhanced, _richest, enhance, harm
+from liveavatar.audio.enhance import Candidate, Enhanced, enhance, harm, richest_start
 from liveavatar.audio.loudness import integrated_loudness
 from liveavatar.audio.transcribe import Transcript
 from liveavatar.audio.vad import Segment
@@ -130,7 +130,7 @@ def test_long_track_is_judged_on_an_excerpt(spoken: np.ndarray) -> None:
 )
 def test_excerpt(speech: list[tuple[int, int]], num_samples: int, start: int) -> None:
     s = 16_000
-    assert _richest([Segment(start=a * s, stop=b * s) for a, b in speech], num_samples * s) == start * s
+    assert richest_start([Segment(start=a * s, stop=b * s) for a, b in speech], num_samples * s) == start * s
 
 
 @pytest.mark.parametrize(

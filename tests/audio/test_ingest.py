@@ -152,7 +152,7 @@ def test_three_hours_are_refused_before_decoding(tmp_path: Path) -> None:
 
 def test_length_is_watched_while_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "MAX_SECONDS", 2)
-    monkeypatch.setattr(ingest, "_declared_seconds", lambda *_: None)
+    monkeypatch.setattr(ingest, "declared_seconds", lambda *_: None)
     with pytest.raises(InputError, match="split it"):
         load_audio(write(tmp_path / "a.wav", TONE))
 

@@ -54,7 +54,7 @@ def test_finds_speech_between_noise(spoken: np.ndarray) -> None:
 
 def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch, spoken: np.ndarray) -> None:
     whole = speech_probabilities(spoken)
-    monkeypatch.setattr(vad, "_FRAMES_PER_CALL", 7)
+    monkeypatch.setattr(vad, "FRAMES_PER_CALL", 7)
     np.testing.assert_allclose(speech_probabilities(spoken), whole, atol=1e-4)
     assert len(whole) == -(-len(spoken) // FRAME)
 

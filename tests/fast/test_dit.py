@@ -11,7 +11,7 @@ from torch import Tensor
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig
 from liveavatar.fast import accelerate
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring8, Workspace
-from liveavatar.fast.weights import _pieces
+from liveavatar.fast.weights import piece_sizes
 from liveavatar.model.dit import CausalDiT, Conditions
 from liveavatar.model.kv_cache import Sink, StepCache
 
@@ -103,7 +103,7 @@ def test_offloaded_layers_are_rounded_up_by_little() -> None:
     """Pinned memory comes in powers of two: a layer of the 14B in one piece would take nearly twice its bytes."""
     D, ffn = LIVE_AVATAR_14B.dit.dim, LIVE_AVATAR_14B.dit.ffn_dim
     for size in (6 * D * D + 2 * D * ffn, 8 * D * D + 2 * D * ffn, 256, 1 << 20):
-        pieces = _pieces(size)
+        pieces = piece_sizes(size)
         assert sum(pieces) == size
         assert min(pieces) > 0
         assert sum(1 << (n - 1).bit_length() for n in pieces) < 1.02 * size

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tasks import publish
-from tasks.publish import _alone_below
+from tasks.publish import publishing_lock
 
 
 def test_runs_with_different_stores_publish_one_after_another(tmp_path: Path) -> None:
     folder, inside, together = tmp_path / "out", [], []
 
     def run(number: int) -> None:
-        with _alone_below(folder):
+        with publishing_lock(folder):
             inside.append(number)
             together.append(len(inside))
             time.sleep(0.1)
@@ -54,7 +54,7 @@ def test_a_run_takes_its_place(
     monkeypatch.setattr(publish, "products_of", lambda _: {"sub/made.txt": made})
     monkeypatch.setattr("liveavatar.report.page.write_report", lambda *_, **__: None)
     monkeypatch.setattr(os, "rename", counted)
-    publish._swap_in(out, None, {}, {})  # type: ignore[arg-type]
+    publish.replace_folder(out, None, {}, {})  # type: ignore[arg-type]
     assert len(calls) == renames
     files = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()]
     assert sorted(files) == ["manifest.json", "report.json", "sub/made.txt"]

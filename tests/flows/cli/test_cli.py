@@ -249,7 +249,7 @@ def test_a_job_is_spread_over_gpus_only_when_asked(
 
     monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
     parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p", "placement": asked})
-    assert render._placement(parameters) == planned
+    assert render.placement_for(parameters) == planned
 
 
 def test_tpp_with_offload_names_the_way_out(

@@ -101,8 +101,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / "liveavatar" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    keys._read.cache_clear()
-    keys._code_parts.cache_clear()
+    keys.forget_sources()
     return tmp_path / "liveavatar"
 
 

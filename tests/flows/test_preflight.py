@@ -1,0 +1,65 @@
+"""The place of output: which folders are ours to fill, and commands of one second publish apart."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flows import preflight
+from flows.parameters import RenderParameters
+from liveavatar.errors import InputError
+
+RUN = '{"latents_sha256": "d"}'
+
+
+def test_commands_of_one_second_publish_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight.time, "strftime", lambda _: "20260131-235959")
+    job = RenderParameters(audio="a b.wav", image="face.png", prompt="A woman talks.")
+    with ThreadPoolExecutor(4) as threads:
+        claimed = list(threads.map(preflight.claim_output, [job] * 4))
+    assert sorted(str(out) for out in claimed) == [
+        f"out/20260131-235959-a-b{number}" for number in ("", "-2", "-3", "-4")
+    ]
+    assert all(out.is_dir() for out in claimed)
+
+
+def test_a_folder_that_was_named_is_the_place(tmp_path: Path) -> None:
+    job = RenderParameters(audio="a.wav", image="face.png", prompt="A woman talks.", out=str(tmp_path / "mine"))
+    assert [preflight.claim_output(job) for _ in range(2)] == [tmp_path / "mine"] * 2
+    assert not list(tmp_path.iterdir()), "it appears whole, when the run is published"
+
+
+@pytest.mark.parametrize(
+    ("files", "ours"),
+    [
+        pytest.param({}, True, id="nothing"),
+        pytest.param({"manifest.json": RUN, "video.mp4": ""}, True, id="a run"),
+        pytest.param({"letter.txt": ""}, False, id="other files"),
+        pytest.param({"manifest.json": "{}"}, False, id="a manifest of something else"),
+        pytest.param({"manifest.json": RUN[:-1]}, False, id="half a manifest"),
+    ],
+)
+def test_only_a_run_of_ours_is_replaced(files: dict[str, str], ours: bool, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert preflight.is_run(tmp_path) == (ours and bool(files))
+    if ours:
+        preflight.check_out(tmp_path)
+    else:
+        with pytest.raises(InputError, match="holds other files"):
+            preflight.check_out(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="is a file"):
+            preflight.check_out(out)
+
+
+def test_standard_input_is_refused_where_it_is_needed_twice() -> None:
+    job = RenderParameters(audio="-", image="face.png", prompt="A woman talks.")
+    with pytest.raises(InputError, match="heard only once"):
+        preflight.refuse_pipe(job)
+    preflight.refuse_pipe(job.model_copy(update={"audio": "./-"}))
