@@ -39,6 +39,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Delete what a killed process left half-written in a folder that nobody else writes into."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file that appears whole or not at all; text is stored as UTF-8."""
     content = data.encode() if isinstance(data, str) else data

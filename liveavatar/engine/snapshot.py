@@ -1,11 +1,13 @@
 """Snapshots: everything a stream needs to go on, written atomically every few blocks.
 
-A snapshot is one safetensors file, `block-000012.safetensors`: the stream's tensors, and in its header a
-format version and the digest of the job it belongs to. The two newest are kept, so a damaged one costs
-a few blocks, never the render.
+A snapshot is one safetensors file, `block-000012-<sha256>.safetensors`: the stream's tensors, and in its header a
+format version and the digest of the job it belongs to. The sha256 of the file is part of its name and is checked
+before the file is used. The two newest are kept, so a damaged one costs a few blocks, never the render.
 """
 
+import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from liveavatar.errors import InputError
-from liveavatar.files import write_atomically
+from liveavatar.files import remove_temporaries, sha256, write_atomically
 
-VERSION = "1"
+VERSION = "2"
 KEEP = 2
 
 log = logging.getLogger(__name__)
@@ -24,27 +26,47 @@ log = logging.getLogger(__name__)
 def write_snapshot(folder: Path, block: int, job_digest: str, tensors: dict[str, Tensor]) -> Path:
     """Write the state before `block` and drop all but the newest two snapshots."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"block-{block:06d}.safetensors"
+    remove_temporaries(folder)
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, save(contiguous, metadata={"version": VERSION, "job": job_digest}))
+    data = save(contiguous, metadata={"version": VERSION, "job": job_digest})
+    path = folder / f"block-{block:06d}-{hashlib.sha256(data).hexdigest()}.safetensors"
+    write_atomically(path, data)
     for old in _newest_first(folder)[KEEP:]:
         old.unlink()
     return path
 
 
-def read_snapshot(folder: Path, job_digest: str) -> dict[str, Tensor] | None:
-    """Tensors of the newest readable snapshot, or None when there is none.
+def read_snapshot(
+    folder: Path, job_digest: str, reach: int | None = None, warn: Callable[[str], None] = log.warning
+) -> dict[str, Tensor] | None:
+    """Read the tensors of the newest whole snapshot; None when there is none.
+
+    Args:
+        folder: of the snapshots.
+        job_digest: of the job.
+        reach: newest usable block, as the blocks before it must be on disk; None for no limit.
+        warn: receives one line for each snapshot that is passed over.
 
     Raises:
-        InputError: when the newest readable one belongs to another job or another version.
+        InputError: when the newest whole one belongs to another job or another version.
     """
+    ahead = False
     for path in _newest_first(folder):
+        _, block, *digest = path.stem.split("-")
+        if reach is not None and block.isdecimal() and int(block) > reach:
+            if not ahead:
+                warn(f"the newest snapshot is ahead of the {reach} whole blocks on disk; trying the one before")
+            ahead = True
+            continue
         try:
+            if digest and digest[0] != sha256(path):
+                warn(f"snapshot {path.name[:12]} is damaged (its digest does not match); trying the one before")
+                continue
             with safe_open(path, framework="pt") as f:
                 facts = f.metadata()
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as e:
-            log.warning("snapshot %s is damaged (%s); trying the one before", path.name, e)
+            warn(f"snapshot {path.name[:12]} is damaged ({e}); trying the one before")
             continue
         if facts.get("version") != VERSION or facts.get("job") != job_digest:
             raise InputError(
@@ -53,6 +75,13 @@ def read_snapshot(folder: Path, job_digest: str) -> dict[str, Tensor] | None:
             )
         return tensors
     return None
+
+
+def drop_newer_snapshots(folder: Path, block: int) -> None:
+    """Delete the snapshots after `block`: a resumed job passed over them and writes them again."""
+    for path in _newest_first(folder):
+        if int(path.stem.split("-")[1]) > block:
+            path.unlink()
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ grows and that survives a crash: a truncated tail is dropped on resume. Equal fr
 the writing was interrupted. The final name appears only when the film is whole.
 """
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -20,6 +21,7 @@ from liveavatar.files import disk_errors
 from liveavatar.media import mp4
 from liveavatar.media.ffmpeg import MediaError, ffmpeg_binary, ffmpeg_failure, mux, probe_video
 from liveavatar.media.hls import LivePlaylist
+from liveavatar.media.ledger import FilmSegment, SegmentLedger
 from liveavatar.media.recording import LiveSound
 from liveavatar.timing import FPS
 
@@ -61,6 +63,7 @@ class FilmWriter:
         segment_frames: int = SEGMENT_FRAMES,
         live_dir: Path | None = None,
         audio: Path | np.ndarray | LiveSound | None = None,
+        ledger: Path | None = None,
     ) -> None:
         """Prepare a video; nothing is written before the first frame.
 
@@ -72,6 +75,7 @@ class FilmWriter:
             live_dir: folder of the live playlist, None for none.
             audio: sound file, or float32 mono 16 kHz samples; None for a silent film, or one given to `close`. Sound
                 that still arrives is for the live playlist; the film's is then given to `close`.
+            ledger: file for the digests of the segments, which a resumed film must match; None for no check.
 
         Raises:
             InputError: odd sides, or a path that cannot be written.
@@ -84,6 +88,7 @@ class FilmWriter:
         self.fps = fps
         self.segment_frames = segment_frames
         self.audio = audio
+        self._ledger = SegmentLedger(ledger) if ledger is not None else None
         self.num_frames = 0  # frames written so far
         self._encoder: subprocess.Popen[bytes] | None = None
         self._in_segment = 0
@@ -111,6 +116,10 @@ class FilmWriter:
         """Frames on the disk in whole segments: the largest index `resume_at` accepts."""
         if not self.partial_path.is_file():
             return 0
+        if self._ledger is not None:
+            live = self._live.segment_digests() if self._live is not None else []
+            segments = self._ledger.whole(self.partial_path, live)
+            return self.segment_frames * sum(segment.frames == self.segment_frames for segment in segments)
         whole = 0
         for fragment in mp4.scan(self.partial_path)[1]:
             if fragment.num_frames != self.segment_frames:
@@ -145,6 +154,8 @@ class FilmWriter:
                 f"{self.size[0]}*{self.size[1]} at {self.fps}; render again without --resume"
             )
         num_segments = frame_index // self.segment_frames
+        if self._ledger is not None:
+            self._ledger.truncate(num_segments)
         os.truncate(self.partial_path, mp4.scan(self.partial_path)[1][num_segments - 1].end)
         if self._live is not None:
             try:
@@ -197,6 +208,8 @@ class FilmWriter:
         if self._live is not None:
             self._live.finish()
         self.partial_path.unlink()
+        if self._ledger is not None:
+            self._ledger.delete()
         return out
 
     def abort(self) -> None:
@@ -213,6 +226,8 @@ class FilmWriter:
 
     def _start_over(self) -> None:
         self.partial_path.unlink(missing_ok=True)
+        if self._ledger is not None:
+            self._ledger.delete()
         if self._live is not None:
             self._live.restart()
         self._started = True
@@ -259,11 +274,18 @@ class FilmWriter:
         coded = self._segment_path.read_bytes()
         header, fragments = mp4.split(coded)
         fragments = mp4.moved(fragments, {1: first_frame * 512}, first_frame // self.segment_frames + 1)
+        added = header + fragments if first_frame == 0 else fragments
         with disk_errors(self.path), self.partial_path.open("ab") as file:
-            file.write(header + fragments if first_frame == 0 else fragments)
+            file.write(added)
             file.flush()
             os.fsync(file.fileno())
         if self._live is not None:
             self._live.append(coded, self._in_segment)
+        if self._ledger is not None:
+            live = self._live.segment_digests(first_frame // self.segment_frames)[0] if self._live is not None else ""
+            digest = hashlib.sha256(added).hexdigest()
+            segment = FilmSegment(frames=self._in_segment, size=len(added), sha256=digest, live=live)
+            with disk_errors(self.path):
+                self._ledger.append(segment)
         self._segment_path.unlink()
         self._in_segment = 0

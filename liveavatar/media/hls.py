@@ -5,6 +5,7 @@ ends with EXT-X-ENDLIST once the video is complete. The sound is coded once for 
 that there is no gap where segments meet.
 """
 
+import hashlib
 import io
 import math
 from collections.abc import Iterator
@@ -67,6 +68,16 @@ class LivePlaylist:
     def segment_path(self, index: int) -> Path:
         """Path of one segment."""
         return self.folder / f"segment_{index:06d}.m4s"
+
+    def segment_digests(self, first: int = 0) -> list[str]:
+        """Return the sha256 of each segment on disk from `first` on; the first one's covers the header too."""
+        digests = []
+        while self.segment_path(first).is_file():
+            header = self.folder / HEADER
+            data = header.read_bytes() if first == 0 and header.is_file() else b""
+            digests.append(hashlib.sha256(data + self.segment_path(first).read_bytes()).hexdigest())
+            first += 1
+        return digests
 
     def append(self, video: bytes, num_frames: int) -> None:
         """Publish the next segment.

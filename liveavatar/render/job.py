@@ -29,10 +29,10 @@ from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.settings import RenderSettings
-from liveavatar.engine.snapshot import read_snapshot, write_snapshot
+from liveavatar.engine.snapshot import drop_newer_snapshots, read_snapshot, write_snapshot
 from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.files import disk_errors
+from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
 from liveavatar.pose.track import eyes_ignored
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
@@ -117,7 +117,16 @@ def run_job(
         if not job.resume:
             shutil.rmtree(job.work_dir, ignore_errors=True)
         job.work_dir.mkdir(parents=True, exist_ok=True)
-        return _finished_result(job) or RenderRun(engine, job, on_progress, should_stop).finish()
+        for folder in (job.work_dir, job.work_dir / "snapshots", job.work_dir / "live"):
+            remove_temporaries(folder)
+        damage: list[str] = []
+        result = _finished_result(job, damage.append)
+        if result is not None:
+            return result
+        run = RenderRun(engine, job, on_progress, should_stop)
+        for text in damage:
+            run.note(text)
+        return run.finish()
 
 
 @contextmanager
@@ -144,9 +153,9 @@ def _alone(work_dir: Path) -> Iterator[None]:
         yield
 
 
-def _finished_result(job: RenderJob) -> RenderResult | None:
-    """Read the result of an earlier run of this job that came to its end; None when any file of it is missing."""
-    facts = read_finished(job.work_dir, job.digest)
+def _finished_result(job: RenderJob, warn: Callable[[str], None]) -> RenderResult | None:
+    """Read the result of an earlier run of this job that came to its end; None when any file is missing or damaged."""
+    facts = read_finished(job.work_dir, job.digest, warn)
     if facts is None or (facts["live_dir"] is not None) != job.online or not Path(facts["video"]).is_file():
         return None
     facts |= {"first_block": facts["latents_shape"][0], "notes": tuple(facts["notes"])}
@@ -188,6 +197,7 @@ class RenderRun:
             segment_frames=self.sound.segment_frames,
             live_dir=job.work_dir / "live" if job.online else None,
             audio=self.sound.audio,
+            ledger=job.work_dir / "segments.jsonl",
         )
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
         self.rows: list[BlockRow] = []
@@ -199,10 +209,11 @@ class RenderRun:
         track: np.ndarray = np.load(path)
         ignored = eyes_ignored(self.engine.config, track)
         if ignored:
-            self._note(f"the model {self.engine.config.name} is not told {ignored} of the pose track, and ignores it")
+            self.note(f"the model {self.engine.config.name} is not told {ignored} of the pose track, and ignores it")
         return track
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Log a remark for the user, and repeat it in the result."""
         self.notes.append(text)
         log.warning("%s", text)
 
@@ -220,7 +231,7 @@ class RenderRun:
         angles = portrait_pose(image)
         if angles is not None:
             return angles
-        self._note("no face is found in the portrait; its head pose is taken for the mean of the given poses")
+        self.note("no face is found in the portrait; its head pose is taken for the mean of the given poses")
         return track[:, :3].mean(0)
 
     def finish(self) -> RenderResult:
@@ -233,7 +244,8 @@ class RenderRun:
                 self._decode_spool()
             self.film.close(self.sound.final_audio(self.job.work_dir))
         result = self._result(first)
-        write_finished(self.job.work_dir, self.job.digest, asdict(result))
+        live = [] if result.live_dir is None else [p for p in sorted(result.live_dir.iterdir()) if p.is_file()]
+        write_finished(self.job.work_dir, self.job.digest, asdict(result), [result.video, *live])
         return result
 
     def _result(self, first: int) -> RenderResult:
@@ -258,21 +270,22 @@ class RenderRun:
 
     def _restore(self) -> None:
         """Go on from the newest snapshot that spool and film reach, or begin anew."""
-        tensors = read_snapshot(self.job.work_dir / "snapshots", self.job.digest) if self.job.resume else None
+        tensors = None
+        if self.job.resume:
+            tensors = read_snapshot(self.job.work_dir / "snapshots", self.job.digest, self._reach(), self.note)
         if tensors is None:
             self._begin("nothing to resume" if self.job.resume else "")
-        elif not self._reaches(int(tensors["position"])):
-            self._begin(f"the work folder does not reach block {int(tensors['position'])} of its snapshot")
         else:
             self._resume(int(tensors["position"]), tensors)
         self.sound.start(self.stream.position)
 
-    def _reaches(self, position: int) -> bool:
-        """Tell if the spool, and the video if it grows along, hold all blocks before `position`."""
-        filmed = self.film.durable_frames if self.job.online else position * BLOCK_FRAMES
-        return self.spool.num_blocks() >= position and filmed >= position * BLOCK_FRAMES
+    def _reach(self) -> int:
+        """Count the whole blocks in the spool, and in the video if it grows along."""
+        blocks = self.spool.num_blocks(self.note)
+        return min(blocks, self.film.durable_frames // BLOCK_FRAMES) if self.job.online else blocks
 
     def _resume(self, position: int, tensors: dict[str, torch.Tensor]) -> None:
+        drop_newer_snapshots(self.job.work_dir / "snapshots", position)
         self.spool.truncate(position)
         self.before_s = self.spool.rows()[-1].ready_s
         self.stream.restore(tensors)

@@ -1,13 +1,15 @@
 """The spool of a render: latents and timings of finished blocks on disk, and the record of a finished job.
 
 `latents.bin` holds the latents of every block in order (float32 little-endian), `blocks.jsonl` one row of timings a
-block, `finished.json` the result of a job that came to its end. Nothing here knows the engine, the film or snapshots.
+block with the sha256 of its latents and timings, `finished.json` the result of a job that came to its end with the
+sha256 of every file. Digests are checked before a file is used. Nothing here knows the engine, the film or snapshots.
 """
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,9 @@ from liveavatar.render.timings import BlockRow
 LATENTS = "latents.bin"
 ROWS = "blocks.jsonl"
 FINISHED = "finished.json"
+FINISHED_VERSION = 2
+
+log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -44,11 +49,23 @@ class Spool:
         for path in (self.latents_path, self.rows_path, self.latents_path.with_name(FINISHED)):
             path.unlink(missing_ok=True)
 
-    def num_blocks(self) -> int:
-        """Count the blocks whose latents and timings are both on disk."""
-        rows = len(self.rows_path.read_bytes().splitlines()) if self.rows_path.exists() else 0
-        size = self.latents_path.stat().st_size if self.latents_path.exists() else 0
-        return min(rows, size // self.block_bytes)
+    def num_blocks(self, warn: Callable[[str], None] = log.warning) -> int:
+        """Count the leading blocks whose latents and timings are both on disk and match their digests.
+
+        Args:
+            warn: receives one line when a block does not match.
+        """
+        if not (self.rows_path.exists() and self.latents_path.exists()):
+            return 0
+        whole = 0
+        for line, latents in zip(self.rows_path.read_bytes().splitlines(), self._blocks(), strict=False):
+            if len(latents) < self.block_bytes:
+                break
+            if not _matches(line, latents):
+                warn(f"block {whole} in {self.latents_path.name} or {self.rows_path.name} is damaged")
+                break
+            whole += 1
+        return whole
 
     def truncate(self, position: int) -> None:
         """Keep the blocks before `position`, which must be on disk, and digest them."""
@@ -71,7 +88,7 @@ class Spool:
         data = latents.astype("<f4", copy=False).tobytes()
         self._digest.update(data)
         self._latents.write(data)
-        self._rows.write(json.dumps(asdict(row)) + "\n")
+        self._rows.write(json.dumps({**asdict(row), "sha256": _block_digest(data, asdict(row))}) + "\n")
 
     def sync(self) -> None:
         """Push the latents to the disk; the rows at least to the system."""
@@ -83,7 +100,8 @@ class Spool:
 
     def rows(self) -> list[BlockRow]:
         """Read the timings of all blocks."""
-        return [BlockRow(**json.loads(row)) for row in self.rows_path.read_bytes().splitlines()]
+        rows = [json.loads(row) for row in self.rows_path.read_bytes().splitlines()]
+        return [BlockRow(**{name: value for name, value in row.items() if name != "sha256"}) for row in rows]
 
     def latents(self) -> Iterator[np.ndarray]:
         """Read the latents [1, C, 3, h, w] of one block after another."""
@@ -96,16 +114,72 @@ class Spool:
                 yield data
 
 
-def write_finished(folder: Path, job_digest: str, facts: dict[str, Any]) -> None:
-    """Record the result of a finished job: its caller may be gone before it hears of it."""
-    write_atomically(folder / FINISHED, json.dumps({"job": job_digest, **facts}, default=str))
+def _block_digest(latents: bytes, row: dict[str, Any]) -> str:
+    digest = hashlib.sha256(latents)
+    digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
-def read_finished(folder: Path, job_digest: str) -> dict[str, Any] | None:
-    """Read the result of a finished job; None unless it is this job's and its latents are whole."""
+def _matches(line: bytes, latents: bytes) -> bool:
+    """Tell if a line of `blocks.jsonl` holds the digest of its latents and timings."""
     try:
-        facts: dict[str, Any] = json.loads((folder / FINISHED).read_text())
-        whole = facts["latents_sha256"] == sha256(folder / LATENTS)
-        return facts if facts.pop("job") == job_digest and whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+        row = json.loads(line)
+        return bool(row.pop("sha256") == _block_digest(latents, row))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def write_finished(folder: Path, job_digest: str, facts: dict[str, Any], products: Iterable[Path] = ()) -> None:
+    """Record the result of a finished job: its caller may be gone before it hears of it.
+
+    Args:
+        folder: work folder of the job.
+        job_digest: of the job.
+        facts: the result.
+        products: files below `folder` that belong to the result.
+    """
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in (folder / LATENTS, *products)}
+    content = {"version": FINISHED_VERSION, "job": job_digest, "files": files, "facts": facts}
+    content = json.loads(json.dumps(content, default=str))
+    write_atomically(folder / FINISHED, json.dumps({**content, "sha256": _content_digest(content)}))
+
+
+def read_finished(folder: Path, job_digest: str, warn: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
+    """Read the result of a finished job; None unless it is this job's and all its files are whole.
+
+    Args:
+        folder: work folder of the job.
+        job_digest: of the job.
+        warn: receives one line when the result is damaged.
+    """
+    try:
+        content = json.loads((folder / FINISHED).read_bytes())
+        damaged = _content_digest(content) != content.pop("sha256")
+        version, job, files, facts = (content[name] for name in ("version", "job", "files", "facts"))
+    except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        damaged = True
+    if damaged:
+        warn(f"{FINISHED}, the record of the finished render, is damaged; the render is made again")
+        return None
+    if (version, job) != (FINISHED_VERSION, job_digest):
+        return None
+    for name, digest in files.items():
+        if not _is_whole(folder / name, digest):
+            warn(f"{name} of the finished render does not match its digest; the render is made again")
+            return None
+    return dict(facts)
+
+
+def _content_digest(content: dict[str, Any]) -> str:
+    """Digest of a record's content, its own digest aside."""
+    signed = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(signed).encode()).hexdigest()
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from liveavatar.engine.snapshot import read_snapshot, write_snapshot
+from liveavatar.engine.snapshot import drop_newer_snapshots, read_snapshot, write_snapshot
 from liveavatar.errors import InputError
 
 
@@ -30,6 +31,45 @@ def test_damaged_snapshot_falls_back(tmp_path: Path, keep_bytes: int) -> None:
     read = read_snapshot(tmp_path, "job")
     assert read is not None
     assert int(read["position"]) == 4
+
+
+@pytest.mark.parametrize("position", [0.02, 0.5, 0.999], ids=["header", "middle", "last tensor"])
+def test_one_flipped_bit_falls_back_with_one_line(tmp_path: Path, position: float) -> None:
+    write_snapshot(tmp_path, 4, "job", state(4))
+    newest = write_snapshot(tmp_path, 8, "job", state(8))
+    data = bytearray(newest.read_bytes())
+    data[int(position * len(data))] ^= 1
+    newest.write_bytes(data)
+    warnings: list[str] = []
+    read = read_snapshot(tmp_path, "job", warn=warnings.append)
+    assert read is not None
+    assert int(read["position"]) == 4
+    assert warnings == ["snapshot block-000008 is damaged (its digest does not match); trying the one before"]
+
+
+@pytest.mark.parametrize(("reach", "expected"), [(9, 8), (8, 8), (7, 4), (3, None)])
+def test_a_snapshot_beyond_the_whole_blocks_is_passed_over(tmp_path: Path, reach: int, expected: int | None) -> None:
+    for block in (4, 8):
+        write_snapshot(tmp_path, block, "job", state(block))
+    warnings: list[str] = []
+    read = read_snapshot(tmp_path, "job", reach, warnings.append)
+    assert (None if read is None else int(read["position"])) == expected
+    assert len(warnings) == (expected != 8)
+
+
+def test_newer_snapshots_and_half_written_ones_go(tmp_path: Path) -> None:
+    for block in (4, 8):
+        write_snapshot(tmp_path, block, "job", state(block))
+    drop_newer_snapshots(tmp_path, 4)
+    (tmp_path / ".block-000008-00.safetensors.12345678.tmp").touch()
+    kept = [next(tmp_path.glob("*.safetensors")), write_snapshot(tmp_path, 8, "job", state(8))]
+    assert sorted(tmp_path.iterdir()) == kept
+
+
+def test_a_snapshot_of_the_format_without_digest_is_refused(tmp_path: Path) -> None:
+    save_file(state(4), tmp_path / "block-000004.safetensors", metadata={"version": "1", "job": "job"})
+    with pytest.raises(InputError, match="version"):
+        read_snapshot(tmp_path, "job")
 
 
 def test_snapshot_of_another_job_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,11 @@
-"""Renders whose model counts head angles from the portrait: its own are read off the picture, given, or made up."""
+"""Renders: head angles counted from the portrait, and resuming from a damaged work folder.
 
+The portrait's own angles are read off the picture, given, or made up. A render resumed from damaged files gives the
+latents and the film of an undisturbed one, and a line about it.
+"""
+
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,17 +14,23 @@ import pytest
 from PIL import Image
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT
+from liveavatar.engine.engine import Engine
+from liveavatar.errors import Interrupted
 from liveavatar.face.head_pose import portrait_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
+from liveavatar.files import sha256
 from liveavatar.load import load_engine
 from liveavatar.paths import REPO_ROOT
+from liveavatar.render import job as render_job
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 from tests.job_changes import changed
 from tests.render_jobs import SIZE, noise_job
 
 FRAMES = 24
 NOD = np.stack([0.1 * np.sin(np.arange(FRAMES) / k) for k in (5, 3, 7)], 1).astype(np.float32) + np.float32(0.05)
+BLOCKS = 11
+STOP = 10  # blocks done when the render is interrupted; snapshots lie before blocks 4 and 8
 
 
 @pytest.fixture
@@ -104,3 +116,98 @@ def test_the_tracker_is_loaded_only_where_it_is_needed(
     assert known.latents_sha256 == render(tiny_model, job, FROM_CAMERA, told).latents_sha256
     with pytest.raises(AssertionError, match="tracker was loaded"):
         render(tiny_model, job, FROM_PORTRAIT)
+
+
+class Renders:
+    """Interrupted and finished work folders of one job, rendered once for all tests of a kind."""
+
+    def __init__(self, folder: Path, engine: Engine, online: bool) -> None:
+        self.engine, self.folder = engine, folder
+        folder.mkdir()
+        self.job = replace(changed(noise_job(folder, 12 * BLOCKS), sample_steps=1), online=online)
+        done: list[int] = []
+        with pytest.raises(Interrupted):
+            run_job(engine, self.job, lambda p: done.append(p.done), lambda: done[-1] == STOP)
+        shutil.copytree(self.job.work_dir, folder / "interrupted")
+        result = run_job(engine, self.job)
+        self.expected = result.latents_sha256, sha256(result.video)
+        shutil.copytree(self.job.work_dir, folder / "finished")
+
+    def resumed(self, state: str) -> RenderJob:
+        """The job with a fresh copy of its interrupted or finished work folder."""
+        shutil.rmtree(self.job.work_dir)
+        shutil.copytree(self.folder / state, self.job.work_dir)
+        return replace(self.job, resume=True)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(True, id="online"), pytest.param(False, id="offline", marks=pytest.mark.nightly)],
+)
+def renders(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Renders:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render_job, "SNAPSHOT_SHARE", 100.0)
+        engine = load_engine(tiny_model, device="cpu", dtype="float32")
+        return Renders(tmp_path_factory.mktemp("resume") / "job", engine, request.param)
+
+
+def flip_bit(path: Path, position: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(position * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+def newest_snapshot(work: Path) -> Path:
+    return max((work / "snapshots").glob("block-*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "first_block", "says"),
+    [
+        pytest.param(lambda work: None, 8, [], id="nothing"),
+        pytest.param(lambda work: flip_bit(newest_snapshot(work)), 4, ["block-000008 is damaged"], id="snapshot"),
+        pytest.param(
+            lambda work: flip_bit(work / "latents.bin", 0.6), 4,
+            ["block 6 in latents.bin", "ahead of the 6 whole blocks"], id="latents",
+        ),
+        pytest.param(
+            lambda work: flip_bit(work / "latents.bin", 0.1), 0,
+            ["block 1 in latents.bin", "ahead of the 1 whole"], id="latents before every snapshot",
+        ),
+    ],
+)  # fmt: skip
+def test_an_interrupted_render_falls_back(
+    damage: Callable[[Path], None], first_block: int, says: list[str], renders: Renders
+) -> None:
+    job = renders.resumed("interrupted")
+    damage(job.work_dir)
+    result = run_job(renders.engine, job)
+    assert result.first_block == first_block
+    assert (result.latents_sha256, sha256(result.video)) == renders.expected
+    assert len(result.notes) == len(says)
+    assert all(part in note for part, note in zip(says, result.notes, strict=True))
+
+
+@pytest.mark.parametrize("damage", ["video cut", "video flipped", "latents flipped", "nothing"])
+def test_a_finished_render_is_handed_out_only_whole(damage: str, renders: Renders) -> None:
+    job = renders.resumed("finished")
+    video = job.work_dir / "video.mp4"
+    if damage == "video cut":
+        video.write_bytes(video.read_bytes()[: int(0.6 * video.stat().st_size)])
+    elif damage != "nothing":
+        flip_bit(video if damage == "video flipped" else job.work_dir / "latents.bin")
+    result = run_job(renders.engine, job)
+    assert (result.latents_sha256, sha256(result.video)) == renders.expected
+    assert (result.first_block == BLOCKS) == (damage == "nothing")
+    name = "latents.bin" if damage == "latents flipped" else "video.mp4"
+    expected = [] if damage == "nothing" else [f"{name} of the finished render does not match its digest"]
+    assert [note.split(";")[0] for note in result.notes][: len(expected) or None] == expected
+
+
+def test_half_written_files_of_a_full_disk_are_removed(renders: Renders) -> None:
+    job = renders.resumed("interrupted")
+    leftovers = [job.work_dir / ".video.mp4.0a1b2c3d.tmp", job.work_dir / "snapshots" / ".block.safetensors.0a.tmp"]
+    for path in leftovers:
+        path.touch()
+    run_job(renders.engine, job)
+    assert not any(path.exists() for path in leftovers)

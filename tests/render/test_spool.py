@@ -1,6 +1,7 @@
 """The spool on disk: what was appended, what a resumed job keeps, and the record of a finished job."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,41 @@ def test_only_blocks_with_latents_and_timings_count(spool: Spool) -> None:
     assert spool.num_blocks() == 0
 
 
-@pytest.mark.parametrize("damage", ["another job", "latents", "record", "nothing"])
-def test_a_finished_job_is_known_while_its_latents_are_whole(spool: Spool, tmp_path: Path, damage: str) -> None:
-    write_finished(tmp_path, "a" * 64, {"latents_sha256": spool.sha256, "num_frames": 60})
+def flip_bit(path: Path, position: float) -> None:
+    """Flip one bit at a fraction of a file's length."""
+    data = bytearray(path.read_bytes())
+    data[int(position * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["latents.bin", "blocks.jsonl"])
+def test_blocks_count_up_to_the_first_damaged_one(spool: Spool, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    flip_bit(spool.latents_path.with_name(name), 0.5)
+    assert spool.num_blocks() == 2
+    assert caplog.text.count("block 2 in latents.bin or blocks.jsonl is damaged") == 1
+
+
+def test_rows_without_digests_are_not_believed(spool: Spool) -> None:
+    rows = [json.loads(line) for line in spool.rows_path.read_text().splitlines()]
+    spool.rows_path.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "sha256"}) + "\n" for r in rows))
+    assert spool.num_blocks() == 0
+
+
+@pytest.mark.parametrize("damage", ["another job", "latents", "video", "record", "one bit of the record", "nothing"])
+def test_a_finished_job_is_known_while_its_files_are_whole(spool: Spool, tmp_path: Path, damage: str) -> None:
+    video = tmp_path / "video.mp4"
+    video.write_bytes(bytes(1000))
+    write_finished(tmp_path, "a" * 64, {"latents_sha256": spool.sha256, "num_frames": 60}, [video])
+    if damage == "video":
+        video.write_bytes(bytes(600))
+    if damage == "one bit of the record":
+        flip_bit(tmp_path / "finished.json", 0.5)
     if damage == "latents":
         spool.latents_path.write_bytes(spool.latents_path.read_bytes()[:-1])
     if damage == "record":
         (tmp_path / "finished.json").write_text('{"job":')
-    facts = read_finished(tmp_path, ("b" if damage == "another job" else "a") * 64)
+    warnings: list[str] = []
+    facts = read_finished(tmp_path, ("b" if damage == "another job" else "a") * 64, warnings.append)
+    assert len(warnings) == (damage not in ("another job", "nothing"))
     expected = {"latents_sha256": spool.sha256, "num_frames": 60}
     assert facts == (expected if damage == "nothing" else None)

@@ -1,0 +1,66 @@
+"""Sizes and digests of a growing film's segments, one line each: a damaged segment is noticed before it is resumed."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilmSegment:
+    """One segment of a film on disk."""
+
+    frames: int
+    size: int  # bytes in the film
+    sha256: str  # of these bytes
+    live: str  # sha256 of its part of the live output; empty without
+
+
+class SegmentLedger:
+    """File of segments, appended in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, segment: FilmSegment) -> None:
+        """Record one segment, whose bytes are on disk already."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(segment)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def truncate(self, num_segments: int) -> None:
+        """Keep the first segments."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        self.path.write_bytes(b"".join(lines[:num_segments]))
+
+    def delete(self) -> None:
+        """Forget all segments."""
+        self.path.unlink(missing_ok=True)
+
+    def whole(self, film: Path, live: list[str]) -> list[FilmSegment]:
+        """Leading segments whose bytes in the film and in the live output match their digests.
+
+        Args:
+            film: the growing film.
+            live: sha256 of each segment's part of the live output; empty without live output.
+        """
+        found: list[FilmSegment] = []
+        if not (film.is_file() and self.path.is_file()):
+            return found
+        with film.open("rb") as file:
+            for index, line in enumerate(self.path.read_bytes().splitlines()):
+                try:
+                    segment = FilmSegment(**json.loads(line))
+                    same = hashlib.sha256(file.read(segment.size)).hexdigest() == segment.sha256
+                except (ValueError, TypeError):
+                    same = False
+                if not same or (segment.live and live[index : index + 1] != [segment.live]):
+                    log.warning("segment %d of the growing film is damaged", index)
+                    break
+                found.append(segment)
+        return found

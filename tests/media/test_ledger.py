@@ -1,0 +1,55 @@
+"""Digests of a growing film: a damaged segment ends what can be resumed, in the film and in its live output."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liveavatar.media.film import FilmWriter
+
+SIZE = (64, 48)
+SEGMENT = 24  # frames
+
+
+def writer(folder: Path) -> FilmWriter:
+    return FilmWriter(
+        folder / "film.mp4", size=SIZE, segment_frames=SEGMENT, live_dir=folder / "live", ledger=folder / "segments"
+    )
+
+
+def frames(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (count, SIZE[1], SIZE[0], 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "whole"),
+    [
+        pytest.param("segments", None, 3, id="nothing"),
+        pytest.param(".film.partial.mp4", 0.5, 1, id="the film"),
+        pytest.param(".film.partial.mp4", 0.0, 0, id="its header"),
+        pytest.param("live/segment_000002.m4s", 0.5, 2, id="a live segment"),
+        pytest.param("live/init.mp4", 0.5, 0, id="the live header"),
+        pytest.param("segments", 0.5, 1, id="the ledger"),
+    ],
+)
+def test_frames_before_the_damage_can_be_resumed(name: str, position: float | None, whole: int, tmp_path: Path) -> None:
+    with writer(tmp_path) as film:
+        film.write(frames(3 * SEGMENT))
+    path = tmp_path / name
+    data = bytearray(path.read_bytes())
+    if position is not None:
+        data[int(position * len(data))] ^= 1
+        path.write_bytes(data)
+    resumed = writer(tmp_path)
+    assert resumed.durable_frames == whole * SEGMENT
+    with resumed:
+        resumed.resume_at(whole * SEGMENT)
+        resumed.write(frames(3 * SEGMENT)[whole * SEGMENT :])
+    assert writer(tmp_path).durable_frames == 3 * SEGMENT, "what was written again is whole"
+
+
+def test_a_finished_film_needs_no_ledger(tmp_path: Path) -> None:
+    with writer(tmp_path) as film:
+        film.write(frames(SEGMENT + 1))
+        film.close()
+    assert not (tmp_path / "segments").exists()
