@@ -110,9 +110,13 @@ class Rank:
             decode_layers_of: DecodeLayers | None = None
             backend: Backend
             if _takes_fast_path(self.model_dir, device, spec.fp8):
+                from liveavatar.fast.attention import Attention
                 from liveavatar.fast.load import load_fast_model
 
-                model = load_fast_model(self.model_dir, device, self.dtype, spec.parts, fp8=spec.fp8)
+                attention = Attention(self.group.agree)
+                model = load_fast_model(
+                    self.model_dir, device, self.dtype, spec.parts, fp8=spec.fp8, attention=attention
+                )
                 backend = _fast(model, device, spec.fp8)
                 if self.decode_layers_for is not None:
                     decode_layers_of = self.decode_layers_for(model.config, device, spec.fp8)

@@ -35,7 +35,6 @@ COVERED_BY = {
     "liveavatar/engine/prompt_encoder.py": "tests/engine/test_engine.py",
     "liveavatar/engine/stream.py": "tests/engine/test_plain.py",
     "liveavatar/engine/threads.py": "tests/engine/test_engine.py",
-    "liveavatar/fast/attention.py": "tests/fast/test_dit.py",
     "liveavatar/fast/decode.py": "tests/fast/test_backend.py",
     "liveavatar/fast/denoise.py": "tests/fast/test_backend.py",
     "liveavatar/fast/kernels_attention.py": "tests/fast/test_ops.py",

@@ -20,8 +20,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from liveavatar.fast.attention import agree
-
 LIMIT_SECONDS = 120.0  # for anything to arrive: longer than a stopped process usually stays stopped
 MAX_STEPS = 8
 HEADER, PAYLOAD, RING, FIRST, READY, FACTS = range(1, 7)  # tags
@@ -151,7 +149,6 @@ class Group:
             # On CPUs gloo groups of their own: what goes over them takes the same path as on GPUs.
             backend = "nccl" if self.device.type == "cuda" and not self.through_host else "gloo"
             self._data = [dist.new_group(backend=backend, timeout=self.limit) for _ in range(2)]
-            agree(self._agree)
             self._greet()
 
     def data(self, sender: int) -> Any:
@@ -166,12 +163,13 @@ class Group:
         with torch.inference_mode(False):
             return torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
-    def _agree(self, question: str, answer: str) -> str:
-        """The answer of the first rank that was asked."""
-        assert self._store is not None
+    def agree(self, question: str, answer: str) -> str:
+        """Compare and set on the store: every rank gets the first rank's answer; outside a group, the own one."""
+        if self._store is None:
+            return answer
         with group_errors("the meeting point of the group was lost"):
-            said: bytes = self._store.compare_set(question, "", answer)
-            return said.decode()
+            first: bytes = self._store.compare_set(question, "", answer)
+            return first.decode()
 
     def _greet(self) -> None:
         """Send a word from rank to rank: NCCL connects two of them when they first speak, which takes a while."""
@@ -186,7 +184,6 @@ class Group:
     def leave(self) -> None:
         """End the group for this process."""
         if dist.is_initialized():
-            agree(None)
             dist.destroy_process_group()
         self._data.clear()  # and with them their threads, which must not outlive the interpreter
         self._store = None

@@ -1,9 +1,16 @@
-"""Which attention backend is fastest for a shape on this GPU: tried once for each, remembered."""
+"""Softmax attention on the backend of PyTorch that suits each shape.
+
+Backends round differently, so the choice decides bits: processes that render the same job must choose alike. Hence a
+fixed order of preference, from which only a clearly faster backend may depart, and one choice for all ranks of a group.
+On an H200 cuDNN is the first choice at all sizes: FlashAttention takes 1.2 to 2 times as long, and about as long where
+the launch costs more than the work (audio and text at 256*384), where a timing alone would decide by chance.
+
+Shapes: B batch, N heads, L queries, M keys, H head width.
+"""
 
 import logging
 import warnings
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,60 +19,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 log = logging.getLogger(__name__)
 
-_CANDIDATES = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-_TRIES = 3
+PREFERENCE = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+CLEARLY_FASTER = 1.5  # times as fast; repeated timings of short kernels differ by up to 1.4
+TRIES = 10
+
 Shape = tuple[int, ...]
-Agree = Callable[[str, str], str]  # a question and one's own answer -> the answer of all
-_agree: list[Agree] = []
+Agree = Callable[[str, str], str]  # question, own answer -> answer of all ranks
+TimeBackend = Callable[[SDPBackend, Tensor, Tensor, Tensor], float | None]  # seconds; None: it cannot do the shape
 
 
-def agree(how: Agree | None) -> None:
-    """Have processes that make one video take the same backends, so that they compute the same bits; None: alone."""
-    _agree[:] = [] if how is None else [how]
+def choose(seconds: Mapping[SDPBackend, float]) -> SDPBackend:
+    """Choose the first backend in the order of preference, or a later one that is clearly faster.
 
-
-def attend_rows(q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
-    """Softmax attention without mask, [B * L, N * H] contiguous."""
-    if q_BNLH.device.type != "cuda":
-        out = F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH)
-    else:
-        with sdpa_kernel(best_backend(tuple(q_BNLH.shape), tuple(k_BNMH.shape), q_BNLH.dtype, q_BNLH.device)):
-            out = F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH)
-    return out.transpose(1, 2).contiguous().view(-1, out.shape[1] * out.shape[3])
-
-
-@lru_cache(maxsize=256)
-def best_backend(q: Shape, k: Shape, dtype: torch.dtype, device: torch.device) -> SDPBackend:
-    """Fastest backend for queries and keys of these shapes; must be asked for once before a graph is captured."""
-    timed: dict[SDPBackend, float] = {}
-    B, N, L, H = q
-    # Laid out as in the transformer: queries token by token, keys head by head.
-    query = torch.randn(B, L, N, H, dtype=dtype, device=device).transpose(1, 2)
-    key, value = (torch.randn(k, dtype=dtype, device=device) for _ in range(2))
-    for candidate in _CANDIDATES:
-        seconds = _seconds(candidate, query, key, value)
-        if seconds is not None:
-            timed[candidate] = seconds
-    best = min(timed, key=lambda b: timed[b], default=SDPBackend.MATH)
-    if _agree:
-        best = getattr(SDPBackend, _agree[0](f"attention {q} {k} {dtype}", best.name))
-    listed = ", ".join(f"{b.name} {1e3 * s:.2f} ms" for b, s in timed.items())
-    log.info("attention %s x %s: %s", list(q), list(k), listed)
-    return best
-
-
-def _seconds(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> float | None:
-    def once() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
-
-    try:
-        with warnings.catch_warnings(), sdpa_kernel(backend):
-            warnings.simplefilter("ignore")  # a backend that cannot do a shape says so, and why all others are off
-            once()
-            return gpu_seconds(once, _TRIES)
-    except RuntimeError as e:
-        log.debug("%s cannot do %s: %s", backend, tuple(q.shape), e)
-        return None
+    Args:
+        seconds: time of each backend that can do the shape.
+    """
+    chosen: SDPBackend | None = None
+    for backend in PREFERENCE:
+        if backend in seconds and (chosen is None or seconds[backend] * CLEARLY_FASTER < seconds[chosen]):
+            chosen = backend
+    return SDPBackend.MATH if chosen is None else chosen
 
 
 def gpu_seconds(work: Callable[[], object], repeats: int) -> float:
@@ -79,3 +52,64 @@ def gpu_seconds(work: Callable[[], object], repeats: int) -> float:
         stop.synchronize()
         best = min(best, start.elapsed_time(stop) / 1e3)
     return best
+
+
+def time_backend(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> float | None:
+    """Time a backend on the GPU in seconds; None when it cannot do the shape."""
+
+    def once() -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+    try:
+        with warnings.catch_warnings(), sdpa_kernel(backend):
+            warnings.simplefilter("ignore")  # a backend that cannot do a shape says so, and why all others are off
+            once()
+            return gpu_seconds(once, TRIES)
+    except RuntimeError as e:
+        log.debug("%s cannot do %s: %s", backend, tuple(q.shape), e)
+        return None
+
+
+class Attention:
+    """Softmax attention without mask; each shape's backend is chosen once, at its first use."""
+
+    def __init__(self, agree: Agree | None = None, time_backend: TimeBackend = time_backend) -> None:
+        """Compose attention.
+
+        Args:
+            agree: makes the choice the same on all ranks that render one video; None for a process alone.
+            time_backend: the stopwatch.
+        """
+        self.agree, self.time_backend = agree, time_backend
+        self._chosen: dict[tuple[Shape, Shape, torch.dtype, torch.device], SDPBackend] = {}
+
+    def __call__(self, q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
+        """Attend: rows [B * L, N * H], contiguous."""
+        if q_BNLH.device.type != "cuda":
+            out = F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH)
+        else:
+            backend = self.backend(tuple(q_BNLH.shape), tuple(k_BNMH.shape), q_BNLH.dtype, q_BNLH.device)
+            with sdpa_kernel(backend):
+                out = F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH)
+        return out.transpose(1, 2).contiguous().view(-1, out.shape[1] * out.shape[3])
+
+    def backend(self, q: Shape, k: Shape, dtype: torch.dtype, device: torch.device) -> SDPBackend:
+        """Return the backend for queries [B, N, L, H] and keys [B, N, M, H]; call it before a graph is captured."""
+        key = (q, k, dtype, device)
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(q, k, dtype, device)
+        return self._chosen[key]
+
+    def _choose(self, q: Shape, k: Shape, dtype: torch.dtype, device: torch.device) -> SDPBackend:
+        B, N, L, H = q
+        # Laid out as in the transformer: queries token by token, keys head by head.
+        query = torch.randn(B, L, N, H, dtype=dtype, device=device).transpose(1, 2)
+        key, value = (torch.randn(k, dtype=dtype, device=device) for _ in range(2))
+        times = {backend: self.time_backend(backend, query, key, value) for backend in PREFERENCE}
+        possible = {backend: seconds for backend, seconds in times.items() if seconds is not None}
+        chosen = choose(possible)
+        if self.agree is not None:
+            chosen = getattr(SDPBackend, self.agree(f"attention {q} {k} {dtype}", chosen.name))
+        listed = ", ".join(f"{backend.name} {1e3 * seconds:.2f} ms" for backend, seconds in possible.items())
+        log.info("attention %s x %s: %s of %s", list(q), list(k), chosen.name, listed)
+        return chosen

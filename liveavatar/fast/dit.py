@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import ops
-from liveavatar.fast.attention import attend_rows
+from liveavatar.fast.attention import Attention
 from liveavatar.fast.reference import Branch, NormSpec, Rows, rotate_rows
 from liveavatar.fast.rings import Ring
 from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
@@ -40,7 +40,12 @@ class FastLevel:
 
 
 def accelerate(
-    dit: CausalDiT, *, device: torch.device | None = None, fp8: bool = False, offload: bool = False
+    dit: CausalDiT,
+    *,
+    device: torch.device | None = None,
+    fp8: bool = False,
+    offload: bool = False,
+    attention: Attention | None = None,
 ) -> "FastDiT":
     """Take the weights out of a transformer, which is of no use afterwards.
 
@@ -49,15 +54,17 @@ def accelerate(
         device: where to compute; the transformer's own when None.
         fp8: linear layers in e4m3, except the small and sensitive ones.
         offload: layers wait in pinned host memory and arrive one ahead of their use.
+        attention: chooses backends; None for a process that renders alone.
     """
-    return FastDiT(dit, device or dit.patch_embedding.weight.device, fp8, offload)
+    return FastDiT(dit, device or dit.patch_embedding.weight.device, fp8, offload, attention or Attention())
 
 
 class FastDiT:
     """See the module's text; method by method it equals `CausalDiT` within rounding."""
 
-    def __init__(self, dit: CausalDiT, device: torch.device, fp8: bool, offload: bool) -> None:
+    def __init__(self, dit: CausalDiT, device: torch.device, fp8: bool, offload: bool, attention: Attention) -> None:
         self.cfg, self.device, self.fp8, self.offload = dit.cfg, device, fp8, offload
+        self.attention = attention
         self.dtype = dit.dtype
         self.injector_of = dit.injector_of
         self.layers = pack_layers(dit, fp8, offload, device)
@@ -147,7 +154,7 @@ class FastDiT:
         spec = NormSpec(mul, add, self.cfg.eps, weights.cross_q.quantised, self.dtype, rounded=True)
         x, h = ops.add_norm(x, [own], spec, fp32, keep=False)
         q = ops.rms_rows(weights.cross_q(h), norm, self.cfg.eps)
-        attended = attend_rows(self._heads(q), *kv)
+        attended = self.attention(self._heads(q), *kv)
         y = weights.cross_o(_rows(attended, weights.cross_o))
         x, h = ops.add_norm(x, [own, (y, None)], self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
         return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))
@@ -172,7 +179,7 @@ class FastDiT:
             keys.append(k[None].contiguous() if into is None else into.k[i].copy_(k[None]))
             values.append(v if into is None else into.v[i].copy_(v))
             q, k = (rotate_rows(t, turn.cos, turn.sin)[None] for t in (q, k))
-            x, y = self._finish(x, attend_rows(q, k, v), weights, i, mod, text_kv[i])
+            x, y = self._finish(x, self.attention(q, k, v), weights, i, mod, text_kv[i])
             gate = mod[5]
             self.layers.done()
         return Sink(keys, values, num_reference=(h // 2) * (w // 2))
@@ -257,7 +264,7 @@ class FastDiT:
         spec = self._modulated(add, mul, weights.audio_q.quantised, ADAIN_EPS)
         x, rows = ops.add_norm(x, [(y, gate)], spec, self.dtype)
         q = ops.rms_rows(weights.audio_q(rows), self._audio_norm[index], self.cfg.eps)
-        attended = attend_rows(self._heads(q, k.shape[0]), k, v)
+        attended = self.attention(self._heads(q, k.shape[0]), k, v)
         return x, weights.audio_o(_rows(attended, weights.audio_o))
 
 

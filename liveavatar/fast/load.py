@@ -10,6 +10,7 @@ from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.config import DiTConfig
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
+from liveavatar.fast.attention import Attention
 from liveavatar.fast.dit import accelerate
 from liveavatar.model.dit import CausalDiT
 
@@ -32,6 +33,7 @@ def load_fast_model(
     *,
     fp8: bool = False,
     offload: bool = False,
+    attention: Attention | None = None,
 ) -> LoadedModel:
     """Load networks of a model on a GPU.
 
@@ -42,6 +44,7 @@ def load_fast_model(
         parts: names of the networks: "dit", "vae", "text".
         fp8: linear layers of the transformer in 8 bits.
         offload: layers of the transformer stay in host memory and arrive one ahead of their use.
+        attention: chooses backends; None for a process that renders alone.
 
     Raises:
         CheckpointError: the directory is incomplete or damaged.
@@ -58,7 +61,7 @@ def load_fast_model(
         whole = dit_bytes(others.config.dit)
         roomy = not fp8 or torch.cuda.mem_get_info(device)[0] > _HEADROOM * whole
         loaded = load_model(model_dir, device if roomy and not offload else "cpu", dtype, ("dit",))
-        dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload)
+        dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload, attention=attention)
     except torch.OutOfMemoryError as e:
         raise CapacityError(
             f"{model_dir.name} does not fit the memory of {torch.cuda.get_device_name(device)}; "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import ops
-from liveavatar.fast.attention import attend_rows
+from liveavatar.fast.attention import Attention
 from liveavatar.fast.reference import FP8, FP8_MAX, VALUES_ALIGN, KeyValues8, Slots
 from liveavatar.model.kv_cache import Sink, StepCache
 
@@ -28,12 +28,16 @@ _HEADROOM = 8.0  # of values over the largest of the sinks
 class Bf16Ring(StepCache):
     """The plain cache, fed by the fused kernel."""
 
+    def __init__(self, sink: Sink, window_tokens: int, attention: Attention) -> None:
+        super().__init__(sink, window_tokens)
+        self.attention = attention
+
     def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
         """Write a block and let it attend to all it sees: [L, D]."""
         k, v = self.k[layer, 0], self.v[layer, 0]
         q = ops.rms_rope_write(*block, Slots(k[:, self.num_sink :], v[:, self.num_sink :], where[0]))
         stop = self.num_sink + where[1]
-        return attend_rows(q.transpose(0, 1)[None], k[None, :, :stop], v[None, :, :stop])
+        return self.attention(q.transpose(0, 1)[None], k[None, :, :stop], v[None, :, :stop])
 
     def begin(self, sink: Sink) -> None:
         """Take over the sinks of another stream."""
@@ -58,10 +62,10 @@ class Workspace:
 class Fp8Ring:
     """A step's ring in e4m3; sinks stay in the model's dtype, one copy for all steps."""
 
-    def __init__(self, sink: Sink, window_tokens: int, workspace: Workspace) -> None:
+    def __init__(self, sink: Sink, window_tokens: int, workspace: Workspace, attention: Attention) -> None:
         N, L, H = sink.k[0].shape[1:]
         Y, device = len(sink.k), sink.k[0].device
-        self.num_sink, self.window, self.workspace = L, window_tokens, workspace
+        self.num_sink, self.window, self.workspace, self.attention = L, window_tokens, workspace, attention
         self.k, self.v = (torch.zeros(Y, N, window_tokens, H, dtype=FP8, device=device) for _ in range(2))
         self.k_scale, self.v_scale = (torch.zeros(Y, N, window_tokens, device=device) for _ in range(2))
         self.sink = sink
@@ -95,7 +99,7 @@ class Fp8Ring:
         for stored, scale, ring in ((self.k, self.k_scale, ring_k), (self.v, self.v_scale, ring_v)):
             ops.dequantise_slots(stored[layer, :, :visible], scale[layer, :, :visible], ring[:, :visible], new)
             ops.quantise_slots(ring, stored[layer], scale[layer], new)
-        return attend_rows(q.transpose(0, 1)[None], k[None, :, :stop], v[None, :, :stop])
+        return self.attention(q.transpose(0, 1)[None], k[None, :, :stop], v[None, :, :stop])
 
     def tensors(self) -> dict[str, Tensor]:
         """The ring's content, for a snapshot."""

@@ -123,9 +123,9 @@ class StepRunner:
             self.rings = [Ring8(part, self.window) for part in self.sinks]
         elif kv_cache_dtype == "fp8":
             workspace = Workspace(self.sink, self.window)
-            self.rings = [Fp8Ring(part, self.window, workspace) for part in self.sinks]
+            self.rings = [Fp8Ring(part, self.window, workspace, dit.attention) for part in self.sinks]
         else:
-            self.rings = [Bf16Ring(part, self.window) for part in self.sinks]
+            self.rings = [Bf16Ring(part, self.window, dit.attention) for part in self.sinks]
         self.entering = self._hidden(spans[0].layers.start)
         self.leaving = self._hidden(spans[-1].layers.stop)
         self.warmed = False

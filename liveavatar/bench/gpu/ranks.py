@@ -16,6 +16,7 @@ from liveavatar.engine.job import StreamJob
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.stream import Stream
 from liveavatar.fast import accelerate
+from liveavatar.fast.attention import Attention
 from liveavatar.fast.backend import FastBackend
 
 STEPS = 4
@@ -89,7 +90,8 @@ def rank_engine(
     config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtype, vae: bool, alike: bool = False
 ) -> BenchRank:
     """Make a rank with the same random weights as every other; `alike`: see `random_dit`."""
-    dit = accelerate(random_dit(config.dit, group.device, dtype, alike), device=group.device, fp8=mode.fp8)
+    plain = random_dit(config.dit, group.device, dtype, alike)
+    dit = accelerate(plain, device=group.device, fp8=mode.fp8, attention=Attention(group.agree))
     decoder = random_vae(config, group.device, dtype) if vae else None
     backend = FastBackend(LoadedModel(config=config, dit=dit, vae=decoder), group.device, mode.fp8)
     placement = GroupPlacement(group, config.dit.num_layers, own_decoder=group.world > STEPS)
