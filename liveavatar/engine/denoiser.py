@@ -98,11 +98,29 @@ class Denoiser(Protocol):
         """
 
 
+class StreamInputs(Protocol):
+    """Noise, pose latents and distance of the reference for each block of a stream."""
+
+    @property
+    def spec(self) -> DenoiseSpec:
+        """Settings and shapes of the stream."""
+
+    def noise(self, index: int, device: torch.device) -> Tensor:
+        """Return the noise [1, C, 3, h, w] of a block."""
+
+    def distance(self, index: int, step: int) -> int:
+        """Return how many latents ahead of a block a denoise step places the reference."""
+
+    def pose(self, index: int, device: torch.device) -> Tensor | None:
+        """Return the pose latents [1, C, 3, h, w] of a block; None for a stream without."""
+
+
 class BlockInputs:
-    """Noise, pose latents and distance of the reference for each block of a stream, all functions of its index."""
+    """Inputs of a job, all functions of the block's index."""
 
     def __init__(self, config: ModelConfig, spec: DenoiseSpec, pose: Tensor | None, dtype: torch.dtype) -> None:
-        self.config, self.spec, self.pose_track, self.dtype = config, spec, pose, dtype
+        self.config, self.pose_track, self.dtype = config, pose, dtype
+        self.spec: DenoiseSpec = spec
         self._noise: tuple[int, Tensor] | None = None  # of the last clip
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ from torch import Tensor
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.engine.clock import mark
 from liveavatar.engine.decoder import HostDecoder
-from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, StreamInputs, load_rings, ring_tensors
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.sampling import euler_step
 from liveavatar.engine.threads import Threads
@@ -72,7 +72,7 @@ class PlainDenoiser:
     """Steps `steps` of a stream, see `Denoiser`."""
 
     @torch.inference_mode()
-    def __init__(self, dit: CausalDiT, inputs: BlockInputs, conditioning: Conditioning, steps: Sequence[int]) -> None:
+    def __init__(self, dit: CausalDiT, inputs: StreamInputs, conditioning: Conditioning, steps: Sequence[int]) -> None:
         self.dit, self.inputs, self.spec = dit, inputs, inputs.spec
         self.device, self.motion = conditioning.reference.device, conditioning.motion
         self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))

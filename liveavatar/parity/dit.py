@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from liveavatar.engine.sampling import euler_step
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.plain import PlainDenoiser
+from liveavatar.engine.settings import RenderSettings
+from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
 from liveavatar.model.kv_cache import Sink, StepCache
 from liveavatar.model.motion import motion_rotation
@@ -72,12 +75,15 @@ class DitBench:
     def noise(self, block: int) -> Tensor:
         return self.inputs["noise"][None, :, BLOCK_LATENTS * block : BLOCK_LATENTS * (block + 1)]
 
+    def pose(self, block: int) -> Tensor:
+        return self.inputs["cond"][:, :, BLOCK_LATENTS * block : BLOCK_LATENTS * (block + 1)]
+
+    def audio(self, block: int) -> AudioTokens:
+        return self.dit.encode_audio(self.inputs["audio"][..., BLOCK_FRAMES * block : BLOCK_FRAMES * (block + 1)])
+
     def conditions(self, block: int, features: Tensor | None = None, mask: Tensor | None = None) -> Conditions:
-        latents = slice(BLOCK_LATENTS * block, BLOCK_LATENTS * (block + 1))
-        if features is None:
-            features = self.inputs["audio"][..., BLOCK_FRAMES * block : BLOCK_FRAMES * (block + 1)]
-        audio_kv = self.dit.audio_kv(self.dit.encode_audio(features))
-        return Conditions(self.text_kv, audio_kv, self.inputs["cond"][:, :, latents], mask)
+        audio = self.audio(block) if features is None else self.dit.encode_audio(features)
+        return Conditions(self.text_kv, self.dit.audio_kv(audio), self.pose(block), mask)
 
     def flow(
         self, x: Tensor, sigma: float, cond: Conditions, at: tuple[StepCache, Sink], frame: int, distance: int
@@ -108,7 +114,7 @@ def check(fix: Fixtures, rope: str) -> Iterator[Part]:
     _single(results["single"], bench, sink, out)
     _stream(results, bench, sink, out)
     _actors(results["actors"], bench, sink, out)
-    _sampler(results["sampler"], bench, sink, out)
+    _sampler(results["sampler"], bench, out)
     for scenario, comparison in results.items():
         yield comparison.part(f"dit.{rope}.{scenario}", TOLERANCE[rope])
 
@@ -197,23 +203,56 @@ def _actors(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -
     result.add("actors.flow", flow[0], out["actors.flow"])
 
 
-def _sampler(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -> None:
+@dataclass(frozen=True, slots=True)
+class RecordedInputs:
+    """Noise, pose latents and distances of a set, in place of those that a seed gives."""
+
+    bench: DitBench
+    spec: DenoiseSpec
+    distances: list[list[int]]  # block, step
+
+    def noise(self, index: int, device: torch.device) -> Tensor:
+        """Return the noise [1, C, 3, h, w] of a block."""
+        return self.bench.noise(index)
+
+    def distance(self, index: int, step: int) -> int:
+        """Return how many latents ahead of a block a denoise step places the reference."""
+        return self.distances[index][step]
+
+    def pose(self, index: int, device: torch.device) -> Tensor:
+        """Return the pose latents [1, C, 3, h, w] of a block."""
+        return self.bench.pose(index)
+
+
+def _sampler(result: Comparison, bench: DitBench, out: FixtureFile) -> None:
+    """Sample with the engine's own denoiser: all steps in one, then a denoiser for each step as on a group."""
     if "sampler.relative_dist" not in out.tensors:
         return
-    distances = out["sampler.relative_dist"].tolist()
-    sigmas = (*bench.sigmas, 0.0)
-    caches = [bench.cache(sink) for _ in bench.sigmas]
+    distances, (h, w), inputs = out["sampler.relative_dist"].tolist(), bench.hw, bench.inputs
+    spec = DenoiseSpec(
+        settings=RenderSettings(prompt=""), sigmas=(*bench.sigmas, 0.0), num_blocks=len(distances), h=h, w=w
+    )
+    recorded = RecordedInputs(bench, spec, distances)
+    conditioning = Conditioning(inputs["context"][None], inputs["ref_latents"], inputs["motion_latents"])
+    steps = range(spec.num_steps)
+    for shares in ([tuple(steps)], [(step,) for step in steps]):
+        denoisers = [PlainDenoiser(bench.dit, recorded, conditioning, share) for share in shares]
+        _sample(result, bench, dict(zip(shares, denoisers, strict=True)), out)
+
+
+def _sample(
+    result: Comparison, bench: DitBench, denoisers: dict[tuple[int, ...], PlainDenoiser], out: FixtureFile
+) -> None:
     first_latent: Tensor | None = None
-    for block, of_step in enumerate(distances):
+    for block in range(len(out["sampler.relative_dist"])):
         if block == bench.dit.cfg.window_latents // BLOCK_LATENTS and first_latent is not None:
-            sink = bench.prefill(first_latent, bench.inputs["motion_latents_b"])
-            for cache in caches:
-                cache.set_sink(sink)
-        x, cond = bench.noise(block), bench.conditions(block)
-        for step, distance in enumerate(of_step):
-            flow = bench.flow(x, sigmas[step], cond, (caches[step], sink), BLOCK_LATENTS * block, distance)
-            x = euler_step(x, flow, sigmas[step], sigmas[step + 1])
-            key = f"sampler.block{block}.step{step}.x"
+            for denoiser in denoisers.values():
+                denoiser.reanchor(first_latent, bench.inputs["motion_latents_b"])
+        x, audio = bench.noise(block), bench.audio(block)
+        for share, denoiser in denoisers.items():
+            bench.dit.record()
+            x, _ = denoiser.queue(block, x, audio)
+            key = f"sampler.block{block}.step{share[-1]}.x"
             if key in out.tensors:
                 result.add(key, x[0], out[key])
         if block == 0:
