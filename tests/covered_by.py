@@ -33,7 +33,6 @@ COVERED_BY = {
     "liveavatar/engine/placement.py": "tests/engine/test_engine.py",
     "liveavatar/engine/prompt_embedding.py": "tests/checkpoints/test_released.py",
     "liveavatar/engine/prompt_encoder.py": "tests/engine/test_engine.py",
-    "liveavatar/engine/stream.py": "tests/engine/test_plain.py",
     "liveavatar/engine/threads.py": "tests/engine/test_engine.py",
     "liveavatar/fast/decode.py": "tests/fast/test_backend.py",
     "liveavatar/fast/denoise.py": "tests/fast/test_backend.py",
