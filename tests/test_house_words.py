@@ -10,15 +10,6 @@ from liveavatar.paths import REPO_ROOT
 
 # A docstring that begins so is a riddle or points elsewhere, instead of saying what the thing does.
 BANNED = re.compile(r"(What|Whatever|Whoever|Whichever|Who|Those|Whether|How|Where|Which|To be)\b|(As|See|Like) `")
-NOT_YET: frozenset[str] = frozenset(
-    {
-        "liveavatar/bench/gpu",
-        "liveavatar/distributed",
-        "liveavatar/engine",
-        "liveavatar/fast",
-        "liveavatar/parity",
-    }
-)
 ROOMS = sorted(
     {path.parent for package in ("flows", "tasks", "liveavatar") for path in (REPO_ROOT / package).rglob("*.py")}
 )
@@ -37,8 +28,6 @@ def first_lines(path: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("room", ROOMS, ids=[str(room.relative_to(REPO_ROOT)) for room in ROOMS])
 def test_docstrings_begin_with_a_verb_or_a_noun(room: Path) -> None:
-    if str(room.relative_to(REPO_ROOT)) in NOT_YET:
-        pytest.skip("not yet reworded")
     found = [
         f"{path.relative_to(REPO_ROOT)}:{number}: {line}"
         for path in sorted(room.glob("*.py"))

@@ -35,7 +35,7 @@ class GroupError(RuntimeError):
 
 
 class Op(IntEnum):
-    """What a message asks for."""
+    """Request of a message."""
 
     BLOCK = 0  # denoise a block
     RESTORE = 1  # take rings of a snapshot
@@ -44,7 +44,7 @@ class Op(IntEnum):
 
 @dataclass(slots=True)
 class Message:
-    """What goes along with every payload."""
+    """Header of every payload."""
 
     op: Op
     index: int = 0  # of a block
@@ -57,7 +57,7 @@ class Message:
     sent_s: list[float] = field(default_factory=list)  # of the message before
 
     def to_tensor(self) -> Tensor:
-        """One row of float64."""
+        """Encode as one row of float64."""
         facts = [self.op, self.index, self.snapshot, self.reanchor, self.threads]
         return torch.tensor([*facts, *self.step_s, *self.wait_s, *self.busy_s, *self.sent_s], dtype=torch.float64)
 
@@ -81,7 +81,7 @@ class Message:
 
     @classmethod
     def of(cls, op: Op, world: int, **facts: Any) -> "Message":
-        """A new message in a group of `world` ranks."""
+        """Make a message in a group of `world` ranks."""
         wait_s, busy_s, sent_s = ([0.0] * world for _ in range(3))
         return cls(op, wait_s=wait_s, busy_s=busy_s, sent_s=sent_s, **facts)
 
@@ -108,7 +108,7 @@ class Group:
         limit_s: float = LIMIT_SECONDS,
         through_host: bool = False,
     ) -> None:
-        """A place in a group that is joined later.
+        """Take a place in a group that is joined later.
 
         Args:
             rank, world: of this process; of all.
@@ -152,12 +152,14 @@ class Group:
             self._greet()
 
     def data(self, sender: int) -> Any:
-        """What carries latents from rank `sender` to the next: one thread sends and another one receives, each with a
-        group of its own."""
+        """Return the process group for latents from rank `sender` to the next.
+
+        One thread sends and another one receives, each with a group of its own.
+        """
         return self._data[sender % 2]
 
     def staging(self, num_bytes: int) -> Tensor | None:
-        """Bytes [num_bytes] of host memory for what travels; None where it goes from device to device."""
+        """Allocate host memory [num_bytes] that latents pass through; None where they go from device to device."""
         if not self.through_host:
             return None
         with torch.inference_mode(False):
@@ -172,7 +174,7 @@ class Group:
             return first.decode()
 
     def _greet(self) -> None:
-        """Send a word from rank to rank: NCCL connects two of them when they first speak, which takes a while."""
+        """Send a number from rank to rank, because NCCL connects two of them at their first message, which is slow."""
         word = torch.zeros(1, device="cpu" if self.through_host else self.device)
         if self.rank:
             irecv(word, self.rank - 1, PAYLOAD, self.data(self.rank - 1)).wait()
@@ -189,7 +191,7 @@ class Group:
         self._store = None
 
     def broadcast(self, value: Any) -> Any:
-        """A value of the last rank, on every rank."""
+        """Send a value of the last rank to every rank, and return it."""
         box = [value]
         with group_errors("a rank was lost before the job began"):
             dist.broadcast_object_list(box, src=self.last)
@@ -266,7 +268,7 @@ class Layout:
         self.num_bytes = end
 
     def views(self, buffer: Tensor) -> list[Tensor]:
-        """The tensors within a buffer."""
+        """Return the tensors as views of a buffer."""
         return [
             buffer[at : at + torch.Size(shape).numel() * dtype.itemsize].view(dtype).view(shape)
             for at, (shape, dtype) in zip(self.offsets, self.shapes, strict=True)

@@ -38,7 +38,7 @@ class RankSpec:
 
 
 class GroupPlacement:
-    """Places jobs on a group, see `liveavatar.engine.engine.PlacementFactory`.
+    """A `PlacementFactory` that places jobs on a group.
 
     With `decode_layers`, layers are spread instead of whole steps, counting the decoder on the last rank as that many
     layers. Only a transformer in its fast form can do that.

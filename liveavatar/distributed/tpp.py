@@ -32,7 +32,7 @@ GATHER_SHARE = 0.03  # most of the running time that gathering rings for snapsho
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What the last rank tells the others about a job."""
+    """Description of a job that the last rank broadcasts."""
 
     spec: DenoiseSpec
     conditioning: Conditioning  # on the CPU
@@ -41,7 +41,7 @@ class Opening:
 
 
 def packet(backend: Backend, spec: DenoiseSpec, stage: RankWork) -> Layout:
-    """What a stage gives to the next one: latents and audio tokens of a block, and what is between two layers."""
+    """Shapes that a rank sends to the next: latents and audio tokens of a block, and activations between two layers."""
     dit, dtype = backend.config.dit, backend.dtype
     shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
         ((1, dit.in_dim, BLOCK_LATENTS, spec.h, spec.w), dtype),
@@ -55,7 +55,7 @@ def packet(backend: Backend, spec: DenoiseSpec, stage: RankWork) -> Layout:
 
 
 def request(config: ModelConfig, dtype: torch.dtype) -> Layout:
-    """What the last rank sends to rank 0: speech features of a block."""
+    """Shapes that the last rank sends to rank 0: speech features of a block."""
     dit = config.dit
     return Layout(((1, dit.audio_layers, dit.audio_dim, dit.audio_history_frames + BLOCK_FRAMES), dtype))
 
@@ -119,7 +119,7 @@ class Tpp:
         self._open = True
 
     def snapshots_every(self, blocks: int) -> None:
-        """See `Placement`."""
+        """Set the number of blocks between two snapshots; 0 for none."""
         self.every = blocks
 
     @torch.inference_mode()
@@ -164,7 +164,7 @@ class Tpp:
             self.issued += 1
 
     def _affordable(self) -> bool:
-        """Whether gathering rings has taken no more than its share of the time."""
+        """Return whether gathering rings has taken no more than its share of the time."""
         return self.gather_s <= GATHER_SHARE * (time.perf_counter() - self.began)
 
     def _message(self, op: Op, index: int = 0, snapshot: bool = False, reanchor: bool = False) -> Message:
@@ -176,13 +176,13 @@ class Tpp:
         return [self.group.send(self.first_latent, rank, FIRST) for rank in range(self.group.last)]
 
     def _keep(self, handles: list[Any]) -> None:
-        """Hold on to what is on its way; it has long gone when the next such thing leaves."""
+        """Keep a tensor alive while it is sent; it has long gone when the next one leaves."""
         settle(self._under_way)
         self._under_way = handles
 
     @torch.inference_mode()
     def tensors(self) -> dict[str, Tensor]:
-        """See `Placement`."""
+        """Gather the rings of all ranks after the last block; live until the next one."""
         if not self.has_state:
             raise ValueError("no snapshot was announced for this block; see `snapshots_every`")
         self.has_state = False
@@ -198,13 +198,13 @@ class Tpp:
         return {name: p[0] if len(p) == 1 else torch.cat([t.cpu() for t in p]) for name, p in parts.items()}
 
     def _drop_state(self) -> None:
-        """Take rings off the wire that nobody asked for."""
+        """Receive and discard a snapshot that was announced but not requested."""
         if self.has_state:
             self.tensors()
 
     @torch.inference_mode()
     def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
-        """See `Placement`."""
+        """Continue at block `position` of a snapshot: send each rank its rings."""
         self.first_latent, self.issued = first_latent, position
         reanchor = self.reanchors and position > self.spec.clip_blocks
         self.outbox.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
@@ -222,13 +222,13 @@ class Tpp:
             raise GroupError(f"rings were sent, {message.op.name} came back")
 
     def _share(self, stage: RankWork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What of all rings belongs to a stage."""
+        """Select a rank's part of all rings."""
         layers = {f"cache{s.step}": s.layers for s in stage.spans(self.backend.config.dit.num_layers)}
         wanted = {name: layers.get(name.split(".")[0]) for name in tensors}
         return {name: tensors[name][own.start : own.stop] for name, own in wanted.items() if own is not None}
 
     def close(self) -> None:
-        """See `Placement`; blocks under way are thrown away."""
+        """End the job: blocks under way are discarded, and the other ranks are free for the next job."""
         if not self._open:
             return
         self._open = False
@@ -262,7 +262,7 @@ class Worker:
 
     @torch.inference_mode()
     def work(self) -> None:
-        """Until the job ends."""
+        """Serve blocks until the job ends."""
         while True:
             message, parts = self.inbox.take()
             if message.threads != torch.get_num_threads():

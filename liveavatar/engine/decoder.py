@@ -66,7 +66,7 @@ class HostDecoder:
         self._worker: ThreadPoolExecutor | None = None
 
     def start(self, x: Tensor, index: int, with_state: bool = False) -> Decoding:
-        """Begin to decode a block, see `Decoder`; without a thread of its own it is decoded when this returns."""
+        """Begin to decode a block; without a thread of its own it is decoded when this returns."""
         if not self.overlaps:
             decoding: Future[DecodedBlock] = Future()
             decoding.set_result(self._decode(x, index, with_state))

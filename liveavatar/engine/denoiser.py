@@ -141,7 +141,7 @@ class BlockInputs:
 
     @property
     def has_pose(self) -> bool:
-        """Whether blocks have pose latents."""
+        """Return whether blocks have pose latents."""
         return self.pose_track is not None or self.config.lids_conditioned
 
     def pose(self, index: int, device: torch.device) -> Tensor | None:

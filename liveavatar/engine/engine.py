@@ -1,4 +1,4 @@
-"""The engine: networks of one model on one device, and the streams they make. See `liveavatar.load` for loading."""
+"""The engine: networks of one model on one device, and the streams they make; `liveavatar.load` makes engines."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

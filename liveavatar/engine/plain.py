@@ -69,7 +69,7 @@ class PlainBackend:
 
 
 class PlainDenoiser:
-    """Steps `steps` of a stream, see `Denoiser`."""
+    """A `Denoiser` of the steps `steps` of a stream."""
 
     @torch.inference_mode()
     def __init__(self, dit: CausalDiT, inputs: StreamInputs, conditioning: Conditioning, steps: Sequence[int]) -> None:
@@ -99,7 +99,7 @@ class PlainDenoiser:
     def queue(
         self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
     ) -> tuple[Tensor, list[Any]]:
-        """Take a block through these steps, see `Denoiser`; the steps are always whole."""
+        """Take a block through these steps, which are always whole."""
         assert not hidden, "the plain transformer makes whole steps"
         dit, spec, frame = self.dit, self.spec, index * BLOCK_LATENTS
         cond = Conditions(self.text_kv, dit.audio_kv(audio), self.inputs.pose(index, self.device))

@@ -16,7 +16,7 @@ from liveavatar.errors import InputError
 
 
 def sigma_steps(cfg: ModelConfig, num_steps: int) -> tuple[float, ...]:
-    """Noise levels of a `num_steps` sampler, the terminal 0 included.
+    """Return the noise levels of a `num_steps` sampler, the terminal 0 included.
 
     Raises:
         InputError: when the model has no such list.
@@ -28,12 +28,12 @@ def sigma_steps(cfg: ModelConfig, num_steps: int) -> tuple[float, ...]:
 
 
 def clip_noise(seed: int, clip: int, shape: Sequence[int]) -> Tensor:
-    """Unit noise of a whole clip [C, T, h, w], fp32 on the CPU."""
+    """Draw unit noise of a whole clip [C, T, h, w], fp32 on the CPU."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed + clip))
 
 
 def reference_distance(bounds: tuple[int, int], seed: int, block: int) -> int:
-    """How many latents ahead of `block` the reference stands, within `bounds` inclusive."""
+    """Draw how many latents ahead of `block` the reference stands, within `bounds` inclusive."""
     low, high = bounds
     return low if low == high else random.Random(f"{seed}/{block}").randint(low, high)
 

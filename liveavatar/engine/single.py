@@ -12,7 +12,7 @@ from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times, spl
 
 
 class SinglePlacement:
-    """Places every job in this process, see `liveavatar.engine.engine.PlacementFactory`."""
+    """A `PlacementFactory` that places every job in this process."""
 
     def place(self, backend: Backend, spec: DenoiseSpec, conditioning: Conditioning, features: FeaturesOf) -> "Single":
         """Make the placement of a job."""
@@ -32,7 +32,7 @@ class SinglePlacement:
 
 
 class Single:
-    """All steps in this process, see `Placement`."""
+    """A `Placement` of all steps in this process."""
 
     has_state = True
 

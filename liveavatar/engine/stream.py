@@ -100,7 +100,7 @@ class Stream:
 
     @torch.inference_mode()
     def decode(self, latents_1C3hw: Tensor, index: int) -> np.ndarray:
-        """Frames uint8 [12, H, W, 3] of block `index`, the next one to be decoded; advances the decoder's state."""
+        """Decode block `index`, the next one, to frames uint8 [12, H, W, 3]; advances the decoder's state."""
         return self.decoder.run(latents_1C3hw, index).frames
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class Stream:
             self.placement.load(self.position, rings, None if first is None else first.to(self.device))
 
     def block_features(self, index: int) -> Tensor:
-        """Features [1, L, C, history + 12] of a block, on the CPU; zero before the track and after it."""
+        """Return the features [1, L, C, history + 12] of a block, on the CPU; zero before the track and after it."""
         total = self.job.features.shape[2]
         start, stop = index * BLOCK_FRAMES - self.config.dit.audio_history_frames, (index + 1) * BLOCK_FRAMES
         features = self.job.features[max(start, 0) : min(stop, total)]
@@ -155,7 +155,7 @@ class Stream:
         return pending
 
     def _is_due(self, pending: _Pending, overlaps: bool) -> bool:
-        """Whether a block must be finished before the next one is begun, or is finished already."""
+        """Return whether a block must be finished before the next one is begun, or is finished already."""
         needs_rings = pending.snapshot and pending.rings is None
         return not overlaps or pending.index == 0 or needs_rings or bool(pending.decoding and pending.decoding.done())
 

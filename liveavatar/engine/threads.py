@@ -1,4 +1,4 @@
-"""With how many threads a CPU denoises and decodes each block of a stream.
+"""Division of a CPU's threads between denoising and decoding a stream's blocks.
 
 The number can decide the order of sums, so it belongs to the block: it is the same whether the block is decoded beside
 the next one or long after it, by whichever process, in a run that was cut and goes on.
@@ -24,15 +24,15 @@ class Threads:
 
     @property
     def overlap(self) -> bool:
-        """Whether the parts have threads of their own."""
+        """Return whether the parts have threads of their own."""
         return self.shared and self.total > 1
 
     def denoise(self, index: int) -> int:
-        """For the steps of a block."""
+        """Return the number of threads for the steps of a block."""
         return self.total - self.total // 2 if self.overlap and index else self.total
 
     def decode(self, index: int) -> int:
-        """For its frames."""
+        """Return the number of threads for the frames of a block."""
         return self.total // 2 if self.overlap and index else self.total
 
 

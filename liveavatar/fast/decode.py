@@ -109,7 +109,7 @@ class CudaDecoder:
 
     @torch.inference_mode()
     def start(self, x: Tensor, index: int, with_state: bool = False) -> Decoding:
-        """Queue the decoding of a block, see `Decoder`; the state asked for is live."""
+        """Queue the decoding of a block; the state returned with it is live."""
         runner, main = self.runner, torch.cuda.current_stream()
         main.wait_stream(runner.stream)  # the decoder has read the block before
         runner.latents.copy_(x)

@@ -69,7 +69,7 @@ class Runners:
 
 
 class FastDenoiser:
-    """A rank's share of a job on the buffers of a `StepRunner`, see `Denoiser`; a new one takes them over."""
+    """A `Denoiser` of a rank's share on the buffers of a `StepRunner`; a new one takes them over."""
 
     @torch.inference_mode()
     def __init__(
@@ -123,7 +123,7 @@ class FastDenoiser:
     def queue(
         self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
     ) -> tuple[Tensor, list[Any]]:
-        """Queue a block's steps, see `Denoiser`."""
+        """Queue a block's steps."""
         frame, spec, dit, runner = index * BLOCK_LATENTS, self.spec, self.dit, self.runner
         distance = self.inputs.distance(index, 0)
         rotations = (

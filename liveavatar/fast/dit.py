@@ -60,7 +60,7 @@ def accelerate(
 
 
 class FastDiT:
-    """See the module's text; method by method it equals `CausalDiT` within rounding."""
+    """Transformer on fused operations; method by method it equals `CausalDiT` within rounding."""
 
     def __init__(self, dit: CausalDiT, device: torch.device, fp8: bool, offload: bool, attention: Attention) -> None:
         self.cfg, self.device, self.fp8, self.offload = dit.cfg, device, fp8, offload
@@ -93,7 +93,7 @@ class FastDiT:
     # Conditions ------------------------------------------------------------------------------------
 
     def sink_rotation(self, frame: int, distance: int, h: int, w: int, device: torch.device) -> Rotation:
-        """As `CausalDiT.sink_rotation`, without waiting for the GPU where only the reference moves."""
+        """Compute the rotation of the sinks, without waiting for the GPU where only the reference moves."""
         cfg = self.cfg
         if cfg.anchor_motion:
             return self.plain.sink_rotation(frame, distance, h, w, device)
@@ -113,7 +113,7 @@ class FastDiT:
         return self._heads(k, batch).contiguous(), self._heads(v.contiguous(), batch).contiguous()
 
     def text_kv(self, text_1LD: Tensor) -> TextKV:
-        """Keys and values of embedded text for every layer, [1, N, text_len, H]."""
+        """Compute keys and values of embedded text for every layer, [1, N, text_len, H]."""
         rows = text_1LD[0].contiguous()
         found = []
         for block, linear in zip(self.plain.blocks, self._cross_kv, strict=True):
@@ -121,7 +121,7 @@ class FastDiT:
         return found
 
     def audio_kv(self, tokens: AudioTokens) -> AudioKV:
-        """Keys, values and modulation of every injector."""
+        """Compute keys, values and modulation of every injector."""
         local, level = tokens.local[0].to(self.dtype), torch.nn.functional.silu(tokens.global_[0, :, 0].to(self.dtype))
         T, rows = local.shape[0], local.flatten(0, 1)
         found = []
@@ -132,7 +132,7 @@ class FastDiT:
         return found
 
     def noise_level(self, sigma: Tensor) -> FastLevel:
-        """Modulations of every layer at a noise level sigma [1, 1]."""
+        """Compute the modulations of every layer at a noise level sigma [1, 1]."""
         level = self.plain.noise_level(sigma)
         layers = self._modulation + level.e0[0, 0]
         layers[:, (1, 4)] += 1
@@ -148,7 +148,7 @@ class FastDiT:
     def _finish(
         self, x: Tensor, attended: Tensor, weights: LayerWeights, layer: int, mod: Tensor, kv: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """After self-attention: (residual fp32, what the feed-forward adds to it)."""
+        """Finish a layer after its self-attention: (residual fp32, the feed-forward's branch)."""
         fp32, own = torch.float32, (weights.o(_rows(attended, weights.o)), mod[2])
         mul, add, norm = self._cross[layer]
         spec = NormSpec(mul, add, self.cfg.eps, weights.cross_q.quantised, self.dtype, rounded=True)
@@ -160,7 +160,7 @@ class FastDiT:
         return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))
 
     def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV, into: Sink | None = None) -> Sink:
-        """As `CausalDiT.prefill`; the result overwrites `into` when that is given."""
+        """Compute the sinks of reference and motion latents; they overwrite `into` unless it is None."""
         h, w = reference_BC1hw.shape[-2:]
         x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0].contiguous()
         level = self.noise_level(torch.zeros(1, 1, device=x.device))
@@ -191,7 +191,7 @@ class FastDiT:
     def step(
         self, x_BCThw: Tensor, level: FastLevel, cond: Conditions, cache: Ring, frame: int, rotation: Rotation
     ) -> Tensor:
-        """As `CausalDiT.step`."""
+        """Predict the flow [1, C, 3, h, w] of a noisy block and write its keys and values into the ring."""
         h, w = x_BCThw.shape[-2:]
         span, tokens = x_BCThw.shape[2] * (h // 2) * (w // 2), frame * (h // 2) * (w // 2)
         slot = torch.tensor([tokens % cache.window], dtype=torch.int32, device=x_BCThw.device)
@@ -200,7 +200,7 @@ class FastDiT:
         return self.leave(passed, level, (h, w))
 
     def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:
-        """What the first layer sees of noisy latents."""
+        """Embed noisy latents for the first layer."""
         # A convolution leaves the elements of a token as far apart as there are tokens.
         return self.plain.noisy_tokens(x_BCThw, cond.pose)[0].contiguous(), None
 
@@ -214,7 +214,7 @@ class FastDiT:
         where: tuple[Tensor, int],
         rotation: tuple[Tensor, Tensor],
     ) -> Hidden:
-        """Some layers of a denoise step; every input is a tensor, except how many tokens of the ring are filled.
+        """Run some layers of a denoise step; every input is a tensor, except how many tokens of the ring are filled.
 
         Args:
             hidden: what `enter` or the layer before gives.
@@ -238,15 +238,15 @@ class FastDiT:
         return x, y
 
     def _gate(self, layer: int, level: FastLevel) -> Tensor | None:
-        """What scales the branch that a layer finds beside its input; None: nothing."""
+        """Return the gate of the branch beside a layer's input; None for no gate."""
         return None if layer == 0 or layer - 1 in self.injector_of else level.layers[layer - 1][5]
 
     def hidden_dtypes(self, layer: int) -> tuple[torch.dtype, torch.dtype]:
-        """Of what a layer that is not the first finds: the sum, and the branch beside it."""
+        """Return the dtypes of a later layer's input: the sum, and the branch beside it."""
         return self.dtype if layer - 1 in self.injector_of else torch.float32, self.dtype
 
     def leave(self, hidden: Hidden, level: FastLevel, size: tuple[int, int]) -> Tensor:
-        """The flow at latents of `size` (height, width), from what the last layer gives."""
+        """Compute the flow at latents of `size` (height, width) from the last layer's output."""
         x, y = hidden
         gate = self._gate(len(self.layers), level)
         spec = self._modulated(level.head[0], level.head[1], False)

@@ -37,7 +37,7 @@ def _width(n: int) -> int:
 
 
 def _cut(n: int) -> dict[str, int]:
-    """How the elements of a row are cut: chunks of a power of two, as a whole row seldom is one."""
+    """Cut a row into chunks of a power of two, as a whole row seldom is one."""
     warps = _WARPS if n < _LONG else 2 * _WARPS
     chunk = min(_width(n), 32 * warps * _EACH)
     return {"CHUNK": chunk, "CHUNKS": triton.cdiv(n, chunk), "num_warps": warps}
@@ -120,7 +120,7 @@ def _outputs(rows: int, width: int, like: Tensor, quantise: bool, dtype: torch.d
 def add_norm(
     x_LD: Tensor, branches: Sequence[Branch], spec: NormSpec, out_dtype: torch.dtype, keep: bool = True
 ) -> tuple[Tensor, Rows]:
-    """See `reference.add_norm`."""
+    """Add branches to rows and normalise the sum."""
     L, D = x_LD.shape
     write = keep and (len(branches) > 0 or x_LD.dtype != out_dtype)
     # What is not written still says by its dtype how the norm sees the sum.
@@ -158,7 +158,7 @@ def _rows(x, out, scale, D: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.conste
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
-    """See `reference.gelu_rows`."""
+    """Apply GELU to rows."""
     L, D = x_LD.shape
     out, scale = _outputs(L, D, x_LD, quantise, x_LD.dtype)
     _rows[(L,)](x_LD, out, scale, D=D, GELU=True, QUANT=quantise, FLOOR=AMAX_FLOOR, **_cut(D))
@@ -166,7 +166,7 @@ def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
 
 
 def quantise_rows(x_LD: Tensor) -> Quantised:
-    """See `reference.quantise_rows`."""
+    """Quantise rows to e4m3."""
     L, D = x_LD.shape
     out, scale = _outputs(L, D, x_LD, True, FP8)
     _rows[(L,)](x_LD, out, scale, D=D, GELU=False, QUANT=True, FLOOR=AMAX_FLOOR, **_cut(D))

@@ -58,7 +58,7 @@ def rms_rope_write8(
     into: KeyValues8,
     start: Tensor,
 ) -> Queries8:
-    """See `reference.rms_rope_write8`."""
+    """Normalise and rotate queries and keys, and write keys and values into their slots, in 8 bits."""
     L, D = qkv_L3D.shape[0], qkv_L3D.shape[1] // 3
     N, _, H = into.k.shape
     q = torch.empty(L, N, H, dtype=torch.int8, device=qkv_L3D.device)
@@ -84,7 +84,7 @@ def _rope_copy8(source, cos, sin, k, scale, s_head, s_row, k_head, k_row, scale_
 
 
 def rope_copy8(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValues8) -> None:
-    """See `reference.rope_copy8`."""
+    """Copy rotated keys in 8 bits."""
     N, L, H = source_NLH.shape
     _rope_copy8[(L,)](
         source_NLH, *rotation, into.k, into.k_scale, source_NLH.stride(0), source_NLH.stride(1), into.k.stride(0),
@@ -106,7 +106,7 @@ def _write_values8(source, target, scale, start, num_rows, s_head, s_row, t_head
 
 
 def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
-    """See `reference.write_values8`."""
+    """Write values into their slots in e4m3."""
     N, L, H = v_NLH.shape
     _write_values8[(triton.cdiv(L, _TOKENS), N)](
         v_NLH, into.v, into.v_scale, start, L, v_NLH.stride(0), v_NLH.stride(1), into.v.stride(0), into.v.stride(1),
@@ -160,7 +160,7 @@ def _attend8(
 
 
 def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
-    """See `reference.attend8`."""
+    """Attend in 8 bits."""
     q, q_scale = queries
     L, N, H = q.shape
     out = torch.empty(L, N * H, dtype=dtype, device=q.device)

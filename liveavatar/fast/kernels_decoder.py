@@ -40,7 +40,7 @@ def _rms_silu(x, bias, gamma, out, num_rows, root, C: tl.constexpr, BLOCK: tl.co
 
 
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """See `reference.rms_silu`."""
+    """Add a bias, normalise channels and apply SiLU."""
     C, T, H, W = x_CTHW.shape
     grid, block, rows = _tiles(T * H * W, C)
     _rms_silu[grid](
@@ -64,7 +64,7 @@ def _add_bias(x, bias, skip, num_rows, C: tl.constexpr, BLOCK: tl.constexpr, ROW
 
 
 def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None) -> None:
-    """See `reference.add_bias`."""
+    """Add a convolution's bias and the residual branch, in place."""
     C, T, H, W = x_CTHW.shape
     grid, block, rows = _tiles(T * H * W, C)
     _add_bias[grid](
@@ -94,7 +94,7 @@ def _enlarge(x, bias, out, num_rows, H, W, parts, C: tl.constexpr, BLOCK: tl.con
 
 
 def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
-    """See `reference.enlarge`."""
+    """Double height and width, and interleave the frames of a temporal convolution."""
     Q, T, H, W = x_QTHW.shape
     C = out_CTHW.shape[0]
     num_rows = T * H * W * (Q // C)

@@ -38,7 +38,7 @@ def _rms_rows(x, x_stride, weight, out, eps, D: tl.constexpr, BLOCK: tl.constexp
 
 
 def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """See `reference.rms_rows`."""
+    """Normalise rows by their RMS."""
     L, D = x_LD.shape
     out = torch.empty(L, D, dtype=x_LD.dtype, device=x_LD.device)
     _rms_rows[(L,)](x_LD, x_LD.stride(0), weight_D, out, eps, D=D, BLOCK=width(D), num_warps=WARPS)
@@ -79,7 +79,7 @@ def _rms_rope_write(
 def rms_rope_write(
     qkv_L3D: Tensor, norms: tuple[Tensor, Tensor, float], rotation: tuple[Tensor, Tensor], slots: Slots
 ) -> Tensor:
-    """See `reference.rms_rope_write`."""
+    """Normalise and rotate queries and keys, and write keys and values into their slots."""
     L, D = qkv_L3D.shape[0], qkv_L3D.shape[1] // 3
     N, _, H = slots.k.shape
     q = torch.empty(L, N, H, dtype=qkv_L3D.dtype, device=qkv_L3D.device)
@@ -102,7 +102,7 @@ def _rope_copy(source, cos, sin, target, s_head, s_row, t_head, t_row, N: tl.con
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
-    """See `reference.rope_copy`."""
+    """Copy rotated keys."""
     N, L, H = source_NLH.shape
     _rope_copy[(L,)](
         source_NLH, *rotation, target_NLH, source_NLH.stride(0), source_NLH.stride(1), target_NLH.stride(0),
@@ -125,7 +125,7 @@ def _quantise_slots(source, values, scale, start, s_head, s_row, v_head, v_row, 
 
 
 def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, block: Block) -> None:
-    """See `reference.quantise_slots`."""
+    """Quantise a block's slots into an e4m3 ring."""
     N, _, H = source_NMH.shape
     _quantise_slots[(block[1],)](
         source_NMH, values_NMH, scale_NM, block[0], source_NMH.stride(0), source_NMH.stride(1), values_NMH.stride(0),
@@ -149,7 +149,7 @@ def _dequantise_slots(values, scale, start, target, v_head, v_row, c_head, t_hea
 
 
 def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, block: Block) -> None:
-    """See `reference.dequantise_slots`."""
+    """Convert an e4m3 ring back to the model's dtype."""
     N, M, H = values_NMH.shape
     tile = max(1, _TILE // H)
     _dequantise_slots[(triton.cdiv(M, tile), N)](

@@ -20,7 +20,7 @@ _BRANCHES = 2  # that `add_norm` adds at once
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
-    """What Triton raises when it cannot compile; nothing when it is missing."""
+    """Return the errors of Triton's compiler; none when it is missing."""
     try:
         from triton.errors import TritonError
     except ImportError:
@@ -69,7 +69,7 @@ def has_attention8(device: torch.device) -> str | None:
 def add_norm(
     x_LD: Tensor, branches: Sequence[Branch], spec: NormSpec, out_dtype: torch.dtype, keep: bool = True
 ) -> tuple[Tensor, Rows]:
-    """x + gate * y, then its modulated norm; see `reference.add_norm`."""
+    """Add gated branches to rows, then apply the modulated norm."""
     _follow(x_LD)
     for t in (spec.mul, spec.add):
         _follow(t, torch.float32)
@@ -84,19 +84,19 @@ def add_norm(
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
-    """GELU of rows; see `reference.gelu_rows`."""
+    """Apply GELU to rows."""
     _follow(x_LD)
     return backend(x_LD.device).gelu_rows(x_LD, quantise)
 
 
 def quantise_rows(x_LD: Tensor) -> Quantised:
-    """Rows to e4m3; see `reference.quantise_rows`."""
+    """Quantise rows to e4m3."""
     _follow(x_LD)
     return backend(x_LD.device).quantise_rows(x_LD)
 
 
 def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """RMS norm of rows, which may lie apart; see `reference.rms_rows`."""
+    """Normalise rows, which may lie apart in memory, by their RMS."""
     _inner(x_LD)
     _follow(weight_D)
     return backend(x_LD.device).rms_rows(x_LD, weight_D, eps)
@@ -105,7 +105,7 @@ def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 def rms_rope_write(
     qkv_L3D: Tensor, norms: tuple[Tensor, Tensor, float], rotation: tuple[Tensor, Tensor], slots: Slots
 ) -> Tensor:
-    """Queries out, keys and values into their slots; see `reference.rms_rope_write`."""
+    """Normalise and rotate queries and keys, write keys and values into their slots, return the queries."""
     _follow(qkv_L3D)
     for weight in norms[:2]:
         _follow(weight)
@@ -118,7 +118,7 @@ def rms_rope_write(
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
-    """Rotated copy of keys; see `reference.rope_copy`."""
+    """Copy rotated keys."""
     _inner(source_NLH)
     _inner(target_NLH, source_NLH.dtype)
     assert target_NLH.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(target_NLH.shape)}"
@@ -127,7 +127,7 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
 
 
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """The decoder's norm and activation; see `reference.rms_silu`."""
+    """Apply the decoder's norm and activation."""
     _pixels(x_CTHW, out_CTHW)
     assert out_CTHW.shape == x_CTHW.shape, f"{tuple(x_CTHW.shape)} goes to {tuple(out_CTHW.shape)}"
     for t in (gamma_C,) if bias_C is None else (gamma_C, bias_C):
@@ -136,7 +136,7 @@ def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: T
 
 
 def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None = None) -> None:
-    """A convolution's bias and the way around it, in place; see `reference.add_bias`."""
+    """Add a convolution's bias and the residual branch, in place."""
     _pixels(x_CTHW)
     _each(bias_C, len(x_CTHW))
     if skip_CTHW is not None:
@@ -146,7 +146,7 @@ def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None = None) ->
 
 
 def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
-    """Twice the height and width, and the frames of a temporal convolution in order; see `reference.enlarge`."""
+    """Double height and width, and interleave the frames of a temporal convolution."""
     _pixels(x_QTHW, out_CTHW)
     (Q, T, H, W), C = x_QTHW.shape, len(out_CTHW)
     assert out_CTHW.shape == (C, T * (Q // C), 2 * H, 2 * W), f"{(Q, T, H, W)} goes to {tuple(out_CTHW.shape)}"
@@ -157,7 +157,7 @@ def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
 
 
 def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, block: Block) -> None:
-    """A block's keys into an e4m3 ring; see `reference.quantise_slots`."""
+    """Quantise a block's slots into an e4m3 ring."""
     _inner(source_NMH)
     assert source_NMH.shape == values_NMH.shape, f"{tuple(source_NMH.shape)} goes to {tuple(values_NMH.shape)}"
     _eight_bit(values_NMH, scale_NM)
@@ -166,7 +166,7 @@ def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, blo
 
 
 def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, block: Block) -> None:
-    """An e4m3 ring back to the model's dtype; see `reference.dequantise_slots`."""
+    """Convert an e4m3 ring back to the model's dtype."""
     _eight_bit(values_NMH, scale_NM)
     _inner(target_NMH)
     assert target_NMH.shape == values_NMH.shape, f"{tuple(values_NMH.shape)} goes to {tuple(target_NMH.shape)}"
@@ -181,7 +181,7 @@ def rms_rope_write8(
     into: KeyValues8,
     start: Tensor,
 ) -> Queries8:
-    """Queries out, keys and values into their slots in 8 bits; see `reference.rms_rope_write8`."""
+    """Normalise and rotate queries and keys, write keys and values into their slots, in 8 bits."""
     _follow(qkv_L3D)
     for weight in norms[:2]:
         _follow(weight)
@@ -192,7 +192,7 @@ def rms_rope_write8(
 
 
 def rope_copy8(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValues8) -> None:
-    """Rotated copy of keys in 8 bits; see `reference.rope_copy8`."""
+    """Copy rotated keys in 8 bits."""
     _inner(source_NLH)
     _key_values8(into)
     assert into.k.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(into.k.shape)}"
@@ -201,7 +201,7 @@ def rope_copy8(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyVal
 
 
 def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
-    """Values into their slots in 8 bits; see `reference.write_values8`."""
+    """Write values into their slots in e4m3."""
     _inner(v_NLH)
     _key_values8(into)
     _first_slot(start)
@@ -209,7 +209,7 @@ def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
 
 
 def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
-    """Attention in 8 bits, [L, N * H]; see `reference.attend8`."""
+    """Attend in 8 bits: rows [L, N * H]."""
     q, scale = queries
     _follow(q, torch.int8)
     _follow(scale, torch.float32)

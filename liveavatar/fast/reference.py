@@ -1,4 +1,4 @@
-"""What each fused kernel computes, in plain torch: the CPU's path, the fallback, and what kernels are tested against.
+"""Fused operations in plain torch: the CPU's path, the fallback, and the specification that kernels are tested against.
 
 Shapes: L tokens (rows), D width, N heads, H head width, P = H/2 rotated pairs, G equal runs of rows that share a
 modulation, M slots of a key/value buffer, C channels.
@@ -40,7 +40,7 @@ def quantise_rows(x_LD: Tensor) -> Quantised:
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
-    """How `add_norm` ends: LN(x) * mul + add, mul and add fp32 [G, D]."""
+    """Norm at the end of `add_norm`: LN(x) * mul + add, mul and add fp32 [G, D]."""
 
     mul: Tensor
     add: Tensor
@@ -100,7 +100,7 @@ def rotate_rows(x_NLH: Tensor, cos_LP: Tensor, sin_LP: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where a block's keys and values go: buffers [N, M, H] and the first slot, an int32 tensor [1] on the device."""
+    """Slots for a block's keys and values: buffers [N, M, H] and the first slot, an int32 tensor [1] on the device."""
 
     k: Tensor
     v: Tensor
@@ -183,7 +183,7 @@ class KeyValues8:
     v_scale: Tensor  # [1], fp32
 
     def cut(self, first: int, stop: int) -> "KeyValues8":
-        """Those of some tokens, in the same memory."""
+        """Return the keys and values of some tokens, in the same memory."""
         tokens = slice(first, stop)
         return KeyValues8(self.k[:, tokens], self.k_scale[:, tokens], self.v[:, :, tokens], self.v_scale)
 
@@ -205,7 +205,7 @@ def rms_rope_write8(
     into: KeyValues8,
     start: Tensor,
 ) -> Queries8:
-    """As `rms_rope_write`, in 8 bits, from slot `start` on, an int32 tensor [1]."""
+    """Do the work of `rms_rope_write` in 8 bits, from slot `start` on, an int32 tensor [1]."""
     wq, wk, eps = norms
     num_heads = into.k.shape[0]
     q, k, v = qkv_L3D.chunk(3, dim=-1)

@@ -51,7 +51,7 @@ class Bf16Ring(StepCache):
 
 
 class Workspace:
-    """Where an 8-bit ring is laid out for attention: [sink | ring] keys and values [N, M, H]."""
+    """Buffers where an 8-bit ring is laid out for attention: [sink | ring] keys and values [N, M, H]."""
 
     def __init__(self, sink: Sink, window_tokens: int) -> None:
         like = sink.k[0][0]
@@ -81,13 +81,13 @@ class Fp8Ring:
         self.set_sink(sink)
 
     def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
-        """Remember where the coming block sees the sinks; they are rotated while they are laid out."""
+        """Store the rotation of the sinks; they are rotated while they are laid out."""
         self.sink = sink
         for kept, new in zip(self._rotation, rotation, strict=True):
             kept[:tokens].copy_(new[:tokens])
 
     def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
-        """As `Bf16Ring.attend`; the block itself is seen unrounded."""
+        """Write a block and let it attend: [L, D]; its own keys and values are read unrounded."""
         slot, visible = where
         sink, stop = slice(self.num_sink), self.num_sink + visible
         k, v = self.workspace.k, self.workspace.v
@@ -142,19 +142,19 @@ class Ring8:
             ops.write_values8(v[0], self._of(layer).cut(0, self.num_sink), self._first)
 
     def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
-        """As `Bf16Ring.place`."""
+        """Rotate the first `tokens` sink keys to where the coming block sees them."""
         turn = (rotation[0][:tokens], rotation[1][:tokens])
         for layer, k in enumerate(sink.k):
             ops.rope_copy8(k[0, :, :tokens], turn, self._of(layer).cut(0, tokens))
 
     def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
-        """As `Bf16Ring.attend`; the block is seen rounded, as later blocks see it."""
+        """Write a block and let it attend: [L, D]; its own keys and values are read rounded, as by later blocks."""
         held, (slot, visible) = self._of(layer), where
         queries = ops.rms_rope_write8(*block, held.cut(self.num_sink, self.num_sink + self.window), slot)
         return ops.attend8(queries, held.cut(0, self.num_sink + visible), block[0].dtype)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As `Fp8Ring.tensors`."""
+        """Return the content for a snapshot: sinks and ring."""
         return {"k": self.k, "v": self.v, "k_scale": self.k_scale, "v_scale": self.v_scale}
 
     def load(self, tensors: dict[str, Tensor]) -> None:

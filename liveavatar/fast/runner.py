@@ -231,7 +231,7 @@ class StepRunner:
 
     @property
     def num_recorded(self) -> int:
-        """How many graphs there are."""
+        """Return the number of recorded graphs."""
         return sum(r.graph is not None for r in self._recorded.values())
 
     def warm(self) -> None:

@@ -35,7 +35,7 @@ class FastDecoder:
 
     @torch.no_grad()
     def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
-        """As `WanVAE.decode_stream`, for one video."""
+        """Decode the next latents [1, C, T, h, w] of one video to frames [1, 3, T, H, W] in -1..1."""
         vae, decoder = self.vae, self.vae.decoder
         dtype = latents_1Chw.dtype
         z = latents_1Chw * vae.std.to(dtype) + vae.mean.to(dtype)
@@ -65,7 +65,7 @@ class FastDecoder:
     def _normed(
         self, norm: ChannelNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, state: StreamState
     ) -> Tensor:
-        """What a convolution reads after a norm; `bias` is what the convolution before it left out."""
+        """Write a norm's output into a convolution's input buffer; `bias` is of the convolution before the norm."""
         buffer, past = self._buffer(conv, x, state)
         ops.rms_silu(x[0], bias, norm.gamma.flatten(), buffer[0, :, past:])
         state.keep(conv.slot, buffer[:, :, -past:])

@@ -33,7 +33,7 @@ class Linear:
 
     @property
     def quantised(self) -> bool:
-        """Whether inputs are wanted in e4m3."""
+        """Return whether inputs are taken in e4m3."""
         return self.scale is not None
 
     def to(self, device: torch.device) -> "Linear":
@@ -85,7 +85,7 @@ class LayerWeights:
     audio_o: Linear | None = None
 
     def linears(self) -> dict[str, Linear]:
-        """Those that are there, by name."""
+        """Return the layers that exist, by name."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: linear for name, linear in found.items() if linear is not None}
 

@@ -85,7 +85,7 @@ class Fixtures:
         self._files: dict[str, FixtureFile] = {}
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
-        """Those of `names` (without .safetensors unless they have a suffix) that are not there."""
+        """List the files that the set lacks; `names` without a suffix are safetensors."""
         return [n for n in names if not self._path(n).is_file()]
 
     def path(self, name: str) -> Path:

@@ -74,7 +74,7 @@ def reference_engine(fix: Fixtures, single: bool) -> Engine:
 
 
 def encoder_reach(cfg: VAEConfig) -> int:
-    """How many latents back the encoder's input can matter, rounded up."""
+    """Compute how many latents back the encoder's input can matter, rounded up."""
     step, frames = 1, 2 + 4 * cfg.num_res_blocks
     for temporal in cfg.temporal_downsample:
         if temporal:
@@ -85,7 +85,7 @@ def encoder_reach(cfg: VAEConfig) -> int:
 
 
 def decoder_reach(cfg: VAEConfig) -> int:
-    """How many latents back can matter to the decoder's output, rounded up."""
+    """Compute how many latents back can matter to the decoder's output, rounded up."""
     per_stage = 4 * (cfg.num_res_blocks + 1)
     rate, latents = 1, 10.0 + per_stage
     for temporal in cfg.temporal_downsample[::-1]:

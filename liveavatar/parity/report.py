@@ -1,4 +1,4 @@
-"""What a parity run says: one `Part` per thing checked, and how parts become lines, JSON and an exit code."""
+"""Results of a parity run: one `Part` per comparison, as lines, JSON and an exit code."""
 
 import json
 import math

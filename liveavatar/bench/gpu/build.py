@@ -42,7 +42,7 @@ DRY = replace(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mode:
-    """How the transformer runs."""
+    """Precision and placement of the transformer's weights and rings."""
 
     name: str
     fp8: bool = False

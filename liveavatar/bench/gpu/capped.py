@@ -1,4 +1,4 @@
-"""Which sizes a group holds when no rank has more memory than a card of 24 GB leaves, weights and rings in 8 bits.
+"""Sizes that a group holds when each rank has the memory of a card of 24 GB, weights and rings in 8 bits.
 
 A *try* makes all that a job needs on one rank, without the others, so that a rank for which there is no room says so
 and the group lives on. What fits on every rank then streams.
@@ -69,7 +69,7 @@ class Capped:
                     self.tell("tpp_capped", row)
 
     def _row(self, engine: BenchRank, size: tuple[int, int]) -> dict[str, Any]:
-        """Whether a size fits, and what was held at most."""
+        """Measure whether a size fits, and each rank's peak memory."""
         plan = self.plan
         engine.forget_sizes()
         release()

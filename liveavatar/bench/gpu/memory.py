@@ -1,4 +1,4 @@
-"""How much memory: peaks by weights, rings and size beside the planner's prediction; and runs under a cap."""
+"""Memory: peaks by weights, rings and size beside the planner's prediction; and runs under a cap."""
 
 import time
 from typing import Any

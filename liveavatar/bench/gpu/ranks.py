@@ -27,7 +27,7 @@ Tell = Callable[[str, dict[str, Any]], None]  # (section, row)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RanksPlan:
-    """What all ranks do."""
+    """Plan of a run, the same for all ranks."""
 
     config: ModelConfig
     world: int
@@ -47,7 +47,7 @@ class RanksPlan:
         return torch.float32 if self.cpu else torch.bfloat16
 
     def device(self, rank: int) -> torch.device:
-        """Where a rank computes."""
+        """Return the device of a rank."""
         return torch.device("cpu") if self.cpu else torch.device("cuda", 0 if self.shared else rank)
 
 
@@ -89,7 +89,7 @@ class BenchRank:
 def rank_engine(
     config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtype, vae: bool, alike: bool = False
 ) -> BenchRank:
-    """Make a rank with the same random weights as every other; `alike`: see `random_dit`."""
+    """Make a rank with the same random weights as every other; `alike` is that of `random_dit`."""
     plain = random_dit(config.dit, group.device, dtype, alike)
     dit = accelerate(plain, device=group.device, fp8=mode.fp8, attention=Attention(group.agree))
     decoder = random_vae(config, group.device, dtype) if vae else None

@@ -59,7 +59,7 @@ _HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuOptions:
-    """What is asked of a run."""
+    """Options of a run."""
 
     out: Path
     quick: bool = False  # fewer blocks, no grid of memory

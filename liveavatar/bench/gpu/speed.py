@@ -1,4 +1,4 @@
-"""How fast: pace of whole blocks, each step, each decode, first frames; and where the time goes.
+"""Speed: pace of whole blocks, each step, each decode, first frames; and where the time goes.
 
 Times are seconds. Rings are full from the fourth block on; earlier blocks are left out of the pace.
 """
@@ -121,7 +121,7 @@ KINDS = (
 
 
 def kind_of(kernel: str) -> str:
-    """Which part of the work a kernel belongs to, by its name."""
+    """Name the part of the work that a kernel belongs to."""
     name = kernel.lower()
     if name.startswith(("memcpy", "memset")):
         return "copies"

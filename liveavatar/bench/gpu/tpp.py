@@ -88,7 +88,7 @@ def _free_port() -> int:
 
 
 def _rank(rank: int, plan: RanksPlan, port: int, told: Any) -> None:
-    """What a process does."""
+    """Run one rank; entry point of its process."""
     logging.basicConfig(level=logging.INFO, format=f"rank {rank} %(relativeCreated)8.0f ms %(message)s")
     device = plan.device(rank)
     if plan.cpu:
@@ -255,14 +255,14 @@ class RankRun:
         }
 
     def _balance(self, found: dict[str, Any]) -> float:
-        """How many layers the decoder weighs, as the ranks' times say."""
+        """Estimate from the ranks' times how many layers take as long as decoding."""
         *others, last = found["ranks"]
         pace = sum(r["busy_s"] for r in others) / sum(r["layers"] for r in others)  # seconds a layer
         whole = max(last["busy_s"], last["decode_s"] or 0.0)  # decoding goes on beside the steps, and slows them down
         return max(0.0, whole / pace - last["layers"])
 
     def _uneven(self, found: dict[str, Any]) -> bool:
-        """Whether another spreading would be worth it."""
+        """Return whether the ranks' times differ enough to spread the layers anew."""
         *others, last = (max(r["busy_s"], r["decode_s"] or 0.0) for r in found["ranks"])
         return abs(last - float(np.mean(others))) > CLOSE * found["block_p50_s"]
 
