@@ -2,7 +2,7 @@
 
 A golden job is rendered and compared with its baseline below `data/golden`. On a machine whose arithmetic is that of
 a stored digest, latents must be equal bit by bit. On another machine they are compared as numbers with the stored
-latents, and the verdict says so. The measures of the film are compared either way. `--update` stores what is
+latents, and the verdict says so. The measures of the video are compared either way. `--update` stores what is
 rendered now.
 """
 

@@ -1,4 +1,4 @@
-"""`--audio -`: the stages of a render in the order that sound from a pipe allows: the film first, then the words."""
+"""`--audio -`: the stages of a render in the order that sound from a pipe allows: the video first, then the words."""
 
 import time
 from dataclasses import replace

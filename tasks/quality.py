@@ -1,4 +1,4 @@
-"""Prefect shell of `liveavatar.quality`: measure the film, judge it with Great Expectations."""
+"""Prefect shell of `liveavatar.quality`: measure the video, judge it with Great Expectations."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
     """Measure and judge a video; the entry holds frames.parquet, blocks.parquet, and the rest in its values.
 
     Args:
-        rendered: entry with the film and its timings.
+        rendered: entry with the video and its timings.
         sound: entry with the cleaned sound and the numbers of the cleaning.
         face: entry with the cropped portrait.
     """

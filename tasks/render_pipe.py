@@ -1,7 +1,7 @@
 """Prefect shell of `liveavatar.render.pipe`: sound from a pipe is recorded and rendered as it arrives.
 
 This process listens; the engine renders from the recording, which is on the disk and so survives the engine. The
-listener stays at most `AHEAD_SECONDS` before the film: a faster writer waits at the pipe, so that neither memory nor
+listener stays at most `AHEAD_SECONDS` before the video: a faster writer waits at the pipe, so that neither memory nor
 delay grows.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AHEAD_SECONDS = 4.0  # of sound read but not in the film
+AHEAD_SECONDS = 4.0  # of sound read but not in the video
 WAIT_SECONDS = 0.02
 LEFT_OUT = "sound from a pipe is rendered as it arrives: neither cleaned nor levelled"
 
@@ -57,7 +57,7 @@ class Listener(threading.Thread):
         self.pipe, self.max_bytes = pipe, None if max_seconds is None else round(max_seconds * SECOND_BYTES)
         self.token = secrets.token_hex(16)
         self.folder = paths.work() / f"heard-{self.token}"
-        self.rendered_s = 0.0  # of the film
+        self.rendered_s = 0.0  # of the video
         self.error: OSError | None = None
         self._stopped = threading.Event()
         with disk_errors(self.folder):

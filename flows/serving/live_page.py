@@ -1,7 +1,7 @@
 """The live page of `liveavatar serve`: renders with live output, playing while they are made, sound included.
 
 A small HTTP server for this machine's browsers only. It reads what renders write (`live/` below their work folders)
-and, once a render has ended, what it left in the store, so that a viewer sees the film to its end.
+and, once a render has ended, what it left in the store, so that a viewer sees the video to its end.
 """
 
 import json

@@ -63,7 +63,7 @@ def evaluate_video(
     Args:
         video: the file.
         portrait: uint8 RGB [H, W, 3] of the person; None leaves identity and texture out.
-        audio: the driving sound, float32 mono 16 kHz; None takes the film's own track.
+        audio: the driving sound, float32 mono 16 kHz; None takes the video's own track.
         audio_metrics: numbers of the cleaning stage by the names in `AUDIO_METRICS`.
         block_timings: one mapping a block with `denoise_s`, `decode_s` (seconds), and whatever else is to be kept.
         threads: of the landmark network.
@@ -213,7 +213,7 @@ def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavail
     reference = observer.reference
     wander = float(np.median(observer.seen.wander)) if observer.seen.wander else 0.0
     if reference is not None and "portrait" in absent and "face" not in absent:
-        # Landmarks that do not hold on the portrait do not hold on its film either.
+        # Landmarks that do not hold on the portrait do not hold on its video either.
         absent["face"] = absent["portrait"]
     elif "face" not in absent and wander > UNSTEADY:
         absent["face"] = MeasureUnavailable(

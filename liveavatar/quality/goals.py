@@ -12,7 +12,7 @@ Sense = Literal["least", "most", "near", "zero"]
 class Goal:
     """Limit and goal of one measure.
 
-    `least`: not below; `most`: not above; `near`: ratio to the true film within 1 +- x; `zero`: magnitude up to x.
+    `least`: not below; `most`: not above; `near`: ratio to the true video within 1 +- x; `zero`: magnitude up to x.
     """
 
     name: str
@@ -74,13 +74,13 @@ def holds(sense: Sense, value: float, bound: float) -> bool:
 def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: Mapping[str, int]) -> list[GoalCheck]:
     """Compare every goal with the measured values.
 
-    A measure without a number is neither kept nor missed, but one that some made films lack although their true films
+    A measure without a number is neither kept nor missed, but one that some made videos lack although their true videos
     have it is missed: a face that cannot be read is no good face.
 
     Args:
         values: by name.
         reasons: why a value is missing.
-        gaps: films that lack a measure, by the measure's name.
+        gaps: videos that lack a measure, by the measure's name.
     """
     checks = []
     for g in GOALS:

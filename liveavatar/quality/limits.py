@@ -1,7 +1,7 @@
 """Limits of the verdict, each with its source.
 
 A *limit* has two ranges: inside the inner one a check passes, outside the outer one it fails, between them it warns.
-"Calibrated" refers to the curves described in `sync`; "ground truth" to films rendered by the corpus renderer.
+"Calibrated" refers to the curves described in `sync`; "ground truth" to videos rendered by the corpus renderer.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Limit:
     good: Range
     tolerable: Range  # outside: failed
     source: str
-    speech_only: bool = False  # meaningless for a film without speech
+    speech_only: bool = False  # meaningless for a video without speech
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

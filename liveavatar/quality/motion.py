@@ -33,10 +33,10 @@ def flicker(change_T: np.ndarray) -> float:
     """Compute `flicker`: 1 - mean absolute frame difference / 255.
 
     Unit: none; 1 = still, real talking heads about 0.98 to 0.995. Source: VBench's temporal flickering
-    (arXiv 2311.17982), on the whole film.
+    (arXiv 2311.17982), on the whole video.
 
     Raises:
-        MeasureUnavailable: for a film of one frame.
+        MeasureUnavailable: for a video of one frame.
     """
     seen = change_T[np.isfinite(change_T)]
     if not len(seen):
@@ -83,7 +83,7 @@ def edge_jump(change_T: np.ndarray) -> float:
     Unit: ratio; 1 = borders cannot be seen.
 
     Raises:
-        MeasureUnavailable: for films of one block, or when nothing moves.
+        MeasureUnavailable: for videos of one block, or when nothing moves.
     """
     ratios = []
     for border in range(BLOCK_FRAMES, len(change_T), BLOCK_FRAMES):
@@ -139,7 +139,7 @@ def dropped_frames(seconds_T: np.ndarray, blank_T: np.ndarray, expected: int | N
     Args:
         seconds_T: presentation times.
         blank_T: from `blank_frames`.
-        expected: frames the film should have; None when unknown.
+        expected: frames the video should have; None when unknown.
         fps: nominal rate.
     """
     steps = np.diff(seconds_T) * fps

@@ -73,7 +73,7 @@ class Observer:
         self._texture: texture.PortraitTexture | None = None
         self._previous_points: np.ndarray | None = None
         self._previous_rgb: np.ndarray | None = None
-        self._unit: float | None = None  # pixels of the film's first eye distance
+        self._unit: float | None = None  # pixels of the video's first eye distance
         self._tracker = self._load("face", lambda: FaceTracker(threads))
         self._identity = self._load("identity", IdentityNet)
         self._look_at_portrait()

@@ -1,8 +1,8 @@
-"""The fixed evaluation split: held-out clips in the repository, with the true film of their speech.
+"""The fixed evaluation split: held-out clips in the repository, with the true video of their speech.
 
 A folder (`data/evaluation`) holds `split.json` and four files a clip: `NN.photo.webp` (lossless), `NN.speech.ogg`
 (Opus), `NN.film.mkv` (the true pictures, H.265 in 4:4:4 and 10 bits), `NN.labels.npz`. Landmarks are stored in 64ths of
-a pixel. The film is lossy: `film_psnr` of a clip says how far it is from the render, so a perfect copy would measure
+a pixel. The video is lossy: `film_psnr` of a clip says how far it is from the render, so a perfect copy would measure
 that much and no more.
 
 `python -m liveavatar.training.corpus.evaluation_pack` writes it from the corpus code.
@@ -42,7 +42,7 @@ class ClipInfo:
     block: int  # of the track, at which the clip starts
     num_frames: int
     caption: str
-    film_psnr: float  # dB, coded film against the render
+    film_psnr: float  # dB, coded video against the render
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Clip:
     info: ClipInfo
 
     def path(self, part: str) -> Path:
-        """Return the file of a part: "photo.webp", "speech.ogg", "film.mkv" or "labels.npz"."""
+        """Return the file of a part: "photo.webp", "speech.ogg", "video.mkv" or "labels.npz"."""
         return self.folder / f"{self.info.name}.{part}"
 
     def photo(self) -> np.ndarray:
@@ -78,7 +78,7 @@ class Clip:
         return np.asarray(Image.open(self.path("photo.webp")).convert("RGB"))
 
     def speech(self) -> np.ndarray:
-        """Read the speech, float32 mono at 16 kHz, exactly as long as the film."""
+        """Read the speech, float32 mono at 16 kHz, exactly as long as the video."""
         import soundfile
 
         sound = soundfile.read(self.path("speech.ogg"), dtype="float32")[0]
@@ -86,7 +86,7 @@ class Clip:
         return np.pad(sound[:wanted], (0, max(0, wanted - len(sound))))
 
     def frames(self) -> np.ndarray:
-        """Read the true film, uint8 [T, H, W, 3]."""
+        """Read the true video, uint8 [T, H, W, 3]."""
         return np.stack([frame.rgb for frame in read_frames(self.path("film.mkv"))])
 
     def labels(self) -> Labels:
@@ -141,7 +141,7 @@ def write_clip(folder: Path, info: ClipInfo, frames: np.ndarray, speech: np.ndar
         labels: `landmarks` [T + 1, 68, 2], `head` [T + 1, 3], `expression` [T + 1, K], `eyes` [T + 1, 3].
 
     Returns:
-        PSNR of the coded film against `frames`, dB.
+        PSNR of the coded video against `frames`, dB.
     """
     import soundfile
 

@@ -2,8 +2,8 @@
 
 Every limit becomes two expectations, one for each range (see `limits`); what the library finds decides the status
 of the check. A check is `passed`, `warned`, `failed`, or `skipped` when there was, rightly, nothing to measure. The
-film has the worst status of its checks. A measure that should be there and is not warns when the means to measure
-are missing, and fails when the film is to blame.
+video has the worst status of its checks. A measure that should be there and is not warns when the means to measure
+are missing, and fails when the video is to blame.
 
 Great Expectations takes seconds to import, so that happens on use.
 """

@@ -24,7 +24,7 @@ from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 VOWEL_BAND = (500.0, 1000.0)  # Hz
 CHUNK = 60 * SAMPLE_RATE  # samples filtered at a time, so that an hour of sound needs no copy of itself
 OVERLAP = SAMPLE_RATE // 2  # samples around a chunk in which the filter settles
-MAX_LAG = 25  # frames searched each way for the offset of a film: 1 s
+MAX_LAG = 25  # frames searched each way for the offset of a video: 1 s
 WINDOW = 2 * FPS  # frames of a local window
 WINDOW_HOP = FPS  # frames
 WINDOW_LAG = 8  # frames searched each way in a window; more, and chance peaks win in two seconds
@@ -145,7 +145,7 @@ def cross_correlation(openness_T: np.ndarray, vowels_T: np.ndarray, max_lag: int
 def av_offset(openness_T: np.ndarray, speech: Speech) -> Offset:
     """Compute `av_offset_frames`: the lag with the highest cross-correlation between openness and envelope.
 
-    argmax over lag of corr(openness[t + lag], sqrt(vowel envelope[t])), lag within +-25 frames, over the whole film.
+    argmax over lag of corr(openness[t + lag], sqrt(vowel envelope[t])), lag within +-25 frames, over the whole video.
     Unit: frames; positive = picture late. Source: design.md section 4. Calibrated: right sound 0 or 1 in 98 %.
 
     Raises:

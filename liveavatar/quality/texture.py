@@ -40,7 +40,7 @@ def portrait_texture(rgb: np.ndarray, face: Face, eye_distance: float) -> Portra
     Args:
         rgb: uint8 [H, W, 3].
         face: its face.
-        eye_distance: pixels, in the film.
+        eye_distance: pixels, in the video.
     """
     import cv2
 

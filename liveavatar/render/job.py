@@ -1,7 +1,7 @@
-"""One render on one machine: the block loop with its spool, snapshots, film and clock. No Prefect, no Ray.
+"""One render on one machine: the block loop with its spool, snapshots, video and clock. No Prefect, no Ray.
 
 A job owns a *work folder* that outlives a crash: the *spool* (`liveavatar.render.spool`), `snapshots/`, the growing
-film, and `live/` when decoding online. The caller names the folder after the job's digest, so a work folder never
+video, and `live/` when decoding online. The caller names the folder after the job's digest, so a work folder never
 meets another job.
 
 *Online* decodes each block at once; *offline* spools all latents first and decodes after. Both give the same
@@ -269,7 +269,7 @@ class RenderRun:
         )
 
     def _restore(self) -> None:
-        """Go on from the newest snapshot that spool and film reach, or begin anew."""
+        """Go on from the newest snapshot that spool and video reach, or begin anew."""
         tensors = None
         if self.job.resume:
             tensors = read_snapshot(self.job.work_dir / "snapshots", self.job.digest, self._reach(), self.note)

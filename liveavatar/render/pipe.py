@@ -1,6 +1,6 @@
 """Sound from a pipe as the sound source of a render: a recording that still grows.
 
-A block is made as soon as its sound is known, 0.16 s after its end, and the film ends where the recording does.
+A block is made as soon as its sound is known, 0.16 s after its end, and the video ends where the recording does.
 Noise reduction and levelling, which need the whole recording, are left out.
 """
 

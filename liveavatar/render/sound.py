@@ -1,4 +1,4 @@
-"""The sound of a render: features for the engine, audio for the film, and when each block's sound is known.
+"""The sound of a render: features for the engine, audio for the video, and when each block's sound is known.
 
 A *sound source* names the sound in a few paths and numbers, so that it can be sent to another process; `open` gives the
 *sound* that a render reads. `FileSound` is a recording that is complete, `liveavatar.render.pipe.PipeSound` one that
@@ -15,7 +15,7 @@ from liveavatar.engine.job import Features
 from liveavatar.media.recording import LiveSound
 from liveavatar.timing import BLOCK_FRAMES
 
-SNAPSHOT_BLOCKS = 4  # blocks between snapshots: one film segment
+SNAPSHOT_BLOCKS = 4  # blocks between snapshots: one video segment
 
 
 class Sound(Protocol):
@@ -27,15 +27,15 @@ class Sound(Protocol):
 
     @property
     def audio(self) -> Path | LiveSound:
-        """Audio of the film while it is made."""
+        """Audio of the video while it is made."""
 
     @property
     def segment_frames(self) -> int:
-        """Frames of a segment of the film and its playlist; a snapshot lies on the border of two."""
+        """Frames of a segment of the video and its playlist; a snapshot lies on the border of two."""
 
     @property
     def num_frames(self) -> int | None:
-        """Frames of the job; None while sound still arrives."""
+        """Frames of the job; None while sound arrives from a pipe."""
 
     def start(self, block: int) -> None:
         """Prepare to be asked for `block` next."""
@@ -47,7 +47,7 @@ class Sound(Protocol):
         """Return milliseconds since the sound of a block arrived; None for a complete recording."""
 
     def final_audio(self, folder: Path) -> Path | None:
-        """Write the audio of the finished film below `folder`, if it is not `audio`."""
+        """Write the audio of the finished video below `folder`, if it is not `audio`."""
 
 
 class SoundSource(Protocol):
@@ -93,4 +93,4 @@ class CompleteSound:
         """Return None: no sound arrives."""
 
     def final_audio(self, folder: Path) -> None:
-        """Return None: the film has its audio."""
+        """Return None: the video has its audio."""

@@ -2,7 +2,7 @@
 
 `latents.bin` holds the latents of every block in order (float32 little-endian), `blocks.jsonl` one row of timings a
 block with the sha256 of its latents and timings, `finished.json` the result of a job that came to its end with the
-sha256 of every file. Digests are checked before a file is used. Nothing here knows the engine, the film or snapshots.
+sha256 of every file. Digests are checked before a file is used. Nothing here knows the engine, the video or snapshots.
 """
 
 import hashlib

@@ -17,9 +17,9 @@ class BlockRow:
     step_ms: list[float]
     decode_ms: float  # latents to frames
     block_ms: float  # from the hand-over of the block before to this one's: the pace of the stream
-    ready_s: float  # seconds after the job began when its frames were in the film
+    ready_s: float  # seconds after the job began when its frames were in the video
     wait_ms: list[float] = field(default_factory=list)  # that each rank of a group waited for this block
-    delay_ms: float | None = None  # of live sound: from its last sample heard to its frames in the film
+    delay_ms: float | None = None  # of sound from a pipe: from its last sample heard to its frames in the video
 
 
 def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[dict[str, Any]]:
@@ -42,10 +42,10 @@ def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[di
 def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:
     """Compute the `timing` numbers of a report that come from the block loop.
 
-    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the film. A deadline is
-    missed by block b when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
+    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the video. Block b misses
+    its deadline when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
     the first frame would have waited. `live_delay_ms_p50` and `_max`, where sound arrived while it was rendered: from
-    the last sample that a block needs to its frames in the film. p50 and p99 are over all blocks, with linear
+    the last sample that a block needs to its frames in the video. p50 and p99 are over all blocks, with linear
     interpolation.
     """
     block_ms = np.array([row.block_ms for row in rows])

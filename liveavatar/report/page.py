@@ -1,4 +1,4 @@
-"""`report.html`: one page about one run that opens offline, the film inside it.
+"""`report.html`: one page about one run that opens offline, the video inside it.
 
 Everything shown is read from the run's folder (`video.mp4`, the parquet tables, `audio/`) and from the dictionary of
 `report.json`; parts that are not there are left out. The page's look and behaviour are in `report_page.html`.
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("page.html")
-EMBED_BYTES = 64 * 2**20  # a larger film is linked, or browsers give up on the page
+EMBED_BYTES = 64 * 2**20  # a larger video is linked, or browsers give up on the page
 SHEET_FRAMES = 12
 SHEET_WIDTH = 240  # pixels of one picture of the contact sheet
-PLOTTED_WORDS_SECONDS = 90  # longer films show their words as text only; side by side they could not be read
+PLOTTED_WORDS_SECONDS = 90  # longer videos show their words as text only; side by side they could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         path of `report.html`.
 
     Raises:
-        InputError: when the film cannot be read.
+        InputError: when the video cannot be read.
         CapacityError: disk full.
     """
     import jinja2
@@ -109,7 +109,7 @@ def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> li
     """Read evenly spaced pictures of a video, as data URLs.
 
     Returns:
-        `count` mappings (fewer for shorter films) with `src`, `seconds` and `frame`.
+        `count` mappings (fewer for shorter videos) with `src`, `seconds` and `frame`.
     """
     from PIL import Image
 

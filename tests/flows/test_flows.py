@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import yaml
 from PIL import Image
 from scipy.io import wavfile
-
-from liveavatar import paths
 
 RATE = 16_000
 SECONDS = 5.76  # twelve blocks, so that snapshots fall inside
@@ -32,24 +29,6 @@ METRICS = {
     *("duration_error_s", "dnsmos_before", "dnsmos_after", "wer_before", "wer_after"),
 }
 TIMING = {"ttff_s", "block_ms_p50", "block_ms_p99", "deadline_misses", "fps", "ms_per_frame", "total_s", "cached_tasks"}
-
-
-def test_every_deployment_names_a_flow() -> None:
-    from flows.serving.deployments import deployments, flow_of
-
-    rows = deployments()
-    assert {"render", "nightly-regression"} <= {row["name"] for row in rows}
-    for row in rows:
-        flow = flow_of(row["entrypoint"])
-        schema = flow.parameters.model_dump()
-        assert set(row.get("parameters") or {}) <= set(schema["properties"])
-
-
-def test_deployments_are_scheduled_as_the_table_says() -> None:
-    table = yaml.safe_load((paths.REPO_ROOT / "prefect.yaml").read_text())
-    schedules = {row["name"]: row.get("schedules") for row in table["deployments"]}
-    assert schedules["nightly-regression"][0]["cron"]
-    assert not schedules["render"]
 
 
 @dataclass(frozen=True)

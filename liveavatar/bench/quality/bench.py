@@ -1,4 +1,4 @@
-"""An engine and the clips of the split: renders each clip and measures it beside its true film.
+"""An engine and the clips of the split: renders each clip and measures it beside its true video.
 
 Knows neither goals nor reports.
 """
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass(slots=True)
 class TrueClip:
-    """One clip of the split with the measures of its true film."""
+    """One clip of the split with the measures of its true video."""
 
     clip: Clip
     scene: RenderedScene
@@ -71,7 +71,7 @@ class QualityBench:
         return [self.judge_clip(true, steps, posed, eyed) for true in self.true]
 
     def likeness_lost(self, steps: int, seconds: float = LONG_SECONDS) -> dict[str, float]:
-        """Measure the drift of the likeness over one long film of all speech of the split, repeated."""
+        """Measure the drift of the likeness over one long video of all speech of the split, repeated."""
         first = self.true[0]
         speech = np.concatenate([t.clip.speech() for t in self.true])
         speech = np.resize(speech, round(seconds * SAMPLE_RATE))

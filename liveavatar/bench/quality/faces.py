@@ -1,4 +1,4 @@
-"""Face curves of a film, read by the product's landmark tracker: one reader for made and true films.
+"""Face curves of a video, read by the product's landmark tracker: one reader for made and true videos.
 
 Nothing here was trained on the generator or on its corpus. Shapes: T frames; NaN where no face was seen.
 """
@@ -16,7 +16,7 @@ BLINK_QUANTILE = 2  # per cent of the frames: a blink of 0.2 s every 5 s fills 4
 
 @dataclass(frozen=True, slots=True)
 class FaceCurves:
-    """Curves of the face in one film."""
+    """Curves of the face in one video."""
 
     openness: np.ndarray  # [T] inner-lip gap over the eye distance
     width: np.ndarray  # [T] distance of the mouth's corners over the eye distance

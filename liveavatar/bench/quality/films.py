@@ -1,4 +1,4 @@
-"""Films to judge: made by the engine as a render makes them, or written from the true pictures by the same coder."""
+"""Videos to judge: made by the engine as a render makes them, or written from the true pictures by the same coder."""
 
 import shutil
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class RenderedScene:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A film and how long it took."""
+    """A video and how long it took."""
 
     path: Path
     ms_per_frame: float | None = None  # all of the work over all frames

@@ -1,6 +1,6 @@
-"""Measures of made films, each beside the true film of the same speech.
+"""Measures of made videos, each beside the true video of the same speech.
 
-A value of the split is the mean over its clips of what could be measured; `*_ratio` is the mean of the made films over
+A value of the split is the mean over its clips of what could be measured; `*_ratio` is the mean of the made videos over
 the mean of the true ones. `av_offset_frames` is the lag with the highest mean cross-correlation over all clips.
 """
 
@@ -26,7 +26,7 @@ from liveavatar.timing import BLOCK_FRAMES
 
 AE_FRAMES = 48  # of a clip that the autoencoder is tried on
 GRID, GRID_EVERY = 8, 10  # pixels a side of the lattice; frames between two that are looked at
-# Numbers of `evaluate_video` that say something of a short film with a portrait.
+# Numbers of `evaluate_video` that say something of a short video with a portrait.
 FILM_MEASURES = (
     *("sync_error_frames", "lip_sync", "silent_lip", "silent_openness", "openness_range", "av_correlation"),
     *("identity_min", "texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy"),
@@ -37,9 +37,9 @@ RATIOS = ("blink_depth", "head_spread", "flicker", "jerk_index", "motion_energy"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Measures and face curves of one film."""
+    """Measures and face curves of one video."""
 
-    values: dict[str, float]  # measures of this film alone; absent when they cannot be measured
+    values: dict[str, float]  # measures of this video alone; absent when they cannot be measured
     reasons: dict[str, str]  # measure -> why it is absent
     faces: FaceCurves
     openness: np.ndarray  # [T] as `evaluate_video` read it
@@ -47,7 +47,7 @@ class Seen:
 
 
 def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: FaceTracker) -> Seen:
-    """Measure one film against its portrait and its sound.
+    """Measure one video against its portrait and its sound.
 
     Args:
         film: video file.
@@ -76,8 +76,8 @@ def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: Face
 def grid_ratio(frames_THWC: np.ndarray) -> float:
     """Detect specks on a lattice: fine structure at the strongest of 8*8 positions over its mean (1 = even).
 
-    Fine structure is what a median over 3*3 pixels takes away. True films have 1.1; a decoder that drew a dark pixel in
-    every cell, which no other measure noticed, had 4 to 7.
+    Fine structure is the difference from a median over 3*3 pixels. True videos have 1.1; a decoder that drew a dark
+    pixel in every cell, which no other measure noticed, had 4 to 7.
     """
     import cv2
 
@@ -137,11 +137,11 @@ def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
-    """Compare pixels of a film conditioned on the true head pose (and eyes) with the true film.
+    """Compare pixels of a video conditioned on the true head pose (and eyes) with the true video.
 
     `texture_psnr` is the PSNR inside the ellipse that each frame's true landmarks fill, per frame, averaged, dB;
     `eyes_error_share` is the part of its squared error that lies in boxes around the eyes, whose part of the ellipse is
-    `eyes_area_share`. For a film conditioned on the true eyes, too, a run calls it `texture_psnr_eyes`.
+    `eyes_area_share`. For a video conditioned on the true eyes, too, a run calls it `texture_psnr_eyes`.
     """
     rendered, true = film_frames(film), clip.frames()
     count = min(len(rendered), len(true), len(labels.landmarks))
@@ -195,7 +195,7 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
 
 
 def offset(seen: Iterable[Seen]) -> tuple[int, float]:
-    """Return the lag in frames with the highest mean cross-correlation over films, and that correlation."""
+    """Return the lag in frames with the highest mean cross-correlation over videos, and that correlation."""
     curves = [sync.cross_correlation(s.openness, s.vowels, sync.MAX_LAG) for s in seen]
     mean = np.mean(curves, 0)
     return int(mean.argmax()) - sync.MAX_LAG, float(mean.max())
@@ -215,14 +215,14 @@ def mean_values(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 class Summary:
     """Measures of the whole split."""
 
-    rendered: dict[str, float]  # measures of the made films, and their ratios to the true ones
+    rendered: dict[str, float]  # measures of the made videos, and their ratios to the true ones
     true: dict[str, float]
-    gaps: dict[str, int]  # measure -> clips in which the true film has it and the made one does not
-    reasons: dict[str, str]  # measure -> why some film lacks it
+    gaps: dict[str, int]  # measure -> clips in which the true video has it and the made one does not
+    reasons: dict[str, str]  # measure -> why some video lacks it
 
 
 def summarise(pairs: list[Pair]) -> Summary:
-    """Average the clips of the split and compare the made films with the true ones."""
+    """Average the clips of the split and compare the made videos with the true ones."""
     rows = [p.values() for p in pairs]
     rendered, true = mean_values(rows), mean_values(p.true.values for p in pairs)
     rendered["av_offset_frames"], rendered["av_correlation"] = offset(p.rendered for p in pairs)
@@ -235,7 +235,7 @@ def summarise(pairs: list[Pair]) -> Summary:
 
 
 def _ratios(pairs: list[Pair]) -> dict[str, float]:
-    """Return mean measures of made films over those of true films, from clips that have both."""
+    """Return mean measures of made videos over those of true videos, from clips that have both."""
     ratios = {}
     for name in (*RATIOS, "identity_min"):
         both = [(p.rendered.values[name], p.true.values[name]) for p in pairs if _both_have(p, name)]
@@ -253,7 +253,7 @@ def _both_have(pair: Pair, name: str) -> bool:
 
 
 def _gaps(pairs: list[Pair], rows: list[dict[str, float]]) -> dict[str, int]:
-    """Count, by measure, the clips in which only the true film has a value."""
+    """Count, by measure, the clips in which only the true video has a value."""
     gaps: dict[str, int] = {}
     for pair, row in zip(pairs, rows, strict=True):
         lost = [name for name in pair.true.values if name not in pair.rendered.values]

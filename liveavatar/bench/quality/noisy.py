@@ -1,7 +1,7 @@
 """Lips driven by a noisy voice, before and after the pipeline's noise reduction.
 
 Each clip's speech, mixed with steady noise (a fan, mains hum), drives the portrait as it is and cleaned as a render
-cleans it; the split's own film is driven by the clean sound. All are compared with the clean sound and the true film.
+cleans it; the split's own video is driven by the clean sound. All are compared with the clean sound and the true video.
 """
 
 from collections.abc import Callable
@@ -42,9 +42,9 @@ def judge_noisy(
 
     Args:
         bench: engine and clips.
-        pairs: of the same clips, at the same number of steps: the films that the clean sound drove.
+        pairs: of the same clips, at the same number of steps: the videos that the clean sound drove.
         steps: denoise steps.
-        say: receives one line per film.
+        say: receives one line per video.
     """
     rows = []
     for number, (true, pair) in enumerate(zip(bench.true[:CLIPS], pairs, strict=False)):

@@ -1,6 +1,6 @@
 """Do prompt words show: the same portrait and sound under two prompts that differ in one phrase.
 
-An *effect* is how much a measure of the film changes from the second phrase to the first; `asked` is the least change
+An *effect* is how much a measure of the video changes from the second phrase to the first; `asked` is the least change
 that counts as seen, a third of `true`, which is what the phrases mean in the corpus itself (three avatars drawn both
 ways; for the energy, the ratio of head motion).
 """
@@ -60,7 +60,7 @@ class Words:
     measure: Measure
     true: float  # effect in the corpus's own pictures
     unit: str
-    blocks: int = 3  # of each film
+    blocks: int = 3  # of each video
 
     @property
     def least(self) -> float:
@@ -89,7 +89,7 @@ PAIRS: tuple[Words, ...] = (
 )  # fmt: skip
 
 
-# Two films of a whole clip to look at, by the name of the file.
+# Two videos of a whole clip to look at, by the name of the file.
 SHOWN = {
     "quiet": _prompt(action="talks with a still head"),
     "lively": _prompt(action="speaks energetically with lively head movement"),

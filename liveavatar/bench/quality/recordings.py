@@ -1,4 +1,4 @@
-"""Natural recordings: there is no true film, so the lips are judged against the sound alone.
+"""Natural recordings: there is no true video, so the lips are judged against the sound alone.
 
 Each recording drives a portrait of the split and, where a picture of the same name lies beside it, that picture too.
 The sound is cleaned as a render cleans it; the first `SECONDS` of it are used.
@@ -54,7 +54,7 @@ def judge_recordings(
         folder: of the recordings.
         clips: of the split; their portraits take turns.
         steps: of denoising.
-        work: folder for the films.
+        work: folder for the videos.
         say: told of each row.
 
     Raises:

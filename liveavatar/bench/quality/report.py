@@ -47,7 +47,7 @@ WORD_COLUMNS = ("phrase changed", "effect", "asked", "in the corpus", "unit", "s
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """Format the terminal output: the table of goals, then all other measures beside the true film."""
+    """Format the terminal output: the table of goals, then all other measures beside the true video."""
     table = [("measure", "value", "true film", "limit", "goal", "")]
     for c in result["checks"]:
         verdict = {True: "ok", False: "MISSED", None: f"not measured: {c['reason']}"}[c["ok"]]
@@ -142,7 +142,7 @@ def write_report(out: Path, result: dict[str, Any], clips: list[TrueClip], steps
 
 
 def contact_sheet(films: Iterable[Film], path: Path, mouth: np.ndarray) -> None:
-    """Write a picture with two rows per film: whole frames, and the cut around the mouth.
+    """Write a picture with two rows per video: whole frames, and the cut around the mouth.
 
     Args:
         films: of one clip.

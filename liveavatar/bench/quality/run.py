@@ -41,7 +41,7 @@ class QualityOptions:
     clips: int | None = None  # the first so many of the split; all when None
     steps: int = 4
     recordings: Path | None = None  # folder of natural recordings, judged against their sound alone
-    out: Path | None = None  # films, contact sheets and a report go there; nothing is kept when None
+    out: Path | None = None  # videos, contact sheets and a report go there; nothing is kept when None
     full: bool = True  # also prompts that differ in a phrase, a noisy voice, and two minutes in one go for the drift
     posed: bool = True  # also with the true head pose, which `texture_psnr` needs, and with the true eyes besides
     folder: Path = FOLDER  # of the split
@@ -126,7 +126,7 @@ def _result(options: QualityOptions, engine: Engine, summary: judge.Summary) -> 
 
 @contextmanager
 def _workplace(out: Path | None) -> Iterator[Path]:
-    """Provide a folder for films: below `out`, or a temporary one."""
+    """Provide a folder for videos: below `out`, or a temporary one."""
     if out is not None:
         folder = out / "films"
         folder.mkdir(parents=True, exist_ok=True)

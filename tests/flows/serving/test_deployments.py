@@ -1,0 +1,32 @@
+"""The table of deployments: every row names a flow and fits its parameters; a damaged table is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.serving.deployments import deployments, flow_of
+from liveavatar.errors import InputError
+
+
+def test_every_deployment_names_a_flow() -> None:
+    rows = deployments()
+    assert {"render", "nightly-regression"} <= {row["name"] for row in rows}
+    for row in rows:
+        flow = flow_of(row["entrypoint"])
+        schema = flow.parameters.model_dump()
+        assert set(row.get("parameters") or {}) <= set(schema["properties"])
+
+
+def test_deployments_are_scheduled_as_the_table_says() -> None:
+    schedules = {row["name"]: row.get("schedules") for row in deployments()}
+    assert schedules["nightly-regression"][0]["cron"]
+    assert not schedules["render"]
+
+
+@pytest.mark.parametrize("text", [None, "", "a: [", "deployments:", "rows: []"])
+def test_a_damaged_table_is_refused(text: str | None, tmp_path: Path) -> None:
+    table = tmp_path / "prefect.yaml"
+    if text is not None:
+        table.write_text(text)
+    with pytest.raises(InputError, match="holds no deployments"):
+        deployments(table)

@@ -1,0 +1,51 @@
+"""Lines on standard error while a command works, and its result on standard output."""
+
+import logging
+
+import pytest
+
+from flows import terminal
+from flows.terminal import Terminal, complain, say
+from tasks.events import Event, emit
+
+
+def test_stages_notes_and_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("liveavatar.load")
+    with Terminal():
+        emit(Event(kind="begin", stage="enhance"))
+        emit(Event(kind="end", stage="enhance", text="0.5 s"))
+        emit(Event(kind="end", stage="features", cached=True))
+        emit(Event(kind="note", stage="render", text="resumed at [block] 8"))
+        log.warning("slow")
+        log.info("not for the terminal")
+    emit(Event(kind="note", stage="render", text="nobody listens"))
+    log.warning("nobody listens")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line.split(None, 1) for line in captured.err.splitlines()]
+    assert lines[:4] == [
+        ["enhance", "0.5 s"],
+        ["features", "cached"],
+        ["render", "resumed at [block] 8"],
+        ["load", "slow"],
+    ]
+    assert not [line for line in lines[4:] if line[0] == "render"]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((10.0, 10.0, 12.0, 16.0, 16.0))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock, 17.0))
+    with Terminal() as shown:
+        for done in (1, 2, 3, 4):
+            shown.show(Event(kind="progress", stage="render", done=done, total=4, fps=12.34))
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert [line[2] for line in lines] == ["1/4,", "3/4,", "4/4,"], "the second came too soon, the last always comes"
+    assert lines[0][-2:] == ["12.3", "frames/s"]
+
+
+def test_results_and_complaints(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\nb")
+    complain("one\n   line")
+    assert capsys.readouterr() == ("a\nb\n", "one line\n")
