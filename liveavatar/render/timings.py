@@ -42,8 +42,8 @@ def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[di
 def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:
     """Compute the `timing` numbers of a report that come from the block loop.
 
-    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the video. Block b misses
-    its deadline when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
+    `ttff_s` is the time from the start of the job, model loaded, to the first block's frames in the video. Block b
+    misses its deadline when its frames are ready later than `ttff_s + 0.48 b` seconds: a viewer who pressed play at
     the first frame would have waited. `live_delay_ms_p50` and `_max`, where sound arrived while it was rendered: from
     the last sample that a block needs to its frames in the video. p50 and p99 are over all blocks, with linear
     interpolation.
