@@ -6,6 +6,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+from flows.job_table import name_outputs
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
@@ -36,10 +37,7 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
     Returns:
         One row a job: `job`, `out`, `status` (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
     """
-    named = []
-    for index, job in enumerate(jobs):
-        folder = job.get("out") or str(Path(out) / f"{index:03d}-{Path(str(job.get('audio', 'job'))).stem}")
-        named.append({**job, "out": folder})
+    named = name_outputs(jobs, Path(out))
     outcomes = [render_one(job) for job in named] if replicas == 1 else render_side_by_side(named, replicas)
     rows = [{"job": index, **outcome} for index, outcome in enumerate(outcomes)]
     Path(out).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Tables of jobs: csv, parquet or jsonl, one job a row, a column for each option of a render."""
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from liveavatar.errors import InputError
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
+DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header; spreadsheets write `;` in half of Europe
 Job = dict[str, Any]
 
 
@@ -40,13 +42,61 @@ def _rows(manifest: Path) -> list[Job]:
         table = pd.read_parquet(manifest)
         raw = [{k: v for k, v in row.items() if pd.notna(v)} for row in table.to_dict("records")]
     elif manifest.suffix == ".jsonl":
-        raw = [json.loads(line) for line in manifest.read_text().splitlines() if line.strip()]
+        raw = [json.loads(line) for line in manifest.read_text("utf-8-sig").splitlines() if line.strip()]
         if not all(isinstance(row, dict) for row in raw):
             raise ValueError("a line is no JSON object")
     else:
-        with manifest.open(newline="") as file:
-            raw = list(csv.DictReader(file, strict=True))
+        raw = _csv_rows(manifest)
     return [{str(k).strip(): v for k, v in row.items() if k and v not in (None, "")} for row in raw]
+
+
+def _csv_rows(manifest: Path) -> list[Job]:
+    """Read a csv as UTF-8 with or without a byte-order mark; cells are divided by commas, semicolons or tabs.
+
+    Raises:
+        ValueError: a row holds more cells than the header, or the header names a column twice.
+    """
+    try:
+        text = manifest.read_text("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError("its text is not UTF-8: save it as `CSV UTF-8`") from e
+    delimiter = next((d for d in DELIMITERS if d in text.split("\n", 1)[0]), DELIMITERS[0])
+    lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+    header, *rows = lines or [[]]
+    names = [name.strip() for name in header]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"the header names the column {twice} twice")
+    for number, row in enumerate(rows, 1):
+        unnamed = [
+            cell for cell, name in zip(row, [*names, *[""] * len(row)], strict=False) if cell.strip() and not name
+        ]
+        if unnamed:
+            raise ValueError(
+                f"row {number} has {len(row)} cells, the header {len(names)}; "
+                f"put text that holds {'commas' if delimiter == ',' else repr(delimiter)} between double quotes"
+            )
+    return [dict(zip(names, row, strict=False)) for row in rows]
+
+
+def name_outputs(jobs: list[Job], out: Path) -> list[Job]:
+    """Give each job without `out` a folder below `out`.
+
+    Raises:
+        InputError: two rows have one folder, where the second would replace the first.
+    """
+    named: list[Job] = []
+    rows: dict[Path, int] = {}
+    for index, job in enumerate(jobs):
+        folder = str(job.get("out") or out / f"{index:03d}-{Path(str(job.get('audio', 'job'))).stem}")
+        before = rows.setdefault(Path(folder).resolve(), index)
+        if before != index:
+            raise InputError(
+                f"rows {before + 1} and {index + 1} of the table have the same out {folder}, and the second would "
+                "replace the first; give each its own, or none"
+            )
+        named.append({**job, "out": folder})
+    return named
 
 
 def _resolved(job: Job, folder: Path) -> Job:

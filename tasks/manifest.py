@@ -151,6 +151,14 @@ def stages_of(out: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def outputs_of(out: Path) -> set[str]:
+    """Read the names of a run's files from the manifest in a folder; empty where there is none."""
+    try:
+        return set(json.loads((out / MANIFEST).read_text())["outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
 def stage_report(entry: Entry, before: dict[str, Any] | None, forced: bool) -> dict[str, Any]:
     """Report why a stage ran, or that it did not.
 

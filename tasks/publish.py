@@ -6,10 +6,12 @@ new one.
 
 import datetime
 import fcntl
+import filecmp
 import glob
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from prefect.artifacts import (
 
 from liveavatar.files import disk_errors, sync_tree, write_atomically
 from tasks.manifest import (
+    CHANGING,
     MANIFEST,
     PAGE,
     REPORT,
@@ -35,6 +38,7 @@ from tasks.manifest import (
     holds,
     make_manifest,
     make_report,
+    outputs_of,
     products_of,
     stages_of,
 )
@@ -104,8 +108,11 @@ def replace_folder(out: Path, results: Results, report: dict[str, Any], manifest
     """
     from liveavatar.report.page import write_report
 
-    for leftover in out.parent.glob(f".{glob.escape(out.name)}.????????*"):  # of a run that was killed here
-        shutil.rmtree(leftover, ignore_errors=True)
+    leftovers = [  # of a run that was killed here
+        path
+        for path in out.parent.glob(f".{glob.escape(out.name)}.????????*")
+        if re.fullmatch(r"[0-9a-f]{8}(\.old)?", path.name.removeprefix(f".{out.name}."))
+    ]
     building = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
     try:
         for name, source in products_of(results).items():
@@ -114,6 +121,8 @@ def replace_folder(out: Path, results: Results, report: dict[str, Any], manifest
         (building / REPORT).write_bytes(_json(report))
         (building / MANIFEST).write_bytes(_json(manifest))
         write_report(building, report, name=out.name)
+        for folder in (*(path for path in leftovers if path.suffix == ".old"), out):
+            keep_foreign_files(folder, building)
         sync_tree(building)
         try:
             os.rename(building, out)  # onto nothing, or onto an empty folder, whose name stays taken meanwhile
@@ -123,9 +132,47 @@ def replace_folder(out: Path, results: Results, report: dict[str, Any], manifest
             grave = building.with_name(building.name + ".old")
             os.rename(out, grave)
             os.rename(building, out)
+            keep_foreign_files(grave, out)  # files that came a moment ago
             shutil.rmtree(grave, ignore_errors=True)
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def keep_foreign_files(old: Path, new: Path) -> None:
+    """Link the files of a run's folder that no run published into the folder that replaces it.
+
+    A file whose name the new run has taken gets the ending `.kept`.
+    """
+    ours = {MANIFEST, *CHANGING, *outputs_of(old)}
+    for folder, names, files in os.walk(old):
+        links = [name for name in names if os.path.islink(os.path.join(folder, name))]
+        for name in (*files, *links):
+            source = Path(folder, name)
+            relative = source.relative_to(old)
+            if relative.as_posix() not in ours:
+                _link(source, new / relative)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system has no links; a taken name gets the ending `.kept`."""
+    while os.path.lexists(target):
+        if _same(source, target):
+            return
+        target = target.with_name(target.name + ".kept")
+        log.warning("a file of yours is kept as %s, since the run needs its name", target.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _json(value: dict[str, Any]) -> bytes:

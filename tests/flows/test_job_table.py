@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.job_table import read_manifest
+from flows.job_table import name_outputs, read_manifest
 from liveavatar.errors import InputError
 
 ROWS = [{"audio": "a.wav", "prompt": "A woman talks."}, {"audio": "gone.wav", "prompt": "A man, calm.", "seed": 7}]
@@ -32,6 +32,37 @@ def test_every_format_gives_the_same_jobs(suffix: str, tmp_path: Path) -> None:
     assert float(second["seed"]) == 7, "a cell goes before the default"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_spreadsheets_save_is_read(encoding: str, delimiter: str, end: str, tmp_path: Path) -> None:
+    table = tmp_path / "jobs.csv"
+    lines = ["audio,image,prompt,,", 'a.wav,b.png,"A woman, in red; José",,', ",,,,", "c.wav,d.png", ""]
+    quoted = [line.replace(", in", "\0 in").replace(",", delimiter).replace("\0", ",") for line in lines]
+    table.write_bytes(end.join(quoted).encode(encoding))
+    first, _, last = read_manifest(table, {})
+    assert first == {"audio": "a.wav", "image": "b.png", "prompt": "A woman, in red; José"}
+    assert last == {"audio": "c.wav", "image": "d.png"}
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_bytes("audio,prompt\na.wav,José\n".encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8: save it as `CSV UTF-8`"):
+        read_manifest(tmp_path / "jobs.csv", {})
+
+
+@pytest.mark.parametrize("second", ["films/a", "films/../films/a/", "out/000-voice"])
+def test_two_rows_with_one_folder_are_refused(second: str, tmp_path: Path) -> None:
+    first: dict[str, str] = {"audio": "voice.wav"} if second.startswith("out") else {"audio": "v.wav", "out": "films/a"}
+    jobs = [first, {"audio": "v.wav"}, {"audio": "w.wav", "out": second}]
+    with pytest.raises(InputError, match=r"rows 1 and 3 of the table have the same out"):
+        name_outputs(jobs, Path("out"))
+    assert [job["out"] for job in name_outputs(jobs[:2], Path("out"))] == [
+        first.get("out", "out/000-voice"),
+        "out/001-v",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -39,6 +70,11 @@ def test_every_format_gives_the_same_jobs(suffix: str, tmp_path: Path) -> None:
         pytest.param("jobs.txt", "audio", "no format", id="unknown format"),
         pytest.param("jobs", "audio", "no suffix", id="no suffix"),
         pytest.param("jobs.csv", "audio,prompt\n", "holds no job", id="only a head"),
+        pytest.param("jobs.csv", "", "holds no job", id="empty"),
+        pytest.param("jobs.csv", "audio,prompt\na,A woman, calm\n", "row 1 has 3 cells, the header 2", id="a comma"),
+        pytest.param("jobs.csv", "audio;prompt\na;b\nc;d;e\n", "row 2 has 3 cells.* ';'", id="a semicolon"),
+        pytest.param("jobs.csv", "audio,\na,b\n", "row 1 has 2 cells, the header 2", id="a column without a name"),
+        pytest.param("jobs.csv", "audio,seed, audio\na,1,b\n", "names the column audio twice", id="a column twice"),
         pytest.param("jobs.csv", 'audio\n"open', "cannot be read as csv", id="an open quote"),
         pytest.param("jobs.jsonl", "[1]", "no JSON object", id="a list"),
         pytest.param("jobs.jsonl", "{", "cannot be read as jsonl", id="half an object"),

@@ -1,7 +1,10 @@
 """Publishing: one run at a time below a folder, whatever store it came from, and what stands there is whole."""
 
+import errno
+import json
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,8 @@ def test_a_run_takes_its_place(
         out.mkdir()
     for name in before or ():
         (out / name).touch()
+    if before:
+        (out / "manifest.json").write_text(json.dumps({"outputs": dict.fromkeys(before)}))
     calls, rename = [], os.rename
 
     def counted(*paths: Any) -> None:
@@ -59,3 +64,70 @@ def test_a_run_takes_its_place(
     files = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()]
     assert sorted(files) == ["manifest.json", "report.json", "sub/made.txt"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["made.txt", "out"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Publish a run with the files `live/a` and `video` into the folder `out`."""
+    for name in ("a", "video"):
+        (tmp_path / name).write_text("new")
+    monkeypatch.setattr(publish, "products_of", lambda _: {"live/a": tmp_path / "a", "video": tmp_path / "video"})
+    monkeypatch.setattr("liveavatar.report.page.write_report", lambda *_, **__: None)
+    manifest = {"outputs": {"live/a": "", "video": "", "old": ""}}
+
+    def make() -> None:
+        publish.replace_folder(tmp_path / "out", None, {}, manifest)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "copies"])
+def test_files_of_the_user_are_kept(
+    links: bool, run: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+
+        def refused(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", refused)
+    out = tmp_path / "out"
+    run()
+    (out / "old").write_text("of the run before")
+    (out / "mine" / "deep").mkdir(parents=True)
+    (out / "mine" / "deep" / "notes.txt").write_text("mine")
+    (out / "link").symlink_to(tmp_path)
+    for _ in range(2):
+        run()
+    found = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if not p.is_dir() or p.is_symlink()}
+    assert set(found) == {"live/a", "link", "manifest.json", "mine/deep/notes.txt", "report.json", "video"}
+    assert found["mine/deep/notes.txt"].read_text() == "mine"
+    assert found["link"].readlink() == tmp_path
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_a_file_of_the_user_whose_name_the_run_needs_is_kept_beside_it(run: Callable[[], None], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "video").write_text("mine")
+    for _ in range(2):
+        run()
+    assert sorted(p.name for p in out.iterdir()) == ["live", "manifest.json", "report.json", "video", "video.kept"]
+    assert ((out / "video").read_text(), (out / "video.kept").read_text()) == ("new", "mine")
+
+
+def test_files_of_the_user_survive_a_kill_between_the_renames(run: Callable[[], None], tmp_path: Path) -> None:
+    out, grave, other = tmp_path / "out", tmp_path / ".out.0123abcd.old", tmp_path / ".out.my-notes-of-it"
+    half_built = tmp_path / ".out.0123abcd"
+    half_built.mkdir()
+    (half_built / "half").touch()
+    run()
+    (out / "notes.txt").write_text("mine")
+    out.rename(grave)
+    other.mkdir()
+    run()
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not (out / "half").exists()
+    assert not grave.exists()
+    assert not half_built.exists()
+    assert other.is_dir(), "a folder of the user's with a similar name"
