@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from liveavatar.errors import InputError
 from liveavatar.files import sha256
 
 SMALL_BYTES = 20_000_000  # a sound file up to here is decoded by the check, a larger one by the first stage
@@ -37,11 +38,14 @@ def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInput
     """Open each input of a job and check it.
 
     Raises:
-        InputError: a file is missing, damaged, or cannot be used.
+        InputError: a file is missing, damaged, cannot be used, or has a name that is not UTF-8.
     """
     from liveavatar.audio import ingest
     from liveavatar.media.portrait import load_portrait
 
+    for path in (image, audio, pose):
+        if path is not None:
+            _refuse_unwritable_name(path)
     samples = None
     if audio is not None:
         ingest.probe(audio)
@@ -58,6 +62,13 @@ def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInput
         samples=_if_small(samples),
         pixels=_if_small(pixels),
     )
+
+
+def _refuse_unwritable_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise InputError(f"{str(path)!a}: its name is not UTF-8 and cannot be written into reports; rename it") from e
 
 
 def _file(path: Path) -> InputFile:

@@ -1,12 +1,13 @@
 """Audio ingest: decode any audio or video file to float32 mono 16 kHz, or refuse it in one line.
 
 Decoding is streamed, so memory is the result's (230 MB an hour) and not the source's. Channels are averaged; when
-they cancel each other the loudest one is used. The sound is not changed otherwise.
+they cancel each other the loudest one is used. Holes in the time stamps become silence, so that the sound after them
+stays in time. A constant offset is removed. The sound is not changed otherwise.
 """
 
 import logging
-import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from liveavatar.audio.headers import WavSound, ogg_cut, read_wav
 from liveavatar.errors import InputError
 from liveavatar.timing import FPS, SAMPLE_RATE
 
@@ -28,7 +30,15 @@ MAX_BAD_PACKETS = 0.02  # share of packets that may be undecodable
 MAX_MISSING = 0.05  # share of the declared duration that may be missing
 # these containers estimate their duration from the bit rate, so that it says nothing about completeness
 _GUESSING = {"mp3", "aac", "adts", "amr", "mpeg"}
-_RIFF_UNKNOWN = 0x7FFF_0000  # bytes; sizes from here on are placeholders of writers that could not seek
+# these containers give each packet its own time; in others a hole is damage, and time is counted in samples
+_CLOCKED = {"matroska", "webm", "mov", "mp4", "m4a", "3gp", "ogg", "mpegts", "asf", "flv", "avi", "mpeg"}
+_MIN_JUMP = 0.01  # s between two packets that is more than rounding of their time stamps
+_MIN_HOLE = 0.04  # s; a film frame
+_MAX_HOLE = 600.0  # s; a longer jump is a clock that was set, not a hole
+MAX_CHANNELS = 64  # of FFmpeg's resampler
+_OFFSET = 0.02  # mean over full scale from which it is an offset and not the voice
+# AMR frame types that carry no speech: comfort noise and nothing, of pauses (discontinuous transmission, DTX)
+_AMR_PAUSES = {"amrnb": (8, 9, 10, 11, 15), "amrwb": (9, 14, 15)}
 _CANCELLED = 0.1  # power of the mix over that of the loudest channel
 _OPEN_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not fetch anything
 
@@ -53,9 +63,9 @@ def probe(path: str | Path) -> AudioInfo:
         InputError: missing, a directory, empty, not media, without sound, or declared longer than 3 hours.
     """
     source = Path(path)
-    with _open(source) as container:
+    with _open(source) as (container, wav):
         stream = _audio_stream(container, source)
-        duration = declared_seconds(container, stream, source)
+        duration = declared_seconds(container, stream, wav)
         _refuse_long(source, duration or 0.0)
         return AudioInfo(
             path=source,
@@ -90,6 +100,11 @@ def load_audio(path: str | Path, *, allow_silence: bool = False) -> np.ndarray:
     if seconds < MIN_SECONDS:
         raise InputError(f"{source}: its sound lasts {seconds:.2f} s; give at least {MIN_SECONDS} s")
     peak = float(max(audio.max(), -audio.min()))
+    offset = float(audio.mean(dtype=np.float64))
+    if abs(offset) > _OFFSET * max(1.0, peak):
+        log.info("%s: a constant offset of %+.2f was removed", source, offset)
+        audio = audio - np.float32(offset)
+        peak = float(max(audio.max(), -audio.min()))
     if peak < 10 ** (SILENCE_DBFS / 20) and not allow_silence:
         level = f"peak {20 * np.log10(peak):.0f} dBFS" if peak > 0 else "every sample is zero"
         raise InputError(f"{source}: it is silent ({level}); give a recording with speech louder than "
@@ -104,9 +119,11 @@ def stage_bytes(seconds: float, num_states: int = 5, dim: int = 768) -> int:
     return int(seconds * (2 * SAMPLE_RATE + 2 * FPS * num_states * dim)) + 100_000
 
 
-def _open(source: Path) -> InputContainer:
+@contextmanager
+def _open(source: Path) -> Iterator[tuple[InputContainer, WavSound | None]]:
+    """Open a file, a WAV whose header is wrong through a mended view."""
     if not source.exists():
-        raise InputError(f"{source}: there is no such file; check the path given with --audio")
+        raise InputError(f"{source}: there is no such file; check its path")
     if not source.is_file():
         raise InputError(
             f"{source}: it is {'a directory' if source.is_dir() else 'no regular file'}; give a sound file"
@@ -114,7 +131,12 @@ def _open(source: Path) -> InputContainer:
     try:
         if source.stat().st_size == 0:
             raise InputError(f"{source}: the file is empty (0 bytes); export or copy it again")
-        return av.open(str(source.resolve()), options=_OPEN_OPTIONS)
+        wav = read_wav(source)
+        mended = wav is not None and wav.mended
+        file = wav.stream() if wav is not None and mended else str(source.resolve())
+        container = av.open(
+            file, "r", format="wav" if mended else None, options=_OPEN_OPTIONS, metadata_errors="replace"
+        )  # tags may be in any encoding
     except PermissionError as e:
         raise InputError(f"{source}: it may not be read; change its permissions") from e
     except (FFmpegError, ValueError, OSError) as e:
@@ -122,6 +144,8 @@ def _open(source: Path) -> InputContainer:
             f"{source}: it cannot be read as sound or video ({_reason(e)}); it may be another kind of file or cut off, "
             "give WAV, FLAC, MP3, M4A, OGG or a video"
         ) from e
+    with container:
+        yield container, wav
 
 
 def _reason(error: Exception) -> str:
@@ -139,33 +163,13 @@ def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
     return stream
 
 
-def declared_seconds(container: InputContainer, stream: AudioStream, source: Path) -> float | None:
+def declared_seconds(container: InputContainer, stream: AudioStream, wav: WavSound | None) -> float | None:
     """Read the length that the file declares, in seconds; None where it declares none."""
-    if container.format.name == "wav" and (seconds := _riff_seconds(source)):
-        return seconds  # libav believes the file's size, which hides a cut
+    if wav is not None and wav.seconds and container.format.name == "wav":
+        return wav.seconds  # libav believes the file's size, which hides a cut
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration and container.duration > 0 else None
-
-
-def _riff_seconds(source: Path) -> float | None:
-    """Read the duration in a WAV file's header, s; None when it is not set (streamed files hold 0 or the maximum)."""
-    byte_rate, offset = 0, 12
-    with source.open("rb") as f:
-        if f.read(4) != b"RIFF":
-            return None
-        while True:
-            f.seek(offset)
-            header = f.read(8)
-            if len(header) < 8:
-                return None
-            name, size = struct.unpack("<4sI", header)
-            if name == b"fmt ":
-                fields = f.read(12)
-                byte_rate = struct.unpack("<8xI", fields)[0] if len(fields) == 12 else 0
-            if name == b"data":
-                return size / byte_rate if byte_rate and 0 < size < _RIFF_UNKNOWN else None
-            offset += 8 + size + size % 2
 
 
 def _refuse_long(source: Path, seconds: float) -> None:
@@ -180,11 +184,13 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
     """Decode one channel, or the mean of all: samples, their mean power, and every channel's mean power."""
     samples = bytearray()  # grows in place, so that memory never holds the track twice
     mix_power, channel_power = 0.0, np.zeros(1)
-    with _open(source) as container:
+    with _open(source) as (container, wav):
         stream = _audio_stream(container, source)
-        declared = declared_seconds(container, stream, source)
+        declared = declared_seconds(container, stream, wav)
         _refuse_long(source, declared or 0.0)
-        for part in _resampled(container, stream, source):
+        kinds = set(container.format.name.split(","))
+        pieces = _Pieces(source, kinds, declared)
+        for part in pieces.read(container, stream):
             if not np.isfinite(part).all():
                 at = len(samples) / 4 / SAMPLE_RATE
                 raise InputError(f"{source}: it has samples that are no numbers (near {at:.1f} s); export it again")
@@ -195,42 +201,112 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
                 channel_power = np.zeros(len(part))
             channel_power += np.square(part, dtype=np.float64).sum(1)
             _refuse_long(source, len(samples) / 4 / SAMPLE_RATE)
-        guessing = _GUESSING & set(container.format.name.split(","))
     seconds = len(samples) / 4 / SAMPLE_RATE
-    incomplete = declared is not None and seconds < declared * (1 - MAX_MISSING) - 0.1
-    if incomplete and guessing:
-        log.warning("%s: about %.1f s were announced, %.1f s are there", source, declared, seconds)
+    present = seconds if kinds & _CLOCKED else seconds - pieces.filled
+    declared = None if declared is None else declared - pieces.joined
+    incomplete = declared is not None and present < declared * (1 - MAX_MISSING) - 0.1
+    if incomplete and kinds & _GUESSING:
+        log.warning("%s: about %.1f s were announced, %.1f s are there", source, declared, present)
     elif incomplete:
         raise InputError(
-            f"{source}: it is cut off, {seconds:.1f} s of {declared:.1f} s are there; copy it again, or keep what is "
+            f"{source}: it is cut off, {present:.1f} s of {declared:.1f} s are there; copy it again, or keep what is "
             "left with `ffmpeg -i IN OUT.wav`"
         )
     if not samples:
         raise InputError(f"{source}: nothing in it could be decoded as sound; export or copy it again")
+    if channel is None:
+        notes = list(wav.notes) if wav is not None else []
+        if pieces.filled:
+            notes.append(f"{pieces.filled:.2f} s are missing inside it by its time stamps; they are silence, so that "
+                         "the sound after them stays in time")  # fmt: skip
+        if pieces.joined > _MAX_HOLE:
+            notes.append(f"its time stamps jump by {pieces.joined:.0f} s; the sound before and after was joined")
+        if "ogg" in kinds and (cut := ogg_cut(source)):
+            notes.append(f"it is cut off ({cut}); {seconds:.1f} s are there and were read, copy it again for the rest")
+        for note in notes:
+            log.warning("%s: %s", source, note)
     return np.frombuffer(samples, np.float32), mix_power, channel_power
 
 
-def _resampled(container: InputContainer, stream: AudioStream, source: Path) -> Iterator[np.ndarray]:
-    """Iterate over decoded sound at 16 kHz: float32 [channels, samples] a piece."""
-    resampler, layout = None, None
-    for frame in _frames(container, stream, source):
-        now = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if now != layout:
-            if resampler is not None:
-                yield from (f.to_ndarray() for f in resampler.resample(None))
-            resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE)
-            layout = now
-        frame.pts = None  # gaps in the source's time stamps are no reason to fail
-        assert resampler is not None
-        yield from (f.to_ndarray() for f in resampler.resample(frame))
-    if resampler is not None:
-        yield from (f.to_ndarray() for f in resampler.resample(None))
+class _Pieces:
+    """Decoded sound of a file at 16 kHz, on the clock of its time stamps."""
+
+    def __init__(self, source: Path, kinds: set[str], declared: float | None) -> None:
+        self._source = source
+        self._limit = None if declared is None or kinds & _GUESSING else declared + 1.0
+        self._samples = 0  # at 16 kHz, so far
+        self.filled = 0.0  # s of silence that fills holes
+        self.joined = 0.0  # s that its time stamps jump where no silence was filled in
+
+    def read(self, container: InputContainer, stream: AudioStream) -> Iterator[np.ndarray]:
+        """Iterate over float32 [channels, samples]."""
+        resampler, layout = None, None
+        start: float | None = None  # time stamp of the first sample
+        position = 0.0  # s of sound and silence before a frame
+        end = 0.0  # time stamp at which the frame before it ends
+        for frame in _frames(container, stream, self._source):
+            if not frame.samples or not frame.sample_rate:
+                continue
+            time, seconds = frame.time, frame.samples / frame.sample_rate
+            hole = 0.0
+            if time is not None and start is not None and abs(time - end) > _MIN_JUMP:
+                hole = time - start - position
+                if self._is_clock_set(hole, position):
+                    self.joined += max(0.0, hole)
+                    start, hole = time - position, 0.0
+                hole = hole if hole > _MIN_HOLE and time > end else 0.0
+            if time is not None:
+                start = time - position if start is None else start
+                end = time
+            end += seconds
+            position += hole + seconds
+            now = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if now != layout or hole:
+                yield from self._converted(resampler, None)
+                resampler, layout = self._resampler(frame), now
+            if hole:
+                yield self._silence(frame.layout.nb_channels, position - seconds)
+            frame.pts = None  # time is counted here
+            yield from self._converted(resampler, frame)
+        yield from self._converted(resampler, None)
+
+    def _is_clock_set(self, hole: float, position: float) -> bool:
+        """Tell whether a jump of the time stamps is no hole: back, very far, or past the announced end."""
+        return hole < -_MIN_HOLE or hole > _MAX_HOLE or (self._limit is not None and position + hole > self._limit)
+
+    def _resampler(self, frame: av.AudioFrame) -> av.AudioResampler:
+        if frame.layout.nb_channels > MAX_CHANNELS:
+            raise InputError(f"{self._source}: it has {frame.layout.nb_channels} channels, more than {MAX_CHANNELS}; "
+                             "give one with the speaker's channel alone")  # fmt: skip
+        # Packed samples: PyAV reads planes beyond the seventh from memory that is not there, and crashes.
+        return av.AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE)
+
+    def _converted(self, resampler: av.AudioResampler | None, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+        try:
+            done = resampler.resample(frame) if resampler is not None else []
+        except FFmpegError as e:
+            raise InputError(f"{self._source}: its sound cannot be converted ({_reason(e)}); export it as WAV") from e
+        for out in done:
+            part = np.ascontiguousarray(out.to_ndarray().reshape(-1, out.layout.nb_channels).T)
+            self._samples += part.shape[1]
+            yield part
+
+    def _silence(self, channels: int, until: float) -> np.ndarray:
+        """Return silence up to a time, s."""
+        count = max(0, round(until * SAMPLE_RATE) - self._samples)
+        self._samples += count
+        self.filled += count / SAMPLE_RATE
+        return np.zeros((channels, count), np.float32)
 
 
 def _frames(container: InputContainer, stream: AudioStream, source: Path) -> Iterator[av.AudioFrame]:
-    good, bad = 0, 0
+    good, bad, pauses = 0, 0, 0
     try:
         for packet in container.demux(stream):
+            if _is_pause(packet, stream):
+                pauses += 1
+                yield _pause(packet, stream)
+                continue
             try:
                 frames = packet.decode()
                 good += 1
@@ -244,3 +320,18 @@ def _frames(container: InputContainer, stream: AudioStream, source: Path) -> Ite
         raise InputError(f"{source}: {bad} of its {good + bad} packets are damaged; export or copy it again")
     if bad:
         log.warning("%s: %d of %d packets could not be decoded and were left out", source, bad, good + bad)
+    if pauses:
+        log.info("%s: %.1f s of pauses were not transmitted (AMR with DTX); they are silence", source, pauses / 50)
+
+
+def _is_pause(packet: av.Packet, stream: AudioStream) -> bool:
+    pauses = _AMR_PAUSES.get(stream.codec_context.name)
+    return pauses is not None and packet.size > 0 and (bytes(packet)[0] >> 3 & 15) in pauses
+
+
+def _pause(packet: av.Packet, stream: AudioStream) -> av.AudioFrame:
+    """Make the 20 ms of silence that a packet of comfort noise stands for."""
+    rate = stream.codec_context.sample_rate
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, rate // 50), np.float32), format="fltp", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, packet.pts, packet.time_base
+    return frame

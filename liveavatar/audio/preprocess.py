@@ -73,7 +73,8 @@ def preprocess(
         "candidates": enhanced.candidates,
     }
     with _output(report) as f:
-        f.write(json.dumps(body, indent=2, ensure_ascii=False).encode() + b"\n")
+        # names of files may be no UTF-8
+        f.write(json.dumps(body, indent=2, ensure_ascii=False).encode(errors="replace") + b"\n")
     return Preprocessed(
         cleaned=cleaned, words=words, features=features, report=report, num_frames=num_frames, verdict=enhanced.verdict
     )

@@ -1,6 +1,8 @@
 """Sounds for the tests: spoken text, noise, tones, and files of every kind made with soundfile and PyAV."""
 
+import struct
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -39,6 +41,35 @@ def espeak(text: str, path: Path) -> None:
 def write(path: Path, audio: np.ndarray, rate: int = 44_100, subtype: str | None = None) -> Path:
     """Write samples [n] or [n, channels] in the format of the path's suffix."""
     soundfile.write(path, audio, rate, subtype=subtype)
+    return path
+
+
+def wav_header(size: int, riff: int | None = None, byte_rate: int = 32_000, rate: int = 16_000) -> bytes:
+    """The header of a WAV file of 16-bit mono sound with `size` announced bytes."""
+    riff = 36 + size if riff is None else riff
+    return struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", riff & 0xFFFF_FFFF, b"WAVEfmt ", 16, 1, 1, rate, byte_rate, 2, 16,
+                       b"data", size)  # fmt: skip
+
+
+def pcm(audio: np.ndarray) -> bytes:
+    """Samples as signed 16-bit."""
+    return (audio * 32_767).astype("<i2").tobytes()
+
+
+def write_with_hole(path: Path, audio: np.ndarray, at: float, seconds: float, codec: str = "libopus") -> Path:
+    """Write mono float samples at 48 kHz whose time stamps jump by `seconds` at a time, s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48_000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(audio[None], format="fltp", layout="mono")
+        frame.rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=48_000)
+        parts = [*resampler.resample(frame), *resampler.resample(None)]
+        for packet in [p for part in parts for p in stream.encode(part)] + stream.encode(None):
+            if packet.pts is not None and packet.pts * packet.time_base >= at:
+                packet.pts += round(seconds / packet.time_base)
+                packet.dts = packet.pts
+            container.mux(packet)
     return path
 
 

@@ -1,5 +1,6 @@
 """Probing and reading videos: lengths, colours, the clock of the sound, and files that are no video."""
 
+import subprocess
 from pathlib import Path
 
 import av
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from liveavatar.errors import InputError
-from liveavatar.media.ffmpeg import probe_video, read_frames, read_video, read_video_audio
+from liveavatar.media.ffmpeg import ffmpeg_binary, probe_video, read_frames, read_video, read_video_audio
 from liveavatar.timing import SAMPLE_RATE
 from tests.media.videos import HEIGHT, WIDTH, picture, tone, write
 
@@ -55,6 +56,17 @@ def test_a_sound_file_is_no_film(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "tone.wav", SAMPLE_RATE, tone(1))
     with pytest.raises(InputError, match="no picture"):
         probe_video(tmp_path / "tone.wav")
+
+
+def test_tags_may_be_in_any_encoding(tmp_path: Path) -> None:
+    plain, tagged = write(tmp_path / "film.mp4", 25, tone(1)), tmp_path / "tagged.mp4"
+    run = [ffmpeg_binary(), "-v", "error", "-i", str(plain), "-c", "copy", "-metadata", "title=Jos@", str(tagged)]
+    subprocess.run(run, check=True)
+    assert b"Jos@" in tagged.read_bytes()
+    tagged.write_bytes(tagged.read_bytes().replace(b"Jos@", b"Jos\xe9"))
+    assert probe_video(tagged) == probe_video(plain)
+    assert len(list(read_frames(tagged))) == 25
+    assert np.array_equal(read_video_audio(tagged), read_video_audio(plain))
 
 
 def test_a_silent_film_has_no_sound_to_read(tmp_path: Path) -> None:

@@ -97,6 +97,14 @@ def test_a_large_input_is_not_kept_in_memory(
 
 
 @pytest.mark.parametrize("name", ["image", "audio", "pose"])
+def test_a_name_that_is_not_utf8_is_refused(files: dict[str, Path], name: str) -> None:
+    renamed = files[name].rename(files[name].with_name("Jos\udce9"))
+    with pytest.raises(InputError, match=r"not UTF-8 .* rename it") as caught:
+        check_inputs(**{**files, name: renamed})
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize("name", ["image", "audio", "pose"])
 def test_a_missing_file_is_refused(files: dict[str, Path], name: str) -> None:
     files[name].unlink()
     with pytest.raises(InputError):
