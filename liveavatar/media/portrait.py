@@ -1,31 +1,25 @@
-"""Portrait input: any picture becomes 8-bit sRGB, cropped to the framing of the training data.
+"""Portrait input: a picture with its face upright, cropped to the framing of the training data.
 
 `load_portrait` reads a picture or refuses it in one line. `fit_portrait` picks the video's size from the picture's
 shape, crops to it and never leaves black bars. For `mini` the crop is placed by the face when one is detected: its
 training pictures all show head and shoulders with the eyes in one place, so a full-length picture must be cut to that.
 """
 
-import io
 import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from liveavatar.config import ANY_SIZE, FRAME_CENTRE, ModelConfig
 from liveavatar.errors import InputError
-from liveavatar.face.detect import FaceBox, find_face
+from liveavatar.face.detect import FaceBox, find_face, upright_turns
+from liveavatar.media.picture import read_picture
 from liveavatar.media.sizes import released_size
 
 log = logging.getLogger(__name__)
 
-MIN_SIDE = 64  # pixels
-MAX_SIDE = 16_384
-MAX_PIXELS = 100_000_000
 MAX_ENLARGEMENT = 2.0  # beyond this a face crop would be a blur; the crop is then widened
 
 # Where the corpus has its eyes (training/corpus/clips.py) as the detector sees them, in shares of the picture's height
@@ -37,88 +31,21 @@ _UPPER_BIAS = 0.25  # where a crop lies in the spare height when no face was fou
 
 
 def load_portrait(path: str | Path) -> np.ndarray:
-    """Read a picture: turned as its EXIF data says, transparency over white, grey and CMYK as RGB, first frame only.
+    """Read a picture (`liveavatar.media.picture`); one whose face lies on its side or upside down is turned upright.
 
     Returns:
         uint8 sRGB [H, W, 3].
 
     Raises:
-        InputError: missing, a directory, empty, not a picture, cut off, or of a size outside 64 px .. 16384 px and
-            100 megapixels.
+        InputError: it is no picture of a size that can be used.
     """
-    source = Path(path)
-    if not source.exists():
-        raise InputError(f"{source}: there is no such file; check the path given with --image")
-    if not source.is_file():
-        raise InputError(f"{source}: it is no regular file (perhaps a directory); give a picture")
-    with _reading(source), Image.open(source) as picture:
-        _check_size(source, *picture.size)
-        picture.load()
-        return np.ascontiguousarray(np.asarray(_to_rgb(ImageOps.exif_transpose(picture))))
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    """Convert Pillow's errors for a bad file to one-line InputErrors."""
-    try:
-        if source.stat().st_size == 0:
-            raise InputError(f"{source}: the file is empty (0 bytes); export or copy it again")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limits come right after the header is read
-            yield
-    except PermissionError as e:
-        raise InputError(f"{source}: it may not be read; change its permissions") from e
-    except Image.DecompressionBombError as e:
-        raise InputError(f"{source}: it has too many pixels; {_limits()}") from e
-    except UnidentifiedImageError as e:
-        raise InputError(f"{source}: it is no picture that can be read; give JPEG, PNG, WebP, GIF, BMP or TIFF") from e
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as e:
-        raise InputError(f"{source}: it is cut off or damaged ({e}); export or copy it again") from e
-
-
-def _limits() -> str:
-    return f"scale it to sides of {MIN_SIDE} to {MAX_SIDE} px and at most {MAX_PIXELS // 10**6} megapixels"
-
-
-def _check_size(source: Path, width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        kind = "small" if min(width, height) < MIN_SIDE else "large"
-        raise InputError(f"{source}: {width}x{height} px is too {kind}; {_limits()}")
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(picture))).convert("RGB")
-    picture = _to_srgb(picture)
-    if picture.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Convert grey of 16 bits (also as 32-bit integers), or floats 0..1 or 0..255, to uint8."""
-    grey = np.nan_to_num(values.astype(np.float64))
-    if np.issubdtype(values.dtype, np.integer):
-        scale = 255 / 65535 if grey.max(initial=0) > 255 else 1.0
-    else:
-        scale = 255.0 if grey.max(initial=0) <= 1.0 else 1.0
-    return np.clip(np.rint(grey * scale), 0, 255).astype(np.uint8)
-
-
-def _to_srgb(picture: Image.Image) -> Image.Image:
-    """Apply an embedded colour profile to RGB and CMYK pictures; one that is broken is ignored, as browsers do."""
-    profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in ("RGB", "CMYK"):
-        return picture
-    try:
-        converted = ImageCms.profileToProfile(
-            picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError) as e:
-        log.info("the picture's colour profile cannot be used: %s", e)
-        return picture
-    return converted or picture
+    rgb = read_picture(path)
+    turns = upright_turns(rgb)
+    if not turns:
+        return rgb
+    position = "is upside down" if turns == 2 else "lies on its side"
+    log.warning("%s: the face %s; the picture is turned by %d degrees", path, position, turns * 90)
+    return np.ascontiguousarray(np.rot90(rgb, turns))
 
 
 def target_size(width: int, height: int, size: tuple[int, int], cfg: ModelConfig) -> tuple[int, int]:

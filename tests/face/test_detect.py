@@ -1,4 +1,4 @@
-"""The detector finds the eyes of the sample portrait, at any size, and nothing in noise or without its model."""
+"""The detector finds the eyes of the sample portrait, at any size and any way up; nothing in noise."""
 
 import logging
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from liveavatar.face import models
-from liveavatar.face.detect import find_face
+from liveavatar.face.detect import find_face, upright_turns
 from liveavatar.face.landmarks import LEFT_EYE, RIGHT_EYE, FaceTracker
 from liveavatar.paths import REPO_ROOT
 
@@ -35,3 +35,39 @@ def test_a_damaged_detector_is_not_used(monkeypatch: pytest.MonkeyPatch, caplog:
     with caplog.at_level(logging.INFO):
         assert find_face(np.asarray(PORTRAIT)) is None
     assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "corner"),
+    [
+        pytest.param((4000, 3000), (1900, 1300), id="12 megapixels"),
+        pytest.param((3000, 4000), (2930, 3900), id="at the corner"),
+        pytest.param((3900, 2900), (2160, 1000), id="across two parts"),
+    ],
+)
+def test_a_face_of_58_pixels_is_found(size: tuple[int, int], corner: tuple[int, int]) -> None:
+    face = PORTRAIT.crop((60, 60, 450, 620)).resize((58, 84), Image.Resampling.LANCZOS)
+    scene = Image.new("RGB", size, (90, 110, 130))
+    scene.paste(face, corner)
+    found = find_face(np.asarray(scene))
+    assert found is not None
+    original = find_face(np.asarray(PORTRAIT))
+    assert original is not None
+    expected = (np.array([original.eye_x, original.eye_y]) - 60) * 58 / 390 + corner
+    assert (found.eye_x, found.eye_y) == pytest.approx(expected.tolist(), abs=6)
+    assert found.eye_distance == pytest.approx(original.eye_distance * 58 / 390, rel=0.2)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_the_way_up(turns: int) -> None:
+    rgb = np.asarray(PORTRAIT)
+    assert upright_turns(np.ascontiguousarray(np.rot90(rgb, -turns))) == turns
+
+
+def test_a_picture_without_a_face_is_not_turned() -> None:
+    assert upright_turns(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)) == 0
+
+
+@pytest.mark.parametrize("degrees", [-35, -15, 15, 35])
+def test_a_tilted_head_is_not_turned(degrees: int) -> None:
+    assert upright_turns(np.asarray(PORTRAIT.rotate(degrees, fillcolor=(90, 110, 130)))) == 0

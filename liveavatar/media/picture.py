@@ -1,0 +1,203 @@
+"""Picture files: any kind that we promise becomes 8-bit sRGB, in bounded memory; all others are refused in one line.
+
+Only decoders of the listed formats are tried, whatever the file is called: Pillow would otherwise hand a file that says
+so to Ghostscript. The size is read from the header first. A picture is decoded once and converted strip by strip; one
+of over `KEPT_PIXELS` is reduced on the way.
+"""
+
+import io
+import logging
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from liveavatar.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MIN_SIDE = 64  # pixels
+MAX_SIDE = 16_384
+MAX_PIXELS = 100_000_000
+KEPT_PIXELS = 20_000_000  # a larger picture is reduced by a whole factor
+STRIP_PIXELS = 2_000_000  # converted at a time
+PROMISED = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")  # of Pillow
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # in the first box, after "ftyp"
+GREY_DEPTHS = (8, 10, 12, 16)  # bits; the least that holds a picture's brightest value is its depth
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+# Raised by Pillow and its plugins for a file that is damaged
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, TypeError, ArithmeticError),
+    *(AttributeError, AssertionError, struct.error, zlib.error),
+)
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """Read a picture: turned as its EXIF data says, transparency over white, grey and CMYK as RGB, first frame only.
+
+    Returns:
+        uint8 sRGB [H, W, 3]. Over 20 megapixels it is reduced to a half or a third.
+
+    Raises:
+        InputError: missing, a directory, empty, not a picture, cut off, or of a size outside 64 px .. 16384 px and
+            100 megapixels.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise InputError(f"{source}: there is no such file; check the path given with --image")
+    if not source.is_file():
+        raise InputError(f"{source}: it is no regular file (perhaps a directory); give a picture")
+    with _reading(source), Image.open(source, formats=_formats(source)) as picture:
+        _check_size(source, *picture.size)
+        if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
+            picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
+        picture.load()
+        return _oriented(_converted(picture, _reduction(picture)), picture)
+
+
+def _formats(source: Path) -> tuple[str, ...]:
+    """Choose the decoders that are tried; that of HEIC is a package of its own and loaded for such files only."""
+    with source.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] != b"ftyp" or head[8:] not in HEIC_BRANDS:
+        return FORMATS
+    try:
+        import pillow_heif
+    except ImportError as e:
+        raise InputError(
+            f"{source}: HEIC needs the package pillow-heif; install it, or save the picture as JPEG"
+        ) from e
+    pillow_heif.register_heif_opener()
+    return ("HEIF", *FORMATS)
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Convert Pillow's errors for a bad file to one-line InputErrors."""
+    try:
+        if source.stat().st_size == 0:
+            raise InputError(f"{source}: the file is empty (0 bytes); export or copy it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limits come right after the header is read
+            yield
+    except PermissionError as e:
+        raise InputError(f"{source}: it may not be read; change its permissions") from e
+    except (Image.DecompressionBombError, MemoryError) as e:
+        raise InputError(f"{source}: it has too many pixels; {_limits()}") from e
+    except UnidentifiedImageError as e:
+        raise InputError(f"{source}: it is no picture that can be read; give {PROMISED}") from e
+    except _DAMAGE as e:
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise InputError(f"{source}: it is cut off or damaged ({reason}); export or copy it again") from e
+
+
+def _limits() -> str:
+    return f"scale it to sides of {MIN_SIDE} to {MAX_SIDE} px and at most {MAX_PIXELS // 10**6} megapixels"
+
+
+def _check_size(source: Path, width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        kind = "small" if min(width, height) < MIN_SIDE else "large"
+        raise InputError(f"{source}: {width}x{height} px is too {kind}; {_limits()}")
+
+
+def _reduction(picture: Image.Image) -> int:
+    return math.ceil(math.sqrt(picture.width * picture.height / KEPT_PIXELS))
+
+
+def _converted(picture: Image.Image, factor: int) -> np.ndarray:
+    """Convert a decoded picture to uint8 sRGB [H, W, 3], its sides divided by `factor`, strip by strip."""
+    to_rgb = _ToRgb(picture)
+    width, height = picture.size
+    rgb = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    for top, bottom in _strips(width, height, factor):
+        strip = to_rgb(picture.crop((0, top, width, bottom)))
+        strip = strip.reduce(factor) if factor > 1 else strip
+        rgb[top // factor : top // factor + strip.height] = np.asarray(strip)
+    return rgb
+
+
+def _strips(width: int, height: int, factor: int = 1) -> Iterator[tuple[int, int]]:
+    rows = max(1, STRIP_PIXELS // (width * factor)) * factor
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
+
+
+def _oriented(rgb: np.ndarray, picture: Image.Image) -> np.ndarray:
+    """Turn and mirror pixels as the picture's EXIF data says; broken EXIF data is ignored, as browsers do."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    except _DAMAGE as e:
+        log.info("the picture's EXIF data cannot be read: %s", e)
+        return rgb
+    return rgb if turn is None else np.ascontiguousarray(np.asarray(Image.fromarray(rgb).transpose(turn)))
+
+
+class _ToRgb:
+    """Conversion of a picture's strips to 8-bit sRGB without transparency."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        self.grey_scale: float | None = None
+        if picture.mode.startswith(("I", "F")):
+            self.grey_scale, mode = _grey_scale(picture), "L"
+        elif picture.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in picture.info:
+            mode = "RGBA"
+        else:
+            mode = "RGB" if picture.mode == "P" else picture.mode
+        self.mode = mode
+        self.transform = _transform(picture.info.get("icc_profile"), mode)
+
+    def __call__(self, strip: Image.Image) -> Image.Image:
+        if self.grey_scale is not None:
+            grey = _finite(np.asarray(strip)) * self.grey_scale
+            strip = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        elif strip.mode != self.mode:
+            strip = strip.convert(self.mode)
+        if self.transform is not None:
+            strip = ImageCms.applyTransform(strip, self.transform) or strip
+        if strip.mode == "RGBA":
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        return strip.convert("RGB")
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64)) if values.dtype.kind == "f" else values
+
+
+def _grey_scale(picture: Image.Image) -> float:
+    """Compute the factor to 0..255 of grey in 10, 12 or 16 bits (also as 32-bit integers), or of floats 0..1."""
+    highest = 0.0
+    for top, bottom in _strips(*picture.size):
+        highest = max(highest, float(_finite(np.asarray(picture.crop((0, top, picture.width, bottom)))).max()))
+    if picture.mode.startswith("F"):
+        return 255.0 if highest <= 1.0 else 1.0
+    depth = next((bits for bits in GREY_DEPTHS if highest < 2**bits), GREY_DEPTHS[-1])
+    return 255 / (2**depth - 1)
+
+
+def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Build the conversion from an embedded colour profile; one that is broken is ignored, as browsers do."""
+    if not profile or mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return None
+    try:
+        return ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGBA" if mode == "RGBA" else "RGB",
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError) as e:
+        log.info("the picture's colour profile cannot be used: %s", e)
+        return None

@@ -1,0 +1,179 @@
+"""Only promised formats are decoded, in bounded memory, with their colours; odd files are refused in one line."""
+
+import contextlib
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from liveavatar.errors import InputError
+from liveavatar.media.picture import KEPT_PIXELS, read_picture
+from liveavatar.media.portrait import load_portrait
+from liveavatar.paths import REPO_ROOT
+
+RGB = np.zeros((96, 128, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
+PLAIN = Image.fromarray(RGB)
+PORTRAIT = REPO_ROOT / "data" / "samples" / "portrait.png"
+
+
+def _swapped_profile() -> bytes:
+    """An RGB profile whose red and green change places: an ignored profile is seen at once."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for index in range(struct.unpack(">I", profile[128:132])[0]):
+        at = 132 + 12 * index
+        name = bytes(profile[at : at + 4])
+        if name in (b"rXYZ", b"gXYZ"):
+            profile[at : at + 4] = b"gXYZ" if name == b"rXYZ" else b"rXYZ"
+    return bytes(profile)
+
+
+def test_the_sample_portrait_keeps_its_bytes() -> None:
+    np.testing.assert_array_equal(load_portrait(PORTRAIT), np.asarray(Image.open(PORTRAIT).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "P with transparency", "RGB with transparency"])
+def test_colour_profile_is_applied_in_every_mode(tmp_path: Path, mode: str) -> None:
+    picture = PLAIN.quantize(4) if mode.startswith("P") else PLAIN.convert(mode.split()[0])
+    options = {}
+    if mode.startswith("P with"):
+        options = {"transparency": 3 if picture.getpixel((0, 0)) != 3 else 2}
+    elif "with" in mode:
+        options = {"transparency": (1, 2, 3)}
+    picture.save(tmp_path / "a.png", icc_profile=_swapped_profile(), **options)
+    np.testing.assert_allclose(read_picture(tmp_path / "a.png")[0, 0], (100, 200, 50), atol=3)
+
+
+def test_transparency_survives_the_colour_profile(tmp_path: Path) -> None:
+    rgba = np.dstack([RGB, np.full((96, 128), 255, np.uint8)])
+    rgba[:, 64:, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "a.png", icc_profile=_swapped_profile())
+    assert (read_picture(tmp_path / "a.png")[:, 64:] == 255).all()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_grey_of_any_depth_spans_the_whole_range(tmp_path: Path, bits: int) -> None:
+    top = 2**bits - 1
+    grey = np.linspace(0, top, 128).round().astype(np.uint16)[None].repeat(96, 0)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    np.testing.assert_allclose(read_picture(tmp_path / "a.png")[5, :, 0], np.linspace(0, 255, 128), atol=1)
+
+
+@pytest.mark.parametrize(("turns", "words"), [(1, "on its side"), (2, "upside down"), (3, "on its side")])
+def test_a_lying_picture_is_turned_with_a_word(
+    tmp_path: Path, turns: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    upright = np.asarray(Image.open(PORTRAIT).convert("RGB"))
+    Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns))).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_portrait(tmp_path / "a.png"), upright)
+    assert [words in record.message for record in caplog.records] == [True]
+
+
+def test_heic(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="the package of HEIC is not installed")
+    photo = Image.open(PORTRAIT).convert("RGB")
+    heif.from_pillow(photo).save(tmp_path / "IMG_0001.HEIC", quality=90)
+    rgb = read_picture(tmp_path / "IMG_0001.HEIC")
+    assert rgb.shape == (768, 512, 3)
+    assert np.abs(rgb.astype(int) - np.asarray(photo)).mean() < 4
+    content = (tmp_path / "IMG_0001.HEIC").read_bytes()
+    (tmp_path / "half.heic").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"no picture|damaged"):
+        read_picture(tmp_path / "half.heic")
+
+
+def test_heic_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
+    with pytest.raises(InputError, match="HEIC needs the package pillow-heif"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def _postscript(folder: Path) -> bytes:
+    return (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n%%EndComments\n"
+        + f"({folder}/written) (w) file closefile\n".encode()
+        + b"showpage\n%%EOF\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["portrait.jpg", "portrait.png", "portrait.eps"])
+def test_a_program_is_no_picture(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def ran(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was asked")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", ran)
+    (tmp_path / name).write_bytes(_postscript(tmp_path))
+    with pytest.raises(InputError, match="no picture that can be read; give JPEG"):
+        read_picture(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("kind", ["DDS", "PCX", "SGI", "PDF"])
+def test_other_formats_are_refused(tmp_path: Path, kind: str) -> None:
+    PLAIN.save(tmp_path / "a.png", kind)
+    with pytest.raises(InputError, match="no picture that can be read"):
+        read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_flipped_bytes_are_read_or_refused(tmp_path: Path, kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.open(PORTRAIT).convert("RGB").resize((96, 128)).save(buffer, kind)
+    rng = np.random.default_rng(7)
+    path = tmp_path / "a.png"
+    for _ in range(30):
+        content = np.frombuffer(buffer.getvalue(), np.uint8).copy()
+        places = rng.integers(0, min(len(content), 400) if rng.random() < 0.5 else len(content), 6)
+        content[places] = rng.integers(0, 256, 6)
+        path.write_bytes(content.tobytes())
+        with contextlib.suppress(InputError):  # any other error fails the test
+            assert read_picture(path).ndim == 3
+
+
+def _grey_png(side: int) -> bytes:
+    """A 16-bit grey PNG of one value, made a row at a time."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(1)
+    row = b"\0" + b"\x80\x00" * side
+    data = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    header = struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.slow
+def test_100_megapixels_fit_in_500_megabytes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_grey_png(10_000))
+    script = (
+        "import sys; from liveavatar.media.picture import read_picture; rgb = read_picture(sys.argv[1]);"
+        "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'));"
+        "print(*rgb.shape, rgb.min(), rgb.max(), peak)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "a.png"], capture_output=True, text=True, timeout=120, check=True
+    )
+    height, width, _, low, high, kilobytes = (int(word) for word in done.stdout.split())
+    assert height == width == 3334
+    assert height * width <= KEPT_PIXELS
+    assert low == high == 128
+    assert kilobytes < 500_000
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_large_picture_is_reduced(tmp_path: Path, kind: str) -> None:
+    small = Image.open(PORTRAIT).convert("RGB")
+    small.resize((4096, 6144), Image.Resampling.BICUBIC).save(tmp_path / "a.png", kind, compress_level=1)
+    rgb = read_picture(tmp_path / "a.png")
+    assert rgb.shape == (3072, 2048, 3)
+    again = np.asarray(Image.fromarray(rgb).resize(small.size, Image.Resampling.BOX))
+    assert np.abs(again.astype(int) - np.asarray(small)).mean() < 3
