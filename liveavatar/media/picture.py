@@ -59,7 +59,11 @@ def read_picture(path: str | Path) -> np.ndarray:
         raise InputError(f"{source}: there is no such file; check the path given with --image")
     if not source.is_file():
         raise InputError(f"{source}: it is no regular file (perhaps a directory); give a picture")
-    with _reading(source), Image.open(source, formats=_formats(source)) as picture:
+    with (
+        _reading(source),
+        source.open("rb") as file,
+        Image.open(file, formats=_formats(source, file.peek(12)[:12])) as picture,
+    ):
         _check_size(source, *picture.size)
         if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
@@ -67,10 +71,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         return _oriented(_converted(picture, _reduction(picture)), picture)
 
 
-def _formats(source: Path) -> tuple[str, ...]:
+def _formats(source: Path, head: bytes) -> tuple[str, ...]:
     """Choose the decoders that are tried; that of HEIC is a package of its own and loaded for such files only."""
-    with source.open("rb") as file:
-        head = file.read(12)
     if head[4:8] != b"ftyp" or head[8:] not in HEIC_BRANDS:
         return FORMATS
     try:
