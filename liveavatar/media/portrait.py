@@ -44,7 +44,9 @@ def load_portrait(path: str | Path) -> np.ndarray:
     if not turns:
         return rgb
     position = "is upside down" if turns == 2 else "lies on its side"
-    log.warning("%s: the face %s; the picture is turned upright, %d degrees counterclockwise", path, position, turns * 90)
+    log.warning(
+        "%s: the face %s; the picture is turned upright, %d degrees counterclockwise", path, position, turns * 90
+    )
     return np.ascontiguousarray(np.rot90(rgb, turns))
 
 
