@@ -110,10 +110,10 @@ class Rank:
             decode_layers_of: DecodeLayers | None = None
             backend: Backend
             if _takes_fast_path(self.model_dir, device, spec.fp8):
-                from liveavatar.fast.attention import Attention
+                from liveavatar.fast.attention import FastAttention
                 from liveavatar.fast.load import load_fast_model
 
-                attention = Attention(self.group.agree)
+                attention = FastAttention(self.group.agree)
                 model = load_fast_model(
                     self.model_dir, device, self.dtype, spec.parts, fp8=spec.fp8, attention=attention
                 )

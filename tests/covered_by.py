@@ -39,6 +39,7 @@ COVERED_BY = {
     "liveavatar/fast/load.py": "tests/fast/test_backend.py",
     "liveavatar/fast/reference.py": "tests/fast/test_ops.py",
     "liveavatar/fast/rings.py": "tests/fast/test_dit.py",
+    "liveavatar/fast/runner.py": "tests/fast/test_backend.py",
     "liveavatar/fast/weights.py": "tests/fast/test_dit.py",
     "liveavatar/load.py": "tests/distributed/test_tpp.py",
     "liveavatar/model/audio_encoder.py": "tests/model/test_dit.py",

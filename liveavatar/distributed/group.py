@@ -31,7 +31,7 @@ Shape = tuple[tuple[int, ...], torch.dtype]
 
 
 class GroupError(RuntimeError):
-    """A rank died, hangs, or speaks out of turn; the group is of no further use."""
+    """A rank died, hangs, or sends a message that was not due; the group is of no further use."""
 
 
 class Op(IntEnum):
@@ -213,8 +213,8 @@ class Group:
     def send_rings(self, rings: dict[str, Tensor], rank: int) -> list[Any]:
         """Begin to send named tensors of any format over the control group."""
         facts = pickle.dumps([(name, tuple(t.shape), t.dtype) for name, t in rings.items()])
-        told = torch.frombuffer(bytearray(facts), dtype=torch.uint8)
-        handles = [self.send(torch.tensor([len(facts)]), rank, FACTS), self.send(told, rank, FACTS)]
+        described = torch.frombuffer(bytearray(facts), dtype=torch.uint8)
+        handles = [self.send(torch.tensor([len(facts)]), rank, FACTS), self.send(described, rank, FACTS)]
         for t in rings.values():
             for piece in t.detach().contiguous().flatten().view(torch.uint8).split(PIECE):
                 handles.append(self.send(piece, rank, RING))

@@ -70,7 +70,7 @@ def time_backend(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> float 
         return None
 
 
-class Attention:
+class FastAttention:
     """Softmax attention without mask; each shape's backend is chosen once, at its first use."""
 
     def __init__(self, agree: Agree | None = None, time_backend: TimeBackend = time_backend) -> None:

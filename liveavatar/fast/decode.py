@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liveavatar.engine.clock import mark, seconds, side_stream
 from liveavatar.engine.decoder import DecodedBlock, Decoding
-from liveavatar.fast.runner import Recorded
+from liveavatar.fast.gpu_graph import RecordedGraph
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.stream_state import StreamState
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
@@ -29,7 +29,7 @@ class DecodeRunner:
         self.host = [torch.zeros(shape, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
         self.stream = side_stream(device, "decode")
         # Recorded on its own stream: graphs recorded on one stream share the work space of its matrix products.
-        self._recorded = Recorded(self._decode, cuda, stream=self.stream)
+        self._recorded = RecordedGraph(self._decode, cuda, stream=self.stream)
 
     @torch.inference_mode()
     def begin(self, still_latents: Tensor) -> None:

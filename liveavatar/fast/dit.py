@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import ops
-from liveavatar.fast.attention import Attention
+from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.reference import Branch, NormSpec, Rows, rotate_rows
 from liveavatar.fast.rings import Ring
 from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
@@ -45,7 +45,7 @@ def accelerate(
     device: torch.device | None = None,
     fp8: bool = False,
     offload: bool = False,
-    attention: Attention | None = None,
+    attention: FastAttention | None = None,
 ) -> "FastDiT":
     """Take the weights out of a transformer, which is of no use afterwards.
 
@@ -56,13 +56,15 @@ def accelerate(
         offload: layers wait in pinned host memory and arrive one ahead of their use.
         attention: chooses backends; None for a process that renders alone.
     """
-    return FastDiT(dit, device or dit.patch_embedding.weight.device, fp8, offload, attention or Attention())
+    return FastDiT(dit, device or dit.patch_embedding.weight.device, fp8, offload, attention or FastAttention())
 
 
 class FastDiT:
     """Transformer on fused operations; method by method it equals `CausalDiT` within rounding."""
 
-    def __init__(self, dit: CausalDiT, device: torch.device, fp8: bool, offload: bool, attention: Attention) -> None:
+    def __init__(
+        self, dit: CausalDiT, device: torch.device, fp8: bool, offload: bool, attention: FastAttention
+    ) -> None:
         self.cfg, self.device, self.fp8, self.offload = dit.cfg, device, fp8, offload
         self.attention = attention
         self.dtype = dit.dtype
@@ -82,7 +84,7 @@ class FastDiT:
             (b.norm3.weight.to(fp32)[None], b.norm3.bias.to(fp32)[None], b.cross_attn.norm_q.weight) for b in blocks
         ]
         self._audio_norm = [a.norm_q.weight for a in audio.injector]
-        self._motion_turn: dict[tuple[int, int], Rotation] = {}
+        self._motion_rotation: dict[tuple[int, int], Rotation] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Embeddings and positions are the plain transformer's."""
@@ -97,9 +99,9 @@ class FastDiT:
         cfg = self.cfg
         if cfg.anchor_motion:
             return self.plain.sink_rotation(frame, distance, h, w, device)
-        if (h, w) not in self._motion_turn:
-            self._motion_turn[h, w] = motion_rotation(h, w, cfg.head_dim, cfg.rope_half, device)
-        motion, time = self._motion_turn[h, w], max(cfg.ref_base, frame + distance)
+        if (h, w) not in self._motion_rotation:
+            self._motion_rotation[h, w] = motion_rotation(h, w, cfg.head_dim, cfg.rope_half, device)
+        motion, time = self._motion_rotation[h, w], max(cfg.ref_base, frame + distance)
         moving = grid_rotation(range(time, time + 1), h // 2, w // 2, cfg.head_dim, cfg.rope_half, device)
         return Rotation(torch.cat((moving.cos, motion.cos)), torch.cat((moving.sin, motion.sin)))
 
@@ -164,7 +166,7 @@ class FastDiT:
         h, w = reference_BC1hw.shape[-2:]
         x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0].contiguous()
         level = self.noise_level(torch.zeros(1, 1, device=x.device))
-        turn = self.plain.sink_rotation(0, self.cfg.ref_base, h, w, x.device)
+        rotation = self.plain.sink_rotation(0, self.cfg.ref_base, h, w, x.device)
         keys, values = [], []
         y: Tensor | None = None
         gate: Tensor | None = None
@@ -178,7 +180,7 @@ class FastDiT:
             v = self._heads(v.contiguous()).contiguous()
             keys.append(k[None].contiguous() if into is None else into.k[i].copy_(k[None]))
             values.append(v if into is None else into.v[i].copy_(v))
-            q, k = (rotate_rows(t, turn.cos, turn.sin)[None] for t in (q, k))
+            q, k = (rotate_rows(t, rotation.cos, rotation.sin)[None] for t in (q, k))
             x, y = self._finish(x, self.attention(q, k, v), weights, i, mod, text_kv[i])
             gate = mod[5]
             self.layers.done()
@@ -195,8 +197,8 @@ class FastDiT:
         h, w = x_BCThw.shape[-2:]
         span, tokens = x_BCThw.shape[2] * (h // 2) * (w // 2), frame * (h // 2) * (w // 2)
         slot = torch.tensor([tokens % cache.window], dtype=torch.int32, device=x_BCThw.device)
-        where, turn = (slot, min(tokens + span, cache.window)), (rotation.cos, rotation.sin)
-        passed = self.through(self.enter(x_BCThw, cond), range(len(self.layers)), level, cond, cache, where, turn)
+        where, cos_sin = (slot, min(tokens + span, cache.window)), (rotation.cos, rotation.sin)
+        passed = self.through(self.enter(x_BCThw, cond), range(len(self.layers)), level, cond, cache, where, cos_sin)
         return self.leave(passed, level, (h, w))
 
     def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:

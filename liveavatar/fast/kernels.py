@@ -52,9 +52,9 @@ def _store_row(h, row, at, out, scale, D: tl.constexpr, CHUNK: tl.constexpr, CHU
             largest = tl.maximum(largest, tl.abs(h[i]))
         amax = tl.maximum(tl.max(largest, axis=0), FLOOR)
         tl.store(scale + row, amax / 448.0)
-        turns = 448.0 / amax
+        inverse = 448.0 / amax
     for i in tl.static_range(CHUNKS):
-        v = h[i] * turns if QUANT else h[i]
+        v = h[i] * inverse if QUANT else h[i]
         there = i * CHUNK + at
         tl.store(out + row * D + there, v.to(out.dtype.element_ty), mask=there < D)
 

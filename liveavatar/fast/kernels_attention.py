@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from liveavatar.fast.kernels_rings import WARPS, _rms, _turn, width
+from liveavatar.fast.kernels_rings import WARPS, _rms, _rotate, width
 from liveavatar.fast.reference import AMAX_FLOOR, FP8_MAX, INT8_MAX, WEIGHT_MAX, KeyValues8, Queries8
 
 _TOKENS = 64  # of a tile of values on its way to where tokens are innermost
@@ -43,11 +43,11 @@ def _rms_rope_write8(
     mask = at < D
     HEADS: tl.constexpr = BLOCK // H
     if tl.program_id(1) == 0:
-        x = _turn(_rms(qkv, 3 * D, wq, eps, D, at, mask), cos, sin, row, at, mask, BLOCK, H // 2)
+        x = _rotate(_rms(qkv, 3 * D, wq, eps, D, at, mask), cos, sin, row, at, mask, BLOCK, H // 2)
         _store_heads(x, q + row * D, H, q_scale + row, q_scale_head, N, H, HEADS, FLOOR)
     else:
         slot = tl.load(start).to(tl.int64) + row
-        x = _turn(_rms(qkv + D, 3 * D, wk, eps, D, at, mask), cos, sin, row, at, mask, BLOCK, H // 2)
+        x = _rotate(_rms(qkv + D, 3 * D, wk, eps, D, at, mask), cos, sin, row, at, mask, BLOCK, H // 2)
         _store_heads(x, k + slot * k_row, k_head, k_scale + slot, k_scale_head, N, H, HEADS, FLOOR)
 
 
@@ -79,7 +79,7 @@ def _rope_copy8(source, cos, sin, k, scale, s_head, s_row, k_head, k_row, scale_
     at = tl.arange(0, BLOCK)
     mask = at < N * H
     x = tl.load(source + (at // H) * s_head + row * s_row + at % H, mask=mask, other=0.0)
-    x = _turn(x, cos, sin, row, at, mask, BLOCK, H // 2)
+    x = _rotate(x, cos, sin, row, at, mask, BLOCK, H // 2)
     _store_heads(x, k + row * k_row, k_head, scale + row, scale_head, N, H, BLOCK // H, FLOOR)
 
 

@@ -46,7 +46,7 @@ def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 
 
 @triton.jit
-def _turn(x, cos, sin, row, at, mask, BLOCK: tl.constexpr, P: tl.constexpr):
+def _rotate(x, cos, sin, row, at, mask, BLOCK: tl.constexpr, P: tl.constexpr):
     even, odd = tl.split(tl.reshape(x.to(tl.float32), (BLOCK // 2, 2)))
     pair = tl.arange(0, BLOCK // 2)
     # Every head turns by the same angles.
@@ -68,10 +68,10 @@ def _rms_rope_write(
     there = (at // H) * head_stride + slot * slot_stride + at % H
     if part == 0:
         q = _rms(qkv, 3 * D, wq, eps, D, at, mask)
-        tl.store(q_out + row * D + at, _turn(q, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
+        tl.store(q_out + row * D + at, _rotate(q, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
     elif part == 1:
         k = _rms(qkv + D, 3 * D, wk, eps, D, at, mask)
-        tl.store(k_out + there, _turn(k, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
+        tl.store(k_out + there, _rotate(k, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
     else:
         tl.store(v_out + there, tl.load(qkv + row * 3 * D + 2 * D + at, mask=mask, other=0.0), mask=mask)
 
@@ -97,8 +97,8 @@ def _rope_copy(source, cos, sin, target, s_head, s_row, t_head, t_row, N: tl.con
     at = tl.arange(0, BLOCK)
     mask = at < N * H
     x = tl.load(source + (at // H) * s_head + row * s_row + at % H, mask=mask, other=0.0)
-    turned = _turn(x, cos, sin, row, at, mask, BLOCK, H // 2)
-    tl.store(target + (at // H) * t_head + row * t_row + at % H, turned, mask=mask)
+    rotated = _rotate(x, cos, sin, row, at, mask, BLOCK, H // 2)
+    tl.store(target + (at // H) * t_head + row * t_row + at % H, rotated, mask=mask)
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:

@@ -10,7 +10,7 @@ from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.config import DiTConfig
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
-from liveavatar.fast.attention import Attention
+from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.dit import accelerate
 from liveavatar.model.dit import CausalDiT
 
@@ -33,7 +33,7 @@ def load_fast_model(
     *,
     fp8: bool = False,
     offload: bool = False,
-    attention: Attention | None = None,
+    attention: FastAttention | None = None,
 ) -> LoadedModel:
     """Load networks of a model on a GPU.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import ops
-from liveavatar.fast.attention import Attention
+from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.reference import FP8, FP8_MAX, VALUES_ALIGN, KeyValues8, Slots
 from liveavatar.model.kv_cache import Sink, StepCache
 
@@ -28,7 +28,7 @@ _HEADROOM = 8.0  # of values over the largest of the sinks
 class Bf16Ring(StepCache):
     """The plain cache, fed by the fused kernel."""
 
-    def __init__(self, sink: Sink, window_tokens: int, attention: Attention) -> None:
+    def __init__(self, sink: Sink, window_tokens: int, attention: FastAttention) -> None:
         super().__init__(sink, window_tokens)
         self.attention = attention
 
@@ -62,7 +62,7 @@ class Workspace:
 class Fp8Ring:
     """A step's ring in e4m3; sinks stay in the model's dtype, one copy for all steps."""
 
-    def __init__(self, sink: Sink, window_tokens: int, workspace: Workspace, attention: Attention) -> None:
+    def __init__(self, sink: Sink, window_tokens: int, workspace: Workspace, attention: FastAttention) -> None:
         N, L, H = sink.k[0].shape[1:]
         Y, device = len(sink.k), sink.k[0].device
         self.num_sink, self.window, self.workspace, self.attention = L, window_tokens, workspace, attention
@@ -143,9 +143,9 @@ class Ring8:
 
     def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
         """Rotate the first `tokens` sink keys to where the coming block sees them."""
-        turn = (rotation[0][:tokens], rotation[1][:tokens])
+        moved = (rotation[0][:tokens], rotation[1][:tokens])
         for layer, k in enumerate(sink.k):
-            ops.rope_copy8(k[0, :, :tokens], turn, self._of(layer).cut(0, tokens))
+            ops.rope_copy8(k[0, :, :tokens], moved, self._of(layer).cut(0, tokens))
 
     def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
         """Write a block and let it attend: [L, D]; its own keys and values are read rounded, as by later blocks."""

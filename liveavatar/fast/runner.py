@@ -7,9 +7,7 @@ cannot be recorded (the CPU, offloaded layers, a driver that refuses) the same f
 Shapes: L tokens of a block, P rotated pairs, C latent channels, h/w latent height and width.
 """
 
-import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,62 +15,12 @@ from torch import Tensor
 from liveavatar.engine.placement import Span
 from liveavatar.engine.sampling import euler_step
 from liveavatar.fast.dit import AudioKV, FastDiT
+from liveavatar.fast.gpu_graph import RecordedGraph
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring, Ring8, Workspace
 from liveavatar.model.dit import Conditions, TextKV
 from liveavatar.model.kv_cache import Sink
 from liveavatar.model.rope import Rotation
 from liveavatar.timing import BLOCK_LATENTS
-
-log = logging.getLogger(__name__)
-
-
-class Recorded:
-    """A function without arguments whose kernels are recorded at its second call and replayed from then on.
-
-    Graphs of the same pool or recorded on the same stream must not run side by side: they share memory.
-    """
-
-    def __init__(self, work: Callable[[], object], enabled: bool, pool: Any = None, stream: Any = None) -> None:
-        self.work, self.enabled, self.pool, self.stream = work, enabled, pool, stream
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self._warm = False
-
-    def __call__(self) -> None:
-        """Run it on the current stream."""
-        if self.graph is not None:
-            self.graph.replay()
-        elif self.enabled and self._warm:
-            self._record()
-        else:
-            self.work()
-            self._warm = True
-
-    def _record(self) -> None:
-        self.graph = self._recording()
-        if self.graph is None:
-            self.enabled = False
-            torch.cuda.empty_cache()  # what the recording had taken until then: there may be no room beside it
-            self.work()
-        else:
-            self.graph.replay()
-
-    def _recording(self) -> "torch.cuda.CUDAGraph | None":
-        """The graph; None where it cannot be had, and then nothing is left of it."""
-        current = torch.cuda.current_stream()
-        current.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads may go on with what they do: one of them sends what was made before. A recording that
-            # fails leaves its stream the current one, hence the outer context.
-            with (
-                torch.cuda.stream(current),
-                torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
-            ):
-                self.work()
-        except RuntimeError as e:
-            log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
-            return None
-        return graph
 
 
 class StepRunner:
@@ -134,7 +82,7 @@ class StepRunner:
         self.cond: Conditions | None = None
         self._graphs = device.type == "cuda" and not dit.offload
         self._pool = torch.cuda.graph_pool_handle() if self._graphs else None
-        self._recorded: dict[tuple[int, int], Recorded] = {}
+        self._recorded: dict[tuple[int, int], RecordedGraph] = {}
 
     def _hidden(self, layer: int) -> tuple[Tensor, ...]:
         """Room for what travels between the layer before and this one; none where a step begins or ends."""
@@ -211,7 +159,7 @@ class StepRunner:
         key = (at, self.visible)
         if key not in self._recorded:
             visible = self.visible
-            self._recorded[key] = Recorded(lambda: self._span(at, visible), self._graphs, self._pool)
+            self._recorded[key] = RecordedGraph(lambda: self._span(at, visible), self._graphs, self._pool)
         self._recorded[key]()
 
     def _span(self, at: int, visible: int) -> None:

@@ -137,7 +137,7 @@ class Streamed:
         self._layers: list[LayerWeights] = []  # weights without memory
         self._host: list[list[Tensor]] = []  # their bytes, in pieces
         self._slots: tuple[Tensor, Tensor] | None = None
-        self._turn = 0  # slot the next copy goes to
+        self._next_slot = 0  # slot the next copy goes to
         self._arriving: tuple[int, int] | None = None  # (layer, slot) under way
         self._computing = 0  # slot in use
         cuda = device.type == "cuda"
@@ -192,8 +192,8 @@ class Streamed:
                 self._copies.wait_stream(torch.cuda.current_stream(self.device))
                 for room in self._slots:  # nor may it be given away while a copy that nobody will use arrives
                     room.record_stream(self._copies)
-        slot, sources = self._turn, self._host[index]
-        self._turn = 1 - slot
+        slot, sources = self._next_slot, self._host[index]
+        self._next_slot = 1 - slot
         targets = self._slots[slot][: _num_bytes(sources)].split([s.numel() for s in sources])
         if self._copies is not None:
             self._copies.wait_event(self._free[slot])

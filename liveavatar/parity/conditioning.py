@@ -40,12 +40,12 @@ def check_sizes(fix: Fixtures) -> Iterator[Part]:
     for row in rows:
         try:
             width, height = (int(side) for side in row["size_flag"].split("*"))
-            given = (int(row["in_w"]), int(row["in_h"]))
+            source = (int(row["in_w"]), int(row["in_h"]))
             expected = torch.tensor([int(row["out_w"]), int(row["out_h"])])
         except (KeyError, ValueError, TypeError, AttributeError) as e:
             raise InputError(f"parity fixture {SIZE_TABLE} is damaged ({e}); copy it from its source again") from e
-        ours = torch.tensor(released_size(*given, width * height))
-        result.add(f"{given} at {row['size_flag']}", ours, expected)
+        ours = torch.tensor(released_size(*source, width * height))
+        result.add(f"{source} at {row['size_flag']}", ours, expected)
     yield result.part("ref_size", 0.0)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from liveavatar.distributed.group import Group
-from liveavatar.fast.attention import PREFERENCE, Agree, Attention, choose
+from liveavatar.fast.attention import PREFERENCE, Agree, FastAttention, choose
 
 CPU = torch.device("cpu")
 CUDNN, FLASH, EFFICIENT = PREFERENCE
@@ -48,7 +48,7 @@ class Stopwatch:
 
 
 def backend(stopwatch: Stopwatch, agree: Agree | None = None) -> SDPBackend:
-    return Attention(agree, stopwatch).backend(QUERIES, KEYS, torch.float32, CPU)
+    return FastAttention(agree, stopwatch).backend(QUERIES, KEYS, torch.float32, CPU)
 
 
 @pytest.mark.parametrize(("first", "second"), [(1.0, 1.3), (1.3, 1.0), (1.0, None)])
@@ -59,7 +59,7 @@ def test_processes_whose_timings_differ_choose_alike(first: float, second: float
 
 def test_a_shape_is_timed_once() -> None:
     stopwatch = Stopwatch({CUDNN: None, FLASH: 1.0, EFFICIENT: 2.0})
-    attention = Attention(None, stopwatch)
+    attention = FastAttention(None, stopwatch)
     for _ in range(2):
         assert attention.backend(QUERIES, KEYS, torch.float32, CPU) == FLASH
     assert stopwatch.calls == len(PREFERENCE)
@@ -89,7 +89,7 @@ def test_ranks_of_a_group_agree_over_its_store() -> None:
 def test_rows_are_softmax_attention() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(QUERIES), torch.randn(KEYS), torch.randn(KEYS)
-    rows = Attention()(q, k, v)
+    rows = FastAttention()(q, k, v)
     expected = torch.softmax(q @ k.mT / 8**0.5, -1) @ v
     assert rows.is_contiguous()
     torch.testing.assert_close(rows, expected.transpose(1, 2).reshape(4, 16))

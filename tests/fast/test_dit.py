@@ -10,7 +10,7 @@ from torch import Tensor
 
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig
 from liveavatar.fast import accelerate
-from liveavatar.fast.attention import Attention
+from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.fast.weights import piece_sizes
 from liveavatar.model.dit import CausalDiT, Conditions
@@ -30,11 +30,11 @@ def plain_ring(sink: Sink) -> StepCache:
 
 
 def ring(sink: Sink) -> Bf16Ring:
-    return Bf16Ring(sink, WINDOW, Attention())
+    return Bf16Ring(sink, WINDOW, FastAttention())
 
 
 def ring8(sink: Sink) -> Fp8Ring:
-    return Fp8Ring(sink, WINDOW, Workspace(sink, WINDOW), Attention())
+    return Fp8Ring(sink, WINDOW, Workspace(sink, WINDOW), FastAttention())
 
 
 def attention8(sink: Sink) -> Ring8:

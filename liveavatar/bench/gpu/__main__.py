@@ -30,20 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
         "--sizes", type=_sizes, default=(), help=f"tried under the cap of {GROUP_SECTION}: 384*256,512*256"
     )
     parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
     try:
         results = run(
             GpuOptions(
-                out=given.out,
-                quick=given.quick,
-                dry_run=given.dry_run,
-                only=tuple(given.only.split(",")),
-                modes=tuple(name.strip() for name in given.modes.split(",") if name.strip()),
-                gpus=given.gpus,
-                shared=given.shared,
-                sizes=given.sizes,
-                single_fps=given.single_fps,
+                out=options.out,
+                quick=options.quick,
+                dry_run=options.dry_run,
+                only=tuple(options.only.split(",")),
+                modes=tuple(name.strip() for name in options.modes.split(",") if name.strip()),
+                gpus=options.gpus,
+                shared=options.shared,
+                sizes=options.sizes,
+                single_fps=options.single_fps,
             )
         )
     except LiveAvatarError as e:

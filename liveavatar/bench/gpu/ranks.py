@@ -16,7 +16,7 @@ from liveavatar.engine.job import StreamJob
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.stream import Stream
 from liveavatar.fast import accelerate
-from liveavatar.fast.attention import Attention
+from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.backend import FastBackend
 
 STEPS = 4
@@ -91,7 +91,7 @@ def rank_engine(
 ) -> BenchRank:
     """Make a rank with the same random weights as every other; `alike` is that of `random_dit`."""
     plain = random_dit(config.dit, group.device, dtype, alike)
-    dit = accelerate(plain, device=group.device, fp8=mode.fp8, attention=Attention(group.agree))
+    dit = accelerate(plain, device=group.device, fp8=mode.fp8, attention=FastAttention(group.agree))
     decoder = random_vae(config, group.device, dtype) if vae else None
     backend = FastBackend(LoadedModel(config=config, dit=dit, vae=decoder), group.device, mode.fp8)
     placement = GroupPlacement(group, config.dit.num_layers, own_decoder=group.world > STEPS)

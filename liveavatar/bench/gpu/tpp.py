@@ -40,7 +40,7 @@ CLOSE = 0.04  # of a block's time: ranks whose times differ by less are balanced
 ENVIRONMENT = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
 
-def run_group(plan: RanksPlan, found: Callable[[str, Any], None]) -> None:
+def run_group(plan: RanksPlan, on_row: Callable[[str, Any], None]) -> None:
     """Start a process for every rank and pass on what they find: (section, row).
 
     Raises:
@@ -49,17 +49,17 @@ def run_group(plan: RanksPlan, found: Callable[[str, Any], None]) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
+    rows = context.Queue()
     port = _free_port()
     began = time.monotonic()
     ranks = multiprocessing.start_processes(
-        _rank, args=(plan, port, told), nprocs=plan.world, join=False, start_method="spawn"
+        _rank, args=(plan, port, rows), nprocs=plan.world, join=False, start_method="spawn"
     )
     try:
         ended = False
         while not ended:
             ended = ranks.join(timeout=0.2)  # ends the others once one of them raises
-            _pass_on(told, found)
+            _pass_on(rows, on_row)
             if time.monotonic() - began > TOTAL_SECONDS:
                 raise RuntimeError(f"{plan.world} ranks were not done after {TOTAL_SECONDS:.0f} s")
     except (ProcessExitedException, ProcessRaisedException) as e:
@@ -69,13 +69,13 @@ def run_group(plan: RanksPlan, found: Callable[[str, Any], None]) -> None:
         for process in ranks.processes:
             if process.is_alive():
                 process.kill()
-        _pass_on(told, found)
+        _pass_on(rows, on_row)
 
 
-def _pass_on(told: Any, found: Callable[[str, Any], None]) -> None:
+def _pass_on(rows: Any, on_row: Callable[[str, Any], None]) -> None:
     try:
         while True:
-            found(*told.get(timeout=0.05))
+            on_row(*rows.get(timeout=0.05))
     except queue.Empty:
         return
 
@@ -87,7 +87,7 @@ def _free_port() -> int:
         return port
 
 
-def _rank(rank: int, plan: RanksPlan, port: int, told: Any) -> None:
+def _rank(rank: int, plan: RanksPlan, port: int, rows: Any) -> None:
     """Run one rank; entry point of its process."""
     logging.basicConfig(level=logging.INFO, format=f"rank {rank} %(relativeCreated)8.0f ms %(message)s")
     device = plan.device(rank)
@@ -95,14 +95,14 @@ def _rank(rank: int, plan: RanksPlan, port: int, told: Any) -> None:
         torch.set_num_threads(1)
     else:
         torch.cuda.set_device(device)
-    RankRun(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, told).run(port)
+    RankRun(Group(rank, plan.world, device, LIMIT_SECONDS, plan.shared), plan, rows).run(port)
 
 
 class RankRun:
     """One rank's part of all phases."""
 
-    def __init__(self, group: Group, plan: RanksPlan, told: Any) -> None:
-        self.group, self.plan, self.told = group, plan, told
+    def __init__(self, group: Group, plan: RanksPlan, rows: Any) -> None:
+        self.group, self.plan, self.rows = group, plan, rows
         self.last = group.rank == group.last
         self.device = group.device
         self.decode_layers: float | None = None  # as many layers take as long as decoding a block
@@ -126,7 +126,7 @@ class RankRun:
     def tell(self, section: str, row: dict[str, Any]) -> None:
         """Pass a row on to the parent."""
         log.info("%s: %s", section, row)
-        self.told.put((section, row))
+        self.rows.put((section, row))
 
     def everyone(self, value: Any) -> list[Any]:
         """A value of every rank, on every rank."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from liveavatar.fast.runner import Recorded
+from liveavatar.fast.gpu_graph import RecordedGraph
 
 
 class _Stream:
@@ -40,7 +40,7 @@ def test_a_failed_recording_is_let_go_before_the_work_is_done_without_it(
     monkeypatch.setattr(torch.cuda, "graph", _no_room)
     held: list[int] = []  # graphs alive at every call of the work, and -1 where memory was given back
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(-1))
-    recorded = Recorded(lambda: held.append(len(_ALIVE)), enabled=True)
+    recorded = RecordedGraph(lambda: held.append(len(_ALIVE)), enabled=True)
     for _ in range(3):
         recorded()
     assert held == [0, 1, -1, 0, 0]
