@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
+from flows.serving.gate import is_local
 from liveavatar import paths
 from liveavatar.media.hls import PLAYLIST
 from tasks.store.store import Store
@@ -75,9 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request."""
-        host = self.headers.get("Host", "").rsplit(":", 1)[0]
         part = PART.fullmatch(self.path)
-        if host not in (HOST, "localhost"):  # another site's name that was pointed here
+        if not is_local(self.headers.get("Host", ""), self.headers.get("Origin")):
             self._answer(b"this page is for this machine only", "text/plain", HTTPStatus.FORBIDDEN)
         elif self.path == "/":
             self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")

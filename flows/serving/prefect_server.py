@@ -20,6 +20,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from flows.serving import environment
+from flows.serving.gate import own_origins
 from liveavatar import paths
 from liveavatar.errors import CapacityError
 from tasks.cluster.guardian import die_with_parent
@@ -101,9 +102,10 @@ class PrefectServer:
         home.mkdir(parents=True, exist_ok=True)
         self._database = DatabaseLock(home)
         self._database.acquire()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        command = [sys.executable, "-m", "uvicorn", "--factory", "flows.serving.gate:create_app"]
         command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         surroundings = {**os.environ, "PREFECT_API_URL": self.url, "PREFECT_UI_API_URL": self.url}
+        surroundings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = own_origins(port)
         if not self._ui:
             surroundings |= {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"}
         with _log_path().open("ab") as output:

@@ -89,6 +89,8 @@ def test_gives_nothing_else_away(home: Path, film: FilmWriter, path: str) -> Non
 def test_another_sites_name_is_refused(home: Path) -> None:
     with LivePage() as page:
         assert get(f"{page.url}runs.json", Host="evil.example:80")[0] == 403
+        assert get(f"{page.url}runs.json", Origin="http://evil.example")[0] == 403
+        assert get(f"{page.url}runs.json", Origin=page.url.rstrip("/"))[0] == 200
 
 
 def test_a_taken_port_is_no_obstacle(home: Path) -> None:
