@@ -5,6 +5,7 @@ they cancel each other the loudest one is used. Holes in the time stamps become 
 stays in time. A constant offset is removed. The sound is not changed otherwise.
 """
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,31 @@ _OFFSET = 0.02  # mean over full scale from which it is an offset and not the vo
 # AMR frame types that carry no speech: comfort noise and nothing, of pauses (discontinuous transmission, DTX)
 _AMR_PAUSES = {"amrnb": (8, 9, 10, 11, 15), "amrwb": (9, 14, 15)}
 _CANCELLED = 0.1  # power of the mix over that of the loudest channel
-_OPEN_OPTIONS = {"protocol_whitelist": "file"}  # a playlist must not fetch anything
+# Containers of sound and films. Playlists (HLS, concat, DASH) are not among them: they open other files.
+_FORMATS = (
+    *(
+        "wav",
+        "w64",
+        "rf64",
+        "aiff",
+        "au",
+        "caf",
+        "voc",
+        "flac",
+        "mp3",
+        "aac",
+        "ac3",
+        "eac3",
+        "loas",
+        "ogg",
+        "amr",
+        "amrnb",
+    ),
+    *("amrwb", "gsm", "wv", "tta", "ape", "mpc", "mpc8", "dts", "truehd", "mlp", "dsf", "sox", "ircam", "nist", "rm"),
+    *("mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "mxf", "nut", "wtv", "dv"),
+    *("gif", "png_pipe", "jpeg_pipe", "webp_pipe"),  # recognised, so that the error can say that they hold no sound
+)
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +160,7 @@ def _open(source: Path) -> Iterator[tuple[InputContainer, WavSound | None]]:
         mended = wav is not None and wav.mended
         file = wav.stream() if wav is not None and mended else str(source.resolve())
         container = av.open(
-            file, "r", format="wav" if mended else None, options=_OPEN_OPTIONS, metadata_errors="replace"
+            file, "r", format="wav" if mended else None, options=dict(_OPEN_OPTIONS), metadata_errors="replace"
         )  # tags may be in any encoding
     except PermissionError as e:
         raise InputError(f"{source}: it may not be read; change its permissions") from e
@@ -149,6 +174,8 @@ def _open(source: Path) -> Iterator[tuple[InputContainer, WavSound | None]]:
 
 
 def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's answer for a format that is not on the list
+        return "no format of sound or video"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from liveavatar.audio import ingest
 from liveavatar.audio.ingest import load_audio, probe
@@ -284,6 +285,29 @@ def test_names_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     write(tmp_path / "a.wav", TONE).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert len(load_audio(name)) == 48_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile other.wav\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nother.wav\n#EXT-X-ENDLIST\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period/></MPD>',
+    ],
+    ids=["concat", "HLS", "DASH"],
+)
+def test_a_list_of_other_files_opens_none_of_them(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "other.wav", TONE)
+    (tmp_path / "a.wav").write_text(content)
+    with pytest.raises(InputError, match=r"a\.wav: it cannot be read as sound or video \((no format|Invalid data)"):
+        load_audio(tmp_path / "a.wav")
+
+
+def test_a_picture_is_no_sound(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+        with pytest.raises(InputError, match="it has no sound"):
+            load_audio(tmp_path / name)
 
 
 def test_messages_name_no_option(tmp_path: Path) -> None:
