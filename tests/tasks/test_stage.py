@@ -68,7 +68,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
 
     def build(self: Store, kind: str, key: str, make: Any, *, made_from: dict[str, Any], **_: Any) -> Entry:
         job = made_from["inputs"].get("job", {})
-        planned = {"placement": "single", "settings": {"kv_cache_dtype": job.get("kv_cache_dtype", "auto")}}
+        dtype = job.get("settings", {}).get("kv_cache_dtype", "auto")
+        planned = {"placement": "single", "settings": {"kv_cache_dtype": dtype}}
         values = planned if kind == "plan" else VALUES.get(kind, {})
         files: dict[str, str] = defaultdict(lambda: "f" * 64)
         asked[kind] = Entry(kind=kind, key=key, folder=Path(), files=files, values=values, made_from=made_from)
@@ -85,7 +86,7 @@ def _run(parameters: RenderParameters) -> None:
     cleaned = enhance.enhance.fn(sources.sound, parameters.denoise, parameters.whisper)
     driving = features.features.fn(cleaned, str(MINI))
     prompt.prompt_check.fn(parameters.prompt)
-    job = plan.job_of(parameters.model_dump(), 256, 384, 48)
+    job = plan.request_of(parameters.settings(), parameters.model_dump(), 256, 384, 48)
     planned = plan.plan.fn(read_config(MINI), job, machine_of(parameters))
     made = render.render.fn(
         options_of(parameters, planned.values),
