@@ -50,6 +50,7 @@ COVERED_BY = {
     "liveavatar/model/text.py": "tests/training/test_latents.py",
     "liveavatar/model/umt5.py": "tests/checkpoints/test_released.py",
     "liveavatar/model/vae.py": "tests/model/test_vae_wan.py",
+    "liveavatar/parity/checks.py": "tests/parity/test_parity.py",
     "liveavatar/parity/conditioning.py": "tests/parity/test_parity.py",
     "liveavatar/parity/dit.py": "tests/parity/test_parity.py",
     "liveavatar/parity/encoders.py": "tests/parity/test_parity.py",

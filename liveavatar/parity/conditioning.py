@@ -90,7 +90,7 @@ def check_bucket(fix: Fixtures) -> Iterator[Part]:
 
 
 def groups(group: type) -> tuple:
-    """Groups of this module, made with `liveavatar.parity.CheckGroup`."""
+    """Groups of this module, made with `liveavatar.parity.checks.CheckGroup`."""
     return (
         group(
             names=("lora.merge",),

@@ -250,7 +250,7 @@ def check_tpp(fix: Fixtures) -> Iterator[Part]:
 
 
 def groups(group: type) -> tuple:
-    """Groups of this module, made with `liveavatar.parity.CheckGroup`."""
+    """Groups of this module, made with `liveavatar.parity.checks.CheckGroup`."""
     single = tuple(f"pipeline.{v}.{p}" for v in ("offline", "online") for p in ("latents", "frames"))
     tpp = tuple(f"pipeline.tpp.{p}" for p in ("latents", "frames"))
     return (
