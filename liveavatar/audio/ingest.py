@@ -292,7 +292,7 @@ class _Pieces:
                 yield from self._converted(resampler, None)
                 resampler, layout = self._resampler(frame), now
             if hole:
-                yield self._silence(frame.layout.nb_channels, position - seconds)
+                yield from self._silence(frame.layout.nb_channels, position - seconds)
             frame.pts = None  # time is counted here
             yield from self._converted(resampler, frame)
         yield from self._converted(resampler, None)
@@ -318,12 +318,13 @@ class _Pieces:
             self._samples += part.shape[1]
             yield part
 
-    def _silence(self, channels: int, until: float) -> np.ndarray:
-        """Return silence up to a time, s."""
+    def _silence(self, channels: int, until: float) -> Iterator[np.ndarray]:
+        """Iterate over silence up to a time, s; at most a second a piece, which keeps memory small."""
         count = max(0, round(until * SAMPLE_RATE) - self._samples)
         self._samples += count
         self.filled += count / SAMPLE_RATE
-        return np.zeros((channels, count), np.float32)
+        for start in range(0, count, SAMPLE_RATE):
+            yield np.zeros((channels, min(SAMPLE_RATE, count - start)), np.float32)
 
 
 def _frames(container: InputContainer, stream: AudioStream, source: Path) -> Iterator[av.AudioFrame]:
