@@ -206,6 +206,7 @@ def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
         if not container.streams.audio:
             raise InputError(f"{path} has no sound; its lips have nothing to be compared with")
         stream = container.streams.audio[0]
+        _require_decoder(path, stream)
         video = container.streams.video[0] if container.streams.video else None
         origin = float(video.start_time * video.time_base) if video is not None and video.start_time else 0.0
         # The coder pads its last packet; players stop at the track's length.
@@ -296,11 +297,19 @@ def _open(path: Path) -> Iterator[Any]:
     except (av.error.FFmpegError, ValueError, OSError) as e:
         raise InputError(f"{path} is no media file that can be read ({e}); give an mp4, mov, mkv or webm") from e
     with container:
-        for stream in container.streams.video:
+        for stream in container.streams.video[:1]:
+            _require_decoder(path, stream)
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > MAX_FILM_PIXELS:
                 raise InputError(f"{path}: its pictures of {width}x{height} px are too large; scale the film down")
         yield container
+
+
+def _require_decoder(path: Path, stream: Any) -> None:
+    if stream.codec_context is None:
+        raise InputError(
+            f"{path}: its {stream.type} is coded in a way that cannot be read; re-encode it as H.264 and AAC"
+        )
 
 
 def _kinds(container: Any) -> str:

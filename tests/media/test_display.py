@@ -1,5 +1,6 @@
 """Films are shown as a player shows them: turned by their header, with square pixels, whatever their tags hold."""
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from liveavatar.errors import InputError
 from liveavatar.media.display import IDENTITY, square_size, turned, turned_size
-from liveavatar.media.ffmpeg import probe_video, read_frames, read_video
+from liveavatar.media.ffmpeg import probe_video, read_frames, read_video, read_video_audio
+from tests.media.videos import tone, write
 
 WIDTH, HEIGHT = 96, 64
 
@@ -137,3 +139,31 @@ def test_a_name_like_a_protocol_is_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     film(tmp_path / "good.mp4", upright()).rename(tmp_path / "concat:a|b.mp4")
     assert probe_video(Path("concat:a|b.mp4")).num_frames == 3
+
+
+def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", upright())
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"xyz9").replace(b"avcC", b"xyzC"))
+    with pytest.raises(InputError, match="video is coded in a way that cannot be read"):
+        read_video(path)
+
+
+def test_an_unknown_sound_leaves_the_pictures(tmp_path: Path) -> None:
+    path = write(tmp_path / "film.mp4", 5, tone(0.2))
+    path.write_bytes(path.read_bytes().replace(b"mp4a", b"xyz9").replace(b"esds", b"xyzC"))
+    assert len(list(read_frames(path))) == 5
+    with pytest.raises(InputError, match="audio is coded in a way that cannot be read"):
+        read_video_audio(path)
+
+
+def test_flipped_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    content = film(tmp_path / "film.mp4", upright()).read_bytes()
+    rng = np.random.default_rng(3)
+    path = tmp_path / "damaged.mp4"
+    for _ in range(60):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.integers(0, len(content), 6)] = rng.integers(0, 256, 6)
+        path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(InputError):  # any other error fails the test
+            for frame, _ in zip(read_video(path)[1], range(10), strict=False):
+                assert frame.dtype == np.uint8
