@@ -33,6 +33,7 @@ FILM_FORMATS = (
     *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf"),
     *("ogg", "mxf", "gif", "apng", "h264", "hevc", "m4v", "mpegvideo", "ivf", "yuv4mpegpipe", "dv", "wtv", "nut"),
     *("wav", "mp3", "flac", "aac"),  # sound: recognised, so that the error can say so
+    *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: a film of one frame
 )
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FILM_FORMATS)}
 
