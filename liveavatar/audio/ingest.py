@@ -36,6 +36,7 @@ _CLOCKED = {"matroska", "webm", "mov", "mp4", "m4a", "3gp", "ogg", "mpegts", "as
 _MIN_JUMP = 0.01  # s between two packets that is more than rounding of their time stamps
 _MIN_HOLE = 0.04  # s; a film frame
 _MAX_HOLE = 600.0  # s; a longer jump is a clock that was set, not a hole
+RATES = range(2_000, 1_000_001)  # Hz; others are damaged headers
 MAX_CHANNELS = 64  # of FFmpeg's resampler
 _OFFSET = 0.02  # mean over full scale from which it is an offset and not the voice
 # AMR frame types that carry no speech: comfort noise and nothing, of pauses (discontinuous transmission, DTX)
@@ -187,6 +188,11 @@ def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
         raise InputError(f"{source}: it has no sound (it holds {content}); give a file with an audio track")
     if not isinstance(stream, AudioStream) or not stream.codec_context or not stream.codec_context.sample_rate:
         raise InputError(f"{source}: its sound is in a format that cannot be decoded; convert it to WAV")
+    rate = stream.codec_context.sample_rate
+    if rate not in RATES:
+        raise InputError(
+            f"{source}: its header gives a sample rate of {rate} Hz; export it again, at 16000 to 48000 Hz"
+        )
     return stream
 
 

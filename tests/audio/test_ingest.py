@@ -13,7 +13,7 @@ from liveavatar.audio import ingest
 from liveavatar.audio.ingest import load_audio, probe
 from liveavatar.errors import InputError
 from liveavatar.media.ffmpeg import ffmpeg_binary
-from tests.audio.sounds import tone, write, write_av, write_with_hole
+from tests.audio.sounds import pcm, tone, wav_header, write, write_av, write_with_hole
 
 Maker = Callable[[Path], Path]
 TONE = tone()
@@ -301,6 +301,15 @@ def test_a_list_of_other_files_opens_none_of_them(tmp_path: Path, content: str) 
     (tmp_path / "a.wav").write_text(content)
     with pytest.raises(InputError, match=r"a\.wav: it cannot be read as sound or video \((no format|Invalid data)"):
         load_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("rate", [1, 8, 1_999, 1_000_001, 2_000_000_000])
+def test_a_damaged_sample_rate_is_refused_at_once(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav_header(6_000, rate=rate, byte_rate=0) + pcm(TONE[:3_000]))
+    for read in (probe, load_audio):
+        with pytest.raises(InputError, match=f"sample rate of {rate} Hz|h, more than 3 h"):
+            read(path)
 
 
 def test_a_picture_is_no_sound(tmp_path: Path) -> None:
