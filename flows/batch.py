@@ -13,7 +13,7 @@ from flows.terminal import complain, say
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.files import write_atomically
 
-environment.prepare()
+environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402

@@ -13,7 +13,7 @@ from flows.parameters import RenderParameters
 from flows.serving import environment
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 
-environment.prepare()
+environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 

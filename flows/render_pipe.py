@@ -7,7 +7,7 @@ from typing import Any
 from flows.parameters import RenderParameters
 from flows.serving import environment
 
-environment.prepare()
+environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 

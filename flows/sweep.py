@@ -15,7 +15,7 @@ from flows.terminal import say
 from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.files import disk_errors, write_atomically
 
-environment.prepare()
+environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402

@@ -26,6 +26,11 @@ DEPLOYMENTS = REPO_ROOT / "prefect.yaml"
 STORE_GB = 20.0  # default size limit of the artefact store
 
 
+def is_checkout() -> bool:
+    """Return True when the code lies in a folder of its own instead of among installed packages."""
+    return (REPO_ROOT / "pyproject.toml").is_file()
+
+
 def home() -> Path:
     """Return the folder of caches, artefacts and renders under way."""
     return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))
@@ -83,7 +88,7 @@ def golden_runs() -> Path:
 
 
 def prefect_home() -> Path:
-    """Return the folder of Prefect's database and logs, unless `PREFECT_HOME` is set."""
+    """Return the folder of Prefect's database and logs; `PREFECT_HOME` counts with a server of the user's."""
     return home() / "prefect"
 
 

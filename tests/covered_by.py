@@ -83,7 +83,6 @@ COVERED_BY = {
     "tasks/cluster/actor.py": "tests/tasks/cluster/test_group.py",
     "tasks/cluster/calls.py": "tests/tasks/cluster/test_group.py",
     "tasks/cluster/decode_layers.py": "tests/tasks/cluster/test_group.py",
-    "tasks/cluster/head.py": "tests/tasks/cluster/test_group.py",
     "tasks/cluster/host.py": "tests/tasks/cluster/test_group.py",
     "tasks/enhance.py": "tests/tasks/test_quality.py",
     "tasks/features.py": "tests/tasks/store/test_keys.py",

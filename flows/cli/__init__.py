@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = vars(make_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
-        environment.prepare()
+        if name != "doctor":  # which looks at the environment as it is
+            environment.prepare()
         # one function a subcommand, in the file that holds its kind
         run = getattr(importlib.import_module(_home(name)), name)
         with disk_errors(paths.home()):

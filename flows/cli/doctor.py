@@ -7,17 +7,21 @@ Services are not started; Prefect and Ray are looked up by name and version only
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import tomllib
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from flows.serving.environment import PROXIES
+from flows.serving.prefect_server import is_healthy
 from liveavatar.config import MINI
 from liveavatar.errors import LiveAvatarError
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
@@ -29,6 +33,9 @@ NEEDED_MEMORY_GB, COMFORTABLE_MEMORY_GB = 1.5, 3.0  # a render of the mini; with
 NEEDED_DISK_GB, COMFORTABLE_DISK_GB = 0.5, 5.0
 SHARED_MEMORY_GB = 0.1  # Ray's object store
 PORTS = {4200: "Prefect server"}
+ANSWER_SECONDS = 2.0  # for a proxy or a server
+SETTING_FILES = ("prefect.toml", ".env")  # read by a Prefect that starts in their folder
+USED_RAY_VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOOL_SECONDS = 20  # that a tool may take to tell its version
 _ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 _RIVALS = {"typed-ffmpeg": "it installs the module `ffmpeg` over ffmpeg-python's; run `pip uninstall typed-ffmpeg`"}
@@ -53,6 +60,7 @@ def run_checks(out: Path | None = None) -> list[DoctorCheck]:
     probes: tuple[Callable[[], Iterator[DoctorCheck]], ...] = (
         check_python, check_packages, check_torch, check_processor, check_memory, lambda: check_disk(places),
         check_ffmpeg, check_whisper, check_models, check_gpus, check_services, check_ports,
+        check_proxies, check_certificates, check_temporary_folder, check_inherited, check_folder,
     )  # fmt: skip
     return [check for probe in probes for check in probe()]
 
@@ -295,8 +303,27 @@ def check_services() -> Iterator[DoctorCheck]:
         except metadata.PackageNotFoundError:
             yield DoctorCheck(name=name, status=FAILED, detail="is not installed", way_out="run `make setup`")
             continue
-        address = os.environ.get("PREFECT_API_URL" if name == "prefect" else "RAY_ADDRESS")
-        yield DoctorCheck(name=name, status=OK, detail=f"{detail}, {f'at {address}' if address else 'local'}")
+        variable = "PREFECT_API_URL" if name == "prefect" else "RAY_ADDRESS"
+        address = os.environ.get(variable, "")
+        problem = _problem_at(variable, address) if address else ""
+        yield DoctorCheck(
+            name=name,
+            status=FAILED if problem else OK,
+            detail=f"{detail}, {problem or (f'at {address}' if address else 'local')}",
+            way_out=f"start it, or unset {variable}: then a local one is used" if problem else "",
+        )
+
+
+def _problem_at(variable: str, address: str) -> str:
+    if variable == "PREFECT_API_URL":
+        return "" if is_healthy(address, ANSWER_SECONDS) else f"nothing answers at {address}"
+    from tasks.cluster.head import probe
+
+    try:
+        probe(address)
+    except LiveAvatarError as e:
+        return str(e).split(";")[0]
+    return ""
 
 
 def check_ports() -> Iterator[DoctorCheck]:
@@ -310,3 +337,83 @@ def check_ports() -> Iterator[DoctorCheck]:
             yield DoctorCheck(name=f"port {port}", status=WARNING, detail=f"{user}: in use", way_out=way_out)
         else:
             yield DoctorCheck(name=f"port {port}", status=OK, detail=f"{user}: free")
+
+
+def check_proxies() -> Iterator[DoctorCheck]:
+    """Check that proxies answer; only `liveavatar models fetch` uses them."""
+    for variable, address in sorted(os.environ.items()):
+        if variable.lower() not in PROXIES or not address:
+            continue
+        parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+        try:
+            host, port = parts.hostname or "", parts.port or 80
+            socket.create_connection((host, port), ANSWER_SECONDS).close()
+        except (OSError, ValueError) as e:
+            way_out = f"correct or unset {variable}; renders do not use it, `liveavatar models fetch` does"
+            yield DoctorCheck(name=f"proxy {variable}", status=WARNING, detail=f"no answer ({e})", way_out=way_out)
+        else:
+            yield DoctorCheck(name=f"proxy {variable}", status=OK, detail=f"{host}:{port}, not used for this machine")
+
+
+def check_certificates() -> Iterator[DoctorCheck]:
+    """Check that the certificates named by variables are there."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        place = os.environ.get(variable)
+        if place and Path(place).exists():
+            yield DoctorCheck(name="certificates", status=OK, detail=f"{variable}={place}")
+        elif place:
+            way_out = f"correct or unset {variable}; renders do not use it, `liveavatar models fetch` does"
+            yield DoctorCheck(
+                name="certificates", status=WARNING, detail=f"{variable}={place} is not there", way_out=way_out
+            )
+
+
+def check_temporary_folder() -> Iterator[DoctorCheck]:
+    """Check that the temporary folder can be used, and is short enough for sockets."""
+    from tasks.cluster.head import LONGEST_TMPDIR, short_folder
+
+    named = os.environ.get("TMPDIR", "")
+    if named and not os.access(named, os.W_OK | os.X_OK):
+        way_out = "make it, or set TMPDIR to a folder that can be written"
+        yield DoctorCheck(name="temporary folder", status=FAILED, detail=f"{named} cannot be used", way_out=way_out)
+        return
+    try:
+        short = short_folder()
+    except LiveAvatarError as e:
+        way_out = f"set TMPDIR to a folder of at most {LONGEST_TMPDIR} bytes"
+        yield DoctorCheck(name="temporary folder", status=FAILED, detail=str(e).split(";")[0], way_out=way_out)
+        return
+    detail = f"{tempfile.gettempdir()}{f', sockets of Ray in {short}' if short else ''}"
+    yield DoctorCheck(name="temporary folder", status=OK, detail=detail)
+
+
+def check_inherited() -> Iterator[DoctorCheck]:
+    """Check settings of another Prefect or Ray in the environment."""
+    prefect = sorted(name for name in os.environ if name.startswith("PREFECT_"))
+    if prefect and not os.environ.get("PREFECT_API_URL"):
+        way_out = "they are ignored; set PREFECT_API_URL as well to use that server, or unset them"
+        yield DoctorCheck(name="prefect settings", status=WARNING, detail=", ".join(prefect), way_out=way_out)
+    ray = sorted(name for name in os.environ if name.startswith("RAY_") and name not in USED_RAY_VARIABLES)
+    if ray:
+        way_out = "they change the local Ray of renders; unset them if those misbehave"
+        yield DoctorCheck(name="ray settings", status=WARNING, detail=", ".join(ray), way_out=way_out)
+
+
+def check_folder() -> Iterator[DoctorCheck]:
+    """Check for files in the working directory that Python or Prefect would take for ours."""
+    folder = Path.cwd()
+    libraries = {re.split(r"[^A-Za-z0-9_.-]", text)[0].replace("-", "_") for text in requirements()}
+    ours = set() if folder == REPO_ROOT else {"flows", "tasks", "liveavatar"}
+    names = {*sys.stdlib_module_names, *libraries, *ours}
+    modules = [p.name for p in folder.glob("*.py") if p.stem in names]
+    packages = [p.parent.name for p in folder.glob("*/__init__.py") if p.parent.name in names]
+    settings = [name for name in SETTING_FILES if (folder / name).exists()]
+    if modules or packages or settings:
+        way_out = "renders ignore them; `python -m` started here would not: use the command `liveavatar`"
+        found = ", ".join(sorted([*modules, *packages, *settings]))
+        yield DoctorCheck(name="this folder", status=WARNING, detail=found, way_out=way_out)
+    relative = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not os.path.isabs(entry)]
+    if relative and os.environ.get("PYTHONPATH"):
+        way_out = "Python imports from the current folder then; write absolute folders, and no empty one"
+        detail = f"PYTHONPATH={os.environ['PYTHONPATH']}"
+        yield DoctorCheck(name="python path", status=WARNING, detail=detail, way_out=way_out)

@@ -1,12 +1,14 @@
-"""The surroundings of a run: settings of Prefect and Ray, and our own folders. Import before either of them.
+"""Environment of a run: settings of Prefect, Ray and Python, and our own folders. Import before Prefect and Ray.
 
-Prefect and Ray read environment variables when they are imported. What the user has set stays; what is missing
-is set so that a run touches nothing outside `liveavatar.paths.home()` and reports nothing to anybody.
+Prefect and Ray read environment variables when they are imported. A run touches nothing outside
+`liveavatar.paths.home()`, reports nothing to anybody, and does not depend on the folder it is started in. Settings of
+the user's Prefect count only together with a server of the user's, `PREFECT_API_URL`.
 """
 
 import contextlib
 import os
 import secrets
+import sys
 from pathlib import Path
 
 from liveavatar import paths
@@ -26,14 +28,92 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 STORE_DAYS = 60.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+NEUTRAL_FOLDER = Path(__file__).parent  # holds no settings of anybody
 
 
 def prepare() -> Path:
-    """Set what the user has not set and return our Prefect home."""
+    """Set the environment of this process and of those it starts; return our Prefect home."""
+    own = not os.environ.get("PREFECT_API_URL")
+    if own:
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            del os.environ[name]
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(paths.prefect_home()))
-    return Path(os.environ["PREFECT_HOME"])
+    home = Path(os.environ.get("PREFECT_HOME", paths.prefect_home())).absolute()
+    os.environ["PREFECT_HOME"] = str(home)
+    if own:
+        os.environ["PREFECT_PROFILES_PATH"] = str(_own_profiles(home))
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    direct = [host.strip() for host in listed.split(",") if host.strip()]
+    if "*" not in direct:
+        direct += [host for host in LOOPBACK if host not in direct]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(direct)
+    _search_safely()
+    return home
+
+
+def import_prefect() -> None:
+    """Prepare the environment and import Prefect, which reads `prefect.toml`, `.env` and `pyproject.toml` of the
+    working directory meanwhile: without a server of the user's it finds none.
+    """
+    home = prepare()
+    own = os.environ.get("PREFECT_PROFILES_PATH") == str(_own_profiles(home))
+    with contextlib.chdir(NEUTRAL_FOLDER) if own else contextlib.nullcontext():
+        import prefect.main  # noqa: F401
+
+
+def use_loopback() -> None:
+    """Drop proxies and certificates, which no server on this machine needs: Prefect's HTTP client fails on a kind of
+    proxy that it does not speak and on a missing certificate file, although no request would use them.
+    """
+    for name in [name for name in os.environ if _disturbs_loopback(name)]:
+        del os.environ[name]
+
+
+def server_environment(home: Path, url: str, *, ui: bool) -> dict[str, str]:
+    """Make the environment of our own Prefect server: of Prefect's settings only ours.
+
+    Args:
+        home: folder of its database.
+        url: of its API.
+        ui: whether it serves its pages.
+    """
+    ours = {name: value for name, value in DEFAULTS.items() if name.startswith("PREFECT_")}
+    ours |= {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(_own_profiles(home))}
+    ours |= {"PREFECT_API_URL": url, "PREFECT_UI_API_URL": url}
+    if not ui:
+        ours |= {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"}
+    kept = {name: value for name, value in os.environ.items() if not _disturbs_loopback(name)}
+    return {name: value for name, value in kept.items() if not name.startswith("PREFECT_")} | ours
+
+
+def _disturbs_loopback(name: str) -> bool:
+    return name.lower() in PROXIES or name in CERTIFICATES
+
+
+def _own_profiles(home: Path) -> Path:
+    """File of Prefect's profiles in our home, which nobody writes."""
+    return home / "profiles.toml"
+
+
+def _search_safely() -> None:
+    """Keep the working directory out of the search for modules, here and in all processes started from here.
+
+    A file of the user's such as `random.py` or `tasks.py` would be imported in place of the one that is meant.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.environ.get("PYTHONPATH")]
+    unsafe = {os.path.abspath(entry) for entry in entries if not os.path.isabs(entry)} - {str(paths.REPO_ROOT)}
+    sys.path[:] = [entry for entry in sys.path if entry not in unsafe]
+    first = [str(paths.REPO_ROOT)] if paths.is_checkout() else []
+    safe = [*first, *(entry for entry in entries if os.path.isabs(entry) and entry not in first)]
+    if safe:
+        os.environ["PYTHONPATH"] = os.pathsep.join(safe)
+    else:
+        os.environ.pop("PYTHONPATH", None)
 
 
 def guard_ray() -> None:

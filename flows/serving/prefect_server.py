@@ -13,7 +13,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 
@@ -49,6 +51,8 @@ class PrefectServer:
         if not self.url:
             self._start()
         os.environ["PREFECT_API_URL"] = self.url
+        if _on_loopback(self.url):
+            environment.use_loopback()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -102,16 +106,15 @@ class PrefectServer:
         home.mkdir(parents=True, exist_ok=True)
         self._database = DatabaseLock(home)
         self._database.acquire()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "flows.serving.gate:create_app"]
+        command = [sys.executable, "-P", "-m", "uvicorn", "--factory", "flows.serving.gate:create_app"]
         command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
-        surroundings = {**os.environ, "PREFECT_API_URL": self.url, "PREFECT_UI_API_URL": self.url}
+        surroundings = environment.server_environment(home, self.url, ui=self._ui)
         surroundings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = own_origins(port)
-        if not self._ui:
-            surroundings |= {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"}
         with _log_path().open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 env=surroundings,
+                cwd=home,  # it reads `prefect.toml` and `.env` there
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
@@ -126,12 +129,8 @@ class PrefectServer:
     def _await_health(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return True
-            except OSError:
-                pass
+            if is_healthy(self.url, 5):
+                return True
             if self._process is not None and self._process.poll() is not None:
                 return False
             time.sleep(POLL_SECONDS)
@@ -179,16 +178,26 @@ class DatabaseLock:
         self._lock.release()
 
 
+def is_healthy(url: str, seconds: float) -> bool:
+    """Return True when a Prefect server answers in so many seconds; one on this machine is asked without a proxy."""
+    proxies = [urllib.request.ProxyHandler({})] if _on_loopback(url) else []
+    try:
+        with urllib.request.build_opener(*proxies).open(f"{url}/health", timeout=seconds) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
 def served_by() -> dict[str, str]:
-    """Read the addresses of a running `liveavatar serve`: "url" of the server, "ray"; empty when it does not run."""
+    """Addresses of what `liveavatar serve` runs now: "url" of the server, "ray"; empty when it does not run."""
     for record in sorted(run_dir().glob("serve-*.json")):
         try:
             facts = json.loads(record.read_text())
-            with urllib.request.urlopen(f"{facts['url']}/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return {"url": str(facts["url"]), "ray": str(facts.get("ray", ""))}
+            url, ray = str(facts["url"]), str(facts.get("ray", ""))
         except (OSError, ValueError, KeyError):
             continue
+        if is_healthy(url, 2):
+            return {"url": url, "ray": ray}
     return {}
 
 
@@ -217,6 +226,10 @@ def _no_server(why: str) -> CapacityError:
     return CapacityError(
         f"the local Prefect server {why}; see {_log_path()}, or set PREFECT_API_URL to a server of your own"
     )
+
+
+def _on_loopback(url: str) -> bool:
+    return urllib.parse.urlsplit(url).hostname in environment.LOOPBACK
 
 
 def _free_port() -> int:

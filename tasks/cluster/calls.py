@@ -56,11 +56,14 @@ def results(references: list[Any], seconds: float | None, *, any_error_is_a_loss
     try:
         return list(ray.get(references, timeout=seconds))
     except RayTaskError as e:
-        if any_error_is_a_loss and not isinstance(e.cause, LiveAvatarError):
+        if any_error_is_a_loss and not isinstance(e.cause, LiveAvatarError | ImportError):
             raise EngineLost(f"{type(e.cause).__name__}: {e.cause}") from e
         raise e.cause from e
     except RayActorError as e:
-        raise EngineLost(str(e).strip().splitlines()[0]) from e
+        lines = str(e).strip().splitlines()
+        if e.actor_init_failed and "MemoryError" not in lines[-1]:
+            raise RuntimeError(f"the process of an engine cannot start: {lines[-1]}") from e
+        raise EngineLost(lines[0]) from e
 
 
 def await_results(references: list[Any], head: ClusterHead, seconds: float) -> None:

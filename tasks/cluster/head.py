@@ -11,14 +11,20 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
+from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
 from tasks.cluster import guardian, interruption
@@ -30,6 +36,9 @@ NAMESPACE = "liveavatar"
 OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
 ASK_SECONDS = 0.5  # between two looks at the head
 LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as lost; a head elsewhere may be restarted
+PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
+START_SECONDS = (30.0, 180.0)  # for a local Ray to come up, at the first attempt and at the second
+LONGEST_TMPDIR = 30  # bytes; Ray adds about 75, and a socket's path has 107 at most
 KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave their environment as it was
 
 
@@ -90,20 +99,16 @@ class RaySession:
         if ray.is_initialized():
             return _address()
         address = os.environ.get("RAY_ADDRESS")
+        if address:
+            probe(address)
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        self._guard = None if address else Guard()
         try:
-            with self._guard.marking() if self._guard else contextlib.nullcontext():
-                ray.init(
-                    address=address or "local",
-                    namespace=NAMESPACE,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    num_cpus=None if address else cores(),
-                    include_dashboard=None if address else False,
-                    object_store_memory=None if address else OBJECT_STORE_BYTES,
-                )
-        except (ConnectionError, RuntimeError, OSError, TimeoutError) as e:
+            if address:
+                self._guard = None
+                ray.init(address=address, **_common())
+            else:
+                self._start()
+        except (ConnectionError, RuntimeError, OSError) as e:
             self._guard = None
             where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
             reason = str(e).strip().splitlines()[0]
@@ -111,6 +116,26 @@ class RaySession:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end us without a word
         return _address()
+
+    def _start(self) -> None:
+        """Start a local Ray; a machine that is too busy for it gets more time at the second attempt."""
+        for attempt, seconds in enumerate(START_SECONDS, 1):
+            self._guard = Guard()
+            try:
+                with self._guard.marking(), patience(seconds):
+                    ray.init(
+                        address="local",
+                        num_cpus=cores(),
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        _temp_dir=short_folder(),
+                        **_common(),
+                    )
+                return
+            except TimeoutError as e:
+                if attempt == len(START_SECONDS):
+                    raise
+                log.warning("the local Ray is slow (%s); it is started again with more time", e)
 
     def disconnect(self) -> None:
         """Leave the cluster; a local one ends, with every process it started."""
@@ -138,6 +163,98 @@ class RaySession:
                         "--resume, or unset RAY_ADDRESS"
                     )
         return self.connect()
+
+
+def probe(address: str) -> None:
+    """Return when a cluster answers at `RAY_ADDRESS`; Ray itself would wait for minutes.
+
+    Raises:
+        CapacityError: none answers within `PROBE_SECONDS`.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # such as "auto"
+        return
+    problem: list[str] = []
+    raylet: Any = ray._raylet
+
+    def ask() -> None:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
+            if "://" not in address:
+                raylet.GcsClient(address=address)
+        except (OSError, RuntimeError, RayError) as e:
+            problem.append(str(e).strip().splitlines()[0])
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PROBE_SECONDS)
+    if asking.is_alive():
+        problem.append(f"silent for {PROBE_SECONDS:.0f} s")
+    if problem:
+        raise CapacityError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({problem[0]}); start it, or unset the variable"
+        )
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Have Ray wait so long for the node that it starts inside; its own 30 s are not enough on a busy machine.
+
+    Raises:
+        TimeoutError: the node did not come up.
+    """
+    services: Any = ray._private.services
+    get_node, deadline = services.get_node, time.monotonic() + seconds
+
+    def wait_for_node(*args: Any) -> Any:
+        while True:
+            try:
+                return get_node(*args)
+            except RuntimeError as e:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no node within {seconds:.0f} s") from e
+            time.sleep(ASK_SECONDS)
+
+    services.get_node = wait_for_node
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+
+
+def short_folder() -> str | None:
+    """Folder for the sockets of a local Ray when `TMPDIR` is too long for them; None leaves the choice to Ray.
+
+    Raises:
+        CapacityError: there is no such folder.
+    """
+    long = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "")
+    if len(os.fsencode(long)) <= LONGEST_TMPDIR:
+        return None
+    short = Path("/tmp", f"liveavatar-{os.getuid()}")
+    with contextlib.suppress(OSError):
+        short.mkdir(mode=0o700, exist_ok=True)
+        facts = short.lstat()
+        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
+            short.chmod(0o700)
+            return str(short / "ray")  # which Ray opens to everybody
+    raise CapacityError(f"TMPDIR={long}: too long for Ray's sockets, and {short} cannot be used; set a shorter TMPDIR")
+
+
+def own_job() -> JobConfig:
+    """Make a job whose workers do not search the folder of the caller for modules, which Ray would put first."""
+    job: Any = JobConfig(_py_driver_sys_path=[str(paths.REPO_ROOT)] if paths.is_checkout() else [])
+    job._runtime_env_has_working_dir = lambda: True  # only then it leaves that folder out
+    return job
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "job_config": own_job(),
+    }
 
 
 SESSION = RaySession()  # Ray's own connection is one a process, too

@@ -1,14 +1,179 @@
-"""Settings of Prefect and Ray: what the user has set stays, and Ray's token is whole whenever it can be read."""
+"""Environments of our processes: nothing of the caller's folder, proxies or Prefect gets into them."""
 
 import os
 import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from scipy.io import wavfile
 
 from flows.serving import environment
+from flows.serving.prefect_server import PrefectServer, is_healthy
+from liveavatar.paths import REPO_ROOT
 
+FOREIGN = {
+    "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://a:b@db/theirs",
+    "PREFECT_SERVER_API_AUTH_STRING": "admin:pass",
+    "PREFECT_API_AUTH_STRING": "admin:pass",
+    "PREFECT_PROFILE": "work",
+    "PREFECT_PROFILES_PATH": "/theirs/profiles.toml",
+    "PREFECT_HOME": "/theirs",
+}
 RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+DEAD_PROXY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that is as before afterwards."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in list(os.environ):
+        if name.startswith("PREFECT_") or name.lower().endswith("_proxy") or name.startswith("PYTHON"):
+            del os.environ[name]
+    os.environ["LIVEAVATAR_HOME"] = str(tmp_path / "home")
+
+
+@pytest.fixture
+def health() -> Iterator[str]:
+    """Address of a server whose health is good."""
+
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+
+
+def test_settings_of_another_prefect_are_left_out(tmp_path: Path) -> None:
+    os.environ.update(FOREIGN)
+    home = environment.prepare()
+    assert home == tmp_path / "home" / "prefect"
+    assert {name: os.environ[name] for name in FOREIGN if name in os.environ} == {
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+    }
+
+
+def test_settings_count_with_a_server_of_the_user_s() -> None:
+    os.environ.update(FOREIGN, PREFECT_API_URL="https://prefect.example/api")
+    environment.prepare()
+    assert {name: os.environ.get(name) for name in FOREIGN} == FOREIGN
+
+
+def test_our_server_gets_our_settings_only(tmp_path: Path) -> None:
+    os.environ.update(FOREIGN, PATH="/bin", SSL_CERT_FILE="/nonexistent/ca.pem", all_proxy="socks5://127.0.0.1:9")
+    env = environment.server_environment(tmp_path, "http://127.0.0.1:1/api", ui=False)
+    settings = {name: value for name, value in env.items() if name.startswith("PREFECT_")}
+    assert not set(settings.values()) & set(FOREIGN.values())
+    assert (settings["PREFECT_HOME"], settings["PREFECT_API_URL"]) == (str(tmp_path), "http://127.0.0.1:1/api")
+    assert settings["PREFECT_UI_ENABLED"] == "0"
+    assert env["PATH"] == "/bin"
+    assert not {"SSL_CERT_FILE", "all_proxy"} & set(env)
+    assert "PREFECT_UI_ENABLED" not in environment.server_environment(tmp_path, "http://127.0.0.1:1/api", ui=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({}, "127.0.0.1,localhost,::1", id="not set"),
+        pytest.param({"NO_PROXY": "corp.example, localhost"}, "corp.example,localhost,127.0.0.1,::1", id="set"),
+        pytest.param({"no_proxy": "*"}, "*", id="everything"),
+    ],
+)
+def test_this_machine_is_never_reached_through_a_proxy(before: dict[str, str], after: str) -> None:
+    os.environ.update(before)
+    environment.prepare()
+    environment.prepare()
+    assert (os.environ["NO_PROXY"], os.environ["no_proxy"]) == (after, after)
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_health_is_asked_directly(name: str, health: str) -> None:
+    os.environ[name] = DEAD_PROXY
+    assert is_healthy(health, 5)
+
+
+def test_clients_of_a_server_here_start_with_any_proxy_and_certificate(health: str) -> None:
+    import httpx
+
+    os.environ.update(ALL_PROXY="socks5://127.0.0.1:9", HTTP_PROXY=DEAD_PROXY, SSL_CERT_FILE="/nonexistent/ca.pem")
+    os.environ["PREFECT_API_URL"] = health
+    with PrefectServer() as server:
+        server.wait()
+        with httpx.Client() as client:
+            assert client.get(f"{health}/health").status_code == 200
+
+
+def test_a_server_elsewhere_keeps_proxy_and_certificate() -> None:
+    kept = {"HTTPS_PROXY": DEAD_PROXY, "SSL_CERT_FILE": "/corp/ca.pem"}
+    os.environ.update(kept, PREFECT_API_URL="https://prefect.example/api")
+    with PrefectServer():
+        assert {name: os.environ.get(name) for name in kept} == kept
+
+
+def test_modules_are_not_searched_in_the_folder_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.environ["PYTHONPATH"] = f":lib:{tmp_path / 'theirs'}"
+    sys.path[:0] = [str(tmp_path), str(tmp_path / "lib")]
+    environment.prepare()
+    assert not {str(tmp_path), str(tmp_path / "lib")} & set(sys.path)
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(REPO_ROOT), str(tmp_path / "theirs")]
+
+
+@pytest.mark.slow
+def test_a_render_among_hostile_files_and_settings(tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "folder", tmp_path / "theirs.db"
+    (folder / "flows").mkdir(parents=True)
+    for name in ("tasks.py", "flows/__init__.py", "random.py", "prefect.py", "ray.py", "uvicorn.py", "torch.py"):
+        (folder / name).write_text("raise SystemExit('the wrong module')\n")
+    (folder / "prefect.toml").write_text(f'[server.database]\nconnection_url = "sqlite+aiosqlite:///{theirs}"\n')
+    (folder / ".env").write_text("PREFECT_SERVER_API_AUTH_STRING=admin:pass\n")
+    samples = REPO_ROOT / "data" / "samples"
+    rate, sound = wavfile.read(samples / "speech.wav")
+    wavfile.write(tmp_path / "speech.wav", rate, sound[: 3 * rate])
+    job = ["--audio", tmp_path / "speech.wav", "--image", samples / "portrait.png", "--out", "out"]
+    job += ["--prompt", (samples / "prompt.txt").read_text()]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "COV_"))}
+    env |= {"HTTP_PROXY": DEAD_PROXY, "HTTPS_PROXY": DEAD_PROXY, "ALL_PROXY": "socks5://127.0.0.1:9"}
+    env |= {"SSL_CERT_FILE": "/nonexistent/ca.pem", "TMPDIR": str(tmp_path / ("x" * 120)), **FOREIGN}
+    Path(env["TMPDIR"]).mkdir()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("liveavatar")), "render", *map(str, job)],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ": passed;" in done.stdout
+    assert not theirs.exists()
+
+
+def test_prefect_reads_no_file_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "prefect.toml").write_text('[server.database]\nconnection_url = "sqlite+aiosqlite:////theirs.db"\n')
+    (tmp_path / ".env").write_text("PREFECT_API_AUTH_STRING=admin:pass\n")
+    code = (
+        "from flows.serving.environment import import_prefect; import_prefect(); import os\n"
+        "from prefect.settings import get_current_settings as settings\n"
+        "known = repr(settings().model_dump(context={'include_secrets': True}))\n"
+        "print(os.getcwd(), 'theirs' in known, settings().api.auth_string)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env={"PATH": os.environ["PATH"], "LIVEAVATAR_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPO_ROOT)},
+    )  # fmt: skip
+    assert done.stdout.split() == [str(tmp_path), "False", "None"], done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -27,6 +192,7 @@ def test_what_the_user_has_set_stays(surroundings: Path, monkeypatch: pytest.Mon
     assert os.environ["DO_NOT_TRACK"] == "0"
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     monkeypatch.setenv("PREFECT_HOME", "/elsewhere")
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
     assert environment.prepare() == Path("/elsewhere")
 
 

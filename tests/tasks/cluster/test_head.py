@@ -1,0 +1,89 @@
+"""The head of Ray: a cluster that does not answer, a slow start, a long temporary folder, the path of its workers."""
+
+import os
+import socket
+import stat
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import ray
+
+from liveavatar.errors import CapacityError
+from liveavatar.paths import REPO_ROOT
+from tasks.cluster import head
+
+SERVICES = import_module("ray._private.services")
+
+
+def test_nothing_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    started = time.monotonic()
+    with pytest.raises(CapacityError, match=f"RAY_ADDRESS={address}: no Ray cluster answers there .*unset the var"):
+        head.connect()
+    assert time.monotonic() - started < 15
+
+
+def test_something_else_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "PROBE_SECONDS", 1.0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(CapacityError, match="silent for 1 s"):
+            head.probe(f"127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_slow_node_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([None, None, {"node": 1}])
+
+    def get_node(*_: object) -> dict[str, int]:
+        answer = next(answers)
+        if answer is None:
+            raise RuntimeError("no such node")
+        return answer
+
+    monkeypatch.setattr(head, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(SERVICES, "get_node", get_node)
+    with head.patience(60):
+        assert SERVICES.get_node("gcs", "id") == {"node": 1}
+    assert SERVICES.get_node is get_node
+
+
+def test_a_busy_machine_gets_a_second_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_node(*_: object) -> None:
+        raise RuntimeError("no such node")
+
+    attempts: list[bool] = []
+
+    def init(**_: object) -> None:
+        attempts.append(True)
+        SERVICES.get_node("gcs", "id")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(head, "START_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(SERVICES, "get_node", get_node)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(CapacityError, match=r"no local Ray could be started \(no node within 0 s\)"):
+        head.RaySession().connect()
+    assert len(attempts) == 2
+
+
+def test_sockets_get_a_short_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    assert head.short_folder() is None
+    monkeypatch.setenv("TMPDIR", "/tmp/" + "x" * 120)
+    folder = Path(head.short_folder() or "")
+    assert len(str(folder)) <= head.LONGEST_TMPDIR
+    facts = folder.parent.stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o700, os.getuid())
+
+
+def test_workers_do_not_search_the_folder_of_the_caller() -> None:
+    job = vars(head.own_job())
+    assert job["_runtime_env_has_working_dir"]()
+    assert job["_py_driver_sys_path"] == [str(REPO_ROOT)]
