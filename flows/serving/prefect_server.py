@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from flows.serving import environment
 from flows.serving.gate import own_origins
 from liveavatar import paths
-from liveavatar.errors import CapacityError
+from liveavatar.errors import CapacityError, Interrupted
 from tasks.cluster.guardian import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 START_SECONDS = 180.0  # a first start creates the database: 9 s here, more on a slow disk
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
+HURRY_SECONDS = 1.0  # for each step of the end after Ctrl-C
+SILENT_SECONDS = 10.0  # of waiting without a line
 HOST = "127.0.0.1"
 
 
@@ -59,17 +61,21 @@ class PrefectServer:
         if self._process is None:
             return
         os.environ.pop("PREFECT_API_URL", None)
-        _flush_logs()
-        if not self._ready and self._await_health(START_SECONDS):  # ended while it creates its database, it would
-            self._mark_created()  # break the next start
-        if self._database is not None:
-            self._database.release()
+        hurry = kind is not None and issubclass(kind, KeyboardInterrupt | Interrupted)
+        seconds = HURRY_SECONDS if hurry else STOP_SECONDS
+        _flush_logs(seconds)
+        disposable = self._database is not None and self._database.disposable
+        # A server that is ended while it migrates a database would break the next start.
+        if not self._ready and not (hurry and disposable) and self._await_health(seconds if hurry else START_SECONDS):
+            self._mark_created()
         self._process.terminate()
         try:
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._database is not None:
+            self._database.release()
 
     @property
     def owned(self) -> bool:
@@ -146,11 +152,17 @@ class DatabaseLock:
     def __init__(self, home: Path) -> None:
         self._home, self._version = home, importlib.metadata.version("prefect")
         self._lock = FileLock(home / "creating.lock", thread_local=False)
+        self._unfinished = home / "database_unfinished"
 
     @property
     def creating(self) -> bool:
         """True when the database is ours to create."""
         return bool(self._lock.is_locked)
+
+    @property
+    def disposable(self) -> bool:
+        """True when the database is new and ours: half made it is replaced at the next start."""
+        return self.creating and self._unfinished.exists()
 
     def acquire(self) -> None:
         """Take the lock unless the database is whole, also after waiting for another server that created it.
@@ -161,16 +173,28 @@ class DatabaseLock:
         if _version_of(self._home) == self._version:
             return
         try:
-            self._lock.acquire(timeout=START_SECONDS)
+            try:
+                self._lock.acquire(timeout=SILENT_SECONDS)
+            except Timeout:
+                log.warning("waits for another command, which creates the database of Prefect")
+                self._lock.acquire(timeout=START_SECONDS)
         except Timeout as e:
             raise _no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
         if _version_of(self._home) == self._version:
             self.release()
+            return
+        database = self._home / "prefect.db"
+        if self._unfinished.exists():  # its server was killed before it was whole
+            for part in self._home.glob(f"{database.name}*"):
+                part.unlink()
+        if not database.exists():
+            self._unfinished.touch()
 
     def mark_created(self) -> None:
         """Record that a server answered: the database is whole; then release the lock."""
         if self.creating:
             _version_path(self._home).write_text(self._version)
+            self._unfinished.unlink(missing_ok=True)
             self.release()
 
     def release(self) -> None:
@@ -238,11 +262,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _flush_logs() -> None:
+def _flush_logs(seconds: float) -> None:
     """Send what Prefect's log handler still holds, before its server goes away."""
     if "prefect" in sys.modules:
         from prefect.events.worker import EventsWorker
         from prefect.logging.handlers import APILogWorker
 
-        APILogWorker.drain_all(timeout=STOP_SECONDS)
-        EventsWorker.drain_all(timeout=STOP_SECONDS)
+        APILogWorker.drain_all(timeout=seconds)
+        EventsWorker.drain_all(timeout=seconds)

@@ -1,12 +1,17 @@
 """The database of Prefect when commands start at one moment: one server creates it, the others wait."""
 
+import logging
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 
 import pytest
 
-from flows.serving.prefect_server import DatabaseLock
+from flows.serving import prefect_server
+from flows.serving.prefect_server import DatabaseLock, PrefectServer
+from liveavatar.errors import CapacityError
 
 
 def test_one_server_at_a_time_creates_the_database(tmp_path: Path) -> None:
@@ -32,3 +37,54 @@ def test_another_version_of_prefect_creates_it_again(tmp_path: Path) -> None:
     assert second.creating
     second.mark_created()
     assert not second.creating
+
+
+def test_a_database_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
+    database = tmp_path / "prefect.db"
+    killed, second, third = DatabaseLock(tmp_path), DatabaseLock(tmp_path), DatabaseLock(tmp_path)
+    killed.acquire()
+    database.write_text("half")
+    assert killed.disposable
+    killed.release()  # as the end of its process does
+    second.acquire()
+    assert not database.exists()
+    database.write_text("whole")
+    second.mark_created()
+    (tmp_path / "database_version").write_text("2.0.0")
+    third.acquire()
+    assert database.read_text() == "whole", "it holds the runs of another version"
+    assert not third.disposable
+    third.release()
+
+
+def test_the_wait_for_another_command_has_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prefect_server, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(prefect_server, "START_SECONDS", 0.1)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    first, second = DatabaseLock(tmp_path), DatabaseLock(tmp_path)
+    first.acquire()
+    with caplog.at_level(logging.WARNING), pytest.raises(CapacityError, match="waited over"):
+        second.acquire()
+    assert "waits for another command" in caplog.text
+    first.release()
+
+
+def test_an_interruption_ends_a_server_that_is_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stubborn = tmp_path / "python"
+    stubborn.write_text("#!/bin/sh\ntrap '' TERM\nsleep 60 & wait; wait\n")
+    stubborn.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stubborn))
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), PrefectServer():
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 5
+    again = DatabaseLock(tmp_path / "home" / "prefect")
+    again.acquire()
+    assert again.creating
+    again.release()
