@@ -79,7 +79,8 @@ def _formats(source: Path, head: bytes) -> tuple[str, ...]:
         import pillow_heif
     except ImportError as e:
         raise InputError(
-            f"{source}: HEIC needs the package pillow-heif; install it, or save the picture as JPEG"
+            f"{source}: HEIC needs the package pillow-heif; `pip install pillow-heif` (its wheel is GPL-2), or save the "
+            "picture as JPEG"
         ) from e
     pillow_heif.register_heif_opener()
     return ("HEIF", *FORMATS)
