@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from liveavatar import paths
 from liveavatar.errors import InputError
 
 GB = 2**30  # bytes
@@ -86,6 +87,12 @@ class Machine:
     cores: int
     host_gb: float  # memory a job may fill
     disk_gb: float  # free, where results go
+    home_gb: float | None = None  # free below LIVEAVATAR_HOME, where unfinished jobs lie; None: the same disk
+
+    @property
+    def work_gb(self) -> float:
+        """Free space for the files of unfinished jobs."""
+        return self.disk_gb if self.home_gb is None else self.home_gb
 
     @property
     def has_fp8(self) -> bool:
@@ -187,10 +194,16 @@ def detect_machine(out: Path, gpus: tuple[Gpu, ...] | None = None) -> Machine:
     """Describe this machine; or, for named GPUs, another one whose host memory and disk are not known.
 
     Args:
-        out: folder of the results; its disk counts.
+        out: folder of the results; its disk counts, and that of LIVEAVATAR_HOME.
         gpus: of the other machine; () is this machine's CPU, None detects the GPUs.
     """
     if gpus:
         return Machine(gpus=gpus, cores=cores(), host_gb=math.inf, disk_gb=math.inf)
     here = detect_gpus() if gpus is None else ()
-    return Machine(gpus=here, cores=cores(), host_gb=available_gb(), disk_gb=free_disk_gb(out))
+    return Machine(
+        gpus=here,
+        cores=cores(),
+        host_gb=available_gb(),
+        disk_gb=free_disk_gb(out),
+        home_gb=free_disk_gb(paths.home()),
+    )

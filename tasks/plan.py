@@ -41,7 +41,8 @@ def plan(model: ModelConfig, request: PlanRequest, machine: Machine) -> Entry:
     key = stage_key("plan", plan_inputs(model, request, machine), CODE, PACKAGES)
     entry = cached(key, make)
     needs = entry.values
-    if entry.hit and (needs["host_gb"]["total"] > machine.host_gb or needs["disk_gb"]["total"] > machine.disk_gb):
+    free_gb = min(machine.disk_gb, machine.work_gb)
+    if entry.hit and (needs["host_gb"]["total"] > machine.host_gb or needs["disk_gb"]["total"] > free_gb):
         return cached(key, make, force=True)  # refuses, with the reason
     return entry
 

@@ -97,3 +97,10 @@ def test_another_machine_has_no_limits_of_this_one(tmp_path: Path) -> None:
     assert here.cores == cores() >= 1
     assert 0 < here.host_gb < math.inf
     assert 0 < here.disk_gb < math.inf
+
+
+def test_the_home_has_a_disk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("liveavatar.hardware.free_disk_gb", lambda path: 5.0 if path.name == "home" else 70.0)
+    here = detect_machine(tmp_path / "out", ())
+    assert (here.disk_gb, here.work_gb) == (70.0, 5.0)

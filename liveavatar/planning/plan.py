@@ -140,6 +140,11 @@ def _plan_as_is(config: ModelConfig, original: PlanRequest, machine: Machine) ->
         )
     if disk["total"] - disk["snapshots"] > machine.disk_gb:
         reasons.append(f"the disk needs {disk['total']:.1f} GB ({_parts(disk)}), {machine.disk_gb:.1f} are free")
+    elif disk["total"] - disk["snapshots"] > machine.work_gb:
+        reasons.append(
+            f"the disk of LIVEAVATAR_HOME needs {disk['total']:.1f} GB ({_parts(disk)}), {machine.work_gb:.1f} "
+            "are free: set it to a larger one"
+        )
     fits = not reasons
     speeds = model.speeds() if machine.gpus or fits else None
     fps, ttff = model.pace(placement, speeds, len(loads)) if speeds else (0.0, 0.0)
@@ -149,10 +154,10 @@ def _plan_as_is(config: ModelConfig, original: PlanRequest, machine: Machine) ->
             why = ", for in bf16 they would not leave enough room" if request.settings.kv_cache_dtype == "fp8" else ""
             reasons.append(f"keys and values of earlier blocks are kept in {request.settings.kv_cache_dtype}{why}")
         reasons += _placement_remarks(model, placement, speeds, fps)
-        if disk["total"] > machine.disk_gb:
+        if disk["total"] > machine.work_gb:
             reasons.append(
-                f"{disk['snapshots']:.0f} GB of snapshots are more than the disk has ({machine.disk_gb:.0f} GB free): "
-                "the job could not be resumed"
+                f"{disk['snapshots']:.0f} GB of snapshots are more than the disk of LIVEAVATAR_HOME has "
+                f"({machine.work_gb:.0f} GB free): the job could not be resumed"
             )
     return Plan(
         fits=fits,

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,23 @@ def test_a_disk_too_small_for_snapshots_only_loses_them() -> None:
     outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384)), machine("1xH200", disk_gb=50))
     assert outcome.fits
     assert "could not be resumed" in outcome.reasons[-1]
+
+
+def test_snapshots_count_on_the_disk_of_the_home() -> None:
+    request = request_14b((704, 384))
+    small_out = replace(machine("1xH200", disk_gb=50), home_gb=1000.0)
+    assert not [reason for reason in plan(LIVE_AVATAR_14B, request, small_out).reasons if "snapshots" in reason]
+    small_home = replace(machine("1xH200", disk_gb=1000), home_gb=50.0)
+    outcome = plan(LIVE_AVATAR_14B, request, small_home)
+    assert outcome.fits
+    assert "disk of LIVEAVATAR_HOME has (50 GB free)" in outcome.reasons[-1]
+
+
+def test_an_unfinished_job_must_fit_the_disk_of_the_home() -> None:
+    long = request_14b((704, 384)).changed(num_frames=3_000_000)
+    outcome = plan(LIVE_AVATAR_14B, long, replace(machine("1xH200", disk_gb=100_000), home_gb=50.0))
+    assert not outcome.fits
+    assert "disk of LIVEAVATAR_HOME needs" in outcome.reasons[0]
 
 
 def test_a_machine_that_is_only_named_is_not_judged_by_this_one() -> None:
