@@ -79,7 +79,7 @@ def _formats(source: Path, head: bytes) -> tuple[str, ...]:
         import pillow_heif
     except ImportError as e:
         raise InputError(
-            f"{source}: HEIC needs the package pillow-heif; `pip install pillow-heif` (its wheel is GPL-2), or save the "
+            f"{source}: HEIC needs the package pillow-heif; `pip install pillow-heif` (a GPL-2 wheel), or save the "
             "picture as JPEG"
         ) from e
     pillow_heif.register_heif_opener()
