@@ -11,6 +11,7 @@ Shapes: B batch, N heads, L queries, M keys, H head width.
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -70,6 +71,19 @@ def time_backend(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> float 
         return None
 
 
+@lru_cache(maxsize=256)  # a property of the GPU: an engine that opens while graphs exist must not time anew
+def backend_seconds(
+    q: Shape, k: Shape, dtype: torch.dtype, device: torch.device, time_backend: TimeBackend
+) -> dict[SDPBackend, float]:
+    """Time each backend that can do queries [B, N, L, H] and keys [B, N, M, H], in seconds."""
+    B, N, L, H = q
+    # Laid out as in the transformer: queries token by token, keys head by head.
+    query = torch.randn(B, L, N, H, dtype=dtype, device=device).transpose(1, 2)
+    key, value = (torch.randn(k, dtype=dtype, device=device) for _ in range(2))
+    times = {backend: time_backend(backend, query, key, value) for backend in PREFERENCE}
+    return {backend: seconds for backend, seconds in times.items() if seconds is not None}
+
+
 class FastAttention:
     """Softmax attention without mask; each shape's backend is chosen once, at its first use."""
 
@@ -101,12 +115,7 @@ class FastAttention:
         return self._chosen[key]
 
     def _choose(self, q: Shape, k: Shape, dtype: torch.dtype, device: torch.device) -> SDPBackend:
-        B, N, L, H = q
-        # Laid out as in the transformer: queries token by token, keys head by head.
-        query = torch.randn(B, L, N, H, dtype=dtype, device=device).transpose(1, 2)
-        key, value = (torch.randn(k, dtype=dtype, device=device) for _ in range(2))
-        times = {backend: self.time_backend(backend, query, key, value) for backend in PREFERENCE}
-        possible = {backend: seconds for backend, seconds in times.items() if seconds is not None}
+        possible = backend_seconds(q, k, dtype, device, self.time_backend)
         chosen = choose(possible)
         if self.agree is not None:
             chosen = getattr(SDPBackend, self.agree(f"attention {q} {k} {dtype}", chosen.name))
