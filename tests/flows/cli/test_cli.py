@@ -90,7 +90,11 @@ BAD = [
         id="nan in sound",
     ),
     pytest.param(
-        {"audio": "l.wav"}, lambda: _sound("l.wav", np.zeros(3 * 3700 * 50, np.uint8), 50), 2, "3 h", id="over 3 hours"
+        {"audio": "l.wav"},
+        lambda: _sound("l.wav", np.zeros(3 * 3700 * 2000, np.uint8), 2000),
+        2,
+        "3 h",
+        id="over 3 hours",
     ),
     pytest.param({"image": "nowhere.png"}, None, 2, "nowhere.png", id="picture missing"),
     pytest.param({"image": "1.png"}, lambda: Image.new("RGB", (1, 1)).save("1.png"), 2, "small", id="picture 1x1"),
