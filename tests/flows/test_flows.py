@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -130,6 +131,18 @@ def test_the_same_job_again_renders_nothing(shop: Shop, first: subprocess.Comple
     assert shop.report("out/a")["timing"]["cached_tasks"] == 8
     assert (shop.folder / "out/a/video.mp4").stat() == before
     assert seconds < 60
+
+
+@pytest.mark.slow
+def test_a_group_of_processes_starts_in_seconds(shop: Shop) -> None:
+    """Two threads of a rank once made a group each, and the others waited 120 s for the one that was gone."""
+    done = shop.run("render", *shop.job(out="out/group", placement="tpp", num_gpus="2", num_clip="1"))
+    output = done.stdout + done.stderr
+    assert done.returncode in (0, 1), output
+    assert "lost" not in output
+    seconds = re.search(r"^ *render +([0-9.]+) s$", output, re.MULTILINE)
+    assert seconds is not None, output
+    assert float(seconds[1]) < 60, output  # 4 to 7 s on two idle cores
 
 
 @pytest.mark.nightly
