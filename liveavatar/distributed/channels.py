@@ -1,6 +1,6 @@
 """Point-to-point channels between two ranks: each message is a header plus fixed-shape tensors.
 
-`ControlSender` and `ControlInbox` carry small messages over the control group. `LatentSender` and `LatentReceiver`
+`ControlSender` and `ControlReceiver` carry small messages over the control group. `LatentSender` and `LatentReceiver`
 carry latents: a thread waits until a GPU has made them and the peer is ready, so neither the host nor the GPU of
 either rank waits in a transfer. On the receiving GPU a stream of its own takes them in while it computes. Where the
 group's latents pass through host memory, they rest there on both sides, and the receiving host waits for them.
@@ -81,7 +81,7 @@ class ControlSender(_Wire):
             self._settle(slot)
 
 
-class ControlInbox(_Wire):
+class ControlReceiver(_Wire):
     """Messages from a rank to the CPU; the next one is received while the last one is worked on."""
 
     def __init__(self, group: Group, peer: int, layout: Layout) -> None:
@@ -116,7 +116,7 @@ class LatentSender(_Wire):
         self._waiting: queue.Queue[tuple[int, Message, Any, Callable[[Message], None] | None] | None] = queue.Queue()
         self._failure: GroupError | None = None
         self._sent_s = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"outbox-{group.rank}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"sender-{group.rank}", daemon=True)
         self._thread.start()
 
     def send(

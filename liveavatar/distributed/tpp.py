@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
-from liveavatar.distributed.channels import ControlInbox, ControlSender, LatentReceiver, LatentSender
+from liveavatar.distributed.channels import ControlReceiver, ControlSender, LatentReceiver, LatentSender
 from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import mark, on_device, seconds
@@ -106,8 +106,8 @@ class Tpp:
         self.denoiser = (
             backend.denoiser(spec, opening.conditioning.to(group.device), self.stage) if self.stage.steps else None
         )
-        self.outbox = ControlSender(group, 0, request(config, backend.dtype), group.world + AHEAD + 1)
-        self.inbox = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.stages[group.last - 1]))
+        self.sender = ControlSender(group, 0, request(config, backend.dtype), group.world + AHEAD + 1)
+        self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.stages[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
         self.threads = Threads(opening.threads, backend.shares_threads)
         self.issued = 0
@@ -127,7 +127,7 @@ class Tpp:
         """Begin with a block, whose kernels run when it has come; returns when it is known that it will."""
         self._drop_state()
         self._ask_ahead(index)
-        message, (x, local, global_, *hidden) = self.inbox.take()
+        message, (x, local, global_, *hidden) = self.receiver.take()
         if (message.op, message.index) != (Op.BLOCK, index):
             raise GroupError(f"block {index} was expected, {message.op.name} {message.index} came")
         began = self.clock.begin()
@@ -158,7 +158,7 @@ class Tpp:
                 return
             due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
             message = self._message(Op.BLOCK, self.issued, snapshot=due, reanchor=reanchor)
-            self.outbox.send(message, [self.features(self.issued)])
+            self.sender.send(message, [self.features(self.issued)])
             if reanchor:
                 self._keep(self._send_first())
             self.issued += 1
@@ -207,7 +207,7 @@ class Tpp:
         """Continue at block `position` of a snapshot: send each rank its rings."""
         self.first_latent, self.issued = first_latent, position
         reanchor = self.reanchors and position > self.spec.clip_blocks
-        self.outbox.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
+        self.sender.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
         handles = self._send_first() if reanchor else []
         for stage in self.stages[: self.group.last]:
             handles += self.group.send_rings(self._share(stage, tensors), stage.rank)
@@ -217,7 +217,7 @@ class Tpp:
             if reanchor:
                 assert first_latent is not None
                 self.denoiser.reanchor(first_latent)
-        message, _ = self.inbox.take()
+        message, _ = self.receiver.take()
         if message.op is not Op.RESTORE:
             raise GroupError(f"rings were sent, {message.op.name} came back")
 
@@ -233,13 +233,13 @@ class Tpp:
             return
         self._open = False
         with suppress(GroupError):  # the job is over either way; the next one will notice
-            self.outbox.send(self._message(Op.END), [])
+            self.sender.send(self._message(Op.END), [])
             message = self._message(Op.BLOCK)
             while message.op is not Op.END:
                 self._drop_state()
-                message, _ = self.inbox.take()
+                message, _ = self.receiver.take()
                 self.has_state = message.snapshot
-            self.outbox.close()
+            self.sender.close()
             self._keep([])
 
 
@@ -251,12 +251,12 @@ class Worker:
         self.group, self.backend, self.stage = group, backend, opening.stages[rank]
         self.reference_shape = tuple(opening.conditioning.reference.shape)
         self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.stage)
-        self.inbox: LatentReceiver | ControlInbox
+        self.receiver: LatentReceiver | ControlReceiver
         if rank == 0:
-            self.inbox = ControlInbox(group, group.last, request(backend.config, backend.dtype))
+            self.receiver = ControlReceiver(group, group.last, request(backend.config, backend.dtype))
         else:
-            self.inbox = LatentReceiver(group, rank - 1, packet(backend, spec, opening.stages[rank - 1]))
-        self.outbox = LatentSender(group, rank + 1, packet(backend, spec, self.stage))
+            self.receiver = LatentReceiver(group, rank - 1, packet(backend, spec, opening.stages[rank - 1]))
+        self.sender = LatentSender(group, rank + 1, packet(backend, spec, self.stage))
         self.clock = _Clock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
 
@@ -264,7 +264,7 @@ class Worker:
     def work(self) -> None:
         """Serve blocks until the job ends."""
         while True:
-            message, parts = self.inbox.take()
+            message, parts = self.receiver.take()
             if message.threads != torch.get_num_threads():
                 torch.set_num_threads(message.threads)
             if message.op is Op.BLOCK:
@@ -272,9 +272,9 @@ class Worker:
                 continue
             if message.op is Op.RESTORE:
                 self._restore(message)
-            self.outbox.send(message, [])
+            self.sender.send(message, [])
             if message.op is Op.END:
-                self.outbox.close()
+                self.sender.close()
                 return settle(self.rings)
 
     def _block(self, message: Message, parts: list[Tensor]) -> None:
@@ -288,7 +288,7 @@ class Worker:
             audio = AudioTokens(parts[1], parts[2])
             x, marks = denoiser.queue(index, parts[0], audio, parts[3:])
         spent = self.clock.end(began, self.stage, marks)
-        self.outbox.send(message, [x, audio.local, audio.global_, *denoiser.hidden], spent.write)
+        self.sender.send(message, [x, audio.local, audio.global_, *denoiser.hidden], spent.write)
         if message.snapshot:
             settle(self.rings)
             self.rings = self.group.send_rings(denoiser.tensors(), self.group.last)

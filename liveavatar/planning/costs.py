@@ -134,15 +134,15 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
         vae.decode_stream(latents[:, :, :1], state)
         with FlopCounterMode(display=False) as decoding:
             vae.decode_stream(latents, state)
-        if cfg.kind == "wan":
-            encode_flop = _wan_still_flop(cast(WanVAE, network), motion_latents, video)
+        if isinstance(network, WanVAE):
+            encode_flop = _wan_still_flop(network, motion_latents, video)
         else:
             with FlopCounterMode(display=False) as encoding:
                 vae.encode_still(video[:, :, :1], motion_latents)
             encode_flop = encoding.get_total_flops()
     state_bytes = sum(t.numel() for t in state.tensors().values()) * BF16
     # The last level of Wan's decoder is at full size: input, normalised and padded copies, output of its convolutions.
-    wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
+    wide = cfg.decoder_widths[-1] * 6 if isinstance(network, WanVAE) else cfg.decoder_widths[-1] * 6 // 16
     return VAECosts(
         weight_bytes=sum(p.numel() for p in network.parameters()) * BF16,
         state_bytes=state_bytes,

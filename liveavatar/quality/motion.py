@@ -48,7 +48,7 @@ def motion_energy(speed_T: np.ndarray) -> float:
     """Compute `motion_energy`: mean speed of all face landmarks.
 
     Mean over frames and points of |p[t] - p[t-1]| / eye distance * fps. Unit: eye distances a second. A still
-    picture gives the tracker's noise, under 0.02. Source: design.md section 4.
+    picture gives the tracker's noise, under 0.02. Source: own definition.
 
     Raises:
         MeasureUnavailable: when a face was seen in fewer than two neighbouring frames.
@@ -64,7 +64,7 @@ def jerk_index(anchors_TG2: np.ndarray) -> float:
 
     100 * mean over frames and groups of |a[t+3] - 3 a[t+2] + 3 a[t+1] - a[t]|, where a are the anchors in eye
     distances. Unit: % / frame**3. A smooth 1 Hz nod of 0.1 eye distances gives 0.1; a jitter of 1 % from frame to
-    frame gives about 4. Head landmarks, because no hand model is part of the product. Source: design.md section 4.
+    frame gives about 4. Head landmarks, because no hand model is part of the product. Source: own definition.
 
     Raises:
         MeasureUnavailable: when no face was seen in four frames in a row.

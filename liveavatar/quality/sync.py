@@ -146,7 +146,7 @@ def av_offset(openness_T: np.ndarray, speech: Speech) -> Offset:
     """Compute `av_offset_frames`: the lag with the highest cross-correlation between openness and envelope.
 
     argmax over lag of corr(openness[t + lag], sqrt(vowel envelope[t])), lag within +-25 frames, over the whole video.
-    Unit: frames; positive = picture late. Source: design.md section 4. Calibrated: right sound 0 or 1 in 98 %.
+    Unit: frames; positive = picture late. Source: own definition. Calibrated: right sound 0 or 1 in 98 %.
 
     Raises:
         MeasureUnavailable: no face, no speech, or a mouth that does not move.
@@ -162,7 +162,7 @@ def sync_error(openness_T: np.ndarray, speech: Speech) -> float:
 
     In windows of 50 frames every 25, at least 40 % of them speech: |argmax over +-8 frames of the
     cross-correlation|, averaged. Unit: frames. Calibrated: right sound 0.7 (median; 95th percentile 2.1), wrong 4.8.
-    Source: design.md section 4.
+    Source: own definition.
 
     Raises:
         MeasureUnavailable: as `av_offset`, or when no window holds enough speech.
