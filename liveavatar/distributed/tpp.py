@@ -20,7 +20,7 @@ from liveavatar.distributed.channels import ControlReceiver, ControlSender, Late
 from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import mark, on_device, seconds
-from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, load_rings, ring_tensors
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times
 from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
@@ -192,7 +192,7 @@ class Tpp:
             for name, ring in self.group.receive_rings(stage.rank).items():
                 parts.setdefault(name, []).append(ring)
         self.gather_s += time.perf_counter() - started
-        for name, ring in (self.denoiser.tensors() if self.denoiser is not None else {}).items():
+        for name, ring in (ring_tensors(self.denoiser.caches) if self.denoiser is not None else {}).items():
             parts.setdefault(name, []).append(ring)
         # A step that is begun on one rank and ended on another: its layers follow on one another.
         return {name: p[0] if len(p) == 1 else torch.cat([t.cpu() for t in p]) for name, p in parts.items()}
@@ -213,7 +213,7 @@ class Tpp:
             handles += self.group.send_rings(self._share(stage, tensors), stage.rank)
         self._keep(handles)
         if self.denoiser is not None:
-            self.denoiser.load(self._share(self.stage, tensors))
+            load_rings(self.denoiser.caches, self._share(self.stage, tensors))
             if reanchor:
                 assert first_latent is not None
                 self.denoiser.reanchor(first_latent)
@@ -291,10 +291,10 @@ class Worker:
         self.sender.send(message, [x, audio.local, audio.global_, *denoiser.hidden], spent.write)
         if message.snapshot:
             settle(self.rings)
-            self.rings = self.group.send_rings(denoiser.tensors(), self.group.last)
+            self.rings = self.group.send_rings(ring_tensors(denoiser.caches), self.group.last)
 
     def _restore(self, message: Message) -> None:
-        self.denoiser.load(self.group.receive_rings(self.group.last))
+        load_rings(self.denoiser.caches, self.group.receive_rings(self.group.last))
         if message.reanchor:
             self.denoiser.reanchor(self._first())
 

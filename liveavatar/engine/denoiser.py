@@ -65,6 +65,10 @@ class Denoiser(Protocol):
 
     hidden: tuple[Tensor, ...]  # between two layers, where the last step here is ended on another rank
 
+    @property
+    def caches(self) -> Mapping[int, Resumable]:
+        """Ring of each step; a snapshot is made of them by `ring_tensors` and `load_rings`."""
+
     def noise(self, index: int) -> Tensor:
         """Return the noise [1, C, 3, h, w] that a block starts from."""
 
@@ -85,16 +89,6 @@ class Denoiser(Protocol):
         Returns:
             Its latents after these steps, good until the next block, and the marks before, between and after the
             steps. Where the last step is not ended here, `self.hidden` goes on elsewhere.
-        """
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the rings for a snapshot; live until the next block."""
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Load the rings of these steps from a snapshot.
-
-        Raises:
-            InputError: the rings of the snapshot are of another precision.
         """
 
 
@@ -162,10 +156,11 @@ class BlockInputs:
 
 
 def ring_tensors(rings: Mapping[int, Resumable]) -> dict[str, Tensor]:
-    """Name the tensors of each step's ring for a snapshot."""
+    """Name the tensors of each step's ring for a snapshot; live until the next block."""
     return {f"cache{step}.{name}": t for step, ring in rings.items() for name, t in ring.tensors().items()}
 
 
+@torch.inference_mode()
 def load_rings(rings: Mapping[int, Resumable], tensors: dict[str, Tensor]) -> None:
     """Load each step's ring from a snapshot.
 

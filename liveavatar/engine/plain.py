@@ -13,7 +13,7 @@ from torch import Tensor
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.engine.clock import mark
 from liveavatar.engine.decoder import HostDecoder
-from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, StreamInputs, load_rings, ring_tensors
+from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, StreamInputs
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.sampling import euler_step
 from liveavatar.engine.threads import Threads
@@ -112,19 +112,6 @@ class PlainDenoiser:
             x = euler_step(x, flow, spec.sigmas[step], spec.sigmas[step + 1])
             marks.append(mark(self.device))
         return x, marks
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the rings for a snapshot; live until the next block."""
-        return ring_tensors(self.caches)
-
-    @torch.inference_mode()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Load the rings of these steps from a snapshot.
-
-        Raises:
-            InputError: the rings of the snapshot are of another precision.
-        """
-        load_rings(self.caches, tensors)
 
 
 @torch.inference_mode()

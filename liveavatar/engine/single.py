@@ -7,7 +7,7 @@ from torch import Tensor
 
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import on_device, seconds
-from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec
+from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, load_rings, ring_tensors
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times, split
 
 
@@ -58,11 +58,11 @@ class Single:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the rings of all steps; live until the next block."""
-        return self.denoiser.tensors()
+        return ring_tensors(self.denoiser.caches)
 
     def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
         """Continue at block `position` of a snapshot."""
-        self.denoiser.load(tensors)
+        load_rings(self.denoiser.caches, tensors)
         self.first_latent = first_latent
         if first_latent is not None and self.backend.config.reanchor and position > self.spec.clip_blocks:
             self.denoiser.reanchor(first_latent)

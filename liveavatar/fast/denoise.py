@@ -9,7 +9,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.clock import mark
-from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec
 from liveavatar.engine.placement import RankWork, Span
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
@@ -139,16 +139,3 @@ class FastDenoiser:
             runner.run(at)
             marks.append(mark(self.device))
         return runner.x, marks
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the rings for a snapshot; live until the next block."""
-        return ring_tensors(self.caches)
-
-    @torch.inference_mode()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Load the rings of these steps from a snapshot.
-
-        Raises:
-            InputError: the rings of the snapshot are of another precision.
-        """
-        load_rings(self.caches, tensors)

@@ -42,6 +42,13 @@ class Recorder:
         self.anchored_at.append(self.position)
         self.references.append(first_latent)
 
+    @property
+    def caches(self) -> dict[int, "Recorder"]:
+        return {0: self}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"position": torch.tensor(self.position)}
+
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.position = int(tensors["position"])
 
@@ -75,7 +82,7 @@ def test_the_first_latent_becomes_the_reference_before_the_second_clip(reanchors
 def test_a_resumed_stream_is_anchored_anew_once(position: int, on_load: bool) -> None:
     recorder = Recorder(reanchors=True)
     single = placement(recorder)
-    single.load(position, {"position": torch.tensor(position)}, FIRST)
+    single.load(position, {"cache0.position": torch.tensor(position)}, FIRST)
     assert bool(recorder.anchored_at) == on_load
     queue(single, range(position, 2 * CLIP_BLOCKS + 1))
     assert recorder.anchored_at == [position if on_load else CLIP_BLOCKS]
@@ -84,5 +91,5 @@ def test_a_resumed_stream_is_anchored_anew_once(position: int, on_load: bool) ->
 
 def test_a_model_without_it_is_not_anchored_on_resume() -> None:
     recorder = Recorder(reanchors=False)
-    placement(recorder).load(CLIP_BLOCKS + 3, {"position": torch.tensor(CLIP_BLOCKS + 3)}, FIRST)
+    placement(recorder).load(CLIP_BLOCKS + 3, {"cache0.position": torch.tensor(CLIP_BLOCKS + 3)}, FIRST)
     assert not recorder.anchored_at
