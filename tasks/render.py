@@ -149,9 +149,9 @@ def render_job(
 
 def begin_loading(model_dir: Path, options: RenderOptions) -> None:
     """Have the resident engine load a model while other stages run."""
-    from tasks.cluster.host import host_of
+    from tasks.cluster.host import EngineHost
 
-    host_of(engine_spec(model_dir, digest_of(model_dir), options)).begin_loading()
+    EngineHost(engine_spec(model_dir, digest_of(model_dir), options)).begin_loading()
 
 
 def engine_code(model_dir: Path) -> tuple[str, ...]:
@@ -217,10 +217,10 @@ class Outcome:
 
 def run_on_engine(spec: "EngineSpec", job: "RenderJob", on_progress: "Callable[[Progress], None]") -> Outcome:
     """Render a job on the resident engine."""
-    from tasks.cluster.host import host_of
+    from tasks.cluster.host import EngineHost
 
     load_s: list[float] = []
-    result = host_of(spec).render(job, on_progress, load_s.append)
+    result = EngineHost(spec).render(job, on_progress, load_s.append)
     return Outcome(result, load_s[-1])
 
 

@@ -10,7 +10,6 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +23,8 @@ from liveavatar.hardware import cores
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.guardian import die_with_parent
-from tasks.cluster.head import NAMESPACE, HeadWatch, connect, num_gpus
-from tasks.cluster.supervision import POLL_SECONDS, EngineLost, supervise
+from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
+from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 
 log = logging.getLogger(__name__)
 
@@ -135,25 +134,6 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
     name = f"engine-{spec_name(spec)}" + (f"-{spec.replica}" if spec.replica else "")
     remote = ray.remote(EngineActor).options(name=name, get_if_exists=True, max_restarts=-1, **actor_options(spec))
     return cast(ActorHandle, remote.remote(spec, cores()))
-
-
-class ActorHost:
-    """Renders on one resident actor. See `tasks.cluster.host.EngineHost`."""
-
-    def __init__(self, spec: EngineSpec) -> None:
-        self.spec = spec
-
-    def begin_loading(self) -> None:
-        """Have the actor load its model, without waiting for it."""
-        connect()
-        engine_actor(self.spec).load.remote()
-
-    def render(
-        self, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
-    ) -> RenderResult:
-        """Render a job under supervision."""
-        head = HeadWatch()
-        return supervise(lambda: ActorCalls(self.spec, head), head, job, self.spec.limit_s, on_progress, on_loaded)
 
 
 class ActorCalls:

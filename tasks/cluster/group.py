@@ -7,7 +7,6 @@ under a new name, which resumes the job from its last snapshot: no rank is ever 
 import logging
 import secrets
 import threading
-from collections.abc import Callable
 from typing import Any, cast
 
 import ray
@@ -15,11 +14,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from liveavatar.hardware import cores
-from liveavatar.render.job import Progress, RenderJob, RenderResult
+from liveavatar.render.job import RenderJob
 from tasks.cluster.actor import START_SECONDS, EngineActor, EngineSpec, actor_options, spec_name
 from tasks.cluster.calls import Process, RayJob, await_results, results
-from tasks.cluster.head import NAMESPACE, HeadWatch, connect
-from tasks.cluster.supervision import EngineLost, supervise
+from tasks.cluster.head import NAMESPACE, HeadWatch
+from tasks.cluster.supervision import EngineLost
 
 log = logging.getLogger(__name__)
 
@@ -102,26 +101,6 @@ def group_actors(spec: EngineSpec) -> list[ActorHandle]:
 def _start(spec: EngineSpec, name: str, rank: int) -> ActorHandle:
     remote = ray.remote(RankActor).options(name=name, max_restarts=0, **actor_options(spec))
     return cast(ActorHandle, remote.remote(spec, cores(), rank))
-
-
-class GroupHost:
-    """Renders on a resident group of actors. See `tasks.cluster.host.EngineHost`."""
-
-    def __init__(self, spec: EngineSpec) -> None:
-        self.spec = spec
-
-    def begin_loading(self) -> None:
-        """Have the ranks load, without waiting for them."""
-        connect()
-        for actor in group_actors(self.spec):
-            actor.load.remote()
-
-    def render(
-        self, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
-    ) -> RenderResult:
-        """Render a job under supervision."""
-        head = HeadWatch()
-        return supervise(lambda: GroupCalls(self.spec, head), head, job, self.spec.limit_s, on_progress, on_loaded)
 
 
 class GroupCalls:

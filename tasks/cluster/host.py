@@ -1,23 +1,32 @@
 """The host of an engine: one resident actor, or a group of them, as the engine's ranks ask for."""
 
 from collections.abc import Callable
-from typing import Protocol
+
+from ray.actor import ActorHandle
 
 from liveavatar.render.job import Progress, RenderJob, RenderResult
-from tasks.cluster.actor import ActorHost, EngineSpec
-from tasks.cluster.group import GroupHost
+from tasks.cluster.actor import ActorCalls, EngineSpec, engine_actor
+from tasks.cluster.group import GroupCalls, group_actors
+from tasks.cluster.head import HeadWatch, connect
+from tasks.cluster.supervision import EngineCalls, supervise
 
 
-class EngineHost(Protocol):
+class EngineHost:
     """Loads an engine where it is to be and renders jobs on it."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
 
     def begin_loading(self) -> None:
         """Have the model loaded, without waiting for it."""
+        connect()
+        for actor in self._actors():
+            actor.load.remote()
 
     def render(
         self, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
     ) -> RenderResult:
-        """Render a job; connect to Ray when that was not done.
+        """Render a job under supervision; connect to Ray when that was not done.
 
         Args:
             job: what to render.
@@ -29,8 +38,11 @@ class EngineHost(Protocol):
             CapacityError: the engine was lost too often, or hangs.
             LiveAvatarError: what the job itself raised.
         """
+        head = HeadWatch()
+        return supervise(lambda: self._calls(head), head, job, self.spec.limit_s, on_progress, on_loaded)
 
+    def _actors(self) -> list[ActorHandle]:
+        return group_actors(self.spec) if self.spec.ranks > 1 else [engine_actor(self.spec)]
 
-def host_of(spec: EngineSpec) -> EngineHost:
-    """Choose the host of an engine."""
-    return GroupHost(spec) if spec.ranks > 1 else ActorHost(spec)
+    def _calls(self, head: HeadWatch) -> EngineCalls:
+        return GroupCalls(self.spec, head) if self.spec.ranks > 1 else ActorCalls(self.spec, head)

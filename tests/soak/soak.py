@@ -44,7 +44,7 @@ from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.sound import FileSound
 from tasks.cluster import actor, group, head
 from tasks.cluster.actor import EngineSpec
-from tasks.cluster.host import host_of
+from tasks.cluster.host import EngineHost
 from tests.soak.commands import COMMAND_FAULTS, Commands
 
 BLOCKS = 20
@@ -310,7 +310,7 @@ def _free_disk(_: object) -> None:
 
 def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
     """Render on a group or a single engine."""
-    return host_of(spec).render(job, on_progress, lambda _: None)
+    return EngineHost(spec).render(job, on_progress, lambda _: None)
 
 
 def digests(result: RenderResult) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.timings import stage_summary
 from tasks.cluster import group, head
 from tasks.cluster.actor import EngineSpec
-from tasks.cluster.host import host_of
+from tasks.cluster.host import EngineHost
 from tests.render_jobs import noise_job
 
 FRAMES = 240
@@ -71,7 +71,7 @@ def test_reused_rebuilt_resumed_and_gone(
 ) -> None:
     spec = spec_of(tiny_model)
     loads: list[float] = []
-    first = host_of(spec).render(job, lambda _: None, loads.append)
+    first = EngineHost(spec).render(job, lambda _: None, loads.append)
     assert first.latents_sha256 == expected.latents_sha256
     assert [s["role"] for s in stage_summary(first.rows, first.stages)] == ["steps 1-2", "steps 3-4 + decoder"]
     pids = [pid_of(actor) for actor in group.group_actors(spec)]
@@ -84,7 +84,7 @@ def test_reused_rebuilt_resumed_and_gone(
             os.kill(pids[0], signal.SIGKILL)
             killed.append(progress.done)
 
-    second = host_of(spec).render(replace(job, work_dir=tmp_path / "second"), kill, loads.append)
+    second = EngineHost(spec).render(replace(job, work_dir=tmp_path / "second"), kill, loads.append)
     assert killed
     assert second.latents_sha256 == expected.latents_sha256
     assert second.first_block >= 4
@@ -104,7 +104,7 @@ def test_reused_rebuilt_resumed_and_gone(
 
     interrupted: list[int] = []
     with pytest.raises(Interrupted, match="--resume"):
-        host_of(spec).render(third, interrupt, loads.append)
+        EngineHost(spec).render(third, interrupt, loads.append)
     torch.set_num_threads(cores())
     alone = run_job(load_engine(tiny_model, device="cpu", dtype="float32"), replace(third, resume=True))
     torch.set_num_threads(1)
@@ -112,7 +112,7 @@ def test_reused_rebuilt_resumed_and_gone(
     assert alone.latents_sha256 == expected.latents_sha256
 
     # The same group takes the next job.
-    fourth = host_of(spec).render(replace(job, work_dir=tmp_path / "fourth"), lambda _: None, loads.append)
+    fourth = EngineHost(spec).render(replace(job, work_dir=tmp_path / "fourth"), lambda _: None, loads.append)
     assert fourth.latents_sha256 == expected.latents_sha256
     assert [pid_of(a) for a in group.group_actors(spec)] == [pid_of(a) for a in actors]
 
