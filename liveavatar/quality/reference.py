@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.quality.motion import mean_edge_jump
+from liveavatar.quality import motion
 from liveavatar.timing import BLOCK_FRAMES
 
 MOUTH, EYES = 5.0, 3.0  # weight of a region against the rest of the picture
@@ -91,10 +91,10 @@ def frame_steps(video: Tensor) -> Tensor:
     return (video[:, :, 1:].float() - video[:, :, :-1].float()).abs().mean((1, 3, 4))
 
 
-def edge_jump(video: Tensor, period: int = BLOCK_FRAMES) -> float:
+def mean_edge_jump(video: Tensor, period: int = BLOCK_FRAMES) -> float:
     """Compute the mean frame step into each new block over the mean step of all frames; 1 = edges cannot be seen."""
     steps = frame_steps(video).double().cpu().numpy()
-    return mean_edge_jump(np.pad(steps, ((0, 0), (1, 0)), constant_values=np.nan), period)
+    return motion.mean_edge_jump(np.pad(steps, ((0, 0), (1, 0)), constant_values=np.nan), period)
 
 
 def colour_drift(video: Tensor, reference: Tensor) -> list[float]:

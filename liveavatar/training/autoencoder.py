@@ -277,9 +277,9 @@ def autoencoder_measures(vae: CompactVAE, held_out: list[Clips], rank: runtime.T
                         reference.psnr(decoded, truth, mouth),
                         reference.energy_kept(decoded, truth),
                         reference.energy_kept(decoded, truth, mouth),
-                        reference.edge_jump(decoded) / max(reference.edge_jump(truth), 1e-6),
-                        reference.edge_jump(decoded, LATENT_FRAMES)
-                        / max(reference.edge_jump(truth, LATENT_FRAMES), 1e-6),
+                        reference.mean_edge_jump(decoded) / max(reference.mean_edge_jump(truth), 1e-6),
+                        reference.mean_edge_jump(decoded, LATENT_FRAMES)
+                        / max(reference.mean_edge_jump(truth, LATENT_FRAMES), 1e-6),
                     ]
                 )
             )
