@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from liveavatar.media.ffmpeg import VideoInfo
-from liveavatar.quality.evaluate import EXTRA_METRICS, METRICS, QualityResult
+from liveavatar.quality.evaluate import QualityResult
 from liveavatar.quality.limits import LIMITS, ROW_LIMITS, limits_for
 from liveavatar.quality.suites import judge
+from tests.quality.results import GOOD_ROW, SECONDS, result
 
-SECONDS = 60
 EDGES = ("fails below", "warns below", "passes from", "passes up to", "warns above", "fails above")
 GRADES = ("failed", "warned", "passed", "passed", "warned", "failed")
 _ = None  # no limit on that side
@@ -47,27 +46,6 @@ ROWS: dict[str, tuple[float | None, float | None, tuple[float, float, float]]] =
     "blocks.identity": (0.49, 1.01, (0.04, 0.06, 0.21)),
     "blocks.sharpness_ratio": (0.299, 3.01, (0.0, 0.04, 0.06)),
 }
-GOOD_ROW = {"luminance": 120.0, "openness": 0.1, "face_share": 1.0, "identity": 0.9, "sharpness_ratio": 1.0}
-
-
-def result(
-    metrics: dict[str, float | None], frames: pd.DataFrame | None = None, blocks: pd.DataFrame | None = None
-) -> QualityResult:
-    """Measures of a minute that speaks."""
-    rows = pd.DataFrame([GOOD_ROW] * (SECONDS * 25))
-    info = VideoInfo(
-        width=96, height=64, fps=25.0, num_frames=len(rows), video_seconds=SECONDS, audio_seconds=SECONDS,
-        codec="h264", pixel_format="yuv420p",
-    )  # fmt: skip
-    return QualityResult(
-        metrics={name: metrics.get(name) for name in (*METRICS, *EXTRA_METRICS)},
-        reasons={},
-        absences={},
-        frames=rows if frames is None else frames,
-        blocks=rows[:500] if blocks is None else blocks,
-        video=info,
-        has_speech=True,
-    )
 
 
 def test_every_limit_is_in_the_table() -> None:

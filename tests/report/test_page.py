@@ -14,7 +14,6 @@ import pytest
 
 from liveavatar.errors import InputError
 from liveavatar.media.film import FilmWriter
-from liveavatar.report import plots
 from liveavatar.report.page import SHEET_FRAMES, contact_sheet, number, write_report
 from liveavatar.timing import SAMPLE_RATE
 from tests.puppet import babble
@@ -182,27 +181,6 @@ def test_contact_sheet_spans_the_film(page: Path) -> None:
 )
 def test_numbers_read_well(value: object, text: str) -> None:
     assert number(value) == text
-
-
-def test_lines_break_at_gaps_and_stay_inside() -> None:
-    axis = plots.Axis(seconds=4, low=0, high=1)
-    values = np.array([0.0, 0.5, np.nan, np.nan, 2.0, -1.0, np.nan, 0.3])
-    line = plots.Line(seconds=np.arange(8) / 2, values=values, colour="red", label="x")
-    svg = plots.line_plot([line], axis, "t")
-    runs = re.findall(r'<polyline points="([^"]+)"', svg)
-    assert [len(run.split()) for run in runs] == [2, 2, 1]
-    for run in runs:
-        for point in run.split():
-            assert plots.TOP <= float(point.split(",")[1]) <= axis.height - plots.BOTTOM
-
-
-def test_long_curves_are_thinned_without_losing_their_level() -> None:
-    axis = plots.Axis(seconds=4000, low=0, high=1)
-    line = plots.Line(seconds=np.arange(100_000) / 25, values=np.full(100_000, 0.5), colour="red", label="x")
-    svg = plots.line_plot([line], axis, "t")
-    points = re.findall(r'<polyline points="([^"]+)"', svg)[0].split()
-    assert len(points) == plots.MAX_POINTS
-    assert {point.split(",")[1] for point in points} == {f"{axis.y(0.5):.1f}"}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -1,0 +1,82 @@
+"""The verdict is the worst of its checks; a missing measure counts as what kept it from being measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from liveavatar.quality.absence import Absence
+from liveavatar.quality.limits import LIMITS
+from liveavatar.quality.suites import Check, Verdict, judge
+from tests.quality.results import result
+
+GOOD: dict[str, float | None] = {
+    limit.name: next(edge for edge in limit.good if edge is not None) for limit in LIMITS
+} | {"identity_drift": 0.0}
+MISSING = {
+    "identity_drift": Absence.NOT_APPLICABLE, "lip_sync": Absence.NOT_POSSIBLE, "silent_lip": Absence.FAULT,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bad() -> Verdict:
+    """A verdict on a video with every kind of fault; judging takes a second."""
+    sound = {"dnsmos_before": 3.0, "dnsmos_after": 2.89, "wer_before": 0.1, "wer_after": 0.151}
+    measured = result(GOOD | dict.fromkeys(MISSING) | sound | {"sync_error_frames": 3.0})
+    blocks = measured.blocks.copy()
+    blocks.loc[blocks.index < 60, "identity"] = 0.1  # of 500
+    reasons = dict.fromkeys(MISSING, "because")
+    return judge(replace(measured, reasons=reasons, absences=MISSING, blocks=blocks))
+
+
+def check(verdict: Verdict, name: str) -> Check:
+    return next(c for c in verdict.checks if c.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        pytest.param("identity_drift", "skipped", id="rightly nothing to measure"),
+        pytest.param("lip_sync", "warned", id="a model is missing"),
+        pytest.param("silent_lip", "failed", id="the video lacks it"),
+    ],
+)
+def test_a_missing_measure_is_graded_by_its_reason(name: str, status: str, bad: Verdict) -> None:
+    found = check(bad, name)
+    assert (found.status, found.value, found.reason) == (status, None, "because")
+
+
+def test_the_worst_check_decides(bad: Verdict) -> None:
+    assert bad.status == "failed"
+    assert bad.as_dict()["status"] == "failed"
+    assert bad.as_dict()["checks"][0].keys() == {"name", "status", "value", "limit", "reason"}
+
+
+def test_a_measure_outside_its_range_is_compared_with_it(bad: Verdict) -> None:
+    found = check(bad, "sync_error_frames")
+    assert (found.status, found.limit) == ("warned", "at most 2.2; fails unless at most 3.5")
+    assert found.reason.startswith("3 is not at most 2.2 (calibrated")
+    assert check(bad, "av_offset_frames").limit == "-3 to 1; fails unless -4 to 2"
+    assert check(bad, "identity_min").reason.startswith("ground truth"), "what passes names its source"
+
+
+def test_a_column_is_judged_by_its_share_of_good_rows(bad: Verdict) -> None:
+    found = check(bad, "blocks.identity")
+    assert (found.status, found.value) == ("warned", pytest.approx(0.88))
+    assert found.reason.startswith("only 88.0% of the blocks")
+    assert found.limit == "0.5 to 1.001 in 95% of blocks; fails under 80%"
+
+
+def test_cleaning_that_harms_is_warned_of(bad: Verdict) -> None:
+    assert (check(bad, "dnsmos_after").status, check(bad, "wer_after").status) == ("warned", "warned")
+    assert check(bad, "dnsmos_after").reason == "3 before, 2.89 after"
+
+
+def test_a_good_video_passes_and_its_data_docs_are_written(tmp_path: Path) -> None:
+    within = {"dnsmos_before": 3.0, "dnsmos_after": 2.91, "wer_before": 0.1, "wer_after": None}
+    verdict = judge(result(GOOD | within), tmp_path / "docs")
+    assert verdict.status == "passed"
+    assert (check(verdict, "dnsmos_after").status, check(verdict, "wer_after").status) == ("passed", "skipped")
+    index = (tmp_path / "docs" / "index.html").read_text()
+    target = index.split("url=")[1].split('"')[0]
+    assert "Validation Results" in (tmp_path / "docs" / target).read_text()
