@@ -80,7 +80,7 @@ def verify_model(model_dir: Path) -> dict[str, Any]:
 
     hub.verify(model_dir)
     model = read_config(model_dir)
-    parts = ("dit", "vae", "text") if model.text.kind == "hash" else ("dit", "vae")
+    parts = ("dit", "vae", "text") if model.text.resident else ("dit", "vae")
     check_model(model_dir, parts)
     if released.is_released(model_dir):
         # Too large to load for a look: names and shapes are checked, and every byte is read for the digest.

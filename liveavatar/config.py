@@ -82,6 +82,11 @@ class TextConfig:
     num_layers: int = 0
     num_heads: int = 0
 
+    @property
+    def resident(self) -> bool:
+        """True when the encoder stays in memory with the model; one of transformers runs once a prompt and is freed."""
+        return self.kind == "hash"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechConfig:

@@ -10,10 +10,19 @@ import pytest
 
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.config import FACTS, HEAD_ANGLES, MINI, PRESETS, SKELETON_VIDEO, ModelConfig, refuse_pose
+from liveavatar.config import (
+    FACTS,
+    HEAD_ANGLES,
+    LIVE_AVATAR_14B,
+    MINI,
+    PRESETS,
+    SKELETON_VIDEO,
+    ModelConfig,
+    refuse_pose,
+)
 from liveavatar.errors import CheckpointError, InputError
 
-ROOMS_OF_THE_AUTOENCODER = ("liveavatar/model/", "liveavatar/checkpoints/")
+ROOMS_OF_THE_NETWORKS = ("liveavatar/model/", "liveavatar/checkpoints/")
 
 
 @pytest.mark.parametrize("model", PRESETS.values(), ids=PRESETS.keys())
@@ -68,11 +77,17 @@ def test_pose_is_refused_with_the_reason(pose_input: str, message: str) -> None:
     refuse_pose(replace(MINI, pose_guided=True))
 
 
-def test_the_kind_of_autoencoder_means_nothing_else() -> None:
-    """What other rooms need to know of a model is a field of `ModelConfig`."""
+@pytest.mark.parametrize("kind", [r"\bvae\.kind\b", r"\btext\.kind\b"])
+def test_the_kind_of_a_network_means_nothing_else(kind: str) -> None:
+    """What other rooms need to know of a model is a fact of its config."""
     sources = (p for room in ("flows", "tasks", "liveavatar") for p in (paths.REPO_ROOT / room).rglob("*.py"))
-    readers = [_named(path) for path in sources if re.search(r"\bvae\.kind\b", path.read_text())]
-    assert not [name for name in readers if not name.startswith(ROOMS_OF_THE_AUTOENCODER)]
+    readers = [_named(path) for path in sources if re.search(kind, path.read_text())]
+    assert not [name for name in readers if not name.startswith(ROOMS_OF_THE_NETWORKS)]
+
+
+def test_only_the_embedded_model_s_text_encoder_stays_in_memory() -> None:
+    assert MINI.text.resident
+    assert not LIVE_AVATAR_14B.text.resident
 
 
 def _named(path: Path) -> str:

@@ -69,7 +69,7 @@ def load_model(
     for part in parts:
         if part not in PARTS:
             raise ValueError(f"unknown part {part!r}")
-        if part == "text" and config.text.kind != "hash":
+        if part == "text" and not config.text.resident:
             continue
         networks[part] = _load_part(model_dir, config, part, torch.device(device), dtype)
     return LoadedModel(config=config, **networks)
@@ -87,7 +87,7 @@ def check_model(model_dir: Path, parts: Iterable[str] = PARTS) -> int:
     config = read_config(model_dir)
     total = 0
     for part in parts:
-        if part == "text" and config.text.kind != "hash":
+        if part == "text" and not config.text.resident:
             continue
         shapes = module_shapes(build_part(config, part))
         _sources(model_dir, part, shapes)

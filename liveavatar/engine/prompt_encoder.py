@@ -23,7 +23,7 @@ def prompt_encoder(model: LoadedModel, model_dir: Path | None, device: torch.dev
 
     @torch.inference_mode()
     def encode(prompt: str) -> Tensor:
-        if config.kind == "hash":
+        if config.resident:
             rows: Tensor = model.text(tokenize_batch([prompt], config).to(device))
             return rows
         if model_dir is None:

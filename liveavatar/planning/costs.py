@@ -167,7 +167,7 @@ def _wan_still_flop(vae: WanVAE, num_latents: int, video: torch.Tensor) -> int:
 
 def text_bytes(config: ModelConfig) -> int:
     """Return the bytes of the prompt encoder's weights, in bf16."""
-    if config.text.kind == "umt5":
+    if not config.text.resident:
         return _UMT5_WEIGHTS * BF16
     return sum(p.numel() for p in build_part(config, "text").parameters()) * BF16
 
