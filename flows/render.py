@@ -11,6 +11,7 @@ from typing import Any
 from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 
 environment.import_prefect()
@@ -22,18 +23,19 @@ from tasks import enhance, features, ingest, manifest, plan, prompt, publish, qu
 from tasks import render as engine  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
 from tasks.inputs import JobInputs  # noqa: E402
+from tasks.render_code import job_code  # noqa: E402
 from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
-from tasks.store.keys import StageKey, stage_key  # noqa: E402
+from tasks.store.keys import StageKey, code_parts, stage_key  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
 from tasks.store.store import Store  # noqa: E402
 
 RUN_NAME = "render-{parameters.model}-{parameters.seed}"
-STAGES = (enhance, features, plan, prompt, engine, quality)
+STAGES = (enhance, features, plan, prompt, quality)
 RUN_CODE = (*ingest.SOUND_CODE, *ingest.PORTRAIT_CODE, *ingest.POSE_CODE, *(m for stage in STAGES for m in stage.CODE))
 RUN_PACKAGES = (
     *(*ingest.SOUND_PACKAGES, *ingest.PORTRAIT_PACKAGES, *ingest.POSE_PACKAGES),
-    *(package for stage in STAGES for package in stage.PACKAGES),
+    *(package for stage in (*STAGES, engine) for package in stage.PACKAGES),
 )
 
 
@@ -185,7 +187,10 @@ def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
         "model": digest_of(model_dir),
         "machine": machine.signature(),
     }
-    return stage_key("run", parts, (*RUN_CODE, *engine.engine_code(model_dir)), RUN_PACKAGES)
+    config, posed = read_config(model_dir), inputs.pose is not None
+    rendering = job_code(config, parameters.settings(), offload=bool(parameters.offload_model), posed=posed)
+    stages = stage_key("run", parts, (*RUN_CODE, encoder_kind(config.speech).module), RUN_PACKAGES)
+    return replace(stages, code=stages.code | code_parts(*rendering.modules, left_out=rendering.left_out))
 
 
 def remembers(parameters: RenderParameters, inputs: JobInputs) -> bool:

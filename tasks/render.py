@@ -14,7 +14,6 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
 from liveavatar import paths
-from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import disk_errors
@@ -23,6 +22,7 @@ from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT, POSE, POSE_PACKAGES
+from tasks.render_code import engine_code, job_code
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import StageKey, code_digest, job_key, stage_key
@@ -41,7 +41,6 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.load")
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
 
 
@@ -123,7 +122,10 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
         "machine": machine.signature(),
     }
     packages = PACKAGES if inputs.pose is None else (*PACKAGES, *POSE_PACKAGES)
-    return stage_key("render", parts, CODE, packages)
+    code = job_code(
+        read_config(inputs.model_dir), options.settings, offload=options.offload, posed=inputs.pose is not None
+    )
+    return stage_key("render", parts, code.modules, packages, code.left_out)
 
 
 def render_job(
@@ -154,18 +156,13 @@ def begin_loading(model_dir: Path, options: RenderOptions) -> None:
     EngineHost(engine_spec(model_dir, digest_of(model_dir), options)).begin_loading()
 
 
-def engine_code(model_dir: Path) -> tuple[str, ...]:
-    """List the modules that a resident engine runs, for files and for pipes."""
-    return (*CODE, "liveavatar.render.pipe", encoder_kind(read_config(model_dir).speech).module)
-
-
 def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "EngineSpec":
     """Describe the engine of a render."""
     from tasks.cluster.actor import EngineSpec
 
     return EngineSpec(
         model_dir=model_dir,
-        version=job_key("engine", model=model_digest, code=code_digest(*engine_code(model_dir))),
+        version=job_key("engine", model=model_digest, code=code_digest(*engine_code(read_config(model_dir)))),
         fp8=options.settings.fp8,
         offload=options.offload,
         ranks=options.ranks,

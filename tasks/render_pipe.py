@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from liveavatar import paths
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, plain
 from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
@@ -28,12 +29,12 @@ from tasks.render import (
     ProgressBoard,
     RenderOptions,
     announce_playlist,
-    engine_code,
     engine_spec,
     move_products,
     render_job,
     run_on_engine,
 )
+from tasks.render_code import job_code
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import stage_key
@@ -118,7 +119,8 @@ def render_pipe(
         "portrait": portrait.files[PORTRAIT],
         "machine": machine.signature(),
     }
-    key = stage_key("render", parts, engine_code(model_dir), RENDER_PACKAGES)
+    code = job_code(read_config(model_dir), options.settings, offload=options.offload, piped=True)
+    key = stage_key("render", parts, code.modules, RENDER_PACKAGES, code.left_out)
 
     def make(folder: Path) -> Values:
         from liveavatar.media.recording import Recording

@@ -44,7 +44,13 @@ class StageKey:
         return {"inputs": self.inputs, "code": self.code, "packages": self.packages}
 
 
-def stage_key(stage: str, inputs: dict[str, Any], code: Iterable[str], packages: Iterable[str] = ()) -> StageKey:
+def stage_key(
+    stage: str,
+    inputs: dict[str, Any],
+    code: Iterable[str],
+    packages: Iterable[str] = (),
+    left_out: Iterable[str] = (),
+) -> StageKey:
     """Make the key of one run of a stage.
 
     Args:
@@ -52,12 +58,14 @@ def stage_key(stage: str, inputs: dict[str, Any], code: Iterable[str], packages:
         inputs: digests and parameters, JSON-serialisable.
         code: modules that the result depends on; what they import counts too.
         packages: distributions whose version can change the result.
+        left_out: modules and rooms that `code` may import and this run does not use.
 
     Raises:
         FileNotFoundError: there is no such module; a stage would silently depend on less than it should.
     """
     as_json = json.loads(json.dumps(inputs))
-    return StageKey(stage=stage, inputs=as_json, code=code_parts(*code), packages=package_versions(packages))
+    parts = code_parts(*code, left_out=left_out)
+    return StageKey(stage=stage, inputs=as_json, code=parts, packages=package_versions(packages))
 
 
 def job_key(kind: str, **parts: Any) -> str:
@@ -76,18 +84,18 @@ def code_digest(*modules: str) -> str:
 
 
 @cache
-def _code_parts(modules: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    sources = sorted(sources_of(*modules))
+def _code_parts(modules: tuple[str, ...], left_out: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    sources = sorted(sources_of(*modules, left_out=left_out))
     return tuple((path.relative_to(paths.REPO_ROOT).as_posix(), _read(path).digest) for path in sources)
 
 
-def code_parts(*modules: str) -> dict[str, str]:
-    """Digest of the syntax of each source file that modules run, by its path in the repository.
+def code_parts(*modules: str, left_out: Iterable[str] = ()) -> dict[str, str]:
+    """Compute the digest of the syntax of each source file of `sources_of`, by its path in the repository.
 
     Raises:
         FileNotFoundError: there is no such module.
     """
-    return dict(_code_parts(modules))
+    return dict(_code_parts(modules, tuple(left_out)))
 
 
 def forget_sources() -> None:
@@ -96,8 +104,12 @@ def forget_sources() -> None:
     _code_parts.cache_clear()
 
 
-def sources_of(*modules: str) -> set[Path]:
+def sources_of(*modules: str, left_out: Iterable[str] = ()) -> set[Path]:
     """List source files of modules and of what they import of the engine, imports in functions and packages too.
+
+    Args:
+        modules: names.
+        left_out: modules and packages whose files, and what only those import, are not listed.
 
     Raises:
         FileNotFoundError: there is no such module.
@@ -105,6 +117,7 @@ def sources_of(*modules: str) -> set[Path]:
     waiting = [_source(module) for module in modules]
     if None in waiting:
         raise FileNotFoundError(f"no source file for one of {', '.join(modules)} below {paths.REPO_ROOT}")
+    unused = tuple(left_out)
     sources: set[Path] = set()
     waiting += [_source(package) for module in modules for package in _packages(module)]
     while waiting:
@@ -112,7 +125,7 @@ def sources_of(*modules: str) -> set[Path]:
         if path is None or path in sources:
             continue
         sources.add(path)
-        waiting += [_source(name) for name in _read(path).imports]
+        waiting += [_source(name) for name in _read(path).imports if not _is_within(name, unused)]
     return sources
 
 
@@ -174,6 +187,10 @@ def _imported(tree: ast.Module) -> set[str]:
 
 def _is_ours(module: str) -> bool:
     return module == ROOT or module.startswith(f"{ROOT}.")
+
+
+def _is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def _packages(module: str) -> set[str]:

@@ -37,7 +37,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "fp8": (True, {"plan", "render"}),
     "kv_cache_dtype": ("int8", {"plan", "render"}),
     "enable_online_decode": (True, {"plan", "render"}),  # the entry holds live/
-    "offload_model": (True, {"plan"}),  # where weights lie changes no bit
+    "offload_model": (True, {"plan", "render"}),  # has the embedded model take the fast path
     "placement": ("single", {"plan"}),  # nor does where a step runs
     "num_gpus": (1, {"plan"}),
     "denoise": ("off", {"enhance"}),

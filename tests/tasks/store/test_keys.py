@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar import paths
-from tasks import enhance, features, ingest, plan, prompt, quality, render
+from tasks import enhance, features, ingest, plan, prompt, quality
 from tasks.store import keys
 from tasks.store.keys import code_digest, code_parts, job_key, sources_of, stage_key, syntax_digest
 
@@ -116,6 +116,25 @@ def test_code_follows_imports_in_functions_and_the_packages_around_them(tree: Pa
     }
 
 
+@pytest.mark.parametrize(
+    ("left_out", "gone"),
+    [
+        pytest.param("liveavatar.room", {"room/__init__.py", "room/part.py", "register.py"}, id="a room"),
+        pytest.param("liveavatar.deep.inner.file", {"deep/inner/file.py"}, id="a module, not the packages around it"),
+        pytest.param("liveavatar.set", set(), id="the beginning of a name"),
+        pytest.param("liveavatar.run", set(), id="what is asked for"),
+    ],
+)
+def test_code_is_left_out_with_all_that_only_it_imports(tree: Path, left_out: str, gone: set[str]) -> None:
+    whole, part = sources_of("liveavatar.run"), sources_of("liveavatar.run", left_out=[left_out])
+    assert {path.relative_to(tree).as_posix() for path in whole - part} == gone
+    assert part <= whole
+    before = stage_key("s", {}, ["liveavatar.run"])
+    assert set(stage_key("s", {}, ["liveavatar.run"], left_out=[left_out]).code) == set(before.code) - {
+        f"liveavatar/{name}" for name in gone
+    }
+
+
 def test_a_file_that_moved_is_other_code(tree: Path) -> None:
     before = code_digest("liveavatar.other")
     assert before == code_digest("liveavatar.other")
@@ -154,10 +173,6 @@ ROOMS = {  # rooms and top-level files of the engine that each stage may run
     "enhance": (enhance.CODE, {"audio", "checkpoints", "media"}),
     "features": ((*features.CODE, "liveavatar.audio.encoders.whisper"), {"audio", "checkpoints", "media"}),
     "prompt": (prompt.CODE, {"prompt"}),
-    "render": (
-        render.CODE,
-        {"audio", "checkpoints", "distributed", "engine", "face", "fast", "media", "model", "pose", "render", "load"},
-    ),
     "quality": (quality.CODE, {"audio", "face", "media", "quality"}),
 }
 SHARED = {"config", "errors", "files", "paths", "timing"}

@@ -1,0 +1,57 @@
+"""Code part of a render's key: the modules that one job runs.
+
+`liveavatar.load` imports every backend and placement, and the networks of all models; a job runs one of each. Modules
+that a job does not run are left out of its key, so that a new GPU kernel renders nothing again that a CPU made.
+
+Placements are left out of every key. They give the same latents, which tests hold them to, and a job begun under one
+placement is resumed under another: with their code in the key, it would be another job.
+"""
+
+from dataclasses import dataclass
+
+from liveavatar.audio.encoders import encoder_kind
+from liveavatar.config import FROM_PORTRAIT, ModelConfig
+from liveavatar.engine.settings import RenderSettings
+from liveavatar.model import other_autoencoders
+
+CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.load")
+PIPE = "liveavatar.render.pipe"
+PLACEMENTS = "liveavatar.distributed"
+FAST = "liveavatar.fast"
+FACE = "liveavatar.face"  # reads the head pose of the portrait
+RELEASED_TEXT = ("liveavatar.engine.prompt_embedding", "liveavatar.model.umt5")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderCode:
+    """Modules of a render, as `tasks.store.keys.stage_key` takes them."""
+
+    modules: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def job_code(
+    config: ModelConfig, settings: RenderSettings, *, offload: bool = False, posed: bool = False, piped: bool = False
+) -> RenderCode:
+    """List the modules that a job runs; where a GPU decides, those of the GPU too.
+
+    Args:
+        config: of the model.
+        settings: of the job.
+        offload: layers of the transformer wait in host memory.
+        posed: whether a pose track is given.
+        piped: whether its sound comes from a pipe, whose features the engine computes.
+    """
+    left_out = [PLACEMENTS]
+    if not (config.fast_path or settings.fp8 or offload):
+        left_out += [FAST, *other_autoencoders(config.vae)]
+    if not (posed and config.pose_origin == FROM_PORTRAIT):
+        left_out.append(FACE)
+    if config.text.resident:
+        left_out += RELEASED_TEXT
+    return RenderCode(modules=engine_code(config) if piped else CODE, left_out=tuple(left_out))
+
+
+def engine_code(config: ModelConfig) -> tuple[str, ...]:
+    """List the modules that a resident engine may run for any job, placements included."""
+    return (*CODE, PIPE, encoder_kind(config.speech).module)
