@@ -43,10 +43,13 @@ from tasks.manifest import (
     stages_of,
 )
 from tasks.stage import stage
+from tasks.store.changes import closest
 from tasks.store.keys import job_key
 from tasks.store.store import Store
 
 log = logging.getLogger(__name__)
+
+COMPARED_ENTRIES = 200  # last used ones of a stage, in search of the run before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +72,7 @@ def publish(results: Results, run: Publication) -> PublishedRun:
     place = job_key("place", out=str(run.out.resolve()))
     with disk_errors(run.out), Store().lock("publish", place), publishing_lock(run.out.parent):
         standing = holds(run.out, manifest)  # perhaps since a moment ago, by another run of the same job
-        report = make_report(results, run, run.cached_tasks + standing, _stages_before(results, run.out))
+        report = make_report(results, run, run.cached_tasks + standing, stages_before(results, run.out))
         if standing:
             write_atomically(run.out / REPORT, _json(report))
         else:
@@ -78,12 +81,15 @@ def publish(results: Results, run: Publication) -> PublishedRun:
     return PublishedRun(out=run.out, report=report, hit=standing)
 
 
-def _stages_before(results: Results, out: Path) -> dict[str, dict[str, Any]]:
-    """Read the key parts of each stage in the run that stands in the folder, else in the store's last used entry."""
+def stages_before(results: Results, out: Path) -> dict[str, dict[str, Any]]:
+    """Read the key parts of each stage in the run that stands in the folder, else in the closest entry of the store."""
     before = stages_of(out)
     for name, entry in results.entries().items():
-        if name not in before and not entry.hit and (last := Store().newest(name, other_than=entry.key)):
-            before[name] = last.made_from
+        if name not in before and not entry.hit:
+            others = Store().recent(name, other_than=entry.key, most=COMPARED_ENTRIES)
+            nearest = closest(entry.made_from, (other.made_from for other in others))
+            if nearest is not None:
+                before[name] = nearest
     return before
 
 

@@ -132,6 +132,8 @@ def evaluate(options: Options) -> int:
 def why(options: Options) -> int:
     """Name the change that made each stage of a published run run again."""
     report = Path(options["out"]) / "report.json"
+    if Path(options["out"]).is_file():
+        raise InputError(f"why {options['out']}: this is a file; give the output folder of a render")
     try:
         stages = json.loads(report.read_text())["stages"]
         lines = [f"{name:<10} {stage['reason']}" for name, stage in stages.items()]

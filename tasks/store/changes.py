@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PARTS = ("option", "input", "model", "package", "code")  # in the order of a summary
+UPDATED = ("package", "code")  # change together
 OPTIONS = ("options", "settings", "job")  # inputs that hold options by name
 MOST_NAMED = 4  # differences that a summary names
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -39,11 +40,24 @@ def changes_between(before: dict[str, Any], after: dict[str, Any]) -> list[Chang
     ]
 
 
+def closest(key: dict[str, Any], candidates: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Choose the candidate with the fewest differences to a key, the first of equal ones; None without candidates.
+
+    However many source files or packages differ, they count as one difference: an update of the code comes between two
+    runs of a job as one change, and a run of another job under the new code is no closer to it.
+    """
+    return min(candidates, key=lambda candidate: _distance(changes_between(candidate, key)), default=None)
+
+
 def summary(changes: Iterable[Change]) -> str:
     """Name the first few differences in one line, and count the others."""
     named = [str(change) for change in changes]
     more = f"; and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return "; ".join(named[:MOST_NAMED]) + more
+
+
+def _distance(changes: list[Change]) -> int:
+    return len({change.part if change.part in UPDATED else (change.part, change.name) for change in changes})
 
 
 def _flat(parts: dict[str, Any]) -> dict[tuple[str, str], Any]:

@@ -16,9 +16,10 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +168,12 @@ class Store:
                 used.append((record.stat().st_mtime, record.parent))
         return [folder for _, folder in sorted(used, reverse=True)]
 
-    def newest(self, kind: str, other_than: str) -> Entry | None:
-        """Return the last used entry of a stage, one key aside; its files are not verified."""
-        for folder in self.folders(kind):
+    def recent(self, kind: str, other_than: str, most: int) -> Iterator[Entry]:
+        """Read the `most` last used entries of a stage, newest first, one key aside; files are not verified."""
+        folders = (folder for folder in self.folders(kind) if folder.name != other_than)
+        for folder in islice(folders, most):
             with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                if folder.name != other_than:
-                    return _entry(folder, json.loads((folder / RECORD).read_text()), hit=True)
-        return None
+                yield _entry(folder, json.loads((folder / RECORD).read_text()), hit=True)
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key

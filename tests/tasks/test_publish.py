@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from tasks import publish
-from tasks.publish import publishing_lock
+from tasks.manifest import MANIFEST, Results
+from tasks.publish import publishing_lock, stages_before
+from tasks.store.store import Entry, Store
 
 
 def test_runs_with_different_stores_publish_one_after_another(tmp_path: Path) -> None:
@@ -131,3 +134,31 @@ def test_files_of_the_user_survive_a_kill_between_the_renames(run: Callable[[], 
     assert not grave.exists()
     assert not half_built.exists()
     assert other.is_dir(), "a folder of the user's with a similar name"
+
+
+def parts(seed: int, sound: str = "a") -> dict[str, Any]:
+    return {"inputs": {"settings": {"seed": seed}, "sound": sound, "portrait": sound}, "code": {}, "packages": {}}
+
+
+def results(**hits: bool) -> Results:
+    """Results of a run with these stages; whether each was in the store."""
+    entries = {
+        kind: Entry(kind=kind, key="now", folder=Path(), files={}, made_from=parts(1), hit=hit)
+        for kind, hit in hits.items()
+    }
+    return cast(Results, SimpleNamespace(entries=lambda: entries))
+
+
+def test_a_stage_is_compared_with_the_run_in_the_folder_or_with_the_closest_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    store, out = Store(), tmp_path / "out"
+    for age, (key, made_from) in enumerate({"unrelated": parts(2, "b"), "near": parts(2), "now": parts(1)}.items()):
+        made = store.build("render", key, lambda _: {}, made_from=made_from)
+        os.utime(made.folder / "entry.json", (1e9 - age, 1e9 - age))
+    assert stages_before(results(render=False), out) == {"render": parts(2)}
+    assert stages_before(results(render=True, quality=False), out) == {}, "nothing ran that ran before"
+    out.mkdir()
+    (out / MANIFEST).write_text(json.dumps({"stages": {"render": parts(3)}}))
+    assert stages_before(results(render=False), out) == {"render": parts(3)}

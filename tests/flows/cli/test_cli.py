@@ -406,6 +406,13 @@ def test_why_refuses_what_is_no_run(
     assert says in err
 
 
+def test_why_refuses_a_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "README.md").write_text("# Read me")
+    code, out, err = run(["why", "README.md"], capsys)
+    assert (code, out) == (2, "")
+    assert err == "liveavatar: why README.md: this is a file; give the output folder of a render\n"
+
+
 def test_why_says_what_made_each_stage_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stages = {
         "prompt": {"cached": True, "reason": "nothing differs: taken from the store", "changes": []},

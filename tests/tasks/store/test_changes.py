@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.store.changes import changes_between, summary
+from tasks.store.changes import changes_between, closest, summary
 
 BASE: dict[str, Any] = {
     "inputs": {
@@ -52,3 +52,27 @@ def test_options_come_first_and_the_rest_is_counted() -> None:
     assert [change.part for change in changes][:2] == ["option", "option"]
     assert [change.part for change in changes][-1] == "code"
     assert summary(changes).endswith(f"; and {len(changes) - 4} more")
+
+
+OTHER_SEED = _with("inputs", options={"seed": 1, "prompt": "a"})
+OTHER_JOB = _with("inputs", options={"seed": 1, "prompt": "x"}, sound="d" * 64)
+OTHER_CODE = _with(
+    "code", **{"liveavatar/audio/ingest.py": "d" * 64, "liveavatar/a.py": "e" * 64, "liveavatar/b.py": ""}
+)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([OTHER_JOB], OTHER_JOB, id="the only one"),
+        pytest.param([OTHER_JOB, OTHER_SEED], OTHER_SEED, id="an unrelated job is newer"),
+        pytest.param([OTHER_SEED, _with("inputs", sound="e" * 64)], OTHER_SEED, id="the newer of equal ones"),
+        pytest.param([OTHER_JOB, OTHER_CODE], OTHER_CODE, id="many files are one update"),
+        pytest.param([{}, OTHER_JOB], OTHER_JOB, id="a record without parts"),
+    ],
+)
+def test_the_closest_key_has_the_fewest_differences(
+    candidates: list[dict[str, Any]], chosen: dict[str, Any] | None
+) -> None:
+    assert closest(BASE, iter(candidates)) == chosen

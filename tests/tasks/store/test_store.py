@@ -218,6 +218,17 @@ def test_collect_drops_the_oldest_first(store: Store) -> None:
     assert store.get("s", "key2") is None
 
 
+def test_recent_entries_come_newest_first_and_the_rest_is_not_read(store: Store) -> None:
+    for number in range(4):
+        made = store.build("s", f"key{number}", _hello, made_from={"number": number})
+        used = time.time() - 3600 + number
+        os.utime(made.folder / RECORD, (used, used))
+    assert [e.made_from["number"] for e in store.recent("s", other_than="key2", most=2)] == [3, 1]
+    (store.root / "s" / "ke" / "key3" / RECORD).write_text("{")
+    assert [e.key for e in store.recent("s", other_than="", most=9)] == ["key2", "key1", "key0"], "key3 cannot be read"
+    assert list(store.recent("t", other_than="", most=9)) == []
+
+
 def test_collect_leaves_alone_what_is_still_made_however_old_it_looks(store: Store) -> None:
     abandoned = store.root / "building" / "abandoned"
 
