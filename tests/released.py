@@ -1,6 +1,7 @@
 """A directory in the released layout with everything the 14B comes with, scaled to a few thousand weights."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def make_released(folder: Path, config: ModelConfig = SCALED) -> Path:
     raw |= {"_class_name": "WanModel_S2V", "audio_inject_layers": list(config.dit.audio_inject_layers)}
     (base / "config.json").write_text(json.dumps(raw))
     torch.save(random_weights(module_shapes(build_part(config, "vae"))), base / "Wan2.1_VAE.pth")
-    torch.save(_umt5(), base / "models_t5_umt5-xxl-enc-bf16.pth")
-    _tokenizer(base / "google" / "umt5-xxl")
+    torch.save(umt5_weights(), base / "models_t5_umt5-xxl-enc-bf16.pth")
+    write_tokenizer(base / "google" / "umt5-xxl")
     _wav2vec2(base / "wav2vec2-large-xlsr-53-english")
     lora = folder / "Live-Avatar"
     lora.mkdir()
@@ -58,7 +59,19 @@ def make_released(folder: Path, config: ModelConfig = SCALED) -> Path:
     return folder
 
 
-def _umt5() -> dict[str, Tensor]:
+def drop(name: str) -> Callable[[Path], object]:
+    """Damage that deletes a file below the base model, or all files of a folder."""
+
+    def act(base: Path) -> None:
+        path = base / name
+        for file in [path] if path.is_file() else sorted(path.glob("*")):
+            file.unlink()
+
+    return act
+
+
+def umt5_weights() -> dict[str, Tensor]:
+    """Random weights of a umT5 of two layers, under the names of the published file."""
     dim, heads, width, hidden = TEXT_DIM, 2, 8, 24
     shapes = {"token_embedding.weight": (VOCAB, dim), "norm.weight": (dim,)}
     for i in range(2):
@@ -73,7 +86,8 @@ def _umt5() -> dict[str, Tensor]:
     return random_weights({k: torch.Size(v) for k, v in shapes.items()}, 0.5)
 
 
-def _tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of `WORDS`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     folder.mkdir(parents=True)

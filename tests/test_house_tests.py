@@ -22,7 +22,6 @@ OF_NO_FILE = (
     *(
         "tests/test_house*.py",
         "tests/test_composition.py",
-        "tests/test_library.py",
         "tests/test_docs.py",
         "tests/test_infra.py",
         "tests/soak/*",
@@ -32,7 +31,6 @@ OF_NO_FILE = (
 )
 # Private names that tests use because no public one shows the behaviour: file and how many.
 PRIVATE_USES: dict[str, int] = {
-    "tests/engine/test_engine.py": 2,
     "tests/gpu/test_training.py": 4,
     "tests/media/test_film.py": 3,
     "tests/soak/soak.py": 2,

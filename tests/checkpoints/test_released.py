@@ -12,14 +12,12 @@ from safetensors.torch import load_file, save_file
 from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.audio.preprocess import write_features
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.checkpoints.released import TEXT_NAME
-from liveavatar.engine import prompt_embedding
 from liveavatar.engine.job import StreamJob
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.load import load_engine
 from tests.job_changes import changed
-from tests.released import SCALED, make_released
+from tests.released import SCALED, drop, make_released
 
 pytest.importorskip("transformers")
 
@@ -63,14 +61,6 @@ def test_renders_end_to_end(folder: Path, tmp_path: Path) -> None:
     assert not torch.equal(other.latents, made[0].latents), "the prompt matters"
 
 
-def test_prompt_rows_are_remembered_by_content(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    first = prompt_embedding.prompt_rows(folder, SCALED.text, "a  calm woman &amp; light", cpu)
-    assert first.shape == (1, 6, 16)  # its own tokens and the end mark, no padding
-    monkeypatch.setattr(prompt_embedding, "build_umt5", lambda weights: pytest.fail("the encoder was loaded again"))
-    assert torch.equal(prompt_embedding.prompt_rows(folder, SCALED.text, "a calm woman & light", cpu), first)
-
-
 def test_features_past_the_track_are_zero(folder: Path, tmp_path: Path) -> None:
     write_features(speech(tmp_path / "s.wav", 0.6), tmp_path / "f.pt", SCALED.speech, model_dir=folder)
     features = FeatureFile(tmp_path / "f.pt")
@@ -79,42 +69,11 @@ def test_features_past_the_track_are_zero(folder: Path, tmp_path: Path) -> None:
     assert not features[20:48].any()
 
 
-def drop(name: str) -> Callable[[Path], object]:
-    def act(base: Path) -> None:
-        path = base / name
-        for file in [path] if path.is_file() else sorted(path.glob("*")):
-            file.unlink()
-
-    return act
-
-
 def wrong_shape(base: Path) -> None:
     path = base / "wav2vec2-large-xlsr-53-english" / "model.safetensors"
     tensors = load_file(path)
     name = next(k for k in tensors if k.endswith("layer_norm.weight"))
     save_file(tensors | {name: tensors[name][:-1].clone()}, path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        pytest.param(drop(TEXT_NAME), "has no models_t5", id="no prompt encoder"),
-        pytest.param(drop("google/umt5-xxl"), "no tokenizer", id="no tokenizer"),
-        pytest.param(
-            lambda b: (b / "models_t5_umt5-xxl-enc-bf16.pth").write_bytes(b"PK\x03\x04" + b"\0" * 64),
-            "safely",
-            id="cut",
-        ),
-        pytest.param(
-            lambda b: torch.save({"blocks.0.norm1.weight": torch.ones(3)}, b / TEXT_NAME), "lacks", id="another encoder"
-        ),
-    ],
-)
-def test_prompt_encoder_damage_is_named(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
-    root = make_released(tmp_path / "m")
-    damage(root / "Wan2.2-S2V-14B")
-    with pytest.raises(CheckpointError, match=message):
-        prompt_embedding.prompt_rows(root, SCALED.text, "a man", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from liveavatar.config import TINY
 from liveavatar.distributed.group import GroupError
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import Block, StreamJob, TensorFeatures
-from liveavatar.engine.placement import RankWork, split
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.load import load_engine
@@ -88,30 +87,6 @@ def assert_equal(made: list[Block], expected: list[Block]) -> None:
         assert torch.equal(ours.latents, theirs.latents)
         assert (ours.frames is None) == (theirs.frames is None)
         assert ours.frames is None or np.array_equal(ours.frames, theirs.frames)
-
-
-@pytest.mark.parametrize(
-    ("steps", "ranks", "own", "expected"),
-    [
-        pytest.param(4, 1, None, ["steps 1-4 + decoder"], id="one rank"),
-        pytest.param(4, 2, None, ["steps 1-2", "steps 3-4 + decoder"], id="even"),
-        pytest.param(4, 3, None, ["steps 1-2", "step 3", "step 4 + decoder"], id="the decoder's rank has fewer"),
-        pytest.param(5, 4, None, ["steps 1-2", "step 3", "step 4", "step 5 + decoder"], id="five steps on four"),
-        pytest.param(3, 4, None, ["step 1", "step 2", "step 3", "decoder"], id="a rank too many decodes"),
-        pytest.param(4, 3, True, ["steps 1-2", "steps 3-4", "decoder"], id="decoder apart"),
-    ],
-)
-def test_steps_are_spread(steps: int, ranks: int, own: bool | None, expected: list[str]) -> None:
-    stages = split(steps, ranks, own)
-    assert [s.role for s in stages] == expected
-    assert [s.rank for s in stages] == list(range(ranks))
-    assert [i for s in stages for i in s.steps] == list(range(steps))
-
-
-@pytest.mark.parametrize(("steps", "ranks", "own"), [(4, 6, None), (4, 5, False), (3, 1, True)])
-def test_idle_ranks_are_refused(steps: int, ranks: int, own: bool | None) -> None:
-    with pytest.raises(InputError, match=r"use at most \d"):
-        split(steps, ranks, own)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +233,3 @@ def test_a_rank_that_hangs_is_given_up(tiny_model: Path) -> None:
                 _blocks_of(member.engine(), lambda: os.kill(processes[0].pid, signal.SIGSTOP))
         finally:
             os.kill(processes[0].pid, signal.SIGKILL)
-
-
-def test_stages_have_words() -> None:
-    assert RankWork(rank=1, steps=(), decodes=True).role == "decoder"

@@ -1,82 +1,18 @@
 """The block loop: resumed == uninterrupted, overlapped == sequential, prompt, seed and sound matter."""
 
-import copy
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from liveavatar.checkpoints.load import LoadedModel, save_model
-from liveavatar.config import FROM_PORTRAIT, TINY, ModelConfig
-from liveavatar.engine.decoder import DecodedBlock, HostDecoder
+from liveavatar.checkpoints.load import LoadedModel
+from liveavatar.config import FROM_PORTRAIT, TINY
 from liveavatar.engine.engine import Engine
-from liveavatar.engine.job import Block, StreamJob, TensorFeatures
-from liveavatar.engine.placement import Queued
-from liveavatar.engine.plain import PlainBackend
-from liveavatar.engine.prompt_encoder import prompt_encoder
-from liveavatar.engine.settings import RenderSettings
-from liveavatar.engine.single import Single
-from liveavatar.errors import CheckpointError, InputError
-from liveavatar.load import load_engine
-from liveavatar.model.dit import CausalDiT
-from liveavatar.model.text import PromptEncoder
-from liveavatar.model.vae import build_vae
+from liveavatar.engine.job import TensorFeatures
+from liveavatar.errors import InputError
+from tests.engine.jobs import SIZE, engine_of, frames, guided, latents, make_job, nod, with_eyes
 from tests.job_changes import changed
-
-SIZE = (128, 128)
-
-
-def lively(network: torch.nn.Module) -> torch.nn.Module:
-    """Random weights without the zeros that a fresh network starts from, so that everything matters."""
-    for p in network.parameters():
-        p.data += 0.1 * torch.randn_like(p)
-    return network.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    torch.manual_seed(0)
-    return LoadedModel(
-        config=TINY,
-        dit=lively(CausalDiT(TINY.dit)),
-        vae=lively(build_vae(TINY.vae)),
-        text=lively(PromptEncoder(TINY.text)),
-    )
-
-
-@pytest.fixture(scope="module")
-def engine(model: LoadedModel) -> Engine:
-    return engine_of(model)
-
-
-def engine_of(model: LoadedModel) -> Engine:
-    cpu = torch.device("cpu")
-    return Engine(PlainBackend(model, cpu), prompt_encoder(model, None, cpu))
-
-
-def make_job(num_frames: int = 75, **changes: object) -> StreamJob:
-    rng = np.random.default_rng(0)
-    features = torch.from_numpy(rng.normal(size=(5, 768, 12 * 12))).float()
-    job = StreamJob(
-        image=rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8),
-        settings=RenderSettings(prompt="a calm woman in warm light", infer_frames=24),
-        features=TensorFeatures(features),
-        num_frames=num_frames,
-    )
-    return changed(job, **changes)
-
-
-def latents(blocks: list[Block]) -> torch.Tensor:
-    return torch.stack([b.latents for b in blocks])
-
-
-def frames(blocks: list[Block]) -> np.ndarray:
-    return np.concatenate([b.frames for b in blocks if b.frames is not None])
 
 
 def test_every_frame_is_made_once(engine: Engine) -> None:
@@ -101,33 +37,6 @@ def test_overlapped_decoding_equals_sequential(engine: Engine) -> None:
         assert torch.equal(latents(overlapped), made)
     for shown in (frames(sequential), np.concatenate(decoded)[:75]):
         assert np.array_equal(frames(overlapped), shown)
-
-
-def test_threads_that_come_later_find_the_number_that_was_set(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if the decoder's thread meets torch for the first time while the next block is denoised with fewer."""
-    met, queue, decode = threading.Event(), Single.queue, HostDecoder._decode
-
-    def wait_for_the_decoder(self: Single, index: int) -> Queued:
-        if index > 1:
-            assert met.wait(30)
-        return queue(self, index)
-
-    def meet_late(self: HostDecoder, x: torch.Tensor, index: int, with_state: bool) -> DecodedBlock:
-        if index == 1:
-            time.sleep(0.1)
-            torch.get_num_threads()
-            met.set()
-        return decode(self, x, index, with_state)
-
-    monkeypatch.setattr(Single, "queue", wait_for_the_decoder)
-    monkeypatch.setattr(HostDecoder, "_decode", meet_late)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    list(engine.open(make_job()).blocks())
-    with ThreadPoolExecutor(1) as pool:
-        later = pool.submit(torch.get_num_threads).result()
-    torch.set_num_threads(before)
-    assert later == 2
 
 
 @pytest.mark.parametrize("threads", [pytest.param(1, id="sequential"), pytest.param(2, id="overlapped")])
@@ -181,17 +90,6 @@ def test_future_sound_does_not_reach_back(engine: Engine) -> None:
     assert not torch.equal(base[2:], other[2:])
 
 
-def guided(engine: Engine, config: ModelConfig = TINY) -> Engine:
-    """The same networks as a model that was trained with head pose."""
-    backend = copy.copy(engine.backend)
-    backend.config = replace(config, pose_guided=True)
-    return Engine(backend, engine.encode_prompt)
-
-
-def nod(num_frames: int) -> np.ndarray:
-    return (0.2 * np.sin(np.arange(num_frames) / 5)[:, None] * [0.3, 1, 0]).astype(np.float32)
-
-
 def test_head_pose_drives_its_own_blocks_and_later_ones(engine: Engine) -> None:
     engine = guided(engine)
     free, told = (latents(list(engine.open(make_job(48, pose=pose)).blocks(decode=False))) for pose in (None, nod(48)))
@@ -201,11 +99,6 @@ def test_head_pose_drives_its_own_blocks_and_later_ones(engine: Engine) -> None:
     assert not torch.equal(free[:1], told[:1])
     assert torch.equal(told[:2], other[:2])
     assert not torch.equal(told[2:3], other[2:3])
-
-
-def with_eyes(num_frames: int, lids: float = 0.0, gaze: float = 0.0) -> np.ndarray:
-    eyes = np.tile(np.float32([lids, gaze, gaze]), (num_frames, 1))
-    return np.concatenate((nod(num_frames), eyes), 1)
 
 
 @pytest.mark.parametrize("length", [pytest.param(5, id="track ends early"), pytest.param(500, id="track is longer")])
@@ -266,19 +159,6 @@ def test_bad_job_is_refused(engine: Engine, changes: dict, message: str) -> None
         engine.open(make_job(**changes))
 
 
-def test_saved_model_streams_like_the_one_in_memory(model: LoadedModel, engine: Engine, tmp_path: Path) -> None:
-    parts = {name: getattr(model, name).state_dict() for name in ("dit", "vae", "text")}
-    save_model(tmp_path, TINY, parts, dtype=torch.float32)
-    loaded = load_engine(tmp_path, device="cpu", dtype="float32")
-    job = make_job(num_frames=24)
-    assert torch.equal(latents(list(engine.open(job).blocks())), latents(list(loaded.open(job).blocks())))
-
-
-def test_empty_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_engine(tmp_path)
-
-
 def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> None:
     both = guided(engine, replace(TINY, lids_conditioned=True, gaze_conditioned=True))
     lids = guided(engine, replace(TINY, lids_conditioned=True))
@@ -298,41 +178,3 @@ def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> Non
     assert torch.equal(made(lids, aside), made(lids, base)), "it is not told the gaze"
     assert torch.equal(made(lids, base[:, :4]), made(lids, base))
     assert torch.equal(made(guided(engine), with_eyes(48, 1, 0.3)), made(guided(engine), nod(48))), "nor the lids"
-
-
-def test_eyes_that_are_not_given_are_seeded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = guided(engine, replace(TINY, lids_conditioned=True, gaze_conditioned=True))
-
-    def made(pose: np.ndarray, lids: float, gaze: float) -> torch.Tensor:
-        track = np.array([[lids, gaze, gaze]], np.float32)
-        monkeypatch.setattr("liveavatar.engine.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
-        return latents(list(told.open(make_job(48, pose=pose)).blocks(decode=False)))
-
-    wanted = made(nod(48), 0.5, 0.125)
-    assert torch.equal(made(with_eyes(48, 0.5, 0.125), 0, 0), wanted)
-    assert torch.equal(made(with_eyes(48, 0.5)[:, :4], 0, 0.125), wanted), "lids given, gaze seeded"
-    assert torch.equal(made(with_eyes(48, np.nan, 0.125), 0.5, 0), wanted), "gaze given, lids seeded"
-    assert not torch.equal(made(with_eyes(48, 0.5, 0.125), 0, 0), made(nod(48), 0, 0))
-    short = with_eyes(26, 0.5, 0.125)
-    ended, held = made(short, 0, 0), made(short, 0.5, 0.125)
-    assert torch.equal(ended[:2], held[:2])
-    assert not torch.equal(ended[2:3], held[2:3]), "after the end of the track eyes go on as seeded"
-
-
-@pytest.mark.parametrize("lids_conditioned", [True, False])
-@pytest.mark.parametrize("gaze_conditioned", [True, False])
-def test_a_model_that_is_told_its_eyes_moves_them_by_the_seed(
-    engine: Engine, lids_conditioned: bool, gaze_conditioned: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = guided(
-        engine, replace(TINY, lids_conditioned=lids_conditioned, gaze_conditioned=lids_conditioned and gaze_conditioned)
-    )
-
-    def rendered(*, lids: float, gaze: float) -> torch.Tensor:
-        track = np.array([[lids, gaze, gaze]], np.float32)
-        monkeypatch.setattr("liveavatar.engine.denoiser.eye_track", lambda _seed, _first, count: track.repeat(count, 0))
-        return latents(list(told.open(make_job(72)).blocks(decode=False)))
-
-    still = rendered(lids=0, gaze=0)
-    assert torch.equal(rendered(lids=1, gaze=0), still) is not lids_conditioned
-    assert torch.equal(rendered(lids=0, gaze=0.1), still) is not (lids_conditioned and gaze_conditioned)

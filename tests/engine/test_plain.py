@@ -8,9 +8,7 @@ import torch
 from liveavatar.config import TINY
 from liveavatar.engine.engine import Engine
 from liveavatar.model.dit import CausalDiT, NoiseLevel
-from tests.engine.test_engine import engine, make_job, model
-
-__all__ = ["engine", "model"]  # fixtures
+from tests.engine.jobs import make_job
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])

@@ -3,7 +3,6 @@
 import copy
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.fast import accelerate
 from liveavatar.fast.backend import FastBackend
-from liveavatar.load import load_engine
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae import build_vae
 from tests.job_changes import changed
@@ -172,9 +170,3 @@ def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: Engine) -> N
     steps = [float((b.latents - a.latents).abs().mean()) for a, b in pairwise(made[4:])]
     # The block across the old end differs from its neighbour no more than others do.
     assert steps[5] < 2 * np.median(steps)
-
-
-def test_special_settings_need_a_gpu() -> None:
-    for asked in ({"fp8": True}, {"offload": True}):
-        with pytest.raises(InputError, match="need a GPU"):
-            load_engine(Path("nowhere"), device="cpu", **asked)

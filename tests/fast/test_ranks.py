@@ -17,7 +17,6 @@ from liveavatar.distributed.group import Group
 from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import split_layers
 from liveavatar.engine.settings import RenderSettings
-from liveavatar.errors import InputError
 from liveavatar.hardware import Machine, gpu_of
 from liveavatar.planning.memory import MemoryModel
 from liveavatar.planning.request import PlanRequest
@@ -153,43 +152,6 @@ def test_the_decoder_may_have_a_rank_of_its_own() -> None:
         made = [stream(engine, job(3)), stream(engine, job(3))]  # buffers of the first are used again
     for blocks in made:
         assert_equal(blocks, stream(fast_engine(DRY, FP8, CPU, torch.float32), job(3)))
-
-
-@pytest.mark.parametrize(
-    ("ranks", "decode_layers", "expected"),
-    [
-        pytest.param(4, 0.0, ["step 1", "step 2", "step 3", "step 4 + decoder"], id="a decoder that costs nothing"),
-        pytest.param(
-            4,
-            28.0,
-            [
-                "steps 1-2 up to layer 7",
-                "steps 2-3 from layer 7 up to layer 14",
-                "steps 3-4 from layer 14 up to layer 21",
-                "step 4 from layer 21 + decoder",
-            ],
-            id="as much as 28 layers",
-        ),
-        pytest.param(
-            3,
-            20.0,
-            ["steps 1-2 up to layer 20", "steps 2-3 from layer 20", "step 4 + decoder"],
-            id="cut at the end of a step",
-        ),
-        pytest.param(2, 400.0, ["steps 1-4", "decoder"], id="more than all steps"),
-        pytest.param(1, 20.0, ["steps 1-4 + decoder"], id="one rank"),
-    ],
-)
-def test_layers_are_spread(ranks: int, decode_layers: float, expected: list[str]) -> None:
-    stages = split_layers(4, 40, ranks, decode_layers)
-    assert [s.role for s in stages] == expected
-    layers = [(span.step, layer) for s in stages for span in s.spans(40) for layer in span.layers]
-    assert layers == [(step, layer) for step in range(4) for layer in range(40)]
-
-
-def test_too_few_layers_are_refused() -> None:
-    with pytest.raises(InputError, match="too few"):
-        split_layers(1, 2, 5, 0.0)
 
 
 def test_layers_are_spread_as_the_plan_of_a_jobs_own_size_says() -> None:

@@ -1,0 +1,92 @@
+"""Spreading of steps and layers over ranks: contiguous, nothing twice, nobody idle."""
+
+import pytest
+
+from liveavatar.engine.placement import RankWork, Span, split, split_layers
+from liveavatar.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("steps", "ranks", "own", "expected"),
+    [
+        pytest.param(4, 1, None, ["steps 1-4 + decoder"], id="one rank"),
+        pytest.param(4, 2, None, ["steps 1-2", "steps 3-4 + decoder"], id="even"),
+        pytest.param(4, 3, None, ["steps 1-2", "step 3", "step 4 + decoder"], id="the decoder's rank has fewer"),
+        pytest.param(5, 4, None, ["steps 1-2", "step 3", "step 4", "step 5 + decoder"], id="five steps on four"),
+        pytest.param(3, 4, None, ["step 1", "step 2", "step 3", "decoder"], id="a rank too many decodes"),
+        pytest.param(4, 3, True, ["steps 1-2", "steps 3-4", "decoder"], id="decoder apart"),
+    ],
+)
+def test_steps_are_spread(steps: int, ranks: int, own: bool | None, expected: list[str]) -> None:
+    stages = split(steps, ranks, own)
+    assert [s.role for s in stages] == expected
+    assert [s.rank for s in stages] == list(range(ranks))
+    assert [i for s in stages for i in s.steps] == list(range(steps))
+
+
+@pytest.mark.parametrize(("steps", "ranks", "own"), [(4, 6, None), (4, 5, False), (3, 1, True)])
+def test_idle_ranks_are_refused(steps: int, ranks: int, own: bool | None) -> None:
+    with pytest.raises(InputError, match=r"use at most \d"):
+        split(steps, ranks, own)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "decode_layers", "expected"),
+    [
+        pytest.param(4, 0.0, ["step 1", "step 2", "step 3", "step 4 + decoder"], id="a decoder that costs nothing"),
+        pytest.param(
+            4,
+            28.0,
+            [
+                "steps 1-2 up to layer 7",
+                "steps 2-3 from layer 7 up to layer 14",
+                "steps 3-4 from layer 14 up to layer 21",
+                "step 4 from layer 21 + decoder",
+            ],
+            id="as much as 28 layers",
+        ),
+        pytest.param(
+            3,
+            20.0,
+            ["steps 1-2 up to layer 20", "steps 2-3 from layer 20", "step 4 + decoder"],
+            id="cut at the end of a step",
+        ),
+        pytest.param(2, 400.0, ["steps 1-4", "decoder"], id="more than all steps"),
+        pytest.param(1, 20.0, ["steps 1-4 + decoder"], id="one rank"),
+    ],
+)
+def test_layers_are_spread(ranks: int, decode_layers: float, expected: list[str]) -> None:
+    stages = split_layers(4, 40, ranks, decode_layers)
+    assert [s.role for s in stages] == expected
+    layers = [(span.step, layer) for s in stages for span in s.spans(40) for layer in span.layers]
+    assert layers == [(step, layer) for step in range(4) for layer in range(40)]
+
+
+def test_too_few_layers_are_refused() -> None:
+    with pytest.raises(InputError, match="too few"):
+        split_layers(1, 2, 5, 0.0)
+
+
+@pytest.mark.parametrize("decode_layers", [0.0, 13.0, 28.0, 60.0])
+@pytest.mark.parametrize("ranks", [2, 3, 4, 5])
+def test_every_rank_is_busy_for_about_as_long(ranks: int, decode_layers: float) -> None:
+    works = split_layers(4, 40, ranks, decode_layers)
+    layers = [sum(len(span.layers) for span in work.spans(40)) for work in works]
+    assert [work.decodes for work in works] == [False] * (ranks - 1) + [True]
+    share = (4 * 40 + decode_layers) / ranks
+    if decode_layers > share:
+        assert layers[-1] == 0
+        share = 4 * 40 / (ranks - 1)
+    assert all(abs(count - share) <= 1 for count in layers[:-1])
+
+
+def test_a_share_is_named_in_words() -> None:
+    assert RankWork(rank=1, steps=(), decodes=True).role == "decoder"
+    assert RankWork(rank=0, steps=(2,), decodes=False, first_layer=3).role == "step 3 from layer 3"
+
+
+def test_a_span_is_a_whole_step_or_a_part() -> None:
+    assert Span(1, range(8)).whole(8)
+    assert not Span(1, range(8)).whole(9)
+    assert not Span(1, range(1, 8)).whole(8)
+    assert RankWork(rank=0, steps=(), decodes=True).spans(8) == ()
