@@ -46,10 +46,10 @@ def place_of(source: Path) -> Path:
     """Return where the tests of a source file belong.
 
     `liveavatar/planning/memory.py` belongs to `tests/planning/test_memory.py`; the `__init__` of a package to the file
-    of the package's name inside.
+    of the package's name inside, its `__main__` to `test_main.py`.
     """
     parts = source.parts[1:] if source.parts[0] == "liveavatar" else source.parts
-    name = source.parent.name if source.stem == "__init__" else source.stem
+    name = source.parent.name if source.stem == "__init__" else source.stem.strip("_")
     return Path("tests", *parts[:-1], f"test_{name}.py")
 
 

@@ -171,14 +171,15 @@ class RankRun:
         more = {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
         found = self._spread(engine, mode, None, SHORT_BLOCKS)
         self._tell_pace(found, more)
-        decode_layers = self._balance(found) if self.last else None
+        decode_layers = balanced_layers(found["ranks"]) if self.last else None
         rounds = 0 if engine.placement.own_decoder else 2 if mode == plan.modes[0] else 1
         for _ in range(rounds):
             found = self._spread(engine, mode, decode_layers, plan.blocks)
             self._tell_pace(found, more)
-            again = self._balance(found) if self.last else None
-            decode_layers, uneven = self.everyone((again, self.last and self._uneven(found)))[-1]
-            if not uneven:
+            again = balanced_layers(found["ranks"]) if self.last else None
+            more_to_do = self.last and uneven(found["ranks"], found["block_p50_s"])
+            decode_layers, more_to_do = self.everyone((again, more_to_do))[-1]
+            if not more_to_do:
                 break
         self.decode_layers = decode_layers
         del engine
@@ -254,21 +255,23 @@ class RankRun:
             "graphs": 0 if kept is None else kept.num_recorded,
         }
 
-    def _balance(self, found: dict[str, Any]) -> float:
-        """Estimate from the ranks' times how many layers take as long as decoding."""
-        *others, last = found["ranks"]
-        pace = sum(r["busy_s"] for r in others) / sum(r["layers"] for r in others)  # seconds a layer
-        whole = max(last["busy_s"], last["decode_s"] or 0.0)  # decoding goes on beside the steps, and slows them down
-        return max(0.0, whole / pace - last["layers"])
-
-    def _uneven(self, found: dict[str, Any]) -> bool:
-        """Return whether the ranks' times differ enough to spread the layers anew."""
-        *others, last = (max(r["busy_s"], r["decode_s"] or 0.0) for r in found["ranks"])
-        return abs(last - float(np.mean(others))) > CLOSE * found["block_p50_s"]
-
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+
+def balanced_layers(ranks: list[dict[str, Any]]) -> float:
+    """Estimate from the ranks' times how many layers take as long as decoding; never less than none."""
+    *others, last = ranks
+    pace = sum(r["busy_s"] for r in others) / sum(r["layers"] for r in others)  # seconds a layer
+    whole = max(last["busy_s"], last["decode_s"] or 0.0)  # decoding goes on beside the steps, and slows them down
+    return max(0.0, whole / pace - last["layers"])
+
+
+def uneven(ranks: list[dict[str, Any]], block_s: float) -> bool:
+    """Return whether the ranks' times differ enough, for a block of `block_s`, to spread the layers anew."""
+    *others, last = (max(r["busy_s"], r["decode_s"] or 0.0) for r in ranks)
+    return abs(last - float(np.mean(others))) > CLOSE * block_s
 
 
 def small_config(config: ModelConfig) -> ModelConfig:
