@@ -36,6 +36,7 @@ FILM_FORMATS = (
     *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: a film of one frame
 )
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FILM_FORMATS)}
+SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
 
 
 class MediaError(LiveAvatarError):
@@ -80,8 +81,8 @@ def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError
     return MediaError(f"{what}: ffmpeg {reason}: {tail or 'it said nothing'}; run again with --resume")
 
 
-def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> None:
-    """Run an ffmpeg-python graph to its end.
+def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> bytes:
+    """Run an ffmpeg-python graph to its end and return what it wrote to a `pipe:` output.
 
     Args:
         node: the output node.
@@ -96,12 +97,13 @@ def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> None:
     process = subprocess.Popen(
         command.compile(cmd=ffmpeg_binary()),
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    _, stderr = process.communicate(stdin)
+    stdout, stderr = process.communicate(stdin)
     if process.returncode:
         raise ffmpeg_failure(what, process.returncode, stderr)
+    return stdout
 
 
 def probe_video(path: Path) -> VideoInfo:

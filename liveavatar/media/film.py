@@ -19,8 +19,9 @@ import numpy as np
 from liveavatar.errors import InputError
 from liveavatar.files import disk_errors
 from liveavatar.media import mp4
-from liveavatar.media.ffmpeg import MediaError, ffmpeg_binary, ffmpeg_failure, mux, probe_video
+from liveavatar.media.ffmpeg import SCALER, MediaError, ffmpeg_binary, ffmpeg_failure, mux, probe_video
 from liveavatar.media.hls import LivePlaylist
+from liveavatar.media.join import SegmentJoin
 from liveavatar.media.ledger import FilmSegment, SegmentLedger
 from liveavatar.media.recording import LiveSound
 from liveavatar.timing import FPS
@@ -31,7 +32,9 @@ SEGMENT_FRAMES = 48  # one clip of four blocks; a snapshot falls on the same bor
 ENCODER = {
     "c:v": "libx264",
     "preset": "veryfast",
-    "crf": 16,  # visually lossless at the sizes we make
+    "crf": 17,  # visually lossless at the sizes we make
+    # The pictures after a key frame inherit its errors, so it is coded finer; see `liveavatar.media.join`.
+    "x264-params": "ipratio=2:mbtree=0",
     "bf": 0,  # decode order = display order: segments join without negative times
     "sc_threshold": 0,
     "threads": 1,  # one thread codes the same bytes everywhere and leaves the cores to the model
@@ -43,8 +46,6 @@ ENCODER = {
     "fflags": "+bitexact",
     "movflags": "+frag_keyframe+empty_moov+default_base_moof+skip_trailer",
 }
-
-SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
 
 
 class FilmWriter:
@@ -93,6 +94,7 @@ class FilmWriter:
         self._encoder: subprocess.Popen[bytes] | None = None
         self._in_segment = 0
         self._started = False
+        self._join = SegmentJoin()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as e:
@@ -162,6 +164,7 @@ class FilmWriter:
                 self._live.restart(num_segments)
             except FileNotFoundError as e:
                 raise InputError(f"live segment {e} is gone; render again without --resume") from e
+        self._join.begin(mp4.last_fragment(self.partial_path), self.size, self.segment_frames)
         self.num_frames = frame_index
         self._started = True
 
@@ -183,7 +186,7 @@ class FilmWriter:
         for frame in frames:
             if self._encoder is None:
                 self._encoder = self._open_encoder()
-            self._feed(self._encoder, np.ascontiguousarray(frame))
+            self._feed(self._encoder, np.ascontiguousarray(self._join.frame(frame, self._in_segment)))
             self.num_frames += 1
             self._in_segment += 1
             if self._in_segment == self.segment_frames:
@@ -230,6 +233,7 @@ class FilmWriter:
             self._ledger.delete()
         if self._live is not None:
             self._live.restart()
+        self._join.reset()
         self._started = True
 
     def _open_encoder(self) -> subprocess.Popen[bytes]:
@@ -272,6 +276,7 @@ class FilmWriter:
             raise ffmpeg_failure(f"coding frame {self.num_frames} of {self.path}", encoder.returncode, stderr)
         first_frame = self.num_frames - self._in_segment
         coded = self._segment_path.read_bytes()
+        self._join.begin(coded, self.size, self._in_segment)
         header, fragments = mp4.split(coded)
         fragments = mp4.moved(fragments, {1: first_frame * 512}, first_frame // self.segment_frames + 1)
         added = header + fragments if first_frame == 0 else fragments

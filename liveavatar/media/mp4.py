@@ -129,6 +129,19 @@ def scan(path: Path) -> tuple[int, list[Fragment]]:
     return header, fragments
 
 
+def last_fragment(path: Path) -> bytes:
+    """Read header and last whole fragment of a growing file: a video of only that stretch.
+
+    Raises:
+        InputError: when the file does not begin like a fragmented mp4.
+    """
+    header, fragments = scan(path)
+    with path.open("rb") as file:
+        data = file.read(header)
+        file.seek(fragments[-1].start)
+        return data + file.read(fragments[-1].end - fragments[-1].start)
+
+
 def _count(moof: bytes) -> int:
     run = next(find(moof, ("moof", "traf", "trun")), None)
     return 0 if run is None else int(struct.unpack_from(">I", moof, run.start + 12)[0])
