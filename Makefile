@@ -37,6 +37,7 @@ check: setup
 nightly: setup
 	@$(BIN)/python -m pytest -m nightly
 	@$(BIN)/python -m tests.soak.soak --runs 30
+	@$(BIN)/python -m tests.fuzz.run --cases 10000
 
 serve: setup
 	@$(BIN)/liveavatar serve

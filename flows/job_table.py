@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import InputError
+from liveavatar.files import exists, parse_json
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
@@ -20,7 +20,7 @@ def read_manifest(manifest: Path, defaults: Job) -> list[Job]:
     Raises:
         InputError: missing, empty, of an unknown format, or not readable as what its name says.
     """
-    if not manifest.is_file():
+    if not (exists(manifest) and manifest.is_file()):
         raise InputError(f"manifest {manifest} is not there; give a table of jobs ({', '.join(FORMATS)})")
     if manifest.suffix not in FORMATS:
         raise InputError(
@@ -42,7 +42,7 @@ def _rows(manifest: Path) -> list[Job]:
         table = pd.read_parquet(manifest)
         raw = [{k: v for k, v in row.items() if pd.notna(v)} for row in table.to_dict("records")]
     elif manifest.suffix == ".jsonl":
-        raw = [json.loads(line) for line in manifest.read_text("utf-8-sig").splitlines() if line.strip()]
+        raw = [parse_json(line) for line in manifest.read_text("utf-8-sig").splitlines() if line.strip()]
         if not all(isinstance(row, dict) for row in raw):
             raise ValueError("a line is no JSON object")
     else:
@@ -101,5 +101,5 @@ def name_outputs(jobs: list[Job], out: Path) -> list[Job]:
 
 def _resolved(job: Job, folder: Path) -> Job:
     """Resolve paths that exist beside the manifest to those files."""
-    beside = {k: str(folder / str(job[k])) for k in FILES if job.get(k) and (folder / str(job[k])).exists()}
+    beside = {k: str(folder / str(job[k])) for k in FILES if job.get(k) and exists(folder / str(job[k]))}
     return {**job, **beside}

@@ -5,7 +5,6 @@ Loads neither torch nor Prefect and takes about a second.
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import time
@@ -16,11 +15,12 @@ from liveavatar import config
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.files import disk_errors
+from liveavatar.files import disk_errors, read_json
 from tasks.inputs import JobInputs, check_inputs
 from tasks.store import machine
 
 MANIFEST = "manifest.json"
+NAME_BYTES = 255  # of a file or folder, at most
 PIPE = "-"  # as --audio: sound from standard input
 
 
@@ -94,6 +94,8 @@ def check_out(out: Path) -> None:
         InputError: for these reasons.
         CapacityError: the folder may not be written.
     """
+    if max(len(os.fsencode(part)) for part in (*out.parts, "")) > NAME_BYTES:
+        raise InputError(f"--out {out}: its name is too long; give a shorter one")
     for parent in (out, *out.parents):
         if parent.exists() or parent.is_symlink():
             if not parent.is_dir():
@@ -108,8 +110,8 @@ def check_out(out: Path) -> None:
 def is_run(folder: Path) -> bool:
     """Tell if a folder was published by us."""
     try:
-        return "latents_sha256" in json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        return "latents_sha256" in read_json(folder / MANIFEST)
+    except (OSError, ValueError, TypeError):
         return False
 
 

@@ -17,7 +17,7 @@ from flows.serving import environment
 from flows.terminal import complain, say
 from liveavatar import paths
 from liveavatar.errors import InputError, LiveAvatarError
-from liveavatar.files import write_atomically
+from liveavatar.files import read_json, write_atomically
 
 environment.import_prefect()
 
@@ -69,10 +69,10 @@ def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | Non
 
 def _jobs(folder: Path) -> dict[str, dict[str, Any]]:
     try:
-        jobs = json.loads((folder / JOBS).read_text())
-    except (OSError, ValueError) as e:
-        raise InputError(f"--golden {folder}: {JOBS} is missing or no JSON ({e}); see data/golden") from e
-    return {name: {k: _resolve_file(k, v, folder) for k, v in job.items()} for name, job in jobs.items()}
+        jobs = read_json(folder / JOBS)
+        return {name: {k: _resolve_file(k, v, folder) for k, v in job.items()} for name, job in jobs.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as e:
+        raise InputError(f"--golden {folder}: {JOBS} is missing or no table of jobs ({e}); see data/golden") from e
 
 
 def _resolve_file(option: str, value: Any, folder: Path) -> Any:

@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from liveavatar.errors import printable
 from tasks import events
 from tasks.events import Event
 
@@ -64,7 +65,7 @@ class Terminal:
 
     def note(self, stage: str, text: str) -> None:
         """Show a line."""
-        self.console.print(f"  {stage:<10} {text}", markup=False)
+        self.console.print(f"  {stage:<10} {printable(text)}", markup=False)
 
     def _advance(self, event: Event) -> None:
         if not self.console.is_terminal:
@@ -93,12 +94,12 @@ class Terminal:
 
 
 def say(text: str) -> None:
-    """Write a line of result to standard output."""
-    sys.stdout.write(text + "\n")
+    """Write lines of result to standard output."""
+    sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
     """Write one line to standard error."""
-    sys.stderr.write(" ".join(text.split()) + "\n")
+    sys.stderr.write(printable(" ".join(text.split())) + "\n")
     sys.stderr.flush()

@@ -7,14 +7,18 @@ N heads, H head width, T latents or frames, C latent channels, h/w latent height
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.files import parse_json
 
 FRAME_FACE, FRAME_CENTRE = "face", "centre"  # how a portrait is cropped to the video
 LISTED_SIZES, ANY_SIZE = "listed", "any"  # which sizes a model was trained for
 HEAD_ANGLES, SKELETON_VIDEO = "angles", "skeleton"  # content of a pose latent
+MAX_NUMBER = 1_000_000  # of a network; a larger one in a file is damage, or asks for more memory than there is
+MAX_COUNT = 1_000  # of layers, heads and the like
 FROM_CAMERA, FROM_PORTRAIT = "camera", "portrait"  # zero of a model's head angles, see `liveavatar.pose`
 
 
@@ -101,6 +105,8 @@ class SpeechConfig:
     shifts: tuple[int, ...] = (0,)  # samples by which the window is moved; features are the mean over all
 
 
+SWITCHES = ("reanchor", "pose_guided", "lids_conditioned", "gaze_conditioned")
+
 # Facts of a model that other rooms act on, with their values.
 FACTS: dict[str, tuple[Any, ...]] = {
     "size_rule": (LISTED_SIZES, ANY_SIZE),
@@ -140,14 +146,14 @@ class ModelConfig:
         return json.dumps({"model_type": "live-avatar", **asdict(self)}, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "ModelConfig":
+    def from_json(cls, text: str | bytes) -> "ModelConfig":
         """Parse a `config.json` made by `to_json`.
 
         Raises:
             CheckpointError: when the text is no such config.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
+            raw: dict[str, Any] = parse_json(text)
             raw.pop("model_type")
             unknown = sorted(raw.keys() - {f.name for f in fields(cls)})
             if unknown:  # never ignored: a condition that is left out makes another video
@@ -157,10 +163,10 @@ class ModelConfig:
                 raise ValueError(f"it was made before {', '.join(missing)} were settings; export the model again")
             model = cls(
                 name=raw["name"],
-                dit=DiTConfig(**_tuples(raw["dit"])),
-                vae=VAEConfig(**_tuples(raw["vae"])),
-                text=TextConfig(**raw["text"]),
-                speech=SpeechConfig(**_tuples(raw["speech"])),
+                dit=DiTConfig(**typed_fields(DiTConfig, raw["dit"])),
+                vae=VAEConfig(**typed_fields(VAEConfig, raw["vae"])),
+                text=TextConfig(**typed_fields(TextConfig, raw["text"])),
+                speech=SpeechConfig(**typed_fields(SpeechConfig, raw["speech"])),
                 sigmas={int(n): tuple(s) for n, s in raw["sigmas"].items()},
                 areas=tuple((w, h) for w, h in raw["areas"]),
                 size_multiple=raw["size_multiple"],
@@ -171,6 +177,9 @@ class ModelConfig:
                 lids_conditioned=raw.get("lids_conditioned", False),
                 gaze_conditioned=raw.get("gaze_conditioned", False),
             )
+            scalars = ("name", "areas", "size_multiple", *SWITCHES)
+            typed_fields(cls, {name: getattr(model, name) for name in scalars})
+            typed_fields(_Schedules, {"sigmas": tuple(model.sigmas.values())})
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(
                 f"config.json is no Live Avatar model config ({type(e).__name__}: {e}); "
@@ -184,14 +193,45 @@ class ModelConfig:
         return model
 
 
+@dataclass(frozen=True, slots=True)
+class _Schedules:
+    """Type of the noise levels in a file."""
+
+    sigmas: tuple[tuple[float, ...], ...]
+
+
 def _choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, and this version knows {', '.join(map(repr, choices))}")
     return value
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+def typed_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn lists from JSON to tuples and check all values against the types of a dataclass's fields.
+
+    Raises:
+        ValueError: a value is of another type, or larger than any network's.
+    """
+    kinds = {f.name: f.type for f in fields(cls)}
+    typed = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in typed.items():
+        limit = MAX_COUNT if name.startswith("num_") or name.endswith("_blocks") else MAX_NUMBER
+        if name in kinds and not _fits(value, kinds[name], limit):
+            raise ValueError(f"{name} is {value!r}, and no {cls.__name__} has that")
+    return typed
+
+
+def _fits(value: Any, kind: Any, limit: int) -> bool:
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        if not isinstance(value, tuple) or (kinds[-1] is not Ellipsis and len(kinds) != len(value)):
+            return False
+        return len(value) <= MAX_COUNT and all(_fits(v, kinds[0], limit) for v in value)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= limit
+    if kind is int:
+        return type(value) is int and abs(value) <= limit
+    return type(value) is kind
 
 
 def shifted_sigmas(num_steps: int, shift: float = 3.0, passes: int = 1, last: float | None = None) -> tuple[float, ...]:

@@ -11,12 +11,27 @@ and its quality failed. An error of any other class is a mistake of ours and end
 """
 
 INTERNAL = 5  # exit code of a mistake of ours
+LONGEST = 1000  # characters of a message; a file may be quoted in it
 
 
 class LiveAvatarError(Exception):
-    """Base of all errors a user can meet; never raised itself."""
+    """Base of all errors a user can meet; never raised itself. Its message is made one printable line."""
 
     exit_code = INTERNAL
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """Make text one printable line of at most `LONGEST` characters; the middle of a longer one is left out."""
+    line = printable(" ".join(filter(None, map(str.strip, text.splitlines()))))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 3 :]}"
+
+
+def printable(text: str) -> str:
+    """Write control characters and the like as their escapes, so that text from a file cannot steer a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class InputError(LiveAvatarError):

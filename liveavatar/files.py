@@ -58,6 +58,34 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False))
 
 
+def exists(path: Path) -> bool:
+    """Tell if something has this name; no where the name is longer than any file's."""
+    try:
+        return path.exists()
+    except OSError as e:
+        if e.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in any of the encodings that JSON allows.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is no JSON, in another encoding, or nested too deeply.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; ValueError for everything that is wrong with it."""
+    try:
+        return json.loads(text)
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
+
+
 def sync(path: Path) -> None:
     """Push a file or a folder from the page cache to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,6 +1,5 @@
 """Content of report.json and manifest.json, from the entries of a run's stages; writes nothing."""
 
-import json
 import subprocess
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar import __version__, paths
-from liveavatar.files import plain, sha256
+from liveavatar.files import plain, read_json, sha256
 from tasks.enhance import CLEANED, WORDS
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT
@@ -146,7 +145,7 @@ def make_manifest(results: Results, run: Publication) -> dict[str, Any]:
 def stages_of(out: Path) -> dict[str, dict[str, Any]]:
     """Read the parts of each stage's key from the manifest in a folder; empty where there is none."""
     try:
-        return dict(json.loads((out / MANIFEST).read_text())["stages"])
+        return dict(read_json(out / MANIFEST)["stages"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -154,7 +153,7 @@ def stages_of(out: Path) -> dict[str, dict[str, Any]]:
 def outputs_of(out: Path) -> set[str]:
     """Read the names of a run's files from the manifest in a folder; empty where there is none."""
     try:
-        return set(json.loads((out / MANIFEST).read_text())["outputs"])
+        return set(read_json(out / MANIFEST)["outputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -195,7 +194,7 @@ def _code(results: Results) -> dict[str, str]:
 def holds(out: Path, manifest: dict[str, Any]) -> bool:
     """Tell if a folder holds exactly the run of this manifest, every file whole."""
     try:
-        standing = json.loads((out / MANIFEST).read_text())
+        standing = read_json(out / MANIFEST)
         standing["code"]["commit"] = manifest["code"]["commit"]  # a commit alone changes nothing that was made
         if standing != manifest or not all((out / name).is_file() for name in CHANGING):
             return False

@@ -13,7 +13,9 @@ import pytest
 from liveavatar.errors import CapacityError
 from liveavatar.files import (
     disk_errors,
+    exists,
     plain,
+    read_json,
     replacing,
     require_disk,
     rounded,
@@ -183,3 +185,31 @@ def test_plain_is_json(value: object, expected: object) -> None:
 def test_rounded() -> None:
     assert rounded({"a": [1.23456, (2.00049, 3)], "b": "x", "c": None}) == {"a": [1.235, [2.0, 3]], "b": "x", "c": None}
     assert rounded([1.23456], 1) == [1.2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_in_any_of_its_encodings(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('{"name": "prüfung"}'.encode(encoding))
+    assert read_json(tmp_path / "a.json") == {"name": "prüfung"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"{", "Expecting", id="half"),
+        pytest.param(b'"Jos\xe9"', "decode", id="Latin-1"),
+        pytest.param(b"[" * 100_000, "nested too deeply", id="nested without end"),
+        pytest.param(b'{"a":' * 100_000, "nested too deeply", id="objects nested without end"),
+        pytest.param(b"", "Expecting", id="empty"),
+    ],
+)
+def test_all_that_is_wrong_with_json_is_one_error(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_json(tmp_path / "a.json")
+
+
+def test_no_file_has_a_name_too_long_for_it(tmp_path: Path) -> None:
+    assert exists(tmp_path)
+    assert not exists(tmp_path / "none")
+    assert not exists(tmp_path / ("a" * 5000))

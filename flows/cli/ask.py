@@ -9,7 +9,7 @@ from flows.terminal import say
 from liveavatar import config, paths
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import InputError
-from liveavatar.files import plain
+from liveavatar.files import plain, read_json
 
 Options = dict[str, Any]
 QUICK_CLIPS = 2
@@ -135,7 +135,7 @@ def why(options: Options) -> int:
     if Path(options["out"]).is_file():
         raise InputError(f"why {options['out']}: this is a file; give the output folder of a render")
     try:
-        stages = json.loads(report.read_text())["stages"]
+        stages = read_json(report)["stages"]
         lines = [f"{name:<10} {stage['reason']}" for name, stage in stages.items()]
     except FileNotFoundError as e:
         raise InputError(f"why {options['out']}: no run was published there; give the output folder of a render") from e

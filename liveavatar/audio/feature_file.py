@@ -4,13 +4,13 @@ The file is a torch archive (`liveavatar.tools.audio_preprocess` writes it) whos
 channels, frames] at 25 fps, stored time-major.
 """
 
-import pickle
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from liveavatar.checkpoints.weight_files import load_archive
 from liveavatar.errors import InputError
 
 CHUNK_FRAMES = 600
@@ -37,9 +37,11 @@ class FeatureFile:
 
     def _open(self) -> Tensor:
         try:
-            features = torch.load(self.path, mmap=True, weights_only=True)["features"]
-        except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as e:
-            raise self._refusal(type(e).__name__) from e
+            features = load_archive(self.path)["features"]
+        except (LookupError, TypeError) as e:
+            raise self._refusal("it has no entry `features`") from e
+        except ValueError as e:
+            raise self._refusal(str(e)) from e
         if not isinstance(features, Tensor):
             raise self._refusal(f"its features are of type {type(features).__name__}, not a tensor")
         if features.ndim != 3 or not features.is_floating_point() or not features.numel():

@@ -20,6 +20,7 @@ from av.error import FFmpegError
 
 from liveavatar.audio.headers import WavSound, ogg_cut, read_wav
 from liveavatar.errors import InputError
+from liveavatar.files import exists
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def stage_bytes(seconds: float, num_states: int = 5, dim: int = 768) -> int:
 @contextmanager
 def _open(source: Path) -> Iterator[tuple[InputContainer, WavSound | None]]:
     """Open a file, a WAV whose header is wrong through a mended view."""
-    if not source.exists():
+    if not exists(source):
         raise InputError(f"{source}: there is no such file; check its path")
     if not source.is_file():
         raise InputError(

@@ -3,12 +3,12 @@
 Loads torch for the released layout only, so that a command can read the embedded model's config at once.
 """
 
-import json
 from pathlib import Path
 
 from liveavatar import paths
 from liveavatar.config import MINI, PRESETS, ModelConfig
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.files import exists, read_json
 
 CONFIG = "config.json"
 
@@ -24,7 +24,7 @@ def resolve_model_dir(model: str) -> Path:
     if model == MINI.name:
         return paths.MINI_DIR
     path = paths.models_home() / model if model in PRESETS else Path(model)
-    if not path.is_dir():
+    if not (exists(path) and path.is_dir()):
         hint = f"run `liveavatar models fetch {model}`" if model in PRESETS else f"known names: {', '.join(PRESETS)}"
         raise InputError(f"--model {model}: there is no model directory at {path}; {hint}")
     return path
@@ -44,11 +44,11 @@ def read_config(model_dir: Path) -> ModelConfig:
     path = model_dir / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{model_dir} holds no {CONFIG}; give a model directory, `mini`, or `live-avatar-14b`")
-    return ModelConfig.from_json(path.read_text())
+    return ModelConfig.from_json(path.read_bytes())
 
 
 def _is_ours(model_dir: Path) -> bool:
     try:
-        return "dit" in json.loads((model_dir / CONFIG).read_text())
+        return "dit" in read_json(model_dir / CONFIG)
     except (OSError, ValueError, TypeError):
         return False

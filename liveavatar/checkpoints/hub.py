@@ -15,7 +15,7 @@ from typing import Protocol
 
 from liveavatar.checkpoints.weight_files import file_sha256
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.files import require_disk
+from liveavatar.files import read_json, require_disk
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def verify(target: Path) -> list[Path]:
     if not path.is_file():
         return []
     try:
-        listing = {name: PublishedFile(**entry) for name, entry in json.loads(path.read_text()).items()}
+        listing = {name: PublishedFile(**entry) for name, entry in read_json(path).items()}
     except (ValueError, TypeError, AttributeError) as e:
         raise CheckpointError(f"{path} is damaged ({e}); fetch the model again, finished files are kept") from e
     faults = []

@@ -89,16 +89,29 @@ def check_model(model_dir: Path, parts: Iterable[str] = PARTS) -> int:
     for part in parts:
         if part == "text" and not config.text.resident:
             continue
-        shapes = module_shapes(build_part(config, part))
+        shapes = _shapes_of_part(config, part)
         _sources(model_dir, part, shapes)
         total += sum(s.numel() for s in shapes.values())
     return total
 
 
 def _load_part(model_dir: Path, config: ModelConfig, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    network = build_part(config, part)
-    tensors, updates = _sources(model_dir, part, module_shapes(network))
-    return _fill(network, tensors, updates, device, dtype)
+    tensors, updates = _sources(model_dir, part, _shapes_of_part(config, part))
+    return _fill(build_part(config, part), tensors, updates, device, dtype)
+
+
+def _shapes_of_part(config: ModelConfig, part: str) -> dict[str, torch.Size]:
+    """Compute names and shapes of a network's weights without memory for them.
+
+    Raises:
+        CheckpointError: the config describes no network.
+    """
+    try:
+        with torch.device("meta"):
+            return module_shapes(build_part(config, part))
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError) as e:
+        reason = str(e).split("\n")[0] or type(e).__name__
+        raise CheckpointError(f"config.json describes no {part} that can be built ({reason}); correct it") from e
 
 
 def _sources(

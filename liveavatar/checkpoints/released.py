@@ -6,7 +6,6 @@ LoRA, liveavatar.safetensors, lies in the same directory, or in any directory be
 directory is the base directory or its parent.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from liveavatar.checkpoints.lora import RELEASED_ALPHA, LowRank, check_targets, parse_lora
 from liveavatar.checkpoints.weight_files import part_files, read_pickle, read_tensors, shapes_of
-from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig
+from liveavatar.config import LIVE_AVATAR_14B, DiTConfig, ModelConfig, typed_fields
 from liveavatar.errors import CheckpointError
+from liveavatar.files import read_json
 
 CLASS_NAME = "WanModel_S2V"
 DIT_STEM = "diffusion_pytorch_model"
@@ -41,7 +41,7 @@ def base_dir(model_dir: Path) -> Path | None:
 
 def _class_name(path: Path) -> str | None:
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path)
     except (OSError, ValueError):
         return None
     return raw.get("_class_name") if isinstance(raw, dict) else None
@@ -65,8 +65,7 @@ def read_released_config(model_dir: Path) -> ModelConfig:
         CheckpointError: when config.json asks for something the engine does not have.
     """
     base = _base(model_dir)
-    raw = json.loads((base / "config.json").read_text())
-    dit = dit_config(raw)
+    dit = dit_config(read_json(base / "config.json"))
     mix = shapes_of(part_files(base, DIT_STEM)).get(_AUDIO_MIX)
     if mix is not None:
         dit = replace(dit, audio_layers=mix[1])
@@ -104,7 +103,10 @@ def dit_config(raw: Mapping[str, Any]) -> DiTConfig:
             "give the published Wan2.2-S2V-14B"
         )
     names = {f.name for f in fields(DiTConfig)} - {"patch"}
-    dimensions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items() if k in names}
+    try:
+        dimensions = typed_fields(DiTConfig, {k: v for k, v in raw.items() if k in names})
+    except ValueError as e:
+        raise CheckpointError(f"config.json is damaged ({e}); give the published Wan2.2-S2V-14B") from e
     return replace(LIVE_AVATAR_14B.dit, **dimensions)
 
 
@@ -187,7 +189,7 @@ def lora_updates(model_dir: Path, shapes: Mapping[str, torch.Size]) -> dict[str,
     adapter = path.parent / "adapter_config.json"
     if adapter.is_file():
         try:
-            settings = json.loads(adapter.read_text())
+            settings = read_json(adapter)
             alpha, rank = float(settings["lora_alpha"]), int(settings["r"])
         except (ValueError, KeyError, TypeError) as e:
             raise CheckpointError(

@@ -8,8 +8,11 @@ import hashlib
 import json
 import pickle
 import re
+import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +27,11 @@ SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hos
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 _FLOATS = ("BF16", "F16", "F32", "F64")  # as safetensors names them
 _NAMED = 4  # keys an error message lists
+# Raised by torch's reader of archives for a file that is damaged
+_DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError),
+    *(MemoryError, ImportError, struct.error),
+)
 
 
 def part_files(directory: Path, stem: str) -> list[Path]:
@@ -92,6 +100,24 @@ def _open(path: Path) -> safe_open:
         ) from e
 
 
+def load_archive(path: Path) -> Any:
+    """Load the content of a torch archive; tensors are memory-mapped unless the file is in torch's form before 1.6.
+
+    Code in the file is never run.
+
+    Raises:
+        ValueError: it is missing, damaged, or holds anything but plain values and tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as e:
+        raise ValueError(e.strerror or "it cannot be read") from e
+    except pickle.UnpicklingError as e:
+        raise ValueError("it is damaged, or holds code") from e
+    except _DAMAGE as e:
+        raise ValueError(f"it is cut short or damaged: {type(e).__name__}") from e
+
+
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a .pth file, memory-mapped. Code in the file is never run.
 
@@ -99,12 +125,9 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         CheckpointError: when the file is damaged, or holds anything but tensors.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
-        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
-        raise CheckpointError(
-            f"{path} cannot be loaded safely ({reason}); it is cut short or holds code, fetch the published file again"
-        ) from e
+        loaded = load_archive(path)
+    except ValueError as e:
+        raise CheckpointError(f"{path} cannot be loaded safely ({e}); fetch the published file again") from e
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{path} holds no plain table of tensors; fetch the published file again")
     for key, value in loaded.items():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
-from liveavatar.files import disk_errors, replacing
+from liveavatar.files import disk_errors, exists, replacing
 from liveavatar.media.display import IDENTITY, display_matrix, shown, square_size, turned_size
 from liveavatar.timing import FPS, SAMPLE_RATE
 
@@ -290,7 +290,7 @@ def _open(path: Path) -> Iterator[Any]:
     import av
 
     path = Path(path)
-    if not path.is_file():
+    if not (exists(path) and path.is_file()):
         raise InputError(f"{path} is not there; give the path of a video file")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); render it again")

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from liveavatar.errors import InputError
+from liveavatar.files import exists
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def read_picture(path: str | Path) -> np.ndarray:
             100 megapixels.
     """
     source = Path(path)
-    if not source.exists():
+    if not exists(source):
         raise InputError(f"{source}: there is no such file; check the path given with --image")
     if not source.is_file():
         raise InputError(f"{source}: it is no regular file (perhaps a directory); give a picture")

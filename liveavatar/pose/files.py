@@ -19,6 +19,7 @@ from liveavatar.face.eye_reading import eye_reading, seen_eyes
 from liveavatar.face.head_pose import face_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
+from liveavatar.files import exists
 from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.timing import FPS
 
@@ -75,7 +76,7 @@ def read_pose_csv(path: Path) -> np.ndarray:
     Raises:
         InputError: the table is missing, empty, or holds values that are no pose.
     """
-    if not path.is_file():
+    if not (exists(path) and path.is_file()):
         raise InputError(f"{path} is not there; give a csv of head angles or a video")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

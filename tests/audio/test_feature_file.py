@@ -35,6 +35,7 @@ def test_slice_equals_whole(tmp_path: Path, start: int, stop: int) -> None:
         pytest.param(b"", id="empty"),
         pytest.param(b"not a torch file", id="text"),
         pytest.param(b"PK\x03\x04 broken", id="zip"),
+        pytest.param(b"\x80\x02}q\x00X\xff\xff", id="a cut pickle"),
         pytest.param({"a": 1}, id="another archive"),
         pytest.param([1, 2], id="list"),
         pytest.param(torch.zeros(3), id="bare tensor"),

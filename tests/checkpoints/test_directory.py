@@ -47,14 +47,22 @@ def test_config_of_our_own_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        pytest.param(TINY.to_json().replace("tiny", "tin\xff").encode("latin-1"), "no Live Avatar", id="Latin-1"),
+        pytest.param("[" * 100_000, "nested too deeply", id="nested without end"),
+        pytest.param(TINY.to_json().replace('"dim": 32', '"dim": "32"'), "dim is '32'", id="a word for a number"),
+        pytest.param(TINY.to_json().replace('"dim": 32', '"dim": 32.5'), "dim is 32.5", id="no whole number"),
+        pytest.param(TINY.to_json().replace('"dim": 32', '"dim": 4e9'), "dim is 4000000000", id="a huge number"),
+        pytest.param(TINY.to_json().replace('"num_layers": 2', '"num_layers": 99999'), "num_layers", id="a tower"),
+        pytest.param(TINY.to_json().replace('"eps": 1e-06', '"eps": NaN'), "eps is nan", id="not a number"),
+        pytest.param(TINY.to_json().replace('"reanchor": false', '"reanchor": 0'), "reanchor is 0", id="no switch"),
         pytest.param(None, "holds no config.json", id="none"),
         pytest.param("{", "no Live Avatar model config", id="no JSON"),
         pytest.param('{"model_type": "live-avatar"}', "no Live Avatar model config", id="no networks"),
         pytest.param("[]", "no Live Avatar model config", id="a list"),
     ],
 )
-def test_a_broken_config_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
+def test_a_broken_config_is_refused(content: str | bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / "config.json").write_text(content)
+        (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CheckpointError, match=message):
         read_config(tmp_path)

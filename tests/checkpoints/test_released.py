@@ -81,6 +81,11 @@ def wrong_shape(base: Path) -> None:
     [
         pytest.param(drop("wav2vec2-large-xlsr-53-english/model.safetensors"), "no wav2vec2 model", id="no weights"),
         pytest.param(drop("wav2vec2-large-xlsr-53-english/config.json"), "no wav2vec2 model", id="no config"),
+        pytest.param(
+            lambda b: (b / "wav2vec2-large-xlsr-53-english" / "config.json").write_bytes(b"{\xff"),
+            "is damaged",
+            id="a damaged config",
+        ),
         pytest.param(wrong_shape, "do not fit their config", id="another shape"),
     ],
 )

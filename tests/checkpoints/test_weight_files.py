@@ -7,7 +7,15 @@ import torch
 
 from liveavatar import paths
 from liveavatar.checkpoints import weight_files
-from liveavatar.checkpoints.weight_files import check_keys, file_sha256, part_files, read_tensors, shapes_of, write_part
+from liveavatar.checkpoints.weight_files import (
+    check_keys,
+    file_sha256,
+    part_files,
+    read_pickle,
+    read_tensors,
+    shapes_of,
+    write_part,
+)
 from liveavatar.errors import CheckpointError
 
 WEIGHTS = {f"layer.{i}": torch.full((100, 10), float(i)) for i in range(5)}  # 4000 bytes each
@@ -81,3 +89,19 @@ def test_a_digest_is_cached_until_the_file_changes(tmp_path: Path, monkeypatch: 
     assert file_sha256(path) == first, "a damaged entry is made again"
     path.write_bytes(b"three")
     assert file_sha256(path) != first
+
+
+@pytest.mark.parametrize("new", [pytest.param(True, id="archive"), pytest.param(False, id="before torch 1.6")])
+def test_both_forms_of_a_pickle_are_read(new: bool, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    assert torch.equal(read_pickle(tmp_path / "a.pth")["a"], torch.ones(3))
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_cut_pickle_is_refused_in_one_line(new: bool, share: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=new)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match=r"a\.pth cannot be loaded safely .* fetch the published file again"):
+        read_pickle(path)

@@ -78,6 +78,8 @@ def test_two_rows_with_one_folder_are_refused(second: str, tmp_path: Path) -> No
         pytest.param("jobs.csv", 'audio\n"open', "cannot be read as csv", id="an open quote"),
         pytest.param("jobs.jsonl", "[1]", "no JSON object", id="a list"),
         pytest.param("jobs.jsonl", "{", "cannot be read as jsonl", id="half an object"),
+        pytest.param("jobs.jsonl", "[" * 100_000, "cannot be read as jsonl", id="nested without end"),
+        pytest.param("a" * 300 + ".csv", None, "is not there", id="a name too long"),
         pytest.param("jobs.parquet", "audio", "cannot be read as parquet", id="text as parquet"),
     ],
 )
@@ -86,3 +88,9 @@ def test_bad_tables_are_refused(name: str, text: str | None, message: str, tmp_p
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         read_manifest(tmp_path / name, {})
+
+
+def test_a_cell_with_a_name_too_long_stays_as_it_is(tmp_path: Path) -> None:
+    """The row is refused when its turn comes; the other rows are rendered."""
+    (tmp_path / "jobs.csv").write_text(f"audio,prompt\n{'a' * 300}.wav,A woman.\n")
+    assert read_manifest(tmp_path / "jobs.csv", {})[0]["audio"] == "a" * 300 + ".wav"

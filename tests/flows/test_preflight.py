@@ -51,6 +51,11 @@ def test_only_a_run_of_ours_is_replaced(files: dict[str, str], ours: bool, tmp_p
             preflight.check_out(tmp_path)
 
 
+def test_a_name_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="its name is too long"):
+        preflight.check_out(tmp_path / ("a" * 300) / "out")
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from liveavatar.config import SpeechConfig
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.files import read_json
 from liveavatar.timing import FPS
 
 STATE_RATE = 50  # Hz, of the encoder's hidden states
@@ -98,8 +99,6 @@ def load_wav2vec2(directory: Path) -> torch.nn.Module:
     Raises:
         CheckpointError: when files are missing or damaged.
     """
-    import json
-
     from liveavatar.checkpoints.weight_files import part_files, read_pickle, read_tensors
 
     config = directory / "config.json"
@@ -111,7 +110,11 @@ def load_wav2vec2(directory: Path) -> torch.nn.Module:
             "run `liveavatar models fetch live-avatar-14b`"
         )
     weights = dict(read_tensors(files)) if files else read_pickle(pickled)
-    return build_wav2vec2(json.loads(config.read_text()), weights)
+    try:
+        settings = dict(read_json(config))
+    except (ValueError, TypeError) as e:
+        raise CheckpointError(f"{config} is damaged ({e}); fetch the speech encoder again") from e
+    return build_wav2vec2(settings, weights)
 
 
 @torch.inference_mode()
