@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.checkpoints.directory import read_config
+from liveavatar.isolation.caller import isolated
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from tasks.inputs import InputFile, JobInputs
+from tasks.inputs import InputFile, JobInputs, decode_portrait, decode_sound
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
@@ -71,9 +72,7 @@ def portrait(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None) ->
 
 def _sound(audio: InputFile, decoded: np.ndarray | None, max_frames: int | None) -> Entry:
     def make(folder: Path) -> Values:
-        from liveavatar.audio.ingest import load_audio
-
-        samples = load_audio(audio.path) if decoded is None else decoded
+        samples = decode_sound(audio.path) if decoded is None else decoded
         if max_frames is not None:
             samples = samples[: max_frames * SAMPLES_PER_FRAME]
         write_raw(folder / RAW, samples)
@@ -91,7 +90,7 @@ def _portrait(files: JobInputs, model_dir: Path, area: tuple[int, int] | None) -
 
         from liveavatar.media import portrait as library
 
-        pixels = library.load_portrait(files.image.path) if files.pixels is None else files.pixels
+        pixels = decode_portrait(files.image.path) if files.pixels is None else files.pixels
         fitted = library.fit_portrait(pixels, area or model.areas[0], model)
         Image.fromarray(fitted).save(folder / PORTRAIT)
         return {"width": fitted.shape[1], "height": fitted.shape[0]}
@@ -111,7 +110,7 @@ def _pose(source: InputFile, max_frames: int) -> Entry:
     from liveavatar.pose import files as library
 
     def make(folder: Path) -> Values:
-        track = library.read_pose(source.path, max_frames)
+        track = isolated(library.read_pose, source.path, max_frames, beats=True)
         np.save(folder / POSE, track)
         return {"frames": len(track)}
 

@@ -1,8 +1,11 @@
 """Input files of a job, opened and checked once; every stage takes digests and decoded values from here.
 
+Files are decoded in a worker process (`liveavatar.isolation`), so one that crashes its decoder is refused like others.
+
 Loads neither torch nor Prefect: a command checks its inputs before anything starts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from liveavatar.errors import InputError
 from liveavatar.files import sha256
+from liveavatar.isolation.caller import isolated
 
 SMALL_BYTES = 20_000_000  # a sound file up to here is decoded by the check, a larger one by the first stage
 MAX_HELD_BYTES = 64_000_000  # a decoded input up to here is handed on, a larger one is decoded again when it is needed
@@ -40,21 +44,13 @@ def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInput
     Raises:
         InputError: a file is missing, damaged, cannot be used, or has a name that is not UTF-8.
     """
-    from liveavatar.audio import ingest
-    from liveavatar.media.portrait import load_portrait
-
     for path in (image, audio, pose):
         if path is not None:
             _refuse_unwritable_name(path)
-    samples = None
-    if audio is not None:
-        ingest.probe(audio)
-        samples = ingest.load_audio(audio) if audio.stat().st_size <= SMALL_BYTES else None
-    pixels = load_portrait(image)
+    samples = None if audio is None else isolated(check_sound, audio, beats=True)
+    pixels = decode_portrait(image)
     if pose is not None:
-        from liveavatar.pose.files import check_pose
-
-        check_pose(pose)
+        isolated(check_motion, pose, beats=True)
     return JobInputs(
         image=_file(image),
         audio=None if audio is None else _file(audio),
@@ -62,6 +58,45 @@ def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInput
         samples=_if_small(samples),
         pixels=_if_small(pixels),
     )
+
+
+def check_sound(path: Path, *, on_progress: Callable[[], None]) -> np.ndarray | None:
+    """Check a sound by its header, and decode it unless it is large; runs in a worker."""
+    from liveavatar.audio import ingest
+
+    ingest.probe(path)
+    return ingest.load_audio(path, on_progress=on_progress) if path.stat().st_size <= SMALL_BYTES else None
+
+
+def check_motion(path: Path, *, on_progress: Callable[[], None]) -> None:
+    """Check a pose file; runs in a worker."""
+    from liveavatar.pose.files import check_pose
+
+    check_pose(path, on_progress=on_progress)
+
+
+def decode_sound(path: Path) -> np.ndarray:
+    """Decode a sound in a worker: float32 [samples], mono 16 kHz.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    from liveavatar.audio.ingest import load_audio
+
+    samples: np.ndarray = isolated(load_audio, path, beats=True)
+    return samples
+
+
+def decode_portrait(path: Path) -> np.ndarray:
+    """Decode a picture in a worker: uint8 sRGB [H, W, 3].
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    from liveavatar.media.portrait import load_portrait
+
+    pixels: np.ndarray = isolated(load_portrait, path)
+    return pixels
 
 
 def _refuse_unwritable_name(path: Path) -> None:

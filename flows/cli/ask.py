@@ -1,6 +1,7 @@
 """Subcommands that answer a question or prepare a file without starting Prefect or Ray."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from flows.terminal import say
 from liveavatar import config, paths
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import InputError
-from liveavatar.files import plain, read_json
+from liveavatar.files import read_json
+from liveavatar.isolation.caller import isolated
+from tasks.inputs import decode_portrait, decode_sound
 
 Options = dict[str, Any]
 QUICK_CLIPS = 2
@@ -27,6 +30,7 @@ def preprocess(options: Options) -> int:
         whisper=options["whisper"],
         speech=read_config(model_dir).speech,
         model_dir=model_dir,
+        load=decode_sound,
     )
     say(f"{options['output']}: cleaned.wav, words.json, features.pt ({done.num_frames} frames)")
     return 0
@@ -103,20 +107,8 @@ def parity(options: Options) -> int:
 
 def evaluate(options: Options) -> int:
     """Measure a finished video."""
-    from liveavatar.media.portrait import load_portrait
-    from liveavatar.quality.evaluate import evaluate_video
-    from liveavatar.quality.suites import judge
-
-    result = evaluate_video(Path(options["video"]), load_portrait(Path(options["image"])))
-    verdict = judge(result)
-    report = plain(
-        {
-            "status": verdict.status,
-            "checks": [asdict(c) if not isinstance(c, dict) else c for c in verdict.checks],
-            "metrics": result.metrics,
-            "reasons": result.reasons,
-        }
-    )
+    decode_portrait(Path(options["image"]))  # by itself, so that a refusal names it
+    report = isolated(judged_film, options["video"], options["image"], beats=True)
     if options["json"]:
         _json(report)
     else:
@@ -127,6 +119,21 @@ def evaluate(options: Options) -> int:
             if check["status"] != "passed":
                 say(f"  {check['status']}: {check['name']}: {check['reason']}")
     return int(report["status"] == "failed")
+
+
+def judged_film(video: Path, image: str, *, on_progress: Callable[[], None]) -> dict[str, Any]:
+    """Measure and judge a video; runs in a worker.
+
+    Returns:
+        `status`, `checks`, `metrics`, `reasons` as in report.json.
+    """
+    from liveavatar.media.portrait import load_portrait
+    from liveavatar.quality.evaluate import evaluate_video
+    from liveavatar.quality.suites import judge
+
+    on_progress()
+    result = evaluate_video(video, load_portrait(image), on_progress=on_progress)
+    return {**judge(result).as_dict(), "metrics": result.metrics, "reasons": result.reasons}
 
 
 def why(options: Options) -> int:

@@ -11,8 +11,10 @@ from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
+from liveavatar.isolation.caller import isolated
 from liveavatar.planning.plan import Plan, describe, plan, video_size
 from liveavatar.timing import FPS
+from tasks.inputs import decode_portrait
 from tasks.plan import request_of
 
 DEFAULT_SECONDS = 10.0
@@ -57,9 +59,7 @@ def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:
 def _picture(image: str) -> tuple[int, int] | None:
     if image == ANY["image"]:
         return None
-    from liveavatar.media.portrait import load_portrait
-
-    height, width, _ = load_portrait(image).shape
+    height, width, _ = decode_portrait(Path(image)).shape
     return width, height
 
 
@@ -67,11 +67,9 @@ def _frames(audio: str, seconds: float | None, num_clip: int | None, infer_frame
     """Count the frames of the job: those of `--num_clip`, at most the length of the sound when there is one."""
     limit = num_clip * infer_frames if num_clip else None
     if audio != ANY["audio"]:
-        from liveavatar.audio.ingest import load_audio, probe
-        from liveavatar.timing import SAMPLE_RATE
+        from liveavatar.audio.ingest import sound_seconds
 
-        length_s = probe(audio).duration_s
-        seconds = length_s if length_s is not None else len(load_audio(audio)) / SAMPLE_RATE
+        seconds = isolated(sound_seconds, audio)
     if seconds is None:
         return limit or round(DEFAULT_SECONDS * FPS)
     frames = max(1, round(seconds * FPS))

@@ -20,6 +20,7 @@ from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
+from liveavatar.isolation.caller import isolated
 from tasks.inputs import JobInputs
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def batch(options: Options) -> int:
     """Render a table of jobs."""
     as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
     out = options.pop("out", None) or f"out/{manifest.stem}"  # of the table; every job gets a folder below
-    jobs = name_outputs(read_manifest(manifest, options), Path(out))
+    jobs = name_outputs(isolated(read_manifest, manifest, options), Path(out))
     replicas = _replicas(options, len(jobs))
     with at_work("batch"), Terminal(), PrefectServer() as server, ray_session():
         from flows.batch import batch as flow

@@ -25,7 +25,7 @@ from flows.serving import environment
 from flows.serving.gate import own_origins
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
-from tasks.cluster.guardian import die_with_parent
+from liveavatar.isolation.worker import die_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ stays in time. A constant offset is removed. The sound is not changed otherwise.
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +105,25 @@ def probe(path: str | Path) -> AudioInfo:
         )
 
 
-def load_audio(path: str | Path, *, allow_silence: bool = False) -> np.ndarray:
+def sound_seconds(path: Path) -> float:
+    """Read the length of a file's sound as declared, else by decoding it, in seconds.
+
+    Raises:
+        InputError: for the reasons of `probe` and `load_audio`.
+    """
+    declared = probe(path).duration_s
+    return declared if declared is not None else len(load_audio(path)) / SAMPLE_RATE
+
+
+def load_audio(
+    path: str | Path, *, allow_silence: bool = False, on_progress: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """Decode a file's sound.
 
     Args:
         path: any audio or video file.
         allow_silence: accept a track without any sound.
+        on_progress: called after every piece.
 
     Returns:
         float32 [samples], mono, 16 kHz, within [-1, 1].
@@ -119,10 +132,10 @@ def load_audio(path: str | Path, *, allow_silence: bool = False) -> np.ndarray:
         InputError: for the reasons of `probe`; and undecodable, cut off, shorter than 0.5 s, non-finite or silent.
     """
     source = Path(path)
-    audio, mix_power, channel_power = _decode(source, None)
+    audio, mix_power, channel_power = _decode(source, None, on_progress)
     if len(channel_power) > 1 and mix_power < _CANCELLED * channel_power.max():
         log.info("%s: the channels cancel each other, using the loudest", source)
-        audio, _, _ = _decode(source, int(channel_power.argmax()))
+        audio, _, _ = _decode(source, int(channel_power.argmax()), on_progress)
     seconds = len(audio) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
         raise InputError(f"{source}: its sound lasts {seconds:.2f} s; give at least {MIN_SECONDS} s")
@@ -214,7 +227,7 @@ def _refuse_long(source: Path, seconds: float) -> None:
         )
 
 
-def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.ndarray]:
+def _decode(source: Path, channel: int | None, on_progress: Callable[[], None]) -> tuple[np.ndarray, float, np.ndarray]:
     """Decode one channel, or the mean of all: samples, their mean power, and every channel's mean power."""
     samples = bytearray()  # grows in place, so that memory never holds the track twice
     mix_power, channel_power = 0.0, np.zeros(1)
@@ -225,6 +238,7 @@ def _decode(source: Path, channel: int | None) -> tuple[np.ndarray, float, np.nd
         kinds = set(container.format.name.split(","))
         pieces = _Pieces(source, kinds, declared)
         for part in pieces.read(container, stream):
+            on_progress()
             if not np.isfinite(part).all():
                 at = len(samples) / 4 / SAMPLE_RATE
                 raise InputError(f"{source}: it has samples that are no numbers (near {at:.1f} s); export it again")

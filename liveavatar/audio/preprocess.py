@@ -6,7 +6,7 @@ cleaned.wav, so the file alone reproduces them. Every file appears whole or not 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,19 +46,21 @@ def preprocess(
     reference_text: str | None = None,
     speech: SpeechConfig = MINI.speech,
     model_dir: Path | None = None,
+    load: Callable[[Path], np.ndarray] = load_audio,
 ) -> Preprocessed:
     """Run ingest, enhance and features on one file.
 
     Args:
         audio_path: any audio or video file.
         out_dir: made when missing; gets cleaned.wav, words.json, features.pt, audio_report.json.
+        load: decodes the file to float32 [samples], mono 16 kHz.
 
     Raises:
         InputError: unusable sound or choice, or an output path that is a file.
         CapacityError: when the disk is too full.
     """
     folder = output_folder(out_dir)
-    audio = load_audio(audio_path)
+    audio = load(Path(audio_path))
     require_disk(folder, stage_bytes(len(audio) / SAMPLE_RATE, speech.num_states, speech.dim), str(audio_path))
     enhanced = enhance(audio, denoise, whisper, reference_text)
     cleaned, words = folder / "cleaned.wav", folder / "words.json"
@@ -103,11 +105,17 @@ def write_words(path: Path, enhanced: Enhanced) -> None:
         f.write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
+def load_any_audio(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> np.ndarray:
+    """Decode a sound as `load_audio` does; it may be silent."""
+    return load_audio(path, allow_silence=True, on_progress=on_progress)
+
+
 def write_features(
-    wav: str | Path,
+    wav: Path,
     path: Path,
     speech: SpeechConfig = MINI.speech,
     model_dir: Path | None = None,
+    load: Callable[[Path], np.ndarray] = load_any_audio,
 ) -> int:
     """Compute the driving features of a sound file and write features.pt.
 
@@ -116,6 +124,7 @@ def write_features(
         path: where features.pt goes.
         speech: the speech encoder.
         model_dir: directory of the model, for encoders whose weights lie there.
+        load: decodes the file to float32 [samples], mono 16 kHz.
 
     Returns:
         Video frames that the sound covers.
@@ -123,7 +132,7 @@ def write_features(
     Raises:
         InputError: when the file is no usable sound.
     """
-    audio = load_audio(wav, allow_silence=True)
+    audio = load(wav)
     features = encoder_kind(speech).load(speech, model_dir).features(audio)
     num_frames = count_frames(len(audio))
     with _output(path) as f:

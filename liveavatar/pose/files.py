@@ -10,6 +10,7 @@ expression moves, and the eyes are read as in `liveavatar.face.eye_reading`. Bot
 import csv
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +41,21 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def read_pose(path: Path, max_frames: int | None = None) -> np.ndarray:
+def read_pose(
+    path: Path, max_frames: int | None = None, *, on_progress: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """Read the frame track [F, 3, 4 or 6] of a table or a video, at most `max_frames` long.
+
+    Calls `on_progress` after every frame of a video.
 
     Raises:
         InputError: the file cannot be used.
     """
-    return read_pose_csv(path)[:max_frames] if is_table(path) else pose_from_video(path, max_frames)
+    return read_pose_csv(path)[:max_frames] if is_table(path) else pose_from_video(path, max_frames, on_progress)
 
 
-def check_pose(path: Path) -> None:
-    """Check a pose file quickly.
+def check_pose(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> None:
+    """Check a pose file quickly; calls `on_progress` after every frame of a video.
 
     Raises:
         InputError: a wrong table, a file that is no video, or a video without a face in its first minute.
@@ -61,6 +66,7 @@ def check_pose(path: Path) -> None:
     probe_video(path)
     tracker = _tracker(path)
     for frame in read_frames(path):
+        on_progress()
         if frame.seconds > LOOK_SECONDS:
             break
         if frame.index % LOOK_EVERY == 0 and tracker.find(frame.rgb) is not None:
@@ -141,7 +147,9 @@ def _resample(times: np.ndarray, values: np.ndarray, new_times: np.ndarray) -> n
     return np.stack([np.interp(new_times, times, column) for column in values.T], 1)
 
 
-def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
+def pose_from_video(
+    path: Path, max_frames: int | None = None, on_progress: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """Read the frame track float32 [F, 6] of the most prominent face in a video of any frame rate, angles in radians.
 
     Frames without a face are interpolated, and the head is smoothed over five frames of 25 fps. Of the gaze only the
@@ -150,6 +158,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
     Args:
         path: any video file.
         max_frames: length of the track at most, at 25 fps; the video is not read further.
+        on_progress: called after every frame.
 
     Raises:
         InputError: no video, no face, or a face in too few frames.
@@ -157,6 +166,7 @@ def pose_from_video(path: Path, max_frames: int | None = None) -> np.ndarray:
     tracker = _tracker(path)
     times, seen, angles, eyes = [], [], [], []
     for frame in read_frames(path):
+        on_progress()
         if max_frames is not None and frame.seconds * FPS > max_frames:
             break
         times.append(frame.seconds)

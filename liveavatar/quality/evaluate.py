@@ -3,7 +3,7 @@
 A metric that cannot be measured is None and its reason stands in `reasons`; there is no stand-in number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from liveavatar.errors import InputError
 from liveavatar.face.landmarks import UNSTEADY
 from liveavatar.files import plain
-from liveavatar.media.ffmpeg import VideoInfo, probe_video, read_frames, read_video_audio
+from liveavatar.media.ffmpeg import Frame, VideoInfo, probe_video, read_frames, read_video_audio
 from liveavatar.quality import identity, motion, sync
 from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.quality.observe import Observer
@@ -57,6 +57,7 @@ def evaluate_video(
     audio_metrics: Mapping[str, float | None] | None = None,
     block_timings: Sequence[Mapping[str, float]] | None = None,
     threads: int = 2,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> QualityResult:
     """Measure a video.
 
@@ -67,6 +68,7 @@ def evaluate_video(
         audio_metrics: numbers of the cleaning stage by the names in `AUDIO_METRICS`.
         block_timings: one mapping a block with `denoise_s`, `decode_s` (seconds), and whatever else is to be kept.
         threads: of the landmark network.
+        on_progress: called before every frame.
 
     Returns:
         metrics, reasons and tables. Takes about 10 ms a frame at 384*256 on two cores.
@@ -82,7 +84,7 @@ def evaluate_video(
         except InputError as e:
             sound_reason = str(e)
     observer = Observer(portrait, threads)
-    seen = observer.watch(read_frames(video))
+    seen = observer.watch(_noted(read_frames(video), on_progress))
     if not seen.seconds:
         raise InputError(f"{video} holds no picture that can be decoded; render it again")
     clock = Clock.of(np.array(seen.seconds))
@@ -106,6 +108,12 @@ def evaluate_video(
         video=info,
         has_speech=sound.has_speech,
     )
+
+
+def _noted(frames: Iterator[Frame], on_progress: Callable[[], None]) -> Iterator[Frame]:
+    for frame in frames:
+        on_progress()
+        yield frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.stream import Stream
+from liveavatar.isolation.caller import isolated
 from liveavatar.media.film import FilmWriter
 from liveavatar.media.portrait import fit_portrait, load_portrait
 from liveavatar.timing import count_frames
@@ -35,10 +36,10 @@ def job_from_files(
     """
     model_dir = resolve_model_dir(model) if isinstance(model, str) else model
     config = read_config(model_dir)
-    samples = load_audio(audio)
+    samples = isolated(load_audio, audio, beats=True)
     features = encoder_kind(config.speech).load(config.speech, model_dir).features(samples)
     return StreamJob(
-        image=fit_portrait(load_portrait(image), size or config.areas[0], config),
+        image=fit_portrait(isolated(load_portrait, image), size or config.areas[0], config),
         settings=settings,
         features=TensorFeatures(features),
         num_frames=count_frames(len(samples)),

@@ -6,12 +6,14 @@ The sound is taken as it is; `liveavatar preprocess` cleans it first. Exit codes
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from liveavatar.audio.preprocess import output_folder, write_features
+from liveavatar.audio.preprocess import load_any_audio, output_folder, write_features
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import MINI
 from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.isolation.caller import isolated
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.output.is_dir():
             raise InputError(f"--output {args.output}: it is a directory; name a file, such as features.pt")
         speech = MINI.speech if args.model == MINI.name else read_config(resolve_model_dir(args.model)).speech
-        num_frames = write_features(args.input, args.output, speech)
+        load = partial(isolated, load_any_audio, beats=True)
+        num_frames = write_features(args.input, args.output, speech, load=load)
     except LiveAvatarError as e:
         sys.stderr.write(f"{e}\n")
         return e.exit_code

@@ -20,9 +20,9 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
 from liveavatar.errors import CapacityError
 from liveavatar.hardware import cores
+from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
-from tasks.cluster.guardian import die_with_parent
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 

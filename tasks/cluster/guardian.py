@@ -5,8 +5,6 @@ local Ray in the environment; when it is gone, killed or done, processes with th
 Python.
 """
 
-import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -14,14 +12,7 @@ import time
 from pathlib import Path
 
 MARK = "LIVEAVATAR_RAY_OWNER"
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 LOOKS, PAUSE_SECONDS = 20, 0.1  # a process may be starting another one while it is killed
-
-
-def die_with_parent() -> None:
-    """Make the kernel kill this process when its parent dies, for any reason (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_marked(token: str) -> int:

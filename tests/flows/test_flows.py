@@ -21,6 +21,8 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from tests.isolation import planted
+
 RATE = 16_000
 SECONDS = 5.76  # twelve blocks, so that snapshots fall inside
 REPORT_KEYS = {"status", "checks", "metrics", "timing", "memory", "plan", "inputs", "parameters"}
@@ -58,10 +60,10 @@ class Shop:
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
-    def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment(), capture_output=True, text=True,
-            timeout=timeout, check=False,
+            self.command(*arguments), cwd=self.folder, env=self.environment() | variables, capture_output=True,
+            text=True, timeout=timeout, check=False,
         )  # fmt: skip
 
     def report(self, out: str) -> dict[str, dict[str, object]]:
@@ -216,21 +218,28 @@ def test_resume_gives_the_bits_of_an_uninterrupted_run(
 
 @pytest.mark.slow
 def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
+    """Also one whose file crashes its decoder, as any file of that name does here."""
     prompt = "A woman in her thirties talks, soft light, photorealistic."
+    shutil.copy(shop.folder / "face.png", shop.folder / "crashing-face.png")
     rows = [
         f'voice.wav,face.png,"{prompt}",4',
+        f'voice.wav,crashing-face.png,"{prompt}",4',
         f'nowhere.wav,face.png,"{prompt}",4',
         f'voice.wav,face.png,"{prompt}",40',
+        f'voice.wav,face.png,"{prompt}",4',
     ]
     (shop.folder / "jobs.csv").write_text("audio,image,prompt,sample_steps\n" + "\n".join(rows) + "\n")
     common = ["--model", str(shop.model), "--whisper", "off", "--denoise", "off", "--enable-online-decode"]
-    done = shop.run("batch", "jobs.csv", *common, "--json")
+    done = shop.run("batch", "jobs.csv", *common, "--json", PYTHONPATH=str(Path(planted.__file__).parent))
     outcomes = json.loads(done.stdout)
-    assert [row["status"] for row in outcomes] == [shop.report("out/a")["status"], "refused", "refused"]
+    good = shop.report("out/a")["status"]
+    assert [row["status"] for row in outcomes] == [good, "refused", "refused", "refused", good]
     assert done.returncode == 2
-    assert "nowhere.wav" in outcomes[1]["reason"]
-    assert "sample_steps" in outcomes[2]["reason"]
-    assert (shop.folder / "out/jobs/000-voice/video.mp4").is_file()
+    assert "crashing-face.png: reading it crashes (SIGSEGV)" in outcomes[1]["reason"]
+    assert "nowhere.wav" in outcomes[2]["reason"]
+    assert "sample_steps" in outcomes[3]["reason"]
+    for out in ("000-voice", "004-voice"):
+        assert (shop.folder / "out/jobs" / out / "video.mp4").is_file()
 
 
 @pytest.mark.nightly

@@ -1,12 +1,12 @@
 """Inputs of a job are opened once, before anything starts; the stages after it work with what was found."""
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+import contextlib
+import ctypes
+import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,36 +14,44 @@ from scipy.io import wavfile
 
 from liveavatar.errors import InputError
 from liveavatar.files import sha256
+from liveavatar.isolation.caller import Workers
 from tasks import ingest, inputs
 from tasks.inputs import check_inputs
+from tests.isolation import planted
 
-_opened: Counter[str] = Counter()
-_counting = False
-
-
-def _count(event: str, arguments: tuple[Any, ...]) -> None:
-    if _counting and event == "open" and isinstance(arguments[0], str | Path):
-        _opened[Path(arguments[0]).name] += 1
+IN_OPEN = 0x20  # from linux/inotify.h
+EVENT = struct.Struct("iIII")
 
 
-sys.addaudithook(_count)
+class Watch:
+    """Files of a folder that any process opens (Linux)."""
+
+    def __init__(self, folder: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK)
+        assert libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_OPEN) >= 0
+
+    def opened(self) -> set[str]:
+        """Return the names of the files that were opened since the last look."""
+        names, data = set(), b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._descriptor, 65_536):
+                data += part
+        while data:
+            length = EVENT.unpack_from(data)[3]
+            names.add(data[EVENT.size : EVENT.size + length].rstrip(b"\0").decode())
+            data = data[EVENT.size + length :]
+        return names
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """How often a file of this name was opened, by Python or by FFmpeg."""
-    open_container: Callable[..., Any] = av.open
-
-    def counted(file: Any, *args: Any, **kwargs: Any) -> Any:
-        _opened[Path(str(file)).name] += 1
-        return open_container(file, *args, **kwargs)
-
-    global _counting
-    monkeypatch.setattr(av, "open", counted)
-    _opened.clear()
-    _counting = True
-    yield _opened
-    _counting = False
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    watch = Watch(tmp_path)
+    yield watch
+    watch.close()
 
 
 @pytest.fixture
@@ -56,20 +64,29 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return {"image": tmp_path / "face.png", "audio": tmp_path / "voice.wav", "pose": tmp_path / "pose.csv"}
 
 
-def test_stages_open_no_input_again(files: dict[str, Path], tiny_model: Path, opened: Counter[str]) -> None:
+def test_stages_open_no_input_again(files: dict[str, Path], tiny_model: Path, watch: Watch) -> None:
+    names = {path.name for path in files.values()}
+    watch.opened()
     job = check_inputs(**files)
-    checked = Counter(opened)
-    assert {name: checked[name] for name in ("voice.wav", "face.png", "pose.csv")} == {
-        "voice.wav": 5,  # for the header and the samples FFmpeg and ourselves, for the digest once
-        "face.png": 2,  # its pixels, its digest
-        "pose.csv": 2,  # its table, its digest
-    }
-    first = ingest.ingest.fn(job, str(tiny_model), None, None)
-    assert not first.hit
-    assert (opened["voice.wav"], opened["face.png"]) == (5, 2)
-    before = Counter(opened)
+    assert watch.opened() >= names
+    assert not ingest.ingest.fn(job, str(tiny_model), None, None).hit
+    assert watch.opened() & names == {"pose.csv"}, "only a track is made from its file, whose length is the sound's"
     assert ingest.ingest.fn(job, str(tiny_model), None, None).hit
-    assert all(opened[path.name] == before[path.name] for path in files.values())
+    assert not watch.opened() & names
+
+
+def test_a_file_that_crashes_its_decoder_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the worker, every file whose name says so crashes where it is opened."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(planted.__file__).parent), prepend=os.pathsep)
+    workers = Workers()
+    monkeypatch.setattr("tasks.inputs.isolated", workers.call)
+    for name in ("image", "audio", "pose"):
+        bad = files[name].rename(files[name].with_name(f"crashing-{files[name].name}"))
+        with pytest.raises(InputError, match=rf"^{bad}: reading it crashes \(SIGSEGV\)"):
+            check_inputs(**{**files, name: bad})
+        bad.rename(files[name])
+    assert check_inputs(**files).samples is not None
+    workers.end()
 
 
 def test_digests_and_samples_are_handed_on(files: dict[str, Path]) -> None:

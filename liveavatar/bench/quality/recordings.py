@@ -15,6 +15,7 @@ from liveavatar.audio.ingest import load_audio
 from liveavatar.bench.quality.films import make_scene, render_scene
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
+from liveavatar.isolation.caller import isolated
 from liveavatar.media.portrait import fit_portrait, load_portrait
 from liveavatar.quality.evaluate import evaluate_video
 from liveavatar.quality.split import Clip
@@ -62,12 +63,16 @@ def judge_recordings(
     """
     rows = []
     for number, sound in enumerate(find_recordings(folder)):
-        speech = enhance(load_audio(sound)[: round(SECONDS * SAMPLE_RATE)], "auto", "tiny.en").audio
+        samples = isolated(load_audio, sound, beats=True)
+        speech = enhance(samples[: round(SECONDS * SAMPLE_RATE)], "auto", "tiny.en").audio
         clip = clips[number % len(clips)]
         portraits = {f"clip {clip.info.name}": (clip.photo(), clip.info.caption)}
         own = next((sound.with_suffix(e) for e in PICTURES if sound.with_suffix(e).is_file()), None)
         if own is not None:
-            portraits[own.name] = (fit_portrait(load_portrait(own), engine.config.areas[0], engine.config), PROMPT)
+            portraits[own.name] = (
+                fit_portrait(isolated(load_portrait, own), engine.config.areas[0], engine.config),
+                PROMPT,
+            )
         for portrait, (photo, prompt) in portraits.items():
             row = {"recording": sound.name, "portrait": portrait, "seconds": round(len(speech) / SAMPLE_RATE, 2)}
             row |= _judge(engine, (photo, speech, prompt), steps, work / f"{sound.stem}-{portrait.replace(' ', '')}")
