@@ -43,10 +43,11 @@ class RenderParameters(BaseModel):
     enable_online_decode: bool = Field(default=False, description="decode each block at once and stream it as HLS")
     offload_model: bool | None = Field(default=None, description="keep idle weights in host memory (GPU only)")
     fp8: bool = Field(default=False, description="8-bit linear layers (GPU only)")
-    kv_cache_dtype: Literal["auto", "bf16", "fp8", "int8"] = Field(
+    kv_cache_dtype: Literal["auto", "bf16", "fp8", "int8", "e4m3"] = Field(
         default="auto",
         description="what the 14B keeps keys and values in (GPU only): bf16; fp8, in half the memory; int8, for 8-bit "
-        "attention, keys in int8 and values in e4m3; auto: bf16 where it fits, else fp8",
+        "attention, keys in int8 and values in e4m3; e4m3, for the faster and coarser one of "
+        "FlashAttention-3 on a Hopper GPU; auto: bf16 where it fits, else fp8",
     )
     placement: Literal["auto", "single", "tpp", "replicas"] = Field(default="auto", description="which GPU does what")
     num_gpus: int | None = Field(default=None, ge=1, le=64, description="GPUs to use; on a CPU, processes")

@@ -4,6 +4,7 @@ Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. The driver, th
 slack take `RESERVE_GB` of every card, which leaves 22.15 of 24 GB.
 """
 
+import importlib.util
 import math
 import os
 import re
@@ -30,15 +31,27 @@ class Rates:
 
     bf16: float  # TFLOP/s of large linears
     fp8: float  # TFLOP/s of large linears, fp8 operands; equals bf16 where there is no fp8 unit
-    attention: float  # TFLOP/s, bf16
+    attention: float  # TFLOP/s, bf16, PyTorch's kernels
+    flash3: float = 0.0  # TFLOP/s of FlashAttention-3 in bf16; 0: there is none
+    flash3_e4m3: float = 0.0  # TFLOP/s of FlashAttention-3 in e4m3
     conv: float  # TFLOP/s of decoding video: the decoder's whole time over its operations
     bandwidth: float  # TB/s of element-wise kernels
     host_link: float = 0.022  # TB/s from pinned host memory
 
-    @property
-    def attention8(self) -> float:
-        """TFLOP/s of self-attention in 8 bits."""
-        return ATTENTION8_GAIN * self.attention
+    def self_attention(self, kv_cache_dtype: str) -> float:
+        """Return the TFLOP/s of self-attention for a dtype of keys and values.
+
+        "fp8" rings are read in bf16. Without FlashAttention-3 "e4m3" counts as bf16, and the job is refused.
+        """
+        if kv_cache_dtype == "int8":
+            return ATTENTION8_GAIN * self.attention
+        if kv_cache_dtype == "e4m3" and self.flash3_e4m3:
+            return self.flash3_e4m3
+        return max(self.attention, self.flash3)
+
+    def without_flash3(self) -> "Rates":
+        """Return the rates where FlashAttention-3 is not installed."""
+        return replace(self, flash3=0.0, flash3_e4m3=0.0)
 
     @property
     def has_fp8(self) -> bool:
@@ -46,9 +59,9 @@ class Rates:
         return self.fp8 > self.bf16
 
 
-# Hopper: measured over a whole stream on an H200 at 704*384 (data/benchmarks/gpu_h200_2026-11-23.md). The others are
+# Hopper: measured over a whole stream on an H200 at 704*384 (the newest data/benchmarks/gpu_h200_*.md). The others are
 # scaled from their published dense rates by the share that Hopper reaches of its own.
-HOPPER = Rates(bf16=740, fp8=1460, attention=520, conv=317, bandwidth=2.6, host_link=0.045)
+HOPPER = Rates(bf16=740, fp8=1460, attention=520, flash3=620, flash3_e4m3=800, conv=317, bandwidth=2.6, host_link=0.045)
 GPU_KINDS = {
     "H200": (141.0, replace(HOPPER, bandwidth=3.6)),
     "H100": (80.0, HOPPER),
@@ -155,6 +168,8 @@ def detect_gpus() -> tuple[Gpu, ...]:
         name, _, mebibytes = line.rpartition(",")
         if mebibytes.strip().isdigit():
             gpus.append(gpu_of(name.strip(), float(mebibytes) / 1024))
+    if importlib.util.find_spec("fa3_fwd_interface") is None:
+        gpus = [replace(gpu, rates=gpu.rates.without_flash3()) for gpu in gpus]
     return tuple(gpus)
 
 

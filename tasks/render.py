@@ -22,7 +22,7 @@ from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT, POSE, POSE_PACKAGES
-from tasks.render_code import engine_code, job_code
+from tasks.render_code import FAST, engine_code, job_code
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import StageKey, code_digest, job_key, stage_key
@@ -42,6 +42,7 @@ BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
 PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
+GPU_PACKAGES = ("triton", "fa3-fwd")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +122,12 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
         "pose": None if inputs.pose is None else inputs.pose.files[POSE],
         "machine": machine.signature(),
     }
-    packages = PACKAGES if inputs.pose is None else (*PACKAGES, *POSE_PACKAGES)
+    packages = list(PACKAGES if inputs.pose is None else (*PACKAGES, *POSE_PACKAGES))
     code = job_code(
         read_config(inputs.model_dir), options.settings, offload=options.offload, posed=inputs.pose is not None
     )
+    if FAST not in code.left_out:
+        packages += GPU_PACKAGES
     return stage_key("render", parts, code.modules, packages, code.left_out)
 
 

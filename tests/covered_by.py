@@ -11,6 +11,7 @@ COVERED_BY = {
     "liveavatar/fast/denoise.py": "tests/fast/test_backend.py",
     "liveavatar/fast/kernels_attention.py": "tests/fast/test_ops.py",
     "liveavatar/fast/kernels_decoder.py": "tests/fast/test_ops.py",
+    "liveavatar/fast/kernels_e4m3.py": "tests/fast/test_ops.py",
     "liveavatar/fast/kernels_rings.py": "tests/fast/test_ops.py",
     "liveavatar/fast/load.py": "tests/fast/test_backend.py",
     "liveavatar/fast/reference.py": "tests/fast/test_ops.py",

@@ -15,5 +15,5 @@ class RenderSettings:
     seed: int = 420  # of the noise and of the blink and gaze track
     sample_steps: int = 4  # denoise steps per block
     infer_frames: int = 48  # frames per clip: the reach of one draw of noise; a multiple of 12
-    kv_cache_dtype: str = "auto"  # of keys and values: "bf16", "fp8", "int8"; "auto" is the dtype of the weights
+    kv_cache_dtype: str = "auto"  # of keys and values: bf16, fp8, int8, e4m3; "auto" is the dtype of the weights
     fp8: bool = False  # linear layers of the transformer in 8 bits; the engine must be loaded in the same way

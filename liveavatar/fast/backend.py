@@ -15,6 +15,7 @@ from liveavatar.fast import ops
 from liveavatar.fast.decode import CudaDecoder, DecodeRunner
 from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
+from liveavatar.fast.flash3 import PACKAGE
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.vae_wan import WanVAE
 
@@ -42,15 +43,21 @@ class FastBackend:
         """Refuse a precision of keys and values that the GPU does not have.
 
         Raises:
-            CapacityError: it is too old for it.
+            CapacityError: it is too old for it, or a package is missing.
         """
-        reason = None
-        if self.device.type == "cuda" and kv_cache_dtype in ("fp8", "int8"):
-            reason = (ops.has_attention8 if kv_cache_dtype == "int8" else ops.has_fp8)(self.device)
+        if self.device.type != "cuda":
+            return
+        checks = {"fp8": ops.has_fp8, "int8": ops.has_attention8, "e4m3": ops.has_attention8}
+        reason = checks[kv_cache_dtype](self.device) if kv_cache_dtype in checks else None
         if reason:
             raise CapacityError(
                 f"--kv_cache_dtype {kv_cache_dtype}: {reason}; use --kv_cache_dtype bf16, or a GPU of compute "
                 "capability 8.9 or more"
+            )
+        if kv_cache_dtype == "e4m3" and self.dit.attention.load_flash3(self.device) is None:
+            raise CapacityError(
+                f"--kv_cache_dtype e4m3: FlashAttention-3 does not run here, it needs a Hopper GPU and {PACKAGE}; use "
+                "--kv_cache_dtype int8, or on a Hopper GPU pip install 'liveavatar[gpu]'"
             )
 
     @torch.inference_mode()

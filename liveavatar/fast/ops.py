@@ -12,7 +12,19 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import reference
-from liveavatar.fast.reference import FP8, Block, Branch, KeyValues8, NormSpec, Quantised, Queries8, Rows, Slots
+from liveavatar.fast.flash3 import FlashAttention3
+from liveavatar.fast.reference import (
+    FP8,
+    Block,
+    Branch,
+    KeyValues8,
+    KeyValuesE4m3,
+    NormSpec,
+    Quantised,
+    Queries8,
+    Rows,
+    Slots,
+)
 
 log = logging.getLogger(__name__)
 
@@ -219,6 +231,40 @@ def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
     return backend(q.device).attend8(queries, seen, dtype)
 
 
+def rms_rope_write_e4m3(
+    qkv_L3D: Tensor,
+    norms: tuple[Tensor, Tensor, float],
+    rotation: tuple[Tensor, Tensor],
+    into: KeyValuesE4m3,
+    start: Tensor,
+) -> Tensor:
+    """Normalise and rotate queries and keys, write keys and values into their slots, in e4m3: queries [L, N, H]."""
+    _follow(qkv_L3D)
+    for weight in norms[:2]:
+        _follow(weight)
+    _turns(rotation, len(qkv_L3D), into.k.shape[2])
+    _key_values_e4m3(into)
+    _first_slot(start)
+    return backend(qkv_L3D.device).rms_rope_write_e4m3(qkv_L3D, norms, rotation, into, start)
+
+
+def rope_copy_e4m3(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValuesE4m3) -> None:
+    """Copy rotated keys in e4m3."""
+    _inner(source_NLH)
+    _key_values_e4m3(into)
+    assert into.k.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(into.k.shape)}"
+    _turns(rotation, *source_NLH.shape[1:])
+    backend(source_NLH.device).rope_copy_e4m3(source_NLH, rotation, into)
+
+
+def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype, kernel: FlashAttention3 | None) -> Tensor:
+    """Attend in e4m3: rows [L, N * H]; by the torch reference where there is no kernel."""
+    _follow(q_LNH, FP8)
+    _key_values_e4m3(seen)
+    assert q_LNH.shape[1:] == seen.k.shape[::2], f"{tuple(q_LNH.shape)}, {tuple(seen.k.shape)}"
+    return reference.attend_e4m3(q_LNH, seen, dtype) if kernel is None else kernel.attend_e4m3(q_LNH, seen)
+
+
 # What the kernels take for granted. The torch reference would not mind, so it is asked of both.
 
 
@@ -273,3 +319,11 @@ def _key_values8(t: KeyValues8) -> None:
     (N, M, H), facts = t.k.shape, f"{tuple(t.k.shape)}, {tuple(t.k_scale.shape)}, {tuple(t.v.shape)}"
     assert (t.k_scale.shape, t.v.shape) == ((N, M), (N, H, M)), facts
     assert H & (H - 1) == 0, f"heads of {H} elements; attention in 8 bits wants a power of two"
+
+
+def _key_values_e4m3(t: KeyValuesE4m3) -> None:
+    for x in (t.k, t.v):
+        _inner(x, FP8)
+    assert (t.k.shape, t.k.stride()) == (t.v.shape, t.v.stride()), "keys and values lie differently"
+    _follow(t.v_scale, torch.float32)
+    assert t.v_scale.shape == (len(t.v),), f"{tuple(t.v_scale.shape)} scales {tuple(t.v.shape)}"

@@ -250,10 +250,83 @@ def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
         for rows in range(0, L, tall):
             some = slice(rows, rows + tall)
             logits = (q[some, head].float() @ k.mT) * (q_scale[head, some, None] * H**-0.5)
-            weights = (logits - logits.amax(dim=-1, keepdim=True)).exp()
-            rounded = (weights * WEIGHT_MAX).to(FP8).float() / WEIGHT_MAX
-            out[some, head] = (rounded @ v.mT / weights.sum(dim=-1, keepdim=True)).to(dtype)
+            out[some, head] = _weighted(logits, v.mT).to(dtype)
     return out.flatten(1)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValuesE4m3:
+    """Keys and values in e4m3, head by head, as FlashAttention-3 reads them.
+
+    Keys have no scale, nor have queries: both come out of an RMS norm, at a size that suits e4m3.
+    """
+
+    k: Tensor  # [N, M, H]
+    v: Tensor  # [N, M, H], to be multiplied by the scale
+    v_scale: Tensor  # [N], fp32
+
+    def cut(self, first: int, stop: int) -> "KeyValuesE4m3":
+        """Return the keys and values of some tokens, in the same memory."""
+        return KeyValuesE4m3(self.k[:, first:stop], self.v[:, first:stop], self.v_scale)
+
+
+def to_e4m3(x: Tensor) -> Tensor:
+    """Round to e4m3; what is beyond its range becomes its end."""
+    return x.float().clamp(-FP8_MAX, FP8_MAX).to(FP8)
+
+
+def values_e4m3(v_NLH: Tensor, into: KeyValuesE4m3) -> Tensor:
+    """Round values to e4m3 as `into` keeps them."""
+    return to_e4m3(v_NLH.float() / into.v_scale[:, None, None])
+
+
+def rms_rope_write_e4m3(
+    qkv_L3D: Tensor,
+    norms: tuple[Tensor, Tensor, float],
+    rotation: tuple[Tensor, Tensor],
+    into: KeyValuesE4m3,
+    start: Tensor,
+) -> Tensor:
+    """Do the work of `rms_rope_write` in e4m3, from slot `start` on, an int32 tensor [1]."""
+    wq, wk, eps = norms
+    num_heads = into.k.shape[0]
+    q, k, v = qkv_L3D.chunk(3, dim=-1)
+    q, k = (
+        rotate_rows(rms_rows(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(0, 1), *rotation)
+        for x, weight in ((q, wq), (k, wk))
+    )
+    v = v.unflatten(-1, (num_heads, -1)).transpose(0, 1)
+    at = start.long() + torch.arange(len(qkv_L3D), device=qkv_L3D.device)
+    for target, new in ((into.k, to_e4m3(k)), (into.v, values_e4m3(v, into))):
+        # index_copy_ knows no 8-bit floats; bytes are bytes.
+        target.view(torch.uint8).index_copy_(1, at, new.view(torch.uint8))
+    return to_e4m3(q).transpose(0, 1).contiguous()
+
+
+def rope_copy_e4m3(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValuesE4m3) -> None:
+    """Copy rotated keys in e4m3."""
+    into.k.copy_(to_e4m3(rotate_rows(source_NLH, *rotation)))
+
+
+def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype) -> Tensor:
+    """Softmax attention without mask in e4m3, the weights of values too: [L, N * H], heads side by side."""
+    L, N, H = q_LNH.shape
+    out = torch.empty(L, N, H, dtype=dtype, device=q_LNH.device)
+    tall = max(1, _WEIGHTS // seen.k.shape[1])
+    for head in range(N):
+        k, v = seen.k[head].float(), seen.v[head].float() * seen.v_scale[head]
+        for rows in range(0, L, tall):
+            some = slice(rows, rows + tall)
+            logits = (q_LNH[some, head].float() @ k.mT) * H**-0.5
+            out[some, head] = _weighted(logits, v).to(dtype)
+    return out.flatten(1)
+
+
+def _weighted(logits_LM: Tensor, v_MH: Tensor) -> Tensor:
+    """Softmax of logits times values, with weights rounded to e4m3 before they are summed over values."""
+    weights = (logits_LM - logits_LM.amax(dim=-1, keepdim=True)).exp()
+    rounded = (weights * WEIGHT_MAX).to(FP8).float() / WEIGHT_MAX
+    return rounded @ v_MH / weights.sum(dim=-1, keepdim=True)
 
 
 # The newest tokens of a ring: their first slot, an int32 tensor [1] on the device, and how many they are.

@@ -2,7 +2,7 @@
 
 `Fp8Ring` holds e4m3 with one scale for every token and head. Sinks are not repeated for every step: they and the ring
 are laid out in one workspace, shared by all steps and layers, right before attention reads it in the model's dtype.
-`Ring8` holds what attention in 8 bits reads as it is.
+`Ring8` and `E4m3Ring` hold what attention in 8 bits reads as it is.
 
 Shapes: Y layers, N heads, M slots, H head width, L tokens of a block, D width.
 """
@@ -12,7 +12,16 @@ from torch import Tensor
 
 from liveavatar.fast import ops
 from liveavatar.fast.attention import FastAttention
-from liveavatar.fast.reference import FP8, FP8_MAX, VALUES_ALIGN, KeyValues8, Slots
+from liveavatar.fast.flash3 import FlashAttention3
+from liveavatar.fast.reference import (
+    FP8,
+    FP8_MAX,
+    VALUES_ALIGN,
+    KeyValues8,
+    KeyValuesE4m3,
+    Slots,
+    values_e4m3,
+)
 from liveavatar.model.kv_cache import Sink, StepCache
 
 Rotation = tuple[Tensor, Tensor]
@@ -131,9 +140,7 @@ class Ring8:
 
     def begin(self, sink: Sink) -> None:
         """Take over the sinks of another stream, and the range of its values."""
-        for layer, v in enumerate(sink.v):
-            least = (v.float().abs().amax() * (_HEADROOM / FP8_MAX)).clamp_min(torch.finfo(torch.float32).tiny)
-            self.v_scale[layer] = least.log2().ceil().exp2()  # a power of two: nothing is lost but digits
+        self.v_scale.copy_(_scale(torch.stack([v.abs().amax() for v in sink.v]))[:, None])
         self.set_sink(sink)
 
     def set_sink(self, sink: Sink) -> None:
@@ -166,9 +173,73 @@ class Ring8:
         return KeyValues8(self.k[layer], self.k_scale[layer], self.v[layer], self.v_scale[layer])
 
 
+class E4m3Ring:
+    """[sink | ring] of a step in e4m3, read by FlashAttention-3 as it is.
+
+    Values have a scale for every head, taken from the sinks when a stream begins, with headroom.
+    """
+
+    def __init__(self, sink: Sink, window_tokens: int, kernel: FlashAttention3 | None) -> None:
+        """Allocate and take over sinks.
+
+        Args:
+            sink: keys [1, N, L, H] and values of each layer.
+            window_tokens: of the ring.
+            kernel: reads the ring; None for the torch reference.
+        """
+        N, L, H = sink.k[0].shape[1:]
+        Y, device = len(sink.k), sink.k[0].device
+        self.num_sink, self.window, self.kernel = L, window_tokens, kernel
+        self.k, self.v = (torch.zeros(Y, N, L + window_tokens, H, dtype=FP8, device=device) for _ in range(2))
+        self.v_scale = torch.ones(Y, N, device=device)
+        self.begin(sink)
+
+    def begin(self, sink: Sink) -> None:
+        """Take over the sinks of another stream, and the range of its values."""
+        self.v_scale.copy_(_scale(torch.stack([v.abs().amax(dim=(0, 2, 3)) for v in sink.v])))
+        self.set_sink(sink)
+
+    def set_sink(self, sink: Sink) -> None:
+        """Take over the values of a (re)computed sink; what the ring holds keeps its range."""
+        for layer, v in enumerate(sink.v):
+            self.v[layer, :, : self.num_sink].copy_(values_e4m3(v[0], self._of(layer)))
+
+    def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
+        """Rotate the first `tokens` sink keys to where the coming block sees them."""
+        moved = (rotation[0][:tokens], rotation[1][:tokens])
+        for layer, k in enumerate(sink.k):
+            ops.rope_copy_e4m3(k[0, :, :tokens], moved, self._of(layer).cut(0, tokens))
+
+    def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
+        """Write a block and let it attend: [L, D]; its own keys and values are read rounded, as by later blocks."""
+        held, (slot, visible) = self._of(layer), where
+        q = ops.rms_rope_write_e4m3(*block, held.cut(self.num_sink, self.num_sink + self.window), slot)
+        return ops.attend_e4m3(q, held.cut(0, self.num_sink + visible), block[0].dtype, self.kernel)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the content for a snapshot: sinks and ring."""
+        return {"k": self.k, "v": self.v, "v_scale": self.v_scale}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` returned."""
+        for name, kept in self.tensors().items():
+            kept.copy_(tensors[name])
+
+    def _of(self, layer: int) -> KeyValuesE4m3:
+        return KeyValuesE4m3(self.k[layer], self.v[layer], self.v_scale[layer])
+
+
+def _scale(largest: Tensor) -> Tensor:
+    """Compute scales that bring the largest values of sinks, with headroom, into the range of e4m3.
+
+    They are powers of two: nothing is lost but digits.
+    """
+    return (largest.float() * (_HEADROOM / FP8_MAX)).clamp_min(torch.finfo(torch.float32).tiny).log2().ceil().exp2()
+
+
 def _words(t: Tensor) -> Tensor:
     """The same memory in words of 8 bytes: PyTorch copies slices element by element."""
     return t.view(torch.int64)
 
 
-Ring = Bf16Ring | Fp8Ring | Ring8
+Ring = Bf16Ring | Fp8Ring | Ring8 | E4m3Ring

@@ -16,7 +16,7 @@ from liveavatar.engine.placement import Span
 from liveavatar.engine.sampling import euler_step
 from liveavatar.fast.dit import AudioKV, FastDiT
 from liveavatar.fast.gpu_graph import RecordedGraph
-from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring, Ring8, Workspace
+from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring, Ring8, Workspace
 from liveavatar.model.dit import Conditions, TextKV
 from liveavatar.model.kv_cache import Sink
 from liveavatar.model.rope import Rotation
@@ -45,7 +45,7 @@ class StepRunner:
             sink: of the first stream; those of later streams are computed into the same memory.
             spans: what is done here, in order.
             kv_cache_dtype: "bf16": keys and values in the model's dtype; "fp8": in 8 bits; "int8": self-attention in
-                8 bits, and with it keys and values.
+                8 bits, and with it keys and values; "e4m3": the same by FlashAttention-3.
             has_pose: whether blocks have pose latents.
         """
         self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
@@ -69,6 +69,9 @@ class StepRunner:
         self.rings: list[Ring]
         if kv_cache_dtype == "int8":
             self.rings = [Ring8(part, self.window) for part in self.sinks]
+        elif kv_cache_dtype == "e4m3":
+            kernel = dit.attention.load_flash3(device)
+            self.rings = [E4m3Ring(part, self.window, kernel) for part in self.sinks]
         elif kv_cache_dtype == "fp8":
             workspace = Workspace(self.sink, self.window)
             self.rings = [Fp8Ring(part, self.window, workspace, dit.attention) for part in self.sinks]

@@ -46,7 +46,7 @@ class DiTCosts:
     attention_flop: float  # self-attention with a full ring
     other_flop: float  # text and audio cross-attention
     elementwise_bytes: float  # traffic of norms, modulation, rotation of one step
-    attention8: bool  # whether self-attention is in 8 bits
+    ring_dtype: str  # it says which self-attention reads the rings
     sink_share: float  # cost of the prefill over that of a step's linears
 
     def weight_bytes(self, fp8: bool) -> int:
@@ -69,7 +69,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     """Compute the costs of the transformer for a video of width x height pixels, `stride` pixels a latent cell.
 
     Args:
-        kv_cache_dtype: of the rings: "bf16", "fp8" or "int8".
+        kv_cache_dtype: of the rings: "bf16", "fp8", "int8" or "e4m3".
     """
     linear, other, in_blocks = _weights(cfg)
     D, Y, S = cfg.dim, cfg.num_layers, (height // stride // 2) * (width // stride // 2)
@@ -77,7 +77,12 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     window, sinks = cfg.window_latents * S, S + motion_tokens(height // stride, width // stride)
     injectors = len(cfg.audio_inject_layers)
     # Keys and values of a token in a ring, fp32 scales of every head included: fp8 has them for both, int8 for keys.
-    slot = {"bf16": 2 * D * BF16, "fp8": 2 * (D * FP8 + cfg.num_heads * FP32), "int8": 2 * D + cfg.num_heads * FP32}
+    slot = {
+        "bf16": 2 * D * BF16,
+        "fp8": 2 * (D * FP8 + cfg.num_heads * FP32),
+        "int8": 2 * D + cfg.num_heads * FP32,
+        "e4m3": 2 * D * FP8,
+    }
     in_ring, wide = Y * slot[kv_cache_dtype], 2 * D * BF16
     converts = kv_cache_dtype == "fp8"  # attention is in bf16: a layer's ring is converted before, its sinks as well
     # Weights a block token meets: q k v o, cross q o, the feed-forward; text keys and values are computed once.
@@ -99,7 +104,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
         other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
         # About 20 reads or writes of the residual's width a layer by the fused kernels, half of them fp32.
         elementwise_bytes=20.0 * 3 * L * D * Y + converts * (window * (in_ring + Y * wide)),
-        attention8=kv_cache_dtype == "int8",
+        ring_dtype=kv_cache_dtype,
         sink_share=sinks / L,
     )
 

@@ -79,8 +79,11 @@ class MemoryModel:
         if dtype != "auto" and not (gpus and self.config.has_kv_choice):
             reasons.append(f"{cache}: only the large model on a GPU has a choice")
         slow = [g.name for g in gpus if not g.rates.has_fp8]
-        eight_bit = {"--fp8": self.settings.fp8, cache: dtype in ("fp8", "int8")}
+        eight_bit = {"--fp8": self.settings.fp8, cache: dtype in ("fp8", "int8", "e4m3")}
         reasons += [f"{option}: {slow[0]} has no 8-bit matrix unit" for option, on in eight_bit.items() if on and slow]
+        other = [g.name for g in gpus if g.rates.has_fp8 and not g.rates.flash3_e4m3]
+        if dtype == "e4m3" and other:
+            reasons.append(f"{cache}: {other[0]} does not run FlashAttention-3; it needs a Hopper GPU and fa3-fwd")
         return reasons
 
     def rank_work(self) -> tuple[RankWork, ...]:
@@ -223,7 +226,7 @@ def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -
     """Replace `kv_cache_dtype` "auto" by a dtype, where the model and the machine have a choice.
 
     That is bf16 where rings and recorded kernels fit with room to spare, else fp8 where the GPUs have it. Attention in
-    8 bits ("int8") is only taken on request.
+    8 bits ("int8", "e4m3") is only taken on request.
     """
     if request.settings.kv_cache_dtype != "auto" or not config.has_kv_choice or not machine.gpus:
         return request

@@ -66,8 +66,8 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
         offload: weights come from host memory at every step, while the layer before computes.
     """
     linear = dit.linear_flop / TERA / (rates.fp8 if fp8 else rates.bf16)
-    self_attention = dit.attention_flop / TERA / (rates.attention8 if dit.attention8 else rates.attention)
-    attention = self_attention + dit.other_flop / TERA / rates.attention
+    attention = dit.attention_flop / TERA / rates.self_attention(dit.ring_dtype)
+    attention += dit.other_flop / TERA / rates.attention
     compute = OVERHEAD * (linear + attention + dit.elementwise_bytes / TERA / rates.bandwidth)
     compute = max(compute, num_layers * LAUNCH_SECONDS)
     transfer = dit.layer_weights * num_layers * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0

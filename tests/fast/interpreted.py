@@ -53,7 +53,7 @@ def test_a_stream_on_kernels_equals_the_plain_engine(
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8"])
+@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8", "e4m3"])
 def test_a_stream_on_kernels_in_8_bits_is_close(
     kv_cache_dtype: str, plain: list[Block], monkeypatch: pytest.MonkeyPatch
 ) -> None:

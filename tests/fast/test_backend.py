@@ -95,16 +95,17 @@ def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: Engine) -> N
         same(list(fast.open(wanted).blocks()), list(plain.open(wanted).blocks()))
 
 
-def test_8_bit_attention_is_close(fast: Engine) -> None:
+@pytest.mark.parametrize("kv_cache_dtype", ["int8", "e4m3"])
+def test_8_bit_attention_is_close(kv_cache_dtype: str, fast: Engine) -> None:
     for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
         got, exact = (
             torch.stack([b.latents for b in fast.open(changed(wanted, kv_cache_dtype=cache)).blocks()])
-            for cache in ("int8", "auto")
+            for cache in (kv_cache_dtype, "auto")
         )
         assert 0 < (got - exact).norm() < 0.01 * exact.norm()
 
 
-@pytest.mark.parametrize("cache", ["bf16", "int8"])
+@pytest.mark.parametrize("cache", ["bf16", "int8", "e4m3"])
 def test_resumed_equals_uninterrupted(cache: str, fast: Engine) -> None:
     whole, state = [], {}
     for block in fast.open(job(kv_cache_dtype=cache)).blocks(snapshot_every=3):
@@ -120,7 +121,7 @@ def test_resumed_equals_uninterrupted(cache: str, fast: Engine) -> None:
         assert np.array_equal(a.frames, b.frames)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8"])
+@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8", "e4m3"])
 def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: Engine) -> None:
     wanted = job(num_frames=36)
     other = fast_engine(LoadedModel(config=CONFIG, dit=fast.backend.dit, vae=fast.backend.vae))
@@ -133,7 +134,7 @@ def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: 
     assert not torch.equal(narrow, plain)
 
 
-@pytest.mark.parametrize(("begun", "resumed"), [("bf16", "fp8"), ("fp8", "int8"), ("int8", "bf16")])
+@pytest.mark.parametrize(("begun", "resumed"), [("bf16", "fp8"), ("fp8", "int8"), ("int8", "e4m3"), ("e4m3", "bf16")])
 def test_another_precision_does_not_resume(begun: str, resumed: str, fast: Engine) -> None:
     stream = fast.open(job(num_frames=24, kv_cache_dtype=begun))
     stream.next_block()

@@ -11,7 +11,7 @@ from torch import Tensor
 from liveavatar.config import LIVE_AVATAR_14B, DiTConfig
 from liveavatar.fast import accelerate
 from liveavatar.fast.attention import FastAttention
-from liveavatar.fast.rings import Bf16Ring, Fp8Ring, Ring8, Workspace
+from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.fast.weights import piece_sizes
 from liveavatar.model.dit import CausalDiT, Conditions
 from liveavatar.model.kv_cache import Sink, StepCache
@@ -39,6 +39,10 @@ def ring8(sink: Sink) -> Fp8Ring:
 
 def attention8(sink: Sink) -> Ring8:
     return Ring8(sink, WINDOW)
+
+
+def e4m3(sink: Sink) -> E4m3Ring:
+    return E4m3Ring(sink, WINDOW, None)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,7 @@ def distance(a: Tensor, b: Tensor) -> float:
         pytest.param({"offload": True}, ring, 0.0, 1e-6, id="offloaded"),
         pytest.param({}, ring8, 1e-7, 3e-3, id="8-bit ring"),
         pytest.param({}, attention8, 1e-6, 5e-3, id="8-bit attention"),
+        pytest.param({}, e4m3, 1e-6, 1e-2, id="attention in e4m3"),
         pytest.param({"fp8": True}, ring, 1e-4, 0.05, id="8-bit linears"),
         pytest.param({"fp8": True}, attention8, 1e-4, 0.05, id="8-bit linears and attention"),
         pytest.param({"fp8": True, "offload": True}, ring8, 1e-4, 0.05, id="8-bit linears and ring, offloaded"),

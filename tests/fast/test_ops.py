@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.fast import ops
-from liveavatar.fast.reference import FP8, KeyValues8, NormSpec, Slots
+from liveavatar.fast.reference import FP8, KeyValues8, KeyValuesE4m3, NormSpec, Slots
 
 L, N, H, M = 6, 3, 32, 12
 D = N * H
@@ -69,6 +69,18 @@ def attend8(scale: Tensor | None = None, **changes: Tensor) -> None:
     ops.attend8(queries, held8(**changes), BF16)
 
 
+def held_e4m3(**changes: Tensor) -> KeyValuesE4m3:
+    return replace(KeyValuesE4m3(rows(N, M, H, dtype=FP8), rows(N, M, H, dtype=FP8), torch.ones(N)), **changes)
+
+
+def write_e4m3(start: Tensor = START, **changes: Tensor) -> None:
+    ops.rms_rope_write_e4m3(rows(L, 3 * D), NORMS, TURN, held_e4m3(**changes), start)
+
+
+def attend_e4m3(q: Tensor | None = None, **changes: Tensor) -> None:
+    ops.attend_e4m3(rows(L, N, H, dtype=FP8) if q is None else q, held_e4m3(**changes), BF16, None)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -105,6 +117,15 @@ def attend8(scale: Tensor | None = None, **changes: Tensor) -> None:
         pytest.param(lambda: attend8(scale=torch.ones(L, N)), id="scales of queries token by token"),
         pytest.param(lambda: attend8(k_scale=torch.ones(N, M + 1)), id="more scales than keys"),
         pytest.param(lambda: attend8(v_scale=torch.ones(N)), id="a range of values for every head"),
+        pytest.param(lambda: write_e4m3(k=rows(N, M, H)), id="keys in 16 bits, in e4m3"),
+        pytest.param(lambda: write_e4m3(v=rows(N, 2 * M, H, dtype=FP8)[:, :M]), id="e4m3 values that lie unlike keys"),
+        pytest.param(lambda: write_e4m3(v_scale=torch.ones(1)), id="one range of values for all heads"),
+        pytest.param(lambda: write_e4m3(start=START.long()), id="slot in 64 bits, in e4m3"),
+        pytest.param(lambda: attend_e4m3(q=rows(L, N, H)), id="queries in 16 bits"),
+        pytest.param(lambda: attend_e4m3(q=rows(L, N, 2 * H, dtype=FP8)), id="queries of wider heads"),
+        pytest.param(
+            lambda: ops.rope_copy_e4m3(rows(N, L, H), TURN, held_e4m3()), id="more room than keys that are copied"
+        ),
     ],
 )
 def test_a_layout_that_kernels_cannot_read_is_refused(wrong: Callable[[], None]) -> None:
@@ -122,6 +143,8 @@ def test_what_kernels_can_read_passes() -> None:
     ops.rope_copy(rows(N, L, H), TURN, rows(N, M, H)[:, :L])
     keep(source=rows(M, N, H).transpose(0, 1), values=rows(N, 2 * M, H, dtype=FP8)[:, :M])
     write8(v=rows(N, H, 2 * M, dtype=FP8)[:, :, M:])
+    write_e4m3(k=rows(N, 2 * M, H, dtype=FP8)[:, M:], v=rows(N, 2 * M, H, dtype=FP8)[:, M:])
+    attend_e4m3()
     attend8(k=rows(N, 2 * M, H, dtype=torch.int8)[:, :M], k_scale=torch.ones(N, 2 * M)[:, M:])
 
 

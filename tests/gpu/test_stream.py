@@ -11,6 +11,7 @@ from liveavatar.bench.gpu.build import (
     ATTENTION8,
     BF16,
     DRY,
+    E4M3,
     FP8,
     FP8_ALL,
     OFFLOADED,
@@ -22,6 +23,7 @@ from liveavatar.bench.gpu.build import (
     release,
 )
 from liveavatar.config import LIVE_AVATAR_14B
+from liveavatar.fast.flash3 import flash3
 
 pytestmark = [
     pytest.mark.gpu,
@@ -66,7 +68,14 @@ def test_a_still_picture_gives_the_latents_of_its_video() -> None:
     assert torch.equal(vae.encode_still(picture, 19), vae.encode(video))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("mode", [BF16, FP8, ATTENTION8, OFFLOADED], ids=lambda mode: mode.name)
+NEEDS_FLASH3 = pytest.mark.skipif(
+    not torch.cuda.is_available() or flash3(torch.device("cuda")) is None, reason="needs a Hopper GPU and fa3-fwd"
+)
+
+
+@pytest.mark.parametrize(
+    "mode", [BF16, FP8, ATTENTION8, pytest.param(E4M3, marks=NEEDS_FLASH3), OFFLOADED], ids=lambda mode: mode.name
+)
 def test_a_block_at_a_time_equals_overlapped_and_resumed(mode: Mode) -> None:
     engine = fast_engine(CONFIG, mode, torch.device("cuda"), torch.bfloat16)
     made, state = [], {}

@@ -21,6 +21,7 @@ CHOICES = [
     pytest.param("1xH200", (704, 384), {}, "bf16", id="141 GB, bf16 weights"),
     pytest.param("1xA100", (384, 256), {}, "bf16", id="no 8-bit unit"),
     pytest.param("1xH100", (704, 384), {"fp8": True, "kv_cache_dtype": "int8"}, "int8", id="8-bit attention"),
+    pytest.param("1xH100", (704, 384), {"fp8": True, "kv_cache_dtype": "e4m3"}, "e4m3", id="attention in e4m3"),
 ]
 
 
@@ -94,6 +95,7 @@ def test_processes_on_a_cpu_count_their_weights() -> None:
     ("config", "gpus", "dtype", "reason"),
     [
         pytest.param(LIVE_AVATAR_14B, "1xA100", "int8", "no 8-bit matrix unit", id="no 8-bit unit"),
+        pytest.param(LIVE_AVATAR_14B, "1xL40S", "e4m3", "needs a Hopper GPU and fa3-fwd", id="no FlashAttention-3"),
         pytest.param(LIVE_AVATAR_14B, "cpu", "fp8", "only the large model on a GPU", id="a CPU"),
         pytest.param(MINI, "1xH100", "bf16", "only the large model on a GPU", id="the small model"),
     ],

@@ -64,7 +64,9 @@ def times(dtype: str = "bf16", **options: Any) -> Speeds:
     ("slower", "faster"),
     [
         pytest.param(times(), times(fp8=True), id="fp8 linears"),
-        pytest.param(times(), times("int8"), id="8-bit attention"),
+        pytest.param(times(rates=HOPPER.without_flash3()), times(), id="FlashAttention-3"),
+        pytest.param(times(rates=HOPPER.without_flash3()), times("int8"), id="8-bit attention"),
+        pytest.param(times("int8"), times("e4m3"), id="attention in e4m3"),
         pytest.param(times("fp8"), times(), id="rings that are converted cost time"),
         pytest.param(times(offload=True), times(), id="weights from the host"),
         pytest.param(times(offload=True), times(fp8=True, offload=True), id="fp8 halves the transfer"),
@@ -76,7 +78,7 @@ def test_a_step_on_a_gpu(slower: Speeds, faster: Speeds) -> None:
     assert faster.decode == slower.decode
 
 
-@pytest.mark.parametrize("dtype", ["auto", "bf16", "fp8", "int8"])
+@pytest.mark.parametrize("dtype", ["auto", "bf16", "fp8", "int8", "e4m3"])
 def test_a_decode_in_layers(dtype: str) -> None:
     speeds = times("bf16" if dtype == "auto" else dtype, fp8=True)
     layers = decode_layers(LIVE_AVATAR_14B, HOPPER, True, 704, 384, dtype)

@@ -18,6 +18,7 @@ from liveavatar.engine.plain import PlainBackend
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.stream import Stream
 from liveavatar.fast import accelerate
+from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.backend import FastBackend
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.vae import build_vae
@@ -48,12 +49,15 @@ class Mode:
     fp8: bool = False
     kv_cache_dtype: str = "bf16"
     offload: bool = False
+    flash3: bool = True  # FlashAttention-3 where it is there
 
 
 BF16 = Mode(name="bf16")
 FP8 = Mode(name="fp8", fp8=True)
 FP8_ALL = Mode(name="fp8 + fp8 rings", fp8=True, kv_cache_dtype="fp8")
 BF16_RINGS8 = Mode(name="bf16 + fp8 rings", kv_cache_dtype="fp8")
+FP8_PYTORCH = Mode(name="fp8 + PyTorch's attention", fp8=True, flash3=False)
+E4M3 = Mode(name="fp8 + e4m3 attention", fp8=True, kv_cache_dtype="e4m3")
 ATTENTION8 = Mode(name="fp8 + 8-bit attention", fp8=True, kv_cache_dtype="int8")
 BF16_ATTENTION8 = Mode(name="bf16 + 8-bit attention", kv_cache_dtype="int8")
 OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, kv_cache_dtype="fp8", offload=True)
@@ -145,7 +149,9 @@ class BenchEngine:
 
 def fast_engine(config: ModelConfig, mode: Mode, device: torch.device, dtype: torch.dtype) -> BenchEngine:
     """Make the fast engine with the same random weights."""
-    dit = accelerate(random_dit(config.dit, device, dtype), device=device, fp8=mode.fp8, offload=mode.offload)
+    attention = FastAttention() if mode.flash3 else FastAttention(load_flash3=lambda _: None)
+    plain = random_dit(config.dit, device, dtype)
+    dit = accelerate(plain, device=device, fp8=mode.fp8, offload=mode.offload, attention=attention)
     model = LoadedModel(config=config, dit=dit, vae=random_vae(config, device, dtype))
     return bench_engine(FastBackend(model, device, mode.fp8), mode)
 

@@ -7,6 +7,11 @@ GROUP_GPUS, GROUP_FPS, GROUP_FIRST_S = 4, 65.0, 1.2  # on so many GPUs: frames/s
 AUTHORS = {"H200": "7.5 eager bf16, 10.5 fp8 + compile", "H100": "8.2 fp8 + compile"}  # the released code, measured
 
 
+_ATTENTION = (
+    "Errors are to fp32: `error` in the 2-norm, `largest` of an element over the largest of the result. Keys: `noise`; "
+    "`outliers`, where tokens of one topic attend to each other and one channel is eight times as large; and those "
+    "with a mean that all keys of a head share."
+)
 _CAPPED = (
     "A number a rank, GiB: `predicted_gib` by the planner, `allocated_gib` for tensors at most, `reserved_gib` with "
     "what PyTorch keeps beside them, CUDA graphs' too: the cap is on that. `graphs`: recorded steps; without room for "
@@ -21,7 +26,8 @@ def to_markdown(results: dict[str, Any]) -> str:
     lines = [
         f"# Speed and memory of {results['model']} on {facts['gpu']}, {facts['date']}",
         "",
-        f"PyTorch {facts['torch']}, CUDA {facts['cuda']}, cuDNN {facts['cudnn']}, Triton {facts['triton']}; fused "
+        f"PyTorch {facts['torch']}, CUDA {facts['cuda']}, cuDNN {facts['cudnn']}, Triton {facts['triton']}, "
+        f"fa3-fwd {facts.get('fa3_fwd') or 'missing'}; fused "
         f"kernels {facts['kernels']}. Random weights of the true shapes. {facts['seconds']:.0f} s of measurements.",
         f"The released code at 704*384, frames/s: {known}.",
     ]
@@ -29,6 +35,11 @@ def to_markdown(results: dict[str, Any]) -> str:
         lines += ["", "**A dry run of the script on a few thousand weights: no number here says anything.**"]
     sections = (
         ("Correctness", "verify", ("name", "distance", "limit", "passed")),
+        (
+            "Self-attention alone, a full ring",
+            "attention",
+            ("keys", "backend", "ms", "tflops", "error", "largest"),
+        ),
         (
             "Speed, rings full, decoder included",
             "speed",
@@ -92,6 +103,8 @@ def to_markdown(results: dict[str, Any]) -> str:
         rows = data.get(key)
         if rows:
             lines += ["", f"## {title}", "", *_table(rows, columns)]
+    if results.get("attention"):
+        lines += ["", _ATTENTION]
     if results.get("tpp_capped"):
         lines += ["", _CAPPED]
     for row in results.get("tpp", []):

@@ -6,20 +6,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from liveavatar.bench.gpu.attention import measure_attention
 from liveavatar.bench.gpu.build import (
     ATTENTION8,
     BF16,
     BF16_ATTENTION8,
     BF16_RINGS8,
     DRY,
+    E4M3,
     FP8,
     FP8_ALL,
+    FP8_PYTORCH,
     OFFLOADED,
     fast_engine,
     release,
@@ -33,12 +37,13 @@ from liveavatar.bench.gpu.verify import verify
 from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.fast import ops
+from liveavatar.fast.flash3 import PACKAGE, flash3
 from liveavatar.paths import BENCHMARKS
 from liveavatar.planning.plan import video_size
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("verify", "speed", "memory", "caps")  # on one GPU
+SECTIONS = ("verify", "attention", "speed", "memory", "caps")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
 # Tried by ranks that share a GPU, to see which is the largest that fits: should one end them, the smaller are told.
@@ -52,7 +57,9 @@ REPORTS = BENCHMARKS
 # What one measurement may end with while the others go on.
 _NOTED: tuple[type[Exception], ...] = (RuntimeError, AssertionError, LiveAvatarError, *ops.compile_errors())
 PLAIN = "plain"  # name of the plain engine among the modes of the section "speed"
-SPEED_MODES = {mode.name: mode for mode in (FP8, BF16, FP8_ALL, BF16_RINGS8, ATTENTION8, BF16_ATTENTION8)}
+SPEED_MODES = {
+    mode.name: mode for mode in (FP8, BF16, FP8_ALL, BF16_RINGS8, ATTENTION8, E4M3, BF16_ATTENTION8, FP8_PYTORCH)
+}
 _ROOMY = 100e9  # bytes of GPU memory from which bf16 weights and bf16 rings fit together
 _HOPPER_48, _CARD_24 = 48.0, 24.0  # GB of 10^9 bytes, as cards are sold
 
@@ -143,6 +150,7 @@ class GpuBench:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version() if cuda else None,
             "triton": triton,
+            "fa3_fwd": version(PACKAGE) if flash3(self.device) else None,
             "kernels": "on" if ops.backend(self.device).__name__.endswith("kernels") else "off",
             "dry_run": self.options.dry_run,
             "seconds": 0.0,
@@ -202,9 +210,15 @@ class GpuBench:
     def _verify(self) -> None:
         self._measure("verify", "verify", lambda: verify(self.config, self.small, self.device, self.dtype))
 
+    def _attention(self) -> None:
+        work = partial(measure_attention, self.config, self.full, self.device, self.dtype)
+        self._measure("attention", "attention alone", work)
+
     def _speed(self) -> None:
         roomy = self.device.type == "cpu" or torch.cuda.get_device_properties(self.device).total_memory > _ROOMY
-        usual = (ATTENTION8.name, FP8.name, (BF16 if roomy else BF16_RINGS8).name, FP8_ALL.name, PLAIN)
+        usual = [ATTENTION8.name, FP8.name, (BF16 if roomy else BF16_RINGS8).name, FP8_ALL.name, PLAIN]
+        if self.device.type == "cpu" or flash3(self.device) is not None:
+            usual += [E4M3.name, FP8_PYTORCH.name]
         where = (self.device, self.dtype)
         for name in self.options.modes or usual:
             if name == PLAIN:

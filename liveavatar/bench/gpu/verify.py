@@ -10,6 +10,7 @@ from liveavatar.bench.gpu.build import (
     BF16,
     BF16_ATTENTION8,
     BF16_RINGS8,
+    E4M3,
     FP8,
     FP8_ALL,
     OFFLOADED,
@@ -24,6 +25,7 @@ from liveavatar.bench.gpu.build import (
 from liveavatar.config import ModelConfig
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.plain import image_tensor
+from liveavatar.fast.flash3 import flash3
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.timing import LATENT_FRAMES
 
@@ -33,7 +35,7 @@ BLOCKS = 6  # the ring is full from the fourth on; the reference changes at the 
 # beside it, and the fast bf16 path may be no further off than that by a half.
 LIMITS = {
     BF16.name: 1.5, BF16_RINGS8.name: 4.0, BF16_ATTENTION8.name: 8.0, FP8.name: 20.0, FP8_ALL.name: 20.0,
-    ATTENTION8.name: 20.0, OFFLOADED.name: 20.0,
+    ATTENTION8.name: 20.0, E4M3.name: 20.0, OFFLOADED.name: 20.0,
 }  # fmt: skip
 
 
@@ -70,7 +72,10 @@ def verify(config: ModelConfig, size: tuple[int, int], device: torch.device, dty
     floor = max(own, 1e-5)  # fp32 on a CPU: both are rounding
     add(f"plain {_short(dtype)} against fp32", own, 0.1)
     made: dict[str, Tensor] = {}
-    for mode in (BF16, BF16_RINGS8, BF16_ATTENTION8, FP8, FP8_ALL, ATTENTION8, OFFLOADED):
+    modes = [BF16, BF16_RINGS8, BF16_ATTENTION8, FP8, FP8_ALL, ATTENTION8, OFFLOADED]
+    if device.type == "cpu" or flash3(device) is not None:
+        modes.append(E4M3)
+    for mode in modes:
         release()
         made[mode.name] = _latents(fast_engine(cut, mode, device, dtype), cut, size)
         add(f"fast {mode.name} against fp32", _distance(made[mode.name], exact), _limit(mode, floor, dtype))

@@ -42,6 +42,13 @@ def test_report_of_measurements() -> None:
     assert "10.5 fp8 + compile" in page
 
 
+def test_attention_is_a_table_with_its_errors() -> None:
+    row = {"keys": "noise", "backend": "e4m3", "ms": 1.1234, "tflops": 884.2, "error": 0.0535, "largest": 0.0554}
+    assert "| noise | e4m3 | 1.123 | 884.2 | 0.0535 | 0.0554 |" in page(attention=[row])
+    assert "Errors are to fp32" in page(attention=[row])
+    assert "Errors" not in page()
+
+
 def test_nothing_measured_is_said() -> None:
     assert "Nothing was measured that has a goal." in page()
     assert "##" not in page().replace("## Verdict", "")

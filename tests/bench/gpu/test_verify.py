@@ -64,7 +64,7 @@ def test_a_path_that_is_off_fails(mode: str, by: float, failed: set[str], monkey
     monkeypatch.setattr(verify, "release", lambda: None)
     rows = verify.verify(DRY, (16, 16), CPU, torch.float32)
     assert {row["name"] for row in rows if not row["passed"]} == failed
-    assert len(rows) == 12
+    assert len(rows) == 13
 
 
 @pytest.mark.nightly
