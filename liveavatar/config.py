@@ -138,6 +138,8 @@ class ModelConfig:
     reanchor: bool = False  # from the second clip on, the first generated latent is the reference
     pose_guided: bool = False  # trained with head pose (`liveavatar.pose`); without, pose latents have no effect
     pose_origin: str = FROM_CAMERA  # FROM_PORTRAIT: the transformer gets angles minus those of the portrait's head
+    # Degrees of yaw, pitch, roll (counted from `pose_origin`) that training held, see `liveavatar.pose`; (): no limit
+    pose_limits: tuple[float, ...] = ()
     lids_conditioned: bool = False  # trained with lid closure (`liveavatar.pose.blinks`), which it then needs always
     gaze_conditioned: bool = False  # the same for the direction of the eyes; only with `lids_conditioned`
 
@@ -174,6 +176,7 @@ class ModelConfig:
                 reanchor=raw["reanchor"],
                 pose_guided=raw.get("pose_guided", False),
                 pose_origin=raw.get("pose_origin", FROM_CAMERA),
+                pose_limits=_pose_limits(raw.get("pose_limits", [])),
                 lids_conditioned=raw.get("lids_conditioned", False),
                 gaze_conditioned=raw.get("gaze_conditioned", False),
             )
@@ -204,6 +207,13 @@ def _choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, and this version knows {', '.join(map(repr, choices))}")
     return value
+
+
+def _pose_limits(values: Any) -> tuple[float, ...]:
+    limits: tuple[float, ...] = typed_fields(ModelConfig, {"pose_limits": values})["pose_limits"]
+    if limits and (len(limits) != 3 or min(limits) <= 0):
+        raise ValueError(f"pose_limits is {values!r}; it is three positive angles in degrees, or empty")
+    return limits
 
 
 def typed_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ LOOK_SCALE = 0.1  # radians of the gaze that become 1
 HEAD = 4  # channels of the head: yaw, pitch, roll, and a presence flag
 EYES = 3  # channels of the eyes, behind those of the head: closure of the lids, yaw and pitch of the gaze
 TRACK_COLUMNS = (3, 4, 6)  # of a frame track: the head, its lids, its gaze
+LIMIT_KNEE = 0.8  # share of a model's limit up to which angles stay as they are
 EASE_FRAMES = FPS  # frames in which a track that ends early eases to its mean
 
 
@@ -102,10 +103,12 @@ def eyes_ignored(model: ModelConfig, frames_FC: np.ndarray) -> str:
 
 
 def conditioning_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:
-    """Convert a frame track [F, 3] against the camera to the model's origin: the camera, or the portrait's head.
+    """Convert a frame track [F, 3] against the camera to what conditions the model.
+
+    Angles are counted from the model's origin, the camera or the portrait's head, and kept within its limits.
 
     Args:
-        model: its `pose_origin` decides.
+        model: its `pose_origin` and `pose_limits` decide.
         frames_F3: radians.
         portrait_3: angles of the portrait's head, radians; only needed where they are subtracted.
 
@@ -115,6 +118,11 @@ def conditioning_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np
     refuse_pose(model)
     if frames_F3.ndim != 2 or frames_F3.shape[1] != 3 or not len(frames_F3) or not np.isfinite(frames_F3).all():
         raise InputError(f"the head pose has shape {frames_F3.shape}; give finite angles [frames, 3] in radians")
+    return limited(model, _from_origin(model, frames_F3, portrait_3))
+
+
+def _from_origin(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> np.ndarray:
+    """Count angles from the model's origin."""
     if model.pose_origin != FROM_PORTRAIT:
         return frames_F3
     if portrait_3 is None:
@@ -125,6 +133,34 @@ def conditioning_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np
     if portrait_3.shape != (3,) or not np.isfinite(portrait_3).all():
         raise InputError(f"the portrait's head pose has shape {portrait_3.shape}; give 3 finite angles in radians")
     return (frames_F3 - portrait_3).astype(np.float32)
+
+
+def limited(model: ModelConfig, track_F3: np.ndarray) -> np.ndarray:
+    """Keep a track [F, 3] (radians from the model's origin) within the angles that the model was trained on.
+
+    Angles up to `LIMIT_KNEE` of a limit stay as they are; beyond, they approach the limit and never reach it.
+    """
+    if not model.pose_limits:
+        return track_F3
+    limit = np.radians(model.pose_limits)
+    size = np.abs(track_F3) / limit
+    eased = LIMIT_KNEE + (1 - LIMIT_KNEE) * np.tanh((size - LIMIT_KNEE) / (1 - LIMIT_KNEE))
+    return np.where(size <= LIMIT_KNEE, track_F3, np.sign(track_F3) * limit * eased).astype(np.float32)
+
+
+def angles_beyond(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarray | None) -> str:
+    """Name the angles of a frame track [F, 3] that `limited` reduces by more than a degree; empty when there are none.
+
+    Args:
+        model, frames_F3, portrait_3: as in `conditioning_track`.
+    """
+    if not model.pose_limits:
+        return ""
+    track = _from_origin(model, frames_F3, portrait_3)
+    reduced = np.degrees(np.abs(track - limited(model, track)).max(0)) > 1
+    largest = np.degrees(np.abs(track).max(0))
+    axes = zip(("yaw", "pitch", "roll"), largest, model.pose_limits, reduced, strict=True)
+    return ", ".join(f"{name} of {angle:.0f} degrees (limit {limit:g})" for name, angle, limit, less in axes if less)
 
 
 def fit_eyes(frames_F3: np.ndarray, num_frames: int) -> np.ndarray:

@@ -34,7 +34,7 @@ from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
-from liveavatar.pose.track import eyes_ignored
+from liveavatar.pose.track import angles_beyond, eyes_ignored
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
 from liveavatar.render.spool import Spool, read_finished, write_finished
 from liveavatar.render.timings import BlockRow
@@ -178,6 +178,9 @@ class RenderRun:
         self.notes: list[str] = []
         image = np.asarray(Image.open(job.image).convert("RGB"))
         pose = None if job.pose is None else self._pose(job.pose)
+        portrait = None if pose is None else self._portrait_pose(image, pose)
+        if pose is not None:
+            self._note_limits(pose, portrait)
         self.sound = job.sound.open(engine.config)
         num_frames = self.sound.num_frames
         self.stream: Stream = engine.open(
@@ -187,7 +190,7 @@ class RenderRun:
                 features=self.sound.features,
                 num_frames=ENDLESS if num_frames is None else num_frames,
                 pose=pose,
-                portrait_pose=None if pose is None else self._portrait_pose(image, pose),
+                portrait_pose=portrait,
             )
         )
         height, width, _ = image.shape
@@ -211,6 +214,15 @@ class RenderRun:
         if ignored:
             self.note(f"the model {self.engine.config.name} is not told {ignored} of the pose track, and ignores it")
         return track
+
+    def _note_limits(self, pose: np.ndarray, portrait: np.ndarray | None) -> None:
+        """Add a note when the pose asks for more than the model was trained on."""
+        beyond = angles_beyond(self.engine.config, pose[:, :3], portrait)
+        if beyond:
+            self.note(
+                f"the head turns less far than the pose track asks: {beyond}; "
+                f"{self.engine.config.name} was not trained on more, and a face would dissolve"
+            )
 
     def note(self, text: str) -> None:
         """Log a remark for the user, and repeat it in the result."""

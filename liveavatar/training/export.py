@@ -29,6 +29,7 @@ from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.pose.track import HEAD
 from liveavatar.training import runtime
 from liveavatar.training.card import write_card
+from liveavatar.training.corpus.head.motion import POSE_LIMITS
 from liveavatar.training.flow import AvatarNet, with_conditions
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def export_random(preset: str, out: Path, seed: int = 0) -> None:
                 module.conv2.weight.normal_(std=0.3 * (9 * module.width) ** -0.5)
                 module.mix.weight.normal_(std=0.3 * module.width**-0.5)
     cfg = replace(cfg, pose_guided=True, pose_origin=FROM_PORTRAIT, lids_conditioned=True, gaze_conditioned=True)
+    cfg = replace(cfg, pose_limits=POSE_LIMITS)
     save_model(out, cfg, split_parts(net.state_dict(), vae.state_dict()))
 
 
@@ -187,6 +189,8 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     cfg = replace(
         cfg, pose_guided=any(learned[:HEAD]), lids_conditioned=any(learned[HEAD:]), gaze_conditioned=gaze_conditioned
     )
+    if cfg.pose_guided:
+        cfg = replace(cfg, pose_limits=POSE_LIMITS)
     if settings.shift is not None:
         cfg = replace(cfg, sigmas={n: shifted_sigmas(n, settings.shift) for n in cfg.sigmas})
     save_model(out, cfg, split_parts(chosen, vae))

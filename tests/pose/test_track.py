@@ -11,6 +11,7 @@ from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, TINY, ModelConfig
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.pose.track import (
     POSE_SCALE,
+    angles_beyond,
     conditioning_track,
     eyes_ignored,
     fit_eyes,
@@ -122,3 +123,32 @@ def test_a_track_is_told_against_the_camera_or_the_portrait() -> None:
     for bad, says in ((None, "give portrait_pose"), (np.zeros(2), "3 finite"), (np.full(3, np.nan), "3 finite")):
         with pytest.raises(InputError, match=says):
             conditioning_track(portrait, track, bad)
+
+
+LIMITED = replace(TINY, pose_guided=True, pose_limits=(20.0, 10.0, 10.0))
+
+
+def test_angles_within_the_limits_stay_as_they_are() -> None:
+    track = np.radians([[16, -8, 8], [-16, 8, -8], [0, 0, 0]]).astype(np.float32)
+    assert np.array_equal(conditioning_track(LIMITED, track, None), track)
+    assert np.array_equal(conditioning_track(replace(LIMITED, pose_limits=()), 5 * track, None), 5 * track)
+    assert not angles_beyond(LIMITED, track, None)
+
+
+def test_larger_angles_approach_the_limits_in_order() -> None:
+    asked = np.radians(np.linspace(-45, 45, 91))[:, None].repeat(3, 1).astype(np.float32)
+    kept = np.degrees(conditioning_track(LIMITED, asked, None))
+    assert np.abs(kept).max(0) == pytest.approx([20, 10, 10], abs=0.1)
+    assert (np.abs(kept) <= np.array(LIMITED.pose_limits) + 1e-4).all()
+    assert (np.diff(kept, axis=0) >= -1e-5).all(), "a head that turns further is never shown turned less"
+    assert np.allclose(kept, -kept[::-1], atol=1e-5)
+    assert np.diff(np.degrees(asked[:, 0]) - kept[:, 0], n=2).max() < 0.2, "no kink"
+
+
+def test_limits_count_from_the_origin_of_the_model() -> None:
+    model = replace(LIMITED, pose_origin=FROM_PORTRAIT)
+    portrait = np.radians([20, 0, 0]).astype(np.float32)
+    track = np.radians([[30, 0, 0]]).astype(np.float32)
+    assert np.degrees(conditioning_track(model, track, portrait)) == pytest.approx(np.array([[10, 0, 0]]), abs=1e-4)
+    assert not angles_beyond(model, track, portrait)
+    assert angles_beyond(model, -track, portrait) == "yaw of 50 degrees (limit 20)"

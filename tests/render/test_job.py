@@ -64,6 +64,17 @@ def test_eyes_that_the_model_is_not_told_are_ignored_with_one_warning(
     assert made.latents_sha256 == render(tiny_model, job, FROM_CAMERA).latents_sha256
 
 
+def test_a_head_turned_too_far_is_held_back_with_one_note(tiny_model: Path, job: RenderJob) -> None:
+    engine = load_engine(tiny_model, device="cpu", dtype="float32")
+    engine.backend.config = replace(engine.config, pose_guided=True, pose_limits=(17.0, 8.0, 8.0))
+    np.save(job.image.with_name("far.npy"), NOD * np.float32([10, 1, 1]))
+    made = run_job(engine, replace(job, pose=job.image.with_name("far.npy")))
+    (note,) = made.notes
+    assert "yaw of" in note
+    assert "(limit 17)" in note
+    assert "pitch" not in note
+
+
 def no_tracker(*_: object) -> None:
     raise AssertionError("the tracker was loaded")
 

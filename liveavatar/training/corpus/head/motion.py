@@ -25,6 +25,8 @@ _ENERGY_SHARES = (0.3, 0.45, 0.25)
 _HEAD = (0.10, 0.05, 0.04)  # radians of yaw, pitch, roll at energy 1
 _REST = (0.09, 0.05, 0.03)  # radians, spread of the resting pose, around which a head moves
 _PHOTO_OFF = 0.25  # of _HEAD, spread of a photo's pose around the resting pose
+# Degrees of yaw, pitch, roll from the portrait up to which a network keeps a face whole that learned from such motion
+POSE_LIMITS = (17.0, 8.0, 8.0)
 _SWAY_HZ = (0.12, 0.27, 0.55)
 FOLLOW = 0.8  # share of a head's turn that the eyes compensate, to keep looking at the same point
 _FIRM = ("mouthPress_L", "mouthPress_R", "mouthRollLower", "mouthRollUpper")  # closures: the same at any loudness
