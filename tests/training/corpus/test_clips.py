@@ -19,19 +19,17 @@ from liveavatar.training.corpus.clips import (
 )
 from liveavatar.training.corpus.head.geometry import HeadAssets
 from liveavatar.training.corpus.layout import ClipLabels, list_clips
-from liveavatar.training.corpus.portrait import portrait
 from liveavatar.training.corpus.render import fuse
 from liveavatar.training.corpus.render.scene import Shot
 from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, TrackInfo, load_tracks, write_index, write_track
 
-ASSETS = Path(__file__).with_name("head_assets")
 SIZES = {"portrait": (96, 64), "landscape": (64, 96)}
 # Closed, wide open, closed: one second each.
 EVENTS = [(0.0, 0.96, 0), (0.96, 1.92, 11), (1.92, 6.0, 0)]
 
 
 @pytest.fixture(scope="module")
-def renderer(tmp_path_factory: pytest.TempPathFactory) -> ClipRenderer:
+def renderer(assets: HeadAssets, tmp_path_factory: pytest.TempPathFactory) -> ClipRenderer:
     folder = tmp_path_factory.mktemp("speech")
     time = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
     audio = np.where((time > 0.96) & (time < 1.92), 0.3 * np.sin(time * 900), 0).astype(np.float32)
@@ -39,7 +37,7 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> ClipRenderer:
     write_track(folder, info, audio)
     write_index(folder, [info])
     settings = CorpusSettings(sizes=SIZES, supersample=1, batch=6)
-    return ClipRenderer(HeadAssets(ASSETS), load_tracks(folder, "train"), settings)
+    return ClipRenderer(assets, load_tracks(folder, "train"), settings)
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +180,3 @@ def test_no_time_no_clips(renderer: ClipRenderer, tmp_path: Path) -> None:
     job = ClipJob(out=tmp_path, split="train", rank=0, world=1, num_clips=4, num_frames=12, seconds=-1)
     assert render_clips(renderer, job) == 0
     assert list_clips(tmp_path, "train") == []
-
-
-def test_portrait_of_a_seed(renderer: ClipRenderer) -> None:
-    image = portrait(renderer.assets, 800_000_048, "studio", "plain", (96, 64))
-    assert image.shape == (96, 64, 3)
-    assert np.array_equal(image, portrait(renderer.assets, 800_000_048, "studio", "plain", (96, 64)))
-    # The face, in the middle, is lit; the plain backdrop's corners are alike.
-    assert image[40:60, 24:40].mean() > 60
-    assert abs(int(image[0, 0].mean()) - int(image[0, -1].mean())) < 12

@@ -9,7 +9,7 @@ from liveavatar.errors import InputError
 from liveavatar.training.corpus.speech import synthesis
 from liveavatar.training.corpus.speech.phonemes import Viseme
 from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, read_index
-from liveavatar.training.corpus.speech.voices import Utterance, open_voice
+from liveavatar.training.corpus.speech.voices import Utterance
 
 
 class Buzzer:
@@ -81,11 +81,6 @@ def test_plan_holds_out_whole_voices() -> None:
     assert len(held_out - train) >= 2
     assert len(held_out) >= 4
     assert not any("jf_nezumi" in v for v in train)
-
-
-def test_unknown_voice_is_named() -> None:
-    with pytest.raises(InputError, match="nonsense"):
-        open_voice("nonsense", {})
 
 
 def test_join_keeps_tracks_apart_that_plans_number_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
