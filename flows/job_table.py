@@ -28,6 +28,7 @@ def read_manifest(manifest: Path, defaults: Job) -> list[Job]:
         )
     try:
         rows = _rows(manifest)
+        _refuse_null(rows)
     except (ValueError, OSError, csv.Error) as e:
         raise InputError(f"manifest {manifest} cannot be read as {manifest.suffix[1:]} ({e}); repair it") from e
     if not rows:
@@ -37,17 +38,39 @@ def read_manifest(manifest: Path, defaults: Job) -> list[Job]:
 
 def _rows(manifest: Path) -> list[Job]:
     if manifest.suffix == ".parquet":
-        import pandas as pd
-
-        table = pd.read_parquet(manifest)
-        raw = [{k: v for k, v in row.items() if pd.notna(v)} for row in table.to_dict("records")]
+        raw = _parquet_rows(manifest)
     elif manifest.suffix == ".jsonl":
-        raw = [parse_json(line) for line in manifest.read_text("utf-8-sig").splitlines() if line.strip()]
+        raw = [parse_json(line) for line in manifest.read_text("utf-8-sig").split("\n") if line.strip()]
         if not all(isinstance(row, dict) for row in raw):
             raise ValueError("a line is no JSON object")
     else:
         raw = _csv_rows(manifest)
     return [{str(k).strip(): v for k, v in row.items() if k and v not in (None, "")} for row in raw]
+
+
+def _refuse_null(rows: list[Job]) -> None:
+    """Refuse characters that no file name and no prompt has."""
+    for number, row in enumerate(rows, 1):
+        column = next((name for name, value in row.items() if "\0" in str(value)), None)
+        if column is not None:
+            raise ValueError(f"row {number} holds a null character in the column {column}")
+
+
+def _parquet_rows(manifest: Path) -> list[Job]:
+    """Read a parquet file without what pandas notes in it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    import pyarrow.parquet
+    from pyarrow.lib import ArrowException
+
+    try:
+        rows = pyarrow.parquet.read_table(manifest).to_pylist()
+    except (ArrowException, ArithmeticError, LookupError, TypeError) as e:
+        raise ValueError(f"it is damaged: {e}") from e
+    index = "__index_level_"  # columns that pandas adds
+    return [{k: v for k, v in row.items() if v == v and not k.startswith(index)} for row in rows]
 
 
 def _csv_rows(manifest: Path) -> list[Job]:

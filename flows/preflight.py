@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from flows.parameters import RenderParameters
-from liveavatar import config
+from liveavatar import config, paths
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
@@ -44,6 +44,7 @@ def check_options(parameters: RenderParameters) -> None:
         InputError: an option cannot be used.
         CapacityError: this machine cannot do it.
     """
+    paths.store_bytes()
     model = read_config(resolve_model_dir(parameters.model))
     _check_size(parameters, model)
     _check_devices(parameters, model)
@@ -94,8 +95,8 @@ def check_out(out: Path) -> None:
         InputError: for these reasons.
         CapacityError: the folder may not be written.
     """
-    if max(len(os.fsencode(part)) for part in (*out.parts, "")) > NAME_BYTES:
-        raise InputError(f"--out {out}: its name is too long; give a shorter one")
+    if "\0" in str(out) or max(len(os.fsencode(part)) for part in (*out.parts, "")) > NAME_BYTES:
+        raise InputError(f"--out {out}: no folder can have this name; give a shorter one of plain letters")
     for parent in (out, *out.parents):
         if parent.exists() or parent.is_symlink():
             if not parent.is_dir():

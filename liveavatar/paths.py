@@ -8,11 +8,14 @@ The only module that reads `LIVEAVATAR_*` variables:
 * `LIVEAVATAR_STORE_GB`: size limit of the artefact store, in 10^9 bytes.
 * `LIVEAVATAR_DEBUG`: errors show their traceback.
 
-Nothing here creates a folder. Variables are read at each call, so that tests can change them.
+An empty variable counts as not set. Variables are read at each call, so that tests can change them.
+Nothing here creates a folder.
 """
 
 import os
 from pathlib import Path
+
+from liveavatar.errors import InputError
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 DATA = REPO_ROOT / "data"
@@ -33,18 +36,18 @@ def is_checkout() -> bool:
 
 def home() -> Path:
     """Return the folder of caches, artefacts and renders under way."""
-    return Path(os.environ.get("LIVEAVATAR_HOME", REPO_ROOT / ".liveavatar"))
+    return Path(os.environ.get("LIVEAVATAR_HOME") or REPO_ROOT / ".liveavatar")
 
 
 def models_home() -> Path:
     """Return the folder of fetched checkpoints."""
-    return Path(os.environ.get("LIVEAVATAR_MODELS", home() / "models"))
+    return Path(os.environ.get("LIVEAVATAR_MODELS") or home() / "models")
 
 
 def whisper_home() -> Path:
     """Return the folder of the user's own Whisper checkpoints."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("LIVEAVATAR_WHISPER", cache / "whisper"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("LIVEAVATAR_WHISPER") or cache / "whisper")
 
 
 def store() -> Path:
@@ -108,8 +111,16 @@ def last_error() -> Path:
 
 
 def store_bytes() -> int:
-    """Return the size limit of the artefact store, in bytes."""
-    return int(float(os.environ.get("LIVEAVATAR_STORE_GB", STORE_GB)) * 1e9)
+    """Return the size limit of the artefact store, in bytes.
+
+    Raises:
+        InputError: the variable holds no number.
+    """
+    given = os.environ.get("LIVEAVATAR_STORE_GB") or STORE_GB
+    try:
+        return max(0, int(float(given) * 1e9))
+    except (ValueError, OverflowError) as e:
+        raise InputError(f"LIVEAVATAR_STORE_GB={given!r} is no number; give GB, such as 20, or unset it") from e
 
 
 def debugging() -> bool:

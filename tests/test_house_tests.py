@@ -26,6 +26,7 @@ OF_NO_FILE = (
         "tests/test_infra.py",
         "tests/soak/*",
         "tests/fuzz/*",
+        "tests/corpus/*",
         "tests/gpu/*",
     ),
     *("tests/flows/test_flows.py", "tests/flows/test_golden.py", "tests/fast/test_ranks.py"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar import paths
+from liveavatar.errors import InputError
 
 SOURCES = sorted(p for room in ("flows", "tasks", "liveavatar") for p in (paths.REPO_ROOT / room).rglob("*.py"))
 OURS = paths.REPO_ROOT / "liveavatar" / "paths.py"
@@ -63,6 +64,22 @@ def test_variables_move_folders(
 def test_home_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIVEAVATAR_HOME", raising=False)
     assert paths.home() == paths.REPO_ROOT / ".liveavatar"
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "MODELS", "WHISPER", "STORE_GB"):
+        monkeypatch.setenv(f"LIVEAVATAR_{name}", "")
+    assert paths.home() == paths.REPO_ROOT / ".liveavatar"
+    assert paths.models_home() == paths.home() / "models"
+    assert paths.whisper_home() != Path()
+    assert paths.store_bytes() == 20_000_000_000
+
+
+@pytest.mark.parametrize("value", ["abc", "20 GB", "nan", "inf"])
+def test_a_store_limit_that_is_no_number_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_STORE_GB", value)
+    with pytest.raises(InputError, match=f"LIVEAVATAR_STORE_GB='{value}' is no number"):
+        paths.store_bytes()
 
 
 def test_whisper_home_is_where_whisper_downloads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ of ours.
 """
 
 import importlib
+import io
 import signal
 import sys
 import traceback
@@ -25,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     sys.excepthook = _unexpected
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know the letters of a name
     arguments = normalise(sys.argv[1:] if argv is None else argv)
     command = next((a for a in arguments if not a.startswith("-")), "")
     try:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.job_table import name_outputs, read_manifest
@@ -79,6 +81,8 @@ def test_two_rows_with_one_folder_are_refused(second: str, tmp_path: Path) -> No
         pytest.param("jobs.jsonl", "[1]", "no JSON object", id="a list"),
         pytest.param("jobs.jsonl", "{", "cannot be read as jsonl", id="half an object"),
         pytest.param("jobs.jsonl", "[" * 100_000, "cannot be read as jsonl", id="nested without end"),
+        pytest.param("jobs.csv", "audio,out\na,b\0\n", "row 1 holds a null character in the column out", id="null"),
+        pytest.param("jobs.jsonl", '{"out": "\\u0000"}', "null character in the column out", id="escaped null"),
         pytest.param("a" * 300 + ".csv", None, "is not there", id="a name too long"),
         pytest.param("jobs.parquet", "audio", "cannot be read as parquet", id="text as parquet"),
     ],
@@ -94,3 +98,15 @@ def test_a_cell_with_a_name_too_long_stays_as_it_is(tmp_path: Path) -> None:
     """The row is refused when its turn comes; the other rows are rendered."""
     (tmp_path / "jobs.csv").write_text(f"audio,prompt\n{'a' * 300}.wav,A woman.\n")
     assert read_manifest(tmp_path / "jobs.csv", {})[0]["audio"] == "a" * 300 + ".wav"
+
+
+def test_a_parquet_file_is_read_whatever_pandas_notes_in_it(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["A woman.", None], "seed": [3.0, float("nan")], "__index_level_0__": [5, 6]})
+    noted = table.replace_schema_metadata({"pandas": '{"columns": [{"field_name": "seed"}], "index_columns": [0]}'})
+    pq.write_table(noted, tmp_path / "jobs.parquet")
+    assert read_manifest(tmp_path / "jobs.parquet", {}) == [{"prompt": "A woman.", "seed": 3.0}, {}]
+
+
+def test_a_line_of_jsonl_may_hold_any_character(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "A woman\u2028and\x85a man"}\n')
+    assert read_manifest(tmp_path / "jobs.jsonl", {}) == [{"prompt": "A woman\u2028and\x85a man"}]

@@ -51,9 +51,10 @@ def test_only_a_run_of_ours_is_replaced(files: dict[str, str], ours: bool, tmp_p
             preflight.check_out(tmp_path)
 
 
-def test_a_name_too_long_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="its name is too long"):
-        preflight.check_out(tmp_path / ("a" * 300) / "out")
+@pytest.mark.parametrize("name", [pytest.param("a" * 300, id="too long"), pytest.param("a\0b", id="null character")])
+def test_a_name_that_no_folder_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder can have this name"):
+        preflight.check_out(tmp_path / name / "out")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
