@@ -1,8 +1,10 @@
 # Sourced by the scripts beside: turns the released scripts' flags into those of `liveavatar render`.
-# Sets the array OPTIONS. `--flag value` and `--flag=value` are the same, dashes and underscores too. What only
+# Sets the array OPTIONS, and SAMPLE: inputs for a run that is given none. `--flag value` and `--flag=value` are the same, dashes and underscores too. What only
 # configured the released launcher has no meaning here and is named.
 
 OPTIONS=()
+samples="$(cd "$(dirname "${BASH_SOURCE[0]}")/../data/samples" && pwd)"
+SAMPLE=(--audio "$samples/speech.wav" --image "$samples/portrait.png" --prompt "$(cat "$samples/prompt.txt")" --out out/sample)
 
 refuse() {
   echo "$(basename "$0"): $1" >&2
@@ -29,6 +31,7 @@ released_flags() {
         refuse "$flag is not part of this program; give a prompt and a sound" ;;
     esac
     [ "$rest" = 0 ] || [ $# -ge 2 ] || refuse "$flag needs a value"
+    case "$flag" in --audio|--image|--prompt) SAMPLE=() ;; esac
     case "$flag" in
       --size|--num_clip|--infer_frames|--audio|--image|--prompt|--sample_steps|--out|--model|--seed|--num_gpus|\
       --offload_model|--kv_cache_dtype|--pose_video|--denoise|--whisper)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,38 @@ def test_a_script_has_the_recommended_defaults(script: str, size: str, clips: in
     assert (job.fp8, job.kv_cache_dtype) == (True, "int8")
     assert (job.model, job.size, job.num_clip, job.seed) == ("live-avatar-14b", size, clips, 420)
     assert (job.audio, job.prompt) == ("v.wav", "p q")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("run_4gpu_tpp.sh", ["--sample_steps", "3"]),
+        ("infinite_inference_single_gpu.sh", ["--sample_steps", "5", "--offload_model", "True"]),
+    ],
+)
+def test_a_script_without_inputs_takes_the_sample(script: str, flags: list[str], told: Path) -> None:
+    done = run(script, flags, told)
+    assert done.returncode == 0, done.stderr
+    job = understood(told)
+    assert job.sample_steps == int(flags[1])
+    assert Path(job.audio).samefile(paths.REPO_ROOT / "data" / "samples" / "speech.wav")
+    assert Path(job.image).is_file()
+    assert job.prompt == (paths.REPO_ROOT / "data" / "samples" / "prompt.txt").read_text().strip()
+
+
+def test_a_sample_never_stands_in_for_a_missing_input(told: Path) -> None:
+    assert run("run_4gpu_tpp.sh", ["--audio", "v.wav"], told).returncode == 0
+    assert "--image" not in json.loads((told.parent / "told.json").read_text())
+
+
+def test_the_number_of_steps_can_be_edited_in_the_script(tmp_path: Path, told: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(INFRA, copy / "infra")
+    (copy / "data").symlink_to(paths.REPO_ROOT / "data")
+    script = copy / "infra" / "run_4gpu_tpp.sh"
+    subprocess.run(["sed", "-i", "s/--sample_steps 4/--sample_steps 3/g", script], check=True)
+    assert run(str(script), [], told).returncode == 0
+    assert understood(told).sample_steps == 3
 
 
 @pytest.mark.parametrize("script", ["run_4gpu_tpp.sh", "infinite_inference_single_gpu.sh"])
