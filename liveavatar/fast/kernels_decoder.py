@@ -23,8 +23,8 @@ def _tiles(num_rows: int, width: int) -> tuple[tuple[int], int, int]:
 
 
 @triton.jit
-def _rms_silu(x, bias, gamma, out, num_rows, root, C: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-              HAS_BIAS: tl.constexpr):  # fmt: skip
+def _rms_silu(x, bias, gamma, out, num_rows, root, C: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+              ROWS: tl.constexpr, HAS_BIAS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     at = tl.arange(0, BLOCK)
     there = row[:, None] * C + at[None, :]
@@ -35,17 +35,18 @@ def _rms_silu(x, bias, gamma, out, num_rows, root, C: tl.constexpr, BLOCK: tl.co
     norm = tl.sqrt(tl.sum(v * v, axis=1))
     v = v * (root / tl.maximum(norm, 1e-12))[:, None]
     v = v * tl.load(gamma + at, mask=at < C, other=0.0).to(tl.float32)[None, :]
-    v = v / (1.0 + tl.exp(-v))
-    tl.store(out + there, v.to(out.dtype.element_ty), mask=mask)
+    v = v / (1.0 + tl.exp(-v))  # 0 beyond the channels of x
+    there = out + row[:, None] * WIDE + at[None, :]
+    tl.store(there, v.to(out.dtype.element_ty), mask=(row[:, None] < num_rows) & (at[None, :] < WIDE))
 
 
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """Add a bias, normalise channels and apply SiLU."""
-    C, T, H, W = x_CTHW.shape
-    grid, block, rows = _tiles(T * H * W, C)
+    """Add a bias, normalise channels and apply SiLU; further channels of `out` become 0."""
+    (C, T, H, W), wide = x_CTHW.shape, len(out_CTHW)
+    grid, block, rows = _tiles(T * H * W, wide)
     _rms_silu[grid](
-        x_CTHW, gamma_C if bias_C is None else bias_C, gamma_C, out_CTHW, T * H * W, C**0.5, C=C, BLOCK=block,
-        ROWS=rows, HAS_BIAS=bias_C is not None, num_warps=_WARPS,
+        x_CTHW, gamma_C if bias_C is None else bias_C, gamma_C, out_CTHW, T * H * W, C**0.5, C=C, WIDE=wide,
+        BLOCK=block, ROWS=rows, HAS_BIAS=bias_C is not None, num_warps=_WARPS,
     )  # fmt: skip
 
 

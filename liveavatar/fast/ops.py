@@ -139,9 +139,10 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
 
 
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """Apply the decoder's norm and activation."""
+    """Apply the decoder's norm and activation; further channels of `out` become 0."""
     _pixels(x_CTHW, out_CTHW)
-    assert out_CTHW.shape == x_CTHW.shape, f"{tuple(x_CTHW.shape)} goes to {tuple(out_CTHW.shape)}"
+    fits = out_CTHW.shape[1:] == x_CTHW.shape[1:] and len(out_CTHW) >= len(x_CTHW)
+    assert fits, f"{tuple(x_CTHW.shape)} goes to {tuple(out_CTHW.shape)}"
     for t in (gamma_C,) if bias_C is None else (gamma_C, bias_C):
         _each(t, len(x_CTHW))
     backend(x_CTHW.device).rms_silu(x_CTHW, bias_C, gamma_C, out_CTHW)

@@ -142,11 +142,13 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
     """SiLU of the decoder's channel norm, written to `out`; both [C, T, H, W] with channels innermost in memory.
 
+    `out` may have more channels, which become 0.
     `bias` is that of the convolution that made x, which left it out; it is added first.
     """
     x = x_CTHW.float() if bias_C is None else x_CTHW.float() + bias_C.float().view(-1, 1, 1, 1)
     normed = x / torch.linalg.vector_norm(x, dim=0, keepdim=True).clamp_min(1e-12) * gamma_C.numel() ** 0.5
-    out_CTHW.copy_(F.silu(normed * gamma_C.float().view(-1, 1, 1, 1)))
+    out_CTHW[: len(x)].copy_(F.silu(normed * gamma_C.float().view(-1, 1, 1, 1)))
+    out_CTHW[len(x) :].zero_()
 
 
 def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None) -> None:

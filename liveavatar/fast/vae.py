@@ -17,12 +17,26 @@ from liveavatar.model.vae_wan import CausalConv3d, ChannelNorm, FrameAttention, 
 
 _LAST = torch.channels_last_3d
 _HEADROOM = 8  # channels: tensor cores take, with channels innermost, multiples of as many
+_HOPPER, _HOPPER_CHANNELS = 9, 64  # major compute capability; without such a multiple cuDNN takes a kernel of Ampere
+
+
+def channel_multiple(device: torch.device) -> int:
+    """Return the multiple of input channels that a device's fast convolutions ask for."""
+    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= _HOPPER
+    return _HOPPER_CHANNELS if hopper else 1
 
 
 class FastDecoder:
     """`decode_stream` of a WanVAE whose decoder it has laid out anew."""
 
-    def __init__(self, vae: WanVAE) -> None:
+    def __init__(self, vae: WanVAE, multiple: int | None = None) -> None:
+        """Lay out the weights.
+
+        Args:
+            vae: the autoencoder; its decoder's weights are turned in place.
+            multiple: of the input channels of residual blocks' convolutions; missing ones are zeros. None: what the
+                device's convolutions ask for.
+        """
         self.vae = vae
         for p in vae.decoder.parameters():
             if p.ndim in (4, 5):
@@ -32,6 +46,19 @@ class FastDecoder:
         missing = -last.out_channels % _HEADROOM
         self._head_weight = F.pad(last.weight.data, (0, 0) * 4 + (0, missing)).contiguous(memory_format=_LAST)
         self._head_bias = F.pad(last.bias.data, (0, missing))
+        self._padded = self._pad(channel_multiple(last.weight.device) if multiple is None else multiple)
+
+    def _pad(self, multiple: int) -> dict[str, Tensor]:
+        """Return the weights of convolutions that get more input channels, by slot."""
+        found = {}
+        blocks = (module for module in self.vae.decoder.modules() if isinstance(module, ResidualBlock))
+        for conv in (layer for block in blocks for layer in block.residual):
+            if isinstance(conv, CausalConv3d):
+                missing = -conv.in_channels % multiple
+                if 0 < missing < conv.in_channels:  # otherwise the work would double at least
+                    wide = F.pad(conv.weight.data, (0, 0) * 3 + (0, missing))
+                    found[conv.slot] = wide.contiguous(memory_format=_LAST)
+        return found
 
     @torch.no_grad()
     def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
@@ -68,29 +95,42 @@ class FastDecoder:
         """Write a norm's output into a convolution's input buffer; `bias` is of the convolution before the norm."""
         buffer, past = self._buffer(conv, x, state)
         ops.rms_silu(x[0], bias, norm.gamma.flatten(), buffer[0, :, past:])
-        state.keep(conv.slot, buffer[:, :, -past:])
+        self._keep(conv, buffer, state)
         return buffer
 
     def _conv(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> Tensor:
         buffer, past = self._buffer(conv, x, state)
         buffer[:, :, past:].copy_(x)
-        state.keep(conv.slot, buffer[:, :, -past:])
+        self._keep(conv, buffer, state)
         return self._run(conv, buffer)
 
     def _buffer(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> tuple[Tensor, int]:
-        """[history | room for x]; the history is laid out like x from its first use on."""
+        """[history | room for x], with zeros in padded channels of the history.
+
+        The history is laid out like x from its first use on.
+        """
         B, C, T, H, W = x.shape
         past = conv.kernel_size[0] - 1
         if conv.slot not in state.tensors():
             empty = torch.zeros(B, C, past, H, W, dtype=x.dtype, device=x.device)
             state.keep(conv.slot, empty.contiguous(memory_format=_LAST))
-        buffer = torch.empty(B, C, past + T, H, W, dtype=x.dtype, device=x.device, memory_format=_LAST)
-        buffer[:, :, :past].copy_(state.history(conv.slot, (B, C, past, H, W), x))
+        wide = self._weight(conv).shape[1]
+        buffer = torch.empty(B, wide, past + T, H, W, dtype=x.dtype, device=x.device, memory_format=_LAST)
+        buffer[:, C:, :past].zero_()
+        _copy_pixels(state.history(conv.slot, (B, C, past, H, W), x), buffer[:, :C, :past])
         return buffer, past
+
+    def _keep(self, conv: CausalConv3d, buffer: Tensor, state: StreamState) -> None:
+        """Store the last frames of a convolution's input, which `_buffer` made, as its history."""
+        newest = buffer[:, : conv.in_channels, 1 - conv.kernel_size[0] :]
+        _copy_pixels(newest, state.history(conv.slot, tuple(newest.shape), newest))
+
+    def _weight(self, conv: CausalConv3d) -> Tensor:
+        return self._padded.get(conv.slot, conv.weight)
 
     def _run(self, conv: CausalConv3d, buffer: Tensor) -> Tensor:
         """The convolution without its bias."""
-        y = F.conv3d(buffer, conv.weight, padding=(0, *conv.padding[1:]))
+        y = F.conv3d(buffer, self._weight(conv), padding=(0, *conv.padding[1:]))
         return y.contiguous(memory_format=_LAST)
 
     def _upsample(self, layer: Upsample, x: Tensor, state: StreamState) -> Tensor:
@@ -111,6 +151,15 @@ class FastDecoder:
         y = y.transpose(0, 1)[None].contiguous(memory_format=_LAST)
         ops.add_bias(y[0], conv.bias)
         return y
+
+
+def _copy_pixels(source: Tensor, target: Tensor) -> None:
+    """Copy [B, C, T, H, W] in words of 8 bytes where channels are innermost: PyTorch copies slices by element."""
+    source, target = (t.permute(0, 2, 3, 4, 1) for t in (source, target))
+    word = 8 // source.element_size()
+    if all(t.stride(-1) == 1 and t.stride(-2) % word == 0 and t.shape[-1] % word == 0 for t in (source, target)):
+        source, target = source.view(torch.int64), target.view(torch.int64)
+    target.copy_(source)
 
 
 def _pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:

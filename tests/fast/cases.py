@@ -137,16 +137,17 @@ def pixels(channels: int, device: torch.device, seed: int = 0) -> Tensor:
 
 
 def rms_silu(module: ModuleType, device: torch.device) -> None:
-    for channels in (12, 96):
+    for channels, wide in ((12, 12), (96, 96), (12, 20), (96, 128)):
         x = pixels(channels, device)
         gamma, bias = (draw(channels, device=device, dtype=BF16, seed=seed) for seed in (1, 2))
         for left_out in (None, bias):
             got, wanted = (
-                torch.zeros(4, 3, 5, channels, dtype=BF16, device=device).permute(3, 0, 1, 2)[:, 2:] for _ in range(2)
+                torch.ones(4, 3, 5, wide, dtype=BF16, device=device).permute(3, 0, 1, 2)[:, 2:] for _ in range(2)
             )
             module.rms_silu(x, left_out, gamma, got)
             reference.rms_silu(x, left_out, gamma, wanted)
             close(got, wanted)
+            assert not got[channels:].any()
 
 
 def add_bias(module: ModuleType, device: torch.device) -> None:

@@ -103,6 +103,7 @@ def attend_e4m3(q: Tensor | None = None, **changes: Tensor) -> None:
         pytest.param(lambda: ops.rope_copy(columns(rows(N, L, H)), TURN, rows(N, L, H)), id="keys to turn as columns"),
         pytest.param(lambda: ops.rope_copy(rows(N, L, H), TURN, columns(rows(N, L, H))), id="turned into columns"),
         pytest.param(lambda: ops.rms_silu(rows(8, 2, 3, 4), None, rows(8), rows(8, 2, 3, 4)), id="channels outermost"),
+        pytest.param(lambda: ops.rms_silu(pixels(8), None, rows(8), pixels(4)), id="fewer channels than are normed"),
         pytest.param(lambda: ops.rms_silu(pixels(), rows(16)[::2], rows(8), pixels()), id="bias with gaps"),
         pytest.param(lambda: ops.add_bias(pixels(), rows(4)), id="bias of other channels"),
         pytest.param(lambda: ops.add_bias(pixels(), rows(8), rows(8, 2, 3, 4)), id="added with channels outermost"),

@@ -8,7 +8,8 @@ import torch
 
 from liveavatar.config import VAEConfig
 from liveavatar.fast import vae as vae_module
-from liveavatar.fast.vae import FastDecoder
+from liveavatar.fast.vae import FastDecoder, channel_multiple
+from liveavatar.model.stream_state import StreamState
 from liveavatar.model.vae_wan import WanVAE
 
 SMALL = VAEConfig(
@@ -37,6 +38,22 @@ def test_equals_the_plain_decoder(cut: list[int], vae: WanVAE) -> None:
         wanted = vae.decode_stream(part, plain)
         torch.testing.assert_close(fast.decode_stream(part, state), wanted, atol=2e-5, rtol=1e-5)
     assert state.position == plain.position == 7
+
+
+@pytest.mark.parametrize("multiple", [1, 5, 7, 12])
+def test_padded_channels_change_nothing(multiple: int, vae: WanVAE) -> None:
+    """Blocks have 16 and 8 channels; a state is that of the plain decoder, for a stream may go on there."""
+    latents = torch.randn(1, 4, 7, 3, 5)
+    padded, state, plain = FastDecoder(copy.deepcopy(vae), multiple), vae.decoder_state(1, 3, 5), StreamState(1, 3, 5)
+    for part in latents.split([1, 3, 3], dim=2):
+        wanted = vae.decode_stream(part, plain)
+        torch.testing.assert_close(padded.decode_stream(part, state), wanted, atol=2e-5, rtol=1e-5)
+    for name, kept in plain.tensors().items():
+        torch.testing.assert_close(state.tensors()[name], kept, atol=1e-4, rtol=1e-4)
+
+
+def test_only_hopper_asks_for_more_channels() -> None:
+    assert channel_multiple(torch.device("cpu")) == 1
 
 
 def test_channels_stay_innermost_whatever_convolutions_return(vae: WanVAE, monkeypatch: pytest.MonkeyPatch) -> None:
