@@ -19,7 +19,7 @@ from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render, render_flow  # noqa: E402
-from tasks.cluster import head, interruption  # noqa: E402
+from tasks.cluster import head  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
 
 Job = dict[str, Any]
@@ -49,14 +49,15 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
 def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
     """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them."""
     head.connect()  # in this thread: Ray starts once, and its signals are the main thread's
-    shared = render_flow(replicas=Replicas(count))
+    replicas = Replicas(count)
+    shared = render_flow(replicas=replicas)
     with ThreadPoolExecutor(count) as threads:
         running = [threads.submit(copy_context().run, render_one, job, shared) for job in jobs]
         try:
             return [future.result() for future in running]
         except KeyboardInterrupt:
             threads.shutdown(wait=False, cancel_futures=True)
-            interruption.interrupt()
+            replicas.interruption.interrupt()
             raise
 
 

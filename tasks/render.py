@@ -17,6 +17,7 @@ from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import disk_errors
+from tasks.cluster.interruption import Interruption
 from tasks.cluster.replicas import Replicas
 from tasks.enhance import CLEANED
 from tasks.events import Event, emit
@@ -79,6 +80,7 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
         replicas: engines of a batch, of which the job takes a free one; None: there is one engine.
     """
     key = render_key(options, inputs)
+    interruption = Interruption() if replicas is None else replicas.interruption
 
     def make(folder: Path, resume: bool = options.resume) -> Values:
         from liveavatar.render.sound import FileSound
@@ -95,7 +97,7 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
             announce_playlist(work)
         spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
         with nullcontext(0) if replicas is None else replicas.taken() as number:
-            outcome = run_on_engine(replace(spec, replica=number), job, ProgressBoard().show)
+            outcome = run_on_engine(replace(spec, replica=number), job, ProgressBoard().show, interruption)
         if outcome.result.first_block:
             emit(Event(kind="note", stage="render", text=f"resumed at block {outcome.result.first_block}"))
         for text in outcome.result.notes:
@@ -107,7 +109,7 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
     def on_abandoned(folder: Path) -> Values:
         return make(folder, resume=options.resume or work_dir(key.digest).exists())
 
-    return cached(key, make, force=options.force, on_abandoned=on_abandoned)
+    return cached(key, make, force=options.force, on_abandoned=on_abandoned, while_waiting=interruption.check)
 
 
 def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
@@ -215,12 +217,17 @@ class Outcome:
         }
 
 
-def run_on_engine(spec: "EngineSpec", job: "RenderJob", on_progress: "Callable[[Progress], None]") -> Outcome:
+def run_on_engine(
+    spec: "EngineSpec",
+    job: "RenderJob",
+    on_progress: "Callable[[Progress], None]",
+    interruption: Interruption | None = None,
+) -> Outcome:
     """Render a job on the resident engine."""
     from tasks.cluster.host import EngineHost
 
     load_s: list[float] = []
-    result = EngineHost(spec).render(job, on_progress, load_s.append)
+    result = EngineHost(spec).render(job, on_progress, load_s.append, interruption)
     return Outcome(result, load_s[-1])
 
 

@@ -45,6 +45,7 @@ def cached(
     *,
     force: bool = False,
     on_abandoned: Callable[[Path], Values] | None = None,
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> Entry:
     """Return a stage's entry from the store, making it when its inputs, code or packages changed.
 
@@ -53,9 +54,17 @@ def cached(
         make: fills an empty folder and returns facts.
         force: make it again although it is there.
         on_abandoned: used in place of `make` when another run was waited for and ended without the entry.
+        while_waiting: called again and again while another run makes the entry; what it raises ends the wait.
 
     Raises:
         CapacityError: the disk is full.
     """
-    made_from = key.made_from()
-    return Store().build(key.stage, key.digest, make, force=force, on_abandoned=on_abandoned, made_from=made_from)
+    return Store().build(
+        key.stage,
+        key.digest,
+        make,
+        force=force,
+        on_abandoned=on_abandoned,
+        made_from=key.made_from(),
+        while_waiting=while_waiting,
+    )

@@ -14,7 +14,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from liveavatar.errors import LiveAvatarError
 from liveavatar.render.job import RenderJob, RenderResult
-from tasks.cluster import interruption
 from tasks.cluster.supervision import POLL_SECONDS, Answer, ClusterHead, EngineLost
 
 
@@ -71,11 +70,11 @@ def await_results(references: list[Any], head: ClusterHead, seconds: float) -> N
 
     Raises:
         HeadLost: the head went away meanwhile.
+        KeyboardInterrupt: the job was interrupted.
         GetTimeoutError: they take longer.
     """
     deadline = time.monotonic() + seconds
     while ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)[1]:
-        interruption.check()
         head.check()
         if time.monotonic() > deadline:
             raise GetTimeoutError(f"no answer within {seconds:.0f} s")

@@ -27,7 +27,8 @@ from ray.job_config import JobConfig
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores
-from tasks.cluster import guardian, interruption
+from tasks.cluster import guardian
+from tasks.cluster.interruption import Interruption
 from tasks.cluster.supervision import HeadLost
 
 log = logging.getLogger(__name__)
@@ -261,10 +262,15 @@ SESSION = RaySession()  # Ray's own connection is one a process, too
 
 
 class HeadWatch:
-    """Notices within seconds that the head has gone. See `supervision.ClusterHead`."""
+    """Notices within seconds that the head has gone, or at once an interruption. See `supervision.ClusterHead`."""
 
-    def __init__(self) -> None:
-        """Connect, and watch that head."""
+    def __init__(self, interruption: Interruption | None = None) -> None:
+        """Connect, and watch that head.
+
+        Args:
+            interruption: of jobs in threads; Ctrl-C itself ends a job in the main thread.
+        """
+        self.interruption = interruption or Interruption()
         self._watch(SESSION.connect())
 
     def _watch(self, address: str) -> None:
@@ -275,7 +281,9 @@ class HeadWatch:
 
         Raises:
             HeadLost: several looks in a row failed.
+            KeyboardInterrupt: the job was interrupted.
         """
+        self.interruption.check()
         now = time.monotonic()
         if now - self._looked_at < ASK_SECONDS:
             return
@@ -307,8 +315,7 @@ def connect() -> str:
 
 
 def disconnect() -> None:
-    """Leave the cluster and let jobs run again after an interruption."""
-    interruption.forget()
+    """Leave the cluster (`RaySession.disconnect`)."""
     SESSION.disconnect()
 
 

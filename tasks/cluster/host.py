@@ -8,6 +8,7 @@ from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.actor import ActorCalls, EngineSpec, engine_actor
 from tasks.cluster.group import GroupCalls, group_actors
 from tasks.cluster.head import HeadWatch, connect
+from tasks.cluster.interruption import Interruption
 from tasks.cluster.supervision import EngineCalls, supervise
 
 
@@ -24,7 +25,11 @@ class EngineHost:
             actor.load.remote()
 
     def render(
-        self, job: RenderJob, on_progress: Callable[[Progress], None], on_loaded: Callable[[float], None]
+        self,
+        job: RenderJob,
+        on_progress: Callable[[Progress], None],
+        on_loaded: Callable[[float], None],
+        interruption: Interruption | None = None,
     ) -> RenderResult:
         """Render a job under supervision; connect to Ray when that was not done.
 
@@ -32,13 +37,14 @@ class EngineHost:
             job: what to render.
             on_progress: called with every new progress, in this thread.
             on_loaded: called after every start of the engine with the seconds that loading the model took.
+            interruption: of a job in a thread.
 
         Raises:
-            Interrupted: Ctrl-C; the job can be resumed.
+            Interrupted: Ctrl-C or `interruption`; the job can be resumed.
             CapacityError: the engine was lost too often, or hangs.
             LiveAvatarError: what the job itself raised.
         """
-        head = HeadWatch()
+        head = HeadWatch(interruption)
         return supervise(lambda: self._calls(head), head, job, self.spec.limit_s, on_progress, on_loaded)
 
     def _actors(self) -> list[ActorHandle]:

@@ -1,21 +1,19 @@
-"""Ctrl-C for threads: it reaches only the main thread, so others look at a flag while they wait."""
+"""Ctrl-C for jobs in threads: it reaches only the main thread, so the others look at an object while they wait."""
 
 import threading
 
-_interrupted = threading.Event()
 
+class Interruption:
+    """The Ctrl-C that the jobs of several threads share."""
 
-def interrupt() -> None:
-    """End the jobs of all threads as Ctrl-C ends that of the first."""
-    _interrupted.set()
+    def __init__(self) -> None:
+        self._pressed = threading.Event()
 
+    def interrupt(self) -> None:
+        """End the jobs as Ctrl-C ends that of the main thread."""
+        self._pressed.set()
 
-def check() -> None:
-    """Raise KeyboardInterrupt once `interrupt` was called."""
-    if _interrupted.is_set():
-        raise KeyboardInterrupt
-
-
-def forget() -> None:
-    """Clear the flag: jobs may run again."""
-    _interrupted.clear()
+    def check(self) -> None:
+        """Raise KeyboardInterrupt once `interrupt` was called."""
+        if self._pressed.is_set():
+            raise KeyboardInterrupt

@@ -4,11 +4,14 @@ import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tasks.cluster.interruption import Interruption
+
 
 class Replicas:
     """The engines that the jobs of a batch share; their numbers are handed out to one job at a time."""
 
     def __init__(self, count: int) -> None:
+        self.interruption = Interruption()  # of all the jobs
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(count):
             self._free.put(number)

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.render.job import Progress, RenderJob, RenderResult
-from tasks.cluster import interruption
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +87,11 @@ class ClusterHead(Protocol):
     """The head of the cluster."""
 
     def check(self) -> None:
-        """Look whether it is there.
+        """Look whether it is there, and whether the job may go on.
 
         Raises:
             HeadLost: it is not.
+            KeyboardInterrupt: the job was interrupted in another thread.
         """
 
     def recover(self) -> None:
@@ -157,7 +157,6 @@ def _watch(
     answered = time.monotonic()
     try:
         while True:
-            interruption.check()
             head.check()
             answer = running.poll(POLL_SECONDS)
             if answer.result is not None:

@@ -28,14 +28,13 @@ from filelock import FileLock, Timeout
 from liveavatar import paths
 from liveavatar.errors import CapacityError
 from liveavatar.files import disk_errors, sha256, sync, write_atomically
-from tasks.cluster import interruption
 
 log = logging.getLogger(__name__)
 
 RECORD = "entry.json"
 STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
 NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
-HEED_SECONDS = 0.5  # between two looks at whether a waiting thread was interrupted
+CALL_SECONDS = 0.5  # between two calls of `while_waiting`
 
 Values = dict[str, Any]  # JSON-serialisable facts about an entry
 
@@ -92,6 +91,7 @@ class Store:
         lock_timeout: float = -1,
         on_abandoned: Callable[[Path], Values] | None = None,
         made_from: Values | None = None,
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> Entry:
         """Return the entry, making it when it is not there.
 
@@ -103,11 +103,12 @@ class Store:
             lock_timeout: seconds to wait for another run that makes the same entry; -1 waits on.
             on_abandoned: used in place of `make` when another run was waited for and ended without the entry.
             made_from: parts of the key, kept in the entry's record; JSON-serialisable.
+            while_waiting: called again and again while another run makes the entry; what it raises ends the wait.
 
         Raises:
             CapacityError: the disk is full, or another run held the entry longer than `lock_timeout`.
         """
-        with self.lock(kind, key, lock_timeout) as waited:
+        with self.lock(kind, key, lock_timeout, while_waiting) as waited:
             entry = self.get(kind, key) if waited or not force else None
             if entry and not force:
                 return entry
@@ -118,17 +119,28 @@ class Store:
                 return self._make(kind, key, make, made_from or {})
 
     @contextmanager
-    def lock(self, kind: str, key: str, timeout: float = -1) -> Any:
-        """Hold the entry's lock; the system frees it when the holder dies. Tells whether another run had it before."""
+    def lock(
+        self, kind: str, key: str, timeout: float = -1, while_waiting: Callable[[], None] = lambda: None
+    ) -> Iterator[bool]:
+        """Hold the entry's lock, which the system frees when its holder dies; yield whether another run had it before.
+
+        Args:
+            kind, key: of the entry.
+            timeout: seconds to wait at most; -1 waits on.
+            while_waiting: called again and again meanwhile; what it raises ends the wait.
+
+        Raises:
+            CapacityError: another run held it longer than `timeout`.
+        """
         with disk_errors(self.root):
             folder = self.root / "locks"
             folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{kind}-{key}.lock")
-        waited = not _taken(lock, 0)
-        if waited and not _taken(lock, NOTICE_SECONDS if timeout < 0 else min(timeout, NOTICE_SECONDS)):
+        waited = not _taken(lock, 0, while_waiting)
+        if waited and not _taken(lock, NOTICE_SECONDS if timeout < 0 else min(timeout, NOTICE_SECONDS), while_waiting):
             if timeout < 0 or timeout > NOTICE_SECONDS:
                 log.warning("another run is making this %s; waiting for it", kind)
-            if not _taken(lock, timeout if timeout < 0 else max(0.0, timeout - NOTICE_SECONDS)):
+            if not _taken(lock, timeout if timeout < 0 else max(0.0, timeout - NOTICE_SECONDS), while_waiting):
                 raise CapacityError(
                     f"another run has been making this {kind} for over {timeout:g} s; "
                     "wait for it, or end it with `liveavatar stop`"
@@ -235,15 +247,15 @@ def _entry(folder: Path, record: Values, hit: bool = False) -> Entry:
     )
 
 
-def _taken(lock: FileLock, seconds: float) -> bool:
-    """Take a lock, waiting at most so many seconds; -1 waits on. Ctrl-C ends the wait in every thread."""
+def _taken(lock: FileLock, seconds: float, while_waiting: Callable[[], None]) -> bool:
+    """Take a lock, waiting at most so many seconds; -1 waits on."""
     deadline = math.inf if seconds < 0 else time.monotonic() + seconds
     while True:
         left = max(0.0, deadline - time.monotonic())
         try:
-            lock.acquire(timeout=min(left, HEED_SECONDS))
+            lock.acquire(timeout=min(left, CALL_SECONDS))
             return True
         except Timeout:
-            if left <= HEED_SECONDS:
+            if left <= CALL_SECONDS:
                 return False
-        interruption.check()
+        while_waiting()

@@ -3,20 +3,13 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows import batch
-from tasks.cluster import interruption
+from tasks.cluster.replicas import Replicas
 from tasks.store.store import Store
-
-
-@pytest.fixture(autouse=True)
-def _uninterrupted() -> Iterator[None]:
-    yield
-    interruption.forget()
 
 
 def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
@@ -25,8 +18,9 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
     store, made = Store(tmp_path), []
     held, released = threading.Event(), threading.Event()
 
-    def one(job: dict[str, str], _: object) -> dict[str, str]:
-        store.build("render", job["key"], lambda _: made.append(job["key"]) or {})
+    def one(job: dict[str, str], replicas: Replicas) -> dict[str, str]:
+        check = replicas.interruption.check
+        store.build("render", job["key"], lambda _: made.append(job["key"]) or {}, while_waiting=check)
         return job
 
     def another_command() -> None:
@@ -42,6 +36,7 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
 
     monkeypatch.setattr("tasks.store.store.NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(batch.head, "connect", lambda: "")
+    monkeypatch.setattr(batch, "render_flow", lambda replicas: replicas)
     monkeypatch.setattr(batch, "render_one", one)
     others = [threading.Thread(target=target, daemon=True) for target in (another_command, ctrl_c)]
     others[0].start()

@@ -1,6 +1,7 @@
 """What a cached render depends on, and which engine makes it."""
 
 import ast
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from tasks.enhance import CLEANED
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT, POSE
 from tasks.plan import kv_dtype_of
-from tasks.render import RenderInputs, RenderOptions, engine_spec, render_key
-from tasks.store.store import Entry
+from tasks.render import RenderInputs, RenderOptions, engine_spec, render, render_key
+from tasks.store.store import Entry, Store
 
 OTHER_SETTINGS: dict[str, Any] = {
     "prompt": "a lively man",
@@ -138,6 +139,25 @@ def test_a_setting_is_declared_in_the_form_and_in_the_settings_only() -> None:
     }
     for name, classes in declared_in(set(OTHER_SETTINGS)).items():
         assert classes - others.get(name, set()) == {"RenderParameters", "RenderSettings"}, name
+
+
+def test_a_render_that_waits_for_another_run_heeds_the_interruption_of_its_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[Callable[[], None]] = []
+
+    def build(self: Store, kind: str, key: str, make: Any, *, while_waiting: Callable[[], None], **_: Any) -> Entry:
+        waits.append(while_waiting)
+        return entry("5")
+
+    monkeypatch.setattr(Store, "build", build)
+    replicas = Replicas(2)
+    render.fn(OPTIONS, INPUTS, replicas)
+    render.fn(OPTIONS, INPUTS)
+    replicas.interruption.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        waits[0]()
+    waits[1]()
 
 
 def test_replicas_are_taken_by_one_job_at_a_time() -> None:

@@ -13,6 +13,8 @@ import ray
 from liveavatar.errors import CapacityError
 from liveavatar.paths import REPO_ROOT
 from tasks.cluster import head
+from tasks.cluster.head import HeadWatch
+from tasks.cluster.interruption import Interruption
 
 SERVICES = import_module("ray._private.services")
 
@@ -87,3 +89,13 @@ def test_workers_do_not_search_the_folder_of_the_caller() -> None:
     job = vars(head.own_job())
     assert job["_runtime_env_has_working_dir"]()
     assert job["_py_driver_sys_path"] == [str(REPO_ROOT)]
+
+
+def test_an_interruption_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head.SESSION, "connect", lambda: "127.0.0.1:1")
+    interruption = Interruption()
+    watch = HeadWatch(interruption)
+    watch.check()
+    interruption.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        watch.check()

@@ -1,23 +1,15 @@
-"""Ctrl-C for threads: raised once it was pressed, until it is forgotten."""
-
-from collections.abc import Iterator
+"""Ctrl-C for threads: every look raises once it was pressed, for the jobs that share the object and no other."""
 
 import pytest
 
-from tasks.cluster import interruption
+from tasks.cluster.interruption import Interruption
 
 
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    yield
-    interruption.forget()
-
-
-def test_every_look_raises_until_it_is_forgotten() -> None:
-    interruption.check()
-    interruption.interrupt()
+def test_every_look_raises_once_it_was_pressed() -> None:
+    one, other = Interruption(), Interruption()
+    one.check()
+    one.interrupt()
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            interruption.check()
-    interruption.forget()
-    interruption.check()
+            one.check()
+    other.check()

@@ -1,7 +1,7 @@
 """Supervision of a job on an engine that is played by a script: no process, no Ray."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError, InputError, Interrupted
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from liveavatar.render.sound import FileSound
-from tasks.cluster import interruption, supervision
+from tasks.cluster import supervision
 from tasks.cluster.supervision import MAX_REVIVALS, Answer, EngineLost, HeadLost, supervise
 
 RESULT = cast(RenderResult, "result")
@@ -81,9 +81,10 @@ class Script:
 
 @dataclass
 class FakeHead:
-    """A head that is lost at some looks."""
+    """A head that is lost at some looks, or sees an interruption."""
 
     lost_at: tuple[int, ...] = ()
+    interrupted_at: int = 0
     looks: int = 0
     recovered: int = 0
 
@@ -91,6 +92,8 @@ class FakeHead:
         self.looks += 1
         if self.looks in self.lost_at:
             raise HeadLost("the head answers no more")
+        if self.looks == self.interrupted_at:
+            raise KeyboardInterrupt
 
     def recover(self) -> None:
         self.recovered += 1
@@ -114,12 +117,6 @@ class Run:
         return supervise(
             self.script.start, self.head, job, self.limit_s, lambda p: self.done.append(p.done), self.loads.append
         )
-
-
-@pytest.fixture(autouse=True)
-def forget_interruptions() -> Iterator[None]:
-    yield
-    interruption.forget()
 
 
 def test_progress_is_passed_on_once_and_the_result_comes_out() -> None:
@@ -204,16 +201,15 @@ def interrupt() -> Answer:
     return SILENT
 
 
-def interrupt_all() -> Answer:
-    interruption.interrupt()
-    return SILENT
-
-
 @pytest.mark.parametrize(
-    "ask", [pytest.param(interrupt, id="Ctrl-C"), pytest.param(interrupt_all, id="Ctrl-C in another thread")]
+    ("second", "head"),
+    [
+        pytest.param(interrupt, FakeHead(), id="Ctrl-C"),
+        pytest.param(answer(2), FakeHead(interrupted_at=2), id="Ctrl-C in another thread"),
+    ],
 )
-def test_an_interrupted_job_stops_at_its_next_block(ask: Callable[[], Answer]) -> None:
-    run = Run(Script([[answer(1), ask]], after_stop=Interrupted("stopped at block 2")))
+def test_an_interrupted_job_stops_at_its_next_block(second: Step, head: FakeHead) -> None:
+    run = Run(Script([[answer(1), second]], after_stop=Interrupted("stopped at block 2")), head)
     with pytest.raises(Interrupted, match="stopped at block 2"):
         run.render()
     assert run.script.calls == ["start", "stop"], "the engine stays for the next job"
