@@ -20,7 +20,7 @@ from liveavatar.engine.threads import Threads
 from liveavatar.errors import InputError
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.model.kv_ring import Sink, StepCache
 from liveavatar.model.vae import VideoVAE
 from liveavatar.timing import BLOCK_LATENTS
 

@@ -14,7 +14,7 @@ from liveavatar.engine.placement import RankWork, Span
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
 from liveavatar.model.audio_encoder import AudioTokens
-from liveavatar.model.kv_cache import Sink
+from liveavatar.model.kv_ring import Sink
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
 

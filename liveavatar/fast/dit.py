@@ -20,7 +20,7 @@ from liveavatar.fast.rings import Ring
 from liveavatar.fast.weights import LayerWeights, Linear, pack, pack_layers
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
-from liveavatar.model.kv_cache import Sink
+from liveavatar.model.kv_ring import Sink
 from liveavatar.model.layers import ADAIN_EPS
 from liveavatar.model.motion import motion_rotation
 from liveavatar.model.rope import Rotation, grid_rotation

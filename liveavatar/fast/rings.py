@@ -22,7 +22,7 @@ from liveavatar.fast.reference import (
     Slots,
     values_e4m3,
 )
-from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.model.kv_ring import Sink, StepCache
 
 Rotation = tuple[Tensor, Tensor]
 Where = tuple[

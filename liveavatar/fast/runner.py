@@ -18,7 +18,7 @@ from liveavatar.fast.dit import AudioKV, FastDiT
 from liveavatar.fast.gpu_graph import RecordedGraph
 from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring, Ring8, Workspace
 from liveavatar.model.dit import Conditions, TextKV
-from liveavatar.model.kv_cache import Sink
+from liveavatar.model.kv_ring import Sink
 from liveavatar.model.rope import Rotation
 from liveavatar.timing import BLOCK_LATENTS
 

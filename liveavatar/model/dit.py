@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from liveavatar.config import DiTConfig
 from liveavatar.model.audio_encoder import AudioTokens, CausalAudioEncoder, latent_start
-from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.model.kv_ring import Sink, StepCache
 from liveavatar.model.layers import Attention, AudioInjector, DiTBlock, Head, attend, inject
 from liveavatar.model.motion import FramePacker, motion_rotation
 from liveavatar.model.rope import Rotation, grid_rotation, rotate

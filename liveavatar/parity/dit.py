@@ -16,7 +16,7 @@ from liveavatar.engine.plain import PlainDenoiser
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
-from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.model.kv_ring import Sink, StepCache
 from liveavatar.model.motion import motion_rotation
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part

@@ -14,7 +14,7 @@ from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.fast.weights import piece_sizes
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.model.kv_ring import Sink, StepCache
 
 CPU = torch.device("cpu")
 h, w, BLOCKS = 8, 8, 6

@@ -7,7 +7,7 @@ import torch
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, DiTConfig
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.model.kv_cache import StepCache
+from liveavatar.model.kv_ring import StepCache
 from liveavatar.timing import BLOCK_FRAMES
 
 CPU = torch.device("cpu")

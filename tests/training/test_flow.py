@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liveavatar.config import TINY
 from liveavatar.model.dit import Conditions
-from liveavatar.model.kv_cache import StepCache
+from liveavatar.model.kv_ring import StepCache
 from liveavatar.pose.track import EYES, HEAD, pose_latents
 from liveavatar.training import flow
 from liveavatar.training.batch import Window

@@ -20,7 +20,7 @@ from liveavatar.fast.attention import CUDNN, FLASH, gpu_seconds
 from liveavatar.fast.flash3 import FlashAttention3, flash3
 from liveavatar.fast.reference import FP8, VALUES_ALIGN, KeyValues8, KeyValuesE4m3
 from liveavatar.fast.rings import E4m3Ring
-from liveavatar.model.kv_cache import Sink
+from liveavatar.model.kv_ring import Sink
 from liveavatar.model.motion import motion_tokens
 from liveavatar.model.rope import grid_rotation
 from liveavatar.planning.costs import dit_costs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from liveavatar.model.kv_cache import Sink, StepCache
+from liveavatar.model.kv_ring import Sink, StepCache
 
 WINDOW, BLOCK, SINK = 6, 2, 3  # tokens
 
