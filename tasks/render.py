@@ -196,7 +196,7 @@ class Outcome:
 
     def facts(self) -> Values:
         """Collect the values of the render's entry."""
-        from liveavatar.render.timings import stage_summary, timing_summary
+        from liveavatar.render.timings import rank_summary, timing_summary
 
         result = self.result
         return {
@@ -207,7 +207,7 @@ class Outcome:
             "load_s": round(self.load_s, 3),
             "timing": {
                 **timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),
-                "stages": stage_summary(result.rows, result.stages),
+                "stages": rank_summary(result.rows, result.works),
             },
             "device": result.device,
             "dtype": result.dtype,

@@ -115,7 +115,7 @@ class GroupPlacement:
             return False
         try:
             torch.set_num_threads(opening.threads)
-            Worker(self.group, backend, opening).work()
+            Worker(self.group, backend, opening).serve()
         finally:
             torch.set_num_threads(threads)
         return True

@@ -36,11 +36,11 @@ class Opening:
 
     spec: DenoiseSpec
     conditioning: Conditioning  # on the CPU
-    stages: tuple[RankWork, ...]
+    works: tuple[RankWork, ...]
     threads: int
 
 
-def packet(backend: Backend, spec: DenoiseSpec, stage: RankWork) -> Layout:
+def packet(backend: Backend, spec: DenoiseSpec, work: RankWork) -> Layout:
     """Shapes that a rank sends to the next: latents and audio tokens of a block, and activations between two layers."""
     dit, dtype = backend.config.dit, backend.dtype
     shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
@@ -48,9 +48,9 @@ def packet(backend: Backend, spec: DenoiseSpec, stage: RankWork) -> Layout:
         ((1, BLOCK_LATENTS, dit.num_audio_token + 1, dit.dim), dtype),
         ((1, BLOCK_LATENTS, 1, dit.dim), dtype),
     ]
-    if stage.stop_layer is not None:
+    if work.stop_layer is not None:
         tokens = BLOCK_LATENTS * (spec.h // 2) * (spec.w // 2)
-        shapes += [((tokens, dit.dim), t) for t in backend.dit.hidden_dtypes(stage.stop_layer)]
+        shapes += [((tokens, dit.dim), t) for t in backend.dit.hidden_dtypes(work.stop_layer)]
     return Layout(*shapes)
 
 
@@ -71,10 +71,10 @@ class _Clock:
         """The next block is here."""
         return mark(self.device)
 
-    def end(self, began: Any, stage: RankWork, marks: list[Any]) -> "_Spent":
+    def end(self, began: Any, work: RankWork, marks: list[Any]) -> "_Spent":
         """All kernels of a block are queued."""
         before, self.ended = self.ended, mark(self.device)
-        return _Spent(self.rank, stage, marks, (before, began, self.ended))
+        return _Spent(self.rank, work, marks, (before, began, self.ended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ class _Spent:
     """Marks of one block on one rank."""
 
     rank: int
-    stage: RankWork
+    work: RankWork
     marks: list[Any]  # around its steps
     around: tuple[Any, Any, Any]  # end of the block before, begin, end
 
     def write(self, message: Message) -> None:
         """Put the seconds in a header once the kernels have run."""
         message.wait_s[self.rank], message.busy_s[self.rank] = seconds(list(self.around))
-        for step, spent in zip(self.stage.steps, seconds(self.marks) if self.stage.steps else (), strict=True):
+        for step, spent in zip(self.work.steps, seconds(self.marks) if self.work.steps else (), strict=True):
             message.step_s[step] += spent
 
 
@@ -99,15 +99,15 @@ class Tpp:
     def __init__(self, group: Group, backend: Backend, opening: Opening, features: FeaturesOf) -> None:
         config, spec = backend.config, opening.spec
         self.group, self.backend, self.spec = group, backend, spec
-        self.features, self.stages = features, opening.stages
+        self.features, self.works = features, opening.works
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
-        self.stage = opening.stages[group.last]
+        self.work = opening.works[group.last]
         self.denoiser = (
-            backend.denoiser(spec, opening.conditioning.to(group.device), self.stage) if self.stage.steps else None
+            backend.denoiser(spec, opening.conditioning.to(group.device), self.work) if self.work.steps else None
         )
         self.sender = ControlSender(group, 0, request(config, backend.dtype), group.world + AHEAD + 1)
-        self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.stages[group.last - 1]))
+        self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.works[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
         self.threads = Threads(opening.threads, backend.shares_threads)
         self.issued = 0
@@ -141,7 +141,7 @@ class Tpp:
             self.first_latent = x[:, :, :1].clone()
         self.has_state = message.snapshot
         self._ask_ahead(index + 1)
-        spent = self.clock.end(began, self.stage, marks)
+        spent = self.clock.end(began, self.work, marks)
 
         def times() -> Times:
             spent.write(message)
@@ -188,11 +188,11 @@ class Tpp:
         self.has_state = False
         started = time.perf_counter()
         parts: dict[str, list[Tensor]] = {}
-        for stage in self.stages[: self.group.last]:
-            for name, ring in self.group.receive_rings(stage.rank).items():
+        for work in self.works[: self.group.last]:
+            for name, ring in self.group.receive_rings(work.rank).items():
                 parts.setdefault(name, []).append(ring)
         self.gather_s += time.perf_counter() - started
-        for name, ring in (ring_tensors(self.denoiser.caches) if self.denoiser is not None else {}).items():
+        for name, ring in (ring_tensors(self.denoiser.rings) if self.denoiser is not None else {}).items():
             parts.setdefault(name, []).append(ring)
         # A step that is begun on one rank and ended on another: its layers follow on one another.
         return {name: p[0] if len(p) == 1 else torch.cat([t.cpu() for t in p]) for name, p in parts.items()}
@@ -209,11 +209,11 @@ class Tpp:
         reanchor = self.reanchors and position > self.spec.clip_blocks
         self.sender.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
         handles = self._send_first() if reanchor else []
-        for stage in self.stages[: self.group.last]:
-            handles += self.group.send_rings(self._share(stage, tensors), stage.rank)
+        for work in self.works[: self.group.last]:
+            handles += self.group.send_rings(self._share(work, tensors), work.rank)
         self._keep(handles)
         if self.denoiser is not None:
-            load_rings(self.denoiser.caches, self._share(self.stage, tensors))
+            load_rings(self.denoiser.rings, self._share(self.work, tensors))
             if reanchor:
                 assert first_latent is not None
                 self.denoiser.reanchor(first_latent)
@@ -221,9 +221,9 @@ class Tpp:
         if message.op is not Op.RESTORE:
             raise GroupError(f"rings were sent, {message.op.name} came back")
 
-    def _share(self, stage: RankWork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _share(self, work: RankWork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Select a rank's part of all rings."""
-        layers = {f"cache{s.step}": s.layers for s in stage.spans(self.backend.config.dit.num_layers)}
+        layers = {f"cache{s.step}": s.layers for s in work.spans(self.backend.config.dit.num_layers)}
         wanted = {name: layers.get(name.split(".")[0]) for name in tensors}
         return {name: tensors[name][own.start : own.stop] for name, own in wanted.items() if own is not None}
 
@@ -248,20 +248,20 @@ class Worker:
 
     def __init__(self, group: Group, backend: Backend, opening: Opening) -> None:
         spec, rank = opening.spec, group.rank
-        self.group, self.backend, self.stage = group, backend, opening.stages[rank]
+        self.group, self.backend, self.work = group, backend, opening.works[rank]
         self.reference_shape = tuple(opening.conditioning.reference.shape)
-        self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.stage)
+        self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.work)
         self.receiver: LatentReceiver | ControlReceiver
         if rank == 0:
             self.receiver = ControlReceiver(group, group.last, request(backend.config, backend.dtype))
         else:
-            self.receiver = LatentReceiver(group, rank - 1, packet(backend, spec, opening.stages[rank - 1]))
-        self.sender = LatentSender(group, rank + 1, packet(backend, spec, self.stage))
+            self.receiver = LatentReceiver(group, rank - 1, packet(backend, spec, opening.works[rank - 1]))
+        self.sender = LatentSender(group, rank + 1, packet(backend, spec, self.work))
         self.clock = _Clock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
 
     @torch.inference_mode()
-    def work(self) -> None:
+    def serve(self) -> None:
         """Serve blocks until the job ends."""
         while True:
             message, parts = self.receiver.take()
@@ -287,14 +287,14 @@ class Worker:
         else:
             audio = AudioTokens(parts[1], parts[2])
             x, marks = denoiser.queue(index, parts[0], audio, parts[3:])
-        spent = self.clock.end(began, self.stage, marks)
+        spent = self.clock.end(began, self.work, marks)
         self.sender.send(message, [x, audio.local, audio.global_, *denoiser.hidden], spent.write)
         if message.snapshot:
             settle(self.rings)
-            self.rings = self.group.send_rings(ring_tensors(denoiser.caches), self.group.last)
+            self.rings = self.group.send_rings(ring_tensors(denoiser.rings), self.group.last)
 
     def _restore(self, message: Message) -> None:
-        load_rings(self.denoiser.caches, self.group.receive_rings(self.group.last))
+        load_rings(self.denoiser.rings, self.group.receive_rings(self.group.last))
         if message.reanchor:
             self.denoiser.reanchor(self._first())
 

@@ -66,7 +66,7 @@ class Denoiser(Protocol):
     hidden: tuple[Tensor, ...]  # between two layers, where the last step here is ended on another rank
 
     @property
-    def caches(self) -> Mapping[int, Resumable]:
+    def rings(self) -> Mapping[int, Resumable]:
         """Ring of each step; a snapshot is made of them by `ring_tensors` and `load_rings`."""
 
     def noise(self, index: int) -> Tensor:

@@ -83,14 +83,14 @@ def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tu
         )
     # The rank with the decoder never has more steps than the others.
     share, extra = divmod(num_steps, movers)
-    stages, first = [], 0
+    ranks, first = [], 0
     for rank in range(movers):
         count = share + (rank < extra)
-        stages.append(
+        ranks.append(
             RankWork(rank=rank, steps=tuple(range(first, first + count)), decodes=not own and rank == movers - 1)
         )
         first += count
-    return (*stages, RankWork(rank=movers, steps=(), decodes=True)) if own else tuple(stages)
+    return (*ranks, RankWork(rank=movers, steps=(), decodes=True)) if own else tuple(ranks)
 
 
 def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers: float) -> tuple[RankWork, ...]:
@@ -113,10 +113,10 @@ def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers:
     cuts = [min(work, round(rank * share)) for rank in range(num_ranks)] + [work]
     if any(b <= a for a, b in pairwise(cuts[:-1])):
         raise InputError(f"--num_gpus {num_ranks}: {work} layers are too few to share; use fewer GPUs")
-    stages = []
+    ranks = []
     for rank, (start, stop) in enumerate(pairwise(cuts)):
         steps = tuple(range(start // num_layers, -(-stop // num_layers))) if stop > start else ()
-        stages.append(
+        ranks.append(
             RankWork(
                 rank=rank,
                 steps=steps,
@@ -125,7 +125,7 @@ def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers:
                 stop_layer=stop % num_layers or None,
             )
         )
-    return tuple(stages)
+    return tuple(ranks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from liveavatar.engine.threads import Threads
 from liveavatar.errors import InputError
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.model.kv_ring import Sink, StepCache
+from liveavatar.model.kv_ring import KVRing, Sink
 from liveavatar.model.vae import VideoVAE
 from liveavatar.timing import BLOCK_LATENTS
 
@@ -78,7 +78,7 @@ class PlainDenoiser:
         self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))
         self.sink: Sink = dit.prefill(conditioning.reference, conditioning.motion, self.text_kv)
         window = dit.cfg.window_latents * (self.spec.h // 2) * (self.spec.w // 2)
-        self.caches = {step: StepCache(self.sink, window) for step in steps}
+        self.rings = {step: KVRing(self.sink, window) for step in steps}
         self.levels = {
             step: dit.noise_level(torch.full((1, 1), self.spec.sigmas[step], device=self.device)) for step in steps
         }
@@ -92,8 +92,8 @@ class PlainDenoiser:
     def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
         """Compute the sinks anew for another reference latent [1, C, 1, h, w] and, unless None, motion latents."""
         self.sink = self.dit.prefill(reference, self.motion if motion is None else motion, self.text_kv)
-        for cache in self.caches.values():
-            cache.set_sink(self.sink)
+        for ring in self.rings.values():
+            ring.set_sink(self.sink)
 
     @torch.inference_mode()
     def queue(
@@ -105,10 +105,10 @@ class PlainDenoiser:
         cond = Conditions(self.text_kv, dit.audio_kv(audio), self.inputs.pose(index, self.device))
         rotation = dit.block_rotation(frame, spec.h, spec.w, self.device)
         marks = [mark(self.device)]
-        for step, cache in self.caches.items():
+        for step, ring in self.rings.items():
             distance = self.inputs.distance(index, step)
-            dit.place_sink(cache, self.sink, dit.sink_rotation(frame, distance, spec.h, spec.w, self.device))
-            flow = dit.step(x, self.levels[step], cond, cache, frame, rotation)
+            dit.place_sink(ring, self.sink, dit.sink_rotation(frame, distance, spec.h, spec.w, self.device))
+            flow = dit.step(x, self.levels[step], cond, ring, frame, rotation)
             x = euler_step(x, flow, spec.sigmas[step], spec.sigmas[step + 1])
             marks.append(mark(self.device))
         return x, marks

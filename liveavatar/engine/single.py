@@ -58,11 +58,11 @@ class Single:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the rings of all steps; live until the next block."""
-        return ring_tensors(self.denoiser.caches)
+        return ring_tensors(self.denoiser.rings)
 
     def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
         """Continue at block `position` of a snapshot."""
-        load_rings(self.denoiser.caches, tensors)
+        load_rings(self.denoiser.rings, tensors)
         self.first_latent = first_latent
         if first_latent is not None and self.backend.config.reanchor and position > self.spec.clip_blocks:
             self.denoiser.reanchor(first_latent)

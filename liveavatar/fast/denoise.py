@@ -38,21 +38,21 @@ class RunnerKey:
 
 
 class Runners:
-    """Cache of one `StepRunner`, that of the last size and share: rings are large, so there is one set of them."""
+    """The `StepRunner` of the last size and share, kept for the next job; rings are large: there is one set."""
 
     def __init__(self, dit: FastDiT) -> None:
         self.dit = dit
         self._last: tuple[RunnerKey, StepRunner] | None = None
 
-    def cached(self, key: RunnerKey) -> StepRunner | None:
-        """Return the runner if it matches; otherwise free it and return None."""
+    def kept(self, key: RunnerKey) -> StepRunner | None:
+        """Return the runner if it has this key; otherwise free it and return None."""
         if self._last is None or self._last[0] != key:
             self._last = None
             return None
         return self._last[1]
 
     def make(self, key: RunnerKey, sink: Sink) -> StepRunner:
-        """Make and cache a runner."""
+        """Make a runner and keep it."""
         size = (key.h, key.w)
         runner = StepRunner(self.dit, key.sigmas, size, sink, key.spans, key.kv_cache_dtype, key.has_pose)
         self._last = (key, runner)
@@ -60,11 +60,11 @@ class Runners:
 
     @property
     def current(self) -> StepRunner | None:
-        """The cached runner."""
+        """The runner that is kept."""
         return None if self._last is None else self._last[1]
 
     def forget(self) -> None:
-        """Free the cached runner; the next job makes a new one."""
+        """Free the runner; the next job makes a new one."""
         self._last = None
 
 
@@ -82,13 +82,11 @@ class FastDenoiser:
         self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))
         spans = work.spans(len(dit.layers))
         key = RunnerKey.of(spec, spans, self.inputs.has_pose)
-        cached = runners.cached(key)
-        self.sink = dit.prefill(
-            conditioning.reference, conditioning.motion, self.text_kv, cached.sink if cached else None
-        )
-        self.runner = cached or runners.make(key, self.sink)
+        kept = runners.kept(key)
+        self.sink = dit.prefill(conditioning.reference, conditioning.motion, self.text_kv, kept.sink if kept else None)
+        self.runner = kept or runners.make(key, self.sink)
         self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
-        self.caches = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
+        self.rings = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
         self.hidden = self.runner.leaving
         self._placed = False
         if not self.runner.warmed:  # before the clock of the first block runs, and before a snapshot is restored

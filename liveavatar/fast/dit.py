@@ -186,19 +186,19 @@ class FastDiT:
             self.layers.done()
         return Sink(keys, values, num_reference=(h // 2) * (w // 2))
 
-    def place_sink(self, cache: Ring, sink: Sink, rotation: Rotation) -> None:
+    def place_sink(self, ring: Ring, sink: Sink, rotation: Rotation) -> None:
         """Rotate all sink keys to where the coming block sees them."""
-        cache.place(sink, (rotation.cos, rotation.sin), sink.num_tokens)
+        ring.place(sink, (rotation.cos, rotation.sin), sink.num_tokens)
 
     def step(
-        self, x_BCThw: Tensor, level: FastLevel, cond: Conditions, cache: Ring, frame: int, rotation: Rotation
+        self, x_BCThw: Tensor, level: FastLevel, cond: Conditions, ring: Ring, frame: int, rotation: Rotation
     ) -> Tensor:
         """Predict the flow [1, C, 3, h, w] of a noisy block and write its keys and values into the ring."""
         h, w = x_BCThw.shape[-2:]
         span, tokens = x_BCThw.shape[2] * (h // 2) * (w // 2), frame * (h // 2) * (w // 2)
-        slot = torch.tensor([tokens % cache.window], dtype=torch.int32, device=x_BCThw.device)
-        where, cos_sin = (slot, min(tokens + span, cache.window)), (rotation.cos, rotation.sin)
-        passed = self.through(self.enter(x_BCThw, cond), range(len(self.layers)), level, cond, cache, where, cos_sin)
+        slot = torch.tensor([tokens % ring.window], dtype=torch.int32, device=x_BCThw.device)
+        where, cos_sin = (slot, min(tokens + span, ring.window)), (rotation.cos, rotation.sin)
+        passed = self.through(self.enter(x_BCThw, cond), range(len(self.layers)), level, cond, ring, where, cos_sin)
         return self.leave(passed, level, (h, w))
 
     def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:
@@ -212,7 +212,7 @@ class FastDiT:
         layers: range,
         level: FastLevel,
         cond: Conditions,
-        cache: Ring,
+        ring: Ring,
         where: tuple[Tensor, int],
         rotation: tuple[Tensor, Tensor],
     ) -> Hidden:
@@ -221,7 +221,7 @@ class FastDiT:
         Args:
             hidden: what `enter` or the layer before gives.
             layers: which; the ring holds those and no others.
-            level, cond, cache: as in `step`.
+            level, cond, ring: as in `step`.
             where: the block's first slot in the ring, int32 [1], and the filled tokens, the block included.
             rotation: cos and sin of the block's tokens.
         """
@@ -231,7 +231,7 @@ class FastDiT:
             weights, mod = self.layers.use(i), level.layers[i]
             spec = self._modulated(mod[0], mod[1], weights.qkv.quantised)
             x, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype)
-            attended = cache.attend(i - layers.start, where, (weights.qkv(rows), self._qk[i], rotation))
+            attended = ring.attend(i - layers.start, where, (weights.qkv(rows), self._qk[i], rotation))
             x, y = self._finish(x, attended, weights, i, mod, cond.text_kv[i])
             if i in self.injector_of:
                 x, y = self._inject(x, y, mod[5], weights, self.injector_of[i], cond)

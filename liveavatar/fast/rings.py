@@ -22,7 +22,7 @@ from liveavatar.fast.reference import (
     Slots,
     values_e4m3,
 )
-from liveavatar.model.kv_ring import Sink, StepCache
+from liveavatar.model.kv_ring import KVRing, Sink
 
 Rotation = tuple[Tensor, Tensor]
 Where = tuple[
@@ -34,8 +34,8 @@ Projected = tuple[Tensor, tuple[Tensor, Tensor, float], Rotation]
 _HEADROOM = 8.0  # of values over the largest of the sinks
 
 
-class Bf16Ring(StepCache):
-    """The plain cache, fed by the fused kernel."""
+class Bf16Ring(KVRing):
+    """The plain ring, written by the fused kernel."""
 
     def __init__(self, sink: Sink, window_tokens: int, attention: FastAttention) -> None:
         super().__init__(sink, window_tokens)

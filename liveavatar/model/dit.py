@@ -2,7 +2,7 @@
 
 It predicts the flow v = noise - x0 of one block of three latents. Three entry points share all weights:
 `prefill` computes the sinks (reference + packed motion, noise level 0), `step` denoises one block of a
-stream against a `StepCache`, and `forward_window` does the same for a run of blocks at once, with
+stream against a `KVRing`, and `forward_window` does the same for a run of blocks at once, with
 gradients, for training; a test holds them equal. State-dict names are the official checkpoint's.
 
 Shapes: B batch, C latent channels, T latents, h/w latent height and width, S tokens per latent
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from liveavatar.config import DiTConfig
 from liveavatar.model.audio_encoder import AudioTokens, CausalAudioEncoder, latent_start
-from liveavatar.model.kv_ring import Sink, StepCache
+from liveavatar.model.kv_ring import KVRing, Sink
 from liveavatar.model.layers import Attention, AudioInjector, DiTBlock, Head, attend, inject
 from liveavatar.model.motion import FramePacker, motion_rotation
 from liveavatar.model.rope import Rotation, grid_rotation, rotate
@@ -194,13 +194,13 @@ class CausalDiT(nn.Module):
             x = block.finish(x, attend(rotate(q, rotation), rotate(k, rotation), v), mod, kv)
         return Sink(keys, values, num_reference=(h // 2) * (w // 2))
 
-    def place_sink(self, cache: StepCache, sink: Sink, rotation: Rotation) -> None:
-        """Rotate the sink keys to their positions for the next block and write them into the cache."""
+    def place_sink(self, ring: KVRing, sink: Sink, rotation: Rotation) -> None:
+        """Rotate the sink keys to their positions for the next block and write them into the ring."""
         for layer, k in enumerate(sink.k):
-            cache.write_sink_keys(layer, rotate(k, rotation))
+            ring.write_sink_keys(layer, rotate(k, rotation))
 
     def step(
-        self, x_BCThw: Tensor, level: NoiseLevel, cond: Conditions, cache: StepCache, frame: int, rotation: Rotation
+        self, x_BCThw: Tensor, level: NoiseLevel, cond: Conditions, ring: KVRing, frame: int, rotation: Rotation
     ) -> Tensor:
         """Predict the flow of one block [B, C, 3, h, w] at one noise level.
 
@@ -208,7 +208,7 @@ class CausalDiT(nn.Module):
             x_BCThw: the noisy block.
             level: its noise level, from `noise_level` of a [1, 1] sigma.
             cond: text, audio, pose.
-            cache: ring of this denoise step; the block's keys and values are written into it.
+            ring: that of this denoise step; the block's keys and values are written into it.
             frame: index of the block's first latent in the whole stream.
             rotation: `block_rotation(frame)`; the sink must have been placed for this block.
         """
@@ -218,9 +218,9 @@ class CausalDiT(nn.Module):
         for layer, block in enumerate(self.blocks):
             mod = block.modulate(level.e0)
             q, k, v = block.self_qkv(x, mod)
-            cache.write(layer, start, rotate(k, rotation), v)
+            ring.write(layer, start, rotate(k, rotation), v)
             x = block.finish(
-                x, attend(rotate(q, rotation), *cache.view(layer, start + x.shape[1])), mod, cond.text_kv[layer]
+                x, attend(rotate(q, rotation), *ring.view(layer, start + x.shape[1])), mod, cond.text_kv[layer]
             )
             x = self._inject(layer, x, cond)
         return self._unpatchify(self.head(x, level.e), h, w)

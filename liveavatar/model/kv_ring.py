@@ -1,4 +1,4 @@
-"""Key/value cache of a stream: the sinks, and one ring buffer per denoise step.
+"""Keys and values of a stream: the sinks, and one ring buffer per denoise step.
 
 The *sinks* are the reference and motion tokens: computed once at noise level 0, shared by all steps, their keys
 stored unrotated because their positions move along with the stream. A *ring* holds the keys and values one denoise
@@ -28,7 +28,7 @@ class Sink:
         return self.k[0].shape[2]
 
 
-class StepCache:
+class KVRing:
     """Keys and values of one denoise step: [sink | ring] for every layer, allocated once."""
 
     def __init__(self, sink: Sink, window_tokens: int) -> None:
@@ -61,7 +61,7 @@ class StepCache:
         return self.k[layer, :, :, :stop], self.v[layer, :, :, :stop]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the cache's content for a snapshot."""
+        """Return the ring's content for a snapshot."""
         return {"k": self.k, "v": self.v}
 
     def load(self, tensors: dict[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Parts of the diffusion transformer: norms, attention, one block, the audio injector, the head.
 
-A block holds no state and knows no cache: `self_qkv` computes queries, keys and values, the caller attends, and
+A block holds no state and knows no ring: `self_qkv` computes queries, keys and values, the caller attends, and
 `finish` computes the rest. So one set of weights serves the streaming step, the sink prefill and the training window.
 Parameter names are the official checkpoint's.
 

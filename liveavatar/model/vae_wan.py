@@ -164,15 +164,15 @@ class WanEncoder(nn.Module):
         super().__init__()
         widths = cfg.encoder_widths
         self.conv1 = causal_conv(3, widths[0], 3)
-        stages: list[nn.Module] = []
+        layers: list[nn.Module] = []
         c = widths[0]
         for i, width in enumerate(widths):
             for _ in range(cfg.num_res_blocks):
-                stages.append(ResidualBlock(c, width))
+                layers.append(ResidualBlock(c, width))
                 c = width
             if i < len(widths) - 1:
-                stages.append(Downsample(c, cfg.temporal_downsample[i]))
-        self.downsamples = nn.ModuleList(stages)
+                layers.append(Downsample(c, cfg.temporal_downsample[i]))
+        self.downsamples = nn.ModuleList(layers)
         self.middle = nn.ModuleList([ResidualBlock(c, c), FrameAttention(c), ResidualBlock(c, c)])
         self.head = nn.ModuleList([ChannelNorm(c, 3), nn.SiLU(), causal_conv(c, 2 * cfg.z_dim, 3)])
         ends = [i + 1 for i, layer in enumerate(self.downsamples) if isinstance(layer, Downsample)]
@@ -205,15 +205,15 @@ class WanDecoder(nn.Module):
         c = widths[0]
         self.conv1 = causal_conv(cfg.z_dim, c, 3)
         self.middle = nn.ModuleList([ResidualBlock(c, c), FrameAttention(c), ResidualBlock(c, c)])
-        stages: list[nn.Module] = []
+        layers: list[nn.Module] = []
         for i, width in enumerate(widths):
             for _ in range(cfg.num_res_blocks + 1):
-                stages.append(ResidualBlock(c, width))
+                layers.append(ResidualBlock(c, width))
                 c = width
             if i < len(widths) - 1:
-                stages.append(Upsample(c, cfg.temporal_downsample[::-1][i]))
+                layers.append(Upsample(c, cfg.temporal_downsample[::-1][i]))
                 c //= 2
-        self.upsamples = nn.ModuleList(stages)
+        self.upsamples = nn.ModuleList(layers)
         self.head = nn.ModuleList([ChannelNorm(c, 3), nn.SiLU(), causal_conv(c, 3, 3)])
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:

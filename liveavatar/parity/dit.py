@@ -16,7 +16,7 @@ from liveavatar.engine.plain import PlainDenoiser
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions, TextKV
-from liveavatar.model.kv_ring import Sink, StepCache
+from liveavatar.model.kv_ring import KVRing, Sink
 from liveavatar.model.motion import motion_rotation
 from liveavatar.parity.fixtures import FixtureFile, Fixtures
 from liveavatar.parity.report import Comparison, Part
@@ -68,9 +68,9 @@ class DitBench:
     def prefill(self, reference: Tensor, motion: Tensor) -> Sink:
         return self.dit.prefill(reference, motion, self.text_kv)
 
-    def cache(self, sink: Sink) -> StepCache:
+    def ring(self, sink: Sink) -> KVRing:
         h, w = self.hw
-        return StepCache(sink, self.dit.cfg.window_latents * (h // 2) * (w // 2))
+        return KVRing(sink, self.dit.cfg.window_latents * (h // 2) * (w // 2))
 
     def noise(self, block: int) -> Tensor:
         return self.inputs["noise"][None, :, BLOCK_LATENTS * block : BLOCK_LATENTS * (block + 1)]
@@ -86,15 +86,15 @@ class DitBench:
         return Conditions(self.text_kv, self.dit.audio_kv(audio), self.pose(block), mask)
 
     def flow(
-        self, x: Tensor, sigma: float, cond: Conditions, at: tuple[StepCache, Sink], frame: int, distance: int
+        self, x: Tensor, sigma: float, cond: Conditions, at: tuple[KVRing, Sink], frame: int, distance: int
     ) -> Tensor:
         """One step of the block at latent `frame`, the reference `distance` ahead: flow [1, C, 3, h, w]."""
-        cache, sink = at
+        ring, sink = at
         dit, device = self.dit, x.device
         dit.record()
-        dit.place_sink(cache, sink, dit.sink_rotation(frame, distance, *self.hw, device))
+        dit.place_sink(ring, sink, dit.sink_rotation(frame, distance, *self.hw, device))
         level = dit.noise_level(torch.tensor([[sigma]], dtype=torch.float64))
-        return dit.step(x, level, cond, cache, frame, dit.block_rotation(frame, *self.hw, device))
+        return dit.step(x, level, cond, ring, frame, dit.block_rotation(frame, *self.hw, device))
 
 
 def part_names(rope: str) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ def _single(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -
     steps = sorted({int(k.split(".")[0]) for k in out.below("single.step")})
     cond = bench.conditions(0)
     for step in steps:
-        flow = bench.flow(bench.noise(0), bench.sigmas[step], cond, (bench.cache(sink), sink), 0, SINGLE_DISTANCE)
+        flow = bench.flow(bench.noise(0), bench.sigmas[step], cond, (bench.ring(sink), sink), 0, SINGLE_DISTANCE)
         tokens = bench.dit.encode_audio(bench.inputs["audio"][..., :BLOCK_FRAMES])
         rotation = bench.dit.block_rotation(0, *bench.hw, flow.device)
         ours = {
@@ -159,36 +159,34 @@ def _nearer(pair: tuple[Tensor, Tensor], expected: Tensor) -> Tensor:
 
 
 def _stream(results: dict[str, Comparison], bench: DitBench, sink: Sink, out: FixtureFile) -> None:
-    cache, sigma = bench.cache(sink), bench.sigmas[STREAM_LEVEL]
+    ring, sigma = bench.ring(sink), bench.sigmas[STREAM_LEVEL]
     distances = out["stream.relative_dist"].tolist() if "stream.relative_dist" in out.tensors else []
     for block, distance in enumerate(distances):
         frame = BLOCK_LATENTS * block
-        flow = bench.flow(bench.noise(block), sigma, bench.conditions(block), (cache, sink), frame, distance)
+        flow = bench.flow(bench.noise(block), sigma, bench.conditions(block), (ring, sink), frame, distance)
         key = f"stream.block{block}.flow"
         if key in out.tensors:
             results["stream"].add(key, flow[0], out[key])
     for key, expected in out.below("stream.layer").items():
         layer, _, what = key.partition(".")
-        kept = (cache.k if what == "k_ring" else cache.v)[int(layer)][:, :, cache.num_sink :]
+        kept = (ring.k if what == "k_ring" else ring.v)[int(layer)][:, :, ring.num_sink :]
         results["stream_ring"].add(f"stream.layer{key}", kept.transpose(1, 2), expected)
     # In increasing order: the set ran them one after the other on the stream's own ring.
     for frame in sorted(int(k.split(".")[0]) for k in out.below("far.frame")):
-        at = (cache, sink)
+        at = (ring, sink)
         flow = bench.flow(bench.noise(0), bench.sigmas[FAR_LEVEL], bench.conditions(0), at, frame, FAR_DISTANCE)
         results["far"].add(f"far.frame{frame}.flow", flow[0], out[f"far.frame{frame}.flow"])
     for length, motion in (("long", "motion_latents_b"), ("short", "motion_latents_short")):
         if f"reprefill_{length}.flow" in out.tensors:
-            _reprefill(results["reprefill"], bench, deepcopy(cache), (length, motion), out)
+            _reprefill(results["reprefill"], bench, deepcopy(ring), (length, motion), out)
 
 
-def _reprefill(
-    result: Comparison, bench: DitBench, cache: StepCache, variant: tuple[str, str], out: FixtureFile
-) -> None:
+def _reprefill(result: Comparison, bench: DitBench, ring: KVRing, variant: tuple[str, str], out: FixtureFile) -> None:
     length, motion = variant
     sink = bench.prefill(bench.inputs["ref_latents_b"], bench.inputs[motion])
-    cache.set_sink(sink)
+    ring.set_sink(sink)
     flow = bench.flow(
-        bench.noise(1), bench.sigmas[REPREFILL_LEVEL], bench.conditions(1), (cache, sink), REPREFILL_FRAME,
+        bench.noise(1), bench.sigmas[REPREFILL_LEVEL], bench.conditions(1), (ring, sink), REPREFILL_FRAME,
         REPREFILL_DISTANCE,
     )  # fmt: skip
     _compare_sink(result, f"reprefill_{length}", sink, out)
@@ -199,7 +197,7 @@ def _actors(result: Comparison, bench: DitBench, sink: Sink, out: FixtureFile) -
     if "actors.flow" not in out.tensors:
         return
     cond = bench.conditions(0, bench.inputs["audio2"], out["actors.mask"])
-    flow = bench.flow(bench.noise(0), bench.sigmas[ACTORS_LEVEL], cond, (bench.cache(sink), sink), 0, ACTORS_DISTANCE)
+    flow = bench.flow(bench.noise(0), bench.sigmas[ACTORS_LEVEL], cond, (bench.ring(sink), sink), 0, ACTORS_DISTANCE)
     result.add("actors.flow", flow[0], out["actors.flow"])
 
 

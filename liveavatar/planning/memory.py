@@ -169,12 +169,12 @@ class MemoryModel:
             element = FP32 / BF16  # an old processor computes in fp32: count the worse case
             dit, vae = self.dit, self.vae
             denoisers = min(processes, self.settings.sample_steps) if placement == "tpp" else 1
-            caches = self.settings.sample_steps * (dit.ring_bytes + 2 * dit.sink_bytes)
+            rings = self.settings.sample_steps * (dit.ring_bytes + 2 * dit.sink_bytes)
             parts = {
                 "processes": processes * PROCESS_GB,
                 "encoders": encoder,
                 "weights": element * (denoisers * dit.weight_bytes(False) + vae.weight_bytes) / GB,
-                "rings": element * caches / GB,
+                "rings": element * rings / GB,
                 "working memory": element * (dit.activation_bytes + vae.peak_bytes) / GB,
             }
         return parts | {"total": sum(parts.values())}
@@ -184,12 +184,12 @@ class MemoryModel:
         request, stride = self.request, self.config.vae.spatial_stride
         latent = self.config.vae.z_dim * (request.width // stride) * (request.height // stride)
         blocks = count_blocks(request.num_frames)
-        caches = self.settings.sample_steps * (self.dit.ring_bytes + self.dit.ring_sink_bytes) + self.vae.state_bytes
+        state = self.settings.sample_steps * (self.dit.ring_bytes + self.dit.ring_sink_bytes) + self.vae.state_bytes
         seconds = request.num_frames / FPS
         parts = {
             "latents": blocks * BLOCK_LATENTS * latent * FP32 / GB,
             "video": 2 * seconds * request.width * request.height * VIDEO_BYTES_PER_PIXEL_SECOND / GB,
-            "snapshots": SNAPSHOTS * caches / GB,
+            "snapshots": SNAPSHOTS * state / GB,
         }
         return parts | {"total": sum(parts.values())}
 

@@ -90,7 +90,7 @@ class RenderResult:
     dtype: str
     peak_rss_mb: float
     peak_gpu_mb: float | None
-    stages: tuple[RankWork, ...]
+    works: tuple[RankWork, ...]  # of its ranks
     notes: tuple[str, ...] = ()  # remarks for the user on how it was made
 
 
@@ -161,7 +161,7 @@ def _finished_result(job: RenderJob, warn: Callable[[str], None]) -> RenderResul
     facts |= {"first_block": facts["latents_shape"][0], "notes": tuple(facts["notes"])}
     facts |= {name: Path(facts[name]) for name in ("video", "latents", "live_dir") if facts[name]}
     facts["rows"] = [BlockRow(**row) for row in facts["rows"]]
-    facts["stages"] = tuple(RankWork(**{**stage, "steps": tuple(stage["steps"])}) for stage in facts["stages"])
+    facts["works"] = tuple(RankWork(**{**work, "steps": tuple(work["steps"])}) for work in facts["works"])
     return RenderResult(**facts)
 
 
@@ -276,7 +276,7 @@ class RenderRun:
             dtype=str(self.engine.dtype).removeprefix("torch."),
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB,
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
-            stages=self.engine.works(self.job.settings.sample_steps),
+            works=self.engine.works(self.job.settings.sample_steps),
             notes=tuple(self.notes),
         )
 

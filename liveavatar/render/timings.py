@@ -22,17 +22,17 @@ class BlockRow:
     delay_ms: float | None = None  # of sound from a pipe: from its last sample heard to its frames in the video
 
 
-def stage_summary(rows: list[BlockRow], stages: tuple[RankWork, ...]) -> list[dict[str, Any]]:
+def rank_summary(rows: list[BlockRow], works: tuple[RankWork, ...]) -> list[dict[str, Any]]:
     """Summarise each rank: mean milliseconds a block in its steps, in decoding, and waiting for the rank before it."""
     summary = []
-    for stage in stages:
-        waits = [row.wait_ms[stage.rank] for row in rows if len(row.wait_ms) > stage.rank]
+    for work in works:
+        waits = [row.wait_ms[work.rank] for row in rows if len(row.wait_ms) > work.rank]
         summary.append(
             {
-                "rank": stage.rank,
-                "role": stage.role,
-                "step_ms": [round(float(np.mean([row.step_ms[step] for row in rows])), 3) for step in stage.steps],
-                "decode_ms": round(float(np.mean([row.decode_ms for row in rows])), 3) if stage.decodes else None,
+                "rank": work.rank,
+                "role": work.role,
+                "step_ms": [round(float(np.mean([row.step_ms[step] for row in rows])), 3) for step in work.steps],
+                "decode_ms": round(float(np.mean([row.decode_ms for row in rows])), 3) if work.decodes else None,
                 "wait_ms": round(float(np.mean(waits)), 3) if waits else 0.0,
             }
         )

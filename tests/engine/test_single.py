@@ -43,7 +43,7 @@ class Recorder:
         self.references.append(first_latent)
 
     @property
-    def caches(self) -> dict[int, "Recorder"]:
+    def rings(self) -> dict[int, "Recorder"]:
         return {0: self}
 
     def tensors(self) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.fast.weights import piece_sizes
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.model.kv_ring import Sink, StepCache
+from liveavatar.model.kv_ring import KVRing, Sink
 
 CPU = torch.device("cpu")
 h, w, BLOCKS = 8, 8, 6
@@ -25,8 +25,8 @@ SMALL = replace(
 WINDOW = SMALL.window_latents * (h // 2) * (w // 2)
 
 
-def plain_ring(sink: Sink) -> StepCache:
-    return StepCache(sink, WINDOW)
+def plain_ring(sink: Sink) -> KVRing:
+    return KVRing(sink, WINDOW)
 
 
 def ring(sink: Sink) -> Bf16Ring:

@@ -7,7 +7,7 @@ import torch
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, DiTConfig
 from liveavatar.model.dit import CausalDiT, Conditions
-from liveavatar.model.kv_ring import StepCache
+from liveavatar.model.kv_ring import KVRing
 from liveavatar.timing import BLOCK_FRAMES
 
 CPU = torch.device("cpu")
@@ -45,17 +45,17 @@ def test_streaming_equals_training_window(changes: dict, first_frame: int) -> No
         whole = dit.forward_window(noisy, sigma, (reference, motion), text, features, first_frame)
         text_kv = dit.text_kv(dit.embed_text(text))
         sink = dit.prefill(reference, motion, text_kv)
-        cache = StepCache(sink, cfg.window_latents * S)
+        ring = KVRing(sink, cfg.window_latents * S)
         for b in range(blocks):
             frame = first_frame + 3 * b
             audio = features[..., BLOCK_FRAMES * b : BLOCK_FRAMES * (b + 1) + history]
             cond = Conditions(text_kv, dit.audio_kv(dit.encode_audio(audio)))
-            dit.place_sink(cache, sink, dit.sink_rotation(frame, cfg.ref_distance[0], h, w, CPU))
+            dit.place_sink(ring, sink, dit.sink_rotation(frame, cfg.ref_distance[0], h, w, CPU))
             x = noisy[:, :, 3 * b : 3 * b + 3]
             # A stream that starts late has an emptier ring than its position suggests; index it from the window.
-            cache_frame = frame if first_frame == 0 else 3 * b
+            ring_frame = frame if first_frame == 0 else 3 * b
             rotation = dit.block_rotation(frame, h, w, CPU)
-            flow = dit.step(x, dit.noise_level(sigma[:, b : b + 1]), cond, cache, cache_frame, rotation)
+            flow = dit.step(x, dit.noise_level(sigma[:, b : b + 1]), cond, ring, ring_frame, rotation)
             torch.testing.assert_close(flow, whole[:, :, 3 * b : 3 * b + 3], atol=2e-5, rtol=0)
 
 

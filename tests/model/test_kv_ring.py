@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from liveavatar.model.kv_ring import Sink, StepCache
+from liveavatar.model.kv_ring import KVRing, Sink
 
 WINDOW, BLOCK, SINK = 6, 2, 3  # tokens
 
@@ -14,16 +14,16 @@ def numbered(start: int, count: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def cache() -> StepCache:
-    """A cache of one layer whose sink is -1, -2, -3."""
+def buffer() -> KVRing:
+    """The ring of one layer whose sink is -1, -2, -3."""
     sink = -1 - numbered(0, SINK)
-    cache = StepCache(Sink([sink], [10 * sink], num_reference=1), WINDOW)
-    cache.write_sink_keys(0, sink)
-    return cache
+    buffer = KVRing(Sink([sink], [10 * sink], num_reference=1), WINDOW)
+    buffer.write_sink_keys(0, sink)
+    return buffer
 
 
 @pytest.mark.parametrize(
-    ("blocks", "ring"),
+    ("blocks", "kept"),
     [
         pytest.param(1, [0, 1], id="one block"),
         pytest.param(3, [0, 1, 2, 3, 4, 5], id="full"),
@@ -31,18 +31,18 @@ def cache() -> StepCache:
         pytest.param(8, [12, 13, 14, 15, 10, 11], id="round more than twice"),
     ],
 )
-def test_the_newest_tokens_are_visible_behind_the_sink(cache: StepCache, blocks: int, ring: list[int]) -> None:
+def test_the_newest_tokens_are_visible_behind_the_sink(buffer: KVRing, blocks: int, kept: list[int]) -> None:
     for block in range(blocks):
         start = block * BLOCK
-        cache.write(0, start, numbered(start, BLOCK), 10 * numbered(start, BLOCK))
-    k, v = cache.view(0, blocks * BLOCK)
-    assert k.flatten().tolist() == [-1, -2, -3, *ring]
+        buffer.write(0, start, numbered(start, BLOCK), 10 * numbered(start, BLOCK))
+    k, v = buffer.view(0, blocks * BLOCK)
+    assert k.flatten().tolist() == [-1, -2, -3, *kept]
     assert torch.equal(v, 10 * k)
 
 
-def test_a_loaded_cache_is_the_saved_one(cache: StepCache) -> None:
-    cache.write(0, 0, numbered(0, BLOCK), numbered(0, BLOCK))
-    saved = {name: tensor.clone() for name, tensor in cache.tensors().items()}
-    cache.write(0, 0, numbered(7, BLOCK), numbered(7, BLOCK))
-    cache.load(saved)
-    assert cache.view(0, BLOCK)[0].flatten().tolist() == [-1, -2, -3, 0, 1]
+def test_a_loaded_ring_is_the_saved_one(buffer: KVRing) -> None:
+    buffer.write(0, 0, numbered(0, BLOCK), numbered(0, BLOCK))
+    saved = {name: tensor.clone() for name, tensor in buffer.tensors().items()}
+    buffer.write(0, 0, numbered(7, BLOCK), numbered(7, BLOCK))
+    buffer.load(saved)
+    assert buffer.view(0, BLOCK)[0].flatten().tolist() == [-1, -2, -3, 0, 1]

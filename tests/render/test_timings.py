@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from liveavatar.engine.placement import RankWork, split
-from liveavatar.render.timings import BlockRow, stage_summary, timing_summary
+from liveavatar.render.timings import BlockRow, rank_summary, timing_summary
 
 TICK = 1e-6  # seconds
 
@@ -65,8 +65,8 @@ def test_delays_of_piped_sound_are_reported_only_where_sound_arrived() -> None:
 
 def test_each_rank_reports_its_own_steps_and_waits() -> None:
     rows = [row(0, 1.0, wait_ms=[0.0, 8.0]), row(1, 2.0, wait_ms=[2.0, 4.0])]
-    first, second = stage_summary(rows, split(2, 2))
+    first, second = rank_summary(rows, split(2, 2))
     assert first == {"rank": 0, "role": "step 1", "step_ms": [10.0], "decode_ms": None, "wait_ms": 1.0}
     assert second == {"rank": 1, "role": "step 2 + decoder", "step_ms": [20.0], "decode_ms": 5.0, "wait_ms": 6.0}
-    (alone,) = stage_summary([row(0, 1.0)], (RankWork(rank=0, steps=(0, 1), decodes=True),))
+    (alone,) = rank_summary([row(0, 1.0)], (RankWork(rank=0, steps=(0, 1), decodes=True),))
     assert alone["wait_ms"] == 0.0

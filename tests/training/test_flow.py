@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liveavatar.config import TINY
 from liveavatar.model.dit import Conditions
-from liveavatar.model.kv_ring import StepCache
+from liveavatar.model.kv_ring import KVRing
 from liveavatar.pose.track import EYES, HEAD, pose_latents
 from liveavatar.training import flow
 from liveavatar.training.batch import Window
@@ -46,7 +46,7 @@ def stream(net: AvatarNet, window: Window, sigmas: tuple[float, ...], noise: Ten
     h, w = noise.shape[-2:]
     text_kv = dit.text_kv(dit.embed_text(net.text(window.tokens)))
     sink = dit.prefill(window.reference, window.reference.expand(-1, -1, cfg.motion_latents, -1, -1), text_kv)
-    caches = [StepCache(sink, cfg.window_latents * (h // 2) * (w // 2)) for _ in sigmas]
+    rings = [KVRing(sink, cfg.window_latents * (h // 2) * (w // 2)) for _ in sigmas]
     blocks = []
     for b in range(noise.shape[2] // 3):
         block = slice(3 * b, 3 * b + 3)
@@ -54,11 +54,11 @@ def stream(net: AvatarNet, window: Window, sigmas: tuple[float, ...], noise: Ten
         assert window.pose is not None
         cond = Conditions(text_kv, audio_kv, window.pose[:, :, block])
         x = noise[:, :, block]
-        for cache, sigma, following in zip(caches, sigmas, [*sigmas[1:], 0.0], strict=True):
-            dit.place_sink(cache, sink, dit.sink_rotation(3 * b, cfg.ref_distance[0], h, w, x.device))
+        for ring, sigma, following in zip(rings, sigmas, [*sigmas[1:], 0.0], strict=True):
+            dit.place_sink(ring, sink, dit.sink_rotation(3 * b, cfg.ref_distance[0], h, w, x.device))
             level = dit.noise_level(torch.full((1, 1), sigma))
             rotation = dit.block_rotation(3 * b, h, w, x.device)
-            x = x + (following - sigma) * dit.step(x, level, cond, cache, 3 * b, rotation)
+            x = x + (following - sigma) * dit.step(x, level, cond, ring, 3 * b, rotation)
         blocks.append(x)
     return torch.cat(blocks, 2)
 

@@ -17,7 +17,7 @@ from liveavatar.errors import Interrupted
 from liveavatar.hardware import cores
 from liveavatar.load import load_engine
 from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
-from liveavatar.render.timings import stage_summary
+from liveavatar.render.timings import rank_summary
 from tasks.cluster import group, head
 from tasks.cluster.actor import EngineSpec
 from tasks.cluster.host import EngineHost
@@ -73,7 +73,7 @@ def test_reused_rebuilt_resumed_and_gone(
     loads: list[float] = []
     first = EngineHost(spec).render(job, lambda _: None, loads.append)
     assert first.latents_sha256 == expected.latents_sha256
-    assert [s["role"] for s in stage_summary(first.rows, first.stages)] == ["steps 1-2", "steps 3-4 + decoder"]
+    assert [s["role"] for s in rank_summary(first.rows, first.works)] == ["steps 1-2", "steps 3-4 + decoder"]
     pids = [pid_of(actor) for actor in group.group_actors(spec)]
 
     # A rank is killed in the middle of the second job.
