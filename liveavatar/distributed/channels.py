@@ -157,7 +157,7 @@ class LatentSender(_Wire):
                     self._deliver(*item)
             except GroupError as e:
                 self._failure = e
-                for slot in range(SLOTS):  # whoever waits for one is told
+                for slot in range(SLOTS):  # a thread that waits for one notices the failure
                     self._free.put(slot)
                 return
             self._free.put(item[0])

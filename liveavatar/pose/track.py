@@ -127,7 +127,7 @@ def _from_origin(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np.ndarr
         return frames_F3
     if portrait_3 is None:
         raise InputError(
-            f"the model {model.name} is told the head pose against the portrait's, which is not known; "
+            f"the model {model.name} takes the head pose relative to the portrait's, which is missing; "
             "give portrait_pose along with pose"
         )
     if portrait_3.shape != (3,) or not np.isfinite(portrait_3).all():

@@ -59,8 +59,8 @@ def write_video(stream: Stream, path: Path | str, audio: Path | str | None = Non
         CapacityError: the disk is full.
     """
     height, width, _ = stream.job.image.shape
-    with FilmWriter(Path(path), size=(width, height), audio=None if audio is None else Path(audio)) as film:
+    with FilmWriter(Path(path), size=(width, height), audio=None if audio is None else Path(audio)) as video:
         for block in stream.blocks():
             assert block.frames is not None
-            film.write(block.frames)
-        return film.close()
+            video.write(block.frames)
+        return video.close()

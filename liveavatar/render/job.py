@@ -194,7 +194,7 @@ class RenderRun:
             )
         )
         height, width, _ = image.shape
-        self.film = FilmWriter(
+        self.video = FilmWriter(
             job.work_dir / "video.mp4",
             size=(width, height),
             segment_frames=self.sound.segment_frames,
@@ -212,7 +212,9 @@ class RenderRun:
         track: np.ndarray = np.load(path)
         ignored = eyes_ignored(self.engine.config, track)
         if ignored:
-            self.note(f"the model {self.engine.config.name} is not told {ignored} of the pose track, and ignores it")
+            self.note(
+                f"the model {self.engine.config.name} has no input for {ignored} of the pose track, and ignores it"
+            )
         return track
 
     def _note_limits(self, pose: np.ndarray, portrait: np.ndarray | None) -> None:
@@ -250,11 +252,11 @@ class RenderRun:
         """Render from block 0 or the newest usable snapshot to the end."""
         self._restore()
         first = self.stream.position
-        with self.film:
+        with self.video:
             self._render(first)
             if not self.job.online:
                 self._decode_spool()
-            self.film.close(self.sound.final_audio(self.job.work_dir))
+            self.video.close(self.sound.final_audio(self.job.work_dir))
         result = self._result(first)
         live = [] if result.live_dir is None else [p for p in sorted(result.live_dir.iterdir()) if p.is_file()]
         write_finished(self.job.work_dir, self.job.digest, asdict(result), [result.video, *live])
@@ -263,12 +265,12 @@ class RenderRun:
     def _result(self, first: int) -> RenderResult:
         cuda = self.engine.device.type == "cuda"
         return RenderResult(
-            video=self.film.path,
+            video=self.video.path,
             live_dir=self.job.work_dir / "live" if self.job.online else None,
             latents=self.spool.latents_path,
             latents_sha256=self.spool.sha256,
             latents_shape=[len(self.rows), *self.spool.block_shape],
-            num_frames=self.film.num_frames,
+            num_frames=self.video.num_frames,
             rows=self.rows,
             first_block=first,
             render_s=time.perf_counter() - self.began,
@@ -294,7 +296,7 @@ class RenderRun:
     def _reach(self) -> int:
         """Count the whole blocks in the spool, and in the video if it grows along."""
         blocks = self.spool.num_blocks(self.note)
-        return min(blocks, self.film.durable_frames // BLOCK_FRAMES) if self.job.online else blocks
+        return min(blocks, self.video.durable_frames // BLOCK_FRAMES) if self.job.online else blocks
 
     def _resume(self, position: int, tensors: dict[str, torch.Tensor]) -> None:
         drop_newer_snapshots(self.job.work_dir / "snapshots", position)
@@ -302,7 +304,7 @@ class RenderRun:
         self.before_s = self.spool.rows()[-1].ready_s
         self.stream.restore(tensors)
         if self.job.online:
-            self.film.resume_at(position * BLOCK_FRAMES)
+            self.video.resume_at(position * BLOCK_FRAMES)
         log.info("resuming at block %d", position)
 
     def _begin(self, reason: str) -> None:
@@ -340,7 +342,7 @@ class RenderRun:
         with closing(self._blocks()) as blocks, self.spool.appending():
             for block in blocks:
                 if block.frames is not None:
-                    self.film.write(block.frames)
+                    self.video.write(block.frames)
                 now = time.perf_counter()
                 self.spool.append(block.latents.numpy(), self._row(block, now - started, now))
                 started = now
@@ -381,7 +383,7 @@ class RenderRun:
             started = time.perf_counter()
             frames = self.stream.decode(torch.from_numpy(latents), index)[:frames_left]
             decode_ms = 1000 * (time.perf_counter() - started)
-            self.film.write(frames)
+            self.video.write(frames)
             frames_left -= len(frames)
             row = self.rows[index]
             self.rows[index] = replace(

@@ -35,7 +35,7 @@ CURVE_ROWS = 8
 READER = """Held-out clips show avatars, sentences and partly voices that training never saw. Face values are read off
 the pictures by a small network trained on rendered frames for this purpose alone (`training/probe.py`); the row `truth`
 is that reader on the true video, so it is the ceiling. Ratios compare with the truth, 1 = equal. `name@n` is network
-`name` at n steps; `+pose` was told the true head pose, without which the face's PSNR says little."""
+`name` at n steps; with `+pose` it got the true head pose, without which the face's PSNR says little."""
 
 
 def write_card(run: Path, out: Path, weights: str) -> None:

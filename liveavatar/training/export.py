@@ -131,7 +131,7 @@ class ExportSettings:
             if self.before_embedding_share is not None:
                 mixes.append(f"{self.before_embedding_share:.0%} of their embeddings")
         mixes += [] if self.shift is None else [f"noise levels shifted by {self.shift:g}"]
-        mixes += ["eyes that are not told where to look"] * (not self.gaze)
+        mixes += ["no gaze condition"] * (not self.gaze)
         return f"{weights}, with {', '.join(mixes)}" if mixes else weights
 
     @property

@@ -94,8 +94,8 @@ def test_a_job_is_opened_on_all_ranks_in_the_order_of_their_shares(group: FakeGr
     made = place(placement)
     (opening,) = group.broadcasts
     assert asked == [(4 * 16, 2 * 16, "auto")], "pixels, width first"
-    assert opening.stages == split_layers(4, 40, 2, 28.0)
-    assert [stage.rank for stage in opening.stages] == [0, 1]
+    assert opening.works == split_layers(4, 40, 2, 28.0)
+    assert [work.rank for work in opening.works] == [0, 1]
     assert opening.threads == torch.get_num_threads()
     assert torch.equal(opening.conditioning.motion, CONDITIONING.motion)
     assert placement.current is made
@@ -176,7 +176,7 @@ def test_a_rank_serves_a_job_with_the_threads_of_the_last_rank(
         def __init__(self, _: Group, backend: Backend, opening: Opening) -> None:
             assert (backend, opening) == (BACKEND, group.given)
 
-        def work(self) -> None:
+        def serve(self) -> None:
             worked_with.append(torch.get_num_threads())
             if len(worked_with) > 1:
                 raise GroupError("rank 1 was lost")

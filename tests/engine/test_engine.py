@@ -175,6 +175,6 @@ def test_given_eyes_drive_their_own_blocks_and_later_ones(engine: Engine) -> Non
             assert torch.equal(before[:2], after[:2])
             assert not torch.equal(before[2:3], after[2:3])
     aside = with_eyes(48, gaze=0.3)
-    assert torch.equal(made(lids, aside), made(lids, base)), "it is not told the gaze"
+    assert torch.equal(made(lids, aside), made(lids, base)), "it has no gaze condition"
     assert torch.equal(made(lids, base[:, :4]), made(lids, base))
     assert torch.equal(made(guided(engine), with_eyes(48, 1, 0.3)), made(guided(engine), nod(48))), "nor the lids"

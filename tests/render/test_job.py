@@ -59,7 +59,7 @@ def test_eyes_that_the_model_is_not_told_are_ignored_with_one_warning(
 ) -> None:
     eyes = np.concatenate((NOD, np.full((FRAMES, 3), 0.5, np.float32)), 1)
     made = render(tiny_model, job, FROM_CAMERA, eyes)
-    assert made.notes == ("the model tiny is not told the lids and the gaze of the pose track, and ignores it",)
+    assert made.notes == ("the model tiny has no input for the lids and the gaze of the pose track, and ignores it",)
     assert caplog.text.count(made.notes[0]) == 1
     assert made.latents_sha256 == render(tiny_model, job, FROM_CAMERA).latents_sha256
 

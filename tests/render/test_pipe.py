@@ -57,7 +57,7 @@ def engine(tiny_model: Path) -> Engine:
 
 
 def speak(folder: Path, pcm: bytes, wait: Callable[[int], None]) -> threading.Thread:
-    """Write a recording piece by piece in a thread; `wait` is told the samples written before the next piece."""
+    """Write a recording piece by piece in a thread; `wait` gets the samples written before the next piece."""
     recording = Recording(folder)
 
     def write() -> None:

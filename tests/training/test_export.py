@@ -87,7 +87,7 @@ def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_pa
     louder = {n for n, gain in gains.items() if gain.median() > 1.25}
     assert louder == {n for n in gains if "injector." in n and ".o." in n}
     assert all(gains[n].median() == pytest.approx(1.5, abs=1e-2) for n in louder)
-    named = "teacher, with speech 1.5 times as loud, noise levels shifted by 7, eyes that are not told where to look"
+    named = "teacher, with speech 1.5 times as loud, noise levels shifted by 7, no gaze condition"
     assert recipe.name("teacher") == named
 
 

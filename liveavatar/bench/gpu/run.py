@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 SECTIONS = ("verify", "attention", "speed", "memory", "caps")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
-# Tried by ranks that share a GPU, to see which is the largest that fits: should one end them, the smaller are told.
+# Tried by ranks that share a GPU, smallest first: when one ends them, the report has the sizes before it.
 SHARED_SIZES = ((384, 256), (448, 256), (512, 256), (448, 320), (512, 320), (576, 320), (640, 320))
 GROUP_BLOCKS, QUICK_GROUP_BLOCKS = 40, 24
 FULL_SIZE = (704, 384)

@@ -91,8 +91,8 @@ def render_scene(
         steps: of denoising.
         head: the head pose to follow [T, 3], radians; None lets the model move the head.
         prompt: instead of the scene's own.
-        photo_head: true head pose of the photo [3], radians, for a model that is told `head` against it; None has it
-            read off the photo.
+        photo_head: true head pose of the photo [3], radians, for a model that takes `head` relative to it; None: it
+            is read off the photo.
         eyes: the eye track to follow [T, 1 or 3], only with `head`; None lets it follow from the seed.
     """
     name = f"steps{steps}" + "-posed" * (head is not None) + "-eyes" * (eyes is not None) + "-prompt" * bool(prompt)

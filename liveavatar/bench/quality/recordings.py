@@ -56,7 +56,7 @@ def judge_recordings(
         clips: of the split; their portraits take turns.
         steps: of denoising.
         work: folder for the videos.
-        say: told of each row.
+        say: called with a line about each row.
 
     Raises:
         InputError: when the folder holds no sound.

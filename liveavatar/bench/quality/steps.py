@@ -33,7 +33,7 @@ def sweep_split(
         model_dir: of the model.
         steps: numbers of denoise steps.
         limit: clips to use; all when None.
-        say: told of every clip.
+        say: called with a line about every clip.
         folder: of the split.
 
     Yields:
