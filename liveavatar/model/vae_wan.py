@@ -240,17 +240,6 @@ def still_runs(cfg: VAEConfig, num_latents: int) -> list[int]:
     return runs[1:]
 
 
-class _WatchedState(StreamState):
-    """Stream state that records whether any history changed."""
-
-    changed = False
-
-    def keep(self, name: str, value: Tensor) -> None:
-        history = self._histories.get(name)
-        self.changed = self.changed or history is None or not torch.equal(history, value)
-        super().keep(name, value)
-
-
 class WanVAE(nn.Module):
     """Causal autoencoder of kind "wan", inference only; see `liveavatar.model.vae.VideoVAE` for the protocol."""
 
@@ -329,7 +318,8 @@ class WanVAE(nn.Module):
         """Encode a still video of one picture: bit-identical to `encode`, with less work.
 
         A level whose input repeats and whose state did not change repeats its output for ever, so the wide levels at
-        the size of the picture are skipped after a few latents.
+        the size of the picture are skipped after a few latents. How many is known before (`still_runs`): to look at
+        the state would make the host wait for the GPU at every convolution.
 
         Args:
             picture: [B,3,1,H,W] in [-1,1].
@@ -339,17 +329,16 @@ class WanVAE(nn.Module):
             Normalised mean latents [B,C,num_latents,h,w].
         """
         stride = self.config.spatial_stride
-        state = _WatchedState(picture.shape[0], picture.shape[3] // stride, picture.shape[4] // stride)
+        state = self.encoder_state(picture.shape[0], picture.shape[3] // stride, picture.shape[4] // stride)
         latents = [self.encode_stream(picture, state)]
-        settled = [picture.expand(-1, -1, self.latent_frames, -1, -1)]  # outputs of the levels that no longer change
-        for _ in range(1, num_latents):
-            x, still = settled[-1], True
-            for level in range(len(settled) - 1, len(self.encoder.levels)):
-                state.changed = not still
-                x = self.encoder.level(level, x, state)
-                still = not state.changed
-                if still:
-                    settled.append(x)
+        runs = still_runs(self.config, num_latents)
+        outputs: dict[int, Tensor] = {}  # newest of each level
+        for index in range(1, num_latents):
+            x = picture.expand(-1, -1, self.latent_frames, -1, -1)
+            for level, count in enumerate(runs):
+                if index < count:
+                    outputs[level] = self.encoder.level(level, x, state)
+                x = outputs[level]
             state.position += self.latent_frames
             latents.append(self._normalised(x, state))
         return torch.cat(latents, dim=2)
