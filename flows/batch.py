@@ -10,7 +10,7 @@ from flows.job_table import name_outputs
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
-from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.errors import INTERNAL, InputError, LiveAvatarError
 from liveavatar.files import write_atomically
 
 environment.import_prefect()
@@ -19,6 +19,7 @@ from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render, render_flow  # noqa: E402
+from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.cluster import head  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
 
@@ -42,7 +43,7 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
     rows = [{"job": index, **outcome} for index, outcome in enumerate(outcomes)]
     Path(out).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
-    create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs")
+    recorded(lambda: create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs"))
     return rows
 
 
@@ -74,7 +75,7 @@ def render_one(job: Job, flow: Flow[[RenderParameters], dict[str, Any]] = render
         status = "refused" if result.exit_code == InputError.exit_code else "crashed"
         return {**outcome, "status": status, "exit_code": result.exit_code, "reason": str(result)}
     if isinstance(result, BaseException):
-        return {**outcome, "status": "crashed", "exit_code": 1, "reason": f"{type(result).__name__}: {result}"}
+        return {**outcome, "status": "crashed", "exit_code": INTERNAL, "reason": f"{type(result).__name__}: {result}"}
     failed = [c["reason"] for c in result["report"]["checks"] if c["status"] == "failed"]
     return {
         **outcome,

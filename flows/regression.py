@@ -25,6 +25,7 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.render import render  # noqa: E402
+from tasks.bookkeeping import recorded  # noqa: E402
 
 GOLDEN = paths.GOLDEN_BASELINES
 JOBS = "jobs.json"
@@ -63,7 +64,9 @@ def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | Non
         cases += _golden(folder, name, job, update)
     if junit:
         write_junit(Path(junit), cases)
-    create_table_artifact(table=cases, key="regression", description="golden jobs against their baselines")
+    recorded(
+        lambda: create_table_artifact(table=cases, key="regression", description="golden jobs against their baselines")
+    )
     return {"passed": all(case["passed"] for case in cases), "cases": cases}
 
 

@@ -4,7 +4,9 @@ Each stage is a cached task over the artefact store, so that a second run of the
 with another prompt makes only what the prompt decides.
 """
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +15,11 @@ from flows.parameters import RenderParameters
 from flows.serving import environment
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.errors import CapacityError
 
 environment.import_prefect()
 
+from httpx import HTTPError  # noqa: E402
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
 from liveavatar import hardware  # noqa: E402
@@ -29,6 +33,8 @@ from tasks.store import machine  # noqa: E402
 from tasks.store.keys import StageKey, code_parts, stage_key  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
 from tasks.store.store import Store  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 RUN_NAME = "render-{parameters.model}-{parameters.seed}"
 STAGES = (enhance, features, plan, prompt, quality)
@@ -49,8 +55,26 @@ def render(parameters: RenderParameters) -> dict[str, Any]:
     return render_job(parameters)
 
 
+def run_render(parameters: RenderParameters, inputs: JobInputs) -> dict[str, Any]:
+    """Run the render flow of a command; return its result, also when the Prefect server is lost before the end.
+
+    Raises:
+        CapacityError: the server was lost before there was a result.
+    """
+    results: list[dict[str, Any]] = []
+    try:
+        return render_flow(inputs, on_result=results.append)(parameters)
+    except HTTPError as e:
+        if not results:
+            raise CapacityError(f"the Prefect server does not answer ({e}); start it, or unset PREFECT_API_URL") from e
+        log.warning("the Prefect server is gone (%s); its record of this run stays incomplete", e)
+        return results[0]
+
+
 def render_flow(
-    inputs: JobInputs | None = None, replicas: Replicas | None = None
+    inputs: JobInputs | None = None,
+    replicas: Replicas | None = None,
+    on_result: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Flow[[RenderParameters], dict[str, Any]]:
     """Make the render flow of a command that hands objects on to it.
 
@@ -59,12 +83,15 @@ def render_flow(
     Args:
         inputs: of the job, checked already.
         replicas: engines that the jobs of a batch share.
+        on_result: called with the result, before the server hears of it.
     """
 
     @flow(name="render", flow_run_name=RUN_NAME, persist_result=False)
     def render(parameters: RenderParameters) -> dict[str, Any]:
         """Make a talking avatar from sound, a portrait and a prompt."""
-        return render_job(parameters, inputs, replicas)
+        result = render_job(parameters, inputs, replicas)
+        on_result(result)
+        return result
 
     return render
 

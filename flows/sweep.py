@@ -24,6 +24,7 @@ from flows.preflight import check, claim_output  # noqa: E402
 from flows.render import render_flow  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from tasks import events  # noqa: E402
+from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.inputs import JobInputs  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
@@ -72,7 +73,7 @@ def sweep_job(
             report = render(parameters.model_copy(update=changes))["report"]
             rows.append(_row(count, size, report))
     write_tables(out, rows)
-    create_table_artifact(table=rows, key="sweep", description="sampling steps and sizes compared")
+    recorded(lambda: create_table_artifact(table=rows, key="sweep", description="sampling steps and sizes compared"))
     return {"rows": rows, "out": str(out)}
 
 
@@ -97,8 +98,12 @@ def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) 
     sizes: list[dict[str, Any]] = []
     for rows, sizes in sweep_split(resolve_model_dir(model), steps, clips, _note):
         write_tables(Path(out), rows, sizes)  # a sweep that is cut keeps what it has
-    create_table_artifact(table=rows, key="sweep-evaluation", description="sampling steps on the evaluation split")
-    create_table_artifact(table=sizes, key="sweep-sizes", description="sizes and the steps they need")
+    recorded(
+        lambda: create_table_artifact(
+            table=rows, key="sweep-evaluation", description="sampling steps on the evaluation split"
+        )
+    )
+    recorded(lambda: create_table_artifact(table=sizes, key="sweep-sizes", description="sizes and the steps they need"))
     return {"rows": rows, "sizes": sizes, "out": out}
 
 

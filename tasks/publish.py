@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from prefect.artifacts import (
 )
 
 from liveavatar.files import disk_errors, sync_tree, write_atomically
+from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
 from tasks.manifest import (
     CHANGING,
     MANIFEST,
@@ -196,17 +197,21 @@ def _artifacts(out: Path, report: dict[str, Any]) -> None:
         {"check": c["name"], "status": c["status"], "value": c["value"], "limit": c["limit"], "reason": c["reason"]}
         for c in report["checks"]
     ]
-    create_table_artifact(table=rows, key=f"{key}-checks", description=f"verdict: {report['status']}")
-    create_table_artifact(
-        table=[
-            {"measure": k, "value": v, "why not": report["reasons"].get(k, "")} for k, v in report["metrics"].items()
-        ],
-        key=f"{key}-metrics",
-        description="measures of the film",
-    )
-    create_markdown_artifact(markdown=_summary(out, report), key=f"{key}-summary")
-    create_link_artifact(link=(out / PAGE).resolve().as_uri(), link_text="report page", key=f"{key}-report")
-    create_image_artifact(image_url=(out / "portrait.png").resolve().as_uri(), key=f"{key}-portrait")
+    reasons = report["reasons"]
+    measures = [{"measure": k, "value": v, "why not": reasons.get(k, "")} for k, v in report["metrics"].items()]
+    verdict, page, portrait = f"verdict: {report['status']}", (out / PAGE).resolve(), (out / "portrait.png").resolve()
+    records: list[Callable[[], object]] = [
+        lambda: create_table_artifact(table=rows, key=f"{key}-checks", description=verdict),
+        lambda: create_table_artifact(table=measures, key=f"{key}-metrics", description="measures of the film"),
+        lambda: create_markdown_artifact(markdown=_summary(out, report), key=f"{key}-summary"),
+        lambda: create_link_artifact(link=page.as_uri(), link_text="report page", key=f"{key}-report"),
+        lambda: create_image_artifact(image_url=portrait.as_uri(), key=f"{key}-portrait"),
+    ]
+    if not answers(RETURN_SECONDS):
+        log.warning("the Prefect server is gone; its record of this run stays incomplete")
+        return
+    for record in records:
+        recorded(record)
 
 
 def _summary(out: Path, report: dict[str, Any]) -> str:

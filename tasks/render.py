@@ -5,18 +5,18 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.exceptions import PrefectException
 
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import disk_errors
+from tasks.bookkeeping import recorded
 from tasks.cluster.interruption import Interruption
 from tasks.cluster.replicas import Replicas
 from tasks.enhance import CLEANED
@@ -267,8 +267,9 @@ class ProgressBoard:
             return
         self._shown = time.monotonic()
         percent = 100.0 * progress.done / progress.total
-        with suppress(PrefectException, OSError):  # a progress bar must not end a render
-            if self._artifact is None:
-                self._artifact = create_progress_artifact(progress=percent, key="render-progress", description="render")
-            else:
-                update_progress_artifact(self._artifact, progress=percent)
+        if self._artifact is None:
+            self._artifact = recorded(
+                lambda: create_progress_artifact(progress=percent, key="render-progress", description="render")
+            )
+        else:
+            recorded(lambda: update_progress_artifact(self._artifact, progress=percent))

@@ -34,7 +34,6 @@ OF_NO_FILE = (
 # Private names that tests use because no public one shows the behaviour: file and how many.
 PRIVATE_USES: dict[str, int] = {
     "tests/gpu/test_training.py": 4,
-    "tests/media/test_film.py": 3,
     "tests/soak/soak.py": 2,
     "tests/training/test_distill.py": 2,
     "tests/training/test_graphs.py": 1,

@@ -43,12 +43,12 @@ def render(options: Options) -> int:
             terminal.note("prefect", server.ui_url)
         if server.ray:
             os.environ.setdefault("RAY_ADDRESS", server.ray)  # the engines of `liveavatar serve` are loaded
-        from flows.render import begin, remembers, render_flow
+        from flows.render import begin, remembers, run_render
 
         if not remembers(parameters, inputs):
             begin(parameters)  # the model loads while the server starts and the sound is cleaned
         server.wait()
-        return conclude(render_flow(inputs)(parameters))
+        return conclude(run_render(parameters, inputs))
 
 
 def _render_live(parameters: RenderParameters, inputs: JobInputs) -> int:

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -34,7 +35,10 @@ POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 HURRY_SECONDS = 1.0  # for each step of the end after Ctrl-C
 SILENT_SECONDS = 10.0  # of waiting without a line
+WATCH_SECONDS = 0.5  # between two looks whether our server still runs
+MAX_STARTS = 4  # of our server by one command
 HOST = "127.0.0.1"
+DATABASE = "prefect.db"
 
 
 class PrefectServer:
@@ -44,6 +48,9 @@ class PrefectServer:
         self._ui, self._port = ui, port
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        self._starts = 0
+        self._ending = threading.Event()
+        self._watching = threading.Thread(target=self._watch, daemon=True)
         self._database: DatabaseLock | None = None
         served = served_by()
         self.url = os.environ.get("PREFECT_API_URL", "") or served.get("url", "")
@@ -68,6 +75,8 @@ class PrefectServer:
         # A server that is ended while it migrates a database would break the next start.
         if not self._ready and not (hurry and disposable) and self._await_health(seconds if hurry else START_SECONDS):
             self._mark_created()
+        self._ending.set()
+        self._watching.join()
         self._process.terminate()
         try:
             self._process.wait(seconds)
@@ -112,6 +121,14 @@ class PrefectServer:
         home.mkdir(parents=True, exist_ok=True)
         self._database = DatabaseLock(home)
         self._database.acquire()
+        self._launch()
+        self._watching.start()
+
+    def _launch(self) -> None:
+        """Start the process of our server, at its address."""
+        self._starts += 1
+        home, port = environment.prepare(), urllib.parse.urlsplit(self.url).port
+        assert port is not None
         command = [sys.executable, "-P", "-m", "uvicorn", "--factory", "flows.serving.gate:create_app"]
         command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
         surroundings = environment.server_environment(home, self.url, ui=self._ui)
@@ -128,6 +145,20 @@ class PrefectServer:
                 preexec_fn=die_with_parent,
             )
 
+    def _watch(self) -> None:
+        """Start our server anew when somebody kills it: its clients find the other one at the same address."""
+        while not self._ending.wait(WATCH_SECONDS):
+            code = self._process.poll() if self._process is not None else None
+            if code is None or code >= 0:
+                continue
+            if self._starts == MAX_STARTS:
+                log.warning("the Prefect server was killed again; its record of this run stays incomplete")
+                return
+            log.warning("the Prefect server was killed (signal %d); another one takes its place", -code)
+            if self._database is not None:
+                self._database.drop_unfinished()
+            self._launch()
+
     def _mark_created(self) -> None:
         if self._database is not None:
             self._database.mark_created()
@@ -137,7 +168,8 @@ class PrefectServer:
         while time.monotonic() < deadline:
             if is_healthy(self.url, 5):
                 return True
-            if self._process is not None and self._process.poll() is not None:
+            code = self._process.poll() if self._process is not None else None
+            if code is not None and (code >= 0 or self._starts == MAX_STARTS):  # else another one is started
                 return False
             time.sleep(POLL_SECONDS)
         return False
@@ -183,12 +215,15 @@ class DatabaseLock:
         if _version_of(self._home) == self._version:
             self.release()
             return
-        database = self._home / "prefect.db"
-        if self._unfinished.exists():  # its server was killed before it was whole
-            for part in self._home.glob(f"{database.name}*"):
-                part.unlink()
-        if not database.exists():
+        self.drop_unfinished()
+        if not (self._home / DATABASE).exists():
             self._unfinished.touch()
+
+    def drop_unfinished(self) -> None:
+        """Delete a new database of ours whose server was killed before it was whole."""
+        if self.disposable:
+            for part in self._home.glob(f"{DATABASE}*"):
+                part.unlink()
 
     def mark_created(self) -> None:
         """Record that a server answered: the database is whole; then release the lock."""

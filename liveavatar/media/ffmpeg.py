@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 OUTPUT_RATE = 48_000  # Hz, of the AAC track
 AUDIO_BITRATE = "128k"
 VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at every whole fps that divides it
+ATTEMPTS = 3  # an ffmpeg that is killed is started again
 STDERR_TAIL = 400  # characters of ffmpeg's stderr quoted in an error
 MAX_FILM_PIXELS = 100_000_000  # of one picture
 # Containers that may hold a film. Playlists (HLS, concat, DASH) and text are not among them: they open other files.
@@ -91,19 +92,23 @@ def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> bytes:
 
     Raises:
         CapacityError: disk full.
-        MediaError: any other failure of ffmpeg.
+        MediaError: any other failure of ffmpeg. One that is killed is started again first.
     """
     command = node.global_args("-hide_banner", "-nostdin", "-loglevel", "error").overwrite_output()
-    process = subprocess.Popen(
-        command.compile(cmd=ffmpeg_binary()),
-        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    stdout, stderr = process.communicate(stdin)
-    if process.returncode:
-        raise ffmpeg_failure(what, process.returncode, stderr)
-    return stdout
+    for _ in range(ATTEMPTS):
+        process = subprocess.Popen(
+            command.compile(cmd=ffmpeg_binary()),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        stdout, stderr = process.communicate(stdin)
+        if not process.returncode:
+            return stdout
+        if process.returncode > 0:
+            break
+        log.warning("%s: ffmpeg was killed by signal %d", what, -process.returncode)
+    raise ffmpeg_failure(what, process.returncode, stderr)
 
 
 def probe_video(path: Path) -> VideoInfo:

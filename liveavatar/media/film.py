@@ -9,17 +9,16 @@ the writing was interrupted. The final name appears only when the film is whole.
 import hashlib
 import logging
 import os
-import subprocess
 from pathlib import Path
 from types import TracebackType
 
-import ffmpeg
 import numpy as np
 
 from liveavatar.errors import InputError
 from liveavatar.files import disk_errors
 from liveavatar.media import mp4
-from liveavatar.media.ffmpeg import SCALER, MediaError, ffmpeg_binary, ffmpeg_failure, mux, probe_video
+from liveavatar.media.encoder import SegmentEncoder
+from liveavatar.media.ffmpeg import MediaError, mux, probe_video
 from liveavatar.media.hls import LivePlaylist
 from liveavatar.media.join import SegmentJoin
 from liveavatar.media.ledger import FilmSegment, SegmentLedger
@@ -91,7 +90,7 @@ class FilmWriter:
         self.audio = audio
         self._ledger = SegmentLedger(ledger) if ledger is not None else None
         self.num_frames = 0  # frames written so far
-        self._encoder: subprocess.Popen[bytes] | None = None
+        self._encoder: SegmentEncoder | None = None
         self._in_segment = 0
         self._started = False
         self._join = SegmentJoin()
@@ -176,7 +175,7 @@ class FilmWriter:
 
         Raises:
             CapacityError: disk full.
-            MediaError: the encoder died.
+            MediaError: the encoder failed, or was killed again and again.
         """
         width, height = self.size
         if frames.dtype != np.uint8 or frames.shape[1:] != (height, width, 3):
@@ -185,8 +184,9 @@ class FilmWriter:
             self._start_over()
         for frame in frames:
             if self._encoder is None:
-                self._encoder = self._open_encoder()
-            self._feed(self._encoder, np.ascontiguousarray(self._join.frame(frame, self._in_segment)))
+                options = ENCODER | {"g": self.segment_frames}
+                self._encoder = SegmentEncoder(self._segment_path, self.size, self.fps, options)
+            self._encoder.write(self._join.frame(frame, self._in_segment), self._coding)
             self.num_frames += 1
             self._in_segment += 1
             if self._in_segment == self.segment_frames:
@@ -218,10 +218,13 @@ class FilmWriter:
     def abort(self) -> None:
         """Stop the encoder; whole segments remain on the disk for `resume_at`."""
         if self._encoder is not None:
-            self._encoder.kill()
-            self._encoder.communicate()
+            self._encoder.abort()
             self._encoder = None
         self._segment_path.unlink(missing_ok=True)
+
+    @property
+    def _coding(self) -> str:
+        return f"coding frame {self.num_frames} of {self.path}"
 
     @property
     def _segment_path(self) -> Path:
@@ -236,46 +239,11 @@ class FilmWriter:
         self._join.reset()
         self._started = True
 
-    def _open_encoder(self) -> subprocess.Popen[bytes]:
-        width, height = self.size
-        node = (
-            ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=self.fps)
-            .filter("scale", out_color_matrix="bt709", out_range="tv", flags=SCALER)
-            .output(
-                str(self._segment_path), format="mp4", g=self.segment_frames,
-                video_track_timescale=self.fps * 512, **ENCODER,
-            )
-            .global_args("-hide_banner", "-loglevel", "error")
-            .overwrite_output()
-        )  # fmt: skip
-        return subprocess.Popen(
-            node.compile(cmd=ffmpeg_binary()), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-
-    def _feed(self, encoder: subprocess.Popen[bytes], frame: np.ndarray) -> None:
-        assert encoder.stdin is not None
-        try:
-            encoder.stdin.write(frame.data)
-        except (BrokenPipeError, ConnectionResetError) as e:
-            raise self._dead(encoder) from e
-
-    def _dead(self, encoder: subprocess.Popen[bytes]) -> Exception:
-        assert encoder.stderr is not None
-        stderr = encoder.stderr.read()
-        returncode = encoder.wait()
-        self._encoder = None
-        self._segment_path.unlink(missing_ok=True)
-        return ffmpeg_failure(f"coding frame {self.num_frames} of {self.path}", returncode, stderr)
-
     def _finish_segment(self) -> None:
         encoder, self._encoder = self._encoder, None
         assert encoder is not None
-        _, stderr = encoder.communicate()
-        if encoder.returncode:
-            self._segment_path.unlink(missing_ok=True)
-            raise ffmpeg_failure(f"coding frame {self.num_frames} of {self.path}", encoder.returncode, stderr)
+        coded = encoder.finish(self._coding)
         first_frame = self.num_frames - self._in_segment
-        coded = self._segment_path.read_bytes()
         self._join.begin(coded, self.size, self._in_segment)
         header, fragments = mp4.split(coded)
         fragments = mp4.moved(fragments, {1: first_frame * 512}, first_frame // self.segment_frames + 1)

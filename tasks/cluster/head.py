@@ -40,14 +40,20 @@ LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as los
 PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
 START_SECONDS = (30.0, 180.0)  # for a local Ray to come up, at the first attempt and at the second
 LONGEST_TMPDIR = 30  # bytes; Ray adds about 75, and a socket's path has 107 at most
+VITAL = ("gcs_server", "raylet")  # as Ray names its processes
 KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave their environment as it was
 
 
 class Guard:
     """The guardian process of one local Ray: it kills that Ray's processes when this process is gone."""
 
-    def __init__(self) -> None:
-        self.token = secrets.token_hex(8)
+    def __init__(self, token: str = "") -> None:
+        """Start it.
+
+        Args:
+            token: of the mark; that of a guardian that was killed, or a new one.
+        """
+        self.token = token or secrets.token_hex(8)
         environment = {k: v for k, v in os.environ.items() if k != guardian.MARK}
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(guardian.__file__), self.token],
@@ -69,6 +75,11 @@ class Guard:
             for name in marks:
                 os.environ.pop(name, None)
 
+    @property
+    def gone(self) -> bool:
+        """True when somebody killed the guardian."""
+        return self._process.poll() is not None
+
     def dismiss(self) -> None:
         """Make the guardian kill the marked processes now."""
         assert self._process.stdin is not None
@@ -87,6 +98,19 @@ class RaySession:
     def local(self) -> bool:
         """True when this process started the Ray."""
         return self._guard is not None
+
+    def lost_process(self) -> str:
+        """Name a process without which the local Ray does nothing and that has ended; empty when there is none."""
+        node: Any = ray._private.worker._global_node
+        ended = node.dead_processes() if self.local and node is not None else []
+        return next((kind for kind, _ in ended if kind in VITAL), "")
+
+    def keep_guarded(self) -> None:
+        """Start another guardian when the one of the local Ray was killed."""
+        guard = self._guard
+        if guard is not None and guard.gone:
+            log.warning("the guardian of the local Ray was killed; another one takes its place")
+            self._guard = Guard(guard.token)
 
     def connect(self) -> str:
         """Connect to the cluster at `RAY_ADDRESS`, else to a local one that ends with this process.
@@ -280,7 +304,7 @@ class HeadWatch:
         """Look whether the head is there, unless the last look was just now.
 
         Raises:
-            HeadLost: several looks in a row failed.
+            HeadLost: several looks in a row failed, or a process of a local Ray has ended.
             KeyboardInterrupt: the job was interrupted.
         """
         self.interruption.check()
@@ -288,6 +312,10 @@ class HeadWatch:
         if now - self._looked_at < ASK_SECONDS:
             return
         self._looked_at = now
+        SESSION.keep_guarded()
+        ended = SESSION.lost_process()
+        if ended:
+            raise HeadLost(f"the {ended} of the local Ray has ended")
         host, _, port = self.address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=ASK_SECONDS).close()
@@ -305,7 +333,7 @@ class HeadWatch:
             Interrupted: the cluster was not ours to start again.
         """
         address = SESSION.replace(self.address)
-        log.warning("the head of Ray was lost; another one resumes from the last snapshot")
+        log.warning("the local Ray was lost; another one resumes from the last snapshot")
         self._watch(address)
 
 

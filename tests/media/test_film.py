@@ -11,7 +11,7 @@ from liveavatar.media import film, mp4
 from liveavatar.media.ffmpeg import MediaError, probe_video, read_frames
 from liveavatar.media.film import FilmWriter
 from liveavatar.timing import SAMPLE_RATE
-from tests.media.videos import HEIGHT, WIDTH, pictures, tone, write
+from tests.media.videos import HEIGHT, WIDTH, kill_encoder, pictures, tone, write
 
 
 def test_sound_from_a_file_and_from_samples_are_the_same(tmp_path: Path) -> None:
@@ -123,15 +123,34 @@ def test_a_film_without_frames_is_no_film(tmp_path: Path) -> None:
     assert not (tmp_path / "film.mp4").exists()
 
 
-def test_a_killed_encoder_is_told_and_resumable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [(60,), (94,), (60, 70)], ids=str)
+def test_a_killed_encoder_is_replaced(tmp_path: Path, moments: tuple[int, ...]) -> None:
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), live_dir=tmp_path / "film.live") as sink:
+        for index in range(100):
+            sink.write(pictures(index, index + 1))
+            if index in moments:
+                kill_encoder()
+        sink.close()
+    whole = write(tmp_path / "whole.mp4", 100, live=True)
+    assert (tmp_path / "film.mp4").read_bytes() == whole.read_bytes()
+    assert sorted(p.read_bytes() for p in (tmp_path / "film.live").iterdir()) == sorted(
+        p.read_bytes() for p in whole.with_suffix(".live").iterdir()
+    )
+
+
+def write_killing(sink: FilmWriter, start: int, end: int) -> None:
+    """Write frames and kill the encoder after each."""
+    for index in range(start, end):
+        sink.write(pictures(index, index + 1))
+        kill_encoder()
+
+
+def test_an_encoder_that_is_killed_again_and_again_is_told_and_resumable(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     with FilmWriter(path, size=(WIDTH, HEIGHT)) as sink:
         sink.write(pictures(0, 60))
-        assert sink._encoder is not None
-        sink._encoder.kill()
-        sink._encoder.wait()
         with pytest.raises(MediaError, match="signal 9"):
-            sink.write(pictures(60, 108))
+            write_killing(sink, 60, 96)
     assert os.listdir(tmp_path) == [".film.partial.mp4"]
     assert FilmWriter(path, size=(WIDTH, HEIGHT)).durable_frames == 48
 

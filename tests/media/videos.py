@@ -1,8 +1,10 @@
 """Small videos for the media tests: pictures whose brightness is their number, and a tone."""
 
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from liveavatar.media.film import FilmWriter
 from liveavatar.timing import SAMPLE_RATE
@@ -31,3 +33,11 @@ def write(path: Path, num_frames: int, audio: np.ndarray | None = None, live: bo
         for start in range(0, num_frames, 12):
             sink.write(pictures(start, min(start + 12, num_frames)))
         return sink.close()
+
+
+def kill_encoder() -> None:
+    """Kill the ffmpeg that this process has started."""
+    (encoder,) = (child for child in psutil.Process().children() if "ffmpeg" in child.name())
+    encoder.kill()
+    while encoder.status() != psutil.STATUS_ZOMBIE:  # until it is gone; its parent, the writer, collects it
+        time.sleep(0.001)

@@ -11,17 +11,30 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from scipy.io import wavfile
 
 from liveavatar import paths
 
-COMMAND_FAULTS = ("twice", "twice killed", "parquet")
+COMMAND_FAULTS = ("twice", "twice killed", "parquet", "server", "raylet", "encoder", "guardian")
+HELPERS = {  # part of the command line of a process that a command starts
+    "server": "flows.serving.gate",
+    "raylet": "/raylet/raylet",
+    "encoder": "ffmpeg",
+    "guardian": "guardian.py",
+}
+LOST = {  # the line that names the loss
+    "server": "the Prefect server was killed (signal 9); another one takes its place",
+    "raylet": "the local Ray was lost; another one resumes from the last snapshot",
+    "guardian": "the guardian of the local Ray was killed; another one takes its place",
+}
 RATE = 16_000
 BLOCKS = 30
 FRAMES = 12 * BLOCKS - 7
@@ -34,6 +47,7 @@ STAGES = ("ingest", "enhance", "features", "prompt", "plan", "render", "quality"
 SOON = 0.02  # seconds
 DISK_FULL = 3  # exit code
 PAGE = 4096  # bytes
+MOST_LINES = 30  # of a command's story
 
 
 @dataclass(kw_only=True)
@@ -105,7 +119,12 @@ class Commands:
             AssertionError: something else than the undisturbed run came out, or the fault never struck.
         """
         started = time.monotonic()
-        more = self._tables(index, moment) if fault == "parquet" else self._twice(index, "killed" in fault, moment)
+        if fault in HELPERS:
+            more = self._lose(index, fault, moment)
+        elif fault == "parquet":
+            more = self._tables(index, moment)
+        else:
+            more = self._twice(index, "killed" in fault, moment)
         return {"run": index, "fault": fault, "moment": moment, **more, "seconds": round(time.monotonic() - started, 1)}
 
     def _twice(self, index: int, kill: bool, moment: int) -> dict[str, Any]:
@@ -132,6 +151,30 @@ class Commands:
         resumed = re.search(r"resumed at block (\d+)", stories[0])
         assert bool(resumed) == kill, stories
         return {"resumed_at": int(resumed[1]) if resumed else None, "waited": sum(WAITS in story for story in stories)}
+
+    def _lose(self, index: int, helper: str, moment: int) -> dict[str, Any]:
+        """Kill a process that a command has started, while it renders; the command ends as if nothing had happened."""
+        command = self.start(f"run-{index}-{helper}")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not list(command.home.glob("work/*/snapshots/*.safetensors")):
+            assert command.process.poll() is None, command.errors()
+            assert time.monotonic() < deadline, command.errors()
+            time.sleep(SOON)
+        time.sleep(SOON * moment)
+        victims = [p for p in psutil.Process(command.process.pid).children(recursive=True) if is_helper(p, helper)]
+        unfinished = not list(command.home.glob("work/*/finished.json"))
+        for victim in victims:
+            victim.kill()
+        assert victims, "the fault never struck"
+        assert unfinished, "the fault never struck"
+        assert command.ended() == self.expected_code, command.errors()
+        self._check(command)
+        story = command.errors()
+        assert story.count(LOST.get(helper, RENDERS)) == 1, story
+        assert len(story.splitlines()) <= MOST_LINES, story
+        assert "Traceback" not in story, story
+        resumed = re.search(r"resumed at block (\d+)", story)
+        return {"resumed_at": int(resumed[1]) if resumed else None}
 
     def _rendering(self, both: list[Command]) -> Command:
         """Wait for the command that renders, once it can be resumed and the other waits for it."""
@@ -174,6 +217,13 @@ class Commands:
         for name, sha in manifest["outputs"].items():
             assert hashlib.sha256((command.out / name).read_bytes()).hexdigest() == sha, name
         assert [path.name for path in command.out.parent.iterdir()] == ["film"], "something half-built stays"
+
+
+def is_helper(process: psutil.Process, helper: str) -> bool:
+    """Tell whether a process is that helper of a command."""
+    with suppress(psutil.Error):
+        return any(HELPERS[helper] in word for word in process.cmdline())
+    return False
 
 
 def digests(out: Path) -> dict[str, str]:

@@ -64,6 +64,10 @@ def commands(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Comm
     [
         pytest.param(1, "twice", 0, id="the same render is asked for twice at once"),
         pytest.param(2, "twice killed", 5, id="and the one that renders is killed"),
+        pytest.param(4, "server", 5, id="its Prefect server is killed"),
+        pytest.param(5, "raylet", 5, id="its raylet is killed"),
+        pytest.param(6, "encoder", 5, id="its encoder is killed"),
+        pytest.param(7, "guardian", 5, id="its guardian is killed"),
         pytest.param(3, "parquet", 8, id="the tables of the film find no space", marks=NEEDS_ROOT),
     ],
 )

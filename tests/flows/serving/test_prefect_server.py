@@ -3,10 +3,12 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.serving import prefect_server
@@ -88,3 +90,54 @@ def test_an_interruption_ends_a_server_that_is_starting(tmp_path: Path, monkeypa
     again.acquire()
     assert again.creating
     again.release()
+
+
+STAND_IN = """#!{python}
+import http.server, sys
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Health).serve_forever()
+"""
+
+
+def test_a_server_that_is_killed_is_replaced_at_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN.format(python=sys.executable))
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with PrefectServer() as server:
+        server.wait()
+        for number in range(1, prefect_server.MAX_STARTS):
+            kill_child()
+            wait_for(lambda: prefect_server.is_healthy(server.url, 1))
+            assert caplog.text.count("(signal 9); another one takes its place") == number
+        kill_child()
+        wait_for(lambda: "killed again" in caplog.text)
+        assert not prefect_server.is_healthy(server.url, 1)
+    assert not psutil.Process().children()
+
+
+def kill_child() -> None:
+    """Kill the server of this process, and wait until nobody answers."""
+    (process,) = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
+    process.kill()
+    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)

@@ -4,9 +4,11 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -15,6 +17,7 @@ from liveavatar.paths import REPO_ROOT
 from tasks.cluster import head
 from tasks.cluster.head import HeadWatch
 from tasks.cluster.interruption import Interruption
+from tasks.cluster.supervision import HeadLost
 
 SERVICES = import_module("ray._private.services")
 
@@ -99,3 +102,45 @@ def test_an_interruption_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     interruption.interrupt()
     with pytest.raises(KeyboardInterrupt):
         watch.check()
+
+
+@pytest.fixture
+def local_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+    """A local Ray of this process."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    yield psutil.Process()
+    head.disconnect()
+
+
+def kill_helper(driver: psutil.Process, word: str) -> None:
+    """Kill the process that this one has started with a word in its command line."""
+    (victim,) = (p for p in driver.children() if any(word in part for part in p.cmdline()))
+    victim.kill()
+
+
+@pytest.mark.slow
+def test_the_loss_of_any_process_of_a_local_ray_is_noticed(
+    local_ray: psutil.Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = HeadWatch(Interruption())
+    watch.check()
+    kill_helper(local_ray, "guardian.py")
+    _until(lambda: "the guardian of the local Ray was killed" in caplog.text, watch)
+    kill_helper(local_ray, "guardian.py")  # there is another one
+    kill_helper(local_ray, "/raylet/raylet")
+    with pytest.raises(HeadLost, match="the raylet of the local Ray has ended"):
+        _until(lambda: False, watch)
+    before = watch.address
+    watch.recover()
+    assert watch.address != before
+    watch.check()
+    assert ray.get(ray.put(7)) == 7
+
+
+def _until(condition: Callable[[], bool], watch: HeadWatch) -> None:
+    """Look after the head until something is so, for some seconds."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        watch.check()
+        time.sleep(0.1)

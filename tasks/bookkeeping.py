@@ -1,0 +1,46 @@
+"""Records in Prefect, beside a run: no render waits for the server that keeps them, or ends with it."""
+
+import os
+import socket
+import time
+import urllib.parse
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import httpx
+from prefect.exceptions import PrefectException
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 2.0
+PAUSE_SECONDS = 0.25
+RETURN_SECONDS = 60.0  # for a server that was lost to come back, at the end of a run
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def recorded(make: Callable[[], T], wait_s: float = 0.0) -> T | None:
+    """Make a record and return it; None when no server answers within so many seconds, or it refuses."""
+    if not answers(wait_s):
+        return None
+    with suppress(PrefectException, httpx.HTTPError, OSError):
+        return make()
+    return None
+
+
+def answers(wait_s: float = 0.0) -> bool:
+    """Tell whether a server of this machine takes connections within so many seconds; True for any other."""
+    url = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
+    if url.hostname not in LOOPBACK or url.port is None:
+        return True  # one behind a proxy cannot be asked so
+    address = (url.hostname, url.port)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            socket.create_connection(address, CONNECT_SECONDS).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+        else:
+            return True
+        time.sleep(PAUSE_SECONDS)
