@@ -95,7 +95,7 @@ def _disturbs_loopback(name: str) -> bool:
 
 
 def _own_profiles(home: Path) -> Path:
-    """File of Prefect's profiles in our home, which nobody writes."""
+    """Name a file of Prefect profiles in our home, which does not exist."""
     return home / "profiles.toml"
 
 

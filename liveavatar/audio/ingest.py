@@ -80,7 +80,6 @@ class AudioInfo:
     duration_s: float | None  # as declared; None when the file does not say
     sample_rate: int  # Hz
     channels: int
-    has_video: bool
 
 
 def probe(path: str | Path) -> AudioInfo:
@@ -101,7 +100,6 @@ def probe(path: str | Path) -> AudioInfo:
             duration_s=duration,
             sample_rate=stream.codec_context.sample_rate,
             channels=stream.codec_context.channels,
-            has_video=any(s.type == "video" for s in container.streams),
         )
 
 

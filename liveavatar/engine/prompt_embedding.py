@@ -27,7 +27,7 @@ _SPARE = 2 * 2**30  # bytes of GPU memory left to the encoder's activations
 
 
 def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.device) -> Tensor:
-    """Text encoder rows [1, L, dim] of a prompt, on the device.
+    """Encode a prompt to rows [1, L, dim] on a device, or read them from an earlier run.
 
     Args:
         model_dir: in the released layout.
@@ -69,7 +69,7 @@ def _vocabulary(tokenizer: Path) -> list[Path]:
 
 
 def _room(weights: Path, device: torch.device) -> torch.device:
-    """The device, if the encoder fits beside what is there, else the CPU."""
+    """Choose the device if the encoder fits beside the tensors there, else the CPU."""
     if device.type != "cuda":
         return device
     free = torch.cuda.mem_get_info(device)[0]

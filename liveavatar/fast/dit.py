@@ -87,7 +87,7 @@ class FastDiT:
         self._motion_rotation: dict[tuple[int, int], Rotation] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """Embeddings and positions are the plain transformer's."""
+        """Take embeddings and positions from the plain transformer."""
         if name in ("embed_text", "encode_audio", "block_rotation", "sink_tokens", "noisy_tokens"):
             return getattr(self.plain, name)
         raise AttributeError(name)
@@ -106,7 +106,7 @@ class FastDiT:
         return Rotation(torch.cat((moving.cos, motion.cos)), torch.cat((moving.sin, motion.sin)))
 
     def _heads(self, x_LD: Tensor, batch: int = 1) -> Tensor:
-        """[B * L, D] -> [B, N, L, H], a view."""
+        """View rows [B * L, D] as heads [B, N, L, H]."""
         return x_LD.view(batch, -1, self.cfg.num_heads, self.cfg.head_dim).transpose(1, 2)
 
     def _key_value(self, linear: Linear, x: Tensor, weight: Tensor, batch: int) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ class RecordedGraph:
             self.graph.replay()
 
     def _recording(self) -> "torch.cuda.CUDAGraph | None":
-        """The graph; None where it cannot be had, and then nothing is left of it."""
+        """Record the graph; None where that fails, and then nothing is left of it."""
         current = torch.cuda.current_stream()
         current.synchronize()
         graph = torch.cuda.CUDAGraph()

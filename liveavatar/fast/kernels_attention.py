@@ -116,7 +116,7 @@ def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
 
 @triton.jit
 def _soften(s, scale, row_scale, top, total):
-    """A tile of products -> (weights up to 256, how much earlier tiles fade, largest logit, sum of weights)."""
+    """Turn a tile of products into (weights up to 256, how much earlier tiles fade, largest logit, sum of weights)."""
     t = s.to(tl.float32) * scale[None, :]
     new = tl.maximum(top, tl.max(t, 1))
     p = tl.exp2(t * row_scale[:, None] - (new * row_scale - 8.0)[:, None])

@@ -16,7 +16,7 @@ _TILE = 4096  # elements of a program
 
 
 def _tiles(num_rows: int, width: int) -> tuple[tuple[int], int, int]:
-    """(grid, power of two that holds a row, rows of a program)."""
+    """Choose the grid, the power of two that holds a row, and the rows of a program."""
     block = triton.next_power_of_2(width)
     rows = max(1, _TILE // block)
     return (triton.cdiv(num_rows, rows),), block, rows

@@ -15,7 +15,7 @@ _TILE = 4096  # elements of one program that handles several short rows
 
 
 def width(n: int) -> int:
-    """A power of two with room for n elements."""
+    """Round up to a power of two with room for n elements."""
     return triton.next_power_of_2(n)
 
 

@@ -42,7 +42,7 @@ def compile_errors() -> tuple[type[Exception], ...]:
 
 @lru_cache(maxsize=1)
 def _kernels() -> ModuleType | None:
-    """The Triton kernels, after one of them has run here; None when they cannot."""
+    """Import the Triton kernels and try one; None when they cannot run here."""
     try:
         from liveavatar.fast import kernels
 
@@ -55,12 +55,12 @@ def _kernels() -> ModuleType | None:
 
 
 def backend(device: torch.device) -> ModuleType:
-    """The module whose functions run on a device: `kernels` or `reference`."""
+    """Choose the module whose functions run on a device: `kernels` or `reference`."""
     return (_kernels() or reference) if device.type == "cuda" else reference
 
 
 def has_fp8(device: torch.device) -> str | None:
-    """Why 8-bit matrix products cannot run on a device; None when they can."""
+    """Give the reason why 8-bit matrix products cannot run on a device; None when they can."""
     if device.type != "cuda":
         return "8-bit linear layers need a GPU"
     capability = torch.cuda.get_device_capability(device)
@@ -71,7 +71,7 @@ def has_fp8(device: torch.device) -> str | None:
 
 
 def has_attention8(device: torch.device) -> str | None:
-    """Why attention in 8 bits cannot run on a device; None when it can."""
+    """Give the reason why attention in 8 bits cannot run on a device; None when it can."""
     reason = has_fp8(device)
     if reason is None and backend(device) is reference:
         return "the fused kernels cannot run here, and without them it would be slower than in 16 bits"
@@ -270,19 +270,19 @@ def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype, kernel: 
 
 
 def _follow(t: Tensor, dtype: torch.dtype | None = None) -> None:
-    """Rows follow on one another in memory, and their elements do."""
+    """Assert that rows follow on one another in memory, and their elements too."""
     assert t.is_contiguous(), f"{tuple(t.shape)} lies in memory as {t.stride()}"
     assert dtype in (None, t.dtype), f"{t.dtype} instead of {dtype}"
 
 
 def _inner(t: Tensor, dtype: torch.dtype | None = None) -> None:
-    """The elements of a row follow on one another; rows may lie anywhere."""
+    """Assert that the elements of a row follow on one another; rows may lie anywhere."""
     assert t.stride(-1) == 1 or t.shape[-1] == 1, f"{tuple(t.shape)} lies in memory as {t.stride()}"
     assert dtype in (None, t.dtype), f"{t.dtype} instead of {dtype}"
 
 
 def _pixels(*tensors_CTHW: Tensor) -> None:
-    """Channels innermost in memory, pixels and frames without gaps."""
+    """Assert that channels lie innermost in memory, pixels and frames without gaps."""
     for t in tensors_CTHW:
         _follow(t.permute(1, 2, 3, 0))
 

@@ -24,7 +24,7 @@ class Quantised:
     scale: Tensor
 
     def dequantise(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The rows they stand for."""
+        """Multiply the values by their scales in fp32, and convert."""
         return (self.values.float() * self.scale).to(dtype)
 
 
@@ -56,7 +56,7 @@ Branch = tuple[Tensor, Tensor | None]  # what is added to the residual stream [L
 def add_norm(
     x_LD: Tensor, branches: Sequence[Branch], spec: NormSpec, out_dtype: torch.dtype, keep: bool = True
 ) -> tuple[Tensor, Rows]:
-    """x + gate * y of two branches at most, in fp32, then its modulated layer norm.
+    """Add x and gate * y of two branches at most, in fp32, then apply the modulated layer norm.
 
     Args:
         x_LD: the residual stream, fp32 or the model's dtype.
@@ -80,13 +80,13 @@ def add_norm(
 
 
 def gelu_rows(x_LD: Tensor, quantise: bool) -> Rows:
-    """GELU (tanh) of rows."""
+    """Apply GELU (tanh) to rows."""
     y = F.gelu(x_LD.float(), approximate="tanh")
     return quantise_rows(y) if quantise else y.to(x_LD.dtype)
 
 
 def rms_rows(x_LD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """RMS norm over the full width, [L, D] contiguous; as `layers.RMSNorm`."""
+    """Apply the RMS norm over the full width, [L, D] contiguous; as `layers.RMSNorm`."""
     x = x_LD.float()
     return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)).to(x_LD.dtype) * weight_D
 
@@ -140,7 +140,7 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
 
 
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
-    """SiLU of the decoder's channel norm, written to `out`; both [C, T, H, W] with channels innermost in memory.
+    """Apply SiLU to the decoder's channel norm, written to `out`; both [C, T, H, W] with channels innermost in memory.
 
     `out` may have more channels, which become 0.
     `bias` is that of the convolution that made x, which left it out; it is added first.
@@ -158,7 +158,7 @@ def add_bias(x_CTHW: Tensor, bias_C: Tensor, skip_CTHW: Tensor | None) -> None:
 
 
 def enlarge(x_QTHW: Tensor, bias_Q: Tensor | None, out_CTHW: Tensor) -> None:
-    """Every pixel four times, to `out` [C, ., 2H, 2W]; where x has Q = 2C channels, a frame of it holds two."""
+    """Write every pixel four times, to `out` [C, ., 2H, 2W]; where x has Q = 2C channels, a frame of it holds two."""
     Q, T, H, W = x_QTHW.shape
     C = out_CTHW.shape[0]
     x = x_QTHW if bias_Q is None else x_QTHW + bias_Q.view(-1, 1, 1, 1)
@@ -194,7 +194,7 @@ Queries8 = tuple[Tensor, Tensor]  # int8 [L, N, H], and the scale of every head 
 
 
 def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 [..., H], scale [...]): each head scaled to the range of int8 and rounded."""
+    """Scale each head to the range of int8 and round: (int8 [..., H], scale [...])."""
     wide = x.float()
     scale = wide.abs().amax(dim=-1).clamp_min(AMAX_FLOOR) / INT8_MAX
     return (wide / scale[..., None] + 0.5).floor().to(torch.int8), scale
@@ -223,7 +223,7 @@ def rms_rope_write8(
 
 
 def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
-    """Values in 8 bits, from slot `start` on; what is beyond the range becomes its end."""
+    """Write values in 8 bits, from slot `start` on; what is beyond the range becomes its end."""
     at = start.long() + torch.arange(v_NLH.shape[1], device=v_NLH.device)
     rounded = (v_NLH.float() / into.v_scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
     # index_copy_ knows no 8-bit floats; bytes are bytes.
@@ -242,7 +242,7 @@ _WEIGHTS = 1 << 24  # that are in memory at once
 
 
 def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
-    """Softmax attention without mask in 8 bits, the weights of values too: [L, N * H], heads side by side."""
+    """Attend without mask in 8 bits, the weights of values too: [L, N * H], heads side by side."""
     q, q_scale = queries
     L, N, H = q.shape
     out = torch.empty(L, N, H, dtype=dtype, device=q.device)
@@ -325,7 +325,7 @@ def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype) -> Tenso
 
 
 def _weighted(logits_LM: Tensor, v_MH: Tensor) -> Tensor:
-    """Softmax of logits times values, with weights rounded to e4m3 before they are summed over values."""
+    """Multiply the softmax of logits by values, with weights rounded to e4m3 before they are summed over values."""
     weights = (logits_LM - logits_LM.amax(dim=-1, keepdim=True)).exp()
     rounded = (weights * WEIGHT_MAX).to(FP8).float() / WEIGHT_MAX
     return rounded @ v_MH / weights.sum(dim=-1, keepdim=True)
@@ -345,7 +345,7 @@ def quantise_slots(source_NMH: Tensor, values_NMH: Tensor, scale_NM: Tensor, blo
 
 
 def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, block: Block) -> None:
-    """Stored keys (or values) back to the model's dtype; a block's slots are left as they are."""
+    """Convert stored keys (or values) to the model's dtype; a block's slots are left as they are."""
     since = torch.arange(target_NMH.shape[1], device=target_NMH.device) - block[0]
     new = ((since >= 0) & (since < block[1]))[:, None]
     target_NMH.copy_(torch.where(new, target_NMH, (values_NMH.float() * scale_NM[..., None]).to(target_NMH.dtype)))

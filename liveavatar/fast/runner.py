@@ -36,7 +36,7 @@ class StepRunner:
         kv_cache_dtype: str = "bf16",
         has_pose: bool = False,
     ) -> None:
-        """Allocate everything.
+        """Allocate buffers and rings.
 
         Args:
             dit: the fast transformer.
@@ -88,7 +88,7 @@ class StepRunner:
         self._recorded: dict[tuple[int, int], RecordedGraph] = {}
 
     def _hidden(self, layer: int) -> tuple[Tensor, ...]:
-        """Room for what travels between the layer before and this one; none where a step begins or ends."""
+        """Allocate activations between the layer before and this one; none where a step begins or ends."""
         if layer in (0, len(self.dit.layers)):
             return ()
         shape, device = (self.span, self.dit.cfg.dim), self.dit.device
@@ -158,7 +158,7 @@ class StepRunner:
             ring.place(sink, self.sink_rotation, sink.num_tokens)
 
     def run(self, at: int) -> None:
-        """One span of the prepared block: x becomes less noisy with its last layer, its ring takes the block in."""
+        """Run one span of the prepared block: x becomes less noisy with its last layer, its ring takes the block in."""
         key = (at, self.visible)
         if key not in self._recorded:
             visible = self.visible

@@ -105,7 +105,7 @@ class FastDecoder:
         return self._run(conv, buffer)
 
     def _buffer(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> tuple[Tensor, int]:
-        """[history | room for x], with zeros in padded channels of the history.
+        """Allocate [history | room for x], with zeros in padded channels of the history.
 
         The history is laid out like x from its first use on.
         """
@@ -129,7 +129,7 @@ class FastDecoder:
         return self._padded.get(conv.slot, conv.weight)
 
     def _run(self, conv: CausalConv3d, buffer: Tensor) -> Tensor:
-        """The convolution without its bias."""
+        """Compute the convolution without its bias."""
         y = F.conv3d(buffer, self._weight(conv), padding=(0, *conv.padding[1:]))
         return y.contiguous(memory_format=_LAST)
 
@@ -163,6 +163,6 @@ def _copy_pixels(source: Tensor, target: Tensor) -> None:
 
 
 def _pointwise(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    """A 1x1x1 convolution as one product, which leaves channels innermost; cuDNN does not for every shape."""
+    """Compute a 1x1x1 convolution as one product, which leaves channels innermost; cuDNN does not for every shape."""
     y = F.linear(x.permute(0, 2, 3, 4, 1), conv.weight.flatten(1), conv.bias)
     return y.permute(0, 4, 1, 2, 3)

@@ -223,7 +223,7 @@ def _padded(t: Tensor) -> int:
 
 
 def _views(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the same dtypes and shapes as `like`, one after the other in `flat`."""
+    """Cut tensors of the same dtypes and shapes as `like`, one after the other in `flat`."""
     at, views = 0, {}
     for name, t in like.items():
         views[name] = flat[at : at + t.numel() * t.element_size()].view(t.dtype).view(t.shape)
@@ -235,7 +235,7 @@ Layers = Resident | Streamed
 
 
 def pack_layers(dit: CausalDiT, fp8: bool, offload: bool, device: torch.device) -> Layers:
-    """All layers of a transformer, which loses them one by one, so that no second copy is ever whole."""
+    """Pack all layers of a transformer, which loses them one by one, so that no second copy is ever whole."""
     if not offload:
         return Resident([pack_layer(dit, i, fp8, device) for i in range(len(dit.blocks))])
     streamed = Streamed(device)

@@ -33,7 +33,7 @@ def check_lora(fix: Fixtures) -> Iterator[Part]:
 
 
 def check_sizes(fix: Fixtures) -> Iterator[Part]:
-    """Width and height for every row of the table."""
+    """Compare width and height for every row of the table."""
     result = Comparison()
     with fix.path(SIZE_TABLE).open(newline="") as f:
         rows = list(csv.DictReader(f, delimiter="\t"))
@@ -50,7 +50,7 @@ def check_sizes(fix: Fixtures) -> Iterator[Part]:
 
 
 def check_image(fix: Fixtures) -> Iterator[Part]:
-    """Resize and crop with the reference's black bars, in grey levels."""
+    """Compare resizing and cropping with the reference's black bars, in grey levels."""
     file, result = fix.file("ref_image"), Comparison()
     for key in sorted(k for k in file.tensors if k.endswith(".in_rgb_hwc_u8")):
         name = key.split(".")[0]
@@ -67,7 +67,7 @@ def check_image(fix: Fixtures) -> Iterator[Part]:
 
 
 def check_bucket(fix: Fixtures) -> Iterator[Part]:
-    """50 Hz -> 30 Hz -> video frames, with and without neighbours."""
+    """Compare features resampled 50 Hz -> 30 Hz -> video frames, with and without neighbours."""
     file = fix.file("audio_bucket")
     stretched, sampled = Comparison(), Comparison()
     for key in sorted(k for k in file.tensors if k.endswith(".hidden50")):

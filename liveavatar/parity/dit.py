@@ -45,7 +45,7 @@ class RecordingDiT(CausalDiT):
 
 
 def load_dit(fix: Fixtures, rope_half: bool) -> RecordingDiT:
-    """The transformer of the set."""
+    """Load the transformer of the set."""
     dit = RecordingDiT(fix.dit_config(rope_half))
     dit.load_state_dict(fix.file("dit_weights").tensors)
     dit.record()
@@ -261,7 +261,7 @@ def _sample(
 
 @torch.no_grad()
 def check_motion_packer(fix: Fixtures) -> Iterator[Part]:
-    """The motion packer alone: tokens and their rotation."""
+    """Compare the motion packer alone: tokens and their rotation."""
     io, dit = fix.file("motion_packer"), load_dit(fix, rope_half=False)
     latents = io["motion_latents"]
     tokens = Comparison()
@@ -280,7 +280,7 @@ def check_motion_packer(fix: Fixtures) -> Iterator[Part]:
 
 @torch.no_grad()
 def check_audio_encoder(fix: Fixtures) -> Iterator[Part]:
-    """The audio encoder alone, for every length the set holds."""
+    """Compare the audio encoder alone, for every length the set holds."""
     io, dit = fix.file("audio_encoder"), load_dit(fix, rope_half=False)
     result = Comparison()
     for key in sorted(k for k in io.tensors if k.endswith(".features")):

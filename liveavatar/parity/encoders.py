@@ -13,7 +13,7 @@ CLIP_FRAMES = 48
 
 
 def check_text(fix: Fixtures) -> Iterator[Part]:
-    """umT5 rows of padded ids, within and beyond the mask, and the trimmed prompts."""
+    """Compare umT5 rows of padded ids, within and beyond the mask, and the trimmed prompts."""
     from liveavatar.model.umt5 import build_umt5, encode_ids
 
     io = fix.file("t5_io")
@@ -28,7 +28,7 @@ def check_text(fix: Fixtures) -> Iterator[Part]:
 
 
 def check_speech(fix: Fixtures) -> Iterator[Part]:
-    """Waveform -> hidden states -> features per video frame."""
+    """Compare waveform -> hidden states -> features per video frame."""
     from liveavatar.audio.encoders.wav2vec2 import (
         build_wav2vec2,
         frame_features,

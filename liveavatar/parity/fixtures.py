@@ -71,7 +71,7 @@ class FixtureFile:
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    """fp16 is only ever a way to store a smaller set; everything is computed in the reference's fp32 or bf16."""
+    """Convert fp16, which only makes a stored set smaller, to the reference's fp32."""
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 

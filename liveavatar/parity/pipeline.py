@@ -187,7 +187,7 @@ def _frame_parts(name: str, comparisons: tuple[Comparison, Comparison]) -> Itera
 
 
 def check_inputs(fix: Fixtures) -> Iterator[Part]:
-    """Noise of every clip, and the speech features of the waveform."""
+    """Compare the noise of every clip, and the speech features of the waveform."""
     from liveavatar.audio.encoders.wav2vec2 import build_wav2vec2, wav2vec2_features
 
     run, weights = fix.file("pipeline_single"), fix.file("pipeline_wav2vec2_weights")
@@ -205,7 +205,7 @@ def check_inputs(fix: Fixtures) -> Iterator[Part]:
 
 @torch.inference_mode()
 def check_single(fix: Fixtures) -> Iterator[Part]:
-    """Offline and online on one GPU."""
+    """Compare offline and online runs on one GPU."""
     run = fix.file("pipeline_single")
     engine = reference_engine(fix, single=True)
     for variant in ("offline", "online"):
@@ -227,7 +227,7 @@ def check_single(fix: Fixtures) -> Iterator[Part]:
 
 @torch.inference_mode()
 def check_tpp(fix: Fixtures) -> Iterator[Part]:
-    """Several GPUs' conditioning, which is our engine's own."""
+    """Compare the conditioning of several GPUs, which is our engine's own."""
     run, tpp = fix.file("pipeline_single"), fix.file("pipeline_tpp")
     calls = sum(k.startswith("tpp.decoder_call") for k in tpp.tensors)
     clip_blocks = run["noise_clip0"].shape[1] // BLOCK_LATENTS

@@ -44,7 +44,7 @@ class Comparison:
             self.worst, self.worst_name = difference, name
 
     def part(self, name: str, tolerance: float) -> Part:
-        """Conclude."""
+        """Return the outcome of the part."""
         if not self.count:
             return skipped(name, tolerance, "the set holds no tensor of this part")
         detail = "; ".join(self.notes) or f"worst of {self.count}: {self.worst_name}"
@@ -59,7 +59,7 @@ def skipped(name: str, tolerance: float, reason: str) -> Part:
 
 
 def exit_code(parts: Iterable[Part]) -> int:
-    """0 when every part that ran is within tolerance, else 1.
+    """Return 0 when every part that ran is within tolerance, else 1.
 
     Raises:
         InputError: when no part ran at all.
@@ -85,7 +85,7 @@ def to_lines(parts: Iterable[Part]) -> str:
 
 
 def to_json(parts: Iterable[Part]) -> str:
-    """The same as a JSON list; an infinite difference is written as the string "inf"."""
+    """Format the parts as a JSON list; an infinite difference is written as the string "inf"."""
     rows = []
     for p in parts:
         row = asdict(p) | {"skipped": p.ok is None}

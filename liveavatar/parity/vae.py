@@ -17,7 +17,7 @@ DECODE_CUTS = ((1, 1), (1, 3), (7, 3), (4, 3))  # latents of the first call, lat
 
 
 def load_vae(fix: Fixtures) -> WanVAE:
-    """The autoencoder of the set."""
+    """Load the autoencoder of the set."""
     vae = WanVAE(fix.vae_config())
     vae.load_state_dict(fix.file("vae_weights").tensors)
     return vae.eval()

@@ -130,7 +130,7 @@ def _matches(line: bytes, latents: bytes) -> bool:
 
 
 def write_finished(folder: Path, job_digest: str, facts: dict[str, Any], products: Iterable[Path] = ()) -> None:
-    """Record the result of a finished job: its caller may be gone before it hears of it.
+    """Record the result of a finished job, for a caller that was lost before it got the result.
 
     Args:
         folder: work folder of the job.

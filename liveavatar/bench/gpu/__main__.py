@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Widths and heights of a text such as "384*256,512*256"."""
+    """Parse widths and heights of a text such as "384*256,512*256"."""
     return tuple((int(width), int(height)) for width, height in (size.split("*") for size in text.split(",")))
 
 

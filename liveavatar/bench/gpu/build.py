@@ -64,7 +64,7 @@ OFFLOADED = Mode(name="fp8 + fp8 rings, offloaded", fp8=True, kv_cache_dtype="fp
 
 
 def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype, alike: bool = False) -> CausalDiT:
-    """A transformer of a config with seeded random weights.
+    """Build the transformer of a config with seeded random weights.
 
     Args:
         cfg: its shapes.
@@ -98,7 +98,7 @@ def _share_linears(layers: nn.ModuleList, device: torch.device) -> None:
 
 
 def random_vae(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """An autoencoder of a config with seeded random weights."""
+    """Build the autoencoder of a config with seeded random weights."""
     torch.manual_seed(0)
     with torch.device(device):
         return build_vae(config.vae).to(dtype).eval().requires_grad_(False)

@@ -40,7 +40,7 @@ _ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 
 class Capped:
-    """One rank's part of it."""
+    """One rank of the measurement under a cap."""
 
     def __init__(self, group: Group, plan: RanksPlan, tell: Tell, decode_layers: float | None) -> None:
         self.group, self.plan, self.tell = group, plan, tell
@@ -51,7 +51,7 @@ class Capped:
         self.splits = (None, layers) if plan.shared and group.world <= STEPS else (layers,)
 
     def run(self) -> None:
-        """All sizes."""
+        """Measure all sizes."""
         plan, device = self.plan, self.group.device
         # Without a copy in bf16, which several ranks of one GPU had no room for and which leaves holes behind.
         engine = rank_engine(plan.config, FP8_ALL, self.group, plan.dtype, vae=self.last, alike=True)
@@ -100,7 +100,7 @@ class Capped:
         }
 
     def _held(self, engine: BenchRank) -> tuple[float, float, int]:
-        """GiB allocated and reserved at most on this rank, and how many graphs its steps have."""
+        """Read the GiB allocated and reserved at most on this rank, and how many graphs its steps have."""
         kept = engine.backend.runners.current
         graphs = 0 if kept is None else kept.num_recorded
         if not self.cuda:
@@ -108,7 +108,7 @@ class Capped:
         return torch.cuda.max_memory_allocated() / GB, torch.cuda.max_memory_reserved() / GB, graphs
 
     def _stream(self, engine: BenchRank, size: tuple[int, int]) -> dict[str, Any]:
-        """A short job of the group: rings full, the reference changed."""
+        """Run a short job of the group: rings full, the reference changed."""
         if not self.last:
             engine.serve()
             return {}

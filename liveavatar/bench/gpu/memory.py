@@ -18,7 +18,7 @@ _BLOCKS = 6  # rings full, reference changed
 
 
 def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
-    """The planner's parts for one GPU, in GiB, with "total"."""
+    """Predict the parts of one GPU's memory as the planner does, in GiB, with "total"."""
     load = _memory_model(config, mode, size, (gpu,)).loads("single")[0]
     return {**load.breakdown, "total": load.total}
 
@@ -26,7 +26,7 @@ def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) 
 def predicted_ranks(
     config: ModelConfig, mode: Mode, size: tuple[int, int], ranks: tuple[RankWork, ...], gpu: Gpu
 ) -> list[float]:
-    """The planner's totals for ranks with these stages, each on a GPU of a kind, in GiB."""
+    """Predict the memory of ranks with these shares, each on a GPU of a kind, in GiB."""
     return [load.total for load in _memory_model(config, mode, size, (gpu,) * len(ranks)).rank_loads(ranks)]
 
 
@@ -44,7 +44,7 @@ def _memory_model(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: 
 def measure_memory(
     config: ModelConfig, engine: BenchEngine, mode: Mode, size: tuple[int, int], device: torch.device
 ) -> dict[str, Any]:
-    """Peak of a stream at (width, height), weights included, beside the prediction."""
+    """Measure the peak of a stream at (width, height), weights included, beside the prediction."""
     engine.mode = mode
     engine.forget_sizes()
     release()
@@ -68,7 +68,7 @@ def measure_memory(
 def measure_capped(
     config: ModelConfig, mode: Mode, size: tuple[int, int], cap_gb: float, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """A stream under a cap of GPU memory; weights are made before the cap is set, as they are made at random."""
+    """Measure a stream under a cap of GPU memory, which is set once the random weights are made."""
     release()
     engine = fast_engine(config, mode, device, dtype)
     release()

@@ -43,7 +43,7 @@ class RanksPlan:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights that are not in 8 bits."""
+        """Dtype of the weights that are not in 8 bits."""
         return torch.float32 if self.cpu else torch.bfloat16
 
     def device(self, rank: int) -> torch.device:
@@ -81,7 +81,7 @@ class BenchRank:
 
     @property
     def split_name(self) -> str:
-        """Kind of the split of the denoise steps, for reports."""
+        """Name the kind of split of the denoise steps, for reports."""
         whole = self.placement.decode_layers is None or self.placement.own_decoder
         return "whole steps" if whole else "layers"
 
@@ -99,7 +99,7 @@ def rank_engine(
 
 
 def everyone(group: Group, value: Any) -> list[Any]:
-    """A value of every rank, on every rank."""
+    """Gather a value of every rank on every rank."""
     values: list[Any] = [None] * group.world
     dist.all_gather_object(values, value)
     return values

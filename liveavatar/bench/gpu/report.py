@@ -20,7 +20,7 @@ _CAPPED = (
 
 
 def to_markdown(results: dict[str, Any]) -> str:
-    """The report of `results`, whatever of them is there."""
+    """Format the report of the `results` that are there."""
     facts = results["machine"]
     known = next((f"{gpu}: {text}" for gpu, text in AUTHORS.items() if gpu in facts["gpu"]), "not measured here")
     lines = [
@@ -211,7 +211,7 @@ def _verdict(results: dict[str, Any]) -> list[str]:
 
 
 def _largest(rows: list[dict[str, Any]]) -> list[str]:
-    """The largest size that each way of spreading holds."""
+    """Find the largest size that each way of spreading holds."""
     lines = []
     for gpus, split, cap in dict.fromkeys((r["gpus"], r["split"], r["cap_gib"]) for r in rows):
         fitting = [r["size"] for r in rows if (r["gpus"], r["split"]) == (gpus, split) and r["fits"]]

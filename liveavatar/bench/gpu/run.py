@@ -126,7 +126,7 @@ class GpuBench:
         self.results: dict[str, Any] = {"model": self.config.name, "machine": self._machine(), "errors": {}}
 
     def run(self) -> dict[str, Any]:
-        """All sections that were asked for."""
+        """Measure the requested sections."""
         for section in self.options.only:
             getattr(self, f"_{section}")()
         if not self.options.dry_run:
@@ -175,7 +175,7 @@ class GpuBench:
         return found
 
     def _add(self, section: str, rows: list[Any]) -> None:
-        """Rows that were measured, on disk at once."""
+        """Add measured rows to the results on disk."""
         self.results.setdefault(section, []).extend(rows)
         self._write()
 

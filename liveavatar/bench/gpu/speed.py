@@ -23,7 +23,7 @@ TERA = 1e12
 def measure_fast(
     config: ModelConfig, mode: Mode, size: tuple[int, int], blocks: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Speed of a mode at (width, height) over `blocks` blocks with full rings."""
+    """Measure the speed of a mode at (width, height) over `blocks` blocks with full rings."""
     started = time.perf_counter()
     engine = fast_engine(config, mode, device, dtype)
     _wait(device)
@@ -49,7 +49,7 @@ def measure_pace(
     kept: list[Block] | None = None,
     warm: int = WARM_BLOCKS,
 ) -> dict[str, Any]:
-    """Pace of a stream over `blocks` blocks after `warm` others; they go to `kept`, without frames."""
+    """Measure the pace of a stream over `blocks` blocks after `warm` others; they go to `kept`, without frames."""
     started = time.perf_counter()
     stream = engine.open(bench_job(config, size, warm + blocks))
     opened = time.perf_counter() - started
@@ -100,7 +100,7 @@ def _sequential(engine: BenchEngine, config: ModelConfig, size: tuple[int, int])
 
 
 def _shares(config: ModelConfig, size: tuple[int, int], measured: dict[str, Any]) -> dict[str, Any]:
-    """Rates that the measured times mean."""
+    """Compute the rates from the measured times."""
     dit = dit_costs(config.dit, *size, config.vae.spatial_stride)
     vae = vae_costs(config.vae, config.dit.motion_latents, *size)
     alone = measured["sequential"]
@@ -188,7 +188,7 @@ def _reset_peak(device: torch.device) -> None:
 
 
 def _peak(device: torch.device) -> float:
-    """GiB allocated at most since the last reset; 0 on a CPU."""
+    """Read the GiB allocated at most since the last reset; 0 on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
 
 

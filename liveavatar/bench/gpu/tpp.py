@@ -99,7 +99,7 @@ def _rank(rank: int, plan: RanksPlan, port: int, rows: Any) -> None:
 
 
 class RankRun:
-    """One rank's part of all phases."""
+    """One rank of the measurement, through all phases."""
 
     def __init__(self, group: Group, plan: RanksPlan, rows: Any) -> None:
         self.group, self.plan, self.rows = group, plan, rows
@@ -108,7 +108,7 @@ class RankRun:
         self.decode_layers: float | None = None  # as many layers take as long as decoding a block
 
     def run(self, port: int) -> None:
-        """All phases."""
+        """Run all phases."""
         group, plan = self.group, self.plan
         if group.rank == 0:
             group.host(LOCALHOST, port)
@@ -129,7 +129,7 @@ class RankRun:
         self.rows.put((section, row))
 
     def everyone(self, value: Any) -> list[Any]:
-        """A value of every rank, on every rank."""
+        """Gather a value of every rank on every rank."""
         return everyone(self.group, value)
 
     # Correctness -----------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class RankRun:
         self.tell("tpp", found | more | {"efficiency": efficiency})
 
     def _alone(self, engine: BenchRank) -> dict[str, Any]:
-        """The same weights on one GPU."""
+        """Measure the same weights on one GPU."""
         plan = self.plan
         one = bench_engine(engine.backend, engine.bench.mode)
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)

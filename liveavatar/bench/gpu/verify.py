@@ -109,7 +109,7 @@ def _graphs(
 def _decoder(
     config: ModelConfig, size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> tuple[float, float]:
-    """(distance of the fast decoder to fp32, limit: the plain decoder's own distance and a half)."""
+    """Measure (distance of the fast decoder to fp32, limit: the plain decoder's own distance and a half)."""
     h, w = size[1] // config.vae.spatial_stride, size[0] // config.vae.spatial_stride
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(1, config.vae.z_dim, 7, h, w, generator=generator).to(device)
