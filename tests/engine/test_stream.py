@@ -12,7 +12,7 @@ from liveavatar.engine.engine import Engine
 from liveavatar.engine.resumable import Resumable
 from liveavatar.engine.stream import Ready, Stream
 from liveavatar.fast import accelerate
-from tests.fast.test_backend import fast_engine, job, model, plain_engine
+from tests.fast.engines import fast_engine, job, model, plain_engine
 
 BLOCKS = 4
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from liveavatar.engine.job import Block
 from liveavatar.fast import accelerate, ops
 from tests.fast.cases import CASES, Case
-from tests.fast.test_backend import fast_engine, job, model, plain_engine, same
+from tests.fast.engines import fast_engine, job, model, plain_engine, same
 from tests.job_changes import changed
 
 torch.set_num_threads(1)  # the interpreter has one grid for all threads, and an engine with two decodes on the second

@@ -1,6 +1,5 @@
 """The fused kernels on Triton's interpreter equal their torch references, and a stream on them the plain engine's."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,10 +9,11 @@ import pytest
 
 from liveavatar.paths import REPO_ROOT
 from tests.fast.cases import CASES
+from tests.fast.interpreter import needs_triton
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 @pytest.mark.parametrize(
     ("chosen", "least"),
     [

@@ -6,25 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from liveavatar.config import VAEConfig
 from liveavatar.fast import vae as vae_module
 from liveavatar.fast.vae import FastDecoder, channel_multiple
 from liveavatar.model.stream_state import StreamState
 from liveavatar.model.vae_wan import WanVAE
-
-SMALL = VAEConfig(
-    kind="wan", z_dim=4, spatial_stride=8, encoder_widths=(4, 8, 8, 8), decoder_widths=(16, 16, 8, 8),
-    mean=tuple(0.1 * i for i in range(4)), std=tuple(1.0 + 0.1 * i for i in range(4)), num_res_blocks=1,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def vae() -> WanVAE:
-    torch.manual_seed(0)
-    network = WanVAE(SMALL)
-    for p in network.parameters():
-        p.data += 0.05 * torch.randn_like(p)
-    return network.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""The decoder at fixed addresses: frames of the plain decoder, block after block, stream after stream."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from liveavatar.engine.plain import plain_decoder
+from liveavatar.engine.threads import Threads
+from liveavatar.fast.decode import DecodeRunner
+from liveavatar.fast.vae import FastDecoder
+from liveavatar.model.vae_wan import WanVAE
+
+CPU = torch.device("cpu")
+SIZE = (3, 5)
+
+
+@pytest.fixture
+def runner(vae: WanVAE) -> DecodeRunner:
+    return DecodeRunner(FastDecoder(copy.deepcopy(vae)), SIZE, torch.float32, CPU)
+
+
+def still(seed: int, count: int = 19) -> torch.Tensor:
+    return torch.randn(1, 4, count, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def blocks(seed: int) -> list[torch.Tensor]:
+    return list(still(100 + seed, 9).split(3, dim=2))
+
+
+def plain(vae: WanVAE, seed: int, primed: int) -> list[np.ndarray]:
+    vae = copy.copy(vae)
+    decoder = plain_decoder(vae, still(seed, primed), Threads(1, shared=False))
+    return [decoder.run(x, index).frames for index, x in enumerate(blocks(seed))]
+
+
+def near(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for a, b in zip(got, wanted, strict=True):
+        assert a.shape == (12, 24, 40, 3)
+        assert np.abs(a.astype(int) - b).max() <= 1
+
+
+@pytest.mark.parametrize("primed", [1, 2, 3, 4, 7])
+def test_frames_are_those_of_the_plain_decoder(runner: DecodeRunner, vae: WanVAE, primed: int) -> None:
+    runner.begin(still(0, primed))
+    near([runner.decode(x) for x in blocks(0)], plain(vae, 0, min(primed, vae.config.prime_latents)))
+    assert runner.state.position == primed + 9
+
+
+def test_a_stream_takes_over_the_buffers_and_nothing_in_them(runner: DecodeRunner) -> None:
+    def made(seed: int) -> list[np.ndarray]:
+        runner.begin(still(seed, 4))
+        return [runner.decode(x) for x in blocks(seed)]
+
+    address = runner.frames.data_ptr()
+    first = made(0)
+    other = made(1)
+    assert all(np.array_equal(a, b) for a, b in zip(made(0), first, strict=True))
+    assert not np.array_equal(other[0], first[0])
+    assert runner.frames.data_ptr() == address
+
+
+def test_frames_are_copies_and_fill_the_range(runner: DecodeRunner) -> None:
+    runner.begin(still(0, 2))
+    first = runner.decode(blocks(0)[0])
+    kept = first.copy()
+    runner.decode(50 * blocks(0)[1])
+    assert np.array_equal(first, kept)
+    assert (runner.frames.min(), runner.frames.max()) == (0, 255), "clamped, not wrapped"
+
+
+@torch.inference_mode()
+def test_a_restored_state_goes_on(runner: DecodeRunner, vae: WanVAE) -> None:
+    runner.begin(still(0, 2))
+    runner.decode(blocks(0)[0])
+    saved = {name: t.clone() for name, t in runner.state.tensors().items()}
+    wanted = runner.decode(blocks(0)[1])
+    other = DecodeRunner(FastDecoder(copy.deepcopy(vae)), SIZE, torch.float32, CPU)
+    other.begin(still(5, 2))
+    other.state.load(saved)
+    assert np.array_equal(other.decode(blocks(0)[1]), wanted)
