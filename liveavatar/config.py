@@ -143,6 +143,15 @@ class ModelConfig:
     lids_conditioned: bool = False  # trained with lid closure (`liveavatar.pose.blinks`), which it then needs always
     gaze_conditioned: bool = False  # the same for the direction of the eyes; only with `lids_conditioned`
 
+    def runs_fast(self, *, fp8: bool, offload: bool) -> bool:
+        """Tell if the model takes the fast path on a GPU: by its nature, or because an option needs it.
+
+        Args:
+            fp8: linear layers in 8 bits.
+            offload: layers of the transformer wait in host memory.
+        """
+        return self.fast_path or fp8 or offload
+
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
         return json.dumps({"model_type": "live-avatar", **asdict(self)}, indent=2) + "\n"

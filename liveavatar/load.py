@@ -54,7 +54,7 @@ def load_engine(
     if gpu_only and chosen.type != "cuda":
         raise InputError(f"{' and '.join(gpu_only)}: these need a GPU, and the device is {chosen}; drop them")
     log.info("loading %s on %s in %s", model_dir.name, chosen, precision)
-    if _takes_fast_path(model_dir, chosen, bool(gpu_only)):
+    if _takes_fast_path(model_dir, chosen, fp8=fp8, offload=offload):
         from liveavatar.fast.load import load_fast_model
 
         loaded = load_fast_model(model_dir, chosen, precision, PARTS, fp8=fp8, offload=offload)
@@ -109,7 +109,7 @@ class Rank:
             log.info("rank %d of %d loads %s", spec.rank, spec.world, ", ".join(spec.parts))
             decode_layers_of: DecodeLayers | None = None
             backend: Backend
-            if _takes_fast_path(self.model_dir, device, spec.fp8):
+            if _takes_fast_path(self.model_dir, device, fp8=spec.fp8):
                 from liveavatar.fast.attention import FastAttention
                 from liveavatar.fast.load import load_fast_model
 
@@ -136,6 +136,6 @@ def _fast(model: LoadedModel, device: torch.device, fp8: bool) -> Backend:
     return FastBackend(model, device, fp8)
 
 
-def _takes_fast_path(model_dir: Path, device: torch.device, gpu_only: bool) -> bool:
+def _takes_fast_path(model_dir: Path, device: torch.device, *, fp8: bool, offload: bool = False) -> bool:
     """Tell if a model has a fast form that runs on the device."""
-    return device.type == "cuda" and (gpu_only or read_config(model_dir).fast_path)
+    return device.type == "cuda" and read_config(model_dir).runs_fast(fp8=fp8, offload=offload)

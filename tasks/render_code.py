@@ -43,7 +43,7 @@ def job_code(
         piped: whether its sound comes from a pipe, whose features the engine computes.
     """
     left_out = [PLACEMENTS]
-    if not (config.fast_path or settings.fp8 or offload):
+    if not config.runs_fast(fp8=settings.fp8, offload=offload):
         left_out += [FAST, *other_autoencoders(config.vae)]
     if not (posed and config.pose_origin == FROM_PORTRAIT):
         left_out.append(FACE)

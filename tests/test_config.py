@@ -92,5 +92,20 @@ def test_only_the_embedded_model_s_text_encoder_stays_in_memory() -> None:
     assert not LIVE_AVATAR_14B.text.resident
 
 
+@pytest.mark.parametrize(
+    ("model", "fp8", "offload", "fast"),
+    [
+        pytest.param(MINI, False, False, False, id="small"),
+        pytest.param(MINI, True, False, True, id="8-bit layers"),
+        pytest.param(MINI, False, True, True, id="layers in host memory"),
+        pytest.param(LIVE_AVATAR_14B, False, False, True, id="large"),
+    ],
+)
+def test_the_model_or_an_option_asks_for_the_fast_path(
+    model: ModelConfig, fp8: bool, offload: bool, fast: bool
+) -> None:
+    assert model.runs_fast(fp8=fp8, offload=offload) == fast
+
+
 def _named(path: Path) -> str:
     return path.relative_to(paths.REPO_ROOT).as_posix()

@@ -98,7 +98,8 @@ class MemoryModel:
     @property
     def fast(self) -> bool:
         """True when the job takes the fast path, which can cut a step between two layers."""
-        return bool(self.machine.gpus) and (self.config.fast_path or self.settings.fp8)
+        options = {"fp8": self.settings.fp8, "offload": self.request.offload}
+        return bool(self.machine.gpus) and self.config.runs_fast(**options)
 
     def _num_steps(self, work: RankWork) -> float:
         """Count the steps of a rank, parts of steps included."""
