@@ -36,7 +36,6 @@ PRIVATE_USES: dict[str, int] = {
     "tests/gpu/test_training.py": 4,
     "tests/soak/soak.py": 2,
     "tests/training/test_distill.py": 2,
-    "tests/training/test_graphs.py": 1,
     "tests/training/test_recipes.py": 3,
     "tests/training/test_run.py": 4,
 }

@@ -1,4 +1,4 @@
-"""CUDA graphs of work on fixed buffers: recorded at the second call, replayed from then on.
+"""Recording of CUDA graphs, and graphs of work on fixed buffers: recorded at the second call, replayed from then on.
 
 Here the caller owns the buffers. `liveavatar.training.graphs` records functions of tensors, one graph for each set of
 input shapes, and copies inputs and outputs.
@@ -6,11 +6,45 @@ input shapes, and copies inputs and outputs.
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+def record(
+    work: Callable[[], Result], pool: Any = None, stream: Any = None, on_failure: Callable[[], object] = lambda: None
+) -> "tuple[torch.cuda.CUDAGraph, Result] | None":
+    """Record the kernels of `work`.
+
+    Args:
+        work: what is recorded; it has been called before, and the GPU has done what it reads.
+        pool: memory pool of the graph; None for one of its own.
+        stream: on which it is recorded; None for PyTorch's own.
+        on_failure: cleans up after a failed recording, while its graph is still there.
+
+    Returns:
+        the graph and the work's result, whose memory every replay writes; None, and a warning, where the work cannot
+        be recorded: nothing is left of the graph then, and the current stream is as before.
+    """
+    current = torch.cuda.current_stream()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # Other threads may go on with what they do: one sends what was made before, the collectives' watchdog polls
+        # events. A recording that fails leaves its stream the current one, hence the outer context.
+        with (
+            torch.cuda.stream(current),
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
+            result = work()
+    except RuntimeError as e:
+        log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
+        on_failure()
+        return None
+    return graph, result
 
 
 class RecordedGraph:
@@ -35,28 +69,12 @@ class RecordedGraph:
             self._warm = True
 
     def _record(self) -> None:
-        self.graph = self._recording()
-        if self.graph is None:
+        torch.cuda.current_stream().synchronize()
+        recorded = record(self.work, self.pool, self.stream)
+        if recorded is None:
             self.enabled = False
             torch.cuda.empty_cache()  # what the recording had taken until then: there may be no room beside it
             self.work()
         else:
+            self.graph = recorded[0]
             self.graph.replay()
-
-    def _recording(self) -> "torch.cuda.CUDAGraph | None":
-        """Record the graph; None where that fails, and then nothing is left of it."""
-        current = torch.cuda.current_stream()
-        current.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads may go on with what they do: one of them sends what was made before. A recording that
-            # fails leaves its stream the current one, hence the outer context.
-            with (
-                torch.cuda.stream(current),
-                torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
-            ):
-                self.work()
-        except RuntimeError as e:
-            log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
-            return None
-        return graph

@@ -6,7 +6,6 @@ the CPU, and when recording fails, the same function runs kernel by kernel.
 """
 
 import gc
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from liveavatar.fast.gpu_graph import record
 
 EAGER_CALLS = 2  # before the recording: they compile, choose algorithms and fill caches
 
@@ -93,28 +92,26 @@ class RecordedFunction:
         return value
 
     def _record(self, entry: _Entry) -> None:
-        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        current = torch.cuda.current_stream()
         gc.collect()  # an autograd graph that is still alive is tied to another stream
         torch.cuda.synchronize()
-        try:
-            # Thread-local, because the collectives' watchdog thread polls events at any time.
-            with torch.cuda.graph(
-                graph, pool=self.recorder.pool, stream=self.recorder.stream, capture_error_mode="thread_local"
-            ):
-                output = self.work(*entry.inputs)
-        except RuntimeError as e:
-            log.warning("CUDA graphs are off, kernels are launched one by one: %s", str(e).splitlines()[0])
+        recorded = record(
+            lambda: self.work(*entry.inputs),
+            self.recorder.pool,
+            self.recorder.stream,
+            lambda: clean_up(current, self.recorder.pool),
+        )
+        if recorded is None:
             self.recorder.enabled = False
-            self._clean_up(current)
-            return
-        entry.graph, entry.output = graph, output
+        else:
+            entry.graph, entry.output = recorded
 
-    def _clean_up(self, current: torch.cuda.Stream) -> None:
-        """Restore stream, memory pool and random state after a failed recording."""
-        torch.cuda.set_stream(current)
-        with suppress(RuntimeError, AttributeError):  # it may be restored already
-            torch._C._cuda_endAllocateToPool(current.device_index, self.recorder.pool)
-        with suppress(RuntimeError, AttributeError):
-            generator = torch.cuda.default_generators[current.device_index]
-            generator.graphsafe_set_state(generator.clone_state())
-        torch.cuda.synchronize()
+
+def clean_up(current: torch.cuda.Stream, pool: Any) -> None:
+    """Restore memory pool and random state after a failed recording."""
+    with suppress(RuntimeError, AttributeError):  # it may be restored already
+        torch._C._cuda_endAllocateToPool(current.device_index, pool)
+    with suppress(RuntimeError, AttributeError):
+        generator = torch.cuda.default_generators[current.device_index]
+        generator.graphsafe_set_state(generator.clone_state())
+    torch.cuda.synchronize()

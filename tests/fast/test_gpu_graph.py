@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from liveavatar.fast.gpu_graph import RecordedGraph
+from liveavatar.fast.gpu_graph import RecordedGraph, record
 
 
 class _Stream:
@@ -47,3 +47,48 @@ def test_a_failed_recording_is_let_go_before_the_work_is_done_without_it(
     assert not recorded.enabled
     assert "CUDA graphs are off" in caplog.text
     assert "more lines" not in caplog.text
+
+
+@pytest.fixture
+def entered(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Streams that are made current, and None when the one before is again."""
+    seen: list[object] = []
+
+    @contextmanager
+    def current(stream: object) -> Iterator[None]:
+        seen.append(stream)
+        try:
+            yield
+        finally:
+            seen.append(None)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "current")
+    monkeypatch.setattr(torch.cuda, "stream", current)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    return seen
+
+
+def test_a_recording_is_its_graph_and_the_result(entered: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    @contextmanager
+    def graph(_: _Graph, **options: object) -> Iterator[None]:
+        asked.update(options)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    recorded = record(lambda: "made", "pool", "stream")
+    assert recorded is not None
+    assert (type(recorded[0]), recorded[1]) == (_Graph, "made")
+    assert asked == {"pool": "pool", "stream": "stream", "capture_error_mode": "thread_local"}
+    assert entered == ["current", None]
+
+
+def test_a_failed_recording_is_cleaned_up_on_the_stream_before_while_its_graph_lives(
+    entered: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", _no_room)
+    found: list[tuple[int, list[object]]] = []
+    assert record(lambda: None, on_failure=lambda: found.append((len(_ALIVE), list(entered)))) is None
+    assert found == [(1, ["current", None])]
+    assert len(_ALIVE) == 0

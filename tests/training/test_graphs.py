@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from liveavatar.training import runtime
+from liveavatar.training import graphs, runtime
 from liveavatar.training.flow import RecordedNet, weighted_error
 from liveavatar.training.graphs import EAGER_CALLS, RecordedFunction, Recorder
 from tests.training.test_flow import make_net, make_window
@@ -72,7 +72,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
     for name, fake in {
         "CUDAGraph": FakeGraph, "graph": graph, "synchronize": lambda: None, "current_stream": FakeStream,
-        "stream": lambda _: nullcontext(), "set_stream": lambda _: None,
+        "stream": lambda _: nullcontext(),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
@@ -113,7 +113,7 @@ def test_a_failed_recording_falls_back(
         return x + calls
 
     cleaned: list[object] = []
-    monkeypatch.setattr(RecordedFunction, "_clean_up", lambda _, stream: cleaned.append(stream))
+    monkeypatch.setattr(graphs, "clean_up", lambda stream, pool: cleaned.append((stream, pool)))
     recorded = RecordedFunction(work, cuda)
     x = torch.zeros(2)
     assert [float(recorded(x)[0]) for _ in range(EAGER_CALLS + 2)] == [1.0, 2.0, 4.0, 5.0]
