@@ -33,11 +33,7 @@ OF_NO_FILE = (
 )
 # Private names that tests use because no public one shows the behaviour: file and how many.
 PRIVATE_USES: dict[str, int] = {
-    "tests/gpu/test_training.py": 4,
     "tests/soak/soak.py": 2,
-    "tests/training/test_distill.py": 2,
-    "tests/training/test_recipes.py": 3,
-    "tests/training/test_run.py": 4,
 }
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 

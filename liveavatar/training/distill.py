@@ -107,7 +107,7 @@ class DistillTrainer:
     def _teacher_walk(self, x: Tensor, sigma: Tensor, following: Tensor, window: Window) -> Tensor:
         stride = (following - sigma) / SUBSTEPS
         for k in range(SUBSTEPS):
-            flow = self._guided(x, level(x, sigma + k * stride), window)
+            flow = self.guided(x, level(x, sigma + k * stride), window)
             x = x + stride[:, None, None, None, None] * flow
         return x
 
@@ -134,7 +134,7 @@ class DistillTrainer:
         if self.calls % FAKE_PER_STUDENT == 0:
             with self.rank.autocast():
                 clean = x - per_latent(sigma) * self.student.flow(x, sigma, window)
-            matching, size = self._matching_loss(clean, window)
+            matching, size = self.matching_loss(clean, window)
             index = torch.full((len(x),), at)
             start, levels, target = self._trajectory(window, noise, (sigmas, index), None)
             with self.rank.autocast():
@@ -161,7 +161,7 @@ class DistillTrainer:
             x = x + (sigmas[i + 1] - sigmas[i]) * self.pupil.flow(x, level(x, sigmas[i]), window)
         return x
 
-    def _matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    def matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Compute a surrogate loss with the gradient (fake - real) / |clean - real| at `clean`, weighted by region.
 
         Returns:
@@ -172,14 +172,14 @@ class DistillTrainer:
             noise = torch.randn(clean.shape, device=clean.device, generator=self.data.generator)
             levels = level(clean, sigma)
             noisy = add_noise(clean, noise, levels)
-            real = noisy - per_latent(levels) * self._guided(noisy, levels, window)
+            real = noisy - per_latent(levels) * self.guided(noisy, levels, window)
             fake = noisy - per_latent(levels) * self.critic.flow(noisy, levels, window)
             scale = (clean - real).abs().mean((1, 2, 3, 4), keepdim=True).clamp(min=1e-3)
             gradient = (fake - real) / scale * window.weights
             target = clean - gradient
         return 0.5 * (clean - target).square().mean(), gradient.abs().mean()
 
-    def _guided(self, noisy: Tensor, levels: Tensor, window: Window) -> Tensor:
+    def guided(self, noisy: Tensor, levels: Tensor, window: Window) -> Tensor:
         """Predict the teacher's flow with classifier-free guidance by speech."""
         conditional = self.real.flow(noisy, levels, window)
         if self.args.guidance == 1:

@@ -195,20 +195,20 @@ class RecordedNet:
         recorder = Recorder(rank.device, enabled)
         self._params: list[nn.Parameter] = list(net.parameters())
         self._grads: list[Tensor] = []
-        self._flow, self._loss = (
+        self.recorded_flow, self.recorded_loss = (
             RecordedFunction(self._flow_work, recorder),
             RecordedFunction(self._loss_work, recorder),
         )
 
     def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
         """Predict the flow under autocast, without gradients."""
-        return self._flow(x, sigma_Bb, *_conditions(window))
+        return self.recorded_flow(x, sigma_Bb, *_conditions(window))
 
     def gradients(self, x: Tensor, sigma_Bb: Tensor, target: Tensor, window: Window) -> Tensor:
         """Overwrite `.grad` with the gradients of the region-weighted flow error; return the loss."""
         if not self._grads:
             self._grads = [torch.zeros_like(p) for p in self._params]
-        loss = self._loss(x, sigma_Bb, target, window.weights, *_conditions(window))
+        loss = self.recorded_loss(x, sigma_Bb, target, window.weights, *_conditions(window))
         for p, grad in zip(self._params, self._grads, strict=True):
             p.grad = grad
         return loss

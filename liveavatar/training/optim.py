@@ -58,7 +58,7 @@ class _Plan:
         self.flat = torch.empty(sum(w.numel() for w in self.weights), device=self.weights[0].device)
         parts = self.flat.split([w.numel() for w in self.weights])
         self.updates = [part.view_as(w) for part, w in zip(parts, self.weights, strict=True)]
-        self._orthogonal = RecordedFunction(self._orthogonalise, Recorder(self.flat.device, record))
+        self.orthogonal = RecordedFunction(self._orthogonalise, Recorder(self.flat.device, record))
 
     def _orthogonalise(self, flat: Tensor) -> Tensor:
         done = []
@@ -71,7 +71,7 @@ class _Plan:
         torch._foreach_lerp_(self.momenta, grads, 1 - momentum)
         torch._foreach_copy_(self.updates, grads)
         torch._foreach_lerp_(self.updates, self.momenta, momentum)  # Nesterov
-        self.flat.copy_(self._orthogonal(self.flat))
+        self.flat.copy_(self.orthogonal(self.flat))
         torch._foreach_mul_(self.weights, 1 - lr * weight_decay)
         torch._foreach_add_(self.weights, self.updates, alpha=-lr)
 
@@ -93,6 +93,11 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.record = record
         self._plans: dict[tuple[int, ...], _Plan] = {}  # by the parameters that have gradients
+
+    @property
+    def recordings(self) -> int:
+        """Number of recorded graphs."""
+        return sum(plan.orthogonal.recordings for plan in self._plans.values())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -71,7 +71,7 @@ class Driver:
             return True
         started = self.elapsed()
         log.info("%.0f s: %s begins", started, name)
-        done = getattr(self, f"_{name}")()
+        done = getattr(self, name)()
         log.info(
             "%.0f s: %s %s in %.0f s", self.elapsed(), name, "done" if done else "FAILED", self.elapsed() - started
         )
@@ -79,7 +79,8 @@ class Driver:
             mark.touch()
         return done
 
-    def _launch(self, name: str, command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def launch(self, name: str, command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a stage as a process that writes to its log file."""
         path = self.work / "logs" / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as out:
@@ -87,7 +88,8 @@ class Driver:
                 [sys.executable, *command], stdout=out, stderr=subprocess.STDOUT, env=os.environ | (env or {})
             )
 
-    def _wait(self, processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
+    def wait(self, processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
+        """Wait for processes, for so many seconds at most; return whether all ended well."""
         deadline = time.monotonic() + seconds
         running = list(processes)
         while running and time.monotonic() < deadline:
@@ -108,7 +110,7 @@ class Driver:
         self.last_export = now, newest
         options = ["--run", str(self.work), "--out", str(self.args.out), "--preset", self.args.preset]
         command = ["-m", "liveavatar.training.partial_export", *options]
-        self.exporter = self._launch("partial_export", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
+        self.exporter = self.launch("partial_export", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
 
     def settle(self) -> None:
         """Wait until the newest weights are packed."""
@@ -122,10 +124,11 @@ class Driver:
             command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(gpus)}", *command]
         threads = max(1, (os.cpu_count() or 1) // max(1, len(gpus)) // 2)
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
-        return self._launch(name, command, {"OMP_NUM_THREADS": str(threads)} | visible)
+        return self.launch(name, command, {"OMP_NUM_THREADS": str(threads)} | visible)
 
-    def _train(self, name: str, module: str, options: list[str], seconds: float) -> bool:
-        return self._wait([self._start(name, module, options)], seconds + GRACE)
+    def train(self, name: str, module: str, options: list[str], seconds: float) -> bool:
+        """Run the training command of a stage on all GPUs and return whether it ended well."""
+        return self.wait([self._start(name, module, options)], seconds + GRACE)
 
     def _extra(self, name: str) -> list[str]:
         """Collect the options of a stage: the recipe's, then those of `--extra`, which take precedence."""
@@ -134,7 +137,8 @@ class Driver:
 
     # Stages ----------------------------------------------------------------------------------------
 
-    def _render(self) -> bool:
+    def render(self) -> bool:
+        """Render clips on all devices; return whether there are any."""
         seconds = self.args.budget["render"]
         per_device = RENDERERS_PER_GPU if self.args.gpus else 1
         places = [d for d in self.devices for _ in range(per_device)]
@@ -156,24 +160,26 @@ class Driver:
                 options += ["--num_clips", str(HELD_OUT_CLIPS)] if split == "eval" else []
                 options += ["--tiny"] if self.args.preset == "tiny" else []
                 options += self._extra(f"render_{split}")
-                processes.append(self._launch(f"render_{split}_{rank}", options, threads))
-        self._wait(processes, seconds + 90)  # one lost renderer is no reason to stop
+                processes.append(self.launch(f"render_{split}_{rank}", options, threads))
+        self.wait(processes, seconds + 90)  # one lost renderer is no reason to stop
         return any((self.work / "clips").glob("*_*.labels.npz"))
 
-    def _autoencoder(self) -> bool:
+    def autoencoder(self) -> bool:
+        """Train the autoencoder, and encode the speech beside it."""
         seconds = self.args.budget["autoencoder"]
         options = ["--data", str(self.work / "clips"), "--out", str(self.work), "--seconds", str(seconds), "--resume"]
         speech = self._start("speech", "latents", [*self._encoding(), "--only_speech"])  # small beside the training
-        done = self._train("autoencoder", "autoencoder", options + self._extra("autoencoder"), seconds)
-        self._wait([speech], GRACE)
+        done = self.train("autoencoder", "autoencoder", options + self._extra("autoencoder"), seconds)
+        self.wait([speech], GRACE)
         return done or (self.work / "autoencoder.pt").is_file()
 
     def _encoding(self) -> list[str]:
         options = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--out", str(self.work)]
         return [*options, "--speech_encoder", self.args.speech_encoder]
 
-    def _encode(self) -> bool:
-        return self._train("encode", "latents", self._encoding() + self._extra("encode"), 120)
+    def encode(self) -> bool:
+        """Encode the clips."""
+        return self.train("encode", "latents", self._encoding() + self._extra("encode"), 120)
 
     def _refine(self) -> None:
         """Train the decoder on a GPU of its own, one of `--gpus` or another, beside teacher and student."""
@@ -193,16 +199,18 @@ class Driver:
         options += ["--only_decoder", str(self.work / "autoencoder.pt"), "--share", str(max(1, self.args.gpus))]
         options += ["--resume", "--preset", self.args.preset, *self._extra("refine")]
         alone = {"CUDA_VISIBLE_DEVICES": str(self.args.refine_gpu), "OMP_NUM_THREADS": "4"}
-        self.refiner = self._launch("refine", ["-m", "liveavatar.training.autoencoder", *options], alone)
+        self.refiner = self.launch("refine", ["-m", "liveavatar.training.autoencoder", *options], alone)
 
-    def _teacher(self) -> bool:
+    def teacher(self) -> bool:
+        """Train the teacher, and start the decoder's own training beside it."""
         self._refine()
         seconds = self.args.budget["teacher"]
         options = ["--data", str(self.work), "--out", str(self.work), "--seconds", str(seconds), "--resume"]
-        done = self._train("teacher", "teacher", options + self._extra("teacher"), seconds)
+        done = self.train("teacher", "teacher", options + self._extra("teacher"), seconds)
         return done or (self.work / "teacher.pt").is_file()
 
-    def _distill(self) -> bool:
+    def distill(self) -> bool:
+        """Distil the student in the time that is left."""
         left = self.args.deadline - self.elapsed() - AFTER_DISTILL - 45  # start-up and compilation
         seconds = min(self.args.budget["distill"], left)
         if seconds < 30 and self.args.preset == "mini":
@@ -211,21 +219,23 @@ class Driver:
         options = ["--data", str(self.work), "--out", str(self.work), "--resume"]
         options += ["--seconds_regression", str(REGRESSION_SHARE * seconds)]
         options += ["--seconds_dmd", str((1 - REGRESSION_SHARE) * seconds)]
-        return self._train("distill", "distill", options + self._extra("distill"), seconds)
+        return self.train("distill", "distill", options + self._extra("distill"), seconds)
 
-    def _evaluate(self) -> bool:
+    def evaluate(self) -> bool:
+        """Judge teacher and student on held-out clips."""
         if self.refiner is not None:
-            self._wait([self.refiner], 2 * REFINE_JOIN)
+            self.wait([self.refiner], 2 * REFINE_JOIN)
         options = ["-m", "liveavatar.training.evaluate", "--data", str(self.work / "clips"), "--run", str(self.work)]
         options += ["--out", str(self.work), *self._extra("evaluate")]
-        return self._wait([self._launch("evaluate", options)], GRACE)
+        return self.wait([self.launch("evaluate", options)], GRACE)
 
-    def _export(self) -> bool:
+    def export(self) -> bool:
+        """Export the chosen weights, and others beside them."""
         options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out"]
-        exports = [self._launch("export", [*options, str(self.work / "model"), *self._extra("export")])]
+        exports = [self.launch("export", [*options, str(self.work / "model"), *self._extra("export")])]
         for weights in self._beside():
-            exports.append(self._launch("export", [*options, str(self.work / BESIDE[weights]), "--weights", weights]))
-        return self._wait(exports, GRACE)
+            exports.append(self.launch("export", [*options, str(self.work / BESIDE[weights]), "--weights", weights]))
+        return self.wait(exports, GRACE)
 
     def _beside(self) -> list[str]:
         weights = ["teacher"] if (self.work / "teacher.pt").is_file() else []
@@ -236,7 +246,8 @@ class Driver:
             weights += ["dmd"] if distilled and judged["chosen"] != "dmd" else []
         return weights
 
-    def _pack(self) -> bool:
+    def pack(self) -> bool:
+        """Pack models and reports into OUT."""
         out: Path = self.args.out
         out.mkdir(parents=True, exist_ok=True)
         self.settle()

@@ -24,7 +24,7 @@ def test_matching_gradient_points_from_fake_to_real(
 
     monkeypatch.setattr(trainer.teacher, "flow", believes(1.0))
     monkeypatch.setattr(trainer.fake, "flow", believes(-1.0))
-    loss, _ = trainer._matching_loss(clean, window)
+    loss, _ = trainer.matching_loss(clean, window)
     (gradient,) = torch.autograd.grad(loss, clean)
     scale = (clean - 1).abs().mean((1, 2, 3, 4), keepdim=True)
     expected = -2 / scale * window.weights / clean.numel()
@@ -44,7 +44,7 @@ def test_guidance_pushes_away_from_what_silence_would_do(
 
     monkeypatch.setattr(trainer.teacher, "flow", flow)
     levels = torch.full((2, trainer.data.sampler.num_blocks), 0.5)
-    assert bool((trainer._guided(window.latents, levels, window) == 4.0).all())
+    assert bool((trainer.guided(window.latents, levels, window) == 4.0).all())
 
 
 def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.TrainRank) -> None:

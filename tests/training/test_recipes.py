@@ -24,9 +24,9 @@ def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more
         words = command[command.index(module) + 1 :]
         seen[name] = vars(importlib.import_module(module).parser().parse_args(words))
 
-    monkeypatch.setattr(run.Driver, "_launch", launch)
-    monkeypatch.setattr(run.Driver, "_wait", lambda *_: True)
-    monkeypatch.setattr(run.Driver, "_pack", lambda *_: True)
+    monkeypatch.setattr(run.Driver, "launch", launch)
+    monkeypatch.setattr(run.Driver, "wait", lambda *_: True)
+    monkeypatch.setattr(run.Driver, "pack", lambda *_: True)
     (folder / "clips").mkdir()
     (folder / "clips" / "portrait_0.labels.npz").touch()
     options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out")]

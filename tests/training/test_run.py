@@ -25,7 +25,7 @@ def drive(folder: Path, failing: set[str], monkeypatch: pytest.MonkeyPatch) -> t
         return stage
 
     for name in run.STAGES:
-        monkeypatch.setattr(run.Driver, f"_{name}", note(name))
+        monkeypatch.setattr(run.Driver, name, note(name))
     options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out"), "--gpus", "0"]
     return run.main(options), seen
 
@@ -60,9 +60,9 @@ def test_new_weights_are_brought_while_a_stage_runs(
     wait = "import pathlib, sys, time\nwhile not (pathlib.Path(sys.argv[1]) / 'so_far.tar.00').exists(): time.sleep(.1)"
 
     def slow(driver: run.Driver) -> bool:
-        return driver._wait([driver._launch("slow", ["-c", wait, str(out)])], 60)
+        return driver.wait([driver.launch("slow", ["-c", wait, str(out)])], 60)
 
-    monkeypatch.setattr(run.Driver, "_slow", slow, raising=False)
+    monkeypatch.setattr(run.Driver, "slow", slow, raising=False)
     options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(out), "--preset", "tiny"]
     assert run.main([*options, "--stages", "slow"]) == 0
     assert (begun / "slow.done").exists(), (begun / "logs" / "partial_export.log").read_text()
@@ -75,7 +75,7 @@ def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, m
     (work / "clips").symlink_to(corpus.clips)
     first = dict(CompactVAE(TINY.vae).named_parameters())
     torch.save({"average": first}, work / "autoencoder.pt")
-    monkeypatch.setattr(run.Driver, "_train", lambda *_: True)
+    monkeypatch.setattr(run.Driver, "train", lambda *_: True)
     options = ["--assets", "a", "--speech", "s", "--work", str(work), "--out", str(tmp_path / "out"), "--gpus", "0"]
     options += ["--preset", "tiny", "--refine_gpu", "0", "--budget", "refine=2", "--stages", "teacher,evaluate"]
     assert run.main([*options, "--extra", "refine=--batch 1 --frames 4 --adversary 0"]) == 0
