@@ -1,0 +1,70 @@
+"""Features: computed once for a sound and a kind of speech encoder, whose own files count where it has some."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liveavatar.config import LIVE_AVATAR_14B, TINY, ModelConfig
+from tasks import features
+from tasks.enhance import CLEANED
+from tasks.store.store import Entry, Store, Values
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the library was called with."""
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    asked: list[tuple[Any, ...]] = []
+
+    def write_features(audio: Path, path: Path, speech: Any, model_dir: Path) -> int:
+        asked.append((audio.read_text(), speech, model_dir))
+        path.write_text("features")
+        return 36
+
+    monkeypatch.setattr("liveavatar.audio.preprocess.write_features", write_features)
+    return asked
+
+
+def model(folder: Path, config: ModelConfig) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(config.to_json())
+    return folder
+
+
+def cleaned(text: str = "sound") -> Entry:
+    def make(folder: Path) -> Values:
+        (folder / CLEANED).write_text(text)
+        return {}
+
+    return Store().build("enhance", text, make)
+
+
+def test_features_belong_to_a_sound_and_an_encoder(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    own = model(tmp_path / "own", TINY)
+    made = features.features.fn(cleaned(), str(own))
+    assert calls == [("sound", TINY.speech, own)]
+    assert made.values == {"num_frames": 36}
+    assert made.path(features.FEATURES).read_text() == "features"
+    same = model(tmp_path / "same", replace(TINY, name="other", reanchor=True))
+    assert features.features.fn(cleaned(), str(same)).hit, "the same encoder"
+    shifted = model(tmp_path / "shifted", replace(TINY, speech=replace(TINY.speech, shifts=(0,))))
+    for other in (features.features.fn(cleaned(), str(shifted)), features.features.fn(cleaned("noise"), str(own))):
+        assert not other.hit
+    assert len(calls) == 3
+
+
+def test_the_files_of_an_encoder_in_the_model_directory_count(
+    calls: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model(tmp_path / "large", LIVE_AVATAR_14B)
+    (folder / "model.safetensors").write_text("weights")
+    monkeypatch.setattr("liveavatar.checkpoints.released.speech_dir", lambda model_dir: model_dir)
+    first = features.features.fn(cleaned(), str(folder))
+    assert features.features.fn(cleaned(), str(folder)).hit
+    assert set(json.loads(json.dumps(first.made_from["inputs"]))["encoder"]) == {"config.json", "model.safetensors"}
+    (folder / "model.safetensors").write_text("other weights")
+    assert not features.features.fn(cleaned(), str(folder)).hit
+    assert len(calls) == 2
