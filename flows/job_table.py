@@ -11,6 +11,7 @@ from liveavatar.files import exists, parse_json
 FORMATS = (".csv", ".parquet", ".jsonl")
 FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
 DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header; spreadsheets write `;` in half of Europe
+MAX_BYTES, MAX_ROWS = 50_000_000, 100_000  # of a table
 Job = dict[str, Any]
 
 
@@ -22,6 +23,8 @@ def read_manifest(manifest: Path, defaults: Job) -> list[Job]:
     """
     if not (exists(manifest) and manifest.is_file()):
         raise InputError(f"manifest {manifest} is not there; give a table of jobs ({', '.join(FORMATS)})")
+    if manifest.stat().st_size > MAX_BYTES:
+        raise InputError(f"manifest {manifest} is larger than {MAX_BYTES // 10**6} MB; split it")
     if manifest.suffix not in FORMATS:
         raise InputError(
             f"manifest {manifest}: {manifest.suffix or 'no suffix'} is no format; use {', '.join(FORMATS)}"
@@ -66,7 +69,11 @@ def _parquet_rows(manifest: Path) -> list[Job]:
     from pyarrow.lib import ArrowException
 
     try:
-        rows = pyarrow.parquet.read_table(manifest).to_pylist()
+        file = pyarrow.parquet.ParquetFile(manifest)
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        if file.metadata.num_rows > MAX_ROWS or sum(group.total_byte_size for group in groups) > MAX_BYTES:
+            raise ValueError(f"it unpacks to more than {MAX_ROWS} rows or {MAX_BYTES // 10**6} MB: split it")
+        rows = file.read().to_pylist()
     except (ArrowException, ArithmeticError, LookupError, TypeError) as e:
         raise ValueError(f"it is damaged: {e}") from e
     index = "__index_level_"  # columns that pandas adds

@@ -10,8 +10,11 @@ Every message is one line: the input, what is wrong with it, and the way out. Co
 and its quality failed. An error of any other class is a mistake of ours and ends a command with `INTERNAL`.
 """
 
+import re
+
 INTERNAL = 5  # exit code of a mistake of ours
 LONGEST = 1000  # characters of a message; a file may be quoted in it
+_CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
 
 
 class LiveAvatarError(Exception):
@@ -23,6 +26,11 @@ class LiveAvatarError(Exception):
         super().__init__(one_line(message))
 
 
+def without_passwords(text: str) -> str:
+    """Leave user names and passwords out of the addresses in a text: `http://***@host`."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
 def one_line(text: str) -> str:
     """Make text one printable line of at most `LONGEST` characters; the middle of a longer one is left out."""
     line = printable(" ".join(filter(None, map(str.strip, text.splitlines()))))
@@ -30,7 +38,11 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Write control characters and the like as their escapes, so that text from a file cannot steer a terminal."""
+    """Write control characters and the like as their escapes, so that text from a file cannot steer a terminal.
+
+    Passwords of addresses are left out.
+    """
+    text = without_passwords(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -8,6 +8,7 @@ import datetime
 import fcntl
 import filecmp
 import glob
+import html
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+from liveavatar.errors import one_line
 from liveavatar.files import disk_errors, sync_tree, write_atomically
 from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
 from tasks.manifest import (
@@ -49,6 +51,8 @@ from tasks.store.keys import job_key
 from tasks.store.store import Store
 
 log = logging.getLogger(__name__)
+
+MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~:@])")  # characters that mean something to markdown, links included
 
 COMPARED_ENTRIES = 200  # last used ones of a stage, in search of the run before
 
@@ -214,12 +218,17 @@ def _artifacts(out: Path, report: dict[str, Any]) -> None:
         recorded(record)
 
 
+def escaped(text: str) -> str:
+    """Write text from a file so that markdown shows it as it is, on one line."""
+    return MARKUP.sub(r"\\\1", html.escape(one_line(text), quote=False))
+
+
 def _summary(out: Path, report: dict[str, Any]) -> str:
     timing = report["timing"]
-    failed = "\n".join(f"- {c['name']}: {c['reason']}" for c in report["checks"] if c["status"] != "passed")
-    spoken = report["audio"]["text"] or "(not transcribed)"
+    failed = "\n".join(f"- {c['name']}: {escaped(c['reason'])}" for c in report["checks"] if c["status"] != "passed")
+    spoken = escaped(report["audio"]["text"] or "(not transcribed)")
     return (
-        f"## {out.name}: {report['status']}\n\n{failed or 'All checks passed.'}\n\n"
+        f"## {escaped(out.name)}: {report['status']}\n\n{failed or 'All checks passed.'}\n\n"
         f"**Said:** {spoken}\n\n"
         f"**Speed:** {timing['fps']} frames/s, first frame after {timing['ttff_s']} s, "
         f"{timing['cached_tasks']} stages from the store, {timing['total_s']} s in all.\n\n"

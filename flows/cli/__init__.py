@@ -16,7 +16,7 @@ from typing import NoReturn
 from flows.cli.options import make_parser, normalise
 from flows.serving import environment
 from liveavatar import paths
-from liveavatar.errors import INTERNAL, Interrupted, LiveAvatarError
+from liveavatar.errors import INTERNAL, Interrupted, LiveAvatarError, printable, without_passwords
 from liveavatar.files import disk_errors
 
 RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in run.py, the others in ask.py
@@ -63,7 +63,7 @@ def _refused(error: LiveAvatarError) -> int:
 
 def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> NoReturn:
     """End with one line for an internal error; write the traceback to a file, or to the terminal when debugging."""
-    story = "".join(traceback.format_exception(kind, error, tb))
+    story = without_passwords("".join(traceback.format_exception(kind, error, tb)))
     if paths.debugging():
         sys.stderr.write(story)
         sys.exit(INTERNAL)
@@ -74,7 +74,7 @@ def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackTy
         where = f"the traceback is in {path}"
     except OSError:
         where = "set LIVEAVATAR_DEBUG=1 to see the traceback"
-    line = " ".join(f"{kind.__name__}: {error}".split())[:300]
+    line = printable(" ".join(f"{kind.__name__}: {error}".split()))[:300]
     sys.stderr.write(f"liveavatar: this should not happen: {line}; {where}\n")
     sys.exit(INTERNAL)  # Python's own code for this, 1, is that of a failed quality
 

@@ -30,7 +30,7 @@ class Limits:
     """What one file may cost."""
 
     seconds: float = 10.0  # of processor time
-    wall_seconds: float = 60.0  # on a busy machine, or where nothing is computed
+    idle_seconds: float = 20.0  # in which nothing is computed
     num_bytes: int = 1_000_000_000  # of memory, the interpreter and its libraries included
 
 
@@ -68,16 +68,17 @@ class Child:
         """Read one file in the child."""
         began = time.monotonic()
         process = psutil.Process(self._process.pid)
-        used = _cpu_seconds(process)
+        used, idle = _cpu_seconds(process), 0.0
         try:
             self._connection.send((kind, str(path)))
             while not self._connection.poll(POLL_SECONDS):
-                waited = time.monotonic() - began
                 computed = _cpu_seconds(process) - used
-                if computed > self._limits.seconds or waited > self._limits.wall_seconds:
+                idle = 0.0 if process.status() == psutil.STATUS_RUNNING else idle + POLL_SECONDS
+                if computed > self._limits.seconds or idle > self._limits.idle_seconds:
                     self.close()
                     self._start()
-                    return Outcome(status="hang", detail=f"no answer after {waited:.0f} s", seconds=waited)
+                    detail = f"no answer after {computed:.0f} s of processor time, idle for {idle:.0f} s"
+                    return Outcome(status="hang", detail=detail, seconds=computed)
             outcome: Outcome = self._connection.recv()
         except (EOFError, ConnectionError, psutil.NoSuchProcess):
             self._process.join(5)
