@@ -45,3 +45,16 @@ def test_the_way_out_survives_a_long_name() -> None:
     message = str(InputError("a" * 5000 + ": there is no such file; check the path"))
     assert len(message) <= LONGEST
     assert message.endswith("a: there is no such file; check the path")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("no answer at http://me:pw@127.0.0.1:9/api", "no answer at http://***@127.0.0.1:9/api", id="both"),
+        pytest.param("postgresql+asyncpg://u:p@ss@db/x", "postgresql+asyncpg://***@db/x", id="an @ inside"),
+        pytest.param("see https://a.example/b@c", "see https://a.example/b@c", id="no password"),
+        pytest.param("me@a.example", "me@a.example", id="an address of mail"),
+    ],
+)
+def test_passwords_of_addresses_are_left_out(text: str, shown: str) -> None:
+    assert str(CapacityError(text)) == shown

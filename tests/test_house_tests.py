@@ -23,6 +23,7 @@ OF_NO_FILE = (
         "tests/test_house*.py",
         "tests/test_composition.py",
         "tests/test_docs.py",
+        "tests/test_security.py",
         "tests/test_infra.py",
         "tests/soak/*",
         "tests/fuzz/*",

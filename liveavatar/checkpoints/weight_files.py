@@ -30,7 +30,7 @@ _NAMED = 4  # keys an error message lists
 # Raised by torch's reader of archives for a file that is damaged
 _DAMAGE = (
     *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError),
-    *(MemoryError, ImportError, struct.error),
+    *(MemoryError, ImportError, struct.error, zipfile.BadZipFile),
 )
 
 

@@ -105,3 +105,14 @@ def test_a_cut_pickle_is_refused_in_one_line(new: bool, share: float, tmp_path: 
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(CheckpointError, match=r"a\.pth cannot be loaded safely .* fetch the published file again"):
         read_pickle(path)
+
+
+def test_an_archive_that_claims_several_disks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(3)}, path)
+    data = bytearray(path.read_bytes())
+    locator = data.rindex(b"PK\x06\x07")  # zip64: total number of disks
+    data[locator + 16] = 7
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="cannot be loaded safely"):
+        read_pickle(path)

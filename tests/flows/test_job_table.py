@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.job_table import name_outputs, read_manifest
+from flows.job_table import MAX_BYTES, MAX_ROWS, name_outputs, read_manifest
 from liveavatar.errors import InputError
 
 ROWS = [{"audio": "a.wav", "prompt": "A woman talks."}, {"audio": "gone.wav", "prompt": "A man, calm.", "seed": 7}]
@@ -110,3 +110,18 @@ def test_a_parquet_file_is_read_whatever_pandas_notes_in_it(tmp_path: Path) -> N
 def test_a_line_of_jsonl_may_hold_any_character(tmp_path: Path) -> None:
     (tmp_path / "jobs.jsonl").write_text('{"prompt": "A woman\u2028and\x85a man"}\n')
     assert read_manifest(tmp_path / "jobs.jsonl", {}) == [{"prompt": "A woman\u2028and\x85a man"}]
+
+
+def test_a_table_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    rows = pa.table({"prompt": pa.array(["A woman."] * (MAX_ROWS + 1)).dictionary_encode()})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    pq.write_table(pa.table({"prompt": ["A" * (MAX_BYTES + 1)]}), tmp_path / "bytes.parquet", compression="zstd")
+    (tmp_path / "jobs.csv").write_bytes(b"prompt\n" + b"A" * MAX_BYTES)
+    for name, message in (
+        ("rows.parquet", "split it"),
+        ("bytes.parquet", "split it"),
+        ("jobs.csv", "larger than 50 MB"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_manifest(tmp_path / name, {})
+    assert (tmp_path / "bytes.parquet").stat().st_size < 1_000_000

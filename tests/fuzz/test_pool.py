@@ -20,7 +20,7 @@ def misbehave(kind: str, path: Path) -> str:
     if kind == "wait":
         time.sleep(60)
     if kind == "memory":
-        np.ones(400_000_000, np.uint8)
+        np.ones(200_000_000, np.uint8)
     if kind == "error":
         raise KeyError("moov")
     return "read"
@@ -28,7 +28,7 @@ def misbehave(kind: str, path: Path) -> str:
 
 def test_faults_are_seen_and_the_next_file_is_read() -> None:
     kinds = ["read", "crash", "error", "hang", "read", "wait", "memory", "read"]
-    limits = Limits(seconds=0.5, idle_seconds=2.0, num_bytes=300_000_000)
+    limits = Limits(seconds=2.0, idle_seconds=2.0, num_bytes=150_000_000)
     results = list(read_all(kinds, lambda kind: (kind, Path("x")), misbehave, limits=limits))
     assert [kind for kind, _ in results] == kinds
     statuses = [outcome.status for _, outcome in results]

@@ -162,3 +162,16 @@ def test_a_stage_is_compared_with_the_run_in_the_folder_or_with_the_closest_one(
     out.mkdir()
     (out / MANIFEST).write_text(json.dumps({"stages": {"render": parts(3)}}))
     assert stages_before(results(render=False), out) == {"render": parts(3)}
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        pytest.param("He said *no*, twice.", r"He said \*no\*, twice.", id="emphasis"),
+        pytest.param("<script>alert(1)</script>", r"&lt;script&gt;alert\(1\)&lt;/script&gt;", id="a tag"),
+        pytest.param("[a](javascript:b)", r"\[a\]\(javascript\:b\)", id="a link"),
+        pytest.param("![](http://a/b)\n# head", r"\!\[\]\(http\://a/b\) \# head", id="a picture and a heading"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text: str, markdown: str) -> None:
+    assert publish.escaped(text) == markdown
