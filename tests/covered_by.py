@@ -6,7 +6,5 @@ COVERED_BY = {
     "flows/cli/run.py": "tests/flows/test_flows.py",
     "flows/render.py": "tests/flows/cli/test_cli.py",
     "flows/render_pipe.py": "tests/flows/test_flows.py",
-    "tasks/cluster/actor.py": "tests/tasks/cluster/test_group.py",
-    "tasks/cluster/calls.py": "tests/tasks/cluster/test_group.py",
     "tasks/render_pipe.py": "tests/flows/test_flows.py",
 }

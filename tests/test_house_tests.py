@@ -33,9 +33,7 @@ OF_NO_FILE = (
     *("tests/flows/test_flows.py", "tests/flows/test_golden.py", "tests/fast/test_ranks.py"),
 )
 # Private names that tests use because no public one shows the behaviour: file and how many.
-PRIVATE_USES: dict[str, int] = {
-    "tests/soak/soak.py": 2,
-}
+PRIVATE_USES: dict[str, int] = {}
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
 

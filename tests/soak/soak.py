@@ -290,7 +290,7 @@ def _fill_disk(_: object) -> None:
     """Fail the second snapshot of the rank that owns the job for want of space."""
     from liveavatar.render import job
 
-    job._soak_write = whole = job.write_snapshot  # type: ignore[attr-defined]
+    whole = job.write_snapshot
     calls: list[int] = []
 
     def write(folder: Path, *rest: Any) -> Path:
@@ -303,9 +303,10 @@ def _fill_disk(_: object) -> None:
 
 
 def _free_disk(_: object) -> None:
+    from liveavatar.engine.snapshot import write_snapshot
     from liveavatar.render import job
 
-    job.write_snapshot = job._soak_write  # type: ignore[attr-defined]
+    job.write_snapshot = write_snapshot
 
 
 def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:

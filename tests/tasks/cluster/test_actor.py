@@ -1,0 +1,231 @@
+"""The engine actor outside of Ray, and the host's calls to it with Ray played by a script."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+
+from liveavatar.errors import CapacityError, InputError
+from liveavatar.render.job import Progress
+from tasks.cluster import actor
+from tasks.cluster.actor import ActorCalls, EngineActor, EngineSpec, actor_options, engine_actor, spec_name
+from tasks.cluster.supervision import EngineLost
+
+SPEC = EngineSpec(model_dir=Path("m"), version="0123456789abcdef" * 4, device="cpu", dtype="float32")
+PROGRESS = Progress(phase="render", done=1, total=9, fps=1.0)
+
+
+def job(digest: str) -> Any:
+    return SimpleNamespace(digest=digest)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> EngineActor:
+    """An actor whose engine is a word, loaded by the library's function."""
+    loads: list[dict[str, Any]] = []
+
+    def load_engine(model_dir: Path, **options: Any) -> str:
+        loads.append({"model_dir": model_dir, **options})
+        return f"engine {len(loads)}"
+
+    monkeypatch.setattr("liveavatar.load.load_engine", load_engine)
+    monkeypatch.setattr(actor, "die_with_parent", lambda: None)
+    made = EngineActor(replace(SPEC, fp8=True), torch.get_num_threads())
+    made.loads = loads  # type: ignore[attr-defined]
+    return made
+
+
+def test_a_model_is_loaded_once_as_its_spec_says(engine: EngineActor) -> None:
+    assert engine.load() >= 0
+    engine.load()
+    assert engine.loads == [  # type: ignore[attr-defined]
+        {"model_dir": Path("m"), "device": "cpu", "dtype": "float32", "fp8": True, "offload": False}
+    ]
+
+
+def test_a_job_shows_its_progress_and_hears_when_it_is_to_stop(
+    engine: EngineActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def run_job(loaded: str, asked: Any, note: Any, stopped: Any) -> str:
+        seen.append((loaded, engine.progress(asked.digest), stopped()))
+        note(PROGRESS)
+        engine.stop("another")
+        seen.append((engine.progress(asked.digest), engine.progress("another"), stopped()))
+        engine.stop(asked.digest)
+        seen.append(stopped())
+        return "result"
+
+    monkeypatch.setattr("liveavatar.render.job.run_job", run_job)
+    assert engine.render(job("d")) == "result"
+    assert seen == [("engine 1", None, False), (PROGRESS, None, False), True]
+    assert engine.progress("d") is None
+    seen.clear()
+    engine.render(job("d"))
+    assert seen[0] == ("engine 1", None, False), "a later job with the same digest is not stopped"
+
+
+def test_an_error_of_a_job_leaves_the_actor_ready(engine: EngineActor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str, asked: Any, note: Any, stopped: Any) -> None:
+        note(PROGRESS)
+        raise InputError("too large")
+
+    monkeypatch.setattr("liveavatar.render.job.run_job", fail)
+    with pytest.raises(InputError):
+        engine.render(job("d"))
+    assert engine.progress("d") is None
+    monkeypatch.setattr("liveavatar.render.job.run_job", lambda *_: "result")
+    assert engine.render(job("d")) == "result"
+
+
+def test_jobs_are_rendered_one_after_the_other(engine: EngineActor, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+    begun = threading.Event()
+
+    def run_job(*_: Any) -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        begun.set()
+        threading.Event().wait(0.05)
+        running -= 1
+        return "result"
+
+    monkeypatch.setattr("liveavatar.render.job.run_job", run_job)
+    threads = [threading.Thread(target=engine.render, args=(job(digest),)) for digest in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert begun.is_set()
+    assert most == 1
+
+
+def test_a_name_tells_specs_apart_that_need_processes_of_their_own() -> None:
+    changes: list[dict[str, Any]] = [{}, {"fp8": True}, {"offload": True}, {"device": "cuda"}, {"dtype": "bfloat16"}]
+    assert len({spec_name(replace(SPEC, **change)) for change in changes}) == len(changes)
+    assert spec_name(replace(SPEC, model_dir=Path("elsewhere"))) == spec_name(SPEC)
+
+
+@pytest.mark.parametrize(("device", "gpus", "reserved"), [("cpu", 2, 0), ("auto", 2, 1), ("cuda", 0, 0)])
+def test_a_gpu_is_reserved_where_there_is_one(
+    device: str, gpus: int, reserved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "num_gpus", lambda: gpus)
+    monkeypatch.setattr(actor, "cores", lambda: 3)
+    options = actor_options(replace(SPEC, device=device))
+    assert options["num_gpus"] == reserved
+    assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
+
+
+class FakeRay:
+    """Ray whose answers are written down."""
+
+    def __init__(self) -> None:
+        self.killed: list[Any] = []
+        self.waited: list[Any] = []
+
+    def get(self, reference: Any) -> Any:
+        return reference
+
+    def kill(self, handle: Any) -> None:
+        self.killed.append(handle)
+
+    def wait(self, references: list[Any], timeout: float) -> None:
+        self.waited.append(references)
+
+
+@pytest.mark.parametrize(("replica", "ending"), [(0, ""), (2, "-2")])
+def test_replicas_are_actors_of_their_own(replica: int, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def options(**given: Any) -> Any:
+        asked.update(given)
+        return SimpleNamespace(remote=lambda spec, threads: "handle")
+
+    monkeypatch.setattr(actor.ray, "remote", lambda _: SimpleNamespace(options=options))
+    monkeypatch.setattr(actor, "num_gpus", lambda: 0)
+    assert engine_actor(replace(SPEC, replica=replica)) == "handle"
+    assert asked["name"] == f"engine-{spec_name(SPEC)}{ending}"
+    assert (asked["get_if_exists"], asked["max_restarts"], asked["lifetime"]) == (True, -1, "detached")
+
+
+class FakeProcess:
+    killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> ActorCalls:
+    """Calls to an actor that has answered, in a process that can be killed."""
+    method = SimpleNamespace(remote=lambda *_: "reference")
+    handle = SimpleNamespace(progress=method, load=method, node_and_pid=method)
+    monkeypatch.setattr(actor, "engine_actor", lambda spec: handle)
+    monkeypatch.setattr(actor, "ray", FakeRay())
+    monkeypatch.setattr(actor, "await_results", lambda *_: None)
+    process = FakeProcess()
+    monkeypatch.setattr(actor, "results", lambda references, *_, **__: [1.5, process])
+    made = ActorCalls(SPEC, SimpleNamespace())  # type: ignore[arg-type]
+    made.process_of_test = process  # type: ignore[attr-defined]
+    return made
+
+
+def test_a_loaded_actor_tells_the_seconds_and_its_process_can_be_ended(calls: ActorCalls) -> None:
+    assert calls.load() == 1.5
+    calls.end()
+    assert calls.process_of_test.killed == 1  # type: ignore[attr-defined]
+    assert actor.ray.killed == [calls.actor]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("ended", "kills"), [(False, 1), (True, 0)], ids=["hangs", "has ended"])
+def test_only_a_process_that_hangs_is_killed(
+    ended: bool, kills: int, calls: ActorCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = SimpleNamespace(ended=lambda: ended, running="running")
+    monkeypatch.setattr(actor, "RayJob", lambda *_: running)
+    calls.recycle()
+    calls.load()
+    calls.begin(job("d"))
+    calls.recycle()
+    assert calls.process_of_test.killed == kills  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        pytest.param(GetTimeoutError("no answer"), CapacityError, id="no process within the limit"),
+        pytest.param(RayActorError(), EngineLost, id="it died"),
+    ],
+)
+def test_an_actor_that_does_not_come_up_is_named(
+    error: Exception, raised: type[Exception], calls: ActorCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def await_results(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(actor, "await_results", await_results)
+    with pytest.raises(raised):
+        calls.load()
+
+
+def test_an_actor_that_is_being_restarted_is_asked_again(calls: ActorCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def await_results(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise ActorUnavailableError("restarting", None)
+
+    monkeypatch.setattr(actor, "await_results", await_results)
+    monkeypatch.setattr(actor.time, "sleep", lambda _: None)
+    assert calls.load() == 1.5
+    assert asked == 4, "twice refused, once answered, and the load itself"
