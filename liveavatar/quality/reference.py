@@ -106,22 +106,6 @@ def colour_drift(video: Tensor, reference: Tensor) -> list[float]:
     return (means - colour).abs().mean((0, 1)).tolist()
 
 
-def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the Pearson correlation over the last axis."""
-    a, b = (x.float() - x.float().mean(-1, keepdim=True) for x in (a, b))
-    return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).clamp(min=1e-12).sqrt()
-
-
-def best_lag(a: Tensor, b: Tensor, reach: int = 5) -> int:
-    """Find the frames by which `a` must be moved earlier to correlate best with `b` (both [n, T]); positive = late."""
-    length = a.shape[-1]
-    scores = {}
-    for lag in range(-reach, reach + 1):
-        late, early = max(0, lag), max(0, -lag)
-        scores[lag] = float(correlation(a[..., late : length - early], b[..., early : length - late]).mean())
-    return max(scores, key=lambda k: (scores[k], -abs(k)))
-
-
 def openness(landmarks: Tensor) -> Tensor:
     """Compute the inner-lip gap over the distance between the eyes, from landmarks [..., 68, 2]."""
     gap = (landmarks[..., [61, 62, 63], :] - landmarks[..., [67, 66, 65], :]).norm(dim=-1).mean(-1)

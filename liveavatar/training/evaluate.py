@@ -23,6 +23,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import ModelConfig, shifted_sigmas
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.quality import reference
+from liveavatar.quality.curves import best_lag, correlations
 from liveavatar.quality.reference import region_weights, to_video
 from liveavatar.training import runtime
 from liveavatar.training.autoencoder import autoencoder_measures
@@ -81,7 +82,9 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
     """
     generated, true = reader(video, truth.photo_landmarks), truth.values
     open_generated, open_true = generated[..., 0], true[..., 0]
-    by_clip = reference.correlation(open_generated, open_true)
+    curves, true_curves = generated.cpu().numpy(), true.cpu().numpy()  # [B, T, V]
+    by_clip = correlations(curves[..., 0], true_curves[..., 0])
+    head = [c[..., HEAD].transpose(0, 2, 1).reshape(-1, c.shape[1]) for c in (curves, true_curves)]
     closed = open_true <= open_true.quantile(CLOSED_SHARE)
     face = region_weights(truth.landmarks[:, :1], (video.shape[-2], video.shape[-1]), 1.0, 1.0, 0.0).expand(
         -1, video.shape[2], -1, -1
@@ -90,16 +93,16 @@ def judge_video(video: Tensor, truth: Truth, reader: FaceReader) -> dict[str, fl
     return {
         "openness_corr": float(by_clip.mean()),
         "openness_corr_min": float(by_clip.min()),
-        "width_corr": float(reference.correlation(generated[..., 1], true[..., 1]).mean()),
+        "width_corr": float(correlations(curves[..., 1], true_curves[..., 1]).mean()),
         "openness_ratio": float((open_generated.std(1) / open_true.std(1).clamp(min=1e-6)).mean()),
         "openness_error": float((open_generated - open_true).abs().mean()),
         "closed_gap": float(open_generated[closed].mean()),
         "closed_gap_true": float(open_true[closed].mean()),
-        "lag_frames": float(reference.best_lag(open_generated, open_true)),
+        "lag_frames": float(best_lag(curves[..., 0], true_curves[..., 0])),
         "eyes_ratio": float(generated[..., 2].std(1).mean() / true[..., 2].std(1).mean().clamp(min=1e-6)),
         "head_ratio": float(generated[..., PLACE].std(1).mean() / true[..., PLACE].std(1).mean().clamp(min=1e-6)),
         "pose_error_deg": float((generated[..., HEAD] - true[..., HEAD]).abs().mean().rad2deg()),
-        "pose_corr": float(reference.correlation(generated[..., HEAD].mT, true[..., HEAD].mT).mean()),
+        "pose_corr": float(correlations(*head).mean()),
         "texture_psnr": reference.psnr(video, truth.video, reference.face_ellipse(truth.landmarks, video.shape[-2:])),
         "energy": reference.energy_kept(video, truth.video),
         "energy_face": _energy_of_mean(video, truth.video, face),

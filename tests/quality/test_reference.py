@@ -19,12 +19,6 @@ def test_psnr(noise: float, expected: float) -> None:
     assert reference.psnr(truth + noise, truth) == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize("lag", [pytest.param(k, id=f"{k} frames late") for k in (-3, 0, 2)])
-def test_best_lag(lag: int) -> None:
-    signal = torch.randn(2, 200, generator=torch.Generator().manual_seed(0)).cumsum(-1)
-    assert reference.best_lag(torch.roll(signal, lag, -1)[:, 10:-10], signal[:, 10:-10]) == lag
-
-
 def test_edge_jump_sees_block_edges() -> None:
     steps = torch.ones(48)
     smooth = steps.cumsum(0) / 100

@@ -48,26 +48,6 @@ def corner_lift(face: Face) -> float:
     return float(x * np.sin(face.roll) - y * np.cos(face.roll)) / face.eye_distance
 
 
-def correlation(a_T: np.ndarray, b_T: np.ndarray) -> float:
-    """Return the Pearson correlation over frames in which both are known; NaN when one does not vary."""
-    both = np.isfinite(a_T) & np.isfinite(b_T)
-    if both.sum() < 3:
-        return float("nan")
-    a, b = a_T[both] - a_T[both].mean(), b_T[both] - b_T[both].mean()
-    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum() / scale) if scale > 1e-12 else float("nan")
-
-
-def best_lag(rendered: list[np.ndarray], true: list[np.ndarray], reach: int = 5) -> int:
-    """Return the frames by which rendered curves lag the true ones (best mean correlation); positive = picture late."""
-    scores = {}
-    for lag in range(-reach, reach + 1):
-        pairs = [(a[max(0, lag) : len(a) + min(0, lag)], b[max(0, -lag) : len(b) - max(0, lag)])
-                 for a, b in zip(rendered, true, strict=True)]  # fmt: skip
-        scores[lag] = float(np.nan_to_num([correlation(a, b) for a, b in pairs]).mean())
-    return max(scores, key=lambda lag: (round(scores[lag], 9), -abs(lag)))
-
-
 def blink_depth(lids_T: np.ndarray) -> float:
     """Return the depth of blinks: 1 - 2nd percentile of the lid gap over its median; 0 = never, 1 = entirely."""
     if not np.isfinite(lids_T).any():

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from liveavatar.bench.quality.faces import FaceCurves, best_lag, blink_depth, correlation, head_spread, read_faces
+from liveavatar.bench.quality.faces import FaceCurves, blink_depth, head_spread, read_faces
 from liveavatar.bench.quality.films import Film, film_frames
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.plain import frames_uint8
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import SEGMENT_FRAMES
 from liveavatar.quality import reference, sync
+from liveavatar.quality.curves import best_lag, correlation
 from liveavatar.quality.evaluate import evaluate_video
 from liveavatar.quality.motion import mean_edge_jump
 from liveavatar.quality.reference import region_weights, to_video

@@ -12,8 +12,8 @@ import numpy as np
 from liveavatar.audio.enhance import enhance
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench
-from liveavatar.bench.quality.faces import correlation
 from liveavatar.bench.quality.films import make_scene, render_scene
+from liveavatar.quality.curves import correlation
 from liveavatar.timing import SAMPLE_RATE
 
 SNR_DB = 0.0  # speech over noise, by mean power
@@ -60,10 +60,11 @@ def judge_noisy(
         for name, seen in films.items():
             row: dict[str, Any] = {"clip": clip.info.name, "sound": name}
             row |= {m: seen.values.get(m) for m in MEASURES}
-            row["openness_corr"] = correlation(seen.faces.openness, true.seen.faces.openness)
+            alike = correlation(seen.faces.openness, true.seen.faces.openness)
+            row["openness_corr"] = alike if np.isfinite(alike) else None
             row["cleaning"] = str(cleaned.verdict["chosen"]) if name == "cleaned" else ""
             rows.append(row)
-            say(f"clip {clip.info.name}, {name} sound: openness correlation {row['openness_corr']:.2f}")
+            say(f"clip {clip.info.name}, {name} sound: openness correlation {alike:.2f}")
     return rows
 
 

@@ -4,25 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench.quality.faces import best_lag, blink_depth, corner_lift, correlation, head_spread, read_faces
+from liveavatar.bench.quality.faces import blink_depth, corner_lift, head_spread, read_faces
 from liveavatar.face.landmarks import MOUTH_CORNERS, Face, FaceTracker
 from liveavatar.quality import reference
+from liveavatar.quality.curves import correlation
 from liveavatar.quality.split import Clip
-
-
-def test_correlation_leaves_out_what_was_not_seen() -> None:
-    a = np.arange(20.0)
-    b = 3 * a + 1
-    b[5] = np.nan
-    assert correlation(a, b) == pytest.approx(1)
-    assert correlation(a, -b) == pytest.approx(-1)
-    assert np.isnan(correlation(a, np.ones(20)))
-
-
-@pytest.mark.parametrize("late", [-3, 0, 2])
-def test_lag_of_shifted_curves(late: int) -> None:
-    curve = np.convolve(np.random.default_rng(1).normal(size=200), np.ones(5), "same")
-    assert best_lag([np.roll(curve, late), np.roll(curve, late)], [curve, curve]) == late
 
 
 def test_blinks_and_heads() -> None:
