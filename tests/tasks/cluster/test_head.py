@@ -115,7 +115,8 @@ def local_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psuti
 
 def kill_helper(driver: psutil.Process, word: str) -> None:
     """Kill the process that this one has started with a word in its command line."""
-    (victim,) = (p for p in driver.children() if any(word in part for part in p.cmdline()))
+    alive = [p for p in driver.children() if p.status() != psutil.STATUS_ZOMBIE]
+    (victim,) = (p for p in alive if any(word in part for part in p.cmdline()))
     victim.kill()
 
 
