@@ -1,6 +1,7 @@
 """Progress of a command on standard error: one line a stage, a bar while blocks are made."""
 
 import logging
+import re
 import sys
 import time
 from types import TracebackType
@@ -95,7 +96,9 @@ class Terminal:
 
 def say(text: str) -> None:
     """Write lines of result to standard output."""
-    sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n")
+    sys.stdout.write(
+        "".join(part if part in "\t\n" else printable(part) for part in re.split(r"([\t\n])", text)) + "\n"
+    )
     sys.stdout.flush()
 
 

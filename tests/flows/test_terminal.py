@@ -52,10 +52,10 @@ def test_results_and_complaints(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text_from_a_file_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    say("one \x1b[2J\ntwo \u202e")
+    say("one\t\x1b[2J\ntwo \u202e")
     complain("a\x07b")
     with Terminal() as shown:
         shown.note("publish", "\x1b]0;title\x07")
     captured = capsys.readouterr()
-    assert captured.out == "one \\x1b[2J\ntwo \\u202e\n"
+    assert captured.out == "one\t\\x1b[2J\ntwo \\u202e\n"
     assert captured.err.splitlines() == ["a\\x07b", "  publish    \\x1b]0;title\\x07"]
