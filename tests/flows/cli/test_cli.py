@@ -12,36 +12,10 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from flows import cli
 from flows.parameters import RenderParameters
 from liveavatar import config
 from liveavatar.errors import InputError
-
-RATE = 16_000
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home" / "prefect"))
-    monkeypatch.setenv("LIVEAVATAR_DEBUG", "")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def files(home: Path, tiny_model: Path) -> dict[str, str]:
-    """A sound, a picture and a model that work."""
-    tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)
-    wavfile.write(home / "voice.wav", RATE, tone.astype(np.float32))
-    Image.fromarray(np.full((384, 256, 3), 127, np.uint8)).save(home / "face.png")
-    return {"audio": "voice.wav", "image": "face.png", "prompt": "A woman talks.", "model": str(tiny_model)}
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    code = cli.main(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from tests.flows.cli.commands import RATE, run
 
 
 def _write(name: str, data: bytes) -> None:
@@ -238,24 +212,6 @@ def test_the_small_model_has_no_choice_of_keys_and_values(
     assert "--kv_cache_dtype 'int4' should be 'auto', 'bf16', 'fp8' or 'int8'" in err
 
 
-@pytest.mark.parametrize(
-    ("asked", "gpus", "planned"),
-    [
-        pytest.param("auto", ("H200", "H200"), "single", id="auto on two GPUs"),
-        pytest.param("tpp", ("H200", "H200"), "tpp", id="tpp is asked for"),
-        pytest.param("auto", (), "auto", id="a CPU"),
-    ],
-)
-def test_a_job_is_spread_over_gpus_only_when_asked(
-    asked: str, gpus: tuple[str, ...], planned: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flows import render
-
-    monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
-    parameters = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p", "placement": asked})
-    assert render.placement_for(parameters) == planned
-
-
 def test_tpp_with_offload_names_the_way_out(
     files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,52 +285,6 @@ def test_every_command_refuses_in_one_line(
     assert re.fullmatch(r"liveavatar: .+\n", err)
 
 
-def test_models_keys_are_tab_separated(capsys: pytest.CaptureFixture[str], home: Path) -> None:
-    code, out, _ = run(["models", "keys", "live-avatar-14b"], capsys)
-    lines = out.splitlines()
-    assert code == 0
-    assert "patch_embedding.weight\t[5120, 16, 1, 2, 2]" in lines
-    assert len(lines) == 1260
-    assert all(json.loads(line.split("\t")[1]) for line in lines if not line.endswith("[]"))
-
-
-def test_models_verify_reads_every_file(tiny_model: Path, capsys: pytest.CaptureFixture[str], home: Path) -> None:
-    code, out, _ = run(["models", "verify", str(tiny_model), "--json"], capsys)
-    assert code == 0
-    assert set(json.loads(out)["files"]) == {"config.json", "dit.safetensors", "vae.safetensors", "text.safetensors"}
-    weights = home / "copy"
-    weights.mkdir()
-    for file in tiny_model.iterdir():
-        (weights / file.name).write_bytes(file.read_bytes())
-    (weights / "dit.safetensors").write_bytes((tiny_model / "dit.safetensors").read_bytes()[:-100])
-    code, _, err = run(["models", "verify", str(weights)], capsys)
-    assert code == 2
-    assert "dit" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "fits"),
-    [
-        pytest.param(["--model", "live-avatar-14b", "--gpus", "1x24GB"], 3, False, id="14B on one small card"),
-        pytest.param(["--model", "live-avatar-14b", "--gpus", "cpu"], 3, False, id="14B without a card"),
-        pytest.param(["--model", "mini", "--gpus", "1x24GB"], 0, True, id="mini on a card"),
-    ],
-)
-def test_plan_answers(
-    arguments: list[str], code: int, fits: bool, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    got, out, _ = run(["plan", *arguments, "--json"], capsys)
-    plan = json.loads(out)
-    assert (got, plan["fits"]) == (code, fits)
-    assert {"placement", "per_gpu_gb", "fps", "ttff_s", "reasons", "nearest"} <= set(plan)
-
-
-def test_a_poor_prompt_scores_poor(capsys: pytest.CaptureFixture[str], home: Path) -> None:
-    code, out, _ = run(["check_prompt", "A person talking", "--json"], capsys)
-    assert code == 0
-    assert json.loads(out)["grade"] == "poor"
-
-
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = "import sys; from flows import cli\ntry: cli.main(['render', '--help'])\nexcept SystemExit: pass\n"
     code += (
@@ -383,47 +293,6 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "--sample_steps" in done.stdout
     assert done.stderr == ""
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        pytest.param(None, "no run was published there", id="no report"),
-        pytest.param("{", "does not tell it", id="no JSON"),
-        pytest.param("[]", "does not tell it", id="a list"),
-        pytest.param('{"status": "passed"}', "does not tell it", id="of an older version"),
-        pytest.param('{"stages": {"render": 1}}', "does not tell it", id="another shape"),
-    ],
-)
-def test_why_refuses_what_is_no_run(
-    content: str | None, says: str, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if content is not None:
-        (home / "report.json").write_text(content)
-    code, out, err = run(["why", "."], capsys)
-    assert (code, out) == (2, "")
-    assert re.fullmatch(r"liveavatar: why \..+\n", err)
-    assert says in err
-
-
-def test_why_refuses_a_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (home / "README.md").write_text("# Read me")
-    code, out, err = run(["why", "README.md"], capsys)
-    assert (code, out) == (2, "")
-    assert err == "liveavatar: why README.md: this is a file; give the output folder of a render\n"
-
-
-def test_why_says_what_made_each_stage_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stages = {
-        "prompt": {"cached": True, "reason": "nothing differs: taken from the store", "changes": []},
-        "render": {"cached": False, "reason": "ran again: option seed 420 -> 421", "changes": [{"name": "seed"}]},
-    }
-    (home / "report.json").write_text(json.dumps({"stages": stages}))
-    code, out, _ = run(["why", "."], capsys)
-    assert code == 0
-    assert [line.split(maxsplit=1) for line in out.splitlines()] == [[k, v["reason"]] for k, v in stages.items()]
-    code, out, _ = run(["why", ".", "--json"], capsys)
-    assert (code, json.loads(out)) == (0, {"out": ".", "stages": stages})
 
 
 @pytest.mark.parametrize("debug", ["0", "1"])

@@ -1,0 +1,78 @@
+"""`plan`: the planner's answer for any machine, and for a job whose files are here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from liveavatar.timing import FPS
+from tests.flows.cli.commands import run
+
+
+def ask(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
+    code, out, err = run(["plan", *arguments, "--json"], capsys)
+    assert code in (0, 3), err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fits"),
+    [
+        pytest.param(["--model", "live-avatar-14b", "--gpus", "1x24GB"], 3, False, id="14B on one small card"),
+        pytest.param(["--model", "live-avatar-14b", "--gpus", "cpu"], 3, False, id="14B without a card"),
+        pytest.param(["--model", "mini", "--gpus", "1x24GB"], 0, True, id="mini on a card"),
+    ],
+)
+def test_plan_answers(
+    arguments: list[str], code: int, fits: bool, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, out, _ = run(["plan", *arguments, "--json"], capsys)
+    plan = json.loads(out)
+    assert (got, plan["fits"]) == (code, fits)
+    assert {"placement", "per_gpu_gb", "fps", "ttff_s", "reasons", "nearest"} <= set(plan)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frames"),
+    [
+        pytest.param([], 10 * FPS, id="ten seconds"),
+        pytest.param(["--seconds", "4"], 4 * FPS, id="a length"),
+        pytest.param(["--num_clip", "3"], 3 * 48, id="clips"),
+        pytest.param(["--seconds", "4", "--num_clip", "3"], 4 * FPS, id="no more clips than sound"),
+        pytest.param(["--seconds", "40", "--num_clip", "3"], 3 * 48, id="no more sound than clips"),
+        pytest.param(["--audio", "voice.wav"], FPS, id="the length of a sound"),
+    ],
+)
+def test_the_job_is_as_long_as_asked(
+    arguments: list[str], frames: int, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(["plan", "--gpus", "1x141GB", *arguments], capsys)
+    assert code == 0
+    assert f"for {frames} frames ({frames / FPS:.1f} s of video)" in out
+
+
+def test_the_picture_turns_the_video(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(["--gpus", "cpu", "--image", "face.png"], capsys)["settings"]["size"] == "256*384"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        pytest.param(["--gpus", "2x141GB", "--num_gpus", "3"], 3, "there are 2 GPUs; ask for fewer", id="too many"),
+        pytest.param(["--gpus", "2x141GB", "--num_gpus", "x"], 2, "give a number of GPUs", id="no number"),
+        pytest.param(["--size", "512*512"], 2, "trained for 384\\*256 and 256\\*384 only", id="a size mini has not"),
+        pytest.param(["--seconds", "0"], 2, "give the length of the sound", id="no length"),
+    ],
+)  # fmt: skip
+def test_a_question_without_an_answer_is_refused(
+    arguments: list[str], code: int, says: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, out, err = run(["plan", *arguments], capsys)
+    assert (got, out) == (code, "")
+    assert says.replace("\\", "") in err
+
+
+def test_fewer_gpus_are_those_that_are_counted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--model", "live-avatar-14b", "--gpus", "4x141GB", "--placement", "tpp"]
+    assert len(ask(asked, capsys)["per_gpu_gb"]) == 4
+    assert len(ask([*asked, "--num_gpus", "2"], capsys)["per_gpu_gb"]) == 2

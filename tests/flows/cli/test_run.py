@@ -1,0 +1,149 @@
+"""Subcommands that run flows: what they print and return, the note of a running command, and its end."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.cli.run import at_work, conclude, parse_list, ray_session
+from flows.serving.prefect_server import run_dir
+from liveavatar.errors import CapacityError, InputError
+from tests.flows.cli.commands import run
+
+
+def outcome(*grades: str, status: str = "passed") -> dict[str, Any]:
+    checks = [{"status": grade, "name": f"check{n}", "reason": "why"} for n, grade in enumerate(grades)]
+    timing = {"fps": 12.34, "cached_tasks": 3, "total_s": 4.56}
+    return {"out": "out/x", "status": status, "report": {"timing": timing, "checks": checks}}
+
+
+def test_a_render_ends_with_one_line_of_facts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conclude(outcome("passed")) == 0
+    assert capsys.readouterr().out == (
+        "out/x/video.mp4: passed; 12.3 frames/s, 3 of 8 stages cached, 4.6 s; see out/x/report.html\n"
+    )
+
+
+def test_what_failed_is_named_before_what_warned_and_not_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conclude(outcome("warned", "passed", "failed", *["warned"] * 6, status="failed")) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "failed: check2: why"
+    assert lines[1] == "warned: check0: why"
+    assert lines[6] == "and 2 more, see the report"
+    assert len(lines) == 8
+    assert conclude(outcome("warned", status="warned")) == 0, "a warning is no failure"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        pytest.param("3,4", ["3", "4"], id="two"),
+        pytest.param(" 4 , 3,4,", ["4", "3"], id="repeats and gaps"),
+        pytest.param("", None, id="nothing"),
+        pytest.param("3,9", None, id="out of range"),
+        pytest.param("34", None, id="two digits"),
+    ],
+)
+def test_a_list_is_split_and_its_form_is_checked(text: str, parts: list[str] | None) -> None:
+    if parts is not None:
+        assert parse_list(text, "--steps", "[1-8]", "numbers") == parts
+        return
+    with pytest.raises(InputError, match="is wrong; give numbers"):
+        parse_list(text, "--steps", "[1-8]", "numbers")
+
+
+def test_a_command_is_noted_while_it_runs(home: Path) -> None:
+    def work() -> None:
+        with at_work("render", url="here"):
+            (record,) = run_dir().glob("*.json")
+            assert record.name == f"render-{os.getpid()}.json"
+            facts = json.loads(record.read_text())
+            assert (facts["pid"], facts["url"]) == (os.getpid(), "here")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not list(run_dir().glob("*.json"))
+
+
+def test_a_home_that_cannot_be_written_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "home").write_text("a file")
+    with pytest.raises(CapacityError, match="set LIVEAVATAR_HOME to another folder"), at_work("render"):
+        pytest.fail("it ran")
+
+
+def test_a_session_without_ray_ends_without_it() -> None:
+    with pytest.raises(ValueError, match="x"), ray_session():
+        raise ValueError("x")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        yield process
+        process.kill()
+
+
+def note(process: subprocess.Popen[bytes], created: float = 0.0) -> Path:
+    run_dir().mkdir(parents=True, exist_ok=True)
+    record = run_dir() / f"serve-start-{process.pid}.json"
+    began = psutil.Process(process.pid).create_time()
+    record.write_text(json.dumps({"pid": process.pid, "created": began + created}))
+    return record
+
+
+def test_stop_ends_what_runs(home: Path, sleeper: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]) -> None:
+    record = note(sleeper)
+    code, out, _ = run(["stop"], capsys)
+    assert code == 0
+    assert out == f"ended serve-start (process {sleeper.pid})\n"
+    assert sleeper.wait(10) == -15, "asked to end, not killed"
+    assert not record.exists()
+
+
+def test_stop_spares_another_process_of_the_same_number(
+    home: Path, sleeper: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = note(sleeper, created=-100.0)
+    assert run(["stop"], capsys)[:2] == (0, "nothing runs\n")
+    assert sleeper.poll() is None
+    assert not record.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "replicas"),
+    [
+        pytest.param([], 1, id="one engine"),
+        pytest.param(["--placement", "replicas"], 2, id="one a GPU"),
+        pytest.param(["--placement", "replicas", "--num_gpus", "3"], 3, id="a number"),
+        pytest.param(["--placement", "replicas", "--num_gpus", "9"], 4, id="no more than jobs"),
+    ],
+)
+def test_a_batch_has_engines_for_its_jobs(
+    asked: list[str],
+    replicas: int,
+    home: Path,
+    files: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import contextlib
+
+    from flows import batch as flow
+    from flows.cli import run as commands
+
+    given: list[int] = []
+    monkeypatch.setattr("tasks.store.machine.accelerators", lambda: ("H200", "H200"))
+    monkeypatch.setattr(commands, "PrefectServer", lambda: contextlib.nullcontext(type("S", (), {"wait": print})))
+    monkeypatch.setattr(flow, "batch", lambda jobs, out, count: given.append(count))
+    monkeypatch.setattr(flow, "print_outcomes", lambda outcomes, as_json: 0)
+    rows = [",".join(("audio", "image", "prompt"))] + [f"voice.wav,face.png,A woman talks {n}." for n in range(4)]
+    Path("jobs.csv").write_text("\n".join(rows))
+    assert run(["batch", "jobs.csv", "--model", files["model"], *asked], capsys)[0] == 0
+    assert given == [replicas]

@@ -1,0 +1,88 @@
+"""A render's options and plan: where it is placed, by how many processes, and whether the store has it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import render
+from flows.parameters import RenderParameters
+from liveavatar import paths
+from liveavatar.hardware import Gpu, Machine, gpu_of
+from tasks.inputs import InputFile, JobInputs
+from tasks.store.store import Store
+
+INPUTS = JobInputs(image=InputFile(path=Path("i"), sha256="1" * 64), audio=InputFile(path=Path("a"), sha256="2" * 64))
+
+
+def form(**changes: Any) -> RenderParameters:
+    return RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p", **changes})
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "planned"),
+    [
+        pytest.param("auto", ("H200", "H200"), "single", id="auto on two GPUs"),
+        pytest.param("tpp", ("H200", "H200"), "tpp", id="tpp is asked for"),
+        pytest.param("auto", (), "auto", id="a CPU"),
+    ],
+)
+def test_a_job_is_spread_over_gpus_only_when_asked(
+    asked: str, gpus: tuple[str, ...], planned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
+    assert render.placement_for(form(placement=asked)) == planned
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpus", "planned", "ranks"),
+    [
+        pytest.param({}, (), None, 1, id="one process"),
+        pytest.param({"placement": "tpp"}, (), None, 2, id="two on a CPU"),
+        pytest.param({"placement": "tpp", "num_gpus": 4}, (), None, 4, id="as many as asked"),
+        pytest.param({"placement": "tpp"}, ("H200",) * 8, None, 5, id="no more than steps and a decoder"),
+        pytest.param({"placement": "tpp"}, ("H200",) * 8, ["a", "b", "c"], 3, id="as many as planned"),
+        pytest.param({"placement": "tpp", "num_gpus": 3}, (), [], 3, id="a plan without GPUs"),
+    ],
+)
+def test_a_job_has_as_many_processes_as_are_busy(
+    changes: dict[str, Any],
+    gpus: tuple[str, ...],
+    planned: list[str] | None,
+    ranks: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
+    plan = None if planned is None else {"placement": "tpp", "per_gpu_gb": planned, "settings": {}}
+    assert render.options_of(form(**changes), plan).ranks == ranks
+
+
+def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render.machine, "accelerators", lambda: ("H200", "H200"))
+    plan = {"placement": "single", "per_gpu_gb": ["a"], "settings": {"kv_cache_dtype": "fp8"}}
+    options = render.options_of(form(placement="tpp"), plan)
+    assert options.ranks == 1
+    assert options.settings.kv_cache_dtype == "fp8"
+
+
+@pytest.mark.parametrize(("num_gpus", "count"), [(None, 4), (2, 2), (9, 4)])
+def test_a_job_may_have_fewer_gpus(num_gpus: int | None, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus: tuple[Gpu, ...] = (gpu_of("NVIDIA H200", 141.0),) * 4
+    here = Machine(gpus=gpus, cores=8, host_gb=500.0, disk_gb=500.0)
+    monkeypatch.setattr(render.hardware, "detect_machine", lambda out: here)
+    assert render.machine_of(form(num_gpus=num_gpus)) == replace(here, gpus=gpus[:count])
+
+
+def test_a_run_is_remembered_until_an_option_or_an_input_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    asked = form(model=str(paths.MINI_DIR))
+    assert not render.remembers(asked, INPUTS)
+    Store().build("run", render.run_key(asked, INPUTS).digest, lambda _: {})
+    assert render.remembers(asked, INPUTS)
+    assert render.remembers(asked.model_copy(update={"out": "elsewhere"}), INPUTS)
+    assert not render.remembers(asked.model_copy(update={"force": True}), INPUTS)
+    assert not render.remembers(asked.model_copy(update={"seed": 421}), INPUTS)
+    assert not render.remembers(asked, replace(INPUTS, pose=InputFile(path=Path("p"), sha256="3" * 64)))
