@@ -206,9 +206,15 @@ def _report(results: dict[str, Any]) -> int:
 
 
 def doctor(options: Options) -> int:
-    """Check the installation."""
+    """Check the installation; with --fix, repair first what is safe to repair."""
     from flows.cli.doctor import exit_code, run_checks, to_json, to_lines
+    from flows.terminal import complain
 
+    if options["fix"]:
+        from flows.cli.repair import repair
+
+        for line in repair() or ["nothing to repair"]:
+            complain(f"fixed: {line}")
     checks = run_checks()
     say(to_json(checks) if options["json"] else to_lines(checks))
     return exit_code(checks)

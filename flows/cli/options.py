@@ -149,6 +149,7 @@ def _bench(sub: Parser) -> None:
 
 def _doctor(sub: Parser) -> None:
     _json(sub)
+    sub.add_argument("--fix", action="store_true", help="remove leftovers of commands that died, make missing folders")
 
 
 def _serve(sub: Parser) -> None:

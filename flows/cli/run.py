@@ -207,7 +207,7 @@ def stop(options: Options) -> int:
 
     ended = 0
     for record in sorted(run_dir().glob("*.json")):
-        process = _process_of(record)
+        process = process_of(record)
         if process is None:
             record.unlink(missing_ok=True)
             continue
@@ -275,10 +275,10 @@ def ray_session() -> Iterator[None]:
 
 
 def _runs(what: str) -> bool:
-    return any(_process_of(record) for record in run_dir().glob(f"{what}-*.json"))
+    return any(process_of(record) for record in run_dir().glob(f"{what}-*.json"))
 
 
-def _process_of(record: Path) -> Any:
+def process_of(record: Path) -> Any:
     """Find the process of a record; None when it has gone, or its number belongs to another by now."""
     import psutil
 

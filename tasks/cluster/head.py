@@ -247,6 +247,11 @@ def patience(seconds: float) -> Iterator[None]:
         services.get_node = get_node
 
 
+def own_sockets() -> Path:
+    """Return our own short folder for Ray's sockets, used when `TMPDIR` is too long."""
+    return Path("/tmp", f"liveavatar-{os.getuid()}", "ray")
+
+
 def short_folder() -> str | None:
     """Folder for the sockets of a local Ray when `TMPDIR` is too long for them; None leaves the choice to Ray.
 
@@ -256,13 +261,13 @@ def short_folder() -> str | None:
     long = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "")
     if len(os.fsencode(long)) <= LONGEST_TMPDIR:
         return None
-    short = Path("/tmp", f"liveavatar-{os.getuid()}")
+    short = own_sockets().parent
     with contextlib.suppress(OSError):
         short.mkdir(mode=0o700, exist_ok=True)
         facts = short.lstat()
         if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
             short.chmod(0o700)
-            return str(short / "ray")  # which Ray opens to everybody
+            return str(own_sockets())  # which Ray opens to everybody
     raise CapacityError(f"TMPDIR={long}: too long for Ray's sockets, and {short} cannot be used; set a shorter TMPDIR")
 
 
