@@ -209,7 +209,7 @@ def test_the_small_model_has_no_choice_of_keys_and_values(
     assert "--kv_cache_dtype int8: only live-avatar-14b on a GPU has a choice" in err
     code, _, err = run(["render", *arguments, "--kv_cache_dtype", "int4"], capsys)
     assert code == 2
-    assert "--kv_cache_dtype 'int4' should be 'auto', 'bf16', 'fp8' or 'int8'" in err
+    assert "--kv_cache_dtype 'int4' should be 'auto', 'bf16', 'fp8', 'int8' or 'e4m3'" in err
 
 
 def test_tpp_with_offload_names_the_way_out(
