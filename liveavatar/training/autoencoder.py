@@ -291,34 +291,23 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run the stage until its time budget is used up."""
     trainer = AutoencoderTrainer(args, rank)
     path = args.out / "autoencoder.pt"
-    spent = 0.0
-    if args.resume and path.is_file():
-        state = runtime.load_checkpoint(path, rank.device)
-        trainer.load(state)
-        spent = state["seconds"]
+    budget = runtime.resume(trainer, path, args, rank)
     journal = runtime.JsonLog(args.out / "autoencoder.jsonl", rank)
-    budget = runtime.Budget(rank, args.seconds, spent)
     if args.compile:
         trainer.compile()
-    last_save = budget.elapsed
+    saver = runtime.Saver(path, trainer, budget, args.save_every)
     while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
         if trainer.step % args.log_every == 0:
             row = {k: float(v) for k, v in values.items()}
             if rank.first and trainer.step % (5 * args.log_every) == 0:
                 row |= trainer.held_out()
-            if rank.first:
-                log.info("autoencoder %d, %.0f s: %s", trainer.step, budget.elapsed, _short(row))
-            journal.write(step=trainer.step, seconds=budget.elapsed, **row)
+            journal.report(trainer.step, budget, row)
             _share_guard(trainer, row.get("ae_psnr", 0.0), rank)
-        if rank.first and budget.elapsed - last_save > args.save_every:
-            runtime.save_checkpoint(path, trainer.state(budget.elapsed))
-            last_save = budget.elapsed
+        saver.save_if_due()
     if rank.first:
-        runtime.save_checkpoint(path, trainer.state(budget.elapsed))
-        final = trainer.held_out()
-        journal.write(step=trainer.step, seconds=budget.elapsed, final=1, **final)
-        log.info("autoencoder done after %d steps: %s", trainer.step, _short(final))
+        saver.save()
+        journal.report(trainer.step, budget, trainer.held_out(), final=1)
 
 
 def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.TrainRank) -> None:
@@ -326,10 +315,6 @@ def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.TrainRa
     shared = float(rank.mean(value)) * rank.world  # only rank 0 measures
     if shared > 0:
         trainer.guard(shared)
-
-
-def _short(row: dict[str, float]) -> str:
-    return " ".join(f"{k} {v:.4g}" for k, v in row.items())
 
 
 def parser() -> argparse.ArgumentParser:

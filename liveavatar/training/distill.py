@@ -11,7 +11,6 @@ of the clean latents is its gradient. Writes `student.pt` (`regression`, `dmd`: 
 """
 
 import argparse
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,6 @@ from liveavatar.training.flow import (
 )
 from liveavatar.training.optim import Average, Optimisers, rate_factor
 from liveavatar.training.teacher import Dataset, transformer_arguments
-
-log = logging.getLogger(__name__)
 
 SUBSTEPS = 4  # teacher steps within one student step
 MAIN_STEPS, OTHER_STEPS, OTHER_SHARE = 4, (1, 2, 3, 5, 6), 0.2  # steps the student is trained for
@@ -253,9 +250,7 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
             count += 1
             if count // args.log_every != last_log:
                 last_log = count // args.log_every
-                journal.write(part=part, step=count, seconds=budget.elapsed, **{k: float(v) for k, v in values.items()})
-                if rank.first:
-                    log.info("%s %d, %.0f s: %s", part, count, budget.elapsed, values)
+                journal.report(count, budget, values, part=part)
         if count:
             saved[part] = {n: w.clone() for n, w in trainer.average.weights.items()}
             if rank.first:

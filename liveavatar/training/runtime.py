@@ -16,13 +16,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from liveavatar.files import replacing
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -172,6 +174,46 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(path, map_location=device, weights_only=True)
 
 
+class Trainer(Protocol):
+    """Networks and optimisers of a stage that can be saved and continued."""
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Collect the state after so many seconds of training, with "seconds" in it."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+
+
+def resume(trainer: Trainer, path: Path, args: argparse.Namespace, rank: TrainRank) -> Budget:
+    """Continue from the checkpoint if `args.resume` asks for it and there is one; return what is left of the budget."""
+    spent = 0.0
+    if args.resume and path.is_file():
+        state = load_checkpoint(path, rank.device)
+        trainer.load(state)
+        spent = state["seconds"]
+    return Budget(rank, args.seconds, spent)
+
+
+class Saver:
+    """Checkpoint of a trainer, written by rank 0 every `every` seconds of a stage."""
+
+    def __init__(self, path: Path, trainer: Trainer, budget: Budget, every: float) -> None:
+        self.path, self.trainer, self.budget, self.every = path, trainer, budget, every
+        self._last = budget.elapsed
+
+    def save_if_due(self) -> bool:
+        """Save when it is time, and return whether it was."""
+        due = self.budget.rank.first and self.budget.elapsed - self._last > self.every
+        if due:
+            self.save()
+        return due
+
+    def save(self) -> None:
+        """Save now."""
+        save_checkpoint(self.path, self.trainer.state(self.budget.elapsed))
+        self._last = self.budget.elapsed
+
+
 def autoencoder_file(run: Path) -> Path:
     """Find the newest autoencoder of a run: the one with the refined decoder if there is one."""
     refined = run / REFINED / "autoencoder.pt"
@@ -192,6 +234,14 @@ class JsonLog:
             rounded = {k: round(v, 6) if isinstance(v, float) else v for k, v in fields.items()}
             with self.path.open("a") as f:
                 f.write(json.dumps(rounded) + "\n")
+
+    def report(self, step: int, budget: Budget, row: Mapping[str, float | Tensor], **labels: float | str | int) -> None:
+        """Append the values of a step, and say them; reading tensors waits for the GPU."""
+        values = {name: float(value) for name, value in row.items()}
+        self.write(**labels, step=step, seconds=budget.elapsed, **values)
+        if self.rank.first:
+            words = [*(f"{k} {v}" for k, v in labels.items()), *(f"{k} {v:.4g}" for k, v in values.items())]
+            log.info("%s %d, %.0f s: %s", self.path.stem, step, budget.elapsed, ", ".join(words))
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -157,14 +157,10 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     cfg = read_config(args.data)
     trainer = TeacherTrainer(args, rank, cfg)
     path = args.out / "teacher.pt"
-    spent = 0.0
-    if args.resume and path.is_file():
-        state = runtime.load_checkpoint(path, rank.device)
-        trainer.load(state)
-        spent = state["seconds"]
+    budget = runtime.resume(trainer, path, args, rank)
     journal = runtime.JsonLog(args.out / "teacher.jsonl", rank)
-    budget = runtime.Budget(rank, args.seconds, spent)
-    last_save = last_eval = budget.elapsed
+    saver = runtime.Saver(path, trainer, budget, args.save_every)
+    last_eval = budget.elapsed
     mark = (trainer.step, budget.elapsed)  # start of the current speed measurement
     while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
@@ -175,19 +171,13 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
             if rank.first and budget.elapsed - last_eval > args.eval_every:
                 row |= trainer.held_out()
                 last_eval = budget.elapsed
-            journal.write(step=trainer.step, seconds=budget.elapsed, **row)
-            if rank.first:
-                log.info("teacher %d, %.0f s: %s", trainer.step, budget.elapsed, row)
+            journal.report(trainer.step, budget, row)
             mark = (trainer.step, budget.elapsed)
-        if rank.first and budget.elapsed - last_save > args.save_every:
-            runtime.save_checkpoint(path, trainer.state(budget.elapsed))
-            last_save = budget.elapsed
+        if saver.save_if_due():
             mark = (trainer.step, budget.elapsed)
     if rank.first:
-        final = trainer.held_out()
-        journal.write(step=trainer.step, seconds=budget.elapsed, final=1, **final)
-        runtime.save_checkpoint(path, trainer.state(budget.elapsed))
-        log.info("teacher done after %d steps: %s", trainer.step, final)
+        journal.report(trainer.step, budget, trainer.held_out(), final=1)
+        saver.save()
 
 
 def transformer_arguments(description: str, face_loss: float) -> argparse.ArgumentParser:

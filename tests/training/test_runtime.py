@@ -1,11 +1,18 @@
-"""Work made ahead by threads: in order, beside the taker, and never more of it than asked for."""
+"""Work made ahead by threads: in order, beside the taker, never more of it than asked for; a stage that goes on."""
 
+import argparse
+import json
+import logging
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from liveavatar.training.runtime import map_ahead
+from liveavatar.training import runtime
+from liveavatar.training.runtime import Budget, JsonLog, Saver, TrainRank, load_checkpoint, map_ahead, resume
 
 
 def test_values_come_in_order_and_few_are_ahead() -> None:
@@ -39,3 +46,71 @@ def test_what_fails_is_raised_where_it_is_taken() -> None:
     assert next(values) == 1
     with pytest.raises(ZeroDivisionError):
         next(values)
+
+
+class Counter:
+    """A trainer whose state is a number of steps."""
+
+    steps = 0
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        return {"steps": self.steps, "seconds": seconds}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+CPU = torch.device("cpu")
+SECOND = TrainRank(1, 2, CPU)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that budgets read, in its only element."""
+    now = [100.0]
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("asked", "steps", "spent"), [(True, 5, 7.0), (False, 0, 0.0)])
+def test_a_stage_goes_on_with_what_is_left_of_its_budget(
+    asked: bool, steps: int, spent: float, rank: TrainRank, clock: list[float], tmp_path: Path
+) -> None:
+    path, trainer = tmp_path / "a.pt", Counter()
+    trainer.steps = 5
+    runtime.save_checkpoint(path, trainer.state(7.0))
+    again = Counter()
+    budget = resume(again, path, argparse.Namespace(resume=asked, seconds=14.0), rank)
+    assert (again.steps, budget.elapsed, budget.fraction(0)) == (steps, spent, spent / 14)
+
+
+def test_a_stage_without_a_checkpoint_begins(rank: TrainRank, clock: list[float], tmp_path: Path) -> None:
+    budget = resume(Counter(), tmp_path / "none.pt", argparse.Namespace(resume=True, seconds=14.0), rank)
+    assert budget.elapsed == 0
+
+
+def test_checkpoints_are_written_when_due_by_the_first_rank(
+    rank: TrainRank, clock: list[float], tmp_path: Path
+) -> None:
+    trainer = Counter()
+    first = Saver(tmp_path / "first.pt", trainer, Budget(rank, 100, spent=3.0), every=10.0)
+    second = Saver(tmp_path / "second.pt", trainer, Budget(SECOND, 100), every=10.0)
+    saved = []
+    for now in (100.0, 110.0, 110.5, 120.0, 121.0):
+        clock[0], trainer.steps = now, trainer.steps + 1
+        saved.append((first.save_if_due(), second.save_if_due()))
+    assert saved == [(False, False), (False, False), (True, False), (False, False), (True, False)]
+    assert load_checkpoint(tmp_path / "first.pt", CPU) == {"steps": 5, "seconds": 24.0}
+    assert not (tmp_path / "second.pt").exists()
+
+
+def test_a_report_is_a_line_of_the_file_and_of_the_log(
+    rank: TrainRank, clock: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for who in (rank, SECOND):
+        journal = JsonLog(tmp_path / "teacher.jsonl", who)
+        journal.report(20, Budget(who, 9, spent=4.0), {"loss": torch.tensor(0.25), "psnr": 30.123456789}, part="dmd")
+    (line,) = (tmp_path / "teacher.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"part": "dmd", "step": 20, "seconds": 4.0, "loss": 0.25, "psnr": 30.123457}
+    assert caplog.messages == ["teacher 20, 4 s: part dmd, loss 0.25, psnr 30.12"]
