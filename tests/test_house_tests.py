@@ -2,13 +2,11 @@
 
 import ast
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from liveavatar.paths import REPO_ROOT
-from tests.covered_by import COVERED_BY
 
 TESTS = REPO_ROOT / "tests"
 FILES = sorted(path.relative_to(REPO_ROOT) for path in TESTS.rglob("test_*.py"))
@@ -32,8 +30,6 @@ OF_NO_FILE = (
     ),
     *("tests/flows/test_flows.py", "tests/flows/test_golden.py", "tests/fast/test_ranks.py"),
 )
-# Private names that tests use because no public one shows the behaviour: file and how many.
-PRIVATE_USES: dict[str, int] = {}
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
 
@@ -66,34 +62,26 @@ def test_a_test_file_lies_where_its_source_lies(path: Path) -> None:
 
 
 def test_every_source_with_logic_has_its_test_file() -> None:
-    without = {str(source) for source in SOURCES if has_logic(source) and place_of(source) not in FILES}
-    assert not without - set(COVERED_BY), "give each its test file"
-    assert not set(COVERED_BY) - without, (
-        "these have a test file of their own by now, or are gone: take them off the list"
-    )
-    assert not [test for test in set(COVERED_BY.values()) if not (REPO_ROOT / test).is_file()]
+    without = [str(source) for source in SOURCES if has_logic(source) and place_of(source) not in FILES]
+    assert not without, "give each its test file"
 
 
-def private_uses(path: Path) -> Counter[str]:
-    """Count the private names of other modules and objects in a test file."""
-    uses: Counter[str] = Counter()
+def private_uses(path: Path) -> list[str]:
+    """List the private names of other modules and objects in a test file."""
+    uses: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
-            uses.update((PRIVATE.fullmatch(node.attr) and [node.attr]) or [])
+            uses.append(node.attr)
         elif isinstance(node, ast.ImportFrom):
-            uses.update(alias.name for alias in node.names if PRIVATE.fullmatch(alias.name))
+            uses += [alias.name for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
-            words = [str(a.value).rpartition(".")[2] for a in node.args[:2] if isinstance(a, ast.Constant)]
-            uses.update(word for word in words if PRIVATE.fullmatch(word))
-    return uses
+            uses += [str(a.value).rpartition(".")[2] for a in node.args[:2] if isinstance(a, ast.Constant)]
+    return [name for name in uses if PRIVATE.fullmatch(name)]
 
 
 def test_tests_use_public_names() -> None:
     uses = {str(path.relative_to(REPO_ROOT)): private_uses(path) for path in sorted(TESTS.rglob("*.py"))}
-    assert {path: names for path, names in uses.items() if names.total() > PRIVATE_USES.get(path, 0)} == {}
-    assert not [path for path, count in PRIVATE_USES.items() if uses.get(path, Counter()).total() < count], (
-        "lower these"
-    )
+    assert {path: names for path, names in uses.items() if names} == {}
 
 
 def test_no_test_needs_files_outside_the_repository() -> None:
