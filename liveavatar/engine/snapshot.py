@@ -63,7 +63,7 @@ def read_snapshot(
                 warn(f"snapshot {path.name[:12]} is damaged (its digest does not match); trying the one before")
                 continue
             with safe_open(path, framework="pt") as f:
-                facts = f.metadata()
+                facts = f.metadata() or {}
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as e:
             warn(f"snapshot {path.name[:12]} is damaged ({e}); trying the one before")

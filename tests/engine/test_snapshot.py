@@ -72,6 +72,12 @@ def test_a_snapshot_of_the_format_without_digest_is_refused(tmp_path: Path) -> N
         read_snapshot(tmp_path, "job")
 
 
+def test_a_file_that_names_no_job_is_refused(tmp_path: Path) -> None:
+    save_file(state(4), tmp_path / "block-000004.safetensors")
+    with pytest.raises(InputError, match=r"another job or version \(job \?"):
+        read_snapshot(tmp_path, "job")
+
+
 def test_snapshot_of_another_job_is_refused(tmp_path: Path) -> None:
     write_snapshot(tmp_path, 4, "one job", state(4))
     with pytest.raises(InputError, match="another job"):

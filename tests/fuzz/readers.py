@@ -21,13 +21,14 @@ from liveavatar.config import MINI
 from liveavatar.engine.snapshot import read_snapshot
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.media.ffmpeg import probe_video, read_frames
+from liveavatar.media.ledger import SegmentLedger
 from liveavatar.media.pcm import PcmPipe
 from liveavatar.media.portrait import fit_portrait, load_portrait, target_size
 from liveavatar.pose.files import read_pose_csv
 from liveavatar.prompt.check import check_prompt
-from liveavatar.render.spool import read_finished
+from liveavatar.render.spool import Spool, read_finished
 from tasks.manifest import outputs_of, stages_of
-from tests.fuzz.seeds import JOB
+from tests.fuzz.seeds import BLOCK_SHAPE, FILM, JOB, SEGMENTS
 
 MAX_FRAMES = 200  # of a film
 
@@ -90,6 +91,11 @@ def _record(path: Path) -> None:
         raise AssertionError(f"control characters on the terminal: {shown.getvalue()!r}")
 
 
+def _work(path: Path) -> None:
+    Spool(path.parent, BLOCK_SHAPE).num_blocks(_line)
+    SegmentLedger(path.parent / SEGMENTS).whole(path.parent / FILM, [])
+
+
 def _playlist(path: Path) -> None:
     """Each reader must refuse a list of other files."""
     for reader in (_sound, _film, _picture):
@@ -124,6 +130,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "features": _features,
     "snapshot": _snapshot,
     "record": _record,
+    "work": _work,
     "playlist": _playlist,
     "prompt": _prompt,
     "pipe": _pipe,

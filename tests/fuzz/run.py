@@ -65,7 +65,7 @@ class Fuzz:
         if case.kind == "snapshot" and rng.random() < 0.7:  # a damaged one with a right digest, too
             name = f"block-000004-{hashlib.sha256(data).hexdigest()}.safetensors"
         for sibling in source.parent.iterdir():
-            if case.kind in ("model", "record", "playlist") and sibling.is_file() and sibling != source:
+            if case.kind in ("model", "record", "work", "playlist") and sibling.is_file() and sibling != source:
                 (place / sibling.name).symlink_to(sibling)
         (place / name).write_bytes(data)
         return case.kind, place / name

@@ -15,7 +15,9 @@ from safetensors.torch import save, save_file
 
 from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.snapshot import VERSION
-from liveavatar.render.spool import LATENTS, write_finished
+from liveavatar.media.ledger import FilmSegment, SegmentLedger
+from liveavatar.render.spool import LATENTS, ROWS, Spool, write_finished
+from liveavatar.render.timings import BlockRow
 from tests.audio import sounds
 from tests.conftest import make_tiny_model
 from tests.media.test_display import film
@@ -24,6 +26,8 @@ from tests.media.videos import picture, tone, write
 PNG = b"\x89PNG\r\n\x1a\n"
 SIDE = 128  # pixels of the pictures
 JOB = "0" * 64  # digest of the job that snapshots belong to
+BLOCK_SHAPE = (2, 3, 2, 2)  # of the latents of a render under way
+FILM, SEGMENTS = "film.mp4", "segments.jsonl"
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3.0,\nsound.wav\n#EXTINF:3.0,\nhttp://127.0.0.1:9/x.ts\n"
 CONCAT = "ffconcat version 1.0\nfile sound.wav\nfile film.mp4\n"
 JOBS = [
@@ -173,6 +177,21 @@ def _records(folder: Path) -> Iterator[Path]:
     yield from (folder / "report.json", folder / "manifest.json")
 
 
+def _works(folder: Path) -> Iterator[Path]:
+    """What a render under way keeps: latents, timings, the growing film and the digests of its segments."""
+    with Spool(folder, BLOCK_SHAPE).appending() as spool:
+        for block in range(3):
+            row = BlockRow(block=block, step_ms=[1.0], decode_ms=1.0, block_ms=2.0, ready_s=0.5)
+            spool.append(np.full(BLOCK_SHAPE, block, np.float32), row)
+    film = folder / FILM
+    film.write_bytes(bytes(range(200)))
+    ledger = SegmentLedger(folder / SEGMENTS)
+    for start in (0, 100):
+        digest = hashlib.sha256(film.read_bytes()[start : start + 100]).hexdigest()
+        ledger.append(FilmSegment(frames=12, size=100, sha256=digest, live=""))
+    yield from (folder / name for name in (LATENTS, ROWS, SEGMENTS, FILM))
+
+
 def _playlists(folder: Path) -> Iterator[Path]:
     sounds.write(folder / "sound.wav", sounds.tone(0.8, 16_000), 16_000)
     for name, text in (("a.m3u8", PLAYLIST), ("a.ffconcat", CONCAT), ("list.wav", PLAYLIST), ("list.mp4", CONCAT)):
@@ -207,6 +226,7 @@ MAKERS: dict[str, Maker] = {
     "features": _features,
     "snapshot": _snapshots,
     "record": _records,
+    "work": _works,
     "playlist": _playlists,
     "prompt": _prompts,
     "pipe": _recordings,
