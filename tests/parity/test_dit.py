@@ -68,7 +68,7 @@ def test_the_recorder_keeps_each_layer_before_and_after_its_injection(tmp_path: 
     bench = dit.DitBench(dit.load_dit(fix, False), fix.file("dit_inputs"), fix.sigmas, fix.latent_hw)
     sink = bench.prefill(bench.inputs["ref_latents"], bench.inputs["motion_latents"])
     with torch.no_grad():
-        bench.flow(bench.noise(0), bench.sigmas[0], bench.conditions(0), (bench.cache(sink), sink), 0, 30)
+        bench.flow(bench.noise(0), bench.sigmas[0], bench.conditions(0), (bench.ring(sink), sink), 0, 30)
     same = [torch.equal(before, after) for before, after in bench.dit.outputs]
     assert same == [layer not in BASE.audio_inject_layers for layer in range(BASE.num_layers)]
     assert isinstance(bench.dit, CausalDiT)
