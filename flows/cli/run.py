@@ -20,6 +20,7 @@ from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
+from liveavatar.files import read_json
 from liveavatar.isolation.caller import isolated
 from tasks.inputs import JobInputs
 
@@ -283,7 +284,7 @@ def process_of(record: Path) -> Any:
     import psutil
 
     try:
-        facts = json.loads(record.read_text())
+        facts = read_json(record)
         process = psutil.Process(facts["pid"])
         return process if abs(process.create_time() - facts["created"]) < 1 else None
     except (OSError, ValueError, KeyError, psutil.Error):

@@ -5,7 +5,6 @@ size, `<part>-00001-of-00003.safetensors` and so on.
 """
 
 import hashlib
-import json
 import pickle
 import re
 import struct
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from liveavatar import paths
 from liveavatar.errors import CheckpointError
-from liveavatar.files import replacing, sha256, write_json
+from liveavatar.files import read_json, replacing, sha256, write_json
 
 SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
@@ -201,7 +200,7 @@ def file_sha256(path: Path) -> str:
     cache = paths.digests() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
     stamp = [stat.st_size, stat.st_mtime_ns]
     try:
-        entry = json.loads(cache.read_text())
+        entry = read_json(cache)
         if entry["stamp"] == stamp:
             return entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

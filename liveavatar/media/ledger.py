@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from liveavatar.files import parse_json
+
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,9 @@ class SegmentLedger:
         with film.open("rb") as file:
             for index, line in enumerate(self.path.read_bytes().splitlines()):
                 try:
-                    segment = FilmSegment(**json.loads(line))
+                    segment = FilmSegment(**parse_json(line))
+                    if not 0 < segment.size <= os.fstat(file.fileno()).st_size or segment.frames < 1:
+                        raise ValueError("no segment has this size")
                     same = hashlib.sha256(file.read(segment.size)).hexdigest() == segment.sha256
                 except (ValueError, TypeError):
                     same = False

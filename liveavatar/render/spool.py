@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from liveavatar.files import sha256, write_atomically
+from liveavatar.files import parse_json, read_json, sha256, write_atomically
 from liveavatar.render.timings import BlockRow
 
 LATENTS = "latents.bin"
@@ -123,7 +123,7 @@ def _block_digest(latents: bytes, row: dict[str, Any]) -> str:
 def _matches(line: bytes, latents: bytes) -> bool:
     """Tell if a line of `blocks.jsonl` holds the digest of its latents and timings."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         return bool(row.pop("sha256") == _block_digest(latents, row))
     except (ValueError, KeyError, AttributeError, TypeError):
         return False
@@ -153,7 +153,7 @@ def read_finished(folder: Path, job_digest: str, warn: Callable[[str], None] = l
         warn: receives one line when the result is damaged.
     """
     try:
-        content = json.loads((folder / FINISHED).read_bytes())
+        content = read_json(folder / FINISHED)
         damaged = _content_digest(content) != content.pop("sha256")
         version, job, files, facts = (content[name] for name in ("version", "job", "files", "facts"))
     except FileNotFoundError:

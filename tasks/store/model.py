@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
-from liveavatar.files import write_atomically
+from liveavatar.files import read_json, write_atomically
 
 
 def digest_of(model_dir: Path) -> str:
@@ -34,7 +34,7 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     name = hashlib.sha256(str(model_dir.resolve()).encode()).hexdigest()[:24]
     memo = paths.digests() / f"model-{name}.json"
     try:
-        record = json.loads(memo.read_text())
+        record = read_json(memo)
         if record["stamp"] == stamp and "sha256" in record["facts"]:
             return record["facts"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import paths
 from liveavatar.errors import CapacityError
-from liveavatar.files import disk_errors, sha256, sync, write_atomically
+from liveavatar.files import disk_errors, read_json, sha256, sync, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Store:
         """Return the entry, verified, or None when it is absent or damaged (then it is dropped)."""
         folder = self._folder(kind, key)
         try:
-            record = json.loads((folder / RECORD).read_text())
+            record = read_json(folder / RECORD)
             damaged = [n for n, sha in _entry(folder, record).files.items() if sha256(folder / n) != sha]
         except FileNotFoundError as e:
             if not folder.exists():
@@ -185,7 +185,7 @@ class Store:
         folders = (folder for folder in self.folders(kind) if folder.name != other_than)
         for folder in islice(folders, most):
             with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-                yield _entry(folder, json.loads((folder / RECORD).read_text()), hit=True)
+                yield _entry(folder, read_json(folder / RECORD), hit=True)
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key

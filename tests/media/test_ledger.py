@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from liveavatar.media.film import FilmWriter
+from liveavatar.media.ledger import SegmentLedger
 
 SIZE = (64, 48)
 SEGMENT = 24  # frames
@@ -53,3 +54,19 @@ def test_a_finished_film_needs_no_ledger(tmp_path: Path) -> None:
         film.write(frames(SEGMENT + 1))
         film.close()
     assert not (tmp_path / "segments").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'{"frames": 12, "size": 99999999999999999999, "sha256": "", "live": ""}', id="a huge size"),
+        pytest.param(b'{"frames": 12, "size": -1, "sha256": "", "live": ""}', id="a negative size"),
+        pytest.param(b'{"frames": "12", "size": 4, "sha256": "", "live": ""}', id="a word for a number"),
+        pytest.param(b"[" * 100_000, id="nested without end"),
+        pytest.param(b"\xff", id="no text"),
+    ],
+)
+def test_a_damaged_line_is_no_segment(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    (tmp_path / "segments").write_bytes(line + b"\n")
+    assert SegmentLedger(tmp_path / "segments").whole(tmp_path / "film.mp4", []) == []
