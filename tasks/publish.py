@@ -211,6 +211,8 @@ def _artifacts(out: Path, report: dict[str, Any]) -> None:
         lambda: create_link_artifact(link=page.as_uri(), link_text="report page", key=f"{key}-report"),
         lambda: create_image_artifact(image_url=portrait.as_uri(), key=f"{key}-portrait"),
     ]
+    if not answers():
+        log.warning("waits for the Prefect server, which does not answer (at most %.0f s)", RETURN_SECONDS)
     if not answers(RETURN_SECONDS):
         log.warning("the Prefect server is gone; its record of this run stays incomplete")
         return

@@ -1,6 +1,7 @@
 """Subcommands of `liveavatar` and their options."""
 
 import argparse
+import re
 from typing import NoReturn
 
 from liveavatar import __version__
@@ -38,7 +39,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def normalise(argv: list[str]) -> list[str]:
-    """Spell option names with underscores, and the name of the subcommand with dashes."""
+    """Spell option names with underscores, the name of the subcommand with dashes, and a value as one of its option.
+
+    The value of an option may begin with a dash, as names of files do.
+    """
     out: list[str] = []
     seen_command = False
     for i, token in enumerate(argv):
@@ -47,6 +51,11 @@ def normalise(argv: list[str]) -> list[str]:
         if token.startswith("--"):
             name, equals, value = token.partition("=")
             token = "--" + name[2:].replace("-", "_") + equals + value
+        elif re.fullmatch(r"-[^-h].*|-h.+", token):
+            if out and out[-1].startswith("--") and "=" not in out[-1]:
+                token = f"{out.pop()}={token}"
+            elif seen_command:
+                token = f"./{token}"  # a file
         elif not seen_command and not token.startswith("-"):
             token, seen_command = token.replace("_", "-"), True
         out.append(token)

@@ -164,10 +164,13 @@ class PrefectServer:
             self._database.mark_created()
 
     def _await_health(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        started, noticed = time.monotonic(), False
+        while time.monotonic() < started + seconds:
             if is_healthy(self.url, 5):
                 return True
+            if not noticed and time.monotonic() > started + SILENT_SECONDS:
+                noticed = True
+                log.warning("waits for the Prefect server, which starts slowly (at most %.0f s)", seconds)
             code = self._process.poll() if self._process is not None else None
             if code is not None and (code >= 0 or self._starts == MAX_STARTS):  # else another one is started
                 return False

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "liveavatar"
 OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
+LOOPBACK = "127.0.0.1"
 ASK_SECONDS = 0.5  # between two looks at the head
 LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as lost; a head elsewhere may be restarted
 PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
@@ -130,7 +131,8 @@ class RaySession:
         try:
             if address:
                 self._guard = None
-                ray.init(address=address, **_common())
+                with on_loopback() if listens_on_loopback_only(address) else contextlib.nullcontext():
+                    ray.init(address=address, **_common())
             else:
                 self._start()
         except (ConnectionError, RuntimeError, OSError) as e:
@@ -147,11 +149,12 @@ class RaySession:
         for attempt, seconds in enumerate(START_SECONDS, 1):
             self._guard = Guard()
             try:
-                with self._guard.marking(), patience(seconds):
+                with self._guard.marking(), patience(seconds), on_loopback():
                     ray.init(
                         address="local",
                         num_cpus=cores(),
                         include_dashboard=False,
+                        _node_ip_address=LOOPBACK,
                         object_store_memory=OBJECT_STORE_BYTES,
                         _temp_dir=short_folder(),
                         **_common(),
@@ -250,6 +253,40 @@ def patience(seconds: float) -> Iterator[None]:
 def own_sockets() -> Path:
     """Return our own short folder for Ray's sockets, used when `TMPDIR` is too long."""
     return Path("/tmp", f"liveavatar-{os.getuid()}", "ray")
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """Have Ray leave 127.0.0.1 as it is inside: else it takes an address of this machine that others reach."""
+    services: Any = ray._private.services
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = resolve
+
+
+def listens_on_loopback_only(address: str) -> bool:
+    """Tell whether a cluster takes connections at 127.0.0.1 but not at this machine's other address, as ours do."""
+    host, _, port = address.rpartition(":")
+    return host == LOOPBACK and port.isdigit() and not _listens(_outer_address(), int(port))
+
+
+def _outer_address() -> str:
+    """Find the address by which other machines reach this one; that of the loopback where there is no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 1))  # sends nothing; an address of documentation
+        return str(probe.getsockname()[0])
+    return LOOPBACK
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=ASK_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def short_folder() -> str | None:

@@ -11,6 +11,21 @@ def test_dashes_and_underscores_mean_the_same() -> None:
     assert spelled == ["check-prompt", "--sample_steps", "--x_y=a-b", "a-b", "--", "--keep-this"]
 
 
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        (["preprocess", "--input", "-x.wav", "--output", "o"], ["preprocess", "--input=-x.wav", "--output", "o"]),
+        (["render", "--audio", "-"], ["render", "--audio", "-"]),
+        (["render", "--pose-video", "-h.mp4", "-h"], ["render", "--pose_video=-h.mp4", "-h"]),
+        (["evaluate", "-x.mp4", "--image=-i.png"], ["evaluate", "./-x.mp4", "--image=-i.png"]),
+        (["plan", "--seconds", "-3"], ["plan", "--seconds=-3"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_value_may_begin_with_a_dash(given: list[str], spelled: list[str]) -> None:
+    assert normalise(given) == spelled
+
+
 def test_every_parameter_is_an_option() -> None:
     needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c"]
     for name, field in RenderParameters.model_fields.items():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -115,9 +116,16 @@ def local_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[psuti
 
 def kill_helper(driver: psutil.Process, word: str) -> None:
     """Kill the process that this one has started with a word in its command line."""
-    alive = [p for p in driver.children() if p.status() != psutil.STATUS_ZOMBIE]
-    (victim,) = (p for p in alive if any(word in part for part in p.cmdline()))
+    running = [p for p in driver.children() if p.status() != psutil.STATUS_ZOMBIE]
+    (victim,) = (p for p in running if any(word in part for part in p.cmdline()))
     victim.kill()
+    while victim.status() != psutil.STATUS_ZOMBIE:  # until it is gone
+        time.sleep(0.01)
+
+
+def listening(process: psutil.Process) -> list[Any]:
+    """Return the sockets at which a process takes connections."""
+    return [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
 
 
 @pytest.mark.slow
@@ -126,6 +134,9 @@ def test_the_loss_of_any_process_of_a_local_ray_is_noticed(
 ) -> None:
     watch = HeadWatch(Interruption())
     watch.check()
+    heard = {c.laddr.ip.removeprefix("::ffff:") for p in local_ray.children(True) for c in listening(p)}
+    assert heard == {"127.0.0.1"}, "other machines do not reach it"
+    assert head.listens_on_loopback_only(watch.address)
     kill_helper(local_ray, "guardian.py")
     _until(lambda: "the guardian of the local Ray was killed" in caplog.text, watch)
     kill_helper(local_ray, "guardian.py")  # there is another one
