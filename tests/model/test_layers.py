@@ -59,6 +59,7 @@ def test_a_norm_is_over_the_full_width_and_in_32_bits() -> None:
 def test_queries_and_keys_are_normalised_and_values_are_not() -> None:
     torch.manual_seed(1)
     attention, x = Attention(D, N, EPS), draw(1, B, L, D)
+    attention.norm_q.weight.data, attention.norm_k.weight.data = draw(2, D), draw(3, D)
     k, v = attention.key_value(x)
     wanted = (attention.norm_q(attention.q(x)), attention.norm_k(attention.k(x)), attention.v(x))
     for got, whole in zip((attention.query(x), k, v), wanted, strict=True):

@@ -76,7 +76,9 @@ def test_all_sound_is_written_and_its_end_marked() -> None:
 
 def test_sound_beyond_the_clips_is_left_in_the_pipe() -> None:
     listening = listener(100, max_seconds=0.75)
-    listening.run()
+    listening.start()
+    listening.join(10)
+    assert not listening.is_alive()
     assert heard(listening) == (2 * CHUNK)[: round(0.75 * SECOND_BYTES)]
 
 
