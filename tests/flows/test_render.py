@@ -1,14 +1,17 @@
 """A render's options and plan: where it is placed, by how many processes, and whether the store has it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from flows import render
 from flows.parameters import RenderParameters
 from liveavatar import paths
+from liveavatar.errors import CapacityError
 from liveavatar.hardware import Gpu, Machine, gpu_of
 from tasks.inputs import InputFile, JobInputs
 from tasks.store.store import Store
@@ -86,3 +89,36 @@ def test_a_run_is_remembered_until_an_option_or_an_input_changes(
     assert not render.remembers(asked.model_copy(update={"force": True}), INPUTS)
     assert not render.remembers(asked.model_copy(update={"seed": 421}), INPUTS)
     assert not render.remembers(asked, replace(INPUTS, pose=InputFile(path=Path("p"), sha256="3" * 64)))
+
+
+RESULT = {"out": "out/a", "status": "passed", "report": {}}
+
+
+def losing_server(results: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make render flows that give these results before the Prefect server is lost."""
+
+    def make(inputs: object, on_result: Callable[[dict[str, object]], None]) -> Callable[[object], None]:
+        def flow(parameters: object) -> None:
+            for result in results:
+                on_result(result)
+            raise httpx.ConnectError("refused")
+
+        return flow
+
+    monkeypatch.setattr(render, "render_flow", make)
+
+
+def test_a_server_that_is_lost_at_the_end_costs_no_result(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    losing_server([RESULT], monkeypatch)
+    assert render.run_render(form(), INPUTS) == RESULT
+    assert [r.getMessage() for r in caplog.records] == [
+        "the Prefect server is gone (refused); its record of this run stays incomplete"
+    ]
+
+
+def test_a_server_that_is_lost_before_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    losing_server([], monkeypatch)
+    with pytest.raises(CapacityError, match=r"does not answer \(refused\); start it, or unset PREFECT_API_URL"):
+        render.run_render(form(), INPUTS)
