@@ -61,7 +61,7 @@ class Rates:
 
 # Hopper: measured over a whole stream on an H200 at 704*384 (the newest data/benchmarks/gpu_h200_*.md). The others are
 # scaled from their published dense rates by the share that Hopper reaches of its own.
-HOPPER = Rates(bf16=740, fp8=1460, attention=520, flash3=620, flash3_e4m3=800, conv=317, bandwidth=2.6, host_link=0.045)
+HOPPER = Rates(bf16=740, fp8=1460, attention=520, flash3=620, flash3_e4m3=830, conv=390, bandwidth=2.6, host_link=0.045)
 GPU_KINDS = {
     "H200": (141.0, replace(HOPPER, bandwidth=3.6)),
     "H100": (80.0, HOPPER),

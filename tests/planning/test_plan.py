@@ -12,6 +12,7 @@ import pytest
 from flows.cli.options import make_parser
 from flows.cli.plan import ANY
 from flows.parameters import RenderParameters, read_parameters
+from liveavatar.bench.gpu.build import FP8_PYTORCH
 from liveavatar.bench.gpu.run import SPEED_MODES
 from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
 from liveavatar.errors import CapacityError, InputError
@@ -245,16 +246,19 @@ MEASURED = [
     pytest.param("h200", "fp8", id="fp8 on an H200"),
     pytest.param("h200", "bf16", id="bf16 on an H200"),
     pytest.param("h200", "fp8 + fp8 rings", id="fp8 and fp8 rings on an H200"),
+    pytest.param("h200", "fp8 + 8-bit attention", id="fp8 and 8-bit attention on an H200"),
+    pytest.param("h200", "fp8 + e4m3 attention", id="fp8 and e4m3 attention on an H200"),
+    pytest.param("h200", FP8_PYTORCH.name, id="fp8 without FlashAttention-3 on an H200"),
     pytest.param("h100", "fp8 + 8-bit attention", id="fp8 and 8-bit attention on an H100"),
     pytest.param("h100", "bf16 + fp8 rings", id="fp8 rings on an H100"),
     pytest.param("h100", "fp8 + fp8 rings", id="fp8 and fp8 rings on an H100"),
 ]
 
 
-def measured_machine(gpus: str, report: dict[str, Any]) -> Machine:
-    """The machine of a report, with FlashAttention-3 if it was installed."""
+def measured_machine(gpus: str, report: dict[str, Any], flash3: bool) -> Machine:
+    """The machine of a report, with FlashAttention-3 if it was installed and asked for."""
     known = machine(gpus)
-    if report["machine"].get("fa3_fwd"):
+    if flash3 and report["machine"].get("fa3_fwd"):
         return known
     return replace(known, gpus=tuple(replace(gpu, rates=gpu.rates.without_flash3()) for gpu in known.gpus))
 
@@ -267,7 +271,7 @@ def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     width, height = (int(side) for side in measured["size"].split("*"))
     options = SPEED_MODES[mode]
     request = request_14b((width, height), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype)
-    outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"1x{gpu}", report))
+    outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"1x{gpu}", report, options.flash3))
     assert outcome.per_gpu_gb[0].total == pytest.approx(measured["peak_gib"], rel=0.07)
     assert outcome.fps == pytest.approx(measured["fps"], rel=0.08)
     assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
@@ -289,6 +293,6 @@ def test_the_planned_speed_of_several_gpus_is_the_measured_one(gpus: int, mode: 
     measured = max(rows, key=lambda row: row["fps"])
     options = SPEED_MODES[mode]
     request = request_14b((704, 384), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype, placement="tpp")
-    outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"{gpus}xH200", report))
+    outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"{gpus}xH200", report, options.flash3))
     assert outcome.fps == pytest.approx(measured["fps"], rel=0.08)
     assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
