@@ -50,6 +50,21 @@ def to_markdown(results: dict[str, Any]) -> str:
             "speed",
             ("mode", "build_s", "cold_first_frame_s", "still_s", "open_s", "first_frame_s", "peak_gib"),
         ),
+        (
+            "Fewer denoise steps, rings full, decoder included; median of several first frames",
+            "steps",
+            (
+                "mode",
+                "size",
+                "sample_steps",
+                "fps",
+                "block_p50_s",
+                "p99_over_p50",
+                "step_s",
+                "decode_s",
+                "first_frame_s",
+            ),
+        ),
         ("Rates, decoder not overlapped", "rates", ("mode", "step_s", "step_tflops", "decode_s", "decode_tflops")),
         (
             "Memory, GiB",

@@ -32,6 +32,7 @@ from liveavatar.bench.gpu.memory import measure_capped, measure_memory
 from liveavatar.bench.gpu.ranks import RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
+from liveavatar.bench.gpu.steps import measure_steps
 from liveavatar.bench.gpu.tpp import run_group
 from liveavatar.bench.gpu.verify import verify
 from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
@@ -43,7 +44,7 @@ from liveavatar.planning.plan import video_size
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("verify", "attention", "speed", "memory", "caps")  # on one GPU
+SECTIONS = ("verify", "attention", "speed", "steps", "memory", "caps")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
 # Tried by ranks that share a GPU, smallest first: when one ends them, the report has the sizes before it.
@@ -226,6 +227,12 @@ class GpuBench:
             else:
                 work = partial(measure_fast, self.config, SPEED_MODES[name], self.full, self.blocks, *where)
             self._measure("speed", f"speed of {name}", work)
+
+    def _steps(self) -> None:
+        flash = self.device.type == "cpu" or flash3(self.device) is not None
+        for mode in (FP8, ATTENTION8, *([E4M3] if flash else [])):
+            work = partial(measure_steps, self.config, mode, self.full, self.blocks, self.device, self.dtype)
+            self._measure("steps", f"fewer steps of {mode.name}", work)
 
     def _memory(self) -> None:
         whole = not (self.options.quick or self.options.dry_run)

@@ -48,16 +48,17 @@ def measure_pace(
     blocks: int,
     kept: list[Block] | None = None,
     warm: int = WARM_BLOCKS,
+    steps: int = 4,
 ) -> dict[str, Any]:
     """Measure the pace of a stream over `blocks` blocks after `warm` others; they go to `kept`, without frames."""
     started = time.perf_counter()
-    stream = engine.open(bench_job(config, size, warm + blocks))
+    stream = engine.open(bench_job(config, size, warm + blocks, steps))
     opened = time.perf_counter() - started
-    marks, steps, decodes = [], [], []
+    marks, step_s, decodes = [], [], []
     for block in stream.blocks():
         marks.append(time.perf_counter())
         if block.index >= warm:
-            steps.append(block.step_s)
+            step_s.append(block.step_s)
             decodes.append(block.decode_s)
             if kept is not None:
                 kept.append(replace(block, frames=None))
@@ -70,7 +71,7 @@ def measure_pace(
         "block_p50_s": p50,
         "block_p99_s": p99,
         "p99_over_p50": p99 / p50,
-        "step_s": float(np.median(steps)),
+        "step_s": float(np.median(step_s)),
         "decode_s": float(np.median(decodes)),
         "open_s": opened,
         "first_frame_s": marks[0] - started,
