@@ -36,12 +36,12 @@ def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[Render
     Listener and checked inputs come in through a closure, for Prefect records a flow's parameters as JSON.
     """
 
-    @flow(name="render-live", flow_run_name="live-{parameters.model}-{parameters.seed}", persist_result=False)
-    def render_live(parameters: RenderParameters) -> dict[str, Any]:
+    @flow(name="render-pipe", flow_run_name="pipe-{parameters.model}-{parameters.seed}", persist_result=False)
+    def render_piped(parameters: RenderParameters) -> dict[str, Any]:
         """Make a talking avatar from sound of a pipe, a portrait and a prompt."""
         return render_job(parameters, listener, inputs)
 
-    return render_live
+    return render_piped
 
 
 def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inputs: JobInputs) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def render(options: Options) -> int:
     parameters = read_parameters(options)
     inputs = preflight.check(parameters)
     if parameters.audio == preflight.PIPE:
-        return _render_live(parameters, inputs)
+        return _render_pipe(parameters, inputs)
     with at_work("render"), Terminal() as terminal, PrefectServer() as server, ray_session():
         if not server.owned:
             terminal.note("prefect", server.ui_url)
@@ -52,7 +52,7 @@ def render(options: Options) -> int:
         return conclude(run_render(parameters, inputs))
 
 
-def _render_live(parameters: RenderParameters, inputs: JobInputs) -> int:
+def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:
     """Render the sound of standard input."""
     from liveavatar.media.pcm import PcmPipe
 

@@ -22,7 +22,7 @@ from liveavatar.media.ffmpeg import MediaError, mux, probe_video
 from liveavatar.media.hls import LivePlaylist
 from liveavatar.media.join import SegmentJoin
 from liveavatar.media.ledger import FilmSegment, SegmentLedger
-from liveavatar.media.recording import LiveSound
+from liveavatar.media.recording import RecordingEncoder
 from liveavatar.timing import FPS
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class FilmWriter:
         fps: int = FPS,
         segment_frames: int = SEGMENT_FRAMES,
         live_dir: Path | None = None,
-        audio: Path | np.ndarray | LiveSound | None = None,
+        audio: Path | np.ndarray | RecordingEncoder | None = None,
         ledger: Path | None = None,
     ) -> None:
         """Prepare a video; nothing is written before the first frame.
@@ -206,7 +206,7 @@ class FilmWriter:
         if not self.num_frames:
             raise MediaError(f"{self.path}: no frame was written; there is nothing to play")
         sound = self.audio if audio is None else audio
-        assert not isinstance(sound, LiveSound), "the sound of a finished film is a file"
+        assert not isinstance(sound, RecordingEncoder), "the sound of a finished video is a file"
         out = mux(self.partial_path, sound, self.path, self.num_frames, self.fps)
         if self._live is not None:
             self._live.finish()

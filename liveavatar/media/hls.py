@@ -18,7 +18,7 @@ import numpy as np
 from liveavatar.files import disk_errors, write_atomically
 from liveavatar.media import mp4
 from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE, run_ffmpeg
-from liveavatar.media.recording import LiveSound
+from liveavatar.media.recording import RecordingEncoder
 
 PLAYLIST = "index.m3u8"
 HEADER = "init.mp4"
@@ -29,7 +29,7 @@ class LivePlaylist:
     """Writer of one video's HLS files; every file appears whole or not at all."""
 
     def __init__(
-        self, folder: Path, fps: int, segment_frames: int, audio: Path | np.ndarray | LiveSound | None = None
+        self, folder: Path, fps: int, segment_frames: int, audio: Path | np.ndarray | RecordingEncoder | None = None
     ) -> None:
         """Prepare a folder.
 
@@ -148,7 +148,7 @@ class LivePlaylist:
         """Return the coded sound packets up to a time in seconds, from the front of the remaining ones."""
         if self.audio is None:
             return []
-        if isinstance(self.audio, LiveSound):
+        if isinstance(self.audio, RecordingEncoder):
             self._sound_stream = self.audio.stream
             return self.audio.between(start, until)
         if self._packets is None:
@@ -166,7 +166,7 @@ class LivePlaylist:
         import ffmpeg
 
         assert self.audio is not None
-        assert not isinstance(self.audio, LiveSound)
+        assert not isinstance(self.audio, RecordingEncoder)
         samples = isinstance(self.audio, np.ndarray)
         source = ffmpeg.input("pipe:", format="f32le", ar=16_000, ac=1) if samples else ffmpeg.input(str(self.audio))
         node = source.audio.output(

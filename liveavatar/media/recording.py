@@ -2,7 +2,7 @@
 
 A *recording* is a folder with `sound.pcm` (16-bit mono 16 kHz), which grows, and `end`, which appears when it is
 complete. Readers read only as far as they are asked to and hold a few seconds, so memory does not grow with length.
-`liveavatar.audio.live_track` makes driving features of a recording.
+`liveavatar.audio.growing_track` makes driving features of a recording.
 """
 
 import io
@@ -63,7 +63,7 @@ class RecordingReader:
         return samples(data)
 
 
-class LiveSound:
+class RecordingEncoder:
     """AAC encoder of a recording: packets for one time interval after another."""
 
     def __init__(self, recording: Recording) -> None:

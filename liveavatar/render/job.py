@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from liveavatar.audio.live_track import ENDLESS
+from liveavatar.audio.growing_track import ENDLESS
 from liveavatar.config import FROM_PORTRAIT
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import Block, StreamJob

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveavatar.audio.encoders import encoder_kind
-from liveavatar.audio.live_track import LiveTrack
+from liveavatar.audio.growing_track import GrowingTrack
 from liveavatar.config import ModelConfig
 from liveavatar.errors import InputError
-from liveavatar.media.recording import LiveSound, Recording
+from liveavatar.media.recording import Recording, RecordingEncoder
 from liveavatar.render.sound import SNAPSHOT_BLOCKS
 from liveavatar.timing import BLOCK_FRAMES
 
@@ -38,7 +38,7 @@ class PipeSound:
             )
         recording = Recording(self.folder)
         return GrowingSound(
-            recording, LiveTrack(recording, speech, kind.load_streaming(speech), config.dit.audio_history_frames)
+            recording, GrowingTrack(recording, speech, kind.load_streaming(speech), config.dit.audio_history_frames)
         )
 
 
@@ -47,9 +47,9 @@ class GrowingSound:
 
     segment_frames = SNAPSHOT_BLOCKS * BLOCK_FRAMES // 2  # a viewer waits for whole segments
 
-    def __init__(self, recording: Recording, track: LiveTrack) -> None:
+    def __init__(self, recording: Recording, track: GrowingTrack) -> None:
         self.recording, self.features = recording, track
-        self.audio = LiveSound(recording)
+        self.audio = RecordingEncoder(recording)
         self._heard_at: dict[int, float] = {}  # by block, monotonic seconds
 
     @property

@@ -12,7 +12,7 @@ from typing import Protocol
 from liveavatar.audio.feature_file import FeatureFile
 from liveavatar.config import ModelConfig
 from liveavatar.engine.job import Features
-from liveavatar.media.recording import LiveSound
+from liveavatar.media.recording import RecordingEncoder
 from liveavatar.timing import BLOCK_FRAMES
 
 SNAPSHOT_BLOCKS = 4  # blocks between snapshots: one video segment
@@ -26,7 +26,7 @@ class Sound(Protocol):
         """Driving features of the engine."""
 
     @property
-    def audio(self) -> Path | LiveSound:
+    def audio(self) -> Path | RecordingEncoder:
         """Audio of the video while it is made."""
 
     @property

@@ -104,5 +104,5 @@ def test_the_video_comes_first_and_the_words_after_it(
 
 def test_objects_come_in_by_the_flow_and_not_by_its_parameters() -> None:
     made = flow.pipe_flow(cast(Any, "listener"), INPUTS)
-    assert made.name == "render-live"
+    assert made.name == "render-pipe"
     assert list(made.parameters.properties) == ["parameters"]

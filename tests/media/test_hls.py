@@ -36,7 +36,7 @@ def test_live_output_plays_while_it_grows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [pytest.param(1.0, id="in the first segment"), pytest.param(2.5, id="later")])
-def test_live_sound_that_ends_early(seconds: float, tmp_path: Path) -> None:
+def test_sound_that_ends_before_the_pictures(seconds: float, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     with FilmWriter(path, size=(WIDTH, HEIGHT), audio=tone(seconds), live_dir=tmp_path / "live") as sink:
         for start in range(0, 144, 12):

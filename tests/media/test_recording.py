@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liveavatar.media.film import FilmWriter
-from liveavatar.media.recording import LiveSound, Recording, RecordingReader
+from liveavatar.media.recording import Recording, RecordingEncoder, RecordingReader
 from liveavatar.timing import SAMPLE_RATE
 from tests.media.videos import HEIGHT, WIDTH, pictures, tone
 
@@ -35,7 +35,7 @@ def recorded(folder: Path, audio: np.ndarray, ended: bool = True) -> Recording:
 
 @pytest.mark.parametrize("growing", [pytest.param(True, id="recording"), pytest.param(False, id="whole sound")])
 def test_sound_is_heard_when_it_was_recorded(growing: bool, tmp_path: Path) -> None:
-    audio = LiveSound(recorded(tmp_path / "pipe", clicking())) if growing else clicking()
+    audio = RecordingEncoder(recorded(tmp_path / "pipe", clicking())) if growing else clicking()
     with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT), audio=audio, live_dir=tmp_path / "hls") as writer:
         writer.write(pictures(0, SECONDS * 25))
         writer.close(clicking())

@@ -40,9 +40,9 @@ class WhisperSpeech:
         """Compute features float16 [L, C, T] of a whole track (float32 mono 16 kHz), T whole blocks."""
         return whisper_features(audio, self.speech, whisper_encoder=self.encoder, dtype=torch.float16)
 
-    def stream(self, first_block: int) -> "LiveFeatures":
+    def stream(self, first_block: int) -> "StreamedFeatures":
         """Start features of sound that still arrives."""
-        return LiveFeatures(self.speech, self.encoder, first_block)
+        return StreamedFeatures(self.speech, self.encoder, first_block)
 
 
 def load(speech: SpeechConfig, model_dir: Path | None = None) -> WhisperSpeech:
@@ -68,7 +68,7 @@ def block_features(windows_NS: Tensor, encoder: WhisperEncoder, cfg: SpeechConfi
             encoder's device.
 
     Returns:
-        [N, L, C, 12] float32, rounded to what float16 can hold, so that a file of half the size keeps live and
+        [N, L, C, 12] float32, rounded to what float16 can hold, so that a file of half the size keeps streamed and
         stored features equal.
     """
     length, lookahead = window_samples(cfg)
@@ -164,10 +164,11 @@ def whisper_features(
     return out.permute(1, 2, 0)
 
 
-class LiveFeatures:
-    """Streaming features: push PCM, get each block's features as soon as its window is complete.
+class StreamedFeatures:
+    """Driving features of sound that arrives in pieces.
 
-    A block is complete 0.16 s (`cfg.lookahead_seconds`) after its end. Only one window of sound is stored.
+    A block's features are returned as soon as its window is complete, 0.16 s (`cfg.lookahead_seconds`) after the
+    block's end. Only one window of sound is stored.
     """
 
     def __init__(self, cfg: SpeechConfig, encoder: WhisperEncoder, first_block: int = 0) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.encoders.whisper import LiveFeatures, block_features, whisper_features
+from liveavatar.audio.encoders.whisper import StreamedFeatures, block_features, whisper_features
 from liveavatar.audio.encoders.whisper_network import WhisperEncoder
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import CheckpointError
@@ -108,13 +108,13 @@ def test_features_are_the_mean_over_moved_windows(encoder: WhisperEncoder) -> No
 )
 def test_streamed_equals_whole(encoder: WhisperEncoder, seconds: float, pieces: tuple[int, ...]) -> None:
     audio = syllables(seconds)
-    live = LiveFeatures(MINI.speech, encoder)
+    stream = StreamedFeatures(MINI.speech, encoder)
     blocks, start, count = [], 0, 0
     while start < len(audio):
         piece = audio[start : start + pieces[count % len(pieces)]]
-        blocks += live.push(piece)
+        blocks += stream.push(piece)
         start, count = start + len(piece), count + 1
-    blocks += live.finish()
+    blocks += stream.finish()
     whole = whisper_features(audio, MINI.speech, whisper_encoder=encoder)
     streamed = torch.cat(blocks, dim=2)
     assert streamed.shape == whole.shape
@@ -122,11 +122,11 @@ def test_streamed_equals_whole(encoder: WhisperEncoder, seconds: float, pieces: 
 
 
 def test_a_block_comes_as_soon_as_it_can_be_known(encoder: WhisperEncoder) -> None:
-    live = LiveFeatures(MINI.speech, encoder)
-    assert live.push(np.zeros(7680 + 2560 - 1, np.float32)) == []
-    assert len(live.push(np.zeros(1, np.float32))) == 1
-    assert live.position == 1
+    stream = StreamedFeatures(MINI.speech, encoder)
+    assert stream.push(np.zeros(7680 + 2560 - 1, np.float32)) == []
+    assert len(stream.push(np.zeros(1, np.float32))) == 1
+    assert stream.position == 1
 
 
 def test_no_sound_gives_no_blocks(encoder: WhisperEncoder) -> None:
-    assert LiveFeatures(MINI.speech, encoder).finish() == []
+    assert StreamedFeatures(MINI.speech, encoder).finish() == []

@@ -7,7 +7,7 @@ import torch
 
 from liveavatar.audio.encoders.whisper import WhisperSpeech, whisper_features
 from liveavatar.audio.encoders.whisper_network import WhisperEncoder
-from liveavatar.audio.live_track import LiveTrack
+from liveavatar.audio.growing_track import GrowingTrack
 from liveavatar.config import MINI
 from liveavatar.media.recording import Recording
 from liveavatar.timing import BLOCK_FRAMES
@@ -25,7 +25,7 @@ def test_frames_are_those_of_the_whole_sound(encoder: WhisperEncoder, tmp_path: 
     sound = recording(tmp_path, audio)
     sound.end.touch()
     whole = whisper_features((audio * 32767).astype(np.int16) / np.float32(32768), MINI.speech, whisper_encoder=encoder)
-    track = LiveTrack(sound, MINI.speech, WhisperSpeech(MINI.speech, encoder), history_frames=BLOCK_FRAMES)
+    track = GrowingTrack(sound, MINI.speech, WhisperSpeech(MINI.speech, encoder), history_frames=BLOCK_FRAMES)
     for block in range(2):
         assert track.ready(block)
     torch.testing.assert_close(track[7:19], whole[:, :, 7:19], atol=2e-3, rtol=1e-3)
@@ -38,7 +38,7 @@ def test_frames_are_those_of_the_whole_sound(encoder: WhisperEncoder, tmp_path: 
 
 
 def test_a_block_is_not_ready_before_its_sound(encoder: WhisperEncoder, tmp_path: Path) -> None:
-    track = LiveTrack(
+    track = GrowingTrack(
         recording(tmp_path, syllables(0.5)), MINI.speech, WhisperSpeech(MINI.speech, encoder), history_frames=0
     )
     assert track.ready(0) is None

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.01
 WINDOW_BLOCKS = 4  # newest blocks whose features can be read again
 
 
-class LiveTrack:
+class GrowingTrack:
     """Driving features of a recording, sliced like a tensor [L, C, T] over its newest blocks."""
 
     def __init__(
