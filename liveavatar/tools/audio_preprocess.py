@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from liveavatar.audio.preprocess import load_any_audio, output_folder, write_features
+from liveavatar.audio.features import load_any_audio, write_features
+from liveavatar.audio.outputs import output_folder
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import MINI
 from liveavatar.errors import InputError, LiveAvatarError

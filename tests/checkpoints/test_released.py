@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from liveavatar.audio.feature_file import FeatureFile
-from liveavatar.audio.preprocess import write_features
+from liveavatar.audio.features import write_features
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.job import StreamJob
 from liveavatar.engine.settings import RenderSettings

@@ -1,6 +1,8 @@
 """Enhance: the cleaned sound, its words and the verdict in one entry, under the key of sound and options."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import pytest
 
 from liveavatar.audio.enhance import Enhanced
 from liveavatar.audio.transcribe import Word
+from liveavatar.paths import REPO_ROOT
 from tasks import enhance
 from tasks.ingest import RAW, read_wav, write_raw
+from tasks.store.keys import code_parts
 from tasks.store.store import Entry, Store, Values
+from tests.audio.sounds import syllables, write
 
 SOUND = np.linspace(-0.5, 0.5, 16_000, dtype=np.float32)
 
@@ -59,3 +64,11 @@ def test_the_same_sound_and_options_are_not_cleaned_again(calls: list[dict[str, 
         made = enhance.enhance.fn(raw, *other)
         assert not made.hit
         assert made.key != first.key
+
+
+def test_the_key_holds_the_code_that_runs(tmp_path: Path) -> None:
+    wav = write(tmp_path / "sound.wav", syllables(1.0), 16_000)
+    command = [sys.executable, "-m", "tests.tasks.audio_alone", "enhance", str(wav), str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == set(code_parts(*enhance.CODE))

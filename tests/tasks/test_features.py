@@ -1,16 +1,22 @@
 """Features: computed once for a sound and a kind of speech encoder, whose own files count where it has some."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from liveavatar.config import LIVE_AVATAR_14B, TINY, ModelConfig
+from liveavatar.audio.encoders import ENCODERS, EncoderKind, encoder_kind
+from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
+from liveavatar.paths import REPO_ROOT
 from tasks import features
 from tasks.enhance import CLEANED
+from tasks.store.keys import code_parts
 from tasks.store.store import Entry, Store, Values
+from tests.audio.sounds import syllables, write
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ..
         path.write_text("features")
         return 36
 
-    monkeypatch.setattr("liveavatar.audio.preprocess.write_features", write_features)
+    monkeypatch.setattr("liveavatar.audio.features.write_features", write_features)
     return asked
 
 
@@ -68,3 +74,18 @@ def test_the_files_of_an_encoder_in_the_model_directory_count(
     (folder / "model.safetensors").write_text("other weights")
     assert not features.features.fn(cleaned(), str(folder)).hit
     assert len(calls) == 2
+
+
+def test_the_key_holds_the_code_that_runs(tmp_path: Path) -> None:
+    wav = write(tmp_path / "sound.wav", syllables(1.0), 16_000)
+    command = [sys.executable, "-m", "tests.tasks.audio_alone", "features", str(wav), str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    key = code_parts(*features.CODE, encoder_kind(MINI.speech).module)
+    assert set(json.loads(done.stdout)) == set(key)
+
+
+@pytest.mark.parametrize("kind", ENCODERS.values(), ids=ENCODERS)
+def test_cleaning_is_no_part_of_the_key(kind: EncoderKind) -> None:
+    names = {Path(path).stem for path in code_parts(*features.CODE, kind.module)}
+    assert not names & {"denoise", "dnsmos", "enhance", "loudness", "transcribe", "vad"}

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from liveavatar.audio.preprocess import write_features
+from liveavatar.audio.features import write_features
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.media.ffmpeg import read_frames
