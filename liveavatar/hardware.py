@@ -1,4 +1,4 @@
-"""Hardware of a machine: GPUs by name or memory size and their practical speed, cores, memory, disk.
+"""Hardware of a machine: GPUs by name or memory size and their practical speed, cores, memory, disk, ports.
 
 Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. The driver, the CUDA context and the allocator's
 slack take `RESERVE_GB` of every card, which leaves 22.15 of 24 GB.
@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,6 +204,13 @@ def free_disk_gb(path: Path) -> float:
     """Return the free space on the disk of `path` or its nearest existing parent."""
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free / GB
+
+
+def free_port() -> int:
+    """Find a TCP port that nothing listens on at 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def detect_machine(out: Path, gpus: tuple[Gpu, ...] | None = None) -> Machine:

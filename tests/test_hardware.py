@@ -1,6 +1,7 @@
 """GPUs by name and size, and the reading of this machine."""
 
 import math
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from liveavatar.hardware import (
     cores,
     detect_gpus,
     detect_machine,
+    free_port,
     gpu_of,
     memory_limit_gb,
     parse_gpus,
@@ -104,3 +106,8 @@ def test_the_home_has_a_disk_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("liveavatar.hardware.free_disk_gb", lambda path: 5.0 if path.name == "home" else 70.0)
     here = detect_machine(tmp_path / "out", ())
     assert (here.disk_gb, here.work_gb) == (70.0, 5.0)
+
+
+def test_a_free_port_can_be_listened_on() -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as server:
+        assert free_port() != server.getsockname()[1]

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from flows.serving import environment
 from flows.serving.gate import own_origins
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.hardware import free_port
 from liveavatar.isolation.worker import die_with_parent
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class PrefectServer:
         self._mark_created()
 
     def _start(self) -> None:
-        port = self._port or _free_port()
+        port = self._port or free_port()
         self.url = f"http://{HOST}:{port}/api"
         home = environment.prepare()
         home.mkdir(parents=True, exist_ok=True)
@@ -292,12 +292,6 @@ def _no_server(why: str) -> CapacityError:
 
 def _on_loopback(url: str) -> bool:
     return urllib.parse.urlsplit(url).hostname in environment.LOOPBACK
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _flush_logs(seconds: float) -> None:

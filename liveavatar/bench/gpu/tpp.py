@@ -8,7 +8,6 @@ as soon as it is known; a rank that fails ends them all.
 import logging
 import os
 import queue
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.tpp import packet
-from liveavatar.hardware import GB
+from liveavatar.hardware import GB, free_port
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def run_group(plan: RanksPlan, on_row: Callable[[str, Any], None]) -> None:
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
     rows = context.Queue()
-    port = _free_port()
+    port = free_port()
     began = time.monotonic()
     ranks = multiprocessing.start_processes(
         _rank, args=(plan, port, rows), nprocs=plan.world, join=False, start_method="spawn"
@@ -78,13 +77,6 @@ def _pass_on(rows: Any, on_row: Callable[[str, Any], None]) -> None:
             on_row(*rows.get(timeout=0.05))
     except queue.Empty:
         return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _rank(rank: int, plan: RanksPlan, port: int, rows: Any) -> None:
