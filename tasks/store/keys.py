@@ -98,12 +98,6 @@ def code_parts(*modules: str, left_out: Iterable[str] = ()) -> dict[str, str]:
     return dict(_code_parts(modules, tuple(left_out)))
 
 
-def forget_sources() -> None:
-    """Read source files again when they are asked for next; they are read once a process."""
-    _read.cache_clear()
-    _code_parts.cache_clear()
-
-
 def sources_of(*modules: str, left_out: Iterable[str] = ()) -> set[Path]:
     """List source files of modules and of what they import of the engine, imports in functions and packages too.
 
@@ -129,11 +123,6 @@ def sources_of(*modules: str, left_out: Iterable[str] = ()) -> set[Path]:
     return sources
 
 
-def syntax_digest(source: str | bytes) -> str:
-    """Compute the sha256 over a module's syntax tree without docstrings; it has no comments and no layout."""
-    return _digest(ast.parse(source))
-
-
 def package_versions(names: Iterable[str]) -> dict[str, str]:
     """Read the installed versions of packages; "absent" for those that are not there."""
     return {name: _version(name) for name in names}
@@ -155,6 +144,7 @@ def _read(path: Path) -> _Module:
 
 
 def _digest(tree: ast.Module) -> str:
+    """Compute the sha256 over a syntax tree without docstrings; it has no comments and no layout."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

@@ -1,13 +1,13 @@
 """Keys of the store: documentation changes none, code and inputs change theirs, and a stage has only its own code."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from liveavatar import paths
 from tasks import enhance, features, ingest, plan, prompt, quality
-from tasks.store import keys
-from tasks.store.keys import code_digest, code_parts, job_key, sources_of, stage_key, syntax_digest
+from tasks.store.keys import code_digest, code_parts, job_key, sources_of, stage_key
 
 CODE = '''"""Module."""
 
@@ -39,6 +39,21 @@ def nothing() -> None:
 '''
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository."""
+    monkeypatch.setattr(paths, "REPO_ROOT", tmp_path)
+    (tmp_path / "liveavatar").mkdir()
+    return tmp_path
+
+
+def digest_of(text: str, root: Path) -> str:
+    """The digest of a source file's syntax; files are read once a process, so each text has its own module."""
+    name = f"code_{hashlib.sha256(text.encode()).hexdigest()}"
+    (root / "liveavatar" / f"{name}.py").write_text(text)
+    return code_parts(f"liveavatar.{name}")[f"liveavatar/{name}.py"]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -53,9 +68,9 @@ def nothing() -> None:
         pytest.param('("a", "b")', "('a',\n    'b')", id="layout"),
     ],
 )
-def test_documentation_changes_no_digest(old: str, new: str) -> None:
+def test_documentation_changes_no_digest(root: Path, old: str, new: str) -> None:
     assert old in CODE
-    assert syntax_digest(CODE.replace(old, new)) == syntax_digest(CODE)
+    assert digest_of(CODE.replace(old, new), root) == digest_of(CODE, root)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +90,14 @@ def test_documentation_changes_no_digest(old: str, new: str) -> None:
         pytest.param('"""Double."""', '_ = """Double."""', id="a text that is a value"),
     ],
 )
-def test_a_change_of_code_changes_the_digest(old: str, new: str) -> None:
+def test_a_change_of_code_changes_the_digest(root: Path, old: str, new: str) -> None:
     assert old in CODE
-    assert syntax_digest(CODE.replace(old, new)) != syntax_digest(CODE)
+    assert digest_of(CODE.replace(old, new), root) != digest_of(CODE, root)
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tree(root: Path) -> Path:
     """A repository whose `liveavatar.run` imports in every way there is."""
-    monkeypatch.setattr(paths, "REPO_ROOT", tmp_path)
     files = {
         "__init__.py": "from liveavatar.other import everything",
         "other.py": "",
@@ -98,11 +112,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "deep/inner/beside.py": "",
     }
     for name, text in files.items():
-        path = tmp_path / "liveavatar" / name
+        path = root / "liveavatar" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    keys.forget_sources()
-    return tmp_path / "liveavatar"
+    return root / "liveavatar"
 
 
 def test_code_follows_imports_in_functions_and_the_packages_around_them(tree: Path) -> None:
