@@ -25,7 +25,7 @@ OF_NO_FILE = (
         "tests/test_infra.py",
         "tests/soak/*",
         "tests/fuzz/*",
-        "tests/corpus/*",
+        "tests/odd_inputs/*",
         "tests/gpu/*",
     ),
     *("tests/flows/test_flows.py", "tests/flows/test_golden.py", "tests/fast/test_ranks.py"),

@@ -7,7 +7,7 @@ import numpy as np
 
 from liveavatar.timing import SAMPLE_RATE
 from tests.audio.sounds import noise, pcm, wav_header, write, write_with_hole
-from tests.corpus.case import SECONDS, Case, Check, Maker, changed, ffmpeg, renamed, speech, speech_file, written
+from tests.odd_inputs.case import SECONDS, Case, Check, Maker, changed, ffmpeg, renamed, speech, speech_file, written
 
 PICTURES = ("-f", "lavfi", "-i", f"testsrc=s=160x120:r=25:d={SECONDS}")
 COVER = ("-f", "lavfi", "-i", "color=red:s=600x600:d=1")

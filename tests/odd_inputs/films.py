@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.corpus.case import Case, Check, Maker, changed, ffmpeg, portrait, written
+from tests.odd_inputs.case import Case, Check, Maker, changed, ffmpeg, portrait, written
 
 SIZE = (256, 384)  # width, height
 FRAMES = 15

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.corpus.case import Case, Check, written
+from tests.odd_inputs.case import Case, Check, written
 
 CSV = 'audio,image,prompt,seed\na.wav,a.png,"A woman, calm",3\nb.wav,b.png,A man,4\n'
 PROMPTS = ["A woman, calm", "A man"]

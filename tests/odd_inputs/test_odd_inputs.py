@@ -16,8 +16,8 @@ from liveavatar.audio.ingest import load_audio, probe
 from liveavatar.media.portrait import load_portrait
 from liveavatar.paths import DATA
 from liveavatar.pose.files import check_pose, read_pose, read_pose_csv
-from tests.corpus import films, pictures, sounds, tables
-from tests.corpus.case import Case
+from tests.odd_inputs import films, pictures, sounds, tables
+from tests.odd_inputs.case import Case
 
 pytestmark = pytest.mark.nightly
 

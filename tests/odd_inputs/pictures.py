@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps, features
 from liveavatar.config import MINI
 from liveavatar.face.detect import find_face
 from liveavatar.media.portrait import fit_portrait
-from tests.corpus.case import Case, Check, Maker, changed, portrait, renamed, written
+from tests.odd_inputs.case import Case, Check, Maker, changed, portrait, renamed, written
 
 WALL = (90, 110, 130)
 ORIENTATION = 0x0112  # EXIF tag

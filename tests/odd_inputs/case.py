@@ -1,4 +1,4 @@
-"""A case of the corpus: an input, and what its reader must answer."""
+"""A case: an odd input, and what its reader must answer."""
 
 import re
 import subprocess
