@@ -19,7 +19,8 @@ PAGES = [
     ROOT / "liveavatar" / "training" / "README.md",
     ROOT / "tests" / "parity" / "README.md",
 ]
-MADE = ("out/", "live/", "audio/", "work/", "clips/", "refined/")  # folders of a render or a training run
+# Folders of a render, of a training run, and of `make setup`.
+MADE = ("out/", "live/", "audio/", "work/", "clips/", "refined/", ".venv/")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
