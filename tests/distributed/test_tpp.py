@@ -149,8 +149,8 @@ def test_threads_are_those_of_the_last_rank(tiny_model: Path) -> None:
 )
 def test_snapshots_fit_every_placement(changing_model: Path, world: int, own: bool) -> None:
     alone, job = single(changing_model), make_job()
-    whole = stream(alone, job, snapshot_every=4)
-    with group(changing_model, world, own, jobs=3) as (member, _):
+    whole = stream(alone, job, snapshot_every=1)
+    with group(changing_model, world, own, jobs=5) as (member, _):
         engine = member.engine()
         spread = stream(engine, job, snapshot_every=4)
         assert_equal(spread, whole)
@@ -159,7 +159,8 @@ def test_snapshots_fit_every_placement(changing_model: Path, world: int, own: bo
         assert theirs is not None
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-        for index in (3, 7):  # inside of clip two, and of clip four
+        # Right before the reference changes, right after it, inside of clip two, and of clip four.
+        for index in (1, 2, 3, 7):
             assert_equal(stream(engine, job, whole[index].state), whole[index + 1 :])
     assert_equal(stream(alone, job, ours), whole[4:])
 

@@ -9,9 +9,11 @@ import torch
 
 from liveavatar.engine.decoder import DecodedBlock, Decoder, Decoding
 from liveavatar.engine.engine import Engine
+from liveavatar.engine.job import TensorFeatures
 from liveavatar.engine.resumable import Resumable
 from liveavatar.engine.stream import Ready, Stream
 from liveavatar.fast import accelerate
+from tests.engine.jobs import engine_of, lively_model, make_job
 from tests.fast.engines import fast_engine, job, model, plain_engine
 
 BLOCKS = 4
@@ -111,3 +113,21 @@ def test_a_decoded_block_does_not_wait_for_sound(recorded: Stream) -> None:
         *("denoised 2", "denoised 3", "decoded 2", "decoded 3"),
     ]
     assert asked.count(2) == 3
+
+
+@pytest.mark.parametrize(
+    ("index", "first", "last", "zeros"),
+    [
+        pytest.param(0, 1, 12, (9, 0), id="first: nothing before the track"),
+        pytest.param(1, 4, 24, (0, 0), id="middle: nine frames of history"),
+        pytest.param(2, 16, 36, (0, 0), id="middle"),
+        pytest.param(3, 28, 40, (0, 8), id="last: nothing after the track"),
+    ],
+)
+def test_the_features_of_a_block(index: int, first: int, last: int, zeros: tuple[int, int]) -> None:
+    track = torch.arange(1.0, 41.0)  # frame t holds t + 1, so that zero is padding
+    features = TensorFeatures(track.expand(5, 768, 40))
+    stream = engine_of(lively_model()).open(make_job(num_frames=40, features=features))
+    wanted = [0.0] * zeros[0] + [float(value) for value in range(first, last + 1)] + [0.0] * zeros[1]
+    assert stream.block_features(index).shape == (1, 5, 768, 9 + 12)
+    assert torch.equal(stream.block_features(index), torch.tensor(wanted).expand(1, 5, 768, 21))
