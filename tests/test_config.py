@@ -87,6 +87,37 @@ def test_the_kind_of_a_network_means_nothing_else(kind: str) -> None:
     assert not [name for name in readers if not name.startswith(ROOMS_OF_THE_NETWORKS)]
 
 
+SIGMAS = {
+    "mini": {
+        1: (1.0,),
+        2: (1.0, 0.833333),
+        3: (1.0, 0.909091, 0.714286),
+        4: (1.0, 0.9375, 0.833333, 0.625),
+        5: (1.0, 0.952381, 0.882353, 0.769231, 0.555556),
+        6: (1.0, 0.961538, 0.909091, 0.833333, 0.714286, 0.5),
+        7: (1.0, 0.967742, 0.925926, 0.869565, 0.789474, 0.666667, 0.454545),
+        8: (1.0, 0.972222, 0.9375, 0.892857, 0.833333, 0.75, 0.625, 0.416667),
+    },
+    "live-avatar-14b": {
+        1: (1.0,),
+        2: (1.0, 0.008929),
+        3: (1.0, 0.751121, 0.008929),
+        4: (1.0, 0.857692, 0.602151, 0.008929),
+        5: (1.0, 0.900359, 0.751121, 0.502985, 0.008929),
+        6: (1.0, 0.923343, 0.818923, 0.668327, 0.432225, 0.008929),
+        7: (1.0, 0.93771, 0.857692, 0.751121, 0.602151, 0.379195, 0.008929),
+        8: (1.0, 0.947543, 0.882788, 0.800837, 0.693793, 0.548046, 0.337972, 0.008929),
+    },
+}
+
+
+@pytest.mark.parametrize("model", [MINI, LIVE_AVATAR_14B], ids=lambda model: model.name)
+def test_the_noise_levels_of_every_step_count(model: ModelConfig) -> None:
+    assert model.sigmas.keys() == SIGMAS[model.name].keys()
+    for steps, levels in SIGMAS[model.name].items():
+        assert model.sigmas[steps] == pytest.approx(levels, abs=1e-6)
+
+
 def test_only_the_embedded_model_s_text_encoder_stays_in_memory() -> None:
     assert MINI.text.resident
     assert not LIVE_AVATAR_14B.text.resident

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from liveavatar.pose.blinks import AWAY, GAP, STRETCH, blink, blinks, eye_track, saccades
-from liveavatar.pose.track import EYES, HEAD, LOOK_SCALE, free_head, mirrored_eyes, pose_latents
+from liveavatar.pose.track import EYES, HEAD, LOOK_SCALE, free_head, pose_latents
 
 PER_SECOND = 25 / 4  # latents
 
@@ -70,8 +70,3 @@ def test_latents_hold_head_and_eyes_apart() -> None:
     lids_only = pose_latents(head, 3, 5, eyes[..., :1], HEAD + 1)
     assert torch.equal(lids_only, both[:, : HEAD + 1])
     assert not pose_latents(head, 3, 5, None, HEAD + EYES)[:, HEAD:].any()
-
-
-def test_a_mirrored_picture_looks_to_the_other_side() -> None:
-    eyes = torch.tensor([[0.4, 0.1, 0.05]])
-    assert torch.equal(mirrored_eyes(eyes), torch.tensor([[0.4, -0.1, 0.05]]))

@@ -18,6 +18,7 @@ from liveavatar.pose.track import (
     fit_length,
     latent_track,
     mirrored,
+    mirrored_eyes,
     pose_latents,
     split_track,
 )
@@ -39,6 +40,10 @@ def test_a_latent_has_the_mean_of_its_frames() -> None:
 
 def test_the_mirrored_picture_turns_and_tilts_the_other_way() -> None:
     assert torch.equal(mirrored(torch.tensor([[0.1, 0.2, 0.3]])), torch.tensor([[-0.1, 0.2, -0.3]]))
+
+
+def test_the_mirrored_picture_looks_to_the_other_side() -> None:
+    assert torch.equal(mirrored_eyes(torch.tensor([[0.4, 0.1, 0.05]])), torch.tensor([[0.4, -0.1, 0.05]]))
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,20 @@ def test_the_grade_of_every_column(share: int, grade: str, above: bool) -> None:
     assert {n: checks[n] for n in ROWS if bad[n] is not None} == {n: grade for n in ROWS if bad[n] is not None}
 
 
-def test_a_short_video_may_lose_as_much_identity_as_a_minute() -> None:
-    minute = result({})
-    short = QualityResult({}, {}, {}, minute.frames[:375], minute.blocks, minute.video, has_speech=True)
-    drift = next(limit for limit in limits_for(short) if limit.name == "identity_drift")
-    assert (drift.good, drift.tolerable) == (pytest.approx((-0.4, None)), pytest.approx((-1.0, None)))
+@pytest.mark.parametrize(
+    ("seconds", "good", "tolerable"),
+    [
+        pytest.param(15, -0.4, -1.0, id="a quarter: as much in all as a minute"),
+        pytest.param(30, -0.2, -0.5, id="half a minute"),
+        pytest.param(60, -0.1, -0.25, id="a minute"),
+        pytest.param(90, -0.1, -0.25, id="longer: the same per minute"),
+        pytest.param(600, -0.1, -0.25, id="ten minutes"),
+    ],
+)
+def test_the_drift_of_identity_by_length(seconds: int, good: float, tolerable: float) -> None:
+    frames = pd.DataFrame([GOOD_ROW] * (seconds * 25))
+    drift = next(limit for limit in limits_for(result({}, frames)) if limit.name == "identity_drift")
+    assert (drift.good, drift.tolerable) == (pytest.approx((good, None)), pytest.approx((tolerable, None)))
 
 
 def test_without_speech_the_lips_are_not_judged() -> None:
