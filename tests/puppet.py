@@ -48,11 +48,11 @@ class Puppet:
     def film(self, path: Path, openness: np.ndarray, audio: np.ndarray, still: bool = False) -> Path:
         """A film of a mouth curve, one value a frame in eye distances; the head sways unless `still`."""
         height, width = self.rgb.shape[:2]
-        with FilmWriter(path, size=(width, height), audio=audio) as sink:
+        with FilmWriter(path, size=(width, height), audio=audio) as writer:
             for t, opening in enumerate(openness):
                 sway = (0.0, 0.0) if still else (3 * np.sin(t / 11), 1.5 * np.sin(t / 7))
-                sink.write(self.frame(float(opening), sway)[None])
-            return sink.close()
+                writer.write(self.frame(float(opening), sway)[None])
+            return writer.close()
 
 
 def babble(seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,9 @@ from tests.media.videos import HEIGHT, WIDTH, pictures
 
 
 def test_fragments_move_in_time(tmp_path: Path) -> None:
-    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as sink:
-        sink.write(pictures(0, 96))
-        data = sink.partial_path.read_bytes()
+    with FilmWriter(tmp_path / "film.mp4", size=(WIDTH, HEIGHT)) as writer:
+        writer.write(pictures(0, 96))
+        data = writer.partial_path.read_bytes()
     header, fragments = mp4.split(data)
     assert mp4.moved(fragments, {1: 0}, 1) == fragments
     (tmp_path / "late.mp4").write_bytes(header + mp4.moved(fragments, {1: 100 * 512}, 1))

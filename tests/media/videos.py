@@ -29,10 +29,10 @@ def tone(seconds: float, hertz: float = 440) -> np.ndarray:
 
 def write(path: Path, num_frames: int, audio: np.ndarray | None = None, live: bool = False) -> Path:
     live_dir = path.with_suffix(".live") if live else None
-    with FilmWriter(path, size=(WIDTH, HEIGHT), audio=audio, live_dir=live_dir) as sink:
+    with FilmWriter(path, size=(WIDTH, HEIGHT), audio=audio, live_dir=live_dir) as writer:
         for start in range(0, num_frames, 12):
-            sink.write(pictures(start, min(start + 12, num_frames)))
-        return sink.close()
+            writer.write(pictures(start, min(start + 12, num_frames)))
+        return writer.close()
 
 
 def kill_encoder() -> None:

@@ -91,9 +91,9 @@ def test_a_broken_film_fails(
 ) -> None:
     frames, audio = break_film(fault, puppet)
     height, width = puppet.rgb.shape[:2]
-    with FilmWriter(tmp_path / "broken.mp4", size=(width, height), audio=audio) as sink:
-        sink.write(frames)
-        film = sink.close()
+    with FilmWriter(tmp_path / "broken.mp4", size=(width, height), audio=audio) as writer:
+        writer.write(frames)
+        film = writer.close()
     verdict = judge(evaluate_video(film, portrait, audio))
     assert verdict.status == "failed"
     assert checks <= failed(verdict)
@@ -148,10 +148,10 @@ def test_a_film_of_another_rate_keeps_its_offset(
     audio, openness = babble(3, seed=3)
     times = np.arange(3 * fps) / fps
     height, width = puppet.rgb.shape[:2]
-    with FilmWriter(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as sink:
+    with FilmWriter(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as writer:
         for opening in np.interp(times, np.arange(len(openness)) / 25, openness):
-            sink.write(puppet.frame(float(opening))[None])
-        film = sink.close()
+            writer.write(puppet.frame(float(opening))[None])
+        film = writer.close()
     result = evaluate_video(film, portrait, audio)
     assert result.metrics["av_offset_frames"] == 0
     assert result.metrics["dropped_frames"] == 0

@@ -79,9 +79,9 @@ def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[st
     words.append({"start": 2.6, "end": 2.9, "text": HOSTILE, "probability": None})
     (folder / "audio" / "words.json").write_text(json.dumps({"text": "", "language": "en", "words": words}))
     rng = np.random.default_rng(0)
-    with FilmWriter(folder / "video.mp4", size=(96, 64), audio=audio) as sink:
-        sink.write(rng.integers(0, 255, (num_frames, 64, 96, 3), np.uint8))
-        sink.close()
+    with FilmWriter(folder / "video.mp4", size=(96, 64), audio=audio) as writer:
+        writer.write(rng.integers(0, 255, (num_frames, 64, 96, 3), np.uint8))
+        writer.close()
     frames_table(num_frames, faces).to_parquet(folder / "frames.parquet")
     blocks = pd.DataFrame({"block": range(9), "start_s": np.arange(9) * 0.48, "block_ms": [300.0] * 8 + [600.0]})
     blocks.to_parquet(folder / "blocks.parquet")

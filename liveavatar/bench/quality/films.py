@@ -118,9 +118,9 @@ def true_film(clip: Clip, scene: RenderedScene) -> Film:
     """Write the true pictures of a clip through the coder of a render."""
     frames = clip.frames()
     path = scene.folder / "truth.mp4"
-    with FilmWriter(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as sink:
-        sink.write(frames)
-        sink.close()
+    with FilmWriter(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as writer:
+        writer.write(frames)
+        writer.close()
     return Film(path)
 
 

@@ -55,9 +55,9 @@ def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine
     true = judge.look(true_film(clip, scene), scene.photo, clip.speech(), tracker)
     height, width = scene.photo.shape[:2]
     grey = tmp_path / "grey.mp4"
-    with FilmWriter(grey, size=(width, height), audio=scene.sound) as sink:
-        sink.write(np.random.default_rng(0).integers(100, 110, (36, height, width, 3), dtype=np.uint8))
-        sink.close()
+    with FilmWriter(grey, size=(width, height), audio=scene.sound) as writer:
+        writer.write(np.random.default_rng(0).integers(100, 110, (36, height, width, 3), dtype=np.uint8))
+        writer.close()
     rendered = judge.look(Film(grey), scene.photo, clip.speech(), tracker)
     summary = judge.summarise(
         [judge.Pair("a", true, rendered, clip.labels()), judge.Pair("b", true, true, clip.labels())]
