@@ -14,6 +14,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from liveavatar.fast.ops import compile_errors
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -26,16 +28,12 @@ def enable(backend: str | None = "inductor") -> None:
     _state["backend"] = backend
 
 
-def compile_errors() -> tuple[type[Exception], ...]:
-    """Collect the exceptions that the compiler and Triton raise for a function that does not compile."""
+def _torch_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of PyTorch's compiler; Triton has its own."""
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.runtime.triton_heuristics import NoTritonConfigsError
 
-    try:
-        from triton.errors import TritonError
-    except ImportError:
-        return (TorchDynamoException, NoTritonConfigsError)
-    return (TorchDynamoException, NoTritonConfigsError, TritonError)
+    return (TorchDynamoException, NoTritonConfigsError)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
@@ -72,7 +70,7 @@ class Fused(Generic[P, R]):
                 torch._dynamo.maybe_mark_dynamic(t, 0)
         try:
             return self._compiled[backend](*args, **kwargs)
-        except compile_errors() as e:
+        except (*_torch_errors(), *compile_errors()) as e:
             self._works = False
             name = getattr(self.eager, "__name__", "a function")
             logger.warning("%s does not compile and runs eagerly: %s: %s", name, type(e).__name__, e)
