@@ -15,7 +15,6 @@ from liveavatar.errors import InputError
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
 SIZE = re.compile(r"(\d{1,5})\s*[*x×]\s*(\d{1,5})")
-DEFAULT_SIZES = {"live-avatar-14b": "688*368"}
 MAX_PROMPT = 4000  # characters
 MAX_SEED = 2**63 - 1
 
@@ -98,9 +97,8 @@ class RenderParameters(BaseModel):
         return RenderSettings(**{field.name: getattr(self, field.name) for field in fields(RenderSettings)})
 
     def area(self) -> tuple[int, int] | None:
-        """Return (width, height) of `size`, or of the model's default; None lets the model decide."""
-        size = self.size or DEFAULT_SIZES.get(self.model)
-        return parse_size(size) if size else None
+        """Return (width, height) of `size`; None for the model's default."""
+        return parse_size(self.size) if self.size else None
 
 
 def parse_size(size: str) -> tuple[int, int]:

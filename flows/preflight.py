@@ -46,7 +46,7 @@ def check_options(parameters: RenderParameters) -> None:
     """
     paths.store_bytes()
     model = read_config(resolve_model_dir(parameters.model))
-    _check_size(parameters, model)
+    config.refuse_size(model, parameters.area() or model.default_area)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))
     if parameters.audio == PIPE:
@@ -148,25 +148,6 @@ def refuse_pipe(parameters: RenderParameters) -> None:
         raise InputError("--audio -: standard input can be heard only once; give a file")
 
 
-def _check_size(parameters: RenderParameters, model: config.ModelConfig) -> None:
-    area = parameters.area()
-    if area is None:
-        return
-    sizes = [f"{w}*{h}" for w, h in model.areas]
-    if model.name == config.LIVE_AVATAR_14B.name:
-        small, large = min(w * h for w, h in model.areas), max(w * h for w, h in model.areas)
-        if not small <= area[0] * area[1] <= large:
-            raise InputError(
-                f"--size {parameters.size}: {model.name} makes areas from {small} to {large} pixels; "
-                f"use one of {', '.join(sizes)}"
-            )
-    elif area not in model.areas:
-        raise InputError(
-            f"--size {parameters.size}: the model {model.name} was trained for {' and '.join(sizes)} only; "
-            "use one of these (the portrait's aspect decides which way it stands)"
-        )
-
-
 def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> None:
     gpus = len(machine.accelerators())
     if not gpus:
@@ -199,7 +180,7 @@ def _check_gpu_count(parameters: RenderParameters, model: config.ModelConfig, gp
     num_gpus = parameters.num_gpus or 1
     option = f"--num_gpus {num_gpus}" if parameters.num_gpus else f"--placement {parameters.placement}"
     spread = parameters.num_gpus or parameters.placement in ("tpp", "replicas")
-    if spread and not gpus and model.name == config.LIVE_AVATAR_14B.name:
+    if spread and not gpus and model.needs_gpu:
         raise CapacityError(f"{option}: {_count(gpus)}, and {model.name} cannot run without; see `liveavatar plan`")
     if gpus and num_gpus > gpus:
         raise CapacityError(f"--num_gpus {num_gpus}: {_count(gpus)}; use --num_gpus {gpus}")

@@ -126,7 +126,7 @@ class ModelConfig:
     text: TextConfig
     speech: SpeechConfig
     sigmas: dict[int, tuple[float, ...]]  # noise levels per number of steps, high to low, terminal 0 excluded
-    areas: tuple[tuple[int, int], ...]  # (width, height) presets; only the product counts
+    areas: tuple[tuple[int, int], ...]  # (width, height) presets, the default first; only the product counts
     size_multiple: int  # sides are multiples of this many pixels
     size_rule: str  # LISTED_SIZES: exactly `areas`; ANY_SIZE: the released rule, the picture's aspect at any area
     framing: str  # FRAME_FACE: the face is put where training had it; FRAME_CENTRE: the centre of the picture is kept
@@ -142,6 +142,11 @@ class ModelConfig:
     pose_limits: tuple[float, ...] = ()
     lids_conditioned: bool = False  # trained with lid closure (`liveavatar.pose.blinks`), which it then needs always
     gaze_conditioned: bool = False  # the same for the direction of the eyes; only with `lids_conditioned`
+
+    @property
+    def default_area(self) -> tuple[int, int]:
+        """(width, height) whose product is the video's area when no size is given."""
+        return self.areas[0]
 
     def runs_fast(self, *, fp8: bool, offload: bool) -> bool:
         """Tell if the model takes the fast path on a GPU: by its nature, or because an option needs it.
@@ -191,6 +196,8 @@ class ModelConfig:
             )
             scalars = ("name", "areas", "size_multiple", *SWITCHES)
             typed_fields(cls, {name: getattr(model, name) for name in scalars})
+            if not model.areas:
+                raise ValueError("areas is empty")
             typed_fields(_Schedules, {"sigmas": tuple(model.sigmas.values())})
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise CheckpointError(
@@ -301,8 +308,8 @@ LIVE_AVATAR_14B = ModelConfig(
     speech=SpeechConfig(kind="wav2vec2", name="wav2vec2-large-xlsr-53-english", num_states=25, dim=1024),
     sigmas=RELEASED_SIGMAS,
     areas=(
-        *((720, 1280), (1280, 720), (480, 832), (832, 480), (704, 1280), (1280, 704), (1024, 704)),
-        *((704, 1024), (720, 400), (704, 384), (688, 368), (384, 256)),
+        *((688, 368), (720, 1280), (1280, 720), (480, 832), (832, 480), (704, 1280), (1280, 704)),
+        *((1024, 704), (704, 1024), (720, 400), (704, 384), (384, 256)),
     ),
     size_multiple=64,
     size_rule=ANY_SIZE,
@@ -353,6 +360,31 @@ TINY = replace(
 )  # fmt: skip
 
 PRESETS = {m.name: m for m in (MINI, LIVE_AVATAR_14B, TINY)}
+
+
+def refuse_size(model: ModelConfig, size: tuple[int, int]) -> None:
+    """Refuse a size that a model does not make.
+
+    Args:
+        model: whose `size_rule` decides.
+        size: (width, height) of `--size`.
+
+    Raises:
+        InputError: with the sizes it makes.
+    """
+    listed = [f"{w}*{h}" for w, h in model.areas]
+    if model.size_rule == ANY_SIZE:
+        pixels = [w * h for w, h in model.areas]
+        if not min(pixels) <= size[0] * size[1] <= max(pixels):
+            raise InputError(
+                f"--size {size[0]}*{size[1]}: {model.name} makes areas from {min(pixels)} to {max(pixels)} pixels; "
+                f"use one of {', '.join(listed)}"
+            )
+    elif size not in model.areas:
+        raise InputError(
+            f"--size {size[0]}*{size[1]}: the model {model.name} was trained for {' and '.join(listed)} only; "
+            "use one of these (the portrait's aspect decides which way it stands)"
+        )
 
 
 def refuse_pose(model: ModelConfig) -> None:

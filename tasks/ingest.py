@@ -52,7 +52,7 @@ def ingest(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None, max_
     Args:
         inputs: checked files, sound among them.
         model_dir: model whose sizes count.
-        area: (width, height) whose product is the video's area; None for the model's first.
+        area: (width, height) whose product is the video's area; None for the model's default.
         max_frames: sound after these many frames is cut off.
 
     Raises:
@@ -84,6 +84,7 @@ def _sound(audio: InputFile, decoded: np.ndarray | None, max_frames: int | None)
 
 def _portrait(files: JobInputs, model_dir: Path, area: tuple[int, int] | None) -> Entry:
     model = read_config(model_dir)
+    area = area or model.default_area
 
     def make(folder: Path) -> Values:
         from PIL import Image
@@ -91,7 +92,7 @@ def _portrait(files: JobInputs, model_dir: Path, area: tuple[int, int] | None) -
         from liveavatar.media import portrait as library
 
         pixels = decode_portrait(files.image.path) if files.pixels is None else files.pixels
-        fitted = library.fit_portrait(pixels, area or model.areas[0], model)
+        fitted = library.fit_portrait(pixels, area, model)
         Image.fromarray(fitted).save(folder / PORTRAIT)
         return {"width": fitted.shape[1], "height": fitted.shape[0]}
 

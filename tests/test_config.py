@@ -1,7 +1,9 @@
 """Model configs: presets, config.json, and the facts other rooms act on."""
 
+import ast
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from liveavatar.config import (
     SKELETON_VIDEO,
     ModelConfig,
     refuse_pose,
+    refuse_size,
 )
 from liveavatar.errors import CheckpointError, InputError
 
+MODELS = ("model", "config", "cfg", "MINI", "LIVE_AVATAR_14B", "TINY")  # what code calls the config of a model
 ROOMS_OF_THE_NETWORKS = ("liveavatar/model/", "liveavatar/checkpoints/")
 
 
@@ -59,6 +63,11 @@ def test_a_config_without_a_fact_is_refused(name: str) -> None:
 def test_an_unknown_value_is_refused(name: str, value: Any) -> None:
     with pytest.raises(CheckpointError, match=re.escape(f"{value!r}")):
         ModelConfig.from_json(json.dumps(json.loads(MINI.to_json()) | {name: value}))
+
+
+def test_a_model_without_sizes_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="areas is empty"):
+        ModelConfig.from_json(json.dumps(json.loads(MINI.to_json()) | {"areas": []}))
 
 
 def test_an_unknown_setting_is_refused() -> None:
@@ -118,6 +127,56 @@ def test_the_noise_levels_of_every_step_count(model: ModelConfig) -> None:
         assert model.sigmas[steps] == pytest.approx(levels, abs=1e-6)
 
 
+def test_the_name_of_a_model_means_nothing_else() -> None:
+    """A renamed model renders as before; only presets are looked up by name, in two rooms."""
+    rooms = ("flows", "tasks", "liveavatar")
+    sources = [p for room in rooms for p in (paths.REPO_ROOT / room).rglob("*.py") if not _knows_presets(p)]
+    assert not [f"{_named(p)}:{line}" for p in sources for line in _decisions_by_name(ast.parse(p.read_text()))]
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        pytest.param("config.name == MINI.name", True, id="equal"),
+        pytest.param("self.config.name != other", True, id="not equal"),
+        pytest.param("model.name in LARGE", True, id="one of several"),
+        pytest.param("name == LIVE_AVATAR_14B.name", True, id="a preset's name"),
+        pytest.param("asked == 'live-avatar-14b'", True, id="a word"),
+        pytest.param("asked not in ('mini', 'tiny')", True, id="words"),
+        pytest.param("SIZES = {'live-avatar-14b': '688*368'}", True, id="table"),
+        pytest.param("args.preset == 'tiny'", False, id="a recipe of training"),
+        pytest.param("path.name == 'config.json'", False, id="a file"),
+        pytest.param("f'{model.name} needs a GPU'", False, id="message"),
+        pytest.param("model.size_rule == ANY_SIZE", False, id="a fact"),
+    ],
+)
+def test_a_decision_by_name_is_found(code: str, found: bool) -> None:
+    assert bool(list(_decisions_by_name(ast.parse(code)))) == found
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "says"),
+    [
+        pytest.param(MINI, (512, 192), "trained for 384*256 and 256*384 only", id="listed sizes, same area"),
+        pytest.param(LIVE_AVATAR_14B, (7, 7), "makes areas from 98304 to 921600 pixels", id="too small"),
+        pytest.param(replace(LIVE_AVATAR_14B, name="mine"), (4000, 4000), "mine makes areas from", id="too large"),
+    ],
+)
+def test_a_size_the_model_does_not_make_is_refused(model: ModelConfig, size: tuple[int, int], says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        refuse_size(model, size)
+
+
+@pytest.mark.parametrize("model", PRESETS.values(), ids=PRESETS.keys())
+def test_the_sizes_of_a_model_are_made(model: ModelConfig) -> None:
+    for size in (model.default_area, *model.areas):
+        refuse_size(model, size)
+
+
+def test_the_default_of_the_14b_is_the_size_it_is_best_at() -> None:
+    assert LIVE_AVATAR_14B.default_area == (688, 368)
+
+
 def test_only_the_embedded_model_s_text_encoder_stays_in_memory() -> None:
     assert MINI.text.resident
     assert not LIVE_AVATAR_14B.text.resident
@@ -136,6 +195,32 @@ def test_the_model_or_an_option_asks_for_the_fast_path(
     model: ModelConfig, fp8: bool, offload: bool, fast: bool
 ) -> None:
     assert model.runs_fast(fp8=fp8, offload=offload) == fast
+
+
+def _knows_presets(path: Path) -> bool:
+    return _named(path).startswith(("liveavatar/config.py", "liveavatar/checkpoints/"))
+
+
+def _decisions_by_name(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines of comparisons with a model's name, and of tables whose keys are such names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            sides += [item for s in sides if isinstance(s, ast.Tuple | ast.List | ast.Set) for item in s.elts]
+        elif isinstance(node, ast.Dict):
+            sides = [key for key in node.keys if key is not None]
+        else:
+            continue
+        is_recipe = any(ast.unparse(side).endswith("args.preset") for side in sides)  # `--preset` of training
+        if not is_recipe and any(_is_model_name(side) for side in sides):
+            yield node.lineno
+
+
+def _is_model_name(node: ast.expr) -> bool:
+    if isinstance(node, ast.Constant):
+        return node.value in PRESETS
+    owner = ast.unparse(node).removesuffix(".name").split(".")[-1]
+    return isinstance(node, ast.Attribute) and node.attr == "name" and owner in MODELS
 
 
 def _named(path: Path) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.terminal import say
-from liveavatar import config, paths
-from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar import config
+from liveavatar.checkpoints.directory import preset_dir, read_config, resolve_model_dir
 from liveavatar.errors import InputError
 from liveavatar.files import read_json
 from liveavatar.isolation.caller import isolated
@@ -69,7 +69,7 @@ def _list_models(as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     for name in (config.MINI.name, config.LIVE_AVATAR_14B.name):
         model = config.PRESETS[name]
-        folder = paths.MINI_DIR if name == config.MINI.name else paths.models_home() / name
+        folder = preset_dir(name)
         here = folder.is_dir() and any(folder.rglob("*.safetensors"))
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if here else 0
         sizes = [f"{w}*{h}" for w, h in model.areas]

@@ -257,7 +257,7 @@ def check_models() -> Iterator[DoctorCheck]:
     from liveavatar.checkpoints.load import check_model
 
     for name, directory in ((MINI.name, MINI_DIR), ("live-avatar-14b", models_home() / "live-avatar-14b")):
-        embedded = name == MINI.name
+        embedded = directory == MINI_DIR
         if not directory.is_dir():
             way_out = "restore data/models/mini from the repository" if embedded else ""
             status = FAILED if embedded else OK

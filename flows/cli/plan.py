@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.parameters import parse_size, read_parameters
+from flows.parameters import read_parameters
 from flows.terminal import say
 from liveavatar import config
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
@@ -29,7 +29,9 @@ def plan_command(options: dict[str, Any]) -> int:
     parameters = read_parameters({**ANY, **{k: v for k, v in options.items() if k != "num_gpus"}})
     model = _model(parameters.model)
     picture = _picture(parameters.image)
-    width, height = video_size(model, _area(parameters.size, model), picture)
+    area = parameters.area() or model.default_area
+    config.refuse_size(model, area)
+    width, height = video_size(model, area, picture)
     frames = _frames(parameters.audio, seconds, parameters.num_clip, parameters.infer_frames)
     machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
     if options.get("num_gpus"):
@@ -44,16 +46,6 @@ def plan_command(options: dict[str, Any]) -> int:
 
 def _model(name: str) -> ModelConfig:
     return config.PRESETS.get(name) or read_config(resolve_model_dir(name))
-
-
-def _area(size: str | None, model: ModelConfig) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    area = parse_size(size)
-    if model.size_rule == config.LISTED_SIZES and area not in model.areas:
-        sizes = " and ".join(f"{w}*{h}" for w, h in model.areas)
-        raise InputError(f"--size {size}: the model {model.name} was trained for {sizes} only; use one of these")
-    return area
 
 
 def _picture(image: str) -> tuple[int, int] | None:

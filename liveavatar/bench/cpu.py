@@ -100,7 +100,7 @@ def _measure(model_dir: Path, dtype: str, overlap: bool, work: tuple[int, int, i
     engine.backend.shares_threads = overlap
     load_s = time.perf_counter() - started
     cfg = read_config(model_dir)
-    width, height = cfg.areas[0]
+    width, height = cfg.default_area
     job = StreamJob(
         image=np.full((height, width, 3), 128, np.uint8),
         settings=RenderSettings(prompt="a calm person speaks to the camera in soft light", sample_steps=sample_steps),

@@ -13,6 +13,11 @@ from liveavatar.files import exists, read_json
 CONFIG = "config.json"
 
 
+def preset_dir(preset: str) -> Path:
+    """Return the directory of a preset, whether it is there or not."""
+    return paths.MINI_DIR if preset == MINI.name else paths.models_home() / preset
+
+
 def resolve_model_dir(model: str) -> Path:
     """Turn the value of `--model` into a model directory.
 
@@ -23,7 +28,7 @@ def resolve_model_dir(model: str) -> Path:
     """
     if model == MINI.name:
         return paths.MINI_DIR
-    path = paths.models_home() / model if model in PRESETS else Path(model)
+    path = preset_dir(model) if model in PRESETS else Path(model)
     if not (exists(path) and path.is_dir()):
         hint = f"run `liveavatar models fetch {model}`" if model in PRESETS else f"known names: {', '.join(PRESETS)}"
         raise InputError(f"--model {model}: there is no model directory at {path}; {hint}")

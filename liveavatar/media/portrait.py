@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from liveavatar.config import ANY_SIZE, FRAME_CENTRE, ModelConfig
-from liveavatar.errors import InputError
+from liveavatar.config import ANY_SIZE, FRAME_CENTRE, ModelConfig, refuse_size
 from liveavatar.face.detect import FaceBox, find_face, upright_turns
 from liveavatar.media.picture import read_picture
 from liveavatar.media.sizes import released_size
@@ -59,22 +58,13 @@ def target_size(width: int, height: int, size: tuple[int, int], cfg: ModelConfig
     Raises:
         InputError: when the model was not trained for that area.
     """
+    refuse_size(cfg, size)
     area = size[0] * size[1]
-    areas = sorted({w * h for w, h in cfg.areas})
     if cfg.size_rule == ANY_SIZE:
-        if not areas[0] <= area <= areas[-1]:
-            raise _unknown_size(size, cfg)
         return released_size(width, height, area)
     shapes = [(w, h) for w, h in cfg.areas if w * h == area]
-    if not shapes:
-        raise _unknown_size(size, cfg)
     upright = [(w, h) for w, h in shapes if (w > h) == (width > height)]
     return (upright or shapes)[0]
-
-
-def _unknown_size(size: tuple[int, int], cfg: ModelConfig) -> InputError:
-    offered = ", ".join(f"{w}*{h}" for w, h in cfg.areas)
-    return InputError(f"--size {size[0]}*{size[1]}: {cfg.name} was not trained for it; choose one of {offered}")
 
 
 def fit_portrait(rgb: np.ndarray, size: tuple[int, int], cfg: ModelConfig) -> np.ndarray:

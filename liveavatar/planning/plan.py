@@ -20,7 +20,6 @@ from liveavatar.planning.request import PlanRequest
 from liveavatar.planning.speed import Speeds
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
-DEFAULT_AREA = (688, 368)  # of the released model
 PLACEMENTS = ("auto", "single", "tpp", "replicas")
 ALONE = "this version spreads steps over GPUs without offload only; use --placement single to render"
 REAL_TIME = 0.95  # share of 25 frames/s from which a plan counts as live
@@ -73,11 +72,11 @@ def describe(nearest: dict[str, Any]) -> str:
 
 def video_size(config: ModelConfig, area: tuple[int, int] | None, picture: tuple[int, int] | None) -> tuple[int, int]:
     """Return (width, height) of the video for `--size` and a portrait of `picture` (width, height), each optional."""
+    area = area or config.default_area
     if config.size_rule == LISTED_SIZES:
-        width, height = area or config.areas[0]
+        width, height = area
         upright = picture is not None and picture[1] > picture[0]
         return (min(width, height), max(width, height)) if upright else (max(width, height), min(width, height))
-    area = area or DEFAULT_AREA
     return released_size(*(picture or area), area[0] * area[1])
 
 
@@ -244,8 +243,9 @@ def _nearest(config: ModelConfig, request: PlanRequest, machine: Machine) -> dic
         if outcome.fits and not (outcome.placement == "tpp" and renders_alone(candidate)):
             settings = {name: value for name, value in outcome.settings.items() if name != "model"}
             return {**settings, "placement": outcome.placement, "fps": round(outcome.fps, 2)}
-    if not machine.gpus and config.name != MINI.name:
-        return {"model": MINI.name, "size": "384*256", "sample_steps": min(request.settings.sample_steps, 4)}
+    if not machine.gpus and config.needs_gpu:
+        width, height = MINI.default_area
+        return {"model": MINI.name, "size": f"{width}*{height}", "sample_steps": min(request.settings.sample_steps, 4)}
     return None
 
 

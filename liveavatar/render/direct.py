@@ -28,7 +28,7 @@ def job_from_files(
         audio: any audio or video file with speech.
         image: any picture file with a face.
         settings: prompt, seed, steps.
-        size: (width, height) whose product is the video's area; None for the model's first.
+        size: (width, height) whose product is the video's area; None for the model's default.
 
     Raises:
         InputError: a file cannot be used.
@@ -39,7 +39,7 @@ def job_from_files(
     samples = isolated(load_audio, audio, beats=True)
     features = encoder_kind(config.speech).load(config.speech, model_dir).features(samples)
     return StreamJob(
-        image=fit_portrait(isolated(load_portrait, image), size or config.areas[0], config),
+        image=fit_portrait(isolated(load_portrait, image), size or config.default_area, config),
         settings=settings,
         features=TensorFeatures(features),
         num_frames=count_frames(len(samples)),

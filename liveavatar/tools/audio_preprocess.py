@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output_folder(args.output.parent)
         if args.output.is_dir():
             raise InputError(f"--output {args.output}: it is a directory; name a file, such as features.pt")
-        speech = MINI.speech if args.model == MINI.name else read_config(resolve_model_dir(args.model)).speech
+        speech = read_config(resolve_model_dir(args.model)).speech
         load = partial(isolated, load_any_audio, beats=True)
         num_frames = write_features(args.input, args.output, speech, load=load)
     except LiveAvatarError as e:

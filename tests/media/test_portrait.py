@@ -197,7 +197,7 @@ def test_size_of_mini(width: int, height: int, size: tuple[int, int], expected: 
     ],
 )
 def test_unknown_sizes(cfg, size: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match="choose one of"):
+    with pytest.raises(InputError, match="use one of"):
         fit_portrait(RGB, size, cfg)
 
 

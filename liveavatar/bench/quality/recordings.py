@@ -70,7 +70,7 @@ def judge_recordings(
         own = next((sound.with_suffix(e) for e in PICTURES if sound.with_suffix(e).is_file()), None)
         if own is not None:
             portraits[own.name] = (
-                fit_portrait(isolated(load_portrait, own), engine.config.areas[0], engine.config),
+                fit_portrait(isolated(load_portrait, own), engine.config.default_area, engine.config),
                 PROMPT,
             )
         for portrait, (photo, prompt) in portraits.items():

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,7 +245,7 @@ def test_num_gpus_without_gpus_does_not_fit_the_14b(
     monkeypatch.setenv("LIVEAVATAR_MODELS", str(Path("models").absolute()))
     folder = Path("models/live-avatar-14b")
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(config.LIVE_AVATAR_14B.to_json())
+    (folder / "config.json").write_text(replace(config.LIVE_AVATAR_14B, name="my-14b").to_json())
     arguments = ["render", "--num_gpus", "4", "--placement", "tpp"]
     for name, value in {**files, "model": "live-avatar-14b"}.items():
         arguments += [f"--{name}", value]

@@ -1,12 +1,20 @@
 """`plan`: the planner's answer for any machine, and for a job whose files are here."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flows import preflight
+from flows.parameters import read_parameters
+from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
+from liveavatar.errors import InputError
+from liveavatar.media.portrait import target_size
 from liveavatar.timing import FPS
 from tests.flows.cli.commands import run
+
+PORTRAIT = (256, 384)  # of face.png
 
 
 def ask(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
@@ -70,6 +78,42 @@ def test_a_question_without_an_answer_is_refused(
     got, out, err = run(["plan", *arguments], capsys)
     assert (got, out) == (code, "")
     assert says.replace("\\", "") in err
+
+
+@pytest.mark.parametrize("size", [None, "640*384", "384*256", "688*368", "512*192", "64*64"])
+@pytest.mark.parametrize("model", [replace(LIVE_AVATAR_14B, name="my-14b"), replace(MINI, name="my-mini")])
+def test_plan_and_render_agree_on_the_size(
+    model: ModelConfig, size: str | None, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("my-model")
+    folder.mkdir()
+    (folder / "config.json").write_text(model.to_json())
+    job = read_parameters({**files, "model": "my-model", "size": size})
+    asked = ["plan", "--json", "--gpus", "1x141GB", "--model", "my-model", "--image", files["image"]]
+    code, out, err = run([*asked, *([] if size is None else ["--size", size])], capsys)
+    if code == InputError.exit_code:
+        with pytest.raises(InputError) as refusal:
+            preflight.check_options(job)
+        assert err == f"liveavatar: {refusal.value}\n"
+    else:
+        preflight.check_options(job)
+        width, height = target_size(*PORTRAIT, job.area() or model.default_area, model)
+        assert json.loads(out)["settings"]["size"] == f"{width}*{height}"
+
+
+@pytest.mark.parametrize(
+    ("size", "code"),
+    [
+        pytest.param("640*384", 0, id="no preset, but an area between"),
+        pytest.param("64*64", 2, id="too small"),
+    ],
+)
+def test_the_14b_makes_any_size_under_another_name(
+    size: str, code: int, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "config.json").write_text(replace(LIVE_AVATAR_14B, name="my-14b").to_json())
+    got, _, err = run(["plan", "--model", ".", "--gpus", "1x141GB", "--size", size], capsys)
+    assert got == code, err
 
 
 def test_fewer_gpus_are_those_that_are_counted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
