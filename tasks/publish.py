@@ -206,7 +206,7 @@ def _artifacts(out: Path, report: dict[str, Any]) -> None:
     verdict, page, portrait = f"verdict: {report['status']}", (out / PAGE).resolve(), (out / "portrait.png").resolve()
     records: list[Callable[[], object]] = [
         lambda: create_table_artifact(table=rows, key=f"{key}-checks", description=verdict),
-        lambda: create_table_artifact(table=measures, key=f"{key}-metrics", description="measures of the film"),
+        lambda: create_table_artifact(table=measures, key=f"{key}-metrics", description="measures of the video"),
         lambda: create_markdown_artifact(markdown=_summary(out, report), key=f"{key}-summary"),
         lambda: create_link_artifact(link=page.as_uri(), link_text="report page", key=f"{key}-report"),
         lambda: create_image_artifact(image_url=portrait.as_uri(), key=f"{key}-portrait"),

@@ -134,7 +134,7 @@ def render_pipe(
             )
         except Interrupted as e:
             raise Interrupted(
-                f"stopped; what was heard until then is in {listener.keep()}: render that file to have its film"
+                f"stopped; what was heard until then is in {listener.keep()}: render that file to have its video"
             ) from e
         finally:
             listener.stop()

@@ -1,4 +1,4 @@
-"""Films with a known mouth: a still portrait whose lower lip is moved by a curve, on a gently swaying head.
+"""Videos with a known mouth: a still portrait whose lower lip is moved by a curve, on a gently swaying head.
 
 The true openness of every frame is known, so offsets and verdicts can be tested on real video files with a real,
 detectable face, without any model.
@@ -45,8 +45,8 @@ class Puppet:
         shift = np.float32([[1, 0, sway[0]], [0, 1, sway[1]]])
         return cv2.warpAffine(opened, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
-    def film(self, path: Path, openness: np.ndarray, audio: np.ndarray, still: bool = False) -> Path:
-        """A film of a mouth curve, one value a frame in eye distances; the head sways unless `still`."""
+    def video(self, path: Path, openness: np.ndarray, audio: np.ndarray, still: bool = False) -> Path:
+        """A video of a mouth curve, one value a frame in eye distances; the head sways unless `still`."""
         height, width = self.rgb.shape[:2]
         with FilmWriter(path, size=(width, height), audio=audio) as writer:
             for t, opening in enumerate(openness):

@@ -108,7 +108,7 @@ def parity(options: Options) -> int:
 def evaluate(options: Options) -> int:
     """Measure a finished video."""
     decode_portrait(Path(options["image"]))  # by itself, so that a refusal names it
-    report = isolated(judged_film, options["video"], options["image"], beats=True)
+    report = isolated(judged_video, options["video"], options["image"], beats=True)
     if options["json"]:
         _json(report)
     else:
@@ -121,7 +121,7 @@ def evaluate(options: Options) -> int:
     return int(report["status"] == "failed")
 
 
-def judged_film(video: Path, image: str, *, on_progress: Callable[[], None]) -> dict[str, Any]:
+def judged_video(video: Path, image: str, *, on_progress: Callable[[], None]) -> dict[str, Any]:
     """Measure and judge a video; runs in a worker.
 
     Returns:

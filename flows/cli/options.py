@@ -133,7 +133,7 @@ def _parity(sub: Parser) -> None:
 
 
 def _evaluate(sub: Parser) -> None:
-    sub.add_argument("video", metavar="VIDEO", help="the film to measure")
+    sub.add_argument("video", metavar="VIDEO", help="the video to measure")
     sub.add_argument("--image", required=True, help="the portrait it should show")
     _json(sub)
 
@@ -147,9 +147,9 @@ def _bench(sub: Parser) -> None:
     sub.add_argument("what", choices=("cpu", "gpu", "quality"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
     sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
-    sub.add_argument("--out", help="folder for the numbers (gpu; out/bench), for films and a report (quality; none)")
+    sub.add_argument("--out", help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none)")
     sub.add_argument("--quick", action="store_true", help="fewer blocks, no grid of memory (gpu); two clips (quality)")
-    sub.add_argument("--split", help="folder of clips with their true films; data/evaluation when empty (quality)")
+    sub.add_argument("--split", help="folder of clips with their true videos; data/evaluation when empty (quality)")
     sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality)")
     sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
     sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")

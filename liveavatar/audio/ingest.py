@@ -35,7 +35,7 @@ _GUESSING = {"mp3", "aac", "adts", "amr", "mpeg"}
 # these containers give each packet its own time; in others a hole is damage, and time is counted in samples
 _CLOCKED = {"matroska", "webm", "mov", "mp4", "m4a", "3gp", "ogg", "mpegts", "asf", "flv", "avi", "mpeg"}
 _MIN_JUMP = 0.01  # s between two packets that is more than rounding of their time stamps
-_MIN_HOLE = 0.04  # s; a film frame
+_MIN_HOLE = 0.04  # s; a frame of cinema film
 _MAX_HOLE = 600.0  # s; a longer jump is a clock that was set, not a hole
 RATES = range(2_000, 1_000_001)  # Hz; others are damaged headers
 MAX_CHANNELS = 64  # of FFmpeg's resampler

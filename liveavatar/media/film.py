@@ -21,7 +21,7 @@ from liveavatar.media.encoder import SegmentEncoder
 from liveavatar.media.ffmpeg import MediaError, mux, probe_video
 from liveavatar.media.hls import LivePlaylist
 from liveavatar.media.join import SegmentJoin
-from liveavatar.media.ledger import FilmSegment, SegmentLedger
+from liveavatar.media.ledger import SegmentLedger, VideoSegment
 from liveavatar.media.recording import RecordingEncoder
 from liveavatar.timing import FPS
 
@@ -257,7 +257,7 @@ class FilmWriter:
         if self._ledger is not None:
             live = self._live.segment_digests(first_frame // self.segment_frames)[0] if self._live is not None else ""
             digest = hashlib.sha256(added).hexdigest()
-            segment = FilmSegment(frames=self._in_segment, size=len(added), sha256=digest, live=live)
+            segment = VideoSegment(frames=self._in_segment, size=len(added), sha256=digest, live=live)
             with disk_errors(self.path):
                 self._ledger.append(segment)
         self._segment_path.unlink()

@@ -1,4 +1,4 @@
-"""Sizes and digests of a growing film's segments, one line each: a damaged segment is noticed before it is resumed."""
+"""Sizes and digests of a growing video's segments, one line each: a damaged segment is noticed before it is resumed."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FilmSegment:
-    """One segment of a film on disk."""
+class VideoSegment:
+    """One segment of a video on disk."""
 
     frames: int
-    size: int  # bytes in the film
+    size: int  # bytes in the video
     sha256: str  # of these bytes
     live: str  # sha256 of its part of the live output; empty without
 
@@ -28,7 +28,7 @@ class SegmentLedger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, segment: FilmSegment) -> None:
+    def append(self, segment: VideoSegment) -> None:
         """Record one segment, whose bytes are on disk already."""
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(segment)) + "\n")
@@ -44,27 +44,27 @@ class SegmentLedger:
         """Forget all segments."""
         self.path.unlink(missing_ok=True)
 
-    def whole(self, film: Path, live: list[str]) -> list[FilmSegment]:
-        """Leading segments whose bytes in the film and in the live output match their digests.
+    def whole(self, video: Path, live: list[str]) -> list[VideoSegment]:
+        """Leading segments whose bytes in the video and in the live output match their digests.
 
         Args:
-            film: the growing film.
+            video: the growing video.
             live: sha256 of each segment's part of the live output; empty without live output.
         """
-        found: list[FilmSegment] = []
-        if not (film.is_file() and self.path.is_file()):
+        found: list[VideoSegment] = []
+        if not (video.is_file() and self.path.is_file()):
             return found
-        with film.open("rb") as file:
+        with video.open("rb") as file:
             for index, line in enumerate(self.path.read_bytes().splitlines()):
                 try:
-                    segment = FilmSegment(**parse_json(line))
+                    segment = VideoSegment(**parse_json(line))
                     if not 0 < segment.size <= os.fstat(file.fileno()).st_size or segment.frames < 1:
                         raise ValueError("no segment has this size")
                     same = hashlib.sha256(file.read(segment.size)).hexdigest() == segment.sha256
                 except (ValueError, TypeError):
                     same = False
                 if not same or (segment.live and live[index : index + 1] != [segment.live]):
-                    log.warning("segment %d of the growing film is damaged", index)
+                    log.warning("segment %d of the growing video is damaged", index)
                     break
                 found.append(segment)
         return found

@@ -189,7 +189,7 @@ def _remarks(request: PlanRequest, loads: list[GpuLoad], fps: float) -> list[str
                 "which is slower"
             )
     if fps < REAL_TIME * FPS:
-        remarks.append(f"{fps:.1f} frames/s is below {FPS}: a finished film plays smoothly, a live one would stall")
+        remarks.append(f"{fps:.1f} frames/s is below {FPS}: a finished video plays smoothly, a live one would stall")
     if not request.online_decode:
         remarks.append("frames are decoded after the last block; memory does not grow with length either way")
     return remarks

@@ -154,7 +154,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         reference = observer.reference
         assert reference is not None
         if reference.embedding is None or not seen.embeddings:
-            raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
+            raise MeasureUnavailable("no face was found in the video", Absence.FAULT)
         seconds = np.array(seen.embedding_seconds)
         return identity.similarity_per_second(np.stack(seen.embeddings), seconds, reference.embedding)
 
@@ -168,7 +168,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
 
     def track_length_error() -> float:
         if info.audio_seconds is None:
-            raise MeasureUnavailable("the film has no sound track", Absence.FAULT)
+            raise MeasureUnavailable("the video has no sound track", Absence.FAULT)
         return info.video_seconds - info.audio_seconds
 
     return {
@@ -225,7 +225,7 @@ def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavail
         absent["face"] = absent["portrait"]
     elif "face" not in absent and wander > UNSTEADY:
         absent["face"] = MeasureUnavailable(
-            f"the film's face cannot be followed: its landmarks wander by {wander:.3f} eye distances "
+            f"the video's face cannot be followed: its landmarks wander by {wander:.3f} eye distances "
             f"on still pictures (limit {UNSTEADY})",
             Absence.FAULT,
         )
@@ -237,5 +237,5 @@ def _middle(column: Sequence[float]) -> float:
     values = np.array(column)
     values = values[np.isfinite(values)]
     if not len(values):
-        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
+        raise MeasureUnavailable("no face was found in the video", Absence.FAULT)
     return float(np.median(values))

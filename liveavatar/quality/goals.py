@@ -38,24 +38,24 @@ class GoalCheck:
 
 
 GOALS: tuple[Goal, ...] = (
-    Goal("openness_corr", "least", 0.93, 0.97, "mouth openness against the true film, correlation"),
-    Goal("width_corr", "least", 0.85, 0.93, "mouth width against the true film, correlation"),
+    Goal("openness_corr", "least", 0.93, 0.97, "mouth openness against the true video, correlation"),
+    Goal("width_corr", "least", 0.85, 0.93, "mouth width against the true video, correlation"),
     Goal("av_offset_frames", "zero", 0, 0, "frames the lips lag the sound, all clips together"),
     Goal("sync_error_frames", "most", 1.0, 0.5, "mean absolute lag over windows of 2 s"),
     Goal("silent_lip", "most", 0.04, 0.03, "deviation of openness in silence"),
-    Goal("identity_ratio", "least", 0.95, 0.98, "likeness to the portrait in the worst second, over the true film's"),
+    Goal("identity_ratio", "least", 0.95, 0.98, "likeness to the portrait in the worst second, over the true video's"),
     Goal("identity_loss_120s", "most", 0.02, 0.005, "likeness lost over two minutes (cosine)"),
     Goal("ae_psnr", "least", 34.0, 37.0, "autoencoder alone, whole picture, dB"),
     Goal("ae_psnr_mouth", "least", 33.0, 36.0, "autoencoder alone, box around the mouth, dB"),
     Goal("ae_energy", "least", 0.75, 0.90, "gradient energy that the autoencoder keeps"),
-    Goal("texture_psnr", "least", 28.0, 31.0, "face against the true film, its head pose given, dB"),
+    Goal("texture_psnr", "least", 28.0, 31.0, "face against the true video, its head pose given, dB"),
     Goal("edge_jump", "most", 1.25, 1.1, "frame step into a new block over the mean frame step"),
     Goal("grid_ratio", "most", 2.0, 1.25, "fine structure at the strongest point of an 8-pixel lattice over its mean"),
-    Goal("blink_depth_ratio", "near", 0.15, 0.07, "how far the lids shut, over the true film's"),
-    Goal("head_spread_ratio", "near", 0.15, 0.07, "how much the head moves, over the true film's"),
-    Goal("flicker_ratio", "near", 0.15, 0.07, "mean frame difference (1 - flicker), over the true film's"),
-    Goal("jerk_index_ratio", "near", 0.15, 0.07, "jerk of the head, over the true film's"),
-    Goal("motion_energy_ratio", "near", 0.15, 0.07, "speed of the face's landmarks, over the true film's"),
+    Goal("blink_depth_ratio", "near", 0.15, 0.07, "how far the lids shut, over the true video's"),
+    Goal("head_spread_ratio", "near", 0.15, 0.07, "how much the head moves, over the true video's"),
+    Goal("flicker_ratio", "near", 0.15, 0.07, "mean frame difference (1 - flicker), over the true video's"),
+    Goal("jerk_index_ratio", "near", 0.15, 0.07, "jerk of the head, over the true video's"),
+    Goal("motion_energy_ratio", "near", 0.15, 0.07, "speed of the face's landmarks, over the true video's"),
 )
 
 
@@ -86,7 +86,9 @@ def check(values: Mapping[str, float | None], reasons: Mapping[str, str], gaps: 
     for g in GOALS:
         lost = gaps.get(SOURCES.get(g.name, g.name.removesuffix("_ratio")), 0)
         if lost:
-            reason = f"{lost} made films lack it: " + reasons.get(g.name.removesuffix("_ratio"), "no face was followed")
+            reason = f"{lost} made videos lack it: " + reasons.get(
+                g.name.removesuffix("_ratio"), "no face was followed"
+            )
             checks.append(GoalCheck(g.name, values.get(g.name), g.limit, g.goal, g.sense, False, False, g.what, reason))
             continue
         value = values.get(g.name)

@@ -30,7 +30,7 @@ def similarity_per_second(embeddings_N128: np.ndarray, seconds_N: np.ndarray, re
         MeasureUnavailable: when there is no sample.
     """
     if not len(seconds_N):
-        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
+        raise MeasureUnavailable("no face was found in the video", Absence.FAULT)
     cosines = []
     whole = np.floor(seconds_N).astype(int)
     for second in np.unique(whole):
@@ -52,6 +52,7 @@ def identity_drift(similarity_S: np.ndarray) -> float:
     """
     if len(similarity_S) < MIN_DRIFT_SECONDS:
         raise MeasureUnavailable(
-            f"the film is shorter than {MIN_DRIFT_SECONDS} s; a drift cannot be told from noise", Absence.NOT_APPLICABLE
+            f"the video is shorter than {MIN_DRIFT_SECONDS} s; a drift cannot be told from noise",
+            Absence.NOT_APPLICABLE,
         )
     return float(np.polyfit(np.arange(len(similarity_S)) / 60, similarity_S, 1)[0])

@@ -147,6 +147,6 @@ def limits_for(result: QualityResult) -> tuple[Limit, ...]:
     minutes = min(1.0, max(len(result.frames) / FPS / 60, 1e-3))
     drift = Limit(
         name="identity_drift", good=(-0.10 / minutes, None), tolerable=(-0.25 / minutes, None),
-        source="a loss of 0.1 in cosine a minute, or over a film shorter than that, can be seen",
+        source="a loss of 0.1 in cosine a minute, or over a video shorter than that, can be seen",
     )  # fmt: skip
     return tuple(limit for limit in (*LIMITS, drift) if result.has_speech or not limit.speech_only)

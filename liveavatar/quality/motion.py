@@ -40,7 +40,7 @@ def flicker(change_T: np.ndarray) -> float:
     """
     seen = change_T[np.isfinite(change_T)]
     if not len(seen):
-        raise MeasureUnavailable("the film has fewer than two frames", Absence.NOT_APPLICABLE)
+        raise MeasureUnavailable("the video has fewer than two frames", Absence.NOT_APPLICABLE)
     return float(1 - seen.mean() / 255)
 
 
@@ -55,7 +55,7 @@ def motion_energy(speed_T: np.ndarray) -> float:
     """
     seen = speed_T[np.isfinite(speed_T)]
     if not len(seen):
-        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
+        raise MeasureUnavailable("no face was found in the video", Absence.FAULT)
     return float(seen.mean())
 
 
@@ -91,7 +91,9 @@ def edge_jump(change_T: np.ndarray) -> float:
         if inside > REPEATED:
             ratios.append(change_T[border] / inside)
     if not ratios:
-        raise MeasureUnavailable("the film has no two moving blocks whose border could be seen", Absence.NOT_APPLICABLE)
+        raise MeasureUnavailable(
+            "the video has no two moving blocks whose border could be seen", Absence.NOT_APPLICABLE
+        )
     return float(np.median(ratios))
 
 

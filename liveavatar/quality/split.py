@@ -70,7 +70,7 @@ class Clip:
     info: ClipInfo
 
     def path(self, part: str) -> Path:
-        """Return the file of a part: "photo.webp", "speech.ogg", "video.mkv" or "labels.npz"."""
+        """Return the file of a part: "photo.webp", "speech.ogg", "film.mkv" or "labels.npz"."""
         return self.folder / f"{self.info.name}.{part}"
 
     def photo(self) -> np.ndarray:
@@ -158,12 +158,12 @@ def write_clip(folder: Path, info: ClipInfo, frames: np.ndarray, speech: np.ndar
         head=labels["head"].astype(np.float32), expression=labels["expression"].astype(np.float16),
         eyes=labels["eyes"].astype(np.float32),
     )  # fmt: skip
-    _write_film(clip.path("film.mkv"), frames[:-1])
+    _write_video(clip.path("film.mkv"), frames[:-1])
     error = (clip.frames().astype(np.float32) - frames[:-1]) ** 2
     return float((10 * np.log10(255**2 / error.mean((1, 2, 3)))).mean())
 
 
-def _write_film(path: Path, frames: np.ndarray) -> None:
+def _write_video(path: Path, frames: np.ndarray) -> None:
     import av
 
     with av.open(str(path), "w", format="matroska") as container:

@@ -129,7 +129,7 @@ def _run_suite(
 ) -> dict[tuple[str, str], _Finding]:
     import great_expectations as gx
 
-    batch = context.data_sources.add_or_update_pandas(f"film_{table}").add_dataframe_asset(table)
+    batch = context.data_sources.add_or_update_pandas(f"video_{table}").add_dataframe_asset(table)
     definition = gx.ValidationDefinition(
         name=table,
         data=batch.add_batch_definition_whole_dataframe("whole"),

@@ -170,7 +170,7 @@ def sync_error(openness_T: np.ndarray, speech: Speech) -> float:
     _require_motion(openness_T, speech.envelope_T)
     lags = [abs(lag) for _, lag in window_lags(openness_T, speech)]
     if not lags:
-        raise MeasureUnavailable("no two seconds of the film hold enough speech", Absence.NOT_APPLICABLE)
+        raise MeasureUnavailable("no two seconds of the video hold enough speech", Absence.NOT_APPLICABLE)
     return float(np.mean(lags))
 
 
@@ -231,7 +231,7 @@ def openness_range(openness_T: np.ndarray) -> float:
         MeasureUnavailable: when no face was seen.
     """
     if not np.isfinite(openness_T).any():
-        raise MeasureUnavailable("no face was found in the film", Absence.FAULT)
+        raise MeasureUnavailable("no face was found in the video", Absence.FAULT)
     low, high = np.nanpercentile(openness_T, [5, 95])
     return float(high - low)
 

@@ -69,7 +69,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         name=name or report.get("name") or out_dir.name,
         report=report,
         info=info,
-        video_src=_film(video),
+        video_src=_video_source(video),
         sheet=contact_sheet(video, info.num_frames),
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {}),
@@ -128,7 +128,7 @@ def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> li
     return pictures
 
 
-def _film(video: Path) -> str:
+def _video_source(video: Path) -> str:
     if video.stat().st_size > EMBED_BYTES:
         return video.name
     return _data_url("video/mp4", video.read_bytes())

@@ -15,7 +15,7 @@ from safetensors.torch import save, save_file
 
 from liveavatar.audio.feature_file import save_features
 from liveavatar.engine.snapshot import VERSION
-from liveavatar.media.ledger import FilmSegment, SegmentLedger
+from liveavatar.media.ledger import SegmentLedger, VideoSegment
 from liveavatar.render.spool import LATENTS, ROWS, Spool, write_finished
 from liveavatar.render.timings import BlockRow
 from tests.audio import sounds
@@ -188,7 +188,7 @@ def _works(folder: Path) -> Iterator[Path]:
     ledger = SegmentLedger(folder / SEGMENTS)
     for start in (0, 100):
         digest = hashlib.sha256(film.read_bytes()[start : start + 100]).hexdigest()
-        ledger.append(FilmSegment(frames=12, size=100, sha256=digest, live=""))
+        ledger.append(VideoSegment(frames=12, size=100, sha256=digest, live=""))
     yield from (folder / name for name in (LATENTS, ROWS, SEGMENTS, FILM))
 
 

@@ -1,4 +1,4 @@
-"""Digests of a growing film: a damaged segment ends what can be resumed, in the film and in its live output."""
+"""Digests of a growing video: a damaged segment ends what can be resumed, in the video and in its live output."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def frames(count: int) -> np.ndarray:
     ("name", "position", "whole"),
     [
         pytest.param("segments", None, 3, id="nothing"),
-        pytest.param(".film.partial.mp4", 0.5, 1, id="the film"),
+        pytest.param(".film.partial.mp4", 0.5, 1, id="the video"),
         pytest.param(".film.partial.mp4", 0.0, 0, id="its header"),
         pytest.param("live/segment_000002.m4s", 0.5, 2, id="a live segment"),
         pytest.param("live/init.mp4", 0.5, 0, id="the live header"),
@@ -34,8 +34,8 @@ def frames(count: int) -> np.ndarray:
     ],
 )
 def test_frames_before_the_damage_can_be_resumed(name: str, position: float | None, whole: int, tmp_path: Path) -> None:
-    with writer(tmp_path) as film:
-        film.write(frames(3 * SEGMENT))
+    with writer(tmp_path) as video:
+        video.write(frames(3 * SEGMENT))
     path = tmp_path / name
     data = bytearray(path.read_bytes())
     if position is not None:
@@ -49,10 +49,10 @@ def test_frames_before_the_damage_can_be_resumed(name: str, position: float | No
     assert writer(tmp_path).durable_frames == 3 * SEGMENT, "what was written again is whole"
 
 
-def test_a_finished_film_needs_no_ledger(tmp_path: Path) -> None:
-    with writer(tmp_path) as film:
-        film.write(frames(SEGMENT + 1))
-        film.close()
+def test_a_finished_video_needs_no_ledger(tmp_path: Path) -> None:
+    with writer(tmp_path) as video:
+        video.write(frames(SEGMENT + 1))
+        video.close()
     assert not (tmp_path / "segments").exists()
 
 

@@ -15,5 +15,5 @@ __all__ = ["portrait", "puppet", "short", "spoken", "stored"]
 def spoken(puppet: Puppet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
     """Five seconds that should pass: video, its sound, its true openness."""
     audio, openness = babble(5, seed=1)
-    path = puppet.film(tmp_path_factory.mktemp("films") / "spoken.mp4", openness, audio)
+    path = puppet.video(tmp_path_factory.mktemp("films") / "spoken.mp4", openness, audio)
     return path, audio, openness

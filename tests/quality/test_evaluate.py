@@ -1,4 +1,4 @@
-"""Whole films: all keys, honest gaps, and verdicts that good films pass and broken ones do not."""
+"""Whole videos: all keys, honest gaps, and verdicts that good videos pass and broken ones do not."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
 from tests.puppet import Puppet, babble
 
-Film = tuple[Path, np.ndarray, np.ndarray]
+Video = tuple[Path, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def good(spoken: Film, portrait: np.ndarray) -> QualityResult:
+def good(spoken: Video, portrait: np.ndarray) -> QualityResult:
     timings = [{"index": i, "denoise_s": 0.3, "decode_s": 0.1 + 0.1 * (i == 4)} for i in range(11)]
     sound = {"dnsmos_before": 2.0, "dnsmos_after": 3.0, "wer_before": 0.2, "wer_after": 0.1}
     return evaluate_video(spoken[0], portrait, spoken[1], audio_metrics=sound, block_timings=timings)
@@ -30,7 +30,7 @@ def failed(verdict: Verdict) -> set[str]:
     return {check.name for check in verdict.checks if check.status == "failed"}
 
 
-def test_a_good_film_passes(good: QualityResult) -> None:
+def test_a_good_video_passes(good: QualityResult) -> None:
     verdict = judge(good)
     assert verdict.status == "passed", [c for c in verdict.checks if c.status not in ("passed", "skipped")]
     assert {check.name for check in verdict.checks} >= {"av_offset_frames", "identity_min", "frames.luminance"}
@@ -44,7 +44,7 @@ def test_every_key_of_the_contract_is_there(good: QualityResult) -> None:
     assert json.loads(text)["status"] == "passed"
 
 
-def test_tables_line_up_with_the_film(good: QualityResult, spoken: Film) -> None:
+def test_tables_line_up_with_the_video(good: QualityResult, spoken: Video) -> None:
     assert len(good.frames) == len(spoken[2]) == 125
     assert good.frames["block"].tolist() == [t // 12 for t in range(125)]
     assert good.blocks["num_frames"].tolist() == [12] * 10 + [5]
@@ -52,8 +52,8 @@ def test_tables_line_up_with_the_film(good: QualityResult, spoken: Film) -> None
     assert good.blocks["block_ms"].iloc[0] == pytest.approx(400)
 
 
-def break_film(fault: str, puppet: Puppet) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and sound of a film with one fault."""
+def break_video(fault: str, puppet: Puppet) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and sound of a video with one fault."""
     seconds = 4 if fault in ("wrong sound", "late") else 2.4
     audio, openness = babble(seconds, seed=1)
     rng = np.random.default_rng(0)
@@ -86,26 +86,26 @@ def break_film(fault: str, puppet: Puppet) -> tuple[np.ndarray, np.ndarray]:
         pytest.param("jitter", {"jerk_index"}, id="a trembling head"),
     ],
 )
-def test_a_broken_film_fails(
+def test_a_broken_video_fails(
     fault: str, checks: set[str], puppet: Puppet, portrait: np.ndarray, tmp_path: Path
 ) -> None:
-    frames, audio = break_film(fault, puppet)
+    frames, audio = break_video(fault, puppet)
     height, width = puppet.rgb.shape[:2]
     with FilmWriter(tmp_path / "broken.mp4", size=(width, height), audio=audio) as writer:
         writer.write(frames)
-        film = writer.close()
-    verdict = judge(evaluate_video(film, portrait, audio))
+        video = writer.close()
+    verdict = judge(evaluate_video(video, portrait, audio))
     assert verdict.status == "failed"
     assert checks <= failed(verdict)
 
 
-def test_another_person_is_not_passed(spoken: Film) -> None:
+def test_another_person_is_not_passed(spoken: Video) -> None:
     other = load_split()[1].photo()
     verdict = judge(evaluate_video(spoken[0], other, spoken[1]))
     assert next(c.status for c in verdict.checks if c.name == "identity_min") in ("warned", "failed")
 
 
-def test_a_portrait_without_a_face_is_not_passed(spoken: Film) -> None:
+def test_a_portrait_without_a_face_is_not_passed(spoken: Video) -> None:
     creature = np.full((256, 384, 3), 90, np.uint8)
     creature[60:200, 100:280] = (40, 160, 60)
     result = evaluate_video(spoken[0], creature, spoken[1])
@@ -116,7 +116,7 @@ def test_a_portrait_without_a_face_is_not_passed(spoken: Film) -> None:
 
 
 def test_a_missing_model_gives_null_and_a_warning(
-    spoken: Film, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    spoken: Video, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
         raise FaceModelUnavailable("the model file is missing")
@@ -133,8 +133,8 @@ def test_a_missing_model_gives_null_and_a_warning(
 
 def test_a_silent_job_is_judged_without_lips(puppet: Puppet, portrait: np.ndarray, tmp_path: Path) -> None:
     audio = np.zeros(2 * SAMPLE_RATE, np.float32)
-    film = puppet.film(tmp_path / "silent.mp4", np.zeros(50), audio)
-    result = evaluate_video(film, portrait, audio)
+    video = puppet.video(tmp_path / "silent.mp4", np.zeros(50), audio)
+    result = evaluate_video(video, portrait, audio)
     verdict = judge(result)
     assert result.has_speech is False
     assert "av_offset_frames" not in {c.name for c in verdict.checks}
@@ -142,7 +142,7 @@ def test_a_silent_job_is_judged_without_lips(puppet: Puppet, portrait: np.ndarra
 
 
 @pytest.mark.parametrize("fps", [20, 30])
-def test_a_film_of_another_rate_keeps_its_offset(
+def test_a_video_of_another_rate_keeps_its_offset(
     fps: int, puppet: Puppet, portrait: np.ndarray, tmp_path: Path
 ) -> None:
     audio, openness = babble(3, seed=3)
@@ -151,15 +151,15 @@ def test_a_film_of_another_rate_keeps_its_offset(
     with FilmWriter(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as writer:
         for opening in np.interp(times, np.arange(len(openness)) / 25, openness):
             writer.write(puppet.frame(float(opening))[None])
-        film = writer.close()
-    result = evaluate_video(film, portrait, audio)
+        video = writer.close()
+    result = evaluate_video(video, portrait, audio)
     assert result.metrics["av_offset_frames"] == 0
     assert result.metrics["dropped_frames"] == 0
     assert result.metrics["duration_error_s"] == pytest.approx(0, abs=0.04)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, this is no film"])
-def test_what_is_no_film_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"hello, this is no video"])
+def test_what_is_no_video_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     path.write_bytes(content)
     with pytest.raises(InputError, match="film"):

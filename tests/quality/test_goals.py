@@ -17,4 +17,4 @@ def test_goals_tell_kept_missed_and_unmeasured() -> None:
     lacking = {c.name: c for c in goals.check(values, {"silent_lip": "no silence"}, {"openness_corr": 2})}
     assert lacking["silent_lip"].reason == "no silence"
     assert lacking["openness_corr"].ok is False
-    assert "2 made films" in lacking["openness_corr"].reason
+    assert "2 made videos" in lacking["openness_corr"].reason

@@ -1,4 +1,4 @@
-"""Offsets and lip measures on curves whose answer is known, then on film files of a real face."""
+"""Offsets and lip measures on curves whose answer is known, then on video files of a real face."""
 
 from pathlib import Path
 
@@ -134,11 +134,11 @@ def test_vowel_envelope_hears_vowels_and_not_hiss_and_is_the_same_in_chunks(monk
 
 
 @pytest.mark.parametrize("lag", [-5, 0, 3])
-def test_offset_of_a_film_with_shifted_sound(puppet: Puppet, portrait: np.ndarray, tmp_path: Path, lag: int) -> None:
+def test_offset_of_a_video_with_shifted_sound(puppet: Puppet, portrait: np.ndarray, tmp_path: Path, lag: int) -> None:
     audio, openness = babble(3, seed=3)
     heard = np.roll(audio, -lag * SAMPLES_PER_FRAME)  # sound early = picture late
-    film = puppet.film(tmp_path / "shifted.mp4", openness, heard)
-    result = evaluate_video(film, portrait)  # with the film's own track, AAC and all
+    video = puppet.video(tmp_path / "shifted.mp4", openness, heard)
+    result = evaluate_video(video, portrait)  # with the video's own track, AAC and all
     assert result.metrics["av_offset_frames"] == lag
     seen = result.frames["openness"].to_numpy()
     assert np.corrcoef(seen, openness)[0, 1] > 0.95

@@ -148,7 +148,7 @@ def test_content_cannot_become_markup(page: Path) -> None:
     assert tags.counts["script"] == 1
 
 
-def test_a_long_film_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_video_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("liveavatar.report.page.EMBED_BYTES", 100)
     assert 'src="video.mp4"' in write_report(tmp_path / "run", make_run(tmp_path / "run")).read_text()
 
@@ -161,15 +161,15 @@ def test_a_run_with_little_in_it_still_has_a_page(tmp_path: Path) -> None:
     html = write_report(folder, {"status": "warned", "checks": [], "metrics": {}}, name="bare").read_text()
     assert "bare" in html
     assert "Mouth against sound" not in html
-    assert "Sound and words" in html  # from the film's own track
+    assert "Sound and words" in html  # from the video's own track
 
 
-def test_a_run_without_a_film_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_a_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="video"):
         write_report(tmp_path, {"status": "passed", "checks": [], "metrics": {}})
 
 
-def test_contact_sheet_spans_the_film(page: Path) -> None:
+def test_contact_sheet_spans_the_video(page: Path) -> None:
     pictures = contact_sheet(page.parent / "video.mp4", 100)
     assert [p["frame"] for p in pictures] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
     assert pictures[-1]["seconds"] == pytest.approx(3.96)
@@ -192,6 +192,6 @@ def test_a_browser_opens_the_page(page: Path, tmp_path: Path) -> None:
         *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=8000"),
     )
     done = subprocess.run([CHROMIUM, *flags, page.as_uri()], capture_output=True, text=True, timeout=90, check=True)
-    assert 'data-film="4.00"' in done.stdout  # the embedded film loaded, and the script ran
+    assert 'data-video="4.00"' in done.stdout  # the embedded video loaded, and the script ran
     assert "<title>demo: failed</title>" in done.stdout
     assert done.stdout.count('class="head" y1') >= 6

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.bench.quality import judge
-from liveavatar.bench.quality.films import RenderedScene, make_scene, render_scene, scene_of, true_film
+from liveavatar.bench.quality.videos import RenderedScene, make_scene, render_scene, scene_of, true_video
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.quality.evaluate import evaluate_video
@@ -43,28 +43,28 @@ class QualityBench:
         self.true: list[TrueClip] = []
         for clip in clips:
             scene = scene_of(clip, engine, folder)
-            seen = judge.look(true_film(clip, scene), scene.photo, clip.speech(), self.tracker)
+            seen = judge.look(true_video(clip, scene), scene.photo, clip.speech(), self.tracker)
             self.true.append(TrueClip(clip, scene, seen, clip.labels()))
-            say(f"clip {clip.info.name}: true film read")
+            say(f"clip {clip.info.name}: true video read")
 
     def judge_clip(self, true: TrueClip, steps: int, posed: bool = True, eyed: bool = True) -> judge.Pair:
         """Render and measure one clip: free, with the true head pose (`posed`), and with the true eyes too (`eyed`)."""
-        film = render_scene(self.engine, true.scene, steps)
-        rendered = judge.look(film, true.scene.photo, true.clip.speech(), self.tracker)
+        video = render_scene(self.engine, true.scene, steps)
+        rendered = judge.look(video, true.scene.photo, true.clip.speech(), self.tracker)
         pair = judge.Pair(true.clip.info.name, true.seen, rendered, true.labels)
-        pair.speed = {k: v for k, v in (("ms_per_frame", film.ms_per_frame), ("block_ms", film.block_ms)) if v}
+        pair.speed = {k: v for k, v in (("ms_per_frame", video.ms_per_frame), ("block_ms", video.block_ms)) if v}
         if posed and self.engine.config.pose_guided:
             pair.posed = self._compare_posed(true, steps)
             if eyed and self.engine.config.lids_conditioned:
                 eyes = true.labels.eyes if self.engine.config.gaze_conditioned else true.labels.eyes[:, :1]
                 pair.posed["texture_psnr_eyes"] = self._compare_posed(true, steps, eyes)["texture_psnr"]
-        self.say(f"clip {pair.name}, {steps} steps: {film.ms_per_frame or 0:.0f} ms a frame")
+        self.say(f"clip {pair.name}, {steps} steps: {video.ms_per_frame or 0:.0f} ms a frame")
         return pair
 
     def _compare_posed(self, true: TrueClip, steps: int, eyes: np.ndarray | None = None) -> dict[str, float]:
         labels = true.labels
-        film = render_scene(self.engine, true.scene, steps, labels.head, photo_head=labels.photo_head, eyes=eyes)
-        return judge.compare_posed(film, true.clip, labels)
+        video = render_scene(self.engine, true.scene, steps, labels.head, photo_head=labels.photo_head, eyes=eyes)
+        return judge.compare_posed(video, true.clip, labels)
 
     def judge_split(self, steps: int, posed: bool = True, eyed: bool = True) -> list[judge.Pair]:
         """Render and measure every clip."""
@@ -76,8 +76,8 @@ class QualityBench:
         speech = np.concatenate([t.clip.speech() for t in self.true])
         speech = np.resize(speech, round(seconds * SAMPLE_RATE))
         scene = make_scene(self.folder / "long", first.scene.photo, speech, first.scene.prompt, self.engine)
-        film = render_scene(self.engine, scene, steps)
-        metrics = evaluate_video(film.path, first.scene.photo, speech).metrics
+        video = render_scene(self.engine, scene, steps)
+        metrics = evaluate_video(video.path, first.scene.photo, speech).metrics
         drifts = {k: metrics[k] for k in ("identity_drift", "identity_min", "edge_jump", "sync_error_frames")}
         self.say(
             f"{seconds:.0f} s in one go: likeness {drifts['identity_min']}, drift {drifts['identity_drift']} a minute"

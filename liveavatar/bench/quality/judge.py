@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from liveavatar.bench.quality.faces import FaceCurves, blink_depth, head_spread, read_faces
-from liveavatar.bench.quality.films import Film, film_frames
+from liveavatar.bench.quality.videos import Video, video_frames
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.plain import frames_uint8
 from liveavatar.face.landmarks import FaceTracker
@@ -28,7 +28,7 @@ from liveavatar.timing import BLOCK_FRAMES
 AE_FRAMES = 48  # of a clip that the autoencoder is tried on
 GRID, GRID_EVERY = 8, 10  # pixels a side of the lattice; frames between two that are looked at
 # Numbers of `evaluate_video` that say something of a short video with a portrait.
-FILM_MEASURES = (
+VIDEO_MEASURES = (
     *("sync_error_frames", "lip_sync", "silent_lip", "silent_openness", "openness_range", "av_correlation"),
     *("identity_min", "texture_psnr", "sharpness_ratio", "flicker", "jerk_index", "motion_energy"),
     *("dropped_frames", "duration_error_s", "face_share", "repeated_frames"),
@@ -47,29 +47,29 @@ class Seen:
     vowels: np.ndarray  # [T] vowel envelope of the sound
 
 
-def look(film: Film, photo: np.ndarray | None, speech: np.ndarray, tracker: FaceTracker) -> Seen:
+def look(video: Video, photo: np.ndarray | None, speech: np.ndarray, tracker: FaceTracker) -> Seen:
     """Measure one video against its portrait and its sound.
 
     Args:
-        film: video file.
+        video: made or true.
         photo: portrait, uint8 [H, W, 3]; None skips likeness.
         speech: sound to compare with, float32 mono at 16 kHz.
         tracker: landmark tracker, reset before use.
     """
-    result = evaluate_video(film.path, photo, speech, threads=min(2, torch.get_num_threads()))
-    measures = {k: result.metrics[k] for k in FILM_MEASURES}
+    result = evaluate_video(video.path, photo, speech, threads=min(2, torch.get_num_threads()))
+    measures = {k: result.metrics[k] for k in VIDEO_MEASURES}
     values = {
         ("texture_psnr_portrait" if k == "texture_psnr" else k): float(v) for k, v in measures.items() if v is not None
     }
     change = result.frames["change"].to_numpy(float)
     values["edge_jump"] = mean_edge_jump(change, key_frames=SEGMENT_FRAMES)
-    frames = film_frames(film)
+    frames = video_frames(video)
     faces = read_faces(frames, tracker)
     values |= {"blink_depth": blink_depth(faces.lids), "head_spread": head_spread(faces.head)}
     values["grid_ratio"] = grid_ratio(frames[::GRID_EVERY])
     values = {k: v for k, v in values.items() if np.isfinite(v)}
     return Seen(
-        values, {k: v for k, v in result.reasons.items() if k in FILM_MEASURES}, faces,
+        values, {k: v for k, v in result.reasons.items() if k in VIDEO_MEASURES}, faces,
         result.frames["openness"].to_numpy(float), result.frames["vowel_envelope"].to_numpy(float),
     )  # fmt: skip
 
@@ -137,14 +137,14 @@ def label_curves(labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return gap, width, lids
 
 
-def compare_posed(film: Film, clip: Clip, labels: Labels) -> dict[str, float]:
+def compare_posed(video: Video, clip: Clip, labels: Labels) -> dict[str, float]:
     """Compare pixels of a video conditioned on the true head pose (and eyes) with the true video.
 
     `texture_psnr` is the PSNR inside the ellipse that each frame's true landmarks fill, per frame, averaged, dB;
     `eyes_error_share` is the part of its squared error that lies in boxes around the eyes, whose part of the ellipse is
     `eyes_area_share`. For a video conditioned on the true eyes, too, a run calls it `texture_psnr_eyes`.
     """
-    rendered, true = film_frames(film), clip.frames()
+    rendered, true = video_frames(video), clip.frames()
     count = min(len(rendered), len(true), len(labels.landmarks))
     points = torch.from_numpy(labels.landmarks[:count])
     names = ("texture_psnr", "frame_psnr", "energy_face", "eyes_error_share", "eyes_area_share")

@@ -12,7 +12,7 @@ import numpy as np
 from liveavatar.audio.enhance import enhance
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench
-from liveavatar.bench.quality.films import make_scene, render_scene
+from liveavatar.bench.quality.videos import make_scene, render_scene
 from liveavatar.quality.curves import correlation
 from liveavatar.timing import SAMPLE_RATE
 
@@ -52,12 +52,12 @@ def judge_noisy(
         clean = clip.speech()
         noisy = with_noise(clean, number)
         cleaned = enhance(noisy, "auto", "tiny.en")
-        films = {"clean": pair.rendered}
+        videos = {"clean": pair.rendered}
         for name, sound in {"noisy": noisy, "cleaned": cleaned.audio}.items():
             folder = bench.folder / "noisy" / f"{clip.info.name}-{name}"
             scene = make_scene(folder, clip.photo(), sound, clip.info.caption, bench.engine)
-            films[name] = judge.look(render_scene(bench.engine, scene, steps), scene.photo, clean, bench.tracker)
-        for name, seen in films.items():
+            videos[name] = judge.look(render_scene(bench.engine, scene, steps), scene.photo, clean, bench.tracker)
+        for name, seen in videos.items():
             row: dict[str, Any] = {"clip": clip.info.name, "sound": name}
             row |= {m: seen.values.get(m) for m in MEASURES}
             alike = correlation(seen.faces.openness, true.seen.faces.openness)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.bench.quality.faces import FaceCurves, head_spread, read_faces
-from liveavatar.bench.quality.films import Film, RenderedScene, film_frames, render_scene
+from liveavatar.bench.quality.videos import RenderedScene, Video, render_scene, video_frames
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.timing import BLOCK_FRAMES
@@ -96,13 +96,13 @@ SHOWN = {
 }
 
 
-def films_to_show(engine: Engine, scene: RenderedScene, out: Path, steps: int = 4) -> list[Film]:
+def videos_to_show(engine: Engine, scene: RenderedScene, out: Path, steps: int = 4) -> list[Video]:
     """Write `quiet.mp4` and `lively.mp4` of one clip into `out`."""
-    films = []
+    videos = []
     for name, prompt in SHOWN.items():
-        film = render_scene(engine, scene, steps, prompt=prompt)
-        films.append(Film(film.path.replace(out / f"{name}.mp4"), film.ms_per_frame, film.block_ms))
-    return films
+        video = render_scene(engine, scene, steps, prompt=prompt)
+        videos.append(Video(video.path.replace(out / f"{name}.mp4"), video.ms_per_frame, video.block_ms))
+    return videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def try_words(engine: Engine, scene: RenderedScene, words: Words, tracker: FaceT
     scene = replace(scene, num_frames=min(scene.num_frames, words.blocks * BLOCK_FRAMES))
 
     def measured(prompt: str) -> float:
-        frames = film_frames(render_scene(engine, scene, steps, prompt=prompt))
+        frames = video_frames(render_scene(engine, scene, steps, prompt=prompt))
         return words.measure(frames, read_faces(frames, tracker))
 
     first, second = measured(words.first), measured(words.second)

@@ -12,7 +12,7 @@ import numpy as np
 
 from liveavatar.audio.enhance import enhance
 from liveavatar.audio.ingest import load_audio
-from liveavatar.bench.quality.films import make_scene, render_scene
+from liveavatar.bench.quality.videos import make_scene, render_scene
 from liveavatar.engine.engine import Engine
 from liveavatar.errors import InputError
 from liveavatar.isolation.caller import isolated
@@ -83,8 +83,8 @@ def judge_recordings(
 
 def _judge(engine: Engine, given: tuple[np.ndarray, np.ndarray, str], steps: int, work: Path) -> dict[str, Any]:
     photo, speech, prompt = given
-    film = render_scene(engine, make_scene(work, photo, speech, prompt, engine), steps)
-    result = evaluate_video(film.path, photo, speech)
+    video = render_scene(engine, make_scene(work, photo, speech, prompt, engine), steps)
+    result = evaluate_video(video.path, photo, speech)
     reasons = {k: v for k, v in result.reasons.items() if k in MEASURES}
     return {name: result.metrics[name] for name in MEASURES} | {
         "note": next(iter(reasons.values()), ""), "reasons": reasons,

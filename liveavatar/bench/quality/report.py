@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from liveavatar.bench.quality.bench import TrueClip
-from liveavatar.bench.quality.films import Film, film_frames
 from liveavatar.bench.quality.noisy import MEASURES, SNR_DB, means
+from liveavatar.bench.quality.videos import Video, video_frames
 from liveavatar.quality.goals import bound_text
 
 SHEET_FRAMES, SHEET_STEP = 12, 6
@@ -48,7 +48,7 @@ WORD_COLUMNS = ("phrase changed", "effect", "asked", "in the corpus", "unit", "s
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Format the terminal output: the table of goals, then all other measures beside the true video."""
-    table = [("measure", "value", "true film", "limit", "goal", "")]
+    table = [("measure", "value", "true video", "limit", "goal", "")]
     for c in result["checks"]:
         verdict = {True: "ok", False: "MISSED", None: f"not measured: {c['reason']}"}[c["ok"]]
         verdict = "goal" if c["goal_reached"] else verdict
@@ -57,7 +57,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         table.append((c["name"], number(c["value"]), true, bound_text(c["sense"], c["limit"]),
                       bound_text(c["sense"], c["goal"]), verdict))  # fmt: skip
     shown = aligned(table)
-    rest = [("also measured", "value", "true film")]
+    rest = [("also measured", "value", "true video")]
     rest += [(n, number(result[n]), number(result["truth"].get(n))) for n in OTHERS if result.get(n) is not None]
     shown += ["", *aligned(rest)]
     if result["prompt_words"]:
@@ -90,18 +90,18 @@ def markdown(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     parts = [
         head,
-        _table(("measure", "value", "true film", "limit", "goal", "kept", "goal reached", "what"), goal_rows),
+        _table(("measure", "value", "true video", "limit", "goal", "kept", "goal reached", "what"), goal_rows),
     ]
     rest = [(n, number(result[n]), number(result["truth"].get(n))) for n in OTHERS if result.get(n) is not None]
-    parts += ["## Also measured\n", _table(("measure", "value", "true film"), rest)]
+    parts += ["## Also measured\n", _table(("measure", "value", "true video"), rest)]
     columns = ("clip", *CLIP_COLUMNS)
     parts += ["## Clip by clip\n", _table(columns, [[_cell(r.get(c)) for c in columns] for r in result["per_clip"]])]
     if result["prompt_words"]:
         parts += ["## Words of the prompt\n", _table(WORD_COLUMNS, _word_rows(result))]
     if result["noisy_voice"]:
         intro = (
-            f"Speech in noise of a fan and of mains, {SNR_DB:.0f} dB; films are judged against the clean sound and the "
-            "true film, mean over clips.\n"
+            f"Speech in noise of a fan and of mains, {SNR_DB:.0f} dB; videos are judged against the clean sound and "
+            "the true video, mean over clips.\n"
         )
         parts += ["## A noisy voice before and after cleaning\n", intro, _table(NOISY_COLUMNS, _noisy_rows(result))]
     if result["recordings"]:
@@ -136,22 +136,22 @@ def write_report(out: Path, result: dict[str, Any], clips: list[TrueClip], steps
     (out / f"quality_{result['model']}_{result['date']}.md").write_text(markdown(result))
     for true in clips:
         folder = true.scene.folder
-        films = [Film(folder / f"{name}.mp4") for name in ("truth", f"steps{steps}", f"steps{steps}-posed")]
-        shown = [f for f in films if f.path.is_file()]
+        videos = [Video(folder / f"{name}.mp4") for name in ("truth", f"steps{steps}", f"steps{steps}-posed")]
+        shown = [f for f in videos if f.path.is_file()]
         contact_sheet(shown, out / f"sheet_{true.clip.info.name}.jpg", true.labels.mouth)
 
 
-def contact_sheet(films: Iterable[Film], path: Path, mouth: np.ndarray) -> None:
+def contact_sheet(videos: Iterable[Video], path: Path, mouth: np.ndarray) -> None:
     """Write a picture with two rows per video: whole frames, and the cut around the mouth.
 
     Args:
-        films: of one clip.
+        videos: of one clip.
         path: of the JPEG.
         mouth: its centre in the photo, pixels.
     """
     rows = []
-    for film in films:
-        frames = film_frames(film)
+    for video in videos:
+        frames = video_frames(video)
         start = min(60, max(0, len(frames) - SHEET_STEP * SHEET_FRAMES))
         some = frames[start : start + SHEET_STEP * SHEET_FRAMES : SHEET_STEP]
         height, width = some.shape[1:3]

@@ -12,7 +12,7 @@ from typing import Any
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench, Say
 from liveavatar.bench.quality.noisy import judge_noisy
-from liveavatar.bench.quality.prompts import films_to_show, try_prompts
+from liveavatar.bench.quality.prompts import try_prompts, videos_to_show
 from liveavatar.bench.quality.recordings import find_recordings, judge_recordings
 from liveavatar.bench.quality.report import contact_sheet, write_report
 from liveavatar.engine.engine import Engine
@@ -85,15 +85,15 @@ def run(options: QualityOptions, say: Say = log.info) -> dict[str, Any]:
         if options.out is not None:
             if options.full:
                 shown = bench.true[min(1, len(clips) - 1)]
-                films = films_to_show(engine, shown.scene, options.out, options.steps)
-                contact_sheet(films, options.out / "sheet_quiet_lively.jpg", shown.labels.mouth)
+                videos = videos_to_show(engine, shown.scene, options.out, options.steps)
+                contact_sheet(videos, options.out / "sheet_quiet_lively.jpg", shown.labels.mouth)
             write_report(options.out, result, bench.true, options.steps)
     return result
 
 
 def _explained(options: QualityOptions, engine: Engine, reasons: dict[str, str]) -> dict[str, str]:
     if not options.full:
-        missing = "the film of two minutes was left out (--quick, --clips)"
+        missing = "the video of two minutes was left out (--quick, --clips)"
         reasons = reasons | {"identity_loss_120s": missing, "identity_drift": missing}
     if not engine.config.pose_guided:
         missing = f"the model {engine.config.name} cannot be given a head pose"

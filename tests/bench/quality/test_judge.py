@@ -1,4 +1,4 @@
-"""Films are measured beside their true ones."""
+"""Videos are measured beside their true ones."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from liveavatar import paths
 from liveavatar.bench.quality import judge
-from liveavatar.bench.quality.films import Film, make_scene, true_film
+from liveavatar.bench.quality.videos import Video, make_scene, true_video
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.load import load_engine
@@ -32,12 +32,12 @@ def test_specks_on_a_lattice_are_seen() -> None:
     assert np.isnan(judge.grid_ratio(np.full((2, 16, 16, 3), 128, np.uint8)))
 
 
-def test_the_true_film_is_as_good_as_itself(short: Path, tmp_path: Path, engine: Engine) -> None:
+def test_the_true_video_is_as_good_as_itself(short: Path, tmp_path: Path, engine: Engine) -> None:
     clip = load_split(short)[0]
     scene = make_scene(tmp_path, clip.photo(), clip.speech(), clip.info.caption, engine)
-    film = true_film(clip, scene)
-    seen = judge.look(film, scene.photo, clip.speech(), FaceTracker())
-    pair = judge.Pair("00", seen, seen, clip.labels(), judge.compare_posed(film, clip, clip.labels()))
+    video = true_video(clip, scene)
+    seen = judge.look(video, scene.photo, clip.speech(), FaceTracker())
+    pair = judge.Pair("00", seen, seen, clip.labels(), judge.compare_posed(video, clip, clip.labels()))
     summary = judge.summarise([pair])
     rendered, true = summary.rendered, summary.true
     assert not summary.gaps
@@ -52,13 +52,13 @@ def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine
     clip = load_split(short)[0]
     scene = make_scene(tmp_path, clip.photo(), clip.speech(), clip.info.caption, engine)
     tracker = FaceTracker()
-    true = judge.look(true_film(clip, scene), scene.photo, clip.speech(), tracker)
+    true = judge.look(true_video(clip, scene), scene.photo, clip.speech(), tracker)
     height, width = scene.photo.shape[:2]
     grey = tmp_path / "grey.mp4"
     with FilmWriter(grey, size=(width, height), audio=scene.sound) as writer:
         writer.write(np.random.default_rng(0).integers(100, 110, (36, height, width, 3), dtype=np.uint8))
         writer.close()
-    rendered = judge.look(Film(grey), scene.photo, clip.speech(), tracker)
+    rendered = judge.look(Video(grey), scene.photo, clip.speech(), tracker)
     summary = judge.summarise(
         [judge.Pair("a", true, rendered, clip.labels()), judge.Pair("b", true, true, clip.labels())]
     )

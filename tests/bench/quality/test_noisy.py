@@ -1,4 +1,4 @@
-"""Noise of a known strength, and the films of a noisy voice judged against the clean one."""
+"""Noise of a known strength, and the videos of a noisy voice judged against the clean one."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_means_leave_out_what_could_not_be_measured() -> None:
 
 @pytest.fixture(scope="module")
 def driven(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """Means over the films of one clip, by the sound that drives them."""
+    """Means over the videos of one clip, by the sound that drives them."""
     folder = tmp_path_factory.mktemp("noisy")
     bench = QualityBench(load_engine(paths.MINI_DIR, device="cpu"), stored[:1], folder, lambda _: None)
     return means(judge_noisy(bench, bench.judge_split(4, posed=False), 4, lambda _: None))

@@ -1,12 +1,12 @@
-"""Changing a word of the prompt changes the measure of what it says, in films of the embedded model."""
+"""Changing a word of the prompt changes the measure of what it says, in videos of the embedded model."""
 
 import numpy as np
 import pytest
 
 from liveavatar import paths
 from liveavatar.bench.quality.faces import FaceCurves
-from liveavatar.bench.quality.films import RenderedScene, make_scene
 from liveavatar.bench.quality.prompts import PAIRS, Words, brightness, corner_warmth, liveliness, try_words, warmth
+from liveavatar.bench.quality.videos import RenderedScene, make_scene
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.load import load_engine

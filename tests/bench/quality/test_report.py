@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from liveavatar.bench.quality import report
-from liveavatar.bench.quality.films import Film
+from liveavatar.bench.quality.videos import Video
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_page_has_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize("mouth", [(150.0, 100.0), (0.0, 0.0), (299.0, 199.0)], ids=["inside", "corner", "far corner"])
-def test_contact_sheet_shows_each_film_and_its_mouth(
+def test_contact_sheet_shows_each_video_and_its_mouth(
     mouth: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = np.zeros((100, 200, 300, 3), np.uint8)
     x, y = (int(c) for c in mouth)
     frames[:, max(0, y - 4) : y + 4, max(0, x - 4) : x + 4] = 255
-    monkeypatch.setattr(report, "film_frames", lambda _: frames)
-    report.contact_sheet([Film(Path("a")), Film(Path("b"))], tmp_path / "sheet.jpg", np.array(mouth))
+    monkeypatch.setattr(report, "video_frames", lambda _: frames)
+    report.contact_sheet([Video(Path("a")), Video(Path("b"))], tmp_path / "sheet.jpg", np.array(mouth))
     sheet = np.asarray(Image.open(tmp_path / "sheet.jpg"))
     width, tall = 12 * 150, round(96 * 12 * 150 / (12 * 96))
     assert sheet.shape == (2 * (100 + tall), width, 3)
@@ -104,9 +104,11 @@ def test_contact_sheet_shows_each_film_and_its_mouth(
         assert sheet[top : top + tall].max() > 200, "the mouth is in the cut"
 
 
-def test_report_shows_the_films_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_shows_the_videos_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[list[str]] = []
-    monkeypatch.setattr(report, "contact_sheet", lambda films, path, mouth: shown.append([f.path.stem for f in films]))
+    monkeypatch.setattr(
+        report, "contact_sheet", lambda videos, path, mouth: shown.append([f.path.stem for f in videos])
+    )
     for name in ("truth", "steps4"):
         (tmp_path / f"{name}.mp4").touch()
     true: Any = SimpleNamespace(

@@ -17,7 +17,7 @@ from liveavatar.quality.split import load_split
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 
 
-def test_a_run_prints_everything_and_leaves_its_films(
+def test_a_run_prints_everything_and_leaves_its_videos(
     short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs: list[RenderJob] = []
@@ -28,7 +28,7 @@ def test_a_run_prints_everything_and_leaves_its_films(
         tracks.extend([] if job.pose is None else [np.load(job.pose)])
         return run_job(engine, job)
 
-    monkeypatch.setattr("liveavatar.bench.quality.films.run_job", noted)
+    monkeypatch.setattr("liveavatar.bench.quality.videos.run_job", noted)
     result = run(QualityOptions(model_dir=paths.MINI_DIR, out=tmp_path / "out", full=False, steps=1, folder=short))
     json.dumps(result, allow_nan=False)
     assert set(CONTRACT) <= set(result)

@@ -1,4 +1,4 @@
-"""The live page: what it lists, what it gives away, and a browser that plays a film while it is made."""
+"""The live page: what it lists, what it gives away, and a browser that plays a video while it is made."""
 
 import json
 import shutil
@@ -33,8 +33,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def film(home: Path) -> FilmWriter:
-    """A film with sound that is being made; 192 frames are to come."""
+def video(home: Path) -> FilmWriter:
+    """A video with sound that is being made; 192 frames are to come."""
     work = home / "work" / RUN
     tone = (0.2 * np.sin(2 * np.pi * 330 * np.arange(192 * 640) / 16_000)).astype(np.float32)
     return FilmWriter(work / "video.mp4", size=(64, 48), segment_frames=SEGMENT, live_dir=work / "live", audio=tone)
@@ -53,17 +53,17 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
         return e.code, e.read()
 
 
-def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: Path, film: FilmWriter) -> None:
+def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: Path, video: FilmWriter) -> None:
     with LivePage() as page:
         assert json.loads(get(f"{page.url}runs.json")[1]) == []
-        film.write(frames(3 * SEGMENT))
+        video.write(frames(3 * SEGMENT))
         assert json.loads(get(f"{page.url}runs.json")[1]) == [{"id": RUN, "seconds": 2.88, "ended": False}]
         status, playlist = get(f"{page.url}live/{RUN}/index.m3u8")
         names = [line for line in playlist.decode().splitlines() if not line.startswith("#")]
         assert (status, len(names)) == (200, 3)
         for name in ("init.mp4", *names):
             assert get(f"{page.url}live/{RUN}/{name}")[1] == (home / "work" / RUN / "live" / name).read_bytes()
-        film.close()
+        video.close()
         # A finished render moves to the store; who watches it goes on.
 
         def make(folder: Path) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: P
 @pytest.mark.parametrize(
     "path", ["secret", "live/../secret", "live/%2e%2e/secret", f"live/{RUN}/../../../secret", f"live/{RUN}/latents.bin"]
 )
-def test_gives_nothing_else_away(home: Path, film: FilmWriter, path: str) -> None:
-    film.write(frames(SEGMENT))
+def test_gives_nothing_else_away(home: Path, video: FilmWriter, path: str) -> None:
+    video.write(frames(SEGMENT))
     with LivePage() as page:
         status, body = get(page.url + path)
         assert status == 404
@@ -137,19 +137,19 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_browser_plays_the_film_while_it_is_made(home: Path, film: FilmWriter, tmp_path: Path) -> None:
-    film.write(frames(4 * SEGMENT))
+def test_a_browser_plays_the_video_while_it_is_made(home: Path, video: FilmWriter, tmp_path: Path) -> None:
+    video.write(frames(4 * SEGMENT))
     with LivePage() as page, browser(page.url, tmp_path / "profile") as evaluate:
-        wait_for(lambda: (evaluate("film.currentTime") or 0) > 1.9)  # of 3.84 s: near what was just made
+        wait_for(lambda: (evaluate("video.currentTime") or 0) > 1.9)  # of 3.84 s: near what was just made
         assert "Live: 4 segments" in evaluate("state.textContent")
-        wait_for(lambda: (evaluate("film.currentTime") or 0) > 3.5)
-        assert not evaluate("film.ended")
-        film.write(frames(4 * SEGMENT))
-        film.close()
-        wait_for(lambda: evaluate("film.ended"))
-        assert evaluate("film.duration") == pytest.approx(8 * SEGMENT / FPS, abs=0.06)
-        assert evaluate("film.videoWidth") == 64
-        assert evaluate("film.webkitDecodedFrameCount") > 3 * SEGMENT
-        assert evaluate("film.webkitAudioDecodedByteCount") > 10_000, "the film is silent"
+        wait_for(lambda: (evaluate("video.currentTime") or 0) > 3.5)
+        assert not evaluate("video.ended")
+        video.write(frames(4 * SEGMENT))
+        video.close()
+        wait_for(lambda: evaluate("video.ended"))
+        assert evaluate("video.duration") == pytest.approx(8 * SEGMENT / FPS, abs=0.06)
+        assert evaluate("video.videoWidth") == 64
+        assert evaluate("video.webkitDecodedFrameCount") > 3 * SEGMENT
+        assert evaluate("video.webkitAudioDecodedByteCount") > 10_000, "the video is silent"
         assert "ended" in evaluate("state.textContent")
-        assert evaluate("film.error") is None
+        assert evaluate("video.error") is None

@@ -43,7 +43,7 @@ class RenderedScene:
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class Video:
     """A video and how long it took."""
 
     path: Path
@@ -82,7 +82,7 @@ def render_scene(
     prompt: str | None = None,
     photo_head: np.ndarray | None = None,
     eyes: np.ndarray | None = None,
-) -> Film:
+) -> Video:
     """Run the engine on a scene: the block loop, the streaming decoder and the coder of a render.
 
     Args:
@@ -111,19 +111,19 @@ def render_scene(
     video = result.video.replace(scene.folder / f"{name}.mp4")
     shutil.rmtree(job.work_dir)
     job.work_dir.with_suffix(".lock").unlink(missing_ok=True)
-    return Film(video, timing["ms_per_frame"], timing["block_ms_p50"])
+    return Video(video, timing["ms_per_frame"], timing["block_ms_p50"])
 
 
-def true_film(clip: Clip, scene: RenderedScene) -> Film:
+def true_video(clip: Clip, scene: RenderedScene) -> Video:
     """Write the true pictures of a clip through the coder of a render."""
     frames = clip.frames()
     path = scene.folder / "truth.mp4"
     with FilmWriter(path, size=(frames.shape[2], frames.shape[1]), audio=scene.sound) as writer:
         writer.write(frames)
         writer.close()
-    return Film(path)
+    return Video(path)
 
 
-def film_frames(film: Film) -> np.ndarray:
+def video_frames(video: Video) -> np.ndarray:
     """Read all pictures of a video, uint8 [T, H, W, 3]."""
-    return np.stack([frame.rgb for frame in read_frames(film.path)])
+    return np.stack([frame.rgb for frame in read_frames(video.path)])

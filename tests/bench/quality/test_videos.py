@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from liveavatar.bench.quality import films
-from liveavatar.bench.quality.films import RenderedScene, film_frames, make_scene, render_scene, true_film
+from liveavatar.bench.quality import videos
+from liveavatar.bench.quality.videos import RenderedScene, make_scene, render_scene, true_video, video_frames
 from liveavatar.quality.split import Clip
 from liveavatar.render.job import RenderJob
 from liveavatar.render.timings import BlockRow
@@ -21,7 +21,7 @@ PHOTO = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
 
 
 def test_a_scene_is_what_the_engine_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films, "write_features", lambda sound, out, kind: 24 if kind == "speech" else 0)
+    monkeypatch.setattr(videos, "write_features", lambda sound, out, kind: 24 if kind == "speech" else 0)
     engine: Any = SimpleNamespace(config=SimpleNamespace(speech="speech"))
     speech = np.linspace(-1.5, 1.5, SAMPLE_RATE, dtype=np.float32)  # float: louder than full scale stays
     scene = make_scene(tmp_path / "a" / "b", PHOTO, speech, "words", engine)
@@ -59,11 +59,11 @@ def test_the_job_of_a_scene(
         rows = [BlockRow(block=b, step_ms=[1.0], decode_ms=1.0, block_ms=100.0 + b, ready_s=0.1) for b in range(3)]
         return SimpleNamespace(video=video, rows=rows, num_frames=24, render_s=0.6)
 
-    monkeypatch.setattr(films, "run_job", rendered)
-    film = render_scene(None, RenderedScene(tmp_path, PHOTO, "words", 24), 3, photo_head=np.ones(3), **given)  # type: ignore[arg-type]
+    monkeypatch.setattr(videos, "run_job", rendered)
+    video = render_scene(None, RenderedScene(tmp_path, PHOTO, "words", 24), 3, photo_head=np.ones(3), **given)  # type: ignore[arg-type]
     (job,) = jobs
-    assert (film.path.name, film.path.read_bytes()) == (f"{name}.mp4", name.encode())
-    assert (film.ms_per_frame, film.block_ms) == (25.0, 101.0)
+    assert (video.path.name, video.path.read_bytes()) == (f"{name}.mp4", name.encode())
+    assert (video.ms_per_frame, video.block_ms) == (25.0, 101.0)
     assert (job.settings.prompt, job.settings.sample_steps) == (given.get("prompt", "words"), 3)
     assert (job.portrait_pose, job.online) == ((1, 1, 1), True)
     assert [(t.shape, t.dtype) for t in tracks] == ([] if track is None else [(track, np.float32)])
@@ -72,14 +72,14 @@ def test_the_job_of_a_scene(
     assert not job.work_dir.with_suffix(".lock").exists()
 
 
-def test_the_true_film_has_the_clips_pictures(
+def test_the_true_video_has_the_clips_pictures(
     stored: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = np.repeat(np.arange(40, 90, 10, dtype=np.uint8), 64 * 96 * 3).reshape(5, 64, 96, 3)
     monkeypatch.setattr(Clip, "frames", lambda _: pictures)
     scene = RenderedScene(tmp_path, PHOTO, "", 5)
     soundfile.write(scene.sound, np.zeros(3200, np.float32), SAMPLE_RATE)
-    made = film_frames(true_film(stored[0], scene))
+    made = video_frames(true_video(stored[0], scene))
     assert made.shape == pictures.shape
     assert np.abs(made.astype(int) - pictures).mean() < 3
 
@@ -90,7 +90,7 @@ def test_a_clips_scene_lies_in_a_folder_of_its_name(
     clip = replace(stored[0], info=replace(stored[0].info, name="07", caption="calm"))
     for part, value in {"photo": PHOTO, "speech": np.zeros(640, np.float32)}.items():
         monkeypatch.setattr(Clip, part, lambda _, value=value: value)
-    monkeypatch.setattr(films, "write_features", lambda *_: 1)
+    monkeypatch.setattr(videos, "write_features", lambda *_: 1)
     engine: Any = SimpleNamespace(config=SimpleNamespace(speech=None))
-    scene = films.scene_of(clip, engine, tmp_path)
+    scene = videos.scene_of(clip, engine, tmp_path)
     assert (scene.folder, scene.prompt) == (tmp_path / "07", "calm")
