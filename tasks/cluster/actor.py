@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -49,15 +50,22 @@ class EngineSpec:
     limit_s: float = HEALTH_SECONDS  # a process that does not answer for so long counts as hung
 
 
+def load_whole(spec: EngineSpec) -> Any:
+    """Load the whole model of a spec."""
+    from liveavatar.load import load_engine
+
+    return load_engine(spec.model_dir, device=spec.device, dtype=spec.dtype, fp8=spec.fp8, offload=spec.offload)
+
+
 class EngineActor:
     """A loaded model in a process of its own; it renders one job at a time."""
 
-    def __init__(self, spec: EngineSpec, num_threads: int) -> None:
+    def __init__(self, spec: EngineSpec, num_threads: int, load: Callable[[EngineSpec], Any] = load_whole) -> None:
         import torch
 
         die_with_parent()
         torch.set_num_threads(num_threads)
-        self.spec = spec
+        self.spec, self._load = spec, load
         self._engine: Any = None
         self._one_job, self._loading = threading.Lock(), threading.Lock()
         self._progress: dict[str, Progress] = {}  # of unfinished jobs, by digest
@@ -68,15 +76,8 @@ class EngineActor:
         started = time.perf_counter()
         with self._loading:
             if self._engine is None:
-                self._engine = self.load_engine()
+                self._engine = self._load(self.spec)
         return time.perf_counter() - started
-
-    def load_engine(self) -> Any:
-        """Load the whole model."""
-        from liveavatar.load import load_engine
-
-        spec = self.spec
-        return load_engine(spec.model_dir, device=spec.device, dtype=spec.dtype, fp8=spec.fp8, offload=spec.offload)
 
     def render(self, job: RenderJob) -> RenderResult:
         """Render a job with `liveavatar.render.job.run_job`."""
@@ -97,6 +98,12 @@ class EngineActor:
             finally:
                 self._progress.pop(job.digest, None)
                 self._stopped.discard(job.digest)
+
+    def serve(self, part: Callable[[], bool]) -> bool:
+        """Take part in a job that another process renders; it waits for its turn as `render` does."""
+        with self._one_job:
+            self.load()
+            return part()
 
     def progress(self, digest: str) -> Progress | None:
         """Return the progress of a job, None when it does not run; also the health check."""

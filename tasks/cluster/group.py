@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from liveavatar.hardware import cores
-from liveavatar.render.job import RenderJob
+from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.actor import START_SECONDS, EngineActor, EngineSpec, actor_options, spec_name
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.head import NAMESPACE, HeadWatch
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 
 
-class RankActor(EngineActor):
-    """One rank's networks in a process of its own."""
+class RankActor:
+    """One rank's networks in a process of its own, in an engine actor that loads no more than the rank needs."""
 
     def __init__(self, spec: EngineSpec, num_threads: int, index: int) -> None:
-        super().__init__(spec, num_threads)
-        self.index = index
+        self.actor = EngineActor(spec, num_threads, lambda _: self.rank.engine())
+        self.spec, self.index = spec, index
         self._rank: Any = None
         self._making = threading.Lock()  # loading and meeting begin in two threads: each would make a rank of its own
         self._joined = False
@@ -48,10 +48,6 @@ class RankActor(EngineActor):
                 place = RankSpec(rank=self.index, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
                 self._rank = Rank(spec.model_dir, place, spec.device, spec.dtype, spec.limit_s, decode_layers_for)
             return self._rank
-
-    def load_engine(self) -> Any:
-        """Load the networks that the rank needs."""
-        return self.rank.engine()
 
     def joined(self) -> bool:
         """Tell if this rank has met the others."""
@@ -72,9 +68,27 @@ class RankActor(EngineActor):
 
     def serve(self) -> bool:
         """Take part in the next job."""
-        with self._one_job:
-            self.load()
-            return bool(self.rank.serve())
+        return self.actor.serve(lambda: bool(self.rank.serve()))
+
+    def load(self) -> float:
+        """Load the networks that the rank needs; return the seconds it took."""
+        return self.actor.load()
+
+    def render(self, job: RenderJob) -> RenderResult:
+        """Render a job, which the other ranks serve."""
+        return self.actor.render(job)
+
+    def progress(self, digest: str) -> Progress | None:
+        """Return the progress of a job, None when it does not run; also the health check."""
+        return self.actor.progress(digest)
+
+    def stop(self, digest: str) -> None:
+        """End a job at its next block."""
+        self.actor.stop(digest)
+
+    def node_and_pid(self) -> Process:
+        """Find the process of this rank."""
+        return self.actor.node_and_pid()
 
 
 def group_actors(spec: EngineSpec) -> list[ActorHandle]:
