@@ -269,7 +269,6 @@ def main() -> None:
         torch.cuda.set_device(args.device)
         # Without a limit the cached memory of one process starves the other.
         torch.cuda.set_per_process_memory_fraction(GPU_SHARE)
-        fuse.enable(None if args.eager else "inductor")
     tracks = load_tracks(args.speech, args.split, SPEEDS if args.split == "train" else (1.0,))
     settings = CorpusSettings(
         sizes=TINY_SIZES if args.tiny else SIZES, supersample=1 if args.tiny else 2,
@@ -281,7 +280,8 @@ def main() -> None:
         num_clips=args.num_clips or CLIPS[args.split], num_frames=args.frames or FRAMES[args.split],
         first=args.first,
     )  # fmt: skip
-    render_clips(renderer, job)
+    with fuse.compiling("inductor" if on_gpu and not args.eager else None):
+        render_clips(renderer, job)
 
 
 if __name__ == "__main__":

@@ -92,11 +92,8 @@ def test_compiled_functions_draw_the_same(renderer: ClipRenderer, caplog: pytest
         for s, o, n in ((1005, "landscape", 2), (1015, "portrait", 3), (1039, "portrait", 8))
     ]
     eager = [renderer.clip(p)[0] for p in plans]
-    fuse.enable("aot_eager")
-    try:
+    with fuse.compiling("aot_eager"):
         compiled = [renderer.clip(p)[0] for p in plans]
-    finally:
-        fuse.enable(None)
     assert [r.message for r in caplog.records if r.name == fuse.logger.name] == []
     for a, b in zip(eager, compiled, strict=True):
         assert np.abs(a.astype(int) - b).mean() < 0.01

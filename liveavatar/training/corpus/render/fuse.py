@@ -1,12 +1,16 @@
 """Fused kernels for the renderer: the same tensor functions, compiled for the GPU.
 
-A function marked `@fused` runs eagerly until `enable()` is called; from then on `torch.compile` turns each of its
-calls into a few kernels. Inputs are tensors (also in tuples, dicts and dataclasses) whose first dimension may vary
-from call to call; all other dimensions are small and fixed. A function that does not compile keeps running eagerly.
+A function marked `@fused` runs eagerly, except within `with compiling():`, where `torch.compile` turns each of its
+calls into a few kernels. The block covers the whole process, as how to compile belongs to the machine and not to a
+scene: an argument would pass through every function between the renderer and fourteen fused ones.
+
+Inputs are tensors (also in tuples, dicts and dataclasses) whose first dimension may vary from call to call; all other
+dimensions are small and fixed. A function that does not compile keeps running eagerly.
 """
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -23,9 +27,14 @@ logger = logging.getLogger(__name__)
 _state: dict[str, str | None] = {"backend": None}
 
 
-def enable(backend: str | None = "inductor") -> None:
-    """Compile fused functions with a backend of `torch.compile` from their next call on; None turns it off."""
-    _state["backend"] = backend
+@contextmanager
+def compiling(backend: str | None = "inductor") -> Iterator[None]:
+    """Compile fused functions with a backend of `torch.compile` while the block runs; None leaves them eager."""
+    before, _state["backend"] = _state["backend"], backend
+    try:
+        yield
+    finally:
+        _state["backend"] = before
 
 
 def _torch_errors() -> tuple[type[Exception], ...]:
@@ -51,7 +60,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 class Fused(Generic[P, R]):
-    """Function that is compiled while fusion is on; create with `fused`."""
+    """Function that is compiled within `compiling`; create with `fused`."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         self.eager = function
