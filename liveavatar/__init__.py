@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from liveavatar.load import load_engine
     from liveavatar.render.direct import job_from_files, write_video
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _MODULES = {
     "load_engine": "liveavatar.load",
