@@ -1,6 +1,7 @@
 # Sourced by the scripts beside: turns the released scripts' flags into those of `liveavatar render`.
-# Sets the array OPTIONS, and SAMPLE: inputs for a run that is given none. `--flag value` and `--flag=value` are the same, dashes and underscores too. What only
-# configured the released launcher has no meaning here and is named.
+# Sets the array OPTIONS, and SAMPLE: inputs for a run that is given none. `--flag value` and `--flag=value` are the
+# same, and so are dashes and underscores. A flag that only configured the released launcher has no meaning here: it is
+# left out, and a line on the terminal names it.
 
 OPTIONS=()
 samples="$(cd "$(dirname "${BASH_SOURCE[0]}")/../data/samples" && pwd)"

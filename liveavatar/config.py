@@ -126,7 +126,7 @@ class ModelConfig:
     text: TextConfig
     speech: SpeechConfig
     sigmas: dict[int, tuple[float, ...]]  # noise levels per number of steps, high to low, terminal 0 excluded
-    areas: tuple[tuple[int, int], ...]  # (width, height) presets, the default first; only the product counts
+    areas: tuple[tuple[int, int], ...]  # (width, height) to choose from, the default first; only the product counts
     size_multiple: int  # sides are multiples of this many pixels
     size_rule: str  # LISTED_SIZES: exactly `areas`; ANY_SIZE: the released rule, the picture's aspect at any area
     framing: str  # FRAME_FACE: the face is put where training had it; FRAME_CENTRE: the centre of the picture is kept

@@ -1,4 +1,5 @@
-"""Modules whose names are part of the contract: `python -m liveavatar.tools.audio_preprocess`.
+"""Command lines under fixed names: `python -m liveavatar.tools.audio_preprocess`, and `noisereduce`.
 
-Owns their command lines. Does not know how anything is computed: the rooms do.
+`audio_preprocess` writes driving features of a sound file, `noisereduce` lowers the noise of one. Owns their command
+lines. Does not know how anything is computed: the rooms do.
 """

@@ -40,8 +40,8 @@ AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
 
 @dataclass(slots=True)
-class Driver:
-    """Driver of a training run: starts stages as processes, with log files."""
+class TrainingRun:
+    """A training run: starts its stages as processes, with log files."""
 
     args: argparse.Namespace
     recipe_options: dict[str, list[str]] = field(default_factory=dict)  # by stage
@@ -328,14 +328,14 @@ def main(argv: list[str] | None = None) -> int:
         command_line.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
-    driver = Driver(args, options)
+    training = TrainingRun(args, options)
     needed = {"render", "autoencoder", "encode", "teacher"}
     for name in args.stages.split(","):
-        if not driver.stage(name) and name in needed:
+        if not training.stage(name) and name in needed:
             log.error("%s failed; see %s", name, args.work / "logs")
-            driver.stage("pack")
+            training.stage("pack")
             return 1
-    driver.settle()
+    training.settle()
     return 0
 
 

@@ -19,14 +19,14 @@ def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more
     """Options of every command that a run of the recipe starts, as its own parser reads them, by log name."""
     seen: dict[str, dict[str, object]] = {}
 
-    def launch(driver: run.Driver, name: str, command: list[str], env: dict[str, str] | None = None) -> None:
+    def launch(training: run.TrainingRun, name: str, command: list[str], env: dict[str, str] | None = None) -> None:
         module = next(word for word in command if word.startswith("liveavatar.training."))
         words = command[command.index(module) + 1 :]
         seen[name] = vars(importlib.import_module(module).parser().parse_args(words))
 
-    monkeypatch.setattr(run.Driver, "launch", launch)
-    monkeypatch.setattr(run.Driver, "wait", lambda *_: True)
-    monkeypatch.setattr(run.Driver, "pack", lambda *_: True)
+    monkeypatch.setattr(run.TrainingRun, "launch", launch)
+    monkeypatch.setattr(run.TrainingRun, "wait", lambda *_: True)
+    monkeypatch.setattr(run.TrainingRun, "pack", lambda *_: True)
     (folder / "clips").mkdir()
     (folder / "clips" / "portrait_0.labels.npz").touch()
     options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out")]

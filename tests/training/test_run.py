@@ -1,4 +1,4 @@
-"""The driver resumes, exports after late failures, and packs the results into files of bounded size."""
+"""A training run resumes, exports after late failures, and packs the results into files of bounded size."""
 
 import json
 from pathlib import Path
@@ -14,18 +14,18 @@ from tests.training.conftest import ToyRun, add_teacher, unpacked
 
 
 def drive(folder: Path, failing: set[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
-    """Run the driver with stages that only note their names."""
+    """Run stages that only note their names."""
     seen: list[str] = []
 
     def note(name: str):
-        def stage(_: run.Driver) -> bool:
+        def stage(_: run.TrainingRun) -> bool:
             seen.append(name)
             return name not in failing
 
         return stage
 
     for name in run.STAGES:
-        monkeypatch.setattr(run.Driver, name, note(name))
+        monkeypatch.setattr(run.TrainingRun, name, note(name))
     options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out"), "--gpus", "0"]
     return run.main(options), seen
 
@@ -59,10 +59,10 @@ def test_new_weights_are_brought_while_a_stage_runs(
     out = tmp_path / "out"
     wait = "import pathlib, sys, time\nwhile not (pathlib.Path(sys.argv[1]) / 'so_far.tar.00').exists(): time.sleep(.1)"
 
-    def slow(driver: run.Driver) -> bool:
-        return driver.wait([driver.launch("slow", ["-c", wait, str(out)])], 60)
+    def slow(training: run.TrainingRun) -> bool:
+        return training.wait([training.launch("slow", ["-c", wait, str(out)])], 60)
 
-    monkeypatch.setattr(run.Driver, "slow", slow, raising=False)
+    monkeypatch.setattr(run.TrainingRun, "slow", slow, raising=False)
     options = ["--assets", "a", "--speech", "s", "--work", str(begun), "--out", str(out), "--preset", "tiny"]
     assert run.main([*options, "--stages", "slow"]) == 0
     assert (begun / "slow.done").exists(), (begun / "logs" / "partial_export.log").read_text()
@@ -75,7 +75,7 @@ def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, m
     (work / "clips").symlink_to(corpus.clips)
     first = dict(CompactVAE(TINY.vae).named_parameters())
     torch.save({"average": first}, work / "autoencoder.pt")
-    monkeypatch.setattr(run.Driver, "train", lambda *_: True)
+    monkeypatch.setattr(run.TrainingRun, "train", lambda *_: True)
     options = ["--assets", "a", "--speech", "s", "--work", str(work), "--out", str(tmp_path / "out"), "--gpus", "0"]
     options += ["--preset", "tiny", "--refine_gpu", "0", "--budget", "refine=2", "--stages", "teacher,evaluate"]
     assert run.main([*options, "--extra", "refine=--batch 1 --frames 4 --adversary 0"]) == 0

@@ -73,21 +73,21 @@ class Capped:
         plan = self.plan
         engine.forget_sizes()
         release()
-        stages = engine.works(STEPS)
+        works = engine.works(STEPS)
         row: dict[str, Any] = {
             "mode": FP8_ALL.name,
             "gpus": plan.world,
             "size": f"{size[0]}*{size[1]}",
             "split": engine.split_name,
             "cap_gib": CAP_GIB,
-            "predicted_gib": rounded(predicted_ranks(plan.config, FP8_ALL, size, stages, CARD), 2),
+            "predicted_gib": rounded(predicted_ranks(plan.config, FP8_ALL, size, works, CARD), 2),
         }
         if plan.shared:
             row["shared"] = True
         if _ALLOCATOR in os.environ:
             row["allocator"] = os.environ[_ALLOCATOR]
-        log.info("trying %s, %s: %s", row["size"], row["split"], stages[self.group.rank].role)
-        reasons = everyone(self.group, self._try(engine, size, stages))
+        log.info("trying %s, %s: %s", row["size"], row["split"], works[self.group.rank].role)
+        reasons = everyone(self.group, self._try(engine, size, works))
         named = [f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason]
         row |= {"fits": not named, "error": "; ".join(named) or None}
         if not named:
@@ -120,7 +120,7 @@ class Capped:
         finally:
             stream.close()
 
-    def _try(self, engine: BenchRank, size: tuple[int, int], stages: tuple[RankWork, ...]) -> str | None:
+    def _try(self, engine: BenchRank, size: tuple[int, int], works: tuple[RankWork, ...]) -> str | None:
         """Make everything that jobs need here, without the others; why it does not fit, or None."""
         config, device, dtype = self.plan.config, self.group.device, self.plan.dtype
         job = bench_job(config, size, SHORT_BLOCKS, STEPS)
@@ -133,16 +133,16 @@ class Capped:
             h=h,
             w=w,
         )
-        stage = stages[self.group.rank]
+        work = works[self.group.rank]
         try:
             with torch.inference_mode():
                 if self.last:
                     engine.backend.still_latents(job.image)
                 motion = torch.zeros(1, config.dit.in_dim, config.dit.motion_latents, h, w, dtype=dtype, device=device)
                 text = engine.bench.engine.encode_prompt(job.settings.prompt).to(dtype)
-                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, spec, stages)]
-                if stage.steps:
-                    made = engine.backend.denoiser(spec, Conditioning(text, motion[:, :, :1], motion), stage)
+                kept = [torch.empty(n, dtype=torch.uint8, device=device) for n in self._wires(engine, spec, works)]
+                if work.steps:
+                    made = engine.backend.denoiser(spec, Conditioning(text, motion[:, :, :1], motion), work)
                     made.reanchor(motion[:, :, :1])  # in mid-stream, beside the rings
                 if self.last:
                     self._decode(engine, motion)
@@ -169,8 +169,8 @@ class Capped:
         if self.cuda:
             torch.cuda.synchronize()
 
-    def _wires(self, engine: BenchRank, spec: DenoiseSpec, stages: tuple[RankWork, ...]) -> Iterator[int]:
+    def _wires(self, engine: BenchRank, spec: DenoiseSpec, works: tuple[RankWork, ...]) -> Iterator[int]:
         """Bytes of the buffers for what travels."""
         rank = self.group.rank
-        for stage in (*stages[rank - 1 : rank], *(() if self.last else (stages[rank],))):
-            yield SLOTS * packet(engine.backend, spec, stage).num_bytes
+        for work in (*works[rank - 1 : rank], *(() if self.last else (works[rank],))):
+            yield SLOTS * packet(engine.backend, spec, work).num_bytes

@@ -212,23 +212,21 @@ class RankRun:
         kept: list[Any] = []
         # Until rings are full everywhere, and what the change of the reference held up has passed through.
         row = measure_pace(engine, plan.config, plan.size, blocks, kept, WARM_BLOCKS + 2 * plan.world)
-        stages = engine.works(STEPS)
+        works = engine.works(STEPS)
         where = self.everyone(self._memory(engine))
         names = ("busy_s", "wait_s", "sent_s")
         times = {name: np.median([getattr(b, name) for b in kept], axis=0).tolist() for name in names}
         ranks = [
             {
-                "rank": stage.rank,
-                "role": stage.role,
-                "layers": sum(len(span.layers) for span in stage.spans(plan.config.dit.num_layers)),
-                **{name: times[name][stage.rank] for name in names},
-                "decode_s": row["decode_s"] if stage.decodes else None,
-                "sends_mib": packet(engine.backend, stream.spec, stage).num_bytes / 2**20
-                if not stage.decodes
-                else None,
-                **where[stage.rank],
+                "rank": work.rank,
+                "role": work.role,
+                "layers": sum(len(span.layers) for span in work.spans(plan.config.dit.num_layers)),
+                **{name: times[name][work.rank] for name in names},
+                "decode_s": row["decode_s"] if work.decodes else None,
+                "sends_mib": packet(engine.backend, stream.spec, work).num_bytes / 2**20 if not work.decodes else None,
+                **where[work.rank],
             }
-            for stage in stages
+            for work in works
         ]
         size = f"{plan.size[0]}*{plan.size[1]}"
         facts = {
