@@ -1,5 +1,5 @@
-"""The transformer's fused kernels in Triton, and with them those of `kernels_rings`, `kernels_attention`,
-`kernels_e4m3` and `kernels_decoder`; `reference` says what each computes, `ops` how its tensors must lie.
+"""The transformer's fused kernels in Triton, and with them those of `kernels_rings`, `kernels_attention` and
+`kernels_decoder`; `reference` says what each computes, `ops` how its tensors must lie.
 
 One program handles one row (a token), or a tile of short rows. They are bound by memory, so the aim is one read
 and one write of everything. Importing this module needs Triton.
@@ -19,14 +19,12 @@ from torch import Tensor
 
 from liveavatar.fast.kernels_attention import attend8, rms_rope_write8, rope_copy8, write_values8
 from liveavatar.fast.kernels_decoder import add_bias, enlarge, rms_silu
-from liveavatar.fast.kernels_e4m3 import rms_rope_write_e4m3, rope_copy_e4m3
 from liveavatar.fast.kernels_rings import dequantise_slots, quantise_slots, rms_rope_write, rms_rows, rope_copy
 from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, Branch, NormSpec, Quantised, Rows
 
 __all__ = [
     "add_bias", "add_norm", "attend8", "dequantise_slots", "enlarge", "gelu_rows", "quantise_rows", "quantise_slots",
-    "rms_rope_write", "rms_rope_write8", "rms_rope_write_e4m3", "rms_rows", "rms_silu", "rope_copy", "rope_copy8",
-    "rope_copy_e4m3", "write_values8",
+    "rms_rope_write", "rms_rope_write8", "rms_rows", "rms_silu", "rope_copy", "rope_copy8", "write_values8",
 ]  # fmt: skip
 
 _WARPS = 8

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from liveavatar.fast.reference import AMAX_FLOOR, Block, Slots
+from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, Block, Slots
 
 WARPS = 8
 _TILE = 4096  # elements of one program that handles several short rows
@@ -56,9 +56,16 @@ def _rotate(x, cos, sin, row, at, mask, BLOCK: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
+def _store(x, target, mask, E4M3: tl.constexpr):
+    if E4M3:
+        x = tl.minimum(tl.maximum(x.to(tl.float32), -448.0), 448.0)
+    tl.store(target, x.to(target.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def _rms_rope_write(
-    qkv, wq, wk, cos, sin, start, q_out, k_out, v_out, head_stride, slot_stride, eps,
-    D: tl.constexpr, H: tl.constexpr, BLOCK: tl.constexpr,
+    qkv, wq, wk, cos, sin, start, q_out, k_out, v_out, v_scale, head_stride, slot_stride, eps,
+    D: tl.constexpr, H: tl.constexpr, BLOCK: tl.constexpr, E4M3: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -68,12 +75,15 @@ def _rms_rope_write(
     there = (at // H) * head_stride + slot * slot_stride + at % H
     if part == 0:
         q = _rms(qkv, 3 * D, wq, eps, D, at, mask)
-        tl.store(q_out + row * D + at, _rotate(q, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
+        _store(_rotate(q, cos, sin, row, at, mask, BLOCK, H // 2), q_out + row * D + at, mask, E4M3)
     elif part == 1:
         k = _rms(qkv + D, 3 * D, wk, eps, D, at, mask)
-        tl.store(k_out + there, _rotate(k, cos, sin, row, at, mask, BLOCK, H // 2), mask=mask)
+        _store(_rotate(k, cos, sin, row, at, mask, BLOCK, H // 2), k_out + there, mask, E4M3)
     else:
-        tl.store(v_out + there, tl.load(qkv + row * 3 * D + 2 * D + at, mask=mask, other=0.0), mask=mask)
+        v = tl.load(qkv + row * 3 * D + 2 * D + at, mask=mask, other=0.0)
+        if E4M3:
+            v = v.to(tl.float32) / tl.load(v_scale + at // H, mask=mask, other=1.0)
+        _store(v, v_out + there, mask, E4M3)
 
 
 def rms_rope_write(
@@ -82,23 +92,23 @@ def rms_rope_write(
     """Normalise and rotate queries and keys, and write keys and values into their slots."""
     L, D = qkv_L3D.shape[0], qkv_L3D.shape[1] // 3
     N, _, H = slots.k.shape
-    q = torch.empty(L, N, H, dtype=qkv_L3D.dtype, device=qkv_L3D.device)
+    q = torch.empty(L, N, H, dtype=slots.k.dtype, device=qkv_L3D.device)
     _rms_rope_write[(L, 3)](
-        qkv_L3D, norms[0], norms[1], *rotation, slots.start, q, slots.k, slots.v, slots.k.stride(0), slots.k.stride(1),
-        norms[2], D=D, H=H, BLOCK=width(D), num_warps=WARPS,
+        qkv_L3D, norms[0], norms[1], *rotation, slots.start, q, slots.k, slots.v, slots.v_scale, slots.k.stride(0),
+        slots.k.stride(1), norms[2], D=D, H=H, BLOCK=width(D), E4M3=slots.v_scale is not None, num_warps=WARPS,
     )  # fmt: skip
     return q
 
 
 @triton.jit
 def _rope_copy(source, cos, sin, target, s_head, s_row, t_head, t_row, N: tl.constexpr, H: tl.constexpr,
-               BLOCK: tl.constexpr):  # fmt: skip
+               BLOCK: tl.constexpr, E4M3: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     mask = at < N * H
     x = tl.load(source + (at // H) * s_head + row * s_row + at % H, mask=mask, other=0.0)
     rotated = _rotate(x, cos, sin, row, at, mask, BLOCK, H // 2)
-    tl.store(target + (at // H) * t_head + row * t_row + at % H, rotated, mask=mask)
+    _store(rotated, target + (at // H) * t_head + row * t_row + at % H, mask, E4M3)
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
@@ -106,7 +116,7 @@ def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: T
     N, L, H = source_NLH.shape
     _rope_copy[(L,)](
         source_NLH, *rotation, target_NLH, source_NLH.stride(0), source_NLH.stride(1), target_NLH.stride(0),
-        target_NLH.stride(1), N=N, H=H, BLOCK=width(N * H), num_warps=WARPS,
+        target_NLH.stride(1), N=N, H=H, BLOCK=width(N * H), E4M3=target_NLH.dtype == FP8, num_warps=WARPS,
     )  # fmt: skip
 
 
@@ -156,3 +166,6 @@ def dequantise_slots(values_NMH: Tensor, scale_NM: Tensor, target_NMH: Tensor, b
         values_NMH, scale_NM, block[0], target_NMH, values_NMH.stride(0), values_NMH.stride(1), scale_NM.stride(0),
         target_NMH.stride(0), target_NMH.stride(1), M, block[1], H=H, ROWS=tile, num_warps=WARPS,
     )  # fmt: skip
+
+
+assert FP8_MAX == 448.0  # written out in the kernels, which see no Python globals

@@ -123,16 +123,18 @@ def rms_rope_write(
         _follow(weight)
     _turns(rotation, len(qkv_L3D), slots.k.shape[2])
     for t in (slots.k, slots.v):
-        _inner(t, qkv_L3D.dtype)
-    assert slots.k.stride() == slots.v.stride(), "keys and values lie differently"
+        _inner(t, qkv_L3D.dtype if slots.v_scale is None else FP8)
+    assert (slots.k.shape, slots.k.stride()) == (slots.v.shape, slots.v.stride()), "keys and values lie differently"
+    if slots.v_scale is not None:
+        _head_scales(slots.v_scale, slots.v)
     _first_slot(slots.start)
     return backend(qkv_L3D.device).rms_rope_write(qkv_L3D, norms, rotation, slots)
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
-    """Copy rotated keys."""
+    """Copy rotated keys, in 16 bits or in e4m3."""
     _inner(source_NLH)
-    _inner(target_NLH, source_NLH.dtype)
+    _inner(target_NLH, FP8 if target_NLH.dtype == FP8 else source_NLH.dtype)
     assert target_NLH.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(target_NLH.shape)}"
     _turns(rotation, *source_NLH.shape[1:])
     backend(source_NLH.device).rope_copy(source_NLH, rotation, target_NLH)
@@ -232,32 +234,6 @@ def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
     return backend(q.device).attend8(queries, seen, dtype)
 
 
-def rms_rope_write_e4m3(
-    qkv_L3D: Tensor,
-    norms: tuple[Tensor, Tensor, float],
-    rotation: tuple[Tensor, Tensor],
-    into: KeyValuesE4m3,
-    start: Tensor,
-) -> Tensor:
-    """Normalise and rotate queries and keys, write keys and values into their slots, in e4m3: queries [L, N, H]."""
-    _follow(qkv_L3D)
-    for weight in norms[:2]:
-        _follow(weight)
-    _turns(rotation, len(qkv_L3D), into.k.shape[2])
-    _key_values_e4m3(into)
-    _first_slot(start)
-    return backend(qkv_L3D.device).rms_rope_write_e4m3(qkv_L3D, norms, rotation, into, start)
-
-
-def rope_copy_e4m3(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValuesE4m3) -> None:
-    """Copy rotated keys in e4m3."""
-    _inner(source_NLH)
-    _key_values_e4m3(into)
-    assert into.k.shape == source_NLH.shape, f"{tuple(source_NLH.shape)} goes to {tuple(into.k.shape)}"
-    _turns(rotation, *source_NLH.shape[1:])
-    backend(source_NLH.device).rope_copy_e4m3(source_NLH, rotation, into)
-
-
 def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype, kernel: FlashAttention3 | None) -> Tensor:
     """Attend in e4m3: rows [L, N * H]; by the torch reference where there is no kernel."""
     _follow(q_LNH, FP8)
@@ -326,5 +302,9 @@ def _key_values_e4m3(t: KeyValuesE4m3) -> None:
     for x in (t.k, t.v):
         _inner(x, FP8)
     assert (t.k.shape, t.k.stride()) == (t.v.shape, t.v.stride()), "keys and values lie differently"
-    _follow(t.v_scale, torch.float32)
-    assert t.v_scale.shape == (len(t.v),), f"{tuple(t.v_scale.shape)} scales {tuple(t.v.shape)}"
+    _head_scales(t.v_scale, t.v)
+
+
+def _head_scales(scale_N: Tensor, values_NMH: Tensor) -> None:
+    _follow(scale_N, torch.float32)
+    assert scale_N.shape == values_NMH.shape[:1], f"{tuple(scale_N.shape)} scales {tuple(values_NMH.shape)}"

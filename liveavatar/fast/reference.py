@@ -4,7 +4,7 @@ Shapes: L tokens (rows), D width, N heads, H head width, P = H/2 rotated pairs, 
 modulation, M slots of a key/value buffer, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,11 +100,15 @@ def rotate_rows(x_NLH: Tensor, cos_LP: Tensor, sin_LP: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Slots for a block's keys and values: buffers [N, M, H] and the first slot, an int32 tensor [1] on the device."""
+    """Slots for a block's keys and values: buffers [N, M, H] and the first slot, an int32 tensor [1] on the device.
+
+    In e4m3, queries are rounded to it too, and values are divided by a scale of every head.
+    """
 
     k: Tensor
     v: Tensor
     start: Tensor
+    v_scale: Tensor | None = None  # [N], fp32; None in 16 bits
 
 
 def rms_rope_write(
@@ -116,27 +120,40 @@ def rms_rope_write(
         qkv_L3D: queries, keys and values of a block side by side.
         norms: weights of the query's and the key's RMS norm [D], and their eps.
         rotation: cos and sin [L, P], fp32.
-        slots: where keys and values go.
+        slots: where keys and values go, in 16 bits or in e4m3.
 
     Returns:
         Queries [L, N, H].
     """
+    q, k, v = _rotated_heads(qkv_L3D, norms, rotation, len(slots.k))
+    at = slots.start.long() + torch.arange(qkv_L3D.shape[0], device=qkv_L3D.device)
+    if slots.v_scale is None:
+        slots.k.index_copy_(1, at, k)
+        slots.v.index_copy_(1, at, v)
+        return q.transpose(0, 1)
+    for target, new in ((slots.k, to_e4m3(k)), (slots.v, values_e4m3(v, slots.v_scale))):
+        # index_copy_ knows no 8-bit floats; bytes are bytes.
+        target.view(torch.uint8).index_copy_(1, at, new.view(torch.uint8))
+    return to_e4m3(q).transpose(0, 1).contiguous()
+
+
+def _rotated_heads(
+    qkv_L3D: Tensor, norms: tuple[Tensor, Tensor, float], rotation: tuple[Tensor, Tensor], num_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise and rotate queries and keys: these and the values, each [N, L, H]."""
     wq, wk, eps = norms
-    num_heads = slots.k.shape[0]
     q, k, v = qkv_L3D.chunk(3, dim=-1)
     q, k = (
         rotate_rows(rms_rows(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(0, 1), *rotation)
         for x, weight in ((q, wq), (k, wk))
     )
-    at = slots.start.long() + torch.arange(qkv_L3D.shape[0], device=qkv_L3D.device)
-    slots.k.index_copy_(1, at, k)
-    slots.v.index_copy_(1, at, v.unflatten(-1, (num_heads, -1)).transpose(0, 1))
-    return q.transpose(0, 1)
+    return q, k, v.unflatten(-1, (num_heads, -1)).transpose(0, 1)
 
 
 def rope_copy(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], target_NLH: Tensor) -> None:
-    """Rotated copy of keys into a slice of a buffer."""
-    target_NLH.copy_(rotate_rows(source_NLH, *rotation))
+    """Copy rotated keys into a slice of a buffer, in 16 bits or in e4m3."""
+    rotated = rotate_rows(source_NLH, *rotation)
+    target_NLH.copy_(to_e4m3(rotated) if target_NLH.dtype == FP8 else rotated)
 
 
 def rms_silu(x_CTHW: Tensor, bias_C: Tensor | None, gamma_C: Tensor, out_CTHW: Tensor) -> None:
@@ -208,24 +225,19 @@ def rms_rope_write8(
     start: Tensor,
 ) -> Queries8:
     """Do the work of `rms_rope_write` in 8 bits, from slot `start` on, an int32 tensor [1]."""
-    wq, wk, eps = norms
-    num_heads = into.k.shape[0]
-    q, k, v = qkv_L3D.chunk(3, dim=-1)
-    (q, q_scale), (k, k_scale) = (
-        quantise_heads(rotate_rows(rms_rows(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(0, 1), *rotation))
-        for x, weight in ((q, wq), (k, wk))
-    )
+    queries, keys, v = _rotated_heads(qkv_L3D, norms, rotation, len(into.k))
+    (q, q_scale), (k, k_scale) = quantise_heads(queries), quantise_heads(keys)
     at = start.long() + torch.arange(len(qkv_L3D), device=qkv_L3D.device)
     into.k.index_copy_(1, at, k)
     into.k_scale.index_copy_(1, at, k_scale)
-    write_values8(v.unflatten(-1, (num_heads, -1)).transpose(0, 1), into, start)
+    write_values8(v, into, start)
     return q.transpose(0, 1).contiguous(), q_scale
 
 
 def write_values8(v_NLH: Tensor, into: KeyValues8, start: Tensor) -> None:
     """Write values in 8 bits, from slot `start` on; what is beyond the range becomes its end."""
     at = start.long() + torch.arange(v_NLH.shape[1], device=v_NLH.device)
-    rounded = (v_NLH.float() / into.v_scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
+    rounded = to_e4m3(v_NLH.float() / into.v_scale)
     # index_copy_ knows no 8-bit floats; bytes are bytes.
     into.v.view(torch.uint8).index_copy_(2, at, rounded.view(torch.uint8).transpose(1, 2))
 
@@ -244,16 +256,11 @@ _WEIGHTS = 1 << 24  # that are in memory at once
 def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
     """Attend without mask in 8 bits, the weights of values too: [L, N * H], heads side by side."""
     q, q_scale = queries
-    L, N, H = q.shape
-    out = torch.empty(L, N, H, dtype=dtype, device=q.device)
-    tall = max(1, _WEIGHTS // seen.k.shape[1])
-    for head in range(N):
-        k, v = seen.k[head].float() * seen.k_scale[head, :, None], seen.v[head].float() * seen.v_scale
-        for rows in range(0, L, tall):
-            some = slice(rows, rows + tall)
-            logits = (q[some, head].float() @ k.mT) * (q_scale[head, some, None] * H**-0.5)
-            out[some, head] = _weighted(logits, v.mT).to(dtype)
-    return out.flatten(1)
+
+    def held(head: int) -> tuple[Tensor, Tensor]:
+        return seen.k[head].float() * seen.k_scale[head, :, None], (seen.v[head].float() * seen.v_scale).mT
+
+    return _attend(q, q_scale * q.shape[2] ** -0.5, held, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,55 +278,50 @@ class KeyValuesE4m3:
         """Return the keys and values of some tokens, in the same memory."""
         return KeyValuesE4m3(self.k[:, first:stop], self.v[:, first:stop], self.v_scale)
 
+    def slots(self, start: Tensor) -> Slots:
+        """Return the slots for a block from `start` on, an int32 tensor [1]."""
+        return Slots(self.k, self.v, start, self.v_scale)
+
 
 def to_e4m3(x: Tensor) -> Tensor:
     """Round to e4m3; what is beyond its range becomes its end."""
     return x.float().clamp(-FP8_MAX, FP8_MAX).to(FP8)
 
 
-def values_e4m3(v_NLH: Tensor, into: KeyValuesE4m3) -> Tensor:
-    """Round values to e4m3 as `into` keeps them."""
-    return to_e4m3(v_NLH.float() / into.v_scale[:, None, None])
-
-
-def rms_rope_write_e4m3(
-    qkv_L3D: Tensor,
-    norms: tuple[Tensor, Tensor, float],
-    rotation: tuple[Tensor, Tensor],
-    into: KeyValuesE4m3,
-    start: Tensor,
-) -> Tensor:
-    """Do the work of `rms_rope_write` in e4m3, from slot `start` on, an int32 tensor [1]."""
-    wq, wk, eps = norms
-    num_heads = into.k.shape[0]
-    q, k, v = qkv_L3D.chunk(3, dim=-1)
-    q, k = (
-        rotate_rows(rms_rows(x, weight, eps).unflatten(-1, (num_heads, -1)).transpose(0, 1), *rotation)
-        for x, weight in ((q, wq), (k, wk))
-    )
-    v = v.unflatten(-1, (num_heads, -1)).transpose(0, 1)
-    at = start.long() + torch.arange(len(qkv_L3D), device=qkv_L3D.device)
-    for target, new in ((into.k, to_e4m3(k)), (into.v, values_e4m3(v, into))):
-        # index_copy_ knows no 8-bit floats; bytes are bytes.
-        target.view(torch.uint8).index_copy_(1, at, new.view(torch.uint8))
-    return to_e4m3(q).transpose(0, 1).contiguous()
-
-
-def rope_copy_e4m3(source_NLH: Tensor, rotation: tuple[Tensor, Tensor], into: KeyValuesE4m3) -> None:
-    """Copy rotated keys in e4m3."""
-    into.k.copy_(to_e4m3(rotate_rows(source_NLH, *rotation)))
+def values_e4m3(v_NLH: Tensor, scale_N: Tensor) -> Tensor:
+    """Divide values by the scale of their head and round them to e4m3."""
+    return to_e4m3(v_NLH.float() / scale_N[:, None, None])
 
 
 def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype) -> Tensor:
     """Softmax attention without mask in e4m3, the weights of values too: [L, N * H], heads side by side."""
     L, N, H = q_LNH.shape
+
+    def held(head: int) -> tuple[Tensor, Tensor]:
+        return seen.k[head].float(), seen.v[head].float() * seen.v_scale[head]
+
+    return _attend(q_LNH, torch.full((N, L), H**-0.5, device=q_LNH.device), held, dtype)
+
+
+def _attend(
+    q_LNH: Tensor, factor_NL: Tensor, held: Callable[[int], tuple[Tensor, Tensor]], dtype: torch.dtype
+) -> Tensor:
+    """Attend head by head with rounded weights: [L, N * H].
+
+    Args:
+        q_LNH: queries in 8 bits.
+        factor_NL: of the logits of each query.
+        held: keys and values [M, H] of a head, fp32.
+        dtype: of the result.
+    """
+    L, N, H = q_LNH.shape
     out = torch.empty(L, N, H, dtype=dtype, device=q_LNH.device)
-    tall = max(1, _WEIGHTS // seen.k.shape[1])
     for head in range(N):
-        k, v = seen.k[head].float(), seen.v[head].float() * seen.v_scale[head]
+        k, v = held(head)
+        tall = max(1, _WEIGHTS // len(k))
         for rows in range(0, L, tall):
             some = slice(rows, rows + tall)
-            logits = (q_LNH[some, head].float() @ k.mT) * H**-0.5
+            logits = (q_LNH[some, head].float() @ k.mT) * factor_NL[head, some, None]
             out[some, head] = _weighted(logits, v).to(dtype)
     return out.flatten(1)
 

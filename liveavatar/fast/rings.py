@@ -116,8 +116,7 @@ class Fp8Ring:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` returned."""
-        for name, kept in self.tensors().items():
-            kept.copy_(tensors[name])
+        _restore(self.tensors(), tensors)
 
 
 class Ring8:
@@ -166,8 +165,7 @@ class Ring8:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` returned."""
-        for name, kept in self.tensors().items():
-            kept.copy_(tensors[name])
+        _restore(self.tensors(), tensors)
 
     def _of(self, layer: int) -> KeyValues8:
         return KeyValues8(self.k[layer], self.k_scale[layer], self.v[layer], self.v_scale[layer])
@@ -202,18 +200,18 @@ class E4m3Ring:
     def set_sink(self, sink: Sink) -> None:
         """Take over the values of a (re)computed sink; what the ring holds keeps its range."""
         for layer, v in enumerate(sink.v):
-            self.v[layer, :, : self.num_sink].copy_(values_e4m3(v[0], self._of(layer)))
+            self.v[layer, :, : self.num_sink].copy_(values_e4m3(v[0], self.v_scale[layer]))
 
     def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
         """Rotate the first `tokens` sink keys to where the coming block sees them."""
         moved = (rotation[0][:tokens], rotation[1][:tokens])
         for layer, k in enumerate(sink.k):
-            ops.rope_copy_e4m3(k[0, :, :tokens], moved, self._of(layer).cut(0, tokens))
+            ops.rope_copy(k[0, :, :tokens], moved, self.k[layer, :, :tokens])
 
     def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
         """Write a block and let it attend: [L, D]; its own keys and values are read rounded, as by later blocks."""
         held, (slot, visible) = self._of(layer), where
-        q = ops.rms_rope_write_e4m3(*block, held.cut(self.num_sink, self.num_sink + self.window), slot)
+        q = ops.rms_rope_write(*block, held.cut(self.num_sink, self.num_sink + self.window).slots(slot))
         return ops.attend_e4m3(q, held.cut(0, self.num_sink + visible), block[0].dtype, self.kernel)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -222,8 +220,7 @@ class E4m3Ring:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` returned."""
-        for name, kept in self.tensors().items():
-            kept.copy_(tensors[name])
+        _restore(self.tensors(), tensors)
 
     def _of(self, layer: int) -> KeyValuesE4m3:
         return KeyValuesE4m3(self.k[layer], self.v[layer], self.v_scale[layer])
@@ -235,6 +232,12 @@ def _scale(largest: Tensor) -> Tensor:
     They are powers of two: nothing is lost but digits.
     """
     return (largest.float() * (_HEADROOM / FP8_MAX)).clamp_min(torch.finfo(torch.float32).tiny).log2().ceil().exp2()
+
+
+def _restore(live: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    """Copy stored tensors into the memory of those of the same names."""
+    for name, tensor in live.items():
+        tensor.copy_(stored[name])
 
 
 def _words(t: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def held_e4m3(**changes: Tensor) -> KeyValuesE4m3:
 
 
 def write_e4m3(start: Tensor = START, **changes: Tensor) -> None:
-    ops.rms_rope_write_e4m3(rows(L, 3 * D), NORMS, TURN, held_e4m3(**changes), start)
+    ops.rms_rope_write(rows(L, 3 * D), NORMS, TURN, held_e4m3(**changes).slots(start))
 
 
 def attend_e4m3(q: Tensor | None = None, **changes: Tensor) -> None:
@@ -125,7 +125,7 @@ def attend_e4m3(q: Tensor | None = None, **changes: Tensor) -> None:
         pytest.param(lambda: attend_e4m3(q=rows(L, N, H)), id="queries in 16 bits"),
         pytest.param(lambda: attend_e4m3(q=rows(L, N, 2 * H, dtype=FP8)), id="queries of wider heads"),
         pytest.param(
-            lambda: ops.rope_copy_e4m3(rows(N, L, H), TURN, held_e4m3()), id="more room than keys that are copied"
+            lambda: ops.rope_copy(rows(N, L, H), TURN, held_e4m3().k), id="more room than keys that are copied"
         ),
     ],
 )

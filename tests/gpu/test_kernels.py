@@ -5,12 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from liveavatar.fast import reference
-from tests.fast import cases, test_kernels_attention, test_kernels_decoder, test_kernels_e4m3, test_kernels_rings
+from tests.fast import cases, test_kernels_attention, test_kernels_decoder, test_kernels_rings
 from tests.fast.cases import Case, held8
 
 CASES = [
-    *(*cases.CASES, *test_kernels_rings.CASES),
-    *(*test_kernels_decoder.CASES, *test_kernels_attention.CASES, *test_kernels_e4m3.CASES),
+    *(*cases.CASES, *test_kernels_rings.CASES, *test_kernels_decoder.CASES, *test_kernels_attention.CASES),
 ]
 
 pytestmark = [

@@ -151,6 +151,6 @@ def _e4m3(k: Tensor, v: Tensor, rotation: tuple[Tensor, Tensor], num_sink: int) 
     sinks = Sink([k[None, :, :num_sink]], [v[None, :, :num_sink]], num_sink)
     t = E4m3Ring(sinks, k.shape[1] - num_sink, None).tensors()
     seen = KeyValuesE4m3(t["k"][0], t["v"][0], t["v_scale"][0])
-    ops.rope_copy_e4m3(k, rotation, seen)
-    seen.v.copy_(reference.values_e4m3(v, seen))
+    ops.rope_copy(k, rotation, seen.k)
+    seen.v.copy_(reference.values_e4m3(v, seen.v_scale))
     return seen
