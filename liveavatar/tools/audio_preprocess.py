@@ -13,8 +13,9 @@ from liveavatar.audio.features import load_any_audio, write_features
 from liveavatar.audio.outputs import output_folder
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import MINI
-from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.errors import InputError
 from liveavatar.isolation.caller import isolated
+from liveavatar.tools import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,18 +25,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="features file to write, such as features.pt")
     parser.add_argument("--model", default=MINI.name, help="model whose speech encoder is used")
     args = parser.parse_args(argv)
-    try:
-        output_folder(args.output.parent)
-        if args.output.is_dir():
-            raise InputError(f"--output {args.output}: it is a directory; name a file, such as features.pt")
-        speech = read_config(resolve_model_dir(args.model)).speech
-        load = partial(isolated, load_any_audio, beats=True)
-        num_frames = write_features(args.input, args.output, speech, load=load)
-    except LiveAvatarError as e:
-        sys.stderr.write(f"{e}\n")
-        return e.exit_code
-    sys.stdout.write(f"{args.output}: {num_frames} frames of {speech.num_states} x {speech.dim} features\n")
-    return 0
+    return run(lambda: write_features_of(args.input, args.output, args.model))
+
+
+def write_features_of(source: Path, output: Path, model: str) -> str:
+    """Compute the features of a sound file for a model, and return a line that says so.
+
+    Raises:
+        InputError: the sound or an option cannot be used.
+    """
+    output_folder(output.parent)
+    if output.is_dir():
+        raise InputError(f"--output {output}: it is a directory; name a file, such as features.pt")
+    speech = read_config(resolve_model_dir(model)).speech
+    num_frames = write_features(source, output, speech, load=partial(isolated, load_any_audio, beats=True))
+    return f"{output}: {num_frames} frames of {speech.num_states} x {speech.dim} features"
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
 from liveavatar.audio.denoise import denoise
 from liveavatar.audio.ingest import load_audio
-from liveavatar.errors import InputError, LiveAvatarError
-from liveavatar.files import disk_errors, replacing
+from liveavatar.audio.outputs import write_wav
+from liveavatar.errors import InputError
 from liveavatar.isolation.caller import isolated
 from liveavatar.timing import SAMPLE_RATE
+from liveavatar.tools import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,20 +26,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stationary", action="store_true", help="one noise profile for the whole file")
     parser.add_argument("--strength", type=float, default=0.9, help="share by which noise is lowered, 0 to 1 (0.9)")
     args = parser.parse_args(argv)
-    try:
-        if args.output.suffix.lower() != ".wav" or args.output.is_dir():
-            raise InputError(f"--output {args.output}: name a wav file, such as cleaned.wav")
-        if not args.output.parent.is_dir():
-            raise InputError(f"--output {args.output}: there is no folder {args.output.parent}; make it first")
-        audio = isolated(load_audio, args.input, beats=True)
-        cleaned = denoise(audio, "stationary" if args.stationary else "nonstationary", args.strength)
-        with disk_errors(args.output), replacing(args.output) as file:
-            soundfile.write(file, np.clip(cleaned, -1, 1), SAMPLE_RATE, "PCM_16", format="WAV")
-    except LiveAvatarError as e:
-        sys.stderr.write(f"{e}\n")
-        return e.exit_code
-    sys.stdout.write(f"{args.output}: {len(cleaned) / SAMPLE_RATE:.1f} s\n")
-    return 0
+    return run(
+        lambda: write_cleaned(
+            args.input, args.output, "stationary" if args.stationary else "nonstationary", args.strength
+        )
+    )
+
+
+def write_cleaned(source: Path, output: Path, mode: str, strength: float) -> str:
+    """Clean a sound file, and return a line that says so.
+
+    Raises:
+        InputError: the sound or an option cannot be used.
+    """
+    if output.suffix.lower() != ".wav" or output.is_dir():
+        raise InputError(f"--output {output}: name a wav file, such as cleaned.wav")
+    if not output.parent.is_dir():
+        raise InputError(f"--output {output}: there is no folder {output.parent}; make it first")
+    cleaned = denoise(isolated(load_audio, source, beats=True), mode, strength)
+    write_wav(output, cleaned)
+    return f"{output}: {len(cleaned) / SAMPLE_RATE:.1f} s"
 
 
 if __name__ == "__main__":
