@@ -236,7 +236,6 @@ class FilmWriter:
             self._ledger.delete()
         if self._live is not None:
             self._live.restart()
-        self._join.reset()
         self._started = True
 
     def _finish_segment(self) -> None:

@@ -21,20 +21,12 @@ class SegmentJoin:
     """State of the join: the coding error that the segment now being coded begins with."""
 
     def __init__(self) -> None:
-        self._last: np.ndarray | None = None  # last frame of the segment before, as a player shows it
+        self._before: tuple[bytes, tuple[int, int], int] | None = None  # the segment before, not yet decoded
         self._error: np.ndarray | None = None
 
     def begin(self, segment_before: bytes, size: tuple[int, int], num_frames: int) -> None:
-        """Take an mp4 with the `num_frames` frames before the next segment; the last one is decoded.
-
-        Raises:
-            MediaError: the file is damaged.
-        """
-        self._last, self._error = last_frame(segment_before, size, num_frames), None
-
-    def reset(self) -> None:
-        """Begin a video: there is no segment before."""
-        self._last = self._error = None
+        """Take the segment before the next one, if one comes: an mp4 of `num_frames` frames of size (width, height)."""
+        self._before, self._error = (segment_before, size, num_frames), None
 
     def frame(self, rgb: np.ndarray, index: int) -> np.ndarray:
         """Return the frame to code for frame `index` of a segment; the frames of a segment come in order.
@@ -42,11 +34,14 @@ class SegmentJoin:
         Args:
             rgb: uint8 [H, W, 3].
             index: 0 for the segment's first frame.
+
+        Raises:
+            MediaError: the segment before is damaged.
         """
-        if self._last is None or index >= FADE_FRAMES:
+        if self._before is not None:
+            self._error, self._before = coding_error(last_frame(*self._before), rgb), None
+        if self._error is None or index >= FADE_FRAMES:
             return rgb
-        if index == 0 or self._error is None:
-            self._error = coding_error(self._last, rgb)
         faded = rgb + self._error * np.float32(1 - index / FADE_FRAMES)
         return np.clip(np.rint(faded), 0, 255).astype(np.uint8)
 
@@ -90,7 +85,6 @@ def last_frame(video: bytes, size: tuple[int, int], num_frames: int) -> np.ndarr
         .filter("select", f"eq(n,{num_frames - 1})")
         .filter("scale", in_color_matrix="bt709", in_range="tv", flags=SCALER)
         .output("pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", threads=1)
-        .global_args("-hide_banner", "-loglevel", "error")
     )
     pixels = run_ffmpeg(node, "reading back a segment of the video", video)
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
