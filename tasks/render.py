@@ -42,7 +42,7 @@ LATENTS = "latents.bin"
 BLOCKS = "blocks.json"
 LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
-PACKAGES = ("torch", "numpy", "imageio-ffmpeg", "safetensors")
+PACKAGES = ("torch", "numpy", "scipy", "imageio-ffmpeg", "safetensors")
 GPU_PACKAGES = ("triton", "fa3-fwd")
 
 
