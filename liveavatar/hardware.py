@@ -206,6 +206,15 @@ def free_disk_gb(path: Path) -> float:
     return shutil.disk_usage(existing).free / GB
 
 
+def listens(host: str, port: int, seconds: float) -> bool:
+    """Tell whether something takes TCP connections at an address, which is asked for so many seconds at most."""
+    try:
+        socket.create_connection((host, port), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """Find a TCP port that nothing listens on at 127.0.0.1."""
     with socket.socket() as probe:

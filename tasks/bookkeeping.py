@@ -1,7 +1,6 @@
 """Records in Prefect, beside a run: no render waits for the server that keeps them, or ends with it."""
 
 import os
-import socket
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import TypeVar
 
 import httpx
 from prefect.exceptions import PrefectException
+
+from liveavatar.hardware import listens
 
 T = TypeVar("T")
 
@@ -33,14 +34,9 @@ def answers(wait_s: float = 0.0) -> bool:
     url = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
     if url.hostname not in LOOPBACK or url.port is None:
         return True  # one behind a proxy cannot be asked so
-    address = (url.hostname, url.port)
     deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            socket.create_connection(address, CONNECT_SECONDS).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-        else:
-            return True
+    while not listens(url.hostname, url.port, CONNECT_SECONDS):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(PAUSE_SECONDS)
+    return True

@@ -16,6 +16,7 @@ from liveavatar.hardware import (
     detect_machine,
     free_port,
     gpu_of,
+    listens,
     memory_limit_gb,
     parse_gpus,
 )
@@ -111,3 +112,12 @@ def test_the_home_has_a_disk_of_its_own(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_free_port_can_be_listened_on() -> None:
     with socket.create_server(("127.0.0.1", free_port())) as server:
         assert free_port() != server.getsockname()[1]
+
+
+def test_a_port_listens_while_a_socket_does() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert listens("127.0.0.1", port, 1.0)
+    assert not listens("127.0.0.1", port, 1.0)

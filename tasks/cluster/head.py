@@ -26,7 +26,7 @@ from ray.job_config import JobConfig
 
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.hardware import cores
+from liveavatar.hardware import cores, listens
 from tasks.cluster import guardian
 from tasks.cluster.interruption import Interruption
 from tasks.cluster.supervision import HeadLost
@@ -270,7 +270,7 @@ def on_loopback() -> Iterator[None]:
 def listens_on_loopback_only(address: str) -> bool:
     """Tell whether a cluster takes connections at 127.0.0.1 but not at this machine's other address, as ours do."""
     host, _, port = address.rpartition(":")
-    return host == LOOPBACK and port.isdigit() and not _listens(_outer_address(), int(port))
+    return host == LOOPBACK and port.isdigit() and not listens(_outer_address(), int(port), ASK_SECONDS)
 
 
 def _outer_address() -> str:
@@ -279,14 +279,6 @@ def _outer_address() -> str:
         probe.connect(("192.0.2.1", 1))  # sends nothing; an address of documentation
         return str(probe.getsockname()[0])
     return LOOPBACK
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=ASK_SECONDS).close()
-    except OSError:
-        return False
-    return True
 
 
 def short_folder() -> str | None:
@@ -359,14 +351,9 @@ class HeadWatch:
         if ended:
             raise HeadLost(f"the {ended} of the local Ray has ended")
         host, _, port = self.address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=ASK_SECONDS).close()
-        except OSError as e:
-            self._missed += 1
-            if self._missed >= (LOCAL_MISSES if SESSION.local else JOINED_MISSES):
-                raise HeadLost(f"the head of Ray at {self.address} answers no more") from e
-        else:
-            self._missed = 0
+        self._missed = 0 if listens(host, int(port), ASK_SECONDS) else self._missed + 1
+        if self._missed >= (LOCAL_MISSES if SESSION.local else JOINED_MISSES):
+            raise HeadLost(f"the head of Ray at {self.address} answers no more")
 
     def recover(self) -> None:
         """Watch another local Ray, after `HeadLost`.
