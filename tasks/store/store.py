@@ -32,7 +32,6 @@ from liveavatar.files import disk_errors, read_json, sha256, sync, write_atomica
 log = logging.getLogger(__name__)
 
 RECORD = "entry.json"
-STALE_SECONDS = 24 * 3600  # half-built folders older than this belong to nobody
 NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
 CALL_SECONDS = 0.5  # between two calls of `while_waiting`
 
@@ -157,10 +156,9 @@ class Store:
             Bytes freed.
         """
         now = time.time()
-        for leftover in (self.root / "building").glob("*"):
-            if now - leftover.stat().st_mtime > STALE_SECONDS:
-                with suppress(CapacityError, Timeout), self._building(leftover.name, timeout=0):
-                    shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (self.root / "building").glob("*"):  # of a run that was killed, unless its lock is held
+            with suppress(CapacityError, Timeout), self._building(leftover.name, timeout=0):
+                shutil.rmtree(leftover, ignore_errors=True)
         aged = sorted((record.stat().st_mtime, record.parent) for record in self.root.glob(f"*/??/*/{RECORD}"))
         sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for _, folder in aged}
         total, freed = sum(sizes.values()), 0

@@ -1,20 +1,22 @@
-"""Faults of whole commands, for the soak: the same render asked for twice at one moment, tables that find no space.
+"""Whole commands for the soak: their job, their processes, and what an undisturbed one makes.
 
-Each run has a home of its own, so that the two commands also meet while the first files of a home are made. Films,
-latents and tables must be those of an undisturbed command, byte for byte.
+Every run has a home of its own. Its processes are known by that home in their environment, so that one which lost its
+parent is found as well.
 """
 
 import hashlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -22,32 +24,36 @@ from PIL import Image
 from scipy.io import wavfile
 
 from liveavatar import paths
+from tests.soak.case import STAGES
+from tests.soak.damage import stray
 
-COMMAND_FAULTS = ("twice", "twice killed", "parquet", "server", "raylet", "encoder", "guardian")
-HELPERS = {  # part of the command line of a process that a command starts
-    "server": "flows.serving.gate",
-    "raylet": "/raylet/raylet",
-    "encoder": "ffmpeg",
-    "guardian": "guardian.py",
-}
-LOST = {  # the line that names the loss
-    "server": "the Prefect server was killed (signal 9); another one takes its place",
-    "raylet": "the local Ray was lost; another one resumes from the last snapshot",
-    "guardian": "the guardian of the local Ray was killed; another one takes its place",
-}
 RATE = 16_000
-BLOCKS = 30
+BLOCKS = 24
 FRAMES = 12 * BLOCKS - 7
-WAIT_SECONDS = 240.0
-STORE_BYTES = 64_000_000
+WAIT_SECONDS = 300.0  # for a command to end
+POLL_SECONDS = 0.01
+GONE_SECONDS = 5.0  # after a command has ended, nothing of it is left
+NAME_CHARACTERS = 120  # of a process that is left
 RENDERS = "live while it renders"
 WAITS = "another run is making this render"
 COMPARED = ("video.mp4", "latents.bin", "frames.parquet")  # the other table has the times of the blocks
-STAGES = ("ingest", "enhance", "features", "prompt", "plan", "render", "quality", "publish")
-SOON = 0.02  # seconds
-DISK_FULL = 3  # exit code
-PAGE = 4096  # bytes
-MOST_LINES = 30  # of a command's story
+PASSED_OR_FAILED = (0, 1)  # exit codes of a render that came to its end
+ENDS = re.compile(r"^ *(\w+) +(?:cached|([\d.]+) s)$", re.MULTILINE)  # the line of a finished stage
+MARKS = {  # part of the command line of a process, by its kind
+    "raylet": "/raylet/raylet",
+    "gcs": "/gcs/gcs_server",
+    "actor": "ray::EngineActor",
+    "rank": "ray::RankActor",
+    "server": "flows.serving.gate",
+    "encoder": "ffmpeg-linux",
+    "guardian": "guardian.py",
+    "isolation": "liveavatar.isolation.worker",
+    "agent": "ray::DashboardAgent",
+}
+
+
+class Wrong(AssertionError):
+    """A run did not end as it must."""
 
 
 @dataclass(kw_only=True)
@@ -58,197 +64,221 @@ class Command:
     out: Path
     process: "subprocess.Popen[bytes]"
     story: Path  # its standard error
+    began: float = field(default_factory=time.monotonic)
 
     def errors(self) -> str:
         """Return its standard error so far."""
-        return self.story.read_text()
+        return self.story.read_text(errors="replace")
 
     def ended(self) -> int:
         """Return the exit code, once the command has ended."""
-        return self.process.wait(WAIT_SECONDS)
+        try:
+            return self.process.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired as e:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise Wrong(f"the command did not end within {WAIT_SECONDS:.0f} s") from e
+
+    @property
+    def runs(self) -> bool:
+        """True until it has ended."""
+        return self.process.poll() is None
+
+    @property
+    def stage(self) -> str:
+        """The stage it is in."""
+        done = [name for name, _ in ENDS.findall(self.errors()) if name in STAGES]
+        story = self.errors()
+        if RENDERS in story and "render" not in done:
+            return "render"
+        if not done:
+            return "start"
+        return STAGES[min(STAGES.index(done[-1]) + 1, len(STAGES) - 1)]
+
+    def reaches(self, stage: str) -> bool:
+        """Wait for a stage; False when the command ends before."""
+        while self.runs:
+            if STAGES.index(self.stage) >= STAGES.index(stage):
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def processes(self, kind: str) -> list[psutil.Process]:
+        """Find its processes of a kind."""
+        if kind == "driver":
+            return [psutil.Process(self.process.pid)] if self.runs else []
+        found = []
+        with suppress(psutil.Error):
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if MARKS[kind] in " ".join(process.cmdline()):
+                        found.append(process)
+        return found
+
+    def await_process(self, kind: str) -> psutil.Process | None:
+        """Wait for a process of a kind; None when the command ends before there is one."""
+        while True:
+            found = self.processes(kind)
+            if found:
+                return found[-1]
+            if not self.runs:
+                return None
+            time.sleep(POLL_SECONDS)
+
+    def resumed_at(self) -> int | None:
+        """Return the block at which the render was resumed."""
+        found = re.search(r"resumed at block (\d+)", self.errors())
+        return int(found[1]) if found else None
+
+    def check_gone(self) -> None:
+        """Check that none of its processes is left."""
+        deadline = time.monotonic() + GONE_SECONDS
+        while left := processes_of(self.home):
+            if time.monotonic() > deadline:
+                raise Wrong(f"left behind after {GONE_SECONDS:.0f} s: {list(left.values())}")
+            time.sleep(POLL_SECONDS)
 
 
 @dataclass(kw_only=True)
-class Commands:
+class Film:
     """A job, and the products of an undisturbed command."""
 
     folder: Path
     model_dir: Path
+    seconds: dict[str, float] = field(init=False)  # of each stage
+    code: int = field(init=False)
     expected: dict[str, str] = field(init=False)
-    expected_code: int = field(init=False)
+    template: Path = field(init=False)  # home of the undisturbed command
+    published: Path = field(init=False)  # its output folder
+    _piped: dict[str, str] = field(default_factory=dict)
+    _piped_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Make the inputs, and the undisturbed run."""
         rng = np.random.default_rng(0)
         sound = rng.normal(scale=0.1, size=RATE * FRAMES // 25) * np.sin(np.arange(RATE * FRAMES // 25) / 2000) ** 2
         wavfile.write(self.folder / "said.wav", RATE, sound.astype(np.float32))
+        (self.folder / "said.pcm").write_bytes((sound * 32_767).clip(-32_767, 32_767).astype("<i2").tobytes())
         rough = Image.fromarray(rng.integers(0, 255, (24, 16, 3), dtype=np.uint8))
         rough.resize((256, 384)).save(self.folder / "portrait.png")
         undisturbed = self.start("undisturbed")
-        self.expected_code = undisturbed.ended()
-        assert self.expected_code in (0, 1), undisturbed.errors()
+        self.code = undisturbed.ended()
+        took = time.monotonic() - undisturbed.began
+        if self.code not in PASSED_OR_FAILED:
+            raise Wrong(undisturbed.errors())
         self.expected = digests(undisturbed.out)
+        self.seconds = {name: float(s or 0) for name, s in ENDS.findall(undisturbed.errors())}
+        self.seconds["start"] = max(2.0, took - sum(self.seconds.values()) - 4)  # its end takes some of it, too
+        self.template = undisturbed.home
+        self.published = undisturbed.out
 
-    def start(self, name: str, number: int = 0, *wrapper: str) -> Command:
-        """Start a render; commands with one name share home and output folder."""
-        home, out, story = (self.folder / f"{kind}-{name}" for kind in ("home", "out", "story"))
-        story = story.with_name(f"{story.name}-{number}")
-        module = wrapper or ("-m", "flows.cli")
-        job = ["render", "--audio", self.folder / "said.wav", "--image", self.folder / "portrait.png"]
-        job += ["--prompt", "a calm woman", "--model", self.model_dir, "--whisper", "off", "--denoise", "off"]
-        environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "LIVEAVATAR_", "COV_"))
-        }
-        with story.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, *module, *map(str, job), "--enable-online-decode", "--out", str(out / "film")],
-                env={**environment, "LIVEAVATAR_HOME": str(home)}, cwd=paths.REPO_ROOT,
-                stdout=subprocess.DEVNULL, stderr=errors,
-            )  # fmt: skip
-        return Command(home=home, out=out / "film", process=process, story=story)
+    @property
+    def piped(self) -> dict[str, str]:
+        """Digests of the undisturbed command whose sound arrives on standard input."""
+        with self._piped_lock:
+            if not self._piped:
+                self.home("undisturbed-pipe")
+                command = self.start("undisturbed-pipe", piped=True)
+                if command.ended() not in PASSED_OR_FAILED:
+                    raise Wrong(command.errors())
+                self._piped |= digests(command.out)
+            return self._piped
 
-    def run(self, index: int, fault: str, moment: int) -> dict[str, Any]:
-        """Run a command with a fault and compare its products.
+    def home(self, name: str, *, fresh: bool = False, store: bool = False) -> Path:
+        """Make a home: empty, or as an earlier command left it, with what it made or without."""
+        home = self.folder / f"home-{name}"
+        if not fresh:
+            left_out = ("work", "run", "*.lock", "ray_token") if store else ("work", "run", "store", "ray_token")
+            shutil.copytree(self.template, home, ignore=shutil.ignore_patterns(*left_out), copy_function=link_or_copy)
+        return home
+
+    def start(
+        self,
+        name: str,
+        number: int = 0,
+        *,
+        ranks: int = 1,
+        resume: bool = False,
+        piped: bool = False,
+        out: Path | None = None,
+        module: tuple[str, ...] = ("-m", "flows.cli"),
+        tmp: Path | None = None,
+    ) -> Command:
+        """Start a render; commands with one name share home and output folder.
 
         Args:
-            index: of the run.
-            fault: one of `COMMAND_FAULTS`.
-            moment: how late one is killed, or which table finds no space, and how little.
-
-        Raises:
-            AssertionError: something else than the undisturbed run came out, or the fault never struck.
+            name: of the run.
+            number: of the command.
+            ranks: processes that share the steps.
+            resume: whether it is given `--resume`.
+            piped: whether the sound arrives on standard input.
+            out: output folder; that of the run when absent.
+            module: arguments of Python before the command line.
+            tmp: folder of temporary files.
         """
-        started = time.monotonic()
-        if fault in HELPERS:
-            more = self._lose(index, fault, moment)
-        elif fault == "parquet":
-            more = self._tables(index, moment)
-        else:
-            more = self._twice(index, "killed" in fault, moment)
-        return {"run": index, "fault": fault, "moment": moment, **more, "seconds": round(time.monotonic() - started, 1)}
+        home, folder = self.folder / f"home-{name}", self.folder / f"out-{name}"
+        out, story = out or folder / "film", self.folder / f"story-{name}-{number}"
+        job = ["render", "--audio", "-" if piped else self.folder / "said.wav"]
+        job += ["--image", self.folder / "portrait.png", "--prompt", "a calm woman", "--model", self.model_dir]
+        job += ["--whisper", "off", "--denoise", "off", "--enable-online-decode", "--out", out]
+        job += ["--resume"] if resume else []
+        job += ["--placement", "tpp", "--num_gpus", ranks] if ranks > 1 else []
+        environment = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("PREFECT_", "RAY_", "COV_", "LIVEAVATAR_")) or k == "LIVEAVATAR_WHISPER"
+        }
+        environment |= {"LIVEAVATAR_HOME": str(home)} | ({"TMPDIR": str(tmp)} if tmp else {})
+        with story.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, *module, *map(str, job)], env=environment, cwd=paths.REPO_ROOT, stderr=errors,
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        if piped:
+            threading.Thread(target=speak, args=(process, self.folder / "said.pcm"), daemon=True).start()
+        return Command(home=home, out=out, process=process, story=story)
 
-    def _twice(self, index: int, kill: bool, moment: int) -> dict[str, Any]:
-        both = [self.start(f"run-{index}", number) for number in range(2)]
-        if kill:
-            victim = self._rendering(both)
-            time.sleep(SOON * moment)
-            unfinished = not list(victim.home.glob("work/*/finished.json"))
-            victim.process.kill()
-            assert victim.ended() < 0, "the fault never struck"
-            assert unfinished, "the fault never struck"
-            assert not victim.out.exists(), "a run that did not end publishes nothing"
-            both.remove(victim)
-        for command in both:
-            assert command.ended() == self.expected_code, command.errors()
-        stories = [command.errors() for command in both]
-        assert sum(RENDERS in story for story in stories) == 1, stories
-        if not kill:
-            for stage in STAGES:
-                cached = [bool(re.search(rf"^ *{stage} +cached$", story, re.MULTILINE)) for story in stories]
-                assert sum(cached) == 1, (stage, stories)
-            assert not list(both[0].home.glob("store/building/*")), "half-built entries"
-        self._check(both[0])
-        resumed = re.search(r"resumed at block (\d+)", stories[0])
-        assert bool(resumed) == kill, stories
-        return {"resumed_at": int(resumed[1]) if resumed else None, "waited": sum(WAITS in story for story in stories)}
-
-    def _lose(self, index: int, helper: str, moment: int) -> dict[str, Any]:
-        """Kill a process that a command has started, while it renders; the command ends as if nothing had happened."""
-        command = self.start(f"run-{index}-{helper}")
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not list(command.home.glob("work/*/snapshots/*.safetensors")):
-            assert command.process.poll() is None, command.errors()
-            assert time.monotonic() < deadline, command.errors()
-            time.sleep(SOON)
-        time.sleep(SOON * moment)
-        victims = [p for p in psutil.Process(command.process.pid).children(recursive=True) if is_helper(p, helper)]
-        unfinished = not list(command.home.glob("work/*/finished.json"))
-        for victim in victims:
-            victim.kill()
-        assert victims, "the fault never struck"
-        assert unfinished, "the fault never struck"
-        assert command.ended() == self.expected_code, command.errors()
-        self._check(command)
-        story = command.errors()
-        assert story.count(LOST.get(helper, RENDERS)) == 1, story
-        assert len(story.splitlines()) <= MOST_LINES, story
-        assert "Traceback" not in story, story
-        resumed = re.search(r"resumed at block (\d+)", story)
-        return {"resumed_at": int(resumed[1]) if resumed else None}
-
-    def _rendering(self, both: list[Command]) -> Command:
-        """Wait for the command that renders, once it can be resumed and the other waits for it."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline and all(c.process.poll() is None for c in both):
-            rendering = [c for c in both if RENDERS in c.errors()]
-            waiting = [c for c in both if WAITS in c.errors()]
-            if rendering and waiting and list(rendering[0].home.glob("work/*/snapshots/*.safetensors")):
-                assert rendering != waiting
-                return rendering[0]
-            time.sleep(SOON)
-        raise AssertionError(f"the two never met: {[c.errors() for c in both]}")
-
-    def _tables(self, index: int, moment: int) -> dict[str, Any]:
-        """Write a table on a disk that is really full; the space comes back, and the command runs again."""
-        from tests.soak.soak import small_disk
-
-        name, table, room = f"run-{index}", moment % 2, PAGE * (moment // 2 % 2)
-        store = self.folder / f"home-{name}" / "store"
-        store.mkdir(parents=True)
-        with small_disk(store, STORE_BYTES):
-            full = self.start(name, 0, "-m", "tests.soak.commands", str(store / "ballast"), str(table), str(room))
-            assert full.ended() == DISK_FULL, full.errors()
-            assert "disk is full" in full.errors().splitlines()[-1], full.errors()
-            assert (store / "ballast").exists(), "the fault never struck"
-            assert not full.out.exists(), "a run that did not end publishes nothing"
-            assert not list(store.glob("building/*")), "half-written files stay"
-            assert not list(store.glob("quality/*/*")), "an entry without its tables"
-            (store / "ballast").unlink()
-            again = self.start(name, 1)
-            assert again.ended() == self.expected_code, again.errors()
-            assert RENDERS not in again.errors(), "blocks were rendered again"
-            self._check(again)
-        return {"table": ("frames", "blocks")[table], "room": room}
-
-    def _check(self, command: Command) -> None:
+    def check(self, command: Command, *, piped: bool = False) -> None:
         """Check that the output folder is whole and holds what it should."""
-        assert digests(command.out) == self.expected
+        made, expected = digests(command.out), self.piped if piped else self.expected
+        wrong = [name for name in COMPARED if made[name] != expected[name]]
+        if wrong:
+            raise Wrong(f"not those of the undisturbed command: {wrong}")
         manifest = json.loads((command.out / "manifest.json").read_text())
         for name, sha in manifest["outputs"].items():
-            assert hashlib.sha256((command.out / name).read_bytes()).hexdigest() == sha, name
-        assert [path.name for path in command.out.parent.iterdir()] == ["film"], "something half-built stays"
+            if hashlib.sha256((command.out / name).read_bytes()).hexdigest() != sha:
+                raise Wrong(f"{name} is not the file of the manifest")
+        if stray(command.out, command.home):
+            raise Wrong(f"left behind: {stray(command.out, command.home)}")
 
 
-def is_helper(process: psutil.Process, helper: str) -> bool:
-    """Tell whether a process is that helper of a command."""
-    with suppress(psutil.Error):
-        return any(HELPERS[helper] in word for word in process.cmdline())
-    return False
+def link_or_copy(source: str, target: str) -> None:
+    """Copy a file; weights, which nobody changes, are linked."""
+    if source.endswith(".pt") and "store" not in source:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def speak(process: "subprocess.Popen[bytes]", pcm: Path) -> None:
+    """Write sound to a command as it takes it, and close the pipe."""
+    with suppress(OSError):  # the command has ended
+        assert process.stdin is not None
+        process.stdin.write(pcm.read_bytes())
+        process.stdin.close()
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """Find the processes whose environment has a home, with the start of their command lines."""
+    mark, found = f"LIVEAVATAR_HOME={home}".encode(), {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found[int(entry.name)] = line[:NAME_CHARACTERS]
+    return found
 
 
 def digests(out: Path) -> dict[str, str]:
     """Return the digests of what every run must make alike."""
     return {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in COMPARED}
-
-
-def main() -> int:
-    """Run a command whose disk fills up as a table is written: BALLAST TABLE ROOM, then the command line."""
-    import pandas as pd
-
-    from flows import cli
-
-    ballast, table, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    whole, calls = pd.DataFrame.to_parquet, iter(range(2))
-
-    def to_parquet(self: pd.DataFrame, *rest: Any, **named: Any) -> Any:
-        if next(calls) == table:
-            free = os.statvfs(ballast.parent)
-            ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - room)))
-        return whole(self, *rest, **named)
-
-    pd.DataFrame.to_parquet = to_parquet  # type: ignore[method-assign]
-    return cli.main(sys.argv[4:])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

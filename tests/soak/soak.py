@@ -1,374 +1,202 @@
-"""Render one job again and again while things go wrong, at random but seeded points, and compare every video.
+"""Render one job again and again while things go wrong, at random but seeded points, and compare every film.
 
-    python -m tests.soak.soak --runs 30 --seed 1
+    python -m tests.soak.soak --runs 300 --seed 1 --lanes 8 --append soak.jsonl
+    python -m tests.soak.soak --report soak.jsonl --name 16epyc
 
-Each run draws a placement, a fault and a moment. Processes are killed, stopped for a while or for good, a rank runs out
-of memory, a snapshot is damaged, a snapshot finds no space, a small disk is really full, clocks jump, the driver or the
-head of Ray is killed; whole commands meet one another or a disk without room for their tables (`tests.soak.commands`).
-Every run must end with the latents and the film of the undisturbed run, byte for byte; a line of JSON a run says what
-happened. `--faults "twice,parquet"` keeps to some of them.
+Run k of a seed is the same wherever it is made (`tests.soak.case`): every process is killed, stopped, interrupted and
+terminated at every stage, files that are kept are damaged, disks get full, the clock jumps, several commands meet, and
+the engine's own processes fail (`tests.soak.engine`). Each ends with the latents and the film of the undisturbed run,
+byte for byte, at once or when it is given again, and leaves no process and nothing half-written. Lanes are runs side by
+side, each with its share of the processors and homes of its own. With `--append`, runs that the file has are not made
+again; `--report` writes the tables of such a file into `data/benchmarks`.
 """
 
 import argparse
-import errno
-import hashlib
 import json
 import os
-import pickle
-import random
-import signal
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-import ray
-import torch
-from PIL import Image
-from scipy.io import wavfile
+from liveavatar import paths
+from tests.soak.case import ENGINE, Case, draw
+from tests.soak.commands import Film
+from tests.soak.report import write_report
+from tests.soak.runs import Runner
 
-from liveavatar.audio.feature_file import save_features
-from liveavatar.engine.settings import RenderSettings
-from liveavatar.errors import CapacityError
-from liveavatar.hardware import cores
-from liveavatar.load import load_engine
-from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
-from liveavatar.render.sound import FileSound
-from tasks.cluster import actor, group, head
-from tasks.cluster.actor import EngineSpec
-from tasks.cluster.host import EngineHost
-from tests.soak.commands import COMMAND_FAULTS, Commands
-
-BLOCKS = 20
-FRAMES = 12 * BLOCKS - 7
-GROUP_FAULTS = ("none", "kill", "kill last", "stop", "hang", "memory", "snapshot", "disk", "full", "clock")
-DRIVER_FAULTS = ("driver", "head")
-CHILD_SECONDS = 90.0
-GONE_SECONDS = 5.0  # after a driver was killed, nothing of it is left
-HUNG_SECONDS = 6.0  # the time limit in runs where a process is stopped for good
-ROOMY_BYTES = 200_000_000
-HOUR = 3600.0
+ENGINE_SECONDS = 400.0  # for a run inside the engine
 
 
 @dataclass(kw_only=True)
-class Soak:
-    """A job, its expected digests, and the folder of the runs."""
+class EngineLane:
+    """The process that makes the runs inside the engine (`tests.soak.engine`); started by the first of them."""
 
     folder: Path
     model_dir: Path
-    stop_seconds: float = 3.0
-    job: RenderJob = field(init=False)
-    expected: tuple[str, str] = field(init=False)
-    needed_bytes: int = field(init=False)  # on the disk, by a whole run
+    _process: "subprocess.Popen[str] | None" = None
 
-    def __post_init__(self) -> None:
-        """Make the inputs, and the undisturbed film in this process."""
-        rng = np.random.default_rng(0)
-        picture, sound = self.folder / "face.png", self.folder / "voice.wav"
-        Image.fromarray(rng.integers(0, 255, (256, 384, 3), dtype=np.uint8)).save(picture)
-        wavfile.write(sound, 16_000, rng.normal(scale=0.1, size=640 * FRAMES).astype(np.float32))
-        save_features(self.folder / "features.pt", torch.from_numpy(rng.normal(size=(5, 768, FRAMES))).float())
-        self.job = RenderJob(
-            digest=hashlib.sha256(b"soak").hexdigest(),
-            work_dir=self.folder / "undisturbed",
-            image=picture,
-            sound=FileSound(features=self.folder / "features.pt", audio=sound, num_frames=FRAMES),
-            settings=RenderSettings(prompt="a calm woman"),
-            online=True,
-        )
-        before = torch.get_num_threads()
-        torch.set_num_threads(cores())
-        self.expected = digests(run_job(load_engine(self.model_dir, device="cpu", dtype="float32"), self.job))
-        torch.set_num_threads(before)
-        self.needed_bytes = sum(path.stat().st_size for path in self.job.work_dir.rglob("*") if path.is_file())
-
-    def run(self, index: int, fault: str, ranks: int, moment: int, rank: int) -> dict[str, Any]:
-        """Render once with a fault and compare the result with the undisturbed one.
-
-        Args:
-            index: of the run.
-            fault: what goes wrong.
-            ranks: of the group; 1 is a single engine.
-            moment: blocks done when it does.
-            rank: that it happens to.
-
-        Raises:
-            AssertionError: latents or film are not those of the undisturbed run, or the fault never struck.
-        """
-        spec = EngineSpec(
-            model_dir=self.model_dir, version="s" * 64, device="cpu", dtype="float32",
-            ranks=ranks, own_decoder=ranks == 5, limit_s=HUNG_SECONDS if fault == "hang" else 120.0,
-        )  # fmt: skip
-        job = replace(self.job, work_dir=self.folder / f"run-{index}")
-        if fault == "full":
-            job = replace(job, work_dir=self.folder / f"disk-{index}" / "work")
+    def run(self, case: Case) -> dict[str, Any]:
+        """Make a run of a case."""
         started = time.monotonic()
-        if fault == "driver":
-            struck = self._lose_driver(spec, job, moment)
-            result = render(spec, replace(job, resume=True), lambda _: None)
-        elif fault == "head":
-            struck, result = self._lose_head(spec, job, moment)
-        elif fault == "full":
-            struck, result = self._fill(spec, job, moment)
-        else:
-            end_actors(spec)  # a group of an earlier run has another time limit
-            strike = Strike(spec, job, fault, moment, rank, self.stop_seconds)
-            try:
-                result = render(spec, job, strike)
-            except CapacityError:
-                if fault != "disk":
-                    raise
-                strike.mend()
-                result = render(spec, replace(job, resume=True), lambda _: None)
-            struck = strike.struck or strike.mark.exists()
-        facts = {
-            "run": index, "fault": fault, "ranks": ranks, "rank": rank, "moment": moment,
-            "resumed_at": result.first_block, "seconds": round(time.monotonic() - started, 1),
-        }  # fmt: skip
-        assert struck or fault == "none", f"the fault never struck: {facts}"
-        assert digests(result) == self.expected, facts
-        assert len(result.rows) == BLOCKS, facts
-        return facts
+        if self._process is None or self._process.poll() is not None:
+            folder = Path(tempfile.mkdtemp(prefix="engine-", dir=self.folder))
+            environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.soak.engine", str(folder), str(self.model_dir)], text=True,
+                env={**environment, "LIVEAVATAR_HOME": str(folder / "home")}, cwd=paths.REPO_ROOT,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "errors").open("w"),
+            )  # fmt: skip
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timer = threading.Timer(ENGINE_SECONDS, process.kill)
+        timer.start()
+        process.stdin.write(json.dumps(case.facts()) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        timer.cancel()
+        if line:
+            return dict(json.loads(line))
+        problem = f"the engine's driver ended ({process.wait()})"
+        return {**case.facts(), "outcome": "failed", "problem": problem, "seconds": time.monotonic() - started}
 
-    def _child(self, spec: EngineSpec, job: RenderJob, moment: int) -> "subprocess.Popen[bytes]":
-        """Render in a process of its own, and come back when it is about so far."""
-        order = self.folder / "order.pickle"
-        order.write_bytes(pickle.dumps((spec, job)))
-        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.soak.soak", "--child", str(order)], env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        deadline = time.monotonic() + CHILD_SECONDS
-        snapshots = job.work_dir / "snapshots"
-        while not (snapshots.exists() and any(snapshots.glob("*.safetensors"))) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.02 * moment)
-        return child
-
-    def _lose_driver(self, spec: EngineSpec, job: RenderJob, moment: int) -> bool:
-        """Kill the driver; within seconds nothing is left of it."""
-        child = self._child(spec, job, moment)
-        family = psutil.Process(child.pid).children(recursive=True)
-        running = child.poll() is None
-        child.kill()
-        child.wait(CHILD_SECONDS)
-        _, alive = psutil.wait_procs(family, timeout=GONE_SECONDS)
-        left = [p.name() for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        assert not left, f"left behind: {left}"
-        return running and (job.work_dir / "blocks.jsonl").exists()
-
-    def _lose_head(self, spec: EngineSpec, job: RenderJob, moment: int) -> tuple[bool, RenderResult]:
-        """Kill the head of the driver's Ray; the driver itself goes on with another."""
-        child = self._child(spec, job, moment)
-        heads = [p for p in psutil.Process(child.pid).children(recursive=True) if "gcs_server" in p.name()]
-        running = child.poll() is None and not (job.work_dir / "finished.json").exists()
-        for process in heads:
-            process.kill()
-        assert child.wait(CHILD_SECONDS) == 0, "the driver did not survive the loss of Ray's head"
-        return running and bool(heads), pickle.loads((job.work_dir / "result.pickle").read_bytes())
-
-    def _fill(self, spec: EngineSpec, job: RenderJob, moment: int) -> tuple[bool, RenderResult]:
-        """Render on a disk that is really full after a while; then it grows."""
-        disk = job.work_dir.parent
-        disk.mkdir()
-        with small_disk(disk, int(self.needed_bytes * (0.3 + 0.03 * moment))) as grow:
-            try:
-                result = render(spec, job, lambda _: None)
-            except CapacityError:
-                grow(ROOMY_BYTES)
-                result = render(spec, replace(job, resume=True), lambda _: None)
-                film = self.folder / f"{disk.name}.mp4"
-                film.write_bytes(result.video.read_bytes())
-                return True, replace(result, video=film)
-        return False, result
+    def end(self) -> None:
+        """End the process."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait(ENGINE_SECONDS)
 
 
-class Strike:
-    """Progress listener that does the damage when enough blocks are done."""
+@dataclass(kw_only=True)
+class Lanes:
+    """Runs side by side."""
 
-    def __init__(
-        self, spec: EngineSpec, job: RenderJob, fault: str, moment: int, rank: int, stop_seconds: float
-    ) -> None:
-        self.spec, self.job, self.fault, self.moment = spec, job, fault, moment
-        self.stop_seconds = stop_seconds
-        self.struck = False
-        self.mark = job.work_dir.with_suffix(".struck")
-        actors: list[Any] = group.group_actors(spec) if spec.ranks > 1 else [actor.engine_actor(spec)]
-        self.actor = (
-            actors[-1] if fault in ("kill last", "disk") or spec.ranks == 1 else actors[rank % (spec.ranks - 1)]
-        )
-        self.pid = int(ray.get(self.actor.__ray_call__.remote(lambda _: os.getpid())))
-        if fault == "memory":
-            ray.get(self.actor.__ray_call__.remote(_run_out_of_memory, moment, self.mark))
-        if fault == "clock":
-            ray.get([a.__ray_call__.remote(_jump_clock) for a in actors])
-            self.struck = True
-        if fault == "disk":
-            ray.get(self.actor.__ray_call__.remote(_fill_disk))
-            self.struck = True
+    film: Film
+    seed: int
+    lanes: list[set[int]]  # processors of each
+    keep: bool = False
+    append: Path | None = None
+    until: float = float("inf")  # on the clock of `time.monotonic`: no run begins after
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, progress: Progress) -> None:
-        """Do the damage when it is time."""
-        if self.struck or self.fault == "memory" or progress.done < self.moment:
-            return
-        self.struck = True
-        if self.fault in ("stop", "hang"):
-            os.kill(self.pid, signal.SIGSTOP)
-        if self.fault == "stop":
-            threading.Timer(self.stop_seconds, os.kill, (self.pid, signal.SIGCONT)).start()
-        if self.fault == "snapshot":
-            newest = sorted((self.job.work_dir / "snapshots").glob("*.safetensors"))[-1:]
-            for path in newest:
-                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        if self.fault in ("kill", "kill last", "snapshot"):
-            os.kill(self.pid, signal.SIGKILL)
+    def run(self, cases: list[Case]) -> None:
+        """Make the runs; the first lane also makes those inside the engine."""
+        commands: queue.Queue[Case] = queue.Queue()
+        engine: queue.Queue[Case] = queue.Queue()
+        for case in cases:
+            (engine if case.target == ENGINE else commands).put(case)
+        threads = [
+            threading.Thread(target=self._lane, args=(processors, commands, None if number else engine))
+            for number, processors in enumerate(self.lanes)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-    def mend(self) -> None:
-        """Free the disk."""
-        ray.get(self.actor.__ray_call__.remote(_free_disk))
+    def _lane(self, processors: set[int], commands: "queue.Queue[Case]", engine: "queue.Queue[Case] | None") -> None:
+        os.sched_setaffinity(0, processors)  # of this thread and the processes that it starts
+        runner = Runner(film=self.film, keep=self.keep)
+        inside = EngineLane(folder=self.film.folder, model_dir=self.film.model_dir)
+        try:
+            while time.monotonic() < self.until:
+                if engine is not None and not engine.empty():
+                    self._note(inside.run(engine.get()))
+                    continue
+                inside.end()
+                self._note(runner.run(commands.get_nowait()))
+        except queue.Empty:
+            pass
+        finally:
+            inside.end()
 
-
-@contextmanager
-def small_disk(folder: Path, num_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Mount a folder with so much room, and yield a function that changes how much.
-
-    Raises:
-        PermissionError: only root may do that.
-    """
-
-    def mount(options: str, *more: str) -> None:
-        done = subprocess.run(["mount", "-o", options, *more, str(folder)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise PermissionError(done.stderr.strip())
-
-    mount(f"size={num_bytes}", "-t", "tmpfs", "tmpfs")
-    try:
-        yield lambda room: mount(f"remount,size={room}")
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
+    def _note(self, facts: dict[str, Any]) -> None:
+        line = json.dumps({"seed": self.seed, **facts})
+        with self._writing:
+            self.rows.append(facts)
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+            if self.append is not None:
+                with self.append.open("a") as file:
+                    file.write(line + "\n")
 
 
-def end_actors(spec: EngineSpec) -> None:
-    """End the resident processes of a model."""
-    for name in ray.util.list_named_actors():
-        if actor.spec_name(spec) in name:
-            ray.kill(ray.get_actor(name, head.NAMESPACE))
+def shares(lanes: int, each: int = 0) -> list[set[int]]:
+    """Share the processors of this process among lanes, as many for each; in turn when there are not enough."""
+    every = sorted(os.sched_getaffinity(0))
+    each = min(each or max(1, len(every) // lanes), len(every))
+    return [{every[(lane * each + i) % len(every)] for i in range(each)} for lane in range(lanes)]
 
 
-def _jump_clock(_: object) -> None:
-    """Make the time of day in a rank jump by up to an hour, back and forth, at every look."""
-    real, rng = time.time, random.Random(os.getpid())
-    time.time = lambda: real() + rng.uniform(-HOUR, HOUR)
+def cases_of(options: argparse.Namespace) -> list[Case]:
+    """Draw the runs that are asked for, without those that the file has."""
+    made = set()
+    if options.append and options.append.exists():
+        rows = [json.loads(line) for line in options.append.read_text().splitlines()]
+        made = {row["run"] for row in rows if row["seed"] == options.seed}
+    faults = tuple(part for part in options.faults.split(",") if part)
+    numbers = range(options.first, options.first + options.runs)
+    return [draw(options.seed, index, faults) for index in numbers if index not in made]
 
 
-def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
-    """Fail in a rank for want of memory at a block to come, once, and create the file `mark`."""
-    from liveavatar.engine.plain import PlainDenoiser
-
-    whole = PlainDenoiser.queue
-
-    def queue(self: PlainDenoiser, index: int, *rest: Any) -> Any:
-        if index == moment:
-            PlainDenoiser.queue = whole  # type: ignore[method-assign]
-            mark.touch()
-            raise torch.OutOfMemoryError("out of memory, as the soak wants it")
-        return whole(self, index, *rest)
-
-    PlainDenoiser.queue = queue  # type: ignore[method-assign, assignment]
-
-
-def _fill_disk(_: object) -> None:
-    """Fail the second snapshot of the rank that owns the job for want of space."""
-    from liveavatar.render import job
-
-    whole = job.write_snapshot
-    calls: list[int] = []
-
-    def write(folder: Path, *rest: Any) -> Path:
-        calls.append(1)
-        if len(calls) > 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-        return whole(folder, *rest)
-
-    job.write_snapshot = write  # type: ignore[assignment]
-
-
-def _free_disk(_: object) -> None:
-    from liveavatar.engine.snapshot import write_snapshot
-    from liveavatar.render import job
-
-    job.write_snapshot = write_snapshot
-
-
-def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
-    """Render on a group or a single engine."""
-    return EngineHost(spec).render(job, on_progress, lambda _: None)
-
-
-def digests(result: RenderResult) -> tuple[str, str]:
-    """Return the digests of latents and video."""
-    return result.latents_sha256, hashlib.sha256(result.video.read_bytes()).hexdigest()
-
-
-def draw(rng: random.Random, faults: tuple[str, ...]) -> dict[str, Any]:
-    """Draw arguments of `Soak.run`."""
-    return {
-        "fault": rng.choice(faults),
-        "ranks": rng.choice((1, 2, 2, 3, 4)),
-        "moment": rng.randrange(5, BLOCKS - 6),
-        "rank": rng.randrange(4),
-    }
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--first", type=int, default=0, help="index of the first run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lanes", type=int, default=1, help="runs side by side")
+    parser.add_argument("--cores", type=int, default=0, help="processors of a lane; its part of them when absent")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no run begins after so long")
+    parser.add_argument("--faults", default="", help='keeps to faults or targets, such as "kill -9,raylet"')
+    parser.add_argument("--append", type=Path, help="JSON lines of the runs; a later call goes on")
+    parser.add_argument("--model", type=Path, help="model directory; a tiny random one when absent")
+    parser.add_argument("--folder", type=Path, help="of the runs, kept; a temporary one when absent")
+    parser.add_argument("--list", action="store_true", help="print the runs and end")
+    parser.add_argument("--report", type=Path, help="write the report of such a file and end")
+    parser.add_argument("--name", default="", help="of the machine, in the report's file name")
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, help="model directory; a tiny random one when absent")
-    parser.add_argument("--stop_seconds", type=float, default=30.0, help="how long a stopped rank stays stopped")
-    every = (*GROUP_FAULTS, *DRIVER_FAULTS, *COMMAND_FAULTS)
-    parser.add_argument("--faults", default=",".join(every), help="what may go wrong (%(default)s)")
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        spec, job = pickle.loads(options.child.read_bytes())
-        result = render(spec, job, lambda _: None)
-        (job.work_dir / "result.pickle").write_bytes(pickle.dumps(result))
-        head.disconnect()
+    """Run the command line; 1 when a run failed."""
+    options = parse()
+    started = time.monotonic()
+    if options.report:
+        sys.stdout.write(f"{write_report(options.report, options.name)}\n")
+        return 0
+    cases = cases_of(options)
+    if options.list:
+        sys.stdout.writelines(json.dumps(case.facts()) + "\n" for case in cases)
         return 0
     from tests.conftest import make_tiny_model
 
-    rng, faults = random.Random(options.seed), tuple(options.faults.split(","))
-    if not set(faults) <= set(every):
-        parser.error(f"--faults: one of {', '.join(sorted(set(faults) - set(every)))} is unknown")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("LIVEAVATAR_HOME", str(Path(folder) / "home"))
-        model_dir = options.model or make_tiny_model(Path(folder) / "tiny")
-        soak = Soak(folder=Path(folder), model_dir=model_dir, stop_seconds=options.stop_seconds)
-        commands = Commands(folder=Path(folder), model_dir=model_dir) if set(faults) & set(COMMAND_FAULTS) else None
-        head.connect()
-        try:
-            for index in range(options.runs):
-                drawn = draw(rng, faults)
-                if commands is not None and drawn["fault"] in COMMAND_FAULTS:
-                    facts = commands.run(index, drawn["fault"], drawn["moment"])
-                else:
-                    facts = soak.run(index, **drawn)
-                sys.stdout.write(json.dumps(facts) + "\n")
-                sys.stdout.flush()
-        finally:
-            head.disconnect()
-    return 0
+    lanes = shares(options.lanes, options.cores)
+    before = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        model_dir = options.model or make_tiny_model(folder / "tiny")
+        os.sched_setaffinity(0, lanes[0])  # what a film is depends on the number of processors
+        film = Film(folder=folder, model_dir=model_dir)
+        os.sched_setaffinity(0, before)
+        soak = Lanes(
+            film=film,
+            seed=options.seed,
+            lanes=lanes,
+            keep=options.folder is not None,
+            append=options.append,
+            until=started + 60 * options.minutes,
+        )
+        soak.run(cases)
+    return int(any(row["outcome"] == "failed" for row in soak.rows))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,22 @@ Faults whose property a quicker test holds are left to `make nightly`: a killed 
 (`flows/test_flows`), a full disk (here, when a snapshot finds no space).
 """
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.cluster import head
-from tests.soak.commands import Commands
-from tests.soak.soak import Soak
+from tests.soak.case import DAMAGE, STAGES, Case, draw, table
+from tests.soak.commands import Film
+from tests.soak.damage import damage, files_of
+from tests.soak.engine import Soak
+from tests.soak.report import GOOD, write_report
+from tests.soak.runs import Runner
+from tests.soak.soak import shares
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +61,79 @@ def test_nothing_is_lost(soak: Soak, fault: str, ranks: int, moment: int, reques
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Commands:
-    return Commands(folder=tmp_path_factory.mktemp("commands"), model_dir=tiny_model)
+def film(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Film:
+    return Film(folder=tmp_path_factory.mktemp("film"), model_dir=tiny_model)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("index", "fault", "moment"),
+    "row",
     [
-        pytest.param(1, "twice", 0, id="the same render is asked for twice at once"),
-        pytest.param(2, "twice killed", 5, id="and the one that renders is killed"),
-        pytest.param(4, "server", 5, id="its Prefect server is killed"),
-        pytest.param(5, "raylet", 5, id="its raylet is killed"),
-        pytest.param(6, "encoder", 5, id="its encoder is killed"),
-        pytest.param(7, "guardian", 5, id="its guardian is killed"),
-        pytest.param(3, "parquet", 8, id="the tables of the film find no space", marks=NEEDS_ROOT),
+        pytest.param({"fault": "2 at once", "target": "none", "commands": 2, "fresh": True}, id="asked for twice"),
+        pytest.param(
+            {"fault": "2 at once", "target": "kill -9", "commands": 2}, id="and the one that renders is killed"
+        ),
+        pytest.param({"fault": "kill -9", "target": "server"}, id="its Prefect server is killed"),
+        pytest.param({"fault": "kill -9", "target": "raylet"}, id="its raylet is killed"),
+        pytest.param({"fault": "kill -9", "target": "encoder", "moment": 0.1}, id="its encoder is killed"),
+        pytest.param({"fault": "kill -9", "target": "guardian"}, id="its guardian is killed"),
+        pytest.param({"fault": "Ctrl-C", "target": "driver", "stage": "features"}, id="Ctrl-C before it renders"),
+        pytest.param({"fault": "bit flipped", "target": "latents"}, id="a bit of its latents is flipped"),
+        pytest.param(
+            {"fault": "no space for a table", "target": "home"}, id="its tables find no space", marks=NEEDS_ROOT
+        ),
     ],
 )
-def test_commands_make_the_film_of_an_undisturbed_one(commands: Commands, index: int, fault: str, moment: int) -> None:
-    commands.run(index, fault, moment)
+def test_a_command_makes_the_film_of_an_undisturbed_one(film: Film, row: dict[str, Any]) -> None:
+    facts = Runner(film=film).run(Case(run=hash(str(row)) % 10**6, **row))
+    assert facts["outcome"] in GOOD, facts
+
+
+def test_every_run_is_the_same_wherever_it_is_made_and_every_fault_has_its_turn() -> None:
+    length = len(table())
+    drawn = [draw(7, index) for index in range(length)]
+    assert drawn == [draw(7, index) for index in range(length)] != [draw(8, index) for index in range(length)]
+    places = {(case.fault, case.target, case.stage, case.piped, case.commands) for case in drawn}
+    assert places == {
+        (case.fault, case.target, case.stage, case.piped, case.commands) for case in (draw(9, i) for i in range(length))
+    }
+    assert {"driver", "actor", "rank", "raylet", "gcs", "server", "encoder", "guardian", "isolation"} <= {
+        case.target for case in drawn
+    }
+    assert {case.stage for case in drawn if case.target == "driver"} >= set(STAGES)
+
+
+def test_runs_are_chosen_by_fault_or_target() -> None:
+    assert {draw(0, index, ("raylet",)).target for index in range(40)} == {"raylet"}
+    assert {draw(0, index, ("disk full",)).target for index in range(40)} == {"home", "out", "tmp"}
+
+
+def test_lanes_have_as_many_processors_each() -> None:
+    assert {len(part) for part in shares(3, 1)} == {1}
+    assert shares(1) == [os.sched_getaffinity(0)]
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_changes_the_file_it_is_meant_for(how: str, tmp_path: Path) -> None:
+    folder = tmp_path / "work/key/snapshots"
+    folder.mkdir(parents=True)
+    for number in (4, 8):
+        (folder / f"block-{number}.safetensors").write_bytes(bytes(100))
+    (newest,) = files_of("newest snapshot", tmp_path, tmp_path / "out", 0.2)
+    damage(newest, how, 0.5)
+    assert newest.name == "block-8.safetensors"
+    assert len(newest.read_bytes()) == (100 if how == "bit flipped" else 50)
+    assert sum(byte.bit_count() for byte in newest.read_bytes()) == (1 if how == "bit flipped" else 0)
+    assert files_of("all snapshots", tmp_path, tmp_path / "out", 0.2) == sorted(folder.iterdir())
+
+
+def test_the_report_counts_what_struck_and_names_what_failed(tmp_path: Path) -> None:
+    rows = [draw(0, index).facts() | {"seed": 0, "seconds": 20.0, "resumed_at": 4} for index in range(4)]
+    for row, outcome in zip(rows, ("survived", "again", "missed", "failed"), strict=True):
+        row |= {"outcome": outcome, "problem": "it is lost"}
+    source = tmp_path / "runs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_report(source, "here", tmp_path).read_text()
+    assert "**2 of 3 runs" in text
+    assert "- run 3: " in text
+    assert json.loads(next(tmp_path.glob("soak_here_*.json")).read_text())["runs"] == 3
