@@ -3,7 +3,7 @@
 Shapes: C latent channels, h/w latent height and width, T frames, H/W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,9 @@ class PlainBackend:
     @torch.inference_mode()
     def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Encode a picture [H, W, 3]: reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents."""
-        return still_latents(self.vae, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents)
+        return still_latents(
+            self.vae.encode_still, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents
+        )
 
     def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> "PlainDenoiser":
         """Make the denoiser of a rank's steps."""
@@ -144,10 +146,12 @@ def frames_uint8(video_CTHW: Tensor) -> np.ndarray:
     return levels.byte().permute(1, 2, 3, 0).cpu().numpy()
 
 
-def still_latents(vae: VideoVAE, image_13THW: Tensor, motion_latents: int) -> tuple[Tensor, Tensor]:
-    """Encode a picture [B, 3, 1, H, W] to reference and motion latents.
+def still_latents(
+    encode_still: Callable[[Tensor, int], Tensor], image_13THW: Tensor, motion_latents: int
+) -> tuple[Tensor, Tensor]:
+    """Encode a picture [B, 3, 1, H, W] to reference and motion latents with `VideoVAE.encode_still`.
 
     The motion is a still video; the reference is its first latent, which depends on no frame but the first ones.
     """
-    still = vae.encode_still(image_13THW, motion_latents)
+    still = encode_still(image_13THW, motion_latents)
     return still[:, :, :1].contiguous(), still

@@ -16,7 +16,7 @@ from liveavatar.fast.decode import CudaDecoder, DecodeRunner
 from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.flash3 import PACKAGE
-from liveavatar.fast.vae import FastDecoder
+from liveavatar.fast.vae import FastDecoder, FastEncoder
 from liveavatar.model.vae_wan import WanVAE
 
 
@@ -31,7 +31,9 @@ class FastBackend:
         self.dit: FastDiT = model.dit
         self.shares_threads = device.type == "cpu"
         self.runners = Runners(self.dit)
-        self.fast_decoder = FastDecoder(self.vae) if isinstance(self.vae, WanVAE) else None
+        wan = self.vae if isinstance(self.vae, WanVAE) else None
+        self.fast_decoder = None if wan is None else FastDecoder(wan)
+        self._encoder = self.vae if wan is None else FastEncoder(wan)
         self._decode: tuple[tuple[int, int], DecodeRunner] | None = None
 
     @property
@@ -63,7 +65,9 @@ class FastBackend:
     @torch.inference_mode()
     def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Encode a picture [H, W, 3]: reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents."""
-        return still_latents(self.vae, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents)
+        return still_latents(
+            self._encoder.encode_still, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents
+        )
 
     def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> FastDenoiser:
         """Make the denoiser of a rank's steps, with everything recorded."""
@@ -93,7 +97,7 @@ class FastBackend:
     def drop_decoder(self) -> None:
         """Free the autoencoder, on a rank that turns out not to decode."""
         self._drop_decode()
-        self.vae = self.fast_decoder = None
+        self.vae = self.fast_decoder = self._encoder = None
 
     def forget_sizes(self) -> None:
         """Free buffers and graphs; the next job makes new ones."""

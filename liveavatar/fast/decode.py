@@ -48,17 +48,25 @@ class DecodeRunner:
             self.stream.synchronize()
 
     def _prime(self, still_latents: Tensor) -> None:
-        """Whole blocks go through `run`: in one piece they would need twice the memory of a block."""
+        """Decode still latents, a block at a time: in one piece they would need twice the memory.
+
+        Their frames are not shown, so the layers at full size, most of the work, see only the last block.
+        """
         self.state.position = 0
         for name, kept in self.state.tensors().items():
             if name != "position":
                 kept.zero_()
         count = still_latents.shape[2]
         first = (count - 1) % BLOCK_LATENTS + 1
-        self.decoder.decode_stream(still_latents[:, :, :first], self.state)
-        for start in range(first, count, BLOCK_LATENTS):
-            self.latents.copy_(still_latents[:, :, start : start + BLOCK_LATENTS])
-            self.run()
+        *earlier, last = still_latents.split([first, *[BLOCK_LATENTS] * ((count - first) // BLOCK_LATENTS)], dim=2)
+        settles = self.decoder.settling_frames <= BLOCK_FRAMES
+        for latents in earlier:
+            (self.decoder.prime_stream if settles else self.decoder.decode_stream)(latents, self.state)
+        if not earlier:
+            self.decoder.decode_stream(last, self.state)
+            return
+        self.latents.copy_(last)
+        self.run()
 
     def _decode(self) -> None:
         video = self.decoder.decode_stream(self.latents, self.state)[0]

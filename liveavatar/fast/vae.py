@@ -1,4 +1,4 @@
-"""The Wan decoder with channels innermost in memory: fused norm and activation, histories written in place.
+"""The Wan autoencoder with channels innermost in memory: fused norm and activation, histories written in place.
 
 It reads the weights and keeps the `StreamState` of a `WanVAE`, so streams may change between the two. Every
 convolution over time reads one buffer [history | new frames] that the norm before it has written to directly, and
@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from liveavatar.fast import ops
 from liveavatar.model.stream_state import StreamState
-from liveavatar.model.vae_wan import CausalConv3d, ChannelNorm, FrameAttention, ResidualBlock, Upsample, WanVAE
+from liveavatar.model.vae_wan import (
+    CausalConv3d,
+    ChannelNorm,
+    Downsample,
+    FrameAttention,
+    ResidualBlock,
+    Upsample,
+    WanVAE,
+)
 
 _LAST = torch.channels_last_3d
 _HEADROOM = 8  # channels: tensor cores take, with channels innermost, multiples of as many
@@ -26,83 +34,57 @@ def channel_multiple(device: torch.device) -> int:
     return _HOPPER_CHANNELS if hopper else 1
 
 
-class FastDecoder:
-    """`decode_stream` of a WanVAE whose decoder it has laid out anew."""
+class FastLayers:
+    """Runs the layers of an encoder or a decoder, whose weights it has laid out anew."""
 
-    def __init__(self, vae: WanVAE, multiple: int | None = None) -> None:
+    def __init__(self, network: nn.Module, multiple: int | None) -> None:
         """Lay out the weights.
 
         Args:
-            vae: the autoencoder; its decoder's weights are turned in place.
+            network: `WanVAE.encoder` or `WanVAE.decoder`; its weights are turned in place.
             multiple: of the input channels of residual blocks' convolutions; missing ones are zeros. None: what the
                 device's convolutions ask for.
         """
-        self.vae = vae
-        for p in vae.decoder.parameters():
+        for p in network.parameters():
             if p.ndim in (4, 5):
                 p.data = p.data.contiguous(memory_format=_LAST if p.ndim == 5 else torch.channels_last)
-        # With 3 outputs cuDNN turns its input, the largest of all, to channels outermost and back.
-        last = vae.decoder.head[2]
-        missing = -last.out_channels % _HEADROOM
-        self._head_weight = F.pad(last.weight.data, (0, 0) * 4 + (0, missing)).contiguous(memory_format=_LAST)
-        self._head_bias = F.pad(last.bias.data, (0, missing))
-        self._padded = self._pad(channel_multiple(last.weight.device) if multiple is None else multiple)
+        device = next(network.parameters()).device
+        self._padded = _padded_weights(network, channel_multiple(device) if multiple is None else multiple)
 
-    def _pad(self, multiple: int) -> dict[str, Tensor]:
-        """Return the weights of convolutions that get more input channels, by slot."""
-        found = {}
-        blocks = (module for module in self.vae.decoder.modules() if isinstance(module, ResidualBlock))
-        for conv in (layer for block in blocks for layer in block.residual):
-            if isinstance(conv, CausalConv3d):
-                missing = -conv.in_channels % multiple
-                if 0 < missing < conv.in_channels:  # otherwise the work would double at least
-                    wide = F.pad(conv.weight.data, (0, 0) * 3 + (0, missing))
-                    found[conv.slot] = wide.contiguous(memory_format=_LAST)
-        return found
-
-    @torch.no_grad()
-    def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
-        """Decode the next latents [1, C, T, h, w] of one video to frames [1, 3, T, H, W] in -1..1."""
-        vae, decoder = self.vae, self.vae.decoder
-        dtype = latents_1Chw.dtype
-        z = latents_1Chw * vae.std.to(dtype) + vae.mean.to(dtype)
-        x = self._conv(decoder.conv1, vae.conv2(z, state).contiguous(memory_format=_LAST), state)
-        ops.add_bias(x[0], decoder.conv1.bias)
-        for layer in (*decoder.middle, *decoder.upsamples):
-            x = self._layer(layer, x, state)
-        norm, _, last = decoder.head
-        buffer = self._normed(norm, last, x, None, state)
-        frames = F.conv3d(buffer, self._head_weight, self._head_bias, padding=(0, *last.padding[1:]))
-        state.position += latents_1Chw.shape[2]
-        return frames[:, : last.out_channels]
-
-    def _layer(self, layer: nn.Module, x: Tensor, state: StreamState) -> Tensor:
+    def run(self, layer: nn.Module, x: Tensor, state: StreamState) -> Tensor:
+        """Run a layer on [1, C, T, H, W]; `state` is updated."""
         if isinstance(layer, ResidualBlock):
             skip = x if layer.shortcut is None else _pointwise(layer.shortcut, x)
             norm1, _, conv1, norm2, _, _, conv2 = layer.residual
-            y = self._run(conv1, self._normed(norm1, conv1, x, None, state))
-            y = self._run(conv2, self._normed(norm2, conv2, y, conv1.bias, state))
+            y = self.convolve(conv1, self.normed(norm1, conv1, x, None, state))
+            y = self.convolve(conv2, self.normed(norm2, conv2, y, conv1.bias, state))
             ops.add_bias(y[0], conv2.bias, skip[0])
             return y
         if isinstance(layer, FrameAttention):
             return layer(x, state).contiguous(memory_format=_LAST)
+        if isinstance(layer, Downsample):
+            return self._downsample(layer, x, state)
         assert isinstance(layer, Upsample)
         return self._upsample(layer, x, state)
 
-    def _normed(
+    def normed(
         self, norm: ChannelNorm, conv: CausalConv3d, x: Tensor, bias: Tensor | None, state: StreamState
     ) -> Tensor:
-        """Write a norm's output into a convolution's input buffer; `bias` is of the convolution before the norm."""
+        """Write a norm's output, activated, into a convolution's input buffer.
+
+        `bias` is that of the convolution before the norm.
+        """
         buffer, past = self._buffer(conv, x, state)
         ops.rms_silu(x[0], bias, norm.gamma.flatten(), buffer[0, :, past:])
         self._keep(conv, buffer, state)
         return buffer
 
-    def _conv(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> Tensor:
+    def conv(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> Tensor:
+        """Run a causal convolution without its bias."""
         buffer, past = self._buffer(conv, x, state)
         buffer[:, :, past:].copy_(x)
         self._keep(conv, buffer, state)
-        return self._run(conv, buffer)
+        return self.convolve(conv, buffer)
 
     def _buffer(self, conv: CausalConv3d, x: Tensor, state: StreamState) -> tuple[Tensor, int]:
         """Allocate [history | room for x], with zeros in padded channels of the history.
@@ -128,8 +110,8 @@ class FastDecoder:
     def _weight(self, conv: CausalConv3d) -> Tensor:
         return self._padded.get(conv.slot, conv.weight)
 
-    def _run(self, conv: CausalConv3d, buffer: Tensor) -> Tensor:
-        """Compute the convolution without its bias."""
+    def convolve(self, conv: CausalConv3d, buffer: Tensor) -> Tensor:
+        """Run a convolution over [history | new frames] without its bias."""
         y = F.conv3d(buffer, self._weight(conv), padding=(0, *conv.padding[1:]))
         return y.contiguous(memory_format=_LAST)
 
@@ -144,13 +126,121 @@ class FastDecoder:
         if layer.time_conv is None:
             ops.enlarge(x[0], None, out)
         elif head < T:
-            pairs = self._conv(layer.time_conv, x[:, :, head:], state)
+            pairs = self.conv(layer.time_conv, x[:, :, head:], state)
             ops.enlarge(pairs[0], layer.time_conv.bias, out[:, head:])
         conv = layer.resample[1]
         y = F.conv2d(wide.permute(0, 3, 1, 2), conv.weight, padding=conv.padding)
         y = y.transpose(0, 1)[None].contiguous(memory_format=_LAST)
         ops.add_bias(y[0], conv.bias)
         return y
+
+    def _downsample(self, layer: Downsample, x: Tensor, state: StreamState) -> Tensor:
+        pad, conv = layer.resample
+        y = F.conv2d(pad(x[0].transpose(0, 1)), conv.weight, stride=conv.stride)
+        x = y.transpose(0, 1)[None].contiguous(memory_format=_LAST)
+        ops.add_bias(x[0], conv.bias)
+        return x if layer.time_conv is None else layer.halve_rate(x, state).contiguous(memory_format=_LAST)
+
+
+class FastDecoder:
+    """`decode_stream` of a WanVAE whose decoder it has laid out anew."""
+
+    def __init__(self, vae: WanVAE, multiple: int | None = None) -> None:
+        """Lay out the weights.
+
+        Args:
+            vae: the autoencoder; its decoder's weights are turned in place.
+            multiple: of the input channels of residual blocks' convolutions; missing ones are zeros. None: what the
+                device's convolutions ask for.
+        """
+        self.vae, self._layers = vae, FastLayers(vae.decoder, multiple)
+        # With 3 outputs cuDNN turns its input, the largest of all, to channels outermost and back.
+        last = vae.decoder.head[2]
+        missing = -last.out_channels % _HEADROOM
+        self._head_weight = F.pad(last.weight.data, (0, 0) * 4 + (0, missing)).contiguous(memory_format=_LAST)
+        self._head_bias = F.pad(last.bias.data, (0, missing))
+        layers = [*vae.decoder.middle, *vae.decoder.upsamples]
+        first = 1 + max((i for i, layer in enumerate(layers) if isinstance(layer, Upsample)), default=-1)
+        self._small, self._full_size = layers[:first], layers[first:]
+
+    @torch.no_grad()
+    def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
+        """Decode the next latents [1, C, T, h, w] of one video to frames [1, 3, T, H, W] in -1..1."""
+        x = self._enlarged(latents_1Chw, state)
+        for layer in self._full_size:
+            x = self._layers.run(layer, x, state)
+        norm, _, last = self.vae.decoder.head
+        buffer = self._layers.normed(norm, last, x, None, state)
+        frames = F.conv3d(buffer, self._head_weight, self._head_bias, padding=(0, *last.padding[1:]))
+        state.position += latents_1Chw.shape[2]
+        return frames[:, : last.out_channels]
+
+    @property
+    def settling_frames(self) -> int:
+        """Frames after which the layers at full size have forgotten all but the input of the first of them."""
+        convs = [m for layer in self._full_size for m in layer.modules() if isinstance(m, CausalConv3d)]
+        return sum(conv.kernel_size[0] - 1 for conv in convs)
+
+    @torch.no_grad()
+    def prime_stream(self, latents_1Chw: Tensor, state: StreamState) -> None:
+        """Update `state` as `decode_stream` does, most of the layers at full size left out.
+
+        The state is right once `settling_frames` more frames have been decoded; those are not to be shown.
+        """
+        x = self._enlarged(latents_1Chw, state)
+        norm, _, conv, *_ = self._full_size[0].residual
+        self._layers.normed(norm, conv, x, None, state)
+        state.position += latents_1Chw.shape[2]
+
+    def _enlarged(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
+        """Run the layers up to the last upsampling."""
+        vae, decoder = self.vae, self.vae.decoder
+        dtype = latents_1Chw.dtype
+        z = latents_1Chw * vae.std.to(dtype) + vae.mean.to(dtype)
+        x = self._layers.conv(decoder.conv1, vae.conv2(z, state).contiguous(memory_format=_LAST), state)
+        ops.add_bias(x[0], decoder.conv1.bias)
+        for layer in self._small:
+            x = self._layers.run(layer, x, state)
+        return x
+
+
+class FastEncoder:
+    """`encode_still` of a WanVAE whose encoder it has laid out anew."""
+
+    def __init__(self, vae: WanVAE, multiple: int | None = None) -> None:
+        """Lay out the weights, as `FastDecoder` does."""
+        self.vae, self._layers = vae, FastLayers(vae.encoder, multiple)
+
+    def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
+        """Encode a still video of one picture [1, 3, 1, H, W] in -1..1 to latents [1, C, num_latents, h, w]."""
+        return self.vae.encode_still_by(self._level, picture, num_latents)
+
+    def _level(self, index: int, x: Tensor, state: StreamState) -> Tensor:
+        encoder = self.vae.encoder
+        if index == 0:
+            x = self._layers.conv(encoder.conv1, x, state)
+            ops.add_bias(x[0], encoder.conv1.bias)
+        for layer in encoder.level_layers(index):
+            x = self._layers.run(layer, x, state)
+        if index < len(encoder.levels) - 1:
+            return x
+        norm, _, conv = encoder.head
+        x = self._layers.convolve(conv, self._layers.normed(norm, conv, x, None, state))
+        ops.add_bias(x[0], conv.bias)
+        return x
+
+
+def _padded_weights(network: nn.Module, multiple: int) -> dict[str, Tensor]:
+    """Return the weights of convolutions that get more input channels, by slot."""
+    found = {}
+    blocks = (module for module in network.modules() if isinstance(module, ResidualBlock))
+    for conv in (layer for block in blocks for layer in block.residual):
+        if isinstance(conv, CausalConv3d):
+            missing = -conv.in_channels % multiple
+            if 0 < missing < conv.in_channels:  # otherwise the work would double at least
+                wide = F.pad(conv.weight.data, (0, 0) * 3 + (0, missing))
+                found[conv.slot] = wide.contiguous(memory_format=_LAST)
+    return found
 
 
 def _copy_pixels(source: Tensor, target: Tensor) -> None:

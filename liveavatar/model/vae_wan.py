@@ -8,6 +8,7 @@ makes a streamed pass equal to a whole one for any cut into chunks.
 Shapes: B batch, C channels, T frames at the layer's own rate, H/W pixels at the layer's own scale.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -122,8 +123,11 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         x = _per_frame(self.resample, x)
-        if self.time_conv is None:
-            return x
+        return x if self.time_conv is None else self.halve_rate(x, state)
+
+    def halve_rate(self, x: Tensor, state: StreamState) -> Tensor:
+        """Run the convolution over time; the first frame of a stream passes unchanged."""
+        assert self.time_conv is not None
         head = x[:, :, :1] if state.position == 0 else None
         if head is not None:
             state.keep(self.time_conv.slot, head)
@@ -187,13 +191,13 @@ class WanEncoder(nn.Module):
         """Run the layers of one scale; levels must be run in order, each on the output of the one before."""
         if index == 0:
             x = self.conv1(x, state)
-        for layer in self.downsamples[self.levels[index]]:
+        for layer in self.level_layers(index):
             x = layer(x, state)
-        if index < len(self.levels) - 1:
-            return x
-        for layer in self.middle:
-            x = layer(x, state)
-        return self.head[2](F.silu(self.head[0](x)), state)
+        return x if index < len(self.levels) - 1 else self.head[2](F.silu(self.head[0](x)), state)
+
+    def level_layers(self, index: int) -> list[nn.Module]:
+        """Return the layers of one scale between the first convolution and the head."""
+        return [*self.downsamples[self.levels[index]], *(self.middle if index == len(self.levels) - 1 else ())]
 
 
 class WanDecoder(nn.Module):
@@ -221,6 +225,9 @@ class WanDecoder(nn.Module):
         for layer in (*self.middle, *self.upsamples):
             x = layer(x, state)
         return self.head[2](F.silu(self.head[0](x)), state)
+
+
+Level = Callable[[int, Tensor, StreamState], Tensor]  # as `WanEncoder.level`
 
 
 def still_runs(cfg: VAEConfig, num_latents: int) -> list[int]:
@@ -313,13 +320,8 @@ class WanVAE(nn.Module):
         mu = self.conv1(moments, state)[:, : self.config.z_dim]
         return (mu - self.mean.to(mu.dtype)) * (1 / self.std).to(mu.dtype)
 
-    @torch.no_grad()
     def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
         """Encode a still video of one picture: bit-identical to `encode`, with less work.
-
-        A level whose input repeats and whose state did not change repeats its output for ever, so the wide levels at
-        the size of the picture are skipped after a few latents. How many is known before (`still_runs`): to look at
-        the state would make the host wait for the GPU at every convolution.
 
         Args:
             picture: [B,3,1,H,W] in [-1,1].
@@ -328,18 +330,28 @@ class WanVAE(nn.Module):
         Returns:
             Normalised mean latents [B,C,num_latents,h,w].
         """
+        return self.encode_still_by(self.encoder.level, picture, num_latents)
+
+    @torch.no_grad()
+    def encode_still_by(self, level: Level, picture: Tensor, num_latents: int) -> Tensor:
+        """Encode a still video with `level` in place of `WanEncoder.level`.
+
+        A level whose input repeats and whose state did not change repeats its output for ever, so the wide levels at
+        the size of the picture are skipped after a few latents. How many is known before (`still_runs`): to look at
+        the state would make the host wait for the GPU at every convolution.
+        """
         stride = self.config.spatial_stride
         state = self.encoder_state(picture.shape[0], picture.shape[3] // stride, picture.shape[4] // stride)
-        latents = [self.encode_stream(picture, state)]
-        runs = still_runs(self.config, num_latents)
+        runs, latents = still_runs(self.config, num_latents), []
         outputs: dict[int, Tensor] = {}  # newest of each level
-        for index in range(1, num_latents):
-            x = picture.expand(-1, -1, self.latent_frames, -1, -1)
-            for level, count in enumerate(runs):
-                if index < count:
-                    outputs[level] = self.encoder.level(level, x, state)
-                x = outputs[level]
-            state.position += self.latent_frames
+        for latent in range(num_latents):
+            num_frames = self.latent_frames if latent else 1
+            x = picture.expand(-1, -1, num_frames, -1, -1)
+            for index, count in enumerate(runs):
+                if latent < count:
+                    outputs[index] = level(index, x, state)
+                x = outputs[index]
+            state.position += num_frames
             latents.append(self._normalised(x, state))
         return torch.cat(latents, dim=2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from liveavatar.fast import vae as vae_module
-from liveavatar.fast.vae import FastDecoder, channel_multiple
+from liveavatar.fast.vae import FastDecoder, FastEncoder, channel_multiple
 from liveavatar.model.stream_state import StreamState
 from liveavatar.model.vae_wan import WanVAE
 
@@ -67,3 +67,28 @@ def test_a_stream_goes_on_in_the_other_decoder(vae: WanVAE) -> None:
     state = vae.decoder_state(1, 3, 5)
     fast.decode_stream(latents[:, :, :4], state)
     torch.testing.assert_close(vae.decode_stream(latents[:, :, 4:], state), wanted, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [[1, 3, 3], [3, 3], [2, 1, 4]])
+def test_a_primed_stream_is_settled_after_some_frames(cut: list[int], vae: WanVAE) -> None:
+    fast, whole, primed = FastDecoder(copy.deepcopy(vae)), StreamState(1, 3, 5), StreamState(1, 3, 5)
+    *earlier, last = torch.randn(1, 4, sum(cut), 3, 5).split(cut, dim=2)
+    for part in earlier:
+        fast.decode_stream(part, whole)
+        fast.prime_stream(part, primed)
+    wanted, got = fast.decode_stream(last, whole), fast.decode_stream(last, primed)
+    assert 0 < fast.settling_frames <= wanted.shape[2]
+    assert not torch.equal(got, wanted), "the layers at full size were left out"
+    assert torch.equal(got[:, :, fast.settling_frames :], wanted[:, :, fast.settling_frames :])
+    for name, kept in whole.tensors().items():
+        assert torch.equal(primed.tensors()[name], kept), name
+
+
+@pytest.mark.parametrize("multiple", [1, 5, 12])
+@pytest.mark.parametrize("num_latents", [1, 2, 9])
+def test_encodes_a_still_picture_as_the_plain_encoder_does(num_latents: int, multiple: int, vae: WanVAE) -> None:
+    picture = torch.rand(1, 3, 1, 24, 40) * 2 - 1
+    wanted = vae.encode_still(picture, num_latents)
+    got = FastEncoder(copy.deepcopy(vae), multiple).encode_still(picture, num_latents)
+    assert got.shape == wanted.shape
+    torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-5)

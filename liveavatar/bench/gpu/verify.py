@@ -26,7 +26,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.plain import image_tensor
 from liveavatar.fast.flash3 import flash3
-from liveavatar.fast.vae import FastDecoder
+from liveavatar.fast.vae import FastDecoder, FastEncoder
 from liveavatar.timing import LATENT_FRAMES
 
 LAYERS, INJECTORS = 4, (0, 3)
@@ -85,6 +85,8 @@ def verify(config: ModelConfig, size: tuple[int, int], device: torch.device, dty
     release()
     add("fast decoder against fp32", *_decoder(config, size, device, dtype))
     release()
+    add("fast encoder against fp32", *_encoder(config, size, device, dtype))
+    release()
     add("still picture against its video", _still(config, size, device, dtype), 1e-6)
     release()
     return [asdict(c) for c in checks]
@@ -119,6 +121,18 @@ def _decoder(
     fast, state = FastDecoder(vae), vae.decoder_state(1, h, w)  # type: ignore[arg-type,operator]
     parts = [fast.decode_stream(c, state) for c in latents.to(dtype).split((1, 3, 3), dim=2)]
     return _distance(torch.cat(parts, dim=2), exact), 1.5 * max(plain, 1e-5)
+
+
+def _encoder(
+    config: ModelConfig, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+) -> tuple[float, float]:
+    """Measure (distance of the fast encoder to fp32, limit: the plain encoder's own distance and a half)."""
+    picture, latents = image_tensor(bench_job(config, size, 1).image).to(device), config.dit.motion_latents
+    exact = random_vae(config, device, torch.float32).encode_still(picture, latents)  # type: ignore[operator]
+    vae = random_vae(config, device, dtype)
+    plain = _distance(vae.encode_still(picture.to(dtype), latents), exact)  # type: ignore[operator]
+    fast = FastEncoder(vae).encode_still(picture.to(dtype), latents)  # type: ignore[arg-type]
+    return _distance(fast, exact), 1.5 * max(plain, 1e-5)
 
 
 def _still(config: ModelConfig, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> float:

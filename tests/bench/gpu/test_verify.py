@@ -19,7 +19,7 @@ def engine(latents: torch.Tensor) -> Any:
 
 
 class Identity:
-    """An autoencoder, and the fast form of its decoder, that change nothing."""
+    """An autoencoder, and the fast form of it, that change nothing."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -60,11 +60,12 @@ def test_a_path_that_is_off_fails(mode: str, by: float, failed: set[str], monkey
     monkeypatch.setattr(verify, "plain_engine", lambda *_: engine(right))
     monkeypatch.setattr(verify, "fast_engine", fast)
     monkeypatch.setattr(verify, "random_vae", Identity)
-    monkeypatch.setattr(verify, "FastDecoder", Identity)
+    for name in ("FastDecoder", "FastEncoder"):
+        monkeypatch.setattr(verify, name, Identity)
     monkeypatch.setattr(verify, "release", lambda: None)
     rows = verify.verify(DRY, (16, 16), CPU, torch.float32)
     assert {row["name"] for row in rows if not row["passed"]} == failed
-    assert len(rows) == 13
+    assert len(rows) == 14
 
 
 @pytest.mark.nightly
