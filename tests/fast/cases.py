@@ -18,6 +18,16 @@ def draw(*shape: int, device: torch.device, dtype: torch.dtype = torch.float32, 
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
 
+def projected(
+    L: int, N: int, H: int, device: torch.device
+) -> tuple[Tensor, tuple[Tensor, Tensor, float], tuple[Tensor, Tensor]]:
+    """Queries, keys and values of L tokens, N heads of H; weights and eps of the norms; cos and sin of the rotation."""
+    qkv = draw(L, 3 * N * H, device=device, dtype=BF16)
+    norms = (draw(N * H, device=device, dtype=BF16, seed=1), draw(N * H, device=device, dtype=BF16, seed=2), 1e-6)
+    angle = draw(L, H // 2, device=device, seed=3)
+    return qkv, norms, (angle.cos(), angle.sin())
+
+
 def close(got: Tensor, wanted: Tensor, steps: float = 2.0) -> None:
     """Equal within a few roundings of the dtype."""
     eps = {torch.float32: 2e-6, BF16: 2**-8}[got.dtype]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liveavatar.fast import reference
 from liveavatar.fast.reference import KeyValues8
-from tests.fast.cases import BF16, draw, held8, off, on_interpreter
+from tests.fast.cases import BF16, draw, held8, off, on_interpreter, projected
 from tests.fast.interpreter import interpret, needs_triton
 
 
@@ -29,16 +29,14 @@ def close_values(got: KeyValues8, wanted: KeyValues8) -> None:
 
 def rms_rope_write8(module: ModuleType, device: torch.device) -> None:
     L, N, H, M = 70, 3, 32, 240
-    qkv = draw(L, 3 * N * H, device=device, dtype=BF16)
+    qkv, norms, rotation = projected(L, N, H, device)
     qkv[0, 2 * N * H] = 100  # beyond the range of values
-    norms = (draw(N * H, device=device, dtype=BF16, seed=1), draw(N * H, device=device, dtype=BF16, seed=2), 1e-6)
-    angle = draw(L, H // 2, device=device, seed=3)
     held = {m: held8(N, M + 6, H, device) for m in (module, reference)}
     queries = {}
     for first in (0, 70, 133):
         start = torch.tensor([first], dtype=torch.int32, device=device)
         for m, whole in held.items():  # a ring after sinks
-            queries[m] = m.rms_rope_write8(qkv, norms, (angle.cos(), angle.sin()), whole.cut(6, 6 + M), start)
+            queries[m] = m.rms_rope_write8(qkv, norms, rotation, whole.cut(6, 6 + M), start)
         (q, q_scale), (wanted, wanted_scale) = queries[module], queries[reference]
         close_heads((q.transpose(0, 1), q_scale), (wanted.transpose(0, 1), wanted_scale))
         assert q.abs().max() == 127

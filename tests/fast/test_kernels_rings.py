@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liveavatar.fast import reference
 from liveavatar.fast.reference import FP8, KeyValuesE4m3, Slots
-from tests.fast.cases import BF16, close, draw, off, on_interpreter
+from tests.fast.cases import BF16, close, draw, off, on_interpreter, projected
 from tests.fast.interpreter import interpret, needs_triton
 
 
@@ -21,15 +21,13 @@ def rms(module: ModuleType, device: torch.device) -> None:
 
 def rms_rope_write(module: ModuleType, device: torch.device) -> None:
     L, N, H, M = 6, 3, 32, 24
-    qkv = draw(L, 3 * N * H, device=device, dtype=BF16)
-    norms = (draw(N * H, device=device, dtype=BF16, seed=1), draw(N * H, device=device, dtype=BF16, seed=2), 1e-6)
-    angle = draw(L, H // 2, device=device, seed=3)
+    qkv, norms, rotation = projected(L, N, H, device)
     buffers = {m: [torch.zeros(N, M + 4, H, dtype=BF16, device=device) for _ in "kv"] for m in (module, reference)}
     queries = {}
     for start in (0, 12, 18):
         for m, (k, v) in buffers.items():
             slots = Slots(k[:, 4:], v[:, 4:], torch.tensor([start], dtype=torch.int32, device=device))
-            queries[m] = m.rms_rope_write(qkv, norms, (angle.cos(), angle.sin()), slots)
+            queries[m] = m.rms_rope_write(qkv, norms, rotation, slots)
         close(queries[module], queries[reference], steps=4)
         for got, wanted in zip(buffers[module], buffers[reference], strict=True):
             close(got, wanted, steps=4)
@@ -78,16 +76,13 @@ def close_e4m3(got: Tensor, wanted: Tensor) -> None:
 
 def rms_rope_write_e4m3(module: ModuleType, device: torch.device) -> None:
     L, N, H, M = 6, 3, 32, 24
-    qkv = draw(L, 3 * N * H, device=device, dtype=BF16)
+    qkv, norms, rotation = projected(L, N, H, device)
     qkv[0, 2 * N * H] = 100  # beyond the range of values
-    norms = (draw(N * H, device=device, dtype=BF16, seed=1), draw(N * H, device=device, dtype=BF16, seed=2), 1e-6)
-    angle = draw(L, H // 2, device=device, seed=3)
     held = {m: held_e4m3(N, M + 4, H, device) for m in (module, reference)}
     for first in (0, 12, 18):
         start = torch.tensor([first], dtype=torch.int32, device=device)
         queries = {  # a ring after sinks
-            m: m.rms_rope_write(qkv, norms, (angle.cos(), angle.sin()), whole.cut(4, 4 + M).slots(start))
-            for m, whole in held.items()
+            m: m.rms_rope_write(qkv, norms, rotation, whole.cut(4, 4 + M).slots(start)) for m, whole in held.items()
         }
         assert queries[module].shape == (L, N, H)
         close_e4m3(queries[module], queries[reference])

@@ -98,8 +98,6 @@ def draw(seed: int, index: int, faults: tuple[str, ...] = ()) -> Case:
         "fresh": rng.random() < 0.3,
         "resume": rng.random() < 0.7,
     }
-    if row["target"] in ("actor", "driver") and row.get("piped"):
-        drawn["ranks"] = 1
     if row["target"] == "actor" or row.get("piped"):
         drawn["ranks"] = 1
     return Case(**{**drawn, **row})

@@ -35,7 +35,6 @@ POLL_SECONDS = 0.01
 GONE_SECONDS = 5.0  # after a command has ended, nothing of it is left
 NAME_CHARACTERS = 120  # of a process that is left
 RENDERS = "live while it renders"
-WAITS = "another run is making this render"
 COMPARED = ("video.mp4", "latents.bin", "frames.parquet")  # the other table has the times of the blocks
 PASSED_OR_FAILED = (0, 1)  # exit codes of a render that came to its end
 ENDS = re.compile(r"^ *(\w+) +(?:cached|([\d.]+) s)$", re.MULTILINE)  # the line of a finished stage
@@ -86,8 +85,8 @@ class Command:
     @property
     def stage(self) -> str:
         """The stage it is in."""
-        done = [name for name, _ in ENDS.findall(self.errors()) if name in STAGES]
         story = self.errors()
+        done = [name for name, _ in ENDS.findall(story) if name in STAGES]
         if RENDERS in story and "render" not in done:
             return "render"
         if not done:

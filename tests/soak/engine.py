@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -42,6 +41,7 @@ from tasks.cluster.actor import EngineSpec
 from tasks.cluster.host import EngineHost
 from tests.soak.case import Case
 from tests.soak.disk import small_disk
+from tests.soak.wrapped import jump_clock
 
 BLOCKS = 20
 FRAMES = 12 * BLOCKS - 7
@@ -49,7 +49,6 @@ CHILD_SECONDS = 90.0
 GONE_SECONDS = 5.0  # after a driver was killed, nothing of it is left
 HUNG_SECONDS = 6.0  # the time limit in runs where a process is stopped for good
 ROOMY_BYTES = 200_000_000
-HOUR = 3600.0
 
 
 @dataclass(kw_only=True)
@@ -239,9 +238,7 @@ def end_actors(spec: EngineSpec) -> None:
 
 
 def _jump_clock(_: object) -> None:
-    """Make the time of day in a rank jump by up to an hour, back and forth, at every look."""
-    real, rng = time.time, random.Random(os.getpid())
-    time.time = lambda: real() + rng.uniform(-HOUR, HOUR)
+    jump_clock()
 
 
 def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:

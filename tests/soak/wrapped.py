@@ -15,7 +15,7 @@ HOUR = 3600.0
 
 
 def jump_clock() -> None:
-    """Have the time of day in this process jump back and forth."""
+    """Make the time of day in this process jump by up to an hour, back and forth, at every look."""
     real, rng = time.time, random.Random(os.getpid())
     time.time = lambda: real() + rng.uniform(-HOUR, HOUR)
 
