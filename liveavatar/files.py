@@ -108,6 +108,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_digest(record: Mapping[str, Any]) -> str:
+    """Return the sha256 of a record's content as JSON, in hex; its own entry `sha256` does not count."""
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def signed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the digest of its content to a record, so that a changed digit is noticed when it is read back."""
+    return {**record, "sha256": content_digest(record)}
+
+
+def is_intact(record: Mapping[str, Any]) -> bool:
+    """Tell if a record of `signed` still matches its digest."""
+    return bool(record["sha256"] == content_digest(record))
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, or a folder that may not be written, into a `CapacityError`; other errors pass.

@@ -21,6 +21,7 @@ from av.error import FFmpegError
 from liveavatar.audio.headers import WavSound, ogg_cut, read_wav
 from liveavatar.errors import InputError
 from liveavatar.files import exists
+from liveavatar.media.display import JPEG_START
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,14 @@ _FORMATS = (
     ),
     *("amrwb", "gsm", "wv", "tta", "ape", "mpc", "mpc8", "dts", "truehd", "mlp", "dsf", "sox", "ircam", "nist", "rm"),
     *("mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "mxf", "nut", "wtv", "dv"),
-    *("gif", "png_pipe", "jpeg_pipe", "webp_pipe"),  # recognised, so that the error can say that they hold no sound
+    *(
+        "gif",
+        "png_pipe",
+        "jpeg_pipe",
+        "webp_pipe",
+        "bmp_pipe",
+        "tiff_pipe",
+    ),  # recognised, so that the error can say that they hold no sound
 )
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 
@@ -169,6 +177,9 @@ def _open(source: Path) -> Iterator[tuple[InputContainer, WavSound | None]]:
     try:
         if source.stat().st_size == 0:
             raise InputError(f"{source}: the file is empty (0 bytes); export or copy it again")
+        with source.open("rb") as start:
+            if start.read(len(JPEG_START)) == JPEG_START:
+                raise _no_sound(source, "pictures only")
         wav = read_wav(source)
         mended = wav is not None and wav.mended
         file = wav.stream() if wav is not None and mended else str(source.resolve())
@@ -186,6 +197,10 @@ def _open(source: Path) -> Iterator[tuple[InputContainer, WavSound | None]]:
         yield container, wav
 
 
+def _no_sound(source: Path, content: str) -> InputError:
+    return InputError(f"{source}: it has no sound (it holds {content}); give a file with an audio track")
+
+
 def _reason(error: Exception) -> str:
     if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's answer for a format that is not on the list
         return "no format of sound or video"
@@ -197,7 +212,7 @@ def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
     kinds = {s.type for s in container.streams}
     if stream is None and "audio" not in kinds:
         content = "pictures only" if kinds == {"video"} else ", ".join(sorted(kinds)) or "nothing"
-        raise InputError(f"{source}: it has no sound (it holds {content}); give a file with an audio track")
+        raise _no_sound(source, content)
     if not isinstance(stream, AudioStream) or not stream.codec_context or not stream.codec_context.sample_rate:
         raise InputError(f"{source}: its sound is in a format that cannot be decoded; convert it to WAV")
     rate = stream.codec_context.sample_rate

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from liveavatar import paths
 from liveavatar.errors import CheckpointError
-from liveavatar.files import read_json, replacing, sha256, write_json
+from liveavatar.files import is_intact, read_json, replacing, sha256, signed, write_json
 
 SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
@@ -201,10 +201,10 @@ def file_sha256(path: Path) -> str:
     stamp = [stat.st_size, stat.st_mtime_ns]
     try:
         entry = read_json(cache)
-        if entry["stamp"] == stamp:
-            return entry["sha256"]
+        if entry["stamp"] == stamp and is_intact(entry):
+            return str(entry["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no usable entry: hash the file
     digest = sha256(path)
-    write_json(cache, {"stamp": stamp, "sha256": digest})
+    write_json(cache, signed({"stamp": stamp, "digest": digest}))
     return digest

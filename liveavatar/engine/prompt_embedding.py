@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from liveavatar import paths
@@ -18,7 +18,7 @@ from liveavatar.checkpoints import released
 from liveavatar.checkpoints.weight_files import file_sha256, read_pickle
 from liveavatar.config import TextConfig
 from liveavatar.errors import CheckpointError
-from liveavatar.files import replacing
+from liveavatar.files import write_atomically
 from liveavatar.model.umt5 import build_umt5, clean_prompt, encode_prompt
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.dev
     weights, tokenizer = released.text_files(model_dir)
     asked = [clean_prompt(prompt), cfg.length, file_sha256(weights), file_sha256(next(iter(_vocabulary(tokenizer))))]
     name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    path = paths.prompts() / f"{name[:32]}.safetensors"
-    if path.is_file():
-        return load_file(path)["rows"].to(device)
+    known = _remembered(name[:32])
+    if known is not None:
+        return known.to(device)
     model = build_umt5(read_pickle(weights))
     model.to(_room(weights, device))
     log.info("encoding the prompt on %s", next(model.parameters()).device)
@@ -52,10 +52,21 @@ def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.dev
         raise CheckpointError(
             f"{weights} gives rows of {rows.shape[-1]}, the model wants {cfg.dim}; fetch the published file again"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file({"rows": rows.cpu().contiguous()}, temporary)
+    data = save({"rows": rows.cpu().contiguous()})
+    paths.prompts().mkdir(parents=True, exist_ok=True)
+    write_atomically(paths.prompts() / f"{name[:32]}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
     return rows.to(device)
+
+
+def _remembered(name: str) -> Tensor | None:
+    """Read the rows of an earlier run; a file that does not match the digest in its name is deleted."""
+    for path in paths.prompts().glob(f"{name}-*.safetensors"):
+        data = path.read_bytes()
+        if path.stem.endswith(hashlib.sha256(data).hexdigest()):
+            return load(data)["rows"]
+        log.warning("the remembered rows of the prompt are damaged; they are made again")
+        path.unlink()
+    return None
 
 
 def _vocabulary(tokenizer: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+JPEG_START = b"\xff\xd8\xff"  # FFmpeg would take a file with this start and name for one of a sequence
 IDENTITY = (1, 0, 0, 1)
 MAX_ASPECT = 4  # of a pixel; a header that claims more is wrong
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 from liveavatar.files import disk_errors, exists, replacing
-from liveavatar.media.display import IDENTITY, display_matrix, shown, square_size, turned_size
+from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,9 @@ FILM_FORMATS = (
     *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf"),
     *("ogg", "mxf", "gif", "apng", "h264", "hevc", "m4v", "mpegvideo", "ivf", "yuv4mpegpipe", "dv", "wtv", "nut"),
     *("wav", "mp3", "flac", "aac"),  # sound: recognised, so that the error can say so
-    *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: a film of one frame
+    *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: recognised as well
 )
+STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # pictures in a film's container
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FILM_FORMATS)}
 SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
 
@@ -120,22 +121,23 @@ def probe_video(path: Path) -> VideoInfo:
     import av
 
     with _open(path) as container:
-        if not container.streams.video:
-            raise InputError(f"{path} holds no picture, only {_kinds(container)}; give a video file")
-        stream = container.streams.video[0]
+        stream = _film_stream(path, container)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         if fps <= 0:
             raise InputError(f"{path} does not say how many frames a second it has; re-encode it as mp4")
         audio = container.streams.audio[0] if container.streams.audio else None
         whole = float(container.duration) / av.time_base if container.duration else 0.0
         seconds = _seconds(stream, whole)
+        num_frames = stream.frames or round(seconds * fps)
+        if num_frames <= 1 and container.format.name in ("gif", "apng"):
+            raise _still(path)
         width, height = square_size(stream.codec_context.width, stream.codec_context.height, stream.sample_aspect_ratio)
         width, height = turned_size(width, height, _matrix(container, stream))
         return VideoInfo(
             width=width,
             height=height,
             fps=fps,
-            num_frames=stream.frames or round(seconds * fps),
+            num_frames=num_frames,
             video_seconds=seconds,
             audio_seconds=None if audio is None else _seconds(audio, whole),
             codec=stream.codec_context.name,
@@ -172,9 +174,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
     import av
 
     with _open(path) as container:
-        if not container.streams.video:
-            raise InputError(f"{path} holds no picture, only {_kinds(container)}; give a video file")
-        stream = container.streams.video[0]
+        stream = _film_stream(path, container)
         stream.codec_context.thread_count = 2
         aspect = stream.sample_aspect_ratio
         start: float | None = None
@@ -299,6 +299,9 @@ def _open(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} is not there; give the path of a video file")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); render it again")
+    with path.open("rb") as file:
+        if file.read(len(JPEG_START)) == JPEG_START:
+            raise _still(path)
     try:
         # a path that is not absolute could be taken for a protocol ("concat:a.mp4"); tags need not be UTF-8
         container = av.open(str(path.resolve()), options=dict(_OPEN_OPTIONS), metadata_errors="replace")
@@ -313,15 +316,29 @@ def _open(path: Path) -> Iterator[Any]:
         yield container
 
 
+def _still(path: Path) -> InputError:
+    return InputError(f"{path} is a still picture, not a video; give an mp4, mov, mkv or webm")
+
+
+def _film_stream(path: Path, container: Any) -> Any:
+    """Return the stream of moving pictures; a still picture and the cover of a recording are none."""
+    import av
+
+    if container.format.name.endswith("_pipe") or container.metadata.get("major_brand", "").strip() in STILL_BRANDS:
+        raise _still(path)
+    films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not films:
+        cover = " but a cover" if container.streams.video else ""
+        kinds = ", ".join(sorted({s.type for s in container.streams} - {"video"})) or "nothing"
+        raise InputError(f"{path} holds no picture{cover}, only {kinds}; give a video file")
+    return films[0]
+
+
 def _require_decoder(path: Path, stream: Any) -> None:
     if stream.codec_context is None:
         raise InputError(
             f"{path}: its {stream.type} is coded in a way that cannot be read; re-encode it as H.264 and AAC"
         )
-
-
-def _kinds(container: Any) -> str:
-    return ", ".join(sorted({s.type for s in container.streams})) or "nothing"
 
 
 def _seconds(stream: Any, otherwise: float) -> float:

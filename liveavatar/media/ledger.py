@@ -1,4 +1,7 @@
-"""Sizes and digests of a growing video's segments, one line each: a damaged segment is noticed before it is resumed."""
+"""Sizes and digests of a growing video's segments, one line each: a damaged segment is noticed before it is resumed.
+
+A line also holds the digest of itself, so that a changed number of frames is noticed, too.
+"""
 
 import hashlib
 import json
@@ -7,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from liveavatar.files import parse_json
+from liveavatar.files import is_intact, parse_json, signed
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class SegmentLedger:
     def append(self, segment: VideoSegment) -> None:
         """Record one segment, whose bytes are on disk already."""
         with self.path.open("a") as file:
-            file.write(json.dumps(asdict(segment)) + "\n")
+            file.write(json.dumps(signed({"segment": asdict(segment)})) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -57,11 +60,14 @@ class SegmentLedger:
         with video.open("rb") as file:
             for index, line in enumerate(self.path.read_bytes().splitlines()):
                 try:
-                    segment = VideoSegment(**parse_json(line))
+                    record = parse_json(line)
+                    segment = VideoSegment(**record["segment"])
+                    if not is_intact(record):
+                        raise ValueError("the line was changed")
                     if not 0 < segment.size <= os.fstat(file.fileno()).st_size or segment.frames < 1:
                         raise ValueError("no segment has this size")
                     same = hashlib.sha256(file.read(segment.size)).hexdigest() == segment.sha256
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, KeyError):
                     same = False
                 if not same or (segment.live and live[index : index + 1] != [segment.live]):
                     log.warning("segment %d of the growing video is damaged", index)

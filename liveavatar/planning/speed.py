@@ -25,7 +25,7 @@ from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.plain import PlainBackend
 from liveavatar.engine.prompt_encoder import prompt_encoder
 from liveavatar.engine.settings import RenderSettings
-from liveavatar.files import read_json, write_json
+from liveavatar.files import is_intact, read_json, signed, write_json
 from liveavatar.hardware import Rates
 from liveavatar.planning.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
@@ -114,11 +114,13 @@ def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) 
     path = paths.speeds() / f"{digest}.json"
     try:
         if time.time() - path.stat().st_mtime < _REMEMBERED_SECONDS:
-            return Speeds(**read_json(path))
-    except (OSError, ValueError, TypeError):
+            record = read_json(path)
+            if is_intact(record):
+                return Speeds(**record["speeds"])
+    except (OSError, ValueError, TypeError, KeyError):
         log.debug("no measurement at %s yet", path)
     speeds = measure_cpu(config, width, height, sample_steps)
-    write_json(path, asdict(speeds))
+    write_json(path, signed({"speeds": asdict(speeds)}))
     return speeds
 
 

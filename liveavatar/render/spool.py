@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from liveavatar.files import parse_json, read_json, sha256, write_atomically
+from liveavatar.files import is_intact, parse_json, read_json, sha256, signed, write_atomically
 from liveavatar.render.timings import BlockRow
 
 LATENTS = "latents.bin"
@@ -141,7 +141,7 @@ def write_finished(folder: Path, job_digest: str, facts: dict[str, Any], product
     files = {path.relative_to(folder).as_posix(): sha256(path) for path in (folder / LATENTS, *products)}
     content = {"version": FINISHED_VERSION, "job": job_digest, "files": files, "facts": facts}
     content = json.loads(json.dumps(content, default=str))
-    write_atomically(folder / FINISHED, json.dumps({**content, "sha256": _content_digest(content)}))
+    write_atomically(folder / FINISHED, json.dumps(signed(content)))
 
 
 def read_finished(folder: Path, job_digest: str, warn: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
@@ -154,7 +154,7 @@ def read_finished(folder: Path, job_digest: str, warn: Callable[[str], None] = l
     """
     try:
         content = read_json(folder / FINISHED)
-        damaged = _content_digest(content) != content.pop("sha256")
+        damaged = not is_intact(content)
         version, job, files, facts = (content[name] for name in ("version", "job", "files", "facts"))
     except FileNotFoundError:
         return None
@@ -170,12 +170,6 @@ def read_finished(folder: Path, job_digest: str, warn: Callable[[str], None] = l
             warn(f"{name} of the finished render does not match its digest; the render is made again")
             return None
     return dict(facts)
-
-
-def _content_digest(content: dict[str, Any]) -> str:
-    """Digest of a record's content, its own digest aside."""
-    signed = {name: value for name, value in content.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(signed).encode()).hexdigest()
 
 
 def _is_whole(path: Path, digest: str) -> bool:

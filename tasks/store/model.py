@@ -1,12 +1,11 @@
 """Digests of a model directory, remembered so that asking again loads nothing."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
-from liveavatar.files import read_json, write_atomically
+from liveavatar.files import is_intact, read_json, signed, write_json
 
 
 def digest_of(model_dir: Path) -> str:
@@ -35,7 +34,7 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     memo = paths.digests() / f"model-{name}.json"
     try:
         record = read_json(memo)
-        if record["stamp"] == stamp and "sha256" in record["facts"]:
+        if record["stamp"] == stamp and is_intact(record):
             return record["facts"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not asked before: compute
@@ -47,6 +46,5 @@ def _facts(model_dir: Path) -> dict[str, Any]:
         "sha256": model_digest(model_dir),
         "files": {p.relative_to(model_dir).as_posix(): file_sha256(p) for p in covered},
     }
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(memo, json.dumps({"stamp": stamp, "facts": facts}).encode())
+    write_json(memo, signed({"stamp": stamp, "facts": facts}))
     return facts

@@ -2,8 +2,9 @@
 
 An *entry* is a folder of files plus a small JSON record, filed under *kind* (the stage) and *key* (sha256 over
 the bytes of the stage's inputs, its parameters, its model and its code). An entry appears whole or not at all:
-it is built beside the store, pushed to the disk and renamed into place. Every read checks each file's sha256;
-a damaged entry is dropped and made again. A lock per key keeps two runs from making the same thing twice.
+it is built beside the store, pushed to the disk and renamed into place. Every read checks the sha256 of each file
+and of the record itself; a damaged entry is dropped and made again. A lock per key keeps two runs from making the
+same thing twice.
 
 Nothing here knows what the stages do.
 """
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import paths
 from liveavatar.errors import CapacityError
-from liveavatar.files import disk_errors, read_json, sha256, sync, write_atomically
+from liveavatar.files import disk_errors, is_intact, read_json, sha256, signed, sync, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Store:
         try:
             record = read_json(folder / RECORD)
             damaged = [n for n, sha in _entry(folder, record).files.items() if sha256(folder / n) != sha]
+            damaged += [] if is_intact(record) else [RECORD]
         except FileNotFoundError as e:
             if not folder.exists():
                 return None
@@ -210,7 +212,7 @@ class Store:
             files = {p.relative_to(building).as_posix(): p for p in sorted(building.rglob("*")) if p.is_file()}
             digests = {name: sha256(path) for name, path in files.items()}
             record = {"kind": kind, "key": key, "files": digests, "values": values, "made_from": made_from}
-            write_atomically(building / RECORD, json.dumps(record, indent=1).encode())
+            write_atomically(building / RECORD, json.dumps(signed(record), indent=1).encode())
             for path in files.values():
                 sync(path)
             folder = self._folder(kind, key)

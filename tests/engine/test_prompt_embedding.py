@@ -34,6 +34,17 @@ def test_prompt_rows_are_remembered_by_content(folder: Path, tmp_path: Path, mon
     assert torch.equal(prompt_embedding.prompt_rows(folder, SCALED.text, "a calm woman & light", cpu), first)
 
 
+def test_damaged_rows_are_made_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cpu = torch.device("cpu")
+    first = prompt_embedding.prompt_rows(folder, SCALED.text, "a calm woman", cpu)
+    (path,) = paths.prompts().iterdir()
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    assert torch.equal(prompt_embedding.prompt_rows(folder, SCALED.text, "a calm woman", cpu), first)
+    assert "rows of the prompt are damaged" in caplog.text
+
+
 def test_another_prompt_or_length_has_rows_of_its_own(folder: Path) -> None:
     cpu = torch.device("cpu")
     long = prompt_embedding.prompt_rows(folder, SCALED.text, "a calm woman in warm light", cpu)

@@ -1,11 +1,13 @@
 """Probing and reading videos: lengths, colours, the clock of the sound, and files that are no video."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from liveavatar.errors import InputError
 from liveavatar.media.ffmpeg import ffmpeg_binary, probe_video, read_frames, read_video, read_video_audio
@@ -47,6 +49,25 @@ def test_what_is_no_film_is_refused(make: object, message: str, tmp_path: Path) 
     path = tmp_path / "film.mp4"
     make(path)  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
+        probe_video(path)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "gif", "bmp", "tiff", "avif"])
+def test_a_still_picture_is_no_film(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"picture.{kind}"
+    Image.fromarray(picture(0)).save(path)
+    for name in (path, shutil.copy(path, tmp_path / "film.mp4")):
+        with pytest.raises(InputError, match="still picture"):
+            probe_video(Path(name))
+
+
+def test_the_cover_of_a_recording_is_no_film(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "cover.jpg")
+    path = tmp_path / "song.mp3"
+    command = [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", "sine=d=1", "-i", str(tmp_path / "cover.jpg")]
+    command += ["-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v", "attached_pic", str(path)]
+    subprocess.run(command, check=True)
+    with pytest.raises(InputError, match="no picture but a cover, only audio"):
         probe_video(path)
 
 

@@ -49,6 +49,14 @@ def test_frames_before_the_damage_can_be_resumed(name: str, position: float | No
     assert writer(tmp_path).durable_frames == 3 * SEGMENT, "what was written again is whole"
 
 
+def test_a_changed_number_of_frames_is_noticed(tmp_path: Path) -> None:
+    with writer(tmp_path) as video:
+        video.write(frames(2 * SEGMENT))
+    ledger = tmp_path / "segments"
+    ledger.write_text(ledger.read_text().replace('"frames": 24', '"frames": 25', 1))
+    assert writer(tmp_path).durable_frames == 0
+
+
 def test_a_finished_video_needs_no_ledger(tmp_path: Path) -> None:
     with writer(tmp_path) as video:
         video.write(frames(SEGMENT + 1))

@@ -48,7 +48,7 @@ def test_a_damaged_measurement_is_made_again(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("liveavatar.planning.speed.measure_cpu", lambda *_: slow)
     assert cpu_speeds(TINY, 384, 256, 2) == fast, "the stored one counts"
     assert cpu_speeds(TINY, 384, 256, 3) == slow, "another job is measured"
-    stored = sorted(paths.speeds().glob("*.json"), key=lambda path: json.loads(path.read_text())["step"])
+    stored = sorted(paths.speeds().glob("*.json"), key=lambda path: json.loads(path.read_text())["speeds"]["step"])
     stored[0].write_text("{")
     assert cpu_speeds(TINY, 384, 256, 2) == slow
 

@@ -62,6 +62,11 @@ def _bad_record(entry: Path) -> None:
     (entry / RECORD).write_text("{")
 
 
+def _other_fact(entry: Path) -> None:
+    text = (entry / RECORD).read_text()
+    (entry / RECORD).write_text(text.replace('"key": ', '"seed": 2, "key": '))
+
+
 def _no_record(entry: Path) -> None:
     (entry / RECORD).unlink()
 
@@ -78,6 +83,7 @@ def _list_record(entry: Path) -> None:
         pytest.param(_remove, id="file gone"),
         pytest.param(_bad_record, id="record is no JSON"),
         pytest.param(_no_record, id="record gone"),
+        pytest.param(_other_fact, id="a fact added to the record"),
         pytest.param(_list_record, id="record has another shape"),
     ],
 )
