@@ -210,7 +210,7 @@ def listens(host: str, port: int, seconds: float) -> bool:
     """Tell whether something takes TCP connections at an address, which is asked for so many seconds at most."""
     try:
         socket.create_connection((host, port), seconds).close()
-    except OSError:
+    except (OSError, OverflowError):  # the latter for a number that is no port
         return False
     return True
 

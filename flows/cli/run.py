@@ -40,6 +40,7 @@ def render(options: Options) -> int:
     if parameters.audio == preflight.PIPE:
         return _render_pipe(parameters, inputs)
     with at_work("render"), Terminal() as terminal, PrefectServer() as server, ray_session():
+        server.wait_for_joined()
         if not server.owned:
             terminal.note("prefect", server.ui_url)
         if server.ray:
@@ -58,6 +59,7 @@ def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:
 
     pipe = PcmPipe.open(sys.stdin)  # refuses before anything starts
     with at_work("render"), Terminal(), PrefectServer() as server, ray_session():
+        server.wait_for_joined()
         if server.ray:
             os.environ.setdefault("RAY_ADDRESS", server.ray)
         from flows.render import begin
@@ -107,6 +109,7 @@ def sweep(options: Options) -> int:
         preflight.check_options(parameters.model_copy(update={"size": area}))
     inputs = preflight.check(parameters.model_copy(update={"size": areas[0]}))
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():
+        server.wait_for_joined()
         from flows.sweep import print_table, sweep_flow
 
         server.wait()
@@ -125,6 +128,7 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
     resolve_model_dir(model)
     load_split(limit=clips)
     with at_work("sweep"), Terminal(), PrefectServer() as server:
+        server.wait_for_joined()
         from flows.sweep import print_table, sweep_evaluation
 
         server.wait()
@@ -152,6 +156,7 @@ def batch(options: Options) -> int:
     jobs = name_outputs(isolated(read_manifest, manifest, options), Path(out))
     replicas = _replicas(options, len(jobs))
     with at_work("batch"), Terminal(), PrefectServer() as server, ray_session():
+        server.wait_for_joined()
         from flows.batch import batch as flow
         from flows.batch import print_outcomes
 
@@ -174,6 +179,7 @@ def _replicas(options: Options, most: int) -> int:
 def regress(options: Options) -> int:
     """Compare the golden jobs with their baselines."""
     with at_work("regress"), Terminal(), PrefectServer() as server, ray_session():
+        server.wait_for_joined()
         from flows.regression import GOLDEN, print_verdict
         from flows.regression import regression as flow
 
@@ -251,6 +257,7 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
     """Record this process for `liveavatar stop` and for `liveavatar render` beside `serve`."""
     import psutil
 
+    environment.check_ray_address()
     record = run_dir() / f"{what}-{os.getpid()}.json"
     try:
         run_dir().mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 from liveavatar import paths
+from liveavatar.errors import CapacityError
+from liveavatar.hardware import listens
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -28,6 +30,7 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 STORE_DAYS = 60.0
+PROBE_SECONDS = 5.0  # for a cluster to take a connection
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -131,6 +134,20 @@ def guard_ray() -> None:
             os.link(whole, path)
         whole.unlink()
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def check_ray_address() -> None:
+    """Refuse a `RAY_ADDRESS` where nothing listens, before Ray is imported.
+
+    Raises:
+        CapacityError: nothing listens there.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit() and not listens(host.strip("[]"), int(port), PROBE_SECONDS):
+        raise CapacityError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there; start it, or unset the variable for a local one"
+        )
 
 
 def store_limits() -> tuple[int, float]:

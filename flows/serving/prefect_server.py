@@ -34,6 +34,7 @@ START_SECONDS = 180.0  # a first start creates the database: 9 s here, more on a
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 HURRY_SECONDS = 1.0  # for each step of the end after Ctrl-C
+QUICK_SECONDS = 2.0  # in which a server that is not ours should answer
 SILENT_SECONDS = 10.0  # of waiting without a line
 WATCH_SECONDS = 0.5  # between two looks whether our server still runs
 MAX_STARTS = 4  # of our server by one command
@@ -95,6 +96,15 @@ class PrefectServer:
     def ui_url(self) -> str:
         """Address of the Prefect UI."""
         return self.url.removesuffix("/api")
+
+    def wait_for_joined(self) -> None:
+        """Return when a server that is not ours answers, before libraries are imported; at once with our own.
+
+        Raises:
+            CapacityError: it does not answer.
+        """
+        if not self.owned:
+            self.wait()
 
     def wait(self) -> None:
         """Return when the server answers.
@@ -168,9 +178,9 @@ class PrefectServer:
         while time.monotonic() < started + seconds:
             if is_healthy(self.url, 5):
                 return True
-            if not noticed and time.monotonic() > started + SILENT_SECONDS:
+            if not noticed and time.monotonic() > started + (SILENT_SECONDS if self.owned else QUICK_SECONDS):
                 noticed = True
-                log.warning("waits for the Prefect server, which starts slowly (at most %.0f s)", seconds)
+                log.warning("waits for the Prefect server at %s (at most %.0f s)", self.url, seconds)
             code = self._process.poll() if self._process is not None else None
             if code is not None and (code >= 0 or self._starts == MAX_STARTS):  # else another one is started
                 return False

@@ -14,9 +14,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from liveavatar.errors import InputError
 from liveavatar.files import exists
@@ -33,6 +35,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # in the first box, after "ftyp"
 GREY_DEPTHS = (8, 10, 12, 16)  # bits; the least that holds a picture's brightest value is its depth
 _ORIENTATION = 0x0112  # EXIF tag
+_BITS_PER_SAMPLE = 258  # TIFF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -69,7 +72,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
         picture.load()
-        return _oriented(_converted(picture, _reduction(picture)), picture)
+        bright = _full_range(picture, file)
+        return _oriented(_converted(bright, _reduction(bright)), picture)
 
 
 def _formats(source: Path, head: bytes) -> tuple[str, ...]:
@@ -133,6 +137,39 @@ def _converted(picture: Image.Image, factor: int) -> np.ndarray:
     return rgb
 
 
+def _full_range(picture: Image.Image, file: BinaryIO) -> Image.Image:
+    """Return a decoded picture with its colours in full range.
+
+    Pillow keeps the upper byte of colours of 16 bits, which says nearly nothing where they hold 12 bits or fewer.
+    """
+    bands = [band for band in picture.getbands() if band != "A"]
+    if len(picture.getbands()) == 1 or not _is_16_bit(picture, file):
+        return picture
+    if max(np.asarray(picture.getchannel(band)).max() for band in bands) >= 2 ** (GREY_DEPTHS[-2] - 8):
+        return picture
+    import cv2
+
+    file.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return picture
+    rgb = np.empty(pixels.shape, np.uint8)
+    for to, band in enumerate((2, 1, 0, 3)[: pixels.shape[2]]):
+        highest = int(pixels[..., :3].max() if to < 3 else pixels[..., band].max())
+        depth = next(bits for bits in GREY_DEPTHS if highest < 2**bits)
+        rgb[..., to] = np.rint(pixels[..., band] * np.float32(255 / (2**depth - 1)))
+    bright = Image.fromarray(rgb)
+    bright.info = {name: value for name, value in picture.info.items() if name == "icc_profile"}
+    return bright
+
+
+def _is_16_bit(picture: Image.Image, file: BinaryIO) -> bool:
+    if isinstance(picture, TiffImageFile):
+        return 16 in np.atleast_1d(picture.tag_v2.get(_BITS_PER_SAMPLE, 8))
+    file.seek(0)
+    return picture.format == "PNG" and file.read(25)[24:] == b"\x10"
+
+
 def _strips(width: int, height: int, factor: int = 1) -> Iterator[tuple[int, int]]:
     rows = max(1, STRIP_PIXELS // (width * factor)) * factor
     for top in range(0, height, rows):
@@ -154,8 +191,10 @@ class _ToRgb:
 
     def __init__(self, picture: Image.Image) -> None:
         self.grey_scale: float | None = None
+        self.clear: object = None  # grey value that is transparent
         if picture.mode.startswith(("I", "F")):
             self.grey_scale, mode = _grey_scale(picture), "L"
+            self.clear = picture.info.get("transparency")
         elif picture.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in picture.info:
             mode = "RGBA"
         else:
@@ -165,7 +204,10 @@ class _ToRgb:
 
     def __call__(self, strip: Image.Image) -> Image.Image:
         if self.grey_scale is not None:
-            grey = _finite(np.asarray(strip)) * self.grey_scale
+            values = np.asarray(strip)
+            grey = _finite(values) * self.grey_scale
+            if isinstance(self.clear, int):
+                grey = np.where(values == self.clear, 255, grey)
             strip = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
         elif strip.mode != self.mode:
             strip = strip.convert(self.mode)

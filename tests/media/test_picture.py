@@ -116,6 +116,35 @@ def test_a_program_is_no_picture(tmp_path: Path, name: str, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def _deep_png(path: Path, colour: int, samples: list[int], highest: int) -> Path:
+    """Write a PNG of 16 bits a band whose pixels are all `samples`, the first one `highest`."""
+    pixels = np.empty((64, 64, len(samples)), ">u2")
+    pixels[:], pixels[0, 0] = samples, highest
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", 64, 64, 16, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return path
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize(
+    ("colour", "bands", "expected"),
+    [
+        pytest.param(2, (200, 100, 50), (200, 100, 50), id="RGB"),
+        pytest.param(6, (200, 100, 50, 255), (200, 100, 50), id="RGBA"),
+        pytest.param(4, (150, 255), (150, 150, 150), id="grey with transparency"),
+    ],
+)
+def test_colours_of_any_depth_span_the_whole_range(
+    tmp_path: Path, bits: int, colour: int, bands: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    highest = 2**bits - 1
+    path = _deep_png(tmp_path / "deep.png", colour, [round(band / 255 * highest) for band in bands], highest)
+    assert np.abs(read_picture(path)[10, 10] - np.array(expected)).max() <= 1
+
+
 @pytest.mark.parametrize("kind", ["DDS", "PCX", "SGI", "PDF"])
 def test_other_formats_are_refused(tmp_path: Path, kind: str) -> None:
     PLAIN.save(tmp_path / "a.png", kind)

@@ -140,7 +140,11 @@ def test_a_batch_has_engines_for_its_jobs(
 
     given: list[int] = []
     monkeypatch.setattr("tasks.store.machine.accelerators", lambda: ("H200", "H200"))
-    monkeypatch.setattr(commands, "PrefectServer", lambda: contextlib.nullcontext(type("S", (), {"wait": print})))
+    monkeypatch.setattr(
+        commands,
+        "PrefectServer",
+        lambda: contextlib.nullcontext(type("S", (), {"wait": print, "wait_for_joined": print})),
+    )
     monkeypatch.setattr(flow, "batch", lambda jobs, out, count: given.append(count))
     monkeypatch.setattr(flow, "print_outcomes", lambda outcomes, as_json: 0)
     rows = [",".join(("audio", "image", "prompt"))] + [f"voice.wav,face.png,A woman talks {n}." for n in range(4)]

@@ -14,6 +14,8 @@ from scipy.io import wavfile
 
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, is_healthy
+from liveavatar.errors import CapacityError
+from liveavatar.hardware import free_port
 from liveavatar.paths import REPO_ROOT
 
 FOREIGN = {
@@ -222,3 +224,19 @@ def test_the_token_is_whole_whenever_it_is_there(surroundings: Path, monkeypatch
     monkeypatch.setattr(secrets, "token_hex", meanwhile)
     environment.guard_ray()
     assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("ray_token", "of the other command")]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://localhost:{port}", "[::1]:{port}", "127.0.0.1:99999"])
+def test_a_ray_that_is_not_there_is_refused_before_ray_is_imported(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = address.format(port=free_port())
+    monkeypatch.setenv("RAY_ADDRESS", given)
+    with pytest.raises(CapacityError, match="no Ray cluster answers there"):
+        environment.check_ray_address()
+
+
+@pytest.mark.parametrize("address", ["", "auto"])
+def test_other_addresses_are_left_to_ray(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    environment.check_ray_address()
