@@ -13,7 +13,8 @@ from pathlib import Path
 from flows.parameters import RenderParameters
 from liveavatar import config, paths
 from liveavatar.audio.encoders import encoder_kind
-from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors, read_json
 from tasks.inputs import JobInputs, check_inputs
@@ -45,7 +46,7 @@ def check_options(parameters: RenderParameters) -> None:
         CapacityError: this machine cannot do it.
     """
     paths.store_bytes()
-    model = read_config(resolve_model_dir(parameters.model))
+    model = read_config(readable_model_dir(parameters.model))
     config.refuse_size(model, parameters.area() or model.default_area)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))

@@ -8,7 +8,8 @@ from typing import Any
 
 from flows.terminal import say
 from liveavatar import config
-from liveavatar.checkpoints.directory import preset_dir, read_config, resolve_model_dir
+from liveavatar.checkpoints.directory import preset_dir, read_config
+from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import InputError
 from liveavatar.files import read_json
 from liveavatar.isolation.caller import isolated
@@ -22,7 +23,7 @@ def preprocess(options: Options) -> int:
     """Clean a recording and compute its driving features."""
     from liveavatar.audio.preprocess import preprocess as library
 
-    model_dir = resolve_model_dir(options["model"])
+    model_dir = readable_model_dir(options["model"])
     done = library(
         Path(options["input"]),
         Path(options["output"]),
@@ -87,7 +88,7 @@ def _list_models(as_json: bool) -> int:
 def _keys(preset: str, as_json: bool) -> int:
     from liveavatar.checkpoints.load import dit_keys
 
-    model = config.PRESETS.get(preset) or read_config(resolve_model_dir(preset))
+    model = config.PRESETS.get(preset) or read_config(readable_model_dir(preset))
     keys = dit_keys(model)
     if as_json:
         return _json([{"key": key, "shape": list(shape)} for key, shape in keys])
@@ -168,7 +169,7 @@ def bench(options: Options) -> int:
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
-    result = to_json(bench_cpu(resolve_model_dir(options["model"]), **blocks))
+    result = to_json(bench_cpu(readable_model_dir(options["model"]), **blocks))
     return _numbers(result, options["json"])
 
 
@@ -181,7 +182,7 @@ def _bench_quality(options: Options) -> int:
 
     quick = options["quick"]
     quality_options = QualityOptions(
-        model_dir=resolve_model_dir(options["model"]),
+        model_dir=readable_model_dir(options["model"]),
         clips=QUICK_CLIPS if quick and options["clips"] is None else options["clips"],
         steps=options["steps"],
         recordings=Path(options["recordings"]) if options["recordings"] else None,

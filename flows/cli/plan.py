@@ -7,7 +7,8 @@ from typing import Any
 from flows.parameters import read_parameters
 from flows.terminal import say
 from liveavatar import config
-from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
@@ -45,7 +46,7 @@ def plan_command(options: dict[str, Any]) -> int:
 
 
 def _model(name: str) -> ModelConfig:
-    return config.PRESETS.get(name) or read_config(resolve_model_dir(name))
+    return config.PRESETS.get(name) or read_config(readable_model_dir(name))
 
 
 def _picture(image: str) -> tuple[int, int] | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from liveavatar.audio.features import load_any_audio, write_features
 from liveavatar.audio.outputs import output_folder
-from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import MINI
 from liveavatar.errors import InputError
 from liveavatar.isolation.caller import isolated
@@ -37,7 +38,7 @@ def write_features_of(source: Path, output: Path, model: str) -> str:
     output_folder(output.parent)
     if output.is_dir():
         raise InputError(f"--output {output}: it is a directory; name a file, such as features.pt")
-    speech = read_config(resolve_model_dir(model)).speech
+    speech = read_config(readable_model_dir(model)).speech
     num_frames = write_features(source, output, speech, load=partial(isolated, load_any_audio, beats=True))
     return f"{output}: {num_frames} frames of {speech.num_states} x {speech.dim} features"
 
