@@ -8,6 +8,7 @@ expression moves, and the eyes are read as in `liveavatar.face.eye_reading`. Bot
 """
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Callable
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 ANGLES = ("yaw", "pitch", "roll")
 LIDS, GAZE = "lids", ("gaze_yaw", "gaze_pitch")
 CLOCKS = {"frame": 1.0 / FPS, "time": 1.0}  # name of the first column and its unit in seconds
+DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header
 MAX_ANGLE = 45.0  # degrees; beyond, an eye is hidden
 MAX_SECONDS = 3 * 3600.0
 LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # `check_pose` searches every 10th frame of this time for a face
@@ -84,11 +86,7 @@ def read_pose_csv(path: Path) -> np.ndarray:
     """
     if not (exists(path) and path.is_file()):
         raise InputError(f"{path} is not there; give a csv of head angles or a video")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f"{path} is no csv ({e}); save the table as csv in UTF-8") from e
+    rows = _rows(path)
     columns = {str(name).strip().lower(): name for name in (rows[0] if rows else {})}
     clock = next((name for name in CLOCKS if name in columns), None)
     if not rows:
@@ -112,6 +110,27 @@ def read_pose_csv(path: Path) -> np.ndarray:
     if names == (*ANGLES, *GAZE):
         track = np.insert(track, len(ANGLES), np.nan, axis=1)
     return track.astype(np.float32)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a csv by the names in its header; cells are divided by commas, semicolons or tabs."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = next((d for d in DELIMITERS if d in text.split("\n", 1)[0]), DELIMITERS[0])
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise InputError(f"{path} is no csv ({e}); save the table as csv in UTF-8") from e
+    header = [name.strip().lower() for name in reader.fieldnames or []]
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice:
+        raise InputError(f"{path} names the column {twice} twice; name each once")
+    for line, row in enumerate(rows, 2):
+        if any(cell.strip() for cell in row.pop(None, [])):
+            raise InputError(f"{path}, line {line}: it has more cells than the header names; repair the row")
+    if delimiter != ",":  # numbers are then written with a comma in half of Europe
+        rows = [{name: (cell or "").replace(",", ".") for name, cell in row.items()} for row in rows]
+    return rows
 
 
 def _eye_columns(path: Path, columns: set[str]) -> tuple[str, ...]:

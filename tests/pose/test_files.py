@@ -34,6 +34,8 @@ def film(path: Path, frames: list[np.ndarray], fps: int) -> Path:
     [
         pytest.param("frame,yaw,pitch,roll\n0,10,0,-5\n1,20,0,-5\n2,30,3,-5\n", [10, 20, 30], id="every frame"),
         pytest.param("Frame, Yaw, Pitch, Roll, note\n0,10,0,-5,a\n2,30,3,-5,b\n", [10, 20, 30], id="gap interpolated"),
+        pytest.param("frame;yaw;pitch;roll\n0;10;0;-5\n2;30,0;3;-5\n", [10, 20, 30], id="semicolons, decimal commas"),
+        pytest.param("frame\tyaw\tpitch\troll\n0\t10\t0\t-5\n2\t30\t3\t-5\n", [10, 20, 30], id="tabs"),
         pytest.param("time;x\n", None, id="another separator"),
         pytest.param("time,roll,pitch,yaw\n0.0,-5,0,10\n0.08,-5,3,30\n", [10, 20, 30], id="seconds, other order"),
         pytest.param("frame,yaw,pitch,roll\n2,30,3,-5\n", [30, 30, 30], id="starts late: held before"),
