@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from liveavatar.config import ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
+from liveavatar.media.framing import Framing
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
 SIZE = re.compile(r"(\d{1,5})\s*[*x×]\s*(\d{1,5})")
@@ -28,7 +30,14 @@ class RenderParameters(BaseModel):
     image: str = Field(min_length=1, description="portrait: any picture file")
     prompt: str = Field(description="who is seen, doing what, in which light and style")
     model: str = Field(default="mini", min_length=1, description="mini, live-avatar-14b, or a model directory")
-    size: str | None = Field(default=None, description='video size "W*H"; only the area counts')
+    size: str | None = Field(default=None, description='video size "W*H"; only the area counts; empty: the picture\'s')
+    framing: Literal["portrait", "model"] | None = Field(
+        default=None,
+        description="portrait: the film is your picture, in which the face moves; model: cut as the model needs it; "
+        "empty: portrait for mini",
+    )
+    face: int = Field(default=1, ge=1, le=100, description="which face of the picture speaks, the largest first")
+    strict_portrait: bool = Field(default=False, description="refuse a portrait that may not speak")
     sample_steps: int = Field(default=4, ge=1, le=8, description="denoise steps per block")
     num_clip: int | None = Field(default=None, ge=1, le=100_000, description="most clips to render; all when empty")
     pose_video: str | None = Field(
@@ -95,6 +104,11 @@ class RenderParameters(BaseModel):
     def settings(self) -> RenderSettings:
         """Collect the settings that change the latents, inputs and model aside."""
         return RenderSettings(**{field.name: getattr(self, field.name) for field in fields(RenderSettings)})
+
+    def framing_request(self, model: ModelConfig) -> Framing:
+        """Collect what is asked of the portrait's framing; live video without a size has that of the model."""
+        size = self.area() or (model.default_area if self.enable_online_decode else None)
+        return Framing(size=size, framing=self.framing, face=self.face)
 
     def area(self) -> tuple[int, int] | None:
         """Return (width, height) of `size`; None for the model's default."""

@@ -17,7 +17,8 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors, read_json
-from tasks.inputs import JobInputs, check_inputs
+from liveavatar.media import framing
+from tasks.inputs import JobInputs, check_inputs, decode_portrait
 from tasks.store import machine
 
 MANIFEST = "manifest.json"
@@ -35,7 +36,39 @@ def check(parameters: RenderParameters) -> JobInputs:
     check_options(parameters)
     pose = None if parameters.pose_video is None else Path(parameters.pose_video)
     audio = None if parameters.audio == PIPE else Path(parameters.audio)
-    return check_inputs(Path(parameters.image), audio, pose)
+    inputs = check_inputs(Path(parameters.image), audio, pose)
+    if parameters.strict_portrait:
+        refuse_portrait(parameters, inputs)
+    return inputs
+
+
+def refuse_size(parameters: RenderParameters, model: config.ModelConfig) -> tuple[int, int]:
+    """Refuse a size that the film cannot have; return (width, height) whose area the model renders.
+
+    Raises:
+        InputError: with the sizes there are.
+    """
+    area = parameters.area() or model.default_area
+    if framing.keeps_picture(parameters.framing, model):
+        framing.refuse_film_size(area)
+        return model.default_area
+    config.refuse_size(model, area)
+    return area
+
+
+def refuse_portrait(parameters: RenderParameters, inputs: JobInputs) -> None:
+    """Refuse a portrait that may not speak.
+
+    Raises:
+        InputError: with the reason.
+    """
+    from liveavatar.media.portrait_check import judge_portrait
+
+    model = read_config(readable_model_dir(parameters.model))
+    pixels = decode_portrait(inputs.image.path) if inputs.pixels is None else inputs.pixels
+    check = judge_portrait(pixels, parameters.framing_request(model), model).check
+    if check is not None:
+        check.require()
 
 
 def check_options(parameters: RenderParameters) -> None:
@@ -47,7 +80,7 @@ def check_options(parameters: RenderParameters) -> None:
     """
     paths.store_bytes()
     model = read_config(readable_model_dir(parameters.model))
-    config.refuse_size(model, parameters.area() or model.default_area)
+    refuse_size(parameters, model)
     _check_devices(parameters, model)
     check_out(output_folder(parameters))
     if parameters.audio == PIPE:

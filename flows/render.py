@@ -107,16 +107,16 @@ def render_job(
     else:
         preflight.check_options(parameters)
     model_dir = resolve_model_dir(parameters.model)
-    model_digest = digest_of(model_dir)
+    model_digest, config = digest_of(model_dir), read_config(model_dir)
     max_frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
 
-    ingested = ingest.ingest(inputs, str(model_dir), parameters.area(), max_frames)
+    ingested = ingest.ingest(inputs, str(model_dir), parameters.framing_request(config), max_frames)
     cleaned = enhance.enhance(ingested.sound, parameters.denoise, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
     checked = prompt.prompt_check(parameters.prompt)
     picture, num_frames = ingested.portrait.values, driving.values["num_frames"]
     planned = plan.plan(
-        read_config(model_dir),
+        config,
         plan.request_of(
             parameters.settings(),
             {**parameters.model_dump(), "placement": placement_for(parameters)},

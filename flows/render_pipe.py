@@ -54,7 +54,7 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     parameters = parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
     model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
-    portrait = ingest.portrait(inputs, str(model_dir), parameters.area())
+    portrait = ingest.portrait(inputs, str(model_dir), parameters.framing_request(read_config(model_dir)))
     checked = prompt.prompt_check(parameters.prompt)
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     planned = plan.plan(

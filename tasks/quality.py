@@ -6,7 +6,7 @@ from typing import Any
 
 from liveavatar.files import plain
 from tasks.enhance import CLEANED
-from tasks.ingest import PORTRAIT, read_wav
+from tasks.ingest import FILM, PORTRAIT, read_wav
 from tasks.render import BLOCKS, VIDEO
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
@@ -25,13 +25,13 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
     Args:
         rendered: entry with the video and its timings.
         sound: entry with the cleaned sound and the numbers of the cleaning.
-        face: entry with the cropped portrait.
+        face: entry with the portrait.
     """
     inputs = {
         "video": rendered.files[VIDEO],
         "blocks": rendered.files[BLOCKS],
         "sound": sound.files[CLEANED],
-        "face": face.files[PORTRAIT],
+        "face": face.files[picture_of(face)],
         "audio_metrics": audio_metrics(sound.values),
     }
 
@@ -44,7 +44,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
 
         result = evaluate_video(
             rendered.path(VIDEO),
-            np.asarray(Image.open(face.path(PORTRAIT)).convert("RGB")),
+            np.asarray(Image.open(face.path(picture_of(face))).convert("RGB")),
             read_wav(sound.path(CLEANED)),
             audio_metrics=audio_metrics(sound.values),
             block_timings=block_timings(json.loads(rendered.path(BLOCKS).read_text())),
@@ -63,6 +63,11 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
         )
 
     return cached(stage_key("quality", inputs, CODE, PACKAGES), make)
+
+
+def picture_of(portrait: Entry) -> str:
+    """Name the picture that a film is compared with: the one it shows, at its size."""
+    return FILM if portrait.values.get("film") else PORTRAIT
 
 
 def audio_metrics(values: Values) -> dict[str, float | None]:

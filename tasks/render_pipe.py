@@ -30,6 +30,8 @@ from tasks.render import (
     RenderOptions,
     announce_playlist,
     engine_spec,
+    film_packages,
+    film_parts,
     move_products,
     render_job,
     run_on_engine,
@@ -117,10 +119,11 @@ def render_pipe(
         "settings": asdict(options.settings),
         "model": model_digest,
         "portrait": portrait.files[PORTRAIT],
+        **film_parts(portrait),
         "machine": machine.signature(),
     }
     code = job_code(read_config(model_dir), options.settings, offload=options.offload, piped=True)
-    key = stage_key("render", parts, code.modules, RENDER_PACKAGES, code.left_out)
+    key = stage_key("render", parts, code.modules, (*RENDER_PACKAGES, *film_packages(portrait)), code.left_out)
 
     def make(folder: Path) -> Values:
         from liveavatar.media.recording import Recording

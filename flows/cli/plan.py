@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.parameters import read_parameters
+from flows import preflight
+from flows.parameters import RenderParameters, read_parameters
 from flows.terminal import say
 from liveavatar import config
 from liveavatar.checkpoints.directory import read_config
@@ -13,6 +14,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import detect_machine, parse_gpus
 from liveavatar.isolation.caller import isolated
+from liveavatar.media.portrait_check import JudgedPortrait, judge_portrait
 from liveavatar.planning.plan import Plan, describe, plan, video_size
 from liveavatar.timing import FPS
 from tasks.inputs import decode_portrait
@@ -29,19 +31,21 @@ def plan_command(options: dict[str, Any]) -> int:
         raise InputError(f"--seconds {seconds:g}: give the length of the sound in seconds, such as 10")
     parameters = read_parameters({**ANY, **{k: v for k, v in options.items() if k != "num_gpus"}})
     model = _model(parameters.model)
-    picture = _picture(parameters.image)
-    area = parameters.area() or model.default_area
-    config.refuse_size(model, area)
-    width, height = video_size(model, area, picture)
+    area = preflight.refuse_size(parameters, model)
+    portrait = _portrait(parameters, model)
+    width, height = portrait.picture.shape[1::-1] if portrait is not None else video_size(model, area, None)
     frames = _frames(parameters.audio, seconds, parameters.num_clip, parameters.infer_frames)
     machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
     if options.get("num_gpus"):
         machine = _fewer(machine, str(options["num_gpus"]))
     outcome = plan(model, request_of(parameters.settings(), parameters.model_dump(), width, height, frames), machine)
     if as_json:
-        say(json.dumps(outcome.to_dict(), indent=2, ensure_ascii=False))
+        judged = {} if portrait is None else {"portrait": _facts(portrait)}
+        say(json.dumps({**outcome.to_dict(), **judged}, indent=2, ensure_ascii=False))
     else:
         _print(outcome, frames)
+        if portrait is not None and portrait.check is not None:
+            say(f"  portrait     {portrait.check.line.removeprefix('the portrait ')}")
     return 0 if outcome.fits else CapacityError.exit_code
 
 
@@ -49,11 +53,16 @@ def _model(name: str) -> ModelConfig:
     return config.PRESETS.get(name) or read_config(readable_model_dir(name))
 
 
-def _picture(image: str) -> tuple[int, int] | None:
-    if image == ANY["image"]:
+def _portrait(parameters: RenderParameters, model: ModelConfig) -> JudgedPortrait | None:
+    if parameters.image == ANY["image"]:
         return None
-    height, width, _ = decode_portrait(Path(image)).shape
-    return width, height
+    return judge_portrait(decode_portrait(Path(parameters.image)), parameters.framing_request(model), model)
+
+
+def _facts(portrait: JudgedPortrait) -> dict[str, Any]:
+    """Return what is known of a portrait, as JSON holds it."""
+    height, width = (portrait.picture if portrait.framed is None else portrait.framed.film).shape[:2]
+    return {"film": f"{width}*{height}", **({} if portrait.check is None else portrait.check.to_dict())}
 
 
 def _frames(audio: str, seconds: float | None, num_clip: int | None, infer_frames: int) -> int:

@@ -19,7 +19,7 @@ from liveavatar.engine.stream import Stream
 from liveavatar.engine.threads import Threads
 from liveavatar.errors import InputError
 from liveavatar.pose.track import conditioning_track, fit_eyes, fit_length, latent_track, split_track
-from liveavatar.timing import BLOCK_FRAMES, count_blocks
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, count_blocks
 
 EncodePrompt = Callable[[str], Tensor]  # prompt -> rows of the text encoder [1, L, text_dim]
 EncodeStill = Callable[[np.ndarray], tuple[Tensor, Tensor]]  # picture -> latents, see `Backend.still_latents`
@@ -119,6 +119,14 @@ class Engine:
             self.placement.place(backend, spec, conditioning, stream.block_features), backend.decoder(motion, threads)
         )
         return stream
+
+    def still_frame(self, stream: Stream) -> np.ndarray:
+        """Decode the portrait of a stream as the model renders it at rest: uint8 [H, W, 3]."""
+        threads = Threads(torch.get_num_threads(), False)
+        decoder = self.backend.decoder(stream.motion, threads)
+        frame: np.ndarray = decoder.run(stream.motion[:, :, :BLOCK_LATENTS], 0).frames[-1]
+        decoder.settle()
+        return frame
 
     def _check(self, job: StreamJob) -> None:
         settings = job.settings

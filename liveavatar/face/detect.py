@@ -57,9 +57,14 @@ def open_detector(min_score: float, candidates: int = TOP_FACES) -> Any:
 
 def find_face(rgb: np.ndarray) -> FaceBox | None:
     """Find the main face of a picture (uint8 [H, W, 3]); None without a face or without a usable detector."""
+    return next(iter(find_faces(rgb)), None)
+
+
+def find_faces(rgb: np.ndarray) -> list[FaceBox]:
+    """Find the faces of a picture (uint8 [H, W, 3]): the clear ones first, the largest before the smaller."""
     detector = _portrait_detector()
     if detector is None:
-        return None
+        return []
     longer = max(rgb.shape[:2])
     faces = _faces(detector, rgb, min(1.0, DETECTOR_SIDE / longer))
     for side in FINE_SCALES:
@@ -69,7 +74,7 @@ def find_face(rgb: np.ndarray) -> FaceBox | None:
         if side >= longer:
             break
     best = max((f.score for f in faces), default=0.0)
-    return max((f for f in faces if f.score >= best - SCORE_SLACK), key=lambda f: f.eye_distance, default=None)
+    return sorted(faces, key=lambda f: (f.score < best - SCORE_SLACK, -f.eye_distance))
 
 
 def upright_turns(rgb: np.ndarray) -> int:

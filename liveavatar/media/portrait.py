@@ -15,7 +15,7 @@ from PIL import Image
 from liveavatar.config import ANY_SIZE, FRAME_CENTRE, ModelConfig, refuse_size
 from liveavatar.face.detect import FaceBox, find_face, upright_turns
 from liveavatar.media.picture import read_picture
-from liveavatar.media.sizes import released_size
+from liveavatar.media.sizes import Box, released_size
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,16 @@ def target_size(width: int, height: int, size: tuple[int, int], cfg: ModelConfig
     return (upright or shapes)[0]
 
 
-def fit_portrait(rgb: np.ndarray, size: tuple[int, int], cfg: ModelConfig) -> np.ndarray:
+def fit_portrait(
+    rgb: np.ndarray, size: tuple[int, int], cfg: ModelConfig, face: FaceBox | None = None
+) -> np.ndarray:  # fmt: skip
     """Crop and scale a picture to the video's size.
 
     Args:
         rgb: uint8 [H, W, 3].
         size: (width, height) of `--size`; only the product counts.
         cfg: of the model; `mini` frames the face, the 14B keeps the centre of the picture.
+        face: to frame; None: the main one.
 
     Returns:
         uint8 [height, width, 3], without bars.
@@ -85,7 +88,7 @@ def fit_portrait(rgb: np.ndarray, size: tuple[int, int], cfg: ModelConfig) -> np
     out_w, out_h = target_size(width, height, size, cfg)
     if cfg.framing == FRAME_CENTRE:
         return _cover(rgb, out_w, out_h)
-    box = crop_box(width, height, out_w, out_h, find_face(rgb))
+    box = crop_box(width, height, out_w, out_h, face or find_face(rgb))
     if box[2] - box[0] < out_w:
         log.warning("the picture is enlarged %.1f times; a larger one looks sharper", out_w / (box[2] - box[0]))
     resized = Image.fromarray(rgb).resize((out_w, out_h), Image.Resampling.LANCZOS, box)
@@ -108,7 +111,7 @@ def _cover(rgb: np.ndarray, out_w: int, out_h: int) -> np.ndarray:
 
 def crop_box(
     width: int, height: int, out_w: int, out_h: int, face: FaceBox | None
-) -> tuple[float, float, float, float]:  # fmt: skip
+) -> Box:  # fmt: skip
     """Choose the crop of a picture: (left, top, right, bottom) in pixels, of the aspect out_w / out_h.
 
     Without a face it is the largest such part, a little above the centre. With one it is that part too, if the eyes
@@ -119,7 +122,7 @@ def crop_box(
         return _box(width, height, largest, out_w / out_h, (width / 2, None))
     plain = _box(width, height, largest, out_w / out_h, (width / 2, None))
     eyes = (WIDE_EYE_DISTANCE, WIDE_EYE_HEIGHT) if out_w > out_h else (EYE_DISTANCE, EYE_HEIGHT)
-    if _framed(face, plain, eyes):
+    if is_framed(face, plain, eyes):
         return plain
     height_for_eyes = max(face.eye_distance / eyes[0], out_h / MAX_ENLARGEMENT)
     part = min(largest, height_for_eyes)
@@ -128,7 +131,7 @@ def crop_box(
 
 def _box(
     width: int, height: int, part: float, aspect: float, at: tuple[float, float | None]
-) -> tuple[float, float, float, float]:  # fmt: skip
+) -> Box:  # fmt: skip
     """Place a box of height `part` with its middle at x = at[0] and its top at y = at[1], moved into the picture."""
     spare_w, spare_h = width - part * aspect, height - part
     top = _UPPER_BIAS * spare_h if at[1] is None else at[1]
@@ -137,7 +140,14 @@ def _box(
     return left, top, min(float(width), left + part * aspect), min(float(height), top + part)
 
 
-def _framed(face: FaceBox, box: tuple[float, float, float, float], eyes: tuple[float, float]) -> bool:
+def is_framed(face: FaceBox, box: Box, eyes: tuple[float, float]) -> bool:
+    """Tell if a box has the eyes about where training had them.
+
+    Args:
+        face: in the picture.
+        box: of the crop.
+        eyes: distance and height of the eyes in training, in shares of the box's height.
+    """
     left, top, right, bottom = box
     part = bottom - top
     near = abs(math.log(face.eye_distance / part / eyes[0])) <= math.log(_CLOSE_ENOUGH)

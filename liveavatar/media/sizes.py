@@ -9,6 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels
 STEP = 64  # pixels; the motion packer needs latent sides divisible by 8
 _NUM_SCALES = 100  # scales tried, largest first
 _MIN_SCALE = 0.1

@@ -34,6 +34,8 @@ from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
+from liveavatar.media.paste import FacePaste
+from liveavatar.media.sizes import Box
 from liveavatar.pose.track import angles_beyond, eyes_ignored
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
 from liveavatar.render.spool import Spool, read_finished, write_finished
@@ -48,17 +50,27 @@ ALONE_POLL = 0.1
 BYTES_PER_MB = 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class FilmPicture:
+    """The user's picture, into which the rendered face is pasted."""
+
+    path: Path  # at the film's size
+    box: Box  # of the model's picture in it
+    eyes: tuple[float, float, float]  # x, y of their middle and their distance, pixels of the model's picture
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderJob:
     """One render in paths, numbers and digests; small enough to send to another process."""
 
     digest: str  # of everything the latents and frames depend on
     work_dir: Path
-    image: Path  # picture already cropped to the output size
+    image: Path  # picture as the model takes it
     sound: SoundSource
     settings: RenderSettings
     pose: Path | None = None  # frame track float32 [F, 3, 4 or 6], .npy, see `liveavatar.pose`; None: moves by itself
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
+    film: FilmPicture | None = None  # None: the film is what the model renders
     online: bool = False
     resume: bool = False
 
@@ -193,7 +205,8 @@ class RenderRun:
                 portrait_pose=portrait,
             )
         )
-        height, width, _ = image.shape
+        self.paste = None if job.film is None else self._paste(job.film)
+        height, width, _ = image.shape if self.paste is None else self.paste.film.shape
         self.video = FilmWriter(
             job.work_dir / "video.mp4",
             size=(width, height),
@@ -216,6 +229,18 @@ class RenderRun:
                 f"the model {self.engine.config.name} has no input for {ignored} of the pose track, and ignores it"
             )
         return track
+
+    def _paste(self, film: FilmPicture) -> FacePaste:
+        picture = np.asarray(Image.open(film.path).convert("RGB"))
+        return FacePaste(picture, film.box, self.engine.still_frame(self.stream), film.eyes)
+
+    def _write(self, frames: np.ndarray) -> None:
+        """Write frames of the model to the film."""
+        if self.paste is None:
+            self.video.write(frames)
+            return
+        for frame in frames:
+            self.video.write(self.paste.compose(frame)[None])
 
     def _note_limits(self, pose: np.ndarray, portrait: np.ndarray | None) -> None:
         """Add a note when the pose asks for more than the model was trained on."""
@@ -342,7 +367,7 @@ class RenderRun:
         with closing(self._blocks()) as blocks, self.spool.appending():
             for block in blocks:
                 if block.frames is not None:
-                    self.video.write(block.frames)
+                    self._write(block.frames)
                 now = time.perf_counter()
                 self.spool.append(block.latents.numpy(), self._row(block, now - started, now))
                 started = now
@@ -383,7 +408,7 @@ class RenderRun:
             started = time.perf_counter()
             frames = self.stream.decode(torch.from_numpy(latents), index)[:frames_left]
             decode_ms = 1000 * (time.perf_counter() - started)
-            self.video.write(frames)
+            self._write(frames)
             frames_left -= len(frames)
             row = self.rows[index]
             self.rows[index] = replace(

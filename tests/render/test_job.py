@@ -21,9 +21,10 @@ from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.files import sha256
 from liveavatar.load import load_engine
+from liveavatar.media.ffmpeg import probe_video
 from liveavatar.paths import REPO_ROOT
 from liveavatar.render import job as render_job
-from liveavatar.render.job import RenderJob, RenderResult, run_job
+from liveavatar.render.job import FilmPicture, RenderJob, RenderResult, run_job
 from tests.job_changes import changed
 from tests.render_jobs import SIZE, noise_job
 
@@ -129,13 +130,52 @@ def test_the_tracker_is_loaded_only_where_it_is_needed(
         render(tiny_model, job, FROM_PORTRAIT)
 
 
+def film_picture(image: Path) -> FilmPicture:
+    """A picture half as large again as the model's, which lies in its middle."""
+    picture = Image.open(image)
+    width, height = picture.size
+    path = image.with_name("film.png")
+    picture.resize((width * 3 // 2, height * 3 // 2)).save(path)
+    box = (width / 4, height / 4, width * 1.25, height * 1.25)
+    return FilmPicture(path, box, (width / 2, height * 0.36, 57.0))
+
+
+def test_a_pasted_film_has_the_latents_of_a_plain_one_and_the_picture_s_size(tiny_model: Path, job: RenderJob) -> None:
+    job = replace(job, pose=None)
+    plain = render(tiny_model, job, FROM_CAMERA)
+    film = film_picture(job.image)
+    made = render(tiny_model, replace(job, film=film), FROM_CAMERA)
+    assert made.latents_sha256 == plain.latents_sha256
+    assert made.num_frames == plain.num_frames
+    info = probe_video(made.video)
+    assert (info.width, info.height) == Image.open(film.path).size
+
+
+def test_an_interrupted_pasted_film_is_resumed_bit_for_bit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render_job, "SNAPSHOT_SHARE", 100.0)
+    engine = load_engine(tiny_model, device="cpu", dtype="float32")
+    job = changed(noise_job(tmp_path, 72), sample_steps=1)
+    job = replace(job, film=film_picture(job.image))
+    whole = run_job(engine, replace(job, work_dir=tmp_path / "whole"))
+    done: list[int] = []
+    with pytest.raises(Interrupted):
+        run_job(engine, job, lambda p: done.append(p.done), lambda: done[-1] == 5)
+    resumed = run_job(engine, replace(job, resume=True))
+    assert resumed.first_block == 4
+    assert sha256(resumed.video) == sha256(whole.video)
+
+
 class Renders:
     """Interrupted and finished work folders of one job, rendered once for all tests of a kind."""
 
-    def __init__(self, folder: Path, engine: Engine, online: bool) -> None:
+    def __init__(self, folder: Path, engine: Engine, online: bool, pasted: bool) -> None:
         self.engine, self.folder = engine, folder
         folder.mkdir()
         self.job = replace(changed(noise_job(folder, 12 * BLOCKS), sample_steps=1), online=online)
+        if pasted:
+            self.job = replace(self.job, film=film_picture(self.job.image))
         done: list[int] = []
         with pytest.raises(Interrupted):
             run_job(engine, self.job, lambda p: done.append(p.done), lambda: done[-1] == STOP)
@@ -153,13 +193,17 @@ class Renders:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(True, id="online"), pytest.param(False, id="offline", marks=pytest.mark.nightly)],
+    params=[
+        pytest.param((True, False), id="online"),
+        pytest.param((True, True), id="pasted", marks=pytest.mark.nightly),
+        pytest.param((False, False), id="offline", marks=pytest.mark.nightly),
+    ],
 )
 def renders(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Renders:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(render_job, "SNAPSHOT_SHARE", 100.0)
         engine = load_engine(tiny_model, device="cpu", dtype="float32")
-        return Renders(tmp_path_factory.mktemp("resume") / "job", engine, request.param)
+        return Renders(tmp_path_factory.mktemp("resume") / "job", engine, *request.param)
 
 
 def flip_bit(path: Path, position: float = 0.5) -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from liveavatar.media.framing import Framing
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 from tasks import ingest
 from tasks.inputs import InputFile, JobInputs
@@ -32,7 +33,7 @@ def inputs(**changes: Any) -> JobInputs:
 
 
 def test_sound_and_portrait_are_taken_as_they_were_decoded(tiny_model: Path) -> None:
-    made = ingest.ingest.fn(inputs(), str(tiny_model), None, None)
+    made = ingest.ingest.fn(inputs(), str(tiny_model), Framing(), None)
     assert not made.hit
     assert np.array_equal(ingest.read_wav(made.sound.path(ingest.RAW)), SOUND), "unrounded"
     assert made.sound.values == {"num_samples": SAMPLE_RATE, "seconds": 1.0}
@@ -40,16 +41,16 @@ def test_sound_and_portrait_are_taken_as_they_were_decoded(tiny_model: Path) -> 
     assert size in ((384, 256), (256, 384))
     assert Image.open(made.portrait.path(ingest.PORTRAIT)).size == size
     assert made.pose is None
-    again = ingest.ingest.fn(inputs(), str(tiny_model), None, None)
+    again = ingest.ingest.fn(inputs(), str(tiny_model), Framing(), None)
     assert again.hit
-    alone = ingest.portrait.fn(inputs(audio=None), str(tiny_model), None)
+    alone = ingest.portrait.fn(inputs(audio=None), str(tiny_model), Framing())
     assert alone.hit
     assert alone.key == made.portrait.key
 
 
 def test_sound_is_cut_at_the_frames_of_the_clips(tiny_model: Path) -> None:
-    whole = ingest.ingest.fn(inputs(), str(tiny_model), None, None)
-    cut = ingest.ingest.fn(inputs(), str(tiny_model), None, 10)
+    whole = ingest.ingest.fn(inputs(), str(tiny_model), Framing(), None)
+    cut = ingest.ingest.fn(inputs(), str(tiny_model), Framing(), 10)
     assert cut.sound.values["num_samples"] == 10 * SAMPLES_PER_FRAME
     assert np.array_equal(ingest.read_wav(cut.sound.path(ingest.RAW)), SOUND[: 10 * SAMPLES_PER_FRAME])
     assert cut.sound.key != whole.sound.key
@@ -59,8 +60,8 @@ def test_sound_is_cut_at_the_frames_of_the_clips(tiny_model: Path) -> None:
 def test_a_pose_is_as_long_as_the_sound_and_misses_alone(tiny_model: Path, tmp_path: Path) -> None:
     table = tmp_path / "p.csv"
     table.write_text("frame,yaw,pitch,roll\n" + "".join(f"{frame},{frame / 100},0,0\n" for frame in range(40)))
-    ingest.ingest.fn(inputs(), str(tiny_model), None, None)
-    posed = ingest.ingest.fn(inputs(pose=file(str(table), "3")), str(tiny_model), None, None)
+    ingest.ingest.fn(inputs(), str(tiny_model), Framing(), None)
+    posed = ingest.ingest.fn(inputs(pose=file(str(table), "3")), str(tiny_model), Framing(), None)
     assert posed.pose is not None
     track = np.load(posed.pose.path(ingest.POSE))
     assert posed.pose.values == {"frames": 25}

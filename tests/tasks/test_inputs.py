@@ -15,6 +15,7 @@ from scipy.io import wavfile
 from liveavatar.errors import InputError
 from liveavatar.files import sha256
 from liveavatar.isolation.caller import Workers
+from liveavatar.media.framing import Framing
 from tasks import ingest, inputs
 from tasks.inputs import check_inputs
 from tests.isolation import planted
@@ -69,9 +70,9 @@ def test_stages_open_no_input_again(files: dict[str, Path], tiny_model: Path, wa
     watch.opened()
     job = check_inputs(**files)
     assert watch.opened() >= names
-    assert not ingest.ingest.fn(job, str(tiny_model), None, None).hit
+    assert not ingest.ingest.fn(job, str(tiny_model), Framing(), None).hit
     assert watch.opened() & names == {"pose.csv"}, "only a track is made from its file, whose length is the sound's"
-    assert ingest.ingest.fn(job, str(tiny_model), None, None).hit
+    assert ingest.ingest.fn(job, str(tiny_model), Framing(), None).hit
     assert not watch.opened() & names
 
 
@@ -103,12 +104,12 @@ def test_digests_and_samples_are_handed_on(files: dict[str, Path]) -> None:
 def test_a_large_input_is_not_kept_in_memory(
     files: dict[str, Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = ingest.ingest.fn(check_inputs(**files), str(tiny_model), None, None)
+    kept = ingest.ingest.fn(check_inputs(**files), str(tiny_model), Framing(), None)
     monkeypatch.setattr(inputs, "MAX_HELD_BYTES", 1000)
     monkeypatch.setenv("LIVEAVATAR_HOME", str(files["audio"].parent / "other"))
     job = check_inputs(**files)
     assert (job.samples, job.pixels) == (None, None)
-    again = ingest.ingest.fn(job, str(tiny_model), None, None)
+    again = ingest.ingest.fn(job, str(tiny_model), Framing(), None)
     assert not again.hit
     assert (again.sound.files, again.portrait.files) == (kept.sound.files, kept.portrait.files)
 

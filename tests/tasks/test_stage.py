@@ -30,13 +30,15 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "pose_video": ("pose.csv", {"pose", "render"}),  # a render with a pose has packages of its own
     "prompt": ("another prompt", {"prompt", "render"}),
     "size": ("256*384", {"portrait"}),
+    "framing": ("model", {"portrait"}),
+    "face": (2, {"portrait"}),
     "num_clip": (1, {"sound"}),  # cuts the sound
     "seed": (421, {"render"}),
     "sample_steps": (3, {"plan", "render"}),
     "infer_frames": (24, {"plan", "render"}),
     "fp8": (True, {"plan", "render"}),
     "kv_cache_dtype": ("int8", {"plan", "render"}),
-    "enable_online_decode": (True, {"plan", "render"}),  # the entry holds live/
+    "enable_online_decode": (True, {"portrait", "plan", "render"}),  # live video is small; the entry holds live/
     "offload_model": (True, {"plan", "render"}),  # has the embedded model take the fast path
     "placement": ("single", {"plan"}),  # nor does where a step runs
     "num_gpus": (1, {"plan"}),
@@ -47,6 +49,7 @@ OPTIONAL = {"pillow-heif"}  # packages that a user may leave out
 NO_KEY = {  # option: reason
     "model": "its bytes count, not its name",
     "fps": "has one value",
+    "strict_portrait": "refuses before anything starts",
     "strict_prompt": "refuses before anything starts",
     "out": "the result is the same wherever it is published",
     "resume": "gives the same bits",
@@ -83,7 +86,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
 def _run(parameters: RenderParameters) -> None:
     """Ask every stage of a render for its entry."""
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else None
-    sources = ingest.ingest.fn(_inputs(parameters), str(MINI), parameters.area(), frames)
+    sources = ingest.ingest.fn(_inputs(parameters), str(MINI), parameters.framing_request(read_config(MINI)), frames)
     cleaned = enhance.enhance.fn(sources.sound, parameters.denoise, parameters.whisper)
     driving = features.features.fn(cleaned, str(MINI))
     prompt.prompt_check.fn(parameters.prompt)

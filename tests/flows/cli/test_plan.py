@@ -68,7 +68,10 @@ def test_the_picture_turns_the_video(files: dict[str, str], capsys: pytest.Captu
     [
         pytest.param(["--gpus", "2x141GB", "--num_gpus", "3"], 3, "there are 2 GPUs; ask for fewer", id="too many"),
         pytest.param(["--gpus", "2x141GB", "--num_gpus", "x"], 2, "give a number of GPUs", id="no number"),
-        pytest.param(["--size", "512*512"], 2, "trained for 384\\*256 and 256\\*384 only", id="a size mini has not"),
+        pytest.param(
+            ["--size", "512*512", "--framing", "model"], 2, "trained for 384\\*256 and 256\\*384 only", id="not mini's"
+        ),
+        pytest.param(["--size", "4096*512"], 2, "sides from 128 to 2048 pixels", id="a size no film has"),
         pytest.param(["--seconds", "0"], 2, "give the length of the sound", id="no length"),
     ],
 )  # fmt: skip
@@ -97,7 +100,7 @@ def test_plan_and_render_agree_on_the_size(
         assert err == f"liveavatar: {refusal.value}\n"
     else:
         preflight.check_options(job)
-        width, height = target_size(*PORTRAIT, job.area() or model.default_area, model)
+        width, height = target_size(*PORTRAIT, preflight.refuse_size(job, model), model)
         assert json.loads(out)["settings"]["size"] == f"{width}*{height}"
 
 

@@ -1,0 +1,148 @@
+"""Paste: the face that a model rendered, moved into the user's own picture at its size.
+
+A model's frame is small and repaints the person. `FacePaste` therefore measures how the frame differs from the model's
+own *still* of the portrait: dense flow says where each point came from, and the user's picture is moved by it, with
+all its detail. What moved pixels cannot explain (an open mouth, lids, light) is taken from the frame. Outside a soft
+mask around the head every pixel is that of the picture.
+"""
+
+import math
+
+import numpy as np
+
+from liveavatar.media.sizes import Box
+
+# Of the masks, in eye distances from the middle of the eyes
+MASK_DOWN = 0.35  # centre
+MASK_RADII = (1.6, 2.5)  # across, down: within them the mask is 1
+MASK_EDGE = 0.9  # beyond, it falls to 0 over this distance
+MOUTH_DOWN, MOUTH_RADII = 1.08, (0.75, 0.6)
+# In pixels of the model's frame
+BORDER = 10  # over which the mask falls at the frame's border
+REACH = 2  # of the interpolation
+LIGHT_SIGMA = 6.0  # a change wider than this is one of light
+CHANGE_SIGMA = 1.5
+FLOW_SIGMA = 2.0
+# In grey levels
+CHANGE = (10.0, 28.0)  # beyond light: up to the first the picture is kept, from the second on the frame is taken
+MOUTH_GAIN = 2.5  # a change at the mouth weighs more
+
+
+class FacePaste:
+    """Composer of film frames from a model's frames; it has no memory from frame to frame."""
+
+    def __init__(self, film: np.ndarray, box: Box, still: np.ndarray, eyes: tuple[float, float, float]) -> None:
+        """Prepare what all frames share.
+
+        Args:
+            film: uint8 [H, W, 3], the user's picture at the film's size.
+            box: left, top, right, bottom of the model's picture in the film, pixels.
+            still: uint8 [h, w, 3], the model's own rendering of the portrait at rest.
+            eyes: x, y of their middle and their distance, pixels of the model's picture.
+        """
+        import cv2
+
+        height, width = still.shape[:2]
+        self.film, self.zoom = film, (box[2] - box[0]) / width
+        self.frame_mask = head_mask(height, width, eyes)
+        self.gain = 1 + (MOUTH_GAIN - 1) * mouth_mask(height, width, eyes)
+        rows, columns = (np.flatnonzero(self.frame_mask.any(axis)) for axis in (1, 0))
+        self.left = max(0, math.floor(box[0] + (columns[0] - REACH) * self.zoom))
+        self.top = max(0, math.floor(box[1] + (rows[0] - REACH) * self.zoom))
+        right = min(film.shape[1], math.ceil(box[0] + (columns[-1] + 1 + REACH) * self.zoom))
+        bottom = min(film.shape[0], math.ceil(box[1] + (rows[-1] + 1 + REACH) * self.zoom))
+        self.part = np.ascontiguousarray(film[self.top : bottom, self.left : right])
+        self.size = right - self.left, bottom - self.top
+        self.to_frame = np.array(
+            [
+                [1 / self.zoom, 0, (self.left + 0.5 - box[0]) / self.zoom - 0.5],
+                [0, 1 / self.zoom, (self.top + 0.5 - box[1]) / self.zoom - 0.5],
+            ]
+        )  # pixels of the part to those of the model's frame
+        mask = self._enlarged(self.frame_mask, cv2.INTER_CUBIC)
+        self.around = self.part * (1 - mask[..., None])
+        self.grid, self.frame_grid = _grid(*self.size), _grid(width, height)
+        self.still = still.astype(np.float32)
+        self.still_grey = cv2.cvtColor(still, cv2.COLOR_RGB2GRAY)
+        self.no_flow = np.zeros((height, width, 2), np.float32)
+        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.flow.setUseSpatialPropagation(False)  # it would make the result depend on the number of threads
+
+    def _enlarged(self, values: np.ndarray, how: int) -> np.ndarray:
+        """Sample values of the model's frame at the pixels of the part."""
+        import cv2
+
+        return cv2.warpAffine(
+            values, self.to_frame, self.size, flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    def compose(self, frame: np.ndarray) -> np.ndarray:
+        """Compose one frame of the film, uint8 [H, W, 3], from the model's frame, uint8 [h, w, 3]."""
+        import cv2
+
+        flow = self.flow.calc(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self.still_grey, self.no_flow.copy())
+        flow = cv2.GaussianBlur(flow, (0, 0), FLOW_SIGMA) * self.frame_mask[..., None]
+        added, kept = self._weighed(frame.astype(np.float32), flow)
+        places = self.grid + self._enlarged(flow, cv2.INTER_LINEAR) * np.float32(self.zoom)
+        moved = _moved(self.part, places, cv2.INTER_CUBIC)
+        enlarged = self._enlarged(np.dstack([added, kept]), cv2.INTER_CUBIC)
+        weight = np.repeat(enlarged[..., 3:], 3, axis=2)
+        mixed = cv2.add(cv2.multiply(moved, weight, dtype=cv2.CV_32F), enlarged[..., :3])
+        result = self.film.copy()
+        rows, columns = slice(self.top, self.top + self.size[1]), slice(self.left, self.left + self.size[0])
+        result[rows, columns] = cv2.add(mixed, self.around, dtype=cv2.CV_8U)
+        return result
+
+    def _weighed(self, frame: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Divide a frame into what is added to the moved picture, and the share of the picture that is kept.
+
+        Returns:
+            float32 [h, w, 3] and [h, w], both times the mask.
+        """
+        import cv2
+
+        still = _moved(self.still, self.frame_grid + flow, cv2.INTER_LINEAR)
+        change = frame - still
+        light = cv2.GaussianBlur(change, (0, 0), LIGHT_SIGMA)
+        beyond = cv2.GaussianBlur(np.abs(change - light).max(-1), (0, 0), CHANGE_SIGMA) * self.gain
+        taken = np.clip((beyond - CHANGE[0]) / (CHANGE[1] - CHANGE[0]), 0, 1)
+        taken = cv2.GaussianBlur(taken, (0, 0), CHANGE_SIGMA)
+        added = (light + taken[..., None] * (frame - light)) * self.frame_mask[..., None]
+        return added, (1 - taken) * self.frame_mask
+
+
+def _moved(pixels: np.ndarray, places: np.ndarray, how: int) -> np.ndarray:
+    """Sample pixels at `places`, x and y in float32 [h, w, 2]."""
+    import cv2
+
+    return cv2.remap(pixels, places[..., 0], places[..., 1], how, borderMode=cv2.BORDER_REPLICATE)
+
+
+def head_mask(height: int, width: int, eyes: tuple[float, float, float]) -> np.ndarray:
+    """Draw the soft mask around the head, float32 [height, width] from 0 to 1; 0 at the border of the frame."""
+    x, y, distance = eyes
+    across = (np.arange(width, dtype=np.float32) + 0.5 - x) / distance
+    down = (np.arange(height, dtype=np.float32) + 0.5 - y) / distance - MASK_DOWN
+    rx, ry = MASK_RADII
+    reach = np.hypot(across[None] / rx, down[:, None] / ry)
+    beyond = (reach - 1) * min(rx, ry) / MASK_EDGE
+    mask = 1 - _smooth(beyond)
+    edge = [np.minimum(np.arange(side), np.arange(side)[::-1]) / BORDER for side in (height, width)]
+    return (mask * _smooth(edge[0])[:, None] * _smooth(edge[1])[None]).astype(np.float32)
+
+
+def mouth_mask(height: int, width: int, eyes: tuple[float, float, float]) -> np.ndarray:
+    """Draw where the mouth lies, float32 [height, width] from 0 to 1."""
+    x, y, distance = eyes
+    across = (np.arange(width, dtype=np.float32) + 0.5 - x) / distance / MOUTH_RADII[0]
+    down = ((np.arange(height, dtype=np.float32) + 0.5 - y) / distance - MOUTH_DOWN) / MOUTH_RADII[1]
+    return _smooth(2 * (1.5 - np.hypot(across[None], down[:, None]))).astype(np.float32)
+
+
+def _grid(width: int, height: int) -> np.ndarray:
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    clipped = np.clip(values, 0, 1)
+    return clipped * clipped * (3 - 2 * clipped)
