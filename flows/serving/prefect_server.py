@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -40,6 +41,7 @@ WATCH_SECONDS = 0.5  # between two looks whether our server still runs
 MAX_STARTS = 4  # of our server by one command
 HOST = "127.0.0.1"
 DATABASE = "prefect.db"
+DATABASE_BYTES = 2_000_000  # that a new one needs
 
 
 class PrefectServer:
@@ -295,6 +297,8 @@ def _version_of(home: Path) -> str | None:
 
 
 def _no_server(why: str) -> CapacityError:
+    if shutil.disk_usage(_log_path().parent).free < DATABASE_BYTES:
+        return CapacityError(f"{paths.home()}: the disk is full; free some space and run again")
     return CapacityError(
         f"the local Prefect server {why}; see {_log_path()}, or set PREFECT_API_URL to a server of your own"
     )

@@ -1,6 +1,7 @@
 """The database of Prefect when commands start at one moment: one server creates it, the others wait."""
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -103,6 +104,20 @@ class Health(http.server.BaseHTTPRequestHandler):
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.HTTPServer(("127.0.0.1", port), Health).serve_forever()
 """
+
+
+@pytest.mark.parametrize(("free", "message"), [(1000, "the disk is full"), (10**9, "ended while it started")])
+def test_a_server_that_cannot_start_says_why(
+    free: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": free}))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(CapacityError, match=message), PrefectServer() as server:
+        server.wait()
 
 
 def test_a_server_that_is_killed_is_replaced_at_its_address(
