@@ -20,7 +20,7 @@ from liveavatar.media.portrait import EYE_DISTANCE, WIDE_EYE_DISTANCE, fit_portr
 WILL, MAY_NOT, WILL_NOT = "will speak", "may not speak", "will not speak"
 SMALL, TINY = 2.0, 4.0  # enlargement of the picture for the model
 TIGHT, TOO_TIGHT = 1.3, 1.5  # face in the model's picture over that of training
-TURNED, AVERTED = 18.0, 30.0  # degrees of yaw
+TURNED, AVERTED = 20.0, 30.0  # degrees of yaw
 TILTED = 20.0  # degrees of roll
 PARTED, OPEN = 0.06, 0.16  # mouth openness, eye distances
 
@@ -31,6 +31,7 @@ class PortraitCheck:
 
     verdict: str
     reasons: tuple[str, ...]  # each with the way out
+    remarks: tuple[str, ...] = ()  # what could be better in a portrait that speaks
     faces: int
     enlarged: float | None = None  # of the picture for the model
     scale: float | None = None  # of the face in the model's picture over that of training
@@ -47,7 +48,8 @@ class PortraitCheck:
     @property
     def line(self) -> str:
         """The verdict in one line."""
-        return f"the portrait {self.verdict}" + (f": {'; '.join(self.reasons)}" if self.reasons else "")
+        said = (*self.reasons, *self.remarks)
+        return f"the portrait {self.verdict}" + (f": {'; '.join(said)}" if said else "")
 
     def require(self) -> None:
         """Refuse a portrait that may not speak, as `--strict_portrait` does.
@@ -138,9 +140,10 @@ def check_portrait(model: np.ndarray, *, faces: int, enlarged: float = 1.0, room
         (faults if abs(yaw) > AVERTED else doubts).append(text)
     if abs(roll) > TILTED:
         doubts.append(f"the head is tilted {abs(roll):.0f} degrees; turn the picture upright")
-    if face.openness > PARTED:
-        how = "wide open" if face.openness > OPEN else "open"
-        doubts.append(f"the mouth is {how} and will not close well; give a picture with closed lips")
+    if face.openness > OPEN:
+        doubts.append("the mouth is wide open; give a picture with closed lips")
+    elif face.openness > PARTED:
+        facts["remarks"] = ("the lips are parted and will not quite close; closed ones look better",)
     return _verdict(doubts, faults, facts)
 
 
