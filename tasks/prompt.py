@@ -25,4 +25,6 @@ def prompt_check(prompt: str) -> Entry:
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])
         emit(Event(kind="note", stage="prompt", text=f"the prompt is poor: it says nothing of {missing}"))
+    for problem in report["problems"]:
+        emit(Event(kind="note", stage="prompt", text=f"the prompt: {problem}"))
     return entry

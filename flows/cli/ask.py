@@ -47,6 +47,8 @@ def check_prompt(options: Options) -> int:
     say(f"{report['grade']} ({report['score']:.2f})")
     for facet, words in report["facets"].items():
         say(f"  {facet:<10} {', '.join(words) or '-'}")
+    for problem in report["problems"]:
+        say(f"  problem: {problem}")
     for hint in report["suggestions"]:
         say(f"  try: {hint}")
     return 0
@@ -166,6 +168,8 @@ def bench(options: Options) -> int:
         return _json(results) if options["json"] else _report(results)
     if what == "quality":
         return _bench_quality(options)
+    if what == "prompts":
+        return _bench_prompts(options)
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
@@ -197,6 +201,18 @@ def _bench_quality(options: Options) -> int:
     for line in lines(result):
         say(line)
     return 0
+
+
+def _bench_prompts(options: Options) -> int:
+    """Judge the labelled prompts; 1 when too few of the held-out half are judged right."""
+    from liveavatar.bench import prompts
+
+    result = prompts.bench_prompts(prompts.read_labelled())
+    if options["json"]:
+        _json(result)
+    else:
+        say("\n".join(prompts.lines(result)))
+    return int(result["halves"]["held out"]["share"] < prompts.LEAST)
 
 
 def _report(results: dict[str, Any]) -> int:

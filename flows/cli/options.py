@@ -144,7 +144,7 @@ def _why(sub: Parser) -> None:
 
 
 def _bench(sub: Parser) -> None:
-    sub.add_argument("what", choices=("cpu", "gpu", "quality"))
+    sub.add_argument("what", choices=("cpu", "gpu", "quality", "prompts"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
     sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
     sub.add_argument("--out", help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none)")

@@ -1,26 +1,29 @@
-"""Information density of a prompt: facets present, facets missing, suggestions.
+"""Information density of a prompt: facets present, facets missing, problems, suggestions.
 
 A *facet* is one subject of a video prompt: person, action, lighting, style, camera, setting, mood. The score is
 
     sum over facets of weight * min(1, found / needed)
 
-where `found` counts the distinct words of the facet's lexicon in the prompt, generic ones ("person", "talking") half.
-A prompt below `FAIR` or without person or action is "poor", from `GOOD` on it is "good". English and Chinese are
-supported, also mixed; a prompt in neither is poor because it cannot be judged.
+where `found` counts the distinct words of the facet's lexicon in the prompt, generic ones ("person", "talking") half;
+negated and contradicted words do not count. The grade follows from the facets (`_grade`), and the score is kept within
+the range of the grade. English and Chinese are supported, also mixed; a prompt in another language is "unknown".
 """
 
-import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from liveavatar.errors import InputError
-from liveavatar.prompt import words_en, words_zh
-from liveavatar.prompt.words_en import FACETS
+from liveavatar.prompt import chinese, english, sense, words_en, words_zh
+from liveavatar.prompt.hits import Hit
+from liveavatar.prompt.languages import language_of
+from liveavatar.prompt.lexicon import FACETS
 
 MAX_WORDS = 2000  # words, or Chinese characters
 FAIR, GOOD = 0.40, 0.70  # scores
+TOKENS_READ = 512  # of umT5, the text encoder of the 14B
+_RANGES = {"unknown": (0.0, 0.0), "poor": (0.0, FAIR - 0.01), "fair": (FAIR, GOOD - 0.01), "good": (GOOD, 1.0)}
+_TOKENS_PER_WORD, _TOKENS_PER_HAN = 1.35, 0.75
+_LATE = 120  # words before the first word about the person, beyond which it comes late
 _WEIGHTS = {
     "person": 0.25, "action": 0.20, "lighting": 0.15, "style": 0.15, "camera": 0.10, "setting": 0.10, "mood": 0.05,
 }  # fmt: skip
@@ -28,10 +31,6 @@ _NEEDED = {
     "person": 3.0, "action": 2.0, "lighting": 1.5, "style": 1.5, "camera": 1.0, "setting": 1.0, "mood": 1.0,
 }  # fmt: skip
 _GENERIC = 0.5
-_LONGEST_PHRASE = 4  # words
-
-_WORD = re.compile(r"[a-z0-9][a-z0-9']*")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +38,10 @@ class PromptReport:
     """Report on a prompt's facets; JSON-able through `dataclasses.asdict`."""
 
     score: float  # 0 to 1
-    grade: str  # "poor", "fair" or "good"
+    grade: str  # "poor", "fair", "good", or "unknown" for a language that the check does not know
     facets: dict[str, list[str]]  # words found for each facet
     missing: list[str]  # facets without a specific word, heaviest first
+    problems: list[str]  # what spoils it: contradictions, a list of words, words that no model reads
     suggestions: list[str]  # one concrete addition per facet that is missing or thin, heaviest first
     language: str  # "en", "zh" or "other"
     num_words: int  # English words plus Chinese characters
@@ -54,50 +54,117 @@ def check_prompt(text: str) -> PromptReport:
         InputError: no words in it, or more than `MAX_WORDS`.
     """
     clean = unicodedata.normalize("NFKC", text).lower()
-    words = _WORD.findall(clean.replace("’", "'"))
-    num_han = len(_HAN.findall(clean))
-    num_words = len(words) + num_han
+    num_han = len(chinese.HAN.findall(clean))
     if not any(c.isalpha() for c in clean):
         raise InputError(
             "the prompt is empty; describe person, action, lighting and style, for instance: "
             f"{words_en.HINTS['person'][1]}, {words_en.HINTS['action'][1]}, {words_en.HINTS['lighting'][1]}"
         )
+    num_english = len(english.words_of(clean))
+    num_words = num_english + num_han
     length = max(num_words, len(clean.split()))
     if length > MAX_WORDS:
         raise InputError(
             f"the prompt has {length} words; the models read a few hundred at most, keep it below {MAX_WORDS}"
         )
-    language = "zh" if num_han > len(words) else "en" if words else "other"
-    specific, generic = _find(words, clean if num_han else "")
+    hits = find_hits(clean)
+    language = language_of(clean, num_english, len(hits))
+    problems: list[str] = []
+    limit = _words_read(num_english, num_han)
+    if limit < num_words:
+        problems.append(
+            f"the 14B reads {TOKENS_READ} tokens, about the first {limit} of these {num_words} words; "
+            "put the person first"
+        )
+        hits = [h for h in hits if h.at < limit]
+    hits = [h for h in hits if not h.negated]
+    conflicts = sense.contradictions(hits, clean)
+    problems += [f"{facet}: {one!r} and {other!r} contradict each other; keep one" for facet, one, other in conflicts]
+    listed = sense.is_word_list(clean, hits)
+    if listed:
+        problems.append("a list of words, not a description; say who does what, in a sentence")
+    late = _comes_late(hits)
+    if late:
+        problems.append("the person comes late; begin with who it is and what they do")
+    if language == "other":
+        problems.append("the check knows English and Chinese; this prompt is in neither, so it is not judged")
+    specific, generic = _by_facet([] if listed or language == "other" else hits, {facet for facet, _, _ in conflicts})
     amount = {f: len(specific[f]) + _GENERIC * len(generic[f]) for f in FACETS}
     fill = {f: min(1.0, amount[f] / _NEEDED[f]) for f in FACETS}
-    score = round(sum(_WEIGHTS[f] * fill[f] for f in FACETS), 3)
-    empty = amount["person"] == 0 or amount["action"] == 0
+    grade = "unknown" if language == "other" else _grade(specific, generic, spoilt=bool(conflicts) or late)
+    score = sum(_WEIGHTS[f] * fill[f] for f in FACETS)
+    low, high = _RANGES[grade]
     heaviest = sorted(FACETS, key=lambda f: -_WEIGHTS[f])
     return PromptReport(
-        score=score,
-        grade="poor" if score < FAIR or empty else "good" if score >= GOOD else "fair",
+        score=round(min(max(score, low), high), 3),
+        grade=grade,
         facets={f: [*specific[f], *generic[f]] for f in FACETS},
         missing=[f for f in heaviest if not specific[f]],
+        problems=problems,
         suggestions=[_hint(f, language) for f in heaviest if fill[f] < 0.6],
         language=language,
         num_words=num_words,
     )
 
 
+def _grade(specific: dict[str, list[str]], generic: dict[str, list[str]], *, spoilt: bool) -> str:
+    """Grade by who it is, what they do, and how many of the other five facets are said."""
+    others = [f for f in FACETS if f not in ("person", "action") and specific[f]]
+    who, acts = specific["person"], specific["action"]
+    if not (who or generic["person"]) or not (acts or generic["action"]):
+        return "poor"
+    if not acts:  # talks
+        if not who or len(others) < 3:
+            return "poor"
+        return "good" if len(others) >= 4 and not spoilt else "fair"
+    if not others:
+        return "fair" if who and len(acts) >= 2 else "poor"
+    if not who and len(others) < 2 and len(acts) < 2:
+        return "poor"
+    looks = len(who) + len(generic["person"]) >= 2
+    return "good" if who and looks and len(others) >= 3 and not spoilt else "fair"
+
+
 def require_dense(text: str) -> PromptReport:
-    """Judge a prompt and refuse a poor one, as `--strict_prompt` does.
+    """Judge a prompt and refuse a poor one or one that cannot be judged, as `--strict_prompt` does.
 
     Raises:
-        InputError: no words, more than `MAX_WORDS`, or a poor prompt.
+        InputError: no words, more than `MAX_WORDS`, a poor prompt, or one in a language that the check does not know.
     """
     report = check_prompt(text)
-    if report.grade == "poor":
+    if report.grade == "unknown":
         raise InputError(
-            f"--prompt is poor (score {report.score:.2f}): it says nothing specific about {', '.join(report.missing)}; "
+            "--prompt is in a language that cannot be judged (English and Chinese can); write it in one of them, "
+            "or drop --strict_prompt"
+        )
+    if report.grade == "poor":
+        why = report.problems[0] if report.problems else f"it says nothing specific about {', '.join(report.missing)}"
+        raise InputError(
+            f"--prompt is poor (score {report.score:.2f}): {why}; "
             f"add it, or drop --strict_prompt; {'; '.join(report.suggestions[:4])}"
         )
     return report
+
+
+def find_hits(clean: str) -> list[Hit]:
+    """Find the entries of both lexicons in lower-case text, in the order of the text."""
+    hits = english.find(clean)
+    if chinese.HAN.search(clean):
+        hits = sorted([*hits, *chinese.find(clean)], key=lambda h: h.at)
+    return hits
+
+
+def _comes_late(hits: list[Hit]) -> bool:
+    """Tell if most of what is said about the person and their action stands after the first `_LATE` words."""
+    first = {h.entry: h.at for h in reversed(hits) if h.places[0][0] in ("person", "action")}
+    about = [at > _LATE for at in first.values()]
+    return bool(about) and sum(about) > 0.7 * len(about)
+
+
+def _words_read(num_english: int, num_han: int) -> int:
+    """Estimate how many words fit into the tokens that umT5 reads."""
+    tokens = num_english * _TOKENS_PER_WORD + num_han * _TOKENS_PER_HAN
+    return int((num_english + num_han) * min(1.0, TOKENS_READ / tokens)) if tokens else 0
 
 
 def _hint(facet: str, language: str) -> str:
@@ -105,96 +172,13 @@ def _hint(facet: str, language: str) -> str:
     return f"{what}，例如：{example}" if language == "zh" else f"{what}, for instance: {example}"
 
 
-def _find(words: list[str], han: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Find the distinct lexicon entries of every facet in order of appearance: (specific, generic)."""
+def _by_facet(hits: list[Hit], spoilt: set[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Sort distinct entries by facet in order of appearance: (specific, generic); contradicted ones say nothing."""
     specific: dict[str, list[str]] = {f: [] for f in FACETS}
     generic: dict[str, list[str]] = {f: [] for f in FACETS}
-    for entry, places in [*_english(words), *_chinese(han)]:
-        for facet, is_generic in places:
+    for hit in hits:
+        for facet, is_generic in hit.places:
             bucket = (generic if is_generic else specific)[facet]
-            if entry not in bucket:
-                bucket.append(entry)
+            if hit.entry not in bucket and not (facet in spoilt and sense.excluded(facet, hit.entry)):
+                bucket.append(hit.entry)
     return specific, generic
-
-
-Places = list[tuple[str, bool]]  # facets of an entry, and whether it is generic there
-
-
-@lru_cache(maxsize=2)
-def _index(language: str) -> dict[str, Places]:
-    words = words_zh if language == "zh" else words_en
-    index: dict[str, Places] = {}
-    for facet in FACETS:
-        for entry in words.SPECIFIC[facet]:
-            index.setdefault(entry, []).append((facet, False))
-        for entry in words.GENERIC[facet] - words.SPECIFIC[facet]:
-            index.setdefault(entry, []).append((facet, True))
-    return index
-
-
-def _english(words: list[str]) -> Iterator[tuple[str, Places]]:
-    """Iterate over the entries in English words, longest phrase first at each place; every word is used once."""
-    index, i = _index("en"), 0
-    while i < len(words):
-        step = 1
-        for length in range(min(_LONGEST_PHRASE, len(words) - i), 0, -1):
-            entry = next((e for e in _phrases(words[i : i + length]) if e in index), None)
-            if entry is not None:
-                yield entry, index[entry]
-                step = length
-                break
-        i += step
-
-
-def _phrases(words: list[str]) -> Iterator[str]:
-    """Iterate over a phrase with its last, then with its first word in every base form."""
-    for last in _base_forms(words[-1]):
-        yield " ".join([*words[:-1], last])
-    if len(words) > 1:
-        for first in _base_forms(words[0]):
-            yield " ".join([first, *words[1:]])
-
-
-@lru_cache(maxsize=4096)
-def _base_forms(word: str) -> tuple[str, ...]:
-    """List a word and its possible base forms: of a plural, past or -ing form, adverb."""
-    forms = [word]
-    word = word.removesuffix("'s")
-    forms.append(word)
-    if len(word) > 3:
-        if word.endswith("ies"):
-            forms.append(word[:-3] + "y")
-        if word.endswith("es"):
-            forms.append(word[:-2])
-        if word.endswith("s"):
-            forms.append(word[:-1])
-    if word.endswith("ly") and len(word) > 4:
-        forms += [word[:-2], word[:-3] + "y"]
-    for suffix in ("ing", "ed"):
-        stem = word.removesuffix(suffix)
-        if stem != word and len(stem) >= 2:
-            forms += [stem, stem + "e"]
-            if len(stem) > 2 and stem[-1] == stem[-2]:
-                forms.append(stem[:-1])
-            if suffix == "ed" and stem.endswith("i"):
-                forms.append(stem[:-1] + "y")
-    return tuple(dict.fromkeys(forms + list(_IRREGULAR.get(word, ()))))
-
-
-_IRREGULAR = {
-    "women": ("woman",), "men": ("man",), "children": ("child",), "said": ("say",), "spoke": ("speak",),
-    "told": ("tell",), "sang": ("sing",), "stood": ("stand",), "sat": ("sit",), "held": ("hold",), "led": ("lead",),
-    "lying": ("lie",), "wears": ("wearing",), "wore": ("wearing",), "scarves": ("scarf",),
-    "elves": ("elf",), "dwarves": ("dwarf",), "wrote": ("write",), "drew": ("draw",),
-}  # fmt: skip
-
-
-def _chinese(text: str) -> Iterator[tuple[str, Places]]:
-    """Iterate over the entries in Chinese text (substrings), longest first at each place, without overlap."""
-    index, i = _index("zh"), 0
-    longest = max(map(len, index))
-    while i < len(text):
-        entry = next((text[i : i + n] for n in range(longest, 0, -1) if text[i : i + n] in index), None)
-        if entry:
-            yield entry, index[entry]
-        i += len(entry) if entry else 1

@@ -8,6 +8,7 @@ import pytest
 from liveavatar.errors import InputError
 from liveavatar.prompt import words_en, words_zh
 from liveavatar.prompt.check import MAX_WORDS, check_prompt, require_dense
+from liveavatar.prompt.lexicon import FACETS
 
 FULL = (
     "A silver-haired woman in her sixties wearing a white blazer smiles and gestures with open palms as she explains, "
@@ -26,7 +27,7 @@ FULL_ZH = "一位银发女士身穿白色西装，在明亮的客厅里微笑着
         pytest.param("person person person talking talking", "poor", "en", id="repetition is no information"),
         pytest.param("cinematic soft lighting, 4k, photorealistic, golden hour", "poor", "en", id="nobody in it"),
         pytest.param("xyzzy plugh quux", "poor", "en", id="no word known"),
-        pytest.param("Мужчина говорит и улыбается", "poor", "other", id="another language"),
+        pytest.param("Мужчина говорит и улыбается", "unknown", "other", id="another language"),
         pytest.param("A woman with red hair smiles and nods, soft light, cinematic", "fair", "en", id="half of it"),
         pytest.param(FULL, "good", "en", id="everything"),
         pytest.param("一个人在说话", "poor", "zh", id="the classic in Chinese"),
@@ -54,7 +55,7 @@ def test_grades(text: str, grade: str, language: str) -> None:
         pytest.param("a close-up", "camera", ["close up"], id="hyphen"),
         pytest.param("with shallow depth of field", "camera", ["shallow depth of field"], id="longest phrase"),
         pytest.param("with shallow depth of field", "setting", [], id="a phrase's words count once"),
-        pytest.param("golden hour sun", "lighting", ["golden hour"], id="phrase"),
+        pytest.param("golden hour sun", "lighting", ["golden hour", "sun"], id="phrase"),
         pytest.param("the man’s beard", "person", ["beard", "man"], id="curly apostrophe, generic last"),
         pytest.param("背景虚化", "camera", ["背景虚化"], id="longest Chinese entry"),
         pytest.param("背景虚化", "setting", [], id="its characters count once"),
@@ -127,7 +128,7 @@ def test_strict_names_what_is_missing() -> None:
 @pytest.mark.parametrize("words", [pytest.param(words_en, id="en"), pytest.param(words_zh, id="zh")])
 def test_lexicons_are_clean(words) -> None:
     for lexicon in (words.SPECIFIC, words.GENERIC):
-        assert tuple(lexicon) == words_en.FACETS
+        assert tuple(lexicon) == FACETS
         for facet, entries in lexicon.items():
             assert entries, facet
             assert all(e == e.lower().strip() for e in entries)

@@ -5,12 +5,8 @@ import re
 import pytest
 
 from liveavatar.prompt import words_en, words_zh
-from liveavatar.prompt.words_en import FACETS, GENERIC, SPECIFIC, entries
-
-
-def test_a_list_is_split_at_bars_and_white_space_is_tidied() -> None:
-    assert entries(" a |bow  tie|\nlong\n coat||a") == {"a", "bow tie", "long coat"}
-    assert entries("") == frozenset()
+from liveavatar.prompt.lexicon import FACETS
+from liveavatar.prompt.words_en import GENERIC, SPECIFIC
 
 
 @pytest.mark.parametrize("lexicon", [words_en, words_zh], ids=["English", "Chinese"])

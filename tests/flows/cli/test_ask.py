@@ -46,7 +46,7 @@ def test_a_prompt_is_judged_in_lines_for_people(capsys: pytest.CaptureFixture[st
     assert re.fullmatch(r"(poor|fair|good) \(0\.\d\d\)", lines[0])
     assert "person" in lines[1]
     assert "woman" in lines[1]
-    assert ["lighting", "light"] in [line.split() for line in lines]
+    assert ["lighting", "morning", "light"] in [line.split() for line in lines]
     assert ["camera", "-"] in [line.split() for line in lines]
     assert any(line.startswith("  try: ") for line in lines)
 
