@@ -93,7 +93,7 @@ class FastLayers:
         """
         B, C, T, H, W = x.shape
         past = conv.kernel_size[0] - 1
-        if conv.slot not in state.tensors():
+        if conv.slot not in state:
             empty = torch.zeros(B, C, past, H, W, dtype=x.dtype, device=x.device)
             state.keep(conv.slot, empty.contiguous(memory_format=_LAST))
         wide = self._weight(conv).shape[1]

@@ -39,6 +39,10 @@ class StreamState:
         self.position = 0  # latents decoded, or frames encoded, so far
         self._histories: dict[str, Tensor] = {}
 
+    def __contains__(self, name: str) -> bool:
+        """Tell if the history `name` exists already."""
+        return name in self._histories
+
     def history(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return the history `name`; create it as zeros of `shape` with the dtype and device of `like` if absent."""
         history = self._histories.get(name)

@@ -10,7 +10,9 @@ LIKE = torch.zeros(1, dtype=torch.bfloat16)
 
 def test_a_history_begins_as_zeros_and_keeps_its_address() -> None:
     state = StreamState(1, 2, 3)
+    assert "conv" not in state
     history = state.history("conv", (1, 4), LIKE)
+    assert "conv" in state
     assert history.dtype == torch.bfloat16
     assert not history.any()
     state.keep("conv", torch.ones(1, 4))

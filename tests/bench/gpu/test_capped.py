@@ -52,7 +52,8 @@ def test_a_size_without_room_says_which_rank_and_is_not_streamed(monkeypatch: py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gpus", [2, pytest.param(3, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("gpus", [2, 3])
 def test_dry_run_of_ranks_that_share_a_gpu(gpus: int, tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), "--dry_run", "--only", "tpp", "--shared", "--gpus", str(gpus)]) == 0
     results = json.loads((tmp_path / "bench_gpu.json").read_text())
