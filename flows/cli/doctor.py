@@ -223,11 +223,11 @@ def check_ffmpeg() -> Iterator[DoctorCheck]:
     """Check that ffmpeg runs."""
     way_out = "run `make setup`: the wheel imageio-ffmpeg brings it"
     try:
-        import imageio_ffmpeg
+        from liveavatar.media.ffmpeg import ffmpeg_binary
 
-        path = str(imageio_ffmpeg.get_ffmpeg_exe())
+        path = ffmpeg_binary()
         shown = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=TOOL_SECONDS, check=True)
-    except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as e:
+    except (ImportError, LiveAvatarError, OSError, subprocess.SubprocessError) as e:
         yield DoctorCheck(name="ffmpeg", status=FAILED, detail=f"does not run ({e})", way_out=way_out)
         return
     yield DoctorCheck(name="ffmpeg", status=OK, detail=f"{' '.join(shown.stdout.split()[:3])} ({path})")

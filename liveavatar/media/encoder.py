@@ -1,6 +1,5 @@
 """SegmentEncoder: the ffmpeg that codes one segment of a video, replaced when somebody kills it."""
 
-import logging
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +8,7 @@ from typing import Any
 import ffmpeg
 import numpy as np
 
-from liveavatar.media.ffmpeg import ATTEMPTS, SCALER, ffmpeg_binary, ffmpeg_failure
-
-log = logging.getLogger(__name__)
+from liveavatar.media.ffmpeg import ATTEMPTS, SCALER, ffmpeg_binary, ffmpeg_failure, was_killed
 
 
 class SegmentEncoder:
@@ -92,10 +89,9 @@ class SegmentEncoder:
         """Give all frames so far to another ffmpeg; raise the error of one that failed, or was killed too often."""
         while True:
             code = self._process.returncode
-            if code >= 0 or self._starts == ATTEMPTS:
+            if not was_killed(what, code, self._stderr) or self._starts == ATTEMPTS:
                 self._path.unlink(missing_ok=True)
                 raise ffmpeg_failure(what, code, self._stderr)
-            log.warning("%s: ffmpeg was killed by signal %d; another one codes the segment", what, -code)
             self._process = self._start()
             if all(self._feed(frame) for frame in self._frames):
                 return

@@ -5,7 +5,10 @@ ffprobe is needed. A *fragmented* mp4 is one that can be played while it grows; 
 index in front (faststart). Knows neither models nor blocks; `film` writes a video in segments.
 """
 
+import importlib.resources
 import logging
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +30,7 @@ OUTPUT_RATE = 48_000  # Hz, of the AAC track
 AUDIO_BITRATE = "128k"
 VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at every whole fps that divides it
 ATTEMPTS = 3  # an ffmpeg that is killed is started again
+TERMINATED = 255  # its exit code after SIGTERM and Ctrl-C, which it catches
 STDERR_TAIL = 400  # characters of ffmpeg's stderr quoted in an error
 MAX_FILM_PIXELS = 100_000_000  # of one picture
 # Containers that may hold a film. Playlists (HLS, concat, DASH) and text are not among them: they open other files.
@@ -61,17 +65,27 @@ class VideoInfo:
 
 @cache
 def ffmpeg_binary() -> str:
-    """Locate the ffmpeg that ships with `imageio-ffmpeg`.
+    """Locate ffmpeg: the one that `IMAGEIO_FFMPEG_EXE` names, that of the wheel `imageio-ffmpeg`, else one on `PATH`.
+
+    It is not run to see whether it works: a trial that is killed would say that there is none.
 
     Raises:
-        MediaError: when the wheel carries none for this platform.
+        CapacityError: there is none for this platform.
     """
-    import imageio_ffmpeg
+    named = os.environ.get("IMAGEIO_FFMPEG_EXE")
+    carried = [str(path) for path in _carried() if path.is_file() and os.access(path, os.X_OK)]
+    found = named or next(iter(carried), None) or shutil.which("ffmpeg")
+    if not found:
+        raise CapacityError("imageio-ffmpeg has no ffmpeg for this platform; put one on PATH, see `liveavatar doctor`")
+    return found
 
+
+def _carried() -> list[Path]:
+    """List the programs in the wheel `imageio-ffmpeg`."""
     try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as e:
-        raise MediaError(f"imageio-ffmpeg has no ffmpeg for this platform ({e}); put ffmpeg on PATH") from e
+        return sorted(Path(str(importlib.resources.files("imageio_ffmpeg.binaries"))).glob("ffmpeg-*"))
+    except ModuleNotFoundError:
+        return []
 
 
 def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError:
@@ -79,8 +93,21 @@ def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError
     tail = " | ".join(stderr.decode("utf-8", "replace").strip().splitlines())[-STDERR_TAIL:]
     if "No space left on device" in tail or "Disk quota exceeded" in tail:
         return CapacityError(f"{what}: the disk is full; free some space and run again with --resume ({tail})")
-    reason = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with code {returncode}"
-    return MediaError(f"{what}: ffmpeg {reason}: {tail or 'it said nothing'}; run again with --resume")
+    return MediaError(f"{what}: ffmpeg {_end(returncode)}: {tail or 'it said nothing'}; run again with --resume")
+
+
+def was_killed(what: str, returncode: int, stderr: bytes) -> bool:
+    """Tell if an ffmpeg did not fail but was killed or terminated by a signal; log it."""
+    killed = returncode < 0 or (returncode == TERMINATED and not stderr.strip())
+    if killed:
+        log.warning("%s: ffmpeg %s", what, _end(returncode))
+    return killed
+
+
+def _end(returncode: int) -> str:
+    if returncode < 0:
+        return f"was killed by signal {-returncode}"
+    return "was terminated" if returncode == TERMINATED else f"ended with code {returncode}"
 
 
 def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> bytes:
@@ -106,9 +133,8 @@ def run_ffmpeg(node: Any, what: str, stdin: bytes | None = None) -> bytes:
         stdout, stderr = process.communicate(stdin)
         if not process.returncode:
             return stdout
-        if process.returncode > 0:
+        if not was_killed(what, process.returncode, stderr):
             break
-        log.warning("%s: ffmpeg was killed by signal %d", what, -process.returncode)
     raise ffmpeg_failure(what, process.returncode, stderr)
 
 

@@ -1,5 +1,7 @@
 """Probing and reading videos: lengths, colours, the clock of the sound, and files that are no video."""
 
+import importlib.resources
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.errors import InputError
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.media.ffmpeg import ffmpeg_binary, probe_video, read_frames, read_video, read_video_audio
 from liveavatar.timing import SAMPLE_RATE
 from tests.media.videos import HEIGHT, WIDTH, picture, tone, write
@@ -114,3 +116,28 @@ def test_picture_and_sound_end_together(num_frames: int, seconds: float, tmp_pat
     with av.open(str(tmp_path / "film.mp4")) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
         assert container.streams.audio[0].codec_context.sample_rate == 48_000
+
+
+def test_ffmpeg_is_found_although_a_trial_would_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*command: object, **options: object) -> None:
+        raise subprocess.CalledProcessError(255, ["ffmpeg", "-version"])
+
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", killed)
+    monkeypatch.setattr(subprocess, "check_call", killed)
+    ffmpeg_binary.cache_clear()
+    assert os.access(ffmpeg_binary(), os.X_OK)
+
+
+def test_without_the_program_of_the_wheel_one_on_the_path_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
+    monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ffmpeg_binary.cache_clear()
+    with pytest.raises(CapacityError, match="no ffmpeg for this platform"):
+        ffmpeg_binary()
+    (tmp_path / "ffmpeg").touch(mode=0o755)
+    assert ffmpeg_binary() == str(tmp_path / "ffmpeg")
+    ffmpeg_binary.cache_clear()

@@ -1,5 +1,6 @@
 """Small videos for the media tests: pictures whose brightness is their number, and a tone."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -35,9 +36,10 @@ def write(path: Path, num_frames: int, audio: np.ndarray | None = None, live: bo
         return writer.close()
 
 
-def kill_encoder() -> None:
-    """Kill the ffmpeg that this process has started."""
+def kill_encoder(number: int = signal.SIGKILL) -> None:
+    """Send a signal to the ffmpeg that this process has started; one that it catches ends it at its next frame."""
     (encoder,) = (child for child in psutil.Process().children() if "ffmpeg" in child.name())
-    encoder.kill()
-    while encoder.status() != psutil.STATUS_ZOMBIE:  # until it is gone; its parent, the writer, collects it
+    encoder.send_signal(number)
+    # until it is gone; its parent, the writer, collects it
+    while number == signal.SIGKILL and encoder.status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.001)

@@ -12,6 +12,7 @@ import pytest
 from flows.cli import doctor
 from flows.cli.doctor import FAILED, OK, WARNING, DoctorCheck
 from liveavatar.hardware import parse_gpus
+from liveavatar.media import ffmpeg
 
 
 def only(checks: Iterator[DoctorCheck]) -> DoctorCheck:
@@ -107,9 +108,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_ffmpeg_that_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import imageio_ffmpeg
-
-    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(tmp_path / "nothing"))
+    monkeypatch.setattr(ffmpeg, "ffmpeg_binary", lambda: str(tmp_path / "nothing"))
     assert only(doctor.check_ffmpeg()).status == FAILED
 
 
