@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 import traceback
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import NoReturn
 
 from flows.cli.options import make_parser, normalise
@@ -18,6 +18,7 @@ from flows.serving import environment
 from liveavatar import paths
 from liveavatar.errors import INTERNAL, Interrupted, LiveAvatarError, printable, without_passwords
 from liveavatar.files import disk_errors
+from tasks.cluster.interruption import Interruption, comes_from_interrupt
 
 RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in run.py, the others in ask.py
 
@@ -25,7 +26,8 @@ RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in ru
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     sys.excepthook = _unexpected
-    signal.signal(signal.SIGTERM, _terminated)
+    interruption = Interruption()
+    signal.signal(signal.SIGTERM, interruption.on_signal)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know the letters of a name
     arguments = normalise(sys.argv[1:] if argv is None else argv)
@@ -39,13 +41,15 @@ def main(argv: list[str] | None = None) -> int:
         run = getattr(importlib.import_module(_home(name)), name)
         with disk_errors(paths.home()):
             return int(run(options))
-    except LiveAvatarError as e:
-        return _refused(e)
-    except KeyboardInterrupt:
-        return _refused(Interrupted(f"`liveavatar {command}` was interrupted; run it again, or with --resume"))
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone
         return 0
+    except BaseException as e:
+        if not isinstance(e, Interrupted) and (interruption.pressed or comes_from_interrupt(e)):
+            return _refused(Interrupted(f"`liveavatar {command}` was interrupted; run it again, or with --resume"))
+        if isinstance(e, LiveAvatarError):
+            return _refused(e)
+        raise
 
 
 def _home(name: str) -> str:
@@ -77,7 +81,3 @@ def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackTy
     line = printable(" ".join(f"{kind.__name__}: {error}".split()))[:300]
     sys.stderr.write(f"liveavatar: this should not happen: {line}; {where}\n")
     sys.exit(INTERNAL)  # Python's own code for this, 1, is that of a failed quality
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

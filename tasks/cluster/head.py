@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import stat
 import subprocess
@@ -28,7 +27,7 @@ from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores, listens
 from tasks.cluster import guardian
-from tasks.cluster.interruption import Interruption
+from tasks.cluster.interruption import Interruption, signals_interrupt
 from tasks.cluster.supervision import HeadLost
 
 log = logging.getLogger(__name__)
@@ -127,21 +126,19 @@ class RaySession:
         address = os.environ.get("RAY_ADDRESS")
         if address:
             probe(address)
-        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            if address:
-                self._guard = None
-                with on_loopback() if listens_on_loopback_only(address) else contextlib.nullcontext():
-                    ray.init(address=address, **_common())
-            else:
-                self._start()
+            with signals_interrupt(Interruption()), without_handler():
+                if address:
+                    self._guard = None
+                    with on_loopback() if listens_on_loopback_only(address) else contextlib.nullcontext():
+                        ray.init(address=address, **_common())
+                else:
+                    self._start()
         except (ConnectionError, RuntimeError, OSError) as e:
             self._guard = None
             where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
             reason = str(e).strip().splitlines()[0]
             raise CapacityError(f"{where} ({reason}); see `liveavatar doctor`") from e
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end us without a word
         return _address()
 
     def _start(self) -> None:
@@ -248,6 +245,18 @@ def patience(seconds: float) -> Iterator[None]:
         yield
     finally:
         services.get_node = get_node
+
+
+@contextlib.contextmanager
+def without_handler() -> Iterator[None]:
+    """Have Ray leave the handler of SIGTERM as it is inside: its own would end us without a word, with exit code 1."""
+    utils: Any = ray._private.utils
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 def own_sockets() -> Path:

@@ -8,7 +8,7 @@ from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.actor import ActorCalls, EngineSpec, engine_actor
 from tasks.cluster.group import GroupCalls, group_actors
 from tasks.cluster.head import HeadWatch, connect
-from tasks.cluster.interruption import Interruption
+from tasks.cluster.interruption import Interruption, signals_interrupt
 from tasks.cluster.supervision import EngineCalls, supervise
 
 
@@ -20,9 +20,10 @@ class EngineHost:
 
     def begin_loading(self) -> None:
         """Have the model loaded, without waiting for it."""
-        connect()
-        for actor in self._actors():
-            actor.load.remote()
+        with signals_interrupt(Interruption()):
+            connect()
+            for actor in self._actors():
+                actor.load.remote()
 
     def render(
         self,
@@ -40,12 +41,14 @@ class EngineHost:
             interruption: of a job in a thread.
 
         Raises:
-            Interrupted: Ctrl-C or `interruption`; the job can be resumed.
+            Interrupted: Ctrl-C or `interruption`; the job can be resumed. SIGTERM ends in what its handler raises.
             CapacityError: the engine was lost too often, or hangs.
             LiveAvatarError: what the job itself raised.
         """
-        head = HeadWatch(interruption)
-        return supervise(lambda: self._calls(head), head, job, self.spec.limit_s, on_progress, on_loaded)
+        interruption = interruption or Interruption()
+        with signals_interrupt(interruption):
+            head = HeadWatch(interruption)
+            return supervise(lambda: self._calls(head), head, job, self.spec.limit_s, on_progress, on_loaded)
 
     def _actors(self) -> list[ActorHandle]:
         return group_actors(self.spec) if self.spec.ranks > 1 else [engine_actor(self.spec)]

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.render.job import Progress, RenderJob, RenderResult
+from tasks.cluster.interruption import Interruption
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,10 @@ class EngineCalls(Protocol):
 class ClusterHead(Protocol):
     """The head of the cluster."""
 
+    @property
+    def interruption(self) -> Interruption:
+        """The end of the job before it is done."""
+
     def check(self) -> None:
         """Look whether it is there, and whether the job may go on.
 
@@ -132,11 +137,13 @@ def supervise(
             on_loaded(engine.load())
             return _watch(engine, engine.begin(job), head, limit_s, on_progress)
         except HeadLost as e:
+            head.interruption.check()
             losses += 1
             if losses > MAX_REVIVALS:
                 raise CapacityError(f"{e}, {losses} times; see `liveavatar doctor`") from e
             head.recover()
         except EngineLost as e:
+            head.interruption.check()
             losses += 1
             engine.recycle()
             if losses > MAX_REVIVALS:
@@ -158,7 +165,8 @@ def _watch(
     try:
         while True:
             head.check()
-            answer = running.poll(POLL_SECONDS)
+            with head.interruption.unwrapped(EngineLost, HeadLost):
+                answer = running.poll(POLL_SECONDS)
             if answer.result is not None:
                 return answer.result
             if answer.alive:

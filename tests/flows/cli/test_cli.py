@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +14,10 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from flows.cli import ask
 from flows.parameters import RenderParameters
 from liveavatar import config
-from liveavatar.errors import InputError
+from liveavatar.errors import CapacityError, InputError
 from tests.flows.cli.commands import RATE, run
 
 
@@ -313,3 +315,22 @@ def test_our_own_mistake_is_one_line_and_a_code_of_its_own(debug: str, tmp_path:
         return
     assert re.fullmatch(r"liveavatar: this should not happen: ZeroDivisionError.+\n", done.stderr)
     assert "Traceback" in (tmp_path / "last-error.txt").read_text()
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["cause", "no cause"])
+@pytest.mark.parametrize("error", [SystemError, RuntimeError, CapacityError])
+def test_sigterm_is_an_interruption_whatever_a_library_makes_of_it(
+    error: type[Exception], hidden: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def models(options: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as e:
+            raise error("it returned a result with an exception set") from (None if hidden else e)
+        return 0
+
+    monkeypatch.setattr(ask, "models", models)
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, errors = run(["models", "list"], capsys)
+    signal.signal(signal.SIGTERM, before)
+    assert (code, errors) == (4, "liveavatar: `liveavatar models` was interrupted; run it again, or with --resume\n")

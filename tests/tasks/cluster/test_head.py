@@ -1,6 +1,7 @@
 """The head of Ray: a cluster that does not answer, a slow start, a long temporary folder, the path of its workers."""
 
 import os
+import signal
 import socket
 import stat
 import time
@@ -76,6 +77,23 @@ def test_a_busy_machine_gets_a_second_attempt(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CapacityError, match=r"no local Ray could be started \(no node within 0 s\)"):
         head.RaySession().connect()
     assert len(attempts) == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemError, ConnectionError])
+def test_a_signal_while_ray_starts_is_no_refusal(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        import_module("ray._private.utils").set_sigterm_handler(signal.SIG_IGN)  # as Ray does first
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as e:
+            raise error("the node did not start") from e
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        head.RaySession().connect()
+    assert signal.signal(signal.SIGTERM, before) is signal.default_int_handler
 
 
 def test_sockets_get_a_short_folder(monkeypatch: pytest.MonkeyPatch) -> None:

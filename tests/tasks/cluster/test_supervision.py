@@ -13,6 +13,7 @@ from liveavatar.errors import CapacityError, InputError, Interrupted
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from liveavatar.render.sound import FileSound
 from tasks.cluster import supervision
+from tasks.cluster.interruption import Interruption
 from tasks.cluster.supervision import MAX_REVIVALS, Answer, EngineLost, HeadLost, supervise
 
 RESULT = cast(RenderResult, "result")
@@ -87,6 +88,7 @@ class FakeHead:
     interrupted_at: int = 0
     looks: int = 0
     recovered: int = 0
+    interruption: Interruption = field(default_factory=Interruption)
 
     def check(self) -> None:
         self.looks += 1
@@ -213,6 +215,34 @@ def test_an_interrupted_job_stops_at_its_next_block(second: Step, head: FakeHead
     with pytest.raises(Interrupted, match="stopped at block 2"):
         run.render()
     assert run.script.calls == ["start", "stop"], "the engine stays for the next job"
+
+
+@pytest.mark.parametrize("error", [SystemError("wait returned a result with an exception set"), RuntimeError("?")])
+def test_a_signal_that_comes_out_of_ray_as_another_error_stops_the_job(error: Exception) -> None:
+    head = FakeHead()
+
+    def wait() -> Answer:
+        head.interruption.interrupt()
+        raise error
+
+    run = Run(Script([[answer(1), wait]], after_stop=Interrupted("stopped at block 2")), head)
+    with pytest.raises(Interrupted, match="stopped at block 2"):
+        run.render()
+    assert run.script.calls == ["start", "stop"]
+
+
+@pytest.mark.parametrize("error", [EngineLost("it died"), HeadLost("it died")])
+def test_what_a_signal_ended_is_not_started_again(error: Exception) -> None:
+    head = FakeHead()
+
+    def wait() -> Answer:
+        head.interruption.interrupt()
+        raise error
+
+    run = Run(Script([[answer(1), wait]]), head)
+    with pytest.raises(KeyboardInterrupt):
+        run.render()
+    assert (run.script.calls, head.recovered) == (["start"], 0)
 
 
 def test_an_interrupted_job_may_have_been_at_its_end() -> None:
