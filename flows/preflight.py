@@ -22,6 +22,7 @@ from tasks.inputs import JobInputs, check_inputs, decode_portrait
 from tasks.store import machine
 
 MANIFEST = "manifest.json"
+PUBLISHED = ("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json")  # beside it, by every run
 NAME_BYTES = 255  # of a file or folder, at most
 PIPE = "-"  # as --audio: sound from standard input
 
@@ -145,11 +146,11 @@ def check_out(out: Path) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Tell if a folder was published by us."""
-    try:
-        return "latents_sha256" in read_json(folder / MANIFEST)
-    except (OSError, ValueError, TypeError):
-        return False
+    """Tell if a folder was published by us: by its manifest, or when that is damaged by the files beside it."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if "latents_sha256" in read_json(folder / MANIFEST):
+            return True
+    return all((folder / name).is_file() for name in PUBLISHED)
 
 
 def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:

@@ -29,8 +29,9 @@ from prefect.artifacts import (
 )
 
 from liveavatar.errors import one_line
-from liveavatar.files import disk_errors, sync_tree, write_atomically
+from liveavatar.files import disk_errors, sha256, sync_tree, write_atomically
 from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
+from tasks.ingest import FILM
 from tasks.manifest import (
     CHANGING,
     MANIFEST,
@@ -45,6 +46,7 @@ from tasks.manifest import (
     products_of,
     stages_of,
 )
+from tasks.render import LIVE
 from tasks.stage import stage
 from tasks.store.changes import closest
 from tasks.store.keys import job_key
@@ -156,7 +158,7 @@ def keep_foreign_files(old: Path, new: Path) -> None:
 
     A file whose name the new run has taken gets the ending `.kept`.
     """
-    ours = {MANIFEST, *CHANGING, *outputs_of(old)}
+    ours = {MANIFEST, *CHANGING, *(outputs_of(old) or outputs_by_digest(old, new))}
     for folder, names, files in os.walk(old):
         links = [name for name in names if os.path.islink(os.path.join(folder, name))]
         for name in (*files, *links):
@@ -164,6 +166,14 @@ def keep_foreign_files(old: Path, new: Path) -> None:
             relative = source.relative_to(old)
             if relative.as_posix() not in ours:
                 _link(source, new / relative)
+
+
+def outputs_by_digest(old: Path, new: Path) -> set[str]:
+    """Find the files of a run in a folder whose manifest is damaged: they bear the name of one and are in the store."""
+    names = {path.relative_to(old).as_posix() for path in old.rglob("*") if path.is_file() and not path.is_symlink()}
+    named = {name for name in names if (new / name).exists() or name == FILM or name.startswith(f"{LIVE}/")}
+    known = Store().digests() if named else set()
+    return {name for name in named if sha256(old / name) in known}
 
 
 def _link(source: Path, target: Path) -> None:

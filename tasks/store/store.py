@@ -187,6 +187,14 @@ class Store:
             with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 yield _entry(folder, read_json(folder / RECORD), hit=True)
 
+    def digests(self) -> set[str]:
+        """Read the sha256 of every file that the records of the store list; files are not verified."""
+        found: set[str] = set()
+        for record in self.root.glob(f"*/??/*/{RECORD}"):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                found.update(read_json(record)["files"].values())
+        return found
+
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / key
 

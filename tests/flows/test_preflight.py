@@ -10,6 +10,7 @@ from flows.parameters import RenderParameters
 from liveavatar.errors import InputError
 
 RUN = '{"latents_sha256": "d"}'
+FILES = dict.fromkeys(("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json"), "")
 
 
 def test_commands_of_one_second_publish_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +45,9 @@ def test_a_folder_whose_name_is_not_utf8_is_refused() -> None:
         pytest.param({"letter.txt": ""}, False, id="other files"),
         pytest.param({"manifest.json": "{}"}, False, id="a manifest of something else"),
         pytest.param({"manifest.json": RUN[:-1]}, False, id="half a manifest"),
+        pytest.param({"manifest.json": RUN[:-1], **FILES}, True, id="half a manifest beside the files of a run"),
+        pytest.param({"manifest.json": RUN[:-1], "video.mp4": ""}, False, id="half a manifest beside another film"),
+        pytest.param(FILES, True, id="the files of a run whose manifest is lost"),
     ],
 )
 def test_only_a_run_of_ours_is_replaced(files: dict[str, str], ours: bool, tmp_path: Path) -> None:

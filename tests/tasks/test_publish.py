@@ -119,6 +119,32 @@ def test_a_file_of_the_user_whose_name_the_run_needs_is_kept_beside_it(run: Call
     assert ((out / "video").read_text(), (out / "video.kept").read_text()) == ("new", "mine")
 
 
+@pytest.mark.parametrize("manifest", [None, "", '{"outputs": {"video": '], ids=["lost", "empty", "cut short"])
+def test_a_run_whose_manifest_is_damaged_goes_and_files_of_the_user_stay(
+    manifest: str | None, run: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+
+    def make(folder: Path) -> dict[str, Any]:
+        (folder / "video.mp4").write_text("of the run before")
+        return {}
+
+    Store().build("render", "ab" * 32, make)
+    out = tmp_path / "out"
+    run()
+    for name in ("video", "live/b", "mine.mp4"):
+        (out / name).write_text("of the run before")
+    (out / "live/a").write_text("mine")
+    (out / "manifest.json").unlink()
+    if manifest is not None:
+        (out / "manifest.json").write_text(manifest)
+    run()
+    found = {p.relative_to(out).as_posix(): p.read_text() for p in out.rglob("*") if p.is_file()}
+    del found["manifest.json"], found["report.json"]
+    mine = {"live/a.kept": "mine", "mine.mp4": "of the run before"}
+    assert found == {"video": "new", "live/a": "new", **mine}
+
+
 def test_files_of_the_user_survive_a_kill_between_the_renames(run: Callable[[], None], tmp_path: Path) -> None:
     out, grave, other = tmp_path / "out", tmp_path / ".out.0123abcd.old", tmp_path / ".out.my-notes-of-it"
     half_built = tmp_path / ".out.0123abcd"

@@ -34,6 +34,7 @@ def test_second_build_is_a_hit(store: Store) -> None:
     assert second.values == {"n": 3}
     assert set(second.files) == {"a.txt", "sub/b.bin"}
     assert second.path("a.txt").read_text() == "hello"
+    assert store.digests() == set(first.files.values())
 
 
 def test_force_makes_again(store: Store) -> None:
