@@ -33,6 +33,7 @@ FRAMES = 12 * BLOCKS - 7
 WAIT_SECONDS = 300.0  # for a command to end
 POLL_SECONDS = 0.01
 GONE_SECONDS = 5.0  # after a command has ended, nothing of it is left
+STORY_CHARACTERS = 3000  # of what a process wrote
 NAME_CHARACTERS = 120  # of a process that is left
 RENDERS = "live while it renders"
 COMPARED = ("video.mp4", "latents.bin", "frames.parquet")  # the other table has the times of the blocks
@@ -122,6 +123,17 @@ class Command:
             if not self.runs:
                 return None
             time.sleep(POLL_SECONDS)
+
+    def begun(self) -> bool:
+        """Wait until it has a handler of SIGTERM: before, Python is loading. False when it ends without."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        while self.runs:
+            with suppress(OSError):
+                caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
+                if caught >> (signal.SIGTERM - 1) & 1:
+                    return True
+            time.sleep(POLL_SECONDS)
+        return False
 
     def resumed_at(self) -> int | None:
         """Return the block at which the render was resumed."""
@@ -239,6 +251,10 @@ class Film:
 
     def check(self, command: Command, *, piped: bool = False) -> None:
         """Check that the output folder is whole and holds what it should."""
+        missing = [name for name in (*COMPARED, "manifest.json") if not (command.out / name).is_file()]
+        if missing:
+            there = sorted(path.name for path in command.out.glob("*"))
+            raise Wrong(f"the output folder has no {missing}, only {there}")
         made, expected = digests(command.out), self.piped if piped else self.expected
         wrong = [name for name in COMPARED if made[name] != expected[name]]
         if wrong:
@@ -276,6 +292,11 @@ def processes_of(home: Path) -> dict[int, str]:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found[int(entry.name)] = line[:NAME_CHARACTERS]
     return found
+
+
+def tail(path: Path) -> str:
+    """Return the end of a text file."""
+    return path.read_text(errors="replace")[-STORY_CHARACTERS:]
 
 
 def digests(out: Path) -> dict[str, str]:

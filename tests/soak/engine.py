@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,12 +41,13 @@ from tasks.cluster import actor, group, head
 from tasks.cluster.actor import EngineSpec
 from tasks.cluster.host import EngineHost
 from tests.soak.case import Case
+from tests.soak.commands import STORY_CHARACTERS, tail
 from tests.soak.disk import small_disk
 from tests.soak.wrapped import jump_clock
 
 BLOCKS = 20
 FRAMES = 12 * BLOCKS - 7
-CHILD_SECONDS = 90.0
+CHILD_SECONDS = 300.0
 GONE_SECONDS = 5.0  # after a driver was killed, nothing of it is left
 HUNG_SECONDS = 6.0  # the time limit in runs where a process is stopped for good
 ROOMY_BYTES = 200_000_000
@@ -136,16 +138,31 @@ class Soak:
         order = self.folder / "order.pickle"
         order.write_bytes(pickle.dumps((spec, job)))
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.soak.engine", str(order)], env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with self._story.open("wb") as errors:
+            child = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", "-m", "tests.soak.engine", str(order)], env=environment,
+                stdout=errors, stderr=errors,
+            )  # fmt: skip
         deadline = time.monotonic() + CHILD_SECONDS
         snapshots = job.work_dir / "snapshots"
-        while not (snapshots.exists() and any(snapshots.glob("*.safetensors"))) and time.monotonic() < deadline:
+        while not (snapshots.exists() and any(snapshots.glob("*.safetensors"))):
+            if child.poll() is not None:
+                raise AssertionError(f"the driver ended ({child.poll()}): {tail(self._story)}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no snapshot after {CHILD_SECONDS:.0f} s: {self._stacks(child)}")
             time.sleep(0.05)
         time.sleep(0.02 * moment)
         return child
+
+    @property
+    def _story(self) -> Path:
+        return self.folder / "driver"
+
+    def _stacks(self, child: "subprocess.Popen[bytes]") -> str:
+        """End a driver that hangs, and return what it wrote: the stacks of its threads at last."""
+        child.send_signal(signal.SIGABRT)
+        child.wait(CHILD_SECONDS)
+        return tail(self._story)
 
     def _lose_driver(self, spec: EngineSpec, job: RenderJob, moment: int) -> bool:
         """Kill the driver; within seconds nothing is left of it."""
@@ -166,7 +183,11 @@ class Soak:
         running = child.poll() is None and not (job.work_dir / "finished.json").exists()
         for process in heads:
             process.kill()
-        assert child.wait(CHILD_SECONDS) == 0, "the driver did not survive the loss of Ray's head"
+        try:
+            code = child.wait(CHILD_SECONDS)
+        except subprocess.TimeoutExpired as e:
+            raise AssertionError(f"no end {CHILD_SECONDS:.0f} s after Ray's head: {self._stacks(child)}") from e
+        assert code == 0, f"the driver did not survive the loss of Ray's head ({code}): {tail(self._story)}"
         return running and bool(heads), pickle.loads((job.work_dir / "result.pickle").read_bytes())
 
     def _fill(self, spec: EngineSpec, job: RenderJob, moment: int) -> tuple[bool, RenderResult]:
@@ -299,10 +320,12 @@ def run_case(soak: Soak, case: Case) -> dict[str, Any]:
         facts = soak.run(case.run, case.fault, ranks, moment, case.run % 4)
         found = {"outcome": "survived", "resumed_at": facts["resumed_at"]}
     except AssertionError as e:
-        text = str(e)
+        text = str(e) or traceback.format_exc()[-STORY_CHARACTERS:]
         found = {"outcome": "missed" if "never struck" in text else "failed", "problem": text}
     except PermissionError as e:
         found = {"outcome": "missed", "problem": f"no small disk can be mounted ({e})"}
+    except Exception:  # noqa: BLE001 (each is a fault to report)
+        found = {"outcome": "failed", "problem": traceback.format_exc()[-STORY_CHARACTERS:]}
     return {**case.facts(), "ranks": ranks, **found, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -316,12 +339,14 @@ def main() -> int:
         return 0
     folder, model_dir = map(Path, sys.argv[1:])
     os.environ["LIVEAVATAR_HOME"] = str(folder / "home")
+    rows = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no row
     soak = Soak(folder=folder, model_dir=model_dir)
     head.connect()
     try:
         for line in sys.stdin:
-            sys.stdout.write(json.dumps(run_case(soak, Case(**json.loads(line)))) + "\n")
-            sys.stdout.flush()
+            rows.write(json.dumps(run_case(soak, Case(**json.loads(line)))) + "\n")
+            rows.flush()
     finally:
         head.disconnect()
     return 0

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,11 +22,13 @@ from tests.soak.commands import (
     PASSED_OR_FAILED,
     POLL_SECONDS,
     RENDERS,
+    STORY_CHARACTERS,
     WAIT_SECONDS,
     Command,
     Film,
     Wrong,
     processes_of,
+    tail,
 )
 from tests.soak.damage import SNAPSHOTS, damage, files_of
 from tests.soak.disk import small_disk
@@ -43,7 +46,6 @@ END_SECONDS = 5.0  # after SIGTERM or Ctrl-C
 STOPPED_SECONDS = (2.0, 8.0)  # of a process that goes on again
 TMP_BYTES, ROOMY_BYTES, TABLE_BYTES = 60_000_000, 2_000_000_000, 400_000_000
 PAGE = 4096  # bytes
-STORY_CHARACTERS = 3000
 
 Facts = dict[str, Any]
 
@@ -66,10 +68,11 @@ class Runner:
             facts = self._kind(case)(case, name)
         except Missed as e:
             facts = {"outcome": "missed", "problem": str(e)}
-        except Wrong as e:
+        except Exception as e:  # noqa: BLE001 (each is a fault to report)
             stories = sorted(self.film.folder.glob(f"story-{name}-*"))
-            told = [f"{p.name}: {p.read_text(errors='replace')[-STORY_CHARACTERS:]}" for p in stories]
-            facts = {"outcome": "failed", "problem": str(e), "stories": told}
+            told = [f"{path.name}: {tail(path)}" for path in stories]
+            problem = str(e) if isinstance(e, Wrong) else traceback.format_exc()[-STORY_CHARACTERS:]
+            facts = {"outcome": "failed", "problem": problem, "stories": told}
         self._tidy(name, keep=self.keep and facts["outcome"] == "failed")
         return {**case.facts(), **facts, "seconds": round(time.monotonic() - started, 1)}
 
@@ -105,7 +108,7 @@ class Runner:
             raise Missed("the command had ended")
         time.sleep(case.moment * self.film.seconds.get(case.stage, 1.0))
         victim = command.await_process(case.target)
-        if victim is None:
+        if victim is None or (case.target == "driver" and not command.begun()):
             raise Missed(f"there was no {case.target} any more")
         struck_in, struck = command.stage, time.monotonic()
         try:

@@ -20,17 +20,18 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
 from tests.soak.case import ENGINE, Case, draw
-from tests.soak.commands import Film
+from tests.soak.commands import Film, tail
 from tests.soak.report import write_report
 from tests.soak.runs import Runner
 
-ENGINE_SECONDS = 400.0  # for a run inside the engine
+ENGINE_SECONDS = 900.0  # for a run inside the engine
 
 
 @dataclass(kw_only=True)
@@ -40,12 +41,13 @@ class EngineLane:
     folder: Path
     model_dir: Path
     _process: "subprocess.Popen[str] | None" = None
+    _own: Path = field(init=False)  # folder of the process
 
     def run(self, case: Case) -> dict[str, Any]:
         """Make a run of a case."""
         started = time.monotonic()
         if self._process is None or self._process.poll() is not None:
-            folder = Path(tempfile.mkdtemp(prefix="engine-", dir=self.folder))
+            folder = self._own = Path(tempfile.mkdtemp(prefix="engine-", dir=self.folder))
             environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.soak.engine", str(folder), str(self.model_dir)], text=True,
@@ -57,20 +59,28 @@ class EngineLane:
         assert process.stdout is not None
         timer = threading.Timer(ENGINE_SECONDS, process.kill)
         timer.start()
-        process.stdin.write(json.dumps(case.facts()) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
+        line = ""
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(case.facts()) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
         timer.cancel()
         if line:
             return dict(json.loads(line))
-        problem = f"the engine's driver ended ({process.wait()})"
-        return {**case.facts(), "outcome": "failed", "problem": problem, "seconds": time.monotonic() - started}
+        problem = f"the engine's driver ended ({process.wait()}): {tail(self._own / 'errors')}"
+        seconds = round(time.monotonic() - started, 1)
+        return {**case.facts(), "outcome": "failed", "problem": problem, "seconds": seconds}
 
     def end(self) -> None:
         """End the process."""
         if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._process.wait(ENGINE_SECONDS)
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            try:
+                self._process.wait(ENGINE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
 @dataclass(kw_only=True)

@@ -7,20 +7,22 @@ Faults whose property a quicker test holds are left to `make nightly`: a killed 
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from tasks.cluster import head
 from tests.soak.case import DAMAGE, STAGES, Case, draw, table
-from tests.soak.commands import Film
+from tests.soak.commands import Command, Film, Wrong
 from tests.soak.damage import damage, files_of
-from tests.soak.engine import Soak
+from tests.soak.engine import Soak, run_case
 from tests.soak.report import GOOD, write_report
 from tests.soak.runs import Runner
-from tests.soak.soak import shares
+from tests.soak.soak import EngineLane, shares
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,42 @@ def test_damage_changes_the_file_it_is_meant_for(how: str, tmp_path: Path) -> No
     assert len(newest.read_bytes()) == (100 if how == "bit flipped" else 50)
     assert sum(byte.bit_count() for byte in newest.read_bytes()) == (1 if how == "bit flipped" else 0)
     assert files_of("all snapshots", tmp_path, tmp_path / "out", 0.2) == sorted(folder.iterdir())
+
+
+def raises(*_: object, **__: object) -> None:
+    raise FileNotFoundError("video.mp4")
+
+
+def test_an_error_of_a_run_is_one_failed_row_with_what_the_commands_wrote(tmp_path: Path) -> None:
+    case = Case(run=3, fault="kill -9", target="driver")
+    (tmp_path / "story-3-0").write_text("liveavatar: it is lost")
+    row = Runner(film=cast(Film, SimpleNamespace(folder=tmp_path, home=raises))).run(case)
+    assert (row["run"], row["outcome"], row["stories"]) == (3, "failed", ["story-3-0: liveavatar: it is lost"])
+    assert "FileNotFoundError: video.mp4" in row["problem"]
+    row = run_case(cast(Soak, SimpleNamespace(run=raises)), case)
+    assert (row["run"], row["outcome"]) == (3, "failed")
+    assert "FileNotFoundError: video.mp4" in row["problem"]
+
+
+def test_a_driver_that_dies_is_one_failed_row_with_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "driver"
+    driver.write_text("#!/bin/sh\necho it is lost >&2\nread case\nexit 3\n")
+    driver.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(driver))
+    lane = EngineLane(folder=tmp_path, model_dir=tmp_path)
+    for run in range(2):  # another driver makes the next run
+        row = lane.run(Case(run=run, fault="head", target="engine"))
+        assert (row["run"], row["outcome"]) == (run, "failed")
+        assert row["problem"] == "the engine's driver ended (3): it is lost\n"
+    lane.end()
+
+
+def test_an_output_folder_without_its_film_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "latents.bin").touch()
+    with pytest.raises(Wrong, match=r"no \['video.mp4', 'frames.parquet', 'manifest.json'\], only \['latents.bin'\]"):
+        Film.check(cast(Film, SimpleNamespace()), cast(Command, SimpleNamespace(out=tmp_path)))
 
 
 def test_the_report_counts_what_struck_and_names_what_failed(tmp_path: Path) -> None:
