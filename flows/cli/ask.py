@@ -184,6 +184,11 @@ def _bench_quality(options: Options) -> int:
     from liveavatar.bench.quality.run import QualityOptions, run
     from liveavatar.quality.split import FOLDER
 
+    if options["portraits"]:
+        return _bench_portraits(options)
+    for name in ("audio", "framing"):
+        if options[name]:
+            raise InputError(f"--{name} goes with --portraits; drop it, or name a folder of pictures")
     quick = options["quick"]
     quality_options = QualityOptions(
         model_dir=readable_model_dir(options["model"]),
@@ -213,6 +218,33 @@ def _bench_prompts(options: Options) -> int:
     else:
         say("\n".join(prompts.lines(result)))
     return int(result["halves"]["held out"]["share"] < prompts.LEAST)
+
+
+def _bench_portraits(options: Options) -> int:
+    from flows.terminal import Terminal
+    from liveavatar.bench.quality.portrait_report import portrait_lines
+    from liveavatar.bench.quality.portraits import SPEECH, PortraitOptions, run_portraits
+
+    for name in ("split", "clips", "recordings", "quick"):
+        if options[name]:
+            raise InputError(
+                f"--{name} belongs to the evaluation split, which --portraits leaves out; drop one of them"
+            )
+    portrait_options = PortraitOptions(
+        model_dir=readable_model_dir(options["model"]),
+        portraits=Path(options["portraits"]),
+        audio=Path(options["audio"]) if options["audio"] else SPEECH,
+        framing=options["framing"],
+        steps=options["steps"],
+        out=Path(options["out"]) if options["out"] else None,
+    )
+    with Terminal() as terminal:
+        result = run_portraits(portrait_options, lambda text: terminal.note("quality", text))
+    if options["json"]:
+        return _json(result)
+    for line in portrait_lines(result):
+        say(line)
+    return 0
 
 
 def _report(results: dict[str, Any]) -> int:

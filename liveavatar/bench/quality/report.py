@@ -90,24 +90,31 @@ def markdown(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     parts = [
         head,
-        _table(("measure", "value", "true video", "limit", "goal", "kept", "goal reached", "what"), goal_rows),
+        markdown_table(("measure", "value", "true video", "limit", "goal", "kept", "goal reached", "what"), goal_rows),
     ]
     rest = [(n, number(result[n]), number(result["truth"].get(n))) for n in OTHERS if result.get(n) is not None]
-    parts += ["## Also measured\n", _table(("measure", "value", "true video"), rest)]
+    parts += ["## Also measured\n", markdown_table(("measure", "value", "true video"), rest)]
     columns = ("clip", *CLIP_COLUMNS)
-    parts += ["## Clip by clip\n", _table(columns, [[_cell(r.get(c)) for c in columns] for r in result["per_clip"]])]
+    parts += [
+        "## Clip by clip\n",
+        markdown_table(columns, [[_cell(r.get(c)) for c in columns] for r in result["per_clip"]]),
+    ]
     if result["prompt_words"]:
-        parts += ["## Words of the prompt\n", _table(WORD_COLUMNS, _word_rows(result))]
+        parts += ["## Words of the prompt\n", markdown_table(WORD_COLUMNS, _word_rows(result))]
     if result["noisy_voice"]:
         intro = (
             f"Speech in noise of a fan and of mains, {SNR_DB:.0f} dB; videos are judged against the clean sound and "
             "the true video, mean over clips.\n"
         )
-        parts += ["## A noisy voice before and after cleaning\n", intro, _table(NOISY_COLUMNS, _noisy_rows(result))]
+        parts += [
+            "## A noisy voice before and after cleaning\n",
+            intro,
+            markdown_table(NOISY_COLUMNS, _noisy_rows(result)),
+        ]
     if result["recordings"]:
         columns = tuple(c for c in result["recordings"][0] if c != "reasons")
         rows = [[_cell(r[c]) for c in columns] for r in result["recordings"]]
-        parts += ["## Natural recordings, against the sound alone\n", _table(columns, rows)]
+        parts += ["## Natural recordings, against the sound alone\n", markdown_table(columns, rows)]
     return "\n".join(parts)
 
 
@@ -182,7 +189,8 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else number(value)
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Format a markdown table."""
     names = list(columns)
     text = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *(f"| {' | '.join(r)} |" for r in rows)]
     return "\n".join(text) + "\n"

@@ -14,7 +14,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.media.ffmpeg import read_frames
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality.split import Clip
-from liveavatar.render.job import RenderJob, run_job
+from liveavatar.render.job import FilmPicture, RenderJob, run_job
 from liveavatar.render.sound import FileSound
 from liveavatar.render.timings import timing_summary
 from liveavatar.timing import SAMPLE_RATE
@@ -30,6 +30,7 @@ class RenderedScene:
     photo: np.ndarray  # uint8 [H, W, 3]
     prompt: str
     num_frames: int
+    film: FilmPicture | None = None  # into which the face is pasted; None: the video is what the model renders
 
     @property
     def sound(self) -> Path:
@@ -104,7 +105,8 @@ def render_scene(
         digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png",
         sound=FileSound(features=scene.features, audio=scene.sound, num_frames=scene.num_frames),
         settings=RenderSettings(prompt=prompt or scene.prompt, seed=SEED, sample_steps=steps),
-        pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), online=True,
+        pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), film=scene.film,
+        online=True,
     )  # fmt: skip
     result = run_job(engine, job)
     timing = timing_summary(result.rows, result.num_frames, result.render_s)

@@ -1,0 +1,154 @@
+"""`liveavatar bench quality --portraits DIR`: every picture of a folder speaks one sample, and its film is measured.
+
+A film is made as a render makes it: the picture is framed for the model, rendered, and the face pasted back.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from liveavatar.audio.enhance import Enhanced, enhance
+from liveavatar.audio.ingest import load_audio
+from liveavatar.bench.quality.bench import Say
+from liveavatar.bench.quality.portrait_measures import measure_film, read_film
+from liveavatar.bench.quality.portrait_report import portrait_sheet, write_portraits
+from liveavatar.bench.quality.recordings import PICTURES, PROMPT
+from liveavatar.bench.quality.videos import Video, make_scene, render_scene
+from liveavatar.engine.engine import Engine
+from liveavatar.engine.sampling import sigma_steps
+from liveavatar.errors import InputError
+from liveavatar.face.landmarks import FaceTracker
+from liveavatar.files import plain
+from liveavatar.isolation.caller import isolated
+from liveavatar.load import load_engine
+from liveavatar.media.framing import Framing
+from liveavatar.media.portrait import load_portrait
+from liveavatar.media.portrait_check import JudgedPortrait, judge_portrait
+from liveavatar.paths import DATA
+from liveavatar.render.job import FilmPicture
+from liveavatar.timing import SAMPLE_RATE
+
+log = logging.getLogger(__name__)
+
+SPEECH = DATA / "samples" / "speech.wav"
+SECONDS = 6.0  # of the sound that each portrait speaks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PortraitOptions:
+    """Options of a run over a folder of portraits."""
+
+    model_dir: Path
+    portraits: Path  # folder of pictures
+    audio: Path = SPEECH
+    framing: str | None = None  # of the films; the model's default when None
+    steps: int = 4
+    out: Path | None = None  # films, contact sheets and the table go there; nothing is kept when None
+
+
+def find_portraits(folder: Path) -> list[Path]:
+    """List the pictures of a folder, by name.
+
+    Raises:
+        InputError: when there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--portraits {folder}: there is no such folder")
+    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    if not pictures:
+        raise InputError(f"--portraits {folder}: holds no picture ({', '.join(PICTURES)})")
+    return pictures
+
+
+def run_portraits(options: PortraitOptions, say: Say = log.info) -> dict[str, Any]:
+    """Measure a model on a folder of portraits and return the JSON of `bench quality --portraits --json`.
+
+    Raises:
+        InputError: no pictures, one that cannot be read, no sound, or a number of steps out of range.
+    """
+    began = time.perf_counter()
+    portraits = {path.name: isolated(load_portrait, path) for path in find_portraits(options.portraits)}
+    samples = isolated(load_audio, options.audio, beats=True)[: round(SECONDS * SAMPLE_RATE)]
+    engine = load_engine(options.model_dir)
+    sigma_steps(engine.config, options.steps)
+    judged = {
+        name: judge_portrait(rgb, Framing(framing=options.framing), engine.config) for name, rgb in portraits.items()
+    }
+    sound, tracker, rows = enhance(samples, "auto", "tiny.en"), FaceTracker(), []
+    with _workplace(options.out) as folder:
+        for name, portrait in judged.items():
+            video = _render(engine, portrait, sound, folder / "films" / name, options.steps)
+            film = read_film(video, shown(portrait), tracker)
+            rows.append(_row(name, portrait, video) | measure_film(film, sound.audio, sound.words))
+            portrait_sheet(film, folder / f"sheet_{name}.png")
+            say(f"{name}: sync error {rows[-1]['sync_error_frames']}, likeness {rows[-1]['likeness']}")
+        result: dict[str, Any] = plain(
+            {
+                "model": options.model_dir.name,
+                "steps": options.steps,
+                "framing": options.framing or "default",
+                "audio": options.audio.name,
+                "audio_seconds": len(samples) / SAMPLE_RATE,
+                "device": str(engine.device),
+                "dtype": str(engine.dtype).removeprefix("torch."),
+                "date": time.strftime("%Y-%m-%d"),
+                "seconds": round(time.perf_counter() - began, 1),
+                "speaking": sum(row["speaks"] for row in rows),
+                "worst": min(rows, key=_merit)["picture"],
+                "portraits": rows,
+            }
+        )
+        if options.out is not None:
+            write_portraits(options.out, result)
+    return result
+
+
+@contextmanager
+def _workplace(out: Path | None) -> Iterator[Path]:
+    """Provide a folder for films and sheets: `out`, or a temporary one."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="liveavatar-portraits-") as name:
+        yield Path(name)
+
+
+def shown(portrait: JudgedPortrait) -> np.ndarray:
+    """Return the picture that a portrait's film shows, at its size."""
+    return portrait.picture if portrait.framed is None else portrait.framed.film
+
+
+def _render(engine: Engine, portrait: JudgedPortrait, sound: Enhanced, folder: Path, steps: int) -> Video:
+    scene = make_scene(folder, portrait.picture, sound.audio, PROMPT, engine)
+    framed = portrait.framed
+    if framed is not None and not framed.is_whole:
+        path = folder / "film.png"
+        Image.fromarray(framed.film).save(path)
+        scene = replace(scene, film=FilmPicture(path, framed.box, framed.eyes))
+    return render_scene(engine, scene, steps)
+
+
+def _row(name: str, portrait: JudgedPortrait, video: Video) -> dict[str, Any]:
+    height, width = shown(portrait).shape[:2]
+    check = portrait.check
+    return {
+        "picture": name,
+        "size": f"{width}*{height}",
+        "verdict": None if check is None else check.verdict,
+        "said": [] if check is None else [*check.reasons, *check.remarks],
+        "fps": None if video.ms_per_frame is None else 1000 / video.ms_per_frame,
+    }
+
+
+def _merit(row: dict[str, Any]) -> tuple[bool, float]:
+    """Order films: those that speak in sync above the others, then by the likeness of their worst second."""
+    return row["speaks"], -1.0 if row["identity_min"] is None else row["identity_min"]
