@@ -25,6 +25,7 @@ from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
+from tasks.cluster.room import make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,10 @@ class EngineActor:
         """End a job at its next block."""
         self._stopped.add(digest)
 
+    def is_idle(self) -> bool:
+        """Tell if no job is rendered and no model is loaded right now."""
+        return not (self._one_job.locked() or self._loading.locked())
+
     def node_and_pid(self) -> Process:
         """Find the process of this actor."""
         return Process.current()
@@ -130,15 +135,22 @@ def actor_options(spec: EngineSpec) -> dict[str, Any]:
         "namespace": NAMESPACE,
         "lifetime": "detached",  # until its cluster ends; a local cluster ends with the driver
         "num_cpus": 0,  # jobs queue at the actor; reserving cores would only keep a second model out
-        "num_gpus": 1 if spec.device != "cpu" and num_gpus() >= 1 else 0,
+        "num_gpus": int(on_gpus(spec)),
         "max_concurrency": 4,
         "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
     }
 
 
+def on_gpus(spec: EngineSpec) -> bool:
+    """Tell if the actors of a spec take a GPU each."""
+    return spec.device != "cpu" and num_gpus() >= 1
+
+
 def engine_actor(spec: EngineSpec) -> ActorHandle:
     """Get the resident actor of a spec; start it when there is none."""
     name = f"engine-{spec_name(spec)}" + (f"-{spec.replica}" if spec.replica else "")
+    if on_gpus(spec) and name not in ray.util.list_named_actors():
+        make_room(1)
     remote = ray.remote(EngineActor).options(name=name, get_if_exists=True, max_restarts=-1, **actor_options(spec))
     return cast(ActorHandle, remote.remote(spec, cores()))
 

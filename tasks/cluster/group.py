@@ -15,9 +15,10 @@ from ray.exceptions import RayActorError
 
 from liveavatar.hardware import cores
 from liveavatar.render.job import Progress, RenderJob, RenderResult
-from tasks.cluster.actor import START_SECONDS, EngineActor, EngineSpec, actor_options, spec_name
+from tasks.cluster.actor import START_SECONDS, EngineActor, EngineSpec, actor_options, on_gpus, spec_name
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.head import NAMESPACE, HeadWatch
+from tasks.cluster.room import make_room
 from tasks.cluster.supervision import EngineLost
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,10 @@ class RankActor:
         """End a job at its next block."""
         self.actor.stop(digest)
 
+    def is_idle(self) -> bool:
+        """Tell if no job is rendered and no model is loaded right now."""
+        return self.actor.is_idle()
+
     def node_and_pid(self) -> Process:
         """Find the process of this rank."""
         return self.actor.node_and_pid()
@@ -108,6 +113,8 @@ def group_actors(spec: EngineSpec) -> list[ActorHandle]:
             return [ranks[rank] for rank in range(spec.ranks)]
         for actor in actors:
             ray.kill(actor)
+    if on_gpus(spec):
+        make_room(spec.ranks)
     token = secrets.token_hex(4)
     return [_start(spec, f"{prefix}{token}-{rank}", rank) for rank in range(spec.ranks)]
 

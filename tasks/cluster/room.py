@@ -1,0 +1,62 @@
+"""Room on the GPUs for another engine: resident engines that render nothing are ended until enough GPUs are free.
+
+An engine stays for the next job and keeps its GPUs. A job of another model, precision or number of GPUs would wait for
+them.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+
+import ray
+from ray.exceptions import RayError
+
+from tasks.cluster.head import NAMESPACE
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0  # an engine that does not say so soon that it is idle counts as busy
+
+
+def make_room(num_gpus: int) -> None:
+    """End idle engines until so many GPUs of the cluster are free, or no idle one is left."""
+    free = float(ray.available_resources().get("GPU", 0))
+    for names in to_end(ray.util.list_named_actors(), num_gpus - free, _is_idle):
+        log.info("the resident engine %s makes room for another", names[0])
+        for name in names:
+            _end(name)
+
+
+def to_end(names: Iterable[str], missing: float, is_idle: Callable[[str], bool]) -> list[list[str]]:
+    """Choose the engines to end: the names of their actors, one list an engine or a group.
+
+    Args:
+        names: of all resident actors; ranks of one group differ in their last number.
+        missing: GPUs that are not free yet; every actor holds one.
+        is_idle: whether an actor renders nothing.
+    """
+    engines: dict[str, list[str]] = {}
+    for name in names:
+        engines.setdefault(re.sub(r"-\d+$", "", name) if name.startswith("group-") else name, []).append(name)
+    chosen: list[list[str]] = []
+    for ranks in engines.values():
+        if missing <= 0:
+            break
+        if all(is_idle(name) for name in ranks):
+            chosen.append(ranks)
+            missing -= len(ranks)
+    return chosen
+
+
+def _is_idle(name: str) -> bool:
+    try:
+        return bool(ray.get(ray.get_actor(name, NAMESPACE).is_idle.remote(), timeout=ANSWER_SECONDS))
+    except (ValueError, RayError):
+        return False
+
+
+def _end(name: str) -> None:
+    try:
+        ray.kill(ray.get_actor(name, NAMESPACE))
+    except ValueError:  # it has gone by itself
+        log.debug("%s is gone", name)
