@@ -8,16 +8,18 @@ import itertools
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from flows.parameters import RenderParameters
-from liveavatar import config, paths
+from liveavatar import config, hardware, paths
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors, read_json
 from liveavatar.media import framing
+from liveavatar.planning.options import MachineUse, option_errors
 from tasks.inputs import JobInputs, check_inputs, decode_portrait
 from tasks.store import machine
 
@@ -82,7 +84,7 @@ def check_options(parameters: RenderParameters) -> None:
     paths.store_bytes()
     model = read_config(readable_model_dir(parameters.model))
     refuse_size(parameters, model)
-    _check_devices(parameters, model)
+    refuse_use(parameters, model, len(machine.accelerators()))
     check_out(output_folder(parameters))
     if parameters.audio == PIPE:
         _check_pipe(parameters, model)
@@ -183,57 +185,25 @@ def refuse_pipe(parameters: RenderParameters) -> None:
         raise InputError("--audio -: standard input can be heard only once; give a file")
 
 
-def _check_devices(parameters: RenderParameters, model: config.ModelConfig) -> None:
-    gpus = len(machine.accelerators())
-    if not gpus:
-        _refuse_gpu_options(parameters)
-    _check_kv_dtype(parameters, model, gpus)
-    _check_gpu_count(parameters, model, gpus)
-    if parameters.placement == "tpp":
-        _check_tpp(parameters)
+def refuse_use(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
+    """Refuse a use of the machine that contradicts the model, other options or the number of GPUs.
+
+    Raises:
+        InputError, CapacityError: the first of `liveavatar.planning.options.option_errors`.
+    """
+    use = MachineUse(
+        offload=bool(parameters.offload_model), placement=parameters.placement, num_gpus=parameters.num_gpus
+    )
+    for error in option_errors(model, parameters.settings(), use, gpus):
+        raise error
 
 
-def _refuse_gpu_options(parameters: RenderParameters) -> None:
-    if parameters.fp8:
-        raise InputError("--fp8: 8-bit linear layers need a GPU, and this machine has none; drop it")
-    if parameters.offload_model:
-        raise InputError(
-            "--offload_model True: there is no GPU whose memory could be relieved; use --offload_model False"
-        )
+def machine_of(parameters: RenderParameters, gpus: tuple[hardware.Gpu, ...] | None = None) -> hardware.Machine:
+    """Describe the machine that a job may use: as many of its GPUs, and as much memory, as its options leave to it.
 
-
-def _check_kv_dtype(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
-    if parameters.kv_cache_dtype != "auto" and (not gpus or not model.has_kv_choice):
-        which = f"and {_count(gpus)}" if not gpus else f"not {model.name}"
-        raise InputError(
-            f"--kv_cache_dtype {parameters.kv_cache_dtype}: only {config.LIVE_AVATAR_14B.name} on a GPU has a choice, "
-            f"{which}; drop it"
-        )
-
-
-def _check_gpu_count(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
-    num_gpus = parameters.num_gpus or 1
-    option = f"--num_gpus {num_gpus}" if parameters.num_gpus else f"--placement {parameters.placement}"
-    spread = parameters.num_gpus or parameters.placement in ("tpp", "replicas")
-    if spread and not gpus and model.needs_gpu:
-        raise CapacityError(f"{option}: {_count(gpus)}, and {model.name} cannot run without; see `liveavatar plan`")
-    if gpus and num_gpus > gpus:
-        raise CapacityError(f"--num_gpus {num_gpus}: {_count(gpus)}; use --num_gpus {gpus}")
-
-
-def _check_tpp(parameters: RenderParameters) -> None:
-    if parameters.offload_model:
-        raise InputError(
-            "--placement tpp with --offload_model True: every GPU of a group keeps its weights; drop --offload_model, "
-            "or use --placement single"
-        )
-    num_gpus, most = parameters.num_gpus or 1, parameters.sample_steps + 1
-    if num_gpus > most:
-        raise InputError(
-            f"--num_gpus {num_gpus}: {parameters.sample_steps} steps and a decoder keep no more than {most} busy; "
-            f"use --num_gpus {most}, or more --sample_steps"
-        )
-
-
-def _count(gpus: int) -> str:
-    return f"this machine has {gpus} GPU{'s' * (gpus != 1)}"
+    Args:
+        parameters: of the job.
+        gpus: of another machine; None: those that are here.
+    """
+    here = hardware.detect_machine(output_folder(parameters), gpus)
+    return replace(here, gpus=here.gpus[: parameters.num_gpus])

@@ -15,6 +15,7 @@ from flows.parameters import RenderParameters
 from flows.serving import environment
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError
 
 environment.import_prefect()
@@ -22,7 +23,6 @@ environment.import_prefect()
 from httpx import HTTPError  # noqa: E402
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
-from liveavatar import hardware  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
@@ -32,7 +32,7 @@ from tasks.stage import cached  # noqa: E402
 from tasks.store import machine  # noqa: E402
 from tasks.store.keys import StageKey, code_parts, stage_key  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
-from tasks.store.store import Store  # noqa: E402
+from tasks.store.store import Entry, Store  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -115,17 +115,7 @@ def render_job(
     driving = features.features(cleaned, str(model_dir))
     checked = prompt.prompt_check(parameters.prompt)
     picture, num_frames = ingested.portrait.values, driving.values["num_frames"]
-    planned = plan.plan(
-        config,
-        plan.request_of(
-            parameters.settings(),
-            {**parameters.model_dump(), "placement": placement_for(parameters)},
-            picture["width"],
-            picture["height"],
-            num_frames,
-        ),
-        machine_of(parameters),
-    )
+    planned = plan_render(parameters, config, (picture["width"], picture["height"]), num_frames)
     rendered = engine.render(
         options_of(parameters, planned.values),
         engine.RenderInputs(
@@ -158,6 +148,22 @@ def render_job(
     )
     cached(run_key(parameters, inputs), lambda _: {}, force=not published.hit)
     return tidied(published)
+
+
+def plan_render(parameters: RenderParameters, model: ModelConfig, size: tuple[int, int], num_frames: int) -> Entry:
+    """Plan a render as `liveavatar plan` does; the entry's values are the plan.
+
+    Args:
+        parameters: of the render.
+        model: its config.
+        size: (width, height) of the model's video, pixels.
+        num_frames: its length.
+
+    Raises:
+        CapacityError: it does not fit this machine.
+    """
+    request = plan.request_of(parameters.settings(), parameters.model_dump(), *size, num_frames)
+    return plan.plan(model, request, preflight.machine_of(parameters))
 
 
 def publish_run(
@@ -226,24 +232,15 @@ def remembers(parameters: RenderParameters, inputs: JobInputs) -> bool:
 
 
 def begin(parameters: RenderParameters) -> None:
-    """Start loading the engine while other stages run."""
+    """Start loading the engine while other stages run, unless only the plan tells over how many GPUs it is spread."""
     model_dir = resolve_model_dir(parameters.model)
-    engine.begin_loading(model_dir, options_of(parameters))
+    if not _plan_decides_ranks(parameters, read_config(model_dir)):
+        engine.begin_loading(model_dir, options_of(parameters))
 
 
-def placement_for(parameters: RenderParameters) -> str:
-    """Choose the placement to plan for.
-
-    "auto" never spreads a job over GPUs: a job too large for one is refused, and the refusal names a placement that
-    fits.
-    """
-    return "single" if parameters.placement == "auto" and machine.accelerators() else parameters.placement
-
-
-def machine_of(parameters: RenderParameters) -> hardware.Machine:
-    """Detect this machine, with as many of its GPUs as the job may have."""
-    here = hardware.detect_machine(preflight.output_folder(parameters))
-    return replace(here, gpus=here.gpus[: parameters.num_gpus])
+def _plan_decides_ranks(parameters: RenderParameters, model: ModelConfig) -> bool:
+    gpus = machine.accelerators()[: parameters.num_gpus]
+    return parameters.placement == "auto" and model.spreads and len(gpus) > 1 and not parameters.offload_model
 
 
 def _ranks(parameters: RenderParameters, planned: dict[str, Any] | None = None) -> int:

@@ -11,10 +11,10 @@ environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 
-from flows.render import machine_of, options_of, publish_run, tidied  # noqa: E402
+from flows.render import options_of, plan_render, publish_run, tidied  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from liveavatar.media.pcm import PcmPipe  # noqa: E402
-from tasks import enhance, features, ingest, manifest, plan, prompt, quality, render_pipe  # noqa: E402
+from tasks import enhance, features, ingest, manifest, prompt, quality, render_pipe  # noqa: E402
 from tasks.inputs import InputFile, JobInputs  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
 
@@ -57,17 +57,8 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     portrait = ingest.portrait(inputs, str(model_dir), parameters.framing_request(read_config(model_dir)))
     checked = prompt.prompt_check(parameters.prompt)
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
-    planned = plan.plan(
-        read_config(model_dir),
-        plan.request_of(
-            parameters.settings(),
-            parameters.model_dump(),
-            portrait.values["width"],
-            portrait.values["height"],
-            frames,
-        ),
-        machine_of(parameters),
-    )
+    size = (portrait.values["width"], portrait.values["height"])
+    planned = plan_render(parameters, read_config(model_dir), size, frames)
     rendered = render_pipe.render_pipe(
         listener, options_of(parameters, planned.values), model_dir, model_digest, portrait
     )

@@ -21,8 +21,9 @@ GB = 2**30  # bytes
 # Of int8 queries and keys over bf16: 570 TFLOP/s in a stream on an H100 (data/benchmarks/gpu_h100_2026-11-23.md); on
 # other kinds it is not measured.
 ATTENTION8_GAIN = 1.1
+MAX_GPUS = 64  # of a machine that is named
 RESERVE_GB = 1.85  # of every card: driver, context, allocator slack
-_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits")
 _QUERY_SECONDS = 30
 
 
@@ -86,11 +87,12 @@ class Gpu:
     name: str
     memory_gb: float
     rates: Rates
+    leave_gb: float = 0.0  # of its memory, for other programs
 
     @property
     def usable_gb(self) -> float:
         """Memory that a job may fill, in GB."""
-        return self.memory_gb - RESERVE_GB
+        return self.memory_gb - RESERVE_GB - self.leave_gb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +115,12 @@ class Machine:
         """True when there are GPUs and each has an 8-bit matrix unit."""
         return bool(self.gpus) and all(gpu.rates.has_fp8 for gpu in self.gpus)
 
+    def leaving(self, leave_gb: float) -> "Machine":
+        """Return the machine with so much memory left to other programs: of every GPU, or of the host without one."""
+        if not self.gpus:
+            return replace(self, host_gb=self.host_gb - leave_gb)
+        return replace(self, gpus=tuple(replace(gpu, leave_gb=leave_gb) for gpu in self.gpus))
+
 
 def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
     """Look up a GPU by its name, or by its memory when the name is of no kind in `GPU_KINDS`.
@@ -133,7 +141,7 @@ def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
 
 
 def parse_gpus(spec: str) -> tuple[Gpu, ...]:
-    """Parse a text such as "4x24GB", "1xH100", "H200", "2xA100-40GB" or "cpu" into GPUs.
+    """Parse a text such as "4x24GB", "1xH100", "H200", "2xA100-40GB", "1xH100,2x24GB" or "cpu" into GPUs.
 
     Raises:
         InputError: the text has another form, or names an unknown GPU.
@@ -141,10 +149,17 @@ def parse_gpus(spec: str) -> tuple[Gpu, ...]:
     text = spec.strip()
     if text.lower() in ("cpu", "none", "0"):
         return ()
+    gpus = tuple(gpu for kind in text.split(",") for gpu in _gpus_of_a_kind(kind.strip(), spec))
+    if len(gpus) > MAX_GPUS:
+        raise InputError(f"--gpus {spec}: {len(gpus)} GPUs are more than a machine has; name at most {MAX_GPUS}")
+    return gpus
+
+
+def _gpus_of_a_kind(text: str, spec: str) -> tuple[Gpu, ...]:
     match = re.fullmatch(r"(?:(\d{1,3})\s*[x*×]\s*)?(.+)", text, re.IGNORECASE)
     count = int(match[1] or 1) if match else 0
-    if not match or not match[2][0].isalnum() or not 1 <= count <= 64:
-        raise InputError(f'--gpus {spec}: write "4x24GB", "1xH100" or "cpu" (1 to 64 GPUs)')
+    if not match or not match[2][0].isalnum() or not 1 <= count <= MAX_GPUS:
+        raise InputError(f'--gpus {spec}: write "4x24GB", "1xH100" or "cpu" (1 to {MAX_GPUS} GPUs)')
     kind = match[2].strip()
     memory = re.search(r"(\d+(?:\.\d+)?)\s*G(?:i?B)?$", kind, re.IGNORECASE)
     if memory and not 1 <= float(memory[1]) <= 1024:
@@ -158,20 +173,43 @@ def parse_gpus(spec: str) -> tuple[Gpu, ...]:
 
 def detect_gpus() -> tuple[Gpu, ...]:
     """Ask the driver for the NVIDIA GPUs that this process may use; empty when there are none."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not Path("/dev/nvidiactl").exists():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1") or not Path("/dev/nvidiactl").exists():
         return ()
     try:
         listed = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    gpus = []
-    for line in listed.splitlines():
-        name, _, mebibytes = line.rpartition(",")
-        if mebibytes.strip().isdigit():
-            gpus.append(gpu_of(name.strip(), float(mebibytes) / 1024))
+    return tuple(as_installed(gpu) for gpu in listed_gpus(listed, visible))
+
+
+def as_installed(gpu: Gpu) -> Gpu:
+    """Return a GPU of this machine with the rates that it reaches here, where FlashAttention-3 may be missing."""
     if importlib.util.find_spec("fa3_fwd_interface") is None:
-        gpus = [replace(gpu, rates=gpu.rates.without_flash3()) for gpu in gpus]
-    return tuple(gpus)
+        return replace(gpu, rates=gpu.rates.without_flash3())
+    return gpu
+
+
+def listed_gpus(listed: str, visible: str | None = None) -> list[Gpu]:
+    """Read the driver's list of GPUs, one a line: UUID, name, MiB.
+
+    Args:
+        listed: the list.
+        visible: `CUDA_VISIBLE_DEVICES`, numbers or beginnings of UUIDs; as in CUDA, what follows an unknown one does
+            not count. None: all.
+    """
+    rows = [[cell.strip() for cell in line.split(",")] for line in listed.splitlines()]
+    rows = [row for row in rows if len(row) == 3 and row[2].isdigit()]
+    if visible is not None:
+        chosen: list[list[str]] = []
+        for part in (part.strip() for part in visible.split(",")):
+            known = (i for i, row in enumerate(rows) if part in (str(i), row[0][: len(part)]) and part)
+            index = next(known, None)
+            if index is None:
+                break
+            chosen.append(rows[index])
+        rows = chosen
+    return [gpu_of(name, float(mebibytes) / 1024) for _, name, mebibytes in rows]
 
 
 def memory_limit_gb() -> float:

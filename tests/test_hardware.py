@@ -16,6 +16,7 @@ from liveavatar.hardware import (
     detect_machine,
     free_port,
     gpu_of,
+    listed_gpus,
     listens,
     memory_limit_gb,
     parse_gpus,
@@ -121,3 +122,37 @@ def test_a_port_listens_while_a_socket_does() -> None:
         port = server.getsockname()[1]
         assert listens("127.0.0.1", port, 1.0)
     assert not listens("127.0.0.1", port, 1.0)
+
+
+LISTED = "GPU-1a, NVIDIA H100 80GB HBM3, 81559\nGPU-2b, NVIDIA A100-SXM4-40GB, 40960\nGPU-3c, NVIDIA H200, 143771\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        pytest.param(None, ["H100", "A100", "H200"], id="all"),
+        pytest.param("0", ["H100"], id="a number"),
+        pytest.param("2, 0", ["H200", "H100"], id="an order"),
+        pytest.param("GPU-2b", ["A100"], id="a UUID"),
+        pytest.param("GPU-3,1", ["H200", "A100"], id="the beginning of one"),
+        pytest.param("1,7,0", ["A100"], id="none after an unknown one"),
+        pytest.param("7", [], id="an unknown one"),
+    ],
+)
+def test_only_visible_gpus_are_used(visible: str | None, names: list[str]) -> None:
+    gpus = listed_gpus(LISTED, visible)
+    assert len(gpus) == len(names)
+    assert all(name in gpu.name for name, gpu in zip(names, gpus, strict=True))
+
+
+def test_gpus_of_several_kinds_are_one_machine() -> None:
+    assert parse_gpus("1xH100, 2x24GB") == (*parse_gpus("1xH100"), *parse_gpus("2x24GB"))
+    with pytest.raises(InputError, match="65 GPUs are more"):
+        parse_gpus("64xH100,1x24GB")
+
+
+def test_memory_is_left_to_other_programs() -> None:
+    left = Machine(gpus=parse_gpus("2x24GB"), cores=1, host_gb=8, disk_gb=1).leaving(6)
+    assert [gpu.usable_gb for gpu in left.gpus] == [pytest.approx(16.15)] * 2
+    assert left.host_gb == 8
+    assert Machine(gpus=(), cores=1, host_gb=8, disk_gb=1).leaving(6).host_gb == 2

@@ -12,7 +12,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.hardware import detect_machine, parse_gpus
+from liveavatar.hardware import detect_gpus, parse_gpus
 from liveavatar.isolation.caller import isolated
 from liveavatar.media.portrait_check import JudgedPortrait, judge_portrait
 from liveavatar.planning.plan import Plan, describe, plan, video_size
@@ -29,15 +29,15 @@ def plan_command(options: dict[str, Any]) -> int:
     as_json, gpus, seconds = options.pop("json"), options.pop("gpus"), options.pop("seconds")
     if seconds is not None and not 0 < seconds < 1e6:
         raise InputError(f"--seconds {seconds:g}: give the length of the sound in seconds, such as 10")
-    parameters = read_parameters({**ANY, **{k: v for k, v in options.items() if k != "num_gpus"}})
+    parameters = read_parameters({**ANY, **options})
     model = _model(parameters.model)
     area = preflight.refuse_size(parameters, model)
     portrait = _portrait(parameters, model)
     width, height = portrait.picture.shape[1::-1] if portrait is not None else video_size(model, area, None)
     frames = _frames(parameters.audio, seconds, parameters.num_clip, parameters.infer_frames)
-    machine = detect_machine(Path(parameters.out or "out"), None if gpus is None else parse_gpus(gpus))
-    if options.get("num_gpus"):
-        machine = _fewer(machine, str(options["num_gpus"]))
+    named = None if gpus is None else parse_gpus(gpus)
+    preflight.refuse_use(parameters, model, len(detect_gpus() if named is None else named))
+    machine = preflight.machine_of(parameters, named)
     outcome = plan(model, request_of(parameters.settings(), parameters.model_dump(), width, height, frames), machine)
     if as_json:
         judged = {} if portrait is None else {"portrait": _facts(portrait)}
@@ -76,16 +76,6 @@ def _frames(audio: str, seconds: float | None, num_clip: int | None, infer_frame
         return limit or round(DEFAULT_SECONDS * FPS)
     frames = max(1, round(seconds * FPS))
     return min(frames, limit) if limit else frames
-
-
-def _fewer(machine: Any, num_gpus: str) -> Any:
-    from dataclasses import replace
-
-    if not num_gpus.isdigit() or not int(num_gpus) >= 1:
-        raise InputError(f"--num_gpus {num_gpus}: give a number of GPUs, such as 4")
-    if machine.gpus and int(num_gpus) > len(machine.gpus):
-        raise CapacityError(f"--num_gpus {num_gpus}: there are {len(machine.gpus)} GPUs; ask for fewer")
-    return replace(machine, gpus=machine.gpus[: int(num_gpus)])
 
 
 def _print(outcome: Plan, frames: int) -> None:

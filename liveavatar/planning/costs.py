@@ -126,9 +126,45 @@ def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
     return linear, total - linear, in_blocks
 
 
-@lru_cache(maxsize=16)
+_COUNTED = ((256, 256), (512, 256))  # pixels; the second size has twice the pixels of the first
+
+
 def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> VAECosts:
-    """Compute the costs of the autoencoder for width x height pixels, with `motion_latents` latents of the picture."""
+    """Compute the costs of the autoencoder for width x height pixels, with `motion_latents` latents of the picture.
+
+    They are counted at two sizes. The bytes of a stream grow with the pixels, operations also with their square, where
+    the innermost level attends; so two sizes tell all.
+    """
+    one, two = (_counted(cfg, motion_latents, *size) for size in _COUNTED)
+    x = width * height / (_COUNTED[0][0] * _COUNTED[0][1])
+
+    def grown(first: float, second: float) -> float:
+        return first * x + (second - 2 * first) / 2 * x * (x - 1)
+
+    # The last level of Wan's decoder is at full size: input, normalised and padded copies, output of its convolutions.
+    wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
+    return VAECosts(
+        weight_bytes=one.weights * BF16,
+        state_bytes=round(one.state + (two.state - one.state) * (x - 1)) * BF16,
+        peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
+        decode_flop=grown(one.decode_flop, two.decode_flop),
+        encode_flop=grown(one.encode_flop, two.encode_flop),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counts:
+    """Numbers of the autoencoder at one size: weights, numbers in a decoder's state, operations."""
+
+    weights: int
+    state: int
+    decode_flop: int
+    encode_flop: int
+
+
+@lru_cache(maxsize=16)
+def _counted(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> _Counts:
+    """Run the autoencoder on the meta device and count."""
     h, w = height // cfg.spatial_stride, width // cfg.spatial_stride
     with torch.device("meta"):
         network = build_vae(cfg)
@@ -145,15 +181,11 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
             with FlopCounterMode(display=False) as encoding:
                 vae.encode_still(video[:, :, :1], motion_latents)
             encode_flop = encoding.get_total_flops()
-    state_bytes = sum(t.numel() for t in state.tensors().values()) * BF16
-    # The last level of Wan's decoder is at full size: input, normalised and padded copies, output of its convolutions.
-    wide = cfg.decoder_widths[-1] * 6 if isinstance(network, WanVAE) else cfg.decoder_widths[-1] * 6 // 16
-    return VAECosts(
-        weight_bytes=sum(p.numel() for p in network.parameters()) * BF16,
-        state_bytes=state_bytes,
-        peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
-        decode_flop=float(decoding.get_total_flops()),
-        encode_flop=float(encode_flop),
+    return _Counts(
+        weights=sum(p.numel() for p in network.parameters()),
+        state=sum(t.numel() for t in state.tensors().values()),
+        decode_flop=decoding.get_total_flops(),
+        encode_flop=encode_flop,
     )
 
 

@@ -19,6 +19,7 @@ from liveavatar.planning.costs import (
     text_bytes,
     vae_costs,
 )
+from liveavatar.planning.options import MachineUse, most_ranks, option_errors
 from liveavatar.planning.request import PlanRequest
 from liveavatar.planning.speed import Speeds, cpu_speeds, gpu_speeds
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
@@ -28,6 +29,9 @@ GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
 RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
 # CUDA graph of the decoder over the peak of one block's temporaries: 5.1 GiB at 704*384 on an H100. Steps have one too.
 GRAPH_SHARE = 1.5
+# Pieces that the allocator of a rank holds beside its tensors and cannot use, in a full GPU: 0.7 to 0.9 GiB where four
+# ranks were limited to 22.15 GiB (data/benchmarks/gpu_h200_4ranks_2026-11-23.md).
+FRAGMENTS_GB = 0.8
 SPARE_GB = 3.0  # left free before "auto" takes bf16 rings: allocators keep pieces that are of no use
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
@@ -56,28 +60,22 @@ class MemoryModel:
         self.dit: DiTCosts = dit_costs(config.dit, request.width, request.height, stride, dtype)
         self.vae: VAECosts = vae_costs(config.vae, config.dit.motion_latents, request.width, request.height)
 
-    def placement(self) -> str:
-        """Return the requested placement, or the best one for "auto": one GPU, tpp when one does not hold the job."""
-        if self.request.placement != "auto":
-            return self.request.placement
-        if len(self.machine.gpus) < 2 or not self.config.spreads:
-            return "single"
-        return "single" if all_fit(self.loads("single")) else "tpp"
+    def used(self, placement: str) -> tuple[Gpu, ...]:
+        """Return the GPUs that a job uses under a placement: the first ones."""
+        gpus = self.machine.gpus
+        if placement == "tpp":
+            return gpus[: most_ranks(self.settings)]
+        return gpus if placement == "replicas" else gpus[:1]
 
     def impossible(self, placement: str) -> list[str]:
         """List the reasons that no amount of memory removes."""
-        gpus, large = self.machine.gpus, self.config.needs_gpu
-        reasons = []
-        if not gpus and large:
-            reasons.append(f"{self.config.name} needs a GPU, and none is here")
-        if not gpus and (self.settings.fp8 or self.request.offload):
-            reasons.append("--fp8 and --offload_model need a GPU, and none is here")
-        if not gpus and placement == "tpp" and large:
-            reasons.append("--placement tpp of this model needs GPUs")
-        dtype = self.settings.kv_cache_dtype
+        gpus, settings = self.used(placement), self.settings
+        use = MachineUse(offload=self.request.offload, placement=placement)
+        reasons = [str(error) for error in option_errors(self.config, settings, use, len(self.machine.gpus))]
+        if not gpus and self.config.needs_gpu:
+            reasons.insert(0, f"{self.config.name} needs a GPU, and none is here")
+        dtype = settings.kv_cache_dtype
         cache = f"--kv_cache_dtype {dtype}"
-        if dtype != "auto" and not (gpus and self.config.has_kv_choice):
-            reasons.append(f"{cache}: only the large model on a GPU has a choice")
         slow = [g.name for g in gpus if not g.rates.has_fp8]
         eight_bit = {"--fp8": self.settings.fp8, cache: dtype in ("fp8", "int8", "e4m3")}
         reasons += [f"{option}: {slow[0]} has no 8-bit matrix unit" for option, on in eight_bit.items() if on and slow]
@@ -88,12 +86,11 @@ class MemoryModel:
 
     def rank_work(self) -> tuple[RankWork, ...]:
         """Divide the job among the GPUs of a `tpp` placement."""
-        steps, gpus, layers = self.settings.sample_steps, max(1, len(self.machine.gpus)), self.config.dit.num_layers
-        if gpus > steps:
-            return split(steps, steps + 1)
-        if not self.fast:
-            return split(steps, gpus)
-        return split_layers(steps, layers, gpus, self.speeds().decode_layers(layers))
+        gpus, steps, layers = self.used("tpp"), self.settings.sample_steps, self.config.dit.num_layers
+        if len(gpus) > steps or not self.fast:
+            return split(steps, max(1, len(gpus)))
+        # The rank that decodes divides the layers, by what it knows of its own GPU.
+        return split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
 
     @property
     def fast(self) -> bool:
@@ -113,15 +110,15 @@ class MemoryModel:
             return []
         if placement == "tpp":
             return self.rank_loads(self.rank_work())
-        used = len(gpus) if placement == "replicas" else 1
         alone = split(self.settings.sample_steps, 1)[0]
-        return [self._load(i, gpus[i], alone) for i in range(used)]
+        return [self._load(i, gpu, alone) for i, gpu in enumerate(self.used(placement))]
 
     def rank_loads(self, ranks: tuple[RankWork, ...]) -> list[GpuLoad]:
         """Return the load of each GPU of a group, one rank a GPU."""
-        return [self._load(work.rank, self.machine.gpus[work.rank], work) for work in ranks]
+        fragments = FRAGMENTS_GB if len(ranks) > 1 else 0.0
+        return [self._load(work.rank, self.machine.gpus[work.rank], work, fragments) for work in ranks]
 
-    def _load(self, index: int, gpu: Gpu, work: RankWork) -> GpuLoad:
+    def _load(self, index: int, gpu: Gpu, work: RankWork, fragments: float = 0.0) -> GpuLoad:
         dit, vae, decodes = self.dit, self.vae, work.decodes
         num_steps = self._num_steps(work)
         parts: dict[str, float] = {}
@@ -147,6 +144,8 @@ class MemoryModel:
         decoding = vae.peak_bytes if decodes else 0
         parts["working memory"] = denoising + decoding if self.fast else max(denoising, decoding)
         breakdown = {name: size / GB for name, size in parts.items()}
+        if fragments:
+            breakdown["fragments"] = fragments
         return GpuLoad(
             gpu=index,
             name=gpu.name,
@@ -194,28 +193,29 @@ class MemoryModel:
         }
         return parts | {"total": sum(parts.values())}
 
-    def speeds(self) -> Speeds:
-        """Predict the times on the slowest GPU, or measure them on this CPU."""
-        if not self.machine.gpus:
+    def speeds(self, gpu: Gpu | None) -> Speeds:
+        """Predict the times on a GPU, or measure them on this CPU."""
+        if gpu is None:
             return cpu_speeds(self.config, self.request.width, self.request.height, self.settings.sample_steps)
-        slowest = min(self.machine.gpus, key=lambda g: g.rates.bf16)
         layers = self.config.dit.num_layers
-        return gpu_speeds(self.dit, self.vae, slowest.rates, layers, self.settings.fp8, self.request.offload)
+        return gpu_speeds(self.dit, self.vae, gpu.rates, layers, self.settings.fp8, self.request.offload)
 
-    def pace(self, placement: str, speeds: Speeds, num_gpus: int) -> tuple[float, float]:
+    def pace(self, placement: str) -> tuple[float, float]:
         """Return (frames per second, seconds to the first frame)."""
-        steps = self.settings.sample_steps
-        first = speeds.start + (speeds.first or steps * speeds.step + speeds.decode)
-        if placement == "tpp" and num_gpus > 1:
-            block = max(
-                self._num_steps(w) * speeds.step + (speeds.decode if w.decodes else 0) for w in self.rank_work()
-            )
-        elif speeds.overlap and self.request.online_decode:
-            block = max(steps * speeds.step, speeds.decode)
-        else:
-            block = steps * speeds.step + speeds.decode
-        jobs = num_gpus if placement == "replicas" else 1
-        return jobs * BLOCK_FRAMES / block, first
+        steps, gpus = self.settings.sample_steps, self.used(placement) or (None,)
+        if placement == "tpp" and len(gpus) > 1:
+            ranks = [(self._num_steps(work), work.decodes, self.speeds(gpus[work.rank])) for work in self.rank_work()]
+            busy = [count * speeds.step + (speeds.decode if decodes else 0) for count, decodes, speeds in ranks]
+            return BLOCK_FRAMES / max(busy), ranks[-1][-1].start + sum(busy)
+        alone = [self.speeds(gpu) for gpu in gpus]
+        blocks = [
+            max(steps * speeds.step, speeds.decode)
+            if speeds.overlap and self.request.online_decode
+            else steps * speeds.step + speeds.decode
+            for speeds in alone
+        ]
+        first = alone[0].start + (alone[0].first or steps * alone[0].step + alone[0].decode)
+        return sum(BLOCK_FRAMES / block for block in blocks), first
 
 
 def all_fit(loads: list[GpuLoad]) -> bool:
@@ -233,5 +233,6 @@ def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -
         return request
     wide = request.changed(kv_cache_dtype="bf16")
     model = MemoryModel(config, wide, machine)
-    roomy = all(load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(model.placement()))
-    return request.changed(kv_cache_dtype="fp8") if machine.has_fp8 and not roomy else wide
+    roomy = all(load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(request.placement))
+    has_fp8 = all(gpu.rates.has_fp8 for gpu in model.used(request.placement))
+    return request.changed(kv_cache_dtype="fp8") if has_fp8 and not roomy else wide

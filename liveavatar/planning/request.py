@@ -31,3 +31,16 @@ class PlanRequest:
         settings = {name: value for name, value in values.items() if name in _SETTINGS}
         own = {name: value for name, value in values.items() if name not in _SETTINGS}
         return replace(self, settings=replace(self.settings, **settings), **own)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the command line that ask for this request, length and online decoding aside."""
+        settings = self.settings
+        return {
+            "size": self.size,
+            "sample_steps": settings.sample_steps,
+            "infer_frames": settings.infer_frames,
+            "fp8": settings.fp8,
+            **({} if settings.kv_cache_dtype == "auto" else {"kv_cache_dtype": settings.kv_cache_dtype}),
+            "offload_model": self.offload,
+            "placement": self.placement,
+        }

@@ -1,6 +1,7 @@
-"""The place of output: which folders are ours to fill, and commands of one second publish apart."""
+"""The place of output, which is ours to fill; and the machine that a job may use."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from flows import preflight
 from flows.parameters import RenderParameters
 from liveavatar.errors import InputError
+from liveavatar.hardware import Gpu, Machine, gpu_of, parse_gpus
 
 RUN = '{"latents_sha256": "d"}'
 FILES = dict.fromkeys(("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json"), "")
@@ -79,3 +81,17 @@ def test_standard_input_is_refused_where_it_is_needed_twice() -> None:
     with pytest.raises(InputError, match="heard only once"):
         preflight.refuse_pipe(job)
     preflight.refuse_pipe(job.model_copy(update={"audio": "./-"}))
+
+
+@pytest.mark.parametrize(("num_gpus", "count"), [(None, 4), (2, 2), (9, 4)])
+def test_a_job_may_have_fewer_gpus(num_gpus: int | None, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus: tuple[Gpu, ...] = (gpu_of("NVIDIA H200", 141.0),) * 4
+    job = RenderParameters(audio="a", image="i", prompt="p", num_gpus=num_gpus)
+    here = Machine(gpus=gpus, cores=8, host_gb=500.0, disk_gb=500.0)
+    monkeypatch.setattr(preflight.hardware, "detect_machine", lambda out, named: here)
+    assert preflight.machine_of(job) == replace(here, gpus=gpus[:count])
+
+
+def test_a_machine_that_is_named_is_the_one_to_use() -> None:
+    job = RenderParameters(audio="a", image="i", prompt="p", num_gpus=2)
+    assert preflight.machine_of(job, parse_gpus("4x24GB")).gpus == parse_gpus("2x24GB")

@@ -11,8 +11,8 @@ import pytest
 from flows import render
 from flows.parameters import RenderParameters
 from liveavatar import paths
+from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
 from liveavatar.errors import CapacityError
-from liveavatar.hardware import Gpu, Machine, gpu_of
 from tasks.inputs import InputFile, JobInputs
 from tasks.store.store import Store
 
@@ -24,18 +24,33 @@ def form(**changes: Any) -> RenderParameters:
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpus", "planned"),
+    ("model", "changes", "gpus", "loads"),
     [
-        pytest.param("auto", ("H200", "H200"), "single", id="auto on two GPUs"),
-        pytest.param("tpp", ("H200", "H200"), "tpp", id="tpp is asked for"),
-        pytest.param("auto", (), "auto", id="a CPU"),
+        pytest.param(LIVE_AVATAR_14B, {}, ("H200", "H200"), False, id="the plan decides"),
+        pytest.param(LIVE_AVATAR_14B, {"placement": "single"}, ("H200", "H200"), True, id="one GPU is asked for"),
+        pytest.param(LIVE_AVATAR_14B, {"placement": "tpp"}, ("H200", "H200"), True, id="all are asked for"),
+        pytest.param(LIVE_AVATAR_14B, {"offload_model": True}, ("H200", "H200"), True, id="offload needs one"),
+        pytest.param(LIVE_AVATAR_14B, {"num_gpus": 1}, ("H200", "H200"), True, id="one may be used"),
+        pytest.param(LIVE_AVATAR_14B, {}, ("H200",), True, id="one is here"),
+        pytest.param(MINI, {}, ("H200", "H200"), True, id="a small model"),
+        pytest.param(MINI, {}, (), True, id="a CPU"),
     ],
 )
-def test_a_job_is_spread_over_gpus_only_when_asked(
-    asked: str, gpus: tuple[str, ...], planned: str, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_is_loaded_early_when_its_gpus_are_known(
+    model: ModelConfig,
+    changes: dict[str, Any],
+    gpus: tuple[str, ...],
+    loads: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    loading: list[Any] = []
     monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
-    assert render.placement_for(form(placement=asked)) == planned
+    monkeypatch.setattr(render, "resolve_model_dir", lambda _: tmp_path)
+    monkeypatch.setattr(render, "read_config", lambda _: model)
+    monkeypatch.setattr(render.engine, "begin_loading", lambda folder, options: loading.append(options))
+    render.begin(form(**changes))
+    assert bool(loading) == loads
 
 
 @pytest.mark.parametrize(
@@ -67,14 +82,6 @@ def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.Monkey
     options = render.options_of(form(placement="tpp"), plan)
     assert options.ranks == 1
     assert options.settings.kv_cache_dtype == "fp8"
-
-
-@pytest.mark.parametrize(("num_gpus", "count"), [(None, 4), (2, 2), (9, 4)])
-def test_a_job_may_have_fewer_gpus(num_gpus: int | None, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus: tuple[Gpu, ...] = (gpu_of("NVIDIA H200", 141.0),) * 4
-    here = Machine(gpus=gpus, cores=8, host_gb=500.0, disk_gb=500.0)
-    monkeypatch.setattr(render.hardware, "detect_machine", lambda out: here)
-    assert render.machine_of(form(num_gpus=num_gpus)) == replace(here, gpus=gpus[:count])
 
 
 def test_a_run_is_remembered_until_an_option_or_an_input_changes(

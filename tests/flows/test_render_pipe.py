@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from flows import render
 from flows import render_pipe as flow
 from flows.parameters import RenderParameters
 from liveavatar import paths
@@ -63,7 +64,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     fakes = {
         (flow.ingest, "portrait"): entry("portrait", width=384, height=256),
         (flow.prompt, "prompt_check"): entry("prompt"),
-        (flow.plan, "plan"): planned,
+        (render.plan, "plan"): planned,
         (flow.render_pipe, "render_pipe"): entry("render"),
         (flow.render_pipe, "transcribe"): entry("enhance"),
         (flow.features, "features"): entry("features"),
@@ -74,7 +75,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     monkeypatch.setattr(flow, "publish_run", stage("publish_run", "published"))
     monkeypatch.setattr(flow, "tidied", lambda published: {"published": published})
     monkeypatch.setattr(flow, "digest_of", lambda _: "0" * 64)
-    monkeypatch.setattr(flow.plan, "request_of", stage("request_of", "request"))
+    monkeypatch.setattr(render.plan, "request_of", stage("request_of", "request"))
     return given
 
 

@@ -1,10 +1,14 @@
 """Cost model: bytes and operations against the true networks."""
 
+from typing import cast
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY
+from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.model.dit import CausalDiT
+from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.planning.costs import dit_costs, text_bytes, vae_costs
 
 
@@ -32,8 +36,6 @@ def test_14b_numbers_of_the_specification() -> None:
 
 
 def test_decoder_state_is_what_a_stream_holds() -> None:
-    from liveavatar.model.vae import build_vae
-
     config = TINY
     vae = build_vae(config.vae)
     state = vae.decoder_state(1, 4, 6)
@@ -58,3 +60,20 @@ def test_a_ring_is_as_large_as_its_dtype_says(dtype: str, slot: int, workspace: 
     assert costs.ring_bytes == config.num_layers * tokens * slot
     assert bool(costs.workspace_bytes) == bool(workspace), "only fp8 rings are converted for attention"
     assert bool(costs.ring_sink_bytes) != bool(workspace)
+
+
+@pytest.mark.parametrize("config", [LIVE_AVATAR_14B, MINI, TINY], ids=lambda config: config.name)
+@pytest.mark.parametrize("size", [(384, 256), (384, 640)], ids=str)
+def test_decoding_at_any_size_follows_from_two(config: ModelConfig, size: tuple[int, int]) -> None:
+    width, height = size
+    stride, cfg = config.vae.spatial_stride, config.vae
+    with torch.device("meta"):
+        vae = cast(VideoVAE, build_vae(cfg))
+        state = vae.decoder_state(1, height // stride, width // stride)
+        latents = torch.empty(1, cfg.z_dim, 3, height // stride, width // stride)
+        vae.decode_stream(latents[:, :, :1], state)
+        with FlopCounterMode(display=False) as counter:
+            vae.decode_stream(latents, state)
+    costs = vae_costs(cfg, config.dit.motion_latents, width, height)
+    assert costs.decode_flop == counter.get_total_flops()
+    assert costs.state_bytes == 2 * sum(tensor.numel() for tensor in state.tensors().values())

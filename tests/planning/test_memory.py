@@ -1,11 +1,15 @@
 """Memory model: loads of GPUs under a placement, the dtype of keys and values, host and disk."""
 
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
+from liveavatar.hardware import Gpu, gpu_of
+from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.memory import MemoryModel, all_fit, with_kv_dtype
 from liveavatar.planning.plan import plan
 from tests.planning.requests import machine, request_14b, small_request
@@ -68,7 +72,9 @@ def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
     outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp"), machine("4xH200"))
     assert [("autoencoder" in load.breakdown) for load in outcome.per_gpu_gb] == [False, False, False, True]
     alone = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp"), machine("5xH200")).per_gpu_gb
-    assert [set(load.breakdown) == {"autoencoder", "working memory"} for load in alone] == [False] * 4 + [True]
+    assert [set(load.breakdown) == {"autoencoder", "fragments", "working memory"} for load in alone] == [False] * 4 + [
+        True
+    ]
     assert alone[-1].total < 6
 
 
@@ -96,8 +102,8 @@ def test_processes_on_a_cpu_count_their_weights() -> None:
     [
         pytest.param(LIVE_AVATAR_14B, "1xA100", "int8", "no 8-bit matrix unit", id="no 8-bit unit"),
         pytest.param(LIVE_AVATAR_14B, "1xL40S", "e4m3", "needs a Hopper GPU and fa3-fwd", id="no FlashAttention-3"),
-        pytest.param(LIVE_AVATAR_14B, "cpu", "fp8", "only the large model on a GPU", id="a CPU"),
-        pytest.param(MINI, "1xH100", "bf16", "only the large model on a GPU", id="the small model"),
+        pytest.param(LIVE_AVATAR_14B, "cpu", "fp8", "only live-avatar-14b on a GPU", id="a CPU"),
+        pytest.param(MINI, "1xH100", "bf16", "only live-avatar-14b on a GPU", id="the small model"),
     ],
 )
 def test_what_has_no_choice_of_keys_and_values_is_refused(
@@ -149,3 +155,23 @@ def test_offloading_moves_weights_to_the_host() -> None:
     assert freed > 10
     assert offloaded.host("single", 1)["offloaded weights"] > freed
     assert resident.host("single", 1)["offloaded weights"] == 0
+
+
+REPORT = json.loads((REPO_ROOT / "data" / "benchmarks" / "gpu_h200_4ranks_2026-11-23.json").read_text())
+LAYERS = [row for row in REPORT["tpp_capped"] if row["split"] == "layers"]
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["size"]) for row in LAYERS])
+def test_four_small_cards_hold_what_they_held_when_measured(row: dict[str, Any]) -> None:
+    """Four ranks on one H200, each limited to what a card of 24 GB leaves."""
+    cards = tuple(Gpu(name="24 GB", memory_gb=24.0, rates=gpu_of("H200").rates.without_flash3()) for _ in range(4))
+    width, height = (int(side) for side in row["size"].split("*"))
+    request = request_14b((704, 384), width=width, height=height, fp8=True, kv_cache_dtype="fp8", placement="tpp")
+    outcome = plan(LIVE_AVATAR_14B, request, replace(machine("cpu"), gpus=cards))
+    assert outcome.fits == row["fits"]
+    if row["fits"]:
+        held = zip(row["allocated_gib"], outcome.per_gpu_gb, row["reserved_gib"], strict=True)
+        for allocated, load, reserved in held:
+            assert 0.96 * allocated < load.total < 1.04 * reserved
+    named = plan(LIVE_AVATAR_14B, request.changed(kv_cache_dtype="auto"), machine("4x24GB"))
+    assert named.fits == row["fits"], "cards that are named have other rates and the same memory"

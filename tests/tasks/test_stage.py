@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flows.parameters import RenderParameters
-from flows.render import machine_of, options_of, run_key
+from flows.preflight import machine_of
+from flows.render import options_of, run_key
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
 from tasks import enhance, features, ingest, plan, prompt, quality, render

@@ -1,16 +1,24 @@
 """`plan`: the planner's answer for any machine, and for a job whose files are here."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from flows import preflight
 from flows.parameters import read_parameters
-from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
-from liveavatar.errors import InputError
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
+from liveavatar.errors import InputError, LiveAvatarError
+from liveavatar.hardware import Gpu, parse_gpus
 from liveavatar.media.portrait import target_size
+from liveavatar.planning.plan import video_size
+from liveavatar.planning.speed import Speeds
 from liveavatar.timing import FPS
 from tests.flows.cli.commands import run
 
@@ -66,12 +74,13 @@ def test_the_picture_turns_the_video(files: dict[str, str], capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        pytest.param(["--gpus", "2x141GB", "--num_gpus", "3"], 3, "there are 2 GPUs; ask for fewer", id="too many"),
-        pytest.param(["--gpus", "2x141GB", "--num_gpus", "x"], 2, "give a number of GPUs", id="no number"),
+        pytest.param(["--gpus", "2x141GB", "--num_gpus", "3"], 3, "has 2 GPUs; use --num_gpus 2", id="too many"),
+        pytest.param(["--gpus", "2x141GB", "--num_gpus", "x"], 2, "should be a valid integer", id="no number"),
         pytest.param(
             ["--size", "512*512", "--framing", "model"], 2, "trained for 384\\*256 and 256\\*384 only", id="not mini's"
         ),
         pytest.param(["--size", "4096*512"], 2, "sides from 128 to 2048 pixels", id="a size no film has"),
+        pytest.param(["--gpus", "cpu", "--fp8"], 2, "--fp8: 8-bit linear layers need a GPU", id="fp8 on a CPU"),
         pytest.param(["--seconds", "0"], 2, "give the length of the sound", id="no length"),
     ],
 )  # fmt: skip
@@ -123,3 +132,80 @@ def test_fewer_gpus_are_those_that_are_counted(home: Path, capsys: pytest.Captur
     asked = ["--model", "live-avatar-14b", "--gpus", "4x141GB", "--placement", "tpp"]
     assert len(ask(asked, capsys)["per_gpu_gb"]) == 4
     assert len(ask([*asked, "--num_gpus", "2"], capsys)["per_gpu_gb"]) == 2
+
+
+KINDS = ("8GB", "16GB", "24GB", "32GB", "48GB", "80GB", "141GB", "H100", "A100", "L40S", "3090")
+machines = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(KINDS)), max_size=3).filter(
+    lambda kinds: sum(count for count, _ in kinds) <= 8
+)
+jobs = st.fixed_dictionaries(
+    {},
+    optional={
+        "size": st.sampled_from(["384*256", "512*256", "688*368", "704*384", "720*400", "1280*720"]),
+        "sample_steps": st.integers(1, 8),
+        "fp8": st.just(True),
+        "offload_model": st.booleans(),
+        "placement": st.sampled_from(["auto", "single", "tpp", "replicas"]),
+        "num_gpus": st.integers(1, 8),
+        "kv_cache_dtype": st.sampled_from(["auto", "bf16", "fp8", "int8", "e4m3"]),
+        "num_clip": st.integers(1, 300),
+        "infer_frames": st.sampled_from([12, 48, 60]),
+        "enable_online_decode": st.just(True),
+    },
+)
+
+
+@pytest.fixture
+def models(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of a large and a small model, without weights, and a CPU whose speed is known."""
+    for name, model in (("large", LIVE_AVATAR_14B), ("small", TINY)):
+        (home / name).mkdir()
+        (home / name / "config.json").write_text(replace(model, name=name).to_json())
+    speeds = Speeds(step=0.1, decode=0.05, start=0.2, first=None, overlap=True)
+    monkeypatch.setattr("liveavatar.planning.memory.cpu_speeds", lambda *_: speeds)
+    return home
+
+
+def rendered_plan(job: dict[str, Any], gpus: tuple[Gpu, ...]) -> dict[str, Any] | str:
+    """The plan that a render makes on a machine with these GPUs, or the words that it is refused with."""
+    from flows import render
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render.machine, "accelerators", lambda: tuple(gpu.name for gpu in gpus))
+        patch.setattr("liveavatar.hardware.detect_gpus", lambda: gpus)
+        patch.setattr("liveavatar.hardware.available_gb", lambda: math.inf)
+        patch.setattr("liveavatar.hardware.free_disk_gb", lambda _: math.inf)
+        patch.setattr(render.plan, "plan", render.plan.plan.fn)
+        try:
+            parameters = read_parameters({"audio": "a.wav", "image": "i.png", "prompt": "p", **job})
+            preflight.check_options(parameters)
+            model = read_config(Path(parameters.model))
+            size = video_size(model, preflight.refuse_size(parameters, model), None)
+            frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else 10 * FPS
+            return dict(render.plan_render(parameters, model, size, frames).values)
+        except LiveAvatarError as refusal:
+            return str(refusal)
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(kinds=machines, job=jobs, model=st.sampled_from(["large", "large", "large", "small"]))
+def test_plan_is_render(
+    models: Path, capsys: pytest.CaptureFixture[str], kinds: list[tuple[int, str]], job: dict[str, Any], model: str
+) -> None:
+    gpus = ",".join(f"{count}x{kind}" for count, kind in kinds) or "cpu"
+    arguments = ["plan", "--json", "--gpus", gpus, "--model", model]
+    for name, value in job.items():
+        arguments += [f"--{name}"] if name in ("fp8", "enable_online_decode") else [f"--{name}", str(value)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("liveavatar.hardware.available_gb", lambda: math.inf)
+        patch.setattr("liveavatar.hardware.free_disk_gb", lambda _: math.inf)
+        code, out, err = run(arguments, capsys)
+    made = rendered_plan({**job, "model": model}, parse_gpus(gpus))
+    if out:
+        plan = json.loads(out)
+        assert plan["fits"] == (code == 0)
+        assert (plan if plan["fits"] else plan["refusal"]) == made
+    else:
+        assert err == f"liveavatar: {made}\n"
