@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.cluster.interruption import Interruption, signals_interrupt
 from tasks.events import Event, emit
 from tasks.store.keys import StageKey
 from tasks.store.store import Entry, Store, Values
@@ -29,7 +30,8 @@ def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def announced(*args: P.args, **kwargs: P.kwargs) -> R:
             emit(Event(kind="begin", stage=name))
             started = time.perf_counter()
-            result = function(*args, **kwargs)
+            with signals_interrupt(Interruption()):  # Prefect's own handler raises what C code does not pass on
+                result = function(*args, **kwargs)
             seconds = time.perf_counter() - started
             emit(Event(kind="end", stage=name, text=f"{seconds:.1f} s", cached=getattr(result, "hit", False)))
             return result

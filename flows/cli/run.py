@@ -275,6 +275,7 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
     """Bound the life of a Ray for several renders: started by the first that needs it, ended here."""
+    environment.survive_head()
     try:
         yield
     finally:

@@ -30,6 +30,7 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 STORE_DAYS = 60.0
+HEAD_SECONDS = 100_000_000  # that Ray waits for a lost head before it ends the process
 PROBE_SECONDS = 5.0  # for a cluster to take a connection
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
@@ -134,6 +135,14 @@ def guard_ray() -> None:
             os.link(whole, path)
         whole.unlink()
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def survive_head() -> None:
+    """Have this process outlive the head of Ray, which it replaces; Ray would end it after 60 s, with exit code 1.
+
+    Counts when it is called before Ray is imported.
+    """
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_SECONDS))
 
 
 def check_ray_address() -> None:

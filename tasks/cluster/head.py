@@ -15,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -31,6 +32,7 @@ from tasks.cluster.interruption import Interruption, signals_interrupt
 from tasks.cluster.supervision import HeadLost
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NAMESPACE = "liveavatar"
 OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
@@ -41,6 +43,7 @@ PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
 START_SECONDS = (30.0, 180.0)  # for a local Ray to come up, at the first attempt and at the second
 LONGEST_TMPDIR = 30  # bytes; Ray adds about 75, and a socket's path has 107 at most
 VITAL = ("gcs_server", "raylet")  # as Ray names its processes
+STOP_SECONDS, LOCAL_STOP_SECONDS = 60.0, 0.5  # to an interrupted job's next block; a local engine ends with us anyway
 KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave their environment as it was
 
 
@@ -340,6 +343,11 @@ class HeadWatch:
         self.interruption = interruption or Interruption()
         self._watch(SESSION.connect())
 
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds that an interrupted job may take to its next block."""
+        return LOCAL_STOP_SECONDS if SESSION.local else STOP_SECONDS
+
     def _watch(self, address: str) -> None:
         self.address, self._looked_at, self._missed = address, 0.0, 0
 
@@ -364,6 +372,24 @@ class HeadWatch:
         if self._missed >= (LOCAL_MISSES if SESSION.local else JOINED_MISSES):
             raise HeadLost(f"the head of Ray at {self.address} answers no more")
 
+    def watched(self, call: Callable[[], T]) -> T:
+        """Return the result of a call that waits for the head; Ray itself would wait for a minute for one that is lost.
+
+        Raises:
+            HeadLost: the head is not there.
+            KeyboardInterrupt: the job was interrupted.
+        """
+        self.check()
+        answer: Future[T] = Future()
+        threading.Thread(target=_answer, args=(answer, call), daemon=True).start()
+        while not answer.done():
+            wait([answer], timeout=ASK_SECONDS)
+            self.check()
+        if answer.exception() is not None:
+            self._looked_at = 0.0
+            self.check()
+        return answer.result()
+
     def recover(self) -> None:
         """Watch another local Ray, after `HeadLost`.
 
@@ -373,6 +399,13 @@ class HeadWatch:
         address = SESSION.replace(self.address)
         log.warning("the local Ray was lost; another one resumes from the last snapshot")
         self._watch(address)
+
+
+def _answer(answer: "Future[T]", call: Callable[[], T]) -> None:
+    try:
+        answer.set_result(call())
+    except Exception as e:  # noqa: BLE001 (raised where the answer is awaited)
+        answer.set_exception(e)
 
 
 def connect() -> str:

@@ -1,15 +1,16 @@
 """The host of an engine: one resident actor, or a group of them, as the engine's ranks ask for."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from ray.actor import ActorHandle
 
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.actor import ActorCalls, EngineSpec, engine_actor
 from tasks.cluster.group import GroupCalls, group_actors
-from tasks.cluster.head import HeadWatch, connect
+from tasks.cluster.head import HeadWatch
 from tasks.cluster.interruption import Interruption, signals_interrupt
-from tasks.cluster.supervision import EngineCalls, supervise
+from tasks.cluster.supervision import EngineCalls, HeadLost, supervise
 
 
 class EngineHost:
@@ -19,10 +20,10 @@ class EngineHost:
         self.spec = spec
 
     def begin_loading(self) -> None:
-        """Have the model loaded, without waiting for it."""
-        with signals_interrupt(Interruption()):
-            connect()
-            for actor in self._actors():
+        """Have the model loaded, without waiting for it; nothing happens when the head of Ray is lost meanwhile."""
+        interruption = Interruption()
+        with signals_interrupt(interruption), suppress(HeadLost):
+            for actor in HeadWatch(interruption).watched(self._actors):
                 actor.load.remote()
 
     def render(
@@ -48,7 +49,9 @@ class EngineHost:
         interruption = interruption or Interruption()
         with signals_interrupt(interruption):
             head = HeadWatch(interruption)
-            return supervise(lambda: self._calls(head), head, job, self.spec.limit_s, on_progress, on_loaded)
+            return supervise(
+                lambda: head.watched(lambda: self._calls(head)), head, job, self.spec.limit_s, on_progress, on_loaded
+            )
 
     def _actors(self) -> list[ActorHandle]:
         return group_actors(self.spec) if self.spec.ranks > 1 else [engine_actor(self.spec)]

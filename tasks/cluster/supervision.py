@@ -17,7 +17,6 @@ from tasks.cluster.interruption import Interruption
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # between two looks at the progress
-STOP_SECONDS = 60.0  # a running block may take so long to end after Ctrl-C
 MAX_REVIVALS = 3  # losses of its engine that one job survives
 
 
@@ -91,6 +90,10 @@ class ClusterHead(Protocol):
     def interruption(self) -> Interruption:
         """The end of the job before it is done."""
 
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds that an interrupted job may take to its next block."""
+
     def check(self) -> None:
         """Look whether it is there, and whether the job may go on.
 
@@ -118,7 +121,7 @@ def supervise(
     """Render a job, resuming it from its last snapshot when its engine or the head of the cluster is lost.
 
     Args:
-        start: finds the resident engine, or starts one.
+        start: finds the resident engine, or starts one; raises `HeadLost` when there is no head to ask.
         head: of the cluster.
         job: what to render.
         limit_s: an engine that does not answer for so many seconds counts as lost.
@@ -132,8 +135,8 @@ def supervise(
     """
     losses = 0
     while True:
-        engine = start()
         try:
+            engine = start()
             on_loaded(engine.load())
             return _watch(engine, engine.begin(job), head, limit_s, on_progress)
         except HeadLost as e:
@@ -179,7 +182,7 @@ def _watch(
     except KeyboardInterrupt:
         running.stop()
         try:
-            return running.result(STOP_SECONDS)  # it may have been at its last block
+            return running.result(head.stop_seconds)  # it may have been at its last block
         except (EngineLost, TimeoutError) as e:
             engine.end()
             raise Interrupted("stopped; run the same command with --resume to go on") from e

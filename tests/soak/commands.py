@@ -30,9 +30,10 @@ from tests.soak.damage import stray
 RATE = 16_000
 BLOCKS = 24
 FRAMES = 12 * BLOCKS - 7
-WAIT_SECONDS = 300.0  # for a command to end
+WAIT_SECONDS = 500.0  # for a command to end
 POLL_SECONDS = 0.01
-GONE_SECONDS = 5.0  # after a command has ended, nothing of it is left
+END_SECONDS = 5.0  # for a command to end after SIGTERM or Ctrl-C, on processors of its own
+GONE_SECONDS = 5.0  # after a command has ended, nothing of it is left; on processors of its own as well
 STORY_CHARACTERS = 3000  # of what a process wrote
 NAME_CHARACTERS = 120  # of a process that is left
 RENDERS = "live while it renders"
@@ -64,6 +65,7 @@ class Command:
     out: Path
     process: "subprocess.Popen[bytes]"
     story: Path  # its standard error
+    crowd: float = 1.0  # commands for each share of the processors
     began: float = field(default_factory=time.monotonic)
 
     def errors(self) -> str:
@@ -142,10 +144,11 @@ class Command:
 
     def check_gone(self) -> None:
         """Check that none of its processes is left."""
-        deadline = time.monotonic() + GONE_SECONDS
+        seconds = GONE_SECONDS * self.crowd
+        deadline = time.monotonic() + seconds
         while left := processes_of(self.home):
             if time.monotonic() > deadline:
-                raise Wrong(f"left behind after {GONE_SECONDS:.0f} s: {list(left.values())}")
+                raise Wrong(f"left behind after {seconds:.0f} s: {list(left.values())}")
             time.sleep(POLL_SECONDS)
 
 
@@ -155,6 +158,7 @@ class Film:
 
     folder: Path
     model_dir: Path
+    crowd: float = 1.0  # commands for each share of the processors: lanes may have some of them in common
     seconds: dict[str, float] = field(init=False)  # of each stage
     code: int = field(init=False)
     expected: dict[str, str] = field(init=False)
@@ -247,7 +251,7 @@ class Film:
             )  # fmt: skip
         if piped:
             threading.Thread(target=speak, args=(process, self.folder / "said.pcm"), daemon=True).start()
-        return Command(home=home, out=out, process=process, story=story)
+        return Command(home=home, out=out, process=process, story=story, crowd=self.crowd)
 
     def check(self, command: Command, *, piped: bool = False) -> None:
         """Check that the output folder is whole and holds what it should."""

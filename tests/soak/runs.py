@@ -19,6 +19,7 @@ import psutil
 
 from tests.soak.case import DISKS, FINISHED_FILES, FOR_GOOD, OUT_FILES, WORK_FILES, Case
 from tests.soak.commands import (
+    END_SECONDS,
     PASSED_OR_FAILED,
     POLL_SECONDS,
     RENDERS,
@@ -42,7 +43,6 @@ SIGNALS = {
 }
 REFUSALS = (2, 3, 4)  # exit codes
 NO_ROOM, INTERRUPTED = 3, 4  # exit codes
-END_SECONDS = 5.0  # after SIGTERM or Ctrl-C
 STOPPED_SECONDS = (2.0, 8.0)  # of a process that goes on again
 TMP_BYTES, ROOMY_BYTES, TABLE_BYTES = 60_000_000, 2_000_000_000, 400_000_000
 PAGE = 4096  # bytes
@@ -143,7 +143,7 @@ class Runner:
                 raise Wrong(f"exit code {code}")
         elif case.fault == "SIGSTOP" or code != INTERRUPTED:
             raise Wrong(f"exit code {code}")
-        elif ended_s > END_SECONDS:
+        elif ended_s > END_SECONDS * self.film.crowd:
             raise Wrong(f"{case.fault} ended the command after {ended_s} s")
 
     def _film(self, case: Case, command: Command, name: str, code: int) -> Facts:

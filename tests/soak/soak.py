@@ -195,7 +195,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         model_dir = options.model or make_tiny_model(folder / "tiny")
         os.sched_setaffinity(0, lanes[0])  # what a film is depends on the number of processors
-        film = Film(folder=folder, model_dir=model_dir)
+        film = Film(folder=folder, model_dir=model_dir, crowd=max(1.0, sum(map(len, lanes)) / len(before)))
         os.sched_setaffinity(0, before)
         soak = Lanes(
             film=film,

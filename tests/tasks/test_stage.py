@@ -1,6 +1,7 @@
 """Every stage goes through one `cached`, and each option of a render changes the keys that it should, and no other."""
 
 import re
+import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
 from tasks import enhance, features, ingest, plan, prompt, quality, render
 from tasks.inputs import InputFile, JobInputs
+from tasks.stage import stage as make_stage
 from tasks.store.store import Entry, Store
 
 MINI = paths.REPO_ROOT / "data" / "models" / "mini"
@@ -153,3 +155,17 @@ def test_nothing_but_cached_builds_an_entry() -> None:
         if re.search(r"\.build\(", path.read_text())
     }
     assert builders == {"tasks/stage.py"}
+
+
+def test_sigterm_ends_a_stage_whatever_a_library_makes_of_it() -> None:
+    @make_stage("prompt")
+    def read() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as e:
+            raise RuntimeError("the decoder failed") from e
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        read.fn()  # type: ignore[attr-defined]
+    assert signal.signal(signal.SIGTERM, before) is signal.default_int_handler

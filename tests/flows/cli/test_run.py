@@ -151,3 +151,11 @@ def test_a_batch_has_engines_for_its_jobs(
     Path("jobs.csv").write_text("\n".join(rows))
     assert run(["batch", "jobs.csv", "--model", files["model"], *asked], capsys)[0] == 0
     assert given == [replicas]
+
+
+def test_a_command_outlives_the_head_of_its_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "RAY_gcs_rpc_server_reconnect_timeout_s"
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+    with ray_session():
+        assert int(os.environ[name]) > 365 * 86_400

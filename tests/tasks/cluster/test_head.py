@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -121,6 +122,24 @@ def test_an_interruption_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     interruption.interrupt()
     with pytest.raises(KeyboardInterrupt):
         watch.check()
+
+
+def test_a_call_that_waits_for_the_head_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ValueError("no such actor")
+
+    monkeypatch.setattr(head.SESSION, "connect", lambda: "127.0.0.1:1")
+    watch, forever = HeadWatch(Interruption()), threading.Event()
+    assert watch.watched(lambda: "an actor") == "an actor"
+    with pytest.raises(ValueError, match="no such actor"):
+        watch.watched(fail)
+    lost = threading.Timer(0.2, monkeypatch.setattr, (head.SESSION, "lost_process", lambda: "gcs_server"))
+    lost.start()
+    with pytest.raises(HeadLost, match="the gcs_server of the local Ray has ended"):
+        watch.watched(forever.wait)
+    with pytest.raises(HeadLost):
+        watch.watched(fail)
+    forever.set()
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ class Script:
     """An engine whose answers are written down: one list a start, one entry a look."""
 
     starts: list[list[Step]]
+    start_error: BaseException | None = None
     load_error: BaseException | None = None
     after_stop: RenderResult | BaseException = RESULT
     name: str = "the engine"
@@ -46,6 +47,9 @@ class Script:
 
     def start(self) -> "Script":
         self.calls.append("start")
+        if self.start_error is not None:
+            error, self.start_error = self.start_error, None
+            raise error
         return self
 
     def load(self) -> float:
@@ -88,6 +92,7 @@ class FakeHead:
     interrupted_at: int = 0
     looks: int = 0
     recovered: int = 0
+    stop_seconds: float = 60.0
     interruption: Interruption = field(default_factory=Interruption)
 
     def check(self) -> None:
@@ -143,6 +148,13 @@ def test_an_engine_lost_while_it_loads_is_started_again() -> None:
     run = Run(Script([[ENDED]], load_error=EngineLost("no answer")))
     assert run.render() == RESULT
     assert run.script.calls == ["start", "recycle", "start"]
+    assert run.script.jobs[0].resume
+
+
+def test_a_head_lost_before_the_engine_is_asked_for_is_replaced() -> None:
+    run = Run(Script([[ENDED]], start_error=HeadLost("the head answers no more")))
+    assert run.render() == RESULT
+    assert (run.script.calls, run.head.recovered) == (["start", "start"], 1)
     assert run.script.jobs[0].resume
 
 
