@@ -16,11 +16,12 @@ PACKAGES: tuple[str, ...] = ()
 def prompt_check(prompt: str) -> Entry:
     """Score a prompt; the report is the entry's values."""
     from liveavatar.prompt import check as library
+    from liveavatar.prompt import word_classes
 
     def make(_: Path) -> Values:
         return plain(library.check_prompt(prompt))
 
-    entry = cached(stage_key("prompt", {"prompt": prompt}, CODE, PACKAGES), make)
+    entry = cached(stage_key("prompt", {"prompt": prompt, "words": word_classes.digest()}, CODE, PACKAGES), make)
     report = entry.values
     if report["grade"] == "poor":
         missing = ", ".join(report["missing"])

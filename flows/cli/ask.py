@@ -209,15 +209,15 @@ def _bench_quality(options: Options) -> int:
 
 
 def _bench_prompts(options: Options) -> int:
-    """Judge the labelled prompts; 1 when too few of the held-out half are judged right."""
+    """Judge the labelled prompts; 1 when too few of the fresh split are judged right."""
     from liveavatar.bench import prompts
 
-    result = prompts.bench_prompts(prompts.read_labelled())
+    result = prompts.bench_prompts({"build": prompts.read_labelled(), "fresh": prompts.read_labelled(prompts.FRESH)})
     if options["json"]:
         _json(result)
     else:
         say("\n".join(prompts.lines(result)))
-    return int(result["halves"]["held out"]["share"] < prompts.LEAST)
+    return int(result["splits"]["fresh"]["share"] < prompts.LEAST)
 
 
 def _bench_portraits(options: Options) -> int:

@@ -1,10 +1,9 @@
-"""`liveavatar bench prompts`: the prompt check against labelled prompts, one half held out.
+"""`liveavatar bench prompts`: the prompt check against labelled prompts.
 
-The labels lie in data/prompts/labelled.tsv, which also says what they mean.
+`data/prompts/labelled.tsv` built the check and says what the labels mean; `data/prompts/fresh.tsv` did not build it.
 """
 
 import re
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,32 +14,11 @@ from liveavatar.prompt.check import check_prompt
 from liveavatar.prompt.lexicon import FACETS
 
 LABELLED = paths.DATA / "prompts" / "labelled.tsv"
-LEAST = 0.90  # share of right grades on the held-out half
+FRESH = paths.DATA / "prompts" / "fresh.tsv"
+LEAST = 0.90  # share of right grades on the fresh split
 _LETTERS = dict(zip("PALSCEM", ("person", "action", "lighting", "style", "camera", "setting", "mood"), strict=True))
 _FILLER = re.compile(r"<(\d+) (?:words of furniture|字家具)>")
-_FURNITURE = [
-    "the",
-    "wide",
-    "oak",
-    "cabinet",
-    "has",
-    "nine",
-    "drawers",
-    "and",
-    "brass",
-    "knobs",
-    "and",
-    "the",
-    "old",
-    "rug",
-    "under",
-    "it",
-    "is",
-    "worn",
-    "at",
-    "one",
-    "edge",
-]
+_FURNITURE = "the wide oak cabinet has nine drawers and brass knobs and the old rug under it is worn at one edge"
 _FURNITURE_ZH = "宽大的橡木柜有九个抽屉和铜把手下面的旧地毯一角磨破了"
 
 
@@ -54,17 +32,12 @@ class Labelled:
     prompt: str
 
     @property
-    def held_out(self) -> bool:
-        """True for the half that did not build the check."""
-        return bool(zlib.crc32(self.prompt.encode()) % 2)
-
-    @property
     def text(self) -> str:
         """The prompt with its filler written out."""
 
         def written(match: re.Match[str]) -> str:
             number, chinese = int(match[1]), "字" in match[0]
-            source: Any = _FURNITURE_ZH if chinese else _FURNITURE
+            source = _FURNITURE_ZH if chinese else _FURNITURE.split(" ")
             words = [source[i % len(source)] for i in range(number)]
             return ("" if chinese else " ").join(words) + ("。" if chinese else ".")
 
@@ -80,28 +53,32 @@ def read_labelled(path: Path = LABELLED) -> list[Labelled]:
     ]
 
 
-def bench_prompts(labelled: list[Labelled]) -> dict[str, Any]:
-    """Judge labelled prompts and count right answers by half, language and kind.
+def bench_prompts(splits: dict[str, list[Labelled]]) -> dict[str, Any]:
+    """Judge labelled prompts and count right answers by split, language and kind.
+
+    Args:
+        splits: labelled prompts by name of their split; wrong answers are listed for "build" only, so that the
+            prompts of another can serve again.
 
     Returns:
-        `halves`: for "build" and "held out": prompts, right grades, share, and facets that are right;
-        `kinds`: right and all of each kind; `wrong`: the prompts of the build half whose grade is wrong.
+        `splits`: for each, prompts, right grades, share, and facets that are right;
+        `kinds`: right and all of each kind; `wrong`: the prompts of "build" whose grade is wrong.
     """
-    halves: dict[str, Counter[str]] = {"build": Counter(), "held out": Counter()}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in splits}
     kinds: dict[str, Counter[str]] = {}
     wrong = []
-    for row in labelled:
+    for split, row in ((name, row) for name, rows in splits.items() for row in rows):
         report = check_prompt(row.text)
         right = report.grade == row.grade
-        count = halves["held out" if row.held_out else "build"]
+        count = counts[split]
         count.update(prompts=1, right=int(right), **{report.language: 1, f"{report.language} right": int(right)})
         said = set(FACETS) - set(report.missing)
         count["facets right"] += sum((f in said) == (f in row.facets) for f in FACETS)
         kinds.setdefault(row.kind, Counter()).update(prompts=1, right=int(right))
-        if not right and not row.held_out:
+        if not right and split == "build":
             wrong.append({"kind": row.kind, "asked": row.grade, "answer": report.grade, "prompt": row.prompt})
     return {
-        "halves": {half: _shares(count) for half, count in halves.items()},
+        "splits": {name: _shares(count) for name, count in counts.items()},
         "kinds": {kind: f"{count['right']} of {count['prompts']}" for kind, count in sorted(kinds.items())},
         "wrong": wrong,
     }
@@ -120,14 +97,14 @@ def _shares(count: Counter[str]) -> dict[str, Any]:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Write the result as a table."""
-    table = ["| half | prompts | grade right | share | facets right | by language |", "|---|---|---|---|---|---|"]
-    for half, row in result["halves"].items():
+    table = ["| split | prompts | grade right | share | facets right | by language |", "|---|---|---|---|---|---|"]
+    for split, row in result["splits"].items():
         spoken = ", ".join(f"{name} {text}" for name, text in row["languages"].items())
-        cells = (half, row["prompts"], row["right"], f"{row['share']:.1%}", f"{row['facets']:.1%}", spoken)
+        cells = (split, row["prompts"], row["right"], f"{row['share']:.1%}", f"{row['facets']:.1%}", spoken)
         table.append("| " + " | ".join(map(str, cells)) + " |")
     table += ["", "| kind | grade right |", "|---|---|"]
     table += [f"| {kind} | {text} |" for kind, text in result["kinds"].items()]
     if result["wrong"]:
-        table += ["", "Wrong in the build half:"]
+        table += ["", "Wrong in the build split:"]
         table += [f"* {w['kind']}: {w['asked']}, judged {w['answer']}: {w['prompt']}" for w in result["wrong"]]
     return table

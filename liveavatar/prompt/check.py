@@ -111,7 +111,7 @@ def _grade(specific: dict[str, list[str]], generic: dict[str, list[str]], *, spo
     """Grade by who it is, what they do, and how many of the other five facets are said."""
     others = [f for f in FACETS if f not in ("person", "action") and specific[f]]
     who, acts = specific["person"], specific["action"]
-    if not (who or generic["person"]) or not (acts or generic["action"]):
+    if not (who or set(generic["person"]) - words_en.COLOURS) or not (acts or generic["action"]):
         return "poor"
     if not acts:  # talks
         if not who or len(others) < 3:

@@ -8,6 +8,7 @@ where a word begins and ends. Knows no grades.
 import re
 from functools import lru_cache
 
+from liveavatar.prompt.chinese_grammar import beings_and_actions
 from liveavatar.prompt.hits import Hit, Places, index_of
 from liveavatar.prompt.lexicon import entries
 from liveavatar.prompt.traditional import TO_SIMPLIFIED
@@ -43,21 +44,7 @@ _OTHER_WORDS = entries(
     "面无表情|无袖|特别|别墅|区别|告别|性别|离别|分别|别致|别针|未来|未婚|没错|无人机|无论|不由得|"
     "不少|不一会儿|了不起"
 )  # fmt: skip
-_KEPT_WORDS = {
-    "不耐烦",
-    "不安",
-    "面无表情",
-    "不屑",
-    "无聊",
-    "中国",
-    "云端",
-    "未来感",
-    "别墅",
-    "自然光",
-    "电影院",
-    "吃惊",
-    "银行",
-}
+_KEPT_WORDS = entries("不耐烦|不安|面无表情|不屑|无聊|中国|云端|未来感|别墅|自然光|电影院|吃惊|银行")
 _PLAIN = frozenset("一二三四五六七八九十的了在是我有和就不人他她它这那")
 
 
@@ -67,6 +54,7 @@ def find(text: str) -> list[Hit]:
     index, longest = _index()
     negated = _negated(text)
     hits: list[Hit] = []
+    spans: list[tuple[int, int, str]] = []
     i = at = 0
     while i < len(text):
         entry = next((text[i : i + n] for n in range(longest, 0, -1) if text[i : i + n] in index), "")
@@ -76,9 +64,15 @@ def find(text: str) -> list[Hit]:
         step = len(entry) or (2 if places else 1)
         if places:
             hits.append(Hit(entry=entry or text[i : i + 2], places=places, at=at, negated=negated[i]))
+        if entry or places:
+            facets = [f for f, generic in places or [] if not generic or f in ("person", "action")]
+            spans.append((i, i + step, next((f for f in ("person", "action") if f in facets), "".join(facets[:1]))))
         at += sum(map(bool, map(HAN.match, text[i : i + step])))
         i += step
-    return hits
+    for place, facet, words in beings_and_actions(text, spans):
+        before = len(HAN.findall(text[:place]))
+        hits.append(Hit(entry=words, places=[(facet, False)], at=before, negated=negated[place]))
+    return sorted(hits, key=lambda h: h.at)
 
 
 def simplified(text: str) -> str:
@@ -132,7 +126,7 @@ _ALIKE = entries(
 
 def _misspelt(pair: str) -> Places | None:
     """Find the two-character entry that a pair becomes when one character is replaced by one that looks alike."""
-    if len(pair) < 2 or not all(map(HAN.match, pair)) or pair[0] in _PLAIN or pair[1] in _PLAIN:
+    if len(pair) < 2 or pair[0] == pair[1] or not all(map(HAN.match, pair)) or pair[0] in _PLAIN or pair[1] in _PLAIN:
         return None
     for k in (0, 1):
         for group in _ALIKE:

@@ -6,203 +6,36 @@ Owns how English text becomes lexicon entries. Knows no grades. An unknown verb 
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
+from liveavatar.prompt import grammar
+from liveavatar.prompt.forms import base_forms
+from liveavatar.prompt.grammar import Being
 from liveavatar.prompt.hits import Hit, Places, index_of
+from liveavatar.prompt.lexicon import entries
 from liveavatar.prompt.real_words import REAL_WORDS
+from liveavatar.prompt.word_classes import CLASSES, in_class
 
 LONGEST_PHRASE = 4  # words
 _TOKEN = re.compile(r"[a-z0-9][a-z0-9']*|[,.;:!?()|\n]")
 _WORD = re.compile(r"[a-z0-9]")
 _STOPS = frozenset(",.;:!?()|\n") | {"but", "while", "although", "just", "only", "instead"}
-_NEGATORS = frozenset(
-    ["no", "not", "without", "never", "neither", "nor", "none", "lacking", "minus", "avoid", "cannot"]
-)
-_ARTICLES = _NEGATORS | {"a", "an", "the", "any"}
+_NEGATORS = entries("no|not|without|never|neither|nor|none|lacking|minus|avoid|cannot")
 _ARTICLES = _NEGATORS | {"a", "an", "the", "any"}
 _NEGATED_WORDS = 6  # a negation reaches at most so far
 _NO_REACHES = 3  # words, of "no" and "without"
-FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "in",
-        "on",
-        "at",
-        "with",
-        "and",
-        "of",
-        "by",
-        "his",
-        "her",
-        "their",
-        "its",
-        "is",
-        "are",
-        "was",
-        "who",
-        "that",
-        "as",
-        "to",
-        "from",
-        "behind",
-        "under",
-        "while",
-        "wearing",
-        "wears",
-        "over",
-        "through",
-        "near",
-        "beside",
-        "against",
-        "for",
-        "into",
-        "he",
-        "she",
-        "they",
-        "it",
-        "this",
-        "it's",
-    ]
+FUNCTION_WORDS = entries(
+    "a|an|the|in|on|at|with|and|of|by|his|her|their|its|is|are|was|who|that|as|to|from|behind|under|"
+    "while|wearing|wears|over|through|near|beside|against|for|into|he|she|they|it|this|it's"
 )
-_NOT_VERBS = frozenset(
-    [
-        "this",
-        "always",
-        "perhaps",
-        "across",
-        "besides",
-        "towards",
-        "various",
-        "glass",
-        "grass",
-        "dress",
-        "class",
-        "cross",
-        "boss",
-        "canvas",
-        "plus",
-        "pass",
-        "words",
-        "thing",
-        "something",
-        "nothing",
-        "everything",
-        "anything",
-        "morning",
-        "evening",
-        "building",
-        "ceiling",
-        "clothing",
-        "king",
-        "ring",
-        "wing",
-        "string",
-        "during",
-        "wedding",
-        "painting",
-        "being",
-        "lighting",
-        "spring",
-        "awning",
-        "railing",
-        "flooring",
-        "piping",
-        "thus",
-        "has",
-        "does",
-        "was",
-        "its",
-        "yes",
-        "lens",
-        "gas",
-        "bus",
-        "less",
-        "unless",
-        "hers",
-        "ours",
-        "theirs",
-        "his",
-        "us",
-        "as",
-        "is",
-        "series",
-        "species",
-        "news",
-        "sometimes",
-        "upstairs",
-        "downstairs",
-        "outdoors",
-        "indoors",
-        "percent",
-        "numbers",
-        "documents",
-        "weights",
-        "instructions",
-        "table",
-        "tables",
-    ]
-)
-_PERSON_ENDINGS = ("woman", "man", "women", "men", "ess", "ist", "maid", "smith", "keeper", "herd")
-_NOT_PERSONS = frozenset(
-    [
-        "business",
-        "dress",
-        "fitness",
-        "happiness",
-        "darkness",
-        "brightness",
-        "softness",
-        "wilderness",
-        "mess",
-        "less",
-        "process",
-        "access",
-        "express",
-        "fortress",
-        "mattress",
-        "excess",
-        "wrist",
-        "list",
-        "mist",
-        "twist",
-        "exist",
-        "waist",
-        "german",
-        "roman",
-        "human",
-        "press",
-        "stress",
-        "success",
-        "guess",
-        "bless",
-        "cypress",
-        "distress",
-        "lightness",
-        "progress",
-        "congress",
-        "weakness",
-        "illness",
-        "witness",
-        "kindness",
-        "madness",
-        "sadness",
-        "calmness",
-        "sharpness",
-        "freshness",
-        "loneliness",
-        "chess",
-        "ness",
-        "assist",
-        "insist",
-        "consist",
-        "resist",
-        "persist",
-        "specimen",
-        "women",
-        "men",
-    ]
+_NOT_VERBS = entries(
+    "this|always|perhaps|across|besides|towards|various|glass|grass|dress|class|cross|boss|canvas|plus|"
+    "pass|words|thing|something|nothing|everything|anything|morning|evening|building|ceiling|clothing|"
+    "king|ring|wing|string|during|wedding|painting|being|lighting|spring|awning|railing|flooring|piping|"
+    "thus|has|does|was|its|yes|lens|gas|bus|less|unless|hers|ours|theirs|his|us|as|is|series|species|"
+    "news|sometimes|upstairs|downstairs|outdoors|indoors|percent|numbers|documents|weights|instructions|"
+    "table|tables"
 )
 
 
@@ -216,6 +49,7 @@ def find(text: str) -> list[Hit]:
     tokens = list(_TOKEN.findall(text.replace("’", "'")))
     negated = _negated(tokens)
     hits: list[Hit] = []
+    being: Being | None = None
     index, i, at = index_of("en"), 0, 0
     while i < len(tokens):
         if not _WORD.match(tokens[i]):
@@ -228,9 +62,20 @@ def find(text: str) -> list[Hit]:
             if entry:
                 step, places = length, index[entry]
                 break
+        being = grammar.same_sentence(tokens, being, i)
+        if step == 1 and places and ("action", False) not in places and grammar.is_surely_action(tokens, i, being):
+            entry, places = tokens[i], [("action", False)]
+        facet = grammar.facet_of_head(tokens, i) if step == 1 else ""
+        if facet and (facet, False) not in (places or []):
+            entry, places = f"{tokens[i - 1]} {tokens[i]}", [(facet, False)]
         if places is None:
-            entry, places = _guess(tokens, i, hits, at)
+            entry, places = _guess(tokens, i, being, hits[-1] if hits else None, at)
         if places:
+            is_person = any(facet == "person" for facet, _ in places)
+            spelt = entry.split()[-1] if is_person else tokens[i + step - 1]
+            being = grammar.being_at(tokens, i, i + step - 1, spelt, known_person=is_person) or being
+            if being is not None and ("action", False) in places:
+                being = replace(being, acts=True)
             hits.append(Hit(entry=entry, places=places, at=at, negated=negated[i] or negated[i + step - 1]))
         at += step
         i += step
@@ -272,26 +117,33 @@ def _is_action(word: str) -> bool:
     return any(("action", False) in index_of("en").get(form, []) for form in base_forms(word))
 
 
-def _guess(tokens: list[str], i: int, hits: list[Hit], at: int) -> tuple[str, Places | None]:
-    """Guess what a word outside the lexicon says: misspelt entry, person by its ending, verb by its place."""
+def _guess(tokens: list[str], i: int, being: Being | None, last: Hit | None, at: int) -> tuple[str, Places | None]:
+    """Guess what a word outside the lexicon says: misspelt entry, else by its class and its place in the sentence."""
     word = tokens[i]
-    if word in FUNCTION_WORDS or word in _NEGATORS or not word.isalpha():
+    if word in FUNCTION_WORDS or word in _NEGATORS or not word.isalpha() or len(word) < 3:
         return "", None
-    corrected = correct(word)
+    known = in_class(base_forms(word), *CLASSES)
+    corrected = "" if known else correct(word)
     if corrected:
         return corrected, index_of("en")[corrected]
-    before = tokens[i - 1] if i else ""
-    if word.endswith(_PERSON_ENDINGS) and len(word) > 5 and word not in _NOT_PERSONS:
+    if grammar.is_action(tokens, i, being):
+        return word, [("action", False)]
+    if grammar.is_person(tokens, i) or grammar.is_worn(tokens, i, being):
         return word, [("person", False)]
-    if word in _NOT_VERBS or len(word) < 4 or word in REAL_WORDS:
-        return "", None
-    last = hits[-1] if hits else None
-    near = last is not None and at - last.at <= 3
-    after_person = near and last is not None and any(f in ("person", "action") for f, _ in last.places)
-    verb = word.endswith("ing") or (word.endswith("s") and not word.endswith(("ss", "us", "is")))
-    if verb and after_person and before not in ("a", "an", "the", "of", "in", "with", "his", "her", "their", "no"):
+    if grammar.is_place(tokens, i):
+        return word, [("setting", False)]
+    if not known and being is not None and _may_be_verb(word, tokens[i - 1], last, at):
         return word, [("action", False)]
     return "", None
+
+
+def _may_be_verb(word: str, before: str, last: Hit | None, at: int) -> bool:
+    """Tell if a word of no known class ends and stands like a verb: close after words about a person."""
+    if word in _NOT_VERBS or len(word) < 4 or word in REAL_WORDS or last is None or at - last.at > 3:
+        return False
+    verb = word.endswith("ing") or (word.endswith("s") and not word.endswith(("ss", "us", "is")))
+    close = any(f in ("person", "action") for f, _ in last.places)
+    return verb and close and before not in ("a", "an", "the", "of", "in", "with", "his", "her", "their", "no")
 
 
 def _phrases(words: list[str]) -> Iterator[str]:
@@ -301,41 +153,6 @@ def _phrases(words: list[str]) -> Iterator[str]:
     if len(words) > 1:
         for first in base_forms(words[0]):
             yield " ".join([first, *words[1:]])
-
-
-@lru_cache(maxsize=4096)
-def base_forms(word: str) -> tuple[str, ...]:
-    """List a word and its possible base forms: of a plural, past or -ing form, adverb."""
-    forms = [word]
-    word = word.removesuffix("'s")
-    forms.append(word)
-    if len(word) > 3:
-        if word.endswith("ies"):
-            forms.append(word[:-3] + "y")
-        if word.endswith("es"):
-            forms.append(word[:-2])
-        if word.endswith("s"):
-            forms.append(word[:-1])
-    if word.endswith("ly") and len(word) > 4:
-        forms += [word[:-2], word[:-3] + "y"]
-    for suffix in ("ing", "ed"):
-        stem = word.removesuffix(suffix)
-        if stem != word and len(stem) >= 3:
-            forms += [stem, stem + "e"]
-            if stem[-1] == stem[-2]:
-                forms.append(stem[:-1])
-            if suffix == "ed" and stem.endswith("i"):
-                forms.append(stem[:-1] + "y")
-    return tuple(dict.fromkeys(forms + list(_IRREGULAR.get(word, ()))))
-
-
-_IRREGULAR = {
-    "women": ("woman",), "men": ("man",), "children": ("child",), "said": ("say",), "spoke": ("speak",),
-    "told": ("tell",), "sang": ("sing",), "stood": ("stand",), "sat": ("sit",), "held": ("hold",), "led": ("lead",),
-    "lying": ("lie",), "wears": ("wearing",), "wore": ("wearing",), "scarves": ("scarf",), "lips": ("lip",),
-    "elves": ("elf",), "dwarves": ("dwarf",), "wrote": ("write",), "drew": ("draw",), "wept": ("weep",),
-    "shook": ("shake",), "threw": ("throw",), "caught": ("catch",), "wiping": ("wipe",), "lit": ("lit",),
-}  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

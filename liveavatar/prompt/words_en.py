@@ -155,11 +155,15 @@ SPECIFIC = {
     ),
 }
 
+COLOURS = entries(
+    "red|blue|green|yellow|white|black|brown|pink|purple|orange|golden|silver|grey|gray|dark|light brown"
+)  # of hair, eyes and clothes, but also of things
+
 GENERIC = {
-    "person": entries(
+    "person": COLOURS
+    | entries(
         "person|people|someone|somebody|human|human being|man|woman|male|female|guy|character|figure|avatar|speaker|"
-        "adult|individual|he|she|red|blue|green|yellow|white|black|brown|pink|purple|orange|golden|silver|grey|gray|"
-        "dark|light brown|nice looking|good looking"
+        "adult|individual|he|she|nice looking|good looking"
     ),
     "action": entries("talk|speak|say|move|do|chat|discuss|speech|conversation"),
     "lighting": entries("light|dark lighting|good lighting|nice light"),

@@ -1,17 +1,17 @@
-"""The labelled prompts: both halves are large enough, and nine of ten held-out ones are judged right."""
+"""The labelled prompts: both splits are large enough, and nine of ten fresh ones are judged right."""
 
-from liveavatar.bench.prompts import LEAST, bench_prompts, lines, read_labelled
+from liveavatar.bench.prompts import FRESH, LEAST, bench_prompts, lines, read_labelled
 
 
-def test_the_held_out_half_is_judged_right() -> None:
-    rows = read_labelled()
-    assert len(rows) >= 240
-    assert len({row.prompt for row in rows}) == len(rows)
-    result = bench_prompts(rows)
-    half = result["halves"]["held out"]
-    assert half["prompts"] >= 100
-    assert half["share"] >= LEAST, lines(result)
-    assert half["facets"] >= LEAST
+def test_the_fresh_split_is_judged_right() -> None:
+    build, fresh = read_labelled(), read_labelled(FRESH)
+    assert len(build) >= 240
+    assert len(fresh) >= 60
+    assert len({row.prompt for row in (*build, *fresh)}) == len(build) + len(fresh)
+    result = bench_prompts({"build": build, "fresh": fresh})
+    for split in ("build", "fresh"):
+        assert result["splits"][split]["share"] >= LEAST, lines(result)
+        assert result["splits"][split]["facets"] >= LEAST
 
 
 def test_fillers_are_written_out() -> None:
@@ -21,5 +21,5 @@ def test_fillers_are_written_out() -> None:
 
 def test_every_kind_has_a_line() -> None:
     rows = read_labelled()
-    written = "\n".join(lines(bench_prompts(rows)))
+    written = "\n".join(lines(bench_prompts({"build": rows})))
     assert all(f"| {kind} |" in written for kind in {row.kind for row in rows})
