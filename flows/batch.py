@@ -17,8 +17,10 @@ environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.states import State  # noqa: E402
 
 from flows.render import render, render_flow  # noqa: E402
+from flows.run_record import named, outcome_of, state_of  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.cluster import head  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
@@ -26,8 +28,8 @@ from tasks.cluster.replicas import Replicas  # noqa: E402
 Job = dict[str, Any]
 
 
-@flow(name="batch", flow_run_name="batch-{out}", persist_result=False)
-def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[str, Any]]:
+@flow(name="batch", flow_run_name=named(lambda given: f"batch-{Path(given['out']).name}"), persist_result=False)
+def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> State[list[dict[str, Any]]]:
     """Render every job, in order, or several side by side.
 
     Args:
@@ -36,7 +38,8 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
         replicas: engines that take jobs side by side.
 
     Returns:
-        One row a job: `job`, `out`, `status` (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
+        a state, Failed when any job is not done or its quality failed, with one row a job: `job`, `out`, `status`
+        (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
     """
     named = name_outputs(jobs, Path(out))
     outcomes = [render_one(job) for job in named] if replicas == 1 else render_side_by_side(named, replicas)
@@ -44,7 +47,16 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> list[dict[
     Path(out).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
     recorded(lambda: create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs"))
-    return rows
+    return batch_state(rows)
+
+
+def batch_state(rows: list[dict[str, Any]]) -> State[list[dict[str, Any]]]:
+    """Make the final state of a batch: the jobs that went wrong, the worst exit code first."""
+    bad = sorted((row for row in rows if row["exit_code"]), key=lambda row: -row["exit_code"])
+    warned = [row for row in rows if row["status"] == "warned"]
+    reasons = [f"job {row['job']} {row['status']}: {row['reason']}".rstrip(": ") for row in (*bad, *warned)]
+    status = "failed" if bad else "warned" if warned else "passed"
+    return state_of(status, rows, reasons, f"{len(rows)} jobs in {Path(rows[0]['out']).parent}" if rows else "no jobs")
 
 
 def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
@@ -62,15 +74,14 @@ def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
             raise
 
 
-def render_one(job: Job, flow: Flow[[RenderParameters], dict[str, Any]] = render) -> dict[str, Any]:
+def render_one(job: Job, flow: Flow[[RenderParameters], State[dict[str, Any]]] = render) -> dict[str, Any]:
     """Render a job and return its row; a job that fails raises nothing."""
     outcome = {"out": job["out"], "status": "refused", "exit_code": 2, "reason": ""}
     try:
         parameters: RenderParameters = read_parameters(job)
     except InputError as e:
         return {**outcome, "reason": str(e)}
-    state = flow(parameters, return_state=True)
-    result = state.result(raise_on_failure=False)
+    result = outcome_of(flow, parameters)
     if isinstance(result, LiveAvatarError):
         status = "refused" if result.exit_code == InputError.exit_code else "crashed"
         return {**outcome, "status": status, "exit_code": result.exit_code, "reason": str(result)}

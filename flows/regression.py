@@ -23,8 +23,10 @@ environment.import_prefect()
 
 from prefect import flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.states import State  # noqa: E402
 
 from flows.render import render  # noqa: E402
+from flows.run_record import named, result_of, state_of  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
 
 GOLDEN = paths.GOLDEN_BASELINES
@@ -46,8 +48,12 @@ TOLERANCES = {  # largest difference of a measure from its baseline
 Case = dict[str, Any]
 
 
-@flow(name="regression", persist_result=False)
-def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | None = None) -> dict[str, Any]:
+def _regression_name(given: dict[str, Any]) -> str:
+    return f"regression-{Path(given['golden']).name}"
+
+
+@flow(name="regression", flow_run_name=named(_regression_name), persist_result=False)
+def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | None = None) -> State[dict[str, Any]]:
     """Render the golden jobs and compare.
 
     Args:
@@ -56,7 +62,8 @@ def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | Non
         junit: where to write a JUnit XML report.
 
     Returns:
-        `passed` (bool) and `cases`: job, name, passed, how (what was compared), detail.
+        a state, Failed when any comparison failed, with `passed` (bool) and `cases`: job, name, passed, how (what was
+        compared), detail.
     """
     folder = Path(golden)
     cases: list[Case] = []
@@ -67,7 +74,14 @@ def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | Non
     recorded(
         lambda: create_table_artifact(table=cases, key="regression", description="golden jobs against their baselines")
     )
-    return {"passed": all(case["passed"] for case in cases), "cases": cases}
+    return regression_state(cases)
+
+
+def regression_state(cases: list[Case]) -> State[dict[str, Any]]:
+    """Make the final state of a regression from its comparisons."""
+    failed = [f"{case['job']}: {case['name']}: {case['detail']}" for case in cases if not case["passed"]]
+    verdict = {"passed": not failed, "cases": cases}
+    return state_of("failed" if failed else "passed", verdict, failed, f"{len(cases)} comparisons")
 
 
 def _jobs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -87,12 +101,10 @@ def _resolve_file(option: str, value: Any, folder: Path) -> Any:
 
 def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> list[Case]:
     out = paths.golden_runs() / name
-    state = render(read_parameters({**job, "out": str(out)}), return_state=True)
-    result = state.result(raise_on_failure=False)
-    if isinstance(result, LiveAvatarError):
-        return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(result)}]
-    if isinstance(result, BaseException):
-        raise result
+    try:
+        result = result_of(render, read_parameters({**job, "out": str(out)}))
+    except LiveAvatarError as e:
+        return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(e)}]
     manifest = json.loads((out / "manifest.json").read_text())
     if update:
         store_baseline(folder, name, manifest, result["report"], out / "latents.bin")

@@ -12,6 +12,7 @@ from typing import Any
 
 from flows import preflight
 from flows.parameters import RenderParameters
+from flows.run_record import named, render_name, result_of, run_log, verdict_state
 from flows.serving import environment
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
@@ -22,6 +23,7 @@ environment.import_prefect()
 
 from httpx import HTTPError  # noqa: E402
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect.states import State  # noqa: E402
 
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
@@ -36,7 +38,6 @@ from tasks.store.store import Entry, Store  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-RUN_NAME = "render-{parameters.model}-{parameters.seed}"
 STAGES = (enhance, features, plan, prompt, quality)
 RUN_CODE = (*ingest.SOUND_CODE, *ingest.PORTRAIT_CODE, *ingest.POSE_CODE, *(m for stage in STAGES for m in stage.CODE))
 RUN_PACKAGES = (
@@ -45,14 +46,16 @@ RUN_PACKAGES = (
 )
 
 
-@flow(name="render", flow_run_name=RUN_NAME, persist_result=False)
-def render(parameters: RenderParameters) -> dict[str, Any]:
+@flow(name="render", flow_run_name=named(render_name), persist_result=False)
+def render(parameters: RenderParameters) -> State[dict[str, Any]]:
     """Make a talking avatar from sound, a portrait and a prompt.
 
     Returns:
-        `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
+        the verdict as a state, Failed when the quality failed, with the result: `out` (folder), `status` (passed,
+        warned or failed), `report` (content of report.json). `result_of` runs a flow and returns it.
     """
-    return render_job(parameters)
+    with run_log():
+        return verdict_state(render_job(parameters))
 
 
 def run_render(parameters: RenderParameters, inputs: JobInputs) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def run_render(parameters: RenderParameters, inputs: JobInputs) -> dict[str, Any
     """
     results: list[dict[str, Any]] = []
     try:
-        return render_flow(inputs, on_result=results.append)(parameters)
+        return result_of(render_flow(inputs, on_result=results.append), parameters)
     except HTTPError as e:
         if not results:
             raise CapacityError(f"the Prefect server does not answer ({e}); start it, or unset PREFECT_API_URL") from e
@@ -75,7 +78,7 @@ def render_flow(
     inputs: JobInputs | None = None,
     replicas: Replicas | None = None,
     on_result: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> Flow[[RenderParameters], dict[str, Any]]:
+) -> Flow[[RenderParameters], State[dict[str, Any]]]:
     """Make the render flow of a command that hands objects on to it.
 
     It comes in through a closure, for Prefect records a flow's parameters as JSON.
@@ -86,12 +89,13 @@ def render_flow(
         on_result: called with the result, before the server hears of it.
     """
 
-    @flow(name="render", flow_run_name=RUN_NAME, persist_result=False)
-    def render(parameters: RenderParameters) -> dict[str, Any]:
+    @flow(name="render", flow_run_name=named(render_name), persist_result=False)
+    def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound, a portrait and a prompt."""
-        result = render_job(parameters, inputs, replicas)
-        on_result(result)
-        return result
+        with run_log():
+            result = render_job(parameters, inputs, replicas)
+            on_result(result)
+            return verdict_state(result)
 
     return render
 

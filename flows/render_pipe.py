@@ -10,8 +10,10 @@ from flows.serving import environment
 environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect.states import State  # noqa: E402
 
 from flows.render import options_of, plan_render, publish_run, tidied  # noqa: E402
+from flows.run_record import named, render_name, run_log, verdict_state  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from liveavatar.media.pcm import PcmPipe  # noqa: E402
 from tasks import enhance, features, ingest, manifest, prompt, quality, render_pipe  # noqa: E402
@@ -30,16 +32,17 @@ def listen(parameters: RenderParameters, pipe: PcmPipe) -> render_pipe.Listener:
     return listener
 
 
-def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[RenderParameters], dict[str, Any]]:
+def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[RenderParameters], State[dict[str, Any]]]:
     """Make the flow that renders the sound of a listener.
 
     Listener and checked inputs come in through a closure, for Prefect records a flow's parameters as JSON.
     """
 
-    @flow(name="render-pipe", flow_run_name="pipe-{parameters.model}-{parameters.seed}", persist_result=False)
-    def render_piped(parameters: RenderParameters) -> dict[str, Any]:
+    @flow(name="render-pipe", flow_run_name=named(render_name), persist_result=False)
+    def render_piped(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound of a pipe, a portrait and a prompt."""
-        return render_job(parameters, listener, inputs)
+        with run_log():
+            return verdict_state(render_job(parameters, listener, inputs))
 
     return render_piped
 

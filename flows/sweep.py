@@ -19,9 +19,11 @@ environment.import_prefect()
 
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.states import State  # noqa: E402
 
 from flows.preflight import check, claim_output  # noqa: E402
 from flows.render import render_flow  # noqa: E402
+from flows.run_record import named, render_name, result_of, state_of  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from tasks import events  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
@@ -33,8 +35,12 @@ CHARTED = ("ms_per_frame", "sync_error_frames", "texture_psnr", "jerk_index")
 CHART = (320, 180, 36)  # width, height and margin of one chart, pixels
 
 
-@flow(name="sweep", persist_result=False)
-def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> dict[str, Any]:
+def _sweep_name(given: dict[str, Any]) -> str:
+    return f"sweep-{render_name(given)}"
+
+
+@flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False)
+def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> State[dict[str, Any]]:
     """Render one job with every number of steps at every size.
 
     Args:
@@ -43,20 +49,28 @@ def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None
         sizes: values of `size`; None is the model's own.
 
     Returns:
-        `rows` (a dictionary a render) and `out` (folder with sweep.parquet, sweep.html and the renders).
+        a state, Failed when the quality of any render failed, with `rows` (a dictionary a render) and `out` (folder
+        with sweep.parquet, sweep.html and the renders).
     """
-    return sweep_job(parameters, steps, sizes)
+    return _sweep_state(sweep_job(parameters, steps, sizes))
 
 
-def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], dict[str, Any]]:
+def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], State[dict[str, Any]]]:
     """Make the sweep flow of a command that has checked the inputs already; they come in through a closure."""
 
-    @flow(name="sweep", persist_result=False)
-    def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> dict[str, Any]:
+    @flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False)
+    def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> State[dict[str, Any]]:
         """Render one job with every number of steps at every size."""
-        return sweep_job(parameters, steps, sizes, inputs)
+        return _sweep_state(sweep_job(parameters, steps, sizes, inputs))
 
     return sweep
+
+
+def _sweep_state(table: dict[str, Any]) -> State[dict[str, Any]]:
+    noted = [row for grade in ("failed", "warned") for row in table["rows"] if row["status"] == grade]
+    reasons = [f"{row['steps']} steps at {row['size']} {row['status']}" for row in noted]
+    status = noted[0]["status"] if noted else "passed"
+    return state_of(status, table, reasons, f"{len(table['rows'])} renders in {table['out']}")
 
 
 def sweep_job(
@@ -70,7 +84,7 @@ def sweep_job(
         for count in steps:
             name = f"steps{count}" + (f"-{size.replace('*', 'x')}" if size else "")
             changes = {"sample_steps": count, "size": size, "out": str(out / name)}
-            report = render(parameters.model_copy(update=changes))["report"]
+            report = result_of(render, parameters.model_copy(update=changes))["report"]
             rows.append(_row(count, size, report))
     write_tables(out, rows)
     recorded(lambda: create_table_artifact(table=rows, key="sweep", description="sampling steps and sizes compared"))

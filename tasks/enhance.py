@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from liveavatar.files import plain
+from tasks.events import Event, emit
 from tasks.ingest import RAW, read_wav
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
@@ -35,4 +36,9 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
         )
 
     inputs = {"sound": sound.files[RAW], "denoise": denoise, "whisper": whisper}
-    return cached(stage_key("enhance", inputs, CODE, PACKAGES), make)
+    entry = cached(stage_key("enhance", inputs, CODE, PACKAGES), make)
+    heard, verdict = entry.values, entry.values["verdict"]
+    emit(Event(kind="fact", stage="enhance", text=f"sound: {verdict['chosen']}; {verdict['reason']}"))
+    if heard["text"]:
+        emit(Event(kind="fact", stage="enhance", text=f"heard ({heard['language']}): {heard['text']}"))
+    return entry

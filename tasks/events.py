@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class Event:
     """One event."""
 
-    kind: str  # "begin", "end", "progress", "note"
+    kind: str  # "begin", "end", "progress", "note", and "fact", which is for logs only
     stage: str
     text: str = ""
     done: int = 0  # blocks

@@ -8,6 +8,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.hardware import Machine
 from liveavatar.planning.request import PlanRequest
+from tasks.events import Event, emit
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
@@ -44,6 +45,8 @@ def plan(model: ModelConfig, request: PlanRequest, machine: Machine) -> Entry:
     free_gb = min(machine.disk_gb, machine.work_gb)
     if entry.hit and (needs["host_gb"]["total"] > machine.host_gb or needs["disk_gb"]["total"] > free_gb):
         return cached(key, make, force=True)  # refuses, with the reason
+    facts = f"{needs['placement']}, {needs['fps']:.1f} frames/s, first frame after {needs['ttff_s']:.1f} s"
+    emit(Event(kind="fact", stage="plan", text=f"{facts}, {needs['host_gb']['total']:.1f} GB of memory"))
     return entry
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from liveavatar.files import plain
 from tasks.enhance import CLEANED
+from tasks.events import Event, emit
 from tasks.ingest import FILM, PORTRAIT, read_wav
 from tasks.render import BLOCKS, VIDEO
 from tasks.stage import cached, stage
@@ -62,7 +63,10 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
             }
         )
 
-    return cached(stage_key("quality", inputs, CODE, PACKAGES), make)
+    entry = cached(stage_key("quality", inputs, CODE, PACKAGES), make)
+    noted = [f"{c['name']} {c['status']}: {c['reason']}" for c in entry.values["checks"] if c["status"] != "passed"]
+    emit(Event(kind="fact", stage="quality", text="; ".join([entry.values["status"], *noted])))
+    return entry
 
 
 def picture_of(portrait: Entry) -> str:

@@ -64,13 +64,14 @@ def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:
             os.environ.setdefault("RAY_ADDRESS", server.ray)
         from flows.render import begin
         from flows.render_pipe import listen, pipe_flow
+        from flows.run_record import result_of
         from tasks.render_pipe import discard
 
         listener = listen(parameters, pipe)
         try:
             begin(parameters.model_copy(update={"placement": "single"}))
             server.wait()
-            return conclude(pipe_flow(listener, inputs)(parameters))
+            return conclude(result_of(pipe_flow(listener, inputs), parameters))
         finally:
             listener.stop()
             if not (listener.folder / "heard.wav").exists():
@@ -110,10 +111,11 @@ def sweep(options: Options) -> int:
     inputs = preflight.check(parameters.model_copy(update={"size": areas[0]}))
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():
         server.wait_for_joined()
+        from flows.run_record import result_of
         from flows.sweep import print_table, sweep_flow
 
         server.wait()
-        table = sweep_flow(inputs)(parameters, numbers, areas)
+        table = result_of(sweep_flow(inputs), parameters, numbers, areas)
         print_table(table, as_json)
     return int(any(row["status"] == "failed" for row in table["rows"]))
 
@@ -159,9 +161,10 @@ def batch(options: Options) -> int:
         server.wait_for_joined()
         from flows.batch import batch as flow
         from flows.batch import print_outcomes
+        from flows.run_record import result_of
 
         server.wait()
-        return print_outcomes(flow(jobs, out, replicas), as_json)
+        return print_outcomes(result_of(flow, jobs, out, replicas), as_json)
 
 
 def _replicas(options: Options, most: int) -> int:
@@ -182,9 +185,10 @@ def regress(options: Options) -> int:
         server.wait_for_joined()
         from flows.regression import GOLDEN, print_verdict
         from flows.regression import regression as flow
+        from flows.run_record import result_of
 
         server.wait()
-        verdict = flow(str(options["golden"] or GOLDEN), options["update"], options["junit"])
+        verdict = result_of(flow, str(options["golden"] or GOLDEN), options["update"], options["junit"])
         return print_verdict(verdict, options["json"])
 
 

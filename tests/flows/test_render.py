@@ -105,7 +105,8 @@ def losing_server(results: list[dict[str, object]], monkeypatch: pytest.MonkeyPa
     """Make render flows that give these results before the Prefect server is lost."""
 
     def make(inputs: object, on_result: Callable[[dict[str, object]], None]) -> Callable[[object], None]:
-        def flow(parameters: object) -> None:
+        def flow(parameters: object, *, return_state: bool) -> None:
+            assert return_state
             for result in results:
                 on_result(result)
             raise httpx.ConnectError("refused")

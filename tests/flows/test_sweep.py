@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from prefect.states import State
 
 from flows import sweep
 from flows.parameters import RenderParameters
+from flows.run_record import state_of
 from liveavatar.errors import CapacityError
 
 
@@ -36,11 +38,14 @@ def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
 def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[tuple[int, str | None, str]] = []
 
-    def render(parameters: RenderParameters) -> dict[str, object]:
+    def render(parameters: RenderParameters, *, return_state: bool) -> State[dict[str, object]]:
+        assert return_state, "or a render of poor quality would end the sweep"
         rendered.append((parameters.sample_steps, parameters.size, Path(parameters.out).name))
         timing = dict.fromkeys(sweep.TIMES, 40.0 * parameters.sample_steps)
         inputs = {"image": {"width": 256, "height": 384}}
-        return {"report": {"inputs": inputs, "metrics": {"jerk_index": 1.5}, "timing": timing, "status": "passed"}}
+        status = "passed" if parameters.sample_steps > 1 else "failed"
+        report = {"inputs": inputs, "metrics": {"jerk_index": 1.5}, "timing": timing, "status": status}
+        return state_of(status, {"report": report}, [], "")
 
     checked: list[str | None] = []
     monkeypatch.setattr(sweep, "check", lambda form: checked.append(form.size))
@@ -48,7 +53,12 @@ def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeyp
     monkeypatch.setattr(sweep, "claim_output", lambda _: tmp_path)
     monkeypatch.setattr(sweep, "create_table_artifact", lambda **_: None)
     job = RenderParameters(audio="voice.wav", image="face.png", prompt="a woman talks", out=str(tmp_path))
-    table = sweep.sweep.fn(job, [1, 4], [None, "384*256"])
+    state = sweep.sweep.fn(job, [1, 4], [None, "384*256"])
+    assert (state.name, state.message) == (
+        "Failed",
+        "failed: 1 steps at 256*384 failed; 1 steps at 384*256 failed",
+    )
+    table = state.data
     assert rendered == [
         (1, None, "steps1"),
         (4, None, "steps4"),

@@ -31,7 +31,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
         asked.append(options)
         assert np.array_equal(audio, SOUND)
         word = Word(text="hello", start=0.0, end=0.5, probability=0.9)
-        verdict = {"reason": "clean", "snr_db": np.float64(30.0)}
+        verdict = {"chosen": "raw", "reason": "clean", "snr_db": np.float64(30.0)}
         return Enhanced(audio=audio / 2, words=(word,), text="hello", language="en", verdict=verdict, candidates=[])
 
     monkeypatch.setattr("liveavatar.audio.enhance.enhance", library)
@@ -51,7 +51,7 @@ def test_an_entry_holds_the_cleaned_sound_its_words_and_the_verdict(calls: list[
     assert calls == [{"denoise": "stationary", "whisper": "tiny.en"}]
     np.testing.assert_allclose(read_wav(made.path(enhance.CLEANED)), SOUND / 2, atol=1e-4)
     assert "hello" in json.dumps(json.loads(made.path(enhance.WORDS).read_text()))
-    assert made.values["verdict"] == {"reason": "clean", "snr_db": 30.0}
+    assert made.values["verdict"] == {"chosen": "raw", "reason": "clean", "snr_db": 30.0}
     assert (made.values["text"], made.values["language"]) == ("hello", "en")
 
 

@@ -1,0 +1,122 @@
+"""Name, log and final state of a run, as the Prefect UI shows them.
+
+A run whose quality failed is Failed in Prefect, with the reasons in the message, so that automations and schedules see
+what the exit code of the command says. A run with warnings is Completed under the name "Warned".
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from flows.parameters import RenderParameters
+from flows.serving import environment
+from tasks import events
+from tasks.events import Event
+
+environment.import_prefect()
+
+from prefect import Flow, get_run_logger  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect.runtime import flow_run  # noqa: E402
+from prefect.states import Completed, Failed, State  # noqa: E402
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WARNED = "Warned"  # name of the state of a run with warnings
+GENERATED = re.compile(r"[a-z]+-[a-z]+")  # names that Prefect makes up, such as "gifted-peacock"
+MAX_REASONS = 5
+PART_LENGTH = 40  # characters of a file's name in the name of a run
+LOGGED_SHARE = 0.25  # of the blocks, between two lines of progress
+
+
+def state_of(status: str, result: R, reasons: list[str], summary: str) -> State[R]:
+    """Make the final state of a run from its verdict.
+
+    Args:
+        status: passed, warned or failed.
+        result: what the flow returns; `result_of` gets it back whatever the state.
+        reasons: what failed and what warned, the worst first.
+        summary: what was made, for a run without reasons.
+    """
+    more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    message = "; ".join(reasons[:MAX_REASONS]) + more
+    if status == "failed":
+        return Failed(message=f"failed: {message}", data=result)
+    if status == "warned":
+        return Completed(name=WARNED, message=f"warned: {message}", data=result)
+    return Completed(message=f"passed: {summary}", data=result)
+
+
+def verdict_state(outcome: dict[str, Any]) -> State[dict[str, Any]]:
+    """Make the final state of a render from its result; see `flows.render.render`."""
+    report = outcome["report"]
+    noted = [c for grade in ("failed", "warned") for c in report["checks"] if c["status"] == grade]
+    reasons = [f"{check['name']}: {check['reason']}" for check in noted]
+    return state_of(outcome["status"], outcome, reasons, f"{outcome['out']}/video.mp4")
+
+
+def outcome_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R | BaseException:
+    """Run a flow that ends in a state with a result; return the result whatever the verdict, or the flow's error."""
+    state: State[Any] = flow(*args, return_state=True, **kwargs)
+    outcome: R | BaseException = state.result(raise_on_failure=False)
+    return outcome
+
+
+def result_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a flow that ends in a state with a result; return the result whatever the verdict.
+
+    Raises:
+        BaseException: what the flow raised.
+    """
+    outcome = outcome_of(flow, *args, **kwargs)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def named(describe: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    """Make the naming function of a flow: `describe` of its parameters, unless the user has named the run."""
+
+    def name() -> str:
+        given = str(flow_run.name or "")
+        return describe(flow_run.parameters) if not given or GENERATED.fullmatch(given) else given
+
+    return name
+
+
+def render_name(parameters: dict[str, Any]) -> str:
+    """Describe a render: sound, portrait and seed."""
+    job = parameters["parameters"]
+    given = job.model_dump() if isinstance(job, RenderParameters) else dict(job)
+    seed = given.get("seed", RenderParameters.model_fields["seed"].default)
+    return f"{_stem(given.get('audio', ''))}-{_stem(given.get('image', ''))}-{seed}"
+
+
+def _stem(path: str) -> str:
+    return "pipe" if path == "-" else Path(path).stem[:PART_LENGTH]
+
+
+@contextmanager
+def run_log() -> Iterator[None]:
+    """Write the events of a run to its log in Prefect: stages, facts, notes, and a line each quarter of the blocks."""
+    log = get_run_logger()
+    logged = 0
+
+    def write(event: Event) -> None:
+        nonlocal logged
+        if event.kind == "begin":
+            logged = 0
+            log.info("%s: begins", event.stage)
+        elif event.kind == "end":
+            log.info("%s: %s", event.stage, "cached" if event.cached else f"ended after {event.text}")
+        elif event.kind == "progress":
+            if event.done == event.total or event.done >= logged + LOGGED_SHARE * event.total:
+                logged = event.done
+                log.info("%s: block %d/%d, %.1f frames/s", event.stage, event.done, event.total, event.fps)
+        else:
+            log.info("%s: %s", event.stage, event.text)
+
+    with events.listening(write):
+        yield
