@@ -6,6 +6,7 @@ The only module that reads `LIVEAVATAR_*` variables:
 * `LIVEAVATAR_MODELS`: fetched checkpoints; `models` below the home when not set.
 * `LIVEAVATAR_WHISPER`: the user's Whisper checkpoints; the download folder of openai-whisper when not set.
 * `LIVEAVATAR_STORE_GB`: size limit of the artefact store, in 10^9 bytes.
+* `LIVEAVATAR_PAGE`: address of the page of `liveavatar serve` in links; http://127.0.0.1:4280/ when not set.
 * `LIVEAVATAR_DEBUG`: errors show their traceback.
 
 An empty variable counts as not set. Variables are read at each call, so that tests can change them.
@@ -26,6 +27,7 @@ BENCHMARKS = DATA / "benchmarks"  # reports of measured speed and quality
 GOLDEN_BASELINES = DATA / "golden"  # expected digests of `liveavatar regress`
 DEPLOYMENTS = REPO_ROOT / "prefect.yaml"
 
+PAGE_PORT = 4280  # of the page of `liveavatar serve`
 STORE_GB = 20.0  # default size limit of the artefact store
 
 
@@ -63,6 +65,16 @@ def work() -> Path:
 def work_folder(key: str) -> Path:
     """Return the folder of the render under way with this key."""
     return work() / key[:32]
+
+
+def catalogue() -> Path:
+    """Return the folder of records of published runs, see `tasks.catalogue`."""
+    return home() / "catalogue"
+
+
+def page_url() -> str:
+    """Return the address of the page of `liveavatar serve`, with a slash at its end."""
+    return (os.environ.get("LIVEAVATAR_PAGE") or f"http://127.0.0.1:{PAGE_PORT}").rstrip("/") + "/"
 
 
 def digests() -> Path:

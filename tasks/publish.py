@@ -31,11 +31,11 @@ from prefect.artifacts import (
 from liveavatar.errors import one_line
 from liveavatar.files import disk_errors, sha256, sync_tree, write_atomically
 from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
+from tasks.catalogue import VIDEO, CatalogueRecord, page_url, record_run
 from tasks.ingest import FILM
 from tasks.manifest import (
     CHANGING,
     MANIFEST,
-    PAGE,
     REPORT,
     Publication,
     Results,
@@ -84,7 +84,7 @@ def publish(results: Results, run: Publication) -> PublishedRun:
             write_atomically(run.out / REPORT, _json(report))
         else:
             replace_folder(run.out, results, report, manifest)
-    _artifacts(run.out, report)
+    _artifacts(run.out, report, record_run(run.out, manifest, report["status"]))
     return PublishedRun(out=run.out, report=report, hit=standing)
 
 
@@ -200,7 +200,7 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _artifacts(out: Path, report: dict[str, Any]) -> None:
+def _artifacts(out: Path, report: dict[str, Any], run: CatalogueRecord) -> None:
     """Publish the artifacts of a run in the Prefect UI."""
     from prefect.context import FlowRunContext
 
@@ -213,13 +213,14 @@ def _artifacts(out: Path, report: dict[str, Any]) -> None:
     ]
     reasons = report["reasons"]
     measures = [{"measure": k, "value": v, "why not": reasons.get(k, "")} for k, v in report["metrics"].items()]
-    verdict, page, portrait = f"verdict: {report['status']}", (out / PAGE).resolve(), (out / "portrait.png").resolve()
+    verdict = f"verdict: {report['status']}"
     records: list[Callable[[], object]] = [
         lambda: create_table_artifact(table=rows, key=f"{key}-checks", description=verdict),
         lambda: create_table_artifact(table=measures, key=f"{key}-metrics", description="measures of the video"),
-        lambda: create_markdown_artifact(markdown=_summary(out, report), key=f"{key}-summary"),
-        lambda: create_link_artifact(link=page.as_uri(), link_text="report page", key=f"{key}-report"),
-        lambda: create_image_artifact(image_url=portrait.as_uri(), key=f"{key}-portrait"),
+        lambda: create_markdown_artifact(markdown=_summary(out, report, run), key=f"{key}-summary"),
+        lambda: create_link_artifact(link=page_url(run.id), link_text="report page", key=f"{key}-report"),
+        lambda: create_link_artifact(link=page_url(run.id, VIDEO), link_text="video", key=f"{key}-video"),
+        lambda: create_image_artifact(image_url=page_url(run.id, "portrait.png"), key=f"{key}-portrait"),
     ]
     if not answers():
         log.warning("waits for the Prefect server, which does not answer (at most %.0f s)", RETURN_SECONDS)
@@ -235,12 +236,13 @@ def escaped(text: str) -> str:
     return MARKUP.sub(r"\\\1", html.escape(one_line(text), quote=False))
 
 
-def _summary(out: Path, report: dict[str, Any]) -> str:
+def _summary(out: Path, report: dict[str, Any], run: CatalogueRecord) -> str:
     timing = report["timing"]
     failed = "\n".join(f"- {c['name']}: {escaped(c['reason'])}" for c in report["checks"] if c["status"] != "passed")
     spoken = escaped(report["audio"]["text"] or "(not transcribed)")
     return (
         f"## {escaped(out.name)}: {report['status']}\n\n{failed or 'All checks passed.'}\n\n"
+        f"[Video]({page_url(run.id, VIDEO)}) and [report]({page_url(run.id)}) open while `liveavatar serve` runs.\n\n"
         f"**Said:** {spoken}\n\n"
         f"**Speed:** {timing['fps']} frames/s, first frame after {timing['ttff_s']} s, "
         f"{timing['cached_tasks']} stages from the store, {timing['total_s']} s in all.\n\n"

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from liveavatar import __version__
 from liveavatar.errors import InputError
+from liveavatar.paths import PAGE_PORT
 
 REQUIRED = ("audio", "image", "prompt")
 JOB_COMMANDS = {
@@ -166,7 +167,7 @@ def _doctor(sub: Parser) -> None:
 
 def _serve(sub: Parser) -> None:
     sub.add_argument("--port", type=int, default=4200, help="of the Prefect server, when none runs yet (4200)")
-    sub.add_argument("--live_port", type=int, default=4280, help="of the page that shows running renders (4280)")
+    sub.add_argument("--live_port", type=int, default=PAGE_PORT, help=f"of the page that shows renders ({PAGE_PORT})")
 
 
 def _stop(sub: Parser) -> None:

@@ -1,29 +1,39 @@
-"""The live page of `liveavatar serve`: renders with live output, playing while they are made, sound included.
+"""The page of `liveavatar serve`: renders with live output, playing while they are made, and what ended runs left.
 
-A small HTTP server for this machine's browsers only. It reads what renders write (`live/` below their work folders)
-and, once a render has ended, what it left in the store, so that a viewer sees the video to its end.
+For this machine's browsers only. It reads what renders write (`live/` below their work folders) and, once a render has
+ended, what it left in the store, so that a viewer sees the video to its end; and it gives the files of published runs,
+which the links of the Prefect UI name.
 """
 
-import json
 import re
+import socket
 import threading
+import time
 from collections.abc import Iterable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
-from flows.serving.gate import is_local
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from flows.serving.gate import LoopbackGate
 from liveavatar import paths
 from liveavatar.media.hls import PLAYLIST
+from tasks.catalogue import VIDEO, find_run, page_path, recorded_runs
 from tasks.store.store import Store
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("live_page.html")
-PART = re.compile(r"/live/([0-9a-f]{32})/(index\.m3u8|init\.mp4|segment_\d{6}\.m4s)")
+PART = re.compile(r"index\.m3u8|init\.mp4|segment_\d{6}\.m4s")
 KINDS = {".m3u8": "application/vnd.apple.mpegurl", ".mp4": "video/mp4", ".m4s": "video/iso.segment"}
 LIVE = "live"  # folder of the playlist, in a work folder and in the store
-RECENT = 5  # ended renders that are listed
+RECENT = 5  # ended renders with live output that are listed
+LISTED = 50  # published runs that are listed
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+START_SECONDS = 20.0
 
 
 def live_folders() -> dict[str, Path]:
@@ -34,8 +44,8 @@ def live_folders() -> dict[str, Path]:
     return working | {name: folder for name, folder in list(ended.items())[:RECENT] if name not in working}
 
 
-def runs() -> list[dict[str, object]]:
-    """List the renders of the page: `id`, `seconds` in the playlist, `ended`."""
+def renders() -> list[dict[str, object]]:
+    """List the renders with live output: `id`, `seconds` in the playlist, `ended`."""
     listed: list[dict[str, object]] = []
     for name, folder in live_folders().items():
         try:
@@ -47,65 +57,97 @@ def runs() -> list[dict[str, object]]:
     return listed
 
 
+def published() -> list[dict[str, object]]:
+    """List the newest published runs whose files are there: name, status, end (s since 1970), addresses."""
+    runs = [run for run in recorded_runs()[: 2 * LISTED] if run.folder is not None][:LISTED]
+    return [
+        {
+            "name": run.name, "out": run.out, "status": run.status, "finished": run.finished,
+            "video": page_path(run.id, VIDEO), "report": page_path(run.id),
+        }
+        for run in runs
+    ]  # fmt: skip
+
+
+async def _page(_: Request) -> Response:
+    return FileResponse(PAGE, headers=HEADERS, media_type="text/html")
+
+
+def _renders(_: Request) -> Response:
+    return JSONResponse(renders(), headers=HEADERS)
+
+
+def _published(_: Request) -> Response:
+    return JSONResponse(published(), headers=HEADERS)
+
+
+def _live_part(request: Request) -> Response:
+    name, file = request.path_params["id"], request.path_params["file"]
+    if re.fullmatch(r"[0-9a-f]{32}", name) and PART.fullmatch(file):
+        for folder in (paths.work_folder(name), *Store().folders("render", prefix=name)):
+            try:
+                data = (folder / LIVE / file).read_bytes()
+            except OSError:
+                continue
+            return Response(data, headers=HEADERS, media_type=KINDS[Path(file).suffix])
+    return _not_here()
+
+
+def _run_file(request: Request) -> Response:
+    run = find_run(request.path_params["id"])
+    path = None if run is None else run.file(request.path_params["file"])
+    return _not_here() if path is None else FileResponse(path, headers=HEADERS)
+
+
+def _not_here(text: str = "not here, or made again in the meantime") -> Response:
+    return PlainTextResponse(text, status_code=404, headers=HEADERS)
+
+
+def create_app() -> LoopbackGate:
+    """Make the application of the page, behind the gate for this machine."""
+    routes = [
+        Route("/", _page),
+        Route("/runs.json", _renders),
+        Route("/published.json", _published),
+        Route("/live/{id}/{file}", _live_part),
+        Route("/runs/{id}/{file:path}", _run_file),
+    ]
+    return LoopbackGate(Starlette(routes=routes))
+
+
 class LivePage:
     """Context manager: inside it, the page answers at `url`."""
 
     def __init__(self, port: int = 0) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._server = ThreadingHTTPServer((HOST, port), _Handler)
+            self._socket.bind((HOST, port))
         except OSError:  # somebody else has that port
-            self._server = ThreadingHTTPServer((HOST, 0), _Handler)
-        self._server.daemon_threads = True
+            self._socket.bind((HOST, 0))
+        config = uvicorn.Config(create_app(), log_config=None, access_log=False, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="live-page")
 
     @property
     def url(self) -> str:
         """Address of the page."""
-        return f"http://{HOST}:{self._server.server_address[1]}/"
+        return f"http://{HOST}:{self._socket.getsockname()[1]}/"
 
     def __enter__(self) -> "LivePage":
-        threading.Thread(target=self._server.serve_forever, daemon=True, name="live-page").start()
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
         return self
 
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Answer a request."""
-        part = PART.fullmatch(self.path)
-        if not is_local(self.headers.get("Host", ""), self.headers.get("Origin")):
-            self._answer(b"this page is for this machine only", "text/plain", HTTPStatus.FORBIDDEN)
-        elif self.path == "/":
-            self._answer(PAGE.read_bytes(), "text/html; charset=utf-8")
-        elif self.path == "/runs.json":
-            self._answer(json.dumps(runs()).encode(), "application/json")
-        elif part and (data := _read(part[1], part[2])) is not None:
-            self._answer(data, KINDS[Path(part[2]).suffix])
-        else:
-            self._answer(b"not here", "text/plain", HTTPStatus.NOT_FOUND)
-
-    def _answer(self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")):
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: the terminal is for renders."""
-
-
-def _read(name: str, file: str) -> bytes | None:
-    for folder in (paths.work_folder(name), *Store().folders("render", prefix=name)):
-        try:
-            return (folder / LIVE / file).read_bytes()
-        except OSError:
-            continue
-    return None
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(START_SECONDS)
+        self._socket.close()
 
 
 def _newest(files: Iterable[Path]) -> list[Path]:

@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 from flows.serving.live_page import LivePage
 from liveavatar.media.film import FilmWriter
+from tasks.catalogue import record_run
 from tasks.store.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -84,6 +85,28 @@ def test_gives_nothing_else_away(home: Path, video: FilmWriter, path: str) -> No
         status, body = get(page.url + path)
         assert status == 404
         assert b"secret" not in body
+
+
+def test_published_runs_are_listed_and_their_videos_can_be_sought(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    video = bytes(range(256)) * 40
+    (out / "video.mp4").write_bytes(video)
+    (out / "secret.txt").write_text("secret")
+    inputs = {"audio": {"name": "voice.wav"}, "image": {"name": "anna.png"}}
+    manifest = {"inputs": inputs, "outputs": {"video.mp4": "1" * 64}}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    run = record_run(out, manifest, "passed")
+    with LivePage() as page:
+        (listed,) = json.loads(get(f"{page.url}published.json")[1])
+        assert (listed["name"], listed["status"]) == ("voice, anna", "passed")
+        assert get(page.url + listed["video"]) == (200, video)
+        assert get(page.url + listed["video"], Range="bytes=1000-1009") == (206, video[1000:1010])
+        for path in ("secret.txt", "../secret", "%2e%2e/secret", "%2fetc/passwd", ""):
+            assert get(f"{page.url}runs/{run.id}/{path}")[0] == 404
+        (out / "manifest.json").unlink()
+        assert get(page.url + listed["video"])[0] == 404
+        assert json.loads(get(f"{page.url}published.json")[1]) == []
 
 
 def test_another_sites_name_is_refused(home: Path) -> None:
