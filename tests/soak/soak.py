@@ -31,6 +31,7 @@ from tests.soak.commands import Film, tail
 from tests.soak.report import write_report
 from tests.soak.runs import Runner
 
+LANES_AN_ENGINE = 8  # one more lane with runs inside the engine for so many
 ENGINE_SECONDS = 900.0  # for a run inside the engine
 
 
@@ -97,13 +98,14 @@ class Lanes:
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, cases: list[Case]) -> None:
-        """Make the runs; the first lane also makes those inside the engine."""
+        """Make the runs; the first lanes begin with those inside the engine."""
         commands: queue.Queue[Case] = queue.Queue()
         engine: queue.Queue[Case] = queue.Queue()
         for case in cases:
             (engine if case.target == ENGINE else commands).put(case)
+        inside = 1 + len(self.lanes) // LANES_AN_ENGINE
         threads = [
-            threading.Thread(target=self._lane, args=(processors, commands, None if number else engine))
+            threading.Thread(target=self._lane, args=(processors, commands, engine if number < inside else None))
             for number, processors in enumerate(self.lanes)
         ]
         for thread in threads:
@@ -116,14 +118,13 @@ class Lanes:
         runner = Runner(film=self.film, keep=self.keep)
         inside = EngineLane(folder=self.film.folder, model_dir=self.film.model_dir)
         try:
-            while time.monotonic() < self.until:
-                if engine is not None and not engine.empty():
-                    self._note(inside.run(engine.get()))
-                    continue
-                inside.end()
-                self._note(runner.run(commands.get_nowait()))
-        except queue.Empty:
-            pass
+            with suppress(queue.Empty):
+                while engine is not None and time.monotonic() < self.until:
+                    self._note(inside.run(engine.get_nowait()))
+            inside.end()
+            with suppress(queue.Empty):
+                while time.monotonic() < self.until:
+                    self._note(runner.run(commands.get_nowait()))
         finally:
             inside.end()
 
