@@ -337,3 +337,26 @@ def test_sigterm_is_an_interruption_whatever_a_library_makes_of_it(
     code, _, errors = run(["models", "list"], capsys)
     signal.signal(signal.SIGTERM, before)
     assert (code, errors) == (4, "liveavatar: `liveavatar models` was interrupted; run it again, or with --resume\n")
+
+
+def test_an_interrupted_process_ends_after_its_exit_handlers_and_at_once() -> None:
+    command = """if True:
+        import atexit, signal, sys
+        from flows import cli
+        from flows.cli import ask
+        class Slow:
+            def __del__(self):
+                print("taken apart")
+        def models(options):
+            global kept
+            kept = Slow()
+            atexit.register(print, "handled")
+            signal.raise_signal(signal.SIGTERM)
+        ask.models = models
+        sys.exit(cli.main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", command, "models", "list"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (4, "handled\n")
+    assert done.stderr == "liveavatar: `liveavatar models` was interrupted; run it again, or with --resume\n"
