@@ -67,8 +67,14 @@ def pid_of(actor: object) -> int:
 
 @pytest.mark.slow
 def test_reused_rebuilt_resumed_and_gone(
-    local_ray: None, tiny_model: Path, job: RenderJob, expected: RenderResult, tmp_path: Path
+    local_ray: None,
+    tiny_model: Path,
+    job: RenderJob,
+    expected: RenderResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(head, "LOCAL_STOP_SECONDS", head.STOP_SECONDS)  # as in a cluster, where engines stay
     spec = spec_of(tiny_model)
     loads: list[float] = []
     first = EngineHost(spec).render(job, lambda _: None, loads.append)
