@@ -77,6 +77,11 @@ def page_url() -> str:
     return (os.environ.get("LIVEAVATAR_PAGE") or f"http://127.0.0.1:{PAGE_PORT}").rstrip("/") + "/"
 
 
+def serve_page_at(url: str) -> None:
+    """Have links name this address of the page, unless the user has named one."""
+    os.environ.setdefault("LIVEAVATAR_PAGE", url)
+
+
 def digests() -> Path:
     """Return the folder of remembered file digests."""
     return home() / "digests"

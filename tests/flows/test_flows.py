@@ -2,30 +2,25 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 from scipy.io import wavfile
 
+from tests.flows.shop import Shop
 from tests.isolation import planted
 
-RATE = 16_000
-SECONDS = 5.76  # twelve blocks, so that snapshots fall inside
 REPORT_KEYS = {"status", "checks", "metrics", "timing", "memory", "plan", "inputs", "parameters"}
 METRICS = {
     *("av_offset_frames", "sync_error_frames", "lip_sync", "silent_lip", "identity_min", "identity_drift"),
@@ -33,63 +28,6 @@ METRICS = {
     *("duration_error_s", "dnsmos_before", "dnsmos_after", "wer_before", "wer_after"),
 }
 TIMING = {"ttff_s", "block_ms_p50", "block_ms_p99", "deadline_misses", "fps", "ms_per_frame", "total_s", "cached_tasks"}
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A folder with inputs, and the command that runs there."""
-
-    folder: Path
-    model: Path
-
-    def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "LIVEAVATAR_", "COV_"))}
-        return {**kept, "LIVEAVATAR_HOME": str(self.folder / "home"), "OMP_NUM_THREADS": "1"}
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "flows.cli", *arguments]
-
-    def job(self, **changes: str) -> list[str]:
-        options = {
-            "audio": "voice.wav",
-            "image": "face.png",
-            "prompt": "A woman in her thirties talks, soft light, photorealistic.",
-            "model": str(self.model),
-            "whisper": "off",
-            "denoise": "off",
-            **changes,
-        }
-        return [part for name, value in options.items() for part in (f"--{name}", value)]
-
-    def run(self, *arguments: str, timeout: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment() | variables, capture_output=True,
-            text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-
-    def report(self, out: str) -> dict[str, dict[str, object]]:
-        return json.loads((self.folder / out / "report.json").read_text())
-
-    def manifest(self, out: str) -> dict[str, object]:
-        return json.loads((self.folder / out / "manifest.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Shop:
-    folder = tmp_path_factory.mktemp("shop")
-    rng = np.random.default_rng(0)
-    swell = np.sin(2 * np.pi * 1.5 * np.arange(int(RATE * SECONDS)) / RATE) ** 2
-    wavfile.write(folder / "voice.wav", RATE, (0.2 * swell * rng.standard_normal(len(swell))).astype(np.float32))
-    Image.fromarray(rng.integers(0, 255, (24, 16, 3), np.uint8)).resize((256, 384)).save(folder / "face.png")
-    return Shop(folder, tiny_model)
-
-
-@pytest.fixture(scope="module")
-def first(shop: Shop) -> subprocess.CompletedProcess[str]:
-    """The first render: online, from an empty store. A random model makes noise, so its quality fails."""
-    done = shop.run("render", *shop.job(out="out/a"), "--enable-online-decode")
-    assert done.returncode in (0, 1), done.stderr
-    return done
 
 
 @pytest.mark.slow
