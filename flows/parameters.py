@@ -8,9 +8,12 @@ import re
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from liveavatar.config import ModelConfig
+from flows.presets import preset_options
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.headers import readable_model_dir
+from liveavatar.config import PRESETS, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.media.framing import Framing
@@ -30,6 +33,11 @@ class RenderParameters(BaseModel):
     image: str = Field(min_length=1, description="portrait: any picture file")
     prompt: str = Field(description="who is seen, doing what, in which light and style")
     model: str = Field(default="mini", min_length=1, description="mini, live-avatar-14b, or a model directory")
+    preset: Literal["newbie", "fast", "quality", "production"] | None = Field(
+        default=None,
+        description="fills options that are not given: newbie, the size to begin with, 50 clips; fast, small and few "
+        "steps; quality, the largest recommended size; production, live output, and doubtful inputs are refused",
+    )
     size: str | None = Field(default=None, description='video size "W*H"; only the area counts; empty: the picture\'s')
     framing: Literal["portrait", "model"] | None = Field(
         default=None,
@@ -59,12 +67,38 @@ class RenderParameters(BaseModel):
     )
     placement: Literal["auto", "single", "tpp", "replicas"] = Field(default="auto", description="which GPU does what")
     num_gpus: int | None = Field(default=None, ge=1, le=64, description="GPUs to use; on a CPU, processes")
+    leave_memory: float | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="memory of every GPU that is left to other programs, such as 6GB; without a GPU, of the host's",
+    )
     denoise: Literal["auto", "off", "stationary", "nonstationary"] = Field(default="auto", description="noise removal")
     whisper: Literal["tiny.en", "base", "large-v3", "off"] = Field(default="tiny.en", description="transcriber")
     strict_prompt: bool = Field(default=False, description="refuse a poor prompt")
     out: str | None = Field(default=None, min_length=1, description="output folder; out/<time>-<seed> when empty")
     resume: bool = Field(default=False, description="go on where an interrupted render of this job stopped")
     force: bool = Field(default=False, description="render although the store has the result")
+
+    _filled: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fill(self) -> "RenderParameters":
+        """Take the options of the preset that were not given."""
+        if self.preset is not None:
+            options = preset_options(
+                self.preset, PRESETS.get(self.model) or read_config(readable_model_dir(self.model))
+            )
+            given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+            self._filled = {name: value for name, value in options.items() if name not in given}
+            for name, value in self._filled.items():
+                object.__setattr__(self, name, value)
+        return self
+
+    @field_validator("leave_memory", mode="before")
+    @classmethod
+    def _check_memory(cls, memory: Any) -> Any:
+        return re.sub(r"\s*g(i?b)?$", "", memory.strip(), flags=re.IGNORECASE) if isinstance(memory, str) else memory
 
     @field_validator("prompt")
     @classmethod
@@ -109,6 +143,10 @@ class RenderParameters(BaseModel):
         """Collect what is asked of the portrait's framing; live video without a size has that of the model."""
         size = self.area() or (model.default_area if self.enable_online_decode else None)
         return Framing(size=size, framing=self.framing, face=self.face)
+
+    def filled(self) -> dict[str, Any]:
+        """Return the options that the preset filled in."""
+        return dict(self._filled)
 
     def area(self) -> tuple[int, int] | None:
         """Return (width, height) of `size`; None for the model's default."""

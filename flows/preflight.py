@@ -96,6 +96,23 @@ def check_options(parameters: RenderParameters) -> None:
         require_dense(parameters.prompt)
 
 
+def moved_size(parameters: RenderParameters, model: config.ModelConfig, size: tuple[int, int]) -> str | None:
+    """Say that a video has another size than `--size` asks for; None when it has that size.
+
+    Args:
+        parameters: of the render.
+        model: its config.
+        size: (width, height) of the model's video, pixels.
+    """
+    area = parameters.area()
+    if model.size_rule != config.ANY_SIZE or area is None or sorted(area) == sorted(size):
+        return None
+    return (
+        f"--size {area[0]}*{area[1]} becomes {size[0]}*{size[1]}: sides are multiples of {model.size_multiple}, in the "
+        "portrait's aspect, with no more pixels than asked"
+    )
+
+
 def output_folder(parameters: RenderParameters) -> Path:
     """Return the folder to publish in: `--out`, else `out/` and a name made of the time and the sound's name."""
     if parameters.out:
@@ -206,4 +223,4 @@ def machine_of(parameters: RenderParameters, gpus: tuple[hardware.Gpu, ...] | No
         gpus: of another machine; None: those that are here.
     """
     here = hardware.detect_machine(output_folder(parameters), gpus)
-    return replace(here, gpus=here.gpus[: parameters.num_gpus])
+    return replace(here, gpus=here.gpus[: parameters.num_gpus]).leaving(parameters.leave_memory or 0.0)

@@ -28,6 +28,7 @@ from prefect.states import State  # noqa: E402
 from tasks import enhance, features, ingest, manifest, plan, prompt, publish, quality  # noqa: E402
 from tasks import render as engine  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
+from tasks.events import Event, emit  # noqa: E402
 from tasks.inputs import JobInputs  # noqa: E402
 from tasks.render_code import job_code  # noqa: E402
 from tasks.stage import cached  # noqa: E402
@@ -166,6 +167,9 @@ def plan_render(parameters: RenderParameters, model: ModelConfig, size: tuple[in
     Raises:
         CapacityError: it does not fit this machine.
     """
+    moved = preflight.moved_size(parameters, model, size)
+    if moved is not None:
+        emit(Event(kind="note", stage="plan", text=moved))
     request = plan.request_of(parameters.settings(), parameters.model_dump(), *size, num_frames)
     return plan.plan(model, request, preflight.machine_of(parameters))
 
@@ -215,7 +219,7 @@ def tidied(published: publish.PublishedRun) -> dict[str, Any]:
 def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
     """Compute the key of a whole run without running any stage; a run in the store has nothing left to render."""
     model_dir = resolve_model_dir(parameters.model)
-    options = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video"})
+    options = parameters.model_dump(exclude={"out", "resume", "force", "audio", "image", "pose_video", "preset"})
     parts = {
         "options": options,
         "audio": None if inputs.audio is None else inputs.audio.sha256,
@@ -267,6 +271,7 @@ def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = No
         online=parameters.enable_online_decode,
         offload=bool(parameters.offload_model),
         ranks=_ranks(parameters, planned),
+        leave_gb=parameters.leave_memory or 0.0,
         resume=parameters.resume,
         force=parameters.force,
     )

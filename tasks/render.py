@@ -54,6 +54,7 @@ class RenderOptions:
     online: bool  # frames are made while the latents are
     offload: bool = False
     ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
+    leave_gb: float = 0.0  # of each GPU's memory, for other programs
     resume: bool = False
     force: bool = False
 
@@ -186,6 +187,7 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "
         offload=options.offload,
         ranks=options.ranks,
         own_decoder=options.ranks > options.settings.sample_steps,
+        leave_gb=options.leave_gb,
     )
 
 

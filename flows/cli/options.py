@@ -82,7 +82,8 @@ def _render(sub: Parser) -> None:
 
 def _plan(sub: Parser) -> None:
     _job_options(sub, required=False)
-    sub.add_argument("--gpus", help='plan for other hardware, such as "4x24GB", "1xH100", or "cpu"')
+    sub.add_argument("--gpus", help='plan for other hardware, such as "4x24GB", "1xH100,2xA100", or "cpu"')
+    sub.add_argument("--table", action="store_true", help="the article's sizes by 3 to 6 steps, on the 14B")
     sub.add_argument("--seconds", type=float, help="length of the sound, when no --audio is given")
     _json(sub)
 

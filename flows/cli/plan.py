@@ -12,10 +12,12 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.hardware import detect_gpus, parse_gpus
+from liveavatar.hardware import Machine, detect_gpus, parse_gpus
 from liveavatar.isolation.caller import isolated
 from liveavatar.media.portrait_check import JudgedPortrait, judge_portrait
 from liveavatar.planning.plan import Plan, describe, plan, video_size
+from liveavatar.planning.request import PlanRequest
+from liveavatar.planning.table import as_data, plan_table
 from liveavatar.timing import FPS
 from tasks.inputs import decode_portrait
 from tasks.plan import request_of
@@ -27,9 +29,11 @@ ANY = {"audio": "-", "image": "-", "prompt": "-"}  # a plan needs none of the th
 def plan_command(options: dict[str, Any]) -> int:
     """Print a plan; 3 when the job does not fit."""
     as_json, gpus, seconds = options.pop("json"), options.pop("gpus"), options.pop("seconds")
+    as_table = options.pop("table")
     if seconds is not None and not 0 < seconds < 1e6:
         raise InputError(f"--seconds {seconds:g}: give the length of the sound in seconds, such as 10")
-    parameters = read_parameters({**ANY, **options})
+    default = {"model": config.LIVE_AVATAR_14B.name} if as_table else {}
+    parameters = read_parameters({**ANY, **default, **options})
     model = _model(parameters.model)
     area = preflight.refuse_size(parameters, model)
     portrait = _portrait(parameters, model)
@@ -38,15 +42,51 @@ def plan_command(options: dict[str, Any]) -> int:
     named = None if gpus is None else parse_gpus(gpus)
     preflight.refuse_use(parameters, model, len(detect_gpus() if named is None else named))
     machine = preflight.machine_of(parameters, named)
-    outcome = plan(model, request_of(parameters.settings(), parameters.model_dump(), width, height, frames), machine)
+    request = request_of(parameters.settings(), parameters.model_dump(), width, height, frames)
+    if as_table:
+        return print_table(model, request, machine, as_json)
+    outcome = plan(model, request, machine)
+    notes = _notes(parameters, model, (width, height))
     if as_json:
-        judged = {} if portrait is None else {"portrait": _facts(portrait)}
+        judged: dict[str, Any] = {} if portrait is None else {"portrait": _facts(portrait)}
+        judged |= {"notes": notes} if notes else {}
         say(json.dumps({**outcome.to_dict(), **judged}, indent=2, ensure_ascii=False))
     else:
         _print(outcome, frames)
+        for note in notes:
+            say(f"  - {note}")
         if portrait is not None and portrait.check is not None:
             say(f"  portrait     {portrait.check.line.removeprefix('the portrait ')}")
     return 0 if outcome.fits else CapacityError.exit_code
+
+
+def _notes(parameters: RenderParameters, model: ModelConfig, size: tuple[int, int]) -> list[str]:
+    """Say what the preset filled in, and that the video has another size than asked."""
+    filled = parameters.filled()
+    notes = [] if parameters.preset is None else [f"--preset {parameters.preset} is {describe(filled) or 'all given'}"]
+    moved = preflight.moved_size(parameters, model, size)
+    return notes if moved is None else [*notes, moved]
+
+
+def print_table(model: ModelConfig, request: PlanRequest, machine: Machine, as_json: bool) -> int:
+    """Print sizes by denoise steps, and which steps to take; 3 when nothing fits."""
+    rows, advice = plan_table(model, request, machine)
+    if as_json:
+        say(json.dumps(as_data(rows, advice), indent=2, ensure_ascii=False))
+    else:
+        gpus = ", ".join(gpu.name for gpu in machine.gpus) or "CPU"
+        say(f"{model.name} on {gpus}")
+        say("  size       video      steps  fits              GiB     frames/s  placement")
+        for row in rows:
+            fits = ("with --fp8" if row.in_8_bits and not request.settings.fp8 else "yes") if row.fits else "no"
+            say(
+                f"  {row.asked:<10} {row.size:<10} {row.steps:>5}  {fits:<12}  {row.gib:>7.2f}  "
+                f"{row.fps if row.fits else 0:>11.1f}  {row.placement if row.fits else '-'}"
+            )
+        say("recommended:")
+        for one in advice:
+            say(f"  {one.asked:<10} {'-' if one.steps is None else f'{one.steps} steps'}: {one.why}")
+    return 0 if any(row.fits for row in rows) else CapacityError.exit_code
 
 
 def _model(name: str) -> ModelConfig:

@@ -59,7 +59,7 @@ def load_fast_model(
     try:
         # Quantising begins from bf16: where that is too much for the GPU it waits on the host.
         whole = dit_bytes(others.config.dit)
-        roomy = not fp8 or torch.cuda.mem_get_info(device)[0] > _HEADROOM * whole
+        roomy = not fp8 or _free_bytes(device) > _HEADROOM * whole
         loaded = load_model(model_dir, device if roomy and not offload else "cpu", dtype, ("dit",))
         dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload, attention=attention)
     except torch.OutOfMemoryError as e:
@@ -69,3 +69,9 @@ def load_fast_model(
         ) from e
     log.info("fast path: linears in %s", "fp8" if fp8 else dtype)
     return replace(others, dit=dit)
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Return the free memory of a GPU, without the share that this process leaves to others."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free - (1 - torch.cuda.get_per_process_memory_fraction(device)) * total

@@ -25,7 +25,7 @@ from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
-from tasks.cluster.room import make_room
+from tasks.cluster.room import limit_memory, make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class EngineSpec:
     offload: bool = False  # layers of the transformer wait in host memory
     ranks: int = 1  # processes that share the denoise steps; more than one are a `tasks.cluster.group`
     own_decoder: bool = False  # whether the last of them only decodes
+    leave_gb: float = 0.0  # of its GPU's memory, for other programs
     replica: int = 0  # number of this engine among several with the same model
     limit_s: float = HEALTH_SECONDS  # a process that does not answer for so long counts as hung
 
@@ -77,6 +78,7 @@ class EngineActor:
         started = time.perf_counter()
         with self._loading:
             if self._engine is None:
+                limit_memory(self.spec.device, self.spec.leave_gb)
                 self._engine = self._load(self.spec)
         return time.perf_counter() - started
 
@@ -125,7 +127,8 @@ class EngineActor:
 
 def spec_name(spec: EngineSpec) -> str:
     """Name of a model on one kind of device, part of its actors' names."""
-    return f"{spec.version[:16]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}"
+    left = f"-leaves{spec.leave_gb:g}" if spec.leave_gb else ""
+    return f"{spec.version[:16]}-{spec.device}-{spec.dtype}{'-fp8' * spec.fp8}{'-offload' * spec.offload}{left}"
 
 
 def actor_options(spec: EngineSpec) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Room on the GPUs for another engine: resident engines that render nothing are ended until enough GPUs are free.
+"""Room on the GPUs for another engine, and for other programs.
+
+Resident engines that render nothing are ended until enough GPUs are free.
 
 An engine stays for the next job and keeps its GPUs. A job of another model, precision or number of GPUs would wait for
 them.
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterable
 import ray
 from ray.exceptions import RayError
 
+from liveavatar.hardware import GB, RESERVE_GB
 from tasks.cluster.head import NAMESPACE
 
 log = logging.getLogger(__name__)
@@ -60,3 +63,18 @@ def _end(name: str) -> None:
         ray.kill(ray.get_actor(name, NAMESPACE))
     except ValueError:  # it has gone by itself
         log.debug("%s is gone", name)
+
+
+def limit_memory(device: str, leave_gb: float) -> None:
+    """Have this process leave memory of its GPU to other programs; without a GPU, or nothing to leave, do nothing.
+
+    Args:
+        device: its name, as in `EngineSpec`.
+        leave_gb: GB for the others; `RESERVE_GB` are left to the driver besides.
+    """
+    import torch
+
+    if leave_gb <= 0 or device == "cpu" or not torch.cuda.is_available():
+        return
+    total = torch.cuda.get_device_properties("cuda").total_memory / GB
+    torch.cuda.set_per_process_memory_fraction(max(0.0, 1 - (leave_gb + RESERVE_GB) / total))

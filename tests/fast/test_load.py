@@ -26,7 +26,7 @@ class Machine:
     """A GPU with so much free memory; it records what is loaded and how it is made fast."""
 
     def __init__(self, free: float) -> None:
-        self.free = free
+        self.free, self.share = free, 1.0
         self.loaded: list[tuple[str, tuple[str, ...]]] = []
         self.options: dict[str, Any] = {}
 
@@ -49,7 +49,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(load, "load_model", made.load_model)
     monkeypatch.setattr(load, "accelerate", made.accelerate)
     monkeypatch.setattr(load.ops, "has_fp8", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(made.free), 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(made.free), 10 * WHOLE))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: made.share)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     return made
 
@@ -76,6 +77,12 @@ def test_the_transformer_is_read_to_where_there_is_room(
     assert machine.loaded == [("cuda:0", ("vae", "text")), (device, ("dit",))]
     assert (model.dit, model.vae, model.text) == ("fast", "plain", "plain")
     assert machine.options == {"device": GPU, "fp8": False, "offload": False, "attention": None} | options
+
+
+def test_memory_that_is_left_to_others_is_no_room(machine: Machine) -> None:
+    machine.free, machine.share = 1.9 * WHOLE, 0.92
+    load_fast_model(MODEL, GPU, torch.bfloat16, PARTS, fp8=True)
+    assert machine.loaded[-1] == ("cpu", ("dit",)), "0.8 of the weights are kept free"
 
 
 def test_a_rank_without_steps_loads_no_transformer(machine: Machine) -> None:

@@ -1,8 +1,12 @@
 """The form of a render: sizes, and the one line in which a wrong option is refused."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from flows.parameters import RenderParameters, parse_size, read_parameters
+from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.errors import InputError
 
 JOB = {"audio": "a.wav", "image": "face.png", "prompt": "A woman talks."}
@@ -30,6 +34,9 @@ def test_sizes(text: str, size: tuple[int, int] | None) -> None:
             {"infer_frames": 50}, "--infer_frames '50' is not a multiple of 12 (a block); use 48 or 60", id="clip"
         ),
         pytest.param({"fps": 30}, "--fps '30' the models make 25 frames per second", id="rate"),
+        pytest.param({"preset": "slow"}, "--preset 'slow' should be 'newbie', 'fast', 'quality' or 'prod", id="preset"),
+        pytest.param({"leave_memory": "much"}, "--leave_memory 'much' should be a valid number", id="no memory"),
+        pytest.param({"leave_memory": -1}, "--leave_memory '-1' should be greater than or equal to 0", id="less"),
         pytest.param({"prompt": " "}, "--prompt ' ' is empty", id="empty prompt"),
         pytest.param({"size": "9" * 50}, f"--size '{'9' * 37}...' is not of the form W*H", id="a long value is cut"),
     ],
@@ -47,3 +54,29 @@ def test_settings_are_what_changes_the_latents() -> None:
     assert (job.settings().seed, job.settings().prompt) == (7, "A woman talks.")
     assert job.settings() == read_parameters({**JOB, "seed": 7}).settings()
     assert (job.area(), job.model_copy(update={"size": "704*384"}).area()) == (None, (704, 384))
+
+
+@pytest.mark.parametrize(("text", "gb"), [("6GB", 6.0), ("6", 6.0), (" 5.5 GiB", 5.5), ("6g", 6.0), (6, 6.0)])
+def test_memory_is_given_with_or_without_its_unit(text: object, gb: float) -> None:
+    assert read_parameters({**JOB, "leave_memory": text}).leave_memory == gb
+
+
+LARGE = {**JOB, "model": "live-avatar-14b"}
+
+
+def test_a_preset_fills_what_is_not_given() -> None:
+    job = read_parameters({**LARGE, "preset": "newbie"})
+    assert (job.size, job.num_clip, job.sample_steps) == ("688*368", 50, 4)
+    assert job.filled() == {"size": "688*368", "num_clip": 50, "sample_steps": 4}
+    assert job.settings() == read_parameters({**LARGE, "size": "688*368"}).settings()
+    own = read_parameters({**LARGE, "preset": "fast", "sample_steps": 4, "size": None})
+    assert (own.size, own.sample_steps) == ("384*256", 4), "a value that is the default may be asked for"
+    assert own.filled() == {"size": "384*256"}
+    assert read_parameters(own.model_dump()).settings() == own.settings()
+    assert read_parameters(JOB).filled() == {}
+
+
+def test_a_preset_knows_the_model_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(replace(LIVE_AVATAR_14B, name="mine").to_json())
+    assert read_parameters({**JOB, "model": str(tmp_path), "preset": "newbie"}).size == "688*368"
+    assert read_parameters({**JOB, "preset": "newbie"}).size == "384*256"

@@ -45,6 +45,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "offload_model": (True, {"plan", "render"}),  # has the embedded model take the fast path
     "placement": ("single", {"plan"}),  # nor does where a step runs
     "num_gpus": (1, {"plan"}),
+    "leave_memory": (6.0, set()),  # has the planner of a GPU count with less
     "denoise": ("off", {"enhance"}),
     "whisper": ("off", {"enhance"}),
 }
@@ -52,6 +53,7 @@ OPTIONAL = {"pillow-heif"}  # packages that a user may leave out
 NO_KEY = {  # option: reason
     "model": "its bytes count, not its name",
     "fps": "has one value",
+    "preset": "fills other options, which count",
     "strict_portrait": "refuses before anything starts",
     "strict_prompt": "refuses before anything starts",
     "out": "the result is the same wherever it is published",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flows import preflight
 from flows.parameters import read_parameters
+from flows.presets import NAMES
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
@@ -134,6 +135,60 @@ def test_fewer_gpus_are_those_that_are_counted(home: Path, capsys: pytest.Captur
     assert len(ask([*asked, "--num_gpus", "2"], capsys)["per_gpu_gb"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["--size", "720*400"], ["--size 720*400 becomes 704*384: sides are multiples of 64"], id="moved"),
+        pytest.param(["--size", "704*384"], [], id="a size that is"),
+        pytest.param(["--size", "384*704"], [], id="turned by the portrait"),
+        pytest.param(["--preset", "fast"], ['--preset fast is --size "384*256" --sample_steps 3'], id="a preset"),
+        pytest.param(["--preset", "fast", "--size", "704*384"], ["--preset fast is --sample_steps 3"], id="its rest"),
+        pytest.param([], [], id="nothing asked"),
+    ],
+)
+def test_a_plan_notes_sizes_that_move_and_what_a_preset_fills(
+    arguments: list[str], says: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--model", "live-avatar-14b", "--gpus", "1xH200", "--fp8", *arguments]
+    notes = ask(asked, capsys).get("notes", [])
+    assert len(notes) == len(says)
+    assert all(note.startswith(start) for note, start in zip(notes, says, strict=True))
+    printed = run(["plan", *asked], capsys)[1]
+    assert all(f"  - {note}\n" in printed for note in notes)
+
+
+def test_memory_that_is_left_is_not_planned_with(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--model", "live-avatar-14b", "--gpus", "1x48GB", "--fp8", "--size", "704*384"]
+    assert ask(asked, capsys)["fits"]
+    refused = ask([*asked, "--leave_memory", "6GB"], capsys)
+    assert not refused["fits"]
+    assert "40.15 of its 48 GB are usable (6 GB are left to other programs)" in refused["refusal"]
+    assert refused["nearest"]["size"] != "704*384"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "lines"),
+    [
+        pytest.param(["--gpus", "1xH200", "--fp8"], 0, ["704*384    704*384        4  yes", "720*400    3 steps: live"],
+                     id="the large model"),
+        pytest.param(["--gpus", "4x24GB"], 0, ["384*256    384*256        3  with --fp8", "688*368    -: nothing fits"],
+                     id="8 bits where bf16 does not fit"),
+        pytest.param(["--gpus", "1x8GB"], 3, ["384*256    384*256        3  no"], id="nothing fits"),
+        pytest.param(["--gpus", "1xH100", "--model", "mini"], 0, ["mini on H100", "384*256    4 steps:"], id="mini"),
+    ],
+)  # fmt: skip
+def test_a_table_names_the_steps_to_take(
+    arguments: list[str], code: int, lines: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got, out, err = run(["plan", "--table", *arguments], capsys)
+    assert got == code, err
+    assert all(line in out for line in lines), out
+    data = json.loads(run(["plan", "--table", "--json", *arguments], capsys)[1])
+    assert len(data["rows"]) == 4 * len(data["recommended"])
+    assert any(row["fits"] for row in data["rows"]) == (code == 0)
+
+
+PROMPT = "A woman in her thirties in a navy blazer explains calmly, soft window light from the left, photorealistic"
 KINDS = ("8GB", "16GB", "24GB", "32GB", "48GB", "80GB", "141GB", "H100", "A100", "L40S", "3090")
 machines = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(KINDS)), max_size=3).filter(
     lambda kinds: sum(count for count, _ in kinds) <= 8
@@ -151,6 +206,8 @@ jobs = st.fixed_dictionaries(
         "num_clip": st.integers(1, 300),
         "infer_frames": st.sampled_from([12, 48, 60]),
         "enable_online_decode": st.just(True),
+        "leave_memory": st.sampled_from(["2GB", "6GB", "20"]),
+        "preset": st.sampled_from(NAMES),
     },
 )
 
@@ -177,7 +234,7 @@ def rendered_plan(job: dict[str, Any], gpus: tuple[Gpu, ...]) -> dict[str, Any] 
         patch.setattr("liveavatar.hardware.free_disk_gb", lambda _: math.inf)
         patch.setattr(render.plan, "plan", render.plan.plan.fn)
         try:
-            parameters = read_parameters({"audio": "a.wav", "image": "i.png", "prompt": "p", **job})
+            parameters = read_parameters({"audio": "a.wav", "image": "i.png", "prompt": PROMPT, **job})
             preflight.check_options(parameters)
             model = read_config(Path(parameters.model))
             size = video_size(model, preflight.refuse_size(parameters, model), None)
@@ -206,6 +263,7 @@ def test_plan_is_render(
     if out:
         plan = json.loads(out)
         assert plan["fits"] == (code == 0)
+        plan.pop("notes", None)  # on the size that was asked for
         assert (plan if plan["fits"] else plan["refusal"]) == made
     else:
         assert err == f"liveavatar: {made}\n"

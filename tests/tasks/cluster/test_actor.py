@@ -109,6 +109,7 @@ def test_jobs_are_rendered_one_after_the_other(engine: EngineActor, monkeypatch:
 
 def test_a_name_tells_specs_apart_that_need_processes_of_their_own() -> None:
     changes: list[dict[str, Any]] = [{}, {"fp8": True}, {"offload": True}, {"device": "cuda"}, {"dtype": "bfloat16"}]
+    changes += [{"leave_gb": 6.0}]
     assert len({spec_name(replace(SPEC, **change)) for change in changes}) == len(changes)
     assert spec_name(replace(SPEC, model_dir=Path("elsewhere"))) == spec_name(SPEC)
 

@@ -1,8 +1,12 @@
-"""Room for another engine: which resident engines are ended."""
+"""Room for another engine: which resident engines are ended; and for other programs: how much memory is left."""
+
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tasks.cluster.room import to_end
+from liveavatar.hardware import GB
+from tasks.cluster.room import limit_memory, to_end
 
 NAMES = ["engine-a-auto", "group-b-auto-2-77-0", "group-b-auto-2-77-1", "engine-c-auto", "engine-c-auto-1"]
 GROUP = ["group-b-auto-2-77-0", "group-b-auto-2-77-1"]
@@ -24,3 +28,24 @@ def test_idle_engines_are_ended_until_there_is_room(
     missing: float, busy: tuple[str, ...], ended: list[list[str]]
 ) -> None:
     assert to_end(NAMES, missing, lambda name: name not in busy) == ended
+
+
+@pytest.mark.parametrize(
+    ("device", "leave_gb", "has_gpu", "share"),
+    [
+        pytest.param("auto", 6.0, True, [pytest.approx(16.15 / 24)], id="a GPU"),
+        pytest.param("auto", 30.0, True, [0.0], id="more than it has"),
+        pytest.param("auto", 0.0, True, [], id="nothing to leave"),
+        pytest.param("cpu", 6.0, True, [], id="the CPU beside a GPU"),
+        pytest.param("auto", 6.0, False, [], id="no GPU"),
+    ],
+)
+def test_memory_is_left_to_other_programs(
+    device: str, leave_gb: float, has_gpu: bool, share: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=24 * GB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
+    limit_memory(device, leave_gb)
+    assert limited == share
