@@ -73,6 +73,7 @@ class VAEConfig:
     decoder_blocks: tuple[int, ...] = ()  # compact: of the decoder's stages, coarse to fine; () = num_res_blocks each
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     prime_latents: int = 7  # still latents that warm the streaming decoder before the first block
+    reference_width: int = 0  # compact: of the branch that copies from the portrait, see `vae_reference`; 0 = none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +160,10 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
-        return json.dumps({"model_type": "live-avatar", **asdict(self)}, indent=2) + "\n"
+        raw = asdict(self)
+        if not self.vae.reference_width:  # so that versions without such a branch read it too
+            del raw["vae"]["reference_width"]
+        return json.dumps({"model_type": "live-avatar", **raw}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "ModelConfig":

@@ -44,8 +44,8 @@ class Backend(Protocol):
     def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> Denoiser:
         """Make the denoiser of a rank's steps; the conditioning lies on the device."""
 
-    def decoder(self, motion: Tensor, threads: Threads) -> Decoder:
-        """Make the decoder of a stream, primed by its motion latents [1, C, 19, h, w]."""
+    def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:
+        """Make the decoder of a stream, primed by the latents [1, C, 19, h, w] of its portrait [H, W, 3]."""
 
     def forget_sizes(self) -> None:
         """Free buffers and graphs of past jobs; the next job makes new ones."""

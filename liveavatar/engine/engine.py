@@ -116,14 +116,15 @@ class Engine:
         conditioning = Conditioning(text, reference, motion, self._pose_track(job, spec.num_blocks))
         stream = Stream(self.config, job, spec, threads, conditioning)
         stream.begin(
-            self.placement.place(backend, spec, conditioning, stream.block_features), backend.decoder(motion, threads)
+            self.placement.place(backend, spec, conditioning, stream.block_features),
+            backend.decoder(motion, job.image, threads),
         )
         return stream
 
     def still_frame(self, stream: Stream) -> np.ndarray:
         """Decode the portrait of a stream as the model renders it at rest: uint8 [H, W, 3]."""
         threads = Threads(torch.get_num_threads(), False)
-        decoder = self.backend.decoder(stream.motion, threads)
+        decoder = self.backend.decoder(stream.motion, stream.job.image, threads)
         frame: np.ndarray = decoder.run(stream.motion[:, :, :BLOCK_LATENTS], 0).frames[-1]
         decoder.settle()
         return frame

@@ -62,9 +62,9 @@ class PlainBackend:
         inputs = BlockInputs(self.config, spec, conditioning.pose, self.dit.dtype)
         return PlainDenoiser(self.dit, inputs, conditioning, work.steps)
 
-    def decoder(self, motion: Tensor, threads: Threads) -> HostDecoder:
-        """Make the decoder of a stream, primed by its motion latents [1, C, 19, h, w]."""
-        return plain_decoder(self.vae, motion, threads)
+    def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> HostDecoder:
+        """Make the decoder of a stream, primed by the latents [1, C, 19, h, w] of its portrait [H, W, 3]."""
+        return plain_decoder(self.vae, motion, image, threads)
 
     def forget_sizes(self) -> None:
         """Do nothing: no buffers are kept between jobs."""
@@ -117,10 +117,11 @@ class PlainDenoiser:
 
 
 @torch.inference_mode()
-def plain_decoder(vae: VideoVAE, motion: Tensor, threads: Threads) -> HostDecoder:
-    """Make a decoder warmed by motion latents [1, C, 19, h, w], so that the first block's frames have a past."""
+def plain_decoder(vae: VideoVAE, motion: Tensor, image: np.ndarray, threads: Threads) -> HostDecoder:
+    """Make a decoder warmed by the latents [1, C, 19, h, w] of the portrait [H, W, 3]: its first block has a past."""
     device, dtype = motion.device, motion.dtype
     state = vae.decoder_state(1, *motion.shape[-2:])
+    vae.set_reference(image_tensor(image).to(device), motion[:, :, :1], state)
     vae.prime_decoder(motion[:, :, : vae.config.prime_latents], state)
 
     def decode(x: Tensor) -> np.ndarray:

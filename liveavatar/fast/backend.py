@@ -74,12 +74,12 @@ class FastBackend:
         return FastDenoiser(self.runners, self.config, spec, conditioning, work)
 
     @torch.inference_mode()
-    def decoder(self, motion: Tensor, threads: Threads) -> Decoder:
-        """Make the decoder of a stream, primed by its motion latents [1, C, 19, h, w]."""
+    def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:
+        """Make the decoder of a stream, primed by the latents [1, C, 19, h, w] of its portrait [H, W, 3]."""
         h, w = motion.shape[-2:]
         runner = self.decode_runner(h, w)
         if runner is None:
-            return plain_decoder(self.vae, motion, threads)
+            return plain_decoder(self.vae, motion, image, threads)
         runner.begin(motion[:, :, : self.config.vae.prime_latents])
         if runner.stream is not None:
             return CudaDecoder(runner)

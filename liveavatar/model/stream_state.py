@@ -37,6 +37,7 @@ class StreamState:
         self.h = h
         self.w = w
         self.position = 0  # latents decoded, or frames encoded, so far
+        self.constants: dict[str, Tensor] = {}  # of the whole stream; computed anew by whoever restores it, not stored
         self._histories: dict[str, Tensor] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -74,6 +75,7 @@ class StreamState:
                 self.keep(name, value)
 
     def to(self, device: torch.device | str) -> "StreamState":
-        """Move every history to `device` and return self."""
+        """Move every history and constant to `device` and return self."""
+        self.constants = {name: value.to(device) for name, value in self.constants.items()}
         self._histories = {name: value.to(device) for name, value in self._histories.items()}
         return self

@@ -45,6 +45,13 @@ class VideoVAE(Protocol):
         """Create an empty decoder stream for latents of size [h, w]."""
         ...
 
+    def set_reference(self, picture: Tensor, latent: Tensor, state: State) -> None:
+        """Set the portrait [B,3,1,H,W] and its latent [B,C,1,h,w], from which a stream may copy detail.
+
+        What is derived from it is not part of `state.tensors()`: call it on a restored stream too.
+        """
+        ...
+
     def decode_stream(self, latents: Tensor, state: State) -> Tensor:
         """Decode the next latents, one or several; updates `state` in place."""
         ...

@@ -5,6 +5,7 @@ causal memory: each residual block also reads the previous frame's features of i
 always one latent, the first four too, so a block is 3 latents = 12 frames everywhere. Before the first frame the
 memory holds that frame itself: a stream starts as if the picture had been still before, so four copies of an image
 encode to exactly the latent of a still video. The memory's reach is finite (2 latents + 5 frames in the decoder).
+With `reference_width` the decoder copies detail from the portrait, see `vae_reference`.
 
 Frames are stored *time-major* in the batch axis, index t*B + b: shifting by one frame is then one concatenation
 that keeps the channels_last layout.
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from liveavatar.config import VAEConfig
 from liveavatar.errors import InputError
 from liveavatar.model.stream_state import StreamState
+from liveavatar.model.vae_reference import CopySource, ReferenceBranch, Warped
 from liveavatar.timing import LATENT_FRAMES
 
 PATCH = 4  # pixels a side folded into channels at the input and unfolded at the output
@@ -109,27 +111,54 @@ class CompactDecoder(nn.Module):
         self.stage4 = nn.ModuleList(MemoryBlock(a) for _ in range(n4))
         self.conv_out = nn.Conv2d(a, 3 * PATCH**2, 3, padding=1)
         self.memory_shapes = [(c, 16)] * (n16 + 1) + [(b, 8)] * n8 + [(a, 4)] * n4
+        self.branch = ReferenceBranch(cfg.decoder_widths, cfg.reference_width) if cfg.reference_width else None
 
-    def forward(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
+    def forward(
+        self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None = None
+    ) -> Tensor:
         """Decode [T*B, C, h, w] to [T*4*B, 3, H, W]; `memory` is replaced entry by entry."""
-        x, at = self._at_latent_rate(latents_NCHW, batch, memory)
-        x, at = _run(self.stage16, x, batch, memory, at)
-        x = F.pixel_shuffle(self.up8(x), 2)
-        x, at = _run(self.stage8, x, batch, memory, at)
-        x = F.pixel_shuffle(self.up4(x), 2)
-        x, at = _run(self.stage4, x, batch, memory, at)
-        return F.pixel_shuffle(self.conv_out(x), PATCH)
+        return self.copying(latents_NCHW, batch, memory, reference)[0]
 
-    def prime(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> None:
+    def copying(
+        self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None
+    ) -> tuple[Tensor, Warped | None]:
+        """Decode as `forward` does; also return what was copied from, None without a branch or a reference."""
+        x16, x8, at = self._coarse(latents_NCHW, batch, memory)
+        x = F.pixel_shuffle(self.up4(x8), 2)
+        if self.branch is None or reference is None:
+            x, at = _run(self.stage4, x, batch, memory, at)
+            return F.pixel_shuffle(self.conv_out(x), PATCH), None
+        warped = self.branch.warp(x16, x8, reference, batch)
+        x, at = _run(self.stage4, self.branch.join(x, warped), batch, memory, at)
+        return F.pixel_shuffle(self.branch.mix(x, self.conv_out(x), warped), PATCH), warped
+
+    def prime(
+        self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None = None
+    ) -> None:
         """Update `memory` as `forward` does, computing only frames that reach it: one fewer with every block."""
         x, at = self._at_latent_rate(latents_NCHW, batch, memory)
-        reach = len(memory) - at
-        for stage, up in ((self.stage16, self.up8), (self.stage8, self.up4), (self.stage4, None)):
-            for block in stage:
-                # The first retained frame lacks its own past; its output is dropped before the next block.
-                x, memory[at] = block(x[-reach * batch :], batch, memory[at])
-                at, reach = at + 1, reach - 1
-            x = x if up is None else F.pixel_shuffle(up(x[-reach * batch :]), 2)
+        x16, at = _run_reaching(self.stage16, x, batch, memory, at)
+        x8, at = _run_reaching(self.stage8, F.pixel_shuffle(self.up8(x16), 2), batch, memory, at)
+        x = F.pixel_shuffle(self.up4(x8), 2)
+        if self.branch is not None and reference is not None:
+            x = self.branch.join(x, self.branch.warp(x16[-len(x8) :], x8, reference, batch))
+        _run_reaching(self.stage4, x, batch, memory, at)
+
+    def look_at(self, picture_B3HW: Tensor, latent_BChw: Tensor) -> CopySource | None:
+        """Make the reference of streams from their portraits and the latents of these; None without a branch."""
+        if self.branch is None:
+            return None
+        batch = len(picture_B3HW)
+        memory: list[Tensor | None] = [None] * len(self.memory_shapes)
+        x16, x8, _ = self._coarse(latent_BChw, batch, memory)
+        return self.branch.reference(picture_B3HW, x16[-batch:], x8[-batch:])
+
+    def _coarse(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> tuple[Tensor, Tensor, int]:
+        """Compute the features at 1/16 and 1/8, and the place in `memory` that follows theirs."""
+        x, at = self._at_latent_rate(latents_NCHW, batch, memory)
+        x16, at = _run(self.stage16, x, batch, memory, at)
+        x8, at = _run(self.stage8, F.pixel_shuffle(self.up8(x16), 2), batch, memory, at)
+        return x16, x8, at
 
     def _at_latent_rate(self, x_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> tuple[Tensor, int]:
         x, at = _run(self.latent16, self.conv_in(x_NCHW), batch, memory, 0)
@@ -141,6 +170,17 @@ def _run(stage: nn.ModuleList, x_NCHW: Tensor, batch: int, memory: list[Tensor |
         x_NCHW, memory[at] = block(x_NCHW, batch, memory[at])
         at += 1
     return x_NCHW, at
+
+
+def _run_reaching(
+    stage: nn.ModuleList, x_NCHW: Tensor, batch: int, memory: list[Tensor | None], at: int
+) -> tuple[Tensor, int]:
+    """Run a stage on the last frames only, those that reach the memory of later blocks."""
+    for block in stage:
+        # The first retained frame lacks its own past; its output is dropped before the next block.
+        x_NCHW, memory[at] = block(x_NCHW[-(len(memory) - at) * batch :], batch, memory[at])
+        at += 1
+    return x_NCHW[-(len(memory) - at) * batch :], at
 
 
 class CompactVAE(nn.Module):
@@ -161,6 +201,8 @@ class CompactVAE(nn.Module):
         with torch.no_grad():
             # Start near grey, else the latents shrink to hide the decoder's noise.
             self.decoder.conv_out.weight.mul_(0.1)
+        if self.decoder.branch is not None:
+            self.decoder.branch.start_neutral()
         self.register_buffer("mean", torch.tensor(cfg.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg.std).view(1, -1, 1, 1), persistent=False)
 
@@ -180,6 +222,21 @@ class CompactVAE(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Decode normalised latents [B, C, T, h, w] to video [B, 3, 4T, 16h, 16w], not clamped."""
         return self.decode_stream(latents, self.decoder_state(len(latents), *latents.shape[-2:]))
+
+    def decode_copying(self, latents: Tensor, reference: CopySource | None) -> tuple[Tensor, Warped | None]:
+        """Decode as `decode` does, but copy from a reference; also return the reference as warped."""
+        memory: list[Tensor | None] = [None] * len(self.decoder.memory_shapes)
+        video, warped = self.decoder.copying(self._decoder_input(latents), len(latents), memory, reference)
+        return video.unflatten(0, (-1, len(latents))).permute(1, 2, 0, 3, 4), warped
+
+    def reference(self, picture: Tensor, latent: Tensor) -> CopySource | None:
+        """Make a reference of pictures [B, 3, 1, H, W] and their latents [B, C, 1, h, w]; None without a branch."""
+        return self.decoder.look_at(picture[:, :, 0], self._decoder_input(latent))
+
+    def set_reference(self, picture: Tensor, latent: Tensor, state: StreamState) -> None:
+        """Set the portrait of a stream, see `liveavatar.model.vae.VideoVAE`."""
+        reference = self.reference(picture, latent)
+        state.constants = {} if reference is None else reference.tensors()
 
     def encoder_state(self, batch: int, h: int, w: int) -> StreamState:
         """Create an empty encoder state for `batch` streams of h*w latent cells."""
@@ -202,7 +259,7 @@ class CompactVAE(nn.Module):
         """Decode the next latents of a stream into 4 frames each; updates `state` in place."""
         z = self._decoder_input(latents)
         memory = self._recall(self.decoder.memory_shapes, state, z)
-        video = self.decoder(z, state.batch, memory)
+        video = self.decoder(z, state.batch, memory, _reference_of(state))
         _remember(memory, state, latents.shape[2])
         return video.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
 
@@ -210,7 +267,7 @@ class CompactVAE(nn.Module):
         """Update `state` as `decode_stream` does, for a quarter of its work (three latents)."""
         z = self._decoder_input(latents)
         memory = self._recall(self.decoder.memory_shapes, state, z)
-        self.decoder.prime(z, state.batch, memory)
+        self.decoder.prime(z, state.batch, memory, _reference_of(state))
         _remember(memory, state, latents.shape[2])
 
     def _decoder_input(self, latents: Tensor) -> Tensor:
@@ -235,6 +292,10 @@ class CompactVAE(nn.Module):
             state.history(f"memory.{i}", (state.batch, c, state.h * stride // cell, state.w * stride // cell), like)
             for i, (c, cell) in enumerate(shapes)
         ]
+
+
+def _reference_of(state: StreamState) -> CopySource | None:
+    return CopySource(**state.constants) if state.constants else None
 
 
 def _remember(memory: list[Tensor | None], state: StreamState, consumed: int) -> None:

@@ -276,6 +276,9 @@ class WanVAE(nn.Module):
         """Create an empty decoder stream for latents of size [h, w]."""
         return StreamState(batch, h, w)
 
+    def set_reference(self, picture: Tensor, latent: Tensor, state: StreamState) -> None:
+        """Do nothing: this decoder copies nothing from the portrait."""
+
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Encode a whole video, in chunks of 1, 4, 4, ... frames to bound memory.

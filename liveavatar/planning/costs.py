@@ -172,6 +172,7 @@ def _counted(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> _C
         latents = torch.empty(1, cfg.z_dim, BLOCK_LATENTS, h, w)
         video = torch.empty(1, 3, BLOCK_FRAMES, height, width)
         state = vae.decoder_state(1, h, w)
+        vae.set_reference(video[:, :, :1], latents[:, :, :1], state)
         vae.decode_stream(latents[:, :, :1], state)
         with FlopCounterMode(display=False) as decoding:
             vae.decode_stream(latents, state)

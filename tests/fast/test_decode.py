@@ -31,7 +31,8 @@ def blocks(seed: int) -> list[torch.Tensor]:
 
 def plain(vae: WanVAE, seed: int, primed: int) -> list[np.ndarray]:
     vae = copy.copy(vae)
-    decoder = plain_decoder(vae, still(seed, primed), Threads(1, shared=False))
+    image = np.zeros((24, 40, 3), np.uint8)  # Wan's decoder copies nothing from it
+    decoder = plain_decoder(vae, still(seed, primed), image, Threads(1, shared=False))
     return [decoder.run(x, index).frames for index, x in enumerate(blocks(seed))]
 
 

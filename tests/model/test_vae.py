@@ -22,7 +22,15 @@ def test_a_config_builds_its_kind_with_the_whole_interface(config: VAEConfig, ki
     assert type(vae) is kind
     assert isinstance(vae, VideoVAE)
     assert vae.config is config
-    for name in ("encode", "encode_still", "decode", "encode_stream", "decode_stream", "prime_decoder"):
+    for name in (
+        "encode",
+        "encode_still",
+        "decode",
+        "encode_stream",
+        "decode_stream",
+        "prime_decoder",
+        "set_reference",
+    ):
         wanted = list(inspect.signature(getattr(VideoVAE, name)).parameters)
         assert list(inspect.signature(getattr(kind, name)).parameters) == wanted, name
 
