@@ -21,10 +21,11 @@ from tasks.store.store import Entry, Store
 MINI = paths.REPO_ROOT / "data" / "models" / "mini"
 VALUES: dict[str, dict[str, Any]] = {  # of entries that are not made here
     "sound": {"seconds": 2.0},
-    "enhance": {"verdict": {}},
+    "enhance": {"verdict": {"chosen": "raw", "reason": ""}, "text": "", "language": None},
     "portrait": {"width": 256, "height": 384},
     "features": {"num_frames": 48},
-    "prompt": {"grade": "rich"},
+    "prompt": {"grade": "rich", "problems": []},
+    "quality": {"status": "passed", "checks": []},
 }
 # Option: another value, and the stages whose key names it. The stages after those follow by the bytes that they read.
 OPTIONS: dict[str, tuple[Any, set[str]]] = {
@@ -78,7 +79,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
     def build(self: Store, kind: str, key: str, make: Any, *, made_from: dict[str, Any], **_: Any) -> Entry:
         job = made_from["inputs"].get("job", {})
         dtype = job.get("settings", {}).get("kv_cache_dtype", "auto")
-        planned = {"placement": "single", "settings": {"kv_cache_dtype": dtype}}
+        planned = {"placement": "single", "fps": 25.0, "ttff_s": 1.0, "host_gb": {"total": 1.0}}
+        planned |= {"settings": {"kv_cache_dtype": dtype}}
         values = planned if kind == "plan" else VALUES.get(kind, {})
         files: dict[str, str] = defaultdict(lambda: "f" * 64)
         asked[kind] = Entry(kind=kind, key=key, folder=Path(), files=files, values=values, made_from=made_from)

@@ -137,6 +137,7 @@ def test_a_batch_has_engines_for_its_jobs(
 
     from flows import batch as flow
     from flows.cli import run as commands
+    from flows.run_record import State, state_of
 
     given: list[int] = []
     monkeypatch.setattr("tasks.store.machine.accelerators", lambda: ("H200", "H200"))
@@ -145,7 +146,13 @@ def test_a_batch_has_engines_for_its_jobs(
         "PrefectServer",
         lambda: contextlib.nullcontext(type("S", (), {"wait": print, "wait_for_joined": print})),
     )
-    monkeypatch.setattr(flow, "batch", lambda jobs, out, count: given.append(count))
+
+    def batch(jobs: object, out: object, count: int, *, return_state: bool) -> State[list[object]]:
+        assert return_state
+        given.append(count)
+        return state_of("passed", [], [], "")
+
+    monkeypatch.setattr(flow, "batch", batch)
     monkeypatch.setattr(flow, "print_outcomes", lambda outcomes, as_json: 0)
     rows = [",".join(("audio", "image", "prompt"))] + [f"voice.wav,face.png,A woman talks {n}." for n in range(4)]
     Path("jobs.csv").write_text("\n".join(rows))
