@@ -44,6 +44,7 @@ LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
 PACKAGES = ("torch", "numpy", "scipy", "imageio-ffmpeg", "safetensors")
 GPU_PACKAGES = ("triton", "fa3-fwd")
+PASTE_PACKAGES = ("opencv-python-headless", "ai-edge-litert")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +129,9 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     }
     packages = [*PACKAGES, *film_packages(inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES)]
     code = job_code(
-        read_config(inputs.model_dir), options.settings, offload=options.offload, posed=inputs.pose is not None
-    )
+        read_config(inputs.model_dir), options.settings, offload=options.offload, posed=inputs.pose is not None,
+        pasted=is_pasted(inputs.portrait),
+    )  # fmt: skip
     if FAST not in code.left_out:
         packages += GPU_PACKAGES
     return stage_key("render", parts, code.modules, packages, code.left_out)
@@ -143,7 +145,12 @@ def film_parts(portrait: Entry) -> dict[str, Any]:
 
 def film_packages(portrait: Entry) -> tuple[str, ...]:
     """Return the packages that paste a face, where one is pasted."""
-    return ("opencv-python-headless",) if portrait.values.get("film") else ()
+    return PASTE_PACKAGES if is_pasted(portrait) else ()
+
+
+def is_pasted(portrait: Entry) -> bool:
+    """Tell if the face goes back into the user's picture."""
+    return bool(portrait.values.get("film"))
 
 
 def render_job(

@@ -18,7 +18,8 @@ CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.load")
 PIPE = "liveavatar.render.pipe"
 PLACEMENTS = "liveavatar.distributed"
 FAST = "liveavatar.fast"
-FACE = "liveavatar.face"  # reads the head pose of the portrait
+FACE = "liveavatar.face"  # reads the head pose of the portrait, and the frames of a film that keeps the user's picture
+HEAD_POSE = "liveavatar.face.head_pose"
 RELEASED_TEXT = ("liveavatar.engine.prompt_embedding", "liveavatar.model.umt5")
 
 
@@ -31,8 +32,9 @@ class RenderCode:
 
 
 def job_code(
-    config: ModelConfig, settings: RenderSettings, *, offload: bool = False, posed: bool = False, piped: bool = False
-) -> RenderCode:
+    config: ModelConfig, settings: RenderSettings, *, offload: bool = False, posed: bool = False, piped: bool = False,
+    pasted: bool = False,
+) -> RenderCode:  # fmt: skip
     """List the modules that a job runs; where a GPU decides, those of the GPU too.
 
     Args:
@@ -41,12 +43,13 @@ def job_code(
         offload: layers of the transformer wait in host memory.
         posed: whether a pose track is given.
         piped: whether its sound comes from a pipe, whose features the engine computes.
+        pasted: whether the face goes back into the user's picture.
     """
     left_out = [PLACEMENTS]
     if not config.runs_fast(fp8=settings.fp8, offload=offload):
         left_out += [FAST, *other_autoencoders(config.vae)]
     if not (posed and config.pose_origin == FROM_PORTRAIT):
-        left_out.append(FACE)
+        left_out.append(HEAD_POSE if pasted else FACE)
     if config.text.resident:
         left_out += RELEASED_TEXT
     return RenderCode(modules=engine_code(config) if piped else CODE, left_out=tuple(left_out))

@@ -32,6 +32,7 @@ from tasks.render import (
     engine_spec,
     film_packages,
     film_parts,
+    is_pasted,
     move_products,
     render_job,
     run_on_engine,
@@ -122,7 +123,9 @@ def render_pipe(
         **film_parts(portrait),
         "machine": machine.signature(),
     }
-    code = job_code(read_config(model_dir), options.settings, offload=options.offload, piped=True)
+    code = job_code(
+        read_config(model_dir), options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait)
+    )
     key = stage_key("render", parts, code.modules, (*RENDER_PACKAGES, *film_packages(portrait)), code.left_out)
 
     def make(folder: Path) -> Values:

@@ -152,6 +152,10 @@ class FaceTracker:
                 return face
         return None
 
+    def near(self, rgb: np.ndarray, face: Face) -> Face | None:
+        """Read the face of a picture where another picture has one; what is tracked stays as it is."""
+        return self._mesh_at(rgb, _region_of(face.points))
+
     def wander(self, rgb: np.ndarray, face: Face) -> float:
         """Measure how far the landmarks move when one still picture is read repeatedly, in eye distances a reading.
 

@@ -2,8 +2,8 @@
 
 A model's frame is small and repaints the person. `FacePaste` therefore measures how the frame differs from the model's
 own *still* of the portrait: dense flow says where each point came from, and the user's picture is moved by it, with
-all its detail. What moved pixels cannot explain (an open mouth, lids, light) is taken from the frame. Outside a soft
-mask around the head every pixel is that of the picture.
+all its detail; a change of light is added, smooth. Only lips and shut lids, which moved pixels cannot show, are taken
+from the frame. Outside a soft mask around the head every pixel is that of the picture.
 """
 
 import math
@@ -11,7 +11,11 @@ import math
 import numpy as np
 
 from liveavatar.media.sizes import Box
+from liveavatar.media.speaking_parts import SpeakingParts
 
+# Frames over which a film departs from the picture, for a model's first latents are soft
+OPENING = 6  # where the picture moves with the face
+MIXED_OPENING = 3  # where it does not, so that two contours are seen
 # Of the masks, in eye distances from the middle of the eyes
 MASK_DOWN = 0.35  # centre
 MASK_RADII = (1.6, 2.5)  # across, down: within them the mask is 1
@@ -20,12 +24,26 @@ MOUTH_DOWN, MOUTH_RADII = 1.08, (0.75, 0.6)
 # In pixels of the model's frame
 BORDER = 10  # over which the mask falls at the frame's border
 REACH = 2  # of the interpolation
+COARSE = 4  # of light, which is measured on a smaller frame
 LIGHT_SIGMA = 6.0  # a change wider than this is one of light
-CHANGE_SIGMA = 1.5
+TONE_SIGMA = 8.0  # of the difference between the picture's colours and the still's
 FLOW_SIGMA = 2.0
-# In grey levels
-CHANGE = (10.0, 28.0)  # beyond light: up to the first the picture is kept, from the second on the frame is taken
-MOUTH_GAIN = 2.5  # a change at the mouth weighs more
+CHANGE = (
+    1.0,
+    4.0,
+)  # grey levels, mean over the lips: up to the first they are the picture's, from the second the frame's
+LEAST = 0.02  # weight of lips and lids in a change of light
+
+
+def opening_share(index: int, opening: int) -> float:
+    """Return how far frame `index` of a film has departed from the picture, 0 to 1 in `opening` frames."""
+    return float(_smooth(np.asarray(index / opening)))
+
+
+def mixed(picture: np.ndarray, frame: np.ndarray, share: float) -> np.ndarray:
+    """Mix a frame into a picture of the same size, both uint8 [h, w, 3]; a share of 0 gives the picture."""
+    result: np.ndarray = np.rint(picture + np.float32(share) * (frame - picture.astype(np.float32))).astype(np.uint8)
+    return result
 
 
 class FacePaste:
@@ -45,7 +63,7 @@ class FacePaste:
         height, width = still.shape[:2]
         self.film, self.zoom = film, (box[2] - box[0]) / width
         self.frame_mask = head_mask(height, width, eyes)
-        self.gain = 1 + (MOUTH_GAIN - 1) * mouth_mask(height, width, eyes)
+        self.parts = SpeakingParts(still, mouth_mask(height, width, eyes))
         rows, columns = (np.flatnonzero(self.frame_mask.any(axis)) for axis in (1, 0))
         self.left = max(0, math.floor(box[0] + (columns[0] - REACH) * self.zoom))
         self.top = max(0, math.floor(box[1] + (rows[0] - REACH) * self.zoom))
@@ -62,7 +80,9 @@ class FacePaste:
         mask = self._enlarged(self.frame_mask, cv2.INTER_CUBIC)
         self.around = self.part * (1 - mask[..., None])
         self.grid, self.frame_grid = _grid(*self.size), _grid(width, height)
-        self.still = still.astype(np.float32)
+        self.coarse_still = _coarse(still)
+        self.coarse_grid = _grid(*self.coarse_still.shape[1::-1])
+        self.tone = cv2.GaussianBlur(self._shown(film, box, (width, height)) - still, (0, 0), TONE_SIGMA)
         self.still_grey = cv2.cvtColor(still, cv2.COLOR_RGB2GRAY)
         self.no_flow = np.zeros((height, width, 2), np.float32)
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -76,14 +96,33 @@ class FacePaste:
             values, self.to_frame, self.size, flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
         )
 
-    def compose(self, frame: np.ndarray) -> np.ndarray:
-        """Compose one frame of the film, uint8 [H, W, 3], from the model's frame, uint8 [h, w, 3]."""
+    def _shown(self, film: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+        """Show the film's picture as the model's frame has it, float32 [h, w, 3]."""
+        import cv2
+
+        to_film = np.array(
+            [
+                [self.zoom, 0, box[0] + (self.zoom - 1) / 2],
+                [0, self.zoom, box[1] + (self.zoom - 1) / 2],
+            ]
+        )
+        smooth = film if self.zoom <= 1 else cv2.GaussianBlur(film, (0, 0), self.zoom / 2)
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.float32(1) * cv2.warpAffine(smooth, to_film, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+
+    def compose(self, frame: np.ndarray, share: float = 1.0) -> np.ndarray:
+        """Compose one frame of the film, uint8 [H, W, 3].
+
+        Args:
+            frame: the model's, uint8 [h, w, 3].
+            share: of what differs from the picture; 0 gives the picture.
+        """
         import cv2
 
         flow = self.flow.calc(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self.still_grey, self.no_flow.copy())
         flow = cv2.GaussianBlur(flow, (0, 0), FLOW_SIGMA) * self.frame_mask[..., None]
-        added, kept = self._weighed(frame.astype(np.float32), flow)
-        places = self.grid + self._enlarged(flow, cv2.INTER_LINEAR) * np.float32(self.zoom)
+        added, kept = self._weighed(frame, flow, share)
+        places = self.grid + self._enlarged(flow, cv2.INTER_LINEAR) * np.float32(share * self.zoom)
         moved = _moved(self.part, places, cv2.INTER_CUBIC)
         enlarged = self._enlarged(np.dstack([added, kept]), cv2.INTER_CUBIC)
         weight = np.repeat(enlarged[..., 3:], 3, axis=2)
@@ -93,7 +132,7 @@ class FacePaste:
         result[rows, columns] = cv2.add(mixed, self.around, dtype=cv2.CV_8U)
         return result
 
-    def _weighed(self, frame: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _weighed(self, frame: np.ndarray, flow: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
         """Divide a frame into what is added to the moved picture, and the share of the picture that is kept.
 
         Returns:
@@ -101,14 +140,29 @@ class FacePaste:
         """
         import cv2
 
-        still = _moved(self.still, self.frame_grid + flow, cv2.INTER_LINEAR)
-        change = frame - still
-        light = cv2.GaussianBlur(change, (0, 0), LIGHT_SIGMA)
-        beyond = cv2.GaussianBlur(np.abs(change - light).max(-1), (0, 0), CHANGE_SIGMA) * self.gain
-        taken = np.clip((beyond - CHANGE[0]) / (CHANGE[1] - CHANGE[0]), 0, 1)
-        taken = cv2.GaussianBlur(taken, (0, 0), CHANGE_SIGMA)
-        added = (light + taken[..., None] * (frame - light)) * self.frame_mask[..., None]
-        return added, (1 - taken) * self.frame_mask
+        height, width = self.frame_mask.shape
+        lips, lids = self.parts.look(frame, self.frame_grid + flow)
+        small = (width // COARSE, height // COARSE)
+        coarse_flow = cv2.resize(flow, small, interpolation=cv2.INTER_AREA) / np.float32(COARSE)
+        change = _coarse(frame) - _moved(self.coarse_still, self.coarse_grid + coarse_flow, cv2.INTER_LINEAR)
+        coarse_lips = cv2.resize(lips, small, interpolation=cv2.INTER_AREA)
+        differing = float((np.abs(change).max(-1) * coarse_lips).sum() / max(float(coarse_lips.sum()), 1e-6))
+        weight = 1 - (1 - LEAST) * np.maximum(coarse_lips, cv2.resize(lids, small, interpolation=cv2.INTER_AREA))
+        weighed = np.dstack([change * weight[..., None], weight])
+        weighed = cv2.GaussianBlur(weighed, (0, 0), LIGHT_SIGMA / COARSE)
+        light = cv2.resize(np.asarray(weighed[..., :3] / weighed[..., 3:] * share, np.float32), (width, height))
+        speaking = np.clip((differing - CHANGE[0]) / (CHANGE[1] - CHANGE[0]), 0, 1)
+        taken = (np.maximum(lips * np.float32(speaking), lids) * np.float32(share))[..., None]
+        added = light + taken * (frame + self.tone - light)
+        return added * self.frame_mask[..., None], (1 - taken[..., 0]) * self.frame_mask
+
+
+def _coarse(rgb: np.ndarray) -> np.ndarray:
+    """Shrink a frame, uint8 [h, w, 3], to float32 [h / COARSE, w / COARSE, 3]."""
+    import cv2
+
+    small = (rgb.shape[1] // COARSE, rgb.shape[0] // COARSE)
+    return np.float32(1) * cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)
 
 
 def _moved(pixels: np.ndarray, places: np.ndarray, how: int) -> np.ndarray:

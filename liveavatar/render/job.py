@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from liveavatar.audio.growing_track import ENDLESS
-from liveavatar.config import FROM_PORTRAIT
+from liveavatar.config import FRAME_FACE, FROM_PORTRAIT
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import RankWork
@@ -34,7 +34,7 @@ from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
-from liveavatar.media.paste import FacePaste
+from liveavatar.media.paste import MIXED_OPENING, OPENING, FacePaste, mixed, opening_share
 from liveavatar.media.sizes import Box
 from liveavatar.pose.track import angles_beyond, eyes_ignored
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
@@ -188,7 +188,7 @@ class RenderRun:
             torch.cuda.reset_peak_memory_stats(engine.device)
         self.began = time.perf_counter()
         self.notes: list[str] = []
-        image = np.asarray(Image.open(job.image).convert("RGB"))
+        self.image = image = np.asarray(Image.open(job.image).convert("RGB"))
         pose = None if job.pose is None else self._pose(job.pose)
         portrait = None if pose is None else self._portrait_pose(image, pose)
         if pose is not None:
@@ -235,12 +235,16 @@ class RenderRun:
         return FacePaste(picture, film.box, self.engine.still_frame(self.stream), film.eyes)
 
     def _write(self, frames: np.ndarray) -> None:
-        """Write frames of the model to the film."""
-        if self.paste is None:
-            self.video.write(frames)
+        """Write frames of the model to the film, which begins with the portrait where the model frames the face."""
+        index = self.video.num_frames
+        if self.paste is not None:
+            for t, frame in enumerate(frames, index):
+                self.video.write(self.paste.compose(frame, opening_share(t, OPENING))[None])
             return
-        for frame in frames:
-            self.video.write(self.paste.compose(frame)[None])
+        if self.job.pose is None and self.engine.config.framing == FRAME_FACE and index < MIXED_OPENING:
+            shares = [opening_share(t, MIXED_OPENING) for t in range(index, index + len(frames))]
+            frames = np.stack([mixed(self.image, frame, share) for frame, share in zip(frames, shares, strict=True)])
+        self.video.write(frames)
 
     def _note_limits(self, pose: np.ndarray, portrait: np.ndarray | None) -> None:
         """Add a note when the pose asks for more than the model was trained on."""

@@ -98,6 +98,18 @@ def test_tracking_reads_what_detection_reads(puppet: Puppet, tracker: FaceTracke
     assert followed.openness == pytest.approx(found.openness, abs=0.02)
 
 
+def test_a_face_is_read_where_another_picture_has_it(puppet: Puppet, tracker: FaceTracker) -> None:
+    rest = tracker.find(puppet.rgb)
+    assert rest is not None
+    picture = puppet.frame(0.2, sway=(4.0, -2.0))
+    tracker.reset()
+    near = tracker.near(picture, rest)
+    assert near is not None
+    assert near.openness > rest.openness + 0.1
+    assert (near.points - rest.points).mean(0) == pytest.approx((4, -2), abs=3)
+    assert tracker.near(np.zeros_like(picture), rest) is None
+
+
 def test_a_lost_face_is_found_again(puppet: Puppet, tracker: FaceTracker) -> None:
     height, width = puppet.rgb.shape[:2]
     tracker.reset()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liveavatar.media.paste import FacePaste, head_mask
+from liveavatar.media.paste import OPENING, FacePaste, head_mask, mixed, opening_share
 
 EYES = (128.0, 137.0, 57.0)
 WIDTH, HEIGHT = 256, 384
@@ -30,6 +30,21 @@ def moved(pixels: int) -> np.ndarray:
 def test_a_still_face_leaves_the_picture_as_it_is() -> None:
     made = FacePaste(FILM, BOX, STILL, EYES).compose(STILL)
     assert np.abs(made.astype(int) - FILM).max() <= 1
+
+
+def test_a_film_opens_with_the_picture_and_departs_from_it() -> None:
+    paste, frame = FacePaste(FILM, BOX, STILL, EYES), 255 - moved(3)
+    away = [
+        np.abs(paste.compose(frame, opening_share(t, OPENING)).astype(int) - FILM).mean() for t in range(OPENING + 2)
+    ]
+    assert away[0] < 0.5
+    assert np.all(np.diff(away[: OPENING + 1]) > 0)
+    assert away[OPENING] == away[OPENING + 1] == np.abs(paste.compose(frame).astype(int) - FILM).mean()
+
+
+def test_mixed_frames_lie_between_the_picture_and_the_frame() -> None:
+    picture, frame = np.full((4, 4, 3), 200, np.uint8), np.full((4, 4, 3), 100, np.uint8)
+    assert [int(mixed(picture, frame, share)[0, 0, 0]) for share in (0, 0.25, 1)] == [200, 175, 100]
 
 
 @pytest.mark.parametrize("frame", [moved(3), 255 - STILL], ids=["moved", "another picture"])

@@ -21,7 +21,7 @@ from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.files import sha256
 from liveavatar.load import load_engine
-from liveavatar.media.ffmpeg import probe_video
+from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.paths import REPO_ROOT
 from liveavatar.render import job as render_job
 from liveavatar.render.job import FilmPicture, RenderJob, RenderResult, run_job
@@ -149,6 +149,16 @@ def test_a_pasted_film_has_the_latents_of_a_plain_one_and_the_picture_s_size(tin
     assert made.num_frames == plain.num_frames
     info = probe_video(made.video)
     assert (info.width, info.height) == Image.open(film.path).size
+
+
+@pytest.mark.parametrize("pasted", [False, True], ids=["the model's picture", "the user's picture"])
+def test_a_film_begins_with_the_picture(pasted: bool, tiny_model: Path, job: RenderJob) -> None:
+    film = film_picture(job.image) if pasted else None
+    made = render(tiny_model, replace(job, pose=None, film=film), FROM_CAMERA)
+    picture = np.asarray(Image.open(job.image if film is None else film.path).convert("RGB")).astype(int)
+    away = [np.abs(frame.rgb - picture).mean() for frame in read_frames(made.video)]
+    assert away[0] < min(3.0, away[1]), "coded, it is the picture"
+    assert away[1] < away[6]
 
 
 def test_an_interrupted_pasted_film_is_resumed_bit_for_bit(

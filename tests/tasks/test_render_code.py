@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.paths import REPO_ROOT
-from liveavatar.render.job import RenderJob
+from liveavatar.render.job import FilmPicture, RenderJob
 from liveavatar.render.pipe import PipeSound
 from liveavatar.timing import SAMPLE_RATE
 from tasks.render_code import PLACEMENTS, RenderCode, engine_code, job_code
@@ -43,6 +44,11 @@ def posed(job: RenderJob, folder: Path) -> RenderJob:
     return replace(job, pose=folder / "pose.npy")
 
 
+def pasted(job: RenderJob, folder: Path) -> RenderJob:
+    width, height = Image.open(job.image).size
+    return replace(job, film=FilmPicture(job.image, (0.0, 0.0, width, height), (width / 2, height * 0.36, 57.0)))
+
+
 def piped(job: RenderJob, folder: Path) -> RenderJob:
     samples = np.random.default_rng(0).integers(-3000, 3000, SAMPLE_RATE * FRAMES // 25, dtype=np.int16)
     (folder / "heard").mkdir()
@@ -56,6 +62,7 @@ def piped(job: RenderJob, folder: Path) -> RenderJob:
     [
         pytest.param(TINY, plain, job_code(TINY, SETTINGS), id="plain"),
         pytest.param(POSED, posed, job_code(POSED, SETTINGS, posed=True), id="with a pose"),
+        pytest.param(TINY, pasted, job_code(TINY, SETTINGS, pasted=True), id="into the user's picture"),
         pytest.param(TINY, piped, job_code(TINY, SETTINGS, piped=True), id="sound from a pipe"),
         pytest.param(FAST, plain, job_code(FAST, SETTINGS), id="fast path"),
     ],
@@ -92,6 +99,7 @@ def test_placements_run_nothing_else_that_a_key_lacks() -> None:
         pytest.param(job_code(MINI, SETTINGS), False, False, id="mini"),
         pytest.param(job_code(MINI, SETTINGS, posed=True), False, False, id="angles against the camera"),
         pytest.param(job_code(POSED, SETTINGS, posed=True), False, True, id="angles against the portrait"),
+        pytest.param(job_code(MINI, SETTINGS, pasted=True), False, True, id="into the user's picture"),
         pytest.param(job_code(MINI, replace(SETTINGS, fp8=True)), True, False, id="8-bit layers"),
         pytest.param(job_code(MINI, SETTINGS, offload=True), True, False, id="layers in host memory"),
         pytest.param(job_code(LIVE_AVATAR_14B, SETTINGS), True, False, id="the large model"),
