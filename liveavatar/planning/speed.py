@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 TERA = 1e12
 LAUNCH_SECONDS = 50 * 5e-6  # of one layer: about fifty kernels
 OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
-ENCODE_SHARE = 0.29  # of the decoder's rate that the encoder of the still picture reaches
+ENCODE_SHARE = (
+    0.48  # of the decoder's rate that a start reaches, which is the encoding of the still picture first of all
+)
 _WARM_BLOCKS, _TIMED_BLOCKS = 1, 3
 _REMEMBERED_SECONDS = 24 * 3600  # a machine's neighbours change
 

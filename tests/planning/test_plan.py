@@ -196,6 +196,9 @@ def test_plans_are_plain_json() -> None:
     assert math.isclose(sum(load["breakdown"].values()), load["total"], abs_tol=0.01)
 
 
+# First frames came later before the encoder had its channels innermost: the mean over the three modes that both runs of
+# the H200's report have.
+OLD_ENCODER_S = 0.18
 MEASURED = [
     pytest.param("h200", "fp8", id="fp8 on an H200"),
     pytest.param("h200", "bf16", id="bf16 on an H200"),
@@ -233,7 +236,7 @@ def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"1x{gpu}", report, options.flash3))
     assert outcome.per_gpu_gb[0].total == pytest.approx(measured["peak_gib"], rel=0.07)
     assert outcome.fps == pytest.approx(measured["fps"], rel=0.05)
-    assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
+    assert outcome.ttff_s + OLD_ENCODER_S == pytest.approx(measured["first_frame_s"], rel=0.12)
 
 
 @pytest.mark.parametrize("steps", [3, 4])
@@ -245,6 +248,7 @@ def test_fewer_steps_are_as_fast_as_measured(mode: str, steps: int) -> None:
     request = request_14b((704, 384), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype, sample_steps=steps)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine("1xH200", report, options.flash3))
     assert outcome.fps == pytest.approx(measured["fps"], rel=0.05)
+    assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.1)
 
 
 SPREAD = [
@@ -267,4 +271,4 @@ def test_the_planned_speed_of_several_gpus_is_the_measured_one(gpus: int, mode: 
     here = measured_machine(f"{gpus}xH200", report, options.flash3, decode_s)
     assert plan(LIVE_AVATAR_14B, request, here).fps == pytest.approx(measured["fps"], rel=0.05)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"{gpus}xH200", report, options.flash3))
-    assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.15)
+    assert outcome.ttff_s + OLD_ENCODER_S == pytest.approx(measured["first_frame_s"], rel=0.12)
