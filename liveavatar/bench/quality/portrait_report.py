@@ -59,7 +59,7 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "**no**"
+        return "yes" if value else "NO"
     return value if isinstance(value, str) else number(value)
 
 

@@ -34,7 +34,7 @@ def test_the_table_names_every_picture_and_the_worst(tmp_path: Path) -> None:
     assert shown[-1] == "1 of 2 speak in sync; worst: bob.png"
     rows = [line for line in portrait_page(RESULT).splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1, "as many cells as headings"
-    assert "| bob.png | 512*512 | - | **no** | 0 | - |" in rows[-1]
+    assert "| bob.png | 512*512 | - | NO | 0 | - |" in rows[-1]
     write_portraits(tmp_path, RESULT)
     assert json.loads((tmp_path / "portraits.json").read_text()) == RESULT
     assert (tmp_path / "portraits_mini_2026-11-29.md").read_text() == portrait_page(RESULT)
