@@ -1,11 +1,14 @@
 """Measures of a portrait's film: known curves and pictures, and the true film of a clip."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from liveavatar.audio.transcribe import Word
+from liveavatar.bench.quality import portrait_measures
 from liveavatar.bench.quality.portrait_measures import (
     PortraitFilm,
     bilabial_gaps,
@@ -78,6 +81,22 @@ def test_energies_are_those_of_the_face_in_the_film_and_in_its_first_frame() -> 
     assert energies_kept(PortraitFilm(Path(), PICTURE, frames, None, [None] * 31)) == (None, None)
 
 
+def test_likeness_is_read_while_speaking_and_what_is_missing_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = pd.DataFrame({"identity": [0.9, 0.7, np.nan, 0.8, 0.1], "speech": [True, True, True, True, False]})
+    metrics = dict.fromkeys(portrait_measures.VIDEO_MEASURES, 0.5) | {"av_offset_frames": 0, "flicker": None}
+    reasons = {"wer_before": "the sound was not cleaned", "flicker": "one frame only"}
+    result = SimpleNamespace(metrics=metrics, frames=seen, reasons=reasons)
+    monkeypatch.setattr(portrait_measures, "evaluate_video", lambda *_, **__: result)
+    film = PortraitFilm(Path(), PICTURE, np.stack([PICTURE] * 5), FACE, [FACE] * 5)
+    values = measure_film(film, np.zeros(16, np.float32), [])
+    assert values["likeness"] == pytest.approx(0.8)
+    assert (values["speaks"], values["sync_error_frames"], values["flicker"]) == (True, 0.5, None)
+    assert (values["bilabial_gap"], values["bilabials_shut"]) == (None, None)
+    assert values["energy_face"] == pytest.approx(1)
+    assert values["note"] == "one frame only"
+
+
+@pytest.mark.nightly
 def test_a_true_film_speaks_and_to_another_sound_it_does_not(stored: list[Clip], tmp_path: Path) -> None:
     clip, count, late = stored[0], 75, 12
     frames, speech = clip.frames()[:count], clip.speech()
