@@ -32,6 +32,10 @@ class RenderParameters(BaseModel):
     audio: str = Field(min_length=1, description="speech: any audio or video file; - for 16 kHz PCM")
     image: str = Field(min_length=1, description="portrait: any picture file")
     prompt: str = Field(description="who is seen, doing what, in which light and style")
+    prompt_words: Literal["known", "all"] = Field(
+        default="known",
+        description="what mini reads of the prompt: known, in the phrases that it was taught; all, as it is written",
+    )
     model: str = Field(default="mini", min_length=1, description="mini, live-avatar-14b, or a model directory")
     preset: Literal["newbie", "fast", "quality", "production"] | None = Field(
         default=None,
@@ -138,6 +142,10 @@ class RenderParameters(BaseModel):
     def settings(self) -> RenderSettings:
         """Collect the settings that change the latents, inputs and model aside."""
         return RenderSettings(**{field.name: getattr(self, field.name) for field in fields(RenderSettings)})
+
+    def words_heard(self, model: ModelConfig) -> int | None:
+        """Return how many words a model hears as phrases of its own; None when it is given the prompt as it is."""
+        return None if self.prompt_words == "all" else model.text.words_read
 
     def framing_request(self, model: ModelConfig) -> Framing:
         """Collect what is asked of the portrait's framing; live video without a size has that of the model."""

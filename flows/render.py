@@ -118,7 +118,7 @@ def render_job(
     ingested = ingest.ingest(inputs, str(model_dir), parameters.framing_request(config), max_frames)
     cleaned = enhance.enhance(ingested.sound, parameters.denoise, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
-    checked = prompt.prompt_check(parameters.prompt)
+    checked = prompt.prompt_check(parameters.prompt, parameters.words_heard(config))
     picture, num_frames = ingested.portrait.values, driving.values["num_frames"]
     planned = plan_render(parameters, config, (picture["width"], picture["height"]), num_frames)
     rendered = engine.render(

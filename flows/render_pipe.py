@@ -57,11 +57,12 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     parameters = parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
     model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
-    portrait = ingest.portrait(inputs, str(model_dir), parameters.framing_request(read_config(model_dir)))
-    checked = prompt.prompt_check(parameters.prompt)
+    config = read_config(model_dir)
+    portrait = ingest.portrait(inputs, str(model_dir), parameters.framing_request(config))
+    checked = prompt.prompt_check(parameters.prompt, parameters.words_heard(config))
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     size = (portrait.values["width"], portrait.values["height"])
-    planned = plan_render(parameters, read_config(model_dir), size, frames)
+    planned = plan_render(parameters, config, size, frames)
     rendered = render_pipe.render_pipe(
         listener, options_of(parameters, planned.values), model_dir, model_digest, portrait
     )

@@ -92,6 +92,11 @@ class TextConfig:
         """True when the encoder stays in memory with the model; one of transformers runs once a prompt and is freed."""
         return self.kind == "hash"
 
+    @property
+    def words_read(self) -> int | None:
+        """Words of a prompt that our small encoder reads; None for an encoder that counts tokens of its own."""
+        return self.length if self.resident else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechConfig:

@@ -16,7 +16,7 @@ from tasks.store.store import Entry, Values
 CODE = ("liveavatar.planning.plan",)
 PACKAGES = ("torch",)
 CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
-WITHOUT_COST = ("prompt", "seed")  # settings that change neither memory nor time
+WITHOUT_COST = ("prompt", "prompt_words", "seed")  # settings that change neither memory nor time
 
 
 @stage("plan")

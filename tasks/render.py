@@ -23,7 +23,7 @@ from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
 from tasks.ingest import FILM, PORTRAIT, POSE, POSE_PACKAGES
-from tasks.render_code import FAST, engine_code, job_code
+from tasks.render_code import FAST, engine_code, job_code, settings_part
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import StageKey, code_digest, job_key, stage_key
@@ -116,8 +116,9 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
 
 def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     """Compute the key of everything that latents and video depend on, the machine's arithmetic included."""
+    config = read_config(inputs.model_dir)
     parts = {
-        "settings": asdict(options.settings),
+        "settings": settings_part(options.settings, config),
         "online": options.online,
         "model": inputs.model_digest,
         "sound": inputs.sound.files[CLEANED],
@@ -129,7 +130,7 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     }
     packages = [*PACKAGES, *film_packages(inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES)]
     code = job_code(
-        read_config(inputs.model_dir), options.settings, offload=options.offload, posed=inputs.pose is not None,
+        config, options.settings, offload=options.offload, posed=inputs.pose is not None,
         pasted=is_pasted(inputs.portrait),
     )  # fmt: skip
     if FAST not in code.left_out:

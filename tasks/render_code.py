@@ -7,7 +7,8 @@ Placements are left out of every key. They give the same latents, which tests ho
 placement is resumed under another: with their code in the key, it would be another job.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.config import FROM_PORTRAIT, ModelConfig
@@ -17,6 +18,7 @@ from liveavatar.model import other_autoencoders
 CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.load")
 PIPE = "liveavatar.render.pipe"
 PLACEMENTS = "liveavatar.distributed"
+PROMPT = "liveavatar.prompt"  # writes the prompt in words of the model; the key holds what it wrote
 FAST = "liveavatar.fast"
 FACE = "liveavatar.face"  # reads the head pose of the portrait, and the frames of a film that keeps the user's picture
 HEAD_POSE = "liveavatar.face.head_pose"
@@ -45,7 +47,7 @@ def job_code(
         piped: whether its sound comes from a pipe, whose features the engine computes.
         pasted: whether the face goes back into the user's picture.
     """
-    left_out = [PLACEMENTS]
+    left_out = [PLACEMENTS, PROMPT]
     if not config.runs_fast(fp8=settings.fp8, offload=offload):
         left_out += [FAST, *other_autoencoders(config.vae)]
     if not (posed and config.pose_origin == FROM_PORTRAIT):
@@ -58,3 +60,8 @@ def job_code(
 def engine_code(config: ModelConfig) -> tuple[str, ...]:
     """List the modules that a resident engine may run for any job, placements included."""
     return (*CODE, PIPE, encoder_kind(config.speech).module)
+
+
+def settings_part(settings: RenderSettings, config: ModelConfig) -> dict[str, Any]:
+    """Return the settings as a render's key holds them: the prompt in the words that the text encoder is given."""
+    return {**asdict(settings), "prompt": settings.prompt_read(config.text.words_read)}

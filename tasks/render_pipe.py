@@ -12,7 +12,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ from tasks.render import (
     render_job,
     run_on_engine,
 )
-from tasks.render_code import job_code
+from tasks.render_code import job_code, settings_part
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import stage_key
@@ -115,17 +114,16 @@ def render_pipe(
     Raises:
         Interrupted: Ctrl-C; names a file with the sound up to then.
     """
+    config = read_config(model_dir)
     parts = {
         "pipe": listener.token,  # no two pipes carry the same sound
-        "settings": asdict(options.settings),
+        "settings": settings_part(options.settings, config),
         "model": model_digest,
         "portrait": portrait.files[PORTRAIT],
         **film_parts(portrait),
         "machine": machine.signature(),
     }
-    code = job_code(
-        read_config(model_dir), options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait)
-    )
+    code = job_code(config, options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait))
     key = stage_key("render", parts, code.modules, (*RENDER_PACKAGES, *film_packages(portrait)), code.left_out)
 
     def make(folder: Path) -> Values:

@@ -40,8 +40,10 @@ def preprocess(options: Options) -> int:
 def check_prompt(options: Options) -> int:
     """Score a prompt; 0 whatever the score, `render --strict_prompt` is what refuses."""
     from liveavatar.prompt.check import check_prompt as library
+    from liveavatar.prompt.heard import hear
 
-    report = asdict(library(options["text"]))
+    heard = hear(options["text"], config.MINI.text.length)
+    report = {**asdict(library(options["text"])), "heard": asdict(heard)}
     if options["json"]:
         return _json(report)
     say(f"{report['grade']} ({report['score']:.2f})")
@@ -51,6 +53,9 @@ def check_prompt(options: Options) -> int:
         say(f"  problem: {problem}")
     for hint in report["suggestions"]:
         say(f"  try: {hint}")
+    say(
+        f"  {heard.line.replace('the model hears', 'mini hears')}" if heard.line else "  mini hears it as it is written"
+    )
     return 0
 
 
@@ -209,7 +214,9 @@ def _bench_quality(options: Options) -> int:
 
 
 def _bench_prompts(options: Options) -> int:
-    """Judge the labelled prompts; 1 when too few of the fresh split are judged right."""
+    """Judge the labelled prompts; 1 when too few of the fresh split are judged right. With --heard, render words."""
+    if options["heard"]:
+        return _bench_heard(options)
     from liveavatar.bench import prompts
 
     result = prompts.bench_prompts({"build": prompts.read_labelled(), "fresh": prompts.read_labelled(prompts.FRESH)})
@@ -244,6 +251,21 @@ def _bench_portraits(options: Options) -> int:
         return _json(result)
     for line in portrait_lines(result):
         say(line)
+    return 0
+
+
+def _bench_heard(options: Options) -> int:
+    """Render words of mood, light and place; 0 whatever shows."""
+    from flows.terminal import Terminal
+    from liveavatar.bench import heard
+
+    with Terminal() as terminal:
+        rows = heard.bench_heard(
+            readable_model_dir(options["model"]), lambda text: terminal.note("prompts", text), steps=options["steps"]
+        )
+    if options["json"]:
+        return _json(rows)
+    say("\n".join(heard.lines(rows)))
     return 0
 
 

@@ -154,6 +154,7 @@ def _bench(sub: Parser) -> None:
     sub.add_argument("--split", help="folder of clips with their true videos; data/evaluation when empty (quality)")
     sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality)")
     sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
+    sub.add_argument("--heard", action="store_true", help="render words of mood, light and place instead (prompts)")
     sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")
     sub.add_argument("--portraits", help="folder of pictures: measure how each speaks, instead of the split (quality)")
     sub.add_argument("--audio", help="sound that portraits speak, its first 6 s; data/samples/speech.wav when empty")

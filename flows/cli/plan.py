@@ -1,6 +1,7 @@
 """`liveavatar plan`: the planner's answer for a job, on this machine or another; weights need not be here."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def plan_command(options: dict[str, Any]) -> int:
         return print_table(model, request, machine, as_json)
     outcome = plan(model, request, machine)
     notes = _notes(parameters, model, (width, height))
+    heard = _heard(parameters, model)
     if as_json:
         judged: dict[str, Any] = {} if portrait is None else {"portrait": _facts(portrait)}
         judged |= {"notes": notes} if notes else {}
+        judged |= {} if heard is None else {"prompt": heard}
         say(json.dumps({**outcome.to_dict(), **judged}, indent=2, ensure_ascii=False))
     else:
         _print(outcome, frames)
@@ -57,6 +60,8 @@ def plan_command(options: dict[str, Any]) -> int:
             say(f"  - {note}")
         if portrait is not None and portrait.check is not None:
             say(f"  portrait     {portrait.check.line.removeprefix('the portrait ')}")
+        if heard is not None:
+            say(f"  prompt       {heard['line'] or 'heard as it is written'}")
     return 0 if outcome.fits else CapacityError.exit_code
 
 
@@ -97,6 +102,16 @@ def _portrait(parameters: RenderParameters, model: ModelConfig) -> JudgedPortrai
     if parameters.image == ANY["image"]:
         return None
     return judge_portrait(decode_portrait(Path(parameters.image)), parameters.framing_request(model), model)
+
+
+def _heard(parameters: RenderParameters, model: ModelConfig) -> dict[str, Any] | None:
+    """Tell what the model hears of a prompt; None when none is given or the model reads it as it is."""
+    words = parameters.words_heard(model)
+    if parameters.prompt == ANY["prompt"] or words is None:
+        return None
+    from liveavatar.prompt.heard import hear
+
+    return asdict(hear(parameters.prompt, words))
 
 
 def _facts(portrait: JudgedPortrait) -> dict[str, Any]:

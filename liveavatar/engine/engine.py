@@ -111,7 +111,7 @@ class Engine:
             w=width // stride,
         )
         threads = Threads(torch.get_num_threads(), backend.shares_threads)
-        text = self.encode_prompt(settings.prompt).to(self.dtype)
+        text = self.encode_prompt(settings.prompt_read(self.config.text.words_read)).to(self.dtype)
         reference, motion = self.still_latents(job.image)
         conditioning = Conditioning(text, reference, motion, self._pose_track(job, spec.num_blocks))
         stream = Stream(self.config, job, spec, threads, conditioning)

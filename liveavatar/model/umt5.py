@@ -7,6 +7,7 @@ Shapes: B batch, L tokens, D width.
 """
 
 import html
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from liveavatar.errors import CheckpointError, InputError
+
+log = logging.getLogger(__name__)
 
 MAX_DISTANCE = 128  # tokens, of the relative position buckets
 _LAYER = re.compile(r"^blocks\.(\d+)\.(.+)$")
@@ -114,6 +117,10 @@ def encode_prompt(model: torch.nn.Module, tokenizer_dir: Path, prompt: str, leng
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
+    ids = tokenizer(clean_prompt(prompt)).input_ids
+    if len(ids) > length:
+        last = tokenizer.decode(ids[: length - 1], skip_special_tokens=True)[-40:]
+        log.warning("the prompt has %d tokens; the text encoder reads the first %d, to %r", len(ids), length, last)
     batch = tokenizer(
         [clean_prompt(prompt)], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )

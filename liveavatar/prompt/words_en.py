@@ -37,8 +37,9 @@ SPECIFIC = {
         "arms spread|thumbs up|peace sign|prune|rap|lip syncs|gesticulates|smile|grinning|knits"
     ),
     "lighting": entries(
-        "lighting|lit|backlit|backlight|backlighting|rim light|rim lighting|key light|fill light|softbox|soft light|"
-        "soft lighting|hard light|diffuse|diffused|natural light|daylight|sunlight|sunlit|sunny|sunshine|sunrise|"
+        "lighting|lit|night|at night|backlit|backlight|backlighting|rim light|rim lighting|key light|fill light|"
+        "softbox|soft light|soft lighting|hard light|diffuse|diffused|natural light|daylight|sunlight|sunlit|"
+        "sunny|sunshine|sunrise|"
         "sunset|golden hour|blue hour|dawn|dusk|twilight|moonlight|moonlit|candlelight|candlelit|firelight|fire glow|"
         "lamplight|lamp|lantern|neon|neon light|spotlight|studio light|studio lighting|ring light|fluorescent|"
         "tungsten|overcast|shadow|shadowy|silhouette|chiaroscuro|rembrandt|high key|low key|glow|glowing|radiant|"

@@ -57,7 +57,13 @@ def test_rows_of_a_prompt_are_its_own_tokens_up_to_the_end_mark(tmp_path: Path) 
     ids = torch.tensor([[3, 4, 5, 1, 0, 0, 0, 0]])
     assert rows.shape == (1, 4, TEXT_DIM)
     assert torch.equal(rows, encode_ids(model, ids, (ids != 0).long())[:, :4])
+
+
+def test_tokens_beyond_the_limit_are_cut_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tokenizer(tmp_path / "tokenizer")
+    model = build_umt5(umt5_weights())
     assert encode_prompt(model, tmp_path / "tokenizer", "a calm woman in warm light", 4).shape[1] == 4
+    assert "the prompt has 7 tokens; the text encoder reads the first 4, to 'a calm woman'" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def key(request: PlanRequest = REQUEST, machine: Machine = HERE, model: Any = MI
 def test_prompt_and_seed_alone_do_not_change_a_plan(name: str) -> None:
     assert getattr(REQUEST.settings, name) != OTHER_SETTINGS[name]
     changed = key(REQUEST.changed(**{name: OTHER_SETTINGS[name]})) != key()
-    assert changed == (name not in ("prompt", "seed"))
+    assert changed == (name not in ("prompt", "prompt_words", "seed"))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(PlanRequest) if field.name != "settings"])

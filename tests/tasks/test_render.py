@@ -22,6 +22,7 @@ from tasks.render import RenderInputs, RenderOptions, engine_spec, render, rende
 from tasks.store.store import Entry, Store
 
 OTHER_SETTINGS: dict[str, Any] = {
+    "prompt_words": "all",
     "prompt": "a lively man",
     "seed": 421,
     "sample_steps": 3,

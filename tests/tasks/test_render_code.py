@@ -19,7 +19,7 @@ from liveavatar.paths import REPO_ROOT
 from liveavatar.render.job import FilmPicture, RenderJob
 from liveavatar.render.pipe import PipeSound
 from liveavatar.timing import SAMPLE_RATE
-from tasks.render_code import PLACEMENTS, RenderCode, engine_code, job_code
+from tasks.render_code import PLACEMENTS, PROMPT, RenderCode, engine_code, job_code, settings_part
 from tasks.store.keys import code_parts, sources_of
 from tests.conftest import make_tiny_model
 from tests.render_jobs import noise_job
@@ -79,17 +79,21 @@ def test_a_job_runs_the_code_of_its_key(
     done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ran = set(json.loads(done.stdout))
-    room = PLACEMENTS.replace(".", "/")
-    assert {path for path in ran - files(code) if not path.startswith(room)} == set()
+    rooms = tuple(name.replace(".", "/") for name in (PLACEMENTS, PROMPT))
+    assert {path for path in ran - files(code) if not path.startswith(rooms)} == set()
     assert {path for path in files(code) - ran if not path.startswith(KERNELS)} == set()
 
 
 def test_placements_run_nothing_else_that_a_key_lacks() -> None:
-    """Tests hold placements to the same latents; what they call in other rooms counts."""
+    """Tests hold placements to the same latents; what they call in other rooms counts.
+
+    The room of prompts does not: the key holds the prompt as it was written for the model.
+    """
     room = REPO_ROOT / PLACEMENTS.replace(".", "/")
     modules = [f"{PLACEMENTS}.{path.stem}" for path in room.glob("*.py") if path.stem != "__init__"]
     assert modules
     called = {p.relative_to(REPO_ROOT).as_posix() for p in sources_of(*modules) if room not in p.parents}
+    called = {path for path in called if not path.startswith(PROMPT.replace(".", "/"))}
     assert called <= files(job_code(LIVE_AVATAR_14B, SETTINGS))
 
 
@@ -119,3 +123,9 @@ def test_a_resident_engine_runs_the_code_of_every_job(config: ModelConfig) -> No
     fast = replace(SETTINGS, fp8=True)
     assert all(files(job_code(config, fast, posed=True, piped=piped)) <= engine for piped in (False, True))
     assert "liveavatar/distributed/tpp.py" in engine
+
+
+@pytest.mark.parametrize(("words", "same"), [("known", True), ("all", False)])
+def test_prompts_that_are_heard_alike_have_one_key(words: str, same: bool) -> None:
+    angry, furious = (RenderSettings(prompt=f"An {mood} clerk", prompt_words=words) for mood in ("angry", "irritated"))
+    assert (settings_part(angry, MINI) == settings_part(furious, MINI)) == same
