@@ -14,6 +14,7 @@ from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
 
 CODE = ("liveavatar.planning.plan",)
+LEFT_OUT = ("liveavatar.prompt",)  # settings may write the prompt anew, which costs nothing
 PACKAGES = ("torch",)
 CPU_RANKS = 2  # processes of a group on a CPU when nothing else is said
 WITHOUT_COST = ("prompt", "prompt_words", "seed")  # settings that change neither memory nor time
@@ -39,7 +40,7 @@ def plan(model: ModelConfig, request: PlanRequest, machine: Machine) -> Entry:
         outcome.require()
         return outcome.to_dict()
 
-    key = stage_key("plan", plan_inputs(model, request, machine), CODE, PACKAGES)
+    key = stage_key("plan", plan_inputs(model, request, machine), CODE, PACKAGES, LEFT_OUT)
     entry = cached(key, make)
     needs = entry.values
     free_gb = min(machine.disk_gb, machine.work_gb)

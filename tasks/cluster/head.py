@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import stat
 import subprocess
@@ -86,6 +87,7 @@ class Guard:
     def dismiss(self) -> None:
         """Make the guardian kill the marked processes now."""
         assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)  # one that was stopped would stay for ever
         self._process.stdin.close()
         threading.Thread(target=self._process.wait, daemon=True).start()
 

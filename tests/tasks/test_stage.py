@@ -24,7 +24,7 @@ VALUES: dict[str, dict[str, Any]] = {  # of entries that are not made here
     "enhance": {"verdict": {"chosen": "raw", "reason": ""}, "text": "", "language": None},
     "portrait": {"width": 256, "height": 384},
     "features": {"num_frames": 48},
-    "prompt": {"grade": "rich", "problems": []},
+    "prompt": {"grade": "rich", "problems": [], "heard": None},
     "quality": {"status": "passed", "checks": []},
 }
 # Option: another value, and the stages whose key names it. The stages after those follow by the bytes that they read.
@@ -32,7 +32,8 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "audio": ("other.wav", {"sound"}),
     "image": ("other.png", {"portrait"}),
     "pose_video": ("pose.csv", {"pose", "render"}),  # a render with a pose has packages of its own
-    "prompt": ("another prompt", {"prompt", "render"}),
+    "prompt": ("a man smiles in a dark room", {"prompt", "render"}),
+    "prompt_words": ("all", {"prompt", "render"}),
     "size": ("256*384", {"portrait"}),
     "framing": ("model", {"portrait"}),
     "face": (2, {"portrait"}),
@@ -96,7 +97,7 @@ def _run(parameters: RenderParameters) -> None:
     sources = ingest.ingest.fn(_inputs(parameters), str(MINI), parameters.framing_request(read_config(MINI)), frames)
     cleaned = enhance.enhance.fn(sources.sound, parameters.denoise, parameters.whisper)
     driving = features.features.fn(cleaned, str(MINI))
-    prompt.prompt_check.fn(parameters.prompt)
+    prompt.prompt_check.fn(parameters.prompt, parameters.words_heard(read_config(MINI)))
     job = plan.request_of(parameters.settings(), parameters.model_dump(), 256, 384, 48)
     planned = plan.plan.fn(read_config(MINI), job, machine_of(parameters))
     made = render.render.fn(

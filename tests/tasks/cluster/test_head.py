@@ -160,6 +160,15 @@ def kill_helper(driver: psutil.Process, word: str) -> None:
         time.sleep(0.01)
 
 
+def test_a_guardian_that_was_stopped_ends_with_its_driver() -> None:
+    before = set(psutil.Process().children())
+    guard = head.Guard()
+    (process,) = set(psutil.Process().children()) - before
+    process.suspend()
+    guard.dismiss()
+    assert not psutil.wait_procs([process], timeout=20)[1]
+
+
 def listening(process: psutil.Process) -> list[Any]:
     """Return the sockets at which a process takes connections."""
     return [c for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
