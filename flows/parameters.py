@@ -45,7 +45,7 @@ class RenderParameters(BaseModel):
     size: str | None = Field(default=None, description='video size "W*H"; only the area counts; empty: the picture\'s')
     framing: Literal["portrait", "model"] | None = Field(
         default=None,
-        description="portrait: the film is your picture, in which the face moves; model: cut as the model needs it; "
+        description="portrait: the video is your picture, in which the face moves; model: cut as the model needs it; "
         "empty: portrait for mini",
     )
     face: int = Field(default=1, ge=1, le=100, description="which face of the picture speaks, the largest first")

@@ -46,14 +46,14 @@ def check(parameters: RenderParameters) -> JobInputs:
 
 
 def refuse_size(parameters: RenderParameters, model: config.ModelConfig) -> tuple[int, int]:
-    """Refuse a size that the film cannot have; return (width, height) whose area the model renders.
+    """Refuse a size that the video cannot have; return (width, height) whose area the model renders.
 
     Raises:
         InputError: with the sizes there are.
     """
     area = parameters.area() or model.default_area
     if framing.keeps_picture(parameters.framing, model):
-        framing.refuse_film_size(area)
+        framing.refuse_video_size(area)
         return model.default_area
     config.refuse_size(model, area)
     return area

@@ -19,7 +19,7 @@ _ANY_SIZE: dict[str, dict[str, Any]] = {
 _LISTED: dict[str, dict[str, Any]] = {
     "newbie": {"sample_steps": 4, "num_clip": 50},  # and the model's own size
     "fast": {"sample_steps": 2},
-    "quality": {"sample_steps": 4},  # the film has the size of the picture
+    "quality": {"sample_steps": 4},  # the video has the size of the picture
     "production": {"sample_steps": 4, **_CHECKED},
 }
 

@@ -18,7 +18,7 @@ from tasks.store.store import Entry, Values
 
 RAW = "raw.wav"
 PORTRAIT = "portrait.png"
-FILM = "film.png"
+CANVAS = "canvas.png"
 POSE = "pose.npy"
 SOUND_CODE = ("liveavatar.audio.ingest",)
 SOUND_PACKAGES = ("av", "numpy", "scipy")
@@ -40,7 +40,7 @@ class Ingested:
     """The decoded inputs of a job."""
 
     sound: Entry  # raw.wav: float32 mono 16 kHz
-    portrait: Entry  # portrait.png as the model sees it; film.png: the user's picture, where the film keeps it
+    portrait: Entry  # portrait.png as the model sees it; canvas.png: the user's picture, where the video keeps it
     pose: Entry | None = None  # pose.npy: float32 [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose.track`
 
     @property
@@ -100,11 +100,11 @@ def _portrait(files: JobInputs, model_dir: Path, framing: Framing) -> Entry:
             emit(Event(kind="note", stage="ingest", text=judged.check.line))
         Image.fromarray(judged.picture).save(folder / PORTRAIT)
         height, width = judged.picture.shape[:2]
-        values: Values = {"width": width, "height": height, "film": None}
+        values: Values = {"width": width, "height": height, "canvas": None}
         values["check"] = None if judged.check is None else judged.check.to_dict()
         if judged.framed is not None and not judged.framed.is_whole:
-            Image.fromarray(judged.framed.film).save(folder / FILM)
-            values["film"] = judged.framed.place()
+            Image.fromarray(judged.framed.canvas).save(folder / CANVAS)
+            values["canvas"] = judged.framed.place()
         return values
 
     inputs = {

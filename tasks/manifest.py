@@ -10,7 +10,7 @@ from liveavatar import __version__, paths
 from liveavatar.files import plain, read_json, sha256
 from tasks.enhance import CLEANED, WORDS
 from tasks.features import FEATURES
-from tasks.ingest import FILM, PORTRAIT
+from tasks.ingest import CANVAS, PORTRAIT
 from tasks.inputs import JobInputs
 from tasks.plan import kv_dtype_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
@@ -215,8 +215,8 @@ def products_of(results: Results) -> dict[str, Path]:
         "audio/words.json": results.cleaned.path(WORDS),
         "audio/features.pt": results.features.path(FEATURES),
     }
-    if results.portrait.values.get("film"):
-        products["film.png"] = results.portrait.path(FILM)
+    if results.portrait.values.get("canvas"):
+        products["canvas.png"] = results.portrait.path(CANVAS)
     live = {name: results.rendered.path(name) for name in results.rendered.files if name.startswith(f"{LIVE}/")}
     return products | live
 

@@ -32,7 +32,7 @@ from liveavatar.errors import one_line
 from liveavatar.files import disk_errors, sha256, sync_tree, write_atomically
 from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
 from tasks.catalogue import VIDEO, CatalogueRecord, page_url, record_run
-from tasks.ingest import FILM
+from tasks.ingest import CANVAS
 from tasks.manifest import (
     CHANGING,
     MANIFEST,
@@ -171,7 +171,7 @@ def keep_foreign_files(old: Path, new: Path) -> None:
 def outputs_by_digest(old: Path, new: Path) -> set[str]:
     """Find the files of a run in a folder whose manifest is damaged: they bear the name of one and are in the store."""
     names = {path.relative_to(old).as_posix() for path in old.rglob("*") if path.is_file() and not path.is_symlink()}
-    named = {name for name in names if (new / name).exists() or name == FILM or name.startswith(f"{LIVE}/")}
+    named = {name for name in names if (new / name).exists() or name == CANVAS or name.startswith(f"{LIVE}/")}
     known = Store().digests() if named else set()
     return {name for name in named if sha256(old / name) in known}
 

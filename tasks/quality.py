@@ -7,7 +7,7 @@ from typing import Any
 from liveavatar.files import plain
 from tasks.enhance import CLEANED
 from tasks.events import Event, emit
-from tasks.ingest import FILM, PORTRAIT, read_wav
+from tasks.ingest import CANVAS, PORTRAIT, read_wav
 from tasks.render import BLOCKS, VIDEO
 from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
@@ -70,8 +70,8 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
 
 
 def picture_of(portrait: Entry) -> str:
-    """Name the picture that a film is compared with: the one it shows, at its size."""
-    return FILM if portrait.values.get("film") else PORTRAIT
+    """Name the picture that a video is compared with: the one it shows, at its size."""
+    return CANVAS if portrait.values.get("canvas") else PORTRAIT
 
 
 def audio_metrics(values: Values) -> dict[str, float | None]:

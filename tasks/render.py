@@ -22,7 +22,7 @@ from tasks.cluster.replicas import Replicas
 from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
-from tasks.ingest import FILM, PORTRAIT, POSE, POSE_PACKAGES
+from tasks.ingest import CANVAS, PORTRAIT, POSE, POSE_PACKAGES
 from tasks.render_code import FAST, engine_code, job_code, settings_part
 from tasks.stage import cached, stage
 from tasks.store import machine
@@ -124,11 +124,11 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
         "sound": inputs.sound.files[CLEANED],
         "features": inputs.features.files[FEATURES],
         "portrait": inputs.portrait.files[PORTRAIT],
-        **film_parts(inputs.portrait),
+        **canvas_parts(inputs.portrait),
         "pose": None if inputs.pose is None else inputs.pose.files[POSE],
         "machine": machine.signature(),
     }
-    packages = [*PACKAGES, *film_packages(inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES)]
+    packages = [*PACKAGES, *canvas_packages(inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES)]
     code = job_code(
         config, options.settings, offload=options.offload, posed=inputs.pose is not None,
         pasted=is_pasted(inputs.portrait),
@@ -138,29 +138,29 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     return stage_key("render", parts, code.modules, packages, code.left_out)
 
 
-def film_parts(portrait: Entry) -> dict[str, Any]:
+def canvas_parts(portrait: Entry) -> dict[str, Any]:
     """Return the parts of a render's key about the user's picture, where the face is pasted into it."""
-    place = portrait.values.get("film")
-    return {} if place is None else {"film": portrait.files[FILM], "place": place}
+    place = portrait.values.get("canvas")
+    return {} if place is None else {"canvas": portrait.files[CANVAS], "place": place}
 
 
-def film_packages(portrait: Entry) -> tuple[str, ...]:
+def canvas_packages(portrait: Entry) -> tuple[str, ...]:
     """Return the packages that paste a face, where one is pasted."""
     return PASTE_PACKAGES if is_pasted(portrait) else ()
 
 
 def is_pasted(portrait: Entry) -> bool:
     """Tell if the face goes back into the user's picture."""
-    return bool(portrait.values.get("film"))
+    return bool(portrait.values.get("canvas"))
 
 
 def render_job(
     key: str, options: RenderOptions, portrait: Entry, sound: "SoundSource", pose: Entry | None = None
 ) -> "RenderJob":
     """Describe a render to the engine; makes room for its work folder."""
-    from liveavatar.render.job import FilmPicture, RenderJob
+    from liveavatar.render.job import CanvasPicture, RenderJob
 
-    place = portrait.values.get("film")
+    place = portrait.values.get("canvas")
     work = work_dir(key)
     with disk_errors(work):
         work.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,9 @@ def render_job(
         digest=key,
         work_dir=work,
         image=portrait.path(PORTRAIT),
-        film=None if place is None else FilmPicture(portrait.path(FILM), tuple(place["box"]), tuple(place["eyes"])),
+        canvas=None
+        if place is None
+        else CanvasPicture(portrait.path(CANVAS), tuple(place["box"]), tuple(place["eyes"])),
         sound=sound,
         settings=options.settings,
         pose=None if pose is None else pose.path(POSE),

@@ -20,7 +20,7 @@ PIPE = "liveavatar.render.pipe"
 PLACEMENTS = "liveavatar.distributed"
 PROMPT = "liveavatar.prompt"  # writes the prompt in words of the model; the key holds what it wrote
 FAST = "liveavatar.fast"
-FACE = "liveavatar.face"  # reads the head pose of the portrait, and the frames of a film that keeps the user's picture
+FACE = "liveavatar.face"  # reads the head pose of the portrait, and the frames of a video that keeps the user's picture
 HEAD_POSE = "liveavatar.face.head_pose"
 RELEASED_TEXT = ("liveavatar.engine.prompt_embedding", "liveavatar.model.umt5")
 

@@ -28,9 +28,9 @@ from tasks.render import (
     ProgressBoard,
     RenderOptions,
     announce_playlist,
+    canvas_packages,
+    canvas_parts,
     engine_spec,
-    film_packages,
-    film_parts,
     is_pasted,
     move_products,
     render_job,
@@ -120,11 +120,11 @@ def render_pipe(
         "settings": settings_part(options.settings, config),
         "model": model_digest,
         "portrait": portrait.files[PORTRAIT],
-        **film_parts(portrait),
+        **canvas_parts(portrait),
         "machine": machine.signature(),
     }
     code = job_code(config, options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait))
-    key = stage_key("render", parts, code.modules, (*RENDER_PACKAGES, *film_packages(portrait)), code.left_out)
+    key = stage_key("render", parts, code.modules, (*RENDER_PACKAGES, *canvas_packages(portrait)), code.left_out)
 
     def make(folder: Path) -> Values:
         from liveavatar.media.recording import Recording

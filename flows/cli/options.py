@@ -158,7 +158,7 @@ def _bench(sub: Parser) -> None:
     sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")
     sub.add_argument("--portraits", help="folder of pictures: measure how each speaks, instead of the split (quality)")
     sub.add_argument("--audio", help="sound that portraits speak, its first 6 s; data/samples/speech.wav when empty")
-    sub.add_argument("--framing", choices=("portrait", "model"), help="of the portraits' films; as of `render`")
+    sub.add_argument("--framing", choices=("portrait", "model"), help="of the portraits' videos; as of `render`")
     _json(sub)
 
 

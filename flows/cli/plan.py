@@ -116,8 +116,8 @@ def _heard(parameters: RenderParameters, model: ModelConfig) -> dict[str, Any] |
 
 def _facts(portrait: JudgedPortrait) -> dict[str, Any]:
     """Return what is known of a portrait, as JSON holds it."""
-    height, width = (portrait.picture if portrait.framed is None else portrait.framed.film).shape[:2]
-    return {"film": f"{width}*{height}", **({} if portrait.check is None else portrait.check.to_dict())}
+    height, width = (portrait.picture if portrait.framed is None else portrait.framed.canvas).shape[:2]
+    return {"canvas": f"{width}*{height}", **({} if portrait.check is None else portrait.check.to_dict())}
 
 
 def _frames(audio: str, seconds: float | None, num_clip: int | None, infer_frames: int) -> int:

@@ -44,7 +44,7 @@ _OFFSET = 0.02  # mean over full scale from which it is an offset and not the vo
 # AMR frame types that carry no speech: comfort noise and nothing, of pauses (discontinuous transmission, DTX)
 _AMR_PAUSES = {"amrnb": (8, 9, 10, 11, 15), "amrwb": (9, 14, 15)}
 _CANCELLED = 0.1  # power of the mix over that of the loudest channel
-# Containers of sound and films. Playlists (HLS, concat, DASH) are not among them: they open other files.
+# Containers of sound and videos. Playlists (HLS, concat, DASH) are not among them: they open other files.
 _FORMATS = (
     *(
         "wav",

@@ -1,4 +1,4 @@
-"""`liveavatar bench prompts --heard`: words of mood, light and place, and whether the film shows them.
+"""`liveavatar bench prompts --heard`: words of mood, light and place, and whether the video shows them.
 
 One portrait and one sound are rendered for a second under a plain prompt, and under the same with a word more.
 A word is heard if its measure moves in its direction by at least the size given here.
@@ -55,7 +55,7 @@ WORDS: dict[str, dict[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Measures of one film."""
+    """Measures of one video."""
 
     lift: float  # of the mouth's corners, eye distances / 100
     brow: float  # height of the brows above the lids, eye distances / 100
@@ -80,7 +80,7 @@ class WordHeard:
 
 
 def look_of(frames_THW3: np.ndarray, tracker: FaceTracker) -> Look:
-    """Measure a film."""
+    """Measure a video."""
     tracker.reset()
     faces = [face for face in (tracker.track(rgb) for rgb in frames_THW3) if face is not None]
     height, width = (round(CORNER * n) for n in frames_THW3.shape[1:3])
@@ -99,10 +99,10 @@ def look_of(frames_THW3: np.ndarray, tracker: FaceTracker) -> Look:
     )
 
 
-def effect_of(measure: str, film: Look, plain: Look) -> float:
-    """Return how far a measure moved in its direction: "warmth-" is positive where the film is colder."""
+def effect_of(measure: str, video: Look, plain: Look) -> float:
+    """Return how far a measure moved in its direction: "warmth-" is positive where the video is colder."""
     name = measure.rstrip("+-")
-    change = np.asarray(getattr(film, name)) - np.asarray(getattr(plain, name))
+    change = np.asarray(getattr(video, name)) - np.asarray(getattr(plain, name))
     if change.ndim:
         return float(np.linalg.norm(change))
     return float(-change if measure.endswith("-") else change)

@@ -1,7 +1,7 @@
-"""Display geometry of a film: rotation and shape of its pixels, as a player applies them.
+"""Display geometry of a video: rotation and shape of its pixels, as a player applies them.
 
-A phone stores a film as its sensor lies and writes into the header how to turn it (a *display matrix*); anamorphic
-films store pixels that are not square (*sample aspect ratio*). Both are applied to every picture that is decoded.
+A phone stores a video as its sensor lies and writes into the header how to turn it (a *display matrix*); anamorphic
+videos store pixels that are not square (*sample aspect ratio*). Both are applied to every picture that is decoded.
 """
 
 from fractions import Fraction

@@ -32,16 +32,16 @@ VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at ever
 ATTEMPTS = 3  # an ffmpeg that is killed is started again
 TERMINATED = 255  # its exit code after SIGTERM and Ctrl-C, which it catches
 STDERR_TAIL = 400  # characters of ffmpeg's stderr quoted in an error
-MAX_FILM_PIXELS = 100_000_000  # of one picture
-# Containers that may hold a film. Playlists (HLS, concat, DASH) and text are not among them: they open other files.
-FILM_FORMATS = (
+MAX_VIDEO_PIXELS = 100_000_000  # of one picture
+# Containers that may hold a video. Playlists (HLS, concat, DASH) and text are not among them: they open other files.
+VIDEO_FORMATS = (
     *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf"),
     *("ogg", "mxf", "gif", "apng", "h264", "hevc", "m4v", "mpegvideo", "ivf", "yuv4mpegpipe", "dv", "wtv", "nut"),
     *("wav", "mp3", "flac", "aac"),  # sound: recognised, so that the error can say so
     *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: recognised as well
 )
-STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # pictures in a film's container
-_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FILM_FORMATS)}
+STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # pictures in a video's container
+_OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(VIDEO_FORMATS)}
 SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
 
 
@@ -147,7 +147,7 @@ def probe_video(path: Path) -> VideoInfo:
     import av
 
     with _open(path) as container:
-        stream = _film_stream(path, container)
+        stream = _video_stream(path, container)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         if fps <= 0:
             raise InputError(f"{path} does not say how many frames a second it has; re-encode it as mp4")
@@ -181,7 +181,7 @@ class Frame:
 
 
 def _matrix(container: Any, stream: Any) -> tuple[int, int, int, int]:
-    """Read the display matrix off the first picture; a film without one, or a damaged one, is not turned."""
+    """Read the display matrix off the first picture; a video without one, or a damaged one, is not turned."""
     import av
 
     try:
@@ -200,7 +200,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
     import av
 
     with _open(path) as container:
-        stream = _film_stream(path, container)
+        stream = _video_stream(path, container)
         stream.codec_context.thread_count = 2
         aspect = stream.sample_aspect_ratio
         start: float | None = None
@@ -289,7 +289,7 @@ def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int
 
     Args:
         video: fragmented mp4 with H.264.
-        audio: sound file, float32 mono 16 kHz samples, or None for a silent film.
+        audio: sound file, float32 mono 16 kHz samples, or None for a silent video.
         out: final name; written under another name first.
         num_frames: pictures in `video`.
         fps: frames per second.
@@ -337,8 +337,8 @@ def _open(path: Path) -> Iterator[Any]:
         for stream in container.streams.video[:1]:
             _require_decoder(path, stream)
             width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > MAX_FILM_PIXELS:
-                raise InputError(f"{path}: its pictures of {width}x{height} px are too large; scale the film down")
+            if width * height > MAX_VIDEO_PIXELS:
+                raise InputError(f"{path}: its pictures of {width}x{height} px are too large; scale the video down")
         yield container
 
 
@@ -346,18 +346,18 @@ def _still(path: Path) -> InputError:
     return InputError(f"{path} is a still picture, not a video; give an mp4, mov, mkv or webm")
 
 
-def _film_stream(path: Path, container: Any) -> Any:
+def _video_stream(path: Path, container: Any) -> Any:
     """Return the stream of moving pictures; a still picture and the cover of a recording are none."""
     import av
 
     if container.format.name.endswith("_pipe") or container.metadata.get("major_brand", "").strip() in STILL_BRANDS:
         raise _still(path)
-    films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not films:
+    videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not videos:
         cover = " but a cover" if container.streams.video else ""
         kinds = ", ".join(sorted({s.type for s in container.streams} - {"video"})) or "nothing"
         raise InputError(f"{path} holds no picture{cover}, only {kinds}; give a video file")
-    return films[0]
+    return videos[0]
 
 
 def _require_decoder(path: Path, stream: Any) -> None:

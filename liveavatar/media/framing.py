@@ -1,8 +1,8 @@
-"""Framing of a portrait: the model sees the face where training had it, the film keeps the user's picture.
+"""Framing of a portrait: the model sees the face where training had it, the video keeps the user's picture.
 
 A model that frames the face cannot speak from a head that fills its picture. `frame_portrait` lays the model's frame
 around the face, wherever the picture ends: *room* that is missing is continued softly from the picture's border. The
-film has the shape and size of the user's picture; `liveavatar.media.paste` puts the rendered face back into it.
+video has the shape and size of the user's picture; `liveavatar.media.paste` puts the rendered face back into it.
 """
 
 import math
@@ -25,44 +25,44 @@ from liveavatar.media.portrait import (
 from liveavatar.media.sizes import Box
 
 PORTRAIT, MODEL = "portrait", "model"  # values of --framing
-FILM_SIDE = 1280  # pixels: longer side of a film without --size
-FILM_SIDES = (128, 2048)  # of a film with --size: least shorter side, most of the longer one
+VIDEO_SIDE = 1280  # pixels: longer side of a video without --size
+VIDEO_SIDES = (128, 2048)  # of a video with --size: least shorter side, most of the longer one
 MOST_ENLARGED = 5.0  # of the picture for the model; a smaller face would be a guess
 SOFTEN = (0.02, 0.06)  # blur of added room, in shares of the frame's height: near the picture, far from it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Framing:
-    """Request of a user: size of the film, framing and face."""
+    """Request of a user: size of the canvas, framing and face."""
 
-    size: tuple[int, int] | None = None  # (width, height) of the film, whose area counts; None: the picture's own
+    size: tuple[int, int] | None = None  # (width, height) of the canvas, whose area counts; None: the picture's own
     framing: str | None = None  # PORTRAIT or MODEL; None: the model's default
     face: int = 1  # number of the face, the largest first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FramedPortrait:
-    """A portrait as the model and as the film have it."""
+    """A portrait as the model and as the video have it."""
 
     model: np.ndarray  # uint8 [h, w, 3], the model's picture
-    film: np.ndarray  # uint8 [H, W, 3], the user's picture at the film's size
-    box: Box  # left, top, right, bottom of the model's picture in the film, pixels; may lie outside
+    canvas: np.ndarray  # uint8 [H, W, 3], the user's picture at the video's size
+    box: Box  # left, top, right, bottom of the model's picture in the canvas, pixels; may lie outside
     eyes: tuple[float, float, float]  # x, y of their middle and their distance, pixels of the model's picture
     room: float  # share of the model's picture that was added
     enlarged: float  # how many times the picture was enlarged for the model
 
     def place(self) -> dict[str, list[float]]:
-        """Return where the model's picture lies in the film, and its eyes, as JSON holds them."""
+        """Return where the model's picture lies in the canvas, and its eyes, as JSON holds them."""
         return {"box": [round(edge, 4) for edge in self.box], "eyes": [round(value, 4) for value in self.eyes]}
 
     @property
     def is_whole(self) -> bool:
-        """Tell if the film is the model's picture, pixel for pixel."""
-        return self.film.shape == self.model.shape and np.array_equal(self.film, self.model)
+        """Tell if the video is the model's picture, pixel for pixel."""
+        return self.canvas.shape == self.model.shape and np.array_equal(self.canvas, self.model)
 
 
 def keeps_picture(framing: str | None, cfg: ModelConfig) -> bool:
-    """Tell if the film has the framing of the user's picture; None is the model's default.
+    """Tell if the video has the framing of the user's picture; None is the model's default.
 
     Raises:
         InputError: the model cannot have the framing asked for.
@@ -83,15 +83,15 @@ def choose_face(faces: list[FaceBox], number: int) -> FaceBox | None:
     return faces[number - 1] if faces else None
 
 
-def film_size(width: int, height: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Choose a film's (width, height): the picture's shape, even sides, never larger than the picture.
+def video_size(width: int, height: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Choose a video's (width, height): the picture's shape, even sides, never larger than the picture.
 
     Args:
         width: of the picture.
         height: of the picture.
-        size: (width, height) of `--size`, of which the area counts; None for the picture's own size, to `FILM_SIDE`.
+        size: (width, height) of `--size`, of which the area counts; None for the picture's own size, to `VIDEO_SIDE`.
     """
-    wanted = FILM_SIDE / max(width, height) if size is None else math.sqrt(size[0] * size[1] / (width * height))
+    wanted = VIDEO_SIDE / max(width, height) if size is None else math.sqrt(size[0] * size[1] / (width * height))
     scale = min(1.0, wanted)
     return _even(width * scale), _even(height * scale)
 
@@ -100,15 +100,15 @@ def _even(side: float) -> int:
     return max(2, math.floor(side + 1e-6) // 2 * 2)
 
 
-def refuse_film_size(size: tuple[int, int]) -> None:
-    """Refuse a `--size` that no film can have.
+def refuse_video_size(size: tuple[int, int]) -> None:
+    """Refuse a `--size` that no video can have.
 
     Raises:
         InputError: a side is too short or too long.
     """
-    if min(size) < FILM_SIDES[0] or max(size) > FILM_SIDES[1]:
+    if min(size) < VIDEO_SIDES[0] or max(size) > VIDEO_SIDES[1]:
         raise InputError(
-            f"--size {size[0]}*{size[1]}: a film has sides from {FILM_SIDES[0]} to {FILM_SIDES[1]} pixels; "
+            f"--size {size[0]}*{size[1]}: a video has sides from {VIDEO_SIDES[0]} to {VIDEO_SIDES[1]} pixels; "
             "use for example 384*256 or 512*768, or leave --size out for the size of the picture"
         )
 
@@ -118,23 +118,23 @@ def frame_portrait(rgb: np.ndarray, size: tuple[int, int] | None, cfg: ModelConf
 
     Args:
         rgb: uint8 [H, W, 3].
-        size: (width, height) whose area the film has; None for the picture's own size.
+        size: (width, height) whose area the video has; None for the picture's own size.
         cfg: of the model.
         face: the face to frame.
     """
     assert cfg.framing == FRAME_FACE
     height, width = rgb.shape[:2]
-    film_w, film_h = film_size(width, height, size)
-    scale = max(film_w / width, film_h / height)
-    part = (0.0, 0.0, min(width, film_w / scale), min(height, film_h / scale))
-    film = rgb if (film_w, film_h) == (width, height) else _resized(rgb, (film_w, film_h), part)
+    canvas_w, canvas_h = video_size(width, height, size)
+    scale = max(canvas_w / width, canvas_h / height)
+    part = (0.0, 0.0, min(width, canvas_w / scale), min(height, canvas_h / scale))
+    canvas = rgb if (canvas_w, canvas_h) == (width, height) else _resized(rgb, (canvas_w, canvas_h), part)
     shape, box = _frame(width, height, cfg, face)
     model, box, room = _model_picture(rgb, shape, box)
     left, top, right, bottom = (edge * scale for edge in box)
     zoom = model.shape[0] / (box[3] - box[1])
     return FramedPortrait(
         model=model,
-        film=np.ascontiguousarray(film),
+        canvas=np.ascontiguousarray(canvas),
         box=(left, top, right, bottom),
         eyes=((face.eye_x - box[0]) * zoom, (face.eye_y - box[1]) * zoom, face.eye_distance * zoom),
         room=room,

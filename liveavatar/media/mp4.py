@@ -101,7 +101,7 @@ def _add_time(data: bytearray, box: Box, ticks: int) -> None:
 def scan(path: Path) -> tuple[int, list[Fragment]]:
     """Read the header's length and the whole fragments of a growing file; a truncated tail is left out.
 
-    Only heads of boxes and `moof` boxes are read, so a long film costs little.
+    Only heads of boxes and `moof` boxes are read, so a long video costs little.
 
     Raises:
         InputError: when the file does not begin like a fragmented mp4.
@@ -125,7 +125,7 @@ def scan(path: Path) -> tuple[int, list[Fragment]]:
                 moof = None
             start += length
     if not header:
-        raise InputError(f"{path} is no growing film of ours; delete it and render again without --resume")
+        raise InputError(f"{path} is no growing video of ours; delete it and render again without --resume")
     return header, fragments
 
 

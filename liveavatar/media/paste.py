@@ -13,7 +13,7 @@ import numpy as np
 from liveavatar.media.sizes import Box
 from liveavatar.media.speaking_parts import SpeakingParts
 
-# Frames over which a film departs from the picture, for a model's first latents are soft
+# Frames over which a video departs from the picture, for a model's first latents are soft
 OPENING = 6  # where the picture moves with the face
 MIXED_OPENING = 3  # where it does not, so that two contours are seen
 # Of the masks, in eye distances from the middle of the eyes
@@ -36,7 +36,7 @@ LEAST = 0.02  # weight of lips and lids in a change of light
 
 
 def opening_share(index: int, opening: int) -> float:
-    """Return how far frame `index` of a film has departed from the picture, 0 to 1 in `opening` frames."""
+    """Return how far frame `index` of a video has departed from the picture, 0 to 1 in `opening` frames."""
     return float(_smooth(np.asarray(index / opening)))
 
 
@@ -47,29 +47,29 @@ def mixed(picture: np.ndarray, frame: np.ndarray, share: float) -> np.ndarray:
 
 
 class FacePaste:
-    """Composer of film frames from a model's frames; it has no memory from frame to frame."""
+    """Composer of video frames from a model's frames; it has no memory from frame to frame."""
 
-    def __init__(self, film: np.ndarray, box: Box, still: np.ndarray, eyes: tuple[float, float, float]) -> None:
+    def __init__(self, canvas: np.ndarray, box: Box, still: np.ndarray, eyes: tuple[float, float, float]) -> None:
         """Prepare what all frames share.
 
         Args:
-            film: uint8 [H, W, 3], the user's picture at the film's size.
-            box: left, top, right, bottom of the model's picture in the film, pixels.
+            canvas: uint8 [H, W, 3], the user's picture at the video's size.
+            box: left, top, right, bottom of the model's picture in the canvas, pixels.
             still: uint8 [h, w, 3], the model's own rendering of the portrait at rest.
             eyes: x, y of their middle and their distance, pixels of the model's picture.
         """
         import cv2
 
         height, width = still.shape[:2]
-        self.film, self.zoom = film, (box[2] - box[0]) / width
+        self.canvas, self.zoom = canvas, (box[2] - box[0]) / width
         self.frame_mask = head_mask(height, width, eyes)
         self.parts = SpeakingParts(still, mouth_mask(height, width, eyes))
         rows, columns = (np.flatnonzero(self.frame_mask.any(axis)) for axis in (1, 0))
         self.left = max(0, math.floor(box[0] + (columns[0] - REACH) * self.zoom))
         self.top = max(0, math.floor(box[1] + (rows[0] - REACH) * self.zoom))
-        right = min(film.shape[1], math.ceil(box[0] + (columns[-1] + 1 + REACH) * self.zoom))
-        bottom = min(film.shape[0], math.ceil(box[1] + (rows[-1] + 1 + REACH) * self.zoom))
-        self.part = np.ascontiguousarray(film[self.top : bottom, self.left : right])
+        right = min(canvas.shape[1], math.ceil(box[0] + (columns[-1] + 1 + REACH) * self.zoom))
+        bottom = min(canvas.shape[0], math.ceil(box[1] + (rows[-1] + 1 + REACH) * self.zoom))
+        self.part = np.ascontiguousarray(canvas[self.top : bottom, self.left : right])
         self.size = right - self.left, bottom - self.top
         self.to_frame = np.array(
             [
@@ -82,7 +82,7 @@ class FacePaste:
         self.grid, self.frame_grid = _grid(*self.size), _grid(width, height)
         self.coarse_still = _coarse(still)
         self.coarse_grid = _grid(*self.coarse_still.shape[1::-1])
-        self.tone = cv2.GaussianBlur(self._shown(film, box, (width, height)) - still, (0, 0), TONE_SIGMA)
+        self.tone = cv2.GaussianBlur(self._shown(canvas, box, (width, height)) - still, (0, 0), TONE_SIGMA)
         self.still_grey = cv2.cvtColor(still, cv2.COLOR_RGB2GRAY)
         self.no_flow = np.zeros((height, width, 2), np.float32)
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -96,8 +96,8 @@ class FacePaste:
             values, self.to_frame, self.size, flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
         )
 
-    def _shown(self, film: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-        """Show the film's picture as the model's frame has it, float32 [h, w, 3]."""
+    def _shown(self, canvas: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+        """Show the video's picture as the model's frame has it, float32 [h, w, 3]."""
         import cv2
 
         to_film = np.array(
@@ -106,12 +106,12 @@ class FacePaste:
                 [0, self.zoom, box[1] + (self.zoom - 1) / 2],
             ]
         )
-        smooth = film if self.zoom <= 1 else cv2.GaussianBlur(film, (0, 0), self.zoom / 2)
+        smooth = canvas if self.zoom <= 1 else cv2.GaussianBlur(canvas, (0, 0), self.zoom / 2)
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return np.float32(1) * cv2.warpAffine(smooth, to_film, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
 
     def compose(self, frame: np.ndarray, share: float = 1.0) -> np.ndarray:
-        """Compose one frame of the film, uint8 [H, W, 3].
+        """Compose one frame of the video, uint8 [H, W, 3].
 
         Args:
             frame: the model's, uint8 [h, w, 3].
@@ -127,7 +127,7 @@ class FacePaste:
         enlarged = self._enlarged(np.dstack([added, kept]), cv2.INTER_CUBIC)
         weight = np.repeat(enlarged[..., 3:], 3, axis=2)
         mixed = cv2.add(cv2.multiply(moved, weight, dtype=cv2.CV_32F), enlarged[..., :3])
-        result = self.film.copy()
+        result = self.canvas.copy()
         rows, columns = slice(self.top, self.top + self.size[1]), slice(self.left, self.left + self.size[0])
         result[rows, columns] = cv2.add(mixed, self.around, dtype=cv2.CV_8U)
         return result

@@ -72,7 +72,7 @@ class JudgedPortrait:
     """A portrait for a model, and what is thought of it."""
 
     picture: np.ndarray  # uint8 [H, W, 3], the model's
-    framed: FramedPortrait | None  # None: the film has the model's framing
+    framed: FramedPortrait | None  # None: the video has the model's framing
     check: PortraitCheck | None  # None: the model renders any picture
 
 

@@ -51,10 +51,10 @@ BYTES_PER_MB = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class FilmPicture:
+class CanvasPicture:
     """The user's picture, into which the rendered face is pasted."""
 
-    path: Path  # at the film's size
+    path: Path  # at the video's size
     box: Box  # of the model's picture in it
     eyes: tuple[float, float, float]  # x, y of their middle and their distance, pixels of the model's picture
 
@@ -70,7 +70,7 @@ class RenderJob:
     settings: RenderSettings
     pose: Path | None = None  # frame track float32 [F, 3, 4 or 6], .npy, see `liveavatar.pose`; None: moves by itself
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
-    film: FilmPicture | None = None  # None: the film is what the model renders
+    canvas: CanvasPicture | None = None  # None: the video is what the model renders
     online: bool = False
     resume: bool = False
 
@@ -205,8 +205,8 @@ class RenderRun:
                 portrait_pose=portrait,
             )
         )
-        self.paste = None if job.film is None else self._paste(job.film)
-        height, width, _ = image.shape if self.paste is None else self.paste.film.shape
+        self.paste = None if job.canvas is None else self._paste(job.canvas)
+        height, width, _ = image.shape if self.paste is None else self.paste.canvas.shape
         self.video = FilmWriter(
             job.work_dir / "video.mp4",
             size=(width, height),
@@ -230,12 +230,12 @@ class RenderRun:
             )
         return track
 
-    def _paste(self, film: FilmPicture) -> FacePaste:
-        picture = np.asarray(Image.open(film.path).convert("RGB"))
-        return FacePaste(picture, film.box, self.engine.still_frame(self.stream), film.eyes)
+    def _paste(self, canvas: CanvasPicture) -> FacePaste:
+        picture = np.asarray(Image.open(canvas.path).convert("RGB"))
+        return FacePaste(picture, canvas.box, self.engine.still_frame(self.stream), canvas.eyes)
 
     def _write(self, frames: np.ndarray) -> None:
-        """Write frames of the model to the film, which begins with the portrait where the model frames the face."""
+        """Write frames of the model to the video, which begins with the portrait where the model frames the face."""
         index = self.video.num_frames
         if self.paste is not None:
             for t, frame in enumerate(frames, index):

@@ -73,8 +73,8 @@ def goals_table(quality: dict[str, Any]) -> str:
     head = (
         f"`liveavatar bench quality`: {quality['clips']} clips of `data/evaluation`, {quality['steps']} steps, "
         f"{quality['dtype']} on a {quality['device'].upper()}. People, voices and sentences that training never saw; "
-        "the same landmark reader looks at the made and the true films.\n\n"
-        "| measure | value | true film | limit | goal | kept |"
+        "the same landmark reader looks at the made and the true videos.\n\n"
+        "| measure | value | true video | limit | goal | kept |"
     )
     lines = [
         f"| {c['what']} (`{c['name']}`) | {_number(c['value'])} | {_number(quality['truth'].get(c['name']))} | "

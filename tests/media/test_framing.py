@@ -12,10 +12,10 @@ from liveavatar.media.framing import (
     FramedPortrait,
     choose_face,
     extend,
-    film_size,
     frame_portrait,
     keeps_picture,
-    refuse_film_size,
+    refuse_video_size,
+    video_size,
 )
 from liveavatar.media.picture import read_picture
 from liveavatar.media.portrait import EYE_DISTANCE, EYE_HEIGHT, fit_portrait
@@ -33,7 +33,7 @@ def framed(rgb: np.ndarray, size: tuple[int, int] | None = None) -> FramedPortra
 def test_a_picture_framed_as_in_training_is_taken_as_ever() -> None:
     made = framed(SAMPLE)
     np.testing.assert_array_equal(made.model, fit_portrait(SAMPLE, MINI.default_area, MINI))
-    np.testing.assert_array_equal(made.film, SAMPLE)
+    np.testing.assert_array_equal(made.canvas, SAMPLE)
     assert (made.room, made.box) == (0.0, (0.0, 0.0, 512.0, 768.0))
     assert not made.is_whole
     assert framed(SAMPLE, (256, 384)).is_whole, "the film is what the model renders"
@@ -58,8 +58,8 @@ def test_a_tight_picture_gets_room(part: tuple[slice, slice]) -> None:
     assert eyes.eye_distance == pytest.approx(384 * EYE_DISTANCE, rel=0.08)
     assert made.eyes == pytest.approx((128, 384 * EYE_HEIGHT, 384 * EYE_DISTANCE), abs=2)
     height, width = rgb.shape[:2]
-    assert made.film.shape == (height // 2 * 2, width // 2 * 2, 3)
-    np.testing.assert_array_equal(made.film, rgb[: height // 2 * 2, : width // 2 * 2])
+    assert made.canvas.shape == (height // 2 * 2, width // 2 * 2, 3)
+    np.testing.assert_array_equal(made.canvas, rgb[: height // 2 * 2, : width // 2 * 2])
 
 
 def test_a_small_face_in_a_wide_picture_is_framed_alone() -> None:
@@ -68,9 +68,9 @@ def test_a_small_face_in_a_wide_picture_is_framed_alone() -> None:
     made = framed(rgb, (768, 384))
     eyes = find_face(made.model)
     assert eyes is not None
-    assert (made.film.shape, made.room) == ((384, 768, 3), 0.0)
+    assert (made.canvas.shape, made.room) == ((384, 768, 3), 0.0)
     left, top, right, bottom = made.box
-    film_eyes = find_face(made.film)
+    film_eyes = find_face(made.canvas)
     assert film_eyes is not None
     zoom = (right - left) / made.model.shape[1]
     assert (left + zoom * eyes.eye_x, top + zoom * eyes.eye_y) == pytest.approx(
@@ -89,7 +89,7 @@ def test_a_small_face_in_a_wide_picture_is_framed_alone() -> None:
     ],
 )
 def test_film_size(picture: tuple[int, int], size: tuple[int, int] | None, film: tuple[int, int]) -> None:
-    assert film_size(*picture, size) == film
+    assert video_size(*picture, size) == film
 
 
 def test_added_room_leaves_the_picture_and_calms_with_distance() -> None:
@@ -121,4 +121,4 @@ def test_who_keeps_the_picture() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (4096, 512)])
 def test_sizes_that_no_film_has(size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="sides from 128 to 2048"):
-        refuse_film_size(size)
+        refuse_video_size(size)

@@ -24,7 +24,7 @@ from liveavatar.load import load_engine
 from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.paths import REPO_ROOT
 from liveavatar.render import job as render_job
-from liveavatar.render.job import FilmPicture, RenderJob, RenderResult, run_job
+from liveavatar.render.job import CanvasPicture, RenderJob, RenderResult, run_job
 from tests.job_changes import changed
 from tests.render_jobs import SIZE, noise_job
 
@@ -130,32 +130,32 @@ def test_the_tracker_is_loaded_only_where_it_is_needed(
         render(tiny_model, job, FROM_PORTRAIT)
 
 
-def film_picture(image: Path) -> FilmPicture:
+def canvas_picture(image: Path) -> CanvasPicture:
     """A picture half as large again as the model's, which lies in its middle."""
     picture = Image.open(image)
     width, height = picture.size
-    path = image.with_name("film.png")
+    path = image.with_name("canvas.png")
     picture.resize((width * 3 // 2, height * 3 // 2)).save(path)
     box = (width / 4, height / 4, width * 1.25, height * 1.25)
-    return FilmPicture(path, box, (width / 2, height * 0.36, 57.0))
+    return CanvasPicture(path, box, (width / 2, height * 0.36, 57.0))
 
 
 def test_a_pasted_film_has_the_latents_of_a_plain_one_and_the_picture_s_size(tiny_model: Path, job: RenderJob) -> None:
     job = replace(job, pose=None)
     plain = render(tiny_model, job, FROM_CAMERA)
-    film = film_picture(job.image)
-    made = render(tiny_model, replace(job, film=film), FROM_CAMERA)
+    canvas = canvas_picture(job.image)
+    made = render(tiny_model, replace(job, canvas=canvas), FROM_CAMERA)
     assert made.latents_sha256 == plain.latents_sha256
     assert made.num_frames == plain.num_frames
     info = probe_video(made.video)
-    assert (info.width, info.height) == Image.open(film.path).size
+    assert (info.width, info.height) == Image.open(canvas.path).size
 
 
 @pytest.mark.parametrize("pasted", [False, True], ids=["the model's picture", "the user's picture"])
 def test_a_film_begins_with_the_picture(pasted: bool, tiny_model: Path, job: RenderJob) -> None:
-    film = film_picture(job.image) if pasted else None
-    made = render(tiny_model, replace(job, pose=None, film=film), FROM_CAMERA)
-    picture = np.asarray(Image.open(job.image if film is None else film.path).convert("RGB")).astype(int)
+    canvas = canvas_picture(job.image) if pasted else None
+    made = render(tiny_model, replace(job, pose=None, canvas=canvas), FROM_CAMERA)
+    picture = np.asarray(Image.open(job.image if canvas is None else canvas.path).convert("RGB")).astype(int)
     away = [np.abs(frame.rgb - picture).mean() for frame in read_frames(made.video)]
     assert away[0] < min(3.0, away[1]), "coded, it is the picture"
     assert away[1] < away[6]
@@ -167,7 +167,7 @@ def test_an_interrupted_pasted_film_is_resumed_bit_for_bit(
     monkeypatch.setattr(render_job, "SNAPSHOT_SHARE", 100.0)
     engine = load_engine(tiny_model, device="cpu", dtype="float32")
     job = changed(noise_job(tmp_path, 72), sample_steps=1)
-    job = replace(job, film=film_picture(job.image))
+    job = replace(job, canvas=canvas_picture(job.image))
     whole = run_job(engine, replace(job, work_dir=tmp_path / "whole"))
     done: list[int] = []
     with pytest.raises(Interrupted):
@@ -185,7 +185,7 @@ class Renders:
         folder.mkdir()
         self.job = replace(changed(noise_job(folder, 12 * BLOCKS), sample_steps=1), online=online)
         if pasted:
-            self.job = replace(self.job, film=film_picture(self.job.image))
+            self.job = replace(self.job, canvas=canvas_picture(self.job.image))
         done: list[int] = []
         with pytest.raises(Interrupted):
             run_job(engine, self.job, lambda p: done.append(p.done), lambda: done[-1] == STOP)

@@ -153,7 +153,7 @@ class Command:
 
 
 @dataclass(kw_only=True)
-class Film:
+class Job:
     """A job, and the products of an undisturbed command."""
 
     folder: Path

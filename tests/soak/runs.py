@@ -1,7 +1,7 @@
 """One run of the soak on a whole command: strike, see how it ends, run it again where it had to end, compare.
 
 A command that something of its own was taken from ends as if nothing had happened, or with a refusal of the contract
-(2, 3 or 4, one line); then the same command, given again, makes the film. One that is killed leaves nothing running.
+(2, 3 or 4, one line); then the same command, given again, makes the video. One that is killed leaves nothing running.
 """
 
 import os
@@ -26,7 +26,7 @@ from tests.soak.commands import (
     STORY_CHARACTERS,
     WAIT_SECONDS,
     Command,
-    Film,
+    Job,
     Wrong,
     processes_of,
     tail,
@@ -56,9 +56,9 @@ class Missed(Exception):
 
 @dataclass(kw_only=True)
 class Runner:
-    """Makes runs of one film."""
+    """Makes runs of one job."""
 
-    film: Film
+    job: Job
     keep: bool = False  # the folders of runs that went wrong
 
     def run(self, case: Case) -> Facts:
@@ -69,7 +69,7 @@ class Runner:
         except Missed as e:
             facts = {"outcome": "missed", "problem": str(e)}
         except Exception as e:  # noqa: BLE001 (each is a fault to report)
-            stories = sorted(self.film.folder.glob(f"story-{name}-*"))
+            stories = sorted(self.job.folder.glob(f"story-{name}-*"))
             told = [f"{path.name}: {tail(path)}" for path in stories]
             problem = str(e) if isinstance(e, Wrong) else traceback.format_exc()[-STORY_CHARACTERS:]
             facts = {"outcome": "failed", "problem": problem, "stories": told}
@@ -90,23 +90,23 @@ class Runner:
         return self._damage
 
     def _tidy(self, name: str, *, keep: bool) -> None:
-        home = self.film.folder / f"home-{name}"
+        home = self.job.folder / f"home-{name}"
         for pid in processes_of(home):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if not keep:
-            for path in (home, self.film.folder / f"out-{name}"):
+            for path in (home, self.job.folder / f"out-{name}"):
                 shutil.rmtree(path, ignore_errors=True)
-            for story in self.film.folder.glob(f"story-{name}-*"):
+            for story in self.job.folder.glob(f"story-{name}-*"):
                 story.unlink()
 
     def _signal(self, case: Case, name: str) -> Facts:
         """Send a signal to a process of the command at a moment of a stage."""
-        self.film.home(name, fresh=case.fresh)
-        command = self.film.start(name, ranks=case.ranks, piped=case.piped)
+        self.job.home(name, fresh=case.fresh)
+        command = self.job.start(name, ranks=case.ranks, piped=case.piped)
         if not command.reaches(case.stage):
             raise Missed("the command had ended")
-        time.sleep(case.moment * self.film.seconds.get(case.stage, 1.0))
+        time.sleep(case.moment * self.job.seconds.get(case.stage, 1.0))
         victim = command.await_process(case.target)
         if victim is None or (case.target == "driver" and not command.begun()):
             raise Missed(f"there was no {case.target} any more")
@@ -143,7 +143,7 @@ class Runner:
                 raise Wrong(f"exit code {code}")
         elif case.fault == "SIGSTOP" or code != INTERRUPTED:
             raise Wrong(f"exit code {code}")
-        elif ended_s > END_SECONDS * self.film.crowd:
+        elif ended_s > END_SECONDS * self.job.crowd:
             raise Wrong(f"{case.fault} ended the command after {ended_s} s")
 
     def _film(self, case: Case, command: Command, name: str, code: int) -> Facts:
@@ -151,37 +151,37 @@ class Runner:
         if "Traceback" in command.errors():
             raise Wrong("a traceback on the terminal")
         if code in PASSED_OR_FAILED:
-            if code != self.film.code:
+            if code != self.job.code:
                 raise Wrong(f"exit code {code}")
-            self.film.check(command, piped=case.piped)
+            self.job.check(command, piped=case.piped)
             return {"outcome": "survived", "resumed_at": command.resumed_at()}
         if code in REFUSALS and not command.errors().splitlines()[-1].startswith("liveavatar: "):
             raise Wrong("no line says why it ended")
         if command.out.exists():
-            self.film.check(command, piped=case.piped)
+            self.job.check(command, piped=case.piped)
         if case.piped:
             return {"outcome": "ended", "resumed_at": None}
         return self._again(case, name)
 
     def _again(self, case: Case, name: str, number: int = 9) -> Facts:
         """Run the same command again, to its end."""
-        again = self.film.start(name, number, ranks=case.ranks, resume=case.resume)
+        again = self.job.start(name, number, ranks=case.ranks, resume=case.resume)
         code = again.ended()
-        if code != self.film.code:
+        if code != self.job.code:
             raise Wrong(f"run again: exit code {code}")
-        self.film.check(again)
+        self.job.check(again)
         again.check_gone()
         return {"outcome": "again", "resumed_at": again.resumed_at()}
 
     def _damage(self, case: Case, name: str) -> Facts:
-        """Damage a file that is kept, while no command runs; the next one notices and makes the film."""
-        home, in_work = self.film.folder / f"home-{name}", case.target in (*WORK_FILES, *FINISHED_FILES)
-        self.film.home(name, store=not in_work)
-        out = self.film.folder / f"out-{name}" / "film"
+        """Damage a file that is kept, while no command runs; the next one notices and makes the video."""
+        home, in_work = self.job.folder / f"home-{name}", case.target in (*WORK_FILES, *FINISHED_FILES)
+        self.job.home(name, store=not in_work)
+        out = self.job.folder / f"out-{name}" / "film"
         if in_work:
             self._lose(case, name)
         if case.target in OUT_FILES:
-            shutil.copytree(self.film.published, out)
+            shutil.copytree(self.job.published, out)
         found = files_of(case.target, home, out, case.moment)
         if not found:
             raise Missed(f"there is no file of the kind {case.target}")
@@ -191,12 +191,12 @@ class Runner:
 
     def _lose(self, case: Case, name: str) -> None:
         """Run a command and kill it while it renders, or when the render has just ended."""
-        command = self.film.start(name, ranks=case.ranks)
+        command = self.job.start(name, ranks=case.ranks)
         pattern = "work/*/finished.json" if case.target in FINISHED_FILES else SNAPSHOTS
         while command.runs and not list(command.home.glob(pattern)):
             time.sleep(POLL_SECONDS / 10)
         if case.target in WORK_FILES:
-            time.sleep(case.moment * self.film.seconds["render"] / 3)
+            time.sleep(case.moment * self.job.seconds["render"] / 3)
         command.process.kill()
         command.ended()
         command.check_gone()
@@ -206,13 +206,13 @@ class Runner:
     def _disk(self, case: Case, name: str) -> Facts:
         """Run a command on a disk that gets full; then the disk grows, and it runs again."""
         assert case.target in DISKS
-        home, out = self.film.folder / f"home-{name}", self.film.folder / f"out-{name}" / "film"
-        folder = {"home": home, "out": out.parent, "tmp": self.film.folder / f"t{name}"}[case.target]
+        home, out = self.job.folder / f"home-{name}", self.job.folder / f"out-{name}" / "film"
+        folder = {"home": home, "out": out.parent, "tmp": self.job.folder / f"t{name}"}[case.target]
         folder.mkdir(parents=True)
-        store = size_of(self.film.template / "store")
+        store = size_of(self.job.template / "store")
         room = {
-            "home": size_of(self.film.template) - store + int(case.moment * 2 * store),
-            "out": int(case.moment * 1.5 * size_of(self.film.published)),
+            "home": size_of(self.job.template) - store + int(case.moment * 2 * store),
+            "out": int(case.moment * 1.5 * size_of(self.job.published)),
             "tmp": int(case.moment * TMP_BYTES),
         }[case.target]
         try:
@@ -220,9 +220,9 @@ class Runner:
                 if case.target == "home":
                     self._furnish(home)
                 else:
-                    self.film.home(name)
+                    self.job.home(name)
                 tmp = folder if case.target == "tmp" else None
-                command = self.film.start(name, ranks=case.ranks, tmp=tmp)
+                command = self.job.start(name, ranks=case.ranks, tmp=tmp)
                 code = command.ended()
                 command.check_gone()
                 if code not in (*PASSED_OR_FAILED, NO_ROOM):
@@ -236,19 +236,19 @@ class Runner:
 
     def _furnish(self, home: Path) -> None:
         """Copy the template into a home that exists."""
-        made = self.film.home(f"{home.name}-made")
+        made = self.job.home(f"{home.name}-made")
         shutil.copytree(made, home, dirs_exist_ok=True)
         shutil.rmtree(made)
 
     def _table(self, case: Case, name: str) -> Facts:
         """Write a table on a disk that is really full; the space comes back, and the command runs again."""
-        home, table, room = self.film.home(name), int(case.moment * 2), PAGE * (case.run % 2)
+        home, table, room = self.job.home(name), int(case.moment * 2), PAGE * (case.run % 2)
         store = home / "store"
         store.mkdir()
         try:
             with small_disk(store, TABLE_BYTES):
                 module = ("-m", "tests.soak.wrapped", "table", str(store / "ballast"), str(table), str(room), "--")
-                full = self.film.start(name, module=module)
+                full = self.job.start(name, module=module)
                 code = full.ended()
                 if code != NO_ROOM or "disk is full" not in full.errors().splitlines()[-1]:
                     raise Wrong(f"exit code {code}")
@@ -257,30 +257,30 @@ class Runner:
                     raise Wrong("half-written files stay")
                 (store / "ballast").unlink()
                 facts = {"code": code, **self._again(case, name)}
-                if RENDERS in (self.film.folder / f"story-{name}-9").read_text():
+                if RENDERS in (self.job.folder / f"story-{name}-9").read_text():
                     raise Wrong("blocks were rendered again")
                 return facts
         except PermissionError as e:
             raise Missed(f"no small disk can be mounted ({e})") from e
 
     def _clock(self, case: Case, name: str) -> Facts:
-        self.film.home(name, fresh=case.fresh)
+        self.job.home(name, fresh=case.fresh)
         module = ("-m", "tests.soak.wrapped", "clock", "--")
-        command = self.film.start(name, ranks=case.ranks, module=module)
+        command = self.job.start(name, ranks=case.ranks, module=module)
         code = command.ended()
         command.check_gone()
         return {"code": code, **self._film(case, command, name, code)}
 
     def _together(self, case: Case, name: str) -> Facts:
         """Give the same render several times at one moment; the one that renders may be killed."""
-        self.film.home(name, fresh=case.fresh)
-        folder, one_out = self.film.folder / f"out-{name}", case.run % 2 == 0
+        self.job.home(name, fresh=case.fresh)
+        folder, one_out = self.job.folder / f"out-{name}", case.run % 2 == 0
         outs = [folder / ("film" if one_out else f"{number}/film") for number in range(case.commands)]
-        every = [self.film.start(name, number, ranks=case.ranks, out=out) for number, out in enumerate(outs)]
+        every = [self.job.start(name, number, ranks=case.ranks, out=out) for number, out in enumerate(outs)]
         facts: Facts = {"outcome": "survived", "resumed_at": None}
         if case.target != "none":
             victim = self._rendering(every)
-            time.sleep(case.moment * self.film.seconds["render"] / 2)
+            time.sleep(case.moment * self.job.seconds["render"] / 2)
             struck = time.monotonic()
             victim.process.send_signal(SIGNALS[case.target])
             code = victim.ended()
@@ -291,9 +291,9 @@ class Runner:
             every.remove(victim)
         for command in every:
             code = command.ended()
-            if code != self.film.code:
+            if code != self.job.code:
                 raise Wrong(f"one of {case.commands} commands: exit code {code}")
-            self.film.check(command)
+            self.job.check(command)
             facts["resumed_at"] = command.resumed_at() or facts["resumed_at"]
         every[0].check_gone()
         if case.target == "none" and sum(RENDERS in command.errors() for command in every) != 1:

@@ -1,4 +1,4 @@
-"""Render one job again and again while things go wrong, at random but seeded points, and compare every film.
+"""Render one job again and again while things go wrong, at random but seeded points, and compare every video.
 
     python -m tests.soak.soak --runs 300 --seed 1 --lanes 8 --append soak.jsonl
     python -m tests.soak.soak --report soak.jsonl --name 16epyc
@@ -27,7 +27,7 @@ from typing import Any
 
 from liveavatar import paths
 from tests.soak.case import ENGINE, Case, draw
-from tests.soak.commands import Film, tail
+from tests.soak.commands import Job, tail
 from tests.soak.report import write_report
 from tests.soak.runs import Runner
 
@@ -88,7 +88,7 @@ class EngineLane:
 class Lanes:
     """Runs side by side."""
 
-    film: Film
+    job: Job
     seed: int
     lanes: list[set[int]]  # processors of each
     keep: bool = False
@@ -115,8 +115,8 @@ class Lanes:
 
     def _lane(self, processors: set[int], commands: "queue.Queue[Case]", engine: "queue.Queue[Case] | None") -> None:
         os.sched_setaffinity(0, processors)  # of this thread and the processes that it starts
-        runner = Runner(film=self.film, keep=self.keep)
-        inside = EngineLane(folder=self.film.folder, model_dir=self.film.model_dir)
+        runner = Runner(job=self.job, keep=self.keep)
+        inside = EngineLane(folder=self.job.folder, model_dir=self.job.model_dir)
         try:
             with suppress(queue.Empty):
                 while engine is not None and time.monotonic() < self.until:
@@ -196,10 +196,10 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         model_dir = options.model or make_tiny_model(folder / "tiny")
         os.sched_setaffinity(0, lanes[0])  # what a film is depends on the number of processors
-        film = Film(folder=folder, model_dir=model_dir, crowd=max(1.0, sum(map(len, lanes)) / len(before)))
+        job = Job(folder=folder, model_dir=model_dir, crowd=max(1.0, sum(map(len, lanes)) / len(before)))
         os.sched_setaffinity(0, before)
         soak = Lanes(
-            film=film,
+            job=job,
             seed=options.seed,
             lanes=lanes,
             keep=options.folder is not None,

@@ -17,7 +17,7 @@ import pytest
 
 from tasks.cluster import head
 from tests.soak.case import DAMAGE, STAGES, Case, draw, table
-from tests.soak.commands import Command, Film, Wrong
+from tests.soak.commands import Command, Job, Wrong
 from tests.soak.damage import damage, files_of
 from tests.soak.engine import Soak, run_case
 from tests.soak.report import GOOD, write_report
@@ -63,8 +63,8 @@ def test_nothing_is_lost(soak: Soak, fault: str, ranks: int, moment: int, reques
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Film:
-    return Film(folder=tmp_path_factory.mktemp("film"), model_dir=tiny_model)
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Job:
+    return Job(folder=tmp_path_factory.mktemp("film"), model_dir=tiny_model)
 
 
 @pytest.mark.nightly
@@ -86,8 +86,8 @@ def film(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Film:
         ),
     ],
 )
-def test_a_command_makes_the_film_of_an_undisturbed_one(film: Film, row: dict[str, Any]) -> None:
-    facts = Runner(film=film).run(Case(run=hash(str(row)) % 10**6, **row))
+def test_a_command_makes_the_film_of_an_undisturbed_one(job: Job, row: dict[str, Any]) -> None:
+    facts = Runner(job=job).run(Case(run=hash(str(row)) % 10**6, **row))
     assert facts["outcome"] in GOOD, facts
 
 
@@ -136,7 +136,7 @@ def raises(*_: object, **__: object) -> None:
 def test_an_error_of_a_run_is_one_failed_row_with_what_the_commands_wrote(tmp_path: Path) -> None:
     case = Case(run=3, fault="kill -9", target="driver")
     (tmp_path / "story-3-0").write_text("liveavatar: it is lost")
-    row = Runner(film=cast(Film, SimpleNamespace(folder=tmp_path, home=raises))).run(case)
+    row = Runner(job=cast(Job, SimpleNamespace(folder=tmp_path, home=raises))).run(case)
     assert (row["run"], row["outcome"], row["stories"]) == (3, "failed", ["story-3-0: liveavatar: it is lost"])
     assert "FileNotFoundError: video.mp4" in row["problem"]
     row = run_case(cast(Soak, SimpleNamespace(run=raises)), case)
@@ -162,7 +162,7 @@ def test_a_driver_that_dies_is_one_failed_row_with_what_it_wrote(
 def test_an_output_folder_without_its_film_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "latents.bin").touch()
     with pytest.raises(Wrong, match=r"no \['video.mp4', 'frames.parquet', 'manifest.json'\], only \['latents.bin'\]"):
-        Film.check(cast(Film, SimpleNamespace()), cast(Command, SimpleNamespace(out=tmp_path)))
+        Job.check(cast(Job, SimpleNamespace()), cast(Command, SimpleNamespace(out=tmp_path)))
 
 
 def test_the_report_counts_what_struck_and_names_what_failed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.paths import REPO_ROOT
-from liveavatar.render.job import FilmPicture, RenderJob
+from liveavatar.render.job import CanvasPicture, RenderJob
 from liveavatar.render.pipe import PipeSound
 from liveavatar.timing import SAMPLE_RATE
 from tasks.render_code import PLACEMENTS, PROMPT, RenderCode, engine_code, job_code, settings_part
@@ -46,7 +46,7 @@ def posed(job: RenderJob, folder: Path) -> RenderJob:
 
 def pasted(job: RenderJob, folder: Path) -> RenderJob:
     width, height = Image.open(job.image).size
-    return replace(job, film=FilmPicture(job.image, (0.0, 0.0, width, height), (width / 2, height * 0.36, 57.0)))
+    return replace(job, canvas=CanvasPicture(job.image, (0.0, 0.0, width, height), (width / 2, height * 0.36, 57.0)))
 
 
 def piped(job: RenderJob, folder: Path) -> RenderJob:

@@ -1,4 +1,4 @@
-"""Measures of one portrait's film against the picture it shows and the sound it speaks.
+"""Measures of one portrait's video against the picture it shows and the sound it speaks.
 
 *Likeness* is the cosine of face embeddings; *energy* the gradient energy inside the ellipse that the landmarks fill;
 the *gap* on p, b and m is the inner-lip gap where they begin or end a word. T frames.
@@ -35,49 +35,49 @@ VIDEO_MEASURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class PortraitFilm:
-    """The film of a portrait, and the faces in it."""
+class PortraitVideo:
+    """The video of a portrait, and the faces in it."""
 
     path: Path
-    picture: np.ndarray  # what it shows, uint8 [H, W, 3] at the film's size
+    picture: np.ndarray  # what it shows, uint8 [H, W, 3] at the video's size
     frames: np.ndarray  # uint8 [T, H, W, 3]
     own: Face | None  # the picture's face
     faces: list[Face | None]  # each frame's
 
 
-def read_film(video: Video, picture: np.ndarray, tracker: FaceTracker) -> PortraitFilm:
-    """Read a film and find its faces."""
+def read_portrait_video(video: Video, picture: np.ndarray, tracker: FaceTracker) -> PortraitVideo:
+    """Read a video and find its faces."""
     frames = video_frames(video)
     own = tracker.find(picture)
     tracker.reset()
-    return PortraitFilm(video.path, picture, frames, own, [tracker.track(frame) for frame in frames])
+    return PortraitVideo(video.path, picture, frames, own, [tracker.track(frame) for frame in frames])
 
 
-def measure_film(film: PortraitFilm, speech: np.ndarray, words: Sequence[Word]) -> dict[str, Any]:
-    """Measure the film of a portrait.
+def measure_video(video: PortraitVideo, speech: np.ndarray, words: Sequence[Word]) -> dict[str, Any]:
+    """Measure the video of a portrait.
 
     Args:
-        film: to measure.
+        video: to measure.
         speech: its sound, float32 mono at 16 kHz.
         words: of the sound, with their times.
 
     Returns:
         A value or None for each measure, whether it `speaks`, and a `note` on the first that is missing.
     """
-    result = evaluate_video(film.path, film.picture, speech, threads=min(2, torch.get_num_threads()))
+    result = evaluate_video(video.path, video.picture, speech, threads=min(2, torch.get_num_threads()))
     values: dict[str, Any] = {name: result.metrics[name] for name in VIDEO_MEASURES}
     values["speaks"] = speaks_in_sync(values["av_offset_frames"], values["sync_error_frames"])
     values["likeness"] = _median(result.frames["identity"][result.frames["speech"]])
-    gaps = bilabial_gaps([np.nan if face is None else face.openness for face in film.faces], words)
+    gaps = bilabial_gaps([np.nan if face is None else face.openness for face in video.faces], words)
     values["bilabial_gap"] = _median(gaps)
     values["bilabials_shut"] = float((gaps <= SHUT).mean()) if len(gaps) else None
-    values["energy_face"], values["energy_first"] = energies_kept(film)
+    values["energy_face"], values["energy_first"] = energies_kept(video)
     values["note"] = next((why for name, why in result.reasons.items() if name in VIDEO_MEASURES), "")
     return values
 
 
 def speaks_in_sync(lag: float | None, sync_error: float | None) -> bool:
-    """Tell if a film has no lag and a sync error of one frame at most."""
+    """Tell if a video has no lag and a sync error of one frame at most."""
     return lag == 0 and sync_error is not None and sync_error <= SYNC_ERROR
 
 
@@ -95,16 +95,16 @@ def bilabial_gaps(openness_T: Sequence[float], words: Sequence[Word]) -> np.ndar
     return np.array(gaps)
 
 
-def energies_kept(film: PortraitFilm) -> tuple[float | None, float | None]:
-    """Compute the share of the face's energy that the film keeps, and that of its first frame against later ones."""
+def energies_kept(video: PortraitVideo) -> tuple[float | None, float | None]:
+    """Compute the share of the face's energy that the video keeps, and that of its first frame against later ones."""
     energies = {
-        t: face_energy(film.frames[t], face)
-        for t, face in enumerate(film.faces)
+        t: face_energy(video.frames[t], face)
+        for t, face in enumerate(video.faces)
         if face is not None and (t % ENERGY_EVERY == 0 or t in FIRST_AGAINST)
     }
     whole = _median([energy for t, energy in energies.items() if t % ENERGY_EVERY == 0])
     after = _median([energy for t, energy in energies.items() if t in FIRST_AGAINST])
-    kept = None if film.own is None or whole is None else whole / max(face_energy(film.picture, film.own), 1e-9)
+    kept = None if video.own is None or whole is None else whole / max(face_energy(video.picture, video.own), 1e-9)
     return kept, None if after is None or 0 not in energies else energies[0] / max(after, 1e-9)
 
 

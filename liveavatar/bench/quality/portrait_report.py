@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from liveavatar.bench.quality.portrait_measures import PortraitFilm
+from liveavatar.bench.quality.portrait_measures import PortraitVideo
 from liveavatar.bench.quality.report import aligned, markdown_table, number
 from liveavatar.face.landmarks import INNER_LIPS, LEFT_EYE_OUTER, RIGHT_EYE_OUTER, Face
 
@@ -18,7 +18,7 @@ EYES = [RIGHT_EYE_OUTER, LEFT_EYE_OUTER]
 # Columns of the table: name and heading
 COLUMNS = {
     "picture": "picture",
-    "size": "film",
+    "size": "video",
     "verdict": "judged before",
     "speaks": "speaks",
     "av_offset_frames": "lag",
@@ -73,16 +73,16 @@ def write_portraits(out: Path, result: dict[str, Any]) -> None:
     (out / f"portraits_{result['model']}_{result['date']}.md").write_text(portrait_page(result))
 
 
-def portrait_sheet(film: PortraitFilm, path: Path) -> None:
+def portrait_sheet(video: PortraitVideo, path: Path) -> None:
     """Write a contact sheet: picture and frames at rest and in speech; below, their mouth and eyes enlarged.
 
-    From the left: the picture, the first frame, lips closest, lips half open, lips widest, lids lowest. A film without
+    From the left: the picture, the first frame, lips closest, lips half open, lips widest, lids lowest. A video without
     a face has no sheet.
     """
-    if film.own is None or not any(film.faces):
+    if video.own is None or not any(video.faces):
         return
-    seen = [(film.picture, film.own), *((film.frames[t], film.faces[t]) for t in _moments(film.faces))]
-    columns = [_column(rgb, face, film.own.eye_distance) for rgb, face in seen if face is not None]
+    seen = [(video.picture, video.own), *((video.frames[t], video.faces[t]) for t in _moments(video.faces))]
+    columns = [_column(rgb, face, video.own.eye_distance) for rgb, face in seen if face is not None]
     Image.fromarray(np.concatenate(columns, 1)).save(path)
 
 

@@ -1,6 +1,6 @@
-"""`liveavatar bench quality --portraits DIR`: every picture of a folder speaks one sample, and its film is measured.
+"""`liveavatar bench quality --portraits DIR`: every picture of a folder speaks one sample, and its video is measured.
 
-A film is made as a render makes it: the picture is framed for the model, rendered, and the face pasted back.
+A video is made as a render makes it: the picture is framed for the model, rendered, and the face pasted back.
 """
 
 import logging
@@ -18,7 +18,7 @@ from PIL import Image
 from liveavatar.audio.enhance import Enhanced, enhance
 from liveavatar.audio.ingest import load_audio
 from liveavatar.bench.quality.bench import Say
-from liveavatar.bench.quality.portrait_measures import measure_film, read_film
+from liveavatar.bench.quality.portrait_measures import measure_video, read_portrait_video
 from liveavatar.bench.quality.portrait_report import portrait_sheet, write_portraits
 from liveavatar.bench.quality.recordings import PICTURES, PROMPT
 from liveavatar.bench.quality.videos import Video, make_scene, render_scene
@@ -33,7 +33,7 @@ from liveavatar.media.framing import Framing
 from liveavatar.media.portrait import load_portrait
 from liveavatar.media.portrait_check import JudgedPortrait, judge_portrait
 from liveavatar.paths import DATA
-from liveavatar.render.job import FilmPicture
+from liveavatar.render.job import CanvasPicture
 from liveavatar.timing import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ class PortraitOptions:
     model_dir: Path
     portraits: Path  # folder of pictures
     audio: Path = SPEECH
-    framing: str | None = None  # of the films; the model's default when None
+    framing: str | None = None  # of the videos; the model's default when None
     steps: int = 4
-    out: Path | None = None  # films, contact sheets and the table go there; nothing is kept when None
+    out: Path | None = None  # videos, contact sheets and the table go there; nothing is kept when None
 
 
 def find_portraits(folder: Path) -> list[Path]:
@@ -85,10 +85,10 @@ def run_portraits(options: PortraitOptions, say: Say = log.info) -> dict[str, An
     sound, tracker, rows = enhance(samples, "auto", "tiny.en"), FaceTracker(), []
     with _workplace(options.out) as folder:
         for name, portrait in judged.items():
-            video = _render(engine, portrait, sound, folder / "films" / name, options.steps)
-            film = read_film(video, shown(portrait), tracker)
-            rows.append(_row(name, portrait, video) | measure_film(film, sound.audio, sound.words))
-            portrait_sheet(film, folder / f"sheet_{name}.png")
+            video = _render(engine, portrait, sound, folder / "videos" / name, options.steps)
+            made = read_portrait_video(video, shown(portrait), tracker)
+            rows.append(_row(name, portrait, video) | measure_video(made, sound.audio, sound.words))
+            portrait_sheet(made, folder / f"sheet_{name}.png")
             say(f"{name}: sync error {rows[-1]['sync_error_frames']}, likeness {rows[-1]['likeness']}")
         result: dict[str, Any] = plain(
             {
@@ -113,7 +113,7 @@ def run_portraits(options: PortraitOptions, say: Say = log.info) -> dict[str, An
 
 @contextmanager
 def _workplace(out: Path | None) -> Iterator[Path]:
-    """Provide a folder for films and sheets: `out`, or a temporary one."""
+    """Provide a folder for videos and sheets: `out`, or a temporary one."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         yield out
@@ -123,17 +123,17 @@ def _workplace(out: Path | None) -> Iterator[Path]:
 
 
 def shown(portrait: JudgedPortrait) -> np.ndarray:
-    """Return the picture that a portrait's film shows, at its size."""
-    return portrait.picture if portrait.framed is None else portrait.framed.film
+    """Return the picture that a portrait's video shows, at its size."""
+    return portrait.picture if portrait.framed is None else portrait.framed.canvas
 
 
 def _render(engine: Engine, portrait: JudgedPortrait, sound: Enhanced, folder: Path, steps: int) -> Video:
     scene = make_scene(folder, portrait.picture, sound.audio, PROMPT, engine)
     framed = portrait.framed
     if framed is not None and not framed.is_whole:
-        path = folder / "film.png"
-        Image.fromarray(framed.film).save(path)
-        scene = replace(scene, film=FilmPicture(path, framed.box, framed.eyes))
+        path = folder / "canvas.png"
+        Image.fromarray(framed.canvas).save(path)
+        scene = replace(scene, canvas=CanvasPicture(path, framed.box, framed.eyes))
     return render_scene(engine, scene, steps)
 
 
@@ -150,5 +150,5 @@ def _row(name: str, portrait: JudgedPortrait, video: Video) -> dict[str, Any]:
 
 
 def _merit(row: dict[str, Any]) -> tuple[bool, float]:
-    """Order films: those that speak in sync above the others, then by the likeness of their worst second."""
+    """Order videos: those that speak in sync above the others, then by the likeness of their worst second."""
     return row["speaks"], -1.0 if row["identity_min"] is None else row["identity_min"]

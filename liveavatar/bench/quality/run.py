@@ -128,7 +128,7 @@ def _result(options: QualityOptions, engine: Engine, summary: judge.Summary) -> 
 def _workplace(out: Path | None) -> Iterator[Path]:
     """Provide a folder for videos: below `out`, or a temporary one."""
     if out is not None:
-        folder = out / "films"
+        folder = out / "videos"
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return

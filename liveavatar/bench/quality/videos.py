@@ -14,7 +14,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.media.ffmpeg import read_frames
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality.split import Clip
-from liveavatar.render.job import FilmPicture, RenderJob, run_job
+from liveavatar.render.job import CanvasPicture, RenderJob, run_job
 from liveavatar.render.sound import FileSound
 from liveavatar.render.timings import timing_summary
 from liveavatar.timing import SAMPLE_RATE
@@ -30,7 +30,7 @@ class RenderedScene:
     photo: np.ndarray  # uint8 [H, W, 3]
     prompt: str
     num_frames: int
-    film: FilmPicture | None = None  # into which the face is pasted; None: the video is what the model renders
+    canvas: CanvasPicture | None = None  # into which the face is pasted; None: the video is what the model renders
 
     @property
     def sound(self) -> Path:
@@ -105,7 +105,7 @@ def render_scene(
         digest=name, work_dir=scene.folder / name, image=scene.folder / "photo.png",
         sound=FileSound(features=scene.features, audio=scene.sound, num_frames=scene.num_frames),
         settings=RenderSettings(prompt=prompt or scene.prompt, seed=SEED, sample_steps=steps),
-        pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), film=scene.film,
+        pose=pose, portrait_pose=None if photo_head is None else tuple(photo_head.tolist()), canvas=scene.canvas,
         online=True,
     )  # fmt: skip
     result = run_job(engine, job)

@@ -10,12 +10,12 @@ import pytest
 from liveavatar.audio.transcribe import Word
 from liveavatar.bench.quality import portrait_measures
 from liveavatar.bench.quality.portrait_measures import (
-    PortraitFilm,
+    PortraitVideo,
     bilabial_gaps,
     energies_kept,
     face_energy,
-    measure_film,
-    read_film,
+    measure_video,
+    read_portrait_video,
     speaks_in_sync,
 )
 from liveavatar.bench.quality.videos import Video
@@ -76,9 +76,9 @@ def test_half_the_contrast_is_a_quarter_of_the_energy() -> None:
 def test_energies_are_those_of_the_face_in_the_film_and_in_its_first_frame() -> None:
     frames = np.stack([faded(0.25), *[faded(0.5)] * 30])
     frames[:, :15], frames[:, 66:] = 0, 255  # outside the ellipse
-    film = PortraitFilm(Path(), PICTURE, frames, FACE, [FACE] * 31)
+    film = PortraitVideo(Path(), PICTURE, frames, FACE, [FACE] * 31)
     assert energies_kept(film) == pytest.approx((0.25, 0.25), rel=0.05)
-    assert energies_kept(PortraitFilm(Path(), PICTURE, frames, None, [None] * 31)) == (None, None)
+    assert energies_kept(PortraitVideo(Path(), PICTURE, frames, None, [None] * 31)) == (None, None)
 
 
 def test_likeness_is_read_while_speaking_and_what_is_missing_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def test_likeness_is_read_while_speaking_and_what_is_missing_has_a_note(monkeypa
     reasons = {"wer_before": "the sound was not cleaned", "flicker": "one frame only"}
     result = SimpleNamespace(metrics=metrics, frames=seen, reasons=reasons)
     monkeypatch.setattr(portrait_measures, "evaluate_video", lambda *_, **__: result)
-    film = PortraitFilm(Path(), PICTURE, np.stack([PICTURE] * 5), FACE, [FACE] * 5)
-    values = measure_film(film, np.zeros(16, np.float32), [])
+    film = PortraitVideo(Path(), PICTURE, np.stack([PICTURE] * 5), FACE, [FACE] * 5)
+    values = measure_video(film, np.zeros(16, np.float32), [])
     assert values["likeness"] == pytest.approx(0.8)
     assert (values["speaks"], values["sync_error_frames"], values["flicker"]) == (True, 0.5, None)
     assert (values["bilabial_gap"], values["bilabials_shut"]) == (None, None)
@@ -104,10 +104,10 @@ def test_a_true_film_speaks_and_to_another_sound_it_does_not(stored: list[Clip],
     with FilmWriter(video.path, size=(frames.shape[2], frames.shape[1]), audio=speech) as writer:
         writer.write(frames)
         writer.close()
-    film = read_film(video, clip.photo(), FaceTracker())
+    film = read_portrait_video(video, clip.photo(), FaceTracker())
     words = [word("my", 1.0), word("voice", 2.0)]
-    true = measure_film(film, speech[: count * SAMPLES_PER_FRAME], words)
-    other = measure_film(film, speech[late * SAMPLES_PER_FRAME : (late + count) * SAMPLES_PER_FRAME], words)
+    true = measure_video(film, speech[: count * SAMPLES_PER_FRAME], words)
+    other = measure_video(film, speech[late * SAMPLES_PER_FRAME : (late + count) * SAMPLES_PER_FRAME], words)
     assert (true["speaks"], other["speaks"]) == (True, False)
     assert other["av_offset_frames"] == pytest.approx(late, abs=2)
     assert true["likeness"] > 0.85

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liveavatar.bench.quality.portrait_measures import PortraitFilm
+from liveavatar.bench.quality.portrait_measures import PortraitVideo
 from liveavatar.bench.quality.portrait_report import portrait_lines, portrait_page, portrait_sheet, write_portraits
 from liveavatar.face.landmarks import INNER_LIPS, LEFT_EYE_OUTER, LIDS, RIGHT_EYE_OUTER, Face
 
@@ -54,7 +54,7 @@ def test_a_sheet_shows_rest_speech_and_lids_with_mouth_and_eyes_below(found: boo
     frames = np.stack([np.full((120, 100, 3), 10 * t, np.uint8) for t in range(1, 7)])
     faces: list[Face | None] = [None, face(4, 5), face(0, 5), face(10, 5), face(20, 5), face(6, 0)]
     picture = np.full((120, 100, 3), 200, np.uint8)
-    film = PortraitFilm(Path(), picture, frames, face(2, 5) if found else None, faces)
+    film = PortraitVideo(Path(), picture, frames, face(2, 5) if found else None, faces)
     path = tmp_path / "sheet.png"
     portrait_sheet(film, path)
     assert path.is_file() == found

@@ -54,7 +54,7 @@ def test_every_picture_gets_a_row_and_a_film_of_its_framing(
 
     def still(_: object, scene: RenderedScene, steps: int) -> Video:
         scenes.append(scene)
-        picture = scene.photo if scene.film is None else np.asarray(Image.open(scene.film.path))
+        picture = scene.photo if scene.canvas is None else np.asarray(Image.open(scene.canvas.path))
         video = scene.folder / f"steps{steps}.mp4"
         with FilmWriter(video, size=(picture.shape[1], picture.shape[0]), audio=scene.sound) as writer:
             writer.write(np.repeat(picture[None], 25, 0))
@@ -74,7 +74,7 @@ def test_every_picture_gets_a_row_and_a_film_of_its_framing(
     json.dumps(result, allow_nan=False)
     rows = {row["picture"]: row for row in result["portraits"]}
     assert {name: row["size"] for name, row in rows.items()} == {"square.png": "156*156", "whole.png": "256*384"}
-    assert [scene.film is not None for scene in scenes] == [True, False]
+    assert [scene.canvas is not None for scene in scenes] == [True, False]
     assert all(scene.photo.shape == (384, 256, 3) for scene in scenes), "the model's picture"
     assert (result["speaking"], result["worst"], rows["whole.png"]["fps"]) == (0, "square.png", 20)
     assert rows["whole.png"]["note"] == "the mouth does not move"
