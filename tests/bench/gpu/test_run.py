@@ -22,6 +22,7 @@ def test_a_group_needs_gpus(gpus: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert "GPU" in capsys.readouterr().err
 
 
+@pytest.mark.nightly  # sections alone are daily in test_steps
 def test_one_mode_alone(tmp_path: Path) -> None:
     asked = ["--out", str(tmp_path), "--dry_run", "--only", "speed", "--modes", "bf16 + fp8 rings"]
     assert main(asked) == 0

@@ -136,10 +136,8 @@ def test_modules_are_not_searched_in_the_folder_of_the_caller(tmp_path: Path, mo
     assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(REPO_ROOT), str(tmp_path / "theirs")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "embedded", [pytest.param(False, id="random weights"), pytest.param(True, id="mini", marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("embedded", [False, True], ids=["random weights", "mini"])
 def test_a_render_among_hostile_files_and_settings(embedded: bool, tmp_path: Path, tiny_model: Path) -> None:
     folder, theirs = tmp_path / "folder", tmp_path / "theirs.db"
     (folder / "flows").mkdir(parents=True)
