@@ -49,7 +49,7 @@ def test_a_run_prints_everything_and_leaves_its_videos(
     assert all(np.array_equal(t, w) for t, w in zip(tracks, wanted, strict=True))
     shown = "\n".join(report.lines(result))
     assert all(g.name in shown for g in goals.GOALS)
-    assert (tmp_path / "out" / "films" / "00" / "steps1.mp4").is_file()
+    assert (tmp_path / "out" / "videos" / "00" / "steps1.mp4").is_file()
     assert (tmp_path / "out" / "sheet_00.jpg").is_file()
     page = next((tmp_path / "out").glob("quality_mini_*.md")).read_text()
     assert "| openness_corr |" in page
