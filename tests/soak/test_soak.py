@@ -1,8 +1,8 @@
 """A handful of the soak's runs.
 
 Faults whose property a quicker test holds are left to `make nightly`: a killed or hung rank (`distributed/test_tpp`,
-`tasks/cluster/test_group`), a lost engine or head (`tasks/cluster/test_supervision`), a killed driver
-(`flows/test_flows`), a full disk (here, when a snapshot finds no space).
+`tasks/cluster/test_group`), a lost engine or head (`tasks/cluster/test_supervision`), a damaged snapshot
+(`render/test_job`), a killed driver (`flows/test_flows`), a full disk (here, when a snapshot finds no space).
 """
 
 import json
@@ -47,7 +47,9 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
     ("fault", "ranks", "moment"),
     [
         pytest.param("kill last", 2, 6, id="the job's own process is killed", marks=pytest.mark.nightly),
-        pytest.param("snapshot", 1, 10, id="a single engine is killed and its newest snapshot damaged"),
+        pytest.param(
+            "snapshot", 1, 10, id="a single engine is killed and its newest snapshot damaged", marks=pytest.mark.nightly
+        ),
         pytest.param("memory", 2, 9, id="a rank runs out of memory", marks=pytest.mark.nightly),
         pytest.param("disk", 2, 0, id="a snapshot finds no space"),
         pytest.param("full", 1, 5, id="the disk is full", marks=[NEEDS_ROOT, pytest.mark.nightly]),
