@@ -5,7 +5,7 @@ what the exit code of the command says. A run with warnings is Completed under t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -49,11 +49,15 @@ def state_of(status: str, result: R, reasons: list[str], summary: str) -> State[
     return Completed(message=f"passed: {summary}", data=result)
 
 
+def worst_first(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """List the rows whose `status` is failed, then those that warned."""
+    listed = list(rows)
+    return [row for grade in ("failed", "warned") for row in listed if row["status"] == grade]
+
+
 def verdict_state(outcome: dict[str, Any]) -> State[dict[str, Any]]:
     """Make the final state of a render from its result; see `flows.render.render`."""
-    report = outcome["report"]
-    noted = [c for grade in ("failed", "warned") for c in report["checks"] if c["status"] == grade]
-    reasons = [f"{check['name']}: {check['reason']}" for check in noted]
+    reasons = [f"{check['name']}: {check['reason']}" for check in worst_first(outcome["report"]["checks"])]
     return state_of(outcome["status"], outcome, reasons, f"{outcome['out']}/video.mp4")
 
 

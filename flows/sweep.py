@@ -23,7 +23,7 @@ from prefect.states import State  # noqa: E402
 
 from flows.preflight import check, claim_output  # noqa: E402
 from flows.render import render_flow  # noqa: E402
-from flows.run_record import named, render_name, result_of, state_of  # noqa: E402
+from flows.run_record import named, render_name, result_of, state_of, worst_first  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from tasks import events  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
@@ -67,7 +67,7 @@ def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str
 
 
 def _sweep_state(table: dict[str, Any]) -> State[dict[str, Any]]:
-    noted = [row for grade in ("failed", "warned") for row in table["rows"] if row["status"] == grade]
+    noted = worst_first(table["rows"])
     reasons = [f"{row['steps']} steps at {row['size']} {row['status']}" for row in noted]
     status = noted[0]["status"] if noted else "passed"
     return state_of(status, table, reasons, f"{len(table['rows'])} renders in {table['out']}")

@@ -11,8 +11,8 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,15 @@ def exists(path: Path) -> bool:
         if e.errno != errno.ENAMETOOLONG:
             raise
         return False
+
+
+def newest_first(files: Iterable[Path]) -> list[Path]:
+    """Sort files by their last change, the newest first; those that are gone meanwhile are left out."""
+    dated: list[tuple[int, Path]] = []
+    for path in files:
+        with suppress(OSError):
+            dated.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(dated, reverse=True)]
 
 
 def read_json(path: Path) -> Any:

@@ -5,7 +5,7 @@ still holds that run.
 """
 
 import hashlib
-import json
+import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
-from liveavatar.files import read_json, write_atomically
+from liveavatar.files import newest_first, read_json, write_json
 from tasks.manifest import CHANGING, MANIFEST, PAGE, outputs_of
 
 VIDEO = "video.mp4"
@@ -35,16 +35,13 @@ class CatalogueRecord:
     @property
     def folder(self) -> Path | None:
         """The folder, as long as it holds this run."""
-        try:
-            standing = read_json(Path(self.out) / MANIFEST)["outputs"][VIDEO]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return Path(self.out) if standing == self.video_sha256 else None
+        return Path(self.out) if outputs_of(Path(self.out)).get(VIDEO) == self.video_sha256 else None
 
     def file(self, name: str) -> Path | None:
         """Return a file of this run by its name in the manifest; None for any other name."""
-        folder = self.folder
-        if folder is None or name not in {MANIFEST, *CHANGING, *outputs_of(folder)}:
+        folder = Path(self.out)
+        outputs = outputs_of(folder)
+        if outputs.get(VIDEO) != self.video_sha256 or name not in {MANIFEST, *CHANGING, *outputs}:
             return None
         path = folder / name
         return path if path.resolve().is_relative_to(folder.resolve()) and path.is_file() else None
@@ -62,17 +59,18 @@ def record_run(out: Path, manifest: dict[str, Any], status: str) -> CatalogueRec
         video_sha256=video,
         finished=time.time(),
     )
-    paths.catalogue().mkdir(parents=True, exist_ok=True)
-    write_atomically(paths.catalogue() / f"{run.id}.json", json.dumps(asdict(run), ensure_ascii=False).encode())
-    for old in recorded_runs()[KEPT:]:
-        (paths.catalogue() / f"{old.id}.json").unlink(missing_ok=True)
+    record = paths.catalogue() / f"{run.id}.json"
+    write_json(record, asdict(run))
+    os.utime(record, (run.finished, run.finished))  # the order of the records, without reading them
+    for old in newest_first(paths.catalogue().glob("*.json"))[KEPT:]:
+        old.unlink(missing_ok=True)
     return run
 
 
-def recorded_runs() -> list[CatalogueRecord]:
-    """List the recorded runs, newest first."""
-    runs = (find_run(path.stem) for path in paths.catalogue().glob("*.json"))
-    return sorted((run for run in runs if run is not None), key=lambda run: -run.finished)
+def recorded_runs(most: int = KEPT) -> list[CatalogueRecord]:
+    """List the newest recorded runs, newest first."""
+    runs = (find_run(path.stem) for path in newest_first(paths.catalogue().glob("*.json"))[:most])
+    return [run for run in runs if run is not None]
 
 
 def find_run(run_id: str) -> CatalogueRecord | None:

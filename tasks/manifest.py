@@ -150,12 +150,12 @@ def stages_of(out: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def outputs_of(out: Path) -> set[str]:
-    """Read the names of a run's files from the manifest in a folder; empty where there is none."""
+def outputs_of(out: Path) -> dict[str, str]:
+    """Read the names and digests of a run's files from the manifest in a folder; empty where there is none."""
     try:
-        return set(read_json(out / MANIFEST)["outputs"])
+        return dict(read_json(out / MANIFEST)["outputs"])
     except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        return {}
 
 
 def stage_report(entry: Entry, before: dict[str, Any] | None, forced: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from liveavatar.errors import CapacityError
 from liveavatar.files import (
     disk_errors,
     exists,
+    newest_first,
     plain,
     read_json,
     replacing,
@@ -213,3 +214,10 @@ def test_no_file_has_a_name_too_long_for_it(tmp_path: Path) -> None:
     assert exists(tmp_path)
     assert not exists(tmp_path / "none")
     assert not exists(tmp_path / ("a" * 5000))
+
+
+def test_files_are_sorted_by_their_last_change(tmp_path: Path) -> None:
+    for name, changed in (("b", 200), ("a", 300), ("c", 100)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, changed))
+    assert [path.name for path in newest_first([*tmp_path.iterdir(), tmp_path / "gone"])] == ["a", "b", "c"]

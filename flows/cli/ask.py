@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flows.terminal import say
 from liveavatar import config
@@ -16,6 +16,7 @@ from liveavatar.isolation.caller import isolated
 from tasks.inputs import decode_portrait, decode_sound
 
 Options = dict[str, Any]
+R = TypeVar("R")
 QUICK_CLIPS = 2
 
 
@@ -206,11 +207,7 @@ def _bench_quality(options: Options) -> int:
     )
     with Terminal() as terminal:
         result = run(quality_options, lambda text: terminal.note("quality", text))
-    if options["json"]:
-        return _json(result)
-    for line in lines(result):
-        say(line)
-    return 0
+    return _show(result, lines, options["json"])
 
 
 def _bench_prompts(options: Options) -> int:
@@ -220,10 +217,7 @@ def _bench_prompts(options: Options) -> int:
     from liveavatar.bench import prompts
 
     result = prompts.bench_prompts({"build": prompts.read_labelled(), "fresh": prompts.read_labelled(prompts.FRESH)})
-    if options["json"]:
-        _json(result)
-    else:
-        say("\n".join(prompts.lines(result)))
+    _show(result, prompts.lines, options["json"])
     return int(result["splits"]["fresh"]["share"] < prompts.LEAST)
 
 
@@ -247,11 +241,7 @@ def _bench_portraits(options: Options) -> int:
     )
     with Terminal() as terminal:
         result = run_portraits(portrait_options, lambda text: terminal.note("quality", text))
-    if options["json"]:
-        return _json(result)
-    for line in portrait_lines(result):
-        say(line)
-    return 0
+    return _show(result, portrait_lines, options["json"])
 
 
 def _bench_heard(options: Options) -> int:
@@ -263,10 +253,7 @@ def _bench_heard(options: Options) -> int:
         rows = heard.bench_heard(
             readable_model_dir(options["model"]), lambda text: terminal.note("prompts", text), steps=options["steps"]
         )
-    if options["json"]:
-        return _json(rows)
-    say("\n".join(heard.lines(rows)))
-    return 0
+    return _show(rows, heard.lines, options["json"])
 
 
 def _report(results: dict[str, Any]) -> int:
@@ -303,6 +290,14 @@ def _numbers(result: dict[str, Any], as_json: bool) -> int:
         return _json(result)
     for name, value in result.items():
         say(f"{name:<18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+    return 0
+
+
+def _show(result: R, lines: Callable[[R], list[str]], as_json: bool) -> int:
+    """Print a result, as JSON or in lines."""
+    if as_json:
+        return _json(result)
+    say("\n".join(lines(result)))
     return 0
 
 

@@ -80,9 +80,11 @@ def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:
 
 def conclude(outcome: dict[str, Any]) -> int:
     """Print the result of a render; 1 when its quality failed."""
+    from flows.run_record import worst_first
+
     report, out = outcome["report"], Path(outcome["out"])
     timing, status = report["timing"], outcome["status"]
-    noted = [check for grade in ("failed", "warned") for check in report["checks"] if check["status"] == grade]
+    noted = worst_first(report["checks"])
     for check in noted[:MAX_LINES]:
         say(f"{check['status']}: {check['name']}: {check['reason']}")
     if len(noted) > MAX_LINES:

@@ -9,7 +9,6 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +20,7 @@ from starlette.routing import Route
 
 from flows.serving.gate import LoopbackGate
 from liveavatar import paths
+from liveavatar.files import newest_first
 from liveavatar.media.hls import PLAYLIST
 from tasks.catalogue import VIDEO, find_run, page_path, recorded_runs
 from tasks.store.store import Store
@@ -38,9 +38,9 @@ START_SECONDS = 20.0
 
 def live_folders() -> dict[str, Path]:
     """Map render ids to folders with a live playlist: renders under way, then ended ones, newest first."""
-    working = {p.parent.parent.name: p.parent for p in _newest(paths.work().glob(f"*/{LIVE}/{PLAYLIST}"))}
+    working = {p.parent.parent.name: p.parent for p in newest_first(paths.work().glob(f"*/{LIVE}/{PLAYLIST}"))}
     stored = (folder / LIVE / PLAYLIST for folder in Store().folders("render"))
-    ended = {p.parent.parent.name[:32]: p.parent for p in _newest(stored)}
+    ended = {p.parent.parent.name[:32]: p.parent for p in newest_first(stored)}
     return working | {name: folder for name, folder in list(ended.items())[:RECENT] if name not in working}
 
 
@@ -59,7 +59,7 @@ def renders() -> list[dict[str, object]]:
 
 def published() -> list[dict[str, object]]:
     """List the newest published runs whose files are there: name, status, end (s since 1970), addresses."""
-    runs = [run for run in recorded_runs()[: 2 * LISTED] if run.folder is not None][:LISTED]
+    runs = [run for run in recorded_runs(2 * LISTED) if run.folder is not None][:LISTED]
     return [
         {
             "name": run.name, "out": run.out, "status": run.status, "finished": run.finished,
@@ -148,13 +148,3 @@ class LivePage:
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(START_SECONDS)
         self._socket.close()
-
-
-def _newest(files: Iterable[Path]) -> list[Path]:
-    dated: list[tuple[float, Path]] = []
-    for path in files:
-        try:
-            dated.append((path.stat().st_mtime, path))
-        except OSError:
-            continue
-    return [path for _, path in sorted(dated, reverse=True)]

@@ -227,7 +227,17 @@ def probe(address: str) -> None:
 
 
 @contextlib.contextmanager
-def patience(seconds: float) -> Iterator[None]:
+def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Have a module of Ray use another function inside."""
+    own = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, own)
+
+
+def patience(seconds: float) -> contextlib.AbstractContextManager[None]:
     """Have Ray wait so long for the node that it starts inside; its own 30 s are not enough on a busy machine.
 
     Raises:
@@ -245,23 +255,12 @@ def patience(seconds: float) -> Iterator[None]:
                     raise TimeoutError(f"no node within {seconds:.0f} s") from e
             time.sleep(ASK_SECONDS)
 
-    services.get_node = wait_for_node
-    try:
-        yield
-    finally:
-        services.get_node = get_node
+    return _replaced(services, "get_node", wait_for_node)
 
 
-@contextlib.contextmanager
-def without_handler() -> Iterator[None]:
+def without_handler() -> contextlib.AbstractContextManager[None]:
     """Have Ray leave the handler of SIGTERM as it is inside: its own would end us without a word, with exit code 1."""
-    utils: Any = ray._private.utils
-    set_handler = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = set_handler
+    return _replaced(ray._private.utils, "set_sigterm_handler", lambda _: None)
 
 
 def own_sockets() -> Path:
@@ -269,16 +268,9 @@ def own_sockets() -> Path:
     return Path("/tmp", f"liveavatar-{os.getuid()}", "ray")
 
 
-@contextlib.contextmanager
-def on_loopback() -> Iterator[None]:
+def on_loopback() -> contextlib.AbstractContextManager[None]:
     """Have Ray leave 127.0.0.1 as it is inside: else it takes an address of this machine that others reach."""
-    services: Any = ray._private.services
-    resolve = services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = lambda host: host
-    try:
-        yield
-    finally:
-        services.resolve_ip_for_localhost = resolve
+    return _replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
 
 
 def listens_on_loopback_only(address: str) -> bool:

@@ -20,11 +20,10 @@ from liveavatar.audio.ingest import load_audio
 from liveavatar.bench.quality.bench import Say
 from liveavatar.bench.quality.portrait_measures import measure_video, read_portrait_video
 from liveavatar.bench.quality.portrait_report import portrait_sheet, write_portraits
-from liveavatar.bench.quality.recordings import PICTURES, PROMPT
+from liveavatar.bench.quality.recordings import PICTURES, PROMPT, find_files
 from liveavatar.bench.quality.videos import Video, make_scene, render_scene
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import sigma_steps
-from liveavatar.errors import InputError
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.files import plain
 from liveavatar.isolation.caller import isolated
@@ -55,17 +54,8 @@ class PortraitOptions:
 
 
 def find_portraits(folder: Path) -> list[Path]:
-    """List the pictures of a folder, by name.
-
-    Raises:
-        InputError: when there are none.
-    """
-    if not folder.is_dir():
-        raise InputError(f"--portraits {folder}: there is no such folder")
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
-    if not pictures:
-        raise InputError(f"--portraits {folder}: holds no picture ({', '.join(PICTURES)})")
-    return pictures
+    """List the pictures of a folder, by name; see `find_files`."""
+    return find_files("--portraits", folder, "picture", PICTURES)
 
 
 def run_portraits(options: PortraitOptions, say: Say = log.info) -> dict[str, Any]:

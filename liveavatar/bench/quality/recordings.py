@@ -31,18 +31,29 @@ MEASURES = (
 )
 
 
-def find_recordings(folder: Path) -> list[Path]:
-    """List the sound files of a folder, by name.
+def find_files(option: str, folder: Path, kind: str, endings: tuple[str, ...]) -> list[Path]:
+    """List the files of a folder with these endings, by name.
+
+    Args:
+        option: that named the folder, for errors.
+        folder: to search.
+        kind: of the files, for errors.
+        endings: of their names, with dots.
 
     Raises:
         InputError: when there are none.
     """
     if not folder.is_dir():
-        raise InputError(f"--recordings {folder}: there is no such folder")
-    sounds = sorted(p for p in folder.iterdir() if p.suffix.lower() in SOUNDS)
-    if not sounds:
-        raise InputError(f"--recordings {folder}: holds no sound ({', '.join(SOUNDS)})")
-    return sounds
+        raise InputError(f"{option} {folder}: there is no such folder")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in endings)
+    if not found:
+        raise InputError(f"{option} {folder}: holds no {kind} ({', '.join(endings)})")
+    return found
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """List the sound files of a folder, by name; see `find_files`."""
+    return find_files("--recordings", folder, "sound", SOUNDS)
 
 
 def judge_recordings(
