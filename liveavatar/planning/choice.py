@@ -96,7 +96,7 @@ def _refusals(model: MemoryModel, loads: list[GpuLoad]) -> list[str]:
         f"GPU {load.gpu} ({load.role}) needs {load.total:.2f} GB ({parts(load.breakdown)}), and {load.usable:.2f} of "
         f"its {machine.gpus[load.gpu].memory_gb:.0f} GB are usable{_left(machine, load)}"
         for load in loads
-        if load.total > load.usable
+        if not load.fits
     ]
     reasons += model.impossible(request.placement)
     host, disk = model.host(request.placement, len(loads)), model.disk()

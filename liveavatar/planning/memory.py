@@ -49,6 +49,16 @@ class GpuLoad:
     recorded: float  # kept by CUDA graphs, which are recorded only where there is room; not in `total`
     breakdown: dict[str, float]
 
+    @property
+    def fits(self) -> bool:
+        """True when the GPU has room for it."""
+        return self.total <= self.usable
+
+    @property
+    def share(self) -> float:
+        """Share of the usable memory that is needed."""
+        return self.total / self.usable
+
 
 class MemoryModel:
     """Bytes and pace of one job on one machine, for each placement."""
@@ -216,11 +226,6 @@ class MemoryModel:
         ]
         first = alone[0].start + (alone[0].first or steps * alone[0].step + alone[0].decode)
         return sum(BLOCK_FRAMES / block for block in blocks), first
-
-
-def all_fit(loads: list[GpuLoad]) -> bool:
-    """Return whether every load fits its GPU."""
-    return all(load.total <= load.usable for load in loads)
 
 
 def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -> PlanRequest:

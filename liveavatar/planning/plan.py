@@ -149,12 +149,11 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
 def _remarks(choice: Choice) -> list[str]:
     remarks = []
     if choice.loads:
-        fullest = max(choice.loads, key=lambda load: load.total / load.usable)
-        share = fullest.total / fullest.usable
-        tight = ", tight" if share > 0.93 else ""
+        fullest = max(choice.loads, key=lambda load: load.share)
+        tight = ", tight" if fullest.share > 0.93 else ""
         remarks.append(
-            f"the fullest GPU needs {fullest.total:.2f} of {fullest.usable:.2f} usable GB ({share:.0%}{tight}): "
-            f"{parts(fullest.breakdown)}"
+            f"the fullest GPU needs {fullest.total:.2f} of {fullest.usable:.2f} usable GB "
+            f"({fullest.share:.0%}{tight}): {parts(fullest.breakdown)}"
         )
         if any(load.total + load.recorded > load.usable for load in choice.loads):
             remarks.append(
@@ -178,7 +177,7 @@ def _offload_remarks(choice: Choice, config: ModelConfig, machine: Machine) -> l
     resident = settled(config, request.changed(offload=False, kv_cache_dtype="auto"), machine)
     if not resident.fits:
         return []
-    fullest = max(resident.loads, key=lambda load: load.total / load.usable)
+    fullest = max(resident.loads, key=lambda load: load.share)
     return [
         f"--offload_model True is not needed: without it a GPU holds {fullest.total:.2f} of {fullest.usable:.2f} GB, "
         f"at {resident.fps:.1f} frames/s against {choice.fps:.1f}"

@@ -10,7 +10,7 @@ import pytest
 from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
 from liveavatar.hardware import Gpu, gpu_of
 from liveavatar.paths import REPO_ROOT
-from liveavatar.planning.memory import MemoryModel, all_fit, with_kv_dtype
+from liveavatar.planning.memory import MemoryModel, with_kv_dtype
 from liveavatar.planning.plan import plan
 from tests.planning.requests import machine, request_14b, small_request
 
@@ -141,7 +141,7 @@ def test_parts_of_a_load_add_up() -> None:
     assert set(load.breakdown) == {"weights", "rings", "sinks", "text", "autoencoder", "working memory"}
     assert load.total == pytest.approx(sum(load.breakdown.values()))
     assert load.breakdown["rings"] == pytest.approx(4 * model.dit.ring_bytes / 2**30)
-    assert all_fit([load])
+    assert load.fits
     assert not MemoryModel(LIVE_AVATAR_14B, model.request, machine("cpu")).loads("single")
     assert len(MemoryModel(LIVE_AVATAR_14B, model.request, machine("3xH200")).loads("replicas")) == 3
 
