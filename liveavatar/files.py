@@ -156,13 +156,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise CapacityError(f"{path}: the disk is full; free some space and run again") from e
 
 
-def require_disk(folder: Path, num_bytes: int, what: str) -> None:
+def require_disk(folder: Path, num_bytes: int, what: str, way_out: str = "choose another folder with --out") -> None:
     """Refuse work whose output would not fit.
 
     Args:
         folder: destination; it, or its nearest existing parent, tells the disk.
         num_bytes: that will be written.
         what: begins the message.
+        way_out: ends it, beside freeing space.
 
     Raises:
         CapacityError: when less than `num_bytes` are free there.
@@ -172,7 +173,7 @@ def require_disk(folder: Path, num_bytes: int, what: str) -> None:
     if free < num_bytes:
         raise CapacityError(
             f"{what} needs {num_bytes / 1e6:,.0f} MB on the disk of {folder}, {free / 1e6:,.0f} MB are free; "
-            "free some space, or choose another folder with --out"
+            f"free some space, or {way_out}"
         )
 
 

@@ -370,7 +370,7 @@ def check_certificates() -> Iterator[DoctorCheck]:
 
 def check_temporary_folder() -> Iterator[DoctorCheck]:
     """Check that the temporary folder can be used, and is short enough for sockets."""
-    from tasks.cluster.head import LONGEST_TMPDIR, short_folder
+    from tasks.cluster.ray_folder import LONGEST_TMPDIR, require_room, short_folder
 
     named = os.environ.get("TMPDIR", "")
     if named and not os.access(named, os.W_OK | os.X_OK):
@@ -379,8 +379,9 @@ def check_temporary_folder() -> Iterator[DoctorCheck]:
         return
     try:
         short = short_folder()
+        require_room()
     except LiveAvatarError as e:
-        way_out = f"set TMPDIR to a folder of at most {LONGEST_TMPDIR} bytes"
+        way_out = f"set TMPDIR to a folder with room, of at most {LONGEST_TMPDIR} bytes"
         yield DoctorCheck(name="temporary folder", status=FAILED, detail=str(e).split(";")[0], way_out=way_out)
         return
     detail = f"{tempfile.gettempdir()}{f', sockets of Ray in {short}' if short else ''}"

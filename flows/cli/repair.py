@@ -18,7 +18,7 @@ import psutil
 from flows.cli.run import process_of
 from flows.serving.prefect_server import run_dir
 from liveavatar import paths
-from tasks.cluster import guardian, head
+from tasks.cluster import guardian, ray_folder
 
 HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # as `liveavatar.files.replacing` names them
 RECORD_SECONDS = 60.0  # a younger record may still be written
@@ -89,7 +89,7 @@ def drop_records() -> Iterator[str]:
 
 def drop_sessions() -> Iterator[str]:
     """Delete what dead local Rays left in our own short folder for sockets."""
-    for session in sorted(head.own_sockets().glob("session_*_*")):
+    for session in sorted(ray_folder.own_sockets().glob("session_*_*")):
         driver = session.name.rpartition("_")[2]
         if session.is_dir() and not session.is_symlink() and driver.isdecimal() and not psutil.pid_exists(int(driver)):
             shutil.rmtree(session, ignore_errors=True)

@@ -99,19 +99,31 @@ def _refusals(model: MemoryModel, loads: list[GpuLoad]) -> list[str]:
         if not load.fits
     ]
     reasons += model.impossible(request.placement)
-    host, disk = model.host(request.placement, len(loads)), model.disk()
+    host = model.host(request.placement, len(loads))
     if host["total"] > machine.host_gb:
         reasons.append(
             f"the host needs {host['total']:.1f} GB of memory ({parts(host)}), {machine.host_gb:.1f} are free"
         )
-    if disk["total"] - disk["snapshots"] > machine.disk_gb:
-        reasons.append(f"the disk needs {disk['total']:.1f} GB ({parts(disk)}), {machine.disk_gb:.1f} are free")
-    elif disk["total"] - disk["snapshots"] > machine.work_gb:
-        reasons.append(
-            f"the disk of LIVEAVATAR_HOME needs {disk['total']:.1f} GB ({parts(disk)}), {machine.work_gb:.1f} "
-            "are free: set it to a larger one"
-        )
-    return reasons
+    return reasons + disk_refusals(model)
+
+
+def disk_refusals(model: MemoryModel) -> list[str]:
+    """Say which disk is too small for latents and video; one that has no room for snapshots as well is none of them."""
+    machine, disk = model.machine, model.disk()
+    needed = disk["total"] - disk["snapshots"]
+    places = [("--out", machine.disk_gb, "give another folder")]
+    if machine.home_gb is not None:
+        places.append(("LIVEAVATAR_HOME", machine.home_gb, "set it to another folder"))
+    return [
+        f"the disk of {place} needs {_amount(needed)} for latents and video, {_amount(free)} are free: free some space "
+        f"there, or {way_out}"
+        for place, free, way_out in places
+        if needed > free
+    ]
+
+
+def _amount(gb: float) -> str:
+    return f"{gb:.1f} GB" if gb >= 1 else f"{gb * 1024:.0f} MB"
 
 
 def _left(machine: Machine, load: GpuLoad) -> str:

@@ -13,7 +13,7 @@ from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import rounded
 from liveavatar.hardware import Machine
 from liveavatar.media.sizes import released_size
-from liveavatar.planning.choice import Choice, choose, parts, settled
+from liveavatar.planning.choice import Choice, choose, disk_refusals, parts, settled
 from liveavatar.planning.memory import GpuLoad
 from liveavatar.planning.nearest import nearest
 from liveavatar.planning.request import PlanRequest
@@ -92,6 +92,8 @@ def plan(config: ModelConfig, request: PlanRequest, machine: Machine) -> Plan:
     outcome = _plan_of(choice, config, request, machine)
     if choice.fits:
         return outcome
+    if choice.refusals == disk_refusals(choice.model):  # no other setting is the way out of that
+        return replace(outcome, refusal=f"the job does not fit: {choice.refusals[0]}")
     near = nearest(config, request, machine)
     way_out = "nothing near it fits this machine" if near is None else f"try {describe(near)}"
     return replace(outcome, nearest=near, refusal=f"the job does not fit: {outcome.reasons[0]}; {way_out}")

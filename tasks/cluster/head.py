@@ -11,14 +11,12 @@ import os
 import secrets
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -28,7 +26,7 @@ from ray.job_config import JobConfig
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores, listens
-from tasks.cluster import guardian
+from tasks.cluster import guardian, ray_folder
 from tasks.cluster.interruption import Interruption, signals_interrupt
 from tasks.cluster.supervision import HeadLost
 
@@ -42,7 +40,6 @@ ASK_SECONDS = 0.5  # between two looks at the head
 LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as lost; a head elsewhere may be restarted
 PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
 START_SECONDS = (30.0, 180.0)  # for a local Ray to come up, at the first attempt and at the second
-LONGEST_TMPDIR = 30  # bytes; Ray adds about 75, and a socket's path has 107 at most
 VITAL = ("gcs_server", "raylet")  # as Ray names its processes
 STOP_SECONDS, LOCAL_STOP_SECONDS = 60.0, 0.5  # to an interrupted job's next block; a local engine ends with us anyway
 KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave their environment as it was
@@ -110,6 +107,11 @@ class RaySession:
         ended = node.dead_processes() if self.local and node is not None else []
         return next((kind for kind, _ in ended if kind in VITAL), "")
 
+    def require_room(self) -> None:
+        """Refuse to start another engine where the local Ray has no room for its files (`ray_folder.require_room`)."""
+        if self.local:
+            ray_folder.require_room()
+
     def keep_guarded(self) -> None:
         """Start another guardian when the one of the local Ray was killed."""
         guard = self._guard
@@ -148,6 +150,7 @@ class RaySession:
 
     def _start(self) -> None:
         """Start a local Ray; a machine that is too busy for it gets more time at the second attempt."""
+        ray_folder.require_room()
         for attempt, seconds in enumerate(START_SECONDS, 1):
             self._guard = Guard()
             try:
@@ -158,7 +161,7 @@ class RaySession:
                         include_dashboard=False,
                         _node_ip_address=LOOPBACK,
                         object_store_memory=OBJECT_STORE_BYTES,
-                        _temp_dir=short_folder(),
+                        _temp_dir=ray_folder.short_folder(),
                         **_common(),
                     )
                 return
@@ -263,11 +266,6 @@ def without_handler() -> contextlib.AbstractContextManager[None]:
     return _replaced(ray._private.utils, "set_sigterm_handler", lambda _: None)
 
 
-def own_sockets() -> Path:
-    """Return our own short folder for Ray's sockets, used when `TMPDIR` is too long."""
-    return Path("/tmp", f"liveavatar-{os.getuid()}", "ray")
-
-
 def on_loopback() -> contextlib.AbstractContextManager[None]:
     """Have Ray leave 127.0.0.1 as it is inside: else it takes an address of this machine that others reach."""
     return _replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
@@ -285,25 +283,6 @@ def _outer_address() -> str:
         probe.connect(("192.0.2.1", 1))  # sends nothing; an address of documentation
         return str(probe.getsockname()[0])
     return LOOPBACK
-
-
-def short_folder() -> str | None:
-    """Folder for the sockets of a local Ray when `TMPDIR` is too long for them; None leaves the choice to Ray.
-
-    Raises:
-        CapacityError: there is no such folder.
-    """
-    long = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "")
-    if len(os.fsencode(long)) <= LONGEST_TMPDIR:
-        return None
-    short = own_sockets().parent
-    with contextlib.suppress(OSError):
-        short.mkdir(mode=0o700, exist_ok=True)
-        facts = short.lstat()
-        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
-            short.chmod(0o700)
-            return str(own_sockets())  # which Ray opens to everybody
-    raise CapacityError(f"TMPDIR={long}: too long for Ray's sockets, and {short} cannot be used; set a shorter TMPDIR")
 
 
 def own_job() -> JobConfig:

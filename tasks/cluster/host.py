@@ -8,7 +8,7 @@ from ray.actor import ActorHandle
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.actor import ActorCalls, EngineSpec, engine_actor
 from tasks.cluster.group import GroupCalls, group_actors
-from tasks.cluster.head import HeadWatch
+from tasks.cluster.head import SESSION, HeadWatch
 from tasks.cluster.interruption import Interruption, signals_interrupt
 from tasks.cluster.supervision import EngineCalls, HeadLost, supervise
 
@@ -57,4 +57,5 @@ class EngineHost:
         return group_actors(self.spec) if self.spec.ranks > 1 else [engine_actor(self.spec)]
 
     def _calls(self, head: HeadWatch) -> EngineCalls:
+        SESSION.require_room()
         return GroupCalls(self.spec, head) if self.spec.ranks > 1 else ActorCalls(self.spec, head)

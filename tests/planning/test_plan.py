@@ -127,7 +127,9 @@ def test_host_and_disk_count() -> None:
     long = request_14b((704, 384)).changed(num_frames=3_000_000)
     outcome = plan(LIVE_AVATAR_14B, long, machine("1xH200", disk_gb=50))
     assert not outcome.fits
-    assert "disk" in outcome.reasons[0]
+    assert "the disk of --out needs" in outcome.reasons[0]
+    assert "snapshots" not in outcome.reasons[0]
+    assert str(outcome.refusal).endswith("50.0 GB are free: free some space there, or give another folder")
 
 
 def test_a_disk_too_small_for_snapshots_only_loses_them() -> None:

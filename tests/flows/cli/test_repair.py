@@ -13,7 +13,7 @@ import pytest
 
 from flows.cli import ask, repair
 from liveavatar import paths
-from tasks.cluster import guardian, head
+from tasks.cluster import guardian, ray_folder
 
 OLD = time.time() - 3600
 GONE = 4_000_000  # larger than any process id
@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LIVEAVATAR_MODELS", raising=False)
     monkeypatch.setattr(repair, "PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(head, "own_sockets", lambda: tmp_path / "sockets")
+    monkeypatch.setattr(ray_folder, "own_sockets", lambda: tmp_path / "sockets")
     return tmp_path / "home"
 
 

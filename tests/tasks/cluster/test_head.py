@@ -1,9 +1,7 @@
-"""The head of Ray: a cluster that does not answer, a slow start, a long temporary folder, the path of its workers."""
+"""The head of Ray: a cluster that does not answer, a slow start, the path of its workers."""
 
-import os
 import signal
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ import ray
 
 from liveavatar.errors import CapacityError
 from liveavatar.paths import REPO_ROOT
-from tasks.cluster import head
+from tasks.cluster import head, ray_folder
 from tasks.cluster.head import HeadWatch
 from tasks.cluster.interruption import Interruption
 from tasks.cluster.supervision import HeadLost
@@ -97,15 +95,12 @@ def test_a_signal_while_ray_starts_is_no_refusal(error: type[Exception], monkeyp
     assert signal.signal(signal.SIGTERM, before) is signal.default_int_handler
 
 
-def test_sockets_get_a_short_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setenv("TMPDIR", "/var/tmp")
-    assert head.short_folder() is None
-    monkeypatch.setenv("TMPDIR", "/tmp/" + "x" * 120)
-    folder = Path(head.short_folder() or "")
-    assert len(str(folder)) <= head.LONGEST_TMPDIR
-    facts = folder.parent.stat()
-    assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o700, os.getuid())
+def test_a_local_ray_is_refused_where_its_folder_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(ray_folder, "ROOM_BYTES", 1 << 60)
+    with pytest.raises(CapacityError, match=r"a local Ray needs .* TMPDIR"):
+        head.RaySession().connect()
 
 
 def test_workers_do_not_search_the_folder_of_the_caller() -> None:
