@@ -6,7 +6,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from flows.job_table import name_outputs
+from flows.job_check import name_outputs, refusals
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
@@ -26,6 +26,7 @@ from tasks.cluster import head  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
 
 Job = dict[str, Any]
+MAX_LINES = 10  # refused rows named before the first render
 
 
 @flow(name="batch", flow_run_name=named(lambda given: f"batch-{Path(given['out']).name}"), persist_result=False)
@@ -42,12 +43,24 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> State[list
         (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
     """
     named = name_outputs(jobs, Path(out))
-    outcomes = [render_one(job) for job in named] if replicas == 1 else render_side_by_side(named, replicas)
+    refused = refusals(named)
+    announce(refused, len(named))
+    good = [job for index, job in enumerate(named) if index not in refused]
+    made = iter(render_side_by_side(good, replicas) if good and replicas > 1 else map(render_one, good))
+    outcomes = [row_of(job, refused[i]) if i in refused else next(made) for i, job in enumerate(named)]
     rows = [{"job": index, **outcome} for index, outcome in enumerate(outcomes)]
     Path(out).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
     recorded(lambda: create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs"))
     return batch_state(rows)
+
+
+def announce(refused: dict[int, LiveAvatarError], count: int) -> None:
+    """Say before the first render which rows will be none."""
+    for index, error in list(refused.items())[:MAX_LINES]:
+        complain(f"job {index} of {count} is refused: {error}")
+    if len(refused) > MAX_LINES:
+        complain(f"and {len(refused) - MAX_LINES} more")
 
 
 def batch_state(rows: list[dict[str, Any]]) -> State[list[dict[str, Any]]]:
@@ -76,24 +89,28 @@ def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
 
 def render_one(job: Job, flow: Flow[[RenderParameters], State[dict[str, Any]]] = render) -> dict[str, Any]:
     """Render a job and return its row; a job that fails raises nothing."""
-    outcome = {"out": job["out"], "status": "refused", "exit_code": 2, "reason": ""}
     try:
-        parameters: RenderParameters = read_parameters(job)
+        result = outcome_of(flow, read_parameters(job))
     except InputError as e:
-        return {**outcome, "reason": str(e)}
-    result = outcome_of(flow, parameters)
-    if isinstance(result, LiveAvatarError):
-        status = "refused" if result.exit_code == InputError.exit_code else "crashed"
-        return {**outcome, "status": status, "exit_code": result.exit_code, "reason": str(result)}
+        result = e
     if isinstance(result, BaseException):
-        return {**outcome, "status": "crashed", "exit_code": INTERNAL, "reason": f"{type(result).__name__}: {result}"}
+        return row_of(job, result)
     failed = [c["reason"] for c in result["report"]["checks"] if c["status"] == "failed"]
     return {
-        **outcome,
+        "out": job["out"],
         "status": result["status"],
         "exit_code": int(result["status"] == "failed"),
         "reason": "; ".join(failed),
     }
+
+
+def row_of(job: Job, error: BaseException) -> dict[str, Any]:
+    """Make the row of a job that is not done."""
+    if not isinstance(error, LiveAvatarError):
+        reason = f"{type(error).__name__}: {error}"
+        return {"out": job["out"], "status": "crashed", "exit_code": INTERNAL, "reason": reason}
+    status = "refused" if error.exit_code == InputError.exit_code else "crashed"
+    return {"out": job["out"], "status": status, "exit_code": error.exit_code, "reason": str(error)}
 
 
 def print_outcomes(rows: list[dict[str, Any]], as_json: bool) -> int:

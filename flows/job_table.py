@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def read_manifest(manifest: Path, defaults: Job) -> list[Job]:
         raise InputError(f"manifest {manifest} cannot be read as {manifest.suffix[1:]} ({e}); repair it") from e
     if not rows:
         raise InputError(f"manifest {manifest} holds no job; add a row with audio, image and prompt")
+    if len(rows) > MAX_ROWS:
+        raise InputError(f"manifest {manifest} has more than {MAX_ROWS} rows; split it")
     return [_resolved({**defaults, **row}, manifest.parent) for row in rows]
 
 
@@ -43,12 +46,37 @@ def _rows(manifest: Path) -> list[Job]:
     if manifest.suffix == ".parquet":
         raw = _parquet_rows(manifest)
     elif manifest.suffix == ".jsonl":
-        raw = [parse_json(line) for line in manifest.read_text("utf-8-sig").split("\n") if line.strip()]
-        if not all(isinstance(row, dict) for row in raw):
-            raise ValueError("a line is no JSON object")
+        raw = _json_rows(manifest)
     else:
         raw = _csv_rows(manifest)
     return [{str(k).strip(): v for k, v in row.items() if k and v not in (None, "")} for row in raw]
+
+
+def _json_rows(manifest: Path) -> list[Job]:
+    """Read one JSON object a line.
+
+    Raises:
+        ValueError: a line is none, or names a value twice.
+    """
+    rows: list[Job] = []
+    for number, line in enumerate(manifest.read_text("utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line, once=True)
+        except ValueError as e:
+            raise ValueError(f"line {number}: {e}") from e
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is no JSON object")
+        rows.append(row)
+    return rows
+
+
+def _refuse_twice(names: list[str]) -> None:
+    """Refuse a table in which one of two columns of a name would be lost."""
+    twice = next((name for name, count in Counter(names).items() if name and count > 1), None)
+    if twice:
+        raise ValueError(f"the header names the column {twice} twice")
 
 
 def _refuse_null(rows: list[Job]) -> None:
@@ -73,6 +101,7 @@ def _parquet_rows(manifest: Path) -> list[Job]:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if file.metadata.num_rows > MAX_ROWS or sum(group.total_byte_size for group in groups) > MAX_BYTES:
             raise ValueError(f"it unpacks to more than {MAX_ROWS} rows or {MAX_BYTES // 10**6} MB: split it")
+        _refuse_twice(file.schema_arrow.names)
         rows = file.read().to_pylist()
     except (ArrowException, ArithmeticError, LookupError, TypeError) as e:
         raise ValueError(f"it is damaged: {e}") from e
@@ -94,39 +123,19 @@ def _csv_rows(manifest: Path) -> list[Job]:
     lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
     header, *rows = lines or [[]]
     names = [name.strip() for name in header]
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"the header names the column {twice} twice")
+    _refuse_twice(names)
     for number, row in enumerate(rows, 1):
         unnamed = [
             cell for cell, name in zip(row, [*names, *[""] * len(row)], strict=False) if cell.strip() and not name
         ]
+        if unnamed and len(row) <= len(names):
+            raise ValueError(f"the column of {unnamed[0][:40]!r} in row {number} has no name in the header")
         if unnamed:
             raise ValueError(
                 f"row {number} has {len(row)} cells, the header {len(names)}; "
                 f"put text that holds {'commas' if delimiter == ',' else repr(delimiter)} between double quotes"
             )
     return [dict(zip(names, row, strict=False)) for row in rows]
-
-
-def name_outputs(jobs: list[Job], out: Path) -> list[Job]:
-    """Give each job without `out` a folder below `out`.
-
-    Raises:
-        InputError: two rows have one folder, where the second would replace the first.
-    """
-    named: list[Job] = []
-    rows: dict[Path, int] = {}
-    for index, job in enumerate(jobs):
-        folder = str(job.get("out") or out / f"{index:03d}-{Path(str(job.get('audio', 'job'))).stem}")
-        before = rows.setdefault(Path(folder).resolve(), index)
-        if before != index:
-            raise InputError(
-                f"rows {before + 1} and {index + 1} of the table have the same out {folder}, and the second would "
-                "replace the first; give each its own, or none"
-            )
-        named.append({**job, "out": folder})
-    return named
 
 
 def _resolved(job: Job, folder: Path) -> Job:

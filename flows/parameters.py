@@ -6,6 +6,7 @@ given, what is wrong, and the way out.
 
 import re
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -185,6 +186,13 @@ def read_parameters(fields: dict[str, Any]) -> RenderParameters:
         raise InputError(describe(e)) from e
 
 
+def meant(name: str) -> str:
+    """End a message about an option that there is not: with the one that is meant, or where they are listed."""
+    spelt = re.sub(r"[\s-]+", "_", name.strip().lower())
+    close = get_close_matches(spelt, RenderParameters.model_fields, 1)
+    return f": did you mean {close[0]}?" if close else "; `liveavatar render --help` lists them"
+
+
 def describe(error: ValidationError) -> str:
     """Describe the first error that pydantic reports in one line."""
     first = error.errors(include_url=False)[0]
@@ -192,7 +200,7 @@ def describe(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"--{name} is missing; give it"
     if first["type"] == "extra_forbidden":
-        return f"--{name} is no option of a render; `liveavatar render --help` lists them"
+        return f"--{name} is no option of a render{meant(name)}"
     value = str(first["input"])
     value = value if len(value) <= 40 else value[:37] + "..."
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")

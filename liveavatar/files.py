@@ -87,12 +87,20 @@ def read_json(path: Path) -> Any:
     return parse_json(path.read_bytes())
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON; ValueError for everything that is wrong with it."""
+def parse_json(text: str | bytes, *, once: bool = False) -> Any:
+    """Parse JSON; ValueError for everything that is wrong with it, with `once` also for a name twice in an object."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_named_once if once else None)
     except RecursionError as e:
         raise ValueError("it is nested too deeply") from e
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice")
+    return named
 
 
 def sync(path: Path) -> None:

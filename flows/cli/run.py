@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flows import preflight
-from flows.job_table import name_outputs, read_manifest
+from flows.job_check import check_columns, name_outputs
+from flows.job_table import read_manifest
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, run_dir
@@ -157,7 +158,9 @@ def batch(options: Options) -> int:
     """Render a table of jobs."""
     as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
     out = options.pop("out", None) or f"out/{manifest.stem}"  # of the table; every job gets a folder below
-    jobs = name_outputs(isolated(read_manifest, manifest, options), Path(out))
+    rows = isolated(read_manifest, manifest, options)
+    check_columns(rows)
+    jobs = name_outputs(rows, Path(out))
     replicas = _replicas(options, len(jobs))
     with at_work("batch"), Terminal(), PrefectServer() as server, ray_session():
         server.wait_for_joined()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.job_table import MAX_BYTES, MAX_ROWS, name_outputs, read_manifest
+from flows.job_table import MAX_BYTES, MAX_ROWS, read_manifest
 from liveavatar.errors import InputError
 
 ROWS = [{"audio": "a.wav", "prompt": "A woman talks."}, {"audio": "gone.wav", "prompt": "A man, calm.", "seed": 7}]
@@ -53,18 +53,6 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "jobs.csv", {})
 
 
-@pytest.mark.parametrize("second", ["films/a", "films/../films/a/", "out/000-voice"])
-def test_two_rows_with_one_folder_are_refused(second: str, tmp_path: Path) -> None:
-    first: dict[str, str] = {"audio": "voice.wav"} if second.startswith("out") else {"audio": "v.wav", "out": "films/a"}
-    jobs = [first, {"audio": "v.wav"}, {"audio": "w.wav", "out": second}]
-    with pytest.raises(InputError, match=r"rows 1 and 3 of the table have the same out"):
-        name_outputs(jobs, Path("out"))
-    assert [job["out"] for job in name_outputs(jobs[:2], Path("out"))] == [
-        first.get("out", "out/000-voice"),
-        "out/001-v",
-    ]
-
-
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -75,10 +63,14 @@ def test_two_rows_with_one_folder_are_refused(second: str, tmp_path: Path) -> No
         pytest.param("jobs.csv", "", "holds no job", id="empty"),
         pytest.param("jobs.csv", "audio,prompt\na,A woman, calm\n", "row 1 has 3 cells, the header 2", id="a comma"),
         pytest.param("jobs.csv", "audio;prompt\na;b\nc;d;e\n", "row 2 has 3 cells.* ';'", id="a semicolon"),
-        pytest.param("jobs.csv", "audio,\na,b\n", "row 1 has 2 cells, the header 2", id="a column without a name"),
+        pytest.param("jobs.csv", "audio,\na,b\n", "column of 'b' in row 1 has no name", id="a column without a name"),
         pytest.param("jobs.csv", "audio,seed, audio\na,1,b\n", "names the column audio twice", id="a column twice"),
         pytest.param("jobs.csv", 'audio\n"open', "cannot be read as csv", id="an open quote"),
-        pytest.param("jobs.jsonl", "[1]", "no JSON object", id="a list"),
+        pytest.param("jobs.csv", f"prompt\n{'A' * 200_000}\n", "larger than field limit", id="a huge cell"),
+        pytest.param("jobs.csv", "seed\n" + "1\n" * (MAX_ROWS + 1), "more than 100000 rows; split", id="too many rows"),
+        pytest.param("jobs.jsonl", "{}\n" * (MAX_ROWS + 1), "more than 100000 rows; split", id="too many lines"),
+        pytest.param("jobs.jsonl", "{}\n\n[1]", "line 3 is no JSON object", id="a list"),
+        pytest.param("jobs.jsonl", '{"seed": 1, "seed": 2}', "line 1: it names 'seed' twice", id="a value twice"),
         pytest.param("jobs.jsonl", "{", "cannot be read as jsonl", id="half an object"),
         pytest.param("jobs.jsonl", "[" * 100_000, "cannot be read as jsonl", id="nested without end"),
         pytest.param("jobs.csv", "audio,out\na,b\0\n", "row 1 holds a null character in the column out", id="null"),
@@ -105,6 +97,12 @@ def test_a_parquet_file_is_read_whatever_pandas_notes_in_it(tmp_path: Path) -> N
     noted = table.replace_schema_metadata({"pandas": '{"columns": [{"field_name": "seed"}], "index_columns": [0]}'})
     pq.write_table(noted, tmp_path / "jobs.parquet")
     assert read_manifest(tmp_path / "jobs.parquet", {}) == [{"prompt": "A woman.", "seed": 3.0}, {}]
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], ["b"]], names=["out", "out"]), tmp_path / "jobs.parquet")
+    with pytest.raises(InputError, match="names the column out twice"):
+        read_manifest(tmp_path / "jobs.parquet", {})
 
 
 def test_a_line_of_jsonl_may_hold_any_character(tmp_path: Path) -> None:

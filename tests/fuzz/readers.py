@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from flows.cli import ask
-from flows.job_table import name_outputs, read_manifest
+from flows.job_check import name_outputs
+from flows.job_table import read_manifest
 from flows.parameters import read_parameters
 from liveavatar.audio import ingest
 from liveavatar.audio.feature_file import FeatureFile
