@@ -72,6 +72,16 @@ def catalogue() -> Path:
     return home() / "catalogue"
 
 
+def inputs() -> Path:
+    """Return the folder of files that the page of `liveavatar serve` was given."""
+    return home() / "inputs"
+
+
+def page_token() -> Path:
+    """File of the token that the page of `liveavatar serve` asks for when other machines may reach it."""
+    return home() / "page_token"
+
+
 def page_url() -> str:
     """Return the address of the page of `liveavatar serve`, with a slash at its end."""
     return (os.environ.get("LIVEAVATAR_PAGE") or f"http://127.0.0.1:{PAGE_PORT}").rstrip("/") + "/"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
@@ -258,8 +258,10 @@ def run_on_engine(
 
 
 def announce_playlist(work: Path) -> None:
-    """Name the HLS playlist that grows while a job renders."""
+    """Name the HLS playlist that grows while a job renders, and link to the page that plays it."""
     emit(Event(kind="note", stage="render", text=f"live while it renders: {work / LIVE / 'index.m3u8'}"))
+    link = f"{paths.page_url()}#{work.name}"
+    recorded(lambda: create_link_artifact(link=link, link_text="watch it while it renders", key="render-live"))
 
 
 def move_products(result: "RenderResult", folder: Path) -> None:

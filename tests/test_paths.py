@@ -36,6 +36,8 @@ def test_only_this_module_knows(pattern: re.Pattern[str]) -> None:
         pytest.param(paths.prefect_home, "prefect", id="Prefect"),
         pytest.param(paths.run, "run", id="running servers"),
         pytest.param(paths.ray_token, "ray_token", id="token"),
+        pytest.param(paths.inputs, "inputs", id="files of the studio page"),
+        pytest.param(paths.page_token, "page_token", id="token of the studio page"),
         pytest.param(paths.last_error, "last-error.txt", id="last error"),
         pytest.param(paths.models_home, "models", id="checkpoints"),
     ],

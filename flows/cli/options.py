@@ -169,7 +169,12 @@ def _doctor(sub: Parser) -> None:
 
 def _serve(sub: Parser) -> None:
     sub.add_argument("--port", type=int, default=4200, help="of the Prefect server, when none runs yet (4200)")
-    sub.add_argument("--live_port", type=int, default=PAGE_PORT, help=f"of the page that shows renders ({PAGE_PORT})")
+    sub.add_argument("--live_port", type=int, default=PAGE_PORT, help=f"of the studio page ({PAGE_PORT})")
+    sub.add_argument(
+        "--live_host",
+        default="127.0.0.1",
+        help="address that the studio page listens on (127.0.0.1); any other, such as 0.0.0.0, is asked with a token",
+    )
 
 
 def _stop(sub: Parser) -> None:

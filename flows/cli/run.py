@@ -209,11 +209,11 @@ def serve(options: Options) -> int:
 
         address = connect()
         os.environ["RAY_ADDRESS"] = address  # renders started from the UI share its engines
-        page = LivePage(options["live_port"])
+        page = LivePage(options["live_port"], options["live_host"])
         paths.serve_page_at(page.url)
         with at_work("serve", url=server.url, ray=address, live=page.url), ray_session(), page:
             say(f"Prefect UI: {server.ui_url}   (deployments: render, batch, sweep, regression; Ctrl-C ends it)")
-            say(f"live page: {page.url}   (renders with --enable_online_decode while they are made, and finished runs)")
+            say(f"studio page: {page.opening_url}   (make a video, watch it while it renders, compare results)")
             serve_all()
     return 0
 

@@ -1,1 +1,1 @@
-"""Services of a session: Prefect server, deployments, live page, process environment."""
+"""Services of a session: Prefect server, deployments, studio page, process environment."""

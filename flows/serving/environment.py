@@ -22,6 +22,7 @@ DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "liveavatar,tasks",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the engine also logs outside flows
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds in which `serve` notices a run that was started
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # our store keeps the bytes; Prefect holds digests
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -124,7 +125,12 @@ def guard_ray() -> None:
     """Have our own Ray ask for a token that only this user can read; a cluster of the user's keeps its own rules."""
     if any(name in os.environ for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
-    path = paths.ray_token()
+    secret_token(paths.ray_token())
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(paths.ray_token())}
+
+
+def secret_token(path: Path) -> str:
+    """Read the token in a file that only this user can read; a random one is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         whole = path.with_name(f"{path.name}.{os.getpid()}")  # another command may read the token at any moment
@@ -134,7 +140,7 @@ def guard_ray() -> None:
         with contextlib.suppress(FileExistsError):
             os.link(whole, path)
         whole.unlink()
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    return path.read_text().strip()
 
 
 def survive_head() -> None:

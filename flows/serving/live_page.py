@@ -1,14 +1,16 @@
-"""The page of `liveavatar serve`: renders with live output, playing while they are made, and what ended runs left.
+"""The server of the studio page: its routes (`flows.serving.studio`), live output and the files of published runs.
 
-For this machine's browsers only. It reads what renders write (`live/` below their work folders) and, once a render has
-ended, what it left in the store, so that a viewer sees the video to its end; and it gives the files of published runs,
-which the links of the Prefect UI name.
+For this machine's browsers, unless it is to listen elsewhere: then it asks for a token. It reads what renders write
+(`live/` below their work folders) and, once a render has ended, what it left in the store, so that a viewer sees the
+video to its end; and it gives the files of published runs, which the links of the Prefect UI name.
 """
 
+import errno
 import re
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,21 +20,30 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from flows.serving.gate import LoopbackGate
+from flows.serving.environment import LOOPBACK, secret_token
+from flows.serving.gate import App, LoopbackGate, TokenGate
+from flows.serving.studio.jobs import JobQueue, PrefectQueue
+from flows.serving.studio.routes import HEADERS, Studio
 from liveavatar import paths
-from liveavatar.files import newest_first
+from liveavatar.errors import InputError
+from liveavatar.files import newest_first, read_json
 from liveavatar.media.hls import PLAYLIST
-from tasks.catalogue import VIDEO, find_run, page_path, recorded_runs
+from tasks.catalogue import VIDEO, CatalogueRecord, find_run, page_path, recorded_runs
+from tasks.manifest import MANIFEST
 from tasks.store.store import Store
 
 HOST = "127.0.0.1"
-PAGE = Path(__file__).with_name("live_page.html")
+ANY_HOST = ("0.0.0.0", "::")
 PART = re.compile(r"index\.m3u8|init\.mp4|segment_\d{6}\.m4s")
 KINDS = {".m3u8": "application/vnd.apple.mpegurl", ".mp4": "video/mp4", ".m4s": "video/iso.segment"}
 LIVE = "live"  # folder of the playlist, in a work folder and in the store
 RECENT = 5  # ended renders with live output that are listed
 LISTED = 50  # published runs that are listed
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+# A report has its script and pictures inside; in a sandbox it can neither ask this server nor read its answers.
+REPORT_HEADERS = HEADERS | {
+    "Content-Security-Policy": "sandbox allow-scripts allow-downloads; default-src 'none'; img-src data:; "
+    "media-src data: 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+}
 START_SECONDS = 20.0
 
 
@@ -58,19 +69,25 @@ def renders() -> list[dict[str, object]]:
 
 
 def published() -> list[dict[str, object]]:
-    """List the newest published runs whose files are there: name, status, end (s since 1970), addresses."""
+    """List the newest published runs whose files are there: what they were made of, their verdict and addresses."""
     runs = [run for run in recorded_runs(2 * LISTED) if run.folder is not None][:LISTED]
-    return [
-        {
-            "name": run.name, "out": run.out, "status": run.status, "finished": run.finished,
-            "video": page_path(run.id, VIDEO), "report": page_path(run.id),
-        }
-        for run in runs
-    ]  # fmt: skip
+    listed: list[dict[str, object]] = []
+    for run in runs:
+        with suppress(OSError, ValueError, KeyError):  # it is made again just now
+            listed.append(_listed(run))
+    return listed
 
 
-async def _page(_: Request) -> Response:
-    return FileResponse(PAGE, headers=HEADERS, media_type="text/html")
+def _listed(run: CatalogueRecord) -> dict[str, object]:
+    manifest = read_json(Path(run.out) / MANIFEST)
+    parameters = manifest.get("parameters", {})
+    return {
+        "id": run.id, "name": run.name, "out": run.out, "status": run.status,
+        "finished": run.finished,  # s since 1970
+        "prompt": parameters.get("prompt"), "seed": parameters.get("seed"), "preset": parameters.get("preset"),
+        "seconds": manifest["inputs"]["audio"].get("seconds"),
+        "video": page_path(run.id, VIDEO), "report": page_path(run.id), "picture": page_path(run.id, "portrait.png"),
+    }  # fmt: skip
 
 
 def _renders(_: Request) -> Response:
@@ -96,43 +113,66 @@ def _live_part(request: Request) -> Response:
 def _run_file(request: Request) -> Response:
     run = find_run(request.path_params["id"])
     path = None if run is None else run.file(request.path_params["file"])
-    return _not_here() if path is None else FileResponse(path, headers=HEADERS)
+    if path is None:
+        return _not_here()
+    return FileResponse(path, headers=REPORT_HEADERS if path.suffix == ".html" else HEADERS)
 
 
 def _not_here(text: str = "not here, or made again in the meantime") -> Response:
     return PlainTextResponse(text, status_code=404, headers=HEADERS)
 
 
-def create_app() -> LoopbackGate:
-    """Make the application of the page, behind the gate for this machine."""
-    routes = [
-        Route("/", _page),
-        Route("/runs.json", _renders),
-        Route("/published.json", _published),
-        Route("/live/{id}/{file}", _live_part),
-        Route("/runs/{id}/{file:path}", _run_file),
-    ]
-    return LoopbackGate(Starlette(routes=routes))
+def create_app(queue: JobQueue, token: str | None = None) -> App:
+    """Make the application of the page, behind a gate.
+
+    Args:
+        queue: of jobs.
+        token: to be asked for; None: the page is for this machine only.
+    """
+    application = Starlette(
+        routes=[
+            *Studio(queue).routes(),
+            Route("/runs.json", _renders),
+            Route("/published.json", _published),
+            Route("/live/{id}/{file}", _live_part),
+            Route("/runs/{id}/{file:path}", _run_file),
+        ]
+    )
+    return LoopbackGate(application) if token is None else TokenGate(application, token)
 
 
 class LivePage:
     """Context manager: inside it, the page answers at `url`."""
 
-    def __init__(self, port: int = 0) -> None:
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((HOST, port))
-        except OSError:  # somebody else has that port
-            self._socket.bind((HOST, 0))
-        config = uvicorn.Config(create_app(), log_config=None, access_log=False, lifespan="off")
+    def __init__(self, port: int = 0, host: str = HOST, queue: JobQueue | None = None) -> None:
+        """Take a port.
+
+        Args:
+            port: to listen on; another one when it is taken, 0 for any.
+            host: address to listen on; beyond this machine the page asks for a token.
+            queue: of jobs; None: that of the Prefect server.
+
+        Raises:
+            InputError: this machine has no such address.
+        """
+        self._host = host
+        self._socket = _listening_socket(host, port)
+        self._token = None if host in LOOPBACK else secret_token(paths.page_token())
+        application = create_app(PrefectQueue() if queue is None else queue, self._token)
+        config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, daemon=True, name="live-page")
 
     @property
     def url(self) -> str:
-        """Address of the page."""
-        return f"http://{HOST}:{self._socket.getsockname()[1]}/"
+        """Address of the page, as links name it."""
+        name = socket.gethostname() if self._host in ANY_HOST else self._host
+        return f"http://{f'[{name}]' if ':' in name else name}:{self._socket.getsockname()[1]}/"
+
+    @property
+    def opening_url(self) -> str:
+        """Address that opens the page for the first time: with the token where one is asked for."""
+        return self.url if self._token is None else f"{self.url}?token={self._token}"
 
     def __enter__(self) -> "LivePage":
         self._thread.start()
@@ -148,3 +188,18 @@ class LivePage:
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(START_SECONDS)
         self._socket.close()
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    """Bind a socket to a port of an address; to any port when that one is taken."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for number in (port, 0):
+        try:
+            bound.bind((host, number))
+            return bound
+        except OSError as e:
+            if e.errno not in (errno.EADDRINUSE, errno.EACCES) or not number:
+                bound.close()
+                raise InputError(f"--live_host {host}: the page cannot listen there ({e.strerror})") from e
+    raise AssertionError("the loop returns or raises")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.serving.gate import LoopbackGate, Message, Receive, Send, is_local, own_origins
+from flows.serving.gate import COOKIE, App, LoopbackGate, Message, Receive, Send, TokenGate, is_local, own_origins
 from flows.serving.prefect_server import PrefectServer
 
 HOST = "127.0.0.1:4200"
@@ -37,12 +37,16 @@ def test_only_this_machine_passes(host: str, origin: str | None, local: bool) ->
     assert is_local(host, origin) == local
 
 
-def answer(kind: str, headers: list[tuple[bytes, bytes]]) -> list[Message]:
+async def behind(scope: Message, receive: Receive, send: Send) -> None:
+    """Application behind a gate."""
+    await send({"type": "passed"})
+
+
+def answer(
+    kind: str, headers: list[tuple[bytes, bytes]], gate: App | None = None, query: bytes = b"", path: str = "/"
+) -> list[Message]:
     """Messages that a gated application sends for one request."""
     sent: list[Message] = []
-
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await send({"type": "passed"})
 
     async def receive() -> Message:
         return {"type": f"{kind}.connect"}
@@ -50,8 +54,8 @@ def answer(kind: str, headers: list[tuple[bytes, bytes]]) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope: dict[str, Any] = {"type": kind, "headers": headers}
-    asyncio.run(LoopbackGate(app)(scope, receive, send))
+    scope: dict[str, Any] = {"type": kind, "headers": headers, "path": path, "query_string": query}
+    asyncio.run((gate or LoopbackGate(behind))(scope, receive, send))
     return sent
 
 
@@ -72,6 +76,51 @@ def test_own_requests_pass(kind: str) -> None:
 def test_foreign_requests_are_refused(headers: list[tuple[bytes, bytes]]) -> None:
     assert answer("http", headers)[0]["status"] == 403
     assert answer("websocket", headers) == [{"type": "websocket.close", "code": 1008}]
+
+
+TOKEN = "a-long-random-token"
+AWAY = (b"host", b"studio.example:4280")
+OWN = (b"origin", b"http://studio.example:4280")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param([AWAY, (b"authorization", f"Bearer {TOKEN}".encode())], None, id="a program"),
+        pytest.param([AWAY, OWN, (b"cookie", f"x=1; {COOKIE}={TOKEN}".encode())], None, id="our page"),
+        pytest.param([AWAY], 401, id="nothing"),
+        pytest.param([(b"host", HOST.encode())], 401, id="this machine's name is no token"),
+        pytest.param([AWAY, (b"authorization", b"Bearer other")], 401, id="another token"),
+        pytest.param([AWAY, (b"authorization", b"Bearer ")], 401, id="an empty token"),
+        pytest.param([AWAY, (b"authorization", f"Basic {TOKEN}".encode())], 401, id="another scheme"),
+        pytest.param([AWAY, (b"cookie", f"{COOKIE}={TOKEN}x".encode())], 401, id="another cookie"),
+        pytest.param([AWAY, (b"cookie", b"\xff;;=")], 401, id="a damaged cookie"),
+        pytest.param(
+            [AWAY, (b"origin", b"http://evil.example"), (b"cookie", f"{COOKIE}={TOKEN}".encode())], 403,
+            id="another site's page",
+        ),
+        pytest.param([AWAY, (b"origin", b"null"), (b"cookie", f"{COOKIE}={TOKEN}".encode())], 403, id="a sandbox"),
+        pytest.param([AWAY, AWAY, (b"cookie", f"{COOKIE}={TOKEN}".encode())], 403, id="two hosts"),
+    ],
+)  # fmt: skip
+def test_beyond_this_machine_a_token_opens(headers: list[tuple[bytes, bytes]], status: int | None) -> None:
+    sent = answer("http", headers, TokenGate(behind, TOKEN))
+    assert sent[0] == {"type": "passed"} if status is None else sent[0]["status"] == status
+    socket = answer("websocket", headers, TokenGate(behind, TOKEN))
+    assert socket[0]["type"] == ("passed" if status is None else "websocket.close")
+
+
+def test_the_address_with_the_token_sets_a_cookie_and_leaves_the_address() -> None:
+    gate = TokenGate(behind, TOKEN)
+    opened = answer("http", [AWAY], gate, query=f"token={TOKEN}".encode())
+    headers = dict(opened[0]["headers"])
+    assert (opened[0]["status"], headers[b"location"]) == (303, b"/")
+    assert b"HttpOnly; SameSite=Strict" in headers[b"set-cookie"]
+    cookie = headers[b"set-cookie"].partition(b";")[0]
+    assert answer("http", [AWAY, (b"cookie", cookie)], gate) == [{"type": "passed"}]
+    assert answer("http", [AWAY], gate, query=b"token=wrong")[0]["status"] == 401
+    assert answer("http", [AWAY], gate, query=f"token={TOKEN}".encode(), path="/api/jobs")[0]["status"] == 401
+    assert answer("lifespan", [], gate) == [{"type": "passed"}]
 
 
 def test_prefect_takes_our_own_origins() -> None:

@@ -1,29 +1,47 @@
 """The live page: what it lists, what it gives away, and a browser that plays a video while it is made."""
 
 import json
+import os
 import shutil
 import subprocess
-import time
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+import wave
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 from flows.serving.live_page import LivePage
+from flows.serving.studio.jobs import QueuedJob
+from liveavatar import paths
+from liveavatar.errors import InputError
+from liveavatar.hardware import free_port
 from liveavatar.media.film import FilmWriter
 from tasks.catalogue import record_run
 from tasks.store.store import Store
+from tests.flows.serving.browser import browser, needs_chromium, wait_for
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RUN = "0123456789abcdef" * 2
 SEGMENT = 24  # frames
 FPS = 25
+
+
+class NoJobs:
+    """A queue without jobs."""
+
+    def start(self, parameters: dict[str, Any]) -> str:
+        raise AssertionError(parameters)
+
+    def jobs(self) -> list[QueuedJob]:
+        return []
+
+    def cancel(self, job_id: str) -> None:
+        raise AssertionError(job_id)
 
 
 @pytest.fixture
@@ -93,14 +111,16 @@ def test_published_runs_are_listed_and_their_videos_can_be_sought(home: Path, tm
     video = bytes(range(256)) * 40
     (out / "video.mp4").write_bytes(video)
     (out / "secret.txt").write_text("secret")
-    inputs = {"audio": {"name": "voice.wav"}, "image": {"name": "anna.png"}}
-    manifest = {"inputs": inputs, "outputs": {"video.mp4": "1" * 64}}
+    inputs = {"audio": {"name": "voice.wav", "seconds": 2.5}, "image": {"name": "anna.png"}}
+    parameters = {"seed": 7, "prompt": "<i>hello</i>"}
+    manifest = {"inputs": inputs, "parameters": parameters, "outputs": {"video.mp4": "1" * 64}}
     (out / "manifest.json").write_text(json.dumps(manifest))
     run = record_run(out, manifest, "passed")
     with LivePage() as page:
         (listed,) = json.loads(get(f"{page.url}published.json")[1])
         assert (listed["name"], listed["status"]) == ("voice, anna", "passed")
         assert get(page.url + listed["video"]) == (200, video)
+        assert (listed["seed"], listed["prompt"], listed["seconds"]) == (7, "<i>hello</i>", 2.5)
         assert get(page.url + listed["video"], Range="bytes=1000-1009") == (206, video[1000:1010])
         for path in ("secret.txt", "../secret", "%2e%2e/secret", "%2fetc/passwd", ""):
             assert get(f"{page.url}runs/{run.id}/{path}")[0] == 404
@@ -122,57 +142,115 @@ def test_a_taken_port_is_no_obstacle(home: Path) -> None:
         assert get(second.url)[0] == 200
 
 
-@contextmanager
-def browser(url: str, folder: Path) -> Iterator[Callable[[str], Any]]:
-    """A headless Chromium at a page, and a function that evaluates JavaScript there."""
-    assert CHROMIUM is not None
-    flags = (
-        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"),
-        *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
-        *(f"--user-data-dir={folder}", "--autoplay-policy=no-user-gesture-required"),
-    )
-    process = subprocess.Popen([CHROMIUM, *flags, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        port_file = folder / "DevToolsActivePort"
-        wait_for(lambda: port_file.is_file() and len(port_file.read_text().splitlines()) == 2, 60)
-        port = port_file.read_text().splitlines()[0]
-        pages = json.loads(get(f"http://127.0.0.1:{port}/json")[1])
-        target = next(p["webSocketDebuggerUrl"] for p in pages if p["type"] == "page")
-        with connect(target) as socket:
-
-            def evaluate(expression: str) -> Any:
-                order = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": expression}}
-                socket.send(json.dumps(order))
-                return json.loads(socket.recv(20))["result"]["result"].get("value")
-
-            yield evaluate
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_chromium
 def test_a_browser_plays_the_video_while_it_is_made(home: Path, video: FilmWriter, tmp_path: Path) -> None:
     video.write(frames(4 * SEGMENT))
-    with LivePage() as page, browser(page.url, tmp_path / "profile") as evaluate:
-        wait_for(lambda: (evaluate("video.currentTime") or 0) > 1.9)  # of 3.84 s: near what was just made
-        assert "Live: 4 segments" in evaluate("state.textContent")
-        wait_for(lambda: (evaluate("video.currentTime") or 0) > 3.5)
-        assert not evaluate("video.ended")
+    with LivePage(queue=NoJobs()) as page, browser(f"{page.url}#{RUN}", tmp_path / "profile") as see:
+        wait_for(lambda: (see("video.currentTime") or 0) > 1.9)  # of 3.84 s
+        assert "Live: 3.8 s" in see("state.textContent")
+        wait_for(lambda: (see("video.currentTime") or 0) > 3.5)
+        assert not see("video.ended")
         video.write(frames(4 * SEGMENT))
         video.close()
-        wait_for(lambda: evaluate("video.ended"))
-        assert evaluate("video.duration") == pytest.approx(8 * SEGMENT / FPS, abs=0.06)
-        assert evaluate("video.videoWidth") == 64
-        assert evaluate("video.webkitDecodedFrameCount") > 3 * SEGMENT
-        assert evaluate("video.webkitAudioDecodedByteCount") > 10_000, "the video is silent"
-        assert "ended" in evaluate("state.textContent")
-        assert evaluate("video.error") is None
+        wait_for(lambda: see("video.ended"))
+        assert see("video.duration") == pytest.approx(8 * SEGMENT / FPS, abs=0.06)
+        assert see("video.videoWidth") == 64
+        assert see("video.webkitDecodedFrameCount") > 3 * SEGMENT
+        assert see("video.webkitAudioDecodedByteCount") > 10_000, "the video is silent"
+        assert "ended" in see("state.textContent")
+        assert see("video.error") is None
+        assert see.errors == []
+
+
+def test_beyond_this_machine_it_asks_for_a_token(home: Path) -> None:
+    with LivePage(host="0.0.0.0", queue=NoJobs()) as page:
+        port = page.url.rsplit(":", 1)[1].strip("/")
+        url = f"http://127.0.0.1:{port}/"
+        token = page.opening_url.partition("?token=")[2]
+        assert len(token) == 64
+        assert (home / "page_token").stat().st_mode & 0o777 == 0o600
+        assert get(f"{url}api/jobs")[0] == get(url)[0] == get(f"{url}runs.json", Host="127.0.0.1")[0] == 401
+        assert get(f"{url}api/jobs", Authorization=f"Bearer {token}") == (200, b"[]")
+    with LivePage(queue=NoJobs()) as page:
+        assert page.opening_url == page.url
+
+
+def test_an_address_of_another_machine_is_refused(home: Path) -> None:
+    with pytest.raises(InputError, match=r"--live_host 192\.0\.2\.1"):
+        LivePage(host="192.0.2.1", queue=NoJobs())
+
+
+def short_speech(path: Path, seconds: float) -> Path:
+    """Cut the beginning off the sample."""
+    with wave.open(str(paths.DATA / "samples" / "speech.wav")) as whole, wave.open(str(path), "wb") as cut:
+        cut.setparams(whole.getparams())
+        cut.writeframes(whole.readframes(round(seconds * whole.getframerate())))
+    return path
+
+
+@contextmanager
+def served(home: Path, folder: Path) -> Iterator[str]:
+    """Run `liveavatar serve` and yield the address of the studio page."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["LIVEAVATAR_HOME"] = str(home)
+    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(free_port()), "--live_port", "0"]
+    log = folder / "serve.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        try:
+            wait_for(lambda: "studio page: " in log.read_text() or process.poll() is not None, 240)
+            assert process.poll() is None, log.read_text()
+            yield log.read_text().partition("studio page: ")[2].split()[0]
+        finally:
+            process.terminate()
+            process.wait(120)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@needs_chromium
+def test_a_video_is_made_from_upload_to_download(home: Path, tmp_path: Path) -> None:
+    """The whole way of a producer, on a phone: upload, render, play, results, download, report, another seed."""
+    sound = short_speech(tmp_path / "voice.wav", 3.0)
+    downloads = tmp_path / "downloads"
+    with served(home, tmp_path) as url, browser("about:blank", tmp_path / "profile") as see:
+        see.resize(390, 844)
+        see.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+        see.open(url)
+        wait_for(lambda: see("document.documentElement.dataset.ready") == "1")
+        assert see("document.getElementById('start').disabled")
+        see.choose_file("#sound-file", sound)
+        see.choose_file("#picture-file", paths.DATA / "samples" / "portrait.png")
+        see("document.getElementById('prompt').value = 'A man talks, soft light'")
+        see("document.getElementById('prompt').dispatchEvent(new Event('input'))")
+        wait_for(lambda: see("document.getElementById('verdict').textContent") == "This face will speak", 120)
+        wait_for(lambda: "more detail helps" in see("document.getElementById('grade').textContent"))
+        wait_for(lambda: not see("document.getElementById('start').disabled"), 60)
+        assert see.overflow() <= 0
+        see("document.querySelector('[value=fast]').click()")
+        see("document.getElementById('start').click()")
+        wait_for(lambda: see("document.querySelectorAll('#queue li').length") == 1, 60)
+        wait_for(lambda: see("document.getElementById('video').currentTime") > 0.5, 600)
+        assert "Live" in see("document.getElementById('state').textContent")
+        wait_for(lambda: see("document.querySelectorAll('#results li').length") == 1, 600)
+        wait_for(lambda: see("document.querySelectorAll('#queue li').length") == 0, 60)
+        assert see.overflow() <= 0
+        see("document.querySelector('#results a[download]').click()")
+        wait_for(lambda: list(downloads.glob("voice-portrait-*.mp4")), 60)
+        (run,) = (tmp_path / "out").iterdir()
+        assert next(downloads.glob("*.mp4")).read_bytes() == (run / "video.mp4").read_bytes()
+        again = "[...document.querySelectorAll('#results button')].find(b => b.textContent.startsWith('Again'))"
+        see(f"{again}.click()")
+        wait_for(lambda: see("document.querySelectorAll('#results li').length") == 2, 600)
+        see("document.querySelectorAll('#results [aria-pressed]').forEach((_, n) => "
+            "document.querySelectorAll('#results [aria-pressed]')[n].click())")  # fmt: skip
+        wait_for(lambda: see("document.getElementById('video-b').readyState") >= 3)
+        see("document.getElementById('pair-play').click()")
+        wait_for(lambda: see("document.getElementById('video-a').currentTime") > 0.5)
+        wait_for(lambda: abs(float(see("document.getElementById('compare').dataset.apart"))) < 0.06)
+        assert see.errors == []
+        see.open(url + see("document.querySelector('#results a[target]').getAttribute('href')"))
+        wait_for(lambda: see("document.title").endswith(("passed", "warned", "failed")))
+        wait_for(lambda: see("document.documentElement.dataset.video"))
+        assert see.errors == []

@@ -1,0 +1,93 @@
+// The queue: what runs, what waits, what ended without a video.
+
+import { element, get, post, repeat } from "./api.js";
+import { shown, watch } from "./player.js";
+import { duration, onLanguage, said, t } from "./words.js";
+
+const list = document.getElementById("queue"), idle = document.getElementById("idle");
+const hidden = new Set(JSON.parse(sessionStorage.getItem("liveavatar.hidden") ?? "[]"));
+const mine = new Set();  // jobs started on this page: the first to render is shown
+let jobs = [];
+let changed = () => {};
+
+export function follow(id) { mine.add(id); }
+
+export function onEnd(listener) { changed = listener; }
+
+function status(job) {
+  if (job.label === "Cancelled") return said(job.label);
+  if (job.state === "ended") return t("ended_as", { state: said(job.label), why: said(plain(job.message)) });
+  const left = job.left_s === null ? "" : t("left", { time: duration(job.left_s) });
+  if (job.state === "waiting") return [t("waits"), left].filter(Boolean).join(", ");
+  const blocks = job.percent !== null && (job.stage === null || job.stage === "render");
+  const done = blocks ? t("renders", { n: Math.round(job.percent) }) : t(`stage_${job.stage ?? "start"}`);
+  return [done, left].filter(Boolean).join(", ");
+}
+
+const plain = (message) => message.replace(/^Flow run encountered an exception:? (\w+: )?/, "").slice(0, 400);
+
+function row(job) {
+  const picture = job.image
+    ? element("img", { src: `api/previews/${job.image}`, alt: "", loading: "lazy" })
+    : element("span", { className: "blank" });
+  const middle = element("div", {}, element("b", { textContent: job.name }));
+  middle.append(element("span", { className: "facts", textContent: status(job) }));
+  if (job.state === "running") {
+    const bar = element("progress", { max: 100 });
+    if (job.percent !== null) bar.value = job.percent;
+    middle.append(bar);
+  }
+  const buttons = element("div", { className: "do" });
+  if (job.live && job.state === "running") {
+    buttons.append(element("button", { type: "button", textContent: t("watch"), onclick: () => watch(job.live) }));
+  }
+  if (job.state === "ended") {
+    buttons.append(element("button", { type: "button", textContent: t("hide"), onclick: () => hide(job.id) }));
+  } else {
+    buttons.append(element("button", { type: "button", textContent: t("cancel"), onclick: (event) => cancel(job, event.target) }));
+  }
+  const line = element("li", {}, picture, middle, buttons);
+  line.dataset.state = job.state;
+  return line;
+}
+
+function hide(id) {
+  hidden.add(id);
+  try { sessionStorage.setItem("liveavatar.hidden", JSON.stringify([...hidden])); } catch { /* until it is loaded again */ }
+  draw();
+}
+
+async function cancel(job, button) {
+  button.disabled = true;
+  await post("api/cancel", { id: job.id }).catch((error) => { idle.textContent = said(error.message); });
+  look();
+}
+
+function draw() {
+  const seen = jobs.filter((job) => !hidden.has(job.id));
+  idle.hidden = seen.length > 0;
+  idle.textContent = t("idle");
+  list.replaceChildren(...seen.map(row));
+}
+
+async function look() {
+  try {
+    const before = new Set(jobs.filter((job) => job.state !== "ended").map((job) => job.id));
+    jobs = await get("api/jobs");
+    const going = new Set(jobs.filter((job) => job.state !== "ended").map((job) => job.id));
+    if ([...before].some((id) => !going.has(id))) changed();
+    draw();
+    const next = jobs.find((job) => job.live && job.state === "running" && mine.has(job.id));
+    if (next && shown !== next.live) {
+      mine.delete(next.id);
+      watch(next.live);
+    }
+  } catch (error) {
+    idle.hidden = false;
+    idle.textContent = said(error.message);
+  }
+}
+
+onLanguage(draw);
+export const run = () => repeat(1500, look);
+export { look };

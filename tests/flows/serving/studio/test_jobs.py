@@ -1,0 +1,106 @@
+"""The queue that the studio page shows: order, progress and time left, from records of Prefect."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State
+
+from flows.serving.studio import jobs
+from flows.serving.studio.inputs import AUDIO, IMAGE, StoredInput
+from flows.serving.studio.jobs import ENDED, LIVE, PROGRESS, REPORT, RUNNING, WAITING, listed
+from liveavatar.errors import InputError
+from liveavatar.files import plain, write_json
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+RUN_ID = "0123456789abcdef" * 2
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    return tmp_path
+
+
+def stored(kind: str, name: str, seconds: float | None = None) -> StoredInput:
+    """Make a stored file of any content."""
+    made = StoredInput(id=(name.encode().hex() * 32)[:32], kind=kind, name=name, seconds=seconds)
+    write_json(made.path.parent.with_suffix(".json"), plain(made))
+    made.path.parent.mkdir()
+    made.path.touch()
+    return made
+
+
+def run(name: str, state: State[Any], *, ago: float = 0.0, took: float = 0.0, **options: str) -> FlowRun:
+    """Make the record of a run that was asked for `ago` seconds before NOW."""
+    asked = NOW - timedelta(seconds=ago)
+    return FlowRun(
+        id=uuid4(),
+        flow_id=uuid4(),
+        name=name,
+        state=state,
+        state_type=state.type,
+        state_name=state.name,
+        parameters={"parameters": options},
+        expected_start_time=asked,
+        start_time=asked if state.type.value != "SCHEDULED" else None,
+        end_time=NOW if state.is_final() else None,
+        total_run_time=timedelta(seconds=took),
+    )
+
+
+def artifact(of: FlowRun, key: str, data: Any, ago: float = 0.0, updated: float = 0.0) -> Artifact:
+    """Make an artifact that was created and updated so many seconds before NOW."""
+    created, changed = (NOW - timedelta(seconds=seconds) for seconds in (ago, updated))
+    return Artifact(id=uuid4(), key=key, data=data, flow_run_id=of.id, created=created, updated=changed)
+
+
+def test_the_running_job_is_first_and_those_behind_wait_for_it() -> None:
+    second, third = run("second", Scheduled(), ago=50), run("third", Scheduled(), ago=40)
+    first = run("first", Running(), ago=60)
+    artifacts = [
+        artifact(first, PROGRESS, 25.0, ago=34, updated=4),
+        artifact(first, LIVE, f"[watch](http://127.0.0.1:4280/#{RUN_ID})"),
+    ]
+    shown = listed([third, second, first], artifacts, NOW, {first.id: "render"})
+    assert [(job.name, job.state) for job in shown] == [("first", RUNNING), ("second", WAITING), ("third", WAITING)]
+    assert (shown[0].stage, shown[0].percent, shown[0].live) == ("render", 25.0, RUN_ID)
+    assert shown[0].left_s == 90.0 - 4.0, "as the last report says, less the time since"
+    assert shown[1].left_s is None, "nobody knows how long its sound is"
+
+
+def test_time_left_follows_the_pace_of_ended_runs() -> None:
+    short, long = stored(AUDIO, "short.wav", 10.0), stored(AUDIO, "long.wav", 30.0)
+    picture = stored(IMAGE, "anna.png")
+    done = run("done", Completed(), took=20.0, audio=str(short.path))
+    here = run("here", Running(), ago=5, audio=str(short.path), image=str(picture.path))
+    behind = run("behind", Scheduled(), audio=str(long.path))
+    shown = listed([behind, here, done], [artifact(done, REPORT, f"x/runs/{RUN_ID}/report.html")], NOW)
+    assert [(job.name, job.left_s) for job in shown] == [("here", 15.0), ("behind", 75.0)]
+    assert shown[0].image == picture.id
+
+
+def test_an_end_without_a_video_is_told_and_one_with_a_video_is_a_result() -> None:
+    refused, judged = run("refused", Failed(message="the disk is full")), run("judged", Failed(message="failed: lips"))
+    cancelled = run("cancelled", Cancelled())
+    shown = listed([refused, judged, cancelled], [artifact(judged, REPORT, f"runs/{RUN_ID}/report.html")], NOW)
+    assert [(job.name, job.state, job.label) for job in shown] == [
+        ("refused", ENDED, "Failed"),
+        ("cancelled", ENDED, "Cancelled"),
+    ]
+    assert shown[0].message == "the disk is full"
+
+
+def test_of_two_links_the_newest_counts() -> None:
+    again = run("again", Running(), ago=60)
+    links = [artifact(again, LIVE, f"#{RUN_ID}", ago=1), artifact(again, LIVE, f"#{'f' * 32}", ago=50)]
+    assert listed([again], links, NOW)[0].live == RUN_ID
+
+
+@pytest.mark.parametrize("job_id", ["", "1", "../flows", "a" * 36])
+def test_cancelling_takes_ids_only(job_id: str) -> None:
+    with pytest.raises(InputError, match="no such job"):
+        jobs.PrefectQueue().cancel(job_id)
