@@ -31,7 +31,7 @@ from tasks.store.model import digest_of
 from tasks.store.store import Entry, Values
 
 if TYPE_CHECKING:
-    from liveavatar.render.job import Progress, RenderJob, RenderResult
+    from liveavatar.render.job import CanvasPicture, Progress, RenderJob, RenderResult
     from liveavatar.render.sound import SoundSource
     from tasks.cluster.actor import EngineSpec
 
@@ -154,13 +154,23 @@ def is_pasted(portrait: Entry) -> bool:
     return bool(portrait.values.get("canvas"))
 
 
+def _canvas(portrait: Entry) -> "CanvasPicture | None":
+    from liveavatar.media.lips import Lips
+    from liveavatar.render.job import CanvasPicture
+
+    place = portrait.values.get("canvas")
+    if place is None:
+        return None
+    lips = None if place["lips"] is None else Lips.from_json(place["lips"])
+    return CanvasPicture(portrait.path(CANVAS), tuple(place["box"]), tuple(place["eyes"]), lips)
+
+
 def render_job(
     key: str, options: RenderOptions, portrait: Entry, sound: "SoundSource", pose: Entry | None = None
 ) -> "RenderJob":
     """Describe a render to the engine; makes room for its work folder."""
-    from liveavatar.render.job import CanvasPicture, RenderJob
+    from liveavatar.render.job import RenderJob
 
-    place = portrait.values.get("canvas")
     work = work_dir(key)
     with disk_errors(work):
         work.parent.mkdir(parents=True, exist_ok=True)
@@ -168,9 +178,7 @@ def render_job(
         digest=key,
         work_dir=work,
         image=portrait.path(PORTRAIT),
-        canvas=None
-        if place is None
-        else CanvasPicture(portrait.path(CANVAS), tuple(place["box"]), tuple(place["eyes"])),
+        canvas=_canvas(portrait),
         sound=sound,
         settings=options.settings,
         pose=None if pose is None else pose.path(POSE),

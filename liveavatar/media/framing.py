@@ -6,7 +6,8 @@ video has the shape and size of the user's picture; `liveavatar.media.paste` put
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from liveavatar.config import FRAME_FACE, ModelConfig
 from liveavatar.errors import InputError
 from liveavatar.face.detect import FaceBox
+from liveavatar.media.lips import Lips, shut_lips
 from liveavatar.media.portrait import (
     EYE_DISTANCE,
     EYE_HEIGHT,
@@ -50,10 +52,22 @@ class FramedPortrait:
     eyes: tuple[float, float, float]  # x, y of their middle and their distance, pixels of the model's picture
     room: float  # share of the model's picture that was added
     enlarged: float  # how many times the picture was enlarged for the model
+    lips: Lips | None = None  # parted in the canvas, and shut in the model's picture
 
-    def place(self) -> dict[str, list[float]]:
-        """Return where the model's picture lies in the canvas, and its eyes, as JSON holds them."""
-        return {"box": [round(edge, 4) for edge in self.box], "eyes": [round(value, 4) for value in self.eyes]}
+    def place(self) -> dict[str, Any]:
+        """Return where the canvas has the model's picture, its eyes and its parted lips, as JSON holds them."""
+        lips = None if self.lips is None else self.lips.to_json()
+        return {
+            "box": [round(edge, 4) for edge in self.box],
+            "eyes": [round(value, 4) for value in self.eyes],
+            "lips": lips,
+        }
+
+    def with_shut_lips(self, parted: Lips) -> "FramedPortrait":
+        """Shut the lips in the model's picture, where they are given in its pixels."""
+        zoom = (self.box[2] - self.box[0]) / self.model.shape[1]
+        lips = parted.placed(zoom, self.box[0], self.box[1])
+        return replace(self, model=shut_lips(self.model, parted), lips=lips)
 
     @property
     def is_whole(self) -> bool:

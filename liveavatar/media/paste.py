@@ -10,12 +10,10 @@ import math
 
 import numpy as np
 
+from liveavatar.media.lips import Lips, shut_lips
 from liveavatar.media.sizes import Box
 from liveavatar.media.speaking_parts import SpeakingParts
 
-# Frames over which a video departs from the picture, for a model's first latents are soft
-OPENING = 6  # where the picture moves with the face
-MIXED_OPENING = 3  # where it does not, so that two contours are seen
 # Of the masks, in eye distances from the middle of the eyes
 MASK_DOWN = 0.35  # centre
 MASK_RADII = (1.6, 2.5)  # across, down: within them the mask is 1
@@ -35,21 +33,17 @@ CHANGE = (
 LEAST = 0.02  # weight of lips and lids in a change of light
 
 
-def opening_share(index: int, opening: int) -> float:
-    """Return how far frame `index` of a video has departed from the picture, 0 to 1 in `opening` frames."""
-    return float(_smooth(np.asarray(index / opening)))
-
-
-def mixed(picture: np.ndarray, frame: np.ndarray, share: float) -> np.ndarray:
-    """Mix a frame into a picture of the same size, both uint8 [h, w, 3]; a share of 0 gives the picture."""
-    result: np.ndarray = np.rint(picture + np.float32(share) * (frame - picture.astype(np.float32))).astype(np.uint8)
-    return result
-
-
 class FacePaste:
     """Composer of video frames from a model's frames; it has no memory from frame to frame."""
 
-    def __init__(self, canvas: np.ndarray, box: Box, still: np.ndarray, eyes: tuple[float, float, float]) -> None:
+    def __init__(
+        self,
+        canvas: np.ndarray,
+        box: Box,
+        still: np.ndarray,
+        eyes: tuple[float, float, float],
+        lips: Lips | None = None,
+    ) -> None:
         """Prepare what all frames share.
 
         Args:
@@ -57,6 +51,7 @@ class FacePaste:
             box: left, top, right, bottom of the model's picture in the canvas, pixels.
             still: uint8 [h, w, 3], the model's own rendering of the portrait at rest.
             eyes: x, y of their middle and their distance, pixels of the model's picture.
+            lips: parted ones of the canvas, which the model's picture has shut.
         """
         import cv2
 
@@ -69,7 +64,10 @@ class FacePaste:
         self.top = max(0, math.floor(box[1] + (rows[0] - REACH) * self.zoom))
         right = min(canvas.shape[1], math.ceil(box[0] + (columns[-1] + 1 + REACH) * self.zoom))
         bottom = min(canvas.shape[0], math.ceil(box[1] + (rows[-1] + 1 + REACH) * self.zoom))
-        self.part = np.ascontiguousarray(canvas[self.top : bottom, self.left : right])
+        part = np.ascontiguousarray(canvas[self.top : bottom, self.left : right])
+        self.open_part = None if lips is None else part
+        self.lips = None if lips is None else lips.placed(1.0, -self.left, -self.top)
+        self.part = part if self.lips is None else shut_lips(part, self.lips)
         self.size = right - self.left, bottom - self.top
         self.to_frame = np.array(
             [
@@ -78,11 +76,12 @@ class FacePaste:
             ]
         )  # pixels of the part to those of the model's frame
         mask = self._enlarged(self.frame_mask, cv2.INTER_CUBIC)
-        self.around = self.part * (1 - mask[..., None])
+        self.around = part * (1 - mask[..., None])
         self.grid, self.frame_grid = _grid(*self.size), _grid(width, height)
         self.coarse_still = _coarse(still)
         self.coarse_grid = _grid(*self.coarse_still.shape[1::-1])
-        self.tone = cv2.GaussianBlur(self._shown(canvas, box, (width, height)) - still, (0, 0), TONE_SIGMA)
+        spoken = canvas if lips is None else shut_lips(canvas, lips)
+        self.tone = cv2.GaussianBlur(self._shown(spoken, box, (width, height)) - still, (0, 0), TONE_SIGMA)
         self.still_grey = cv2.cvtColor(still, cv2.COLOR_RGB2GRAY)
         self.no_flow = np.zeros((height, width, 2), np.float32)
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -123,7 +122,7 @@ class FacePaste:
         flow = cv2.GaussianBlur(flow, (0, 0), FLOW_SIGMA) * self.frame_mask[..., None]
         added, kept = self._weighed(frame, flow, share)
         places = self.grid + self._enlarged(flow, cv2.INTER_LINEAR) * np.float32(share * self.zoom)
-        moved = _moved(self.part, places, cv2.INTER_CUBIC)
+        moved = _moved(self._picture(share), places, cv2.INTER_CUBIC)
         enlarged = self._enlarged(np.dstack([added, kept]), cv2.INTER_CUBIC)
         weight = np.repeat(enlarged[..., 3:], 3, axis=2)
         mixed = cv2.add(cv2.multiply(moved, weight, dtype=cv2.CV_32F), enlarged[..., :3])
@@ -131,6 +130,12 @@ class FacePaste:
         rows, columns = slice(self.top, self.top + self.size[1]), slice(self.left, self.left + self.size[0])
         result[rows, columns] = cv2.add(mixed, self.around, dtype=cv2.CV_8U)
         return result
+
+    def _picture(self, share: float) -> np.ndarray:
+        """Return the picture that is moved: parted lips shut as the video begins."""
+        if self.open_part is None or self.lips is None or share >= 1:
+            return self.part
+        return shut_lips(self.open_part, self.lips, share)
 
     def _weighed(self, frame: np.ndarray, flow: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
         """Divide a frame into what is added to the moved picture, and the share of the picture that is kept.

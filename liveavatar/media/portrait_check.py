@@ -12,9 +12,10 @@ from liveavatar.config import FRAME_FACE, ModelConfig
 from liveavatar.errors import InputError
 from liveavatar.face.detect import find_face, find_faces
 from liveavatar.face.head_pose import face_pose
-from liveavatar.face.landmarks import UNSTEADY, FaceTracker
+from liveavatar.face.landmarks import UNSTEADY, Face, FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.framing import FramedPortrait, Framing, choose_face, frame_portrait, keeps_picture
+from liveavatar.media.lips import Lips, shut_lips
 from liveavatar.media.portrait import EYE_DISTANCE, WIDE_EYE_DISTANCE, fit_portrait
 
 WILL, MAY_NOT, WILL_NOT = "will speak", "may not speak", "will not speak"
@@ -22,7 +23,10 @@ SMALL, TINY = 2.0, 4.0  # enlargement of the picture for the model
 TIGHT, TOO_TIGHT = 1.3, 1.5  # face in the model's picture over that of training
 TURNED, AVERTED = 20.0, 30.0  # degrees of yaw
 TILTED = 20.0  # degrees of roll
-PARTED, OPEN = 0.06, 0.16  # mouth openness, eye distances
+PARTED, OPEN = (
+    0.03,
+    0.16,
+)  # mouth openness, eye distances: lips that are shut for the model; those it may not speak from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,18 +99,51 @@ def judge_portrait(rgb: np.ndarray, asked: Framing, cfg: ModelConfig) -> JudgedP
         picture = fit_portrait(rgb, listed, cfg, face)
         if cfg.framing != FRAME_FACE:
             return JudgedPortrait(picture=picture, framed=None, check=None)
-        check = no_face() if face is None else check_portrait(picture, faces=len(faces))
-        return JudgedPortrait(picture=picture, framed=None, check=check)
+        if face is None:
+            return JudgedPortrait(picture=picture, framed=None, check=no_face())
+        reading = FaceReading.of(picture)
+        check = _check(picture, reading, faces=len(faces))
+        shut = picture if reading is None or reading.parted is None else shut_lips(picture, reading.parted)
+        return JudgedPortrait(picture=shut, framed=None, check=check)
     framed = frame_portrait(rgb, asked.size, cfg, face)
-    check = check_portrait(framed.model, faces=len(faces), enlarged=framed.enlarged, room=framed.room)
+    reading = FaceReading.of(framed.model)
+    check = _check(framed.model, reading, faces=len(faces), enlarged=framed.enlarged, room=framed.room)
+    if reading is not None and reading.parted is not None:
+        framed = framed.with_shut_lips(reading.parted)
     return JudgedPortrait(picture=framed.model, framed=framed, check=check)
 
 
-def check_portrait(model: np.ndarray, *, faces: int, enlarged: float = 1.0, room: float = 0.0) -> PortraitCheck:
+@dataclass(frozen=True, slots=True)
+class FaceReading:
+    """A face as landmarks read it."""
+
+    face: Face | None
+    steady: bool = False  # landmarks stay where they are when read again
+
+    @classmethod
+    def of(cls, rgb: np.ndarray) -> "FaceReading | None":
+        """Read the face of a picture; None where the models are missing."""
+        try:
+            tracker = FaceTracker()
+        except FaceModelUnavailable:
+            return None
+        face = tracker.find(rgb)
+        return cls(face, face is not None and tracker.wander(rgb, face) <= UNSTEADY)
+
+    @property
+    def parted(self) -> Lips | None:
+        """Return the lips, where they are parted and known well enough to be shut."""
+        return Lips.of(self.face) if self.face is not None and self.steady and self.face.openness > PARTED else None
+
+
+def _check(
+    model: np.ndarray, reading: FaceReading | None, *, faces: int, enlarged: float = 1.0, room: float = 0.0
+) -> PortraitCheck:
     """Judge a framed portrait.
 
     Args:
         model: uint8 [H, W, 3], the model's picture.
+        reading: its face.
         faces: found in the user's picture.
         enlarged: how many times the user's picture was enlarged for the model.
         room: share of the model's picture that was added.
@@ -121,19 +158,16 @@ def check_portrait(model: np.ndarray, *, faces: int, enlarged: float = 1.0, room
         if scale > TIGHT:
             text = f"the face fills the picture ({scale:.1f} times the size of training); use --framing portrait"
             (faults if scale > TOO_TIGHT else doubts).append(text)
-    try:
-        tracker = FaceTracker()
-    except FaceModelUnavailable:
+    if reading is None:
         return _verdict(doubts, faults, facts)
-    face = tracker.find(model)
+    face = reading.face
     if face is None:
         faults.append("the face cannot be read; give a clear picture, seen from the front")
         return _verdict(doubts, faults, facts)
     yaw, _, roll = np.degrees(face_pose(face, model.shape[:2]))
-    steady = tracker.wander(model, face) <= UNSTEADY
     facts |= {"yaw": round(float(yaw), 1), "roll": round(float(roll), 1), "openness": round(face.openness, 3)}
-    facts["photographic"] = steady
-    if not steady:
+    facts["photographic"] = reading.steady
+    if not reading.steady:
         doubts.append("it looks drawn or masked, which the model was not trained on; try a photograph")
     if abs(yaw) > TURNED:
         text = f"the head is turned {abs(yaw):.0f} degrees; give one seen from the front, within {TURNED:.0f}"
@@ -142,8 +176,8 @@ def check_portrait(model: np.ndarray, *, faces: int, enlarged: float = 1.0, room
         doubts.append(f"the head is tilted {abs(roll):.0f} degrees; turn the picture upright")
     if face.openness > OPEN:
         doubts.append("the mouth is wide open; give a picture with closed lips")
-    elif face.openness > PARTED:
-        facts["remarks"] = ("the lips are parted and will not quite close; closed ones look better",)
+    elif reading.parted is not None:
+        facts["remarks"] = ("the lips are parted, and are shut before it speaks",)
     return _verdict(doubts, faults, facts)
 
 

@@ -21,6 +21,7 @@ _KNOWN = 0.9  # share of known words from which a prompt is read as it is
 _NAMED = 8  # unheard words in the line at most
 _STYLES = 2  # phrases of style at most
 _PARTS = entries("a plain|a gradient background|a mottled|plain grey studio|smiling|is talking|calm eyes")
+_LINKS = entries("wearing|wears|wear|dressed in|clothed in|portrait of|having|look|looks")  # name nothing to be heard
 _VOWEL = re.compile(r"\ba (?=[aeiou])")
 # "dark" of hair or clothes is no light
 _SKY_BLUE = re.compile(r"\bsky[- ]blue\b")
@@ -60,7 +61,8 @@ def hear(prompt: str, length: int) -> Heard:
     kept = {words: phrase for slot in found.values() for words, phrase in slot}
     said = " ".join(kept)
     unheard = [h.entry for h in hits if h.specific and h.entry not in kept and h.entry not in said]
-    unheard = list(dict.fromkeys([*unheard, *_strange(clean, hits)]))
+    silent = _LINKS | {*said.split()}
+    unheard = [word for word in dict.fromkeys([*unheard, *_strange(clean, hits)]) if word not in silent]
     lost = f"; not heard: {', '.join(unheard[:_NAMED])}" + ", ..." * (len(unheard) > _NAMED) if unheard else ""
     line = f"the model hears: {text}{lost}"
     return Heard(text=text, as_written=False, phrases=kept, unheard=unheard, line=line)
@@ -125,13 +127,20 @@ def _clothes(hits: list[Hit], simple: str) -> tuple[str, str] | None:
         for garment, said in GARMENTS.items():
             if hit.entry not in said:
                 continue
+            nearest, found = (0, 0), None
             for name, words in COLOURS.items():
                 for word in entries(words):
                     pattern = (
-                        rf"\b{word}[\w\s-]{{0,20}}\b{hit.entry}" if word.isascii() else f"{word}.{{0,3}}{hit.entry}"
+                        rf"\b{word}(?=[\w\s-]{{0,20}}\b{hit.entry})"
+                        if word.isascii()
+                        else f"{word}(?=.{{0,3}}{hit.entry})"
                     )
-                    if re.search(pattern, simple):
-                        return f"{word} {hit.entry}", f"a {'light grey' if name == 'grey' else name} {garment}"
+                    for match in re.finditer(pattern, simple):
+                        if (match.end(), len(word)) > nearest:
+                            colour = "light grey" if name == "grey" else name
+                            nearest, found = (match.end(), len(word)), (f"{word} {hit.entry}", f"a {colour} {garment}")
+            if found is not None:
+                return found
     return None
 
 

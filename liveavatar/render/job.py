@@ -34,7 +34,9 @@ from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
-from liveavatar.media.paste import MIXED_OPENING, OPENING, FacePaste, mixed, opening_share
+from liveavatar.media.lips import Lips
+from liveavatar.media.opening import OPENING, morphed, opening_share
+from liveavatar.media.paste import FacePaste
 from liveavatar.media.sizes import Box
 from liveavatar.pose.track import angles_beyond, eyes_ignored
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
@@ -57,6 +59,7 @@ class CanvasPicture:
     path: Path  # at the video's size
     box: Box  # of the model's picture in it
     eyes: tuple[float, float, float]  # x, y of their middle and their distance, pixels of the model's picture
+    lips: Lips | None = None  # parted in it, and shut in the model's picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,18 +235,20 @@ class RenderRun:
 
     def _paste(self, canvas: CanvasPicture) -> FacePaste:
         picture = np.asarray(Image.open(canvas.path).convert("RGB"))
-        return FacePaste(picture, canvas.box, self.engine.still_frame(self.stream), canvas.eyes)
+        return FacePaste(picture, canvas.box, self.engine.still_frame(self.stream), canvas.eyes, canvas.lips)
 
     def _write(self, frames: np.ndarray) -> None:
         """Write frames of the model to the video, which begins with the portrait where the model frames the face."""
         index = self.video.num_frames
         if self.paste is not None:
             for t, frame in enumerate(frames, index):
-                self.video.write(self.paste.compose(frame, opening_share(t, OPENING))[None])
+                self.video.write(self.paste.compose(frame, opening_share(t))[None])
             return
-        if self.job.pose is None and self.engine.config.framing == FRAME_FACE and index < MIXED_OPENING:
-            shares = [opening_share(t, MIXED_OPENING) for t in range(index, index + len(frames))]
-            frames = np.stack([mixed(self.image, frame, share) for frame, share in zip(frames, shares, strict=True)])
+        if self.job.pose is None and self.engine.config.framing == FRAME_FACE and index < OPENING:
+            begun = [
+                morphed(self.image, frame, opening_share(t)) for t, frame in enumerate(frames[: OPENING - index], index)
+            ]
+            frames = np.concatenate([begun, frames[OPENING - index :]])
         self.video.write(frames)
 
     def _note_limits(self, pose: np.ndarray, portrait: np.ndarray | None) -> None:

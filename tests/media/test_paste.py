@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from liveavatar.media.paste import OPENING, FacePaste, head_mask, mixed, opening_share
+from liveavatar.media.lips import Lips, shut_lips
+from liveavatar.media.opening import OPENING, opening_share
+from liveavatar.media.paste import FacePaste, head_mask
 
 EYES = (128.0, 137.0, 57.0)
 WIDTH, HEIGHT = 256, 384
@@ -34,17 +36,24 @@ def test_a_still_face_leaves_the_picture_as_it_is() -> None:
 
 def test_a_film_opens_with_the_picture_and_departs_from_it() -> None:
     paste, frame = FacePaste(FILM, BOX, STILL, EYES), 255 - moved(3)
-    away = [
-        np.abs(paste.compose(frame, opening_share(t, OPENING)).astype(int) - FILM).mean() for t in range(OPENING + 2)
-    ]
+    away = [np.abs(paste.compose(frame, opening_share(t)).astype(int) - FILM).mean() for t in range(OPENING + 2)]
     assert away[0] < 0.5
     assert np.all(np.diff(away[: OPENING + 1]) > 0)
     assert away[OPENING] == away[OPENING + 1] == np.abs(paste.compose(frame).astype(int) - FILM).mean()
 
 
-def test_mixed_frames_lie_between_the_picture_and_the_frame() -> None:
-    picture, frame = np.full((4, 4, 3), 200, np.uint8), np.full((4, 4, 3), 100, np.uint8)
-    assert [int(mixed(picture, frame, share)[0, 0, 0]) for share in (0, 0.25, 1)] == [200, 175, 100]
+def test_parted_lips_of_the_picture_shut_as_the_video_opens() -> None:
+    x, y, distance = (2 * value for value in EYES)
+    across = np.linspace(-0.3, 0.3, 11)
+    edges = [
+        tuple((x + distance * u, y + distance * (1.05 + side * (0.09 - u**2))) for u in across) for side in (-0.5, 0.5)
+    ]
+    lips = Lips(edges[0], edges[1], distance)
+    paste = FacePaste(FILM, BOX, STILL, EYES, lips)
+    np.testing.assert_array_equal(paste.compose(STILL, 0.0), FILM)
+    np.testing.assert_allclose(paste.compose(STILL), shut_lips(FILM, lips), atol=1)
+    half = np.abs(paste.compose(STILL, 0.5).astype(int) - FILM).mean()
+    assert 0.2 < half / np.abs(paste.compose(STILL).astype(int) - FILM).mean() < 0.95
 
 
 @pytest.mark.parametrize("frame", [moved(3), 255 - STILL], ids=["moved", "another picture"])

@@ -1,11 +1,13 @@
 """Portrait check: each doubt about a portrait has its line, and a good one has none."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import InputError
+from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.framing import MODEL, Framing
 from liveavatar.media.picture import read_picture
 from liveavatar.media.portrait_check import MAY_NOT, WILL, WILL_NOT, JudgedPortrait, judge_portrait
@@ -51,6 +53,27 @@ def test_a_doubtful_portrait_is_refused_with_its_reason() -> None:
     good = judged(SAMPLE).check
     assert good is not None
     good.require()
+
+
+def test_parted_lips_are_shut_in_what_the_model_is_given() -> None:
+    parted = SAMPLE.copy()
+    cv2.ellipse(parted, (261, 405), (33, 8), 0, 0, 360, (250, 245, 240), -1)
+    for asked in ({}, {"framing": MODEL}):
+        made = judged(parted, **asked)
+        assert made.check is not None
+        assert made.check.openness is not None
+        assert made.check.openness > 0.04
+        assert "the lips are parted, and are shut before it speaks" in made.check.line
+        face = FaceTracker().find(made.picture)
+        assert face is not None
+        assert face.openness < 0.015
+    kept = judged(parted).framed
+    assert kept is not None
+    assert kept.lips is not None
+    assert not kept.is_whole, "the video begins with the parted lips"
+    shut = judged(SAMPLE).framed
+    assert shut is not None
+    assert shut.lips is None
 
 
 def test_the_second_face_can_be_chosen() -> None:

@@ -68,6 +68,22 @@ def test_words_without_a_phrase_are_named() -> None:
     assert "not heard: " in heard.line
 
 
+@pytest.mark.parametrize(
+    ("prompt", "unheard"),
+    [
+        ("An angry clerk wearing a crimson cardigan", []),
+        ("A clerk dressed in a black suit, angry", []),
+        ("An angry clerk having green eyes and wearing a hat", ["hat"]),
+    ],
+)
+def test_words_that_join_what_is_heard_are_not_named(prompt: str, unheard: list[str]) -> None:
+    assert set(hear(prompt, LENGTH).unheard) - {"clerk"} == set(unheard)
+
+
+def test_clothes_have_the_colour_that_stands_next_to_them() -> None:
+    assert "a red sweater" in hear("An angry clerk with white hair wears a red sweater", LENGTH).text
+
+
 @pytest.mark.parametrize("length", [16, 24, 32])
 def test_it_fits_and_what_matters_comes_first(length: int) -> None:
     prompt = (

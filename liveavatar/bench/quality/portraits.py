@@ -123,7 +123,7 @@ def _render(engine: Engine, portrait: JudgedPortrait, sound: Enhanced, folder: P
     if framed is not None and not framed.is_whole:
         path = folder / "canvas.png"
         Image.fromarray(framed.canvas).save(path)
-        scene = replace(scene, canvas=CanvasPicture(path, framed.box, framed.eyes))
+        scene = replace(scene, canvas=CanvasPicture(path, framed.box, framed.eyes, framed.lips))
     return render_scene(engine, scene, steps)
 
 
