@@ -210,7 +210,7 @@ def golden(shop: Shop, first: subprocess.CompletedProcess[str]) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_regress_passes_on_what_it_stored(shop: Shop, golden: Path) -> None:
     done = shop.run("regress", "--golden", "golden", "--junit", "junit.xml")
     assert done.returncode == 0, done.stderr

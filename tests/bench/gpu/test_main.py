@@ -11,6 +11,7 @@ from liveavatar.bench.gpu.__main__ import main
 from liveavatar.bench.gpu.run import SECTIONS, GpuOptions
 
 
+@pytest.mark.nightly
 def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path), "--dry_run", "--only", "caps"]) == 0
     results = json.loads((tmp_path / "bench_gpu.json").read_text())

@@ -28,6 +28,7 @@ def test_dry_run_over_two_processes(tmp_path: Path) -> None:
     assert "What each rank does with a block, fp8, layers" in page
 
 
+@pytest.mark.nightly
 def test_a_rank_that_fails_ends_all(tmp_path: Path) -> None:
     told: list[str] = []
     plan = RanksPlan(config=DRY, world=2, size=(16, 16), blocks=1, checked=(), cpu=True)  # too small for its patches
