@@ -2,7 +2,6 @@
 
 import os
 import time
-import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -10,14 +9,13 @@ from typing import TypeVar
 import httpx
 from prefect.exceptions import PrefectException
 
-from liveavatar.hardware import listens
+from tasks.health import is_healthy, on_loopback
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 2.0
 PAUSE_SECONDS = 0.25
 RETURN_SECONDS = 60.0  # for a server that was lost to come back, at the end of a run
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def recorded(make: Callable[[], T], wait_s: float = 0.0) -> T | None:
@@ -30,12 +28,12 @@ def recorded(make: Callable[[], T], wait_s: float = 0.0) -> T | None:
 
 
 def answers(wait_s: float = 0.0) -> bool:
-    """Tell whether a server of this machine takes connections within so many seconds; True for any other."""
-    url = urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
-    if url.hostname not in LOOPBACK or url.port is None:
+    """Tell whether a server of this machine answers within so many seconds; True for any other."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    if not on_loopback(url):
         return True  # one behind a proxy cannot be asked so
     deadline = time.monotonic() + wait_s
-    while not listens(url.hostname, url.port, CONNECT_SECONDS):
+    while not is_healthy(url, ANSWER_SECONDS):
         if time.monotonic() > deadline:
             return False
         time.sleep(PAUSE_SECONDS)

@@ -21,11 +21,11 @@ from importlib import metadata
 from pathlib import Path
 
 from flows.serving.environment import PROXIES
-from flows.serving.prefect_server import is_healthy
 from liveavatar.config import MINI
 from liveavatar.errors import LiveAvatarError
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
 from liveavatar.paths import MINI_DIR, REPO_ROOT, home, models_home
+from tasks.health import is_healthy
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 SUPPORTED_PYTHON = ((3, 11), (3, 12))  # what we promise; newer ones are likely to work

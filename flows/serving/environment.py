@@ -14,13 +14,16 @@ from pathlib import Path
 from liveavatar import paths
 from liveavatar.errors import CapacityError
 from liveavatar.hardware import listens
+from tasks.health import LOOPBACK
 
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has our own lines; the UI keeps all
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # of what it reports when its server is lost
     "PREFECT_LOGGING_EXTRA_LOGGERS": "liveavatar,tasks",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the engine also logs outside flows
+    "PREFECT_API_REQUEST_TIMEOUT": "15",  # seconds of a server that hangs, at each of several tries
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds in which `serve` notices a run that was started
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # our store keeps the bytes; Prefect holds digests
@@ -31,9 +34,9 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 STORE_DAYS = 60.0
+JOINED_RETRIES = "2"  # of a request to a server that nobody here replaces when it hangs
 HEAD_SECONDS = 100_000_000  # that Ray waits for a lost head before it ends the process
 PROBE_SECONDS = 5.0  # for a cluster to take a connection
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 NEUTRAL_FOLDER = Path(__file__).parent  # holds no settings of anybody
@@ -76,6 +79,13 @@ def use_loopback() -> None:
     """
     for name in [name for name in os.environ if _disturbs_loopback(name)]:
         del os.environ[name]
+
+
+def expect_silence() -> None:
+    """Have requests to a server of the user's give up after tens of seconds, where nobody has set how often
+    they are repeated.
+    """
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", JOINED_RETRIES)
 
 
 def server_environment(home: Path, url: str, *, ui: bool) -> dict[str, str]:

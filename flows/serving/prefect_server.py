@@ -5,18 +5,18 @@ of our own starts on a free port, with its database below our home, and ends wit
 process as early as possible, because it needs seconds to come up and the command can import its libraries meanwhile.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +28,7 @@ from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import free_port
 from liveavatar.isolation.worker import die_with_parent
+from tasks.health import is_healthy, on_loopback
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,10 @@ STOP_SECONDS = 10.0
 HURRY_SECONDS = 1.0  # for each step of the end after Ctrl-C
 QUICK_SECONDS = 2.0  # in which a server that is not ours should answer
 SILENT_SECONDS = 10.0  # of waiting without a line
+GRACE_SECONDS = 3  # for open connections, when somebody else ends our server
 WATCH_SECONDS = 0.5  # between two looks whether our server still runs
+LOOK_SECONDS = 2.0  # between two looks whether it answers, and for its answer
+STOPPED_LOOKS, HUNG_LOOKS = 4, 12  # without an answer, after which a stopped server, or a running one, counts as lost
 MAX_STARTS = 4  # of our server by one command
 HOST = "127.0.0.1"
 DATABASE = "prefect.db"
@@ -52,6 +56,7 @@ class PrefectServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._starts = 0
+        self._pulse: Pulse | None = None
         self._ending = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._database: DatabaseLock | None = None
@@ -60,10 +65,12 @@ class PrefectServer:
         self.ray = served.get("ray", "")  # address of the Ray cluster that `liveavatar serve` keeps
 
     def __enter__(self) -> "PrefectServer":
+        if os.environ.get("PREFECT_API_URL"):
+            environment.expect_silence()
         if not self.url:
             self._start()
         os.environ["PREFECT_API_URL"] = self.url
-        if _on_loopback(self.url):
+        if on_loopback(self.url):
             environment.use_loopback()
         return self
 
@@ -81,6 +88,7 @@ class PrefectServer:
         self._ending.set()
         self._watching.join()
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)  # one that was stopped would stay
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -143,6 +151,7 @@ class PrefectServer:
         assert port is not None
         command = [sys.executable, "-P", "-m", "uvicorn", "--factory", "flows.serving.gate:create_app"]
         command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+        command += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
         surroundings = environment.server_environment(home, self.url, ui=self._ui)
         surroundings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = own_origins(port)
         with _log_path().open("ab") as output:
@@ -157,19 +166,41 @@ class PrefectServer:
                 preexec_fn=die_with_parent,
             )
 
+        self._pulse = Pulse(self._process.pid, self.url)
+
     def _watch(self) -> None:
-        """Start our server anew when somebody kills it: its clients find the other one at the same address."""
+        """Start our server anew when it has ended or hangs: its clients find the other one at the same address."""
         while not self._ending.wait(WATCH_SECONDS):
-            code = self._process.poll() if self._process is not None else None
-            if code is None or code >= 0:
+            lost = self._lost()
+            if not lost or self._ending.is_set():
                 continue
             if self._starts == MAX_STARTS:
-                log.warning("the Prefect server was killed again; its record of this run stays incomplete")
+                log.warning("the Prefect server %s again; its record of this run stays incomplete", lost)
                 return
-            log.warning("the Prefect server was killed (signal %d); another one takes its place", -code)
+            log.warning("the Prefect server %s; another one takes its place", lost)
             if self._database is not None:
                 self._database.drop_unfinished()
             self._launch()
+
+    def _lost(self) -> str:
+        """Tell how our server was lost; empty while it runs, or when it could not start. One that hangs is killed."""
+        assert self._process is not None
+        assert self._pulse is not None
+        code = self._process.poll()
+        if code is not None and self._cannot_start(code):
+            return ""
+        if code is not None:
+            return f"was killed (signal {-code})" if code < 0 else f"was ended (exit code {code})"
+        if not self._pulse.hangs():
+            return ""
+        self._process.kill()
+        self._process.wait()
+        return "hung and was killed"
+
+    def _cannot_start(self, code: int) -> bool:
+        """Tell if the exit code is that of a first server that could not start; after Ctrl-C the code is 0."""
+        answered = self._pulse is not None and self._pulse.answered
+        return code > 0 and self._starts == 1 and not answered
 
     def _mark_created(self) -> None:
         if self._database is not None:
@@ -184,10 +215,32 @@ class PrefectServer:
                 noticed = True
                 log.warning("waits for the Prefect server at %s (at most %.0f s)", self.url, seconds)
             code = self._process.poll() if self._process is not None else None
-            if code is not None and (code >= 0 or self._starts == MAX_STARTS):  # else another one is started
+            if code is not None and (self._cannot_start(code) or self._starts == MAX_STARTS):  # else another is started
                 return False
             time.sleep(POLL_SECONDS)
         return False
+
+
+class Pulse:
+    """Tells by its answers whether a server hangs: it takes connections, even when its process is stopped."""
+
+    def __init__(self, pid: int, url: str) -> None:
+        self._pid, self._url = pid, url
+        self._looked_at = time.monotonic()
+        self._misses = 0
+        self.answered = False  # at least once
+
+    def hangs(self) -> bool:
+        """Look whether it answers, unless the last look was just now; True when too many looks have failed."""
+        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return False
+        healthy = is_healthy(self._url, LOOK_SECONDS)
+        self._looked_at = time.monotonic()
+        self.answered = self.answered or healthy
+        stopped = is_stopped(self._pid)
+        # One that has not answered yet is starting, which may take long.
+        self._misses = 0 if healthy or not (self.answered or stopped) else self._misses + 1
+        return self._misses >= (STOPPED_LOOKS if stopped else HUNG_LOOKS)
 
 
 class DatabaseLock:
@@ -252,14 +305,13 @@ class DatabaseLock:
         self._lock.release()
 
 
-def is_healthy(url: str, seconds: float) -> bool:
-    """Return True when a Prefect server answers in so many seconds; one on this machine is asked without a proxy."""
-    proxies = [urllib.request.ProxyHandler({})] if _on_loopback(url) else []
-    try:
-        with urllib.request.build_opener(*proxies).open(f"{url}/health", timeout=seconds) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError, HTTPException):
-        return False
+def is_stopped(pid: int) -> bool:
+    """Return True when a process runs no further until it gets SIGCONT."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
 
 
 def served_by() -> dict[str, str]:
@@ -302,10 +354,6 @@ def _no_server(why: str) -> CapacityError:
     return CapacityError(
         f"the local Prefect server {why}; see {_log_path()}, or set PREFECT_API_URL to a server of your own"
     )
-
-
-def _on_loopback(url: str) -> bool:
-    return urllib.parse.urlsplit(url).hostname in environment.LOOPBACK
 
 
 def _flush_logs(seconds: float) -> None:

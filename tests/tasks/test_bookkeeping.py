@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
@@ -30,23 +31,44 @@ def test_nothing_is_recorded_where_no_server_answers(port: int) -> None:
     assert not made
 
 
-def test_a_server_that_comes_back_is_waited_for(port: int) -> None:
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+def test_nothing_is_recorded_where_a_server_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/api")
+        started = time.monotonic()
+        assert recorded(lambda: made.append(True)) is None
+    assert time.monotonic() - started < 5
+    assert not made
+
+
+def test_a_server_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Healthy, bind_and_activate=False) as server:
+        server.server_bind()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
 
         def come_back() -> None:
             time.sleep(0.5)
-            server.listen()
+            server.server_activate()
+            for _ in range(2):
+                server.handle_request()
 
-        server.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=come_back)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
-            thread.start()
-            assert not answers()
-            assert answers(wait_s=20)
-            assert recorded(lambda: 7) == 7
+        assert not answers()
+        thread.start()
+        assert answers(wait_s=20)
+        assert recorded(lambda: 7) == 7
         thread.join()
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """A server whose health is good."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ import pytest
 from scipy.io import wavfile
 
 from flows.serving import environment
-from flows.serving.prefect_server import PrefectServer, is_healthy
+from flows.serving.prefect_server import PrefectServer
 from liveavatar.errors import CapacityError
 from liveavatar.hardware import free_port
 from liveavatar.paths import REPO_ROOT
+from tasks.health import is_healthy
 
 FOREIGN = {
     "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://a:b@db/theirs",
@@ -106,6 +107,18 @@ def test_this_machine_is_never_reached_through_a_proxy(before: dict[str, str], a
 def test_health_is_asked_directly(name: str, health: str) -> None:
     os.environ[name] = DEAD_PROXY
     assert is_healthy(health, 5)
+
+
+@pytest.mark.parametrize("given", [None, "9"])
+def test_requests_to_a_server_of_the_users_give_up_soon(given: str | None, health: str) -> None:
+    if given is not None:
+        os.environ["PREFECT_CLIENT_MAX_RETRIES"] = given
+    os.environ["PREFECT_API_URL"] = health
+    environment.prepare()
+    with PrefectServer():
+        tries, seconds = (int(os.environ[f"PREFECT_{name}"]) for name in ("CLIENT_MAX_RETRIES", "API_REQUEST_TIMEOUT"))
+    assert tries == (9 if given else 2)
+    assert (1 + tries) * seconds < (60 if given is None else 600)
 
 
 def test_clients_of_a_server_here_start_with_any_proxy_and_certificate(health: str) -> None:

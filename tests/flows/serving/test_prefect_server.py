@@ -1,7 +1,9 @@
 """The database of Prefect when commands start at one moment: one server creates it, the others wait."""
 
 import logging
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import pytest
 from flows.serving import prefect_server
 from flows.serving.prefect_server import DatabaseLock, PrefectServer
 from liveavatar.errors import CapacityError
+from tasks.health import is_healthy
 
 
 def test_one_server_at_a_time_creates_the_database(tmp_path: Path) -> None:
@@ -94,7 +97,9 @@ def test_an_interruption_ends_a_server_that_is_starting(tmp_path: Path, monkeypa
 
 
 STAND_IN = """#!{python}
-import http.server, sys
+import http.server, signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1000))
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -120,27 +125,70 @@ def test_a_server_that_cannot_start_says_why(
         server.wait()
 
 
-def test_a_server_that_is_killed_is_replaced_at_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    stand_in = tmp_path / "python"
-    stand_in.write_text(STAND_IN.format(python=sys.executable))
-    stand_in.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(stand_in))
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small program in place of Prefect's server; Ctrl-C ends it with exit code 0, as it ends uvicorn."""
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.format(python=sys.executable))
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
     for name in ("PREFECT_HOME", "PREFECT_API_URL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_server_that_is_killed_is_replaced_at_its_address(caplog: pytest.LogCaptureFixture) -> None:
     with PrefectServer() as server:
         server.wait()
         for number in range(1, prefect_server.MAX_STARTS):
-            kill_child()
-            wait_for(lambda: prefect_server.is_healthy(server.url, 1))
+            strike_child(signal.SIGKILL)
+            wait_for(lambda: is_healthy(server.url, 1))
             assert caplog.text.count("(signal 9); another one takes its place") == number
-        kill_child()
-        wait_for(lambda: "killed again" in caplog.text)
-        assert not prefect_server.is_healthy(server.url, 1)
+        strike_child(signal.SIGKILL)
+        wait_for(lambda: "(signal 9) again" in caplog.text)
+        assert not is_healthy(server.url, 1)
     assert not servers()
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        pytest.param(signal.SIGINT, "was ended (exit code 0)", id="Ctrl-C"),
+        pytest.param(signal.SIGSTOP, "hung and was killed", id="stopped for good"),
+        pytest.param(signal.SIGUSR1, "hung and was killed", id="runs and never answers"),
+    ],
+)
+def test_a_server_that_ends_or_hangs_is_replaced_within_seconds(
+    number: int, line: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prefect_server, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(prefect_server, "WATCH_SECONDS", 0.05)
+    with PrefectServer() as server:
+        server.wait()
+        strike_child(number)
+        wait_for(lambda: f"the Prefect server {line}; another one takes its place" in caplog.text)
+        wait_for(lambda: is_healthy(server.url, 1))
+    assert not servers()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_server_that_is_slow_for_a_moment_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prefect_server, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(prefect_server, "STOPPED_LOOKS", 1000)
+    with PrefectServer() as server:
+        server.wait()
+        (process,) = servers()
+        process.suspend()
+        assert not is_healthy(server.url, 2)
+        process.resume()
+        wait_for(lambda: is_healthy(server.url, 1))
+        assert servers() == [process]
+    assert "takes its place" not in caplog.text
 
 
 def servers() -> list[psutil.Process]:
@@ -149,11 +197,11 @@ def servers() -> list[psutil.Process]:
     return [p for p in running if "--port" in p.cmdline()]
 
 
-def kill_child() -> None:
-    """Kill the server of this process, and wait until nobody answers."""
+def strike_child(number: int) -> None:
+    """Send a signal to the server of this process, and wait until nobody answers."""
     (process,) = servers()
-    process.kill()
-    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    process.send_signal(number)
+    wait_for(lambda: process not in servers() or not is_healthy(os.environ["PREFECT_API_URL"], 0.2))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
