@@ -3,7 +3,6 @@
 It goes to the terminal, to parquet, to a page with charts, and to Prefect as table artifacts.
 """
 
-import html
 import io
 import json
 from pathlib import Path
@@ -25,14 +24,13 @@ from flows.preflight import check, claim_output  # noqa: E402
 from flows.render import render_flow  # noqa: E402
 from flows.run_record import named, render_name, result_of, state_of, worst_first  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
+from liveavatar.report.sweep_page import sweep_page  # noqa: E402
 from tasks import events  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.inputs import JobInputs  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
 TIMES = ("ms_per_frame", "fps", "ttff_s")
-CHARTED = ("ms_per_frame", "sync_error_frames", "texture_psnr", "jerk_index")
-CHART = (320, 180, 36)  # width, height and margin of one chart, pixels
 
 
 def _sweep_name(given: dict[str, Any]) -> str:
@@ -173,49 +171,4 @@ def write_tables(out: Path, rows: list[dict[str, Any]], sizes: list[dict[str, An
                 packed = io.BytesIO()
                 pd.DataFrame(table).to_parquet(packed, index=False)
                 write_atomically(out / name, packed.getvalue())
-        write_atomically(out / "sweep.html", _page(rows, sizes).encode())
-
-
-def _page(rows: list[dict[str, Any]], sizes: list[dict[str, Any]] | None) -> str:
-    """Format a page that opens offline: the table, a small chart for each measure over the steps, the sizes."""
-    charts = "".join(_chart(name, rows) for name in CHARTED)
-    second = f"<h2>Size and recommended steps</h2>{_html_table(sizes)}" if sizes else ""
-    return (
-        "<!doctype html><meta charset='utf-8'><title>Sweep</title><style>body{font:14px sans-serif;margin:2em}"
-        "table{border-collapse:collapse}td,th{padding:4px 10px;border-bottom:1px solid #ccc;text-align:right}"
-        "svg{margin:1em 1em 0 0}text{font-size:11px}</style><h1>Sweep</h1>"
-        f"{_html_table(rows)}{charts}{second}"
-    )
-
-
-def _html_table(rows: list[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in r.values()) + "</tr>" for r in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _chart(name: str, rows: list[dict[str, Any]]) -> str:
-    width, height, margin = CHART
-    measured = [row for row in rows if row[name] is not None]
-    if not measured:
-        return ""
-    xs, ys = [row["steps"] for row in measured], [float(row[name]) for row in measured]
-    top = max(*ys, 1e-9) if len(ys) > 1 else max(ys[0], 1e-9)
-    low, high = min(xs), max(xs)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = 0.5 if high == low else (x - low) / (high - low)
-        return margin + across * (width - 2 * margin), height - margin - y / top * (height - 2 * margin)
-
-    lines, labels = [], []
-    for size in dict.fromkeys(row["size"] for row in measured):
-        points = sorted(place(x, y) for x, y, row in zip(xs, ys, measured, strict=True) if row["size"] == size)
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        lines.append(f"<polyline points='{path}' fill='none' stroke='#26c' stroke-width='2'/>")
-        lines += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#26c'/>" for x, y in points]
-    for x, y in zip(xs, ys, strict=True):
-        px, py = place(x, y)
-        labels.append(f"<text x='{px:.1f}' y='{py - 7:.1f}' text-anchor='middle'>{_cell(y)}</text>")
-        labels.append(f"<text x='{px:.1f}' y='{height - 8}' text-anchor='middle'>{x}</text>")
-    title = f"<text x='{margin}' y='14'>{html.escape(name)} over steps</text>"
-    return f"<svg width='{width}' height='{height}'>{title}{''.join(lines + labels)}</svg>"
+        write_atomically(out / "sweep.html", sweep_page(rows, sizes).encode())

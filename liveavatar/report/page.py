@@ -1,7 +1,8 @@
 """`report.html`: one page about one run that opens offline, the video inside it.
 
 Everything shown is read from the run's folder (`video.mp4`, the parquet tables, `audio/`) and from the dictionary of
-`report.json`; parts that are not there are left out. The page's look and behaviour are in `report_page.html`.
+`report.json`; parts that are not there are left out. The page's look and behaviour are in `page.html`, its words
+in `wording.py`.
 """
 
 import base64
@@ -17,7 +18,9 @@ import numpy as np
 from liveavatar.files import disk_errors, write_atomically
 from liveavatar.media.ffmpeg import probe_video, read_frames, read_video_audio
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
-from liveavatar.report import plots
+from liveavatar.report import plots, wording
+from liveavatar.report.moments import without_blinks, worst_moments
+from liveavatar.report.wording import number
 from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -64,13 +67,22 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
     info = probe_video(video)
     words = _words(out_dir / "audio" / "words.json")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = number
+    environment.filters |= {
+        "number": number,
+        "title_of": wording.title,
+        "fault_of": wording.fault,
+        "value_of": lambda check: wording.value_of(check["name"], check["value"]),
+        "plain_name": wording.plain_name,
+    }
     html = environment.from_string(TEMPLATE.read_text()).render(
         name=name or report.get("name") or out_dir.name,
         report=report,
         info=info,
         video_src=_video_source(video),
+        verdict=wording.VERDICTS.get(report["status"], ""),
+        timing=wording.timing,
         sheet=contact_sheet(video, info.num_frames),
+        moments=_moments(video, frames),
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {}),
         words=words,
@@ -94,29 +106,30 @@ _SECTIONS = (
 )
 
 
-def number(value: Any) -> str:
-    """Format a value: four significant digits, a dash for nothing."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
-
-
 def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> list[dict[str, Any]]:
     """Read evenly spaced pictures of a video, as data URLs.
 
     Returns:
         `count` mappings (fewer for shorter videos) with `src`, `seconds` and `frame`.
     """
+    evenly = np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int)
+    return _pictures(video, evenly.tolist())
+
+
+def _moments(video: Path, frames: "pd.DataFrame | None") -> list[dict[str, Any]]:
+    """Read the pictures of the worst moments, with what is wrong there."""
+    moments = [] if frames is None else worst_moments(frames)
+    pictures = {picture["frame"]: picture for picture in _pictures(video, [moment.frame for moment in moments])}
+    return [{**pictures[m.frame], "label": m.label} for m in moments if m.frame in pictures]
+
+
+def _pictures(video: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Read frames of a video by their numbers, as small data URLs."""
     from PIL import Image
 
-    indices = set(np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int).tolist())
-    pictures = []
-    for frame in read_frames(video):
-        if frame.index not in indices:
+    wanted, pictures = set(numbers), list[dict[str, Any]]()
+    for frame in read_frames(video) if wanted else ():
+        if frame.index not in wanted:
             continue
         image = Image.fromarray(frame.rgb)
         image.thumbnail((SHEET_WIDTH, SHEET_WIDTH * 2))
@@ -181,10 +194,12 @@ def _sound_figures(
         middle = np.array([start + WINDOW / 2 for start, _ in lags]) / FPS
         values = np.array([lag for _, lag in lags], float)
         axis = plots.Axis(seconds=info.video_seconds, low=-8.5, high=8.5, height=120)
-        line = plots.Line(seconds=middle, values=values, colour="var(--mouth)", label="lag of the picture, frames")
-        svg = plots.line_plot([line], axis, "lag in two-second windows", limits=((0.0, ""),))
+        line = plots.Line(seconds=middle, values=values, colour="var(--mouth)", label="frames the picture is late")
+        svg = plots.line_plot([line], axis, "lips against the sound", limits=((0.0, ""),))
         figures.append(
-            Figure("Lag in two-second windows", svg, ((line.colour, line.label),), "above zero: picture late")
+            Figure(
+                "Lips against the sound, two seconds at a time", svg, ((line.colour, line.label),), "zero is in time"
+            )
         )
     return figures
 
@@ -196,15 +211,22 @@ def _face_figures(frames: "pd.DataFrame | None") -> list[Figure]:
     length = float(seconds[-1]) + 1 / FPS
     figures = []
     rows = (
-        ("identity", "Likeness to the portrait", "cosine of the face embeddings", ((0.5, "another person"),)),
-        ("sharpness_ratio", "Sharpness of the face", "detail over the portrait's, two octaves", ((1.0, "portrait"),)),
-        ("change", "Change from frame to frame", "mean absolute difference, of 255", ()),
+        ("identity", "Likeness to the portrait", "1 is the same face; blinks are left out", ((0.5, "another person"),)),
+        (
+            "sharpness_ratio",
+            "Sharpness of the face",
+            "detail over the portrait's; blinks are left out",
+            ((1.0, "portrait"),),
+        ),
+        ("change", "Change from frame to frame", "mean difference in grey levels, of 255", ()),
     )
     for column, title, label, limits in rows:
         values = frames[column].to_numpy(float)
         seen = np.isfinite(values)
         if seen.sum() < 2:
             continue
+        if column != "change":
+            values, seen = without_blinks(values), np.ones(len(values), bool)
         low, high = plots.span([values], include=[0.0, *(value for value, _ in limits)])
         axis = plots.Axis(seconds=length, low=low, high=high * 1.05, height=130)
         line = plots.Line(seconds=seconds[seen], values=values[seen], colour="var(--accent)", label=label)
@@ -227,8 +249,15 @@ def _timing_figures(blocks: "pd.DataFrame | None", timing: Mapping[str, Any]) ->
     late = int((values > deadline).sum())
     note = f"{late} of {len(values)} blocks took longer than they play"
     if timing.get("ttff_s") is not None:
-        note += f"; first frame after {number(float(timing['ttff_s']))} s"
-    return [Figure("Time of each block, ms", svg, (("var(--good)", "in time"), ("var(--warn)", "late")), note)]
+        note += f"; first picture after {number(float(timing['ttff_s']))} s"
+    return [
+        Figure(
+            "Rendering time of each block (half a second of video), ms",
+            svg,
+            (("var(--good)", "in time"), ("var(--warn)", "late")),
+            note,
+        )
+    ]
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from flows import sweep
 from flows.parameters import RenderParameters
 from flows.run_record import state_of
 from liveavatar.errors import CapacityError
+from liveavatar.report.sweep_page import CHARTED
 
 
 def _row(steps: int, **more: object) -> dict[str, object]:
@@ -27,9 +28,9 @@ def test_steps_and_sizes_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFi
     assert pd.read_parquet(tmp_path / "sweep.parquet")["steps"].tolist() == [1, 2, 4]
     assert pd.read_parquet(tmp_path / "sizes.parquet")["recommended_steps"].tolist() == [2, 4]
     page = (tmp_path / "sweep.html").read_text()
-    assert page.count("<svg") == len(sweep.CHARTED)
+    assert page.count("<svg") == len(CHARTED)
     assert page.count("<table>") == 2
-    assert page.count("<circle") == 3 * len(sweep.CHARTED) - 1  # one value is missing
+    assert page.count("<circle") == 3 * len(CHARTED) - 1  # one value is missing
     sweep.print_table({"rows": rows, "sizes": sizes, "out": str(tmp_path)}, as_json=False)
     shown = capsys.readouterr().out
     assert shown.index("sync_error_frames") < shown.index("recommended_steps")

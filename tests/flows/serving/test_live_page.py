@@ -24,7 +24,7 @@ from liveavatar.hardware import free_port
 from liveavatar.media.film import FilmWriter
 from tasks.catalogue import record_run
 from tasks.store.store import Store
-from tests.flows.serving.browser import browser, needs_chromium, wait_for
+from tests.browser import browser, needs_chromium, wait_for
 
 RUN = "0123456789abcdef" * 2
 SEGMENT = 24  # frames
@@ -199,7 +199,7 @@ def served(home: Path, folder: Path) -> Iterator[str]:
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
-            wait_for(lambda: "studio page: " in log.read_text() or process.poll() is not None, 240)
+            wait_for(lambda: "studio page: " in log.read_text() or process.poll() is not None, 600)
             assert process.poll() is None, log.read_text()
             yield log.read_text().partition("studio page: ")[2].split()[0]
         finally:
@@ -208,7 +208,7 @@ def served(home: Path, folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @needs_chromium
 def test_a_video_is_made_from_upload_to_download(home: Path, tmp_path: Path) -> None:
     """The whole way of a producer, on a phone: upload, render, play, results, download, report, another seed."""
