@@ -31,7 +31,9 @@ class RenderParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, title="Render")
 
     audio: str = Field(min_length=1, description="speech: any audio or video file; - for 16 kHz PCM")
-    image: str = Field(min_length=1, description="portrait: any picture file")
+    image: str = Field(
+        min_length=1, description="portrait: any picture file; the run's log first says whether it will speak"
+    )
     prompt: str = Field(description="who is seen, doing what, in which light and style")
     prompt_words: Literal["known", "all"] = Field(
         default="known",

@@ -96,8 +96,6 @@ def _portrait(files: JobInputs, model_dir: Path, framing: Framing) -> Entry:
 
         pixels = decode_portrait(files.image.path) if files.pixels is None else files.pixels
         judged = judge_portrait(pixels, framing, model)
-        if judged.check is not None:
-            emit(Event(kind="note", stage="ingest", text=judged.check.line))
         Image.fromarray(judged.picture).save(folder / PORTRAIT)
         height, width = judged.picture.shape[:2]
         values: Values = {"width": width, "height": height, "canvas": None}
@@ -115,7 +113,10 @@ def _portrait(files: JobInputs, model_dir: Path, framing: Framing) -> Entry:
         "size_rule": model.size_rule,
         "framing": model.framing,
     }
-    return cached(stage_key("portrait", inputs, PORTRAIT_CODE, PORTRAIT_PACKAGES), make)
+    entry = cached(stage_key("portrait", inputs, PORTRAIT_CODE, PORTRAIT_PACKAGES), make)
+    if entry.values["check"] is not None:
+        emit(Event(kind="note", stage="ingest", text=entry.values["check"]["line"]))
+    return entry
 
 
 def _pose(source: InputFile, max_frames: int) -> Entry:

@@ -240,10 +240,12 @@ def _summary(out: Path, report: dict[str, Any], run: CatalogueRecord) -> str:
     timing = report["timing"]
     failed = "\n".join(f"- {c['name']}: {escaped(c['reason'])}" for c in report["checks"] if c["status"] != "passed")
     spoken = escaped(report["audio"]["text"] or "(not transcribed)")
+    check = report["inputs"]["image"].get("check")
+    portrait = "" if check is None else f"**Before rendering:** {escaped(check['line'])}\n\n"
     return (
         f"## {escaped(out.name)}: {report['status']}\n\n{failed or 'All checks passed.'}\n\n"
         f"[Video]({page_url(run.id, VIDEO)}) and [report]({page_url(run.id)}) open while `liveavatar serve` runs.\n\n"
-        f"**Said:** {spoken}\n\n"
+        f"{portrait}**Said:** {spoken}\n\n"
         f"**Speed:** {timing['fps']} frames/s, first frame after {timing['ttff_s']} s, "
         f"{timing['cached_tasks']} stages from the store, {timing['total_s']} s in all.\n\n"
         f"**Finished:** {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n"

@@ -46,8 +46,8 @@ class PortraitCheck:
     photographic: bool | None = None  # False: a drawing, mask or creature, whose landmarks wander
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as JSON holds them."""
-        return asdict(self)
+        """Return the values as JSON holds them, and the verdict in one line."""
+        return {**asdict(self), "line": self.line}
 
     @property
     def line(self) -> str:

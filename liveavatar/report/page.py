@@ -86,6 +86,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {}),
         words=words,
+        portrait=((report.get("inputs") or {}).get("image") or {}).get("check"),
         failures=[c for c in report.get("checks", ()) if c["status"] in ("failed", "warned")],
         sections=[(title, _flat(report[key])) for title, key in _SECTIONS if report.get(key)],
     )

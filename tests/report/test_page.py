@@ -103,7 +103,10 @@ def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[st
         },
         "memory": {"peak_rss_mb": 812, "peak_gpu_mb": None},
         "plan": {"fits": True, "per_gpu_gb": [0.1, 0.2], "nearest": [{"size": "384*256"}]},
-        "inputs": {"audio": {"name": "a.wav", "sha256": "ab" * 32}},
+        "inputs": {
+            "audio": {"name": "a.wav", "sha256": "ab" * 32},
+            "image": {"name": "i.png", "check": {"line": "the portrait may not speak: the face is small"}},
+        },
         "parameters": {"prompt": HOSTILE, "seed": 420},
     }
 
@@ -132,6 +135,7 @@ def test_the_page_has_everything(page: Path) -> None:
         assert name not in shown, "in words, rounded"
     for text in ("Do not publish", "Mouth opens as wide", "0.81 s", "to the first picture", "Look here first"):
         assert text in html
+    assert "Before rendering: the portrait may not speak: the face is small." in html
     assert "<td>steps 1-2</td><td>41.5, 42.5</td>" in html
     assert "{&#39;rank&#39;" not in html, "a table, not the text of a list"
     tags = Tags()

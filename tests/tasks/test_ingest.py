@@ -10,7 +10,8 @@ from scipy.io import wavfile
 
 from liveavatar.media.framing import Framing
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
-from tasks import ingest
+from tasks import events, ingest
+from tasks.events import Event
 from tasks.inputs import InputFile, JobInputs
 
 SOUND = np.random.default_rng(0).normal(scale=0.1, size=SAMPLE_RATE).astype(np.float32)
@@ -46,6 +47,17 @@ def test_sound_and_portrait_are_taken_as_they_were_decoded(tiny_model: Path) -> 
     alone = ingest.portrait.fn(inputs(audio=None), str(tiny_model), Framing())
     assert alone.hit
     assert alone.key == made.portrait.key
+
+
+def test_every_run_is_told_whether_the_portrait_will_speak(tiny_model: Path) -> None:
+    said: list[Event] = []
+    with events.listening(said.append):
+        for _ in range(2):
+            made = ingest.portrait.fn(inputs(audio=None), str(tiny_model), Framing())
+    assert made.hit
+    notes = [event.text for event in said if event.kind == "note"]
+    assert notes == 2 * [made.values["check"]["line"]]
+    assert notes[0].startswith("the portrait will not speak: no face is found")
 
 
 def test_sound_is_cut_at_the_frames_of_the_clips(tiny_model: Path) -> None:
