@@ -21,6 +21,7 @@ from liveavatar.media.portrait import EYE_DISTANCE, WIDE_EYE_DISTANCE, fit_portr
 WILL, MAY_NOT, WILL_NOT = "will speak", "may not speak", "will not speak"
 SMALL, TINY = 2.0, 4.0  # enlargement of the picture for the model
 TIGHT, TOO_TIGHT = 1.3, 1.5  # face in the model's picture over that of training
+FAR, TOO_FAR = 0.75, 0.65  # the same of a small face
 TURNED, AVERTED = 20.0, 30.0  # degrees of yaw
 TILTED = 20.0  # degrees of roll
 PARTED, OPEN = (
@@ -158,6 +159,9 @@ def _check(
         if scale > TIGHT:
             text = f"the face fills the picture ({scale:.1f} times the size of training); use --framing portrait"
             (faults if scale > TOO_TIGHT else doubts).append(text)
+        if scale < FAR:
+            text = f"the face is small in the picture ({scale:.1f} times the size of training); use --framing portrait"
+            (faults if scale < TOO_FAR else doubts).append(text)
     if reading is None:
         return _verdict(doubts, faults, facts)
     face = reading.face

@@ -33,6 +33,7 @@ def small(factor: int) -> np.ndarray:
         pytest.param(SAMPLE, {}, WILL, "", id="sample"),
         pytest.param(TIGHT, {}, WILL, "", id="tight, with room"),
         pytest.param(TIGHT, {"framing": MODEL}, WILL_NOT, "--framing portrait", id="tight, without room"),
+        pytest.param(small(7), {"framing": MODEL}, WILL_NOT, "the face is small in the picture (0.", id="far"),
         pytest.param(np.full((300, 300, 3), 90, np.uint8), {}, WILL_NOT, "no face is found", id="no face"),
         pytest.param(small(6), {}, MAY_NOT, "the face is small", id="small"),
     ],
