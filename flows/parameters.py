@@ -23,12 +23,27 @@ from liveavatar.timing import BLOCK_FRAMES, FPS
 SIZE = re.compile(r"(\d{1,5})\s*[*x×]\s*(\d{1,5})")
 MAX_PROMPT = 4000  # characters
 MAX_SEED = 2**63 - 1
+SWEPT_STEPS = (3, 4, 5, 6)  # of a sweep that names none
+
+
+def _as_form(schema: dict[str, Any]) -> None:
+    """Write a schema as a form shows it best: text and numbers that may be empty have one type, `fps` is not asked.
+
+    The form of the Prefect UI shows "type None" for a property that may be null. Prefect itself lets every property
+    without a default be null, unless it has choices.
+    """
+    properties = schema["properties"]
+    for name, option in properties.items():
+        kinds = [kind for kind in option.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1 and "enum" not in kinds[0]:
+            properties[name] = {k: v for k, v in option.items() if k not in ("anyOf", "default")} | kinds[0]
+    schema["patternProperties"] = {"^fps$": properties.pop("fps")}  # taken, not shown
 
 
 class RenderParameters(BaseModel):
     """Parameters of one render."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, title="Render")
+    model_config = ConfigDict(extra="forbid", validate_default=True, title="Render", json_schema_extra=_as_form)
 
     audio: str = Field(min_length=1, description="speech: any audio or video file; - for 16 kHz PCM")
     image: str = Field(

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.parameters import RenderParameters
+from flows.parameters import SWEPT_STEPS, RenderParameters
 from flows.serving import environment
 from flows.terminal import say
 from liveavatar.checkpoints.directory import resolve_model_dir
@@ -30,6 +30,8 @@ from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.inputs import JobInputs  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
+STEPS = list(SWEPT_STEPS)
+NO_SIZES: list[str | None] = []
 TIMES = ("ms_per_frame", "fps", "ttff_s")
 
 
@@ -38,19 +40,21 @@ def _sweep_name(given: dict[str, Any]) -> str:
 
 
 @flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False)
-def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> State[dict[str, Any]]:
+def sweep(
+    parameters: RenderParameters, steps: list[int] = STEPS, sizes: list[str | None] = NO_SIZES
+) -> State[dict[str, Any]]:
     """Render one job with every number of steps at every size.
 
     Args:
         parameters: the job.
         steps: values of `sample_steps`.
-        sizes: values of `size`; None is the model's own.
+        sizes: values of `size`; None is the model's own; an empty list is the size of the job.
 
     Returns:
         a state, Failed when the quality of any render failed, with `rows` (a dictionary a render) and `out` (folder
         with sweep.parquet, sweep.html and the renders).
     """
-    return _sweep_state(sweep_job(parameters, steps, sizes))
+    return _sweep_state(sweep_job(parameters, steps, sizes or [parameters.size]))
 
 
 def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], State[dict[str, Any]]]:

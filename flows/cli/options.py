@@ -89,8 +89,11 @@ def _plan(sub: Parser) -> None:
 
 
 def _sweep(sub: Parser) -> None:
+    from flows.parameters import SWEPT_STEPS
+
     _job_options(sub, required=False)
-    sub.add_argument("--steps", default="3,4,5,6", help="numbers of sampling steps, comma separated (3,4,5,6)")
+    steps = ",".join(map(str, SWEPT_STEPS))
+    sub.add_argument("--steps", default=steps, help=f"numbers of sampling steps, comma separated ({steps})")
     sub.add_argument("--sizes", help="sizes W*H, comma separated")
     sub.add_argument("--split", choices=("evaluation",), help="judge the evaluation split instead of one job")
     sub.add_argument("--clips", type=int, help="clips of the split; all when empty")

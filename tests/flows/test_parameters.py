@@ -1,7 +1,9 @@
 """The form of a render: sizes, and the one line in which a wrong option is refused."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +82,37 @@ def test_a_preset_knows_the_model_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(replace(LIVE_AVATAR_14B, name="mine").to_json())
     assert read_parameters({**JOB, "model": str(tmp_path), "preset": "newbie"}).size == "688*368"
     assert read_parameters({**JOB, "preset": "newbie"}).size == "384*256"
+
+
+@pytest.fixture(scope="module")
+def form() -> dict[str, Any]:
+    """The schema of the render's parameters, as Prefect's form has it."""
+    return RenderParameters.model_json_schema()
+
+
+def test_text_and_numbers_of_the_form_have_one_type(form: dict[str, Any]) -> None:
+    options = form["properties"]
+    assert [name for name, option in options.items() if "anyOf" in option] == ["preset", "framing"], "with choices"
+    assert options["size"] == {"type": "string", "title": "Size", "description": options["size"]["description"]}
+    assert (options["num_clip"]["minimum"], options["num_clip"]["maximum"]) == (1, 100_000)
+    assert "fps" not in options, "one legal value is no choice"
+    assert set(options) | {"fps"} == set(RenderParameters.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        pytest.param({}, True, id="the least"),
+        pytest.param(RenderParameters(**JOB).model_dump(), True, id="every option, empty ones as null"),
+        pytest.param({"size": "384*256", "preset": "fast", "fps": 25}, True, id="some"),
+        pytest.param({"preset": "best"}, False, id="no such choice"),
+        pytest.param({"num_clip": 0}, False, id="out of range"),
+        pytest.param({"audoi": "x"}, False, id="misspelt"),
+    ],
+)
+def test_prefect_takes_what_the_form_sends(form: dict[str, Any], given: dict[str, Any], taken: bool) -> None:
+    from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+    schema = {"type": "object", "properties": {"parameters": form}, "required": ["parameters"]}
+    with nullcontext() if taken else pytest.raises(ValidationError):
+        validate({"parameters": {**JOB, **given}}, schema, raise_on_error=True)

@@ -73,6 +73,9 @@ def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeyp
         (4, "384*256", 160.0),
     ]
     assert table["rows"][0]["jerk_index"] == 1.5
+    rendered.clear()
+    sweep.sweep.fn(job.model_copy(update={"size": "512*768"}))
+    assert [(steps, size) for steps, size, _ in rendered] == [(steps, "512*768") for steps in (3, 4, 5, 6)]
     assert len(pd.read_parquet(tmp_path / "sweep.parquet")) == 4
 
 

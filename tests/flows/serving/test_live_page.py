@@ -222,7 +222,7 @@ def test_a_video_is_made_from_upload_to_download(home: Path, tmp_path: Path) -> 
         assert see("document.getElementById('start').disabled")
         see.choose_file("#sound-file", sound)
         see.choose_file("#picture-file", paths.DATA / "samples" / "portrait.png")
-        see("document.getElementById('prompt').value = 'A man talks, soft light'")
+        see("document.getElementById('prompt').value = 'A man in his thirties explains something with a smile'")
         see("document.getElementById('prompt').dispatchEvent(new Event('input'))")
         wait_for(lambda: see("document.getElementById('verdict').textContent") == "This face will speak", 120)
         wait_for(lambda: "more detail helps" in see("document.getElementById('grade').textContent"))
