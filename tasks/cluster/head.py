@@ -28,6 +28,7 @@ from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores, listens
 from tasks.cluster import guardian, ray_folder
 from tasks.cluster.interruption import Interruption, signals_interrupt
+from tasks.cluster.ray_start import VITAL, fulfil, replaced, start_ray
 from tasks.cluster.supervision import HeadLost
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,7 @@ LOOPBACK = "127.0.0.1"
 ASK_SECONDS = 0.5  # between two looks at the head
 LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as lost; a head elsewhere may be restarted
 PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
-START_SECONDS = (30.0, 180.0)  # for a local Ray to come up, at the first attempt and at the second
-VITAL = ("gcs_server", "raylet")  # as Ray names its processes
+START_SECONDS = (30.0, 180.0, 180.0)  # for a local Ray to come up, at each attempt
 STOP_SECONDS, LOCAL_STOP_SECONDS = 60.0, 0.5  # to an interrupted job's next block; a local engine ends with us anyway
 KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave their environment as it was
 
@@ -48,13 +48,15 @@ KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave th
 class Guard:
     """The guardian process of one local Ray: it kills that Ray's processes when this process is gone."""
 
-    def __init__(self, token: str = "") -> None:
+    def __init__(self, token: str = "", dismissed: threading.Event | None = None) -> None:
         """Start it.
 
         Args:
             token: of the mark; that of a guardian that was killed, or a new one.
+            dismissed: set when this Ray ends; that of the guardian that was killed.
         """
         self.token = token or secrets.token_hex(8)
+        self.dismissed = dismissed or threading.Event()
         environment = {k: v for k, v in os.environ.items() if k != guardian.MARK}
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(guardian.__file__), self.token],
@@ -86,6 +88,7 @@ class Guard:
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)  # one that was stopped would stay for ever
         self._process.stdin.close()
+        self.dismissed.set()
         threading.Thread(target=self._process.wait, daemon=True).start()
 
 
@@ -117,7 +120,7 @@ class RaySession:
         guard = self._guard
         if guard is not None and guard.gone:
             log.warning("the guardian of the local Ray was killed; another one takes its place")
-            self._guard = Guard(guard.token)
+            self._guard = Guard(guard.token, guard.dismissed)
 
     def connect(self) -> str:
         """Connect to the cluster at `RAY_ADDRESS`, else to a local one that ends with this process.
@@ -141,11 +144,10 @@ class RaySession:
                         ray.init(address=address, **_common())
                 else:
                     self._start()
-        except (ConnectionError, RuntimeError, OSError) as e:
+        except (ConnectionError, RuntimeError, OSError, RayError, HeadLost) as e:
             self._guard = None
             where = f"no Ray cluster answers at {address}" if address else "no local Ray could be started"
-            reason = str(e).strip().splitlines()[0]
-            raise CapacityError(f"{where} ({reason}); see `liveavatar doctor`") from e
+            raise CapacityError(f"{where} ({_first_line(e)}); see `liveavatar doctor`") from e
         return _address()
 
     def _start(self) -> None:
@@ -155,20 +157,12 @@ class RaySession:
             self._guard = Guard()
             try:
                 with self._guard.marking(), patience(seconds), on_loopback():
-                    ray.init(
-                        address="local",
-                        num_cpus=cores(),
-                        include_dashboard=False,
-                        _node_ip_address=LOOPBACK,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        _temp_dir=ray_folder.short_folder(),
-                        **_common(),
-                    )
+                    start_ray(_local(), self._guard.dismissed)
                 return
-            except TimeoutError as e:
+            except (TimeoutError, RayError, HeadLost) as e:
                 if attempt == len(START_SECONDS):
                     raise
-                log.warning("the local Ray is slow (%s); it is started again with more time", e)
+                log.warning("the local Ray did not start (%s); it is started again with more time", _first_line(e))
 
     def disconnect(self) -> None:
         """Leave the cluster; a local one ends, with every process it started."""
@@ -216,7 +210,7 @@ def probe(address: str) -> None:
             if "://" not in address:
                 raylet.GcsClient(address=address)
         except (OSError, RuntimeError, RayError) as e:
-            problem.append(str(e).strip().splitlines()[0])
+            problem.append(_first_line(e))
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
@@ -227,17 +221,6 @@ def probe(address: str) -> None:
         raise CapacityError(
             f"RAY_ADDRESS={address}: no Ray cluster answers there ({problem[0]}); start it, or unset the variable"
         )
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Have a module of Ray use another function inside."""
-    own = getattr(module, name)
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        setattr(module, name, own)
 
 
 def patience(seconds: float) -> contextlib.AbstractContextManager[None]:
@@ -258,17 +241,21 @@ def patience(seconds: float) -> contextlib.AbstractContextManager[None]:
                     raise TimeoutError(f"no node within {seconds:.0f} s") from e
             time.sleep(ASK_SECONDS)
 
-    return _replaced(services, "get_node", wait_for_node)
+    return replaced(services, "get_node", wait_for_node)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def without_handler() -> contextlib.AbstractContextManager[None]:
     """Have Ray leave the handler of SIGTERM as it is inside: its own would end us without a word, with exit code 1."""
-    return _replaced(ray._private.utils, "set_sigterm_handler", lambda _: None)
+    return replaced(ray._private.utils, "set_sigterm_handler", lambda _: None)
 
 
 def on_loopback() -> contextlib.AbstractContextManager[None]:
     """Have Ray leave 127.0.0.1 as it is inside: else it takes an address of this machine that others reach."""
-    return _replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
+    return replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
 
 
 def listens_on_loopback_only(address: str) -> bool:
@@ -290,6 +277,18 @@ def own_job() -> JobConfig:
     job: Any = JobConfig(_py_driver_sys_path=[str(paths.REPO_ROOT)] if paths.is_checkout() else [])
     job._runtime_env_has_working_dir = lambda: True  # only then it leaves that folder out
     return job
+
+
+def _local() -> dict[str, Any]:
+    return {
+        "address": "local",
+        "num_cpus": cores(),
+        "include_dashboard": False,
+        "_node_ip_address": LOOPBACK,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_temp_dir": ray_folder.short_folder(),
+        **_common(),
+    }
 
 
 def _common() -> dict[str, Any]:
@@ -354,7 +353,7 @@ class HeadWatch:
         """
         self.check()
         answer: Future[T] = Future()
-        threading.Thread(target=_answer, args=(answer, call), daemon=True).start()
+        threading.Thread(target=fulfil, args=(answer, call), daemon=True).start()
         while not answer.done():
             wait([answer], timeout=ASK_SECONDS)
             self.check()
@@ -372,13 +371,6 @@ class HeadWatch:
         address = SESSION.replace(self.address)
         log.warning("the local Ray was lost; another one resumes from the last snapshot")
         self._watch(address)
-
-
-def _answer(answer: "Future[T]", call: Callable[[], T]) -> None:
-    try:
-        answer.set_result(call())
-    except Exception as e:  # noqa: BLE001 (raised where the answer is awaited)
-        answer.set_exception(e)
 
 
 def connect() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.exceptions import RpcError
 
 from liveavatar.errors import CapacityError
 from liveavatar.paths import REPO_ROOT
@@ -78,14 +79,22 @@ def test_a_busy_machine_gets_a_second_attempt(monkeypatch: pytest.MonkeyPatch) -
     assert len(attempts) == 2
 
 
+def test_an_error_of_ray_at_the_start_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise RpcError("RPC error: CANCELLED")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(CapacityError, match=r"no local Ray could be started \(RPC error: CANCELLED\)"):
+        head.RaySession().connect()
+
+
 @pytest.mark.parametrize("error", [RuntimeError, SystemError, ConnectionError])
 def test_a_signal_while_ray_starts_is_no_refusal(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: object) -> None:
         import_module("ray._private.utils").set_sigterm_handler(signal.SIG_IGN)  # as Ray does first
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt as e:
-            raise error("the node did not start") from e
+        signal.raise_signal(signal.SIGTERM)
+        raise error("the node did not start")
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", init)
