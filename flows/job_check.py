@@ -14,6 +14,7 @@ from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.files import exists
 
 Job = dict[str, Any]
+OF_A_ROW = ("audio", "image", "prompt", "out", "seed")  # options that no setting of the others contradicts
 
 
 def check_columns(jobs: Iterable[Job]) -> None:
@@ -66,18 +67,33 @@ def name_outputs(jobs: list[Job], out: Path) -> list[Job]:
 def refusals(jobs: list[Job]) -> dict[int, LiveAvatarError]:
     """Find the rows that cannot be rendered, by their place in the list; opens no sound and no picture."""
     found: dict[int, LiveAvatarError] = {}
+    judged: dict[tuple[Any, ...], LiveAvatarError | None] = {}  # settings, most of which many rows have in common
     for index, job in enumerate(jobs):
         try:
-            _check(job)
+            parameters = read_parameters(job)
+            preflight.refuse_pipe(parameters)
+            settings = tuple(value for name, value in parameters if name not in OF_A_ROW)
+            if settings not in judged:
+                judged[settings] = _error_of(parameters)
+            error = judged[settings]
+            if error is not None:
+                raise error
+            preflight.check_texts(parameters)
+            _find_files(parameters)
         except LiveAvatarError as e:
             found[index] = e
     return found
 
 
-def _check(job: Job) -> None:
-    parameters = read_parameters(job)
-    preflight.refuse_pipe(parameters)
-    preflight.check_options(parameters)
+def _error_of(parameters: RenderParameters) -> LiveAvatarError | None:
+    try:
+        preflight.check_settings(parameters)
+    except LiveAvatarError as e:
+        return e
+    return None
+
+
+def _find_files(parameters: RenderParameters) -> None:
     for name in ("audio", "image", "pose_video"):
         file = getattr(parameters, name)
         if file is not None and not exists(Path(file)):

@@ -81,19 +81,29 @@ def check_options(parameters: RenderParameters) -> None:
         InputError: an option cannot be used.
         CapacityError: this machine cannot do it.
     """
-    paths.store_bytes()
-    model = read_config(readable_model_dir(parameters.model))
-    refuse_size(parameters, model)
-    refuse_use(parameters, model, len(machine.accelerators()))
+    check_settings(parameters)
+    check_texts(parameters)
+
+
+def check_texts(parameters: RenderParameters) -> None:
+    """Refuse the output folder and the prompt, which differ from job to job of a table."""
     check_out(output_folder(parameters))
-    if parameters.audio == PIPE:
-        _check_pipe(parameters, model)
-    if parameters.pose_video is not None:
-        config.refuse_pose(model)
     if parameters.strict_prompt:
         from liveavatar.prompt.check import require_dense
 
         require_dense(parameters.prompt)
+
+
+def check_settings(parameters: RenderParameters) -> None:
+    """Do what `check_options` says for all options but the output folder and the prompt."""
+    paths.store_bytes()
+    model = read_config(readable_model_dir(parameters.model))
+    refuse_size(parameters, model)
+    refuse_use(parameters, model, len(machine.accelerators()))
+    if parameters.audio == PIPE:
+        _check_pipe(parameters, model)
+    if parameters.pose_video is not None:
+        config.refuse_pose(model)
 
 
 def moved_size(parameters: RenderParameters, model: config.ModelConfig, size: tuple[int, int]) -> str | None:

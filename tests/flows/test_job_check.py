@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flows import preflight
 from flows.job_check import check_columns, name_outputs, refusals
 from liveavatar.errors import CapacityError, InputError
 
@@ -98,3 +99,12 @@ def test_a_row_that_cannot_work_is_known_before_the_first_is_rendered(row: dict[
     assert list(found) == [1]
     assert reason in str(found[1])
     assert isinstance(found[1], InputError | CapacityError)
+
+
+def test_a_model_is_read_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    read = preflight.read_config
+    monkeypatch.setattr(preflight, "read_config", lambda folder: asked.append(str(folder)) or read(folder))
+    rows = [job(seed=seed, out=f"out/{seed}", prompt=f"A woman talks {seed} times.") for seed in range(50)]
+    assert list(refusals([*rows, job(placement="tpp", num_gpus=6), job(placement="tpp", num_gpus=6)])) == [50, 51]
+    assert len(asked) == 2
