@@ -7,6 +7,7 @@ the user's Prefect count only together with a server of the user's, `PREFECT_API
 
 import contextlib
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -142,7 +143,8 @@ def guard_ray() -> None:
 def secret_token(path: Path) -> str:
     """Read the token in a file that only this user can read; a random one is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not _is_token(path):
+        path.unlink(missing_ok=True)  # damaged: with it Ray refuses to start, or its first call ends the process
         whole = path.with_name(f"{path.name}.{os.getpid()}")  # another command may read the token at any moment
         descriptor = os.open(whole, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -151,6 +153,13 @@ def secret_token(path: Path) -> str:
             os.link(whole, path)
         whole.unlink()
     return path.read_text().strip()
+
+
+def _is_token(path: Path) -> bool:
+    try:
+        return re.fullmatch(rb"[0-9a-f]{64}", path.read_bytes()) is not None
+    except OSError:
+        return False
 
 
 def survive_head() -> None:

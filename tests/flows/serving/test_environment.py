@@ -244,6 +244,17 @@ def test_the_token_is_whole_whenever_it_is_there(surroundings: Path, monkeypatch
     assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("ray_token", "of the other command")]
 
 
+@pytest.mark.parametrize("damaged", [b"", b"ab12", b"a" * 63 + b"\xe1", b"a" * 40 + b"\n" + b"a" * 23, b"a" * 65])
+def test_a_damaged_token_is_made_anew(damaged: bytes, surroundings: Path) -> None:
+    path = surroundings / "ray_token"
+    path.write_bytes(damaged)
+    environment.guard_ray()
+    token = path.read_text()
+    assert (path.stat().st_mode & 0o777, len(token)) == (0o600, 64)
+    environment.guard_ray()
+    assert path.read_text() == token, "a whole one stays"
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://localhost:{port}", "[::1]:{port}", "127.0.0.1:99999"])
 def test_a_ray_that_is_not_there_is_refused_before_ray_is_imported(
     address: str, monkeypatch: pytest.MonkeyPatch
