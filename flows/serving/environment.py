@@ -25,6 +25,7 @@ DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "liveavatar,tasks",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the engine also logs outside flows
     "PREFECT_API_REQUEST_TIMEOUT": "15",  # seconds of a server that hangs, at each of several tries
+    "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "200000000",  # bytes: a table of jobs is a parameter of its flow
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds in which `serve` notices a run that was started
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # our store keeps the bytes; Prefect holds digests

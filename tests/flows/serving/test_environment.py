@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from scipy.io import wavfile
 
+from flows.job_table import MAX_BYTES
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer
 from liveavatar.errors import CapacityError
@@ -214,6 +215,13 @@ def test_what_the_user_has_set_stays(surroundings: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PREFECT_HOME", "/elsewhere")
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
     assert environment.prepare() == Path("/elsewhere")
+
+
+def test_a_prefect_server_of_ours_takes_the_largest_table_of_jobs(surroundings: Path) -> None:
+    ours = environment.server_environment(surroundings, "http://127.0.0.1:1/api", ui=False)
+    program = "from prefect.settings import get_current_settings as s; print(s().server.api.max_parameter_size)"
+    done = subprocess.run([sys.executable, "-c", program], env=ours, cwd=surroundings, capture_output=True, check=True)
+    assert int(done.stdout) > 2 * MAX_BYTES
 
 
 def test_ray_asks_for_a_token_that_only_the_user_can_read(surroundings: Path) -> None:
