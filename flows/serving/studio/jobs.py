@@ -6,6 +6,7 @@ run that it published.
 
 import re
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ PROGRESS, LIVE, REPORT = "render-progress", "render-live", "render-report"  # ke
 LATER = timedelta(minutes=2)  # a run scheduled beyond is not in the queue yet
 SHOWN = timedelta(hours=12)  # that a run without a video stays in the list after its end
 LISTED = 30  # runs
+SERVED_SECONDS = 60.0  # for the deployment to be there
 PACED = 5  # ended runs from which the pace is taken
 WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 ID = re.compile(r"[0-9a-f]{32}")
@@ -77,10 +79,15 @@ class PrefectQueue:
             CapacityError: it is not there.
         """
         with get_client(sync_client=True) as client:
-            try:
-                deployment = client.read_deployment_by_name(DEPLOYMENT)
-            except ObjectNotFound as e:
-                raise CapacityError("the deployments are not served yet; try again in some seconds") from e
+            deadline = time.monotonic() + SERVED_SECONDS
+            while True:
+                try:
+                    deployment = client.read_deployment_by_name(DEPLOYMENT)
+                    break
+                except ObjectNotFound as e:  # `serve` makes it a little after the page opens
+                    if time.monotonic() > deadline:
+                        raise CapacityError("the deployments are not served yet; try again in some seconds") from e
+                    time.sleep(1.0)
             run = client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
             return str(run.id)
 
