@@ -210,6 +210,8 @@ class PrefectServer:
         started, noticed = time.monotonic(), False
         while time.monotonic() < started + seconds:
             if is_healthy(self.url, 5):
+                if self._pulse is not None:
+                    self._pulse.answered = True  # from now on silence is a fault, not a slow start
                 return True
             if not noticed and time.monotonic() > started + (SILENT_SECONDS if self.owned else QUICK_SECONDS):
                 noticed = True

@@ -22,7 +22,7 @@ MINI = paths.REPO_ROOT / "data" / "models" / "mini"
 VALUES: dict[str, dict[str, Any]] = {  # of entries that are not made here
     "sound": {"seconds": 2.0},
     "enhance": {"verdict": {"chosen": "raw", "reason": ""}, "text": "", "language": None},
-    "portrait": {"width": 256, "height": 384},
+    "portrait": {"width": 256, "height": 384, "check": None},
     "features": {"num_frames": 48},
     "prompt": {"grade": "rich", "problems": [], "heard": None},
     "quality": {"status": "passed", "checks": []},
