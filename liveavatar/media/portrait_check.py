@@ -24,10 +24,7 @@ TIGHT, TOO_TIGHT = 1.3, 1.5  # face in the model's picture over that of training
 FAR, TOO_FAR = 0.75, 0.65  # the same of a small face
 TURNED, AVERTED = 20.0, 30.0  # degrees of yaw
 TILTED = 20.0  # degrees of roll
-PARTED, OPEN = (
-    0.03,
-    0.16,
-)  # mouth openness, eye distances: lips that are shut for the model; those it may not speak from
+PARTED, OPEN = 0.03, 0.16  # mouth openness, eye distances: lips are shut for the model; it may not speak
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,13 +4,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 
 import httpx
 import pytest
 from prefect.exceptions import ObjectNotFound
 
 from tasks.bookkeeping import answers, recorded
+from tests.health_server import answering
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_nothing_is_recorded_where_a_server_hangs(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_server_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    with HTTPServer(("127.0.0.1", 0), Healthy, bind_and_activate=False) as server:
+    with HTTPServer(("127.0.0.1", 0), answering(), bind_and_activate=False) as server:
         server.server_bind()
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
 
@@ -58,17 +59,6 @@ def test_a_server_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch)
         assert answers(wait_s=20)
         assert recorded(lambda: 7) == 7
         thread.join()
-
-
-class Healthy(BaseHTTPRequestHandler):
-    """A server whose health is good."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.mark.parametrize(

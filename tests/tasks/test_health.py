@@ -3,30 +3,17 @@
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 
 import pytest
 
 from tasks.health import is_healthy, on_loopback
-
-
-def server_with(status: int) -> HTTPServer:
-    """Make a server that answers one request."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return HTTPServer(("127.0.0.1", 0), Handler)
+from tests.health_server import answering
 
 
 @pytest.mark.parametrize("status", [200, 204, 404, 500])
 def test_only_a_good_answer_is_healthy(status: int) -> None:
-    with server_with(status) as server:
+    with HTTPServer(("127.0.0.1", 0), answering(status)) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         assert is_healthy(f"http://127.0.0.1:{server.server_port}/api", 10) == (status == 200)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from liveavatar.errors import CapacityError
 from liveavatar.hardware import free_port
 from liveavatar.paths import REPO_ROOT
 from tasks.health import is_healthy
+from tests.health_server import answering
 
 FOREIGN = {
     "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://a:b@db/theirs",
@@ -46,16 +47,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def health() -> Iterator[str]:
     """Address of a server whose health is good."""
-
-    class Healthy(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), answering()) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/api"
         server.shutdown()
