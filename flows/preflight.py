@@ -21,9 +21,9 @@ from liveavatar.files import disk_errors, read_json
 from liveavatar.media import framing
 from liveavatar.planning.options import MachineUse, option_errors
 from tasks.inputs import JobInputs, check_inputs, decode_portrait
+from tasks.run_folder import MANIFEST
 from tasks.store import machine
 
-MANIFEST = "manifest.json"
 PUBLISHED = ("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json")  # beside it, by every run
 NAME_BYTES = 255  # of a file or folder, at most
 PIPE = "-"  # as --audio: sound from standard input

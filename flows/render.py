@@ -105,6 +105,14 @@ def render_job(
     parameters: RenderParameters, inputs: JobInputs | None = None, replicas: Replicas | None = None
 ) -> dict[str, Any]:
     """Run the stages of a render; see `render` and `render_flow`."""
+    with Store().using():
+        published = _run_stages(parameters, inputs, replicas)
+    return tidied(published)
+
+
+def _run_stages(
+    parameters: RenderParameters, inputs: JobInputs | None, replicas: Replicas | None
+) -> publish.PublishedRun:
     started = time.perf_counter()
     preflight.refuse_pipe(parameters)
     if inputs is None:
@@ -152,7 +160,7 @@ def render_job(
         cached_tasks=sum(stage.hit for stage in (ingested, cleaned, driving, checked, planned, rendered, judged)),
     )
     cached(run_key(parameters, inputs), lambda _: {}, force=not published.hit)
-    return tidied(published)
+    return published
 
 
 def plan_render(parameters: RenderParameters, model: ModelConfig, size: tuple[int, int], num_frames: int) -> Entry:

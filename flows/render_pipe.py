@@ -16,9 +16,10 @@ from flows.render import options_of, plan_render, publish_run, tidied  # noqa: E
 from flows.run_record import named, render_name, run_log, verdict_state  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from liveavatar.media.pcm import PcmPipe  # noqa: E402
-from tasks import enhance, features, ingest, manifest, prompt, quality, render_pipe  # noqa: E402
+from tasks import enhance, features, ingest, manifest, prompt, publish, quality, render_pipe  # noqa: E402
 from tasks.inputs import InputFile, JobInputs  # noqa: E402
 from tasks.store.model import digest_of  # noqa: E402
+from tasks.store.store import Store  # noqa: E402
 
 PLANNED_FRAMES = 15_000  # ten minutes: the length to plan for when no --num_clip gives one
 
@@ -53,6 +54,14 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     Returns:
         `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
     """
+    with Store().using():
+        published = _run_stages(parameters, listener, inputs)
+    return tidied(published)
+
+
+def _run_stages(
+    parameters: RenderParameters, listener: render_pipe.Listener, inputs: JobInputs
+) -> publish.PublishedRun:
     started = time.perf_counter()
     parameters = parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
     model_dir = resolve_model_dir(parameters.model)
@@ -70,7 +79,7 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     driving = features.features(cleaned, str(model_dir))
     judged = quality.judge(rendered, cleaned, portrait)
     recorded = cleaned.path(enhance.CLEANED)
-    published = publish_run(
+    return publish_run(
         parameters,
         manifest.Results(
             sound=cleaned,
@@ -87,4 +96,3 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
         total_s=time.perf_counter() - started,
         cached_tasks=sum(stage.hit for stage in (portrait, cleaned, driving, checked, planned, judged)),
     )
-    return tidied(published)

@@ -15,16 +15,13 @@ from tasks.inputs import JobInputs
 from tasks.plan import kv_dtype_of
 from tasks.quality import BLOCKS_TABLE, FRAMES_TABLE
 from tasks.render import LATENTS, LIVE, VIDEO
+from tasks.run_folder import CHANGING, MANIFEST
 from tasks.store.changes import changes_between, summary
 from tasks.store.keys import code_parts, job_key, package_versions
 from tasks.store.model import files_of
 from tasks.store.store import Entry
 
-MANIFEST = "manifest.json"
-REPORT = "report.json"
-PAGE = "report.html"
 CODE = ("liveavatar.report.page",)
-CHANGING = (REPORT, PAGE)  # say how the run went, not only what it made
 PACKAGES = (
     *("torch", "numpy", "scipy", "safetensors", "av", "imageio-ffmpeg", "noisereduce", "openai-whisper", "prefect"),
     *("ray", "great-expectations", "pandas", "pyarrow", "pillow", "ai-edge-litert", "opencv-python-headless"),
@@ -140,22 +137,6 @@ def make_manifest(results: Results, run: Publication) -> dict[str, Any]:
             "outputs": outputs,
         }
     )
-
-
-def stages_of(out: Path) -> dict[str, dict[str, Any]]:
-    """Read the parts of each stage's key from the manifest in a folder; empty where there is none."""
-    try:
-        return dict(read_json(out / MANIFEST)["stages"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def outputs_of(out: Path) -> dict[str, str]:
-    """Read the names and digests of a run's files from the manifest in a folder; empty where there is none."""
-    try:
-        return dict(read_json(out / MANIFEST)["outputs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def stage_report(entry: Entry, before: dict[str, Any] | None, forced: bool) -> dict[str, Any]:

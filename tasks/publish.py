@@ -31,22 +31,18 @@ from prefect.artifacts import (
 from liveavatar.errors import one_line
 from liveavatar.files import disk_errors, sha256, sync_tree, write_atomically
 from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
-from tasks.catalogue import VIDEO, CatalogueRecord, page_url, record_run
+from tasks.catalogue import CatalogueRecord, page_url, record_run
 from tasks.ingest import CANVAS
 from tasks.manifest import (
-    CHANGING,
-    MANIFEST,
-    REPORT,
     Publication,
     Results,
     holds,
     make_manifest,
     make_report,
-    outputs_of,
     products_of,
-    stages_of,
 )
 from tasks.render import LIVE
+from tasks.run_folder import CHANGING, MANIFEST, REPORT, VIDEO, outputs_of, stages_of
 from tasks.stage import stage
 from tasks.store.changes import closest
 from tasks.store.keys import job_key
@@ -84,7 +80,7 @@ def publish(results: Results, run: Publication) -> PublishedRun:
             write_atomically(run.out / REPORT, _json(report))
         else:
             replace_folder(run.out, results, report, manifest)
-    _artifacts(run.out, report, record_run(run.out, manifest, report["status"]))
+    _artifacts(run.out, report, record_run(run.out, manifest, report))
     return PublishedRun(out=run.out, report=report, hit=standing)
 
 

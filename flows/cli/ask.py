@@ -285,6 +285,13 @@ def plan(options: Options) -> int:
     return plan_command(options)
 
 
+def store(options: Options) -> int:
+    """List, tidy, verify or remove what the artefact store holds; 1 when something is damaged."""
+    from flows.cli.store import store_command
+
+    return store_command(options)
+
+
 def _numbers(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         return _json(result)

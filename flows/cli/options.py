@@ -24,6 +24,7 @@ COMMANDS = {
     "parity": "check the engine against a set of reference tensors",
     "evaluate": "measure a finished video",
     "why": "name what made each stage of a run run again",
+    "store": "list, tidy, verify and remove cached results of stages",
     "bench": "measure speed or quality on this machine",
     "doctor": "check the installation",
     "serve": "Prefect server with the deployments, until Ctrl-C",
@@ -148,6 +149,16 @@ def _why(sub: Parser) -> None:
     _json(sub)
 
 
+def _store(sub: Parser) -> None:
+    sub.add_argument("action", choices=("ls", "gc", "verify", "rm"), help="list; delete by age and size; check; remove")
+    sub.add_argument("name", nargs="?", help="key of an entry, or folder or id of a published run (rm)")
+    sub.add_argument("--stage", help="only entries of this stage (ls)")
+    sub.add_argument("--days", type=float, help="delete entries unused for so many days (gc; 60)")
+    sub.add_argument("--gb", type=float, help="delete the longest unused until so many GB stay (gc; 20)")
+    sub.add_argument("--yes", action="store_true", help="delete; without it gc only says what it would delete (gc)")
+    _json(sub)
+
+
 def _bench(sub: Parser) -> None:
     sub.add_argument("what", choices=("cpu", "gpu", "quality", "prompts"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
@@ -220,6 +231,7 @@ _OPTIONS = {
     "parity": _parity,
     "evaluate": _evaluate,
     "why": _why,
+    "store": _store,
     "bench": _bench,
     "doctor": _doctor,
     "serve": _serve,

@@ -10,7 +10,6 @@ import re
 import socket
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -26,10 +25,10 @@ from flows.serving.studio.jobs import JobQueue, PrefectQueue
 from flows.serving.studio.routes import HEADERS, Studio
 from liveavatar import paths
 from liveavatar.errors import InputError
-from liveavatar.files import newest_first, read_json
+from liveavatar.files import newest_first
 from liveavatar.media.hls import PLAYLIST
-from tasks.catalogue import VIDEO, CatalogueRecord, find_run, page_path, recorded_runs
-from tasks.manifest import MANIFEST
+from tasks.catalogue import CatalogueRecord, find_run, page_path, recorded_runs
+from tasks.run_folder import VIDEO
 from tasks.store.store import Store
 
 HOST = "127.0.0.1"
@@ -70,22 +69,15 @@ def renders() -> list[dict[str, object]]:
 
 def published() -> list[dict[str, object]]:
     """List the newest published runs whose files are there: what they were made of, their verdict and addresses."""
-    runs = [run for run in recorded_runs(2 * LISTED) if run.folder is not None][:LISTED]
-    listed: list[dict[str, object]] = []
-    for run in runs:
-        with suppress(OSError, ValueError, KeyError):  # it is made again just now
-            listed.append(_listed(run))
-    return listed
+    return [_listed(run) for run in recorded_runs(2 * LISTED) if run.folder is not None][:LISTED]
 
 
 def _listed(run: CatalogueRecord) -> dict[str, object]:
-    manifest = read_json(Path(run.out) / MANIFEST)
-    parameters = manifest.get("parameters", {})
+    told = {name: run.facts.get(name) for name in ("prompt", "seed", "preset", "seconds")}
     return {
         "id": run.id, "name": run.name, "out": run.out, "status": run.status,
         "finished": run.finished,  # s since 1970
-        "prompt": parameters.get("prompt"), "seed": parameters.get("seed"), "preset": parameters.get("preset"),
-        "seconds": manifest["inputs"]["audio"].get("seconds"),
+        **told,
         "video": page_path(run.id, VIDEO), "report": page_path(run.id), "picture": page_path(run.id, "portrait.png"),
     }  # fmt: skip
 

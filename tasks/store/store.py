@@ -4,7 +4,7 @@ An *entry* is a folder of files plus a small JSON record, filed under *kind* (th
 the bytes of the stage's inputs, its parameters, its model and its code). An entry appears whole or not at all:
 it is built beside the store, pushed to the disk and renamed into place. Every read checks the sha256 of each file
 and of the record itself; a damaged entry is dropped and made again. A lock per key keeps two runs from making the
-same thing twice.
+same thing twice. Entries that a job under way has read or made are dropped by nobody else (`Store.using`).
 
 Nothing here knows what the stages do.
 """
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 RECORD = "entry.json"
 NOTICE_SECONDS = 1.0  # a shorter wait for another run is not worth a line
 CALL_SECONDS = 0.5  # between two calls of `while_waiting`
+CLOCK_SECONDS = 60.0  # that the clocks of a file system and of its users may differ
 
 Values = dict[str, Any]  # JSON-serialisable facts about an entry
 
@@ -56,6 +57,18 @@ class Entry:
         return self.folder / name
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredEntry:
+    """Size and age of an entry on the disk."""
+
+    kind: str
+    key: str
+    folder: Path
+    size: int  # bytes
+    used: float  # s since 1970, of the last use
+    in_use: bool  # by a job under way
+
+
 class Store:
     """The artefact store below one folder; any number of processes may use it at once."""
 
@@ -65,22 +78,22 @@ class Store:
     def get(self, kind: str, key: str) -> Entry | None:
         """Return the entry, verified, or None when it is absent or damaged (then it is dropped)."""
         folder = self._folder(kind, key)
-        try:
-            record = read_json(folder / RECORD)
-            damaged = [n for n, sha in _entry(folder, record).files.items() if sha256(folder / n) != sha]
-            damaged += [] if is_intact(record) else [RECORD]
-        except FileNotFoundError as e:
-            if not folder.exists():
-                return None
-            damaged = [Path(e.filename).name]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            damaged = [RECORD]
+        record, damaged = _inspected(folder)
         if damaged:
             log.warning("store entry %s/%s is damaged (%s); it is made again", kind, key[:12], ", ".join(damaged))
             self._discard(folder)
+        if damaged or record is None:
             return None
         os.utime(folder / RECORD)
         return _entry(folder, record, hit=True)
+
+    def damage(self, kind: str, key: str) -> list[str]:
+        """Name the files of an entry that are gone or not what was stored; none where the entry is being made."""
+        if not _inspected(self._folder(kind, key))[1]:
+            return []
+        with suppress(CapacityError), self.lock(kind, key, timeout=0):  # it may have been replaced while it was read
+            return _inspected(self._folder(kind, key))[1]
+        return []
 
     def build(
         self,
@@ -151,26 +164,82 @@ class Store:
         finally:
             lock.release()
 
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Keep others from dropping entries that are read or made inside the block."""
+        with disk_errors(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        path = self.root / "locks" / f"using-{time.time_ns()}-{uuid.uuid4().hex[:8]}.lock"
+        with FileLock(path):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _used_since(self) -> float:
+        """Return the time from which on entries are in use: the begin of the oldest job under way, s since 1970."""
+        begins = [math.inf]
+        for path in (self.root / "locks").glob("using-*.lock"):
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                begins.append(int(path.name.split("-")[1]) / 1e9 - CLOCK_SECONDS)
+            else:  # of a process that was killed
+                path.unlink(missing_ok=True)
+                lock.release()
+        return min(begins)
+
+    def entries(self) -> list[StoredEntry]:
+        """List all entries, the longest unused first; files are not verified."""
+        found: list[tuple[float, Path, int]] = []
+        for record in self.root.glob(f"*/??/*/{RECORD}"):
+            with suppress(FileNotFoundError):  # dropped meanwhile
+                size = sum(file.stat().st_size for file in record.parent.rglob("*") if file.is_file())
+                found.append((record.stat().st_mtime, record.parent, size))
+        since = self._used_since()  # asked last: a job that has used one of them has begun by now
+        return [
+            StoredEntry(
+                kind=folder.parent.parent.name, key=folder.name, folder=folder, size=size, used=used,
+                in_use=used >= since,
+            )
+            for used, folder, size in sorted(found)
+        ]  # fmt: skip
+
+    def surplus(self, max_bytes: int, max_age_days: float) -> list[StoredEntry]:
+        """List entries unused for `max_age_days`, then the longest unused until at most `max_bytes` stay.
+
+        Those in use stay.
+        """
+        now, entries = time.time(), self.entries()
+        left, gone = sum(entry.size for entry in entries), list[StoredEntry]()
+        for entry in entries:
+            if now - entry.used <= max_age_days * 86400 and left <= max_bytes:
+                break
+            if not entry.in_use:
+                gone.append(entry)
+                left -= entry.size
+        return gone
+
+    def drop(self, entry: StoredEntry) -> bool:
+        """Delete an entry, unless it has been used since it was listed or is being made; tell if it is gone."""
+        with suppress(CapacityError, FileNotFoundError), self.lock(entry.kind, entry.key, timeout=0):
+            if entry.in_use or (entry.folder / RECORD).stat().st_mtime > entry.used:
+                return False
+            self._discard(entry.folder)
+            return True
+        return not entry.folder.exists()
+
     def collect(self, max_bytes: int, max_age_days: float) -> int:
-        """Drop entries unused for `max_age_days`, then the longest unused until at most `max_bytes` stay.
+        """Drop the entries of `surplus` and what killed processes left half-built.
 
         Returns:
             Bytes freed.
         """
-        now = time.time()
         for leftover in (self.root / "building").glob("*"):  # of a run that was killed, unless its lock is held
             with suppress(CapacityError, Timeout), self._building(leftover.name, timeout=0):
                 shutil.rmtree(leftover, ignore_errors=True)
-        aged = sorted((record.stat().st_mtime, record.parent) for record in self.root.glob(f"*/??/*/{RECORD}"))
-        sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for _, folder in aged}
-        total, freed = sum(sizes.values()), 0
-        for used, folder in aged:
-            if now - used <= max_age_days * 86400 and total - freed <= max_bytes:
-                break
-            with suppress(CapacityError), self.lock(folder.parent.parent.name, folder.name, timeout=0):
-                self._discard(folder)
-                freed += sizes[folder]
-        return freed
+        return sum(entry.size for entry in self.surplus(max_bytes, max_age_days) if self.drop(entry))
 
     def folders(self, kind: str, prefix: str = "") -> list[Path]:
         """List folders of a stage's entries whose key begins with `prefix`, last used first; files are not verified."""
@@ -253,6 +322,26 @@ def _entry(folder: Path, record: Values, hit: bool = False) -> Entry:
         made_from=record["made_from"],
         hit=hit,
     )
+
+
+def _inspected(folder: Path) -> tuple[Values | None, list[str]]:
+    """Read the record of an entry and name its damaged files; (None, []) where there is no entry."""
+    try:
+        record = read_json(folder / RECORD)
+        damaged = [name for name, sha in _entry(folder, record).files.items() if not _is_whole(folder / name, sha)]
+        damaged += [] if is_intact(record) else [RECORD]
+    except FileNotFoundError:
+        record, damaged = None, [RECORD]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        record, damaged = None, [RECORD]
+    return (record, damaged) if folder.exists() else (None, [])
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        return sha256(path) == digest
+    except FileNotFoundError:
+        return False
 
 
 def _taken(lock: FileLock, seconds: float, while_waiting: Callable[[], None]) -> bool:

@@ -28,7 +28,7 @@ from liveavatar.media.portrait import fit_portrait, load_portrait, target_size
 from liveavatar.pose.files import read_pose_csv
 from liveavatar.prompt.check import check_prompt
 from liveavatar.render.spool import Spool, read_finished
-from tasks.manifest import outputs_of, stages_of
+from tasks.run_folder import outputs_of, stages_of
 from tests.fuzz.seeds import BLOCK_SHAPE, FILM, JOB, SEGMENTS
 
 MAX_FRAMES = 200  # of a film

@@ -31,7 +31,7 @@ def publish(out: Path, digest: str = "1" * 64) -> dict[str, Any]:
 
 def test_a_run_gives_the_files_of_its_manifest_and_no_others(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = record_run(out, publish(out), "warned")
+    run = record_run(out, publish(out), {"status": "warned"})
     found = find_run(run.id)
     assert found == run
     assert (run.name, run.status, run.folder) == ("voice, anna", "warned", out)
@@ -43,7 +43,7 @@ def test_a_run_gives_the_files_of_its_manifest_and_no_others(tmp_path: Path) -> 
 
 def test_a_file_that_is_a_link_out_of_the_folder_is_not_given(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = record_run(out, publish(out), "passed")
+    run = record_run(out, publish(out), {"status": "passed"})
     (out / "video.mp4").unlink()
     (out / "video.mp4").symlink_to(tmp_path / "out2")
     (tmp_path / "out2").write_text("secret")
@@ -52,8 +52,8 @@ def test_a_file_that_is_a_link_out_of_the_folder_is_not_given(tmp_path: Path) ->
 
 def test_a_run_that_was_replaced_or_removed_gives_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = record_run(out, publish(out), "passed")
-    second = record_run(out, publish(out, "3" * 64), "passed")
+    first = record_run(out, publish(out), {"status": "passed"})
+    second = record_run(out, publish(out, "3" * 64), {"status": "passed"})
     assert first.id != second.id
     assert (first.file("video.mp4"), second.file("video.mp4")) == (None, out / "video.mp4")
     (out / "manifest.json").write_text("{")
@@ -64,7 +64,7 @@ def test_the_newest_runs_come_first_and_old_ones_go(tmp_path: Path, monkeypatch:
     clock = iter(range(100, 200))
     monkeypatch.setattr(catalogue.time, "time", lambda: float(next(clock)))
     monkeypatch.setattr(catalogue, "KEPT", 3)
-    runs = [record_run(tmp_path / str(n), publish(tmp_path / str(n)), "passed") for n in range(5)]
+    runs = [record_run(tmp_path / str(n), publish(tmp_path / str(n)), {"status": "passed"}) for n in range(5)]
     assert recorded_runs() == runs[:1:-1]
 
 
@@ -76,7 +76,7 @@ def test_other_names_are_no_runs(name: str, home: Path) -> None:
 
 
 def test_a_damaged_record_is_no_run(tmp_path: Path, home: Path) -> None:
-    run = record_run(tmp_path / "out", publish(tmp_path / "out"), "passed")
+    run = record_run(tmp_path / "out", publish(tmp_path / "out"), {"status": "passed"})
     (home / "catalogue" / f"{run.id}.json").write_text('{"id": "')
     assert (find_run(run.id), recorded_runs()) == (None, [])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.manifest import holds, stage_report, stages_of
+from tasks.manifest import holds, stage_report
 from tasks.store.store import Entry
 
 MADE_FROM = {"inputs": {"options": {"seed": 421}}, "code": {}, "packages": {}}
@@ -32,15 +32,6 @@ def test_a_stage_says_why_it_ran(entry: Entry, before: dict[str, Any] | None, fo
     report = stage_report(entry, before, forced)
     assert (report["reason"], report["cached"]) == (reason, entry.hit)
     assert json.loads(json.dumps(report)) == report
-
-
-def test_stages_of_the_run_before_are_read_from_its_manifest(tmp_path: Path) -> None:
-    assert stages_of(tmp_path) == {}
-    for text in ("{", "[]", "{}"):
-        (tmp_path / "manifest.json").write_text(text)
-        assert stages_of(tmp_path) == {}, "an older run has no such part"
-    (tmp_path / "manifest.json").write_text(json.dumps({"stages": {"render": MADE_FROM}}))
-    assert stages_of(tmp_path) == {"render": MADE_FROM}
 
 
 def test_a_folder_holds_a_run_only_when_every_file_is_whole(tmp_path: Path) -> None:

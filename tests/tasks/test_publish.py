@@ -13,8 +13,9 @@ from typing import Any, cast
 import pytest
 
 from tasks import publish
-from tasks.manifest import MANIFEST, Results
+from tasks.manifest import Results
 from tasks.publish import publishing_lock, stages_before
+from tasks.run_folder import MANIFEST
 from tasks.store.store import Entry, Store
 
 

@@ -28,7 +28,7 @@ from liveavatar.media.framing import video_size
 from liveavatar.prompt.check import check_prompt
 from liveavatar.prompt.heard import hear
 from tasks.catalogue import find_run
-from tasks.manifest import REPORT
+from tasks.run_folder import REPORT
 
 FILES = Path(__file__).with_name("page")
 KINDS = {
@@ -220,7 +220,6 @@ def job_parameters(given: dict[str, Any]) -> dict[str, Any]:
     if watched and keeps and parameters.size is None and picture.width and picture.height:
         width, height = video_size(picture.width, picture.height, None)
         options["size"] = f"{width}*{height}"  # live output would else have the model's size
-    read_parameters(options)
     return options
 
 

@@ -115,7 +115,7 @@ def test_published_runs_are_listed_and_their_videos_can_be_sought(home: Path, tm
     parameters = {"seed": 7, "prompt": "<i>hello</i>"}
     manifest = {"inputs": inputs, "parameters": parameters, "outputs": {"video.mp4": "1" * 64}}
     (out / "manifest.json").write_text(json.dumps(manifest))
-    run = record_run(out, manifest, "passed")
+    run = record_run(out, manifest, {"status": "passed"})
     with LivePage() as page:
         (listed,) = json.loads(get(f"{page.url}published.json")[1])
         assert (listed["name"], listed["status"]) == ("voice, anna", "passed")

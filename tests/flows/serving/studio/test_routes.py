@@ -236,7 +236,7 @@ def run_id(client: TestClient, given: dict[str, Any], tmp_path: Path) -> str:
         "outputs": {"video.mp4": "1" * 64},
     }
     (out / "manifest.json").write_text(json.dumps(manifest))
-    return record_run(out, manifest, "passed").id
+    return record_run(out, manifest, {"status": "passed"}).id
 
 
 def test_again_is_the_same_job_with_another_seed(client: TestClient, queue: Queue, run_id: str) -> None:
