@@ -292,6 +292,20 @@ def store(options: Options) -> int:
     return store_command(options)
 
 
+def runs(options: Options) -> int:
+    """List published runs."""
+    from flows.cli.runs import runs_command
+
+    return runs_command(options)
+
+
+def lineage(options: Options) -> int:
+    """Trace a video back to what made it."""
+    from flows.cli.lineage import lineage_command
+
+    return lineage_command(options)
+
+
 def _numbers(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         return _json(result)

@@ -25,6 +25,8 @@ COMMANDS = {
     "evaluate": "measure a finished video",
     "why": "name what made each stage of a run run again",
     "store": "list, tidy, verify and remove cached results of stages",
+    "runs": "list published runs, or write them to a Parquet file",
+    "lineage": "trace a video back to the inputs, options, model and code that made it",
     "bench": "measure speed or quality on this machine",
     "doctor": "check the installation",
     "serve": "Prefect server with the deployments, until Ctrl-C",
@@ -78,11 +80,17 @@ def make_parser(command: str) -> Parser:
 
 
 def _render(sub: Parser) -> None:
-    _job_options(sub, required=True)
+    _job_options(sub)
+    sub.add_argument(
+        "--from",
+        dest="from_manifest",
+        metavar="MANIFEST",
+        help="manifest.json of a run: render it again and say whether the bits are the same",
+    )
 
 
 def _plan(sub: Parser) -> None:
-    _job_options(sub, required=False)
+    _job_options(sub)
     sub.add_argument("--gpus", help='plan for other hardware, such as "4x24GB", "1xH100,2xA100", or "cpu"')
     sub.add_argument("--table", action="store_true", help="the article's sizes by 3 to 6 steps, on the 14B")
     sub.add_argument("--seconds", type=float, help="length of the sound, when no --audio is given")
@@ -92,7 +100,7 @@ def _plan(sub: Parser) -> None:
 def _sweep(sub: Parser) -> None:
     from flows.parameters import SWEPT_STEPS
 
-    _job_options(sub, required=False)
+    _job_options(sub)
     steps = ",".join(map(str, SWEPT_STEPS))
     sub.add_argument("--steps", default=steps, help=f"numbers of sampling steps, comma separated ({steps})")
     sub.add_argument("--sizes", help="sizes W*H, comma separated")
@@ -103,7 +111,7 @@ def _sweep(sub: Parser) -> None:
 
 def _batch(sub: Parser) -> None:
     sub.add_argument("manifest", metavar="MANIFEST", help="csv, parquet or jsonl with a column for each option")
-    _job_options(sub, required=False)
+    _job_options(sub)
     _json(sub)
 
 
@@ -159,6 +167,19 @@ def _store(sub: Parser) -> None:
     _json(sub)
 
 
+def _runs(sub: Parser) -> None:
+    sub.add_argument("--status", choices=("passed", "warned", "failed"), help="only runs with this verdict")
+    sub.add_argument("--name", help="only runs with this text in the name of their sound, picture or folder")
+    sub.add_argument("--most", type=int, help="newest runs that are listed (20)")
+    sub.add_argument("--parquet", metavar="FILE", help="write all runs there, for DuckDB or pandas")
+    _json(sub)
+
+
+def _lineage(sub: Parser) -> None:
+    sub.add_argument("video", metavar="VIDEO", help="a video that was rendered here")
+    _json(sub)
+
+
 def _bench(sub: Parser) -> None:
     sub.add_argument("what", choices=("cpu", "gpu", "quality", "prompts"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
@@ -199,7 +220,7 @@ def _json(sub: Parser) -> None:
     sub.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def _job_options(sub: Parser, required: bool) -> None:
+def _job_options(sub: Parser) -> None:
     """Add the options of a render, taken from its form; values are checked there, so that each has one definition."""
     from flows.parameters import RenderParameters
 
@@ -214,9 +235,8 @@ def _job_options(sub: Parser, required: bool) -> None:
                 f"--{name}", nargs="?", const="True", metavar="True|False", default=argparse.SUPPRESS, help=text
             )
         else:
-            must = required and name in REQUIRED
             metavar = name.upper() if name in REQUIRED else "X"
-            sub.add_argument(f"--{name}", required=must, metavar=metavar, default=argparse.SUPPRESS, help=text)
+            sub.add_argument(f"--{name}", metavar=metavar, default=argparse.SUPPRESS, help=text)
 
 
 _OPTIONS = {
@@ -232,6 +252,8 @@ _OPTIONS = {
     "evaluate": _evaluate,
     "why": _why,
     "store": _store,
+    "runs": _runs,
+    "lineage": _lineage,
     "bench": _bench,
     "doctor": _doctor,
     "serve": _serve,

@@ -7,11 +7,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from flows import preflight
+from flows.cli.options import REQUIRED
 from flows.job_check import check_columns, name_outputs
 from flows.job_table import read_manifest
 from flows.parameters import RenderParameters, read_parameters
@@ -24,6 +25,7 @@ from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import read_json
 from liveavatar.isolation.caller import isolated
 from tasks.inputs import JobInputs
+from tasks.run_folder import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,33 @@ MAX_REPLICAS = 64
 
 
 def render(options: Options) -> int:
-    """Render one job."""
+    """Render one job, or that of a manifest again."""
+    source = options.pop("from_manifest")
+    if source is not None:
+        return _render_again(Path(source), options)
+    missing = [f"--{name}" for name in REQUIRED if name not in options]
+    if missing:
+        raise InputError(f"the following arguments are required: {', '.join(missing)}; see `liveavatar render --help`")
+    return _render(options, conclude)
+
+
+def _render_again(source: Path, given: Options) -> int:
+    """Render the job of a manifest; 1 when it makes other bits."""
+    from flows.again import compare, read_again
+
+    options, before = read_again(source, given)
+
+    def compared(outcome: dict[str, Any]) -> int:
+        failed = conclude(outcome)
+        after, stages = read_json(Path(outcome["out"]) / MANIFEST), outcome["report"]["stages"]
+        same, line = compare(before, after, cached=stages["render"]["cached"])
+        say(line)
+        return failed or int(not same)
+
+    return _render(options, compared)
+
+
+def _render(options: Options, end: Callable[[dict[str, Any]], int]) -> int:
     parameters = read_parameters(options)
     inputs = preflight.check(parameters)
     if parameters.audio == preflight.PIPE:
@@ -51,7 +79,7 @@ def render(options: Options) -> int:
         if not remembers(parameters, inputs):
             begin(parameters)  # the model loads while the server starts and the sound is cleaned
         server.wait()
-        return conclude(run_render(parameters, inputs))
+        return end(run_render(parameters, inputs))
 
 
 def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:

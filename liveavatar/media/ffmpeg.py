@@ -263,6 +263,16 @@ def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     return audio[-shift:] if shift < 0 else np.pad(audio, (shift, 0))
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a video file, such as its comment.
+
+    Raises:
+        InputError: it is no media file.
+    """
+    with _open(path) as container:
+        return {str(name): str(value) for name, value in container.metadata.items()}
+
+
 def audio_node(audio: Path | None, seconds: float, sample_rate: int = SAMPLE_RATE) -> Any:
     """Build an ffmpeg-python stream of a sound cut or padded to exactly `seconds`.
 
@@ -281,7 +291,14 @@ def audio_node(audio: Path | None, seconds: float, sample_rate: int = SAMPLE_RAT
     )
 
 
-def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int, fps: int = FPS) -> Path:
+def mux(
+    video: Path,
+    audio: Path | np.ndarray | None,
+    out: Path,
+    num_frames: int,
+    fps: int = FPS,
+    comment: str | None = None,
+) -> Path:
     """Mux coded pictures and a sound into the final mp4, atomically.
 
     The pictures are copied, the sound becomes AAC 48 kHz and is cut or padded to the pictures' length. The index
@@ -293,6 +310,7 @@ def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int
         out: final name; written under another name first.
         num_frames: pictures in `video`.
         fps: frames per second.
+        comment: text for the file's metadata; None for none.
 
     Raises:
         CapacityError: disk full.
@@ -302,6 +320,8 @@ def mux(video: Path, audio: Path | np.ndarray | None, out: Path, num_frames: int
 
     streams = [ffmpeg.input(str(video)).video]
     options: dict[str, Any] = {"c:v": "copy", "video_track_timescale": VIDEO_TIMESCALE}
+    if comment is not None:
+        options["metadata"] = f"comment={comment}"
     stdin: bytes | None = None
     if audio is not None:
         streams.append(audio_node(None if isinstance(audio, np.ndarray) else audio, num_frames / fps))

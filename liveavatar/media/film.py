@@ -64,6 +64,7 @@ class FilmWriter:
         live_dir: Path | None = None,
         audio: Path | np.ndarray | RecordingEncoder | None = None,
         ledger: Path | None = None,
+        comment: str | None = None,
     ) -> None:
         """Prepare a video; nothing is written before the first frame.
 
@@ -76,6 +77,7 @@ class FilmWriter:
             audio: sound file, or float32 mono 16 kHz samples; None for a silent film, or one given to `close`. Sound
                 that still arrives is for the live playlist; the film's is then given to `close`.
             ledger: file for the digests of the segments, which a resumed film must match; None for no check.
+            comment: text for the metadata of the finished mp4.
 
         Raises:
             InputError: odd sides, or a path that cannot be written.
@@ -88,6 +90,7 @@ class FilmWriter:
         self.fps = fps
         self.segment_frames = segment_frames
         self.audio = audio
+        self._comment = comment
         self._ledger = SegmentLedger(ledger) if ledger is not None else None
         self.num_frames = 0  # frames written so far
         self._encoder: SegmentEncoder | None = None
@@ -207,7 +210,7 @@ class FilmWriter:
             raise MediaError(f"{self.path}: no frame was written; there is nothing to play")
         sound = self.audio if audio is None else audio
         assert not isinstance(sound, RecordingEncoder), "the sound of a finished video is a file"
-        out = mux(self.partial_path, sound, self.path, self.num_frames, self.fps)
+        out = mux(self.partial_path, sound, self.path, self.num_frames, self.fps, self._comment)
         if self._live is not None:
             self._live.finish()
         self.partial_path.unlink()

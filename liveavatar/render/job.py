@@ -36,6 +36,7 @@ from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
 from liveavatar.media.lips import Lips
 from liveavatar.media.opening import OPENING, morphed, opening_share
+from liveavatar.media.origin import origin_mark
 from liveavatar.media.paste import FacePaste
 from liveavatar.media.sizes import Box
 from liveavatar.pose.track import angles_beyond, eyes_ignored
@@ -217,6 +218,7 @@ class RenderRun:
             live_dir=job.work_dir / "live" if job.online else None,
             audio=self.sound.audio,
             ledger=job.work_dir / "segments.jsonl",
+            comment=origin_mark(job.digest),
         )
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
         self.rows: list[BlockRow] = []

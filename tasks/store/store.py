@@ -87,6 +87,14 @@ class Store:
         os.utime(folder / RECORD)
         return _entry(folder, record, hit=True)
 
+    def peek(self, kind: str, key: str) -> Entry | None:
+        """Read an entry's record; None where there is none that is whole. Files are not verified, nor is it a use."""
+        try:
+            record = read_json(self._folder(kind, key) / RECORD)
+            return _entry(self._folder(kind, key), record, hit=True) if is_intact(record) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
     def damage(self, kind: str, key: str) -> list[str]:
         """Name the files of an entry that are gone or not what was stored; none where the entry is being made."""
         if not _inspected(self._folder(kind, key))[1]:

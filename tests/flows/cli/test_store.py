@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from liveavatar.files import sha256
-from tasks.catalogue import CatalogueRecord, find_run, record_run
+from tasks.catalogue import CatalogueRecord, find_run
 from tasks.store.store import RECORD, Entry, Store
 from tests.flows.cli.commands import run
+from tests.flows.cli.published import publish
 
 SOUND, RENDER, SPARE = ("a" * 64, "b" * 64, "c" * 64)
 
@@ -19,17 +19,6 @@ SOUND, RENDER, SPARE = ("a" * 64, "b" * 64, "c" * 64)
 def fill(folder: Path) -> dict[str, Any]:
     (folder / "data.bin").write_bytes(bytes(1000))
     return {}
-
-
-def publish(out: Path, **stages: str) -> CatalogueRecord:
-    """Fill a folder as a run does, and record it."""
-    out.mkdir(parents=True)
-    (out / "video.mp4").write_bytes(b"video")
-    inputs = {"audio": {"name": "voice.wav"}, "image": {"name": "anna.png"}}
-    keys = {stage: {"key": key} for stage, key in stages.items()}
-    manifest = {"inputs": inputs, "stages": keys, "outputs": {"video.mp4": sha256(out / "video.mp4")}}
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    return record_run(out, manifest, {"status": "passed"})
 
 
 @pytest.fixture

@@ -1,0 +1,82 @@
+"""`liveavatar lineage`: a stray video, a changed one, one that is known only to the store, and other files."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from liveavatar.media.ffmpeg import ffmpeg_binary
+from liveavatar.media.film import FilmWriter
+from liveavatar.media.origin import origin_mark
+from tasks.catalogue import forget_run
+from tasks.store.store import Store
+from tests.flows.cli.commands import run
+from tests.flows.cli.published import publish
+from tests.media.videos import HEIGHT, WIDTH, pictures
+
+KEY = "ab" * 32
+
+
+def video(path: Path, comment: str | None) -> bytes:
+    with FilmWriter(path, size=(WIDTH, HEIGHT), comment=comment) as writer:
+        writer.write(pictures(0, 12))
+        return writer.close().read_bytes()
+
+
+@pytest.fixture
+def stray(home: Path) -> Path:
+    """A copy of the video of a published run, under another name."""
+    path = home / "stray.mp4"
+    publish(home / "run", video=video(path, origin_mark(KEY)), render=KEY)
+    return path
+
+
+def test_a_stray_video_is_traced_to_its_run(stray: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["lineage", "stray.mp4"], capsys)
+    assert code == 0
+    for part in (
+        *(f"render {KEY}", "byte for byte", "voice.wav", "anna.png", "A man.", "seed 7", "version 1.0", "cpu"),
+        f"liveavatar render --from {home / 'run' / 'manifest.json'}",
+    ):
+        assert part in out
+    told = json.loads(run(["lineage", "stray.mp4", "--json"], capsys)[1])
+    assert (told["render_key"], told["unchanged"]) == (KEY, True)
+    assert told["manifest"]["parameters"]["seed"] == 7
+
+
+def test_a_video_encoded_anew_keeps_its_mark(stray: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = home / "smaller.mkv"
+    command = [ffmpeg_binary(), "-v", "error", "-i", str(stray), "-c:v", "libx264", "-crf", "40", str(changed)]
+    subprocess.run(command, check=True, timeout=60)
+    code, out, _ = run(["lineage", str(changed)], capsys)
+    assert (code, "changed since it was published" in out, "A man." in out) == (0, True, True)
+
+
+def test_the_store_or_a_manifest_beside_it_is_enough(
+    stray: Path, home: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(home / "home" / "catalogue")
+    code, _, err = run(["lineage", "stray.mp4"], capsys)
+    assert (code, "set LIVEAVATAR_HOME" in err) == (2, True)
+    assert "A man." in run(["lineage", "run/video.mp4"], capsys)[1], "its manifest lies beside it"
+    Store().build("render", KEY, lambda folder: {}, made_from={"inputs": {"seed": 7}})
+    code, out, _ = run(["lineage", "stray.mp4", "--json"], capsys)
+    told = json.loads(out)
+    assert (code, told["manifest"], told["made_from"]) == (0, None, {"inputs": {"seed": 7}})
+
+
+def test_an_older_video_is_known_by_its_bytes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = publish(home / "run", video=video(home / "old.mp4", None), render=KEY)
+    assert "A man." in run(["lineage", "old.mp4"], capsys)[1]
+    forget_run(made)
+    code, _, err = run(["lineage", "old.mp4"], capsys)
+    assert (code, "no mark of a render" in err, err.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize(("name", "says"), [("none.mp4", "is not there"), ("text.mp4", "no media file")])
+def test_other_files_are_refused(name: str, says: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "text.mp4").write_text("hello")
+    code, _, err = run(["lineage", name], capsys)
+    assert (code, says in err, err.count("\n")) == (2, True, 1)
