@@ -34,6 +34,10 @@ NOTICE_SECONDS = 8.0  # without progress, after which a line says so
 MEMORY_BYTES = 3_000_000_000  # that a call may take: three hours of sound, or a picture of 100 megapixels
 LOOK_SECONDS = 1.0  # between two looks at a worker that is silent
 END_SECONDS = 2.0  # for an idle worker to end by itself
+THREADS = (
+    4  # of a worker's libraries: three copies of OpenBLAS with a buffer for each of 32 cores pass its memory limit
+)
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ATTEMPTS = 2  # a worker that was killed or stopped by somebody is no fault of the file
 MODULE = "liveavatar.isolation.worker"
 
@@ -287,10 +291,17 @@ def _shared_file() -> BinaryIO:
 
 
 def _environment() -> dict[str, str]:
-    """Make the environment of a worker: modules are not searched for in the working directory."""
+    """Make the environment of a worker: few threads, and no modules from the working directory."""
     searched = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(entry)]
     own = [str(paths.REPO_ROOT)] if paths.is_checkout() and str(paths.REPO_ROOT) not in searched else []
-    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([*own, *searched])}
+    threads = {name: str(_few_threads(os.environ.get(name))) for name in THREAD_SETTINGS}
+    return {**os.environ, **threads, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([*own, *searched])}
+
+
+def _few_threads(setting: str | None) -> int:
+    """Limit a number of threads; OpenMP also takes a list, one number for each level, of which the first counts."""
+    first = (setting or "").partition(",")[0].strip()
+    return min(THREADS, int(first)) if first.isdecimal() and int(first) else THREADS
 
 
 WORKERS = Workers()  # they belong to the process, as its working directory does

@@ -51,6 +51,11 @@ def swell(path: Path, num_bytes: int) -> int:
     return len(np.full(num_bytes, 7, np.uint8))
 
 
+def environment(path: Path, *names: str) -> list[str | None]:
+    """Return environment variables of the worker."""
+    return [os.environ.get(name) for name in names]
+
+
 def fail(path: Path) -> None:
     """Make a mistake."""
     raise AttributeError(f"no such thing in {path.name}")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.isolation.caller import Workers
+from liveavatar.isolation.caller import THREAD_SETTINGS, THREADS, Workers
 from liveavatar.paths import REPO_ROOT
 from tests.isolation import faults
 
@@ -117,6 +117,19 @@ def test_calls_of_two_threads_run_at_the_same_time(workers: Workers) -> None:
         thread.join(30)
     assert len(processes) == 2
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "threads"), [(None, THREADS), ("64", THREADS), ("1", 1), ("2,64", 2), ("0", THREADS), ("many", THREADS)]
+)
+def test_many_cores_do_not_fill_the_memory_of_a_worker(
+    setting: str | None, threads: int, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREAD_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+        if setting is not None:
+            monkeypatch.setenv(name, setting)
+    assert workers.call(faults.environment, FILE, *THREAD_SETTINGS) == [str(threads)] * len(THREAD_SETTINGS)
 
 
 def test_files_of_the_working_directory_are_not_imported(tmp_path: Path) -> None:
