@@ -32,6 +32,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.errors import CheckpointError
 from liveavatar.files import write_atomically
 from liveavatar.model.dit import CausalDiT
+from liveavatar.model.meta import without_memory
 from liveavatar.model.text import PromptEncoder
 from liveavatar.model.vae import build_vae
 
@@ -107,7 +108,7 @@ def _shapes_of_part(config: ModelConfig, part: str) -> dict[str, torch.Size]:
         CheckpointError: the config describes no network.
     """
     try:
-        with torch.device("meta"):
+        with without_memory():
             return module_shapes(build_part(config, part))
     except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError) as e:
         reason = str(e).split("\n")[0] or type(e).__name__
@@ -138,7 +139,7 @@ def _sources(
 def build_part(config: ModelConfig, part: str) -> nn.Module:
     """Build an untrained network of a model: "dit" on the meta device, "vae" or "text" in memory."""
     if part == "dit":
-        with torch.device("meta"):
+        with without_memory():
             return CausalDiT(config.dit)
     return build_vae(config.vae) if part == "vae" else PromptEncoder(config.text)
 

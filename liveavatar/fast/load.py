@@ -13,6 +13,7 @@ from liveavatar.fast import ops
 from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.dit import accelerate
 from liveavatar.model.dit import CausalDiT
+from liveavatar.model.meta import without_memory
 
 _HEADROOM = 1.1  # of free memory over the unquantised weights
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def dit_bytes(cfg: DiTConfig) -> int:
     """Bytes of a transformer's weights in 16 bits."""
-    with torch.device("meta"):
+    with without_memory():
         return 2 * sum(p.numel() for p in CausalDiT(cfg).parameters())
 
 

@@ -96,7 +96,7 @@ class DiTBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, ffn_dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 6, dim), std=dim**-0.5))
         self.self_attn = Attention(dim, num_heads, eps)
         self.norm3 = nn.LayerNorm(dim, eps=eps)
         self.cross_attn = Attention(dim, num_heads, eps)
@@ -163,7 +163,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, out_dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.modulation = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 2, dim), std=dim**-0.5))
         self.head = nn.Linear(dim, out_dim)
 
     def forward(self, x_BLD: Tensor, e: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class PromptEncoder(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.embedding = nn.Embedding(cfg.vocab, cfg.dim, padding_idx=PAD)
-        self.position = nn.Parameter(torch.randn(cfg.length, cfg.dim) * 0.02)
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(cfg.length, cfg.dim), std=0.02))
         self.layers = nn.ModuleList(EncoderLayer(cfg.dim, cfg.num_heads) for _ in range(cfg.num_layers))
         self.norm = nn.LayerNorm(cfg.dim)
 

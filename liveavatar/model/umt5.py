@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.errors import CheckpointError, InputError
+from liveavatar.model.meta import without_memory
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def build_umt5(weights: dict[str, Tensor]) -> torch.nn.Module:
         config = umt5_config(weights, num_heads)
     except KeyError as e:
         raise CheckpointError(f"the text encoder's file lacks {e}; fetch the published file again") from e
-    with torch.device("meta"):
+    with without_memory():
         model = UMT5EncoderModel(config)
     named = {rename_key(k): v for k, v in weights.items()}
     named["encoder.embed_tokens.weight"] = named["shared.weight"]

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.load import build_part
 from liveavatar.config import DiTConfig, ModelConfig, VAEConfig
+from liveavatar.model.meta import without_memory
 from liveavatar.model.motion import motion_tokens
 from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.model.vae_wan import WanVAE, still_runs
@@ -114,7 +115,7 @@ def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
     """Count (weights of Linears that may be fp8, all other weights, weights within blocks and injectors)."""
     from liveavatar.model.dit import CausalDiT
 
-    with torch.device("meta"):
+    with without_memory():
         dit = CausalDiT(cfg)
     linear = sum(
         module.weight.numel()
@@ -126,7 +127,7 @@ def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
     return linear, total - linear, in_blocks
 
 
-_COUNTED = ((256, 256), (512, 256))  # pixels; the second size has twice the pixels of the first
+_COUNTED = ((64, 64), (128, 64))  # pixels, quick to count; the second size has twice the pixels of the first
 
 
 def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> VAECosts:
@@ -166,7 +167,7 @@ class _Counts:
 def _counted(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> _Counts:
     """Run the autoencoder on the meta device and count."""
     h, w = height // cfg.spatial_stride, width // cfg.spatial_stride
-    with torch.device("meta"):
+    with without_memory():
         network = build_vae(cfg)
         vae = cast(VideoVAE, network)
         latents = torch.empty(1, cfg.z_dim, BLOCK_LATENTS, h, w)

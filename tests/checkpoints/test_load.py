@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -303,3 +305,11 @@ def test_every_published_lora_key_has_a_target() -> None:
     modules += [f"audio_injector.injector.{i}.{name}" for i in range(12) for name in "qkvo"]
     assert 2 * len(modules) == 896
     assert {f"{m}.weight" for m in modules} <= weights
+
+
+def test_loading_needs_no_compiler(model_dir: Path) -> None:
+    """PyTorch's compiler takes seconds to import, in every process that loads a model."""
+    load = f"load_model(Path({str(model_dir)!r}), 'cpu', torch.float32)"
+    code = f"import sys, torch; from pathlib import Path; from liveavatar.checkpoints.load import load_model; {load}"
+    end = "; sys.exit(any(name in sys.modules for name in ('torch._dynamo', 'sympy', 'triton')))"
+    assert subprocess.run([sys.executable, "-c", code + end], check=False).returncode == 0

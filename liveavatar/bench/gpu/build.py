@@ -21,6 +21,7 @@ from liveavatar.fast import accelerate
 from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.backend import FastBackend
 from liveavatar.model.dit import CausalDiT
+from liveavatar.model.meta import without_memory
 from liveavatar.model.vae import build_vae
 from liveavatar.timing import BLOCK_FRAMES
 
@@ -73,7 +74,7 @@ def random_dit(cfg: DiTConfig, device: torch.device, dtype: torch.dtype, alike: 
         alike: all layers have the linear weights of one, in the same memory; `accelerate` then packs a copy for each
             layer, and never are there two forms of more than one.
     """
-    with torch.device("meta"):
+    with without_memory():
         dit = CausalDiT(cfg).to(dtype)
     if alike:
         for layers in (dit.blocks, dit.audio_injector.injector, dit.audio_injector.injector_adain_layers):
