@@ -188,16 +188,17 @@ class GpuBench:
     def _tpp(self) -> None:
         options, dry, shared = self.options, self.options.dry_run, self.options.shared
         usual = ((64, 64),) if dry else SHARED_SIZES if shared else CAPPED_SIZES
+        modes = tuple(SPEED_MODES[name] for name in options.modes if name != PLAIN) or ((FP8,) if dry else (FP8, BF16))
         plan = RanksPlan(
             config=self.config,
             world=options.gpus,
             size=self.small if dry else self.full,
             blocks=DRY_BLOCKS if dry else QUICK_GROUP_BLOCKS if options.quick else GROUP_BLOCKS,
             checked=(FP8_ALL,) if dry else (BF16, FP8_ALL),
-            modes=() if shared else (FP8,) if dry else (FP8, BF16),
+            modes=() if shared else modes,
             capped=options.sizes or usual,
             single_fps=options.single_fps,
-            alone=(FP8,) if options.quick or dry else (FP8, BF16),
+            alone=modes[:1] if options.quick else modes,
             shared=shared,
             cpu=dry,
         )
