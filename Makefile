@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup render test check nightly serve bench clean
+.PHONY: setup render test regress check nightly serve bench clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,9 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m
 
 test: setup
 	@$(PYTEST)
+
+regress: setup
+	@$(BIN)/liveavatar regress
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -15,9 +15,9 @@ from liveavatar.errors import CheckpointError, InputError
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
-    return Path(shutil.copytree(paths.MINI_DIR, tmp_path / "model"))
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
 def weights(folder: Path) -> Path:

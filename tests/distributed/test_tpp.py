@@ -92,12 +92,12 @@ def assert_equal(made: list[Block], expected: list[Block]) -> None:
 @pytest.mark.parametrize(
     ("world", "own", "steps"),
     [
-        pytest.param(1, False, (3, 4, 5), id="1"),
+        pytest.param(1, False, (3, 4, 5), id="1", marks=pytest.mark.nightly),
         pytest.param(2, False, (3, 4, 5), id="2"),
-        pytest.param(2, True, (3, 4, 5), id="1 and a decoder"),
+        pytest.param(2, True, (3, 4, 5), id="1 and a decoder", marks=pytest.mark.nightly),
         pytest.param(3, False, (3, 4, 5), id="3", marks=pytest.mark.nightly),
         pytest.param(3, True, (3, 4, 5), id="2 and a decoder", marks=pytest.mark.nightly),
-        pytest.param(4, False, (4, 5), id="4"),
+        pytest.param(4, False, (4, 5), id="4", marks=pytest.mark.nightly),
         pytest.param(4, True, (3, 4, 5), id="3 and a decoder"),
         pytest.param(5, True, (4, 5), id="4 and a decoder", marks=pytest.mark.nightly),
     ],
@@ -114,7 +114,7 @@ def test_a_group_makes_the_bits_of_one_process(
             assert world == 1 or all(len(b.wait_s) == world and max(b.wait_s) > 0 for b in made)
 
 
-@pytest.mark.parametrize("infer_frames", [12, 24, pytest.param(48, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("infer_frames", [12, *(pytest.param(n, marks=pytest.mark.nightly) for n in (24, 48))])
 @pytest.mark.parametrize(
     ("world", "own"),
     [pytest.param(2, False, id="2"), pytest.param(4, True, id="3 and a decoder", marks=pytest.mark.nightly)],
@@ -129,7 +129,7 @@ def test_the_reference_changes_in_the_middle(changing_model: Path, world: int, o
 
 
 def test_threads_are_those_of_the_last_rank(tiny_model: Path) -> None:
-    job = make_job()
+    job = make_job(num_frames=36)
     torch.set_num_threads(2)
     try:
         expected = stream(single(tiny_model), job)
@@ -142,7 +142,7 @@ def test_threads_are_those_of_the_last_rank(tiny_model: Path) -> None:
 @pytest.mark.parametrize(
     ("world", "own"),
     [
-        pytest.param(2, False, id="2"),
+        pytest.param(2, False, id="2", marks=pytest.mark.nightly),
         pytest.param(4, False, id="4", marks=pytest.mark.nightly),
         pytest.param(3, True, id="2 and a decoder"),
     ],
@@ -195,8 +195,11 @@ def _later(seconds: float, action: Callable[[], None]) -> None:
     threading.Timer(seconds, action).start()
 
 
+FAULTY = make_job(num_frames=60)
+
+
 def _blocks_of(engine: Engine, fault: Callable[[], None]) -> list[Block]:
-    opened = engine.open(make_job())
+    opened = engine.open(FAULTY)
     blocks = opened.blocks()
     made = [next(blocks)]
     fault()
@@ -224,7 +227,7 @@ def test_a_rank_that_pauses_is_waited_for(tiny_model: Path) -> None:
             os.kill(processes[0].pid, signal.SIGSTOP)
             _later(2, lambda: os.kill(processes[0].pid, signal.SIGCONT))
 
-        assert_equal(_blocks_of(member.engine(), fault), stream(single(tiny_model), make_job()))
+        assert_equal(_blocks_of(member.engine(), fault), stream(single(tiny_model), FAULTY))
 
 
 def test_a_rank_that_hangs_is_given_up(tiny_model: Path) -> None:

@@ -17,24 +17,37 @@ CLIPS = (0, 1, 3, 5)  # the heads that turn furthest: yaw from -15 to 12 degrees
 EVERY = 24  # frames
 
 
-def poses(clip: Clip, tracker: FaceTracker, flip: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Angles [N, 3] read off every 24th frame, mirrored if `flip`, and the true ones."""
+Sampled = list[tuple[list[np.ndarray], np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def sampled() -> Sampled:
+    """Every 24th frame of each clip, and the true angles [N, 3]."""
+    clips: list[Clip] = [load_split()[number] for number in CLIPS]
+    return [
+        ([f.rgb for f in islice(read_frames(c.path("film.mkv")), 0, None, EVERY)], c.labels().head[::EVERY])
+        for c in clips
+    ]
+
+
+def poses(frames: list[np.ndarray], tracker: FaceTracker, flip: bool) -> np.ndarray:
+    """Angles [N, 3] read off the frames, mirrored if `flip`."""
     read = []
-    for frame in islice(read_frames(clip.path("film.mkv")), 0, None, EVERY):
-        rgb = np.ascontiguousarray(frame.rgb[:, ::-1]) if flip else frame.rgb
+    for frame in frames:
+        rgb = np.ascontiguousarray(frame[:, ::-1]) if flip else frame
         face = tracker.find(rgb)
         assert face is not None
         read.append(face_pose(face, (rgb.shape[0], rgb.shape[1])))
-    return np.stack(read), clip.labels().head[::EVERY]
+    return np.stack(read)
 
 
 @pytest.mark.parametrize("flip", [pytest.param(False, id="as filmed"), pytest.param(True, id="mirrored")])
-def test_angles_are_those_of_the_labels(flip: bool) -> None:
+def test_angles_are_those_of_the_labels(flip: bool, sampled: Sampled) -> None:
     import torch
 
-    tracker, split = FaceTracker(1), load_split()
-    pairs = [poses(split[number], tracker, flip) for number in CLIPS]
-    read, true = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+    tracker = FaceTracker(1)
+    read = np.concatenate([poses(frames, tracker, flip) for frames, _ in sampled])
+    true = np.concatenate([angles for _, angles in sampled])
     if flip:
         true = mirrored(torch.from_numpy(true)).numpy()
     for axis, (name, error, least) in enumerate((("yaw", 3.5, 0.98), ("pitch", 5.0, 0.8), ("roll", 1.5, 0.9))):

@@ -100,9 +100,9 @@ def assert_equal(made: list[Block], expected: list[Block]) -> None:
 @pytest.mark.parametrize(
     ("mode", "world", "decode_layers"),
     [
-        pytest.param(BF16, 2, None, id="whole steps on 2"),
+        pytest.param(BF16, 2, None, id="whole steps on 2", marks=pytest.mark.nightly),
         pytest.param(FP8, 4, None, id="whole steps on 4, 8-bit linears", marks=pytest.mark.nightly),
-        pytest.param(BF16, 3, 2.5, id="layers on 3"),
+        pytest.param(BF16, 3, 2.5, id="layers on 3", marks=pytest.mark.nightly),
         pytest.param(FP8_ALL, 4, 3.0, id="layers on 4, 8 bits", marks=pytest.mark.nightly),
         pytest.param(ATTENTION8, 2, 3.0, id="layers on 2, 8-bit attention"),
     ],
@@ -137,14 +137,13 @@ def test_a_job_brings_its_precision_to_every_rank() -> None:
 
 
 def test_latents_may_take_the_way_through_host_memory() -> None:
-    with group(FP8, 3, jobs=2, through_host=True) as engine:
+    with group(FP8, 3, jobs=1, through_host=True) as engine:
         assert engine.placement.group.staging(8) is not None
         engine.placement.decode_layers = 2.5
-        made = [stream(engine, job()), stream(engine, job())]
+        made = stream(engine, job(4))
         engine.forget_sizes()
         assert engine.placement.current is None  # nor anything that it held
-    for blocks in made:
-        assert_equal(blocks, stream(fast_engine(DRY, FP8, CPU, torch.float32), job()))
+    assert_equal(made, stream(fast_engine(DRY, FP8, CPU, torch.float32), job(4)))
 
 
 def test_the_decoder_may_have_a_rank_of_its_own() -> None:

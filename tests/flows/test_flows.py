@@ -76,7 +76,7 @@ def test_the_same_job_again_renders_nothing(shop: Shop, first: subprocess.Comple
     assert seconds < 60
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_group_of_processes_starts_in_seconds(shop: Shop) -> None:
     """Two threads of a rank once made a group each, and the others waited 120 s for the one that was gone."""
     done = shop.run("render", *shop.job(out="out/group", placement="tpp", num_gpus="2", num_clip="1"))
@@ -125,13 +125,10 @@ def _wait_for(condition: object, seconds: float = 120) -> None:
     raise AssertionError("waited too long")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("number", "code"),
-    [
-        pytest.param(signal.SIGINT, 4, id="Ctrl-C", marks=pytest.mark.nightly),
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill -9"),
-    ],
+    [pytest.param(signal.SIGINT, 4, id="Ctrl-C"), pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill -9")],
 )
 def test_resume_gives_the_bits_of_an_uninterrupted_run(
     shop: Shop, first: subprocess.CompletedProcess[str], number: signal.Signals, code: int

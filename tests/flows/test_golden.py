@@ -1,4 +1,4 @@
-"""The golden renders of the embedded model against their stored baselines: what `liveavatar regress` says here."""
+"""The golden renders of the embedded model against their stored baselines, as `.ci/run` and `make regress` do."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from flows.regression import GOLDEN
 from liveavatar import paths
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(420)
 def test_golden_renders(tmp_path: Path) -> None:
     if not (paths.MINI_DIR / "config.json").is_file():

@@ -8,7 +8,7 @@ from tests.soak.hour import HOUR_BLOCKS, judge, measure
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blocks", [90, pytest.param(400, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("blocks", [60, pytest.param(400, marks=pytest.mark.nightly)])
 def test_memory_is_flat_and_blocks_take_the_same_time(blocks: int, tiny_model: Path, tmp_path: Path) -> None:
     measured = measure(tiny_model, tmp_path, blocks)
     assert not judge(measured), measured["readings"][:: max(1, len(measured["readings"]) // 10)]

@@ -2,7 +2,7 @@
 
 Faults whose property a quicker test holds are left to `make nightly`: a killed or hung rank (`distributed/test_tpp`,
 `tasks/cluster/test_group`), a lost engine or head (`tasks/cluster/test_supervision`), a damaged snapshot
-(`render/test_job`), a killed driver (`flows/test_flows`), a full disk (here, when a snapshot finds no space).
+and an interrupted render (`render/test_job`), a full disk (here, when a snapshot finds no space).
 """
 
 import json

@@ -17,16 +17,23 @@ def _no_engine() -> Engine:
     return Engine.__new__(Engine)
 
 
+def test_a_folder_without_sound_is_refused(tmp_path: Path) -> None:
+    from liveavatar.bench.quality.recordings import judge_recordings
+
+    clips = load_split()
+    with pytest.raises(InputError, match="no such folder"):
+        judge_recordings(_no_engine(), tmp_path / "nowhere", clips, 1, tmp_path, print)
+    with pytest.raises(InputError, match="holds no sound"):
+        judge_recordings(_no_engine(), tmp_path, clips, 1, tmp_path, print)
+
+
+@pytest.mark.nightly
 def test_recordings_are_judged_by_their_sound(short: Path, tmp_path: Path) -> None:
     import soundfile
 
     from liveavatar.bench.quality.recordings import judge_recordings
 
     clips = load_split(short)
-    with pytest.raises(InputError, match="no such folder"):
-        judge_recordings(_no_engine(), tmp_path / "nowhere", clips, 1, tmp_path, print)
-    with pytest.raises(InputError, match="holds no sound"):
-        judge_recordings(_no_engine(), tmp_path, clips, 1, tmp_path, print)
     folder = tmp_path / "voices"
     folder.mkdir()
     soundfile.write(folder / "a.wav", load_split()[0].speech()[: 2 * SAMPLE_RATE], SAMPLE_RATE)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from liveavatar import paths
 from liveavatar.bench.quality.steps import recommend, sweep_split
 
@@ -18,6 +20,7 @@ def test_the_fewest_steps_that_are_as_good_as_any() -> None:
     assert recommend("s", [_row(1, 0.5, None), _row(2, 0.5, None)])["recommended_steps"] == 1
 
 
+@pytest.mark.nightly
 def test_steps_are_compared_on_the_split(short: Path) -> None:
     tables = list(sweep_split(paths.MINI_DIR, [1, 2], None, lambda _: None, short))
     assert [len(rows) for rows, _ in tables] == [1, 2]

@@ -73,7 +73,7 @@ def test_a_signal_ends_the_wait(
     struck, allowed = time.monotonic(), END_SECONDS * patience()
     process.send_signal(number)
     try:
-        assert process.wait(allowed) == 4
+        assert process.wait(allowed) == 4, (tmp_path / "errors").read_text()
         assert (tmp_path / "errors").read_text().splitlines()[-1].startswith("liveavatar: `liveavatar stop` was interr")
         assert not psutil.wait_procs(family, timeout=max(0.0, struck + allowed - time.monotonic()))[1]
     finally:

@@ -23,7 +23,7 @@ from tasks.cluster.actor import EngineSpec
 from tasks.cluster.host import EngineHost
 from tests.render_jobs import noise_job
 
-FRAMES = 144
+FRAMES = 96
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
-    """Six seconds of noise: twelve blocks, a snapshot every four."""
+    """Four seconds of noise: eight blocks, a snapshot every four."""
     return noise_job(tmp_path, FRAMES)
 
 
