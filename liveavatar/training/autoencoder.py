@@ -34,6 +34,7 @@ from liveavatar.checkpoints.load import load_model
 from liveavatar.config import PRESETS
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.model.vae_reference import sharpened
 from liveavatar.quality import reference
 from liveavatar.quality.reference import region_weights, to_video
 from liveavatar.timing import LATENT_FRAMES
@@ -70,16 +71,6 @@ def reconstruction_loss(decoded: Tensor, truth: Tensor, weights_BTHW: Tensor) ->
         gradient = gradient + ((flat[..., 1:] - flat[..., :-1]).abs() * w[..., 1:]).mean()
         gradient = gradient + ((flat[..., 1:, :] - flat[..., :-1, :]).abs() * w[..., 1:, :]).mean()
     return loss + GRADIENT_WEIGHT * gradient + TEMPORAL_WEIGHT * steps.mean()
-
-
-def sharpened(video: Tensor, amount: float) -> Tensor:
-    """Sharpen a video [B, 3, T, H, W] by an unsharp mask of strength `amount` (binomial blur, 5 taps)."""
-    if not amount:
-        return video
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=video.device, dtype=video.dtype) / 16
-    flat = video.transpose(1, 2).flatten(0, 2)[:, None]  # [B*T*3, 1, H, W]
-    blurred = F.conv2d(F.pad(flat, (2, 2, 2, 2), mode="replicate"), torch.outer(taps, taps)[None, None])
-    return video + amount * (video - blurred.unflatten(0, (len(video), -1, 3))[:, :, :, 0].transpose(1, 2))
 
 
 def _edge_weights(num_frames: int, device: torch.device) -> Tensor:

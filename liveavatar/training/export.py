@@ -7,7 +7,7 @@ better likeness and less motion; `--embedding_share` sets another share for the 
 mixes in `--before_share` of the weights that the run started from.
 `--random mini|tiny OUT` writes seeded random weights of the same shapes: useless pictures, but enough to try every
 other part of the product. `--decoder RUN --out DIR` replaces the decoder of the model at DIR by the one of
-`autoencoder --only_decoder DIR`.
+`autoencoder --only_decoder DIR` or of `reference_decoder --init DIR`.
 """
 
 import argparse
@@ -206,14 +206,17 @@ def export_decoder(run: Path, out: Path) -> None:
     Raises:
         CheckpointError: when the run's encoder is another one, with other latents than the model's transformer.
     """
-    trained = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
+    state = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)
+    trained = state["average"]
     model = load_model(out, "cpu", torch.float32, parts=("vae",))
     assert model.vae is not None
     for name, weight in model.vae.encoder.state_dict(prefix="encoder.").items():
         if not torch.equal(trained[name].half(), weight.half()):
             raise CheckpointError(f"--decoder {run}: its encoder is not that of {out}; train with --only_decoder {out}")
-    blocks = PRESETS[model.config.name].vae.decoder_blocks
-    save_model(out, replace(model.config, vae=replace(model.config.vae, decoder_blocks=blocks)), {"vae": trained})
+    blocks = tuple(state.get("decoder_blocks", PRESETS[model.config.name].vae.decoder_blocks))
+    width = state.get("reference_width", 0)  # of the stage `reference_decoder`
+    vae = replace(model.config.vae, decoder_blocks=blocks, reference_width=width)
+    save_model(out, replace(model.config, vae=vae), {"vae": trained})
     log.info("%s has the decoder of %s", out, run)
 
 

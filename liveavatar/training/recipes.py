@@ -1,7 +1,8 @@
 """The training runs behind every released version of `data/models/mini`, as values.
 
 A recipe is the `replace` of the one before it, so that a definition shows only the changes. `CHAIN` lists the nine
-released versions; `DECODER` is the run between the fourth and the fifth, which trained a decoder and a teacher.
+released versions; `DECODER` is the run between the fourth and the fifth, which trained a decoder and a teacher, and
+`COPYING` trains only a decoder that copies from the portrait.
 Numbers come from the commands recorded when a version was released; comments mark missing records. Recipes hold
 options, not code: `revision` names the commit that released the weights, whose code had other constants (region
 weights, augmentations, defaults). `data/models/mini/history.md` lists the results of each run.
@@ -46,6 +47,9 @@ class Recipe:
     guidance: float = 1.0  # of the teacher by speech, in distillation
     face_loss_student: float = 0.0
     refine_options: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()  # of `run.py`; empty: the whole chain
+    copying: float = 0.0  # seconds of the decoder that copies from the portrait, trained on the autoencoder of `init`
+    copying_options: tuple[str, ...] = ()
     evaluate_steps: tuple[int, ...] = (1, 2, 4, 6)  # denoise steps; empty: the stage's default
     export: ExportSettings = field(default_factory=ExportSettings)
 
@@ -54,6 +58,7 @@ class Recipe:
         """Seconds by stage, in the format of `run.py --budget`."""
         budget = {"render": self.render, "autoencoder": self.autoencoder, "teacher": self.teacher}
         budget["distill"] = self.distill
+        budget |= {"copying": self.copying} if self.copying else {}
         return budget if self.refine is None else budget | {"refine": self.refine}
 
     def stage_options(self, before: Path | None) -> dict[str, list[str]]:
@@ -83,6 +88,7 @@ class Recipe:
             "teacher": teacher,
             "distill": ["--guidance", f"{self.guidance:g}", "--face_loss", f"{self.face_loss_student:g}"],
             "refine": list(self.refine_options),
+            "copying": ["--init", str(before), *self.copying_options],
             "evaluate": ["--steps", *map(str, self.evaluate_steps)] if self.evaluate_steps else [],
             "export": export_options(replace(self.export, before=before if self.export.before_share else None)),
         }
@@ -173,4 +179,12 @@ NINTH = replace(
 
 CHAIN = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH)
 SHIPPED = NINTH  # whose weights lie in `data/models/mini`
-RECIPES = {recipe.name: recipe for recipe in (*CHAIN, DECODER)}
+
+# A decoder that copies from the portrait, on the ninth's encoder and transformer: one residual block fewer at 1/8 and
+# 1/4 of the size pays for the branch. When it was recorded, the portrait was not yet sharpened for sampling.
+COPYING = Recipe(
+    name="copying", revision="", init="ninth", speech=("--seed 11",), gpus=1, render=150, autoencoder=0, teacher=0,
+    distill=0, first=30000, frames=36, eager_train=True, stages=("render", "copying", "adopt", "pack"), copying=800,
+    copying_options=("--blocks", "2", "2", "2"),
+)  # fmt: skip
+RECIPES = {recipe.name: recipe for recipe in (*CHAIN, DECODER, COPYING)}

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -229,6 +230,21 @@ class TrainingRun:
         options += ["--out", str(self.work), *self._extra("evaluate")]
         return self.wait([self.launch("evaluate", options)], GRACE)
 
+    def copying(self) -> bool:
+        """Train the decoder that copies from the portrait, on the autoencoder of another model."""
+        seconds = self.args.budget["copying"]
+        options = ["--data", str(self.work / "clips"), "--out", str(self.work / "copying"), "--resume"]
+        options += ["--seconds", str(seconds), *self._extra("copying")]
+        done = self.train("copying", "reference_decoder", options, seconds)
+        return done or (self.work / "copying" / "autoencoder.pt").is_file()
+
+    def adopt(self) -> bool:
+        """Export that model with the decoder that copies."""
+        model = self.work / "model"
+        shutil.copytree(self.args.before, model, dirs_exist_ok=True)
+        options = ["--decoder", str(self.work / "copying"), "--out", str(model)]
+        return self.wait([self.launch("adopt", ["-m", "liveavatar.training.export", *options])], GRACE)
+
     def export(self) -> bool:
         """Export the chosen weights, and others beside them."""
         options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out"]
@@ -264,6 +280,7 @@ class TrainingRun:
         for pattern in (
             "*.jsonl",
             f"{runtime.REFINED}/*.jsonl",
+            "copying/*.jsonl",
             "evaluation.json",
             "config.json",
             "sheet_*.jpg",
@@ -297,7 +314,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--preset", choices=("mini", "tiny"), default="mini")
     options.add_argument("--budget", type=parse_budget, default={}, help="seconds by stage")
     options.add_argument("--deadline", type=float, help="seconds for everything; distillation gives way")
-    options.add_argument("--stages", default=",".join(STAGES))
+    options.add_argument("--stages", help="in order, separated by commas; the recipe's, or all of the chain")
     options.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     options.add_argument("--extra", action="append", default=[], help='more options of a stage: "teacher=--batch 48"')
     return options
@@ -314,6 +331,7 @@ def with_recipe(args: argparse.Namespace) -> dict[str, list[str]]:
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    args.stages = args.stages or ",".join((recipe.stages if recipe else ()) or STAGES)
     args.budget = (BUDGET if recipe is None else recipe.budget) | args.budget
     return {} if recipe is None else recipe.stage_options(args.before)
 
@@ -329,7 +347,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
     training = TrainingRun(args, options)
-    needed = {"render", "autoencoder", "encode", "teacher"}
+    needed = {"render", "autoencoder", "encode", "teacher", "copying", "adopt"}
     for name in args.stages.split(","):
         if not training.stage(name) and name in needed:
             log.error("%s failed; see %s", name, args.work / "logs")

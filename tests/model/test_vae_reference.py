@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from liveavatar.config import TINY
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
-from liveavatar.model.vae_reference import ReferenceBranch, sample, sample_patches
+from liveavatar.model.vae_reference import SHARPEN, ReferenceBranch, sample, sample_patches, sharpened
 
 CFG = replace(TINY.vae, reference_width=8)
 SIZE = (64, 48)  # height, width
@@ -99,7 +99,7 @@ def test_a_full_gate_without_flow_copies_the_portrait() -> None:
     picture = clip(1, 1)[:, :, :1]
     reference = copying.reference(picture, torch.randn(1, 8, 1, 4, 3))
     video, _ = copying.decode_copying(torch.randn(1, 8, 2, 4, 3), reference)
-    torch.testing.assert_close(video, picture.expand_as(video), atol=1e-4, rtol=0)
+    torch.testing.assert_close(video, sharpened(picture, SHARPEN).expand_as(video), atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -118,3 +118,15 @@ def test_patches_are_sampled_as_pixels_are() -> None:
     full = F.interpolate(flow, scale_factor=4.0, mode="bilinear")
     wanted = F.pixel_unshuffle(sample(images, full, 2), 4)
     torch.testing.assert_close(sample_patches(images, flow, 2), wanted, atol=1e-4, rtol=0)
+
+
+def test_a_sharpened_video_has_more_of_its_detail() -> None:
+    flat = torch.full((1, 3, 2, 8, 8), 0.3)
+    torch.testing.assert_close(sharpened(flat, 0.5), flat)
+    checks = torch.ones(2, 3, 4, 8, 8)
+    checks[..., ::2] = -1  # the finest structure there is: a blur takes it away whole
+    sharp = sharpened(checks, 0.5)
+    torch.testing.assert_close(sharp[..., 2:-2], 1.5 * checks[..., 2:-2])
+    video = torch.rand(2, 3, 4, 8, 8)
+    alone = torch.stack([sharpened(v[None], 0.3)[0] for v in video])
+    torch.testing.assert_close(sharpened(video, 0.3), alone)

@@ -28,18 +28,6 @@ def test_autoencoder_learns(corpus: ToyRun, rank: runtime.TrainRank) -> None:
     assert min(losses[-5:]) < 0.85 * losses[0], losses
 
 
-def test_sharpened_target_is_the_truth_and_more_of_its_detail() -> None:
-    flat = torch.full((1, 3, 2, 8, 8), 0.3)
-    torch.testing.assert_close(autoencoder.sharpened(flat, 0.5), flat)
-    checks = torch.ones(2, 3, 4, 8, 8)
-    checks[..., ::2] = -1  # the finest structure there is: a blur takes it away whole
-    sharp = autoencoder.sharpened(checks, 0.5)
-    torch.testing.assert_close(sharp[..., 2:-2], 1.5 * checks[..., 2:-2])
-    video = torch.rand(2, 3, 4, 8, 8)
-    alone = torch.stack([autoencoder.sharpened(v[None], 0.3)[0] for v in video])
-    torch.testing.assert_close(autoencoder.sharpened(video, 0.3), alone)
-
-
 def test_adversary_balances_and_the_guard_ends_it(corpus: ToyRun, rank: runtime.TrainRank) -> None:
     trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips, adversary=1), rank)
     before = [p.clone() for p in trainer.adversary.parameters()]

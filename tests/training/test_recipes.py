@@ -1,6 +1,7 @@
 """Every recorded run still makes command lines that the stages accept, and the shipped weights are the last one's."""
 
 import importlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from liveavatar.paths import MINI_DIR
 from liveavatar.training import autoencoder, run
 from liveavatar.training.card import CARD, PROSE
 from liveavatar.training.corpus.speech import synthesis
-from liveavatar.training.recipes import CHAIN, DECODER_FINISH, RECIPES, SHIPPED, Recipe
+from liveavatar.training.recipes import CHAIN, COPYING, DECODER_FINISH, RECIPES, SHIPPED, Recipe
 
 
 def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, dict[str, object]]:
@@ -27,6 +28,7 @@ def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more
     monkeypatch.setattr(run.TrainingRun, "launch", launch)
     monkeypatch.setattr(run.TrainingRun, "wait", lambda *_: True)
     monkeypatch.setattr(run.TrainingRun, "pack", lambda *_: True)
+    monkeypatch.setattr(shutil, "copytree", lambda *_, **__: None)
     (folder / "clips").mkdir()
     (folder / "clips" / "portrait_0.labels.npz").touch()
     options = ["--assets", "a", "--speech", "s", "--work", str(folder), "--out", str(folder / "out")]
@@ -35,7 +37,10 @@ def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more
     return seen
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+WHOLE = {name: recipe for name, recipe in RECIPES.items() if not recipe.stages}
+
+
+@pytest.mark.parametrize("recipe", WHOLE.values(), ids=WHOLE)
 def test_stages_accept_every_recipe(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = started(recipe, tmp_path, monkeypatch)
     assert {"render_eval_0", "render_train_0", "autoencoder", "encode", "teacher", "evaluate", "export"} <= seen.keys()
@@ -44,6 +49,15 @@ def test_stages_accept_every_recipe(recipe: Recipe, tmp_path: Path, monkeypatch:
     assert seen["teacher"]["seconds"] == recipe.teacher
     for options in recipe.speech:
         synthesis.parser().parse_args([*options.split(), "--out", "SPEECH"])
+
+
+def test_the_copying_decoder_is_trained_on_a_finished_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = started(COPYING, tmp_path, monkeypatch, "--gpus", "2")
+    assert {name for name in seen if not name.startswith("render_")} == {"copying", "adopt"}
+    copying = seen["copying"]
+    assert (copying["init"], copying["seconds"], copying["blocks"]) == (Path("BEFORE"), COPYING.copying, [2, 2, 2])
+    assert seen["adopt"]["decoder"] == copying["out"]
+    assert seen["render_train_3"]["frames"] == 36
 
 
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +89,7 @@ def test_a_recipe_that_starts_from_a_model_asks_for_it(capsys: pytest.CaptureFix
 
 def test_the_chain_hangs_together() -> None:
     names = [recipe.name for recipe in RECIPES.values()]
-    assert len(set(names)) == len(names) == len(CHAIN) + 1
+    assert len(set(names)) == len(names) == len(CHAIN) + 2
     assert CHAIN[-1] is SHIPPED
     assert all(recipe.init in RECIPES for recipe in RECIPES.values() if recipe.init)
     autoencoder.parser().parse_args(["--data", "CLIPS", "--out", "RUN", "--only_decoder", "MODEL", *DECODER_FINISH])
