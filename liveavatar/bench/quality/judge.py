@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from liveavatar.bench.quality.faces import FaceCurves, blink_depth, head_spread, read_faces
 from liveavatar.bench.quality.videos import Video, video_frames
 from liveavatar.engine.engine import Engine
-from liveavatar.engine.plain import frames_uint8
+from liveavatar.engine.plain import frames_uint8, image_tensor
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import SEGMENT_FRAMES
+from liveavatar.model.vae import VideoVAE
 from liveavatar.quality import reference, sync
 from liveavatar.quality.curves import best_lag, correlation
 from liveavatar.quality.evaluate import evaluate_video
@@ -167,14 +169,13 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
     """Measure the autoencoder alone on the true pictures, the ceiling of a perfect transformer.
 
     PSNR (whole, mouth box) in dB, gradient energy kept, difference between frames over the truth's, and how the mouth
-    read off its pictures follows the true one.
+    read off its pictures follows the true one. A decoder that copies from the portrait has the clip's.
     """
     rows = []
     for clip in clips:
         frames = torch.from_numpy(clip.frames()[:AE_FRAMES])
         truth = to_video(frames[None])
-        moved, vae = truth.to(engine.device, engine.dtype), engine.backend.vae
-        rendered = vae.decode(vae.encode(moved)).float().cpu()
+        rendered = autoencoded(engine.backend.vae, truth.to(engine.device, engine.dtype), clip.photo()).float().cpu()
         size = (truth.shape[-2], truth.shape[-1])
         points = torch.from_numpy(clip.labels().landmarks[: len(frames)])
         mouth = region_weights(points, size, 1.0, 0.0, 0.0)[None]
@@ -193,6 +194,15 @@ def judge_autoencoder(engine: Engine, clips: Iterable[Clip], tracker: FaceTracke
         *("ae_openness_corr", "ae_width_corr", "ae_change"),
     )
     return mean_values(dict(zip(names, row, strict=True)) for row in rows)
+
+
+@torch.inference_mode()
+def autoencoded(vae: VideoVAE, video: Tensor, photo: np.ndarray) -> Tensor:
+    """Encode and decode a video [1, 3, T, H, W] of the person of a portrait, uint8 [H, W, 3]."""
+    latents, picture = vae.encode(video), image_tensor(photo).to(video.device, video.dtype)
+    state = vae.decoder_state(1, *latents.shape[-2:])
+    vae.set_reference(picture, vae.encode_still(picture, 1), state)
+    return vae.decode_stream(latents, state)
 
 
 def offset(seen: Iterable[Seen]) -> tuple[int, float]:

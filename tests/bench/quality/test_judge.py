@@ -1,17 +1,21 @@
 """Videos are measured beside their true ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from liveavatar import paths
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.videos import Video, make_scene, true_video
+from liveavatar.config import TINY
 from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.load import load_engine
 from liveavatar.media.film import FilmWriter
+from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.quality import goals
 from liveavatar.quality.split import load_split
 
@@ -66,3 +70,14 @@ def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine
         assert summary.gaps[name] == 1, name
     missed = {c.name for c in goals.check(summary.rendered, summary.reasons, summary.gaps) if c.ok is False}
     assert {"openness_corr", "jerk_index_ratio", "identity_ratio", "blink_depth_ratio"} <= missed
+
+
+@torch.inference_mode()
+def test_a_decoder_that_copies_is_shown_the_portrait() -> None:
+    torch.manual_seed(0)
+    vae = CompactVAE(replace(TINY.vae, reference_width=8)).eval()
+    assert vae.decoder.branch is not None
+    torch.nn.init.ones_(vae.decoder.branch.conv_gate.bias)  # every pixel is the portrait's, wherever the flow finds it
+    grey, video = np.full((64, 48, 3), 200, np.uint8), torch.zeros(1, 3, 8, 64, 48)
+    assert torch.allclose(judge.autoencoded(vae, video, grey), torch.tensor(200 / 127.5 - 1), atol=1e-5)
+    assert not torch.allclose(vae.decode(vae.encode(video)), torch.tensor(200 / 127.5 - 1), atol=0.1)
