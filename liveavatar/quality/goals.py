@@ -38,8 +38,10 @@ class GoalCheck:
 
 
 GOALS: tuple[Goal, ...] = (
-    Goal("openness_corr", "least", 0.93, 0.97, "mouth openness against the true video, correlation"),
-    Goal("width_corr", "least", 0.85, 0.93, "mouth width against the true video, correlation"),
+    Goal(
+        "openness_corr", "least", 0.93, 0.97, "mouth openness against the true video (after the opening), correlation"
+    ),
+    Goal("width_corr", "least", 0.85, 0.93, "mouth width against the true video (after the opening), correlation"),
     Goal("av_offset_frames", "zero", 0, 0, "frames the lips lag the sound, all clips together"),
     Goal("sync_error_frames", "most", 1.0, 0.5, "mean absolute lag over windows of 2 s"),
     Goal("silent_lip", "most", 0.04, 0.03, "deviation of openness in silence"),

@@ -2,6 +2,9 @@
 
 A value of the split is the mean over its clips of what could be measured; `*_ratio` is the mean of the made videos over
 the mean of the true ones. `av_offset_frames` is the lag with the highest mean cross-correlation over all clips.
+
+A made video begins with the portrait, whose lips are shut; the true clips begin in the middle of speech. Curves of
+mouth and lids are therefore compared from the end of that opening on. `*_whole` includes its frames.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +21,7 @@ from liveavatar.engine.engine import Engine
 from liveavatar.engine.plain import frames_uint8, image_tensor
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.media.film import SEGMENT_FRAMES
+from liveavatar.media.opening import OPENING
 from liveavatar.model.vae import VideoVAE
 from liveavatar.quality import reference, sync
 from liveavatar.quality.curves import best_lag, correlation
@@ -110,11 +114,13 @@ class Pair:
         rendered, true = self.rendered.faces, self.true.faces
         gap, width, lids = label_curves(self.labels)
         own = {
-            "openness_corr": correlation(rendered.openness, true.openness),
-            "width_corr": correlation(rendered.width, true.width),
-            "lids_corr": correlation(rendered.lids, true.lids),
-            "openness_corr_labels": correlation(rendered.openness, gap),
-            "width_corr_labels": correlation(rendered.width, width),
+            "openness_corr": opened_correlation(rendered.openness, true.openness),
+            "width_corr": opened_correlation(rendered.width, true.width),
+            "lids_corr": opened_correlation(rendered.lids, true.lids),
+            "openness_corr_whole": correlation(rendered.openness, true.openness),
+            "width_corr_whole": correlation(rendered.width, true.width),
+            "openness_corr_labels": opened_correlation(rendered.openness, gap),
+            "width_corr_labels": opened_correlation(rendered.width, width),
             "openness_amplitude": _spread(rendered.openness) / max(_spread(true.openness), 1e-6),
             "reader_openness_corr": correlation(true.openness, gap),
             "reader_width_corr": correlation(true.width, width),
@@ -124,6 +130,11 @@ class Pair:
             ),
         }
         return self.rendered.values | own | self.posed | self.speed
+
+
+def opened_correlation(made_T: np.ndarray, true_T: np.ndarray) -> float:
+    """Correlate a curve of a made video with the true one, from the end of the opening on."""
+    return correlation(made_T[OPENING:], true_T[OPENING:])
 
 
 def _spread(curve_T: np.ndarray) -> float:

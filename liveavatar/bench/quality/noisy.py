@@ -13,7 +13,6 @@ from liveavatar.audio.enhance import enhance
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.bench.quality.videos import make_scene, render_scene
-from liveavatar.quality.curves import correlation
 from liveavatar.timing import SAMPLE_RATE
 
 SNR_DB = 0.0  # speech over noise, by mean power
@@ -60,7 +59,7 @@ def judge_noisy(
         for name, seen in videos.items():
             row: dict[str, Any] = {"clip": clip.info.name, "sound": name}
             row |= {m: seen.values.get(m) for m in MEASURES}
-            alike = correlation(seen.faces.openness, true.seen.faces.openness)
+            alike = judge.opened_correlation(seen.faces.openness, true.seen.faces.openness)
             row["openness_corr"] = alike if np.isfinite(alike) else None
             row["cleaning"] = str(cleaned.verdict["chosen"]) if name == "cleaned" else ""
             rows.append(row)

@@ -20,7 +20,8 @@ CLIP_COLUMNS = (
     *("blink_depth", "head_spread", "motion_energy", "jerk_index", "reader_openness_corr", "reader_width_corr"),
 )
 OTHERS = (
-    *("lag_frames", "lip_sync", "av_correlation", "openness_amplitude", "openness_corr_labels", "width_corr_labels"),
+    *("lag_frames", "lip_sync", "av_correlation", "openness_corr_whole", "width_corr_whole", "openness_amplitude"),
+    *("openness_corr_labels", "width_corr_labels"),
     *("lids_corr", "identity_min", "identity_drift", "long_identity_min", "long_edge_jump", "texture_psnr_portrait"),
     *(
         "texture_psnr_eyes",

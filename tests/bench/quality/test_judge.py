@@ -15,8 +15,10 @@ from liveavatar.engine.engine import Engine
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.load import load_engine
 from liveavatar.media.film import FilmWriter
+from liveavatar.media.opening import OPENING
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.quality import goals
+from liveavatar.quality.curves import correlation
 from liveavatar.quality.split import load_split
 
 
@@ -36,6 +38,15 @@ def test_specks_on_a_lattice_are_seen() -> None:
     assert np.isnan(judge.grid_ratio(np.full((2, 16, 16, 3), 128, np.uint8)))
 
 
+def test_frames_that_begin_with_the_portrait_are_not_compared() -> None:
+    true = np.random.default_rng(0).uniform(0, 0.3, 48)
+    made = np.where(np.arange(48) < OPENING, 0.0, true)
+    assert judge.opened_correlation(made, true) == pytest.approx(1)
+    assert correlation(made, true) < 0.97
+    late = np.where(np.arange(48) < OPENING + 3, 0.0, true)
+    assert judge.opened_correlation(late, true) < 0.99
+
+
 def test_the_true_video_is_as_good_as_itself(short: Path, tmp_path: Path, engine: Engine) -> None:
     clip = load_split(short)[0]
     scene = make_scene(tmp_path, clip.photo(), clip.speech(), clip.info.caption, engine)
@@ -45,7 +56,13 @@ def test_the_true_video_is_as_good_as_itself(short: Path, tmp_path: Path, engine
     summary = judge.summarise([pair])
     rendered, true = summary.rendered, summary.true
     assert not summary.gaps
-    for name in ("openness_corr", "width_corr", "identity_ratio", *(f"{r}_ratio" for r in judge.RATIOS)):
+    for name in (
+        "openness_corr",
+        "width_corr",
+        "openness_corr_whole",
+        "identity_ratio",
+        *(f"{r}_ratio" for r in judge.RATIOS),
+    ):
         assert rendered[name] == pytest.approx(1), name
     assert rendered["lag_frames"] == 0
     assert rendered["texture_psnr"] > 36  # what the coder costs
