@@ -23,6 +23,7 @@ from liveavatar.planning.options import MachineUse, option_errors
 from tasks.inputs import JobInputs, check_inputs, decode_portrait
 from tasks.run_folder import MANIFEST
 from tasks.store import machine
+from tasks.store.remote import check_store_url
 
 PUBLISHED = ("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json")  # beside it, by every run
 NAME_BYTES = 255  # of a file or folder, at most
@@ -97,6 +98,7 @@ def check_texts(parameters: RenderParameters) -> None:
 def check_settings(parameters: RenderParameters) -> None:
     """Do what `check_options` says for all options but the output folder and the prompt."""
     paths.store_bytes()
+    check_store_url()
     model = read_config(readable_model_dir(parameters.model))
     refuse_size(parameters, model)
     refuse_use(parameters, model, len(machine.accelerators()))

@@ -244,7 +244,7 @@ def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
 
 def remembers(parameters: RenderParameters, inputs: JobInputs) -> bool:
     """Tell if this run is in the store, so that most likely no engine is needed."""
-    return not parameters.force and Store().get("run", run_key(parameters, inputs).digest) is not None
+    return not parameters.force and Store().find("run", run_key(parameters, inputs).digest) is not None
 
 
 def begin(parameters: RenderParameters) -> None:

@@ -6,6 +6,7 @@ The only module that reads `LIVEAVATAR_*` variables:
 * `LIVEAVATAR_MODELS`: fetched checkpoints; `models` below the home when not set.
 * `LIVEAVATAR_WHISPER`: the user's Whisper checkpoints; the download folder of openai-whisper when not set.
 * `LIVEAVATAR_STORE_GB`: size limit of the artefact store, in 10^9 bytes.
+* `LIVEAVATAR_STORE_URL`: second tier of the artefact store, any address that fsspec knows; none when not set.
 * `LIVEAVATAR_PAGE`: address of the page of `liveavatar serve` in links; http://127.0.0.1:4280/ when not set.
 * `LIVEAVATAR_DEBUG`: errors show their traceback.
 
@@ -148,6 +149,11 @@ def store_bytes() -> int:
         return max(0, int(float(given) * 1e9))
     except (ValueError, OverflowError) as e:
         raise InputError(f"LIVEAVATAR_STORE_GB={given!r} is no number; give GB, such as 20, or unset it") from e
+
+
+def store_url() -> str | None:
+    """Return the address of the store's second tier; None without one."""
+    return os.environ.get("LIVEAVATAR_STORE_URL") or None
 
 
 def debugging() -> bool:

@@ -63,6 +63,13 @@ def test_variables_move_folders(
     assert folder() == tmp_path
 
 
+def test_the_second_tier_is_what_its_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_STORE_URL", "s3://bucket")
+    assert paths.store_url() == "s3://bucket"
+    monkeypatch.setenv("LIVEAVATAR_STORE_URL", "")
+    assert paths.store_url() is None
+
+
 def test_home_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIVEAVATAR_HOME", raising=False)
     assert paths.home() == paths.REPO_ROOT / ".liveavatar"

@@ -85,6 +85,7 @@ def _render(sub: Parser) -> None:
         "--from",
         dest="from_manifest",
         metavar="MANIFEST",
+        default=argparse.SUPPRESS,
         help="manifest.json of a run: render it again and say whether the bits are the same",
     )
 

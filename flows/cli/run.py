@@ -38,7 +38,7 @@ MAX_REPLICAS = 64
 
 def render(options: Options) -> int:
     """Render one job, or that of a manifest again."""
-    source = options.pop("from_manifest")
+    source = options.pop("from_manifest", None)
     if source is not None:
         return _render_again(Path(source), options)
     missing = [f"--{name}" for name in REQUIRED if name not in options]

@@ -16,6 +16,7 @@ from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import sha256
 from tasks.catalogue import CatalogueRecord, forget_run, recorded_runs, runs_by_entry
 from tasks.run_folder import outputs_of
+from tasks.store.remote import second_tier
 from tasks.store.store import Store, StoredEntry
 
 SHOWN_KEY = 12  # digits of a key in lines
@@ -71,11 +72,16 @@ def ls(stage: str | None) -> tuple[dict[str, Any], list[str]]:
     for entry in entries:
         sizes[entry.kind] += entry.size
         counts[entry.kind] += 1
-    lines += [f"{kind}: {counts[kind]} entries, {decimal(size)}" for kind, size in sizes.most_common()]
+    lines += [f"{kind}: {counts[kind]} {_entries(counts[kind])}, {decimal(size)}" for kind, size in sizes.most_common()]
     lines.append(
         f"{Store().root}: {len(entries)} entries, {decimal(total)} of at most {decimal(limit)} (LIVEAVATAR_STORE_GB); "
         f"entries unused for {environment.STORE_DAYS:.0f} days go by themselves"
     )
+    tier = second_tier()
+    if tier is not None:
+        lines.append(
+            f"second tier: {tier.name} (LIVEAVATAR_STORE_URL); its entries are not listed, and nothing there is deleted"
+        )
     return {"root": str(Store().root), "bytes": total, "limit_bytes": limit, "entries": rows}, lines
 
 
@@ -106,9 +112,9 @@ def gc(days: float | None, gigabytes: float | None, *, delete: bool) -> tuple[di
     if not gone:
         lines.append("nothing to delete: no entry is that old, and the store is below that size")
     elif delete:
-        lines.append(f"deleted {number} entries, {size}")
+        lines.append(f"deleted {number} {_entries(number)}, {size}")
     else:
-        lines.append(f"would delete {number} entries, {size}; nothing was deleted: add --yes to do it")
+        lines.append(f"would delete {number} {_entries(number)}, {size}; nothing was deleted: add --yes to do it")
     in_use = sum(entry.in_use for entry in Store().entries())
     if in_use:
         lines.append(f"{in_use} entries are in use by jobs under way and stay")
@@ -200,6 +206,10 @@ def _drop(entries: list[StoredEntry]) -> None:
             f"{used.kind} {used.key[:SHOWN_KEY]} is used by a job under way; wait for its end, or end it with "
             "`liveavatar stop`"
         )
+
+
+def _entries(number: int) -> str:
+    return "entry" if number == 1 else "entries"
 
 
 def age(since: float) -> str:

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from liveavatar import paths
 from liveavatar.errors import CapacityError
 from liveavatar.files import disk_errors, is_intact, read_json, sha256, signed, sync, write_atomically
+from tasks.store.remote import RemoteStore, second_tier
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,15 @@ class StoredEntry:
 class Store:
     """The artefact store below one folder; any number of processes may use it at once."""
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, remote: RemoteStore | None = None) -> None:
+        """Open the store.
+
+        Args:
+            root: its folder; None for that of the home, with the second tier that the environment names.
+            remote: second tier, where entries that are not here are looked up and new ones are written, too.
+        """
         self.root = root or paths.store()
+        self._remote = second_tier() if root is None and remote is None else remote
 
     def get(self, kind: str, key: str) -> Entry | None:
         """Return the entry, verified, or None when it is absent or damaged (then it is dropped)."""
@@ -134,11 +142,36 @@ class Store:
             entry = self.get(kind, key) if waited or not force else None
             if entry and not force:
                 return entry
+            fetched = None if force else self._fetch(kind, key, while_waiting)
+            if fetched is not None:
+                return fetched
             if waited and entry is None:
                 log.warning("the other run ended without this %s; it is made here", kind)
                 make = on_abandoned or make
             with disk_errors(self.root):
-                return self._make(kind, key, make, made_from or {})
+                made = self._make(kind, key, make, made_from or {})
+            if self._remote is not None:
+                self._remote.push(made.folder, read_json(made.folder / RECORD), while_waiting)
+            return made
+
+    def find(self, kind: str, key: str) -> Entry | None:
+        """Return the entry, verified, from here or from the second tier; None when neither has it."""
+        with suppress(CapacityError), self.lock(kind, key, timeout=0):
+            return self.get(kind, key) or self._fetch(kind, key)
+        return self.get(kind, key)
+
+    def _fetch(self, kind: str, key: str, while_waiting: Callable[[], None] = lambda: None) -> Entry | None:
+        """Copy an entry from the second tier to here."""
+        if self._remote is None:
+            return None
+        building = self.root / "building" / uuid.uuid4().hex
+        with disk_errors(self.root), self._building(building.name):
+            building.mkdir(parents=True)
+            try:
+                record = self._remote.fetch(kind, key, building, while_waiting)
+                return None if record is None else self._put(building, record, hit=True)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
 
     @contextmanager
     def lock(
@@ -297,17 +330,21 @@ class Store:
             files = {p.relative_to(building).as_posix(): p for p in sorted(building.rglob("*")) if p.is_file()}
             digests = {name: sha256(path) for name, path in files.items()}
             record = {"kind": kind, "key": key, "files": digests, "values": values, "made_from": made_from}
-            write_atomically(building / RECORD, json.dumps(signed(record), indent=1).encode())
-            for path in files.values():
-                sync(path)
-            folder = self._folder(kind, key)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._discard(folder)
-            os.rename(building, folder)
-            sync(folder.parent)
+            return self._put(building, signed(record))
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        return _entry(folder, record)
+
+    def _put(self, building: Path, record: Values, hit: bool = False) -> Entry:
+        """Write the record of a filled folder and move it to its place."""
+        write_atomically(building / RECORD, json.dumps(record, indent=1).encode())
+        for name in record["files"]:
+            sync(building / name)
+        folder = self._folder(record["kind"], record["key"])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._discard(folder)
+        os.rename(building, folder)
+        sync(folder.parent)
+        return _entry(folder, record, hit)
 
     def _discard(self, folder: Path) -> None:
         """Take a folder out of sight in one step, then delete it."""

@@ -53,9 +53,9 @@ def test_gc_says_what_it_would_delete_and_deletes_only_when_told(
 ) -> None:
     code, out, _ = run(["store", "gc", "--days", "2"], capsys)
     assert (code, kept()) == (0, ["a", "b", "c"])
-    assert "would delete 1 entries" in out
+    assert "would delete 1 entry," in out
     assert "nothing was deleted: add --yes" in out
-    assert "deleted 1 entries" in run(["store", "gc", "--days", "2", "--yes"], capsys)[1]
+    assert "deleted 1 entry," in run(["store", "gc", "--days", "2", "--yes"], capsys)[1]
     assert kept() == ["a", "b"]
     assert "nothing to delete" in run(["store", "gc", "--days", "2"], capsys)[1]
     run(["store", "gc", "--gb", "0", "--yes"], capsys)
