@@ -98,6 +98,9 @@ class RenderParameters(BaseModel):
     denoise: Literal["auto", "off", "stationary", "nonstationary"] = Field(default="auto", description="noise removal")
     whisper: Literal["tiny.en", "base", "large-v3", "off"] = Field(default="tiny.en", description="transcriber")
     strict_prompt: bool = Field(default=False, description="refuse a poor prompt")
+    allow_unjudged: bool = Field(
+        default=False, description="let the verdict warn instead of fail where a measure cannot be taken"
+    )
     out: str | None = Field(default=None, min_length=1, description="output folder; out/<time>-<seed> when empty")
     resume: bool = Field(default=False, description="go on where an interrupted render of this job stopped")
     force: bool = Field(default=False, description="render although the store has the result")

@@ -141,7 +141,7 @@ def _run_stages(
         ),
         replicas,
     )
-    judged = quality.judge(rendered, cleaned, ingested.portrait)
+    judged = quality.judge(rendered, cleaned, ingested.portrait, parameters.allow_unjudged)
     published = publish_run(
         parameters,
         manifest.Results(

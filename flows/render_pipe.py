@@ -77,7 +77,7 @@ def _run_stages(
     )
     cleaned = render_pipe.transcribe(rendered, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
-    judged = quality.judge(rendered, cleaned, portrait)
+    judged = quality.judge(rendered, cleaned, portrait, parameters.allow_unjudged)
     recorded = cleaned.path(enhance.CLEANED)
     return publish_run(
         parameters,

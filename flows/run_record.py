@@ -57,7 +57,9 @@ def worst_first(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def verdict_state(outcome: dict[str, Any]) -> State[dict[str, Any]]:
     """Make the final state of a render from its result; see `flows.render.render`."""
-    reasons = [f"{check['name']}: {check['reason']}" for check in worst_first(outcome["report"]["checks"])]
+    report = outcome["report"]
+    reasons = [f"{check['name']}: {check['reason']}" for check in worst_first(report["checks"])]
+    reasons = [*filter(None, [report.get("headline")]), *reasons]
     return state_of(outcome["status"], outcome, reasons, f"{outcome['out']}/video.mp4")
 
 

@@ -79,6 +79,7 @@ def make_report(
     return plain(
         {
             "status": quality["status"],
+            "headline": quality["headline"],
             "checks": quality["checks"],
             "metrics": quality["metrics"],
             "reasons": quality["reasons"],

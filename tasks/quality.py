@@ -20,13 +20,14 @@ PACKAGES = ("numpy", "scipy", "pandas", "great-expectations", "ai-edge-litert", 
 
 
 @stage("quality")
-def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
+def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = False) -> Entry:
     """Measure and judge a video; the entry holds frames.parquet, blocks.parquet, and the rest in its values.
 
     Args:
         rendered: entry with the video and its timings.
         sound: entry with the cleaned sound and the numbers of the cleaning.
         face: entry with the portrait.
+        allow_unjudged: let what cannot be measured for want of means warn instead of fail.
     """
     inputs = {
         "video": rendered.files[VIDEO],
@@ -34,6 +35,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
         "sound": sound.files[CLEANED],
         "face": face.files[picture_of(face)],
         "audio_metrics": audio_metrics(sound.values),
+        "allow_unjudged": allow_unjudged,
     }
 
     def make(folder: Path) -> Values:
@@ -50,12 +52,13 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
             audio_metrics=audio_metrics(sound.values),
             block_timings=block_timings(json.loads(rendered.path(BLOCKS).read_text())),
         )
-        verdict = pass_verdict(result)
+        verdict = pass_verdict(result, allow_unjudged=allow_unjudged)
         result.frames.to_parquet(folder / FRAMES_TABLE, index=False)
         result.blocks.to_parquet(folder / BLOCKS_TABLE, index=False)
         return plain(
             {
                 "status": verdict.status,
+                "headline": verdict.headline,
                 "checks": verdict.checks,
                 "metrics": result.metrics,
                 "reasons": result.reasons,
@@ -65,7 +68,13 @@ def judge(rendered: Entry, sound: Entry, face: Entry) -> Entry:
 
     entry = cached(stage_key("quality", inputs, CODE, PACKAGES), make)
     noted = [f"{c['name']} {c['status']}: {c['reason']}" for c in entry.values["checks"] if c["status"] != "passed"]
-    emit(Event(kind="fact", stage="quality", text="; ".join([entry.values["status"], *noted])))
+    emit(
+        Event(
+            kind="fact",
+            stage="quality",
+            text="; ".join([entry.values["status"], *filter(None, [entry.values["headline"]]), *noted]),
+        )
+    )
     return entry
 
 

@@ -116,12 +116,17 @@ def parity(options: Options) -> int:
 
 def evaluate(options: Options) -> int:
     """Measure a finished video."""
+    from liveavatar.quality.limits import read_limits
+
     decode_portrait(Path(options["image"]))  # by itself, so that a refusal names it
-    report = isolated(judged_video, options["video"], options["image"], beats=True)
+    if options["limits"]:
+        read_limits(Path(options["limits"]))
+    rules = {name: options[name] for name in ("audio", "limits", "docs", "allow_unjudged")}
+    report = isolated(judged_video, options["video"], options["image"], rules, beats=True)
     if options["json"]:
         _json(report)
     else:
-        say(report["status"])
+        say(": ".join(filter(None, [report["status"], report["headline"]])))
         for name, value in report["metrics"].items():
             say(f"  {name:<18} {value if value is not None else '- (' + report['reasons'].get(name, '') + ')'}")
         for check in report["checks"]:
@@ -130,19 +135,35 @@ def evaluate(options: Options) -> int:
     return int(report["status"] == "failed")
 
 
-def judged_video(video: Path, image: str, *, on_progress: Callable[[], None]) -> dict[str, Any]:
+def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callable[[], None]) -> dict[str, Any]:
     """Measure and judge a video; runs in a worker.
 
+    Args:
+        video: the file.
+        image: the portrait.
+        rules: `audio` (a file), `limits` (a file), `docs` (a folder) and `allow_unjudged`.
+        on_progress: called before every frame.
+
     Returns:
-        `status`, `checks`, `metrics`, `reasons` as in report.json.
+        `status`, `headline`, `checks`, `metrics`, `reasons`, `worst_seconds` as in report.json.
     """
+    from liveavatar.audio.ingest import load_audio
     from liveavatar.media.portrait import load_portrait
     from liveavatar.quality.evaluate import evaluate_video
+    from liveavatar.quality.limits import read_limits
     from liveavatar.quality.suites import judge
 
     on_progress()
-    result = evaluate_video(video, load_portrait(image), on_progress=on_progress)
-    return {**judge(result).as_dict(), "metrics": result.metrics, "reasons": result.reasons}
+    sound = load_audio(rules["audio"], on_progress=on_progress) if rules["audio"] else None
+    result = evaluate_video(video, load_portrait(image), sound, on_progress=on_progress)
+    verdict = judge(
+        result,
+        Path(rules["docs"]) if rules["docs"] else None,
+        limits=read_limits(Path(rules["limits"])) if rules["limits"] else None,
+        allow_unjudged=rules["allow_unjudged"],
+    )
+    measured = {"metrics": result.metrics, "reasons": result.reasons, "worst_seconds": result.worst_seconds}
+    return {**verdict.as_dict(), **measured}
 
 
 def why(options: Options) -> int:
@@ -176,6 +197,8 @@ def bench(options: Options) -> int:
         return _bench_quality(options)
     if what == "prompts":
         return _bench_prompts(options)
+    if what == "faults":
+        return _bench_faults(options)
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
@@ -208,6 +231,35 @@ def _bench_quality(options: Options) -> int:
     with Terminal() as terminal:
         result = run(quality_options, lambda text: terminal.note("quality", text))
     return _show(result, lines, options["json"])
+
+
+def _bench_faults(options: Options) -> int:
+    """Plant faults in true videos and grade them; return 0: an undetected fault is reported, but is no error."""
+    from dataclasses import asdict
+
+    from flows.terminal import Terminal
+    from liveavatar.bench.faults import plan
+    from liveavatar.bench.faults.report import markdown, summary, write_report
+    from liveavatar.bench.faults.run import Row, run_bench
+    from liveavatar.quality.split import load_split
+
+    quick = options["quick"]
+    clips = load_split(limit=options["clips"] or (1 if quick else None))
+    faults = [fault for fault in plan.faults() if not quick or str(fault) in plan.QUICK]
+    with Terminal() as terminal:
+
+        def on_row(row: Row) -> None:
+            terminal.note(
+                "faults", f"{row.video} {row.fault or 'untouched'} {row.strength:g}: {row.status}; {row.said}"
+            )
+
+        rows = run_bench(clips, faults, on_row)
+    if options["out"]:
+        write_report(rows, Path(options["out"]))
+    if options["json"]:
+        return _json({**summary(rows), "rows": [asdict(row) for row in rows]})
+    say(markdown(rows, "Planted faults and what the verdict finds"))
+    return 0
 
 
 def _bench_prompts(options: Options) -> int:

@@ -150,6 +150,12 @@ def _parity(sub: Parser) -> None:
 def _evaluate(sub: Parser) -> None:
     sub.add_argument("video", metavar="VIDEO", help="the video to measure")
     sub.add_argument("--image", required=True, help="the portrait it should show")
+    sub.add_argument("--audio", help="the sound that drove it; the video's own track when empty")
+    sub.add_argument("--limits", metavar="FILE", help="limits of the verdict, a copy of data/limits.json with changes")
+    sub.add_argument("--docs", metavar="DIR", help="write the data docs of Great Expectations there")
+    sub.add_argument(
+        "--allow_unjudged", action="store_true", help="warn instead of fail where a measure cannot be taken"
+    )
     _json(sub)
 
 
@@ -182,13 +188,20 @@ def _lineage(sub: Parser) -> None:
 
 
 def _bench(sub: Parser) -> None:
-    sub.add_argument("what", choices=("cpu", "gpu", "quality", "prompts"))
+    sub.add_argument("what", choices=("cpu", "gpu", "quality", "prompts", "faults"))
     sub.add_argument("--model", default="mini", help="mini or a model directory")
     sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
-    sub.add_argument("--out", help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none)")
-    sub.add_argument("--quick", action="store_true", help="fewer blocks, no grid of memory (gpu); two clips (quality)")
+    sub.add_argument(
+        "--out",
+        help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none), for a report (faults)",
+    )
+    sub.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer blocks, no grid of memory (gpu); two clips (quality); one clip, some faults (faults)",
+    )
     sub.add_argument("--split", help="folder of clips with their true videos; data/evaluation when empty (quality)")
-    sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality)")
+    sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality, faults)")
     sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
     sub.add_argument("--heard", action="store_true", help="render words of mood, light and place instead (prompts)")
     sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")

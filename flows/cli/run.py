@@ -114,6 +114,8 @@ def conclude(outcome: dict[str, Any]) -> int:
     report, out = outcome["report"], Path(outcome["out"])
     timing, status = report["timing"], outcome["status"]
     noted = worst_first(report["checks"])
+    if report.get("headline"):
+        say(report["headline"])
     for check in noted[:MAX_LINES]:
         say(f"{check['status']}: {check['name']}: {check['reason']}")
     if len(noted) > MAX_LINES:

@@ -4,7 +4,7 @@ A metric that cannot be measured is None and its reason stands in `reasons`; the
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from liveavatar.errors import InputError
 from liveavatar.face.landmarks import UNSTEADY
 from liveavatar.files import plain
 from liveavatar.media.ffmpeg import Frame, VideoInfo, probe_video, read_frames, read_video_audio
-from liveavatar.quality import identity, motion, sync
+from liveavatar.quality import identity, moments, motion, sync, sync_windows
 from liveavatar.quality.absence import Absence, MeasureUnavailable
+from liveavatar.quality.moments import LOCAL_METRICS
 from liveavatar.quality.observe import Observer
 from liveavatar.quality.tables import Clock, blocks_table, frames_table
+from liveavatar.quality.windows import Local
 from liveavatar.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ METRICS = (
 EXTRA_METRICS = (
     *("av_correlation", "openness_range", "silent_openness", "face_share", "repeated_frames", "edge_jump"),
     "track_length_error_s",
+    *LOCAL_METRICS,
 )
 
 
@@ -47,6 +50,16 @@ class QualityResult:
     blocks: "pd.DataFrame"  # one row per block of 12 frames
     video: VideoInfo
     has_speech: bool
+    worst_seconds: dict[str, float] = field(default_factory=dict)  # metric -> when it is worst, where that is known
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Video whose pictures were read; sounds can be measured against it."""
+
+    path: Path
+    info: VideoInfo
+    observer: Observer
 
 
 def evaluate_video(
@@ -76,22 +89,46 @@ def evaluate_video(
     Raises:
         InputError: when the video cannot be read.
     """
+    watched = watch_video(video, portrait, threads=threads, on_progress=on_progress)
+    return measure_video(watched, audio, audio_metrics=audio_metrics, block_timings=block_timings)
+
+
+def watch_video(
+    video: Path,
+    portrait: np.ndarray | None,
+    *,
+    threads: int = 2,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Watched:
+    """Read the pictures of a video; arguments and errors as of `evaluate_video`."""
     info = probe_video(video)
-    sound_reason = ""
-    if audio is None:
-        try:
-            audio = read_video_audio(video)
-        except InputError as e:
-            sound_reason = str(e)
     observer = Observer(portrait, threads)
     seen = observer.watch(_noted(read_frames(video), on_progress))
     if not seen.seconds:
         raise InputError(f"{video} holds no picture that can be decoded; render it again")
+    return Watched(video, info, observer)
+
+
+def measure_video(
+    watched: Watched,
+    audio: np.ndarray | None = None,
+    *,
+    audio_metrics: Mapping[str, float | None] | None = None,
+    block_timings: Sequence[Mapping[str, float]] | None = None,
+) -> QualityResult:
+    """Measure a video that was watched; arguments as of `evaluate_video`."""
+    observer, info, sound_reason = watched.observer, watched.info, ""
+    if audio is None:
+        try:
+            audio = read_video_audio(watched.path)
+        except InputError as e:
+            sound_reason = str(e)
+    seen = observer.seen
     clock = Clock.of(np.array(seen.seconds))
     speech = sync.Speech.of(np.zeros(0) if audio is None else audio, clock.num_ticks)
     sound = _Sound(audio, speech, clock, sound_reason)
     frames = frames_table(seen, speech, clock)
-    metrics, missing = _measure(observer, sound, info)
+    metrics, missing, worst_seconds = _measure(observer, sound, info)
     for name in AUDIO_METRICS:
         metrics[name] = (audio_metrics or {}).get(name)
         if metrics[name] is None:
@@ -107,6 +144,7 @@ def evaluate_video(
         blocks=blocks_table(frames, block_timings or ()),
         video=info,
         has_speech=sound.has_speech,
+        worst_seconds=worst_seconds,
     )
 
 
@@ -126,6 +164,12 @@ class _Sound:
     reason: str
 
     @property
+    def samples(self) -> np.ndarray:
+        """The sound, which is there."""
+        assert self.audio is not None
+        return self.audio
+
+    @property
     def has_speech(self) -> bool:
         return bool(sync.speech_mask(self.speech.envelope_T).sum() >= sync.MIN_SPEECH)
 
@@ -134,7 +178,7 @@ class _Sound:
 class _Recipe:
     """Computation of one metric, and the parts that it needs."""
 
-    make: Callable[[], float | int]
+    make: Callable[[], float | int | Local]
     needs: tuple[str, ...] = ()  # parts without which the metric is void
 
 
@@ -150,13 +194,17 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
     speech, loud = sound.speech, sound.speech.envelope_T
     blank = motion.blank_frames(np.array(seen.luminance), np.array(seen.contrast))
 
-    def similarity() -> np.ndarray:
+    def compared() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         reference = observer.reference
         assert reference is not None
         if reference.embedding is None or not seen.embeddings:
             raise MeasureUnavailable("no face was found in the video", Absence.FAULT)
-        seconds = np.array(seen.embedding_seconds)
-        return identity.similarity_per_second(np.stack(seen.embeddings), seconds, reference.embedding)
+        alike = moments.comparable(seen)
+        return np.stack(seen.embeddings)[alike], np.array(seen.embedding_seconds)[alike], reference.embedding
+
+    def likeness() -> np.ndarray:
+        embeddings, _, wanted = compared()
+        return embeddings @ wanted
 
     def dropped() -> int:
         owed = None if sound.audio is None else int(len(sound.audio) / SAMPLE_RATE * info.fps + 1e-6)
@@ -179,8 +227,9 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "silent_lip": _Recipe(lambda: sync.silent_lip(openness, loud), LIPS),
         "silent_openness": _Recipe(lambda: sync.silent_openness(openness, loud), LIPS),
         "openness_range": _Recipe(lambda: sync.openness_range(openness), FACE),
-        "identity_min": _Recipe(lambda: identity.identity_min(similarity()), KNOWN),
-        "identity_drift": _Recipe(lambda: identity.identity_drift(similarity()), KNOWN),
+        "identity_min": _Recipe(lambda: identity.identity_min(*compared()), KNOWN),
+        "identity_drift": _Recipe(lambda: identity.identity_drift(*compared()), KNOWN),
+        "identity_loss": _Recipe(lambda: moments.identity_loss(likeness()), KNOWN),
         "texture_psnr": _Recipe(lambda: _middle(seen.texture_psnr), COMPARED),
         "sharpness_ratio": _Recipe(lambda: _middle(seen.sharpness_ratio), COMPARED),
         "flicker": _Recipe(lambda: motion.flicker(change)),
@@ -192,13 +241,20 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "dropped_frames": _Recipe(dropped),
         "track_length_error_s": _Recipe(track_length_error),
         "duration_error_s": _Recipe(duration_error, ("sound",)),
+        "clipped_share": _Recipe(lambda: sync_windows.clipped_share(sound.samples), ("sound",)),
+        "bars": _Recipe(lambda: moments.bars(seen, observer.reference)),
+        **{name: _Recipe(make) for name, make in moments.local_curves(seen).items()},
+        **{name: _Recipe(make, FACE) for name, make in moments.face_curves(seen).items()},
+        **{name: _Recipe(make, LIPS) for name, make in moments.lip_curves(openness, speech).items()},
+        **{name: _Recipe(make, COMPARED) for name, make in moments.portrait_curves(seen, observer.reference).items()},
     }
 
 
 def _measure(
     observer: Observer, sound: _Sound, info: VideoInfo
-) -> tuple[dict[str, Any], dict[str, MeasureUnavailable]]:
+) -> tuple[dict[str, Any], dict[str, MeasureUnavailable], dict[str, float]]:
     metrics: dict[str, Any] = {}
+    worst_seconds: dict[str, float] = {}
     missing: dict[str, MeasureUnavailable] = {}
     absent = _absent_parts(observer, sound)
     for name, recipe in _recipes(observer, sound, info).items():
@@ -207,10 +263,14 @@ def _measure(
             for part in recipe.needs:
                 if part in absent:
                     raise absent[part]
-            metrics[name] = recipe.make()
+            value = recipe.make()
+            if isinstance(value, Local):
+                worst_seconds[name] = round(value.seconds, 2)
+                value = value.value
+            metrics[name] = value
         except MeasureUnavailable as e:
             missing[name] = e
-    return metrics, missing
+    return metrics, missing, worst_seconds
 
 
 def _absent_parts(observer: Observer, sound: _Sound) -> dict[str, MeasureUnavailable]:

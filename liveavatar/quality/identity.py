@@ -11,8 +11,9 @@ Shapes: N sampled frames, S seconds.
 import numpy as np
 
 from liveavatar.quality.absence import Absence, MeasureUnavailable
+from liveavatar.quality.windows import Local
 
-MIN_DRIFT_SECONDS = 4  # a slope over less is noise
+MIN_DRIFT_SECONDS = 10  # a slope over less is noise; `identity_loss` compares start and end there
 
 
 def similarity_per_second(embeddings_N128: np.ndarray, seconds_N: np.ndarray, reference_128: np.ndarray) -> np.ndarray:
@@ -39,20 +40,32 @@ def similarity_per_second(embeddings_N128: np.ndarray, seconds_N: np.ndarray, re
     return np.array(cosines)
 
 
-def identity_min(similarity_S: np.ndarray) -> float:
-    """Compute `identity_min`: the lowest cosine of any second to the portrait; 1 = the same picture. Source: SFace."""
-    return float(similarity_S.min())
+def identity_min(embeddings_N128: np.ndarray, seconds_N: np.ndarray, reference_128: np.ndarray) -> Local:
+    """Compute `identity_min`: the lowest cosine of any second to the portrait; 1 = the same picture. Source: SFace.
+
+    Arguments and errors as of `similarity_per_second`.
+    """
+    similarity_S = similarity_per_second(embeddings_N128, seconds_N, reference_128)
+    return Local(float(similarity_S.min()), float(_whole_seconds(seconds_N)[similarity_S.argmin()]))
 
 
-def identity_drift(similarity_S: np.ndarray) -> float:
+def identity_drift(embeddings_N128: np.ndarray, seconds_N: np.ndarray, reference_128: np.ndarray) -> float:
     """Compute `identity_drift`: least-squares slope of the cosine per minute; negative = drifting away.
 
+    Arguments as of `similarity_per_second`.
+
     Raises:
-        MeasureUnavailable: for videos under 4 s.
+        MeasureUnavailable: when the seconds that can be compared span less than 10 s.
     """
-    if len(similarity_S) < MIN_DRIFT_SECONDS:
+    similarity_S = similarity_per_second(embeddings_N128, seconds_N, reference_128)
+    seconds_S = _whole_seconds(seconds_N)
+    if seconds_S[-1] - seconds_S[0] + 1 < MIN_DRIFT_SECONDS:
         raise MeasureUnavailable(
-            f"the video is shorter than {MIN_DRIFT_SECONDS} s; a drift cannot be told from noise",
+            f"the face can be compared over less than {MIN_DRIFT_SECONDS} s; a drift cannot be told from noise",
             Absence.NOT_APPLICABLE,
         )
-    return float(np.polyfit(np.arange(len(similarity_S)) / 60, similarity_S, 1)[0])
+    return float(np.polyfit(seconds_S / 60, similarity_S, 1)[0])
+
+
+def _whole_seconds(seconds_N: np.ndarray) -> np.ndarray:
+    return np.unique(np.floor(seconds_N).astype(int))

@@ -14,7 +14,7 @@ from liveavatar.face.embedding import IdentityNet
 from liveavatar.face.landmarks import UNSTEADY, Face, FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.ffmpeg import Frame
-from liveavatar.quality import motion, texture
+from liveavatar.quality import motion, picture, skin, texture
 from liveavatar.quality.absence import Absence, MeasureUnavailable
 
 T = TypeVar("T")
@@ -42,6 +42,17 @@ class Observation:
     sharpness_ratio: list[float] = field(default_factory=list)
     texture_psnr: list[float] = field(default_factory=list)  # dB; samples only
     identity: list[float] = field(default_factory=list)  # cosine to the portrait; samples only
+    red: list[float] = field(default_factory=list)  # mean of the cheeks, 0 to 255
+    green: list[float] = field(default_factory=list)
+    blue: list[float] = field(default_factory=list)
+    spot_step: list[float] = field(default_factory=list)  # grey levels, see `skin`
+    spots: list[float] = field(default_factory=list)  # samples only, as the four below
+    half_likeness: list[float] = field(default_factory=list)
+    stretch: list[float] = field(default_factory=list)  # log of width over height, against the portrait's
+    turn: list[float] = field(default_factory=list)  # of the head, less the portrait's
+    lattice: list[float] = field(default_factory=list)
+    bars: list[np.ndarray] = field(default_factory=list)  # [4], a sample each
+    embedding_frames: list[int] = field(default_factory=list)
     anchors: list[np.ndarray] = field(default_factory=list)  # [4, 2], eye distances
     embeddings: list[np.ndarray] = field(default_factory=list)
     embedding_seconds: list[float] = field(default_factory=list)
@@ -56,6 +67,8 @@ class Reference:
     rgb: np.ndarray
     face: Face | None = None
     embedding: np.ndarray | None = None
+    upright: skin.Upright | None = None
+    bars: np.ndarray = field(default_factory=lambda: np.zeros(4))
 
 
 class Observer:
@@ -73,6 +86,7 @@ class Observer:
         self._texture: texture.PortraitTexture | None = None
         self._previous_points: np.ndarray | None = None
         self._previous_rgb: np.ndarray | None = None
+        self._previous_skin: skin.Upright | None = None
         self._unit: float | None = None  # pixels of the video's first eye distance
         self._tracker = self._load("face", lambda: FaceTracker(threads))
         self._identity = self._load("identity", IdentityNet)
@@ -90,6 +104,7 @@ class Observer:
         if reference is None:
             missing["portrait"] = MeasureUnavailable("no portrait was given", Absence.NOT_APPLICABLE)
             return
+        reference.bars = picture.bars(_luma(reference.rgb))
         if self._tracker is None:
             return
         face = self._tracker.find(reference.rgb)
@@ -105,6 +120,7 @@ class Observer:
             )
             return
         reference.face = face
+        reference.upright = skin.read_upright(reference.rgb, face)
         if self._identity is not None:
             reference.embedding = self._identity.embed(reference.rgb, face)
 
@@ -117,7 +133,7 @@ class Observer:
     def _look(self, frame: Frame) -> None:
         import cv2
 
-        luma = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
+        luma = _luma(frame.rgb)
         mean, deviation = cv2.meanStdDev(luma)
         seen = self.seen
         seen.seconds.append(frame.seconds)
@@ -136,6 +152,32 @@ class Observer:
         else:
             self._measure(face)
         self._compare(frame, face)
+        self._look_at_skin(frame, face)
+        sampled = frame.index % SAMPLE_EVERY == 0
+        seen.lattice.append(picture.lattice(luma) if sampled else float("nan"))
+        if sampled:
+            seen.bars.append(picture.bars(luma))
+
+    def _look_at_skin(self, frame: Frame, face: Face | None) -> None:
+        seen, unknown = self.seen, float("nan")
+        before, self._previous_skin = self._previous_skin, None
+        now = None if face is None else skin.read_upright(frame.rgb, face)
+        self._previous_skin = now
+        red, green, blue = (unknown,) * 3 if now is None else now.colour.tolist()
+        seen.red.append(red)
+        seen.green.append(green)
+        seen.blue.append(blue)
+        seen.spot_step.append(unknown if now is None or before is None else skin.spot_step(now, before))
+        portrait = None if self.reference is None else self.reference.upright
+        sampled = now is not None and portrait is not None and frame.index % SAMPLE_EVERY == 0
+        readings = (unknown,) * 4
+        if sampled and now is not None and portrait is not None:
+            readings = (
+                skin.spots(now, portrait), skin.half_likeness(now, portrait),
+                skin.stretch(now, portrait), skin.turn(now) - skin.turn(portrait),
+            )  # fmt: skip
+        for column, value in zip((seen.spots, seen.half_likeness, seen.stretch, seen.turn), readings, strict=True):
+            column.append(value)
 
     def _change(self, rgb: np.ndarray) -> float:
         import cv2
@@ -180,6 +222,13 @@ class Observer:
                     cosine = float(vector @ reference.embedding)
                     self.seen.embeddings.append(vector)
                     self.seen.embedding_seconds.append(frame.seconds)
+                    self.seen.embedding_frames.append(len(self.seen.seconds) - 1)
         self.seen.sharpness_ratio.append(sharp)
         self.seen.texture_psnr.append(closeness)
         self.seen.identity.append(cosine)
+
+
+def _luma(rgb: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))

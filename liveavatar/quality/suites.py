@@ -2,28 +2,32 @@
 
 Every limit becomes two expectations, one for each range (see `limits`); what the library finds decides the status
 of the check. A check is `passed`, `warned`, `failed`, or `skipped` when there was, rightly, nothing to measure. The
-video has the worst status of its checks. A measure that should be there and is not warns when the means to measure
-are missing, and fails when the video is to blame.
+video has the worst status of its checks. A measure that should be there and is not fails: what cannot be judged is not
+"not bad". A user who knows why may let those warn whose means to measure are missing (`allow_unjudged`); where the
+video is to blame they fail all the same.
 
 Great Expectations takes seconds to import, so that happens on use.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from liveavatar.files import plain
 from liveavatar.quality.absence import Absence
+from liveavatar.quality.causes import headline
 from liveavatar.quality.evaluate import QualityResult
-from liveavatar.quality.limits import ROW_LIMITS, Limit, Range, RowLimit, limits_for
+from liveavatar.quality.grades import ABSENT, ORDER
+from liveavatar.quality.limit import Limit, Range
+from liveavatar.quality.limits import ROW_LIMITS, RowLimit, limits_for
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PASSED, WARNED, FAILED, SKIPPED = "passed", "warned", "failed", "skipped"
-ORDER = (SKIPPED, PASSED, WARNED, FAILED)  # from best to worst
-ABSENT = {Absence.NOT_APPLICABLE: SKIPPED, Absence.NOT_POSSIBLE: WARNED, Absence.FAULT: FAILED}
+ENOUGH_SECONDS = 1.0  # a shorter video cannot be judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +47,46 @@ class Verdict:
 
     status: str  # passed, warned or failed
     checks: tuple[Check, ...]
+    headline: str = ""  # what is wrong, in words; empty when nothing is
 
     def as_dict(self) -> dict[str, Any]:
-        """Convert to `status` and `checks` of `report.json`."""
-        return {"status": self.status, "checks": [plain(asdict(check)) for check in self.checks]}
+        """Convert to `status`, `headline` and `checks` of `report.json`."""
+        checks = [plain(asdict(check)) for check in self.checks]
+        return {"status": self.status, "headline": self.headline, "checks": checks}
 
 
-def judge(result: QualityResult, docs_dir: Path | None = None) -> Verdict:
+def judge(
+    result: QualityResult,
+    docs_dir: Path | None = None,
+    *,
+    limits: Sequence[Limit] | None = None,
+    allow_unjudged: bool = False,
+) -> Verdict:
     """Judge a video.
 
     Args:
         result: from `evaluate_video`.
         docs_dir: folder for Great Expectations' data docs (`docs_dir/index.html`); None for none.
+        limits: of the metrics, from `read_limits`; None for the product's own.
+        allow_unjudged: let what cannot be measured for want of means warn instead of fail.
 
     Returns:
         the status and one check per limit, plus the two that compare the sound before and after cleaning.
     """
-    limits = limits_for(result)
+    limits = limits_for(result, limits)
     measured = [limit for limit in limits if result.metrics.get(limit.name) is not None]
     columns = {"frames": result.frames, "blocks": result.blocks}
     rows = [r for r in ROW_LIMITS if columns[r.table][r.column].notna().any()]
     findings = _validate(result, measured, rows, docs_dir)
-    checks = [_metric_check(result, limit, findings) for limit in limits]
+    checks = [_metric_check(result, limit, findings, allow_unjudged) for limit in limits]
     checks += [_row_check(limit, findings) for limit in rows]
-    checks += _sound_checks(result)
+    checks += [*_sound_checks(result), *_length_check(result)]
     worst = max(checks, key=lambda check: ORDER.index(check.status)).status
-    return Verdict(PASSED if worst == SKIPPED else worst, tuple(checks))
+    words = headline(
+        {c.name: c.status for c in checks}, {c.name: c.value for c in checks}, {c.name: c.reason for c in checks},
+        result.worst_seconds,
+    )  # fmt: skip
+    return Verdict(PASSED if worst == SKIPPED else worst, tuple(checks), words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +184,19 @@ def _status(name: str, findings: dict[tuple[str, str], _Finding]) -> str:
     return WARNED if findings[name, "tolerable"].success else FAILED
 
 
-def _metric_check(result: QualityResult, limit: Limit, findings: dict[tuple[str, str], _Finding]) -> Check:
+def _metric_check(
+    result: QualityResult, limit: Limit, findings: dict[tuple[str, str], _Finding], allow_unjudged: bool
+) -> Check:
     value = result.metrics.get(limit.name)
     words = f"{_words(limit.good)}; fails unless {_words(limit.tolerable)}"
     if value is None:
         kind = result.absences.get(limit.name, Absence.NOT_POSSIBLE)
-        return Check(limit.name, ABSENT[kind], None, words, result.reasons.get(limit.name, "not measured"))
+        status = WARNED if allow_unjudged and kind is Absence.NOT_POSSIBLE else ABSENT[kind]
+        return Check(limit.name, status, None, words, result.reasons.get(limit.name, "not measured"))
     status = _status(limit.name, findings)
-    reason = limit.source if status == PASSED else f"{value:.4g} is not {_words(limit.good)} ({limit.source})"
+    second = result.worst_seconds.get(limit.name)
+    when = "" if second is None else f", worst at {second:.1f} s"
+    reason = limit.source if status == PASSED else f"{value:.4g} is not {_words(limit.good)}{when} ({limit.source})"
     return Check(limit.name, status, value, words, reason)
 
 
@@ -200,6 +223,15 @@ def _sound_checks(result: QualityResult) -> list[Check]:
         status = WARNED if harmed else PASSED
         checks.append(Check(f"{name}_after", status, after, words, f"{before:.3g} before, {after:.3g} after"))
     return checks
+
+
+def _length_check(result: QualityResult) -> list[Check]:
+    """Say that a video is too short to judge; a longer one needs no such line."""
+    seconds = len(result.frames) / result.video.fps
+    if seconds >= ENOUGH_SECONDS:
+        return []
+    words = f"at least {ENOUGH_SECONDS:g} s"
+    return [Check("length", WARNED, seconds, words, f"{seconds:.2f} s are too short to judge lips, motion or drift")]
 
 
 def _words(allowed: Range) -> str:

@@ -16,7 +16,7 @@ CHEEKS = (127, 234, 93, 132, 206, 2, 426, 361, 323, 454, 356, 168)  # right temp
 SHRINK = 0.85  # of the outline: the far cheek of a turned head and hair beside it stay out
 PSNR_CAP = 60.0  # dB; equal pictures would give infinity
 ECC_STEPS = 15
-GAIN = (0.5, 2.0)  # change of light that is no fault
+GAIN = (0.25, 4.0)  # change of light that is no fault: prompts ask for dim rooms
 MIN_MASK = 64  # pixels; less skin than this cannot be judged
 UPRIGHT_SIDE, UPRIGHT_EYES = 144, 48.0  # pixels: side and eye distance of the upright crop in which detail is measured
 EYE_ROW = 0.38  # of the upright crop: where the eyes lie, from the top
@@ -92,17 +92,23 @@ def detail_energy(rgb: np.ndarray, face: Face) -> np.ndarray:
     return np.array([float(((fine - coarse)[mask] ** 2).mean()) for fine, coarse in pairwise(smooth)])
 
 
-def _upright(rgb: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
-    """Move a face into the upright crop: luma float32 [UPRIGHT_SIDE, UPRIGHT_SIDE], and its landmarks there."""
-    import cv2
-
+def upright_map(face: Face) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the map into the upright crop: a scaled rotation [2, 2] and a shift [2], pixels of the crop."""
     right, left = (face.points[list(eye)].mean(0) for eye in (RIGHT_EYE, LEFT_EYE))
     across = left - right
     scale = UPRIGHT_EYES / max(1e-6, float(np.hypot(*across)))
     angle = -np.arctan2(across[1], across[0])
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     turn = np.array([[cos, -sin], [sin, cos]])
-    shift = np.array([UPRIGHT_SIDE / 2, EYE_ROW * UPRIGHT_SIDE]) - turn @ ((left + right) / 2)
+    return turn, np.array([UPRIGHT_SIDE / 2, EYE_ROW * UPRIGHT_SIDE]) - turn @ ((left + right) / 2)
+
+
+def _upright(rgb: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
+    """Move a face into the upright crop: luma float32 [UPRIGHT_SIDE, UPRIGHT_SIDE], and its landmarks there."""
+    import cv2
+
+    turn, shift = upright_map(face)
+    scale = float(np.hypot(*turn[0]))
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     if scale < 1:
         luma[:] = cv2.GaussianBlur(luma, (0, 0), max(1e-3, SHRINK_BLUR * float(np.sqrt(scale**-2 - 1))))
@@ -127,7 +133,7 @@ def texture_psnr(rgb: np.ndarray, face: Face, portrait: PortraitTexture) -> floa
 
     The frame is warped by the affine map that fits its skull landmarks to the portrait's (least squares), refined on
     the pixels (ECC, Evangelidis 2008) so that landmark noise does not count as a fault of the skin. Its light is
-    matched, by a gain per colour within 0.5 to 2 that may change evenly across the face, because the prompt may ask
+    matched, by a gain per colour within 0.25 to 4 that may change evenly across the face, because the prompt may ask
     for another light. Then 10 log10(255**2 / MSE) over the portrait's cheeks, capped at 60. Head turns that an affine
     map cannot undo cost some dB: 21 to 37 is usual for a live head. It tells blotches, banding and melting skin, not
     one smooth skin from another (other heads read 20 to 28).

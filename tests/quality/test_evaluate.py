@@ -112,10 +112,11 @@ def test_a_portrait_without_a_face_is_not_passed(spoken: Video) -> None:
     assert result.metrics["lip_sync"] is None
     assert "no face was found in the portrait" in result.reasons["lip_sync"]
     assert result.metrics["flicker"] is not None
-    assert judge(result).status == "warned"
+    assert judge(result).status == "failed"
+    assert judge(result, allow_unjudged=True).status == "warned"
 
 
-def test_a_missing_model_gives_null_and_a_warning(
+def test_a_missing_model_gives_null_and_fails_unless_allowed(
     spoken: Video, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
@@ -126,9 +127,10 @@ def test_a_missing_model_gives_null_and_a_warning(
     assert result.metrics["identity_min"] is None
     assert result.reasons["identity_min"] == "the model file is missing"
     assert result.metrics["av_offset_frames"] == 0
-    verdict = judge(result)
-    assert verdict.status == "warned"
-    assert {c.name for c in verdict.checks if c.status == "warned"} == {"identity_min", "identity_drift"}
+    verdict = judge(result, allow_unjudged=True)
+    assert (verdict.status, judge(result).status) == ("warned", "failed")
+    unjudged = {"identity_min", "identity_drift", "identity_loss"}
+    assert {c.name for c in verdict.checks if c.status == "warned"} == unjudged
 
 
 def test_a_silent_job_is_judged_without_lips(puppet: Puppet, portrait: np.ndarray, tmp_path: Path) -> None:

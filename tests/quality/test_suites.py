@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from liveavatar.quality.absence import Absence
-from liveavatar.quality.limits import LIMITS
+from liveavatar.quality.limits import METRIC_LIMITS
 from liveavatar.quality.suites import Check, Verdict, judge
 from tests.quality.results import result
 
 GOOD: dict[str, float | None] = {
-    limit.name: next(edge for edge in limit.good if edge is not None) for limit in LIMITS
+    limit.name: next(edge for edge in limit.good if edge is not None) for limit in METRIC_LIMITS
 } | {"identity_drift": 0.0}
 MISSING = {
     "identity_drift": Absence.NOT_APPLICABLE, "lip_sync": Absence.NOT_POSSIBLE, "silent_lip": Absence.FAULT,
@@ -37,7 +37,7 @@ def check(verdict: Verdict, name: str) -> Check:
     ("name", "status"),
     [
         pytest.param("identity_drift", "skipped", id="rightly nothing to measure"),
-        pytest.param("lip_sync", "warned", id="a model is missing"),
+        pytest.param("lip_sync", "failed", id="a model is missing"),
         pytest.param("silent_lip", "failed", id="the video lacks it"),
     ],
 )
@@ -49,6 +49,7 @@ def test_a_missing_measure_is_graded_by_its_reason(name: str, status: str, bad: 
 def test_the_worst_check_decides(bad: Verdict) -> None:
     assert bad.status == "failed"
     assert bad.as_dict()["status"] == "failed"
+    assert bad.as_dict()["headline"] == "silent_lip cannot be judged: because"
     assert bad.as_dict()["checks"][0].keys() == {"name", "status", "value", "limit", "reason"}
 
 
@@ -80,3 +81,34 @@ def test_a_good_video_passes_and_its_data_docs_are_written(tmp_path: Path) -> No
     index = (tmp_path / "docs" / "index.html").read_text()
     target = index.split("url=")[1].split('"')[0]
     assert "Validation Results" in (tmp_path / "docs" / target).read_text()
+
+
+def test_what_cannot_be_judged_warns_when_the_user_allows_it() -> None:
+    measured = replace(
+        result(GOOD | dict.fromkeys(MISSING)), reasons=dict.fromkeys(MISSING, "because"), absences=MISSING
+    )
+    verdict = judge(measured, allow_unjudged=True)
+    assert {name: check(verdict, name).status for name in MISSING} == {
+        "identity_drift": "skipped", "lip_sync": "warned", "silent_lip": "failed",
+    }  # fmt: skip
+    assert verdict.headline == "silent_lip cannot be judged: because"
+
+
+def test_a_video_of_a_moment_is_too_short_to_judge() -> None:
+    measured = result(GOOD)
+    verdict = judge(replace(measured, frames=measured.frames[:8]))
+    assert (verdict.status, check(verdict, "length").value) == ("warned", 0.32)
+    assert verdict.headline == "the video is too short to judge: 0.32 s; give one of at least 1 s"
+    assert "length" not in {c.name for c in judge(measured).checks}
+
+
+def test_the_second_where_a_measure_is_worst_is_said() -> None:
+    measured = replace(result(GOOD | {"luma_pulse": 40.0}), worst_seconds={"luma_pulse": 7.2})
+    found = check(judge(measured), "luma_pulse")
+    assert found.reason.startswith("40 is not at most 3, worst at 7.2 s (")
+
+
+def test_other_limits_give_another_verdict() -> None:
+    measured = result(GOOD)
+    strict = tuple(replace(limit, good=(0.99, None), tolerable=(0.98, None)) for limit in METRIC_LIMITS[:1])
+    assert [c.status for c in judge(measured, limits=strict).checks if c.name == strict[0].name] == ["failed"]

@@ -30,7 +30,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Entry, Ent
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
     measured = SimpleNamespace(metrics={}, reasons={}, frames=FRAMES, blocks=TIMES, video={})
     monkeypatch.setattr("liveavatar.quality.evaluate.evaluate_video", lambda *_, **__: measured)
-    monkeypatch.setattr("liveavatar.quality.suites.judge", lambda _: Verdict("passed", ()))
+    monkeypatch.setattr("liveavatar.quality.suites.judge", lambda _, **__: Verdict("passed", ()))
 
     def render(folder: Path) -> Values:
         (folder / VIDEO).write_bytes(b"a film")

@@ -25,7 +25,7 @@ VALUES: dict[str, dict[str, Any]] = {  # of entries that are not made here
     "portrait": {"width": 256, "height": 384, "check": None},
     "features": {"num_frames": 48},
     "prompt": {"grade": "rich", "problems": [], "heard": None},
-    "quality": {"status": "passed", "checks": []},
+    "quality": {"status": "passed", "headline": "", "checks": []},
 }
 # Option: another value, and the stages whose key names it. The stages after those follow by the bytes that they read.
 OPTIONS: dict[str, tuple[Any, set[str]]] = {
@@ -50,6 +50,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "leave_memory": (6.0, set()),  # has the planner of a GPU count with less
     "denoise": ("off", {"enhance"}),
     "whisper": ("off", {"enhance"}),
+    "allow_unjudged": (True, {"quality"}),
 }
 OPTIONAL = {"pillow-heif"}  # packages that a user may leave out
 NO_KEY = {  # option: reason
@@ -107,7 +108,7 @@ def _run(parameters: RenderParameters) -> None:
             pose=sources.pose,
         ),
     )  # fmt: skip
-    quality.judge.fn(made, cleaned, sources.portrait)
+    quality.judge.fn(made, cleaned, sources.portrait, parameters.allow_unjudged)
 
 
 def _form(**changes: Any) -> RenderParameters:

@@ -1,0 +1,74 @@
+"""Lips that leave their sound for some seconds: planted in the babble whose mouth is known."""
+
+import numpy as np
+import pytest
+
+from liveavatar.quality import sync, sync_windows
+from liveavatar.quality.absence import MeasureUnavailable
+from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
+from tests.puppet import babble
+
+SECONDS = 12
+
+
+@pytest.fixture(scope="module")
+def talk() -> tuple[np.ndarray, np.ndarray]:
+    """Sound and the mouth that makes it."""
+    return babble(SECONDS, seed=5)
+
+
+def speech_of(audio: np.ndarray) -> sync.Speech:
+    return sync.Speech.of(audio, SECONDS * 25)
+
+
+def test_a_mouth_that_stops_is_timed(talk: tuple[np.ndarray, np.ndarray]) -> None:
+    _, mouth = talk
+    loud = np.full(len(mouth), 0.1)
+    assert sync_windows.mouth_still(mouth, loud).value < 1.5
+    stopped = np.where(np.arange(len(mouth)) < 150, mouth, mouth[150])
+    found = sync_windows.mouth_still(stopped, loud)
+    assert found.value == pytest.approx(6, abs=1)
+    assert found.seconds == pytest.approx(6, abs=1)
+    with pytest.raises(MeasureUnavailable, match="less than 0"):
+        sync_windows.mouth_still(mouth, np.zeros(len(mouth)))
+
+
+def test_a_mouth_that_speaks_in_silence_is_placed(talk: tuple[np.ndarray, np.ndarray]) -> None:
+    audio, mouth = talk
+    silent = audio.copy()
+    silent[8 * SAMPLE_RATE :] = 0
+    assert sync_windows.silent_speech(mouth, speech_of(silent).envelope_T).value > 0.05
+    assert sync_windows.silent_speech(mouth, speech_of(silent).envelope_T).seconds > 7
+    shut = np.where(np.arange(len(mouth)) < 200, mouth, 0.02)
+    assert sync_windows.silent_speech(shut, speech_of(silent).envelope_T).value < 0.03
+    with pytest.raises(MeasureUnavailable, match="no second"):
+        sync_windows.silent_speech(mouth, np.full(len(mouth), 0.1))
+
+
+@pytest.mark.parametrize("frames", [6, 12, 50])
+def test_a_slip_of_the_second_half_is_found(frames: int, talk: tuple[np.ndarray, np.ndarray]) -> None:
+    audio, mouth = talk
+    lead, worst = sync_windows.slip(mouth, speech_of(audio))
+    assert (lead.value < 0, worst.value > 0.5) == (True, True)
+    middle = len(audio) // 2
+    slipped = np.r_[audio[:middle], np.zeros(frames * SAMPLES_PER_FRAME, np.float32), audio[middle:]][: len(audio)]
+    lead, worst = sync_windows.slip(mouth, speech_of(slipped))
+    assert lead.value > 0.2
+    assert lead.seconds > 5
+    assert worst.value < 0.4
+
+
+@pytest.mark.parametrize(
+    ("decibels", "low", "high"),
+    [
+        pytest.param(0, 0, 0.02, id="as recorded"),
+        pytest.param(12, 0.05, 1, id="a quarter of its peak"),
+    ],
+)
+def test_clipped_sound_stays_at_its_peak(decibels: float, low: float, high: float) -> None:
+    rng = np.random.default_rng(0)
+    voice = rng.laplace(0, 0.05, 5 * SAMPLE_RATE)
+    level = np.abs(voice).max() * 10 ** (-decibels / 20)
+    assert low <= sync_windows.clipped_share(np.clip(voice, -level, level)) <= high
+    with pytest.raises(MeasureUnavailable, match="silent"):
+        sync_windows.clipped_share(np.zeros(100))

@@ -1,0 +1,93 @@
+"""Faults that last a moment, planted in curves whose good shape is known."""
+
+import numpy as np
+import pytest
+
+from liveavatar.quality import windows
+from liveavatar.quality.absence import MeasureUnavailable
+
+FRAMES = 200
+
+
+@pytest.fixture
+def change() -> np.ndarray:
+    """Differences of a moving picture; the first is unknown."""
+    curve = 1.0 + 0.3 * np.sin(np.arange(FRAMES) / 5)
+    curve[0] = np.nan
+    return curve
+
+
+@pytest.fixture
+def head() -> np.ndarray:
+    """Four groups of landmarks of a head that sways a little, with the tracker's noise."""
+    t = np.arange(FRAMES)[:, None, None]
+    return 0.03 * np.sin(t / 12 + np.arange(8).reshape(4, 2)) + 0.001 * np.random.default_rng(0).standard_normal(
+        (1, 4, 2)
+    )
+
+
+def test_a_stall_is_counted_and_placed(change: np.ndarray) -> None:
+    assert windows.pause(change).value == 0
+    change[100:112] = 0.05  # a coder's rest
+    assert windows.pause(change) == windows.Local(12, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("every", "low", "high"), [pytest.param(5, 0.18, 0.22, id="fifth"), pytest.param(2, 0.45, 0.55, id="second")]
+)
+def test_repeated_frames_are_a_share_of_two_seconds(every: int, low: float, high: float, change: np.ndarray) -> None:
+    assert windows.repeat_share(change).value == 0
+    change[100:150:every] = 0.05  # a quarter of the video
+    found = windows.repeat_share(change)
+    assert low < found.value < high
+    assert 4 <= found.seconds <= 6
+
+
+def test_a_head_that_stops_is_still_even_under_noise(head: np.ndarray) -> None:
+    mouth = np.full(FRAMES, 0.02)
+    assert windows.still_face(head, mouth).value == 0
+    head[100:150] = head[100] + 0.001 * np.random.default_rng(1).standard_normal((50, 4, 2))
+    found = windows.still_face(head, mouth)
+    assert found.value == pytest.approx(2.0, abs=0.2)
+    assert found.seconds == pytest.approx(4.0, abs=0.2)
+    speaking = 0.1 + 0.05 * np.sin(np.arange(FRAMES))
+    assert windows.still_face(head, speaking).value == 0, "a head that is told to hold still and speaks is alive"
+
+
+def test_one_flash_among_slow_changes_of_light_is_found() -> None:
+    light = 100 + 10 * np.sin(np.arange(FRAMES) / 30)
+    assert windows.luma_pulse(light).value < 0.5
+    light[120] += 15
+    found = windows.luma_pulse(light)
+    assert found.value == pytest.approx(15, abs=0.5)
+    assert found.seconds == 4.8
+
+
+def test_the_light_is_compared_with_the_first_second() -> None:
+    assert windows.luma_drift(np.linspace(100, 180, FRAMES)).value == pytest.approx(70.4, abs=0.5)
+    assert windows.luma_drift(np.full(FRAMES, 90.0)).value == 0
+    with pytest.raises(MeasureUnavailable, match="fewer than two seconds"):
+        windows.luma_drift(np.full(40, 90.0))
+
+
+@pytest.mark.parametrize("period", [12, 25])
+def test_jumps_at_a_fixed_distance_are_found_and_single_ones_are_not(period: int, change: np.ndarray) -> None:
+    change[[40, 91, 133]] *= 4  # blinks, a cut
+    assert windows.change_pulse(change).value < 1.4
+    change[7::period] *= 3
+    assert windows.change_pulse(change).value > 2
+
+
+def test_a_still_picture_has_no_pulse_to_judge() -> None:
+    with pytest.raises(MeasureUnavailable, match="nothing moves"):
+        windows.change_pulse(np.zeros(FRAMES))
+    with pytest.raises(MeasureUnavailable, match="shorter than a second"):
+        windows.change_pulse(np.ones(20))
+
+
+def test_seconds_skip_what_is_unknown() -> None:
+    curve = np.repeat([1.0, np.nan, 3.0], 25)
+    curve[0] = np.nan
+    seconds = windows.per_second(curve)
+    assert (seconds[0], seconds[2]) == (1, 3)
+    assert np.isnan(seconds[1])
