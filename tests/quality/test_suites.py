@@ -105,7 +105,7 @@ def test_a_video_of_a_moment_is_too_short_to_judge() -> None:
 def test_the_second_where_a_measure_is_worst_is_said() -> None:
     measured = replace(result(GOOD | {"luma_pulse": 40.0}), worst_seconds={"luma_pulse": 7.2})
     found = check(judge(measured), "luma_pulse")
-    assert found.reason.startswith("40 is not at most 3, worst at 7.2 s (")
+    assert found.reason.startswith("40 is not at most 4, worst at 7.2 s (")
 
 
 def test_other_limits_give_another_verdict() -> None:

@@ -109,5 +109,5 @@ class Fault:
 def faults() -> Iterator[Fault]:
     """List every fault at every strength."""
     for in_sound, table in ((False, PICTURE), (True, SOUND)):
-        for name, (_, strengths) in table.items():  # type: ignore[attr-defined]
+        for name, (_, strengths) in table.items():
             yield from (Fault(name, strength, in_sound) for strength in strengths)
