@@ -12,7 +12,7 @@ from liveavatar.timing import FPS
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What a check that did not pass means."""
+    """Meaning of a check that did not pass."""
 
     check: str
     says: Callable[[float], str]  # from the value

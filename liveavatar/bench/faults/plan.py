@@ -99,7 +99,7 @@ class Fault:
 
     @property
     def slight(self) -> bool:
-        """Whether a person sees it only on looking for it."""
+        """Tell a fault that a person sees only on looking for it."""
         return (self.name, self.strength) in SLIGHT
 
     def __str__(self) -> str:

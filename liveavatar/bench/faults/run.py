@@ -110,7 +110,7 @@ def _row(clip: Clip, fault: plan.Fault | None, result: QualityResult) -> Row:
 
 
 def is_held_out(clip: Clip, fault: plan.Fault | None) -> bool:
-    """Whether a video belongs to the part on which no limit was set: odd videos, and some kinds of faults."""
+    """Tell a video of the part on which no limit was set: odd videos, and some kinds of faults."""
     return int(clip.info.name) % 2 == 1 or (fault is not None and fault.name in plan.HELD_OUT)
 
 
