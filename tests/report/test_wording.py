@@ -3,13 +3,13 @@
 import pytest
 
 from liveavatar.quality.evaluate import EXTRA_METRICS, METRICS
-from liveavatar.quality.limits import LIMITS, ROW_LIMITS
+from liveavatar.quality.limits import METRIC_LIMITS, ROW_LIMITS
 from liveavatar.report import wording
 from liveavatar.report.wording import number
 
 
 def test_every_measure_and_check_has_words() -> None:
-    checks = {limit.name for limit in (*LIMITS, *ROW_LIMITS)}
+    checks = {limit.name for limit in (*METRIC_LIMITS, *ROW_LIMITS)}
     assert {*METRICS, *EXTRA_METRICS, *checks} <= set(wording.MEASURES)
     assert all(wording.fault(name) for name in checks), "a producer is told what is seen"
     titles = [known.title for known in (*wording.MEASURES.values(), *wording.TIMINGS.values())]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.bench.faults import plan
-from liveavatar.bench.faults.picture import Scene
+from liveavatar.bench.faults.picture import Original
 from liveavatar.quality.causes import headline
 from liveavatar.quality.evaluate import QualityResult, Watched, measure_video, watch_video
 from liveavatar.quality.grades import grades, status_of
@@ -68,9 +68,9 @@ def _rows_of(clip: Clip, split: list[Clip], faults: list[plan.Fault], threads: i
     for fault in (f for f in faults if f.in_sound):
         planted = plan.SOUND[fault.name][0](speech, donor, fault.strength)
         yield _row(clip, fault, _measured(untouched, planted))
-    scene = _scene(clip, alike[0].photo())
+    original = _original(clip, alike[0].photo())
     for fault in (f for f in faults if not f.in_sound):
-        frames = plan.PICTURE[fault.name][0](scene, fault.strength)
+        frames = plan.PICTURE[fault.name][0](original, fault.strength)
         with tempfile.TemporaryDirectory() as folder:
             video = write_frames(Path(folder) / "video.mp4", frames)
             watched = watch_video(video, photo, threads=threads)
@@ -83,10 +83,10 @@ def _measured(watched: Watched, sound: np.ndarray) -> QualityResult:
     return measure_video(replace(watched, info=info), sound)
 
 
-def _scene(clip: Clip, other: np.ndarray) -> Scene:
+def _original(clip: Clip, other: np.ndarray) -> Original:
     landmarks = clip.labels().landmarks[:PICTURE_FRAMES]
     eyes = landmarks[0, RIGHT_EYE].mean(0) - landmarks[0, LEFT_EYE].mean(0)
-    return Scene(
+    return Original(
         frames=clip.frames()[:PICTURE_FRAMES],
         face=landmarks[:, NOSE].mean(1),
         mouth=landmarks[:, MOUTH].mean(1),

@@ -1,11 +1,17 @@
-"""The bench on true videos: a few faults every day, all of them at night."""
+"""The bench on true videos: one fault every day, all of them at night."""
 
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from liveavatar.bench.faults import plan
 from liveavatar.bench.faults.report import summary
-from liveavatar.bench.faults.run import is_held_out, run_bench
-from liveavatar.quality.split import load_split
+from liveavatar.bench.faults.run import is_held_out, run_bench, write_frames
+from liveavatar.media.ffmpeg import read_frames
+from liveavatar.quality.split import Clip, load_split
 
 FOUND, FAILED = 0.95, 0.85  # shares of visible faults
 
@@ -24,6 +30,25 @@ def test_odd_videos_and_some_faults_set_no_limit() -> None:
     ]
 
 
+@pytest.fixture
+def second(tmp_path: Path) -> Clip:
+    """The first second of a true video."""
+    clip = load_split()[0]
+    for part in ("photo.webp", "speech.ogg", "labels.npz"):
+        (tmp_path / f"{clip.info.name}.{part}").symlink_to(clip.path(part))
+    frames = np.stack([frame.rgb for frame in islice(read_frames(clip.path("film.mkv")), 25)])
+    write_frames(tmp_path / f"{clip.info.name}.film.mkv", frames)
+    return Clip(tmp_path, replace(clip.info, num_frames=len(frames)))
+
+
+def test_a_planted_fault_fails_for_its_own_reason(second: Clip) -> None:
+    good, bad = run_bench([second], [plan.Fault("green", 60, in_sound=False)])
+    assert (good.fault, "green_shift" in good.fired) == ("", False)
+    assert (bad.fault, bad.status, "green_shift" in bad.fired) == ("green", "failed", True)
+    assert bad.said
+
+
+@pytest.mark.nightly
 def test_faults_of_sound_fail_on_a_true_video_that_passes() -> None:
     faults = [fault for fault in plan.faults() if fault.in_sound and str(fault) in plan.QUICK]
     rows = run_bench(load_split()[:1], faults)
