@@ -229,9 +229,11 @@ def flow_runs(shop: Shop) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_prefect_shows_verdicts_names_and_logs(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
     run = flow_runs(shop)[0]
-    failed = [c for c in shop.report("out/a")["checks"] if c["status"] == "failed"]
+    report = shop.report("out/a")
+    failed = [c for c in report["checks"] if c["status"] == "failed"]
     assert (run["name"], run["state"]) == ("voice-face-420", "Failed")
-    assert run["message"].startswith(f"failed: {failed[0]['name']}: {failed[0]['reason']}")
+    assert report["headline"]
+    assert run["message"].startswith(f"failed: {report['headline']}; {failed[0]['name']}: {failed[0]['reason']}")
     with sqlite3.connect(shop.folder / "home/prefect/prefect.db") as database:
         query = "SELECT message FROM log WHERE flow_run_id = ?"
         logged = [row[0] for row in database.execute(query, (run["id"],))]
