@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from flows.cli.options import make_parser
 from flows.parameters import RenderParameters, read_parameters
 from liveavatar import paths
+from liveavatar.hardware import free_port, listens
 
 INFRA = paths.REPO_ROOT / "infra"
 PINNED = re.search(r"^ray==(\S+)$", (paths.REPO_ROOT / "constraints.txt").read_text(), re.MULTILINE)
@@ -50,6 +52,7 @@ def understood(command: Path) -> RenderParameters:
     arguments = json.loads((command.parent / "told.json").read_text())
     options: dict[str, Any] = vars(make_parser("render").parse_args(arguments))
     assert options.pop("command") == "render"
+    assert options.pop("from_manifest") is None
     return read_parameters(options)
 
 
@@ -137,24 +140,126 @@ def test_other_flags_are_refused_in_one_line(script: str, flags: list[str], says
 def test_ray_cluster_is_what_the_launcher_takes() -> None:
     cluster = yaml.safe_load((INFRA / "ray-cluster.yaml").read_text())
     validate_config(prepare_config(dict(cluster)))
-    commands = cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
-    assert all(".venv/bin/ray" in command for command in commands)
+    for kind in ("head", "worker"):
+        stop, start = cluster[f"{kind}_start_ray_commands"]
+        assert stop == "cd liveavatar && infra/ray_node.sh stop"
+        assert start.startswith(f"cd liveavatar && infra/ray_node.sh {kind}")
+
+
+def ray_node(folder: Path, *arguments: str, port: int = 6389) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "LIVEAVATAR_RAY_FOLDER": str(folder), "LIVEAVATAR_RAY_PORT": str(port)}
+    return subprocess.run(
+        [INFRA / "ray_node.sh", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_only_our_ray_is_stopped(tmp_path: Path) -> None:
+    """Processes with the options of a raylet stand for two Rays of the same user, one folder the start of the other."""
+    folders = [tmp_path / "ours", tmp_path / "ours-not"]
+    raylets = [
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"--temp_dir={folder}"])
+        for folder in folders
+    ]
+    try:
+        assert ray_node(folders[0], "stop").returncode == 0
+        assert raylets[0].wait(5) != 0
+        assert raylets[1].poll() is None
+        assert ray_node(folders[0], "stop").returncode == 0, "there is none any more"
+    finally:
+        for raylet in raylets:
+            raylet.kill()
+            raylet.wait()
+
+
+@pytest.mark.parametrize("arguments", [[], ["bogus"], ["worker"]])
+def test_a_wrong_command_of_a_ray_node_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    done = ray_node(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "worker HEAD_HOST" in done.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not (paths.REPO_ROOT / ".venv/bin/ray").exists(), reason="`make setup` has not run here")
+def test_a_ray_node_starts_and_ends_beside_another_ray() -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-") as name:  # short: sockets lie below
+        first, second = Path(name, "a"), Path(name, "b")
+        ports = free_port(), free_port()
+        try:
+            for folder, port in zip((first, second), ports, strict=True):
+                done = ray_node(folder, "head", port=port)
+                assert done.returncode == 0, done.stdout + done.stderr
+            assert ray_node(first, "stop").returncode == 0
+            assert [listens("127.0.0.1", port, 1.0) for port in ports] == [False, True]
+        finally:
+            ray_node(first, "stop")
+            ray_node(second, "stop")
 
 
 def test_kubernetes_manifest_is_of_the_pinned_ray() -> None:
+    documents = list(yaml.safe_load_all((INFRA / "kubernetes.yaml").read_text()))
+    by_kind = {(d["kind"], d["metadata"]["name"]): d for d in documents}
     assert PINNED is not None
-    claim, cluster = yaml.safe_load_all((INFRA / "kuberay.yaml").read_text())
-    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
-    assert cluster["spec"]["rayVersion"] == PINNED[1]
-    assert f"FROM rayproject/ray:{PINNED[1]}-" in (INFRA / "Dockerfile").read_text()
+    cluster = by_kind["RayCluster", "liveavatar"]
+    assert (cluster["apiVersion"], cluster["spec"]["rayVersion"]) == ("ray.io/v1", PINNED[1])
+    claim = by_kind["PersistentVolumeClaim", "liveavatar-shared"]["metadata"]["name"]
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
-    for group in groups:
-        pod = group["template"]["spec"]
-        (container,) = pod["containers"]
-        mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        assert set(mounted) == {volume["name"] for volume in pod["volumes"]}
-        home = next(e["value"] for e in container["env"] if e["name"] == "LIVEAVATAR_HOME")
-        assert home.startswith(mounted["shared"] + "/"), "machines share work folders and models"
-        claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
-        assert claims == [claim["metadata"]["name"]]
+    for pod in (group["template"]["spec"] for group in groups):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v] == [
+            claim
+        ]
+        for container in pod["containers"]:
+            mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            assert set(mounted) == {volume["name"] for volume in pod["volumes"]}
+            home = next(e["value"] for e in container["env"] if e["name"] == "LIVEAVATAR_HOME")
+            assert home.startswith(mounted["shared"] + "/"), "machines share work folders and models"
     assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    (server,) = by_kind["Deployment", "prefect"]["spec"]["template"]["spec"]["containers"]
+    url = next(e["value"] for e in server["env"] if e["name"] == "PREFECT_API_DATABASE_CONNECTION_URL")
+    database = by_kind["Service", "liveavatar-database"]["metadata"]["name"]
+    assert url == f"postgresql+asyncpg://prefect:$(PASSWORD)@{database}:5432/prefect"
+    assert f"image: {prefect_image()}" in (INFRA / "kubernetes.yaml").read_text()
+
+
+def prefect_image() -> str:
+    """Prefect's own image of the version that is pinned."""
+    pinned = re.search(r"^prefect==(\S+)$", (paths.REPO_ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    return f"prefecthq/prefect:{pinned[1]}-python3.11"
+
+
+def test_compose_file_runs_the_product() -> None:
+    services = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    assert set(services) == {"database", "prefect", "ray", "studio", "worker"}
+    assert services["prefect"]["image"] == prefect_image()
+    for name in ("ray", "studio", "worker"):
+        build = services[name]["build"]
+        assert (INFRA / build["context"] / build["dockerfile"]).samefile(INFRA / "Dockerfile")
+        assert "data:/data" in services[name]["volumes"], "they share LIVEAVATAR_HOME"
+    for name in ("studio", "worker"):
+        assert services[name]["network_mode"] == services[name]["ipc"] == "service:ray"
+        port = re.search(r"--port=(\d+)", services["ray"]["command"])
+        assert port is not None
+        assert services[name]["environment"]["RAY_ADDRESS"] == f"127.0.0.1:{port[1]}"
+        assert services[name]["environment"]["PREFECT_API_URL"] == "http://prefect:4200/api"
+    assert services["ray"]["ipc"] == "shareable"
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published), "beyond this machine is the user's decision"
+    checked = {name for name, service in services.items() if "healthcheck" in service}
+    assert checked == set(services) - {"studio"}, "the studio's is that of the image"
+    make_parser("serve").parse_args(services["studio"]["command"].split()[1:])
+
+
+def test_image_is_not_root_and_says_whether_it_is_healthy() -> None:
+    lines = (INFRA / "Dockerfile").read_text().splitlines()
+    steps = [line.split(" ", 1) for line in lines if re.match(r"[A-Z]+ ", line)]
+    assert [value for step, value in steps if step == "USER"][-1] not in ("root", "0")
+    assert [step for step, _ in steps].index("USER") < [step for step, _ in steps].index("CMD")
+    assert any(step == "HEALTHCHECK" for step, _ in steps)
+    copied = [name for step, value in steps if step == "COPY" for name in value.split()[:-1]]
+    assert all((paths.REPO_ROOT / name).exists() for name in copied)
+    ignored = (paths.REPO_ROOT / ".dockerignore").read_text().splitlines()
+    assert {".venv", ".git", ".liveavatar", "out"} <= set(ignored)
+    assert not {"data", "data/models", "flows", "tasks", "liveavatar", "infra"} & set(ignored)
