@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from flows import preflight
+from flows.counters import tallied
 from flows.parameters import RenderParameters
 from flows.run_record import named, render_name, result_of, run_log, verdict_state
 from flows.serving import environment
@@ -105,8 +106,9 @@ def render_job(
     parameters: RenderParameters, inputs: JobInputs | None = None, replicas: Replicas | None = None
 ) -> dict[str, Any]:
     """Run the stages of a render; see `render` and `render_flow`."""
-    with Store().using():
+    with tallied() as tally, Store().using():
         published = _run_stages(parameters, inputs, replicas)
+        tally.judged(published.report)
     return tidied(published)
 
 

@@ -12,6 +12,7 @@ environment.import_prefect()
 from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.states import State  # noqa: E402
 
+from flows.counters import tallied  # noqa: E402
 from flows.render import options_of, plan_render, publish_run, tidied  # noqa: E402
 from flows.run_record import named, render_name, run_log, verdict_state  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
@@ -54,8 +55,9 @@ def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inp
     Returns:
         `out` (folder), `status` (passed, warned or failed), `report` (content of report.json).
     """
-    with Store().using():
+    with tallied() as tally, Store().using():
         published = _run_stages(parameters, listener, inputs)
+        tally.judged(published.report)
     return tidied(published)
 
 

@@ -6,12 +6,14 @@ what the exit code of the command says. A run with warnings is Completed under t
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from flows.parameters import RenderParameters
 from flows.serving import environment
+from flows.terminal import Terminal
+from liveavatar import paths
 from tasks import events
 from tasks.events import Event
 
@@ -106,8 +108,12 @@ def _stem(path: str) -> str:
 
 @contextmanager
 def run_log() -> Iterator[None]:
-    """Write the events of a run to its log in Prefect: stages, facts, notes, and a line each quarter of the blocks."""
+    """Write the events of a run to its log in Prefect: stages, facts, notes, and a line each quarter of the blocks.
+
+    A run of `liveavatar serve` also writes them as JSON to standard error, where `LIVEAVATAR_LOG` says so.
+    """
     log = get_run_logger()
+    alone = paths.log_format() == "json" and not events.is_heard()  # a command has its terminal
     logged = 0
 
     def write(event: Event) -> None:
@@ -124,5 +130,5 @@ def run_log() -> Iterator[None]:
         else:
             log.info("%s: %s", event.stage, event.text)
 
-    with events.listening(write):
+    with Terminal() if alone else nullcontext(), events.listening(write):
         yield

@@ -4,12 +4,16 @@ import logging
 import re
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from liveavatar.errors import printable
+from flows.json_log import json_line
+from liveavatar import paths
+from liveavatar.errors import InputError, printable
 from tasks import events
 from tasks.events import Event
 
@@ -26,13 +30,17 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
-        self.terminal.note(record.name.rsplit(".", 1)[-1], record.getMessage())
+        if self.terminal.as_json:
+            self.terminal.write(json_line(record.levelname, record.getMessage(), logger=record.name))
+        else:
+            self.terminal.note(record.name.rsplit(".", 1)[-1], record.getMessage())
 
 
 class Terminal:
-    """Context manager that shows events and warnings until it is left."""
+    """Context manager that shows events and warnings until it is left, as `LIVEAVATAR_LOG` says: text or JSON."""
 
     def __init__(self) -> None:
+        self.as_json = paths.log_format() == "json"
         self._lines = _Lines(self)
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._listening = events.listening(self.show)
@@ -54,6 +62,9 @@ class Terminal:
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        if self.as_json:
+            self._log(event)
+            return
         if event.kind == "progress":
             self._advance(event)
             return
@@ -66,12 +77,37 @@ class Terminal:
 
     def note(self, stage: str, text: str) -> None:
         """Show a line."""
+        if self.as_json:
+            self.write(json_line("info", text, stage=stage))
+            return
         self.console.print(f"  {stage:<10} {printable(text)}", markup=False)
+
+    def write(self, line: str) -> None:
+        """Write a line of JSON."""
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def _log(self, event: Event) -> None:
+        """Write an event as JSON; of progress a line now and then."""
+        blocks: dict[str, Any] = {}
+        if event.kind == "progress":
+            if not self._is_due(event):
+                return
+            blocks = {"block": event.done, "blocks": event.total, "fps": round(event.fps, 2)}
+        cached = event.cached if event.kind == "end" else None
+        text = f"{event.stage}: {event.text or event.kind}"
+        self.write(json_line("info", text, event=event.kind, stage=event.stage, cached=cached, **blocks))
+
+    def _is_due(self, event: Event) -> bool:
+        """Tell if progress is to be said: seconds after the last time, and at the end."""
+        if event.done < event.total and time.monotonic() - self._shown <= PLAIN_SECONDS:
+            return False
+        self._shown = time.monotonic()
+        return True
 
     def _advance(self, event: Event) -> None:
         if not self.console.is_terminal:
-            if event.done == event.total or time.monotonic() - self._shown > PLAIN_SECONDS:
-                self._shown = time.monotonic()
+            if self._is_due(event):
                 self.note(event.stage, f"block {event.done}/{event.total}, {event.fps:.1f} frames/s")
             return
         if self._bar is None:
@@ -104,5 +140,13 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """Write one line to standard error."""
-    sys.stderr.write(printable(" ".join(text.split())) + "\n")
+    line = printable(" ".join(text.split()))
+    sys.stderr.write((json_line("error", line) if _logs_json() else line) + "\n")
     sys.stderr.flush()
+
+
+def _logs_json() -> bool:
+    """Tell if lines are JSON; no where the variable holds another word, which is then the error that is said."""
+    with suppress(InputError):
+        return paths.log_format() == "json"
+    return False

@@ -8,6 +8,7 @@ The only module that reads `LIVEAVATAR_*` variables:
 * `LIVEAVATAR_STORE_GB`: size limit of the artefact store, in 10^9 bytes.
 * `LIVEAVATAR_STORE_URL`: second tier of the artefact store, any address that fsspec knows; none when not set.
 * `LIVEAVATAR_PAGE`: address of the page of `liveavatar serve` in links; http://127.0.0.1:4280/ when not set.
+* `LIVEAVATAR_LOG`: form of the lines on standard error, `text` or `json`; text when not set.
 * `LIVEAVATAR_DEBUG`: errors show their traceback.
 
 An empty variable counts as not set. Variables are read at each call, so that tests can change them.
@@ -71,6 +72,11 @@ def work_folder(key: str) -> Path:
 def catalogue() -> Path:
     """Return the folder of records of published runs, see `tasks.catalogue`."""
     return home() / "catalogue"
+
+
+def counters() -> Path:
+    """File of the counters of all renders, see `flows.counters`."""
+    return home() / "counters.json"
 
 
 def inputs() -> Path:
@@ -154,6 +160,18 @@ def store_bytes() -> int:
 def store_url() -> str | None:
     """Return the address of the store's second tier; None without one."""
     return os.environ.get("LIVEAVATAR_STORE_URL") or None
+
+
+def log_format() -> str:
+    """Return the form of the lines on standard error: text or json.
+
+    Raises:
+        InputError: the variable holds something else.
+    """
+    given = os.environ.get("LIVEAVATAR_LOG") or "text"
+    if given not in ("text", "json"):
+        raise InputError(f"LIVEAVATAR_LOG={given!r} is no form of a log; give text or json, or unset it")
+    return given
 
 
 def debugging() -> bool:

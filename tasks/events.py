@@ -32,6 +32,11 @@ def emit(event: Event) -> None:
         listener(event)
 
 
+def is_heard() -> bool:
+    """Tell if anybody listens in this context."""
+    return bool(_listeners.get())
+
+
 @contextmanager
 def listening(listener: Callable[[Event], None]) -> Iterator[None]:
     """Pass every event inside the block to `listener`."""

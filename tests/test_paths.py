@@ -38,6 +38,7 @@ def test_only_this_module_knows(pattern: re.Pattern[str]) -> None:
         pytest.param(paths.ray_token, "ray_token", id="token"),
         pytest.param(paths.inputs, "inputs", id="files of the studio page"),
         pytest.param(paths.page_token, "page_token", id="token of the studio page"),
+        pytest.param(paths.counters, "counters.json", id="counters of renders"),
         pytest.param(paths.last_error, "last-error.txt", id="last error"),
         pytest.param(paths.models_home, "models", id="checkpoints"),
     ],
@@ -68,6 +69,15 @@ def test_the_second_tier_is_what_its_variable_says(monkeypatch: pytest.MonkeyPat
     assert paths.store_url() == "s3://bucket"
     monkeypatch.setenv("LIVEAVATAR_STORE_URL", "")
     assert paths.store_url() is None
+
+
+def test_a_form_of_the_log_is_text_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, form in (("", "text"), ("json", "json")):
+        monkeypatch.setenv("LIVEAVATAR_LOG", given)
+        assert paths.log_format() == form
+    monkeypatch.setenv("LIVEAVATAR_LOG", "xml")
+    with pytest.raises(InputError, match="give text or json"):
+        paths.log_format()
 
 
 def test_home_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         name = options.pop("command").replace("-", "_")
         if name != "doctor":  # which looks at the environment as it is
             environment.prepare()
+        paths.log_format()
         # one function a subcommand, in the file that holds its kind
         run = getattr(importlib.import_module(_home(name)), name)
         with disk_errors(paths.home()):

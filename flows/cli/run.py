@@ -231,7 +231,8 @@ def serve(options: Options) -> int:
     """Serve Prefect and the deployments until Ctrl-C."""
     if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
-    with at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
+    lines = Terminal() if paths.log_format() == "json" else contextlib.nullcontext()
+    with lines, at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
         server.wait()
         from flows.serving.deployments import serve_all
         from flows.serving.live_page import LivePage

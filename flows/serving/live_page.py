@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from flows.serving.environment import LOOPBACK, secret_token
 from flows.serving.gate import App, LoopbackGate, TokenGate
+from flows.serving.metrics import MetricsPage
 from flows.serving.studio.jobs import JobQueue, PrefectQueue
 from flows.serving.studio.routes import HEADERS, Studio
 from liveavatar import paths
@@ -124,6 +125,7 @@ def create_app(queue: JobQueue, token: str | None = None) -> App:
     application = Starlette(
         routes=[
             *Studio(queue).routes(),
+            Route("/metrics", MetricsPage(queue).answer),
             Route("/runs.json", _renders),
             Route("/published.json", _published),
             Route("/live/{id}/{file}", _live_part),

@@ -1,6 +1,7 @@
 """Name, log and final state of a run, as the Prefect UI shows them."""
 
 import logging
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from flows.parameters import RenderParameters
 from flows.regression import regression_state
 from flows.run_record import named, outcome_of, render_name, result_of, run_log, state_of, verdict_state
 from liveavatar.errors import InputError
-from tasks.events import Event, emit
+from tasks.events import Event, emit, listening
 
 
 def row(status: str, exit_code: int, reason: str = "") -> dict[str, Any]:
@@ -138,3 +139,15 @@ def test_the_log_of_a_run_holds_its_stages_and_facts(
         *(f"render: block {done}/20, 25.0 frames/s" for done in (5, 10, 15, 20)),
         "render: cached",
     ]
+
+
+@pytest.mark.parametrize(("commanded", "lines"), [(False, 1), (True, 0)])
+def test_a_run_of_serve_also_writes_json(
+    commanded: bool, lines: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_LOG", "json")
+    monkeypatch.setattr(run_record, "get_run_logger", lambda: logging.getLogger("run"))
+    terminal: list[Event] = []
+    with listening(terminal.append) if commanded else nullcontext(), run_log():
+        emit(Event(kind="note", stage="render", text="live"))
+    assert capsys.readouterr().err.count('"message": "render: live"') == lines

@@ -1,5 +1,6 @@
 """Lines on standard error while a command works, and its result on standard output."""
 
+import json
 import logging
 
 import pytest
@@ -43,6 +44,30 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     lines = [line.split() for line in capsys.readouterr().err.splitlines()]
     assert [line[2] for line in lines] == ["1/4,", "3/4,", "4/4,"], "the second came too soon, the last always comes"
     assert lines[0][-2:] == ["12.3", "frames/s"]
+
+
+def test_lines_are_json_where_the_environment_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_LOG", "json")
+    with Terminal() as shown:
+        emit(Event(kind="begin", stage="enhance"))
+        emit(Event(kind="end", stage="enhance", text="0.5 s"))
+        for done in (1, 2, 4):
+            emit(Event(kind="progress", stage="render", done=done, total=4, fps=12.345))
+        logging.getLogger("liveavatar.load").warning("slow")
+        shown.note("prefect", "an address")
+    complain("liveavatar: no sound")
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.err.splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [
+        *(("info", "enhance: begin"), ("info", "enhance: 0.5 s")),
+        *(("info", "render: progress"), ("info", "render: progress")),
+        *(("warning", "slow"), ("info", "an address"), ("error", "liveavatar: no sound")),
+    ]
+    assert lines[1]["cached"] is False
+    assert (lines[3]["block"], lines[3]["blocks"], lines[3]["fps"]) == (4, 4, 12.35)
+    assert lines[4]["logger"] == "liveavatar.load"
 
 
 def test_results_and_complaints(capsys: pytest.CaptureFixture[str]) -> None:

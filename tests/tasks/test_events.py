@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 
-from tasks.events import Event, emit, listening
+from tasks.events import Event, emit, is_heard, listening
 
 
 def _note(text: str) -> Event:
@@ -15,7 +15,9 @@ def test_a_listener_hears_what_is_emitted_inside() -> None:
     outer: list[Event] = []
     inner: list[Event] = []
     emit(_note("before"))
+    assert not is_heard()
     with listening(outer.append):
+        assert is_heard()
         emit(_note("first"))
         with suppress(KeyError), listening(inner.append):
             emit(_note("second"))

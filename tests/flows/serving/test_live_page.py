@@ -105,6 +105,12 @@ def test_gives_nothing_else_away(home: Path, video: FilmWriter, path: str) -> No
         assert b"secret" not in body
 
 
+def test_prometheus_reads_the_metrics(home: Path) -> None:
+    with LivePage(queue=NoJobs()) as page:
+        status, text = get(f"{page.url}metrics")
+    assert (status, b"\nliveavatar_blocks_total 0.0\n" in text) == (200, True)
+
+
 def test_published_runs_are_listed_and_their_videos_can_be_sought(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
