@@ -52,7 +52,6 @@ def understood(command: Path) -> RenderParameters:
     arguments = json.loads((command.parent / "told.json").read_text())
     options: dict[str, Any] = vars(make_parser("render").parse_args(arguments))
     assert options.pop("command") == "render"
-    assert options.pop("from_manifest") is None
     return read_parameters(options)
 
 
@@ -260,6 +259,6 @@ def test_image_is_not_root_and_says_whether_it_is_healthy() -> None:
     assert any(step == "HEALTHCHECK" for step, _ in steps)
     copied = [name for step, value in steps if step == "COPY" for name in value.split()[:-1]]
     assert all((paths.REPO_ROOT / name).exists() for name in copied)
-    ignored = (paths.REPO_ROOT / ".dockerignore").read_text().splitlines()
+    ignored = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
     assert {".venv", ".git", ".liveavatar", "out"} <= set(ignored)
     assert not {"data", "data/models", "flows", "tasks", "liveavatar", "infra"} & set(ignored)
