@@ -266,7 +266,7 @@ SPREAD = [  # the fourth: error of the predicted first frame, which is too early
 def test_the_planned_speed_of_several_gpus_is_the_measured_one(
     gpus: int, mode: str, encoder_s: float, error: float
 ) -> None:
-    """Compare with the fastest split by layers of the newest report, with its decoder, and its slower encoder if it has."""
+    """Compare with the fastest split by layers of the newest report, with its decoder and encoder."""
     report = json.loads(sorted((REPO_ROOT / "data" / "benchmarks").glob(f"gpu_{gpus}xh200_20*.json"))[-1].read_text())
     rows = [row for row in report["tpp"] if row["mode"] == mode and row["split"] == "layers" and "fps" in row]
     measured = max(rows, key=lambda row: row["fps"])
