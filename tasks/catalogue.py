@@ -15,7 +15,7 @@ from typing import Any
 
 from liveavatar import paths
 from liveavatar.files import newest_first, read_json, write_json
-from tasks.run_folder import CHANGING, MANIFEST, PAGE, VIDEO, outputs_of
+from tasks.run_folder import CHANGING, MANIFEST, PAGE, VIDEO, origin_of, outputs_of
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 KEPT = 10_000  # records; older ones go
@@ -72,6 +72,7 @@ def facts_of(manifest: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]
         "model_sha256": manifest.get("model", {}).get("sha256"),
         "version": code.get("version"),
         "commit": code.get("commit"),
+        "origin": _origin(manifest),
         "latents_sha256": manifest.get("latents_sha256"),
         "machine": manifest.get("machine"),
         "device": manifest.get("device"),
@@ -85,6 +86,13 @@ def facts_of(manifest: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]
         **{name: timing.get(name) for name in speeds},
         **report.get("metrics", {}),
     }
+
+
+def _origin(manifest: dict[str, Any]) -> str | None:
+    try:
+        return origin_of(manifest["stages"]["render"])
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def record_run(out: Path, manifest: dict[str, Any], report: dict[str, Any]) -> CatalogueRecord:

@@ -24,6 +24,7 @@ from tasks.events import Event, emit
 from tasks.features import FEATURES
 from tasks.ingest import CANVAS, PORTRAIT, POSE, POSE_PACKAGES
 from tasks.render_code import FAST, engine_code, job_code, settings_part
+from tasks.run_folder import origin_of
 from tasks.stage import cached, stage
 from tasks.store import machine
 from tasks.store.keys import StageKey, code_digest, job_key, stage_key
@@ -94,7 +95,7 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
             audio=inputs.sound.path(CLEANED),
             num_frames=inputs.features.values["num_frames"],
         )
-        job = render_job(key.digest, replace(options, resume=resume), inputs.portrait, sound, inputs.pose)
+        job = render_job(key, replace(options, resume=resume), inputs.portrait, sound, inputs.pose)
         if options.online:
             announce_playlist(work)
         spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
@@ -166,16 +167,17 @@ def _canvas(portrait: Entry) -> "CanvasPicture | None":
 
 
 def render_job(
-    key: str, options: RenderOptions, portrait: Entry, sound: "SoundSource", pose: Entry | None = None
+    key: StageKey, options: RenderOptions, portrait: Entry, sound: "SoundSource", pose: Entry | None = None
 ) -> "RenderJob":
     """Describe a render to the engine; makes room for its work folder."""
     from liveavatar.render.job import RenderJob
 
-    work = work_dir(key)
+    work = work_dir(key.digest)
     with disk_errors(work):
         work.parent.mkdir(parents=True, exist_ok=True)
     return RenderJob(
-        digest=key,
+        digest=key.digest,
+        origin=origin_of(key.made_from()),
         work_dir=work,
         image=portrait.path(PORTRAIT),
         canvas=_canvas(portrait),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.files import read_json
+from tasks.store.keys import job_key
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
@@ -26,3 +27,15 @@ def outputs_of(out: Path) -> dict[str, str]:
         return dict(read_json(out / MANIFEST)["outputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def origin_of(render: dict[str, Any]) -> str:
+    """Compute the digest of everything that a video depends on, from the parts of the key of its render.
+
+    It is the key without the one part that changes no byte of the video: whether it was live.
+
+    Raises:
+        KeyError, TypeError, AttributeError: these are no such parts.
+    """
+    inputs = {name: value for name, value in render["inputs"].items() if name != "online"}
+    return job_key("video", inputs=inputs, code=render["code"], packages=render["packages"])

@@ -12,8 +12,8 @@ from liveavatar.files import read_json, sha256
 from liveavatar.isolation.caller import isolated
 from liveavatar.media.origin import read_origin
 from tasks.catalogue import recorded_runs
-from tasks.run_folder import MANIFEST, VIDEO, outputs_of, stages_of
-from tasks.store.store import Store
+from tasks.run_folder import MANIFEST, VIDEO, origin_of, outputs_of, stages_of
+from tasks.store.store import Entry, Store
 
 SHOWN_DIGEST = 12
 
@@ -24,11 +24,11 @@ class Lineage:
 
     video: str
     sha256: str
-    render_key: str
+    origin: str  # digest of everything that the video depends on
     unchanged: bool  # the file is a published one, byte for byte
     manifests: list[str]  # of the runs that published it, the newest first
     manifest: dict[str, Any] | None  # content of the first
-    made_from: dict[str, Any] | None  # parts of the render's key, from the manifest or the store
+    made_from: dict[str, Any]  # parts of the render's key, from the manifest or the store
 
 
 def lineage_command(options: dict[str, Any]) -> int:
@@ -49,38 +49,49 @@ def trace(video: Path) -> Lineage:
     Raises:
         InputError: it is no video, or not one of a run that is known here.
     """
-    key = isolated(read_origin, video)
+    origin = isolated(read_origin, video)
     digest = sha256(video)
-    runs = [run for run in recorded_runs() if key == run.stages.get("render", "") or run.video_sha256 == digest]
-    key = key or next((run.stages["render"] for run in runs if "render" in run.stages), None)
-    if key is None:
+    known = [run for run in recorded_runs() if run.video_sha256 == digest or run.facts.get("origin") == (origin or "")]
+    origin = origin or next((run.facts["origin"] for run in known if run.facts.get("origin")), None)
+    if origin is None:
         raise InputError(
             f"{video}: it has no mark of a render in its metadata, and no run in the catalogue has these bytes"
         )
-    folders = [video.resolve().parent, *(Path(run.out) for run in runs)]
-    holding = [folder for folder in dict.fromkeys(folders) if stages_of(folder).get("render", {}).get("key") == key]
-    stored = Store().peek("render", key)
-    if not holding and stored is None:
+    folders = dict.fromkeys([video.resolve().parent, *(Path(run.out) for run in known)])
+    holding = [folder for folder in folders if _origin(stages_of(folder).get("render")) == origin]
+    stored = [] if holding else [entry for entry in _renders() if _origin(entry.made_from) == origin]
+    if not holding and not stored:
         raise InputError(
-            f"{video}: it comes from the render {key}, which is not known in {paths.home()}; set LIVEAVATAR_HOME to "
+            f"{video}: it comes from the render {origin}, which is not known in {paths.home()}; set LIVEAVATAR_HOME to "
             f"the home where it was made, or put the video beside its {MANIFEST}"
         )
-    manifest = read_json(holding[0] / MANIFEST) if holding else None
+    published = {outputs_of(folder).get(VIDEO) for folder in holding} | {entry.files.get(VIDEO) for entry in stored}
     return Lineage(
         video=str(video),
         sha256=digest,
-        render_key=key,
-        unchanged=digest in {outputs_of(folder).get(VIDEO) for folder in holding}
-        or (stored is not None and stored.files.get(VIDEO) == digest),
+        origin=origin,
+        unchanged=digest in published,
         manifests=[str(folder / MANIFEST) for folder in holding],
-        manifest=manifest,
-        made_from=stages_of(holding[0])["render"] if holding else stored.made_from if stored is not None else None,
+        manifest=read_json(holding[0] / MANIFEST) if holding else None,
+        made_from=stages_of(holding[0])["render"] if holding else stored[0].made_from,
     )
+
+
+def _renders() -> list[Entry]:
+    entries = (Store().peek("render", folder.name) for folder in Store().folders("render"))
+    return [entry for entry in entries if entry is not None]
+
+
+def _origin(render: dict[str, Any] | None) -> str | None:
+    try:
+        return None if render is None else origin_of(render)
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def lines(origin: Lineage) -> list[str]:
     """Describe the origin of a video for people."""
-    told = [f"{origin.video}: render {origin.render_key}"]
+    told = [f"{origin.video}: render {origin.origin}"]
     if origin.unchanged:
         told.append("  file      as it was published, byte for byte")
     else:

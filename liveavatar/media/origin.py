@@ -1,7 +1,7 @@
-"""The mark in a video's metadata that names the render it comes from: the key of the render stage, a sha256.
+"""The mark in a video's metadata that names the render it comes from: a sha256 over everything that it depends on.
 
-The key stands for everything that the video depends on, and is known before the first frame, so that an interrupted
-video becomes the same bytes. Copies, and most programs that encode a video anew, keep the mark.
+The digest is known before the first frame, so that an interrupted video becomes the same bytes. Copies, and most
+programs that encode a video anew, keep the mark.
 """
 
 import re
@@ -12,13 +12,13 @@ from liveavatar.media.ffmpeg import read_metadata
 _MARK = re.compile(r"\bliveavatar render ([0-9a-f]{64})\b")
 
 
-def origin_mark(key: str) -> str:
+def origin_mark(digest: str) -> str:
     """Make the mark of a render."""
-    return f"liveavatar render {key}"
+    return f"liveavatar render {digest}"
 
 
 def read_origin(path: Path) -> str | None:
-    """Read the key of the render that a video comes from; None where it has no mark.
+    """Read the digest of the render that a video comes from; None where it has no mark.
 
     Raises:
         InputError: it is no media file.

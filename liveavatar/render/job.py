@@ -77,6 +77,7 @@ class RenderJob:
     canvas: CanvasPicture | None = None  # None: the video is what the model renders
     online: bool = False
     resume: bool = False
+    origin: str | None = None  # digest that marks the video, see `liveavatar.media.origin`; None: no mark
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,7 +219,7 @@ class RenderRun:
             live_dir=job.work_dir / "live" if job.online else None,
             audio=self.sound.audio,
             ledger=job.work_dir / "segments.jsonl",
-            comment=origin_mark(job.digest),
+            comment=None if job.origin is None else origin_mark(job.origin),
         )
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
         self.rows: list[BlockRow] = []

@@ -8,11 +8,13 @@ import pytest
 
 from flows import render
 from flows import render_pipe as flow
+from flows.counters import read_counters
 from flows.parameters import RenderParameters
 from liveavatar import paths
 from liveavatar.media.pcm import PcmPipe
 from tasks.enhance import CLEANED
 from tasks.inputs import InputFile, JobInputs
+from tasks.publish import PublishedRun
 from tasks.store.store import Entry
 
 INPUTS = JobInputs(image=InputFile(path=Path("i"), sha256="1" * 64))
@@ -44,13 +46,18 @@ def test_a_pipe_is_heard_for_the_clips_that_are_asked_for(
     assert (made.pipe, made.max_seconds) == ("pipe", pytest.approx(seconds))
 
 
+REPORT = {"status": "passed", "stages": {"render": {"cached": True}}}
+PUBLISHED = PublishedRun(out=Path("out"), report=REPORT, hit=False)
+
+
 def entry(kind: str, **values: Any) -> Entry:
     return Entry(kind=kind, key=kind, folder=Path(kind), files={CLEANED: "c" * 64}, values=values, hit=kind == "prompt")
 
 
 @pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     """What each stage was given, in the order that they ran."""
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
     given: dict[str, tuple[Any, ...]] = {}
 
     def stage(name: str, made: Any) -> Any:
@@ -72,7 +79,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     }
     for (module, name), made in fakes.items():
         monkeypatch.setattr(module, name, stage(name, made))
-    monkeypatch.setattr(flow, "publish_run", stage("publish_run", "published"))
+    monkeypatch.setattr(flow, "publish_run", stage("publish_run", PUBLISHED))
     monkeypatch.setattr(flow, "tidied", lambda published: {"published": published})
     monkeypatch.setattr(flow, "digest_of", lambda _: "0" * 64)
     monkeypatch.setattr(render.plan, "request_of", stage("request_of", "request"))
@@ -85,7 +92,8 @@ def test_the_video_comes_first_and_the_words_after_it(
 ) -> None:
     listener = cast(Any, SimpleNamespace())
     result = flow.render_job(form(num_clip=num_clip, placement="tpp"), listener, INPUTS)
-    assert result == {"published": "published"}
+    assert result == {"published": PUBLISHED}
+    assert read_counters()[0] == {"runs/passed": 1}
     names = ["portrait", "prompt_check", "request_of", "plan", "render_pipe"]
     assert list(stages) == [*names, "transcribe", "features", "judge", "publish_run"]
     settings, options, width, height, planned_frames = stages["request_of"]

@@ -11,12 +11,15 @@ from liveavatar.media.ffmpeg import ffmpeg_binary
 from liveavatar.media.film import FilmWriter
 from liveavatar.media.origin import origin_mark
 from tasks.catalogue import forget_run
+from tasks.run_folder import origin_of
 from tasks.store.store import Store
 from tests.flows.cli.commands import run
-from tests.flows.cli.published import publish
+from tests.flows.cli.published import PACKAGES, publish
 from tests.media.videos import HEIGHT, WIDTH, pictures
 
 KEY = "ab" * 32
+PARTS = {"inputs": {}, "code": {}, "packages": PACKAGES}  # of a published run's render
+ORIGIN = origin_of(PARTS)
 
 
 def video(path: Path, comment: str | None) -> bytes:
@@ -29,7 +32,7 @@ def video(path: Path, comment: str | None) -> bytes:
 def stray(home: Path) -> Path:
     """A copy of the video of a published run, under another name."""
     path = home / "stray.mp4"
-    publish(home / "run", video=video(path, origin_mark(KEY)), render=KEY)
+    publish(home / "run", video=video(path, origin_mark(ORIGIN)), render=KEY)
     return path
 
 
@@ -37,12 +40,12 @@ def test_a_stray_video_is_traced_to_its_run(stray: Path, home: Path, capsys: pyt
     code, out, _ = run(["lineage", "stray.mp4"], capsys)
     assert code == 0
     for part in (
-        *(f"render {KEY}", "byte for byte", "voice.wav", "anna.png", "A man.", "seed 7", "version 1.0", "cpu"),
+        *(f"render {ORIGIN}", "byte for byte", "voice.wav", "anna.png", "A man.", "seed 7", "version 1.0", "cpu"),
         f"liveavatar render --from {home / 'run' / 'manifest.json'}",
     ):
         assert part in out
     told = json.loads(run(["lineage", "stray.mp4", "--json"], capsys)[1])
-    assert (told["render_key"], told["unchanged"]) == (KEY, True)
+    assert (told["origin"], told["unchanged"]) == (ORIGIN, True)
     assert told["manifest"]["parameters"]["seed"] == 7
 
 
@@ -61,10 +64,10 @@ def test_the_store_or_a_manifest_beside_it_is_enough(
     code, _, err = run(["lineage", "stray.mp4"], capsys)
     assert (code, "set LIVEAVATAR_HOME" in err) == (2, True)
     assert "A man." in run(["lineage", "run/video.mp4"], capsys)[1], "its manifest lies beside it"
-    Store().build("render", KEY, lambda folder: {}, made_from={"inputs": {"seed": 7}})
+    Store().build("render", KEY, lambda folder: {}, made_from=PARTS | {"inputs": {"online": True}})
     code, out, _ = run(["lineage", "stray.mp4", "--json"], capsys)
     told = json.loads(out)
-    assert (code, told["manifest"], told["made_from"]) == (0, None, {"inputs": {"seed": 7}})
+    assert (code, told["manifest"], told["made_from"]) == (0, None, PARTS | {"inputs": {"online": True}})
 
 
 def test_an_older_video_is_known_by_its_bytes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
