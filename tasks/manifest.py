@@ -83,6 +83,7 @@ def make_report(
             "checks": quality["checks"],
             "metrics": quality["metrics"],
             "reasons": quality["reasons"],
+            "worst_seconds": quality["worst_seconds"],
             "timing": {
                 **rendered["timing"],
                 "load_s": rendered["load_s"],

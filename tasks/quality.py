@@ -62,6 +62,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
                 "checks": verdict.checks,
                 "metrics": result.metrics,
                 "reasons": result.reasons,
+                "worst_seconds": result.worst_seconds,
                 "video": result.video,
             }
         )

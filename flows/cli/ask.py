@@ -244,7 +244,14 @@ def _bench_faults(options: Options) -> int:
     from liveavatar.quality.split import load_split
 
     quick = options["quick"]
-    clips = load_split(limit=options["clips"] or (1 if quick else None))
+    wanted = options["only"].split(",") if options["only"] else []
+    clips = load_split(limit=options["clips"] or (1 if quick and not wanted else None))
+    known = [clip.info.name for clip in clips]
+    if unknown := set(wanted) - set(known):
+        raise InputError(
+            f"--only {options['only']}: no clip {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+        )
+    clips = [clip for clip in clips if not wanted or clip.info.name in wanted]
     faults = [fault for fault in plan.faults() if not quick or str(fault) in plan.QUICK]
     with Terminal() as terminal:
 

@@ -202,6 +202,7 @@ def _bench(sub: Parser) -> None:
     )
     sub.add_argument("--split", help="folder of clips with their true videos; data/evaluation when empty (quality)")
     sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality, faults)")
+    sub.add_argument("--only", help="names of the clips, such as 03,07; all when empty (faults)")
     sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
     sub.add_argument("--heard", action="store_true", help="render words of mood, light and place instead (prompts)")
     sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")

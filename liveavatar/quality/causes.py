@@ -98,6 +98,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause("lip_sync", _said("the lips follow the sound loosely ({:.2f}; real people 0.25)"), _RENDER),
     Cause("clipped_share", _said("{:.1%} of the sound is clipped"), "record it at a lower level"),
 )  # fmt: skip
+# Times of lips against sound, which say nothing when the two do not agree at any time.
+_TIMES = {"av_offset_frames", "sync_slip", "sync_worst", "sync_error_frames"}
 _ORDER = {cause.check: rank for rank, cause in enumerate(CAUSES)}
 
 
@@ -121,11 +123,16 @@ def headline(
         return ""
     measured = [name for name in worst if values.get(name) is not None]
     lead = min(measured or worst, key=lambda name: _ORDER.get(name, len(CAUSES)))
+    if lead in _TIMES and "av_correlation" in bad and values.get("av_correlation") is not None:
+        lead = "av_correlation"
     value = values.get(lead)
     if value is None:
         return f"{lead} cannot be judged: {reasons.get(lead, 'not measured')}"
-    if lead not in _ORDER:
-        return f"{lead} is {value:.4g}"
-    cause = CAUSES[_ORDER[lead]]
     when = f" at {seconds[lead]:.1f} s" if lead in seconds else ""
-    return f"{cause.says(float(value))}{when}; {cause.do}"
+    do = f"; {CAUSES[_ORDER[lead]].do}" if lead in _ORDER else ""
+    return f"{words(lead, float(value))}{when}{do}"
+
+
+def words(check: str, value: float) -> str:
+    """Say what a value means that did not pass."""
+    return CAUSES[_ORDER[check]].says(value) if check in _ORDER else f"{check} is {value:.4g}"

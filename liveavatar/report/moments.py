@@ -4,12 +4,13 @@ A moment is a stretch in which a measure is outside its good range for longer th
 likeness and picture for a third of a second and is no fault.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from liveavatar.quality.causes import words
 from liveavatar.quality.limits import LIMITS
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
 from liveavatar.timing import FPS
@@ -23,6 +24,7 @@ MOST = 6  # moments shown
 LATE, EARLY = 3, -4  # frames of lag in a window from which it is worth a look (ITU-R BT.1359)
 OPEN = 0.5  # of the widest mouth, in a pause
 JUMP, JUMP_LEVELS = 5.0, 4.0  # change of one frame over that of its neighbours; grey levels
+CHECK_WEIGHTS = {"failed": 4.0, "warned": 1.5}
 STILL = 8  # frames without any change
 GOOD = {limit.name: limit.good for limit in LIMITS}
 
@@ -49,19 +51,34 @@ def without_blinks(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def worst_moments(frames: "pd.DataFrame", most: int = MOST) -> list[Moment]:
+def worst_moments(frames: "pd.DataFrame", placed: Iterable[Moment] = (), most: int = MOST) -> list[Moment]:
     """Find the worst moments of a video, in the order of their time.
 
     Args:
         frames: table of the video's frames; columns that it does not have are passed over.
+        placed: moments that are known already, from `moments_of_checks`.
         most: moments at most; the worst count.
     """
-    found: list[Moment] = []
+    found = [moment for moment in placed if moment.frame < len(frames)]
     for find in (_lost_face, _lips, _open_in_pauses, _unlike, _soft, _jumps, _standing):
         if set(_NEEDED[find]) <= set(frames.columns):
             found += find(frames)
     worst = sorted(found, key=lambda moment: -moment.weight)[:most]
     return sorted(worst, key=lambda moment: moment.frame)
+
+
+def moments_of_checks(checks: Iterable[Mapping[str, Any]], seconds: Mapping[str, float]) -> list[Moment]:
+    """List the moments at which checks that did not pass were worst.
+
+    Args:
+        checks: of `report.json`.
+        seconds: check -> second, where that is known.
+    """
+    return [
+        _moment(round(seconds[check["name"]] * FPS), words(check["name"], float(check["value"])), weight)
+        for check in checks
+        if (weight := CHECK_WEIGHTS.get(check["status"])) and check["name"] in seconds
+    ]
 
 
 def _lost_face(frames: "pd.DataFrame") -> Iterable[Moment]:

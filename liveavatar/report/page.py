@@ -19,7 +19,7 @@ from liveavatar.files import disk_errors, write_atomically
 from liveavatar.media.ffmpeg import probe_video, read_frames, read_video_audio
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
 from liveavatar.report import plots, wording
-from liveavatar.report.moments import without_blinks, worst_moments
+from liveavatar.report.moments import moments_of_checks, without_blinks, worst_moments
 from liveavatar.report.wording import number
 from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
 
@@ -82,7 +82,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         verdict=wording.VERDICTS.get(report["status"], ""),
         timing=wording.timing,
         sheet=contact_sheet(video, info.num_frames),
-        moments=_moments(video, frames),
+        moments=_moments(video, frames, report),
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {}),
         words=words,
@@ -117,9 +117,10 @@ def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> li
     return _pictures(video, evenly.tolist())
 
 
-def _moments(video: Path, frames: "pd.DataFrame | None") -> list[dict[str, Any]]:
+def _moments(video: Path, frames: "pd.DataFrame | None", report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Read the pictures of the worst moments, with what is wrong there."""
-    moments = [] if frames is None else worst_moments(frames)
+    placed = moments_of_checks(report.get("checks", ()), report.get("worst_seconds", {}))
+    moments = [] if frames is None else worst_moments(frames, placed)
     pictures = {picture["frame"]: picture for picture in _pictures(video, [moment.frame for moment in moments])}
     return [{**pictures[m.frame], "label": m.label} for m in moments if m.frame in pictures]
 

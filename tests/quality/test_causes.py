@@ -20,6 +20,11 @@ from liveavatar.quality.limits import METRIC_LIMITS, ROW_LIMITS
             "these lips do not belong to this sound", id="the cause leads its symptoms",
         ),
         pytest.param(
+            {"av_offset_frames": "failed", "av_correlation": "warned"},
+            {"av_offset_frames": 7, "av_correlation": 0.37},
+            "these lips do not belong to this sound", id="a time is no cause when nothing agrees",
+        ),
+        pytest.param(
             {"identity_min": "failed"}, {"identity_min": None}, "identity_min cannot be judged: no portrait",
             id="what has no value",
         ),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from liveavatar.quality import sync
-from liveavatar.report.moments import MOST, without_blinks, worst_moments
+from liveavatar.report.moments import MOST, moments_of_checks, without_blinks, worst_moments
 from tests.puppet import babble
 
 LENGTH = 300  # frames
@@ -112,3 +112,15 @@ def test_the_worst_are_shown_in_the_order_of_time() -> None:
 
 def test_a_table_with_little_in_it_has_no_moments() -> None:
     assert worst_moments(pd.DataFrame({"frame": [0, 1]})) == []
+
+
+def test_a_check_that_did_not_pass_is_shown_at_its_second() -> None:
+    checks = [
+        {"name": "luma_pulse", "status": "failed", "value": 40.0},
+        {"name": "spots", "status": "passed", "value": 10.0},
+        {"name": "flicker", "status": "failed", "value": 0.5},
+    ]
+    placed = moments_of_checks(checks, {"luma_pulse": 2.0, "spots": 1.0})
+    assert [(m.frame, m.label) for m in placed] == [(50, "the light jumps by 40 grey levels for a frame")]
+    assert placed[0] in worst_moments(good(), placed)
+    assert worst_moments(good()[:50], placed) == [], "a second beyond the table"

@@ -28,7 +28,7 @@ TIMES = pd.DataFrame({"block": np.arange(40), "wall_ms": np.linspace(9, 10, 40)}
 def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Entry, Entry, Entry]:
     """What the stage reads; the measuring itself is not at issue here and gives two tables."""
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
-    measured = SimpleNamespace(metrics={}, reasons={}, frames=FRAMES, blocks=TIMES, video={})
+    measured = SimpleNamespace(metrics={}, reasons={}, worst_seconds={}, frames=FRAMES, blocks=TIMES, video={})
     monkeypatch.setattr("liveavatar.quality.evaluate.evaluate_video", lambda *_, **__: measured)
     monkeypatch.setattr("liveavatar.quality.suites.judge", lambda _, **__: Verdict("passed", ()))
 

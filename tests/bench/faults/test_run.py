@@ -16,11 +16,11 @@ from liveavatar.quality.split import Clip, load_split
 FOUND, FAILED = 0.95, 0.85  # shares of visible faults
 
 
-def test_odd_videos_and_some_faults_set_no_limit() -> None:
-    even, odd = load_split()[:2]
+def test_other_videos_and_some_faults_set_no_limit() -> None:
+    known, other = load_split()[:2]
     seen = plan.Fault("mosaic", 3, in_sound=False)
     unseen = plan.Fault("magenta", 40, in_sound=False)
-    assert [is_held_out(c, f) for c in (even, odd) for f in (None, seen, unseen)] == [
+    assert [is_held_out(c, f) for c in (known, other) for f in (None, seen, unseen)] == [
         False,
         False,
         True,

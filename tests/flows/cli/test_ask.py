@@ -106,3 +106,11 @@ def test_why_says_what_made_each_stage_run(home: Path, capsys: pytest.CaptureFix
     assert [line.split(maxsplit=1) for line in out.splitlines()] == [[k, v["reason"]] for k, v in stages.items()]
     code, out, _ = run(["why", ".", "--json"], capsys)
     assert (code, json.loads(out)) == (0, {"out": ".", "stages": stages})
+
+
+def test_a_clip_that_is_not_there_is_refused_with_those_that_are(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    code, _, err = run(["bench", "faults", "--only", "03,99"], capsys)
+    assert code == 2
+    assert "no clip 99; there are 00, 01, 02" in err
