@@ -310,7 +310,7 @@ def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.TrainRa
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    options = runtime.arguments("train the autoencoder")
+    options = runtime.loop_arguments("train the autoencoder")
     options.add_argument("--seconds", type=float, default=420)
     options.add_argument("--batch", type=int, default=16, help="clips a GPU")
     options.add_argument("--frames", type=int, default=16, help="frames a clip")
@@ -323,18 +323,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--init", type=Path, help="model directory whose autoencoder to start from")
     options.add_argument("--only_decoder", type=Path, help="model directory or autoencoder.pt whose encoder stays")
     options.add_argument("--share", type=int, default=1, help="in one process: train on every n-th file of clips")
-    options.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
-    options.add_argument("--log_every", type=int, default=50)
-    options.add_argument("--save_every", type=float, default=60, help="seconds")
-    options.add_argument("--resume", action="store_true")
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of the stage."""
-    args: Any = parser().parse_args(argv)
-    assert isinstance(args.out, Path)
-    runtime.run_stage(args, train)
+    runtime.run_stage(parser(), train, argv)
 
 
 if __name__ == "__main__":

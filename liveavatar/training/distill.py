@@ -12,7 +12,6 @@ of the clean latents is its gradient. Writes `student.pt` (`regression`, `dmd`: 
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -270,9 +269,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of the stage."""
-    args: Any = parser().parse_args(argv)
-    assert isinstance(args.out, Path)
-    runtime.run_stage(args, train)
+    runtime.run_stage(parser(), train, argv)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -189,7 +188,7 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     if args.only_speech:
         return
     vae = CompactVAE(cfg.vae).to(rank.device).eval()
-    saved = runtime.load_checkpoint(args.autoencoder / "autoencoder.pt", rank.device)
+    saved = runtime.load_checkpoint((args.autoencoder or out) / "autoencoder.pt", rank.device)
     vae.load_state_dict(saved["average"])
     runtime.channels_last(vae)
     if rank.device.type == "cuda":
@@ -235,9 +234,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of the encode stage."""
-    args: Any = parser().parse_args(argv)
-    args.autoencoder = args.autoencoder or args.out
-    runtime.run_stage(args, encode_stage)
+    runtime.run_stage(parser(), encode_stage, argv)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    options = runtime.arguments("train the decoder that copies from the portrait")
+    options = runtime.loop_arguments("train the decoder that copies from the portrait")
     options.add_argument("--init", type=Path, required=True, help="model directory whose decoder to start from")
     options.add_argument("--stills", type=Path, help="folder of pictures, PNG or JPEG, to learn from besides the clips")
     options.add_argument("--still_share", type=float, default=0.4, help="of the batch: one picture and its distortion")
@@ -268,18 +268,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--latent_noise", type=float, default=0.15, help="largest noise on the latents")
     options.add_argument("--sharpen", type=float, default=0.15, help="strength of the unsharp mask on the target")
     options.add_argument("--energy", type=float, default=0.3, help="weight of the patches' gradient energy")
-    options.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
-    options.add_argument("--log_every", type=int, default=50)
-    options.add_argument("--save_every", type=float, default=60, help="seconds")
-    options.add_argument("--resume", action="store_true")
     return options
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of the stage."""
-    args: Any = parser().parse_args(argv)
-    assert isinstance(args.out, Path)
-    runtime.run_stage(args, train)
+    runtime.run_stage(parser(), train, argv)
 
 
 if __name__ == "__main__":

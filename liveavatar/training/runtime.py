@@ -82,8 +82,11 @@ def start(seed: int = 0) -> TrainRank:
     return TrainRank(rank, world, device)
 
 
-def run_stage(args: argparse.Namespace, stage: Callable[[argparse.Namespace, TrainRank], None]) -> None:
-    """Run a stage: set up logging, join the other ranks, call `stage`, leave the group."""
+def run_stage(
+    options: argparse.ArgumentParser, stage: Callable[[argparse.Namespace, TrainRank], None], argv: list[str] | None
+) -> None:
+    """Run the command line of a stage: set up logging, join the other ranks, call `stage`, leave the group."""
+    args = options.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     rank = start(args.seed)
     stage(args, rank)
@@ -252,4 +255,14 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--graphs", type=int, default=1, help="replay recorded kernels where there is a GPU")
+    return parser
+
+
+def loop_arguments(description: str, log_every: int = 50) -> argparse.ArgumentParser:
+    """Build the options that all stages with a training loop share."""
+    parser = arguments(description)
+    parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
+    parser.add_argument("--log_every", type=int, default=log_every)
+    parser.add_argument("--save_every", type=float, default=60, help="seconds")
+    parser.add_argument("--resume", action="store_true")
     return parser

@@ -182,15 +182,11 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
 
 def transformer_arguments(description: str, face_loss: float) -> argparse.ArgumentParser:
     """Build the options shared by teacher and student; `face_loss` is the default of that option."""
-    parser = runtime.arguments(description)
+    parser = runtime.loop_arguments(description, log_every=20)
     parser.add_argument("--batch", type=int, default=64, help="windows a GPU")
     parser.add_argument("--blocks", type=int, default=6, help="blocks a window")
-    parser.add_argument("--compile", type=int, default=int(torch.cuda.is_available()))
-    parser.add_argument("--log_every", type=int, default=20)
     parser.add_argument("--eval_every", type=float, default=25, help="seconds")
     parser.add_argument("--face_loss", type=float, default=face_loss, help="weight of the face reader's loss; 0: none")
-    parser.add_argument("--save_every", type=float, default=60, help="seconds")
-    parser.add_argument("--resume", action="store_true")
     return parser
 
 
@@ -207,9 +203,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line of the stage."""
-    args: Any = parser().parse_args(argv)
-    assert isinstance(args.out, Path)
-    runtime.run_stage(args, train)
+    runtime.run_stage(parser(), train, argv)
 
 
 if __name__ == "__main__":
