@@ -24,9 +24,7 @@ def green_shift(skin_T3: np.ndarray, portrait_3: np.ndarray) -> Local:
     Raises:
         MeasureUnavailable: when no second shows skin.
     """
-    shift = _share(_known_seconds(skin_T3), GREEN) - _share(portrait_3[None], GREEN)
-    worst = int(np.abs(shift).argmax())
-    return Local(float(shift[worst]), float(worst))
+    return _largest_shift(skin_T3, portrait_3, GREEN)
 
 
 def warm_shift(skin_T3: np.ndarray, portrait_3: np.ndarray) -> Local:
@@ -37,9 +35,7 @@ def warm_shift(skin_T3: np.ndarray, portrait_3: np.ndarray) -> Local:
     Raises:
         MeasureUnavailable: when no second shows skin.
     """
-    shift = _share(_known_seconds(skin_T3), WARM) - _share(portrait_3[None], WARM)
-    worst = int(np.abs(shift).argmax())
-    return Local(float(shift[worst]), float(worst))
+    return _largest_shift(skin_T3, portrait_3, WARM)
 
 
 def saturation(skin_T3: np.ndarray, portrait_3: np.ndarray) -> float:
@@ -77,6 +73,12 @@ def _known_seconds(skin_T3: np.ndarray) -> np.ndarray:
     if not len(seconds):
         raise MeasureUnavailable("no second of the video shows skin", Absence.NOT_APPLICABLE)
     return seconds
+
+
+def _largest_shift(skin_T3: np.ndarray, portrait_3: np.ndarray, axis: np.ndarray) -> Local:
+    shift = _share(_known_seconds(skin_T3), axis) - _share(portrait_3[None], axis)
+    worst = int(np.abs(shift).argmax())
+    return Local(float(shift[worst]), float(worst))
 
 
 def _share(colours_N3: np.ndarray, axis: np.ndarray) -> np.ndarray:
