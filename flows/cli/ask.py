@@ -116,11 +116,8 @@ def parity(options: Options) -> int:
 
 def evaluate(options: Options) -> int:
     """Measure a finished video."""
-    from liveavatar.quality.limits import read_limits
 
     decode_portrait(Path(options["image"]))  # by itself, so that a refusal names it
-    if options["limits"]:
-        read_limits(Path(options["limits"]))
     rules = {name: options[name] for name in ("audio", "limits", "docs", "allow_unjudged")}
     report = isolated(judged_video, options["video"], options["image"], rules, beats=True)
     if options["json"]:
@@ -154,12 +151,13 @@ def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callab
     from liveavatar.quality.suites import judge
 
     on_progress()
+    limits = read_limits(Path(rules["limits"])) if rules["limits"] else None
     sound = load_audio(rules["audio"], on_progress=on_progress) if rules["audio"] else None
     result = evaluate_video(video, load_portrait(image), sound, on_progress=on_progress)
     verdict = judge(
         result,
         Path(rules["docs"]) if rules["docs"] else None,
-        limits=read_limits(Path(rules["limits"])) if rules["limits"] else None,
+        limits=limits,
         allow_unjudged=rules["allow_unjudged"],
     )
     measured = {"metrics": result.metrics, "reasons": result.reasons, "worst_seconds": result.worst_seconds}

@@ -56,10 +56,11 @@ def _show(result: dict[str, Any], lines: list[str], as_json: bool) -> int:
 
 def ls(stage: str | None) -> tuple[dict[str, Any], list[str]]:
     """List entries, the last used first, with the runs that were made of them, and totals of each stage."""
-    entries = [entry for entry in reversed(Store().entries()) if stage in (None, entry.kind)]
-    stages = sorted({entry.kind for entry in Store().entries()})
+    stored = Store().entries()
+    stages = sorted({entry.kind for entry in stored})
     if stage is not None and stage not in stages:
         raise InputError(f"--stage {stage}: the store has no entries of it; it has {', '.join(stages) or 'nothing'}")
+    entries = [entry for entry in reversed(stored) if stage in (None, entry.kind)]
     uses = runs_by_entry(run for run in recorded_runs() if run.folder is not None)
     rows = [_row(entry, uses.get((entry.kind, entry.key), [])) for entry in entries]
     total, limit = sum(entry.size for entry in entries), paths.store_bytes()
