@@ -30,16 +30,18 @@ def read_again(path: Path, given: dict[str, Any]) -> tuple[dict[str, Any], dict[
     if fixed is not None:
         raise InputError(f"--from fixes every option of the run; drop --{fixed} (allowed: {_listed(FREE)})")
     path = path / MANIFEST if path.is_dir() else path
+    no_manifest = f"--from {path}: it is no manifest of a run; give the {MANIFEST} of its folder"
     try:
         manifest = read_json(path)
         options = {name: value for name, value in manifest["parameters"].items() if value is not None}
         needed = {name: dict(manifest["inputs"][name]) for name in FILES if name in manifest["inputs"]}
-        compared = (manifest["latents_sha256"], manifest["outputs"][VIDEO], manifest["stages"].items())
-        assert all(compared)
+        complete = all((manifest["latents_sha256"], manifest["outputs"][VIDEO], manifest["stages"].items()))
     except OSError as e:
         raise InputError(f"--from {path}: it cannot be read ({e.strerror}); give the {MANIFEST} of a run") from e
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
-        raise InputError(f"--from {path}: it is no manifest of a run; give the {MANIFEST} of its folder") from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(no_manifest) from e
+    if not complete:
+        raise InputError(no_manifest)
     if options.get("audio") == "-":
         raise InputError(f"--from {path}: its sound came through a pipe, and cannot be rendered from a file as it was")
     for name, file in needed.items():
