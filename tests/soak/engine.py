@@ -10,6 +10,7 @@ latents and the film of the undisturbed run, byte for byte.
 import errno
 import hashlib
 import json
+import math
 import os
 import pickle
 import signal
@@ -35,7 +36,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError
 from liveavatar.hardware import cores
 from liveavatar.load import load_engine
-from liveavatar.render.job import Progress, RenderJob, RenderResult, run_job
+from liveavatar.render.job import SNAPSHOT_SHARE, Progress, RenderJob, RenderResult, run_job
 from liveavatar.render.sound import FileSound
 from tasks.cluster import actor, group, head
 from tasks.cluster.actor import EngineSpec
@@ -227,12 +228,11 @@ class Strike:
             ray.get([a.__ray_call__.remote(_jump_clock) for a in actors])
             self.struck = True
         if fault == "disk":
-            ray.get(self.actor.__ray_call__.remote(_fill_disk))
-            self.struck = True
+            ray.get(self.actor.__ray_call__.remote(_fill_disk, self.mark))
 
     def __call__(self, progress: Progress) -> None:
         """Do the damage when it is time."""
-        if self.struck or self.fault == "memory" or progress.done < self.moment:
+        if self.struck or self.fault in ("memory", "disk") or progress.done < self.moment:
             return
         self.struck = True
         if self.fault in ("stop", "hang"):
@@ -278,8 +278,11 @@ def _run_out_of_memory(_: object, moment: int, mark: Path) -> None:
     PlainDenoiser.queue = queue  # type: ignore[method-assign, assignment]
 
 
-def _fill_disk(_: object) -> None:
-    """Fail the second snapshot of the rank that owns the job for want of space."""
+def _fill_disk(_: object, mark: Path) -> None:
+    """Fail the second snapshot of the rank that owns the job for want of space, and create the file `mark`.
+
+    A second one is written however long the first took.
+    """
     from liveavatar.render import job
 
     whole = job.write_snapshot
@@ -288,10 +291,12 @@ def _fill_disk(_: object) -> None:
     def write(folder: Path, *rest: Any) -> Path:
         calls.append(1)
         if len(calls) > 1:
+            mark.touch()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         return whole(folder, *rest)
 
     job.write_snapshot = write  # type: ignore[assignment]
+    job.SNAPSHOT_SHARE = math.inf
 
 
 def _free_disk(_: object) -> None:
@@ -299,6 +304,7 @@ def _free_disk(_: object) -> None:
     from liveavatar.render import job
 
     job.write_snapshot = write_snapshot
+    job.SNAPSHOT_SHARE = SNAPSHOT_SHARE
 
 
 def render(spec: EngineSpec, job: RenderJob, on_progress: Callable[[Progress], None]) -> RenderResult:
