@@ -202,6 +202,15 @@ def test_a_phone_shows_the_page_without_overflow(page: Path, tmp_path: Path) -> 
 
 
 @needs_chromium
+def test_a_browser_that_cannot_play_the_embedded_video_takes_the_file(page: Path, tmp_path: Path) -> None:
+    copy = page.with_name("broken.html")
+    copy.write_text(re.sub(r'src="data:video/mp4;base64,[^"]*"', 'src="data:video/mp4;base64,AAAA"', page.read_text()))
+    with browser(copy.as_uri(), tmp_path) as see:
+        wait_for(lambda: see("document.documentElement.dataset.video") == "4.00")
+        assert see("video.currentSrc").endswith("/video.mp4")
+
+
+@needs_chromium
 def test_a_browser_opens_the_page(page: Path, tmp_path: Path) -> None:
     assert CHROMIUM is not None
     flags = (
