@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.terminal import say
 from liveavatar import config
@@ -12,8 +12,10 @@ from liveavatar.checkpoints.directory import preset_dir, read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import InputError
 from liveavatar.files import read_json
-from liveavatar.isolation.caller import isolated
-from tasks.inputs import decode_portrait, decode_sound
+from tasks.inputs import decode_sound
+
+if TYPE_CHECKING:
+    from liveavatar.quality.split import Clip
 
 Options = dict[str, Any]
 R = TypeVar("R")
@@ -115,53 +117,10 @@ def parity(options: Options) -> int:
 
 
 def evaluate(options: Options) -> int:
-    """Measure a finished video."""
+    """Measure and judge finished videos."""
+    from flows.cli.evaluate import evaluate_command
 
-    decode_portrait(Path(options["image"]))  # by itself, so that a refusal names it
-    rules = {name: options[name] for name in ("audio", "limits", "docs", "allow_unjudged")}
-    report = isolated(judged_video, options["video"], options["image"], rules, beats=True)
-    if options["json"]:
-        _json(report)
-    else:
-        say(": ".join(filter(None, [report["status"], report["headline"]])))
-        for name, value in report["metrics"].items():
-            say(f"  {name:<18} {value if value is not None else '- (' + report['reasons'].get(name, '') + ')'}")
-        for check in report["checks"]:
-            if check["status"] != "passed":
-                say(f"  {check['status']}: {check['name']}: {check['reason']}")
-    return int(report["status"] == "failed")
-
-
-def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callable[[], None]) -> dict[str, Any]:
-    """Measure and judge a video; runs in a worker.
-
-    Args:
-        video: the file.
-        image: the portrait.
-        rules: `audio` (a file), `limits` (a file), `docs` (a folder) and `allow_unjudged`.
-        on_progress: called before every frame.
-
-    Returns:
-        `status`, `headline`, `checks`, `metrics`, `reasons`, `worst_seconds` as in report.json.
-    """
-    from liveavatar.audio.ingest import load_audio
-    from liveavatar.media.portrait import load_portrait
-    from liveavatar.quality.evaluate import evaluate_video
-    from liveavatar.quality.limits import read_limits
-    from liveavatar.quality.suites import judge
-
-    on_progress()
-    limits = read_limits(Path(rules["limits"])) if rules["limits"] else None
-    sound = load_audio(rules["audio"], on_progress=on_progress) if rules["audio"] else None
-    result = evaluate_video(video, load_portrait(image), sound, on_progress=on_progress)
-    verdict = judge(
-        result,
-        Path(rules["docs"]) if rules["docs"] else None,
-        limits=limits,
-        allow_unjudged=rules["allow_unjudged"],
-    )
-    measured = {"metrics": result.metrics, "reasons": result.reasons, "worst_seconds": result.worst_seconds}
-    return {**verdict.as_dict(), **measured}
+    return evaluate_command(options)
 
 
 def why(options: Options) -> int:
@@ -196,7 +155,7 @@ def bench(options: Options) -> int:
     if what == "prompts":
         return _bench_prompts(options)
     if what == "faults":
-        return _bench_faults(options)
+        return _bench_good(options) if options["good"] else _bench_faults(options)
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
@@ -239,17 +198,9 @@ def _bench_faults(options: Options) -> int:
     from liveavatar.bench.faults import plan
     from liveavatar.bench.faults.report import markdown, summary, write_report
     from liveavatar.bench.faults.run import Row, run_bench
-    from liveavatar.quality.split import load_split
 
     quick = options["quick"]
-    wanted = options["only"].split(",") if options["only"] else []
-    clips = load_split(limit=options["clips"] or (1 if quick and not wanted else None))
-    known = [clip.info.name for clip in clips]
-    if unknown := set(wanted) - set(known):
-        raise InputError(
-            f"--only {options['only']}: no clip {', '.join(sorted(unknown))}; there are {', '.join(known)}"
-        )
-    clips = [clip for clip in clips if not wanted or clip.info.name in wanted]
+    clips = _clips(options, limit=1 if quick and not options["only"] else None)
     faults = [fault for fault in plan.faults() if not quick or str(fault) in plan.QUICK]
     with Terminal() as terminal:
 
@@ -265,6 +216,44 @@ def _bench_faults(options: Options) -> int:
         return _json({**summary(rows), "rows": [asdict(row) for row in rows]})
     say(markdown(rows, "Planted faults and what the verdict finds"))
     return 0
+
+
+def _bench_good(options: Options) -> int:
+    """Judge good videos under harmless treatments; 1 when one fails or too many warn."""
+    from dataclasses import asdict
+
+    from flows.terminal import Terminal
+    from liveavatar.bench.faults import good
+
+    clips = _clips(options)
+    names = good.treatments(options["good"], len(clips))
+    with Terminal() as terminal:
+
+        def on_row(row: good.GoodRow) -> None:
+            terminal.note("good", f"{row.video} {row.treatment or 'untouched'}: {row.status}")
+
+        rows = good.run_good(clips, names, on_row)
+    if options["out"]:
+        good.write_report(rows, Path(options["out"]))
+    if options["json"]:
+        _json({**good.summary(rows), "rows": [asdict(row) for row in rows]})
+    else:
+        say(good.markdown(rows, "Good videos under harmless treatments"))
+    return int(not good.fine(rows))
+
+
+def _clips(options: Options, limit: int | None = None) -> "list[Clip]":
+    """Select clips of the evaluation split by `--clips` and `--only`."""
+    from liveavatar.quality.split import load_split
+
+    wanted = options["only"].split(",") if options["only"] else []
+    clips = load_split(limit=options["clips"] or limit)
+    known = [clip.info.name for clip in clips]
+    if unknown := set(wanted) - set(known):
+        raise InputError(
+            f"--only {options['only']}: no clip {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+        )
+    return [clip for clip in clips if not wanted or clip.info.name in wanted]
 
 
 def _bench_prompts(options: Options) -> int:

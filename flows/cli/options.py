@@ -148,8 +148,11 @@ def _parity(sub: Parser) -> None:
 
 
 def _evaluate(sub: Parser) -> None:
-    sub.add_argument("video", metavar="VIDEO", help="the video to measure")
-    sub.add_argument("--image", required=True, help="the portrait it should show")
+    sub.add_argument("video", metavar="VIDEO", nargs="+", help="the videos to measure")
+    sub.add_argument(
+        "--image", required=True, action="append", help="the portrait they should show; or one --image for each video"
+    )
+    sub.add_argument("--table", metavar="FILE", help="write a row for each video there, .csv or .parquet")
     sub.add_argument("--audio", help="the sound that drove it; the video's own track when empty")
     sub.add_argument("--limits", metavar="FILE", help="limits of the verdict, a copy of data/limits.json with changes")
     sub.add_argument("--docs", metavar="DIR", help="write the data docs of Great Expectations there")
@@ -202,6 +205,7 @@ def _bench(sub: Parser) -> None:
     )
     sub.add_argument("--split", help="folder of clips with their true videos; data/evaluation when empty (quality)")
     sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality, faults)")
+    sub.add_argument("--good", type=int, metavar="N", help="judge N good videos under harmless treatments (faults)")
     sub.add_argument("--only", help="names of the clips, such as 03,07; all when empty (faults)")
     sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
     sub.add_argument("--heard", action="store_true", help="render words of mood, light and place instead (prompts)")

@@ -178,7 +178,9 @@ class FaceTracker:
         scaled = region.side / MESH_SIDE * np.array([[cos, -sin], [sin, cos]])
         matrix = np.c_[scaled, region.centre - scaled @ [MESH_SIDE / 2, MESH_SIDE / 2]]
         crop = cv2.warpAffine(rgb, matrix, (MESH_SIDE, MESH_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        self._mesh.set_tensor(self._input, crop[None].astype(np.float32) / 255)
+        pixels = crop[None].astype(np.float32)
+        pixels /= 255
+        self._mesh.set_tensor(self._input, pixels)
         self._mesh.invoke()
         presence = 1 / (1 + np.exp(-self._mesh.get_tensor(self._presence_out).item()))
         if presence < PRESENCE:

@@ -20,7 +20,7 @@ from liveavatar.quality.moments import LOCAL_METRICS
 from liveavatar.quality.observe import Observer
 from liveavatar.quality.tables import Clock, blocks_table, frames_table
 from liveavatar.quality.windows import Local
-from liveavatar.timing import SAMPLE_RATE
+from liveavatar.timing import FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,12 @@ EXTRA_METRICS = (
     "track_length_error_s",
     *LOCAL_METRICS,
 )
+# Seconds below which a measure of lips says nothing: chance agreement of a few words would fail good videos.
+SHORTEST = {
+    "av_offset_frames": 4,
+    **dict.fromkeys(("av_correlation", "sync_error_frames", "lip_sync", "silent_openness"), 3),
+    **dict.fromkeys(("openness_range", "silent_lip", "sync_slip", "sync_worst"), 2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def evaluate_video(
     *,
     audio_metrics: Mapping[str, float | None] | None = None,
     block_timings: Sequence[Mapping[str, float]] | None = None,
-    threads: int = 2,
+    threads: int = 1,
     on_progress: Callable[[], None] = lambda: None,
 ) -> QualityResult:
     """Measure a video.
@@ -97,7 +103,7 @@ def watch_video(
     video: Path,
     portrait: np.ndarray | None,
     *,
-    threads: int = 2,
+    threads: int = 1,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Watched:
     """Read the pictures of a video; arguments and errors as of `evaluate_video`."""
@@ -263,6 +269,10 @@ def _measure(
             for part in recipe.needs:
                 if part in absent:
                     raise absent[part]
+            if sound.clock.num_ticks < SHORTEST.get(name, 0) * FPS:
+                raise MeasureUnavailable(
+                    f"the video is too short to tell: this needs {SHORTEST[name]} s", Absence.NOT_APPLICABLE
+                )
             value = recipe.make()
             if isinstance(value, Local):
                 worst_seconds[name] = round(value.seconds, 2)

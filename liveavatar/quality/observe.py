@@ -1,10 +1,12 @@
-"""One pass over a video: reads the inputs of all measures, frame by frame, with memory for two pictures.
+"""One pass over a video: reads the inputs of all measures, frame by frame, with memory for a few pictures.
 
 The result is a table of numbers and a few small arrays; no picture is stored. Costly readings (identity, aligned
-texture) are taken at *samples*, every fifth frame.
+texture) are taken at *samples*, every fifth frame. Decoding and the embedding of faces run beside the rest, a thread
+each.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,7 +22,8 @@ from liveavatar.quality.absence import Absence, MeasureUnavailable
 T = TypeVar("T")
 
 SAMPLE_EVERY = 5  # frames between readings of identity and texture
-WANDER_EVERY = 25  # frames between readings of the landmarks' steadiness
+WANDER_EVERY = 50  # frames between readings of the landmarks' steadiness
+EMBEDDINGS_WAITING = 4  # pictures that may wait for their embedding
 NUM_GROUPS = len(motion.ANCHOR_GROUPS)
 
 
@@ -88,6 +91,7 @@ class Observer:
         self._previous_rgb: np.ndarray | None = None
         self._previous_skin: skin.Upright | None = None
         self._unit: float | None = None  # pixels of the video's first eye distance
+        self._embedding: list[tuple[int, Future[np.ndarray]]] = []  # frame, and the embedding that is computed
         self._tracker = self._load("face", lambda: FaceTracker(threads))
         self._identity = self._load("identity", IdentityNet)
         self._look_at_portrait()
@@ -126,9 +130,23 @@ class Observer:
 
     def watch(self, frames: Iterable[Frame]) -> Observation:
         """Read every frame, in order."""
-        for frame in frames:
-            self._look(frame)
+        with ThreadPoolExecutor(1) as self._embedder:
+            for frame in _one_ahead(iter(frames)):
+                self._look(frame)
+            self._take_embeddings(0)
         return self.seen
+
+    def _take_embeddings(self, waiting: int) -> None:
+        """Write down embeddings until at most `waiting` are left to come."""
+        while len(self._embedding) > waiting:
+            index, coming = self._embedding.pop(0)
+            vector = coming.result()
+            assert self.reference is not None
+            assert self.reference.embedding is not None
+            self.seen.identity[index] = float(vector @ self.reference.embedding)
+            self.seen.embeddings.append(vector)
+            self.seen.embedding_seconds.append(self.seen.seconds[index])
+            self.seen.embedding_frames.append(index)
 
     def _look(self, frame: Frame) -> None:
         import cv2
@@ -208,7 +226,9 @@ class Observer:
         seen.speed.append(float(moved / step) if step > 0 else float("nan"))
 
     def _compare(self, frame: Frame, face: Face | None) -> None:
-        sharp = closeness = cosine = float("nan")
+        sharp = closeness = float("nan")
+        index = len(self.seen.identity)
+        self.seen.identity.append(float("nan"))
         reference = self.reference
         if face is not None and reference is not None and reference.face is not None:
             if self._texture is None:
@@ -218,14 +238,19 @@ class Observer:
             if frame.index % SAMPLE_EVERY == 0:
                 closeness = texture.texture_psnr(frame.rgb, face, self._texture)
                 if self._identity is not None and reference.embedding is not None:
-                    vector = self._identity.embed(frame.rgb, face)
-                    cosine = float(vector @ reference.embedding)
-                    self.seen.embeddings.append(vector)
-                    self.seen.embedding_seconds.append(frame.seconds)
-                    self.seen.embedding_frames.append(len(self.seen.seconds) - 1)
+                    self._embedding.append((index, self._embedder.submit(self._identity.embed, frame.rgb, face)))
+                    self._take_embeddings(EMBEDDINGS_WAITING)
         self.seen.sharpness_ratio.append(sharp)
         self.seen.texture_psnr.append(closeness)
-        self.seen.identity.append(cosine)
+
+
+def _one_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield frames while the next one is decoded in another thread."""
+    with ThreadPoolExecutor(1) as decoder:
+        coming = decoder.submit(next, frames, None)
+        while (frame := coming.result()) is not None:
+            coming = decoder.submit(next, frames, None)
+            yield frame
 
 
 def _luma(rgb: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ rightly, nothing to measure. The video has the worst status of its checks. A mea
 fails: what cannot be judged is not "not bad". A user who knows why may let those warn whose means to measure are
 missing (`allow_unjudged`); where the video is to blame they fail all the same.
 
-Great Expectations takes seconds to import, so that happens on use.
+Great Expectations takes seconds to import, so that happens on use, and one who wants the verdict alone can do without.
 """
 
 import os
@@ -19,7 +19,7 @@ from liveavatar.files import plain
 from liveavatar.quality.absence import Absence
 from liveavatar.quality.causes import headline
 from liveavatar.quality.evaluate import QualityResult
-from liveavatar.quality.grades import ABSENT, ORDER
+from liveavatar.quality.grades import ABSENT, ORDER, Finding, column_of, compare
 from liveavatar.quality.limit import Limit, Range
 from liveavatar.quality.limits import ROW_LIMITS, RowLimit, limits_for
 
@@ -61,6 +61,7 @@ def judge(
     *,
     limits: Sequence[Limit] | None = None,
     allow_unjudged: bool = False,
+    expectations: bool = True,
 ) -> Verdict:
     """Judge a video.
 
@@ -69,15 +70,19 @@ def judge(
         docs_dir: folder for Great Expectations' data docs (`docs_dir/index.html`); None for none.
         limits: of the metrics, from `read_limits`; None for the product's own.
         allow_unjudged: let what cannot be measured for want of means warn instead of fail.
+        expectations: run the suites; without them the limits are compared directly, in milliseconds, with the same
+            verdict and no data docs.
 
     Returns:
         the status and one check per limit, plus the two that compare the sound before and after cleaning.
     """
     limits = limits_for(result, limits)
     measured = [limit for limit in limits if result.metrics.get(limit.name) is not None]
-    columns = {"frames": result.frames, "blocks": result.blocks}
-    rows = [r for r in ROW_LIMITS if columns[r.table][r.column].notna().any()]
-    findings = _validate(result, measured, rows, docs_dir)
+    rows = [row for row in ROW_LIMITS if column_of(result, row).notna().any()]
+    if expectations or docs_dir is not None:
+        findings = _validate(result, measured, rows, docs_dir)
+    else:
+        findings = compare(result, measured, rows)
     checks = [_metric_check(result, limit, findings, allow_unjudged) for limit in limits]
     checks += [_row_check(limit, findings) for limit in rows]
     checks += [*_sound_checks(result), *_length_check(result)]
@@ -89,17 +94,9 @@ def judge(
     return Verdict(PASSED if worst == SKIPPED else worst, tuple(checks), words)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """Result of one expectation."""
-
-    success: bool
-    share: float  # of rows that comply
-
-
 def _validate(
     result: QualityResult, limits: list[Limit], rows: list[RowLimit], docs_dir: Path | None
-) -> dict[tuple[str, str], _Finding]:
+) -> dict[tuple[str, str], Finding]:
     """Run the suites; keys are (check, "good" or "tolerable").
 
     The wider ranges are tried only on checks outside their inner ones: an expectation takes some 25 ms.
@@ -115,7 +112,7 @@ def _validate(
     if docs_dir is not None:
         context = gx.get_context(mode="file", project_root_dir=str(docs_dir))
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    findings: dict[tuple[str, str], _Finding] = {}
+    findings: dict[tuple[str, str], Finding] = {}
     for level in ("good", "tolerable"):
         outside = {name for (name, _), finding in findings.items() if not finding.success}
         expectations: dict[str, list[Any]] = {"metrics": [], "frames": [], "blocks": []}
@@ -151,7 +148,7 @@ def _expectation(limit: Limit | RowLimit, level: str) -> Any:
 
 def _run_suite(
     context: Any, table: str, level: str, expectations: list[Any], data: "pd.DataFrame"
-) -> dict[tuple[str, str], _Finding]:
+) -> dict[tuple[str, str], Finding]:
     import great_expectations as gx
 
     name = f"{table}_{level}"
@@ -171,7 +168,7 @@ def _run_suite(
             meta = item.expectation_config.meta
             unexpected = item.result.get("unexpected_percent")
             share = 0.0 if unexpected is None else 1 - float(unexpected) / 100
-            findings[meta["check"], meta["level"]] = _Finding(bool(item.success), share)
+            findings[meta["check"], meta["level"]] = Finding(bool(item.success), share)
     return findings
 
 
@@ -186,14 +183,14 @@ def _publish_docs(context: Any, docs_dir: Path) -> None:
     )
 
 
-def _status(name: str, findings: dict[tuple[str, str], _Finding]) -> str:
+def _status(name: str, findings: dict[tuple[str, str], Finding]) -> str:
     if findings[name, "good"].success:
         return PASSED
     return WARNED if findings[name, "tolerable"].success else FAILED
 
 
 def _metric_check(
-    result: QualityResult, limit: Limit, findings: dict[tuple[str, str], _Finding], allow_unjudged: bool
+    result: QualityResult, limit: Limit, findings: dict[tuple[str, str], Finding], allow_unjudged: bool
 ) -> Check:
     value = result.metrics.get(limit.name)
     words = f"{_words(limit.good)}; fails unless {_words(limit.tolerable)}"
@@ -208,7 +205,7 @@ def _metric_check(
     return Check(limit.name, status, value, words, reason)
 
 
-def _row_check(limit: RowLimit, findings: dict[tuple[str, str], _Finding]) -> Check:
+def _row_check(limit: RowLimit, findings: dict[tuple[str, str], Finding]) -> Check:
     share = findings[limit.name, "good"].share
     words = f"{_words(limit.between)} in {limit.good:.0%} of {limit.table}; fails under {limit.tolerable:.0%}"
     status = _status(limit.name, findings)

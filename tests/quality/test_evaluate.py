@@ -10,7 +10,8 @@ from liveavatar.errors import InputError
 from liveavatar.face.models import FaceModelUnavailable
 from liveavatar.media.film import FilmWriter
 from liveavatar.quality import observe
-from liveavatar.quality.evaluate import METRICS, QualityResult, evaluate_video
+from liveavatar.quality.absence import Absence
+from liveavatar.quality.evaluate import METRICS, SHORTEST, QualityResult, evaluate_video
 from liveavatar.quality.split import load_split
 from liveavatar.quality.suites import Verdict, judge
 from liveavatar.timing import SAMPLE_RATE
@@ -97,6 +98,14 @@ def test_a_broken_video_fails(
     verdict = judge(evaluate_video(video, portrait, audio))
     assert verdict.status == "failed"
     assert checks <= failed(verdict)
+
+
+def test_a_good_video_of_a_moment_is_not_failed(puppet: Puppet, portrait: np.ndarray, tmp_path: Path) -> None:
+    audio, openness = babble(1.2, seed=1)
+    moment = evaluate_video(puppet.video(tmp_path / "moment.mp4", openness, audio), portrait)
+    assert {moment.absences[name] for name in SHORTEST} == {Absence.NOT_APPLICABLE}
+    assert moment.reasons["av_offset_frames"] == "the video is too short to tell: this needs 4 s"
+    assert not failed(judge(moment, expectations=False))
 
 
 def test_another_person_is_not_passed(spoken: Video) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.quality.absence import Absence
+from liveavatar.quality.evaluate import QualityResult
 from liveavatar.quality.limit import Limit
 from liveavatar.quality.limits import METRIC_LIMITS
 from liveavatar.quality.suites import Check, Verdict, judge
@@ -20,14 +21,20 @@ MISSING = {
 
 
 @pytest.fixture(scope="module")
-def bad() -> Verdict:
-    """A verdict on a video with every kind of fault; judging takes a second."""
+def faulty() -> QualityResult:
+    """Measures of a video with every kind of fault."""
     sound = {"dnsmos_before": 3.0, "dnsmos_after": 2.89, "wer_before": 0.1, "wer_after": 0.151}
     measured = result(GOOD | dict.fromkeys(MISSING) | sound | {"sync_error_frames": 3.0})
     blocks = measured.blocks.copy()
     blocks.loc[blocks.index < 60, "identity"] = 0.1  # of 500
     reasons = dict.fromkeys(MISSING, "because")
-    return judge(replace(measured, reasons=reasons, absences=MISSING, blocks=blocks))
+    return replace(measured, reasons=reasons, absences=MISSING, blocks=blocks)
+
+
+@pytest.fixture(scope="module")
+def bad(faulty: QualityResult) -> Verdict:
+    """The verdict on it; judging takes a second."""
+    return judge(faulty)
 
 
 def limits_of(*names: str) -> tuple[Limit, ...]:
@@ -77,6 +84,14 @@ def test_a_column_is_judged_by_its_share_of_good_rows(bad: Verdict) -> None:
 def test_cleaning_that_harms_is_warned_of(bad: Verdict) -> None:
     assert (check(bad, "dnsmos_after").status, check(bad, "wer_after").status) == ("warned", "warned")
     assert check(bad, "dnsmos_after").reason == "3 before, 2.89 after"
+
+
+def test_the_verdict_is_the_same_without_the_suites(faulty: QualityResult, bad: Verdict) -> None:
+    direct = judge(faulty, expectations=False)
+    assert (direct.status, direct.headline) == (bad.status, bad.headline)
+    for one, other in zip(direct.checks, bad.checks, strict=True):
+        assert replace(one, value=None) == replace(other, value=None)
+        assert one.value == pytest.approx(other.value)
 
 
 def test_a_good_video_passes_and_its_data_docs_are_written(tmp_path: Path) -> None:

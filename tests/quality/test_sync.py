@@ -119,6 +119,14 @@ def test_rest_that_cannot_be_watched_says_why(openness: float, quiet_from: int, 
     assert error.value.kind is kind
 
 
+def test_quiet_speech_has_the_same_pauses() -> None:
+    sound = np.r_[babble(4, 1)[0], np.zeros(SAMPLE_RATE, np.float32)]
+    loud, quiet = (sync.envelope(gain * sound, 125) for gain in (1.0, 0.03))
+    for mask in (sync.speech_mask, sync.silence_mask):
+        assert mask(loud).any()
+        assert mask(quiet).tolist() == mask(loud).tolist()
+
+
 def test_envelope_is_the_rms_of_each_frame() -> None:
     audio = np.concatenate([np.full(SAMPLES_PER_FRAME, v, np.float32) for v in (0.0, 0.5, -0.25)])
     assert sync.envelope(audio, 4) == pytest.approx([0, 0.5, 0.25, 0])
