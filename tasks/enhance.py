@@ -39,6 +39,15 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
     entry = cached(stage_key("enhance", inputs, CODE, PACKAGES), make)
     heard, verdict = entry.values, entry.values["verdict"]
     emit(Event(kind="fact", stage="enhance", text=f"sound: {verdict['chosen']}; {verdict['reason']}"))
+    if verdict.get("unclear_seconds"):
+        emit(Event(kind="note", stage="enhance", text=unclear_line(verdict["unclear_seconds"], whisper)))
     if heard["text"]:
         emit(Event(kind="fact", stage="enhance", text=f"heard ({heard['language']}): {heard['text']}"))
     return entry
+
+
+def unclear_line(seconds: float, whisper: str) -> str:
+    """Say that words were left out, and how to get them."""
+    why = "noise, several voices at once, or a language that it does not know"
+    english_only = "; it knows English only, --whisper base or large-v3 know others" if whisper.endswith(".en") else ""
+    return f"words of {seconds:.0f} s are left out: Whisper {whisper} does not understand them ({why}{english_only})"

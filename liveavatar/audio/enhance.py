@@ -127,13 +127,14 @@ def enhance(
         "whisper": whisper,
         "loudness_before": _finite(integrated_loudness(audio)),
         "loudness_after": _finite(integrated_loudness(final)),
+        "unclear_seconds": round(transcript.unclear_seconds, 3) if transcript else None,
         "speech_seconds": round(sum(s.stop - s.start for s in speech) / SAMPLE_RATE, 3),
         "seconds": round(len(audio) / SAMPLE_RATE, 3),
     }
     return Enhanced(
         audio=final,
         words=transcript.words if transcript else (),
-        text=transcript.text if transcript else "",
+        text=transcript.clear_text if transcript else "",
         language=transcript.language if transcript else "",
         verdict=verdict,
         candidates=[c.as_dict(chosen.name) for c in (raw, *others)],

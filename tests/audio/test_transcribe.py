@@ -1,5 +1,8 @@
 """Transcription: words in order and in time, silence never transcribed, error rates that ignore spelling."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +61,43 @@ def test_converted_weights_recognise_speech() -> None:
     assert word_error_rate(text, heard.text) <= 0.1
     at = {w.text.strip(".,").lower(): w.start for w in heard.words}
     assert at["morning"] < at["studio"] < at["presenter"] < at["picture"] < at["life"] < len(audio) / S
+
+
+@pytest.mark.parametrize(
+    ("logprob", "compression", "clear"),
+    [
+        pytest.param(-0.9, 1.2, True, id="speech"),
+        pytest.param(-1.3, 1.0, False, id="guesses"),
+        pytest.param(-0.3, 8.0, False, id="a loop"),
+    ],
+)
+def test_what_whisper_does_not_understand_is_left_out(
+    logprob: float, compression: float, clear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = SimpleNamespace(
+        text="to be able", tokens=[1, 2, 3], avg_logprob=logprob, compression_ratio=compression, language="en"
+    )
+    whisper = SimpleNamespace(
+        pad_or_trim=lambda piece: piece, log_mel_spectrogram=lambda piece, mels: torch.zeros(1),
+        DecodingOptions=SimpleNamespace, decode=lambda model, mel, options: result,
+    )  # fmt: skip
+    monkeypatch.setattr("liveavatar.audio.transcribe.whisper_package", lambda: whisper)
+    model: Any = SimpleNamespace(dims=SimpleNamespace(n_mels=80), device="cpu", is_multilingual=False)
+    heard = transcribe(np.zeros(3 * S, np.float32), [Segment(start=0, stop=2 * S)], model, with_words=False)
+    assert (heard.text, heard.clear_text) == ("to be able", "to be able" if clear else "")
+    assert heard.unclear_seconds == (0 if clear else 2)
+
+
+@pytest.mark.nightly
+def test_words_of_speech_are_kept_and_those_of_speech_backwards_are_not(spoken: np.ndarray) -> None:
+    track = np.concatenate([spoken[: 5 * S], spoken[: 5 * S][::-1]])
+    speech = [Segment(start=0, stop=5 * S), Segment(start=5 * S, stop=30 * S)]
+    heard = transcribe(track, speech, load_whisper("tiny.en"))
+    assert heard.unclear_seconds == 25
+    assert heard.clear_text
+    assert heard.text.startswith(heard.clear_text)
+    assert len(heard.text) > len(heard.clear_text)
+    assert 0 < heard.words[-1].end <= 5
 
 
 def test_nothing_heard_in_nothing() -> None:

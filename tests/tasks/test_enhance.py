@@ -72,3 +72,10 @@ def test_the_key_holds_the_code_that_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == set(code_parts(*enhance.CODE))
+
+
+@pytest.mark.parametrize(("whisper", "way_out"), [("tiny.en", True), ("base", False)])
+def test_words_that_were_left_out_are_said_with_the_way_to_get_them(whisper: str, way_out: bool) -> None:
+    line = enhance.unclear_line(12.4, whisper)
+    assert line.startswith(f"words of 12 s are left out: Whisper {whisper} does not understand them")
+    assert ("--whisper base" in line) is way_out
