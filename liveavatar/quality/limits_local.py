@@ -8,8 +8,8 @@ from liveavatar.quality.limit import Limit
 
 LOCAL_LIMITS: tuple[Limit, ...] = (
     Limit(
-        name="pause_frames", good=(None, 3), tolerable=(None, 9),
-        source="good videos 0 to 2; a stall of 10 frames (0.4 s) is seen by all",
+        name="pause_frames", good=(None, 4), tolerable=(None, 9),
+        source="good videos 0 to 2, coded at crf 30 up to 4; a stall of 10 frames (0.4 s) is seen by all",
     ),
     Limit(
         name="repeat_share", good=(None, 0.09), tolerable=(None, 0.15),
