@@ -21,8 +21,9 @@ render: setup
 	@$(BIN)/liveavatar render --audio data/samples/speech.wav --image data/samples/portrait.png \
 	  --prompt "$$(cat data/samples/prompt.txt)" --enable_online_decode --out out/demo
 
-# One file stays on one worker, for its fixtures; files are taken in the order of tests/conftest.py, long ones first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not nightly"
+# Files are spread over the workers in the order of tests/conftest.py, long ones first. The processes that tests start
+# load compiled modules, also where the caller's environment forbids writing them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not gpu and not nightly"
 
 test: setup
 	@$(PYTEST)

@@ -3,8 +3,11 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+SHARED = ("tests/training", "tests/quality")  # folders whose files share fixtures of many seconds
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
@@ -16,6 +19,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with slow tests first, so that no worker is left with a long file when the other has ended."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file on one worker, and those of a folder in `SHARED`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FixtureScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            folder = file.rpartition("/")[0]
+            return folder if folder in SHARED else file
+
+    return FixtureScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
