@@ -48,7 +48,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def health() -> Iterator[str]:
     """Address of a server whose health is good."""
     with ThreadingHTTPServer(("127.0.0.1", 0), answering()) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/api"
         server.shutdown()
 
