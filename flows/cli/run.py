@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.files import read_json
+from liveavatar.files import read_json, write_json
 from liveavatar.isolation.caller import isolated
 from tasks.inputs import JobInputs
 from tasks.run_folder import MANIFEST
@@ -232,20 +233,36 @@ def serve(options: Options) -> int:
     if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
     lines = Terminal() if paths.log_format() == "json" else contextlib.nullcontext()
-    with lines, at_work("serve-start"), PrefectServer(ui=True, port=options["port"]) as server:
+    with (
+        lines,
+        at_work("serve-start"),
+        PrefectServer(ui=True, port=options["port"]) as server,
+        ray_session(),
+    ):
         server.wait()
         from flows.serving.deployments import serve_all
         from flows.serving.live_page import LivePage
-        from tasks.cluster.head import connect
+        from tasks.cluster.head import SESSION, connect, keep_running
 
         address = connect()
         os.environ["RAY_ADDRESS"] = address  # renders started from the UI share its engines
         page = LivePage(options["live_port"], options["live_host"])
         paths.serve_page_at(page.url)
-        with at_work("serve", url=server.url, ray=address, live=page.url), ray_session(), page:
+        rays, ending = [address], threading.Event()
+        with at_work("serve", url=server.url, ray=address, rays=rays, live=page.url) as record, page:
+
+            def note(new: str) -> None:
+                rays.append(new)
+                write_json(record, {**read_json(record), "ray": new, "rays": rays})
+
+            if SESSION.local:
+                threading.Thread(target=keep_running, args=(ending, note), daemon=True).start()
             say(f"Prefect UI: {server.ui_url}   (deployments: render, batch, sweep, regression; Ctrl-C ends it)")
             say(f"studio page: {page.opening_url}   (make a video, watch it while it renders, compare results)")
-            serve_all()
+            try:
+                serve_all()
+            finally:
+                ending.set()
     return 0
 
 
@@ -294,8 +311,8 @@ def _alive(process: Any) -> bool:
 
 
 @contextlib.contextmanager
-def at_work(what: str, **facts: Any) -> Iterator[None]:
-    """Record this process for `liveavatar stop` and for `liveavatar render` beside `serve`."""
+def at_work(what: str, **facts: Any) -> Iterator[Path]:
+    """Record this process for `liveavatar stop` and for `liveavatar render` beside `serve`; yield the record."""
     import psutil
 
     environment.check_ray_address()
@@ -308,7 +325,7 @@ def at_work(what: str, **facts: Any) -> Iterator[None]:
         reason = f"it cannot be written ({e.strerror})"
         raise CapacityError(f"{paths.home()}: {reason}; free space, or set LIVEAVATAR_HOME to another folder") from e
     try:
-        yield
+        yield record
     finally:
         record.unlink(missing_ok=True)
 

@@ -26,8 +26,8 @@ from ray.job_config import JobConfig
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores, listens
-from tasks.cluster import guardian, ray_folder
-from tasks.cluster.interruption import Interruption, signals_interrupt
+from tasks.cluster import guardian, ray_folder, served
+from tasks.cluster.interruption import Interruption, c_handlers_kept, signals_interrupt
 from tasks.cluster.ray_start import VITAL, fulfil, replaced, start_ray
 from tasks.cluster.supervision import HeadLost
 
@@ -133,11 +133,12 @@ class RaySession:
         """
         if ray.is_initialized():
             return _address()
+        ray._private.worker.print_to_stdstream = _to_log
         address = os.environ.get("RAY_ADDRESS")
         if address:
             probe(address)
         try:
-            with signals_interrupt(Interruption()), without_handler():
+            with signals_interrupt(Interruption()), without_handler(), c_handlers_kept():
                 if address:
                     self._guard = None
                     with on_loopback() if listens_on_loopback_only(address) else contextlib.nullcontext():
@@ -172,8 +173,10 @@ class RaySession:
         if guard is not None:
             guard.dismiss()
 
-    def replace(self, lost: str) -> str:
+    def replace(self, lost: str, interruption: Interruption) -> str:
         """Connect to another local Ray than the one at the address `lost`; return the new address.
+
+        A cluster of `liveavatar serve` is started again there, and joined here.
 
         Raises:
             Interrupted: the cluster was not ours to start again.
@@ -185,10 +188,7 @@ class RaySession:
                     guardian.end_marked(guard.token)
                 self.disconnect()
                 if guard is None:
-                    raise Interrupted(
-                        f"the Ray cluster at {lost} is gone; start it again and run the same command with "
-                        "--resume, or unset RAY_ADDRESS"
-                    )
+                    os.environ["RAY_ADDRESS"] = served.successor(lost, interruption)
         return self.connect()
 
 
@@ -270,6 +270,11 @@ def _outer_address() -> str:
         probe.connect(("192.0.2.1", 1))  # sends nothing; an address of documentation
         return str(probe.getsockname()[0])
     return LOOPBACK
+
+
+def _to_log(message: dict[str, Any], ignore_prefix: bool = False) -> None:
+    """Take what Ray would print on the terminal about a process that was lost, with pages of its own log."""
+    log.debug("%s", "\n".join(message["lines"]))
 
 
 def own_job() -> JobConfig:
@@ -368,9 +373,27 @@ class HeadWatch:
         Raises:
             Interrupted: the cluster was not ours to start again.
         """
-        address = SESSION.replace(self.address)
+        address = SESSION.replace(self.address, self.interruption)
         log.warning("the local Ray was lost; another one resumes from the last snapshot")
         self._watch(address)
+
+
+def keep_running(ending: threading.Event, on_replaced: Callable[[str], None]) -> None:
+    """Replace the local Ray whenever it is lost, until `ending` is set; `on_replaced` gets each new address."""
+    watch = HeadWatch(Interruption())
+    while not ending.wait(ASK_SECONDS):
+        try:
+            watch.check()
+        except HeadLost as e:
+            log.warning("%s", e)
+            os.environ.pop("RAY_ADDRESS", None)  # that of the lost one
+            try:
+                watch.recover()
+            except (CapacityError, Interrupted) as problem:
+                log.warning("%s; renders start a Ray of their own", problem)
+                return
+            os.environ["RAY_ADDRESS"] = watch.address
+            on_replaced(watch.address)
 
 
 def connect() -> str:

@@ -5,6 +5,7 @@ comes out of it as SystemError, or not at all. Jobs in threads, which no signal 
 while they wait.
 """
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
@@ -94,3 +95,21 @@ def signals_interrupt(interruption: Interruption) -> Iterator[None]:
             signal.signal(number, handler)
         for first in came[:1]:
             signal.raise_signal(first)
+
+
+@contextmanager
+def c_handlers_kept() -> Iterator[None]:
+    """Have Python's handlers of `SIGNALS` be in force behind the block, whatever C code has put in their place.
+
+    Ray does when it connects. Only the main thread may set a handler of Python's, but any thread the one in C below it,
+    which calls them.
+    """
+    get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    get.argtypes, put.argtypes = [ctypes.c_int], [ctypes.c_int, ctypes.c_void_p]
+    get.restype = put.restype = ctypes.c_void_p
+    before = {number: get(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            put(number, handler)

@@ -4,17 +4,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from scipy.io import wavfile
 
 from flows.cli.run import at_work, conclude, parse_list, ray_session
 from flows.serving.prefect_server import run_dir
 from liveavatar.errors import CapacityError, InputError
-from tests.flows.cli.commands import run
+from liveavatar.hardware import free_port
+from tests.flows.cli.commands import RATE, run
+from tests.flows.shop import Shop
 
 
 def outcome(*grades: str, status: str = "passed") -> dict[str, Any]:
@@ -166,3 +171,45 @@ def test_a_command_outlives_the_head_of_its_ray(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv(name)
     with ray_session():
         assert int(os.environ[name]) > 365 * 86_400
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("victim", ["/raylet/raylet", "/gcs/gcs_server"])
+def test_serve_replaces_a_ray_that_was_killed_and_the_job_goes_on(victim: str, shop: Shop) -> None:
+    sound = wavfile.read(shop.folder / "voice.wav")[1]
+    wavfile.write(shop.folder / "long.wav", RATE, np.tile(sound, 8))
+    job = shop.job(audio="long.wav", seed=str(len(victim)))
+    places = shop.folder / "home"
+    ports = ["--port", str(free_port()), "--live_port", str(free_port())]
+    with subprocess.Popen(
+        shop.command("serve", *ports), cwd=shop.folder, env=shop.environment(), stdout=subprocess.DEVNULL
+    ) as serving:
+        try:
+            wait_for(lambda: list(places.glob(f"run/serve-{serving.pid}.json")))
+            with subprocess.Popen(
+                shop.command("render", *job, "--out", "out/beside", "--enable-online-decode"),
+                cwd=shop.folder, env=shop.environment(), stderr=subprocess.PIPE, text=True,
+            ) as beside:  # fmt: skip
+                wait_for(lambda: list(places.glob("work/*/snapshots/*.safetensors")))
+                (process,) = (p for p in psutil.Process(serving.pid).children() if victim in " ".join(p.cmdline()))
+                process.kill()
+                said = beside.communicate(timeout=300)[1]
+            assert beside.returncode in (0, 1), said
+            assert "resumed at block" in said
+            assert serving.poll() is None
+            record = json.loads(next(places.glob("run/serve-*.json")).read_text())
+            assert record["ray"] == record["rays"][1]
+        finally:
+            serving.terminate()
+    assert serving.returncode == 0, "SIGTERM ends it as before"
+    alone = shop.run("render", *job, "--out", "out/alone", "--enable-online-decode", "--force")
+    assert alone.returncode in (0, 1), alone.stderr
+    assert shop.manifest("out/beside")["latents_sha256"] == shop.manifest("out/alone")["latents_sha256"]

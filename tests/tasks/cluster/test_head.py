@@ -1,5 +1,6 @@
 """The head of Ray: a cluster that does not answer, a slow start, the path of its workers."""
 
+import os
 import signal
 import socket
 import threading
@@ -144,6 +145,39 @@ def test_a_call_that_waits_for_the_head_ends_with_it(monkeypatch: pytest.MonkeyP
     with pytest.raises(HeadLost):
         watch.watched(fail)
     forever.set()
+
+
+def test_the_ray_of_serve_is_replaced_whenever_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(head, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(head.SESSION, "connect", lambda: "127.0.0.1:1")
+    lost, ending, replaced = iter(["raylet", "gcs_server"]), threading.Event(), list[str]()
+    monkeypatch.setattr(head.SESSION, "lost_process", lambda: next(lost, "") or ending.set() or "")
+    monkeypatch.setattr(head, "listens", lambda *_: True)
+
+    def replace(address: str, _: Interruption) -> str:
+        assert "RAY_ADDRESS" not in os.environ, "the lost one would be joined again"
+        return f"{address}{len(replaced)}"
+
+    monkeypatch.setattr(head.SESSION, "replace", replace)
+    head.keep_running(ending, replaced.append)
+    assert replaced == ["127.0.0.1:10", "127.0.0.1:101"]
+    assert os.environ["RAY_ADDRESS"] == replaced[-1]
+
+
+def test_a_ray_of_serve_that_cannot_be_replaced_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def replace(address: str, _: Interruption) -> str:
+        raise CapacityError("the disk is full")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(head.SESSION, "connect", lambda: "127.0.0.1:1")
+    monkeypatch.setattr(head.SESSION, "lost_process", lambda: "raylet")
+    monkeypatch.setattr(head.SESSION, "replace", replace)
+    head.keep_running(threading.Event(), lambda _: pytest.fail("nothing was replaced"))
+    assert "the disk is full; renders start a Ray of their own" in caplog.text
+    assert "RAY_ADDRESS" not in os.environ
 
 
 @pytest.fixture

@@ -3,13 +3,15 @@
 A signal ends a block with what its handler before would have raised, whatever a library in it makes of the signal.
 """
 
+import ctypes
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from liveavatar.errors import Interrupted
-from tasks.cluster.interruption import Interruption, comes_from_interrupt, signals_interrupt
+from tasks.cluster.interruption import Interruption, c_handlers_kept, comes_from_interrupt, signals_interrupt
 
 
 class Ended(BaseException):
@@ -103,3 +105,15 @@ def test_an_interrupt_is_found_behind_the_error_that_it_became() -> None:
     assert not comes_from_interrupt(wrapped)
     wrapped.__cause__.__context__ = KeyboardInterrupt()
     assert comes_from_interrupt(wrapped)
+
+
+def test_a_handler_is_in_force_behind_c_code_that_replaced_it_in_a_thread(number: int) -> None:
+    def connect() -> None:
+        with c_handlers_kept():
+            ctypes.pythonapi.PyOS_setsig(number, ctypes.c_void_p(int(signal.SIG_IGN)))
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    thread.join()
+    with pytest.raises(Ended):
+        signal.raise_signal(number)
