@@ -40,7 +40,8 @@ LOOPBACK = "127.0.0.1"
 ASK_SECONDS = 0.5  # between two looks at the head
 LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as lost; a head elsewhere may be restarted
 PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
-START_SECONDS = (30.0, 180.0, 180.0)  # for a local Ray to come up, at each attempt
+START_SECONDS = (30.0, 180.0, 180.0, 180.0, 180.0)  # for a local Ray to come up, at each attempt
+ATTEMPTS_LIMIT = 400.0  # seconds after which there is no other attempt
 STOP_SECONDS, LOCAL_STOP_SECONDS = 60.0, 0.5  # to an interrupted job's next block; a local engine ends with us anyway
 KEEP_ENVIRONMENT = "SPT_NOENV"  # has processes that change their title leave their environment as it was
 
@@ -154,6 +155,7 @@ class RaySession:
     def _start(self) -> None:
         """Start a local Ray; a machine that is too busy for it gets more time at the second attempt."""
         ray_folder.require_room()
+        deadline = time.monotonic() + ATTEMPTS_LIMIT
         for attempt, seconds in enumerate(START_SECONDS, 1):
             self._guard = Guard()
             try:
@@ -161,7 +163,7 @@ class RaySession:
                     start_ray(_local(), self._guard.dismissed)
                 return
             except (TimeoutError, RayError, HeadLost) as e:
-                if attempt == len(START_SECONDS):
+                if attempt == len(START_SECONDS) or time.monotonic() > deadline:
                     raise
                 log.warning("the local Ray did not start (%s); it is started again with more time", _first_line(e))
 

@@ -35,6 +35,10 @@ def test_a_start_that_lost_its_head_is_left_behind(
         head.RaySession().connect()
     assert len(attempts) == len(head.START_SECONDS)
     assert f"the local Ray did not start (its {kind} has ended); it is started again" in caplog.text
+    monkeypatch.setattr(head, "ATTEMPTS_LIMIT", 0.0)
+    with pytest.raises(CapacityError):
+        head.RaySession().connect()
+    assert len(attempts) == len(head.START_SECONDS) + 1, "there is no other attempt after the limit"
     forever.set()
 
 
@@ -69,8 +73,9 @@ def test_a_start_has_a_line_and_an_end(monkeypatch: pytest.MonkeyPatch, caplog: 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray_start, "SILENT_SECONDS", 0.0)
     monkeypatch.setattr(ray_start, "START_LIMIT", 1.0)
+    monkeypatch.setattr(head, "START_SECONDS", (1.0, 1.0))
     monkeypatch.setattr(ray, "init", lambda **_: forever.wait())
     with pytest.raises(CapacityError, match="it did not start within 1 s"):
         head.RaySession().connect()
-    assert caplog.text.count("waits for the local Ray to start (at most 1 s)") == len(head.START_SECONDS)
+    assert caplog.text.count("waits for the local Ray to start (at most 1 s)") == 2
     forever.set()
