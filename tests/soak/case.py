@@ -28,10 +28,11 @@ WORK_FILES = ("newest snapshot", "all snapshots", "latents", "blocks", "segments
 FINISHED_FILES = ("finished record", "finished video", "finished latents")  # of a job whose driver was lost at its end
 STORE_FILES = (
     *("raw.wav", "portrait.png", "cleaned.wav", "words.json", "features.pt", "blocks.json", "latents.bin"),
-    *("video.mp4", "live/init.mp4", "live/segment_000001.m4s", "frames.parquet", "entry.json"),
+    *("video.mp4", "live/init.mp4", "live/segment_000001.m4s", "live/index.m3u8"),
+    *("frames.parquet", "blocks.parquet", "entry.json"),
 )
-HOME_FILES = ("digests", "speed", "database version")
-OUT_FILES = ("published video", "published manifest")
+HOME_FILES = ("digests", "speed", "database version", "ray token", "run record")
+OUT_FILES = ("published video", "published manifest", "published latents", "published table")
 DAMAGE = ("bit flipped", "cut short")
 DISKS = ("home", "out", "tmp")
 ENGINE_FAULTS = ("kill", "kill last", "stop", "hang", "memory", "snapshot", "disk", "full", "clock", "driver", "head")

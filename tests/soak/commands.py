@@ -202,7 +202,7 @@ class Job:
         """Make a home: empty, or as an earlier command left it, with what it made or without."""
         home = self.folder / f"home-{name}"
         if not fresh:
-            left_out = ("work", "run", "*.lock", "ray_token") if store else ("work", "run", "store", "ray_token")
+            left_out = ("work", "run", "*.lock") if store else ("work", "run", "store")
             shutil.copytree(self.template, home, ignore=shutil.ignore_patterns(*left_out), copy_function=link_or_copy)
         return home
 

@@ -18,9 +18,16 @@ WHERE = {  # file kind: pattern below a home
     "digests": "digests/*.json",
     "speed": "speed/*.json",
     "database version": "prefect/database_version",
+    "ray token": "ray_token",
+    "run record": "catalogue/*.json",
 }
 UNLISTED = {"manifest.json", "report.html", "report.json"}  # in an output folder, not among the manifest's outputs
-PUBLISHED = {"published video": "video.mp4", "published manifest": "manifest.json"}  # below an output folder
+PUBLISHED = {  # below an output folder
+    "published video": "video.mp4",
+    "published manifest": "manifest.json",
+    "published latents": "latents.bin",
+    "published table": "frames.parquet",
+}
 
 
 def files_of(kind: str, home: Path, out: Path, moment: float) -> list[Path]:
