@@ -139,7 +139,7 @@ class RaySession:
         if address:
             probe(address)
         try:
-            with signals_interrupt(Interruption()), without_handler(), c_handlers_kept():
+            with signals_interrupt(Interruption()), without_handler():
                 if address:
                     self._guard = None
                     with on_loopback() if listens_on_loopback_only(address) else contextlib.nullcontext():
@@ -375,7 +375,8 @@ class HeadWatch:
         Raises:
             Interrupted: the cluster was not ours to start again.
         """
-        address = SESSION.replace(self.address, self.interruption)
+        with c_handlers_kept():  # leaving a cluster sets them to what they were before Python started
+            address = SESSION.replace(self.address, self.interruption)
         log.warning("the local Ray was lost; another one resumes from the last snapshot")
         self._watch(address)
 

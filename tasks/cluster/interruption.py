@@ -101,8 +101,8 @@ def signals_interrupt(interruption: Interruption) -> Iterator[None]:
 def c_handlers_kept() -> Iterator[None]:
     """Have Python's handlers of `SIGNALS` be in force behind the block, whatever C code has put in their place.
 
-    Ray does when it connects. Only the main thread may set a handler of Python's, but any thread the one in C below it,
-    which calls them.
+    Ray does when it leaves a cluster. Only the main thread may set a handler of Python's, but any thread the one in C
+    below it, which calls them.
     """
     get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
     get.argtypes, put.argtypes = [ctypes.c_int], [ctypes.c_int, ctypes.c_void_p]

@@ -182,6 +182,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", ["/raylet/raylet", "/gcs/gcs_server"])
 def test_serve_replaces_a_ray_that_was_killed_and_the_job_goes_on(victim: str, shop: Shop) -> None:
     sound = wavfile.read(shop.folder / "voice.wav")[1]
@@ -193,7 +194,7 @@ def test_serve_replaces_a_ray_that_was_killed_and_the_job_goes_on(victim: str, s
         shop.command("serve", *ports), cwd=shop.folder, env=shop.environment(), stdout=subprocess.DEVNULL
     ) as serving:
         try:
-            wait_for(lambda: list(places.glob(f"run/serve-{serving.pid}.json")))
+            wait_for((places / f"run/serve-{serving.pid}.json").exists)
             with subprocess.Popen(
                 shop.command("render", *job, "--out", "out/beside", "--enable-online-decode"),
                 cwd=shop.folder, env=shop.environment(), stderr=subprocess.PIPE, text=True,
@@ -205,7 +206,7 @@ def test_serve_replaces_a_ray_that_was_killed_and_the_job_goes_on(victim: str, s
             assert beside.returncode in (0, 1), said
             assert "resumed at block" in said
             assert serving.poll() is None
-            record = json.loads(next(places.glob("run/serve-*.json")).read_text())
+            record = json.loads((places / f"run/serve-{serving.pid}.json").read_text())
             assert record["ray"] == record["rays"][1]
         finally:
             serving.terminate()

@@ -1,5 +1,6 @@
 """The head of Ray: a cluster that does not answer, a slow start, the path of its workers."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -178,6 +179,23 @@ def test_a_ray_of_serve_that_cannot_be_replaced_is_given_up(
     head.keep_running(threading.Event(), lambda _: pytest.fail("nothing was replaced"))
     assert "the disk is full; renders start a Ray of their own" in caplog.text
     assert "RAY_ADDRESS" not in os.environ
+
+
+def test_the_handler_of_sigterm_is_in_force_behind_a_replaced_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(*_: object) -> str:
+        ctypes.pythonapi.PyOS_setsig(signal.SIGTERM, ctypes.c_void_p(int(signal.SIG_IGN)))
+        return "127.0.0.1:2"
+
+    came, before = list[int](), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    monkeypatch.setattr(head.SESSION, "connect", lambda: "127.0.0.1:1")
+    monkeypatch.setattr(head.SESSION, "replace", replace)
+    try:
+        head.HeadWatch(Interruption()).recover()
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
 
 
 @pytest.fixture
