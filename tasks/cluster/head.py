@@ -274,7 +274,7 @@ def _outer_address() -> str:
     return LOOPBACK
 
 
-def _to_log(message: dict[str, Any], ignore_prefix: bool = False) -> None:
+def _to_log(message: Any, ignore_prefix: bool) -> None:
     """Take what Ray would print on the terminal about a process that was lost, with pages of its own log."""
     log.debug("%s", "\n".join(message["lines"]))
 
