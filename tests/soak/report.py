@@ -66,7 +66,9 @@ def text_of(rows: list[Row], name: str, today: str) -> str:
     """Write the report."""
     counts = summary(rows)
     ends = [
-        row["ended_s"] for row in struck(rows) if row["target"] == "driver" and row["fault"] in ("SIGTERM", "Ctrl-C")
+        row["ended_s"]
+        for row in struck(rows)
+        if row["target"] == "driver" and row["fault"] in ("SIGTERM", "Ctrl-C") and "ended_s" in row
     ]
     head = [
         f"# Soak: renders while things go wrong, {today}",
