@@ -287,18 +287,9 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     if args.compile:
         trainer.compile()
     saver = runtime.Saver(path, trainer, budget, args.save_every)
-    while (fraction := budget.fraction(trainer.step)) < 1:
-        values = trainer.train_step(fraction)
-        if trainer.step % args.log_every == 0:
-            row = {k: float(v) for k, v in values.items()}
-            if rank.first and trainer.step % (5 * args.log_every) == 0:
-                row |= trainer.held_out()
-            journal.report(trainer.step, budget, row)
-            _share_guard(trainer, row.get("ae_psnr", 0.0), rank)
-        saver.save_if_due()
-    if rank.first:
-        saver.save()
-        journal.report(trainer.step, budget, trainer.held_out(), final=1)
+    runtime.run_steps(
+        trainer, saver, journal, args, 5, lambda row: _share_guard(trainer, row.get("ae_psnr", 0.0), rank)
+    )
 
 
 def _share_guard(trainer: AutoencoderTrainer, psnr: float, rank: runtime.TrainRank) -> None:

@@ -187,6 +187,18 @@ class Trainer(Protocol):
         """Continue from a state."""
 
 
+class StepTrainer(Trainer, Protocol):
+    """Trainer of a stage whose every step is alike."""
+
+    step: int
+
+    def train_step(self, fraction: float) -> Mapping[str, float | Tensor]:
+        """Train on one batch at this fraction of the budget; return what to log."""
+
+    def held_out(self) -> dict[str, float]:
+        """Measure held-out clips."""
+
+
 def resume(trainer: Trainer, path: Path, args: argparse.Namespace, rank: TrainRank) -> Budget:
     """Continue from the checkpoint if `args.resume` asks for it and there is one; return what is left of the budget."""
     spent = 0.0
@@ -215,6 +227,40 @@ class Saver:
         """Save now."""
         save_checkpoint(self.path, self.trainer.state(self.budget.elapsed))
         self._last = self.budget.elapsed
+
+
+def run_steps(
+    trainer: StepTrainer,
+    saver: Saver,
+    journal: "JsonLog",
+    args: argparse.Namespace,
+    held_out_every: int,
+    on_row: Callable[[Mapping[str, float]], None] | None = None,
+) -> None:
+    """Train until the saver's time budget is used up; log, measure and save on the way and at the end.
+
+    Args:
+        trainer: of the stage.
+        saver: of its checkpoint.
+        journal: log of the stage.
+        args: its options; `log_every` counts.
+        held_out_every: logged rows from one measurement of held-out clips to the next.
+        on_row: receives every logged row, on every rank.
+    """
+    budget = saver.budget
+    while (fraction := budget.fraction(trainer.step)) < 1:
+        values = trainer.train_step(fraction)
+        if trainer.step % args.log_every == 0:
+            row = {k: float(v) for k, v in values.items()}
+            if budget.rank.first and trainer.step % (held_out_every * args.log_every) == 0:
+                row |= trainer.held_out()
+            journal.report(trainer.step, budget, row)
+            if on_row is not None:
+                on_row(row)
+        saver.save_if_due()
+    if budget.rank.first:
+        saver.save()
+        journal.report(trainer.step, budget, trainer.held_out(), final=1)
 
 
 def autoencoder_file(run: Path) -> Path:

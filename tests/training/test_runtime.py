@@ -114,3 +114,45 @@ def test_a_report_is_a_line_of_the_file_and_of_the_log(
     (line,) = (tmp_path / "teacher.jsonl").read_text().splitlines()
     assert json.loads(line) == {"part": "dmd", "step": 20, "seconds": 4.0, "loss": 0.25, "psnr": 30.123457}
     assert caplog.messages == ["teacher 20, 4 s: part dmd, loss 0.25, psnr 30.12"]
+
+
+class Stepper(Counter):
+    """A trainer whose steps take a second each."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock, self.step, self.measured = clock, 0, list[int]()
+
+    def train_step(self, fraction: float) -> dict[str, torch.Tensor]:
+        self.clock[0] += 1
+        self.step += 1
+        return {"loss": torch.tensor(fraction)}
+
+    def held_out(self) -> dict[str, float]:
+        self.measured.append(self.step)
+        return {"psnr": 30.0}
+
+
+@pytest.mark.parametrize("who", [pytest.param(TrainRank(0, 1, CPU), id="alone"), pytest.param(SECOND, id="second")])
+def test_steps_are_logged_measured_and_saved_until_the_budget_is_spent(
+    who: TrainRank, clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, rows = Stepper(clock), list[dict[str, float]]()
+    budget = Budget(who, 9)
+    monkeypatch.setattr(budget, "fraction", lambda step: step / 9)
+    saver = Saver(tmp_path / "a.pt", trainer, budget, every=100.0)
+    journal = JsonLog(tmp_path / "a.jsonl", who)
+    runtime.run_steps(trainer, saver, journal, argparse.Namespace(log_every=2), 2, lambda row: rows.append(dict(row)))
+    assert trainer.step == 9
+    assert [row["loss"] for row in rows] == pytest.approx([1 / 9, 3 / 9, 5 / 9, 7 / 9])
+    assert trainer.measured == ([4, 8, 9] if who.first else [])
+    assert [i for i, row in enumerate(rows) if "psnr" in row] == ([1, 3] if who.first else [])
+    assert (tmp_path / "a.pt").exists() == who.first
+    if who.first:
+        lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+        assert [(line["step"], line.get("final")) for line in lines] == [
+            (2, None),
+            (4, None),
+            (6, None),
+            (8, None),
+            (9, 1),
+        ]
