@@ -274,9 +274,9 @@ def _outer_address() -> str:
     return LOOPBACK
 
 
-def _to_log(message: Any, ignore_prefix: bool) -> None:
+def _to_log(data: Any, ignore_prefix: bool) -> Any:
     """Take what Ray would print on the terminal about a process that was lost, with pages of its own log."""
-    log.debug("%s", "\n".join(message["lines"]))
+    log.debug("%s", "\n".join(data["lines"]))
 
 
 def own_job() -> JobConfig:
