@@ -45,6 +45,7 @@ RUN_CODE = (*ingest.SOUND_CODE, *ingest.PORTRAIT_CODE, *ingest.POSE_CODE, *(m fo
 RUN_PACKAGES = (
     *(*ingest.SOUND_PACKAGES, *ingest.PORTRAIT_PACKAGES, *ingest.POSE_PACKAGES),
     *(package for stage in (*STAGES, engine) for package in stage.PACKAGES),
+    *engine.GPU_PACKAGES,
 )
 
 

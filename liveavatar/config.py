@@ -75,6 +75,11 @@ class VAEConfig:
     prime_latents: int = 7  # still latents that warm the streaming decoder before the first block
     reference_width: int = 0  # compact: of the branch that copies from the portrait, see `vae_reference`; 0 = none
 
+    @property
+    def last_level_stride(self) -> int:
+        """Pixels a side of one value of the decoder's last level."""
+        return 1 if self.kind == "wan" else 4
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextConfig:

@@ -23,7 +23,7 @@ from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
 from tasks.ingest import CANVAS, PORTRAIT, POSE, POSE_PACKAGES
-from tasks.render_code import FAST, engine_code, job_code, settings_part
+from tasks.render_code import FAST, RenderCode, engine_code, job_code, settings_part
 from tasks.run_folder import origin_of
 from tasks.stage import cached, stage
 from tasks.store import machine
@@ -129,13 +129,11 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
         "pose": None if inputs.pose is None else inputs.pose.files[POSE],
         "machine": machine.signature(),
     }
-    packages = [*PACKAGES, *canvas_packages(inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES)]
     code = job_code(
         config, options.settings, offload=options.offload, posed=inputs.pose is not None,
         pasted=is_pasted(inputs.portrait),
     )  # fmt: skip
-    if FAST not in code.left_out:
-        packages += GPU_PACKAGES
+    packages = (*job_packages(code, inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES))
     return stage_key("render", parts, code.modules, packages, code.left_out)
 
 
@@ -145,9 +143,10 @@ def canvas_parts(portrait: Entry) -> dict[str, Any]:
     return {} if place is None else {"canvas": portrait.files[CANVAS], "place": place}
 
 
-def canvas_packages(portrait: Entry) -> tuple[str, ...]:
-    """Return the packages that paste a face, where one is pasted."""
-    return PASTE_PACKAGES if is_pasted(portrait) else ()
+def job_packages(code: RenderCode, portrait: Entry) -> tuple[str, ...]:
+    """Return the packages that a render runs, those of GPUs and of pasting a face where it takes them."""
+    pasting = PASTE_PACKAGES if is_pasted(portrait) else ()
+    return (*PACKAGES, *pasting, *(() if FAST in code.left_out else GPU_PACKAGES))
 
 
 def is_pasted(portrait: Entry) -> bool:

@@ -22,16 +22,16 @@ from liveavatar.files import disk_errors, plain
 from liveavatar.media.pcm import SECOND_BYTES, PcmPipe
 from liveavatar.timing import BLOCK_SECONDS, SAMPLE_RATE
 from tasks.enhance import CLEANED, CODE, PACKAGES, WORDS
+from tasks.features import PACKAGES as FEATURE_PACKAGES
 from tasks.ingest import PORTRAIT, RAW, read_wav
-from tasks.render import PACKAGES as RENDER_PACKAGES
 from tasks.render import (
     ProgressBoard,
     RenderOptions,
     announce_playlist,
-    canvas_packages,
     canvas_parts,
     engine_spec,
     is_pasted,
+    job_packages,
     move_products,
     render_job,
     run_on_engine,
@@ -124,7 +124,8 @@ def render_pipe(
         "machine": machine.signature(),
     }
     code = job_code(config, options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait))
-    key = stage_key("render", parts, code.modules, (*RENDER_PACKAGES, *canvas_packages(portrait)), code.left_out)
+    packages = (*job_packages(code, portrait), *FEATURE_PACKAGES)
+    key = stage_key("render", parts, code.modules, packages, code.left_out)
 
     def make(folder: Path) -> Values:
         from liveavatar.media.recording import Recording

@@ -24,7 +24,7 @@ _RAMP = round(0.06 * SAMPLE_RATE)  # samples of a fade
 log = logging.getLogger(__name__)
 
 
-def denoise(
+def reduce_noise(
     audio: np.ndarray, mode: str, strength: float = 0.9, noise: np.ndarray | None = None
 ) -> np.ndarray:  # fmt: skip
     """Reduce steady or slowly changing noise.

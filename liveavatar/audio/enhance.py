@@ -153,7 +153,7 @@ def clean(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
     mode, strength = RECIPES[name]
     noise = gate.pauses(level, speech)
     # nested, so that no more than two copies of a long track live at once
-    return normalise(gate.attenuate(gate.denoise(level, mode, strength, noise), speech, PAUSE_FLOOR_DB))
+    return normalise(gate.attenuate(gate.reduce_noise(level, mode, strength, noise), speech, PAUSE_FLOOR_DB))
 
 
 def harm(raw: Candidate, other: Candidate) -> str | None:

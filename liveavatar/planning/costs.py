@@ -142,8 +142,8 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
     def grown(first: float, second: float) -> float:
         return first * x + (second - 2 * first) / 2 * x * (x - 1)
 
-    # The last level of Wan's decoder is at full size: input, normalised and padded copies, output of its convolutions.
-    wide = cfg.decoder_widths[-1] * 6 if cfg.kind == "wan" else cfg.decoder_widths[-1] * 6 // 16
+    # Of the decoder's last level: input, normalised and padded copies, output of its convolutions.
+    wide = cfg.decoder_widths[-1] * 6 // cfg.last_level_stride**2
     return VAECosts(
         weight_bytes=one.weights * BF16,
         state_bytes=round(one.state + (two.state - one.state) * (x - 1)) * BF16,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from liveavatar.audio.denoise import denoise
+from liveavatar.audio.denoise import reduce_noise
 from liveavatar.audio.ingest import load_audio
 from liveavatar.audio.outputs import write_wav
 from liveavatar.errors import InputError
@@ -43,7 +43,7 @@ def write_cleaned(source: Path, output: Path, mode: str, strength: float) -> str
         raise InputError(f"--output {output}: name a wav file, such as cleaned.wav")
     if not output.parent.is_dir():
         raise InputError(f"--output {output}: there is no folder {output.parent}; make it first")
-    cleaned = denoise(isolated(load_audio, source, beats=True), mode, strength)
+    cleaned = reduce_noise(isolated(load_audio, source, beats=True), mode, strength)
     write_wav(output, cleaned)
     return f"{output}: {len(cleaned) / SAMPLE_RATE:.1f} s"
 

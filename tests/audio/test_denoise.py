@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liveavatar.audio import denoise as module
-from liveavatar.audio.denoise import MODES, attenuate, denoise, pauses, quietest
+from liveavatar.audio.denoise import MODES, attenuate, pauses, quietest, reduce_noise
 from liveavatar.audio.vad import Segment
 from liveavatar.errors import InputError
 from tests.audio.sounds import noise, syllables
@@ -17,7 +17,7 @@ def _power(audio: np.ndarray) -> float:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_samples", [8_000, 8_001, 16_000 * 3 + 17, 16_000 * 31 + 5])
 def test_length_is_kept(mode: str, num_samples: int) -> None:
-    out = denoise(noise(40.0)[:num_samples], mode)
+    out = reduce_noise(noise(40.0)[:num_samples], mode)
     assert out.shape == (num_samples,)
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
@@ -28,29 +28,29 @@ def test_length_is_kept(mode: str, num_samples: int) -> None:
 )
 def test_stationary_removes_known_noise(strength: float, at_most: float) -> None:
     hiss = noise(4.0, 0.02)
-    assert _power(denoise(hiss, "stationary", strength, noise(4.0, 0.02, seed=1))) < at_most * _power(hiss)
+    assert _power(reduce_noise(hiss, "stationary", strength, noise(4.0, 0.02, seed=1))) < at_most * _power(hiss)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_speech_survives(mode: str) -> None:
     clean = syllables(6.0)
     noisy = clean + noise(6.0, 0.004)
-    out = denoise(noisy, mode, 0.9)
+    out = reduce_noise(noisy, mode, 0.9)
     assert np.corrcoef(out, clean)[0, 1] > 0.9
     assert _power(out) > 0.2 * _power(clean)  # a held tone looks like a noise floor that moves
 
 
 def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     audio, profile = syllables(12.0) + noise(12.0, 0.01), noise(3.0, 0.01, seed=2)
-    whole = denoise(audio, "stationary", 0.9, profile)
+    whole = reduce_noise(audio, "stationary", 0.9, profile)
     monkeypatch.setattr(module, "PIECE", 5 * 16_000)
-    pieces = denoise(audio, "stationary", 0.9, profile)
+    pieces = reduce_noise(audio, "stationary", 0.9, profile)
     assert _power(pieces - whole) < 1e-3 * _power(whole)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_silence_is_no_trouble(mode: str) -> None:
-    assert not denoise(np.zeros(20_000, np.float32), mode).any()
+    assert not reduce_noise(np.zeros(20_000, np.float32), mode).any()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_silence_is_no_trouble(mode: str) -> None:
 )
 def test_refuses(mode: str, strength: float) -> None:
     with pytest.raises(InputError):
-        denoise(noise(1.0), mode, strength)
+        reduce_noise(noise(1.0), mode, strength)
 
 
 def test_pauses_are_what_is_outside_speech() -> None:

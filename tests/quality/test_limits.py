@@ -75,13 +75,16 @@ TABLE: dict[str, tuple[float | None, ...]] = {
     "lattice": (_, _, _, 0.599, 0.601, 0.901),
     "identity_loss": (_, _, _, 0.079, 0.081, 0.151),
 }
-# Column: a value below and above its range, and shares of bad rows that pass, warn and fail.
-ROWS: dict[str, tuple[float | None, float | None, tuple[float, float, float]]] = {
-    "frames.luminance": (5.9, 250.1, (0.0, 0.009, 0.012)),
-    "frames.openness": (-0.01, 1.21, (0.009, 0.012, 0.06)),
-    "blocks.face_share": (0.49, _, (0.0, 0.04, 0.06)),
-    "blocks.identity": (0.49, 1.01, (0.04, 0.06, 0.21)),
-    "blocks.sharpness_ratio": (0.299, 3.01, (0.0, 0.04, 0.06)),
+ONE = 1e-6  # share that is a single row
+SHARES = ("passed", "warned", "warned", "failed")
+# Column: values just below, just inside at both ends and just above its range; shares of bad rows just inside and just
+# outside what is good, and what is tolerable.
+ROWS: dict[str, tuple[tuple[float | None, float, float, float | None], tuple[float, float, float, float]]] = {
+    "frames.luminance": ((5.9, 6.1, 249.9, 250.1), (0.0, ONE, 0.009, 0.012)),
+    "frames.openness": ((-0.01, 0.01, 1.19, 1.21), (0.009, 0.012, 0.048, 0.052)),
+    "blocks.face_share": ((0.49, 0.51, 0.99, _), (0.0, ONE, 0.048, 0.052)),
+    "blocks.identity": ((0.49, 0.51, 0.99, 1.01), (0.048, 0.052, 0.198, 0.202)),
+    "blocks.sharpness_ratio": ((0.299, 0.301, 2.99, 3.01), (0.0, ONE, 0.048, 0.052)),
 }
 
 
@@ -103,18 +106,30 @@ def test_the_grade_of_every_metric(edge: int) -> None:
     assert {name: found[name] for name in wanted} == wanted, "the bench grades as the suites do"
 
 
-@pytest.mark.parametrize(("share", "grade"), enumerate(("passed", "warned", "failed")))
-@pytest.mark.parametrize("above", [False, True], ids=["below", "above"])
-def test_the_grade_of_every_column(share: int, grade: str, above: bool) -> None:
+def column_tables(values: dict[str, tuple[float, float]]) -> dict[str, pd.DataFrame]:
+    """Build tables of good rows with a value in a share of the rows, for each column."""
     tables = {"frames": pd.DataFrame([GOOD_ROW] * (SECONDS * 25)), "blocks": pd.DataFrame([GOOD_ROW] * 500)}
-    bad = {name: row[above] for name, row in ROWS.items()}
-    for name, value in bad.items():
+    for name, (value, share) in values.items():
         table, column = name.split(".")
-        if value is not None:
-            rows = tables[table]
-            rows.loc[np.arange(len(rows)) < ROWS[name][2][share] * len(rows), column] = value
+        rows = tables[table]
+        rows.loc[np.arange(len(rows)) < share * len(rows), column] = value
+    return tables
+
+
+@pytest.mark.parametrize("end", [1, 2], ids=["low", "high"])
+def test_values_inside_the_range_of_a_column_pass(end: int) -> None:
+    checks = judge(result({}, **column_tables({name: (values[end], 1.0) for name, (values, _) in ROWS.items()}))).checks
+    found = {check.name: check.status for check in checks}
+    assert {name: found[name] for name in ROWS} == dict.fromkeys(ROWS, "passed")
+
+
+@pytest.mark.parametrize(("share", "grade"), enumerate(SHARES))
+@pytest.mark.parametrize("end", [0, 3], ids=["below", "above"])
+def test_the_grade_of_every_column(share: int, grade: str, end: int) -> None:
+    bad = {n: (value, shares[share]) for n, (values, shares) in ROWS.items() if (value := values[end]) is not None}
+    tables = column_tables(bad)
     checks = {check.name: check.status for check in judge(result({}, **tables)).checks}
-    wanted = {n: grade for n in ROWS if bad[n] is not None}
+    wanted = dict.fromkeys(bad, grade)
     assert {n: checks[n] for n in wanted} == wanted
     assert {n: grades(result({}, **tables))[n] for n in wanted} == wanted
 

@@ -18,7 +18,18 @@ from tasks.enhance import CLEANED
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT, POSE
 from tasks.plan import kv_dtype_of
-from tasks.render import RenderInputs, RenderOptions, engine_spec, render, render_key
+from tasks.render import (
+    GPU_PACKAGES,
+    PACKAGES,
+    PASTE_PACKAGES,
+    RenderInputs,
+    RenderOptions,
+    engine_spec,
+    job_packages,
+    render,
+    render_key,
+)
+from tasks.render_code import FAST, RenderCode
 from tasks.store.store import Entry, Store
 
 OTHER_SETTINGS: dict[str, Any] = {
@@ -81,6 +92,15 @@ def test_a_model_is_known_by_its_bytes_not_by_its_folder(tmp_path: Path) -> None
 def test_where_weights_wait_changes_no_key_of_a_model_that_takes_the_fast_path_anyway(tmp_path: Path) -> None:
     large = config_dir(tmp_path / "large", LIVE_AVATAR_14B)
     assert key(replace(OPTIONS, offload=True), model_dir=large) == key(model_dir=large) != key()
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("pasted", [False, True])
+def test_packages_count_where_they_run(on_gpu: bool, pasted: bool) -> None:
+    code = RenderCode(modules=("liveavatar.engine",), left_out=() if on_gpu else (FAST,))
+    portrait = replace(entry("3"), values={"canvas": [0, 0, 9, 9]} if pasted else {})
+    expected = {*PACKAGES, *(GPU_PACKAGES if on_gpu else ()), *(PASTE_PACKAGES if pasted else ())}
+    assert set(job_packages(code, portrait)) == expected
 
 
 def test_one_engine_serves_jobs_of_any_settings_but_8_bit_layers() -> None:

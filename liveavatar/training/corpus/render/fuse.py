@@ -1,8 +1,8 @@
 """Fused kernels for the renderer: the same tensor functions, compiled for the GPU.
 
 A function marked `@fused` runs eagerly, except within `with compiling():`, where `torch.compile` turns each of its
-calls into a few kernels. The block covers the whole process, as how to compile belongs to the machine and not to a
-scene: an argument would pass through every function between the renderer and fourteen fused ones.
+calls into a few kernels. The block covers the thread that renders, as how to compile belongs to the machine and not to
+a scene: an argument would pass through every function between the renderer and fourteen fused ones.
 
 Inputs are tensors (also in tuples, dicts and dataclasses) whose first dimension may vary from call to call; all other
 dimensions are small and fixed. A function that does not compile keeps running eagerly.
@@ -11,6 +11,7 @@ dimensions are small and fixed. A function that does not compile keeps running e
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -24,17 +25,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
-_state: dict[str, str | None] = {"backend": None}
+_backend: ContextVar[str | None] = ContextVar("backend", default=None)  # of `torch.compile`; None: run eagerly
 
 
 @contextmanager
 def compiling(backend: str | None = "inductor") -> Iterator[None]:
     """Compile fused functions with a backend of `torch.compile` while the block runs; None leaves them eager."""
-    before, _state["backend"] = _state["backend"], backend
+    token = _backend.set(backend)
     try:
         yield
     finally:
-        _state["backend"] = before
+        _backend.reset(token)
 
 
 def _torch_errors() -> tuple[type[Exception], ...]:
@@ -69,7 +70,7 @@ class Fused(Generic[P, R]):
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        backend = _state["backend"]
+        backend = _backend.get()
         if backend is None or not self._works:
             return self.eager(*args, **kwargs)
         if backend not in self._compiled:
