@@ -95,7 +95,7 @@ def page_url() -> str:
 
 
 def serve_page_at(url: str) -> None:
-    """Have links name this address of the page, unless the user has named one."""
+    """Make links name this address of the page, unless the user has named one."""
     os.environ.setdefault("LIVEAVATAR_PAGE", url)
 
 

@@ -189,7 +189,7 @@ def render_job(
 
 
 def begin_loading(model_dir: Path, options: RenderOptions) -> None:
-    """Have the resident engine load a model while other stages run."""
+    """Load a model in the resident engine while other stages run."""
     from tasks.cluster.host import EngineHost
 
     EngineHost(engine_spec(model_dir, digest_of(model_dir), options)).begin_loading()

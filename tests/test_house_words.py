@@ -9,7 +9,9 @@ import pytest
 from liveavatar.paths import REPO_ROOT
 
 # A docstring that begins so is a riddle or points elsewhere, instead of saying what the thing does.
-BANNED = re.compile(r"(What|Whatever|Whoever|Whichever|Who|Those|Whether|How|Where|Which|To be)\b|(As|See|Like) `")
+BANNED = re.compile(
+    r"(What|Whatever|Whoever|Whichever|Who|Those|Whether|How|Where|Which|When|Have|To be)\b|(As|See|Like) `"
+)
 ROOMS = sorted(
     {path.parent for package in ("flows", "tasks", "liveavatar") for path in (REPO_ROOT / package).rglob("*.py")}
 )

@@ -84,7 +84,7 @@ def use_loopback() -> None:
 
 
 def expect_silence() -> None:
-    """Have requests to a server of the user's give up after tens of seconds, where nobody has set how often
+    """Make requests to a server of the user's give up after tens of seconds, where nobody has set how often
     they are repeated.
     """
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", JOINED_RETRIES)
@@ -134,7 +134,7 @@ def _search_safely() -> None:
 
 
 def guard_ray() -> None:
-    """Have our own Ray ask for a token that only this user can read; a cluster of the user's keeps its own rules."""
+    """Make our own Ray ask for a token that only this user can read; a cluster of the user's keeps its own rules."""
     if any(name in os.environ for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
     secret_token(paths.ray_token())
@@ -164,7 +164,7 @@ def _is_token(path: Path) -> bool:
 
 
 def survive_head() -> None:
-    """Have this process outlive the head of Ray, which it replaces; Ray would end it after 60 s, with exit code 1.
+    """Make this process outlive the head of Ray, which it replaces; Ray would end it after 60 s, with exit code 1.
 
     Counts when it is called before Ray is imported.
     """

@@ -61,7 +61,7 @@ def request(config: ModelConfig, dtype: torch.dtype) -> Layout:
 
 
 class _Clock:
-    """When a rank worked on a block, and how long it waited for it."""
+    """Times of a rank's work on a block, and of its wait for it."""
 
     def __init__(self, rank: int, device: torch.device) -> None:
         self.rank, self.device = rank, device

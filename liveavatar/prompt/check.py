@@ -17,6 +17,7 @@ from liveavatar.prompt import chinese, english, sense, words_en, words_zh
 from liveavatar.prompt.hits import Hit
 from liveavatar.prompt.languages import language_of
 from liveavatar.prompt.lexicon import FACETS
+from liveavatar.prompt.lookup import find_hits
 
 MAX_WORDS = 2000  # words, or Chinese characters
 FAIR, GOOD = 0.40, 0.70  # scores
@@ -144,14 +145,6 @@ def require_dense(text: str) -> PromptReport:
             f"add it, or drop --strict_prompt; {'; '.join(report.suggestions[:4])}"
         )
     return report
-
-
-def find_hits(clean: str) -> list[Hit]:
-    """Find the entries of both lexicons in lower-case text, in the order of the text."""
-    hits = english.find(clean)
-    if chinese.HAN.search(clean):
-        hits = sorted([*hits, *chinese.find(clean)], key=lambda h: h.at)
-    return hits
 
 
 def _comes_late(hits: list[Hit]) -> bool:

@@ -15,6 +15,7 @@ from liveavatar.prompt.forms import base_forms
 from liveavatar.prompt.heard_words import COLOURS, GARMENTS, OTHER_WORDS, SLOTS, TAUGHT
 from liveavatar.prompt.hits import Hit
 from liveavatar.prompt.lexicon import entries
+from liveavatar.prompt.lookup import find_hits
 
 _WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]")  # as the model's tokenizer cuts
 _KNOWN = 0.9  # share of known words from which a prompt is read as it is
@@ -52,7 +53,7 @@ def hear(prompt: str, length: int) -> Heard:
     clean = unicodedata.normalize("NFKC", prompt).lower().replace("\u2019", "'")
     words = _WORD.findall(clean)
     unknown = [word for word in words if word not in OTHER_WORDS]
-    hits = [hit for hit in _hits(_SKY_BLUE.sub("blue", _DARK_THING.sub("", clean))) if not hit.negated]
+    hits = [hit for hit in find_hits(_SKY_BLUE.sub("blue", _DARK_THING.sub("", clean))) if not hit.negated]
     found = _phrases(hits, clean)
     taught = all(any(phrase in clean for phrase in TAUGHT[slot]) for slot in TAUGHT if slot in found)
     if taught and len(words) <= length and len(unknown) <= (1 - _KNOWN) * len(words):
@@ -66,13 +67,6 @@ def hear(prompt: str, length: int) -> Heard:
     lost = f"; not heard: {', '.join(unheard[:_NAMED])}" + ", ..." * (len(unheard) > _NAMED) if unheard else ""
     line = f"the model hears: {text}{lost}"
     return Heard(text=text, as_written=False, phrases=kept, unheard=unheard, line=line)
-
-
-def _hits(clean: str) -> list[Hit]:
-    hits = english.find(clean)
-    if chinese.HAN.search(clean):
-        hits = sorted([*hits, *chinese.find(clean)], key=lambda h: h.at)
-    return hits
 
 
 def _strange(clean: str, hits: list[Hit]) -> list[str]:

@@ -183,7 +183,7 @@ class ActorCalls:
         return float(seconds)
 
     def begin(self, job: RenderJob) -> RayJob:
-        """Have a job rendered."""
+        """Render a job."""
         self._job = RayJob(self.actor, [], job)
         return self._job
 

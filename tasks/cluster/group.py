@@ -145,7 +145,7 @@ class GroupCalls:
         return float(max(self._ask("load")))
 
     def begin(self, job: RenderJob) -> RayJob:
-        """Have a job rendered by the last rank."""
+        """Render a job through the last rank."""
         return RayJob(self.actors[-1], self.actors[:-1], job)
 
     def recycle(self) -> None:

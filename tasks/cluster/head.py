@@ -67,7 +67,7 @@ class Guard:
 
     @contextlib.contextmanager
     def marking(self) -> Iterator[None]:
-        """Have the processes started inside carry the mark; if starting fails, kill them."""
+        """Mark the processes started inside; if starting fails, kill them."""
         marks = {guardian.MARK: self.token, KEEP_ENVIRONMENT: "1"}
         os.environ.update(marks)
         try:
@@ -226,7 +226,7 @@ def probe(address: str) -> None:
 
 
 def patience(seconds: float) -> contextlib.AbstractContextManager[None]:
-    """Have Ray wait so long for the node that it starts inside; its own 30 s are not enough on a busy machine.
+    """Make Ray wait so long for the node that it starts inside; its own 30 s are not enough on a busy machine.
 
     Raises:
         TimeoutError: the node did not come up.
@@ -251,12 +251,12 @@ def _first_line(error: Exception) -> str:
 
 
 def without_handler() -> contextlib.AbstractContextManager[None]:
-    """Have Ray leave the handler of SIGTERM as it is inside: its own would end us without a word, with exit code 1."""
+    """Make Ray leave the handler of SIGTERM as it is inside: its own would end us without a word, with exit code 1."""
     return replaced(ray._private.utils, "set_sigterm_handler", lambda _: None)
 
 
 def on_loopback() -> contextlib.AbstractContextManager[None]:
-    """Have Ray leave 127.0.0.1 as it is inside: else it takes an address of this machine that others reach."""
+    """Make Ray leave 127.0.0.1 as it is inside: else it takes an address of this machine that others reach."""
     return replaced(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
 
 

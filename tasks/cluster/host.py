@@ -20,7 +20,7 @@ class EngineHost:
         self.spec = spec
 
     def begin_loading(self) -> None:
-        """Have the model loaded, without waiting for it; nothing happens when the head of Ray is lost meanwhile."""
+        """Load the model, without waiting for it; nothing happens when the head of Ray is lost meanwhile."""
         interruption = Interruption()
         with signals_interrupt(interruption), suppress(HeadLost):
             for actor in HeadWatch(interruption).watched(self._actors):

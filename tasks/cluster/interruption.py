@@ -67,7 +67,7 @@ def comes_from_interrupt(error: BaseException) -> bool:
 
 @contextmanager
 def signals_interrupt(interruption: Interruption) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM interrupt the block; behind it they do what they would have done without.
+    """Interrupt the block at Ctrl-C and SIGTERM; behind it they do what they would have done without.
 
     After Ctrl-C, `Interrupted` leaves the block as it is. A signal that is ignored stays ignored. In a thread, which no
     signal reaches, nothing changes.
@@ -99,7 +99,7 @@ def signals_interrupt(interruption: Interruption) -> Iterator[None]:
 
 @contextmanager
 def c_handlers_kept() -> Iterator[None]:
-    """Have Python's handlers of `SIGNALS` be in force behind the block, whatever C code has put in their place.
+    """Keep Python's handlers of `SIGNALS` in force behind the block, whatever C code has put in their place.
 
     Ray does when it leaves a cluster. Only the main thread may set a handler of Python's, but any thread the one in C
     below it, which calls them.

@@ -97,7 +97,7 @@ def _lost_start(answer: "Future[Any]", ended: Callable[[], str]) -> str:
 
 
 def _disarm(thread: threading.Thread) -> None:
-    """Have a thread that waits for a lost Ray change nothing of the next one, should it wake up."""
+    """Keep a thread that waits for a lost Ray from changing the next one, should it wake up."""
     for module, name in ((ray._private.services, "start_ray_process"), (internal_kv, "_initialize_internal_kv")):
         own = getattr(module, name)
 
@@ -111,7 +111,7 @@ def _disarm(thread: threading.Thread) -> None:
 
 @contextlib.contextmanager
 def replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Have a module of Ray use another function inside."""
+    """Replace a function of a module of Ray inside."""
     own = getattr(module, name)
     setattr(module, name, function)
     try:

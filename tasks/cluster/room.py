@@ -66,7 +66,7 @@ def _end(name: str) -> None:
 
 
 def limit_memory(device: str, leave_gb: float) -> None:
-    """Have this process leave memory of its GPU to other programs; without a GPU, or nothing to leave, do nothing.
+    """Leave memory of the GPU to other programs; without a GPU, or nothing to leave, do nothing.
 
     Args:
         device: its name, as in `EngineSpec`.

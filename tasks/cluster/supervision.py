@@ -74,7 +74,7 @@ class EngineCalls(Protocol):
         """
 
     def begin(self, job: RenderJob) -> JobCalls:
-        """Have a job rendered."""
+        """Render a job."""
 
     def recycle(self) -> None:
         """End what is left of the processes after a loss, so that another start gives a working engine."""

@@ -146,7 +146,7 @@ class RemoteStore:
         self._placed(target, lambda path: self._root[0].pipe_file(path, data))
 
     def _placed(self, target: str, write: Callable[[str], Any]) -> None:
-        """Have a file written so that it appears whole: under another name first, where folders are files on a disk."""
+        """Write a file so that it appears whole: under another name first, where folders are files on a disk."""
         system = self._root[0]
         protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol
         if not set(protocols) & set(WITH_FOLDERS):
