@@ -1,41 +1,53 @@
 """A table of jobs -> many renders. A bad job does not stop the others; each outcome has its reason."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from flows.batch_table import BatchTable
 from flows.job_check import name_outputs, refusals
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
 from liveavatar.errors import INTERNAL, InputError, LiveAvatarError
-from liveavatar.files import write_atomically
 
 environment.import_prefect()
 
-from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect import Flow, flow, get_run_logger  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.states import State  # noqa: E402
 
 from flows.render import render, render_flow  # noqa: E402
 from flows.run_record import named, outcome_of, state_of  # noqa: E402
+from flows.serving.lost_runs import note_run  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.cluster import head  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
+from tasks.events import Event, emit  # noqa: E402
 
 Job = dict[str, Any]
 MAX_LINES = 10  # refused rows named before the first render
 
 
-@flow(name="batch", flow_run_name=named(lambda given: f"batch-{Path(given['out']).name}"), persist_result=False)
-def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> State[list[dict[str, Any]]]:
+@flow(
+    name="batch",
+    flow_run_name=named(lambda given: f"batch-{Path(given.get('out', 'batch')).name}"),
+    persist_result=False,
+    on_running=[note_run],
+)
+def batch(
+    jobs: list[dict[str, Any]], out: str = "out/batch", replicas: Annotated[int, Field(ge=1, le=64)] = 1
+) -> State[list[dict[str, Any]]]:
     """Render every job, in order, or several side by side.
 
     Args:
         jobs: options of a render each; `out` is chosen below `out` when a job has none.
-        out: folder for the jobs' folders and for batch.json.
+        out: folder for the jobs' folders and for batch.json, batch.parquet and batch.html, which grow.
         replicas: engines that take jobs side by side.
 
     Returns:
@@ -45,12 +57,23 @@ def batch(jobs: list[dict[str, Any]], out: str, replicas: int = 1) -> State[list
     named = name_outputs(jobs, Path(out))
     refused = refusals(named)
     announce(refused, len(named))
-    good = [job for index, job in enumerate(named) if index not in refused]
-    made = iter(render_side_by_side(good, replicas) if good and replicas > 1 else map(render_one, good))
-    outcomes = [row_of(job, refused[i]) if i in refused else next(made) for i, job in enumerate(named)]
-    rows = [{"job": index, **outcome} for index, outcome in enumerate(outcomes)]
-    Path(out).mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(out) / "batch.json", json.dumps(rows, indent=2, ensure_ascii=False).encode())
+    table = BatchTable(Path(out), [Path(str(job.get("audio", "job"))).name for job in named])
+    for index, error in refused.items():
+        table.refuse(index, row_of(named[index], error))
+    log = get_run_logger()
+
+    def on_end(index: int, row: dict[str, Any]) -> None:
+        line = table.add(index, row)
+        log.info("%s", line)
+        emit(Event(kind="note", stage="batch", text=line))
+
+    good = {index: job for index, job in enumerate(named) if index not in refused}
+    if good and replicas > 1:
+        render_side_by_side(good, replicas, on_end)
+    else:
+        for index, job in good.items():
+            on_end(index, render_one(job))
+    rows = table.rows()
     recorded(lambda: create_table_artifact(table=rows, key="batch", description=f"{len(rows)} jobs"))
     return batch_state(rows)
 
@@ -72,15 +95,22 @@ def batch_state(rows: list[dict[str, Any]]) -> State[list[dict[str, Any]]]:
     return state_of(status, rows, reasons, f"{len(rows)} jobs in {Path(rows[0]['out']).parent}" if rows else "no jobs")
 
 
-def render_side_by_side(jobs: list[Job], count: int) -> list[dict[str, Any]]:
-    """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them."""
+def render_side_by_side(jobs: dict[int, Job], count: int, on_end: Callable[[int, dict[str, Any]], None]) -> None:
+    """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them.
+
+    Args:
+        jobs: by their numbers.
+        count: of engines.
+        on_end: called with the number and the row of a job that has ended.
+    """
     head.connect()  # in this thread: Ray starts once, and its signals are the main thread's
     replicas = Replicas(count)
     shared = render_flow(replicas=replicas)
     with ThreadPoolExecutor(count) as threads:
-        running = [threads.submit(copy_context().run, render_one, job, shared) for job in jobs]
+        numbers = {threads.submit(copy_context().run, render_one, job, shared): i for i, job in jobs.items()}
         try:
-            return [future.result() for future in running]
+            for future in as_completed(numbers):
+                on_end(numbers[future], future.result())
         except KeyboardInterrupt:
             threads.shutdown(wait=False, cancel_futures=True)
             replicas.interruption.interrupt()

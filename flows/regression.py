@@ -2,20 +2,24 @@
 
 A golden job is rendered and compared with its baseline below `data/golden`. On a machine whose arithmetic is that of
 a stored digest, latents must be equal bit by bit. On another machine they are compared as numbers with the stored
-latents, and the verdict says so. The measures of the video are compared either way. `--update` stores what is
-rendered now.
+latents, and the verdict says so. Of long videos the stored latents are means over short stretches of time and parts of
+the picture. The measures of the video are compared either way, its lip offset to the frame. `regression.html` shows
+pictures of both and where they differ. `--update` stores what is rendered now, and files the reason.
 """
 
 import json
 import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from flows.golden_inputs import PREFIX, make_input
 from flows.parameters import read_parameters
 from flows.serving import environment
 from flows.terminal import complain, say
-from liveavatar import paths
+from liveavatar import __version__, paths
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.files import read_json, write_atomically
 
@@ -25,15 +29,25 @@ from prefect import flow  # noqa: E402 (Prefect reads the environment when it is
 from prefect.artifacts import create_table_artifact  # noqa: E402
 from prefect.states import State  # noqa: E402
 
+from flows.regression_page import strip, write_page  # noqa: E402
 from flows.render import render  # noqa: E402
 from flows.run_record import named, result_of, state_of  # noqa: E402
+from flows.serving.lost_runs import note_run  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
+from tasks.run_folder import VIDEO  # noqa: E402
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GOLDEN = paths.GOLDEN_BASELINES
 JOBS = "jobs.json"
+UPDATES = "updates.jsonl"  # why baselines were stored, a line each time
+PAGE = "regression.html"
+MOST_VALUES = 200_000  # of latents that are stored whole
+POOLED = (16, 6, 4)  # means of longer ones: over time, height and width
 MAX_RELATIVE_ERROR = 0.1  # RMS of the difference over RMS of the baseline, for latents of another machine
 TOLERANCES = {  # largest difference of a measure from its baseline
-    "av_offset_frames": 1.0,
+    "av_offset_frames": 0.0,  # whole frames: lips are where they were
     "sync_error_frames": 1.5,
     "lip_sync": 0.05,
     "silent_lip": 0.02,
@@ -45,6 +59,8 @@ TOLERANCES = {  # largest difference of a measure from its baseline
     "dropped_frames": 0.0,
     "duration_error_s": 0.041,
 }
+FILES = ("audio", "image", "model", "pose_video")
+ALL_JOBS: list[str] = []
 Case = dict[str, Any]
 
 
@@ -52,23 +68,41 @@ def _regression_name(given: dict[str, Any]) -> str:
     return f"regression-{Path(given['golden']).name}"
 
 
-@flow(name="regression", flow_run_name=named(_regression_name), persist_result=False)
-def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | None = None) -> State[dict[str, Any]]:
+@flow(name="regression", flow_run_name=named(_regression_name), persist_result=False, on_running=[note_run])
+def regression(
+    golden: str = str(GOLDEN),
+    update: bool = False,
+    junit: str = "",
+    reason: str = "",
+    only: list[str] = ALL_JOBS,
+) -> State[dict[str, Any]]:
     """Render the golden jobs and compare.
 
     Args:
         golden: folder with jobs.json and the baselines.
         update: store what is rendered as the baseline of this machine.
-        junit: where to write a JUnit XML report.
+        junit: where to write a JUnit XML report; nowhere when empty.
+        reason: why the baseline is stored anew; filed beside it.
+        only: names of the jobs; all when empty.
 
     Returns:
         a state, Failed when any comparison failed, with `passed` (bool) and `cases`: job, name, passed, how (what was
-        compared), detail.
+        compared), detail; `page`: regression.html.
     """
     folder = Path(golden)
+    if update and not reason.strip():
+        raise InputError("--update replaces baselines: say why with --reason, such as --reason 'new weights'")
     cases: list[Case] = []
-    for name, job in _jobs(folder).items():
+    strips: dict[str, tuple[bytes, bytes | None]] = {}
+    jobs = _jobs(folder, only)
+    for name, job in jobs.items():
         cases += _golden(folder, name, job, update)
+        video, stored = paths.golden_runs() / name / VIDEO, folder / f"{name}.webp"
+        if video.is_file():
+            strips[name] = (strip(video), stored.read_bytes() if stored.is_file() else None)
+    if update:
+        _file_reason(folder, reason, list(jobs))
+    write_page(paths.golden_runs() / PAGE, cases, strips)
     if junit:
         write_junit(Path(junit), cases)
     recorded(
@@ -80,23 +114,41 @@ def regression(golden: str = str(GOLDEN), update: bool = False, junit: str | Non
 def regression_state(cases: list[Case]) -> State[dict[str, Any]]:
     """Make the final state of a regression from its comparisons."""
     failed = [f"{case['job']}: {case['name']}: {case['detail']}" for case in cases if not case["passed"]]
-    verdict = {"passed": not failed, "cases": cases}
+    verdict = {"passed": not failed, "cases": cases, "page": str(paths.golden_runs() / PAGE)}
     return state_of("failed" if failed else "passed", verdict, failed, f"{len(cases)} comparisons")
 
 
-def _jobs(folder: Path) -> dict[str, dict[str, Any]]:
+def _jobs(folder: Path, only: Sequence[str]) -> dict[str, dict[str, Any]]:
     try:
-        jobs = read_json(folder / JOBS)
-        return {name: {k: _resolve_file(k, v, folder) for k, v in job.items()} for name, job in jobs.items()}
+        jobs = {str(name): dict(job) for name, job in read_json(folder / JOBS).items()}
     except (OSError, ValueError, AttributeError, TypeError) as e:
         raise InputError(f"--golden {folder}: {JOBS} is missing or no table of jobs ({e}); see data/golden") from e
+    unknown = [name for name in only if name not in jobs]
+    if unknown:
+        raise InputError(f"--only {unknown[0]!r} is no golden job; there are {', '.join(jobs)}")
+    wanted = {name: job for name, job in jobs.items() if not only or name in only}
+    return {name: {k: _resolve_file(k, v, folder) for k, v in job.items()} for name, job in wanted.items()}
 
 
 def _resolve_file(option: str, value: Any, folder: Path) -> Any:
-    """Resolve a file option relative to the golden folder or to the repository."""
-    if option not in ("audio", "image", "model"):
+    """Find the file of an option in the golden folder or in the repository; one that is to be made is made."""
+    if option not in FILES:
         return value
+    if str(value).startswith(PREFIX):
+        return str(make_input(str(value).removeprefix(PREFIX), paths.golden_runs() / "inputs"))
     return next((str(base / value) for base in (folder, paths.REPO_ROOT) if (base / value).exists()), value)
+
+
+def _file_reason(folder: Path, reason: str, jobs: list[str]) -> None:
+    """Add a line about an update of baselines to their folder."""
+    line = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "version": __version__,
+        "reason": reason.strip(),
+        "jobs": jobs,
+    }
+    before = (folder / UPDATES).read_bytes() if (folder / UPDATES).is_file() else b""
+    write_atomically(folder / UPDATES, before + (json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> list[Case]:
@@ -108,6 +160,7 @@ def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> list[
     manifest = json.loads((out / "manifest.json").read_text())
     if update:
         store_baseline(folder, name, manifest, result["report"], out / "latents.bin")
+        write_atomically(folder / f"{name}.webp", strip(out / VIDEO))
     return compare(folder, name, manifest, result["report"], out / "latents.bin")
 
 
@@ -122,12 +175,25 @@ def store_baseline(folder: Path, name: str, manifest: Case, report: Case, latent
     baseline = {
         "model_sha256": manifest["model"]["sha256"],
         "digests": digests,
+        "latents_shape": manifest["latents_shape"],
         "status": report["status"],
         "metrics": {key: report["metrics"].get(key) for key in TOLERANCES},
     }
-    values = np.fromfile(latents, "<f4").reshape(manifest["latents_shape"]).astype(np.float16)
-    np.save(folder / f"{name}.latents.npy", values)
+    values = pooled(np.fromfile(latents, "<f4").reshape(manifest["latents_shape"]))
+    np.save(folder / f"{name}.latents.npy", values.astype(np.float16))
     write_atomically(path, (json.dumps(baseline, indent=2, sort_keys=True) + "\n").encode())
+
+
+def pooled(latents: "np.ndarray") -> "np.ndarray":
+    """Take means of latents that are too many to be stored, over stretches of time and parts of the picture."""
+    import numpy as np
+
+    if latents.size <= MOST_VALUES:
+        return latents
+    for axis, parts in zip((-3, -2, -1), POOLED, strict=True):
+        pieces = np.array_split(latents, min(parts, latents.shape[axis]), axis)
+        latents = np.stack([piece.mean(axis) for piece in pieces], axis)
+    return latents
 
 
 def compare(folder: Path, name: str, manifest: Case, report: Case, latents: Path) -> list[Case]:
@@ -156,10 +222,11 @@ def _latents_case(name: str, baseline: Case, manifest: Case, stored: Path, laten
     if expected == manifest["latents_sha256"]:
         return {"job": name, "name": "latents", "passed": True, "how": "bit by bit", "detail": "equal"}
     theirs = np.load(stored).astype(np.float32)
-    ours = np.fromfile(latents, "<f4").reshape(manifest["latents_shape"])
-    if theirs.shape != ours.shape:
-        detail = f"shape {list(ours.shape)}, baseline {list(theirs.shape)}"
+    before = baseline.get("latents_shape", list(theirs.shape))
+    if before != manifest["latents_shape"]:
+        detail = f"shape {manifest['latents_shape']}, baseline {before}"
         return {"job": name, "name": "latents", "passed": False, "how": "shape", "detail": detail}
+    ours = pooled(np.fromfile(latents, "<f4").reshape(before))
     error = float(np.sqrt(np.mean((ours - theirs) ** 2)) / max(1e-9, float(np.sqrt(np.mean(theirs**2)))))
     if expected is not None:
         detail = f"differ from the digest stored for {_signature(manifest)}; relative error {error:.2e}"
@@ -206,5 +273,6 @@ def print_verdict(verdict: dict[str, Any], as_json: bool) -> int:
         for case in verdict["cases"]:
             if case["name"] == "latents" and case["passed"]:
                 say(f"{case['job']}: latents compared {case['how']}: {case['detail']}")
-        say(f"{len(verdict['cases']) - len(failed)} of {len(verdict['cases'])} comparisons passed")
+        passed = len(verdict["cases"]) - len(failed)
+        say(f"{passed} of {len(verdict['cases'])} comparisons passed; see {verdict['page']}")
     return int(not verdict["passed"])

@@ -15,6 +15,7 @@ from flows.counters import tallied
 from flows.parameters import RenderParameters
 from flows.run_record import named, render_name, result_of, run_log, verdict_state
 from flows.serving import environment
+from flows.serving.lost_runs import note_run
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import ModelConfig
@@ -49,7 +50,7 @@ RUN_PACKAGES = (
 )
 
 
-@flow(name="render", flow_run_name=named(render_name), persist_result=False)
+@flow(name="render", flow_run_name=named(render_name), persist_result=False, on_running=[note_run])
 def render(parameters: RenderParameters) -> State[dict[str, Any]]:
     """Make a talking avatar from sound, a portrait and a prompt.
 
@@ -92,7 +93,7 @@ def render_flow(
         on_result: called with the result, before the server hears of it.
     """
 
-    @flow(name="render", flow_run_name=named(render_name), persist_result=False)
+    @flow(name="render", flow_run_name=named(render_name), persist_result=False, on_running=[note_run])
     def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound, a portrait and a prompt."""
         with run_log():

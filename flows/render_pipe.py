@@ -15,6 +15,7 @@ from prefect.states import State  # noqa: E402
 from flows.counters import tallied  # noqa: E402
 from flows.render import options_of, plan_render, publish_run, tidied  # noqa: E402
 from flows.run_record import named, render_name, run_log, verdict_state  # noqa: E402
+from flows.serving.lost_runs import note_run  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from liveavatar.media.pcm import PcmPipe  # noqa: E402
 from tasks import enhance, features, ingest, manifest, prompt, publish, quality, render_pipe  # noqa: E402
@@ -40,7 +41,7 @@ def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[Render
     Listener and checked inputs come in through a closure, for Prefect records a flow's parameters as JSON.
     """
 
-    @flow(name="render-pipe", flow_run_name=named(render_name), persist_result=False)
+    @flow(name="render-pipe", flow_run_name=named(render_name), persist_result=False, on_running=[note_run])
     def render_piped(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound of a pipe, a portrait and a prompt."""
         with run_log():

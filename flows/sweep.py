@@ -6,7 +6,9 @@ It goes to the terminal, to parquet, to a page with charts, and to Prefect as ta
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from flows.parameters import SWEPT_STEPS, RenderParameters
 from flows.serving import environment
@@ -23,6 +25,7 @@ from prefect.states import State  # noqa: E402
 from flows.preflight import check, claim_output  # noqa: E402
 from flows.render import render_flow  # noqa: E402
 from flows.run_record import named, render_name, result_of, state_of, worst_first  # noqa: E402
+from flows.serving.lost_runs import note_run  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from liveavatar.report.sweep_page import sweep_page  # noqa: E402
 from tasks import events  # noqa: E402
@@ -31,7 +34,8 @@ from tasks.inputs import JobInputs  # noqa: E402
 
 MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index", "identity_min")
 STEPS = list(SWEPT_STEPS)
-NO_SIZES: list[str | None] = []
+NO_SIZES: list[str] = []
+Steps = Annotated[int, Field(ge=1, le=8)]
 TIMES = ("ms_per_frame", "fps", "ttff_s")
 
 
@@ -39,28 +43,28 @@ def _sweep_name(given: dict[str, Any]) -> str:
     return f"sweep-{render_name(given)}"
 
 
-@flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False)
+@flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False, on_running=[note_run])
 def sweep(
-    parameters: RenderParameters, steps: list[int] = STEPS, sizes: list[str | None] = NO_SIZES
+    parameters: RenderParameters, steps: list[Steps] = STEPS, sizes: list[str] = NO_SIZES
 ) -> State[dict[str, Any]]:
     """Render one job with every number of steps at every size.
 
     Args:
         parameters: the job.
         steps: values of `sample_steps`.
-        sizes: values of `size`; None is the model's own; an empty list is the size of the job.
+        sizes: values of `size`; an empty list is the size of the job.
 
     Returns:
         a state, Failed when the quality of any render failed, with `rows` (a dictionary a render) and `out` (folder
         with sweep.parquet, sweep.html and the renders).
     """
-    return _sweep_state(sweep_job(parameters, steps, sizes or [parameters.size]))
+    return _sweep_state(sweep_job(parameters, steps, [*sizes] or [parameters.size]))
 
 
 def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], State[dict[str, Any]]]:
     """Make the sweep flow of a command that has checked the inputs already; they come in through a closure."""
 
-    @flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False)
+    @flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False, on_running=[note_run])
     def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> State[dict[str, Any]]:
         """Render one job with every number of steps at every size."""
         return _sweep_state(sweep_job(parameters, steps, sizes, inputs))
@@ -97,7 +101,7 @@ def _note(text: str) -> None:
     events.emit(events.Event(kind="note", stage="sweep", text=text))
 
 
-@flow(name="sweep-evaluation", persist_result=False)
+@flow(name="sweep-evaluation", persist_result=False, on_running=[note_run])
 def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) -> dict[str, Any]:
     """Judge a model on the evaluation split with every number of steps.
 

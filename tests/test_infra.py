@@ -262,3 +262,21 @@ def test_image_is_not_root_and_says_whether_it_is_healthy() -> None:
     ignored = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
     assert {".venv", ".git", ".liveavatar", "out"} <= set(ignored)
     assert not {"data", "data/models", "flows", "tasks", "liveavatar", "infra"} & set(ignored)
+
+
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_ci_templates_run_the_regression_and_keep_its_page(name: str) -> None:
+    text = (INFRA / "ci" / f"{name}.yml").read_text()
+    template = yaml.safe_load(text)
+    if name == "github":
+        (job,) = template["jobs"].values()
+        commands = [step["run"] for step in job["steps"] if "run" in step]
+        kept = job["steps"][-1]["with"]["path"].split()
+    else:
+        job = template["liveavatar-regression"]
+        commands = [*job["before_script"], *job["script"]]
+        kept = [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]
+    assert commands[0] == "make setup"
+    options = make_parser("regress").parse_args(commands[1].split()[1:])
+    assert {options.junit, ".liveavatar/golden/regression.html"} == set(kept)
+    assert ".liveavatar" in text.partition("LIVEAVATAR_HOME:")[2].split("\n")[0], "where the page is kept"

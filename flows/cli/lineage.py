@@ -16,6 +16,7 @@ from tasks.run_folder import MANIFEST, VIDEO, origin_of, outputs_of, stages_of
 from tasks.store.store import Entry, Store
 
 SHOWN_DIGEST = 12
+SEARCHED = 1000  # renders of the store, the last used ones, that are read for a video whose run is not known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,13 +60,13 @@ def trace(video: Path) -> Lineage:
         )
     folders = dict.fromkeys([video.resolve().parent, *(Path(run.out) for run in known)])
     holding = [folder for folder in folders if _origin(stages_of(folder).get("render")) == origin]
-    stored = [] if holding else [entry for entry in _renders() if _origin(entry.made_from) == origin]
-    if not holding and not stored:
+    stored = None if holding else _stored(origin)
+    if not holding and stored is None:
         raise InputError(
             f"{video}: it comes from the render {origin}, which is not known in {paths.home()}; set LIVEAVATAR_HOME to "
             f"the home where it was made, or put the video beside its {MANIFEST}"
         )
-    published = {outputs_of(folder).get(VIDEO) for folder in holding} | {entry.files.get(VIDEO) for entry in stored}
+    published = {outputs_of(folder).get(VIDEO) for folder in holding} | {stored.files.get(VIDEO) if stored else None}
     return Lineage(
         video=str(video),
         sha256=digest,
@@ -73,13 +74,14 @@ def trace(video: Path) -> Lineage:
         unchanged=digest in published,
         manifests=[str(folder / MANIFEST) for folder in holding],
         manifest=read_json(holding[0] / MANIFEST) if holding else None,
-        made_from=stages_of(holding[0])["render"] if holding else stored[0].made_from,
+        made_from=stored.made_from if stored else stages_of(holding[0])["render"],
     )
 
 
-def _renders() -> list[Entry]:
-    entries = (Store().peek("render", folder.name) for folder in Store().folders("render"))
-    return [entry for entry in entries if entry is not None]
+def _stored(origin: str) -> Entry | None:
+    """Find the render of a video among the last used ones of the store."""
+    renders = Store().recent("render", other_than="", most=SEARCHED)
+    return next((entry for entry in renders if _origin(entry.made_from) == origin), None)
 
 
 def _origin(render: dict[str, Any] | None) -> str | None:

@@ -131,6 +131,10 @@ def _check_prompt(sub: Parser) -> None:
 
 def _regress(sub: Parser) -> None:
     sub.add_argument("--update", action="store_true", help="store what is rendered now as the baseline")
+    sub.add_argument("--reason", default="", metavar="TEXT", help="why; filed beside the baselines (with --update)")
+    sub.add_argument(
+        "--only", default="", metavar="NAMES", help="names of golden jobs, comma separated; all when empty"
+    )
     sub.add_argument("--junit", help="write a JUnit XML report there")
     sub.add_argument("--golden", help="folder of golden jobs (data/golden)")
     _json(sub)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from flows.cli.run import process_of
 from flows.serving.prefect_server import run_dir
+from flows.serving.process_record import process_of
 from liveavatar import paths
 from tasks.cluster import guardian, ray_folder
 

@@ -19,6 +19,7 @@ from flows.job_table import read_manifest
 from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, run_dir
+from flows.serving.process_record import own_process, process_of
 from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
@@ -79,7 +80,7 @@ def _render(options: Options, end: Callable[[dict[str, Any]], int]) -> int:
 
         if not remembers(parameters, inputs):
             begin(parameters)  # the model loads while the server starts and the sound is cleaned
-        server.wait()
+        await_server(server)
         return end(run_render(parameters, inputs))
 
 
@@ -100,7 +101,7 @@ def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:
         listener = listen(parameters, pipe)
         try:
             begin(parameters.model_copy(update={"placement": "single"}))
-            server.wait()
+            await_server(server)
             return conclude(result_of(pipe_flow(listener, inputs), parameters))
         finally:
             listener.stop()
@@ -148,7 +149,7 @@ def sweep(options: Options) -> int:
         from flows.run_record import result_of
         from flows.sweep import print_table, sweep_flow
 
-        server.wait()
+        await_server(server)
         table = result_of(sweep_flow(inputs), parameters, numbers, areas)
         print_table(table, as_json)
     return int(any(row["status"] == "failed" for row in table["rows"]))
@@ -167,7 +168,7 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
         server.wait_for_joined()
         from flows.sweep import print_table, sweep_evaluation
 
-        server.wait()
+        await_server(server)
         print_table(sweep_evaluation(model, steps, clips, str(out)), as_json)
     return 0
 
@@ -199,7 +200,7 @@ def batch(options: Options) -> int:
         from flows.batch import print_outcomes
         from flows.run_record import result_of
 
-        server.wait()
+        await_server(server)
         return print_outcomes(result_of(flow, jobs, out, replicas), as_json)
 
 
@@ -223,8 +224,9 @@ def regress(options: Options) -> int:
         from flows.regression import regression as flow
         from flows.run_record import result_of
 
-        server.wait()
-        verdict = result_of(flow, str(options["golden"] or GOLDEN), options["update"], options["junit"])
+        await_server(server)
+        golden, only = str(options["golden"] or GOLDEN), [name for name in options["only"].split(",") if name]
+        verdict = result_of(flow, golden, options["update"], options["junit"] or "", options["reason"], only)
         return print_verdict(verdict, options["json"])
 
 
@@ -242,6 +244,7 @@ def serve(options: Options) -> int:
         server.wait()
         from flows.serving.deployments import serve_all
         from flows.serving.live_page import LivePage
+        from flows.serving.lost_runs import Watch
         from tasks.cluster.head import SESSION, connect, keep_running
 
         address = connect()
@@ -249,7 +252,11 @@ def serve(options: Options) -> int:
         page = LivePage(options["live_port"], options["live_host"])
         paths.serve_page_at(page.url)
         rays, ending = [address], threading.Event()
-        with at_work("serve", url=server.url, ray=address, rays=rays, live=page.url) as record, page:
+        with (
+            at_work("serve", url=server.url, ray=address, rays=rays, live=page.url) as record,
+            page,
+            Watch(unknown=server.owned),
+        ):
 
             def note(new: str) -> None:
                 rays.append(new)
@@ -313,14 +320,12 @@ def _alive(process: Any) -> bool:
 @contextlib.contextmanager
 def at_work(what: str, **facts: Any) -> Iterator[Path]:
     """Record this process for `liveavatar stop` and for `liveavatar render` beside `serve`; yield the record."""
-    import psutil
-
     environment.check_ray_address()
     record = run_dir() / f"{what}-{os.getpid()}.json"
     try:
         run_dir().mkdir(parents=True, exist_ok=True)
         environment.guard_ray()
-        record.write_text(json.dumps({"pid": os.getpid(), "created": psutil.Process().create_time(), **facts}))
+        record.write_text(json.dumps({**own_process(), **facts}))
     except OSError as e:
         reason = f"it cannot be written ({e.strerror})"
         raise CapacityError(f"{paths.home()}: {reason}; free space, or set LIVEAVATAR_HOME to another folder") from e
@@ -328,6 +333,14 @@ def at_work(what: str, **facts: Any) -> Iterator[Path]:
         yield record
     finally:
         record.unlink(missing_ok=True)
+
+
+def await_server(server: PrefectServer) -> None:
+    """Return when the server answers; runs whose process is gone get their state meanwhile."""
+    server.wait()
+    from flows.serving.lost_runs import settle_quietly
+
+    threading.Thread(target=settle_quietly, daemon=True, name="lost-runs").start()
 
 
 @contextlib.contextmanager
@@ -343,15 +356,3 @@ def ray_session() -> Iterator[None]:
 
 def _runs(what: str) -> bool:
     return any(process_of(record) for record in run_dir().glob(f"{what}-*.json"))
-
-
-def process_of(record: Path) -> Any:
-    """Find the process of a record; None when it has gone, or its number belongs to another by now."""
-    import psutil
-
-    try:
-        facts = read_json(record)
-        process = psutil.Process(facts["pid"])
-        return process if abs(process.create_time() - facts["created"]) < 1 else None
-    except (OSError, ValueError, KeyError, psutil.Error):
-        return None

@@ -37,6 +37,7 @@ ANY_HOST = ("0.0.0.0", "::")
 PART = re.compile(r"index\.m3u8|init\.mp4|segment_\d{6}\.m4s")
 KINDS = {".m3u8": "application/vnd.apple.mpegurl", ".mp4": "video/mp4", ".m4s": "video/iso.segment"}
 LIVE = "live"  # folder of the playlist, in a work folder and in the store
+LIVELY_SECONDS = 30.0  # since its last segment, in which a render counts as under way whoever makes it
 RECENT = 5  # ended renders with live output that are listed
 LISTED = 50  # published runs that are listed
 # A report has its script and pictures inside; in a sandbox it can neither ask this server nor read its answers.
@@ -49,10 +50,21 @@ START_SECONDS = 20.0
 
 def live_folders() -> dict[str, Path]:
     """Map render ids to folders with a live playlist: renders under way, then ended ones, newest first."""
-    working = {p.parent.parent.name: p.parent for p in newest_first(paths.work().glob(f"*/{LIVE}/{PLAYLIST}"))}
-    stored = (folder / LIVE / PLAYLIST for folder in Store().folders("render"))
+    store = Store()
+    playlists = (p for p in newest_first(paths.work().glob(f"*/{LIVE}/{PLAYLIST}")) if _is_made(p, store))
+    working = {p.parent.parent.name: p.parent for p in playlists}
+    stored = (folder / LIVE / PLAYLIST for folder in store.folders("render"))
     ended = {p.parent.parent.name[:32]: p.parent for p in newest_first(stored)}
     return working | {name: folder for name, folder in list(ended.items())[:RECENT] if name not in working}
+
+
+def _is_made(playlist: Path, store: Store) -> bool:
+    """Tell if a render writes the playlist, or has just ended; one whose process is gone does not."""
+    try:
+        fresh = time.time() - playlist.stat().st_mtime < LIVELY_SECONDS
+    except OSError:  # it moved to the store just now
+        return False
+    return fresh or store.is_locked("render", playlist.parent.parent.name)
 
 
 def renders() -> list[dict[str, object]]:

@@ -205,6 +205,17 @@ class Store:
         finally:
             lock.release()
 
+    def is_locked(self, kind: str, prefix: str) -> bool:
+        """Tell if a run makes an entry whose key begins with `prefix`."""
+        for path in (self.root / "locks").glob(f"{kind}-{prefix}*.lock"):
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return True
+            lock.release()
+        return False
+
     @contextmanager
     def using(self) -> Iterator[None]:
         """Keep others from dropping entries that are read or made inside the block."""

@@ -44,7 +44,7 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
     others[1].start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            batch.render_side_by_side([{"key": "taken"}, {"key": "free"}], 2)
+            batch.render_side_by_side({0: {"key": "taken"}, 3: {"key": "free"}}, 2, lambda *_: None)
         assert not released.is_set(), "it waited until the other command had ended"
     finally:
         released.set()

@@ -148,6 +148,8 @@ def test_resume_gives_the_bits_of_an_uninterrupted_run(
     assert not (shop.folder / "out/c").exists(), "a run that did not end publishes nothing"
     done = shop.run(*job, "--resume")
     assert done.returncode in (0, 1), done.stderr
+    interrupted = flow_runs(shop)[-2]
+    assert (interrupted["state"], "--resume continues" in interrupted["message"]) == ("Crashed", True)
     assert "resumed at block" in done.stderr
     assert shop.manifest("out/c")["latents_sha256"] == shop.manifest("out/a")["latents_sha256"]
     assert (shop.folder / "out/c/video.mp4").read_bytes() == (shop.folder / "out/a/video.mp4").read_bytes()
@@ -176,6 +178,8 @@ def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProces
     assert "crashing-face.png: reading it crashes (SIGSEGV)" in outcomes[1]["reason"]
     assert "nowhere.wav" in outcomes[2]["reason"]
     assert "sample_steps" in outcomes[3]["reason"]
+    assert f"job 5/5 voice.wav: {good}" in done.stderr
+    assert json.loads((shop.folder / "out/jobs/batch.json").read_text()) == outcomes
     for out in ("000-voice", "004-voice"):
         assert (shop.folder / "out/jobs" / out / "video.mp4").is_file()
 
@@ -203,7 +207,7 @@ def golden(shop: Shop, first: subprocess.CompletedProcess[str]) -> Path:
     job = {name.removeprefix("--"): value for name, value in options.items()} | {"enable_online_decode": True}
     job |= {name: str(shop.folder / job[name]) for name in ("audio", "image")}
     (folder / "jobs.json").write_text(json.dumps({"a": job}))
-    assert shop.run("regress", "--golden", "golden", "--update").returncode == 0
+    assert shop.run("regress", "--golden", "golden", "--update", "--reason", "a test").returncode == 0
     return folder
 
 

@@ -1,5 +1,6 @@
 """Comparing golden jobs: which differences pass, and how each is named."""
 
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -7,7 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from flows.regression import TOLERANCES, compare, print_verdict, store_baseline, write_junit
+from flows.regression import TOLERANCES, compare, pooled, print_verdict, regression, store_baseline, write_junit
+from liveavatar.errors import InputError
+from tests.media.videos import write
 
 LATENTS = np.random.default_rng(0).normal(size=(1, 2, 3, 4, 5)).astype(np.float32)
 MANIFEST = {
@@ -20,6 +23,17 @@ MANIFEST = {
 }
 REPORT = {"status": "passed", "metrics": dict.fromkeys(TOLERANCES, 0.5) | {"lip_sync": None}}
 ELSEWHERE = {"machine": "aarch64-base-8", "latents_sha256": "other"}
+
+
+JOB = {"audio": "a.wav", "image": "a.png", "prompt": "A man talks."}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home, and a folder of golden jobs."""
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    monkeypatch.setattr("flows.regression.recorded", lambda make: None)
+    return tmp_path
 
 
 @pytest.fixture
@@ -108,6 +122,51 @@ def test_failures_are_reported_everywhere(folder: Path, capsys: pytest.CaptureFi
     suite = ElementTree.parse(folder / "reports" / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == (str(len(cases)), "1")
     assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["flicker"]
-    assert print_verdict({"passed": False, "cases": cases}, as_json=False) == 1
-    assert "job: flicker: 9.0, baseline 0.5, tolerance 0.01" in capsys.readouterr().err
-    assert print_verdict({"passed": True, "cases": cases[:1]}, as_json=False) == 0
+    assert print_verdict({"passed": False, "cases": cases, "page": "a.html"}, as_json=False) == 1
+    told = capsys.readouterr()
+    assert "job: flicker: 9.0, baseline 0.5, tolerance 0.01" in told.err
+    assert told.out.endswith("comparisons passed; see a.html\n")
+    assert print_verdict({"passed": True, "cases": cases[:1], "page": "a.html"}, as_json=False) == 0
+
+
+LONG = np.random.default_rng(1).normal(size=(8, 40, 30, 24)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("factor", "passed"), [pytest.param(1.05, True, id="near"), pytest.param(1.2, False, id="far")]
+)
+def test_of_long_videos_only_means_are_stored(folder: Path, factor: float, passed: bool) -> None:
+    LONG.tofile(folder / "long.bin")
+    manifest = MANIFEST | {"latents_shape": list(LONG.shape)}
+    store_baseline(folder, "job", manifest, REPORT, folder / "long.bin")
+    assert (folder / "job.latents.npy").stat().st_size < 2 * 8 * 16 * 6 * 4 + 200
+    assert pooled(LONG).shape == (8, 16, 6, 4)
+    assert np.allclose(pooled(LONG).mean(), LONG.mean(), atol=1e-3)
+    case = _compare(folder, ELSEWHERE, {}, factor * LONG)["latents"]
+    assert (case["passed"], "as numbers" in case["how"]) == (passed, True)
+
+
+def test_an_update_wants_a_reason(home: Path) -> None:
+    with pytest.raises(InputError, match="--reason"):
+        regression.fn(str(home), update=True)
+
+
+def test_an_update_files_its_reason_and_a_run_has_a_page(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "jobs.json").write_text(json.dumps({"a": JOB, "b": JOB}))
+    video = write(home / "golden" / "b" / "video.mp4", 24)
+    (video.parent / "manifest.json").write_text(json.dumps(MANIFEST))
+    LATENTS.tofile(video.parent / "latents.bin")
+    monkeypatch.setattr("flows.regression.result_of", lambda *_: {"report": REPORT})
+    verdict = regression.fn(str(home), update=True, reason=" new weights ", only=["b"]).data
+    line = json.loads((home / "updates.jsonl").read_text())
+    assert (line["reason"], line["jobs"], verdict["passed"]) == ("new weights", ["b"], True)
+    assert (home / "b.webp").stat().st_size > 100
+    page = (home / "golden" / "regression.html").read_text()
+    assert (page.count("<img"), verdict["page"]) == (3, str(home / "golden" / "regression.html"))
+    with pytest.raises(InputError, match="--only 'c' is no golden job; there are a, b"):
+        regression.fn(str(home), only=["c"])
+
+
+def test_a_table_that_cannot_be_read_is_named(home: Path) -> None:
+    with pytest.raises(InputError, match="no table of jobs"):
+        regression.fn(str(home))

@@ -1,6 +1,7 @@
 """`liveavatar lineage`: a stray video, a changed one, one that is known only to the store, and other files."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_the_store_or_a_manifest_beside_it_is_enough(
     code, out, _ = run(["lineage", "stray.mp4", "--json"], capsys)
     told = json.loads(out)
     assert (code, told["manifest"], told["made_from"]) == (0, None, PARTS | {"inputs": {"online": True}})
+
+
+def test_only_the_last_used_renders_of_the_store_are_read(
+    stray: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(home / "home" / "catalogue")
+    monkeypatch.setattr("flows.cli.lineage.SEARCHED", 2)
+    for age, key in enumerate((KEY, "0" * 64, "1" * 64)):
+        parts = PARTS if key == KEY else PARTS | {"inputs": {"seed": age}}
+        folder = Store().build("render", key, lambda folder: {}, made_from=parts).folder
+        os.utime(folder / "entry.json", (1000 + age, 1000 + age))
+    assert run(["lineage", "stray.mp4"], capsys)[0] == 2
+    monkeypatch.setattr("flows.cli.lineage.SEARCHED", 3)
+    assert run(["lineage", "stray.mp4"], capsys)[0] == 0
 
 
 def test_an_older_video_is_known_by_its_bytes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,19 @@ def test_every_deployment_names_a_flow() -> None:
         assert set(row.get("parameters") or {}) <= set(schema["properties"])
 
 
+def test_forms_have_types_ranges_and_defaults() -> None:
+    forms = {row["name"]: flow_of(row["entrypoint"]).parameters.model_dump() for row in deployments()}
+    required = {name: form["required"] for name, form in forms.items()}
+    assert required == {
+        "render": ["parameters"], "batch": ["jobs"], "sweep": ["parameters"], "nightly-regression": [],
+    }  # fmt: skip
+    for name, form in forms.items():
+        own = {part: option for part, option in form["properties"].items() if part != "parameters"}
+        assert "anyOf" not in str(own), f"{name}: the form would show `type None`"
+    assert forms["sweep"]["properties"]["steps"]["items"] == {"type": "integer", "minimum": 1, "maximum": 8}
+    assert forms["batch"]["properties"]["replicas"]["maximum"] == 64
+
+
 def test_deployments_are_scheduled_as_the_table_says() -> None:
     schedules = {row["name"]: row.get("schedules") for row in deployments()}
     assert schedules["nightly-regression"][0]["cron"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.serving.live_page import LivePage
+from flows.serving.live_page import LivePage, renders
 from flows.serving.studio.jobs import QueuedJob
 from liveavatar import paths
 from liveavatar.errors import InputError
@@ -92,6 +92,15 @@ def test_lists_a_running_render_and_serves_its_parts_until_after_its_end(home: P
         Store().build("render", RUN * 2, make)
         assert json.loads(get(f"{page.url}runs.json")[1]) == [{"id": RUN, "seconds": 2.88, "ended": True}]
         assert get(f"{page.url}live/{RUN}/{names[0]}")[0] == 200
+
+
+def test_a_render_whose_process_is_gone_is_not_listed(home: Path, video: FilmWriter) -> None:
+    video.write(frames(SEGMENT))
+    playlist = home / "work" / RUN / "live" / "index.m3u8"
+    os.utime(playlist, (1, 1))
+    assert renders() == []
+    with Store().lock("render", RUN * 2):
+        assert [render["id"] for render in renders()] == [RUN], "slow, but under way"
 
 
 @pytest.mark.parametrize(
