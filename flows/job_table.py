@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import InputError
-from liveavatar.files import exists, parse_json
+from liveavatar.files import exists, is_text, parse_json
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
@@ -85,6 +85,9 @@ def _refuse_null(rows: list[Job]) -> None:
         column = next((name for name, value in row.items() if "\0" in str(value)), None)
         if column is not None:
             raise ValueError(f"row {number} holds a null character in the column {column}")
+        column = next((name for name, value in row.items() if not is_text(f"{name}{value}")), None)
+        if column is not None:
+            raise ValueError(f"row {number} holds half a character (a lone surrogate) in the column {column!a}")
 
 
 def _parquet_rows(manifest: Path) -> list[Job]:

@@ -17,6 +17,7 @@ from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import PRESETS, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
+from liveavatar.files import is_text
 from liveavatar.media.framing import Framing
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
@@ -130,6 +131,8 @@ class RenderParameters(BaseModel):
     def _check_prompt(cls, prompt: str) -> str:
         if not prompt.strip():
             raise ValueError("is empty; describe the person, what they do, the light and the style")
+        if not is_text(prompt):
+            raise ValueError("is not UTF-8 text; set the terminal and the file that it comes from to UTF-8")
         if len(prompt) > MAX_PROMPT:
             words = len(prompt.split())
             raise ValueError(

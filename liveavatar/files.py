@@ -185,6 +185,15 @@ def require_disk(folder: Path, num_bytes: int, what: str, way_out: str = "choose
         )
 
 
+def is_text(value: str) -> bool:
+    """Tell if a string can be written as UTF-8; arguments and JSON may hold bytes and halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def plain(value: Any) -> Any:
     """Convert a value to types that JSON knows: dataclasses, paths, arrays; NaN and infinity become None."""
     if is_dataclass(value) and not isinstance(value, type):

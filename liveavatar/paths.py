@@ -152,9 +152,12 @@ def store_bytes() -> int:
     """
     given = os.environ.get("LIVEAVATAR_STORE_GB") or STORE_GB
     try:
-        return max(0, int(float(given) * 1e9))
+        size = int(float(given) * 1e9)
     except (ValueError, OverflowError) as e:
         raise InputError(f"LIVEAVATAR_STORE_GB={given!r} is no number; give GB, such as 20, or unset it") from e
+    if size < 0:
+        raise InputError(f"LIVEAVATAR_STORE_GB={given!r} is less than nothing; give GB, such as 20, or unset it")
+    return size
 
 
 def store_url() -> str | None:

@@ -101,6 +101,12 @@ def test_a_store_limit_that_is_no_number_is_refused(value: str, monkeypatch: pyt
         paths.store_bytes()
 
 
+def test_a_store_limit_below_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_STORE_GB", "-5")
+    with pytest.raises(InputError, match="LIVEAVATAR_STORE_GB='-5' is less than nothing"):
+        paths.store_bytes()
+
+
 def test_whisper_home_is_where_whisper_downloads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIVEAVATAR_WHISPER", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

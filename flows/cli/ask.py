@@ -11,7 +11,7 @@ from liveavatar import config
 from liveavatar.checkpoints.directory import preset_dir, read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import InputError
-from liveavatar.files import read_json
+from liveavatar.files import is_text, read_json
 from tasks.inputs import decode_sound
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def check_prompt(options: Options) -> int:
     from liveavatar.prompt.check import check_prompt as library
     from liveavatar.prompt.heard import hear
 
+    if not is_text(options["text"]):
+        raise InputError("the prompt is not UTF-8 text; set the terminal and the file that it comes from to UTF-8")
     heard = hear(options["text"], config.MINI.text.length)
     report = {**asdict(library(options["text"])), "heard": asdict(heard)}
     if options["json"]:

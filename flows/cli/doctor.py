@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from flows.serving.environment import PROXIES
+from flows.serving.environment import PROXIES, check_ray_address, is_of_prefect
 from liveavatar.config import MINI
 from liveavatar.errors import LiveAvatarError
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
@@ -35,7 +35,7 @@ SHARED_MEMORY_GB = 0.1  # Ray's object store
 PORTS = {4200: "Prefect server"}
 ANSWER_SECONDS = 2.0  # for a proxy or a server
 SETTING_FILES = ("prefect.toml", ".env")  # read by a Prefect that starts in their folder
-USED_RAY_VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+USED_RAY_VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_CLIENT_MODE")
 TOOL_SECONDS = 20  # that a tool may take to tell its version
 _ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 _RIVALS = {"typed-ffmpeg": "it installs the module `ffmpeg` over ffmpeg-python's; run `pip uninstall typed-ffmpeg`"}
@@ -317,9 +317,10 @@ def check_services() -> Iterator[DoctorCheck]:
 def _problem_at(variable: str, address: str) -> str:
     if variable == "PREFECT_API_URL":
         return "" if is_healthy(address, ANSWER_SECONDS) else f"nothing answers at {address}"
-    from tasks.cluster.head import probe
-
     try:
+        check_ray_address()
+        from tasks.cluster.head import probe
+
         probe(address)
     except LiveAvatarError as e:
         return str(e).split(";")[0]
@@ -390,7 +391,7 @@ def check_temporary_folder() -> Iterator[DoctorCheck]:
 
 def check_inherited() -> Iterator[DoctorCheck]:
     """Check settings of another Prefect or Ray in the environment."""
-    prefect = sorted(name for name in os.environ if name.startswith("PREFECT_"))
+    prefect = sorted(name for name in os.environ if is_of_prefect(name))
     if prefect and not os.environ.get("PREFECT_API_URL"):
         way_out = "they are ignored; set PREFECT_API_URL as well to use that server, or unset them"
         yield DoctorCheck(name="prefect settings", status=WARNING, detail=", ".join(prefect), way_out=way_out)

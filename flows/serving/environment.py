@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from liveavatar import paths
-from liveavatar.errors import CapacityError
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import listens
 from tasks.health import LOOPBACK
 
@@ -48,7 +48,7 @@ def prepare() -> Path:
     """Set the environment of this process and of those it starts; return our Prefect home."""
     own = not os.environ.get("PREFECT_API_URL")
     if own:
-        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        for name in [name for name in os.environ if is_of_prefect(name)]:
             del os.environ[name]
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -104,7 +104,12 @@ def server_environment(home: Path, url: str, *, ui: bool) -> dict[str, str]:
     if not ui:
         ours |= {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0"}
     kept = {name: value for name, value in os.environ.items() if not _disturbs_loopback(name)}
-    return {name: value for name, value in kept.items() if not name.startswith("PREFECT_")} | ours
+    return {name: value for name, value in kept.items() if not is_of_prefect(name)} | ours
+
+
+def is_of_prefect(name: str) -> bool:
+    """Tell if Prefect reads a variable, which it does in upper and lower case."""
+    return name.upper().startswith("PREFECT_")
 
 
 def _disturbs_loopback(name: str) -> bool:
@@ -172,17 +177,37 @@ def survive_head() -> None:
 
 
 def check_ray_address() -> None:
-    """Refuse a `RAY_ADDRESS` where nothing listens, before Ray is imported.
+    """Refuse a `RAY_ADDRESS` where nothing listens, before Ray is imported; "local" is as if it were unset.
 
     Raises:
+        InputError: it is no address.
         CapacityError: nothing listens there.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
+    given = os.environ.get("RAY_ADDRESS", "").strip()
+    if given in ("", "local"):
+        os.environ.pop("RAY_ADDRESS", None)
+        return
+    address = _last_cluster() if given == "auto" else given
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit() and not listens(host.strip("[]"), int(port), PROBE_SECONDS):
-        raise CapacityError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there; start it, or unset the variable for a local one"
+    if given != "auto" and not (host and port.isdigit() and int(port) < 2**16):
+        raise InputError(
+            f"RAY_ADDRESS={given} is no address of a Ray cluster; give host:port, ray://host:port or auto, "
+            "or unset the variable for a local one"
         )
+    if not port.isdigit() or not listens(host.strip("[]"), int(port), PROBE_SECONDS):
+        place = f"there (auto: {address or 'none was started on this machine'})" if given == "auto" else "there"
+        raise CapacityError(
+            f"RAY_ADDRESS={given}: no Ray cluster answers {place}; start it, or unset the variable for a local one"
+        )
+
+
+def _last_cluster() -> str:
+    """Read the address of the cluster that was started last on this machine, which "auto" means; "" without one."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
+    try:
+        return (folder / "ray_current_cluster").read_text().strip()
+    except OSError:
+        return ""
 
 
 def store_limits() -> tuple[int, float]:

@@ -56,7 +56,8 @@ def preprocess(
     """
     folder = output_folder(out_dir)
     audio = load(Path(audio_path))
-    require_disk(folder, stage_bytes(len(audio) / SAMPLE_RATE, speech.num_states, speech.dim), str(audio_path))
+    needed = stage_bytes(len(audio) / SAMPLE_RATE, speech.num_states, speech.dim)
+    require_disk(folder, needed, str(audio_path), "choose another --output")
     enhanced = enhance(audio, denoise, whisper, reference_text)
     cleaned, words = folder / "cleaned.wav", folder / "words.json"
     features, report = folder / "features.pt", folder / "audio_report.json"

@@ -75,6 +75,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         pytest.param("jobs.jsonl", "[" * 100_000, "cannot be read as jsonl", id="nested without end"),
         pytest.param("jobs.csv", "audio,out\na,b\0\n", "row 1 holds a null character in the column out", id="null"),
         pytest.param("jobs.jsonl", '{"out": "\\u0000"}', "null character in the column out", id="escaped null"),
+        pytest.param("jobs.jsonl", '{"prompt": "a \\ud800 b"}', "row 1 holds half a character", id="half a character"),
         pytest.param("a" * 300 + ".csv", None, "is not there", id="a name too long"),
         pytest.param("jobs.parquet", "audio", "cannot be read as parquet", id="text as parquet"),
     ],

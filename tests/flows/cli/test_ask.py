@@ -39,6 +39,11 @@ def test_a_poor_prompt_scores_poor(capsys: pytest.CaptureFixture[str], home: Pat
     assert json.loads(out)["grade"] == "poor"
 
 
+def test_a_prompt_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    code, _, err = run(["check_prompt", "caf\udce9"], capsys)
+    assert (code, "not UTF-8 text" in err) == (2, True)
+
+
 def test_a_prompt_is_judged_in_lines_for_people(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     code, out, _ = run(["check_prompt", "A young woman with red hair smiles in warm morning light"], capsys)
     lines = out.splitlines()

@@ -82,6 +82,7 @@ BAD = [
     pytest.param({"image": "voice.wav"}, None, 2, "no picture", id="picture is a sound"),
     pytest.param({"prompt": ""}, None, 2, "empty", id="empty prompt"),
     pytest.param({"prompt": "  \n"}, None, 2, "empty", id="blank prompt"),
+    pytest.param({"prompt": "caf\udce9"}, None, 2, "is not UTF-8 text", id="prompt that is no text"),
     pytest.param({"prompt": "word " * 5000}, None, 2, "5000 words", id="5000 words"),
     pytest.param({"prompt": "person talking", "strict_prompt": None}, None, 2, "poor", id="poor prompt, strict"),
     pytest.param({"size": "7*7"}, None, 2, "384\\*256", id="size 7*7"),

@@ -15,7 +15,7 @@ from scipy.io import wavfile
 from flows.job_table import MAX_BYTES
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer
-from liveavatar.errors import CapacityError
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import free_port
 from liveavatar.paths import REPO_ROOT
 from tasks.health import is_healthy
@@ -23,6 +23,7 @@ from tests.health_server import answering
 
 FOREIGN = {
     "PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://a:b@db/theirs",
+    "prefect_server_database_connection_url": "sqlite+aiosqlite:////theirs.db",  # Prefect ignores the case
     "PREFECT_SERVER_API_AUTH_STRING": "admin:pass",
     "PREFECT_API_AUTH_STRING": "admin:pass",
     "PREFECT_PROFILE": "work",
@@ -39,7 +40,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in list(os.environ):
-        if name.startswith("PREFECT_") or name.lower().endswith("_proxy") or name.startswith("PYTHON"):
+        if name.upper().startswith("PREFECT_") or name.lower().endswith("_proxy") or name.startswith("PYTHON"):
             del os.environ[name]
     os.environ["LIVEAVATAR_HOME"] = str(tmp_path / "home")
 
@@ -255,7 +256,7 @@ def test_a_damaged_token_is_made_anew(damaged: bytes, surroundings: Path) -> Non
     assert path.read_text() == token, "a whole one stays"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://localhost:{port}", "[::1]:{port}", "127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://localhost:{port}", "[::1]:{port}"])
 def test_a_ray_that_is_not_there_is_refused_before_ray_is_imported(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +266,40 @@ def test_a_ray_that_is_not_there_is_refused_before_ray_is_imported(
         environment.check_ray_address()
 
 
-@pytest.mark.parametrize("address", ["", "auto"])
-def test_other_addresses_are_left_to_ray(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["", " ", "local"])
+def test_a_local_ray_needs_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     environment.check_ray_address()
+    assert "RAY_ADDRESS" not in os.environ
+
+
+@pytest.mark.parametrize("address", ["garbage", "127.0.0.1", ":6379", "a:b", "ray://", "127.0.0.1:99999"])
+def test_a_ray_address_that_is_none_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"RAY_ADDRESS={address} is no address of a Ray cluster"):
+        environment.check_ray_address()
+
+
+@pytest.mark.parametrize("left", ["a cluster that has gone", ""])
+def test_the_last_cluster_of_this_machine_is_asked_before_ray(
+    left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    gone = f"127.0.0.1:{free_port()}"
+    if left:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(gone)
+    with pytest.raises(CapacityError, match=gone if left else "none was started on this machine"):
+        environment.check_ray_address()
+
+
+def test_the_last_cluster_of_this_machine_is_joined(
+    health: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(health.removeprefix("http://").removesuffix("/api"))
+    environment.check_ray_address()
+    assert os.environ["RAY_ADDRESS"] == "auto"
