@@ -35,7 +35,14 @@ SHARED_MEMORY_GB = 0.1  # Ray's object store
 PORTS = {4200: "Prefect server"}
 ANSWER_SECONDS = 2.0  # for a proxy or a server
 SETTING_FILES = ("prefect.toml", ".env")  # read by a Prefect that starts in their folder
-USED_RAY_VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_CLIENT_MODE")
+USED_RAY_VARIABLES = (
+    "RAY_ADDRESS",
+    "RAY_TMPDIR",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_CLIENT_MODE",
+)
 TOOL_SECONDS = 20  # that a tool may take to tell its version
 _ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 _RIVALS = {"typed-ffmpeg": "it installs the module `ffmpeg` over ffmpeg-python's; run `pip uninstall typed-ffmpeg`"}
