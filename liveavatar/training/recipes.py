@@ -178,7 +178,7 @@ NINTH = replace(
 )  # fmt: skip
 
 CHAIN = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH)
-SHIPPED = NINTH  # whose weights lie in `data/models/mini`
+SHIPPED = NINTH  # `data/models/mini`: its transformer and encoder, with the decoder of `COPYING`
 
 # A decoder that copies from the portrait, on the ninth's encoder and transformer: one residual block fewer at 1/8 and
 # 1/4 of the size pays for the branch. When it was recorded, the portrait was not yet sharpened for sampling.
