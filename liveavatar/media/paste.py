@@ -18,6 +18,7 @@ from liveavatar.media.speaking_parts import SpeakingParts
 MASK_DOWN = 0.35  # centre
 MASK_RADII = (1.6, 2.5)  # across, down: within them the mask is 1
 MASK_EDGE = 0.9  # beyond, it falls to 0 over this distance
+FACE_DOWN, FACE_RADII, FACE_EDGE = 0.45, (0.9, 1.3), 0.5  # likewise of the face without hair
 MOUTH_DOWN, MOUTH_RADII = 1.08, (0.75, 0.6)
 # In pixels of the model's frame
 BORDER = 10  # over which the mask falls at the frame's border
@@ -79,6 +80,7 @@ class FacePaste:
         self.around = part * (1 - mask[..., None])
         self.grid, self.frame_grid = _grid(*self.size), _grid(width, height)
         self.coarse_still = _coarse(still)
+        self.face_mask = face_mask(height, width, eyes)
         self.coarse_grid = _grid(*self.coarse_still.shape[1::-1])
         spoken = canvas if lips is None else shut_lips(canvas, lips)
         self.tone = cv2.GaussianBlur(self._shown(spoken, box, (width, height)) - still, (0, 0), TONE_SIGMA)
@@ -151,19 +153,32 @@ class FacePaste:
         coarse_flow = cv2.resize(flow, small, interpolation=cv2.INTER_AREA) / np.float32(COARSE)
         change = _coarse(frame) - _moved(self.coarse_still, self.coarse_grid + coarse_flow, cv2.INTER_LINEAR)
         coarse_lips = cv2.resize(lips, small, interpolation=cv2.INTER_AREA)
-        differing = float((np.abs(change).max(-1) * coarse_lips).sum() / max(float(coarse_lips.sum()), 1e-6))
         weight = 1 - (1 - LEAST) * np.maximum(coarse_lips, cv2.resize(lids, small, interpolation=cv2.INTER_AREA))
+        drift = self._drift(change, weight)
+        change -= _coarse(drift)
+        differing = float((np.abs(change).max(-1) * coarse_lips).sum() / max(float(coarse_lips.sum()), 1e-6))
         weighed = np.dstack([change * weight[..., None], weight])
         weighed = cv2.GaussianBlur(weighed, (0, 0), LIGHT_SIGMA / COARSE)
         light = cv2.resize(np.asarray(weighed[..., :3] / weighed[..., 3:] * share, np.float32), (width, height))
         speaking = np.clip((differing - CHANGE[0]) / (CHANGE[1] - CHANGE[0]), 0, 1)
         taken = (np.maximum(lips * np.float32(speaking), lids) * np.float32(share))[..., None]
-        added = light + taken * (frame + self.tone - light)
+        added = light + taken * (frame - drift + self.tone - light)
         return added * self.frame_mask[..., None], (1 - taken[..., 0]) * self.frame_mask
+
+    def _drift(self, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Measure how the face's mean colour departs from the still's, which is the model's doing: float32 [h, w, 3].
+
+        Args:
+            change: of light, [h / COARSE, w / COARSE, 3].
+            weight: of its pixels, [h / COARSE, w / COARSE].
+        """
+        share = weight * _coarse(self.face_mask)
+        mean = (change * share[..., None]).sum((0, 1)) / max(float(share.sum()), 1e-6)
+        return self.face_mask[..., None] * mean.astype(np.float32)
 
 
 def _coarse(rgb: np.ndarray) -> np.ndarray:
-    """Shrink a frame, uint8 [h, w, 3], to float32 [h / COARSE, w / COARSE, 3]."""
+    """Shrink a frame or mask, [h, w] or [h, w, 3], to float32 of a size less by `COARSE`."""
     import cv2
 
     small = (rgb.shape[1] // COARSE, rgb.shape[0] // COARSE)
@@ -179,15 +194,26 @@ def _moved(pixels: np.ndarray, places: np.ndarray, how: int) -> np.ndarray:
 
 def head_mask(height: int, width: int, eyes: tuple[float, float, float]) -> np.ndarray:
     """Draw the soft mask around the head, float32 [height, width] from 0 to 1; 0 at the border of the frame."""
-    x, y, distance = eyes
-    across = (np.arange(width, dtype=np.float32) + 0.5 - x) / distance
-    down = (np.arange(height, dtype=np.float32) + 0.5 - y) / distance - MASK_DOWN
-    rx, ry = MASK_RADII
-    reach = np.hypot(across[None] / rx, down[:, None] / ry)
-    beyond = (reach - 1) * min(rx, ry) / MASK_EDGE
-    mask = 1 - _smooth(beyond)
+    mask = _ellipse(height, width, eyes, MASK_DOWN, MASK_RADII, MASK_EDGE)
     edge = [np.minimum(np.arange(side), np.arange(side)[::-1]) / BORDER for side in (height, width)]
     return (mask * _smooth(edge[0])[:, None] * _smooth(edge[1])[None]).astype(np.float32)
+
+
+def face_mask(height: int, width: int, eyes: tuple[float, float, float]) -> np.ndarray:
+    """Draw the soft mask of the face without hair, float32 [height, width] from 0 to 1."""
+    return _ellipse(height, width, eyes, FACE_DOWN, FACE_RADII, FACE_EDGE).astype(np.float32)
+
+
+def _ellipse(
+    height: int, width: int, eyes: tuple[float, float, float], centre: float, radii: tuple[float, float], edge: float
+) -> np.ndarray:
+    """Draw an ellipse, 1 within `radii` around a point below the eyes and falling to 0 over `edge`; eye distances."""
+    x, y, distance = eyes
+    across = (np.arange(width, dtype=np.float32) + 0.5 - x) / distance
+    down = (np.arange(height, dtype=np.float32) + 0.5 - y) / distance - centre
+    reach = np.hypot(across[None] / radii[0], down[:, None] / radii[1])
+    beyond: np.ndarray = (reach - 1) * min(radii) / edge
+    return 1 - _smooth(beyond)
 
 
 def mouth_mask(height: int, width: int, eyes: tuple[float, float, float]) -> np.ndarray:

@@ -79,6 +79,15 @@ def test_the_picture_follows_the_motion_of_the_face() -> None:
     assert followed < 0.25 * np.abs(made - FILM[FACE]).mean()
 
 
+def test_the_face_keeps_its_mean_colour_and_takes_a_shade() -> None:
+    tinted = np.clip(STILL + np.array([14.0, -9.0, 6.0]), 0, 255)
+    shade = np.linspace(-12, 12, WIDTH)[None, :, None]
+    made = FacePaste(FILM, BOX, STILL, EYES).compose(np.clip(tinted + shade, 0, 255).astype(np.uint8)).astype(int)
+    change = (made - FILM)[FACE].mean(0)
+    assert np.abs(change.mean(0)).max() < 2, "the tint"
+    assert (change[-30:] - change[:30]).mean() > 4, "the shade from left to right"
+
+
 def test_detail_of_the_picture_stays_and_a_new_mouth_comes_from_the_frame() -> None:
     detail = np.random.default_rng(1).integers(-12, 13, FILM.shape)
     film = np.clip(FILM.astype(int) + detail, 0, 255).astype(np.uint8)
