@@ -41,6 +41,7 @@ check: setup
 nightly: setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,nightly]'
 	@$(BIN)/python -m pytest -m nightly
+	@$(BIN)/liveavatar regress --golden data/golden/long
 	@$(BIN)/python -m tests.soak.soak --runs 30
 	@$(BIN)/python -m tests.fuzz.run --cases 10000
 

@@ -68,7 +68,10 @@ def _noisy_voice(path: Path) -> None:
 
 
 def _silence(path: Path) -> None:
-    _write_sound(path, np.zeros(round(SECONDS * SAMPLE_RATE), np.float32))
+    """Silence the voice from its first quarter to its last."""
+    voice = _voice()
+    voice[len(voice) // 4 : 3 * len(voice) // 4] = 0
+    _write_sound(path, voice)
 
 
 def _photo(number: int) -> Image.Image:
@@ -114,8 +117,8 @@ def _pose(path: Path) -> None:
     """Write a head that turns slowly from side to side and nods, in degrees."""
     seconds = np.arange(round(SECONDS * FPS)) / FPS
     yaw, pitch = 8 * np.sin(2 * np.pi * seconds / 4), 4 * np.sin(2 * np.pi * seconds / 2.5)
-    rows = [f"{a:.3f},{b:.3f},0.000" for a, b in zip(yaw, pitch, strict=True)]
-    path.write_text("\n".join(["yaw,pitch,roll", *rows]) + "\n")
+    rows = [f"{t},{a:.3f},{b:.3f},0.000" for t, (a, b) in enumerate(zip(yaw, pitch, strict=True))]
+    path.write_text("\n".join(["frame,yaw,pitch,roll", *rows]) + "\n")
 
 
 MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {

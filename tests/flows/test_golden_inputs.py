@@ -13,6 +13,7 @@ from flows.parameters import read_parameters
 from liveavatar.errors import InputError
 from liveavatar.files import read_json
 from liveavatar.paths import GOLDEN_BASELINES
+from liveavatar.pose.files import read_pose_csv
 from liveavatar.timing import FPS
 
 
@@ -30,7 +31,8 @@ def test_sounds_last_eight_seconds(tmp_path: Path) -> None:
     assert (len(voice), len(noisy), len(silence)) == (8 * rate, 8 * rate, 8 * rate)
     noise = noisy.astype(float) - voice
     assert 20 * np.log10(np.std(voice) / np.std(noise)) == pytest.approx(NOISE_DB, abs=0.2)
-    assert not silence.any()
+    assert not silence[2 * rate : 6 * rate].any()
+    assert np.array_equal(np.delete(silence, slice(2 * rate, 6 * rate)), np.delete(voice, slice(2 * rate, 6 * rate)))
 
 
 def test_two_people_stand_side_by_side(tmp_path: Path) -> None:
@@ -40,6 +42,10 @@ def test_two_people_stand_side_by_side(tmp_path: Path) -> None:
     assert pixels.shape[1] > 512
     assert np.std(pixels[:, :256]) > 20
     assert np.std(pixels[:, -256:]) > 20
+
+
+def test_the_pose_is_a_track_that_a_render_reads(tmp_path: Path) -> None:
+    assert len(read_pose_csv(make_input("pose", tmp_path))) == 200
 
 
 def test_the_pose_moves_within_what_the_model_follows(tmp_path: Path) -> None:
