@@ -16,9 +16,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first, so that no worker is left with a long file when the other has ended."""
+    """Put what takes long first, so that no worker is left with it when the other has ended."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: item.path not in slow and scope_of(item.nodeid) not in SHARED)
+
+
+def scope_of(nodeid: str) -> str:
+    """Return the file of a test, or its folder if that is in `SHARED`."""
+    file = nodeid.split("::", 1)[0]
+    folder = file.rpartition("/")[0]
+    return folder if folder in SHARED else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,9 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class FixtureScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            folder = file.rpartition("/")[0]
-            return folder if folder in SHARED else file
+            return scope_of(nodeid)
 
     return FixtureScheduling(config, log)
 

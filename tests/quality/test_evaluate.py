@@ -55,7 +55,7 @@ def test_tables_line_up_with_the_video(good: QualityResult, spoken: Video) -> No
 
 def break_video(fault: str, puppet: Puppet) -> tuple[np.ndarray, np.ndarray]:
     """Frames and sound of a video with one fault."""
-    seconds = 4 if fault in ("wrong sound", "late") else 2.4
+    seconds = 4 if fault in ("wrong sound", "late", "no face") else 2.4
     audio, openness = babble(seconds, seed=1)
     rng = np.random.default_rng(0)
     tremble = 4 * rng.standard_normal((len(openness), 2)) * (fault == "jitter")
@@ -156,8 +156,8 @@ def test_a_silent_job_is_judged_without_lips(puppet: Puppet, portrait: np.ndarra
 def test_a_video_of_another_rate_keeps_its_offset(
     fps: int, puppet: Puppet, portrait: np.ndarray, tmp_path: Path
 ) -> None:
-    audio, openness = babble(3, seed=3)
-    times = np.arange(3 * fps) / fps
+    audio, openness = babble(4, seed=3)
+    times = np.arange(4 * fps) / fps
     height, width = puppet.rgb.shape[:2]
     with FilmWriter(tmp_path / "film.mp4", size=(width, height), audio=audio, fps=fps) as writer:
         for opening in np.interp(times, np.arange(len(openness)) / 25, openness):

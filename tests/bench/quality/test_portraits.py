@@ -57,16 +57,16 @@ def test_every_picture_gets_a_row_and_a_film_of_its_framing(
         picture = scene.photo if scene.canvas is None else np.asarray(Image.open(scene.canvas.path))
         video = scene.folder / f"steps{steps}.mp4"
         with FilmWriter(video, size=(picture.shape[1], picture.shape[0]), audio=scene.sound) as writer:
-            writer.write(np.repeat(picture[None], 25, 0))
+            writer.write(np.repeat(picture[None], 100, 0))
             writer.close()
         return Video(video, ms_per_frame=50.0)
 
     def unchanged(samples: np.ndarray, *_: object) -> SimpleNamespace:
-        return SimpleNamespace(audio=samples[:SAMPLE_RATE], words=())
+        return SimpleNamespace(audio=samples[: 4 * SAMPLE_RATE], words=())
 
     engine = SimpleNamespace(config=read_config(paths.MINI_DIR), device="cpu", dtype="torch.bfloat16")
     monkeypatch.setattr(portraits, "load_engine", lambda _: engine)
-    monkeypatch.setattr(videos, "write_features", lambda *_: 25)
+    monkeypatch.setattr(videos, "write_features", lambda *_: 100)
     monkeypatch.setattr(portraits, "render_scene", still)
     monkeypatch.setattr(portraits, "enhance", unchanged)
     out = tmp_path / "out"
