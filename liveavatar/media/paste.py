@@ -80,7 +80,8 @@ class FacePaste:
         self.around = part * (1 - mask[..., None])
         self.grid, self.frame_grid = _grid(*self.size), _grid(width, height)
         self.coarse_still = _coarse(still)
-        self.face_mask = face_mask(height, width, eyes)
+        self.face_mask = face_mask(height, width, eyes)[..., None]
+        self.coarse_face = _coarse(self.face_mask)[..., None]
         self.coarse_grid = _grid(*self.coarse_still.shape[1::-1])
         spoken = canvas if lips is None else shut_lips(canvas, lips)
         self.tone = cv2.GaussianBlur(self._shown(spoken, box, (width, height)) - still, (0, 0), TONE_SIGMA)
@@ -155,26 +156,26 @@ class FacePaste:
         coarse_lips = cv2.resize(lips, small, interpolation=cv2.INTER_AREA)
         weight = 1 - (1 - LEAST) * np.maximum(coarse_lips, cv2.resize(lids, small, interpolation=cv2.INTER_AREA))
         drift = self._drift(change, weight)
-        change -= _coarse(drift)
+        change -= self.coarse_face * drift
         differing = float((np.abs(change).max(-1) * coarse_lips).sum() / max(float(coarse_lips.sum()), 1e-6))
         weighed = np.dstack([change * weight[..., None], weight])
         weighed = cv2.GaussianBlur(weighed, (0, 0), LIGHT_SIGMA / COARSE)
         light = cv2.resize(np.asarray(weighed[..., :3] / weighed[..., 3:] * share, np.float32), (width, height))
         speaking = np.clip((differing - CHANGE[0]) / (CHANGE[1] - CHANGE[0]), 0, 1)
         taken = (np.maximum(lips * np.float32(speaking), lids) * np.float32(share))[..., None]
-        added = light + taken * (frame - drift + self.tone - light)
+        added = light + taken * (frame - self.face_mask * drift + self.tone - light)
         return added * self.frame_mask[..., None], (1 - taken[..., 0]) * self.frame_mask
 
     def _drift(self, change: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Measure how the face's mean colour departs from the still's, which is the model's doing: float32 [h, w, 3].
+        """Measure how the face's mean colour departs from the still's, which is the model's doing: float32 [3].
 
         Args:
             change: of light, [h / COARSE, w / COARSE, 3].
             weight: of its pixels, [h / COARSE, w / COARSE].
         """
-        share = weight * _coarse(self.face_mask)
-        mean = (change * share[..., None]).sum((0, 1)) / max(float(share.sum()), 1e-6)
-        return self.face_mask[..., None] * mean.astype(np.float32)
+        share = weight[..., None] * self.coarse_face
+        drift: np.ndarray = (change * share).sum((0, 1)) / max(float(share.sum()), 1e-6)
+        return drift.astype(np.float32)
 
 
 def _coarse(rgb: np.ndarray) -> np.ndarray:
