@@ -102,7 +102,7 @@ class BatchTable:
 
 
 def duration(seconds: float) -> str:
-    """Describe a length of time in its largest unit, rounded up: 45 s, 4 min, 2.5 h."""
+    """Describe a length of time in its largest unit: 45 s, 4 min, 2.5 h."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,8 +16,8 @@ import numpy as np
 
 from liveavatar.bench.faults.harmless import PICTURE, SOUND, Coding, Picture
 from liveavatar.bench.faults.plan import SEEN_VIDEOS
+from liveavatar.bench.faults.report import write_dated
 from liveavatar.errors import InputError
-from liveavatar.files import write_atomically, write_json
 from liveavatar.quality.evaluate import QualityResult, Watched, measure_video, watch_video
 from liveavatar.quality.grades import grades, status_of
 from liveavatar.quality.split import Clip
@@ -161,12 +161,9 @@ def markdown(rows: Sequence[GoodRow], heading: str) -> str:
 
 def write_report(rows: Sequence[GoodRow], folder: Path) -> Path:
     """Write the counts (`good_<date>.md`) and the rows (.json) into a folder; return the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     today = date.today().isoformat()
-    page = folder / f"good_{today}.md"
-    write_atomically(page, markdown(rows, f"Good videos under harmless treatments, {today}"))
-    write_json(page.with_suffix(".json"), {**summary(rows), "rows": [asdict(row) for row in rows]}, indent=1)
-    return page
+    page = markdown(rows, f"Good videos under harmless treatments, {today}")
+    return write_dated(folder, f"good_{today}", page, {**summary(rows), "rows": [asdict(row) for row in rows]})
 
 
 def _said(row: GoodRow) -> str:

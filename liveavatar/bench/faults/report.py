@@ -61,12 +61,18 @@ def markdown(rows: Sequence[Row], heading: str) -> str:
 
 def write_report(rows: Sequence[Row], folder: Path) -> Path:
     """Write the matrix (`faults_<date>.md`) and the rows (.json) into a folder; return the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     today = date.today().isoformat()
-    page = folder / f"faults_{today}.md"
-    write_atomically(page, markdown(rows, f"Planted faults and what the verdict finds, {today}"))
-    write_json(page.with_suffix(".json"), {**summary(rows), "rows": [asdict(row) for row in rows]}, indent=1)
-    return page
+    page = markdown(rows, f"Planted faults and what the verdict finds, {today}")
+    return write_dated(folder, f"faults_{today}", page, {**summary(rows), "rows": [asdict(row) for row in rows]})
+
+
+def write_dated(folder: Path, name: str, page: str, content: dict[str, Any]) -> Path:
+    """Write a page (.md) and its content (.json) into a folder, which is made; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.md"
+    write_atomically(path, page)
+    write_json(path.with_suffix(".json"), content, indent=1)
+    return path
 
 
 def _share(part: dict[str, Any], grade: str) -> str:
