@@ -1,4 +1,4 @@
-"""Headers of sound files compared with the bytes behind them: WAV lengths and byte rates, the end of an Ogg file.
+"""Headers of sound files compared with the bytes behind them: lengths and byte rates of WAV and W64, the end of Ogg.
 
 Writers that cannot seek leave placeholders in a WAV header, others write the first part's length only, and files are
 glued together. FFmpeg believes the header, so a mended view of the file is handed to it where the header is wrong.
@@ -13,13 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from liveavatar.audio.chunks import (
+    GUID_TAIL,
+    RIFF,
+    UNKNOWN,
+    W64,
+    W64_HEAD,
+    W64_MAGIC,
+    WAV_HEAD,
+    Layout,
+    chunks,
+    find_head,
+    size_of,
+)
+
 _PCM_TAGS = {1, 3, 6, 7, 0xFFFE}  # integer, float, A-law, mu-law, extensible: their byte rate follows from the rest
-_UNKNOWN = 0x7FFF_0000  # bytes; sizes from here on are placeholders of writers that could not seek
 _ROUND = (1 << 20, 1_000_000)  # a size that is a multiple of one of these, give or take a header, is a placeholder
 _HEADER_ROOM = 64  # bytes between a data size and the size of the whole file
 _LONGEST = 3 * 3600  # s; a longer announcement that the file does not hold is a placeholder
 _STRAY_SECONDS = 0.1  # bytes behind the sound that would last less are padding
-_GLUED = re.compile(rb"RIFF....WAVEfmt ", re.DOTALL)
+_OTHER = re.compile(
+    rb"ID3[\x02-\x04]|OggS\0|fLaC\0|\x1aE\xdf\xa3|FORM....AIF|caff\0|....ftyp", re.DOTALL
+)  # other containers
 _BLOCK = 1 << 20  # bytes searched at a time
 _TEXT = bytes(string.printable, "ascii") + b"\0"
 _OGG_PAGE = 27 + 255 + 255 * 255  # bytes, the largest there is
@@ -28,7 +43,7 @@ _OGG_END = 4  # flag of the last page of a stream
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WavSound:
-    """Sound bytes of a WAV file."""
+    """Sound bytes of a WAV or W64 file."""
 
     path: Path
     fmt: bytes  # content of the format chunk
@@ -36,6 +51,7 @@ class WavSound:
     announced: int | None  # bytes of sound by the header; None where it holds a placeholder
     spans: tuple[range, ...]  # positions in the file that hold sound
     mended: bool  # FFmpeg must read `stream()`, not the file
+    linear: bool  # not compressed: `spans` hold all the sound there is
     notes: tuple[str, ...]  # lines for the user: what the header gets wrong and what was not read
 
     @property
@@ -49,14 +65,22 @@ class WavSound:
         chunk = b"fmt " + struct.pack("<I", len(self.fmt)) + self.fmt + b"\0" * (len(self.fmt) % 2)
         riff = struct.pack("<I", min(size + len(chunk) + 12, 0xFFFF_FFFF))
         header = b"RIFF" + riff + b"WAVE" + chunk + b"data" + struct.pack("<I", size)
-        return io.BufferedReader(_Joined(self.path.open("rb"), header, self.spans))
+        return part_of(self.path, self.spans, header)
 
 
-def read_wav(path: Path) -> WavSound | None:
-    """Find the sound of a WAV file; None for another kind of file, or one without format or sound."""
+def read_wav(path: Path, start: int = 0) -> WavSound | None:
+    """Find the sound of a WAV or W64 file, RF64 and BW64 included.
+
+    Args:
+        path: file.
+        start: position in it at which the WAV file begins.
+
+    Returns:
+        None for another kind of file, or one without format or sound.
+    """
     with path.open("rb") as file:
-        end = file.seek(0, io.SEEK_END)
-        first = _part(file, 0, end)
+        end = size_of(file)
+        first = _part(file, start, end)
         if first is None or len(first.fmt) < 16:
             return None
         tag, channels, rate, written_rate, block, bits = struct.unpack("<HHIIHH", first.fmt[:16])
@@ -68,17 +92,24 @@ def read_wav(path: Path) -> WavSound | None:
             notes.append(f"its header gives a byte rate of {written_rate} where {byte_rate} is right; corrected")
         view = _View(file, end, byte_rate)
         spans, announced, more = view.sound(first) if linear and byte_rate else view.plain(first)
-        mended = len(spans) > 1 or bool(first.size and announced is not None and len(spans[0]) > first.size)
+        # FFmpeg knows the placeholders of 32 bits alone
+        wrong = first.wide if announced is None else len(spans[0]) > first.size > 0
+        mended = len(spans) > 1 or wrong
         return WavSound(
             path=path, fmt=first.fmt, byte_rate=byte_rate, announced=announced, spans=spans, mended=mended,
-            notes=(*notes, *more),
+            linear=linear and byte_rate > 0, notes=(*notes, *more),
         )  # fmt: skip
+
+
+def part_of(path: Path, spans: tuple[range, ...], header: bytes = b"") -> BinaryIO:
+    """Open spans of a file, behind a header, as a file of their own."""
+    return io.BufferedReader(_Joined(path.open("rb"), header, spans))
 
 
 def ogg_cut(path: Path) -> str | None:
     """Tell how an Ogg file shows that its end is missing; None when its end is there."""
     with path.open("rb") as file:
-        end = file.seek(0, io.SEEK_END)
+        end = size_of(file)
         file.seek(max(0, end - 2 * _OGG_PAGE))
         tail = file.read()
     at = tail.rfind(b"OggS")
@@ -99,22 +130,31 @@ class _Part:
     fmt: bytes
     start: int  # of its sound
     size: int  # bytes of sound by its header
+    wide: bool  # its sizes have 64 bits
+    layout: Layout
 
 
 def _part(file: BinaryIO, start: int, end: int) -> _Part | None:
     file.seek(start)
-    magic = file.read(12)
-    if magic[:4] != b"RIFF" or magic[8:] != b"WAVE":
+    magic = file.read(16)
+    if magic == W64_MAGIC:
+        layout = W64
+    elif magic[:4] in (b"RIFF", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
+        layout = RIFF
+    else:
         return None
-    fmt, at = b"", start + 12
-    while at + 8 <= end:
-        file.seek(at)
-        name, size = struct.unpack("<4sI", file.read(8))
-        if name == b"fmt ":
-            fmt = file.read(min(size, _BLOCK))
-        if name == b"data":
-            return _Part(fmt=fmt, start=at + 8, size=size) if fmt else None
-        at += 8 + size + size % 2
+    fmt, wide_size = b"", None
+    for chunk in chunks(file, layout, start + layout.first, end):
+        file.seek(chunk.start)
+        match chunk.name.removesuffix(GUID_TAIL):
+            case b"fmt ":
+                fmt = file.read(min(chunk.size, _BLOCK))
+            case b"ds64" if chunk.size >= 16:
+                wide_size = int.from_bytes(file.read(16)[8:], "little")
+            case b"data":
+                size = wide_size if chunk.size == 0xFFFF_FFFF and wide_size is not None else chunk.size
+                wide = layout is W64 or wide_size is not None
+                return _Part(fmt=fmt, start=chunk.start, size=size, wide=wide, layout=layout) if fmt else None
     return None
 
 
@@ -144,7 +184,7 @@ class _View:
             stop, following = self._stop(part, notes, unknown)
             spans.append(range(part.start, stop))
             total = None if unknown or total is None else total + max(part.size, stop - part.start)
-            if unknown and 0 < part.size < _UNKNOWN:
+            if unknown and 0 < part.size < UNKNOWN:
                 notes.append(f"its header announces {part.size} bytes of sound, a placeholder; "
                              f"{self._seconds(stop - part.start)} are there and were read")  # fmt: skip
             part = None if following is None else _part(self.file, following, self.end)
@@ -159,7 +199,7 @@ class _View:
         return tuple(spans), total, notes
 
     def _placeholder(self, size: int, room: int) -> bool:
-        if size == 0 or size >= _UNKNOWN:
+        if size == 0 or size >= UNKNOWN:
             return size != room
         near = any((size + _HEADER_ROOM) % unit <= _HEADER_ROOM for unit in _ROUND)
         return size > room and (near or size > _LONGEST * self.byte_rate)
@@ -170,7 +210,7 @@ class _View:
             following = self._next_file(part.start)
             return (self.end if following is None else following), following
         at = part.start + part.size
-        behind = self._behind_chunks(at + part.size % 2)
+        behind = self._behind_chunks(part, at + (part.start - at) % part.layout.align)
         if behind >= self.end:
             return at, None
         following = self._next_file(behind)
@@ -179,37 +219,30 @@ class _View:
         stray = range(behind, self.end if following is None else following)
         if len(stray) < _STRAY_SECONDS * self.byte_rate:
             return at, following
-        if behind > at + 1 or not self._is_sound(stray):
+        if behind >= at + part.layout.align or not self._is_sound(stray):
             notes.append(f"{len(stray)} bytes behind its sound are no sound and were not read")
             return at, following
         notes.append(f"its header announces {self._seconds(part.size)} of sound, "
                      f"{self._seconds(stray.stop - part.start)} are there and were read")  # fmt: skip
         return stray.stop, following
 
-    def _behind_chunks(self, at: int) -> int:
+    def _behind_chunks(self, part: _Part, at: int) -> int:
         """Skip the chunks that may follow the sound: texts, cue points."""
-        while at + 8 <= self.end:
-            self.file.seek(at)
-            name, size = struct.unpack("<4sI", self.file.read(8))
-            if name == b"RIFF" or not name.isascii() or not name.decode().isprintable() or at + 8 + size > self.end:
-                return at
-            at += 8 + size + size % 2
+        for chunk in chunks(self.file, part.layout, at, self.end):
+            name = chunk.name.removesuffix(GUID_TAIL)
+            is_file = chunk.name == W64_MAGIC or name in (b"RIFF", b"RF64", b"BW64")
+            if is_file or not name.isascii() or not name.decode().isprintable() or chunk.start + chunk.size > self.end:
+                return chunk.at
+            at = chunk.next
         return self.end  # less than a chunk's header is padding
 
     def _next_file(self, start: int) -> int | None:
-        at, tail = start, b""
-        self.file.seek(start)
-        while block := self.file.read(_BLOCK):
-            if found := _GLUED.search(tail + block):
-                return at - len(tail) + found.start()
-            at += len(block)
-            tail = (tail + block)[-15:]
-        return None
+        return find_head(self.file, (WAV_HEAD, W64_HEAD), start)
 
     def _is_sound(self, span: range) -> bool:
         self.file.seek(span.start)
         sample = self.file.read(min(len(span), _BLOCK))
-        return bool(sample.translate(None, _TEXT))
+        return not _OTHER.match(sample) and bool(sample.translate(None, _TEXT))
 
     def _seconds(self, num_bytes: int) -> str:
         return f"{num_bytes / self.byte_rate:.1f} s"

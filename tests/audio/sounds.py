@@ -73,14 +73,14 @@ def write_with_hole(path: Path, audio: np.ndarray, at: float, seconds: float, co
     return path
 
 
-def write_av(path: Path, audio: np.ndarray | None, codec: str, *, pictures: bool) -> Path:
-    """Write a container with PyAV: mono float samples at 48 kHz (None: no sound), and one second of black pictures."""
+def write_av(path: Path, audio: np.ndarray | None, codec: str, *, pictures: bool, rate: int = 48_000) -> Path:
+    """Write a container with PyAV: mono float samples (None: no sound), and one second of black pictures."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25) if pictures else None
         if video is not None:
             video.width = video.height = 64
             video.pix_fmt = "yuv420p"
-        sound = container.add_stream(codec, rate=48_000) if audio is not None else None
+        sound = container.add_stream(codec, rate=rate) if audio is not None else None
         if sound is not None:
             sound.layout = "stereo"
         if video is not None:
@@ -90,8 +90,8 @@ def write_av(path: Path, audio: np.ndarray | None, codec: str, *, pictures: bool
             container.mux(video.encode(None))
         if sound is not None:
             frame = av.AudioFrame.from_ndarray(np.stack([audio, audio]), format="fltp", layout="stereo")
-            frame.rate = 48_000
-            resampler = av.AudioResampler(format=sound.format, layout="stereo", rate=48_000)
+            frame.rate = rate
+            resampler = av.AudioResampler(format=sound.format, layout="stereo", rate=rate)
             for part in [*resampler.resample(frame), *resampler.resample(None)]:
                 container.mux(sound.encode(part))
             container.mux(sound.encode(None))

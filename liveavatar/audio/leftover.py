@@ -1,0 +1,135 @@
+"""What lies in a file behind the sound that its header speaks of: further recordings, tags, and bytes nobody read.
+
+Files are glued together, and lengths in headers are too small. FFmpeg stops where the header says; the positions of
+its packets tell where that was.
+"""
+
+import re
+from pathlib import Path
+
+from liveavatar.audio.chunks import (
+    AIFF,
+    CAF,
+    GUID_TAIL,
+    MP4,
+    RIFF,
+    W64,
+    W64_HEAD,
+    WAV_HEAD,
+    Head,
+    Layout,
+    chunks,
+    find_head,
+    size_of,
+)
+
+# containers whose packets end where their sound ends; others are read to the end of the file, whatever lies there
+_EXACT: dict[str, Layout | None] = {
+    "wav": RIFF,
+    "w64": W64,
+    "aiff": AIFF,
+    "caf": CAF,
+    "mov": MP4,
+    "avi": RIFF,
+    "tta": None,
+    "voc": None,
+}
+_CAF_UNKNOWN = 2**62  # bytes; larger sizes are placeholders
+_TAGS = re.compile(rb"APETAGEX|TAG.{125}\Z|ID3[\x02-\x04]|LYRICS(?:BEGIN|200)", re.DOTALL)
+_HEAD = 64  # bytes looked at to tell what lies at a position
+_BLOCK = 1 << 20  # bytes
+
+
+_HEADS = (
+    WAV_HEAD,
+    Head(pattern=rb"FORM....AIF[FC]", mark=b"AIF", at=8),
+    Head(pattern=rb"caff\0[\x01\x02]..desc", mark=b"caff"),
+    W64_HEAD,
+    Head(pattern=rb"\0\0..ftyp[ -~]{4}", mark=b"ftyp", at=4),
+    Head(pattern=rb"FLV\x01[\0-\x05]\0\0\0\t", mark=b"FLV\x01"),
+    Head(pattern=rb"TTA1[\x01\x02]\0", mark=b"TTA1"),
+    Head(pattern=rb"Creative Voice File\x1a", mark=b"Creative Voice File"),
+    Head(pattern=re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")), mark=b"\x30\x26\xb2\x75"),  # ASF
+    Head(pattern=re.escape(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), mark=b"\xb7\xd8\x00\x20"),  # WTV
+)
+
+
+def first_end(path: Path, start: int) -> int | None:
+    """Find where a second MP4 begins behind the one at a position; None for other files, and where there is none.
+
+    FFmpeg reads the fragments of both as one, so that the first must end there.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        if not re.match(rb"....ftyp", file.read(8), re.DOTALL):
+            return None
+        return next((c.at for c in chunks(file, MP4, start, size_of(file)) if c.name == b"ftyp" and c.at > start), None)
+
+
+def next_recording(path: Path, start: int, end: int) -> int | None:
+    """Find a recording of the same container behind the one that begins and ends at two positions of a file."""
+    with path.open("rb") as file:
+        file.seek(start)
+        first = file.read(_HEAD)
+        head = next((h for h in _HEADS if h.match(first)), None)
+        return None if head is None else find_head(file, (head,), max(start + 1, end))
+
+
+def unread(path: Path, kinds: set[str], start: int, end: int) -> int:
+    """Count the bytes behind the last packet that are neither chunks of the container nor tags nor padding.
+
+    Args:
+        path: file.
+        kinds: names of its container.
+        start: position of the recording in the file.
+        end: position behind its last packet.
+
+    Returns:
+        Bytes; 0 for containers whose packets do not tell where the sound ends.
+    """
+    name = next((n for n in kinds if n in _EXACT), None)
+    if name is None or end <= start:
+        return 0
+    with path.open("rb") as file:
+        stop, layout = size_of(file), _EXACT[name]
+        at = _chunk_end(path, start, end) if name == "mov" else end
+        if layout is not None:
+            at += (start - at) % layout.align
+        while at < stop:
+            file.seek(at)
+            block = file.read(_BLOCK)
+            padding = len(block) - len(block.lstrip(b"\0" if block[:1] == b"\0" else b"\xff"))
+            chunk = next(chunks(file, layout, at, stop), None) if layout is not None else None
+            if _TAGS.match(block):
+                return 0
+            if chunk is not None and _is_name(chunk.name) and chunk.start + chunk.size <= stop:
+                at = chunk.next
+            elif padding >= min(_HEAD, len(block)):
+                at += padding
+            else:
+                return stop - at
+    return 0
+
+
+def caf_share(path: Path, start: int) -> float:
+    """Return the bytes of sound that a CAF file announces over those it has, at least 1; 1 for other files."""
+    with path.open("rb") as file:
+        end = size_of(file)
+        file.seek(start)
+        if file.read(4) != b"caff":
+            return 1.0
+        for chunk in chunks(file, CAF, start + CAF.first, end):
+            if chunk.name == b"data" and chunk.size < _CAF_UNKNOWN and end > chunk.start:
+                return max(1.0, chunk.size / (end - chunk.start))
+    return 1.0
+
+
+def _chunk_end(path: Path, start: int, position: int) -> int:
+    with path.open("rb") as file:
+        end = size_of(file)
+        return next((min(c.next, end) for c in chunks(file, MP4, start, end) if c.next >= position), position)
+
+
+def _is_name(name: bytes) -> bool:
+    letters = name[:4] if name[4:] in (b"", GUID_TAIL) else b""
+    return len(letters) == 4 and letters != b"mdat" and letters.isascii() and letters.decode().isprintable()
