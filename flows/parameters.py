@@ -5,13 +5,13 @@ given, what is wrong, and the way out.
 """
 
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from flows.presets import preset_options
+from flows.presets import FILLED, preset_options
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import PRESETS, ModelConfig
@@ -27,18 +27,93 @@ MAX_SEED = 2**63 - 1
 SWEPT_STEPS = (3, 4, 5, 6)  # of a sweep that names none
 
 
-def _as_form(schema: dict[str, Any]) -> None:
-    """Write a schema as a form shows it best: text and numbers that may be empty have one type, `fps` is not asked.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptionGroup:
+    """Parameters of a render that are shown together, on the command line and in the Prefect UI."""
 
-    The form of the Prefect UI shows "type None" for a property that may be null. Prefect itself lets every property
-    without a default be null, unless it has choices.
+    title: str
+    description: str
+    options: tuple[str, ...]
+
+
+GROUPS = (
+    OptionGroup(
+        title="what",
+        description="who speaks, what is heard, what is seen",
+        options=("audio", "image", "prompt", "prompt_words", "face", "pose_video"),
+    ),
+    OptionGroup(
+        title="how",
+        description="model, size, length and speed of the video, and how strictly inputs and result are judged",
+        options=(
+            *("preset", "model", "size", "framing", "sample_steps", "seed", "num_clip", "infer_frames", "fps"),
+            *("enable_online_decode", "denoise", "whisper", "strict_portrait", "strict_prompt", "allow_unjudged"),
+        ),
+    ),
+    OptionGroup(
+        title="where",
+        description="GPUs and memory that are used, the output folder, and what becomes of earlier results",
+        options=(
+            *("placement", "num_gpus", "fp8", "kv_cache_dtype", "offload_model", "leave_memory"),
+            *("out", "resume", "force"),
+        ),
+    ),
+)
+
+
+def _as_form(schema: dict[str, Any]) -> None:
+    """Write a schema as the form of the Prefect UI shows it best: in groups, and each option with one type.
+
+    The form shows "type None" for a property that may be null. Prefect itself lets every property without a default
+    be null. Options outside of the groups, as tables and the command line have them, are taken but not shown;
+    so is `fps`, which has one legal value.
     """
-    properties = schema["properties"]
-    for name, option in properties.items():
-        kinds = [kind for kind in option.get("anyOf", ()) if kind != {"type": "null"}]
-        if len(kinds) == 1 and "enum" not in kinds[0]:
-            properties[name] = {k: v for k, v in option.items() if k not in ("anyOf", "default")} | kinds[0]
-    schema["patternProperties"] = {"^fps$": properties.pop("fps")}  # taken, not shown
+    options = schema["properties"]
+    required = schema.pop("required")
+    schema["patternProperties"] = {f"^{name}$": option for name, option in options.items()}
+    schema["properties"] = {
+        group.title: {
+            "title": group.title.capitalize(),
+            "description": group.description,
+            "type": "object",
+            "properties": {name: _shown(name, options[name]) for name in group.options if name != "fps"},
+            "patternProperties": {"^fps$": options["fps"]} if "fps" in group.options else {},
+            "required": [name for name in group.options if name in required],
+            "additionalProperties": False,
+        }
+        for group in GROUPS
+    }
+    # the three that a render needs come in their group, or outside of it
+    schema |= {"if": {"required": [GROUPS[0].title]}, "else": {"required": required}}
+
+
+def _shown(name: str, option: dict[str, Any]) -> dict[str, Any]:
+    """Give an option one type, and no value to begin with where a preset may fill it: the form sends what it shows."""
+    kinds = [kind for kind in option.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        choices = {"enum": [*kinds[0]["enum"], None]} if "enum" in kinds[0] else {}
+        option = {k: v for k, v in option.items() if k not in ("anyOf", "default")} | kinds[0] | choices
+    if name in FILLED and "default" in option:
+        default = option["default"]
+        empty = "" if default is False else f"; {default} when empty"
+        option = {k: v for k, v in option.items() if k != "default"}
+        option["description"] += empty
+    return option
+
+
+def ungrouped(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of a form out of their groups, without empty ones; one outside of them counts more."""
+    titles = {group.title for group in GROUPS}
+    groups = {title: options[title] for title in titles & set(options) if isinstance(options[title], dict)}
+    loose = {name: value for name, value in options.items() if name not in groups}
+    filled = {name: value for part in groups.values() for name, value in part.items() if value is not None}
+    return filled | loose
+
+
+def grouped(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Put options into the groups of the form, so that the Prefect UI shows them when it copies a run."""
+    parts = {group.title: {n: options[n] for n in group.options if n in options} for group in GROUPS}
+    return {title: part for title, part in parts.items() if part}
 
 
 class RenderParameters(BaseModel):
@@ -46,7 +121,7 @@ class RenderParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_default=True, title="Render", json_schema_extra=_as_form)
 
-    audio: str = Field(min_length=1, description="speech: any audio or video file; - for 16 kHz PCM")
+    audio: str = Field(min_length=1, description="speech: any audio or video file")
     image: str = Field(
         min_length=1, description="portrait: any picture file; the run's log first says whether it will speak"
     )
@@ -61,7 +136,10 @@ class RenderParameters(BaseModel):
         description="fills options that are not given: newbie, the size to begin with, 50 clips; fast, small and few "
         "steps; quality, the largest recommended size; production, live output, and doubtful inputs are refused",
     )
-    size: str | None = Field(default=None, description='video size "W*H"; only the area counts; empty: the picture\'s')
+    size: str | None = Field(
+        default=None,
+        description="size of the video in pixels, such as 704*384; only the area counts; empty: the picture's",
+    )
     framing: Literal["portrait", "model"] | None = Field(
         default=None,
         description="portrait: the video is your picture, in which the face moves; model: cut as the model needs it; "
@@ -94,7 +172,7 @@ class RenderParameters(BaseModel):
         default=None,
         ge=0,
         le=1024,
-        description="memory of every GPU that is left to other programs, such as 6GB; without a GPU, of the host's",
+        description="GB of every GPU's memory that are left to other programs; without a GPU, of the host's",
     )
     denoise: Literal["auto", "off", "stationary", "nonstationary"] = Field(default="auto", description="noise removal")
     whisper: Literal["tiny.en", "base", "large-v3", "off"] = Field(default="tiny.en", description="transcriber")
@@ -102,11 +180,16 @@ class RenderParameters(BaseModel):
     allow_unjudged: bool = Field(
         default=False, description="let the verdict warn instead of fail where a measure cannot be taken"
     )
-    out: str | None = Field(default=None, min_length=1, description="output folder; out/<time>-<seed> when empty")
+    out: str | None = Field(default=None, min_length=1, description="output folder; out/TIME-SEED when empty")
     resume: bool = Field(default=False, description="go on where an interrupted render of this job stopped")
     force: bool = Field(default=False, description="render although the store has the result")
 
     _filled: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_groups(cls, options: Any) -> Any:
+        return ungrouped(options) if isinstance(options, dict) else options
 
     @model_validator(mode="after")
     def _fill(self) -> "RenderParameters":

@@ -22,6 +22,7 @@ _LISTED: dict[str, dict[str, Any]] = {
     "quality": {"sample_steps": 4},  # the video has the size of the picture
     "production": {"sample_steps": 4, **_CHECKED},
 }
+FILLED = frozenset(option for table in (_ANY_SIZE, _LISTED) for options in table.values() for option in options)
 
 
 def preset_options(name: str, model: ModelConfig) -> dict[str, Any]:

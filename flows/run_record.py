@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from flows.parameters import RenderParameters
+from flows.parameters import RenderParameters, ungrouped
 from flows.serving import environment
 from flows.terminal import Terminal
 from liveavatar import paths
@@ -27,7 +27,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WARNED = "Warned"  # name of the state of a run with warnings
-GENERATED = re.compile(r"[a-z]+-[a-z]+")  # names that Prefect makes up, such as "gifted-peacock"
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi"
+)
+# names that Prefect makes up: "gifted-peacock", and in the form of its UI "sigma3-konishi", "mu2-minnobia-x"
+GENERATED = re.compile(rf"[a-z]+-[a-z]+|({GREEK.replace(' ', '|')}|psi|omega)\d*(-[a-z0-9]+)+")
 MAX_REASONS = 5
 PART_LENGTH = 40  # characters of a file's name in the name of a run
 LOGGED_SHARE = 0.25  # of the blocks, between two lines of progress
@@ -97,7 +101,7 @@ def named(describe: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
 def render_name(parameters: dict[str, Any]) -> str:
     """Describe a render: sound, portrait and seed."""
     job = parameters["parameters"]
-    given = job.model_dump() if isinstance(job, RenderParameters) else dict(job)
+    given = job.model_dump() if isinstance(job, RenderParameters) else ungrouped(dict(job))
     seed = given.get("seed", RenderParameters.model_fields["seed"].default)
     return f"{_stem(given.get('audio', ''))}-{_stem(given.get('image', ''))}-{seed}"
 

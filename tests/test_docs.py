@@ -83,6 +83,34 @@ def test_imported_names_exist(page: Path) -> None:
         assert not missing, f"{module} has no {missing}"
 
 
+def _typed(page: Path) -> tuple[list[str], set[str]]:
+    """What a page has readers type: fenced blocks without their comments, and commands between backticks."""
+    text = page.read_text()
+    blocks = [re.sub(r"\s+# .*$", "", block, flags=re.MULTILINE) for block in FENCE.findall(text)]
+    return blocks, {code for code in CODE.findall(FENCE.sub("", text)) if COMMAND.match(code)}
+
+
+def test_the_chinese_readme_has_the_commands_and_links_of_the_readme() -> None:
+    page, original = ROOT / "docs" / "README.zh-CN.md", ROOT / "README.md"
+    assert _typed(page) == _typed(original)
+
+    def targets(of: Path) -> set[Path]:
+        return {(of.parent / link).resolve() for link in LINK.findall(of.read_text()) if "://" not in link}
+
+    assert targets(page) ^ targets(original) == {page, original}, "each links to the other"
+    headings = [re.findall(r"^#+ ", of.read_text(), re.MULTILINE) for of in (page, original)]
+    assert headings[0] == headings[1]
+
+
+def test_every_check_of_the_doctor_is_explained() -> None:
+    named = re.findall(r'name=f?"([^"{]+)|name, place in zip\(\("([^"]+)", "([^"]+)"\)',
+                       (ROOT / "flows" / "cli" / "doctor.py").read_text())  # fmt: skip
+    checks = {name.strip() for names in named for name in names if name}
+    assert len(checks) > 15
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert not {check for check in checks if f"`{check}" not in page}
+
+
 def test_every_room_has_a_line() -> None:
     tree = FENCE.findall((ROOT / "ARCHITECTURE.md").read_text())[0]
     tops = re.split(r"^(\w+)/", tree, flags=re.MULTILINE)[1:]

@@ -354,6 +354,13 @@ def lineage(options: Options) -> int:
     return lineage_command(options)
 
 
+def completion(options: Options) -> int:
+    """Print the completion script of a shell."""
+    from flows.cli.completion import completion_command
+
+    return completion_command(options)
+
+
 def _numbers(result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         return _json(result)

@@ -8,6 +8,7 @@ from liveavatar import __version__
 from liveavatar.errors import InputError
 from liveavatar.paths import PAGE_PORT
 
+BENCHMARKS = ("cpu", "gpu", "quality", "prompts", "faults")
 REQUIRED = ("audio", "image", "prompt")
 JOB_COMMANDS = {
     "render": "audio + portrait + prompt to video + report",
@@ -30,6 +31,7 @@ COMMANDS = {
     "bench": "measure speed or quality on this machine",
     "doctor": "check the installation",
     "serve": "Prefect server with the deployments, until Ctrl-C",
+    "completion": "print the completion script of a shell",
     "stop": "end everything that runs here, leaving renders resumable",
 }
 
@@ -66,15 +68,15 @@ def normalise(argv: list[str]) -> list[str]:
     return out
 
 
-def make_parser(command: str) -> Parser:
-    """Make the parser with the options of one subcommand, so that help stays quick."""
+def make_parser(*commands: str) -> Parser:
+    """Make the parser with the options of these subcommands only, so that help stays quick."""
     parser = Parser(prog="liveavatar", description="A talking avatar from sound, a portrait and a prompt.",
                     allow_abbrev=False)  # fmt: skip
     parser.add_argument("--version", action="version", version=f"liveavatar {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, text in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
-        if name == command:
+        if name in commands:
             _OPTIONS[name](sub)
     return parser
 
@@ -92,9 +94,11 @@ def _render(sub: Parser) -> None:
 
 def _plan(sub: Parser) -> None:
     _job_options(sub)
-    sub.add_argument("--gpus", help='plan for other hardware, such as "4x24GB", "1xH100,2xA100", or "cpu"')
+    sub.add_argument(
+        "--gpus", metavar="NxGB", help='plan for other hardware, such as "4x24GB", "1xH100,2xA100", or "cpu"'
+    )
     sub.add_argument("--table", action="store_true", help="the article's sizes by 3 to 6 steps, on the 14B")
-    sub.add_argument("--seconds", type=float, help="length of the sound, when no --audio is given")
+    sub.add_argument("--seconds", type=float, metavar="SECONDS", help="length of the sound, when no --audio is given")
     _json(sub)
 
 
@@ -103,10 +107,12 @@ def _sweep(sub: Parser) -> None:
 
     _job_options(sub)
     steps = ",".join(map(str, SWEPT_STEPS))
-    sub.add_argument("--steps", default=steps, help=f"numbers of sampling steps, comma separated ({steps})")
-    sub.add_argument("--sizes", help="sizes W*H, comma separated")
+    sub.add_argument(
+        "--steps", default=steps, metavar="N,N", help=f"numbers of sampling steps, 1 to 8, comma separated ({steps})"
+    )
+    sub.add_argument("--sizes", metavar="W*H,W*H", help="sizes of the video in pixels, comma separated")
     sub.add_argument("--split", choices=("evaluation",), help="judge the evaluation split instead of one job")
-    sub.add_argument("--clips", type=int, help="clips of the split; all when empty")
+    sub.add_argument("--clips", type=int, metavar="N", help="clips of the split; all when empty")
     _json(sub)
 
 
@@ -117,11 +123,13 @@ def _batch(sub: Parser) -> None:
 
 
 def _preprocess(sub: Parser) -> None:
-    sub.add_argument("--input", required=True, help="any audio or video file")
-    sub.add_argument("--output", required=True, help="folder for cleaned.wav, words.json and features.pt")
-    sub.add_argument("--denoise", default="auto", help="auto, off, stationary or nonstationary")
-    sub.add_argument("--whisper", default="tiny.en", help="tiny.en, base, large-v3 or off")
-    sub.add_argument("--model", default="mini", help="model whose features are wanted")
+    sub.add_argument("--input", metavar="FILE", required=True, help="any audio or video file")
+    sub.add_argument(
+        "--output", metavar="DIR", required=True, help="folder for cleaned.wav, words.json and features.pt"
+    )
+    sub.add_argument("--denoise", metavar=_values("denoise"), default="auto", help="noise removal (auto)")
+    sub.add_argument("--whisper", metavar=_values("whisper"), default="tiny.en", help="transcriber (tiny.en)")
+    sub.add_argument("--model", metavar=_values("model"), default="mini", help="model whose features are wanted (mini)")
 
 
 def _check_prompt(sub: Parser) -> None:
@@ -135,13 +143,13 @@ def _regress(sub: Parser) -> None:
     sub.add_argument(
         "--only", default="", metavar="NAMES", help="names of golden jobs, comma separated; all when empty"
     )
-    sub.add_argument("--junit", help="write a JUnit XML report there")
-    sub.add_argument("--golden", help="folder of golden jobs (data/golden)")
+    sub.add_argument("--junit", metavar="FILE", help="write a JUnit XML report there")
+    sub.add_argument("--golden", metavar="DIR", help="folder of golden jobs (data/golden)")
     _json(sub)
 
 
 def _models(sub: Parser) -> None:
-    sub.add_argument("action", choices=("list", "keys", "verify", "fetch"))
+    sub.add_argument("action", choices=("list", "keys", "verify", "fetch"), help="what to do")
     sub.add_argument("preset", nargs="?", help="mini, live-avatar-14b, or a model directory")
     _json(sub)
 
@@ -154,10 +162,14 @@ def _parity(sub: Parser) -> None:
 def _evaluate(sub: Parser) -> None:
     sub.add_argument("video", metavar="VIDEO", nargs="+", help="the videos to measure")
     sub.add_argument(
-        "--image", required=True, action="append", help="the portrait they should show; or one --image for each video"
+        "--image",
+        metavar="FILE",
+        required=True,
+        action="append",
+        help="the portrait they should show; or one --image for each video",
     )
     sub.add_argument("--table", metavar="FILE", help="write a row for each video there, .csv or .parquet")
-    sub.add_argument("--audio", help="the sound that drove it; the video's own track when empty")
+    sub.add_argument("--audio", metavar="FILE", help="the sound that drove it; the video's own track when empty")
     sub.add_argument("--limits", metavar="FILE", help="limits of the verdict, a copy of data/limits.json with changes")
     sub.add_argument("--docs", metavar="DIR", help="write the data docs of Great Expectations there")
     sub.add_argument(
@@ -174,17 +186,19 @@ def _why(sub: Parser) -> None:
 def _store(sub: Parser) -> None:
     sub.add_argument("action", choices=("ls", "gc", "verify", "rm"), help="list; delete by age and size; check; remove")
     sub.add_argument("name", nargs="?", help="key of an entry, or folder or id of a published run (rm)")
-    sub.add_argument("--stage", help="only entries of this stage (ls)")
-    sub.add_argument("--days", type=float, help="delete entries unused for so many days (gc; 60)")
-    sub.add_argument("--gb", type=float, help="delete the longest unused until so many GB stay (gc; 20)")
+    sub.add_argument("--stage", metavar="NAME", help="only entries of this stage (ls)")
+    sub.add_argument("--days", type=float, metavar="DAYS", help="delete entries unused for so many days (gc; 60)")
+    sub.add_argument("--gb", type=float, metavar="GB", help="delete the longest unused until so many GB stay (gc; 20)")
     sub.add_argument("--yes", action="store_true", help="delete; without it gc only says what it would delete (gc)")
     _json(sub)
 
 
 def _runs(sub: Parser) -> None:
     sub.add_argument("--status", choices=("passed", "warned", "failed"), help="only runs with this verdict")
-    sub.add_argument("--name", help="only runs with this text in the name of their sound, picture or folder")
-    sub.add_argument("--most", type=int, help="newest runs that are listed (20)")
+    sub.add_argument(
+        "--name", metavar="TEXT", help="only runs with this text in the name of their sound, picture or folder"
+    )
+    sub.add_argument("--most", type=int, metavar="N", help="newest runs that are listed (20)")
     sub.add_argument("--parquet", metavar="FILE", help="write all runs there, for DuckDB or pandas")
     _json(sub)
 
@@ -195,11 +209,12 @@ def _lineage(sub: Parser) -> None:
 
 
 def _bench(sub: Parser) -> None:
-    sub.add_argument("what", choices=("cpu", "gpu", "quality", "prompts", "faults"))
-    sub.add_argument("--model", default="mini", help="mini or a model directory")
-    sub.add_argument("--blocks", type=int, default=0, help="blocks to time; 0 for the default (cpu)")
+    sub.add_argument("what", choices=BENCHMARKS, help="what to measure")
+    sub.add_argument("--model", metavar="NAME|DIR", default="mini", help="mini or a model directory")
+    sub.add_argument("--blocks", type=int, metavar="N", default=0, help="blocks to time; 0 for the default (cpu)")
     sub.add_argument(
         "--out",
+        metavar="DIR",
         help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none), for a report (faults)",
     )
     sub.add_argument(
@@ -207,15 +222,23 @@ def _bench(sub: Parser) -> None:
         action="store_true",
         help="fewer blocks, no grid of memory (gpu); two clips (quality); one clip, some faults (faults)",
     )
-    sub.add_argument("--split", help="folder of clips with their true videos; data/evaluation when empty (quality)")
-    sub.add_argument("--clips", type=int, help="clips of the split; all when empty (quality, faults)")
+    sub.add_argument(
+        "--split", metavar="DIR", help="folder of clips with their true videos; data/evaluation when empty (quality)"
+    )
+    sub.add_argument("--clips", type=int, metavar="N", help="clips of the split; all when empty (quality, faults)")
     sub.add_argument("--good", type=int, metavar="N", help="judge N good videos under harmless treatments (faults)")
-    sub.add_argument("--only", help="names of the clips, such as 03,07; all when empty (faults)")
-    sub.add_argument("--steps", type=int, default=4, help="denoise steps per block (quality; 4)")
+    sub.add_argument("--only", metavar="NAMES", help="names of the clips, such as 03,07; all when empty (faults)")
+    sub.add_argument("--steps", type=int, metavar="1..8", default=4, help="denoise steps per block (quality; 4)")
     sub.add_argument("--heard", action="store_true", help="render words of mood, light and place instead (prompts)")
-    sub.add_argument("--recordings", help="folder of natural recordings to judge against their sound (quality)")
-    sub.add_argument("--portraits", help="folder of pictures: measure how each speaks, instead of the split (quality)")
-    sub.add_argument("--audio", help="sound that portraits speak, its first 6 s; data/samples/speech.wav when empty")
+    sub.add_argument(
+        "--recordings", metavar="DIR", help="folder of natural recordings to judge against their sound (quality)"
+    )
+    sub.add_argument(
+        "--portraits", metavar="DIR", help="folder of pictures: measure how each speaks, instead of the split (quality)"
+    )
+    sub.add_argument(
+        "--audio", metavar="FILE", help="sound that portraits speak, its first 6 s; data/samples/speech.wav when empty"
+    )
     sub.add_argument("--framing", choices=("portrait", "model"), help="of the portraits' videos; as of `render`")
     _json(sub)
 
@@ -226,17 +249,28 @@ def _doctor(sub: Parser) -> None:
 
 
 def _serve(sub: Parser) -> None:
-    sub.add_argument("--port", type=int, default=4200, help="of the Prefect server, when none runs yet (4200)")
-    sub.add_argument("--live_port", type=int, default=PAGE_PORT, help=f"of the studio page ({PAGE_PORT})")
+    sub.add_argument(
+        "--port", type=int, metavar="PORT", default=4200, help="of the Prefect server, when none runs yet (4200)"
+    )
+    sub.add_argument(
+        "--live_port", type=int, metavar="PORT", default=PAGE_PORT, help=f"of the studio page ({PAGE_PORT})"
+    )
     sub.add_argument(
         "--live_host",
+        metavar="ADDRESS",
         default="127.0.0.1",
         help="address that the studio page listens on (127.0.0.1); any other, such as 0.0.0.0, is asked with a token",
     )
 
 
 def _stop(sub: Parser) -> None:
-    sub.add_argument("--wait", type=float, default=60.0, help="seconds to give what runs before it is killed (60)")
+    sub.add_argument(
+        "--wait", type=float, metavar="SECONDS", default=60.0, help="seconds to give what runs before it is killed (60)"
+    )
+
+
+def _completion(sub: Parser) -> None:
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that shall complete `liveavatar`")
 
 
 def _json(sub: Parser) -> None:
@@ -244,22 +278,15 @@ def _json(sub: Parser) -> None:
 
 
 def _job_options(sub: Parser) -> None:
-    """Add the options of a render, taken from its form; values are checked there, so that each has one definition."""
-    from flows.parameters import RenderParameters
+    from flows.cli.job_options import add_job_options
 
-    for name, field in RenderParameters.model_fields.items():
-        silent = field.is_required() or field.default is None or field.default is False
-        default = "" if silent else f" ({field.default})"
-        text = f"{field.description}{default}".replace("%", "%%")
-        if field.annotation is bool:
-            sub.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
-        elif name == "offload_model":
-            sub.add_argument(
-                f"--{name}", nargs="?", const="True", metavar="True|False", default=argparse.SUPPRESS, help=text
-            )
-        else:
-            metavar = name.upper() if name in REQUIRED else "X"
-            sub.add_argument(f"--{name}", metavar=metavar, default=argparse.SUPPRESS, help=text)
+    add_job_options(sub)
+
+
+def _values(name: str) -> str:
+    from flows.cli.job_options import values_of
+
+    return values_of(name)
 
 
 _OPTIONS = {
@@ -281,4 +308,5 @@ _OPTIONS = {
     "doctor": _doctor,
     "serve": _serve,
     "stop": _stop,
+    "completion": _completion,
 }

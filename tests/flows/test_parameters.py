@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows.parameters import RenderParameters, parse_size, read_parameters
+from flows.parameters import GROUPS, RenderParameters, grouped, parse_size, read_parameters, ungrouped
+from flows.presets import FILLED
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.errors import InputError
 
@@ -90,24 +91,43 @@ def form() -> dict[str, Any]:
     return RenderParameters.model_json_schema()
 
 
-def test_text_and_numbers_of_the_form_have_one_type(form: dict[str, Any]) -> None:
-    options = form["properties"]
-    assert [name for name, option in options.items() if "anyOf" in option] == ["preset", "framing"], "with choices"
+def test_every_option_is_in_one_group() -> None:
+    assert sorted(name for group in GROUPS for name in group.options) == sorted(RenderParameters.model_fields)
+
+
+def test_the_form_has_groups_whose_options_have_one_type(form: dict[str, Any]) -> None:
+    assert list(form["properties"]) == ["what", "how", "where"]
+    assert all(group["title"] and group["description"] for group in form["properties"].values())
+    options = {name: option for group in form["properties"].values() for name, option in group["properties"].items()}
+    assert set(options) == set(RenderParameters.model_fields) - {"fps"}, "one legal value is no choice"
+    assert not [name for name, option in options.items() if "anyOf" in option], "the form would show `type None`"
     assert options["size"] == {"type": "string", "title": "Size", "description": options["size"]["description"]}
+    assert options["preset"]["enum"] == ["newbie", "fast", "quality", "production", None]
     assert (options["num_clip"]["minimum"], options["num_clip"]["maximum"]) == (1, 100_000)
-    assert "fps" not in options, "one legal value is no choice"
-    assert set(options) | {"fps"} == set(RenderParameters.model_fields)
+    assert not {name for name in FILLED if "default" in options[name]}, (
+        "the form sends it, and the preset fills nothing"
+    )
+    assert options["sample_steps"]["description"].endswith("; 4 when empty")
+    assert "PCM" not in options["audio"]["description"], "a form has no pipe"
 
 
 @pytest.mark.parametrize(
     ("given", "taken"),
     [
-        pytest.param({}, True, id="the least"),
+        pytest.param(JOB, True, id="the least"),
         pytest.param(RenderParameters(**JOB).model_dump(), True, id="every option, empty ones as null"),
-        pytest.param({"size": "384*256", "preset": "fast", "fps": 25}, True, id="some"),
-        pytest.param({"preset": "best"}, False, id="no such choice"),
-        pytest.param({"num_clip": 0}, False, id="out of range"),
-        pytest.param({"audoi": "x"}, False, id="misspelt"),
+        pytest.param(grouped(RenderParameters(**JOB).model_dump()), True, id="every option in groups"),
+        pytest.param({**JOB, "size": "384*256", "preset": "fast", "fps": 25}, True, id="some"),
+        pytest.param({"what": JOB, "how": {"preset": "fast", "fps": 25}}, True, id="groups"),
+        pytest.param({"what": JOB, "resume": True}, True, id="a group and one outside"),
+        pytest.param({"what": JOB, "how": {"preset": "best"}}, False, id="no such choice"),
+        pytest.param({**JOB, "num_clip": 0}, False, id="out of range"),
+        pytest.param({"what": JOB, "how": {"num_clip": 0}}, False, id="out of range in its group"),
+        pytest.param({**JOB, "audoi": "x"}, False, id="misspelt"),
+        pytest.param({"what": JOB | {"audoi": "x"}}, False, id="misspelt in its group"),
+        pytest.param({"what": {"audio": "a.wav"}}, False, id="no picture"),
+        pytest.param({"how": {"seed": 1}}, False, id="no sound"),
+        pytest.param({}, False, id="nothing"),
     ],
 )
 def test_prefect_takes_what_the_form_sends(form: dict[str, Any], given: dict[str, Any], taken: bool) -> None:
@@ -115,4 +135,18 @@ def test_prefect_takes_what_the_form_sends(form: dict[str, Any], given: dict[str
 
     schema = {"type": "object", "properties": {"parameters": form}, "required": ["parameters"]}
     with nullcontext() if taken else pytest.raises(ValidationError):
-        validate({"parameters": {**JOB, **given}}, schema, raise_on_error=True)
+        validate({"parameters": given}, schema, raise_on_error=True)
+
+
+def test_options_in_groups_make_the_same_job() -> None:
+    options = {**JOB, "seed": 7, "sample_steps": 3, "out": "there"}
+    assert grouped(options) == {"what": JOB, "how": {"sample_steps": 3, "seed": 7}, "where": {"out": "there"}}
+    assert ungrouped(grouped(options)) == options
+    assert read_parameters(grouped(options)) == read_parameters(options)
+    assert ungrouped({"what": JOB, "how": {"sample_steps": None, "preset": "fast"}}) == {**JOB, "preset": "fast"}
+    assert ungrouped({"where": {"resume": False}, "resume": True}) == {"resume": True}, "as a run that is resumed"
+
+
+def test_a_wrong_option_of_a_group_is_named_without_it() -> None:
+    with pytest.raises(InputError, match=r"^--sample_steps '9' should be less"):
+        read_parameters({"what": JOB, "how": {"sample_steps": 9}})

@@ -21,8 +21,8 @@ def test_a_preset_is_a_job_that_the_model_does(model: ModelConfig, name: str) ->
 
 
 def test_the_form_offers_the_presets() -> None:
-    offered = RenderParameters.model_json_schema()["properties"]["preset"]["anyOf"][0]["enum"]
-    assert tuple(offered) == NAMES
+    offered = RenderParameters.model_json_schema()["properties"]["how"]["properties"]["preset"]["enum"]
+    assert tuple(offered) == (*NAMES, None)
 
 
 def test_a_beginner_takes_what_the_article_recommends() -> None:

@@ -108,6 +108,8 @@ JOB = {"audio": "in/anna 1.wav", "image": "/p/face.png", "prompt": "p"}
         pytest.param("gifted-peacock", JOB, "anna 1-face-420", id="a name that Prefect made up"),
         pytest.param("", {**JOB, "seed": 7}, "anna 1-face-7", id="no name"),
         pytest.param("Monday's trailer", JOB, "Monday's trailer", id="a name of the user's"),
+        pytest.param("mu2-minnobia-x", JOB, "anna 1-face-420", id="a name that the form of the UI made up"),
+        pytest.param("sigma3-konishi", {"what": JOB}, "anna 1-face-420", id="options in groups"),
         pytest.param("gifted-peacock", RenderParameters(**{**JOB, "audio": "-"}), "pipe-face-420", id="a pipe"),
         pytest.param("gifted-peacock", {**JOB, "audio": "x" * 300}, "x" * 40 + "-face-420", id="a long name"),
     ],

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from flows.parameters import grouped, ungrouped
 from flows.serving import environment
 from flows.serving.studio.inputs import StoredInput, input_of_path
 
@@ -88,7 +89,8 @@ class PrefectQueue:
                     if time.monotonic() > deadline:
                         raise CapacityError("the deployments are not served yet; try again in some seconds") from e
                     time.sleep(1.0)
-            run = client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
+            form = {"parameters": grouped(parameters)}
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=form)
             return str(run.id)
 
     def jobs(self) -> list[QueuedJob]:
@@ -220,7 +222,7 @@ def _id_in(link: Artifact | None) -> str | None:
 
 def _stored(run: FlowRun, option: str) -> StoredInput | None:
     given = run.parameters.get("parameters")
-    return input_of_path(str(given.get(option, ""))) if isinstance(given, dict) else None
+    return input_of_path(str(ungrouped(given).get(option, ""))) if isinstance(given, dict) else None
 
 
 def _pace(runs: Iterable[FlowRun]) -> float | None:
