@@ -16,7 +16,7 @@ _HEAD = 64  # bytes; no first bytes of a container are longer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Head:
+class FirstBytes:
     """First bytes of a container."""
 
     pattern: bytes  # regular expression
@@ -29,8 +29,8 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """How a container writes its chunks."""
+class ChunkLayout:
+    """Form in which a container writes its chunks."""
 
     head: str  # struct of name and size
     first: int  # bytes before the first chunk
@@ -39,11 +39,11 @@ class Layout:
     size_first: bool = False  # the size is before the name
 
 
-RIFF = Layout(head="<4sI", first=12, align=2)
-AIFF = Layout(head=">4sI", first=12, align=2)
-CAF = Layout(head=">4sQ", first=8)
-W64 = Layout(head="<16sQ", first=40, align=8, whole=True)
-MP4 = Layout(head=">I4s", first=0, whole=True, size_first=True)
+RIFF = ChunkLayout(head="<4sI", first=12, align=2)
+AIFF = ChunkLayout(head=">4sI", first=12, align=2)
+CAF = ChunkLayout(head=">4sQ", first=8)
+W64 = ChunkLayout(head="<16sQ", first=40, align=8, whole=True)
+MP4 = ChunkLayout(head=">I4s", first=0, whole=True, size_first=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class Chunk:
     next: int  # position of the chunk behind it
 
 
-def chunks(file: BinaryIO, layout: Layout, start: int, end: int) -> Iterator[Chunk]:
+def chunks(file: BinaryIO, layout: ChunkLayout, start: int, end: int) -> Iterator[Chunk]:
     """Iterate over the chunks between two positions of a file, as far as a head fits in."""
     at, length = start, struct.calcsize(layout.head)
     while at + length <= end:
@@ -84,11 +84,11 @@ def size_of(file: BinaryIO) -> int:
     return file.seek(0, io.SEEK_END)
 
 
-WAV_HEAD = Head(pattern=rb"(?:RIFF|RF64|BW64)....WAVE(?:fmt |ds64|JUNK|bext|LIST)", mark=b"WAVE", at=8)
-W64_HEAD = Head(pattern=re.escape(W64_MAGIC), mark=W64_MAGIC)
+WAV_HEAD = FirstBytes(pattern=rb"(?:RIFF|RF64|BW64)....WAVE(?:fmt |ds64|JUNK|bext|LIST)", mark=b"WAVE", at=8)
+W64_HEAD = FirstBytes(pattern=re.escape(W64_MAGIC), mark=W64_MAGIC)
 
 
-def find_head(file: BinaryIO, heads: tuple[Head, ...], start: int) -> int | None:
+def find_head(file: BinaryIO, heads: tuple[FirstBytes, ...], start: int) -> int | None:
     """Find where a container of one of these kinds begins, at or behind a position of a file."""
     file.seek(start)
     at, data = start, file.read(_BLOCK + _HEAD)
@@ -103,7 +103,7 @@ def find_head(file: BinaryIO, heads: tuple[Head, ...], start: int) -> int | None
     return None
 
 
-def _place(data: bytes, head: Head) -> int | None:
+def _place(data: bytes, head: FirstBytes) -> int | None:
     place = data.find(head.mark, head.at) - head.at
     while place >= 0:
         if head.match(data[place : place + _HEAD]):

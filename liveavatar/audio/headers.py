@@ -21,7 +21,7 @@ from liveavatar.audio.chunks import (
     W64_HEAD,
     W64_MAGIC,
     WAV_HEAD,
-    Layout,
+    ChunkLayout,
     chunks,
     find_head,
     size_of,
@@ -131,7 +131,7 @@ class _Part:
     start: int  # of its sound
     size: int  # bytes of sound by its header
     wide: bool  # its sizes have 64 bits
-    layout: Layout
+    layout: ChunkLayout
 
 
 def _part(file: BinaryIO, start: int, end: int) -> _Part | None:

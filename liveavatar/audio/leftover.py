@@ -1,4 +1,4 @@
-"""What lies in a file behind the sound that its header speaks of: further recordings, tags, and bytes nobody read.
+"""Bytes of a file behind the sound that its header speaks of: further recordings, tags, and what nobody read.
 
 Files are glued together, and lengths in headers are too small. FFmpeg stops where the header says; the positions of
 its packets tell where that was.
@@ -16,15 +16,15 @@ from liveavatar.audio.chunks import (
     W64,
     W64_HEAD,
     WAV_HEAD,
-    Head,
-    Layout,
+    ChunkLayout,
+    FirstBytes,
     chunks,
     find_head,
     size_of,
 )
 
 # containers whose packets end where their sound ends; others are read to the end of the file, whatever lies there
-_EXACT: dict[str, Layout | None] = {
+_EXACT: dict[str, ChunkLayout | None] = {
     "wav": RIFF,
     "w64": W64,
     "aiff": AIFF,
@@ -42,15 +42,15 @@ _BLOCK = 1 << 20  # bytes
 
 _HEADS = (
     WAV_HEAD,
-    Head(pattern=rb"FORM....AIF[FC]", mark=b"AIF", at=8),
-    Head(pattern=rb"caff\0[\x01\x02]..desc", mark=b"caff"),
+    FirstBytes(pattern=rb"FORM....AIF[FC]", mark=b"AIF", at=8),
+    FirstBytes(pattern=rb"caff\0[\x01\x02]..desc", mark=b"caff"),
     W64_HEAD,
-    Head(pattern=rb"\0\0..ftyp[ -~]{4}", mark=b"ftyp", at=4),
-    Head(pattern=rb"FLV\x01[\0-\x05]\0\0\0\t", mark=b"FLV\x01"),
-    Head(pattern=rb"TTA1[\x01\x02]\0", mark=b"TTA1"),
-    Head(pattern=rb"Creative Voice File\x1a", mark=b"Creative Voice File"),
-    Head(pattern=re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")), mark=b"\x30\x26\xb2\x75"),  # ASF
-    Head(pattern=re.escape(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), mark=b"\xb7\xd8\x00\x20"),  # WTV
+    FirstBytes(pattern=rb"\0\0..ftyp[ -~]{4}", mark=b"ftyp", at=4),
+    FirstBytes(pattern=rb"FLV\x01[\0-\x05]\0\0\0\t", mark=b"FLV\x01"),
+    FirstBytes(pattern=rb"TTA1[\x01\x02]\0", mark=b"TTA1"),
+    FirstBytes(pattern=rb"Creative Voice File\x1a", mark=b"Creative Voice File"),
+    FirstBytes(pattern=re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")), mark=b"\x30\x26\xb2\x75"),  # ASF
+    FirstBytes(pattern=re.escape(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), mark=b"\xb7\xd8\x00\x20"),  # WTV
 )
 
 

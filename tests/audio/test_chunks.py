@@ -13,7 +13,7 @@ from liveavatar.audio.chunks import (
     W64_HEAD,
     W64_MAGIC,
     WAV_HEAD,
-    Layout,
+    ChunkLayout,
     chunks,
     find_head,
     size_of,
@@ -51,7 +51,7 @@ GUID = b"data" + bytes(12)
         pytest.param(RIFF, b"one", [], id="nothing"),
     ],
 )
-def test_chunks(layout: Layout, content: bytes, found: list[tuple[bytes, int, int]]) -> None:
+def test_chunks(layout: ChunkLayout, content: bytes, found: list[tuple[bytes, int, int]]) -> None:
     file = io.BytesIO(content)
     assert [(c.name, c.start, c.size) for c in chunks(file, layout, 0, size_of(file))] == found
 
