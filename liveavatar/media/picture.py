@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,8 +35,11 @@ PROMISED = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")  # of Pillow
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # in the first box, after "ftyp"
 GREY_DEPTHS = (8, 10, 12, 16)  # bits; the least that holds a picture's brightest value is its depth
+_FLOAT_TOPS = ((1.5, 1.0), (300.0, 255.0), (66_000.0, 65_535.0))  # brightest value below the first: white is the second
 _ORIENTATION = 0x0112  # EXIF tag
-_BITS_PER_SAMPLE = 258  # TIFF tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
+_WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2  # their values
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -72,8 +76,9 @@ def read_picture(path: str | Path) -> np.ndarray:
         if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
         picture.load()
+        grey = _grey_numbers(source, picture)
         bright = _full_range(picture, file)
-        return _oriented(_converted(bright, _reduction(bright)), picture)
+        return _oriented(_converted(bright, _reduction(bright), grey), picture)
 
 
 def _formats(source: Path, head: bytes) -> tuple[str, ...]:
@@ -105,6 +110,10 @@ def _reading(source: Path) -> Iterator[None]:
     except (Image.DecompressionBombError, MemoryError) as e:
         raise InputError(f"{source}: it has too many pixels; {_limits()}") from e
     except UnidentifiedImageError as e:
+        with source.open("rb") as file:
+            if file.read(4) in _TIFF_STARTS:
+                raise InputError(f"{source}: it is a TIFF of a kind that cannot be read (its depth, numbers or "
+                                 "compression are unusual); save it as PNG or JPEG") from e  # fmt: skip
         raise InputError(f"{source}: it is no picture that can be read; give {PROMISED}") from e
     except _DAMAGE as e:
         reason = " ".join(str(e).split()) or type(e).__name__
@@ -125,9 +134,9 @@ def _reduction(picture: Image.Image) -> int:
     return math.ceil(math.sqrt(picture.width * picture.height / KEPT_PIXELS))
 
 
-def _converted(picture: Image.Image, factor: int) -> np.ndarray:
+def _converted(picture: Image.Image, factor: int, grey: "_GreyNumbers | None") -> np.ndarray:
     """Convert a decoded picture to uint8 sRGB [H, W, 3], its sides divided by `factor`, strip by strip."""
-    to_rgb = _ToRgb(picture)
+    to_rgb = _ToRgb(picture, grey)
     width, height = picture.size
     rgb = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
     for top, bottom in _strips(width, height, factor):
@@ -189,11 +198,11 @@ def _oriented(rgb: np.ndarray, picture: Image.Image) -> np.ndarray:
 class _ToRgb:
     """Conversion of a picture's strips to 8-bit sRGB without transparency."""
 
-    def __init__(self, picture: Image.Image) -> None:
-        self.grey_scale: float | None = None
+    def __init__(self, picture: Image.Image, grey: "_GreyNumbers | None") -> None:
+        self.grey = grey
         self.clear: object = None  # grey value that is transparent
-        if picture.mode.startswith(("I", "F")):
-            self.grey_scale, mode = _grey_scale(picture), "L"
+        if grey is not None:
+            mode = "L"
             self.clear = picture.info.get("transparency")
         elif picture.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in picture.info:
             mode = "RGBA"
@@ -203,9 +212,9 @@ class _ToRgb:
         self.transform = _transform(picture.info.get("icc_profile"), mode)
 
     def __call__(self, strip: Image.Image) -> Image.Image:
-        if self.grey_scale is not None:
-            values = np.asarray(strip)
-            grey = _finite(values) * self.grey_scale
+        if self.grey is not None:
+            values = self.grey.values(strip)
+            grey = self.grey.scaled(values)
             if isinstance(self.clear, int):
                 grey = np.where(values == self.clear, 255, grey)
             strip = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
@@ -218,19 +227,57 @@ class _ToRgb:
         return strip.convert("RGB")
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values.astype(np.float64)) if values.dtype.kind == "f" else values
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _GreyNumbers:
+    """Meaning of the integers or floats of a grey picture."""
+
+    top: float  # the value of white
+    kind: type[np.generic]  # Pillow reads unsigned integers of 32 bits as signed ones
+    inverted: bool  # zero is white
+
+    def values(self, strip: Image.Image) -> np.ndarray:
+        """Return the numbers of a strip; those that are none become zero."""
+        return _numbers(strip, self.kind)
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Return brightness, 0 to 255 within rounding."""
+        grey = values * (255 / self.top)
+        return 255 - grey if self.inverted else grey
 
 
-def _grey_scale(picture: Image.Image) -> float:
-    """Compute the factor to 0..255 of grey in 10, 12 or 16 bits (also as 32-bit integers), or of floats 0..1."""
-    highest = 0.0
+def _numbers(strip: Image.Image, kind: type[np.generic]) -> np.ndarray:
+    values = np.asarray(strip)
+    if values.dtype.kind == "f":
+        return np.nan_to_num(values.astype(np.float64))
+    return values.astype(np.int32).view(kind) if values.itemsize == 4 else values
+
+
+def _grey_numbers(source: Path, picture: Image.Image) -> _GreyNumbers | None:
+    """Find out what the numbers of a grey picture mean; None for other pictures.
+
+    The least usual depth that holds the brightest integer is its depth; floats have white at 1, 255 or 65535.
+    """
+    tags = picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
+    form = int(np.atleast_1d(tags.get(_SAMPLE_FORMAT, _UNSIGNED))[0])
+    bits = int(np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 16))[0])
+    if form == _SIGNED and bits == 8:
+        raise InputError(f"{source}: its pixels are signed numbers of 8 bits; save it as PNG or JPEG")
+    if not picture.mode.startswith(("I", "F")):
+        return None
+    kind = np.uint32 if form == _UNSIGNED else np.int32
+    lowest, highest = 0.0, 0.0
     for top, bottom in _strips(*picture.size):
-        highest = max(highest, float(_finite(np.asarray(picture.crop((0, top, picture.width, bottom)))).max()))
+        values = _numbers(picture.crop((0, top, picture.width, bottom)), kind)
+        lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
     if picture.mode.startswith("F"):
-        return 255.0 if highest <= 1.0 else 1.0
-    depth = next((bits for bits in GREY_DEPTHS if highest < 2**bits), GREY_DEPTHS[-1])
-    return 255 / (2**depth - 1)
+        white = next((white for limit, white in _FLOAT_TOPS if highest < limit), 0.0)
+    else:
+        depth = bits - (form == _SIGNED)
+        white = 2.0 ** next(b for b in (*(b for b in (*GREY_DEPTHS, 24) if b < depth), depth) if highest < 2**b) - 1
+    if not white or lowest < -0.1 * white:
+        raise InputError(f"{source}: its grey values run from {lowest:.6g} to {highest:.6g}, of which white is not "
+                         "known; save it as PNG or JPEG with 8 bits")  # fmt: skip
+    return _GreyNumbers(top=white, kind=kind, inverted=tags.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO)
 
 
 def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:

@@ -64,6 +64,62 @@ def test_grey_of_any_depth_spans_the_whole_range(tmp_path: Path, bits: int) -> N
     np.testing.assert_allclose(read_picture(tmp_path / "a.png")[5, :, 0], np.linspace(0, 255, 128), atol=1)
 
 
+def _grey_tiff(path: Path, values: np.ndarray, form: int = 1, white_is_zero: bool = False) -> Path:
+    """Write an uncompressed grey TIFF; form: 1 unsigned, 2 signed, 3 float."""
+    height, width = values.shape
+    tags = [(256, width), (257, height), (258, 8 * values.itemsize), (259, 1), (262, int(not white_is_zero)),
+            (273, 8 + 2 + 12 * 10 + 4), (277, 1), (278, height), (279, values.nbytes), (339, form)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + values.tobytes())
+    return path
+
+
+RAMP = np.linspace(0, 1, 128)[None].repeat(96, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "white_is_zero"),
+    [
+        pytest.param((RAMP * (2**32 - 1)).astype("<u4"), 1, False, id="unsigned, 32 bits"),
+        pytest.param((RAMP * (2**24 - 1)).astype("<u4"), 1, False, id="24 bits in 32"),
+        pytest.param((RAMP * 4095).astype("<u4"), 1, False, id="12 bits in 32"),
+        pytest.param((RAMP * (2**31 - 1)).astype("<i4"), 2, False, id="signed, 32 bits"),
+        pytest.param((RAMP * 65_535).astype("<i4"), 2, False, id="16 bits in signed 32"),
+        pytest.param((RAMP * 32_767).astype("<i2"), 2, False, id="signed, 16 bits"),
+        pytest.param((RAMP * 65_535).astype("<u2"), 1, False, id="unsigned, 16 bits"),
+        pytest.param(((1 - RAMP) * 65_535).astype("<u2"), 1, True, id="16 bits, white is zero"),
+        pytest.param(RAMP.astype("<f4"), 3, False, id="float to 1"),
+        pytest.param((RAMP * 255).astype("<f4"), 3, False, id="float to 255"),
+        pytest.param((RAMP * 65_535).astype("<f4"), 3, False, id="float to 65535"),
+    ],
+)
+def test_numbers_of_any_kind_span_the_whole_range(
+    tmp_path: Path, values: np.ndarray, form: int, white_is_zero: bool
+) -> None:
+    path = _grey_tiff(tmp_path / "a.tif", values, form, white_is_zero)
+    np.testing.assert_allclose(read_picture(path)[..., 1], 255 * RAMP, atol=1)
+
+
+def test_highlights_of_floats_are_clipped(tmp_path: Path) -> None:
+    path = _grey_tiff(tmp_path / "a.tif", (1.2 * RAMP).astype("<f4"), 3)
+    np.testing.assert_allclose(read_picture(path)[..., 1], np.minimum(255, 306 * RAMP), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "words"),
+    [
+        pytest.param((2 * RAMP - 1).astype("<f4"), 3, "run from -1 to 1, of which white is not known", id="-1 to 1"),
+        pytest.param((RAMP * 1e6).astype("<f4"), 3, "run from 0 to 1e[+]06", id="to a million"),
+        pytest.param((RAMP * 2000 - 1000).astype("<i2"), 2, "run from -1000 to 1000", id="negative integers"),
+        pytest.param((RAMP * 127).astype("i1"), 2, "signed numbers of 8 bits", id="signed, 8 bits"),
+        pytest.param(RAMP.astype("<f8"), 3, "a TIFF of a kind that cannot be read .*PNG or JPEG", id="64-bit float"),
+    ],
+)
+def test_numbers_without_a_known_white_are_refused(tmp_path: Path, values: np.ndarray, form: int, words: str) -> None:
+    with pytest.raises(InputError, match=f"a.tif: it.* {words}"):
+        read_picture(_grey_tiff(tmp_path / "a.tif", values, form))
+
+
 @pytest.mark.parametrize(("turns", "words"), [(1, "on its side"), (2, "upside down"), (3, "on its side")])
 def test_a_lying_picture_is_turned_with_a_word(
     tmp_path: Path, turns: int, words: str, caplog: pytest.LogCaptureFixture
