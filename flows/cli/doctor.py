@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from flows.serving.environment import PROXIES, check_ray_address, is_of_prefect
+from flows.serving.environment import PROXIES, is_of_prefect
 from liveavatar.config import MINI
 from liveavatar.errors import LiveAvatarError
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
 from liveavatar.paths import MINI_DIR, REPO_ROOT, home, models_home
+from tasks.cluster.address import cluster_address
 from tasks.health import is_healthy
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -325,10 +326,9 @@ def _problem_at(variable: str, address: str) -> str:
     if variable == "PREFECT_API_URL":
         return "" if is_healthy(address, ANSWER_SECONDS) else f"nothing answers at {address}"
     try:
-        check_ray_address()
-        from tasks.cluster.head import probe
+        from tasks.cluster.head import ask_cluster
 
-        probe(address)
+        cluster_address(ask_cluster)
     except LiveAvatarError as e:
         return str(e).split(";")[0]
     return ""

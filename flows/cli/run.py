@@ -26,6 +26,7 @@ from liveavatar.checkpoints.directory import resolve_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import read_json, write_json
 from liveavatar.isolation.caller import isolated
+from tasks.cluster.address import cluster_address
 from tasks.inputs import JobInputs
 from tasks.run_folder import MANIFEST
 
@@ -320,7 +321,7 @@ def _alive(process: Any) -> bool:
 @contextlib.contextmanager
 def at_work(what: str, **facts: Any) -> Iterator[Path]:
     """Record this process for `liveavatar stop` and for `liveavatar render` beside `serve`; yield the record."""
-    environment.check_ray_address()
+    cluster_address()
     record = run_dir() / f"{what}-{os.getpid()}.json"
     try:
         run_dir().mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 
 from liveavatar import paths
-from liveavatar.errors import CapacityError, InputError
-from liveavatar.hardware import listens
 from tasks.health import LOOPBACK
 
 DEFAULTS = {
@@ -38,7 +36,6 @@ DEFAULTS = {
 STORE_DAYS = 60.0
 JOINED_RETRIES = "2"  # of a request to a server that nobody here replaces when it hangs
 HEAD_SECONDS = 100_000_000  # that Ray waits for a lost head before it ends the process
-PROBE_SECONDS = 5.0  # for a cluster to take a connection
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 NEUTRAL_FOLDER = Path(__file__).parent  # holds no settings of anybody
@@ -174,40 +171,6 @@ def survive_head() -> None:
     Counts when it is called before Ray is imported.
     """
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_SECONDS))
-
-
-def check_ray_address() -> None:
-    """Refuse a `RAY_ADDRESS` where nothing listens, before Ray is imported; "local" is as if it were unset.
-
-    Raises:
-        InputError: it is no address.
-        CapacityError: nothing listens there.
-    """
-    given = os.environ.get("RAY_ADDRESS", "").strip()
-    if given in ("", "local"):
-        os.environ.pop("RAY_ADDRESS", None)
-        return
-    address = _last_cluster() if given == "auto" else given
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if given != "auto" and not (host and port.isdigit() and int(port) < 2**16):
-        raise InputError(
-            f"RAY_ADDRESS={given} is no address of a Ray cluster; give host:port, ray://host:port or auto, "
-            "or unset the variable for a local one"
-        )
-    if not port.isdigit() or not listens(host.strip("[]"), int(port), PROBE_SECONDS):
-        place = f"there (auto: {address or 'none was started on this machine'})" if given == "auto" else "there"
-        raise CapacityError(
-            f"RAY_ADDRESS={given}: no Ray cluster answers {place}; start it, or unset the variable for a local one"
-        )
-
-
-def _last_cluster() -> str:
-    """Read the address of the cluster that was started last on this machine, which "auto" means; "" without one."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
-    try:
-        return (folder / "ray_current_cluster").read_text().strip()
-    except OSError:
-        return ""
 
 
 def store_limits() -> tuple[int, float]:

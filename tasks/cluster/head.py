@@ -27,6 +27,7 @@ from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.hardware import cores, listens
 from tasks.cluster import guardian, ray_folder, served
+from tasks.cluster.address import cluster_address
 from tasks.cluster.interruption import Interruption, c_handlers_kept, signals_interrupt
 from tasks.cluster.ray_start import VITAL, fulfil, replaced, start_ray
 from tasks.cluster.supervision import HeadLost
@@ -39,7 +40,6 @@ OBJECT_STORE_BYTES = 80_000_000  # frames and latents never travel through it
 LOOPBACK = "127.0.0.1"
 ASK_SECONDS = 0.5  # between two looks at the head
 LOCAL_MISSES, JOINED_MISSES = 3, 40  # failed looks after which it counts as lost; a head elsewhere may be restarted
-PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
 START_SECONDS = (30.0, 180.0, 180.0, 180.0, 180.0)  # for a local Ray to come up, at each attempt
 ATTEMPTS_LIMIT = 400.0  # seconds after which there is no other attempt
 STOP_SECONDS, LOCAL_STOP_SECONDS = 60.0, 0.5  # to an interrupted job's next block; a local engine ends with us anyway
@@ -135,9 +135,7 @@ class RaySession:
         if ray.is_initialized():
             return _address()
         ray._private.worker.print_to_stdstream = _to_log
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            probe(address)
+        address = cluster_address(ask_cluster)
         try:
             with signals_interrupt(Interruption()), without_handler():
                 if address:
@@ -194,35 +192,18 @@ class RaySession:
         return self.connect()
 
 
-def probe(address: str) -> None:
-    """Return when a cluster answers at `RAY_ADDRESS`; Ray itself would wait for minutes.
+def ask_cluster(address: str) -> None:
+    """Put a question to the cluster at an address; of a `ray://` one a connection says enough.
 
     Raises:
-        CapacityError: none answers within `PROBE_SECONDS`.
+        RuntimeError: it is no cluster of Ray.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # such as "auto"
-        return
-    problem: list[str] = []
     raylet: Any = ray._raylet
-
-    def ask() -> None:
+    if "://" not in address:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
-            if "://" not in address:
-                raylet.GcsClient(address=address)
-        except (OSError, RuntimeError, RayError) as e:
-            problem.append(_first_line(e))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(PROBE_SECONDS)
-    if asking.is_alive():
-        problem.append(f"silent for {PROBE_SECONDS:.0f} s")
-    if problem:
-        raise CapacityError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({problem[0]}); start it, or unset the variable"
-        )
+            raylet.GcsClient(address=address)
+        except RayError as e:
+            raise RuntimeError(_first_line(e)) from e
 
 
 def patience(seconds: float) -> contextlib.AbstractContextManager[None]:

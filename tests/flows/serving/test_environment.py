@@ -15,8 +15,6 @@ from scipy.io import wavfile
 from flows.job_table import MAX_BYTES
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer
-from liveavatar.errors import CapacityError, InputError
-from liveavatar.hardware import free_port
 from liveavatar.paths import REPO_ROOT
 from tasks.health import is_healthy
 from tests.health_server import answering
@@ -254,52 +252,3 @@ def test_a_damaged_token_is_made_anew(damaged: bytes, surroundings: Path) -> Non
     assert (path.stat().st_mode & 0o777, len(token)) == (0o600, 64)
     environment.guard_ray()
     assert path.read_text() == token, "a whole one stays"
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://localhost:{port}", "[::1]:{port}"])
-def test_a_ray_that_is_not_there_is_refused_before_ray_is_imported(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = address.format(port=free_port())
-    monkeypatch.setenv("RAY_ADDRESS", given)
-    with pytest.raises(CapacityError, match="no Ray cluster answers there"):
-        environment.check_ray_address()
-
-
-@pytest.mark.parametrize("address", ["", " ", "local"])
-def test_a_local_ray_needs_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    environment.check_ray_address()
-    assert "RAY_ADDRESS" not in os.environ
-
-
-@pytest.mark.parametrize("address", ["garbage", "127.0.0.1", ":6379", "a:b", "ray://", "127.0.0.1:99999"])
-def test_a_ray_address_that_is_none_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(InputError, match=f"RAY_ADDRESS={address} is no address of a Ray cluster"):
-        environment.check_ray_address()
-
-
-@pytest.mark.parametrize("left", ["a cluster that has gone", ""])
-def test_the_last_cluster_of_this_machine_is_asked_before_ray(
-    left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    gone = f"127.0.0.1:{free_port()}"
-    if left:
-        (tmp_path / "ray").mkdir()
-        (tmp_path / "ray" / "ray_current_cluster").write_text(gone)
-    with pytest.raises(CapacityError, match=gone if left else "none was started on this machine"):
-        environment.check_ray_address()
-
-
-def test_the_last_cluster_of_this_machine_is_joined(
-    health: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "ray_current_cluster").write_text(health.removeprefix("http://").removesuffix("/api"))
-    environment.check_ray_address()
-    assert os.environ["RAY_ADDRESS"] == "auto"
