@@ -30,6 +30,7 @@ from prefect.artifacts import (
 
 from liveavatar.errors import one_line
 from liveavatar.files import disk_errors, sha256, sync_tree, write_atomically
+from tasks.assets import assets_of, emit_assets
 from tasks.bookkeeping import RETURN_SECONDS, answers, recorded
 from tasks.catalogue import CatalogueRecord, page_url, record_run
 from tasks.ingest import CANVAS
@@ -42,7 +43,7 @@ from tasks.manifest import (
     products_of,
 )
 from tasks.render import LIVE
-from tasks.run_folder import CHANGING, MANIFEST, REPORT, VIDEO, outputs_of, stages_of
+from tasks.run_folder import CHANGING, MANIFEST, REPORT, SHEET, VIDEO, outputs_of, stages_of
 from tasks.stage import stage
 from tasks.store.changes import closest
 from tasks.store.keys import job_key
@@ -80,7 +81,7 @@ def publish(results: Results, run: Publication) -> PublishedRun:
             write_atomically(run.out / REPORT, _json(report))
         else:
             replace_folder(run.out, results, report, manifest)
-    _artifacts(run.out, report, record_run(run.out, manifest, report))
+    _artifacts(run.out, report, manifest, record_run(run.out, manifest, report))
     return PublishedRun(out=run.out, report=report, hit=standing)
 
 
@@ -196,8 +197,8 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _artifacts(out: Path, report: dict[str, Any], run: CatalogueRecord) -> None:
-    """Publish the artifacts of a run in the Prefect UI."""
+def _artifacts(out: Path, report: dict[str, Any], manifest: dict[str, Any], run: CatalogueRecord) -> None:
+    """Publish the artifacts and assets of a run in the Prefect UI."""
     from prefect.context import FlowRunContext
 
     if FlowRunContext.get() is None:
@@ -217,6 +218,8 @@ def _artifacts(out: Path, report: dict[str, Any], run: CatalogueRecord) -> None:
         lambda: create_link_artifact(link=page_url(run.id), link_text="report page", key=f"{key}-report"),
         lambda: create_link_artifact(link=page_url(run.id, VIDEO), link_text="video", key=f"{key}-video"),
         lambda: create_image_artifact(image_url=page_url(run.id, "portrait.png"), key=f"{key}-portrait"),
+        lambda: create_image_artifact(image_url=page_url(run.id, SHEET), key=f"{key}-sheet", description=verdict),
+        lambda: emit_assets(assets_of(manifest, run, out.name), {"verdict": report["status"], "out": str(out)}),
     ]
     if not answers():
         log.warning("waits for the Prefect server, which does not answer (at most %.0f s)", RETURN_SECONDS)

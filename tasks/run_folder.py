@@ -10,7 +10,8 @@ MANIFEST = "manifest.json"
 REPORT = "report.json"
 PAGE = "report.html"
 VIDEO = "video.mp4"
-CHANGING = (REPORT, PAGE)  # say how the run went, not only what it made
+SHEET = "sheet.jpg"
+CHANGING = (REPORT, PAGE, SHEET)  # say how the run went, not only what it made
 
 
 def stages_of(out: Path) -> dict[str, dict[str, Any]]:

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAGE = "report.html"
+SHEET = "sheet.jpg"
 TEMPLATE = Path(__file__).with_name("page.html")
 EMBED_BYTES = 64 * 2**20  # a larger video is linked, or browsers give up on the page
 SHEET_FRAMES = 12
 SHEET_WIDTH = 240  # pixels of one picture of the contact sheet
+SHEET_COLUMNS = 4  # of the sheet as one picture
 PLOTTED_WORDS_SECONDS = 90  # longer videos show their words as text only; side by side they could not be read
 
 
@@ -45,7 +47,7 @@ class Figure:
 
 
 def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Path:
-    """Write the page of a run.
+    """Write the page of a run, and its contact sheet as one picture, `sheet.jpg`.
 
     Args:
         out_dir: the run's folder; `video.mp4` must be there, `frames.parquet`, `blocks.parquet`,
@@ -74,6 +76,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         "value_of": lambda check: wording.value_of(check["name"], check["value"]),
         "plain_name": wording.plain_name,
     }
+    sheet = contact_sheet(video, info.num_frames)
     html = environment.from_string(TEMPLATE.read_text()).render(
         name=name or report.get("name") or out_dir.name,
         report=report,
@@ -81,7 +84,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         video_src=_video_source(video),
         verdict=wording.VERDICTS.get(report["status"], ""),
         timing=wording.timing,
-        sheet=contact_sheet(video, info.num_frames),
+        sheet=sheet,
         moments=_moments(video, frames, report),
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {}),
@@ -93,6 +96,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
     target = out_dir / PAGE
     with disk_errors(target):
         write_atomically(target, html)
+        write_atomically(out_dir / SHEET, sheet_picture(sheet))
     return target
 
 
@@ -115,6 +119,21 @@ def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> li
     """
     evenly = np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int)
     return _pictures(video, evenly.tolist())
+
+
+def sheet_picture(sheet: Sequence[Mapping[str, Any]]) -> bytes:
+    """Join the pictures of a contact sheet, rows of four, into one JPEG."""
+    from PIL import Image
+
+    images = [Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2]))) for picture in sheet]
+    width, height = images[0].size
+    columns = min(SHEET_COLUMNS, len(images))
+    joined = Image.new("RGB", (columns * width, -(-len(images) // columns) * height))
+    for i, image in enumerate(images):
+        joined.paste(image, (i % columns * width, i // columns * height))
+    data = io.BytesIO()
+    joined.save(data, "JPEG", quality=82)
+    return data.getvalue()
 
 
 def _moments(video: Path, frames: "pd.DataFrame | None", report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -53,7 +53,14 @@ def test_render_publishes_a_whole_run(shop: Shop, first: subprocess.CompletedPro
     assert video.audio_seconds is not None
     assert abs(video.audio_seconds - video.video_seconds) <= 0.04
     assert (out / "live/index.m3u8").read_text().rstrip().endswith("#EXT-X-ENDLIST")
-    for name in ("report.html", "frames.parquet", "blocks.parquet", "audio/cleaned.wav", "audio/words.json"):
+    for name in (
+        "report.html",
+        "sheet.jpg",
+        "frames.parquet",
+        "blocks.parquet",
+        "audio/cleaned.wav",
+        "audio/words.json",
+    ):
         assert (out / name).stat().st_size > 0
     assert not list((shop.folder / "out").glob(".*")), "nothing half-built stays"
     assert not [p for p in (shop.folder / "home/work").glob("*") if p.is_dir()], (

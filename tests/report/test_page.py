@@ -1,5 +1,7 @@
 """The report page: complete, offline, safe against its own content, and working in a browser where one is here."""
 
+import base64
+import io
 import json
 import re
 import subprocess
@@ -188,6 +190,17 @@ def test_contact_sheet_spans_the_video(page: Path) -> None:
     pictures = contact_sheet(page.parent / "video.mp4", 100)
     assert [p["frame"] for p in pictures] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
     assert pictures[-1]["seconds"] == pytest.approx(3.96)
+
+
+def test_the_contact_sheet_is_one_picture_too(page: Path) -> None:
+    from PIL import Image
+
+    pictures = contact_sheet(page.parent / "video.mp4", 100)
+    first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
+    with Image.open(page.parent / "sheet.jpg") as sheet:
+        assert sheet.size == (4 * first.width, 3 * first.height)
+        corner = np.asarray(sheet.crop((0, 0, *first.size)), int)
+        assert np.abs(corner - np.asarray(first, int)).mean() < 20, "pictures of noise, compressed twice"
 
 
 @needs_chromium

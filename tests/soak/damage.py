@@ -21,7 +21,12 @@ WHERE = {  # file kind: pattern below a home
     "ray token": "ray_token",
     "run record": "catalogue/*.json",
 }
-UNLISTED = {"manifest.json", "report.html", "report.json"}  # in an output folder, not among the manifest's outputs
+UNLISTED = {
+    "manifest.json",
+    "report.html",
+    "report.json",
+    "sheet.jpg",
+}  # in an output folder, not among the manifest's outputs
 PUBLISHED = {  # below an output folder
     "published video": "video.mp4",
     "published manifest": "manifest.json",

@@ -39,7 +39,7 @@ def test_a_folder_holds_a_run_only_when_every_file_is_whole(tmp_path: Path) -> N
     digest = "a9cba2a2a8f2bb4ad4c5f6f5c2a4fd2b"
     manifest: dict[str, Any] = {"code": {"commit": "a"}, "outputs": {"video.mp4": digest}}
     assert not holds(tmp_path, manifest)
-    for name in ("report.json", "report.html"):
+    for name in ("report.json", "report.html", "sheet.jpg"):
         (tmp_path / name).touch()
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert not holds(tmp_path, manifest), "the video has another digest"
