@@ -67,8 +67,9 @@ def emit_assets(assets: list[RunAsset], facts: dict[str, Any]) -> None:
 
     known = {}
     for asset in assets:
-        address = {} if asset.url is None else {"url": asset.url}
-        known[asset.kind] = Asset(key=asset.key, properties=AssetProperties(name=asset.name, **address))
+        named = AssetProperties(name=asset.name)
+        shown = named if asset.url is None else AssetProperties(name=asset.name, url=asset.url)
+        known[asset.kind] = Asset(key=asset.key, properties=shown)
         emit_event(
             event=MADE if asset.parents else READ,
             resource=AssetContext.asset_as_resource(known[asset.kind]),
