@@ -125,6 +125,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_digest(path: Path, digest: str) -> bool:
+    """Tell whether a file is there and its bytes have a sha256."""
+    try:
+        return sha256(path) == digest
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return False
+
+
 def content_digest(record: Mapping[str, Any]) -> str:
     """Return the sha256 of a record's content as JSON, in hex; its own entry `sha256` does not count."""
     content = {name: value for name, value in record.items() if name != "sha256"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
-from liveavatar.files import newest_first, read_json, write_json
+from liveavatar.files import content_digest, is_intact, newest_first, read_json, signed, write_json
 from tasks.run_folder import CHANGING, MANIFEST, PAGE, VIDEO, origin_of, outputs_of
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -116,7 +116,7 @@ def record_run(out: Path, manifest: dict[str, Any], report: dict[str, Any]) -> C
         facts=facts_of(manifest, report),
     )
     record = paths.catalogue() / f"{run.id}.json"
-    write_json(record, asdict(run))
+    write_json(record, signed(asdict(run)))
     os.utime(record, (run.finished, run.finished))  # the order of the records, without reading them
     for old in newest_first(paths.catalogue().glob("*.json"))[KEPT:]:
         old.unlink(missing_ok=True)
@@ -143,9 +143,29 @@ def find_run(run_id: str) -> CatalogueRecord | None:
     if not RUN_ID.fullmatch(run_id):
         return None
     try:
-        return CatalogueRecord(**read_json(paths.catalogue() / f"{run_id}.json"))
-    except (OSError, ValueError, TypeError):
+        record = read_json(paths.catalogue() / f"{run_id}.json")
+        if not is_intact({"sha256": content_digest(record), **record}):  # older records have no digest
+            return None
+        run = CatalogueRecord(**{name: value for name, value in record.items() if name != "sha256"})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
+    return run if _is_sound(run, run_id) else None
+
+
+def _is_sound(run: CatalogueRecord, run_id: str) -> bool:
+    texts = (run.out, run.name, run.status, run.video_sha256)
+    return (
+        run.id == run_id
+        and isinstance(run.finished, int | float)
+        and isinstance(run.facts, dict)
+        and isinstance(run.stages, dict)
+        and all(isinstance(text, str) for text in (*texts, *run.stages.values()))
+    )
+
+
+def damaged_records() -> list[Path]:
+    """List the files of the catalogue that hold no record."""
+    return [path for path in sorted(paths.catalogue().glob("*.json")) if find_run(path.stem) is None and path.exists()]
 
 
 def forget_run(run: CatalogueRecord) -> None:

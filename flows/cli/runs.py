@@ -8,7 +8,7 @@ from flows.cli.store import age
 from flows.terminal import say
 from liveavatar.errors import InputError
 from liveavatar.files import disk_errors, replacing
-from tasks.catalogue import KEPT, CatalogueRecord, recorded_runs
+from tasks.catalogue import KEPT, CatalogueRecord, damaged_records, recorded_runs
 
 SHOWN = 20  # runs without --most
 
@@ -36,6 +36,8 @@ def runs_command(options: dict[str, Any]) -> int:
         say(line)
     if len(chosen) < len(found):
         say(f"and {len(found) - len(chosen)} older ones: --most N lists them, --parquet FILE has all")
+    if damaged := len(damaged_records()):
+        say(f"left out: {damaged} damaged record(s) of the catalogue; `liveavatar store verify` names them")
     return 0
 
 

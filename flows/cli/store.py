@@ -13,8 +13,8 @@ from flows.serving import environment
 from flows.terminal import say
 from liveavatar import paths
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.files import sha256
-from tasks.catalogue import CatalogueRecord, forget_run, recorded_runs, runs_by_entry
+from liveavatar.files import has_digest
+from tasks.catalogue import CatalogueRecord, damaged_records, forget_run, recorded_runs, runs_by_entry
 from tasks.run_folder import outputs_of
 from tasks.store.remote import second_tier
 from tasks.store.store import Store, StoredEntry
@@ -135,28 +135,26 @@ def verify() -> tuple[list[dict[str, Any]], list[str]]:
         files = damaged_outputs(run)
         if files:
             faults.append({"stage": "run", "key": run.id, "folder": run.out, "files": files})
+    records = damaged_records()
+    for record in records:
+        faults.append({"stage": "catalogue", "key": record.stem, "folder": str(record.parent), "files": [record.name]})
     lines = [f"damaged: {fault['folder']}: {', '.join(fault['files'])}" for fault in faults]
-    entries_bad = sum(fault["stage"] != "run" for fault in faults)
+    entries_bad = sum(fault["stage"] not in ("run", "catalogue") for fault in faults)
     if entries_bad:
         lines.append("a damaged entry is made again when it is next needed; `liveavatar store rm KEY` deletes it now")
-    if len(faults) > entries_bad:
+    if records:
+        lines.append("a damaged record is written anew when its run is rendered again into its folder")
+    if len(faults) > entries_bad + len(records):
         lines.append("a damaged run is made whole by rendering it again into its folder")
-    lines.append(f"{len(entries)} entries and {len(runs)} published runs checked, {len(faults)} damaged")
+    lines.append(f"{len(entries)} entries and {len(runs) + len(records)} published runs checked, {len(faults)} damaged")
     return faults, lines
 
 
 def damaged_outputs(run: CatalogueRecord) -> list[str]:
     """Name the files of a published run that are gone or not what its manifest says."""
     folder = Path(run.out)
-    files = [name for name, digest in outputs_of(folder).items() if not _matches(folder / name, digest)]
+    files = [name for name, digest in outputs_of(folder).items() if not has_digest(folder / name, digest)]
     return files if run.folder is not None else []  # it was replaced meanwhile
-
-
-def _matches(path: Path, digest: str) -> bool:
-    try:
-        return sha256(path) == digest
-    except FileNotFoundError:
-        return False
 
 
 def rm(name: str) -> list[str]:

@@ -73,7 +73,7 @@ def renders() -> list[dict[str, object]]:
     for name, folder in live_folders().items():
         try:
             playlist = (folder / PLAYLIST).read_text()
-        except OSError:  # it moved to the store just now
+        except (OSError, ValueError):  # it moved to the store just now, or its text is damaged
             continue
         seconds = sum(float(duration) for duration in re.findall(r"#EXTINF:([\d.]+)", playlist))
         listed.append({"id": name, "seconds": round(seconds, 2), "ended": "#EXT-X-ENDLIST" in playlist})

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -45,6 +46,7 @@ STOPPED_LOOKS, HUNG_LOOKS = 4, 12  # without an answer, after which a stopped se
 MAX_STARTS = 4  # of our server by one command
 HOST = "127.0.0.1"
 DATABASE = "prefect.db"
+CHECK_SECONDS = 3.0  # for the pages of the database
 DATABASE_BYTES = 2_000_000  # that a new one needs
 
 
@@ -269,10 +271,12 @@ class DatabaseLock:
     def acquire(self) -> None:
         """Take the lock unless the database is whole, also after waiting for another server that created it.
 
+        One that is damaged is moved aside: it holds records, and nothing that a run needs.
+
         Raises:
             CapacityError: the other server takes too long.
         """
-        if _version_of(self._home) == self._version:
+        if self._whole():
             return
         try:
             try:
@@ -282,12 +286,26 @@ class DatabaseLock:
                 self._lock.acquire(timeout=START_SECONDS)
         except Timeout as e:
             raise _no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
-        if _version_of(self._home) == self._version:
+        if self._whole():
             self.release()
             return
         self.drop_unfinished()
+        if is_damaged(self._home / DATABASE):
+            self._move_aside()
         if not (self._home / DATABASE).exists():
             self._unfinished.touch()
+
+    def _whole(self) -> bool:
+        return _version_of(self._home) == self._version and not is_damaged(self._home / DATABASE)
+
+    def _move_aside(self) -> None:
+        place = self._home / f"damaged-{time.time():.0f}"
+        place.mkdir(exist_ok=True)
+        for part in self._home.glob(f"{DATABASE}*"):
+            part.rename(place / part.name)
+        log.warning(
+            "the records of Prefect in %s are damaged; they were moved to %s, and new ones begin", self._home, place
+        )
 
     def drop_unfinished(self) -> None:
         """Delete a new database of ours whose server was killed before it was whole."""
@@ -305,6 +323,21 @@ class DatabaseLock:
     def release(self) -> None:
         """Release the lock, if it is ours."""
         self._lock.release()
+
+
+def is_damaged(database: Path) -> bool:
+    """Check the pages of a database of SQLite, for so many seconds at most; one that is not there is not damaged."""
+    if not database.exists():
+        return False
+    deadline = time.monotonic() + CHECK_SECONDS
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)])
+    except sqlite3.OperationalError:  # in use, or it takes too long
+        return False
+    except sqlite3.DatabaseError:
+        return True
 
 
 def is_stopped(pid: int) -> bool:
@@ -346,7 +379,7 @@ def _version_of(home: Path) -> str | None:
     """Read the version of Prefect whose server last came up with the database of a home."""
     try:
         return _version_path(home).read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the latter for damaged text
         return None
 
 

@@ -300,4 +300,4 @@ def _digest_file(path: Path) -> Path:
 
 def _intact(path: Path) -> bool:
     digest = _digest_file(path)
-    return path.is_file() and digest.is_file() and digest.read_text().strip() == sha256(path)
+    return path.is_file() and digest.is_file() and digest.read_bytes().strip() == sha256(path).encode()

@@ -70,5 +70,5 @@ def _last_cluster() -> str:
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
     try:
         return (folder / "ray_current_cluster").read_text().strip()
-    except OSError:
+    except (OSError, ValueError):  # the latter for damaged text
         return ""

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import paths
 from liveavatar.errors import CapacityError
-from liveavatar.files import disk_errors, is_intact, read_json, sha256, signed, sync, write_atomically
+from liveavatar.files import disk_errors, has_digest, is_intact, read_json, sha256, signed, sync, write_atomically
 from tasks.store.remote import RemoteStore, second_tier
 
 log = logging.getLogger(__name__)
@@ -384,20 +384,13 @@ def _inspected(folder: Path) -> tuple[Values | None, list[str]]:
     """Read the record of an entry and name its damaged files; (None, []) where there is no entry."""
     try:
         record = read_json(folder / RECORD)
-        damaged = [name for name, sha in _entry(folder, record).files.items() if not _is_whole(folder / name, sha)]
+        damaged = [name for name, sha in _entry(folder, record).files.items() if not has_digest(folder / name, sha)]
         damaged += [] if is_intact(record) else [RECORD]
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         record, damaged = None, [RECORD]
     except (ValueError, KeyError, TypeError, AttributeError):
         record, damaged = None, [RECORD]
     return (record, damaged) if folder.exists() else (None, [])
-
-
-def _is_whole(path: Path, digest: str) -> bool:
-    try:
-        return sha256(path) == digest
-    except FileNotFoundError:
-        return False
 
 
 def _taken(lock: FileLock, seconds: float, while_waiting: Callable[[], None]) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from liveavatar.files import read_json, write_json
 from tasks import catalogue
-from tasks.catalogue import find_run, page_url, record_run, recorded_runs
+from tasks.catalogue import damaged_records, find_run, page_url, record_run, recorded_runs
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +76,35 @@ def test_other_names_are_no_runs(name: str, home: Path) -> None:
     assert find_run(name) is None
 
 
-def test_a_damaged_record_is_no_run(tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("}", "", id="cut off"),
+        pytest.param("passed", "failed", id="a word changed"),
+        pytest.param('"passed"', "5", id="a number for a word"),
+        pytest.param('"stages": {', '"stages": [], "other": {', id="a list"),
+        pytest.param('"name"', '"nbme"', id="a name changed"),
+    ],
+)
+def test_a_damaged_record_is_no_run(tmp_path: Path, home: Path, old: str, new: str) -> None:
     run = record_run(tmp_path / "out", publish(tmp_path / "out"), {"status": "passed"})
-    (home / "catalogue" / f"{run.id}.json").write_text('{"id": "')
-    assert (find_run(run.id), recorded_runs()) == (None, [])
+    path = home / "catalogue" / f"{run.id}.json"
+    whole = path.read_text()
+    path.write_text(whole.replace(old, new))
+    assert (find_run(run.id), recorded_runs(), damaged_records()) == (None, [], [path])
+    path.write_text(whole)
+    assert (recorded_runs(), damaged_records()) == ([run], [])
+
+
+def test_a_record_without_a_digest_is_one_of_an_older_version(tmp_path: Path, home: Path) -> None:
+    run = record_run(tmp_path / "out", publish(tmp_path / "out"), {"status": "passed"})
+    path = home / "catalogue" / f"{run.id}.json"
+    record = read_json(path)
+    del record["sha256"]
+    write_json(path, record)
+    assert find_run(run.id) == run
+    write_json(path, {**record, "out": 5})
+    assert find_run(run.id) is None
 
 
 @pytest.mark.parametrize(

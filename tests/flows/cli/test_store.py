@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from liveavatar import paths
 from tasks.catalogue import CatalogueRecord, find_run
 from tasks.store.store import RECORD, Entry, Store
 from tests.flows.cli.commands import run
@@ -86,6 +87,16 @@ def test_verify_names_what_is_damaged(
     assert code == 1
     found = {(fault["stage"], *fault["files"]) for fault in json.loads(out)["damaged"]}
     assert found == {("render", "data.bin"), ("ingest", "data.bin"), ("run", "video.mp4")}
+    (Store().root / "ingest" / "aa" / SOUND / "entry.json").unlink()
+    (Store().root / "ingest" / "aa" / SOUND / "entry.json").mkdir()
+    record = next(paths.catalogue().iterdir())
+    record.write_bytes(record.read_bytes()[:-9])
+    code, out, _ = run(["store", "verify"], capsys)
+    assert code == 1
+    assert f"damaged: {record.parent}: {record.name}" in out
+    assert "3 entries and 2 published runs checked, " in out
+    code, out, _ = run(["runs"], capsys)
+    assert (code, out.splitlines()[-1][:39]) == (0, "left out: 1 damaged record(s) of the ca")
     with Store().lock("render", RENDER):
         assert Store().damage("render", RENDER) == [], "it is being made again just now"
 

@@ -1,9 +1,11 @@
 """The database of Prefect when commands start at one moment: one server creates it, the others wait."""
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import psutil
 import pytest
 
 from flows.serving import prefect_server
-from flows.serving.prefect_server import DatabaseLock, PrefectServer
+from flows.serving.prefect_server import DatabaseLock, PrefectServer, is_damaged
 from liveavatar.errors import CapacityError
 from tasks.health import is_healthy
 
@@ -54,11 +56,12 @@ def test_a_database_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
     killed.release()  # as the end of its process does
     second.acquire()
     assert not database.exists()
-    database.write_text("whole")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE whole (name TEXT)")
     second.mark_created()
     (tmp_path / "database_version").write_text("2.0.0")
     third.acquire()
-    assert database.read_text() == "whole", "it holds the runs of another version"
+    assert b"whole" in database.read_bytes(), "it holds the runs of another version"
     assert not third.disposable
     third.release()
 
@@ -210,3 +213,45 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
+
+
+def test_a_damaged_version_of_the_database_is_another_one(tmp_path: Path) -> None:
+    first, second = DatabaseLock(tmp_path), DatabaseLock(tmp_path)
+    first.acquire()
+    first.mark_created()
+    (tmp_path / "database_version").write_bytes(b"\xf5\xff")
+    second.acquire()
+    assert second.creating
+    second.mark_created()
+
+
+@pytest.mark.parametrize("damage", ["a page", "half", "no database"])
+def test_a_damaged_database_is_moved_aside(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    database = tmp_path / "prefect.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+        connection.executemany("INSERT INTO runs VALUES (?)", [("x" * 1000,)] * 100)
+        connection.commit()
+    first, second, third = DatabaseLock(tmp_path), DatabaseLock(tmp_path), DatabaseLock(tmp_path)
+    first.acquire()
+    first.mark_created()
+    second.acquire()
+    assert not second.creating, "it is whole"
+    content = bytearray(database.read_bytes())
+    if damage == "a page":
+        content[len(content) // 2 // 4096 * 4096] ^= 0x80
+    database.write_bytes({"a page": content, "half": content[: len(content) // 2], "no database": b"x" * 5000}[damage])
+    (tmp_path / "prefect.db-wal").write_bytes(b"")
+    third.acquire()
+    assert third.creating
+    assert third.disposable
+    assert not database.exists()
+    assert sorted(path.name for path in tmp_path.glob("damaged-*/*")) == ["prefect.db", "prefect.db-wal"]
+    assert "are damaged; they were moved to" in caplog.text
+    third.mark_created()
+
+
+def test_no_database_is_not_a_damaged_one(tmp_path: Path) -> None:
+    assert not is_damaged(tmp_path / "prefect.db")
+    (tmp_path / "prefect.db").touch()
+    assert not is_damaged(tmp_path / "prefect.db"), "SQLite takes an empty file for a new one"
