@@ -12,6 +12,7 @@ from liveavatar.model.vae_reference import SHARPEN, ReferenceBranch, sample, sam
 
 CFG = replace(TINY.vae, reference_width=8)
 SIZE = (64, 48)  # height, width
+ROUNDING = {"atol": 1e-4, "rtol": 1e-5}  # float32, added up in another order where a convolution is longer
 
 
 def shaken(vae: CompactVAE) -> CompactVAE:
@@ -71,7 +72,7 @@ def test_streaming_and_resuming_equal_decoding_at_once(vae: CompactVAE, batch: i
             state.load(saved)
         frames.append(vae.decode_stream(part, state))
         saved = {name: tensor.clone() for name, tensor in state.tensors().items()}
-    torch.testing.assert_close(torch.cat(frames, 2), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat(frames, 2), whole, **ROUNDING)
     assert not any(tensor.shape[-2:] == SIZE for tensor in saved.values()), "the portrait is stored with the stream"
 
 
@@ -86,7 +87,7 @@ def test_priming_leaves_the_decoder_as_decoding_does(vae: CompactVAE, count: int
     vae.decode_stream(latents, decoded)
     kept = decoded.tensors()
     for name, memory in primed.tensors().items():
-        torch.testing.assert_close(memory, kept[name], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(memory, kept[name], **ROUNDING)
 
 
 @torch.inference_mode()
