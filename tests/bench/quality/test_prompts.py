@@ -23,11 +23,8 @@ def scene(stored: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple
     return engine, make_scene(tmp_path_factory.mktemp("words"), clip.photo(), clip.speech()[:samples], "", engine)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "words",
-    [pytest.param(w, id=w.name, marks=() if "background" in w.name else pytest.mark.nightly) for w in PAIRS],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("words", [pytest.param(w, id=w.name) for w in PAIRS])
 def test_a_word_changes_the_picture(words: Words, scene: tuple[Engine, RenderedScene]) -> None:
     effect = try_words(*scene, words, FaceTracker())
     assert effect.seen, effect

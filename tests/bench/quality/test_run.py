@@ -17,6 +17,7 @@ from liveavatar.quality.split import load_split
 from liveavatar.render.job import RenderJob, RenderResult, run_job
 
 
+@pytest.mark.nightly
 def test_a_run_prints_everything_and_leaves_its_videos(
     short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
