@@ -149,6 +149,16 @@ def is_intact(record: Mapping[str, Any]) -> bool:
     return bool(record["sha256"] == content_digest(record))
 
 
+def disk_full(path: Path, reason: str | None = None) -> CapacityError:
+    """Return the error of a disk without room, with the way out.
+
+    Args:
+        path: file or folder on that disk.
+        reason: the operating system's words.
+    """
+    return CapacityError(f"{path}: the disk is full{f' ({reason})' if reason else ''}; free some space and run again")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, or a folder that may not be written, into a `CapacityError`; other errors pass.
@@ -160,7 +170,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         if e.errno in FULL:
-            raise CapacityError(f"{path}: the disk is full ({e.strerror}); free some space and run again") from e
+            raise disk_full(path, e.strerror) from e
         if e.errno in FORBIDDEN:
             raise CapacityError(
                 f"{e.filename or path}: not writable ({e.strerror}); set LIVEAVATAR_HOME or --out to a folder that is"
@@ -169,7 +179,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except RuntimeError as e:
         if "inline_container" not in str(e):  # torch.save's message when the disk took only part of a file
             raise
-        raise CapacityError(f"{path}: the disk is full; free some space and run again") from e
+        raise disk_full(path) from e
 
 
 def require_disk(folder: Path, num_bytes: int, what: str, way_out: str = "choose another folder with --out") -> None:

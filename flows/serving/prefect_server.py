@@ -27,6 +27,7 @@ from flows.serving import environment
 from flows.serving.gate import own_origins
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.files import disk_full
 from liveavatar.hardware import free_port
 from liveavatar.isolation.worker import die_with_parent
 from tasks.health import is_healthy, on_loopback
@@ -385,7 +386,7 @@ def _version_of(home: Path) -> str | None:
 
 def _no_server(why: str) -> CapacityError:
     if shutil.disk_usage(_log_path().parent).free < DATABASE_BYTES:
-        return CapacityError(f"{paths.home()}: the disk is full; free some space and run again")
+        return disk_full(paths.home())
     return CapacityError(
         f"the local Prefect server {why}; see {_log_path()}, or set PREFECT_API_URL to a server of your own"
     )
