@@ -7,16 +7,15 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from liveavatar.bench.dated import today, write_dated
 from liveavatar.bench.faults.harmless import PICTURE, SOUND, Coding, Picture
 from liveavatar.bench.faults.plan import SEEN_VIDEOS
-from liveavatar.bench.faults.report import write_dated
 from liveavatar.errors import InputError
 from liveavatar.quality.evaluate import QualityResult, Watched, measure_video, watch_video
 from liveavatar.quality.grades import grades, status_of
@@ -161,9 +160,8 @@ def markdown(rows: Sequence[GoodRow], heading: str) -> str:
 
 def write_report(rows: Sequence[GoodRow], folder: Path) -> Path:
     """Write the counts (`good_<date>.md`) and the rows (.json) into a folder; return the page."""
-    today = date.today().isoformat()
-    page = markdown(rows, f"Good videos under harmless treatments, {today}")
-    return write_dated(folder, f"good_{today}", page, {**summary(rows), "rows": [asdict(row) for row in rows]})
+    page = markdown(rows, f"Good videos under harmless treatments, {today()}")
+    return write_dated(folder, f"good_{today()}", page, {**summary(rows), "rows": [asdict(row) for row in rows]})
 
 
 def _said(row: GoodRow) -> str:

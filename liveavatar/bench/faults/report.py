@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
+from liveavatar.bench.dated import today, write_dated
 from liveavatar.bench.faults.run import Row
-from liveavatar.files import write_atomically, write_json
 
 GRADES = ("failed", "warned", "passed")
 
@@ -61,18 +60,8 @@ def markdown(rows: Sequence[Row], heading: str) -> str:
 
 def write_report(rows: Sequence[Row], folder: Path) -> Path:
     """Write the matrix (`faults_<date>.md`) and the rows (.json) into a folder; return the page."""
-    today = date.today().isoformat()
-    page = markdown(rows, f"Planted faults and what the verdict finds, {today}")
-    return write_dated(folder, f"faults_{today}", page, {**summary(rows), "rows": [asdict(row) for row in rows]})
-
-
-def write_dated(folder: Path, name: str, page: str, content: dict[str, Any]) -> Path:
-    """Write a page (.md) and its content (.json) into a folder, which is made; return the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.md"
-    write_atomically(path, page)
-    write_json(path.with_suffix(".json"), content, indent=1)
-    return path
+    page = markdown(rows, f"Planted faults and what the verdict finds, {today()}")
+    return write_dated(folder, f"faults_{today()}", page, {**summary(rows), "rows": [asdict(row) for row in rows]})
 
 
 def _share(part: dict[str, Any], grade: str) -> str:
