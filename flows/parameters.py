@@ -174,7 +174,9 @@ class RenderParameters(BaseModel):
         le=1024,
         description="GB of every GPU's memory that are left to other programs; without a GPU, of the host's",
     )
-    denoise: Literal["auto", "off", "stationary", "nonstationary"] = Field(default="auto", description="noise removal")
+    denoise: Literal["auto", "off", "stationary", "nonstationary", "rnnoise"] = Field(
+        default="auto", description="noise removal"
+    )
     whisper: Literal["tiny.en", "base", "large-v3", "off"] = Field(default="tiny.en", description="transcriber")
     strict_prompt: bool = Field(default=False, description="refuse a poor prompt")
     allow_unjudged: bool = Field(

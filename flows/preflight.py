@@ -186,7 +186,7 @@ def is_run(folder: Path) -> bool:
 
 def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:
     """Refuse options that sound from a pipe cannot have."""
-    if parameters.denoise in ("stationary", "nonstationary"):
+    if parameters.denoise not in ("auto", "off"):
         raise InputError(
             f"--audio - with --denoise {parameters.denoise}: noise removal hears a recording as a whole; "
             "use --denoise off, or give a file"

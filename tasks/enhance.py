@@ -12,7 +12,10 @@ from tasks.store.store import Entry, Values
 CLEANED = "cleaned.wav"
 WORDS = "words.json"
 CODE = ("liveavatar.audio.enhance", "liveavatar.audio.outputs")
-PACKAGES = ("noisereduce", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime", "silero-vad", "speechmos")
+PACKAGES = (
+    *("noisereduce", "pyrnnoise", "av", "openai-whisper", "torch", "numpy", "scipy", "onnxruntime"),
+    *("silero-vad", "speechmos"),
+)
 
 
 @stage("enhance")
@@ -39,6 +42,8 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
     entry = cached(stage_key("enhance", inputs, CODE, PACKAGES), make)
     heard, verdict = entry.values, entry.values["verdict"]
     emit(Event(kind="fact", stage="enhance", text=f"sound: {verdict['chosen']}; {verdict['reason']}"))
+    if verdict.get("clicks"):
+        emit(Event(kind="note", stage="enhance", text=f"{verdict['clicks']} clicks were bridged"))
     if verdict.get("unclear_seconds"):
         emit(Event(kind="note", stage="enhance", text=unclear_line(verdict["unclear_seconds"], whisper)))
     if heard["text"]:

@@ -158,6 +158,8 @@ def bench(options: Options) -> int:
         return _bench_prompts(options)
     if what == "faults":
         return _bench_good(options) if options["good"] else _bench_faults(options)
+    if what == "sound":
+        return _bench_sound(options)
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
@@ -256,6 +258,28 @@ def _clips(options: Options, limit: int | None = None) -> "list[Clip]":
             f"--only {options['only']}: no clip {', '.join(sorted(unknown))}; there are {', '.join(known)}"
         )
     return [clip for clip in clips if not wanted or clip.info.name in wanted]
+
+
+def _bench_sound(options: Options) -> int:
+    """Clean speech in planted noise; return 0: harm is reported, but is no error of a benchmark."""
+    from flows.terminal import Terminal
+    from liveavatar.bench.sound import report, run
+
+    voices = run.load_voices(Path(options["recordings"]) if options["recordings"] else None)
+    with Terminal() as terminal:
+
+        def on_row(row: run.Row) -> None:
+            harm = f"; HARMED: {', '.join(row.harms)}" if row.harms else ""
+            terminal.note("sound", f"{row.voice} {row.noise} {row.level:g}: {row.chosen}{harm}")
+
+        rows = run.run_bench(voices, run.conditions(options["quick"]), on_row)
+    if options["out"]:
+        report.write_report(rows, Path(options["out"]))
+    if options["json"]:
+        return _json(run.to_json(rows))
+    for line in report.lines(rows):
+        say(line)
+    return 0
 
 
 def _bench_prompts(options: Options) -> int:

@@ -8,7 +8,7 @@ from liveavatar import __version__
 from liveavatar.errors import InputError
 from liveavatar.paths import PAGE_PORT
 
-BENCHMARKS = ("cpu", "gpu", "quality", "prompts", "faults")
+BENCHMARKS = ("cpu", "gpu", "quality", "prompts", "faults", "sound")
 REQUIRED = ("audio", "image", "prompt")
 JOB_COMMANDS = {
     "render": "audio + portrait + prompt to video + report",
@@ -215,12 +215,14 @@ def _bench(sub: Parser) -> None:
     sub.add_argument(
         "--out",
         metavar="DIR",
-        help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none), for a report (faults)",
+        help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none), "
+        "for a report (faults, sound)",
     )
     sub.add_argument(
         "--quick",
         action="store_true",
-        help="fewer blocks, no grid of memory (gpu); two clips (quality); one clip, some faults (faults)",
+        help="fewer blocks, no grid of memory (gpu); two clips (quality); one clip, some faults (faults); "
+        "four conditions (sound)",
     )
     sub.add_argument(
         "--split", metavar="DIR", help="folder of clips with their true videos; data/evaluation when empty (quality)"
@@ -231,7 +233,9 @@ def _bench(sub: Parser) -> None:
     sub.add_argument("--steps", type=int, metavar="1..8", default=4, help="denoise steps per block (quality; 4)")
     sub.add_argument("--heard", action="store_true", help="render words of mood, light and place instead (prompts)")
     sub.add_argument(
-        "--recordings", metavar="DIR", help="folder of natural recordings to judge against their sound (quality)"
+        "--recordings",
+        metavar="DIR",
+        help="folder of natural recordings to judge against their sound (quality), or to clean (sound)",
     )
     sub.add_argument(
         "--portraits", metavar="DIR", help="folder of pictures: measure how each speaks, instead of the split (quality)"

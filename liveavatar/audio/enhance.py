@@ -6,14 +6,19 @@ Candidates, all at the same loudness and exactly as long as the input:
 raw            the sound as it came
 mild           pauses turned down, gentle stationary gate
 stationary     pauses turned down, strong gate against one noise profile
-nonstationary  pauses turned down, strong gate against a moving noise floor
+nonstationary  pauses turned down, strong gate against a moving noise floor; only when asked for
+rnnoise        pauses turned down, a recurrent network (where it is installed)
 =============  ==============================================================
 
-The rule of `auto`: a candidate may replace raw when its DNSMOS overall score gains at least `MIN_GAIN`, its speech
-score loses no more than `MAX_SPEECH_LOSS`, and it is recognised no worse: with a reference text its word error rate
-is not above raw's; without one Whisper's mean log probability drops by no more than `MAX_LOGPROB_LOSS` and the text
-stays the same up to `MAX_CHANGE`, or the probability gains `SURE_GAIN`. Of those that may, the best score wins.
-Only raw and candidates that DNSMOS lets through are transcribed, at most two of them.
+Before that, and not with `off`: clicks are bridged, and speech too quiet for the loudness gate is raised.
+
+The rule of `auto`: speech that stands `CLEAN_DB` above its pauses is left as it is. Else a candidate may replace raw
+when its DNSMOS overall score gains at least `MIN_GAIN`, its speech score loses no more than `MAX_SPEECH_LOSS`, and it
+is recognised no worse: with a reference text its word error rate is not above raw's; without one Whisper's mean log
+probability drops by no more than `MAX_LOGPROB_LOSS` where the words stay the same, gains `GAIN` where few of them
+change, or gains `SURE_GAIN`. Of those that may, the best score wins. Only raw and candidates that DNSMOS lets through
+are transcribed, at most `TRIES`. A gate against a moving floor distorts speech more than noise does (1 to 3 dB), so
+that `auto` does not try it.
 """
 
 import json
@@ -26,8 +31,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liveavatar.audio import denoise as gate
+from liveavatar.audio import rnnoise
+from liveavatar.audio.clicks import remove_clicks
 from liveavatar.audio.dnsmos import Opinion, dnsmos
-from liveavatar.audio.loudness import integrated_loudness, normalise
+from liveavatar.audio.loudness import integrated_loudness, normalise, raised
 from liveavatar.audio.outputs import output_file
 from liveavatar.audio.transcribe import Transcript, Word, transcribe, word_error_rate
 from liveavatar.audio.vad import Segment, find_speech
@@ -40,13 +47,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECIPES = {"mild": ("stationary", 0.5), "stationary": ("stationary", 0.9), "nonstationary": ("nonstationary", 0.85)}
-DENOISE_CHOICES = ("auto", "off", "stationary", "nonstationary")
-MIN_GAIN = 0.05  # opinion points overall
+GATES = {"mild": ("stationary", 0.5), "stationary": ("stationary", 0.9), "nonstationary": ("nonstationary", 0.85)}
+NETWORK = "rnnoise"
+AUTO_GATES = ("mild", "stationary")
+DENOISE_CHOICES = ("auto", "off", "stationary", "nonstationary", NETWORK)
+CLEAN_DB = 17.0  # speech over its pauses, by mean power
+MIN_GAIN = 0.15  # opinion points overall
 MAX_SPEECH_LOSS = 0.20  # opinion points of the speech itself
 MAX_LOGPROB_LOSS = 0.05  # natural log per token
-SURE_GAIN = 0.10  # natural log per token; a text that got this much likelier may differ
-MAX_CHANGE = 0.15  # word error rate between the two transcripts
+GAIN, SURE_GAIN = 0.03, 0.25  # natural log per token; a text that got this much likelier may differ a little, or much
+SAME_WORDS, FEW_CHANGES = 0.02, 0.15  # word error rate between two transcripts
+TRIES = 3  # candidates transcribed
 PAUSE_FLOOR_DB = -20.0  # gain of pauses, so that the mouth rests
 EXCERPT = 30 * SAMPLE_RATE  # samples judged; shorter tracks are judged whole
 
@@ -99,7 +110,7 @@ def enhance(
 
     Args:
         audio: float32 mono 16 kHz within [-1, 1].
-        denoise: "auto" judges the candidates; "stationary" and "nonstationary" force that one; "off" only levels.
+        denoise: "auto" judges the candidates; another candidate's name forces it; "off" only levels.
         whisper: model for the words, or "off". Both off load no model at all.
         reference_text: true transcript, if available; enables the word error rates.
 
@@ -108,15 +119,23 @@ def enhance(
     """
     if denoise not in DENOISE_CHOICES:
         raise InputError(f"--denoise {denoise}: no such mode; choose one of {', '.join(DENOISE_CHOICES)}")
+    if denoise == NETWORK and not rnnoise.available():
+        raise InputError("--denoise rnnoise: it is not installed (pip install pyrnnoise); choose auto or stationary")
     model = None if whisper == "off" else load_whisper(whisper)
+    clicks = 0
+    if denoise != "off":
+        audio, clicks = remove_clicks(audio)
     level = normalise(audio)
     if denoise == "off" and model is None:
         return _unjudged(audio, level)
     speech = find_speech(level)
+    if not speech and (speech := find_speech(loud := raised(audio))):
+        level = loud
+    distance = speech_over_pauses(level, speech)
+    is_clean = distance is not None and distance >= CLEAN_DB
     judge = _Judge(level, speech, model, reference_text)
-    names = [] if denoise == "off" or not speech else list(RECIPES) if denoise == "auto" else [denoise]
-    raw, others = judge.run(names, forced=denoise != "auto")
-    chosen, reason = _decide(raw, others, denoise, bool(speech))
+    raw, others = judge.run(_candidates(denoise, bool(speech), is_clean), forced=denoise != "auto")
+    chosen, reason = _decide(raw, others, denoise, bool(speech), distance if is_clean else None)
     final = level if chosen.name == "raw" else clean(level, speech, chosen.name)
     transcript = chosen.transcript
     if model is not None and (transcript is None or not judge.whole):
@@ -125,6 +144,8 @@ def enhance(
     verdict |= {
         "denoise": denoise,
         "whisper": whisper,
+        "clicks": clicks,
+        "speech_over_pauses_db": None if distance is None else round(distance, 1),
         "loudness_before": _finite(integrated_loudness(audio)),
         "loudness_after": _finite(integrated_loudness(final)),
         "unclear_seconds": round(transcript.unclear_seconds, 3) if transcript else None,
@@ -150,10 +171,32 @@ def write_words(path: Path, enhanced: Enhanced) -> None:
 
 def clean(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
     """Apply one candidate's recipe to a levelled track; same length, levelled again."""
-    mode, strength = RECIPES[name]
-    noise = gate.pauses(level, speech)
-    # nested, so that no more than two copies of a long track live at once
-    return normalise(gate.attenuate(gate.reduce_noise(level, mode, strength, noise), speech, PAUSE_FLOOR_DB))
+    return normalise(gate.attenuate(_reduced(level, speech, name), speech, PAUSE_FLOOR_DB))
+
+
+def _reduced(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
+    if name == NETWORK:
+        return rnnoise.reduce_noise(level)
+    mode, strength = GATES[name]
+    return gate.reduce_noise(level, mode, strength, gate.pauses(level, speech))
+
+
+def speech_over_pauses(audio: np.ndarray, speech: list[Segment]) -> float | None:
+    """Estimate the signal-to-noise ratio in dB: mean power of speech over that of its pauses; None without pauses."""
+    pauses = gate.pauses(audio, speech)
+    if not speech or pauses is None:
+        return None
+    power = sum(float(np.square(audio[s.start : s.stop], dtype=np.float64).sum()) for s in speech)
+    mean = power / sum(s.stop - s.start for s in speech)
+    return 10 * math.log10(max(mean, 1e-12) / max(float(np.square(pauses, dtype=np.float64).mean()), 1e-12))
+
+
+def _candidates(denoise: str, has_speech: bool, is_clean: bool) -> list[str]:
+    if denoise == "off" or not has_speech or (denoise == "auto" and is_clean):
+        return []
+    if denoise != "auto":
+        return [denoise]
+    return [*AUTO_GATES, NETWORK] if rnnoise.available() else [*AUTO_GATES]
 
 
 def harm(raw: Candidate, other: Candidate) -> str | None:
@@ -180,8 +223,10 @@ def _less_recognisable(raw: Candidate, other: Candidate) -> str | None:
         return None
     if after < before - MAX_LOGPROB_LOSS:
         return f"Whisper is less sure of it: {before:.2f} to {after:.2f} per token"
-    if after < before + SURE_GAIN and (other.change or 0.0) > MAX_CHANGE:
-        return f"Whisper hears other words in it ({other.change:.0%})"
+    change = other.change or 0.0
+    needed = -MAX_LOGPROB_LOSS if change <= SAME_WORDS else GAIN if change <= FEW_CHANGES else SURE_GAIN
+    if after < before + needed:
+        return f"Whisper hears other words in it ({change:.0%}) and is no surer of them"
     return None
 
 
@@ -204,7 +249,7 @@ class _Judge:
         self._reference = reference if self.whole else None  # a part cannot be compared with the whole text
 
     def run(self, names: list[str], *, forced: bool) -> tuple[Candidate, list[Candidate]]:
-        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and on at most two that DNSMOS passes."""
+        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and on some that DNSMOS passes."""
         raw = self._recognise(Candidate(name="raw", opinion=dnsmos(self._level)), self._level, None)
         others, tracks = [], {}
         for name in names:
@@ -213,7 +258,7 @@ class _Judge:
             others.append(replace(c, refused=harm(replace(raw, transcript=None, wer=None), c)))
         tries = 0
         for c in sorted(others, key=_score, reverse=True):
-            if (c.refused and not forced) or self._model is None or tries == 2:
+            if (c.refused and not forced) or self._model is None or tries == TRIES:
                 continue
             tries += 1
             judged = self._recognise(c, tracks[c.name], raw.transcript)
@@ -245,12 +290,14 @@ def richest_start(speech: list[Segment], num_samples: int) -> int:
 
 
 def _decide(
-    raw: Candidate, others: list[Candidate], denoise: str, has_speech: bool
+    raw: Candidate, others: list[Candidate], denoise: str, has_speech: bool, clean_db: float | None
 ) -> tuple[Candidate, str]:  # fmt: skip
     if denoise == "off":
         return raw, "--denoise off: only levelled"
     if not has_speech:
         return raw, "no speech was found, so nothing was cleaned"
+    if denoise == "auto" and clean_db is not None:
+        return raw, f"it is clean: speech stands {clean_db:.0f} dB above its pauses"
     if denoise != "auto":
         forced = others[0]
         return forced, f"--denoise {denoise} was asked for" + (f", though {forced.refused}" if forced.refused else "")

@@ -76,3 +76,16 @@ def normalise(audio: np.ndarray, lufs: float = TARGET_LUFS, peak_dbfs: float = P
         return audio.astype(np.float32)
     gain = min(10 ** ((lufs - loudness) / 20), 10 ** (peak_dbfs / 20) / peak)
     return audio * np.float32(gain)
+
+
+def raised(audio: np.ndarray) -> np.ndarray:
+    """Scale a track too quiet for the loudness gate: first to `PEAK_DBFS`, then as `normalise` does.
+
+    Args:
+        audio: float32 [samples], mono 16 kHz.
+
+    Returns:
+        A new float32 array of the same length; noise comes out as loud as speech would.
+    """
+    peak = float(np.abs(audio).max(initial=0.0))
+    return normalise(audio * np.float32(10 ** (PEAK_DBFS / 20) / peak)) if peak else audio.astype(np.float32)

@@ -8,7 +8,7 @@ import logging
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,7 @@ _LOOP_PENALTY = 1.0  # taken off the mean log probability of such a chunk
 # Mean log probability, Whisper's own limit. tiny.en: 11 recordings of speech -0.05 to -0.88; the same backwards -1.30
 # to -2.83, one of them a loop; four voices at once -0.41 to -2.62.
 _UNCLEAR = -1.0
+_SHORTEST_WORD = 0.02  # s
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
@@ -86,7 +87,7 @@ def transcribe(
                 continue
             clear.append(text)
             if with_words:
-                words += _align(tokens, mel, model, language, chunk)
+                words += within_speech(_align(tokens, mel, model, language, chunk), speech)
     return Transcript(
         text=" ".join(t for t in texts if t),
         words=tuple(words),
@@ -159,6 +160,26 @@ def _align(tokens: list[int], mel: Tensor, model: "Whisper", language: str, chun
         for t in timings
         if t.word.strip(string.punctuation + " ")
     ]
+
+
+def within_speech(words: list[Word], speech: list[Segment]) -> list[Word]:
+    """Cut the times of words to the stretch of speech that each overlaps most, or lies nearest to.
+
+    Whisper's alignment stretches a word over the pause beside it.
+    """
+    spans = [(s.start / SAMPLE_RATE, s.stop / SAMPLE_RATE) for s in speech]
+    return [_cut_to(word, max(spans, key=lambda span: _overlap(word, span))) for word in words] if spans else words
+
+
+def _overlap(word: Word, span: tuple[float, float]) -> float:
+    """Return the seconds that a word shares with a span; below 0 the distance between them."""
+    return min(word.end, span[1]) - max(word.start, span[0])
+
+
+def _cut_to(word: Word, span: tuple[float, float]) -> Word:
+    start = min(max(word.start, span[0]), span[1] - _SHORTEST_WORD)
+    end = max(min(word.end, span[1]), start + _SHORTEST_WORD)
+    return replace(word, start=round(start, 3), end=round(end, 3))
 
 
 def word_error_rate(reference: str, transcript: str, language: str = "en") -> float:

@@ -28,7 +28,8 @@ def _judged(overall: float | None, speech: float = 3.0, **heard: float | None) -
     [
         pytest.param(_judged(2.0), _judged(2.5), None, id="better"),
         pytest.param(_judged(2.0), _judged(1.9), "DNSMOS 1.90", id="worse"),
-        pytest.param(_judged(2.0), _judged(2.02), "DNSMOS 2.02", id="hardly better"),
+        pytest.param(_judged(2.0), _judged(2.14), "DNSMOS 2.14", id="hardly better"),
+        pytest.param(_judged(2.0), _judged(2.16), None, id="just better"),
         pytest.param(_judged(2.0, 3.0), _judged(2.5, 2.7), "speech falls", id="speech suffers"),
         pytest.param(_judged(2.0, wer=0.1), _judged(2.5, wer=0.2), "error rate rises", id="more words wrong"),
         pytest.param(_judged(2.0, wer=0.2), _judged(2.5, wer=0.2), None, id="as many words wrong"),
@@ -37,6 +38,9 @@ def _judged(overall: float | None, speech: float = 3.0, **heard: float | None) -
             _judged(2.0, logprob=-0.3), _judged(2.5, logprob=-0.3, change=0.5), "other words", id="other words"
         ),
         pytest.param(_judged(2.0, logprob=-0.8), _judged(2.5, logprob=-0.4, change=0.5), None, id="likelier words"),
+        pytest.param(_judged(2.0, logprob=-0.3), _judged(2.5, logprob=-0.34, change=0.0), None, id="same words"),
+        pytest.param(_judged(2.0, logprob=-0.3), _judged(2.5, logprob=-0.29, change=0.1), "no surer", id="one word"),
+        pytest.param(_judged(2.0, logprob=-0.3), _judged(2.5, logprob=-0.26, change=0.1), None, id="one likelier word"),
         pytest.param(_judged(None), _judged(None), "nothing could judge", id="no judge at all"),
         pytest.param(_judged(None, logprob=-0.5), _judged(None, logprob=-0.5, change=0.0), None, id="Whisper alone"),
     ],
@@ -81,6 +85,39 @@ def test_clean_speech_is_left_alone(spoken: np.ndarray) -> None:
     if result.verdict["chosen"] == "raw":
         assert np.corrcoef(result.audio, spoken)[0, 1] == pytest.approx(1.0)
         assert integrated_loudness(result.audio) == pytest.approx(-23.0, abs=0.3)
+
+
+def test_speech_far_above_its_pauses_is_not_tried(spoken: np.ndarray) -> None:
+    track = np.concatenate([np.zeros(16_000, np.float32), spoken]) + noise(10.0, 0.002)[: len(spoken) + 16_000]
+    result = enhance(track, whisper="off")
+    _check(result, track)
+    assert result.verdict["speech_over_pauses_db"] >= module.CLEAN_DB
+    assert [c["name"] for c in result.candidates] == ["raw"]
+    assert "it is clean" in result.verdict["reason"]
+
+
+@pytest.mark.parametrize("gain", [0.001, 0.0001])  # speech of -80 and -100 dB: below the gate of loudness
+def test_very_quiet_speech_is_raised(spoken: np.ndarray, gain: float) -> None:
+    result = enhance(spoken * np.float32(gain), whisper="off")
+    _check(result, spoken)
+    assert result.verdict["speech_seconds"] > 3.0
+    assert integrated_loudness(result.audio) == pytest.approx(-23.0, abs=0.5)
+
+
+def test_very_quiet_noise_is_not_raised() -> None:
+    audio = noise(3.0, 0.00005)
+    result = enhance(audio, whisper="off")
+    assert np.abs(result.audio).max() < 0.001
+
+
+def test_clicks_do_not_hold_the_track_down(spoken: np.ndarray) -> None:
+    track = spoken * np.float32(0.2)
+    track[30_000:120_000:15_000] = 0.95
+    result = enhance(track, whisper="off")
+    _check(result, track)
+    assert result.verdict["clicks"] >= 6  # the last pass may find traces
+    assert integrated_loudness(result.audio) == pytest.approx(-23.0, abs=0.5)
+    assert enhance(track, denoise="off", whisper="off").audio.max() == pytest.approx(0.891, abs=0.01)
 
 
 def test_off_and_off_load_no_model(spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:

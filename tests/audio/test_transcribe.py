@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from liveavatar.audio.ingest import load_audio
-from liveavatar.audio.transcribe import chunks_of, transcribe, word_error_rate
+from liveavatar.audio.transcribe import Word, chunks_of, transcribe, within_speech, word_error_rate
 from liveavatar.audio.vad import Segment, find_speech
 from liveavatar.audio.whisper_weights import load_whisper
 from tests.audio.conftest import SAMPLE
@@ -120,3 +120,20 @@ def test_nothing_heard_in_nothing() -> None:
 )
 def test_word_error_rate(reference: str, heard: str, language: str, rate: float) -> None:
     assert word_error_rate(reference, heard, language) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "cut"),
+    [
+        pytest.param(1.2, 1.6, (1.2, 1.6), id="inside"),
+        pytest.param(1.8, 2.9, (1.8, 2.0), id="into the pause behind"),
+        pytest.param(0.2, 1.3, (1.0, 1.3), id="into the pause before"),
+        pytest.param(1.9, 3.9, (3.0, 3.9), id="over a pause: where most of it lies"),
+        pytest.param(2.2, 2.4, (1.98, 2.0), id="in the pause: at its nearer edge"),
+        pytest.param(2.7, 2.9, (3.0, 3.02), id="in the pause, near its end"),
+    ],
+)
+def test_words_do_not_reach_into_silence(start: float, end: float, cut: tuple[float, float]) -> None:
+    speech = [Segment(start=16_000, stop=32_000), Segment(start=48_000, stop=64_000)]
+    (word,) = within_speech([Word(start=start, end=end, text="x", probability=0.5)], speech)
+    assert (word.start, word.end) == pytest.approx(cut)
