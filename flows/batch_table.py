@@ -39,6 +39,7 @@ class BatchTable:
         self._rows: dict[int, Row] = {}
         self._lock = threading.Lock()
         self._started, self._rendered, self._written = time.monotonic(), 0, 0.0
+        self._first: float | None = None  # when the first job had ended
         out.mkdir(parents=True, exist_ok=True)
 
     def refuse(self, index: int, row: Row) -> None:
@@ -51,6 +52,7 @@ class BatchTable:
         with self._lock:
             self._rows[index] = {"job": index, **row}
             self._rendered += 1
+            self._first = self._first or time.monotonic()
             if time.monotonic() - self._written > PAUSE_SECONDS:
                 self._write()
             return self._line(index, row)
@@ -67,8 +69,13 @@ class BatchTable:
     def _line(self, index: int, row: Row) -> str:
         done, count = len(self._rows), len(self._names)
         told = f"job {index + 1}/{count} {self._names[index]}: {row['status']}"
-        left = (time.monotonic() - self._started) / self._rendered * (count - done)
-        return f"{told}; {count - done} to go, {duration(left)} left" if count > done else told
+        return f"{told}; {count - done} to go, {duration(self._pace() * (count - done))} left" if count > done else told
+
+    def _pace(self) -> float:
+        """Compute the seconds a job. The first one, during which the model loads, counts only while it is alone."""
+        if self._rendered == 1 or self._first is None:
+            return time.monotonic() - self._started
+        return (time.monotonic() - self._first) / (self._rendered - 1)
 
     def _write(self) -> None:
         import pyarrow

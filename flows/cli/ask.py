@@ -160,6 +160,8 @@ def bench(options: Options) -> int:
         return _bench_good(options) if options["good"] else _bench_faults(options)
     if what == "sound":
         return _bench_sound(options)
+    if what == "batch":
+        return _bench_batch(options)
     from liveavatar.bench.cpu import bench_cpu, to_json
 
     blocks = {"num_blocks": options["blocks"]} if options["blocks"] else {}
@@ -244,6 +246,18 @@ def _bench_good(options: Options) -> int:
     else:
         say(good.markdown(rows, "Good videos under harmless treatments"))
     return int(not good.fine(rows))
+
+
+def _bench_batch(options: Options) -> int:
+    """Measure what a batch of tiny jobs costs beside the work."""
+    from flows.batch_bench import bench_batch, to_lines, write_report
+    from flows.terminal import Terminal
+
+    out = Path(options["out"] or "out/bench").absolute()
+    with Terminal() as terminal:
+        result = bench_batch(options["jobs"], out, lambda text: terminal.note("batch", text))
+    write_report(result, out)
+    return _show(result, lambda told: to_lines(told).splitlines(), options["json"])
 
 
 def _clips(options: Options, limit: int | None = None) -> "list[Clip]":

@@ -36,6 +36,16 @@ def test_files_grow_and_the_line_tells_what_is_left(tmp_path: Path, monkeypatch:
     assert "refresh" not in (tmp_path / "b" / "batch.html").read_text()
 
 
+def test_what_is_left_is_known_after_the_first_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(batch_table.time, "monotonic", lambda: now)
+    table = BatchTable(tmp_path, ["a.wav"] * 100)
+    for index in range(10):
+        now += 300 if index == 0 else 9 + index % 3  # the first loads the model
+        line = table.add(index, row(tmp_path / str(index)))
+    assert line == "job 10/100 a.wav: passed; 90 to go, 15 min left"
+
+
 def test_a_thousand_short_jobs_write_the_files_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[Path] = []
     monkeypatch.setattr(batch_table, "write_atomically", lambda path, data: writes.append(path))
