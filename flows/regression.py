@@ -96,10 +96,12 @@ def regression(
     strips: dict[str, tuple[bytes, bytes | None]] = {}
     jobs = _jobs(folder, only)
     for name, job in jobs.items():
-        cases += _golden(folder, name, job, update)
-        video, stored = paths.golden_runs() / name / VIDEO, folder / f"{name}.webp"
-        if video.is_file():
-            strips[name] = (strip(video), stored.read_bytes() if stored.is_file() else None)
+        stored = folder / f"{name}.webp"
+        before = stored.read_bytes() if stored.is_file() else None
+        compared, ours = _golden(folder, name, job, update)
+        cases += compared
+        if ours is not None:
+            strips[name] = (ours, before)
     if update:
         _file_reason(folder, reason, list(jobs))
     write_page(paths.golden_runs() / PAGE, cases, strips)
@@ -151,17 +153,19 @@ def _file_reason(folder: Path, reason: str, jobs: list[str]) -> None:
     write_atomically(folder / UPDATES, before + (json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
-def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> list[Case]:
+def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> tuple[list[Case], bytes | None]:
+    """Render a golden job; return its comparisons and its strip of pictures, None when it could not be rendered."""
     out = paths.golden_runs() / name
     try:
         result = result_of(render, read_parameters({**job, "out": str(out)}))
     except LiveAvatarError as e:
-        return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(e)}]
+        return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(e)}], None
+    ours = strip(out / VIDEO)
     manifest = json.loads((out / "manifest.json").read_text())
     if update:
         store_baseline(folder, name, manifest, result["report"], out / "latents.bin")
-        write_atomically(folder / f"{name}.webp", strip(out / VIDEO))
-    return compare(folder, name, manifest, result["report"], out / "latents.bin")
+        write_atomically(folder / f"{name}.webp", ours)
+    return compare(folder, name, manifest, result["report"], out / "latents.bin"), ours
 
 
 def store_baseline(folder: Path, name: str, manifest: Case, report: Case, latents: Path) -> None:

@@ -1,6 +1,8 @@
 """Comparing golden jobs: which differences pass, and how each is named."""
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from flows.regression import TOLERANCES, compare, pooled, print_verdict, regression, store_baseline, write_junit
+from flows.regression_page import strip
 from liveavatar.errors import InputError
 from tests.media.videos import write
 
@@ -157,12 +160,18 @@ def test_an_update_files_its_reason_and_a_run_has_a_page(home: Path, monkeypatch
     (video.parent / "manifest.json").write_text(json.dumps(MANIFEST))
     LATENTS.tofile(video.parent / "latents.bin")
     monkeypatch.setattr("flows.regression.result_of", lambda *_: {"report": REPORT})
+    made: list[Path] = []
+    monkeypatch.setattr("flows.regression.strip", lambda path: made.append(path) or strip(path))
+    (home / "b.webp").write_bytes(strip(write(home / "before.mp4", 12)))
     verdict = regression.fn(str(home), update=True, reason=" new weights ", only=["b"]).data
+    assert made == [video], "pictures are taken once"
     line = json.loads((home / "updates.jsonl").read_text())
     assert (line["reason"], line["jobs"], verdict["passed"]) == ("new weights", ["b"], True)
     assert (home / "b.webp").stat().st_size > 100
     page = (home / "golden" / "regression.html").read_text()
     assert (page.count("<img"), verdict["page"]) == (3, str(home / "golden" / "regression.html"))
+    shown = [base64.b64decode(picture) for picture in re.findall(r"base64,([^\"]+)", page)]
+    assert shown[0] == (home / "b.webp").read_bytes() != shown[1], "beside the baseline that it replaces"
     with pytest.raises(InputError, match="--only 'c' is no golden job; there are a, b"):
         regression.fn(str(home), only=["c"])
 
