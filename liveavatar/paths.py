@@ -2,7 +2,8 @@
 
 The only module that reads `LIVEAVATAR_*` variables:
 
-* `LIVEAVATAR_HOME`: caches, artefacts and renders under way; `.liveavatar` in the repository when not set.
+* `LIVEAVATAR_HOME`: caches, artefacts and renders under way; when not set `.liveavatar` in the repository, and of an
+  installed package `liveavatar` in the user's data folder.
 * `LIVEAVATAR_MODELS`: fetched checkpoints; `models` below the home when not set.
 * `LIVEAVATAR_WHISPER`: the user's Whisper checkpoints; the download folder of openai-whisper when not set.
 * `LIVEAVATAR_STORE_GB`: size limit of the artefact store, in 10^9 bytes.
@@ -21,13 +22,15 @@ from pathlib import Path
 from liveavatar.errors import InputError
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
-DATA = REPO_ROOT / "data"
+CHECKOUT = (REPO_ROOT / "pyproject.toml").is_file()
+DATA = REPO_ROOT / "data" if CHECKOUT else REPO_ROOT / "liveavatar" / "data"  # a wheel has the least that is needed
 MINI_DIR = DATA / "models" / "mini"  # the embedded model
 LANDMARK_BUNDLE = DATA / "models" / "landmarks" / "face_landmarker.task"
 EVALUATION_SPLIT = DATA / "evaluation"  # held-out clips of `liveavatar bench quality`
 BENCHMARKS = DATA / "benchmarks"  # reports of measured speed and quality
 GOLDEN_BASELINES = DATA / "golden"  # expected digests of `liveavatar regress`
-DEPLOYMENTS = REPO_ROOT / "prefect.yaml"
+SAMPLES = DATA / "samples"  # sound, portrait and prompt of `liveavatar render --demo`
+DEPLOYMENTS = REPO_ROOT / "prefect.yaml" if CHECKOUT else DATA / "prefect.yaml"
 
 PAGE_PORT = 4280  # of the page of `liveavatar serve`
 STORE_GB = 20.0  # default size limit of the artefact store
@@ -35,12 +38,13 @@ STORE_GB = 20.0  # default size limit of the artefact store
 
 def is_checkout() -> bool:
     """Return True when the code lies in a folder of its own instead of among installed packages."""
-    return (REPO_ROOT / "pyproject.toml").is_file()
+    return CHECKOUT
 
 
 def home() -> Path:
     """Return the folder of caches, artefacts and renders under way."""
-    return Path(os.environ.get("LIVEAVATAR_HOME") or REPO_ROOT / ".liveavatar")
+    user = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "liveavatar"
+    return Path(os.environ.get("LIVEAVATAR_HOME") or (REPO_ROOT / ".liveavatar" if is_checkout() else user))
 
 
 def models_home() -> Path:

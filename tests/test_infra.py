@@ -280,3 +280,22 @@ def test_ci_templates_run_the_regression_and_keep_its_page(name: str) -> None:
     options = make_parser("regress").parse_args(commands[1].split()[1:])
     assert {options.junit, ".liveavatar/golden/regression.html"} == set(kept)
     assert ".liveavatar" in text.partition("LIVEAVATAR_HOME:")[2].split("\n")[0], "where the page is kept"
+
+
+@pytest.mark.nightly
+def test_a_wheel_has_the_embedded_model_and_the_sample_inside(tmp_path: Path) -> None:
+    build = [sys.executable, "-c", "from setuptools import setup; setup()", "-q"]
+    parts = ["egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path]
+    subprocess.run([*build, *parts], cwd=paths.REPO_ROOT, check=True, capture_output=True, timeout=120)
+    inside = tmp_path / "liveavatar" / "data"
+    for folder in ("models/mini", "models/landmarks"):
+        assert {p.name for p in (inside / folder).iterdir()} == {p.name for p in (paths.DATA / folder).iterdir()}
+    assert {p.name for p in (inside / "samples").iterdir()} == {"speech.wav", "portrait.png", "prompt.txt"}
+    assert (inside / "prefect.yaml").read_text() == paths.DEPLOYMENTS.read_text()
+    code = "from liveavatar import paths as p; import json; print(json.dumps([str(f) for f in "
+    code += "(p.MINI_DIR / 'dit.safetensors', p.SAMPLES / 'speech.wav', p.DEPLOYMENTS, p.DATA / 'limits.json')"
+    code += " if f.is_file()]))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert len(json.loads(found.stdout)) == 4
+    assert all(path.startswith(str(tmp_path)) for path in json.loads(found.stdout))

@@ -85,6 +85,13 @@ def test_home_lies_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.home() == paths.REPO_ROOT / ".liveavatar"
 
 
+def test_home_of_an_installed_package_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIVEAVATAR_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(paths, "is_checkout", lambda: False)
+    assert paths.home() == tmp_path / "liveavatar"
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "MODELS", "WHISPER", "STORE_GB"):
         monkeypatch.setenv(f"LIVEAVATAR_{name}", "")

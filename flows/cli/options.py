@@ -8,7 +8,7 @@ from liveavatar import __version__
 from liveavatar.errors import InputError
 from liveavatar.paths import PAGE_PORT
 
-BENCHMARKS = ("cpu", "gpu", "quality", "prompts", "faults", "sound")
+BENCHMARKS = ("cpu", "gpu", "quality", "prompts", "faults", "sound", "batch")
 REQUIRED = ("audio", "image", "prompt")
 JOB_COMMANDS = {
     "render": "audio + portrait + prompt to video + report",
@@ -89,6 +89,9 @@ def _render(sub: Parser) -> None:
         metavar="MANIFEST",
         default=argparse.SUPPRESS,
         help="manifest.json of a run: render it again and say whether the bits are the same",
+    )
+    sub.add_argument(
+        "--demo", action="store_true", default=argparse.SUPPRESS, help="take sound, portrait and prompt of the sample"
     )
 
 
@@ -216,7 +219,7 @@ def _bench(sub: Parser) -> None:
         "--out",
         metavar="DIR",
         help="folder for the numbers (gpu; out/bench), for videos and a report (quality; none), "
-        "for a report (faults, sound)",
+        "for a report (faults, sound), for videos and a report (batch; out/bench)",
     )
     sub.add_argument(
         "--quick",
@@ -228,6 +231,7 @@ def _bench(sub: Parser) -> None:
         "--split", metavar="DIR", help="folder of clips with their true videos; data/evaluation when empty (quality)"
     )
     sub.add_argument("--clips", type=int, metavar="N", help="clips of the split; all when empty (quality, faults)")
+    sub.add_argument("--jobs", type=int, metavar="N", default=1000, help="tiny jobs of a batch (batch; 1000)")
     sub.add_argument("--good", type=int, metavar="N", help="judge N good videos under harmless treatments (faults)")
     sub.add_argument("--only", metavar="NAMES", help="names of the clips, such as 03,07; all when empty (faults)")
     sub.add_argument("--steps", type=int, metavar="1..8", default=4, help="denoise steps per block (quality; 4)")

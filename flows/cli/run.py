@@ -42,12 +42,21 @@ MAX_REPLICAS = 64
 def render(options: Options) -> int:
     """Render one job, or that of a manifest again."""
     source = options.pop("from_manifest", None)
+    if options.pop("demo", False):
+        options = demo() | options
     if source is not None:
         return _render_again(Path(source), options)
     missing = [f"--{name}" for name in REQUIRED if name not in options]
     if missing:
         raise InputError(f"the following arguments are required: {', '.join(missing)}; see `liveavatar render --help`")
     return _render(options, conclude)
+
+
+def demo() -> Options:
+    """Return the options of the sample: sound, portrait and prompt, and where its video goes."""
+    prompt = (paths.SAMPLES / "prompt.txt").read_text().strip()
+    sound, portrait = (str(paths.SAMPLES / name) for name in ("speech.wav", "portrait.png"))
+    return {"audio": sound, "image": portrait, "prompt": prompt, "out": "out/demo"}
 
 
 def _render_again(source: Path, given: Options) -> int:

@@ -14,10 +14,12 @@ import psutil
 import pytest
 from scipy.io import wavfile
 
+from flows.cli import run as cli_run
 from flows.cli.run import at_work, conclude, parse_list, ray_session
 from flows.serving.prefect_server import run_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import free_port
+from liveavatar.paths import SAMPLES
 from tests.flows.cli.commands import RATE, run
 from tests.flows.shop import Shop
 
@@ -214,3 +216,19 @@ def test_serve_replaces_a_ray_that_was_killed_and_the_job_goes_on(victim: str, s
     alone = shop.run("render", *job, "--out", "out/alone", "--enable-online-decode", "--force")
     assert alone.returncode in (0, 1), alone.stderr
     assert shop.manifest("out/beside")["latents_sha256"] == shop.manifest("out/alone")["latents_sha256"]
+
+
+def test_the_demo_takes_what_is_given_and_the_rest_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def read(options: dict[str, object]) -> None:
+        asked.append(options)
+        raise InputError("that is all")
+
+    monkeypatch.setattr(cli_run, "read_parameters", read)
+    with pytest.raises(InputError, match="that is all"):
+        cli_run.render({"demo": True, "seed": "7", "out": "out/mine"})
+    sample = cli_run.demo()
+    assert asked == [{**sample, "seed": "7", "out": "out/mine"}]
+    assert all(Path(str(sample[name])).is_file() for name in ("audio", "image"))
+    assert (sample["prompt"], sample["out"]) == ((SAMPLES / "prompt.txt").read_text().strip(), "out/demo")
