@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from liveavatar.bench.faults.report import write_dated
+from liveavatar.bench.dated import today, write_dated
 from liveavatar.errors import InputError
 from liveavatar.paths import SAMPLES, prefect_home
 
@@ -188,7 +188,6 @@ def to_lines(result: dict[str, Any]) -> str:
 
 def write_report(result: dict[str, Any], folder: Path) -> Path:
     """Write the dated page, and its numbers as JSON beside it."""
-    today = datetime.date.today()
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f} at the end"
-    page = f"# A batch of tiny jobs, {today}\n\n`liveavatar bench batch --jobs {result['jobs']}`, {machine}. "
-    return write_dated(folder, f"batch_{today}", page + to_lines(result), result)
+    page = f"# A batch of tiny jobs, {today()}\n\n`liveavatar bench batch --jobs {result['jobs']}`, {machine}. "
+    return write_dated(folder, f"batch_{today()}", page + to_lines(result), result)
