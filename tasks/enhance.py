@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from liveavatar.files import plain
+from liveavatar.media.clipping import HEARD
 from tasks.events import Event, emit
 from tasks.ingest import RAW, read_wav
 from tasks.stage import cached, stage
@@ -44,11 +45,18 @@ def enhance(sound: Entry, denoise: str, whisper: str) -> Entry:
     emit(Event(kind="fact", stage="enhance", text=f"sound: {verdict['chosen']}; {verdict['reason']}"))
     if verdict.get("clicks"):
         emit(Event(kind="note", stage="enhance", text=f"{verdict['clicks']} clicks were bridged"))
+    if (verdict.get("clipped_share") or 0.0) > HEARD:
+        emit(Event(kind="note", stage="enhance", text=clipped_line(verdict["clipped_share"])))
     if verdict.get("unclear_seconds"):
         emit(Event(kind="note", stage="enhance", text=unclear_line(verdict["unclear_seconds"], whisper)))
     if heard["text"]:
         emit(Event(kind="fact", stage="enhance", text=f"heard ({heard['language']}): {heard['text']}"))
     return entry
+
+
+def clipped_line(share: float) -> str:
+    """Say that the recording was too loud, and what to do."""
+    return f"{share:.1%} of the speech is clipped: it was recorded too loud; record it at a lower level"
 
 
 def unclear_line(seconds: float, whisper: str) -> str:

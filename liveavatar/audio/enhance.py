@@ -40,6 +40,7 @@ from liveavatar.audio.transcribe import Transcript, Word, transcribe, word_error
 from liveavatar.audio.vad import Segment, find_speech
 from liveavatar.audio.whisper_weights import load_whisper
 from liveavatar.errors import InputError
+from liveavatar.media.clipping import clipped_share
 from liveavatar.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def enhance(
         "denoise": denoise,
         "whisper": whisper,
         "clicks": clicks,
+        "clipped_share": round(clipped_share(audio), 4) if speech else None,
         "speech_over_pauses_db": None if distance is None else round(distance, 1),
         "loudness_before": _finite(integrated_loudness(audio)),
         "loudness_after": _finite(integrated_loudness(final)),

@@ -4,6 +4,7 @@
 as they are, coded strongly, smaller and larger. "Planted" are its faults.
 """
 
+from liveavatar.media import clipping
 from liveavatar.quality.limit import Limit
 
 LOCAL_LIMITS: tuple[Limit, ...] = (
@@ -36,7 +37,7 @@ LOCAL_LIMITS: tuple[Limit, ...] = (
         source="good videos over 0.4; wrong sound 0.2 in the median",
     ),
     Limit(
-        name="clipped_share", good=(None, 0.03), tolerable=(None, 0.08),
+        name="clipped_share", good=(None, clipping.HEARD), tolerable=(None, 0.08),
         source="speech 0.002 to 0.01; clipped by 12 dB 0.1",
     ),
     Limit(

@@ -5,6 +5,7 @@ The measures of `sync` judge the whole video; these find the seconds in which it
 
 import numpy as np
 
+from liveavatar.media import clipping
 from liveavatar.quality import sync
 from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.quality.windows import Local, longest_run
@@ -18,8 +19,6 @@ BEAT = 18  # frames of a window in which a speaking mouth opens or shuts
 MOUTH_STILL = 0.02  # eye distances
 MOUTH_STILL_SHARE = 0.15  # of the video's own range
 REST_WINDOW = FPS  # frames of silence over which a mouth rests
-CLIP_LEVEL = 0.9  # of the peak
-CLIP_PEAK = 99.99  # percentile that counts as the peak: a coder overshoots in single samples
 
 
 def mouth_still(openness_T: np.ndarray, envelope_T: np.ndarray) -> Local:
@@ -114,14 +113,11 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 def clipped_share(audio: np.ndarray) -> float:
     """Compute `clipped_share`: the share of samples of speech within a tenth of the peak.
 
-    Speech reaches its peak in few samples; sound that was clipped stays there. Counted are samples louder than a
-    tenth of the peak, so that pauses do not dilute it. Unit: share. Source: own definition.
+    Unit: share. Source: own definition, see `liveavatar.media.clipping`.
 
     Raises:
         MeasureUnavailable: when the sound is silent.
     """
-    level = np.abs(audio)
-    peak = float(np.percentile(level, CLIP_PEAK)) if len(level) else 0.0
-    if peak < sync.SILENCE_FLOOR:
+    if clipping.peak_of(audio) < sync.SILENCE_FLOOR:
         raise MeasureUnavailable("the sound is silent", Absence.NOT_APPLICABLE)
-    return float((level > CLIP_LEVEL * peak).sum() / max(1, (level > 0.1 * peak).sum()))
+    return clipping.clipped_share(audio)

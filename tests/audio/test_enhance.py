@@ -81,6 +81,7 @@ def test_clean_speech_is_left_alone(spoken: np.ndarray) -> None:
     _check(result, spoken)
     assert result.verdict["chosen"] == "raw" or result.verdict["dnsmos_after"] > result.verdict["dnsmos_before"]
     assert result.verdict["wer_after"] <= result.verdict["wer_before"]
+    assert result.verdict["clipped_share"] < 0.02
     assert len(result.words) >= 5
     if result.verdict["chosen"] == "raw":
         assert np.corrcoef(result.audio, spoken)[0, 1] == pytest.approx(1.0)
