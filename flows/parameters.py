@@ -125,7 +125,9 @@ class RenderParameters(BaseModel):
     image: str = Field(
         min_length=1, description="portrait: any picture file; the run's log first says whether it will speak"
     )
-    prompt: str = Field(description="who is seen, doing what, in which light and style")
+    prompt: str = Field(
+        description="who is seen, doing what, in which light and style; auto, or auto: and a few words, writes the rest"
+    )
     prompt_words: Literal["known", "all"] = Field(
         default="known",
         description="what mini reads of the prompt: known, in the phrases that it was taught; all, as it is written",
@@ -224,6 +226,10 @@ class RenderParameters(BaseModel):
                 f"has {words} words ({len(prompt)} characters); the model reads the first few dozen words, "
                 f"so keep it under {MAX_PROMPT} characters"
             )
+        if prompt.strip()[:4].lower() == "auto":
+            from liveavatar.prompt.rewrite import automatic
+
+            return automatic(prompt)
         return prompt
 
     @field_validator("infer_frames")

@@ -44,11 +44,13 @@ def check_prompt(options: Options) -> int:
     """Score a prompt; 0 whatever the score, `render --strict_prompt` is what refuses."""
     from liveavatar.prompt.check import check_prompt as library
     from liveavatar.prompt.heard import hear
+    from liveavatar.prompt.rewrite import rewrite
 
     if not is_text(options["text"]):
         raise InputError("the prompt is not UTF-8 text; set the terminal and the file that it comes from to UTF-8")
     heard = hear(options["text"], config.MINI.text.length)
-    report = {**asdict(library(options["text"])), "heard": asdict(heard)}
+    judged = library(options["text"])
+    report = {**asdict(judged), "heard": asdict(heard), "rewrite": rewrite(options["text"], judged)}
     if options["json"]:
         return _json(report)
     say(f"{report['grade']} ({report['score']:.2f})")
@@ -58,6 +60,8 @@ def check_prompt(options: Options) -> int:
         say(f"  problem: {problem}")
     for hint in report["suggestions"]:
         say(f"  try: {hint}")
+    if report["rewrite"]:
+        say(f"  or, as `auto: ` before the prompt writes it: {report['rewrite']}")
     say(
         f"  {heard.line.replace('the model hears', 'mini hears')}" if heard.line else "  mini hears it as it is written"
     )
@@ -282,7 +286,7 @@ def _bench_sound(options: Options) -> int:
     voices = run.load_voices(Path(options["recordings"]) if options["recordings"] else None)
     with Terminal() as terminal:
 
-        def on_row(row: run.Row) -> None:
+        def on_row(row: run.SoundRow) -> None:
             harm = f"; HARMED: {', '.join(row.harms)}" if row.harms else ""
             terminal.note("sound", f"{row.voice} {row.noise} {row.level:g}: {row.chosen}{harm}")
 

@@ -27,7 +27,7 @@ _FULL_SCALE = 32_768.0  # its samples are floats of the size of 16-bit ones
 
 def available() -> bool:
     """Tell if the library is installed."""
-    return _path() is not None
+    return library_path() is not None
 
 
 def reduce_noise(audio: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def reduce_noise(audio: np.ndarray) -> np.ndarray:
 
 
 def _reduced(piece: np.ndarray) -> np.ndarray:
-    library = _library()
+    library = _library(_required_path())
     samples = resample_poly(piece.astype(np.float32), _OVERSAMPLING, 1) * np.float32(_FULL_SCALE)
     samples = np.pad(samples, (0, _LATE + -len(samples) % _FRAME)).astype(np.float32)
     state = library.rnnoise_create(None)
@@ -69,17 +69,22 @@ def _reduced(piece: np.ndarray) -> np.ndarray:
     return reduced.astype(np.float32)
 
 
-def _path() -> Path | None:
+def library_path() -> Path | None:
+    """Find the library in its wheel; None where it is not installed."""
     spec = importlib.util.find_spec("pyrnnoise")
     folder = Path(next(iter(spec.submodule_search_locations or ()), "")) if spec else None
     return next((folder / name for name in LIBRARIES if (folder / name).is_file()), None) if folder else None
 
 
-@lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL:
-    path = _path()
+def _required_path() -> Path:
+    path = library_path()
     if path is None:
         raise RuntimeError("RNNoise is not installed")
+    return path
+
+
+@lru_cache(maxsize=1)
+def _library(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.rnnoise_create.restype = ctypes.c_void_p
     library.rnnoise_create.argtypes = [ctypes.c_void_p]

@@ -40,8 +40,7 @@ def test_any_length(num_samples: int) -> None:
 
 
 def test_forcing_it_where_it_is_missing_says_so(spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rnnoise, "_path", lambda: None)
-    rnnoise._library.cache_clear()
+    monkeypatch.setattr(rnnoise, "library_path", lambda: None)
     with pytest.raises(InputError, match="pip install pyrnnoise"):
         enhance(spoken, denoise="rnnoise", whisper="off")
     with pytest.raises(RuntimeError):

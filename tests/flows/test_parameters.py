@@ -150,3 +150,11 @@ def test_options_in_groups_make_the_same_job() -> None:
 def test_a_wrong_option_of_a_group_is_named_without_it() -> None:
     with pytest.raises(InputError, match=r"^--sample_steps '9' should be less"):
         read_parameters({"what": JOB, "how": {"sample_steps": 9}})
+
+
+def test_an_automatic_prompt_is_written_once() -> None:
+    written = RenderParameters(**{**JOB, "prompt": "auto: a man in a grey suit"})
+    assert written.prompt.startswith("a man in a grey suit. They look into the camera")
+    assert RenderParameters(**written.model_dump()).prompt == written.prompt
+    with pytest.raises(InputError, match="cannot be rewritten by `auto`"):
+        read_parameters({**JOB, "prompt": "auto: un hombre con traje habla"})

@@ -27,6 +27,7 @@ from liveavatar.files import parse_json, plain, read_json
 from liveavatar.media.framing import video_size
 from liveavatar.prompt.check import check_prompt
 from liveavatar.prompt.heard import hear
+from liveavatar.prompt.rewrite import rewrite
 from tasks.catalogue import find_run
 from tasks.run_folder import REPORT
 
@@ -184,11 +185,12 @@ def judged_prompt(given: dict[str, Any]) -> dict[str, Any]:
     """Score a prompt as it is typed; an empty one has every facet missing."""
     text, model = _text(given, "prompt")[:MAX_PROMPT], config.PRESETS[_model(given)]
     try:
-        report = asdict(check_prompt(text))
+        judged = check_prompt(text)
     except InputError as e:
         return {"score": 0.0, "grade": "empty", "error": str(e)}
     words = model.text.words_read
-    return report | {"heard": None if words is None else asdict(hear(text, words))}
+    heard = None if words is None else asdict(hear(text, words))
+    return asdict(judged) | {"heard": heard, "rewrite": rewrite(text, judged)}
 
 
 def judged_portrait(given: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.bench.dated import today, write_dated
-from liveavatar.bench.sound.run import Row, summary, to_json
+from liveavatar.bench.sound.run import SoundRow, summary, to_json
 
 
-def lines(rows: list[Row]) -> list[str]:
+def lines(rows: list[SoundRow]) -> list[str]:
     """Write the rows as a table, with the summary above it."""
     total = summary(rows)
     out = [
@@ -43,12 +43,12 @@ def lines(rows: list[Row]) -> list[str]:
     return out
 
 
-def _change(rows: list[Row], measure: str, digits: int) -> str:
+def _change(rows: list[SoundRow], measure: str, digits: int) -> str:
     before, after = (np.mean([getattr(row, f"{measure}_{when}") for row in rows]) for when in ("before", "after"))
     return f"{before:.{digits}f} to {after:.{digits}f}"
 
 
-def write_report(rows: list[Row], folder: Path) -> Path:
+def write_report(rows: list[SoundRow], folder: Path) -> Path:
     """Write the table (`sound_<date>.md`) and the rows (.json) into a folder; return the page."""
     heading = f"# Speech in noise, before and after cleaning, {today()}"
     return write_dated(folder, f"sound_{today()}", "\n".join([heading, "", *lines(rows), ""]), to_json(rows))

@@ -35,7 +35,7 @@ NOISY_DB, CLEAN_DB = 10, 20  # dB; cleaning must help up to the one and keep its
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class SoundRow:
     """One voice in one noise, before and after cleaning."""
 
     voice: str
@@ -84,8 +84,8 @@ def conditions(quick: bool = False) -> list[tuple[str, float]]:
 
 
 def run_bench(
-    voices: dict[str, np.ndarray], chosen: list[tuple[str, float]], on_row: Callable[[Row], None] = lambda _: None
-) -> list[Row]:
+    voices: dict[str, np.ndarray], chosen: list[tuple[str, float]], on_row: Callable[[SoundRow], None] = lambda _: None
+) -> list[SoundRow]:
     """Mix, clean and measure every voice in every condition.
 
     Args:
@@ -103,7 +103,7 @@ def run_bench(
     for name, clean, noisy, kind, level in _mixes(voices, chosen):
         heard, truth = normalise(noisy), truths[name]
         after = enhance(noisy, "auto", WHISPER)
-        row = Row(
+        row = SoundRow(
             voice=name,
             noise=kind,
             level=level,
@@ -150,7 +150,7 @@ def si_sdr(clean: np.ndarray, other: np.ndarray) -> float:
     return round(10 * float(np.log10(max(float(target @ target), 1e-12) / max(float(error @ error), 1e-12))), 2)
 
 
-def summary(rows: list[Row]) -> dict[str, Any]:
+def summary(rows: list[SoundRow]) -> dict[str, Any]:
     """Count gains and harms."""
     noisy = [row for row in rows if row.noise != "room" and row.level <= NOISY_DB]
     clean = [row for row in rows if row.noise != "room" and row.level >= CLEAN_DB]
@@ -168,6 +168,6 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def to_json(rows: list[Row]) -> dict[str, Any]:
+def to_json(rows: list[SoundRow]) -> dict[str, Any]:
     """Convert the rows and their summary to a JSON-able report."""
     return {"summary": summary(rows), "rows": [asdict(row) for row in rows]}

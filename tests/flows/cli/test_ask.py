@@ -39,6 +39,13 @@ def test_a_poor_prompt_scores_poor(capsys: pytest.CaptureFixture[str], home: Pat
     assert json.loads(out)["grade"] == "poor"
 
 
+def test_a_fuller_prompt_is_offered(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    code, out, _ = run(["check_prompt", "a man in a grey suit"], capsys)
+    assert code == 0
+    assert "or, as `auto: ` before the prompt writes it: a man in a grey suit. They look" in out
+    assert json.loads(run(["check_prompt", "?? a man speaks", "--json"], capsys)[1])["rewrite"].startswith("?? a man")
+
+
 def test_a_prompt_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     code, _, err = run(["check_prompt", "caf\udce9"], capsys)
     assert (code, "not UTF-8 text" in err) == (2, True)

@@ -127,6 +127,8 @@ function drawPrompt() {
   })));
   const lines = report.grade === "empty" ? [] : [...report.problems, ...report.suggestions];
   by("missing").replaceChildren(...lines.map((text) => element("li", { textContent: said(text) })));
+  by("rewrite").hidden = !report.rewrite;
+  by("rewrite").firstElementChild.textContent = report.rewrite ?? "";
   by("heard").textContent = report.heard?.line ? said(report.heard.line) : "";
 }
 
@@ -220,6 +222,10 @@ export async function run() {
   by("face").onchange = () => judge(Number(by("face").value));
   by("model").onchange = () => { judge(1); score(); };
   by("prompt").oninput = typed;
+  by("rewrite").lastElementChild.onclick = () => {
+    by("prompt").value = chosen.prompt.rewrite;
+    typed();
+  };
   by("job").onsubmit = start;
   onLanguage(() => { drawChoices(); drawSound(); drawPicture(); drawPrompt(); drawRecord(); });
   try {

@@ -209,6 +209,8 @@ def test_a_prompt_is_scored(client: TestClient, prompt: str, grade: str) -> None
     answer = client.post("/api/prompt", json={"prompt": prompt}).json()
     assert answer["grade"] == grade
     assert grade == "empty" or set(answer["missing"]) <= set(answer["facets"])
+    assert (answer.get("rewrite") or prompt).startswith(prompt)
+    assert grade != "poor" or answer["rewrite"]
 
 
 def test_a_lost_prefect_is_told(client: TestClient, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
