@@ -99,7 +99,7 @@ CASES = [
     Case(name="transport stream", make=coded("a.ts", *CODED), check=followed(FRAMES, 2)),
     Case(name="fragmented", make=coded("a.mp4", "-movflags", "frag_keyframe+empty_moov", *CODED), check=followed()),
     Case(name="full range", make=coded("a.mp4", "-pix_fmt", "yuvj420p", "-c:v", "libx264"), check=followed()),
-    Case(name="a picture", make=picture("a.jpg"), words="no media file"),
+    Case(name="a picture", make=picture("a.jpg"), words="a still picture, not a video"),
     Case(name="Latin-1 tag", check=followed(),
          make=changed(coded("a.mp4", "-metadata", "title=JosX", *CODED), lambda d: d.replace(b"JosX", b"Jos\xe9"))),
     Case(name="no face", make=test_pictures, words="no face"),
