@@ -1,4 +1,4 @@
-"""How much of a sound is clipped."""
+"""Share of a sound that is clipped."""
 
 import numpy as np
 
