@@ -7,6 +7,7 @@ or, when a library does the writing, inside `replacing`.
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import CapacityError
+
+log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
@@ -56,6 +59,23 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write a JSON file that appears whole or not at all; the folder is made if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def remember(path: Path, stamp: Any, facts: Mapping[str, Any]) -> None:
+    """Keep facts for `recall`, with what they hold for; where they cannot be kept, they are found out again."""
+    try:
+        write_json(path, signed({"stamp": stamp, **facts}))
+    except OSError as e:
+        log.debug("%s cannot be written: %s", path, e)
+
+
+def recall(path: Path, stamp: Any) -> dict[str, Any] | None:
+    """Read the facts that were kept for a stamp (JSON-able); None where there are none, or damaged ones."""
+    try:
+        record = read_json(path)
+        return record if record["stamp"] == stamp and is_intact(record) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def exists(path: Path) -> bool:

@@ -17,6 +17,8 @@ from liveavatar.files import (
     newest_first,
     plain,
     read_json,
+    recall,
+    remember,
     replacing,
     require_disk,
     rounded,
@@ -221,3 +223,22 @@ def test_files_are_sorted_by_their_last_change(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, changed))
     assert [path.name for path in newest_first([*tmp_path.iterdir(), tmp_path / "gone"])] == ["a", "b", "c"]
+
+
+def test_facts_are_recalled_for_their_stamp_alone(tmp_path: Path) -> None:
+    memo = tmp_path / "new/memo.json"
+    assert recall(memo, [1, "a"]) is None
+    remember(memo, [1, "a"], {"digest": "d"})
+    known = recall(memo, [1, "a"])
+    assert known is not None
+    assert known["digest"] == "d"
+    assert recall(memo, [2, "a"]) is None
+    memo.write_text(memo.read_text().replace('"d"', '"e"'))
+    assert recall(memo, [1, "a"]) is None, "a damaged record is no answer"
+
+
+def test_facts_that_cannot_be_kept_are_found_out_again(tmp_path: Path) -> None:
+    (tmp_path / "memo.json").mkdir()
+    remember(tmp_path / "memo.json", 1, {"digest": "d"})
+    assert recall(tmp_path / "memo.json", 1) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["memo.json"]

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
-from liveavatar.hardware import cores
 from liveavatar.timing import SAMPLE_RATE
 
 LIBRARIES = ("librnnoise.so", "librnnoise.dylib", "rnnoise.dll")
 PIECE = 30 * SAMPLE_RATE  # samples of a piece; pieces run side by side
 _CONTEXT = 3 * SAMPLE_RATE  # samples before a piece, over which the network finds into it
+_THREADS = 4  # pieces at once
 _OVERSAMPLING = 3  # it works at 48 kHz
 _FRAME = 480  # samples at 48 kHz
 _LATE = 2 * _FRAME  # samples at 48 kHz by which its output is late
@@ -48,7 +48,7 @@ def reduce_noise(audio: np.ndarray) -> np.ndarray:
         first, stop = max(0, start - _CONTEXT), min(len(audio), start + PIECE)
         out[start:stop] = _reduced(audio[first:stop])[start - first :]
 
-    with ThreadPoolExecutor(cores()) as threads:  # the library runs outside Python's lock
+    with ThreadPoolExecutor(_THREADS) as threads:  # the library runs outside Python's lock
         list(threads.map(reduce, range(0, len(audio), PIECE)))
     return out
 

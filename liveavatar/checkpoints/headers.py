@@ -13,7 +13,7 @@ from typing import Any
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CheckpointError
-from liveavatar.files import is_intact, read_json, signed, write_json
+from liveavatar.files import recall, remember
 from liveavatar.isolation.caller import MEMORY_BYTES, isolated
 
 MAX_FILES = 20_000  # below a model directory
@@ -41,15 +41,11 @@ def _check(model_dir: Path) -> None:
     stamp = [[path.relative_to(model_dir).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     name = hashlib.sha256(str(model_dir.resolve()).encode(errors="surrogateescape")).hexdigest()[:24]
     memo = paths.digests() / f"headers-{name}.json"
-    try:
-        record = read_json(memo)
-        if record["stamp"] == stamp and is_intact(record):
-            return
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not checked before
+    if recall(memo, stamp) is not None:
+        return
     mapped = sum(path.stat().st_size for path in files if path.suffix == ARCHIVES)  # counts as memory, is not read
     isolated(check_files, model_dir, memory_bytes=MEMORY_BYTES + mapped, beats=True)
-    write_json(memo, signed({"stamp": stamp}))
+    remember(memo, stamp, {})
 
 
 def check_files(model_dir: Path, *, on_progress: Callable[[], None]) -> None:

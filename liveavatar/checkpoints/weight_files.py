@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from liveavatar import paths
 from liveavatar.errors import CheckpointError
-from liveavatar.files import is_intact, read_json, replacing, sha256, signed, write_json
+from liveavatar.files import recall, remember, replacing, sha256
 
 SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
@@ -199,12 +199,8 @@ def file_sha256(path: Path) -> str:
     stat = path.stat()
     cache = paths.digests() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
     stamp = [stat.st_size, stat.st_mtime_ns]
-    try:
-        entry = read_json(cache)
-        if entry["stamp"] == stamp and is_intact(entry):
-            return str(entry["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no usable entry: hash the file
+    if known := recall(cache, stamp):
+        return str(known["digest"])
     digest = sha256(path)
-    write_json(cache, signed({"stamp": stamp, "digest": digest}))
+    remember(cache, stamp, {"digest": digest})
     return digest

@@ -10,7 +10,7 @@ import logging
 import platform
 import statistics
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.plain import PlainBackend
 from liveavatar.engine.prompt_encoder import prompt_encoder
 from liveavatar.engine.settings import RenderSettings
-from liveavatar.files import is_intact, read_json, signed, write_json
+from liveavatar.files import recall, remember
 from liveavatar.hardware import Rates
 from liveavatar.planning.costs import BF16, FP8, DiTCosts, VAECosts, dit_costs, vae_costs
 from liveavatar.timing import BLOCK_FRAMES
@@ -114,15 +114,11 @@ def cpu_speeds(config: ModelConfig, width: int, height: int, sample_steps: int) 
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     path = paths.speeds() / f"{digest}.json"
-    try:
-        if time.time() - path.stat().st_mtime < _REMEMBERED_SECONDS:
-            record = read_json(path)
-            if is_intact(record):
-                return Speeds(**record["speeds"])
-    except (OSError, ValueError, TypeError, KeyError):
-        log.debug("no measurement at %s yet", path)
+    with suppress(OSError, TypeError):
+        if time.time() - path.stat().st_mtime < _REMEMBERED_SECONDS and (known := recall(path, digest)):
+            return Speeds(**known["speeds"])
     speeds = measure_cpu(config, width, height, sample_steps)
-    write_json(path, signed({"speeds": asdict(speeds)}))
+    remember(path, digest, {"speeds": asdict(speeds)})
     return speeds
 
 

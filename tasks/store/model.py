@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
-from liveavatar.files import is_intact, read_json, signed, write_json
+from liveavatar.files import recall, remember
 
 
 def digest_of(model_dir: Path) -> str:
@@ -32,12 +32,8 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     stamp = [[p.relative_to(model_dir).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     name = hashlib.sha256(str(model_dir.resolve()).encode()).hexdigest()[:24]
     memo = paths.digests() / f"model-{name}.json"
-    try:
-        record = read_json(memo)
-        if record["stamp"] == stamp and is_intact(record):
-            return record["facts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not asked before: compute
+    if known := recall(memo, stamp):
+        return known["facts"]
     from liveavatar.checkpoints.load import WEIGHT_SUFFIXES, model_digest
     from liveavatar.checkpoints.weight_files import file_sha256
 
@@ -46,5 +42,5 @@ def _facts(model_dir: Path) -> dict[str, Any]:
         "sha256": model_digest(model_dir),
         "files": {p.relative_to(model_dir).as_posix(): file_sha256(p) for p in covered},
     }
-    write_json(memo, signed({"stamp": stamp, "facts": facts}))
+    remember(memo, stamp, {"facts": facts})
     return facts
