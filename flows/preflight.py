@@ -15,7 +15,7 @@ from flows.parameters import RenderParameters
 from liveavatar import config, hardware, paths
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.checkpoints.headers import readable_model_dir
+from liveavatar.checkpoints.headers import complete_model_dir, readable_model_dir
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors, read_json
 from liveavatar.media import framing
@@ -99,7 +99,7 @@ def check_settings(parameters: RenderParameters) -> None:
     """Do what `check_options` says for all options but the output folder and the prompt."""
     paths.store_bytes()
     check_store_url()
-    model = read_config(readable_model_dir(parameters.model))
+    model = read_config(complete_model_dir(parameters.model))
     refuse_size(parameters, model)
     refuse_use(parameters, model, len(machine.accelerators()))
     if parameters.audio == PIPE:

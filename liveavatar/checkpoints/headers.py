@@ -32,19 +32,37 @@ def readable_model_dir(model: str) -> Path:
     """
     model_dir = resolve_model_dir(model)
     if model_dir.resolve() != paths.MINI_DIR:
-        _check(model_dir)
+        _check_once("headers", check_files, model_dir)
     return model_dir
 
 
-def _check(model_dir: Path) -> None:
+def complete_model_dir(model: str) -> Path:
+    """Turn the value of `--model` into a model directory whose weights fit its config, by names and shapes.
+
+    One in the released layout is checked when it is loaded.
+
+    Raises:
+        InputError: for the reasons of `readable_model_dir`.
+        CheckpointError: for its reasons; a weight is missing, too many, or of another shape.
+    """
+    from liveavatar.checkpoints.released import is_released
+
+    model_dir = readable_model_dir(model)
+    if model_dir.resolve() != paths.MINI_DIR and not is_released(model_dir):
+        _check_once("whole", check_weights, model_dir)
+    return model_dir
+
+
+def _check_once(kind: str, check: Callable[..., None], model_dir: Path) -> None:
+    """Run a check in a worker, unless the directory has passed it and has not changed since."""
     files = list(_files(model_dir))
     stamp = [[path.relative_to(model_dir).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     name = hashlib.sha256(str(model_dir.resolve()).encode(errors="surrogateescape")).hexdigest()[:24]
-    memo = paths.digests() / f"headers-{name}.json"
+    memo = paths.digests() / f"{kind}-{name}.json"
     if recall(memo, stamp) is not None:
         return
     mapped = sum(path.stat().st_size for path in files if path.suffix == ARCHIVES)  # counts as memory, is not read
-    isolated(check_files, model_dir, memory_bytes=MEMORY_BYTES + mapped, beats=True)
+    isolated(check, model_dir, memory_bytes=MEMORY_BYTES + mapped, beats=True)
     remember(memo, stamp, {})
 
 
@@ -56,15 +74,28 @@ def check_files(model_dir: Path, *, on_progress: Callable[[], None]) -> None:
     """
     from liveavatar.checkpoints.weight_files import read_pickle, shapes_of
 
-    def check_weights(path: Path) -> None:
+    def check_header(path: Path) -> None:
         _check_header(path)
         shapes_of([path])
 
-    readers: dict[str, Callable[[Path], Any]] = {WEIGHTS: check_weights, ARCHIVES: read_pickle, ".json": _check_config}
+    readers: dict[str, Callable[[Path], Any]] = {WEIGHTS: check_header, ARCHIVES: read_pickle, ".json": _check_config}
     for path in sorted(_files(model_dir), key=lambda path: path.suffix):
         on_progress()
         readers[path.suffix](path)
     read_config(model_dir)
+
+
+def check_weights(model_dir: Path, *, on_progress: Callable[[], None]) -> None:
+    """Compare the weights with the config, by names and shapes; runs in a worker.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    from liveavatar.checkpoints.load import PARTS, check_model
+
+    for part in PARTS:
+        on_progress()
+        check_model(model_dir, [part])
 
 
 def _files(model_dir: Path) -> Iterator[Path]:
