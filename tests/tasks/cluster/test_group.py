@@ -23,7 +23,7 @@ from tasks.cluster.actor import EngineSpec
 from tasks.cluster.host import EngineHost
 from tests.render_jobs import noise_job
 
-FRAMES = 240  # a job whose end is seconds away when its sixth block is reported, so that it can be hit in its middle
+FRAMES = 168  # a job whose end is far enough away when its sixth block is reported to be hit in its middle
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> RenderJob:
-    """Ten seconds of noise: twenty blocks, a snapshot every four."""
+    """Seven seconds of noise: fourteen blocks, a snapshot every four."""
     return noise_job(tmp_path, FRAMES)
 
 
