@@ -38,6 +38,7 @@ def check(parameters: RenderParameters) -> JobInputs:
         CapacityError: this machine cannot do it.
     """
     check_options(parameters)
+    complete_model_dir(parameters.model)
     pose = None if parameters.pose_video is None else Path(parameters.pose_video)
     audio = None if parameters.audio == PIPE else Path(parameters.audio)
     inputs = check_inputs(Path(parameters.image), audio, pose)
@@ -99,7 +100,7 @@ def check_settings(parameters: RenderParameters) -> None:
     """Do what `check_options` says for all options but the output folder and the prompt."""
     paths.store_bytes()
     check_store_url()
-    model = read_config(complete_model_dir(parameters.model))
+    model = read_config(readable_model_dir(parameters.model))
     refuse_size(parameters, model)
     refuse_use(parameters, model, len(machine.accelerators()))
     if parameters.audio == PIPE:
