@@ -50,17 +50,15 @@ def _without_clicks(piece: np.ndarray) -> tuple[np.ndarray, int]:
     for _ in range(_PASSES):
         bridged = _filtered(piece)
         bursts = _bursts(piece, bridged)
-        loud = [peak for _, peak in bursts if peak >= _VERY_LOUD]
-        if len(bursts) >= _LEAST_RATE * len(piece) / SAMPLE_RATE:
-            loud = [peak for _, peak in bursts]
-        bursts = [(span, peak) for span, peak in bursts if peak in loud]
-        if not bursts:
+        often = len(bursts) >= _LEAST_RATE * len(piece) / SAMPLE_RATE
+        spans = [span for span, peak in bursts if often or peak >= _VERY_LOUD]
+        if not spans:
             break
         piece = piece.copy()
-        for span, _ in bursts:
+        for span in spans:
             around = slice(max(0, span.start - _MARGIN), span.stop + _MARGIN)
             piece[around] = bridged[around]
-        removed += len(bursts)
+        removed += len(spans)
     return piece, removed
 
 

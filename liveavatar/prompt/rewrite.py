@@ -7,7 +7,6 @@ lighting"). Prompts that contradict themselves, list words or are in another lan
 import unicodedata
 
 from liveavatar.prompt.check import PromptReport, check_prompt
-from liveavatar.prompt.lexicon import FACETS
 from liveavatar.prompt.lookup import find_hits
 
 AUTO = "auto"  # a prompt that begins with it and a colon is rewritten
@@ -75,7 +74,7 @@ def automatic(prompt: str) -> str:
 def _excluded(text: str) -> set[str]:
     """Find the facets that the user does not want, such as lighting in "no lighting"."""
     clean = unicodedata.normalize("NFKC", text).lower()
-    return {facet for hit in find_hits(clean) if hit.negated for facet, _ in hit.places if facet in FACETS}
+    return {facet for hit in find_hits(clean) if hit.negated for facet, _ in hit.places}
 
 
 def _joined(text: str, sentences: list[str], language: str) -> str:

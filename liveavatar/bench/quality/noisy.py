@@ -13,6 +13,7 @@ from liveavatar.audio.enhance import enhance
 from liveavatar.bench.quality import judge
 from liveavatar.bench.quality.bench import QualityBench
 from liveavatar.bench.quality.videos import make_scene, render_scene
+from liveavatar.bench.sound.noises import mix
 from liveavatar.timing import SAMPLE_RATE
 
 SNR_DB = 0.0  # speech over noise, by mean power
@@ -30,8 +31,7 @@ def with_noise(speech: np.ndarray, seed: int, snr_db: float = SNR_DB) -> np.ndar
     time = np.arange(len(speech)) / SAMPLE_RATE
     hum = sum(np.sin(2 * np.pi * HUM_HZ * k * time) / k for k in (1, 2, 3))
     noise = np.sqrt(1 - HUM_SHARE) * fan / fan.std() + np.sqrt(HUM_SHARE) * hum / np.std(hum)
-    mixed = speech + noise * speech.std() / noise.std() * 10 ** (-snr_db / 20)
-    return (mixed * min(1.0, 0.95 / np.abs(mixed).max())).astype(np.float32)
+    return mix(speech, noise, snr_db)[0]
 
 
 def judge_noisy(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar import paths
+from liveavatar.audio.dnsmos import dnsmos
 from liveavatar.audio.enhance import enhance
 from liveavatar.audio.ingest import load_audio
 from liveavatar.audio.loudness import normalise
@@ -111,8 +112,8 @@ def run_bench(
             clicks=after.verdict["clicks"],
             wer_before=round(word_error_rate(truth, text(heard)), 3),
             wer_after=round(word_error_rate(truth, text(after.audio)), 3),
-            dnsmos_before=_opinion(heard),
-            dnsmos_after=_opinion(after.audio),
+            dnsmos_before=round(dnsmos(heard).overall, 3),
+            dnsmos_after=round(dnsmos(after.audio).overall, 3),
             si_sdr_before=si_sdr(clean, noisy),
             si_sdr_after=si_sdr(clean, after.audio),
         )
@@ -134,12 +135,6 @@ def _mixes(
             noise = noises.babble(others, len(voice)) if kind == "babble" else noises.NOISES[kind](rng, len(voice))
             noisy, clean = noises.mix(voice, noise, level)
             yield name, clean, noisy, kind, level
-
-
-def _opinion(audio: np.ndarray) -> float:
-    from liveavatar.audio.dnsmos import dnsmos
-
-    return round(dnsmos(audio).overall, 3)
 
 
 def si_sdr(clean: np.ndarray, other: np.ndarray) -> float:
