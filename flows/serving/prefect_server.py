@@ -6,13 +6,10 @@ process as early as possible, because it needs seconds to come up and the comman
 """
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import os
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,34 +18,28 @@ import urllib.parse
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
-
 from flows.serving import environment
 from flows.serving.gate import own_origins
+from flows.serving.prefect_database import SILENT_SECONDS, START_SECONDS, DatabaseLock, log_path, no_server
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.files import disk_full
 from liveavatar.hardware import free_port
 from liveavatar.isolation.worker import die_with_parent
 from tasks.health import is_healthy, on_loopback
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 180.0  # a first start creates the database: 9 s here, more on a slow disk
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 HURRY_SECONDS = 1.0  # for each step of the end after Ctrl-C
 QUICK_SECONDS = 2.0  # in which a server that is not ours should answer
-SILENT_SECONDS = 10.0  # of waiting without a line
 GRACE_SECONDS = 3  # for open connections, when somebody else ends our server
 WATCH_SECONDS = 0.5  # between two looks whether our server still runs
 LOOK_SECONDS = 2.0  # between two looks whether it answers, and for its answer
 STOPPED_LOOKS, HUNG_LOOKS = 4, 12  # without an answer, after which a stopped server, or a running one, counts as lost
 MAX_STARTS = 4  # of our server by one command
+CLEAN_ENDS = (0, -signal.SIGTERM)  # exit codes of a server that has closed its database
 HOST = "127.0.0.1"
-DATABASE = "prefect.db"
-CHECK_SECONDS = 3.0  # for the pages of the database
-DATABASE_BYTES = 2_000_000  # that a new one needs
 
 
 class PrefectServer:
@@ -62,6 +53,7 @@ class PrefectServer:
         self._pulse: Pulse | None = None
         self._ending = threading.Event()
         self._watching = threading.Thread(target=self._watch, daemon=True)
+        self._launching = threading.Lock()  # the process is not looked at while another one takes its place
         self._database: DatabaseLock | None = None
         served = served_by()
         self.url = os.environ.get("PREFECT_API_URL", "") or served.get("url", "")
@@ -98,7 +90,7 @@ class PrefectServer:
             self._process.kill()
             self._process.wait()
         if self._database is not None:
-            self._database.release()
+            self._database.close(cleanly=self._process.returncode in CLEAN_ENDS)
 
     @property
     def owned(self) -> bool:
@@ -127,10 +119,10 @@ class PrefectServer:
         """
         if self._ready:
             return
-        if not self._await_health(START_SECONDS if self.owned else STOP_SECONDS):
+        if not self._await_health(START_SECONDS if self.owned else STOP_SECONDS) and not self._begin_anew():
             if self.owned:
                 gone = self._process is not None and self._process.poll() is not None
-                raise _no_server("ended while it started" if gone else f"did not start within {START_SECONDS:.0f} s")
+                raise no_server("ended while it started" if gone else f"did not start within {START_SECONDS:.0f} s")
             raise CapacityError(
                 f"no Prefect server answers at PREFECT_API_URL={self.url}; start it, or unset the variable"
             )
@@ -147,6 +139,16 @@ class PrefectServer:
         self._launch()
         self._watching.start()
 
+    def _begin_anew(self) -> bool:
+        """Tell if our server comes up after all, with a new database in place of a damaged one."""
+        if self._database is None or self._process is None or not self._database.replace_damaged():
+            return False
+        with self._launching:
+            self._process.kill()
+            self._process.wait()
+            self._launch()
+        return self._await_health(START_SECONDS)
+
     def _launch(self) -> None:
         """Start the process of our server, at its address."""
         self._starts += 1
@@ -157,7 +159,7 @@ class PrefectServer:
         command += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
         surroundings = environment.server_environment(home, self.url, ui=self._ui)
         surroundings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = own_origins(port)
-        with _log_path().open("ab") as output:
+        with log_path().open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 env=surroundings,
@@ -174,16 +176,17 @@ class PrefectServer:
     def _watch(self) -> None:
         """Start our server anew when it has ended or hangs: its clients find the other one at the same address."""
         while not self._ending.wait(WATCH_SECONDS):
-            lost = self._lost()
-            if not lost or self._ending.is_set():
-                continue
-            if self._starts == MAX_STARTS:
-                log.warning("the Prefect server %s again; its record of this run stays incomplete", lost)
-                return
-            log.warning("the Prefect server %s; another one takes its place", lost)
-            if self._database is not None:
-                self._database.drop_unfinished()
-            self._launch()
+            with self._launching:
+                lost = self._lost()
+                if not lost or self._ending.is_set():
+                    continue
+                if self._starts == MAX_STARTS:
+                    log.warning("the Prefect server %s again; its record of this run stays incomplete", lost)
+                    return
+                log.warning("the Prefect server %s; another one takes its place", lost)
+                if self._database is not None:
+                    self._database.drop_unfinished()
+                self._launch()
 
     def _lost(self) -> str:
         """Tell how our server was lost; empty while it runs, or when it could not start. One that hangs is killed."""
@@ -248,99 +251,6 @@ class Pulse:
         return self._misses >= (STOPPED_LOOKS if stopped else HUNG_LOOKS)
 
 
-class DatabaseLock:
-    """Lock of Prefect's database while a server creates it, or migrates it to another version of Prefect.
-
-    Two servers that do so at once end one another.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self._home, self._version = home, importlib.metadata.version("prefect")
-        self._lock = FileLock(home / "creating.lock", thread_local=False)
-        self._unfinished = home / "database_unfinished"
-
-    @property
-    def creating(self) -> bool:
-        """True when the database is ours to create."""
-        return bool(self._lock.is_locked)
-
-    @property
-    def disposable(self) -> bool:
-        """True when the database is new and ours: half made it is replaced at the next start."""
-        return self.creating and self._unfinished.exists()
-
-    def acquire(self) -> None:
-        """Take the lock unless the database is whole, also after waiting for another server that created it.
-
-        One that is damaged is moved aside: it holds records, and nothing that a run needs.
-
-        Raises:
-            CapacityError: the other server takes too long.
-        """
-        if self._whole():
-            return
-        try:
-            try:
-                self._lock.acquire(timeout=SILENT_SECONDS)
-            except Timeout:
-                log.warning("waits for another command, which creates the database of Prefect")
-                self._lock.acquire(timeout=START_SECONDS)
-        except Timeout as e:
-            raise _no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
-        if self._whole():
-            self.release()
-            return
-        self.drop_unfinished()
-        if is_damaged(self._home / DATABASE):
-            self._move_aside()
-        if not (self._home / DATABASE).exists():
-            self._unfinished.touch()
-
-    def _whole(self) -> bool:
-        return _version_of(self._home) == self._version and not is_damaged(self._home / DATABASE)
-
-    def _move_aside(self) -> None:
-        place = self._home / f"damaged-{time.time():.0f}"
-        place.mkdir(exist_ok=True)
-        for part in self._home.glob(f"{DATABASE}*"):
-            part.rename(place / part.name)
-        log.warning(
-            "the records of Prefect in %s are damaged; they were moved to %s, and new ones begin", self._home, place
-        )
-
-    def drop_unfinished(self) -> None:
-        """Delete a new database of ours whose server was killed before it was whole."""
-        if self.disposable:
-            for part in self._home.glob(f"{DATABASE}*"):
-                part.unlink()
-
-    def mark_created(self) -> None:
-        """Record that a server answered: the database is whole; then release the lock."""
-        if self.creating:
-            _version_path(self._home).write_text(self._version)
-            self._unfinished.unlink(missing_ok=True)
-            self.release()
-
-    def release(self) -> None:
-        """Release the lock, if it is ours."""
-        self._lock.release()
-
-
-def is_damaged(database: Path) -> bool:
-    """Check the pages of a database of SQLite, for so many seconds at most; one that is not there is not damaged."""
-    if not database.exists():
-        return False
-    deadline = time.monotonic() + CHECK_SECONDS
-    try:
-        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)])
-    except sqlite3.OperationalError:  # in use, or it takes too long
-        return False
-    except sqlite3.DatabaseError:
-        return True
-
-
 def is_stopped(pid: int) -> bool:
     """Return True when a process runs no further until it gets SIGCONT."""
     import psutil
@@ -366,30 +276,6 @@ def served_by() -> dict[str, str]:
 def run_dir() -> Path:
     """Return the folder of the records of running commands, for `liveavatar stop`."""
     return paths.run()
-
-
-def _log_path() -> Path:
-    return Path(os.environ["PREFECT_HOME"]) / "server.log"
-
-
-def _version_path(home: Path) -> Path:
-    return home / "database_version"
-
-
-def _version_of(home: Path) -> str | None:
-    """Read the version of Prefect whose server last came up with the database of a home."""
-    try:
-        return _version_path(home).read_text()
-    except (FileNotFoundError, ValueError):  # the latter for damaged text
-        return None
-
-
-def _no_server(why: str) -> CapacityError:
-    if shutil.disk_usage(_log_path().parent).free < DATABASE_BYTES:
-        return disk_full(paths.home())
-    return CapacityError(
-        f"the local Prefect server {why}; see {_log_path()}, or set PREFECT_API_URL to a server of your own"
-    )
 
 
 def _flush_logs(seconds: float) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.serving.prefect_server import DatabaseLock
+from flows.serving.prefect_database import DatabaseLock
 from liveavatar.hardware import cores
 from liveavatar.paths import REPO_ROOT
 from tasks.store.store import Store

@@ -1,83 +1,21 @@
-"""The database of Prefect when commands start at one moment: one server creates it, the others wait."""
+"""Our own Prefect server: its end, its loss, and its start with a database that cannot be used."""
 
-import contextlib
-import logging
 import os
 import shutil
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 
 import psutil
 import pytest
 
 from flows.serving import prefect_server
-from flows.serving.prefect_server import DatabaseLock, PrefectServer, is_damaged
+from flows.serving.prefect_database import DatabaseLock
+from flows.serving.prefect_server import PrefectServer
 from liveavatar.errors import CapacityError
 from tasks.health import is_healthy
-
-
-def test_one_server_at_a_time_creates_the_database(tmp_path: Path) -> None:
-    first, second, third = DatabaseLock(tmp_path), DatabaseLock(tmp_path), DatabaseLock(tmp_path)
-    first.acquire()
-    with ThreadPoolExecutor() as threads:
-        waiting = threads.submit(second.acquire)
-        with pytest.raises(StillWaiting):
-            waiting.result(0.3)
-        assert first.creating
-        first.mark_created()
-        waiting.result(60)
-    third.acquire()
-    assert [lock.creating for lock in (first, second, third)] == [False, False, False]
-
-
-def test_another_version_of_prefect_creates_it_again(tmp_path: Path) -> None:
-    first, second = DatabaseLock(tmp_path), DatabaseLock(tmp_path)
-    first.acquire()
-    first.mark_created()
-    (tmp_path / "database_version").write_text("2.0.0")
-    second.acquire()
-    assert second.creating
-    second.mark_created()
-    assert not second.creating
-
-
-def test_a_database_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
-    database = tmp_path / "prefect.db"
-    killed, second, third = DatabaseLock(tmp_path), DatabaseLock(tmp_path), DatabaseLock(tmp_path)
-    killed.acquire()
-    database.write_text("half")
-    assert killed.disposable
-    killed.release()  # as the end of its process does
-    second.acquire()
-    assert not database.exists()
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.execute("CREATE TABLE whole (name TEXT)")
-    second.mark_created()
-    (tmp_path / "database_version").write_text("2.0.0")
-    third.acquire()
-    assert b"whole" in database.read_bytes(), "it holds the runs of another version"
-    assert not third.disposable
-    third.release()
-
-
-def test_the_wait_for_another_command_has_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(prefect_server, "SILENT_SECONDS", 0.1)
-    monkeypatch.setattr(prefect_server, "START_SECONDS", 0.1)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    first, second = DatabaseLock(tmp_path), DatabaseLock(tmp_path)
-    first.acquire()
-    with caplog.at_level(logging.WARNING), pytest.raises(CapacityError, match="waited over"):
-        second.acquire()
-    assert "waits for another command" in caplog.text
-    first.release()
 
 
 def test_an_interruption_ends_a_server_that_is_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +38,10 @@ def test_an_interruption_ends_a_server_that_is_starting(tmp_path: Path, monkeypa
 
 
 STAND_IN = """#!{python}
-import http.server, signal, sys, time
+import http.server, os, signal, sys, time
+database = os.path.join(os.environ["PREFECT_HOME"], "prefect.db")
+if os.path.exists(database) and not open(database, "rb").read().startswith(b"SQLite"):
+    sys.exit(3)
 signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(1000))
 class Health(http.server.BaseHTTPRequestHandler):
@@ -178,6 +119,27 @@ def test_a_server_that_ends_or_hangs_is_replaced_within_seconds(
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_a_server_that_its_database_keeps_from_starting_gets_a_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = tmp_path / "home" / "prefect"
+    home.mkdir(parents=True)
+    lock = DatabaseLock(home)
+    lock.acquire()
+    lock.mark_created()
+    (home / "prefect.db").write_bytes(b"no database" * 1000)
+    lock.close(cleanly=True)  # as a disk does that loses bits later
+    with PrefectServer() as server:
+        server.wait()
+        assert is_healthy(server.url, 1)
+        assert (home / "database_version").exists()
+    assert caplog.text.count("are damaged; they were moved to") == 1
+    assert "takes its place" not in caplog.text
+    assert not (home / "prefect.db").exists()
+    assert not servers()
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_a_server_that_is_slow_for_a_moment_stays(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,45 +175,3 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
-
-
-def test_a_damaged_version_of_the_database_is_another_one(tmp_path: Path) -> None:
-    first, second = DatabaseLock(tmp_path), DatabaseLock(tmp_path)
-    first.acquire()
-    first.mark_created()
-    (tmp_path / "database_version").write_bytes(b"\xf5\xff")
-    second.acquire()
-    assert second.creating
-    second.mark_created()
-
-
-@pytest.mark.parametrize("damage", ["a page", "half", "no database"])
-def test_a_damaged_database_is_moved_aside(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    database = tmp_path / "prefect.db"
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        connection.execute("CREATE TABLE runs (name TEXT)")
-        connection.executemany("INSERT INTO runs VALUES (?)", [("x" * 1000,)] * 100)
-        connection.commit()
-    first, second, third = DatabaseLock(tmp_path), DatabaseLock(tmp_path), DatabaseLock(tmp_path)
-    first.acquire()
-    first.mark_created()
-    second.acquire()
-    assert not second.creating, "it is whole"
-    content = bytearray(database.read_bytes())
-    if damage == "a page":
-        content[len(content) // 2 // 4096 * 4096] ^= 0x80
-    database.write_bytes({"a page": content, "half": content[: len(content) // 2], "no database": b"x" * 5000}[damage])
-    (tmp_path / "prefect.db-wal").write_bytes(b"")
-    third.acquire()
-    assert third.creating
-    assert third.disposable
-    assert not database.exists()
-    assert sorted(path.name for path in tmp_path.glob("damaged-*/*")) == ["prefect.db", "prefect.db-wal"]
-    assert "are damaged; they were moved to" in caplog.text
-    third.mark_created()
-
-
-def test_no_database_is_not_a_damaged_one(tmp_path: Path) -> None:
-    assert not is_damaged(tmp_path / "prefect.db")
-    (tmp_path / "prefect.db").touch()
-    assert not is_damaged(tmp_path / "prefect.db"), "SQLite takes an empty file for a new one"
