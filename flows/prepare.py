@@ -7,7 +7,7 @@ from typing import Any
 from flows.serving import environment
 from flows.terminal import say
 from liveavatar import paths
-from liveavatar.checkpoints import hub
+from liveavatar.checkpoints import checksums, hub
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CheckpointError, InputError
 
@@ -33,7 +33,7 @@ def fetch(preset: str) -> int:
 
 def verify(preset: str, as_json: bool) -> int:
     """Run `liveavatar models verify`."""
-    report = verify_model(resolve_model_dir(preset))
+    report = verify_model(resolve_model_dir(preset), again=True)
     if as_json:
         say(json.dumps(report, indent=2))
     else:
@@ -65,8 +65,12 @@ def fetch_model(preset: str) -> Path:
     return target
 
 
-def verify_model(model_dir: Path) -> dict[str, Any]:
+def verify_model(model_dir: Path, *, again: bool = False) -> dict[str, Any]:
     """Check that every weight file of a model is as published and readable, and that names and shapes fit its config.
+
+    Args:
+        model_dir: the model directory.
+        again: read files whose digest is remembered, too.
 
     Returns:
         `name`, `folder`, `sha256` of the model, `files` (name -> sha256), `tensors` (their number).
@@ -76,9 +80,9 @@ def verify_model(model_dir: Path) -> dict[str, Any]:
     """
     from liveavatar.checkpoints import released
     from liveavatar.checkpoints.load import build_part, check_model, load_model, model_digest
-    from liveavatar.checkpoints.weight_files import file_sha256, module_shapes
+    from liveavatar.checkpoints.weight_files import module_shapes
 
-    hub.verify(model_dir)
+    checksums.verify(model_dir, again=again)
     model = read_config(model_dir)
     parts = ("dit", "vae", "text") if model.text.resident else ("dit", "vae")
     check_model(model_dir, parts)
@@ -93,7 +97,7 @@ def verify_model(model_dir: Path) -> dict[str, Any]:
         "name": model.name,
         "folder": str(model_dir),
         "sha256": model_digest(model_dir),
-        "files": {p.relative_to(model_dir).as_posix(): file_sha256(p) for p in files},
+        "files": {p.relative_to(model_dir).as_posix(): checksums.file_sha256(p) for p in files},
         "tensors": tensors,
     }
 

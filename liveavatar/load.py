@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from liveavatar.checkpoints.checksums import require_intact
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.config import ModelConfig
@@ -53,6 +54,7 @@ def load_engine(
     gpu_only = [name for name, on in special.items() if on]
     if gpu_only and chosen.type != "cuda":
         raise InputError(f"{' and '.join(gpu_only)}: these need a GPU, and the device is {chosen}; drop them")
+    require_intact(model_dir)
     log.info("loading %s on %s in %s", model_dir.name, chosen, precision)
     if _takes_fast_path(model_dir, chosen, fp8=fp8, offload=offload):
         from liveavatar.fast.load import load_fast_model
@@ -106,6 +108,7 @@ class Rank:
     def _load(self) -> tuple[Engine, GroupPlacement]:
         if self._loaded is None:
             spec, device = self.spec, self.device
+            require_intact(self.model_dir)
             log.info("rank %d of %d loads %s", spec.rank, spec.world, ", ".join(spec.parts))
             decode_layers_of: DecodeLayers | None = None
             backend: Backend

@@ -262,25 +262,23 @@ def check_whisper() -> Iterator[DoctorCheck]:
 
 def check_models() -> Iterator[DoctorCheck]:
     """Check the models that are installed."""
+    from liveavatar.checkpoints.checksums import require_intact, way_out
     from liveavatar.checkpoints.load import check_model
 
     for name, directory in ((MINI.name, MINI_DIR), ("live-avatar-14b", models_home() / "live-avatar-14b")):
-        embedded = directory == MINI_DIR
-        if not directory.is_dir():
-            way_out = "restore data/models/mini from the repository" if embedded else ""
-            status = FAILED if embedded else OK
-            detail = "is not here" if embedded else "is not fetched (`liveavatar models fetch live-avatar-14b`)"
-            yield DoctorCheck(name=f"model {name}", status=status, detail=detail, way_out=way_out)
+        check, embedded = f"model {name}", directory == MINI_DIR
+        if not embedded and not directory.is_dir():
+            detail = "is not fetched (`liveavatar models fetch live-avatar-14b`)"
+            yield DoctorCheck(name=check, status=OK, detail=detail)
             continue
         try:
             num_weights = check_model(directory)
+            require_intact(directory, again=embedded)
         except LiveAvatarError as e:
-            way_out = "restore it from the repository" if embedded else f"run `liveavatar models fetch {name}`"
-            yield DoctorCheck(name=f"model {name}", status=FAILED, detail=str(e), way_out=way_out)
+            detail = str(e).removesuffix(f"; {way_out(directory)}")
+            yield DoctorCheck(name=check, status=FAILED, detail=detail, way_out=way_out(directory))
             continue
-        yield DoctorCheck(
-            name=f"model {name}", status=OK, detail=f"{num_weights / 1e6:.1f} million weights, {directory}"
-        )
+        yield DoctorCheck(name=check, status=OK, detail=f"{num_weights / 1e6:.1f} million weights, {directory}")
 
 
 def check_gpus() -> Iterator[DoctorCheck]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar import paths
+from liveavatar.checkpoints.checksums import require_intact
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.errors import CheckpointError
 from liveavatar.files import recall, remember
@@ -37,17 +38,19 @@ def readable_model_dir(model: str) -> Path:
 
 
 def complete_model_dir(model: str) -> Path:
-    """Turn the value of `--model` into a model directory whose weights fit its config, by names and shapes.
+    """Turn the value of `--model` into a model directory whose weights are intact and fit its config.
 
     One in the released layout is checked when it is loaded.
 
     Raises:
         InputError: for the reasons of `readable_model_dir`.
-        CheckpointError: for its reasons; a weight is missing, too many, or of another shape.
+        CheckpointError: for its reasons; a weight is missing, too many, or of another shape; a file has other bytes
+            than the list beside it says.
     """
     from liveavatar.checkpoints.released import is_released
 
     model_dir = readable_model_dir(model)
+    require_intact(model_dir)
     if model_dir.resolve() != paths.MINI_DIR and not is_released(model_dir):
         _check_once("whole", check_weights, model_dir)
     return model_dir

@@ -5,21 +5,19 @@ of each file, as the hub lists them, are stored as `checksums.json`, so that the
 """
 
 import fnmatch
-import json
 import logging
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from liveavatar.checkpoints.weight_files import file_sha256
-from liveavatar.errors import CheckpointError, InputError
-from liveavatar.files import read_json, require_disk
+from liveavatar.checkpoints.checksums import ListedFile, verify, write_list
+from liveavatar.errors import InputError
+from liveavatar.files import require_disk
 
 log = logging.getLogger(__name__)
 
-CHECKSUMS = "checksums.json"
 SPARE_BYTES = 2 * 10**9  # beyond the files themselves: partial downloads, caches
 
 
@@ -31,15 +29,6 @@ class Source:
     folder: str  # below the model directory
     patterns: tuple[str, ...]
     instead: tuple[tuple[str, str], ...] = ()  # (file, the same in a form that is skipped when the first is there)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PublishedFile:
-    """A file as its repository lists it."""
-
-    path: str
-    size: int
-    sha256: str | None  # None for small files, which the hub does not digest
 
 
 PUBLISHED = {
@@ -72,7 +61,7 @@ PUBLISHED = {
 class Hub(Protocol):
     """Access to a model hub."""
 
-    def files(self, repository: str) -> list[PublishedFile]:
+    def files(self, repository: str) -> list[ListedFile]:
         """List all files of a repository."""
 
     def download(self, repository: str, paths: list[str], target: Path) -> None:
@@ -82,7 +71,7 @@ class Hub(Protocol):
 class HuggingFace:
     """The Hugging Face hub, or the mirror that `HF_ENDPOINT` names."""
 
-    def files(self, repository: str) -> list[PublishedFile]:
+    def files(self, repository: str) -> list[ListedFile]:
         """List all files of a repository; InputError when the hub does not answer."""
         from huggingface_hub import HfApi
 
@@ -91,7 +80,7 @@ class HuggingFace:
         except _hub_errors() as e:
             raise InputError(f"{repository}: {_reason(e)}") from e
         return [
-            PublishedFile(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
+            ListedFile(path=s.rfilename, size=s.size or 0, sha256=s.lfs.sha256 if s.lfs else None)
             for s in info.siblings or ()
         ]
 
@@ -118,7 +107,7 @@ def _reason(e: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(e).__name__
 
 
-def select(source: Source, published: Iterable[PublishedFile]) -> list[PublishedFile]:
+def select(source: Source, published: Iterable[ListedFile]) -> list[ListedFile]:
     """Select the files of a repository that a source needs, by path.
 
     Raises:
@@ -160,44 +149,10 @@ def fetch(target: Path, sources: Iterable[Source], hub: Hub) -> list[Path]:
         if absent:
             log.info("fetching %d files of %s", len(absent), source.repository)
             hub.download(source.repository, absent, target / source.folder)
-    listing = {f"{s.folder}/{f.path}": asdict(f) for s, files in selection for f in files}
     target.mkdir(parents=True, exist_ok=True)
-    (target / CHECKSUMS).write_text(json.dumps(listing, indent=1))
+    write_list(target, {f"{s.folder}/{f.path}": f for s, files in selection for f in files})
     return verify(target)
 
 
-def _complete(path: Path, published: PublishedFile) -> bool:
+def _complete(path: Path, published: ListedFile) -> bool:
     return path.is_file() and path.stat().st_size == published.size
-
-
-def verify(target: Path) -> list[Path]:
-    """Compare files with the `checksums.json` beside them; without one, nothing is compared.
-
-    Returns:
-        The files that were compared.
-
-    Raises:
-        CheckpointError: naming files that are missing, of another size, or of another digest.
-    """
-    path = target / CHECKSUMS
-    if not path.is_file():
-        return []
-    try:
-        listing = {name: PublishedFile(**entry) for name, entry in read_json(path).items()}
-    except (ValueError, TypeError, AttributeError) as e:
-        raise CheckpointError(f"{path} is damaged ({e}); fetch the model again, finished files are kept") from e
-    faults = []
-    for name, published in listing.items():
-        file = target / name
-        if not file.is_file():
-            faults.append(f"{name} is missing")
-        elif file.stat().st_size != published.size:
-            faults.append(f"{name} has {file.stat().st_size} bytes instead of {published.size}")
-        elif published.sha256 and file_sha256(file) != published.sha256:
-            faults.append(f"{name} has another content than was published")
-    if faults:
-        raise CheckpointError(
-            f"{target}: {'; '.join(faults[:4])}{f' and {len(faults) - 4} more' if len(faults) > 4 else ''}; "
-            "remove what is damaged and fetch the model again, whole files are kept"
-        )
-    return [target / name for name in listing]

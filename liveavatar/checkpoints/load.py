@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from liveavatar.checkpoints import released
+from liveavatar.checkpoints.checksums import file_sha256, list_written
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.lora import LowRank
 from liveavatar.checkpoints.weight_files import (
     check_keys,
-    file_sha256,
     module_shapes,
     part_files,
     read_tensors,
@@ -174,7 +174,7 @@ def save_model(
     """Write a model directory in our own layout.
 
     Args:
-        model_dir: made if it does not exist; files of the same parts are replaced.
+        model_dir: made if it does not exist; files of the same parts are replaced, and listed in checksums.json.
         config: becomes config.json.
         state_dicts: weights by part, "dit", "vae", "text".
         dtype: floating-point weights are stored in it.
@@ -183,13 +183,15 @@ def save_model(
         CheckpointError: when weights do not fit the config.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
+    written = [model_dir / "config.json"]
     for part, weights in state_dicts.items():
         check_keys(
             f"the {part} to save", {k: v.shape for k, v in weights.items()}, module_shapes(build_part(config, part))
         )
         stored = {k: v.detach().to(dtype) if v.is_floating_point() else v.detach() for k, v in weights.items()}
-        write_part(model_dir, part, stored)
-    write_atomically(model_dir / "config.json", config.to_json())
+        written += write_part(model_dir, part, stored)
+    write_atomically(written[0], config.to_json())
+    list_written(model_dir, written)
 
 
 def model_digest(model_dir: Path) -> str:

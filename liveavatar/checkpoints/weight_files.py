@@ -1,10 +1,9 @@
-"""Weight files on disk: memory-mapped reading, checks of names and shapes, atomic writing, digests.
+"""Weight files on disk: memory-mapped reading, checks of names and shapes, atomic writing.
 
 A *part* is one network of a model directory; its weights are `<part>.safetensors`, or, above the shard
 size, `<part>-00001-of-00003.safetensors` and so on.
 """
 
-import hashlib
 import pickle
 import re
 import struct
@@ -18,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from liveavatar import paths
 from liveavatar.errors import CheckpointError
-from liveavatar.files import recall, remember, replacing, sha256
+from liveavatar.files import replacing
 
 SHARD_BYTES = 32 * 2**20  # of files we write; below the size limits of code hosts
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
@@ -192,15 +190,3 @@ def write_part(directory: Path, stem: str, tensors: Mapping[str, Tensor], shard_
         if is_of_part and old.name not in names:
             old.unlink()
     return [directory / name for name in names]
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, cached below `paths.digests()` until its size or modification time changes."""
-    stat = path.stat()
-    cache = paths.digests() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
-    stamp = [stat.st_size, stat.st_mtime_ns]
-    if known := recall(cache, stamp):
-        return str(known["digest"])
-    digest = sha256(path)
-    remember(cache, stamp, {"digest": digest})
-    return digest

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from liveavatar import paths
 from liveavatar.checkpoints import released
-from liveavatar.checkpoints.weight_files import file_sha256, read_pickle
+from liveavatar.checkpoints.checksums import file_sha256
+from liveavatar.checkpoints.weight_files import read_pickle
 from liveavatar.config import TextConfig
 from liveavatar.errors import CheckpointError
 from liveavatar.files import write_atomically

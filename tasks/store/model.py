@@ -34,8 +34,8 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     memo = paths.digests() / f"model-{name}.json"
     if known := recall(memo, stamp):
         return known["facts"]
+    from liveavatar.checkpoints.checksums import file_sha256
     from liveavatar.checkpoints.load import WEIGHT_SUFFIXES, model_digest
-    from liveavatar.checkpoints.weight_files import file_sha256
 
     covered = (p for p in files if p.name == "config.json" or p.suffix in WEIGHT_SUFFIXES)
     facts = {

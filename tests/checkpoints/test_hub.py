@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from liveavatar.checkpoints import hub
-from liveavatar.checkpoints.hub import PUBLISHED, HuggingFace, PublishedFile, Source
+from liveavatar.checkpoints.checksums import ListedFile, verify
+from liveavatar.checkpoints.hub import PUBLISHED, HuggingFace, Source
 from liveavatar.errors import CapacityError, CheckpointError, InputError
 
 CONTENT = {
@@ -32,9 +33,9 @@ class Shelf:
     def __init__(self, damage: str | None = None) -> None:
         self.damage, self.asked = damage, []  # type: ignore[var-annotated]
 
-    def files(self, repository: str) -> list[PublishedFile]:
+    def files(self, repository: str) -> list[ListedFile]:
         return [
-            PublishedFile(path=p, size=len(c), sha256=hashlib.sha256(c).hexdigest() if len(c) > 2 else None)
+            ListedFile(path=p, size=len(c), sha256=hashlib.sha256(c).hexdigest() if len(c) > 2 else None)
             for p, c in CONTENT.items()
         ]
 
@@ -72,7 +73,7 @@ def test_a_cut_file_is_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_damage_on_the_way_is_seen(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"speech/model.safetensors has another content"):
+    with pytest.raises(CheckpointError, match=r"speech/model.safetensors is damaged: it has another content"):
         hub.fetch(tmp_path, [SOURCE], Shelf(damage="speech/model.safetensors"))
 
 
@@ -91,7 +92,7 @@ def test_later_damage_is_named(damage: Callable[[Path], object], message: str, t
     hub.fetch(tmp_path, [SOURCE], Shelf())
     damage(tmp_path)
     with pytest.raises(CheckpointError, match=message):
-        hub.verify(tmp_path)
+        verify(tmp_path)
 
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,12 @@
-"""Weight files: shards, checks of names and shapes, cached digests."""
+"""Weight files: shards, checks of names and shapes."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from liveavatar import paths
-from liveavatar.checkpoints import weight_files
 from liveavatar.checkpoints.weight_files import (
     check_keys,
-    file_sha256,
     part_files,
     read_pickle,
     read_tensors,
@@ -74,21 +71,6 @@ def test_weights_that_do_not_fit_are_named(stored: dict[str, torch.Size], messag
     check_keys("here", SHAPES, SHAPES)
     with pytest.raises(CheckpointError, match=f"here does not fit.*{message}"):
         check_keys("here", stored, SHAPES)
-
-
-def test_a_digest_is_cached_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
-    path = tmp_path / "weights"
-    path.write_bytes(b"one")
-    first = file_sha256(path)
-    (cache,) = paths.digests().glob("*.json")
-    with monkeypatch.context() as patch:
-        patch.setattr(weight_files, "sha256", lambda _: pytest.fail("hashed again"))
-        assert file_sha256(path) == first
-    cache.write_text("[")
-    assert file_sha256(path) == first, "a damaged entry is made again"
-    path.write_bytes(b"three")
-    assert file_sha256(path) != first
 
 
 @pytest.mark.parametrize("new", [pytest.param(True, id="archive"), pytest.param(False, id="before torch 1.6")])

@@ -7,8 +7,8 @@ import pytest
 
 from flows import prepare
 from liveavatar.checkpoints import hub
+from liveavatar.checkpoints.checksums import file_sha256
 from liveavatar.checkpoints.load import model_digest
-from liveavatar.checkpoints.weight_files import file_sha256
 from liveavatar.errors import CheckpointError, InputError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from liveavatar.checkpoints import load
-from liveavatar.checkpoints.weight_files import file_sha256
+from liveavatar.checkpoints.checksums import file_sha256
 from tasks.store.model import digest_of, files_of
 
 
