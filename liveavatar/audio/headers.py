@@ -8,7 +8,7 @@ import io
 import re
 import string
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -65,7 +65,7 @@ class WavSound:
         chunk = b"fmt " + struct.pack("<I", len(self.fmt)) + self.fmt + b"\0" * (len(self.fmt) % 2)
         riff = struct.pack("<I", min(size + len(chunk) + 12, 0xFFFF_FFFF))
         header = b"RIFF" + riff + b"WAVE" + chunk + b"data" + struct.pack("<I", size)
-        return part_of(self.path, self.spans, header)
+        return view_of(self.path, (header, *self.spans))
 
 
 def read_wav(path: Path, start: int = 0) -> WavSound | None:
@@ -101,9 +101,19 @@ def read_wav(path: Path, start: int = 0) -> WavSound | None:
         )  # fmt: skip
 
 
-def part_of(path: Path, spans: tuple[range, ...], header: bytes = b"") -> BinaryIO:
-    """Open spans of a file, behind a header, as a file of their own."""
-    return io.BufferedReader(_Joined(path.open("rb"), header, spans))
+def view_of(path: Path, parts: tuple[bytes | range, ...]) -> BinaryIO:
+    """Open spans of a file, and other bytes between them, as a file of their own."""
+    return io.BufferedReader(_Joined(path.open("rb"), parts))
+
+
+def patched(path: Path, span: range, right: Mapping[int, bytes]) -> BinaryIO:
+    """Open a span of a file, in which other bytes stand at some positions of the file."""
+    parts: list[bytes | range] = []
+    at = span.start
+    for place, content in sorted(right.items()):
+        parts += [range(at, place), content]
+        at = place + len(content)
+    return view_of(path, (*parts, range(at, span.stop)))
 
 
 def ogg_cut(path: Path) -> str | None:
@@ -119,8 +129,8 @@ def ogg_cut(path: Path) -> str | None:
     return None if page[5] & _OGG_END else "it has no end mark"
 
 
-def _total(spans: Iterable[range]) -> int:
-    return sum(len(span) for span in spans)
+def _total(parts: Iterable[bytes | range]) -> int:
+    return sum(len(part) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,12 +259,12 @@ class _View:
 
 
 class _Joined(io.RawIOBase):
-    """Read-only file: a header, then spans of another file."""
+    """Read-only file: spans of another file, and other bytes between them."""
 
-    def __init__(self, file: BinaryIO, header: bytes, spans: tuple[range, ...]) -> None:
+    def __init__(self, file: BinaryIO, parts: tuple[bytes | range, ...]) -> None:
         super().__init__()
-        self._file, self._header, self._spans = file, header, spans
-        self._size = len(header) + _total(spans)
+        self._file, self._parts = file, parts
+        self._size = _total(parts)
         self._at = 0
 
     def readable(self) -> bool:
@@ -279,14 +289,14 @@ class _Joined(io.RawIOBase):
         return len(data)
 
     def _read(self, size: int) -> bytes:
-        if self._at < len(self._header):
-            return self._header[self._at : self._at + size]
-        at = self._at - len(self._header)
-        for span in self._spans:
-            if at < len(span):
-                self._file.seek(span.start + at)
-                return self._file.read(min(size, len(span) - at))
-            at -= len(span)
+        at = self._at
+        for part in self._parts:
+            if at < len(part):
+                if isinstance(part, bytes):
+                    return part[at : at + size]
+                self._file.seek(part.start + at)
+                return self._file.read(min(size, len(part) - at))
+            at -= len(part)
         return b""
 
     def close(self) -> None:

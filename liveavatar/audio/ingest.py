@@ -18,7 +18,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 
-from liveavatar.audio.headers import WavSound, ogg_cut, part_of, read_wav
+from liveavatar.audio.header_sizes import HeaderSizes, is_endless_avi, wrong_sizes
+from liveavatar.audio.headers import WavSound, ogg_cut, patched, read_wav
 from liveavatar.audio.leftover import caf_share, first_end, next_recording, unread
 from liveavatar.audio.pieces import MAX_HOLE, Pieces, reason
 from liveavatar.errors import InputError
@@ -32,9 +33,12 @@ MIN_SECONDS = 0.5
 MAX_SECONDS = 3 * 3600
 SILENCE_DBFS = -70.0  # peak below which a track counts as silent
 _MIN_LOST = 0.1  # s; fewer bytes behind the sound are padding
+_MIN_MISSING = 0.1  # s; less is rounding, and what coders add at the end
 MAX_MISSING = 0.05  # share of the declared duration that may be missing
 # these containers estimate their duration from the bit rate, so that it says nothing about completeness
 _GUESSING = {"mp3", "aac", "adts", "amr", "mpeg"}
+# these containers count their sound
+_EXACT = {"wav", "w64", "aiff", "flac", "tta", "wv", "ape", "mov", "matroska"}
 # these containers announce the length of the longest stream as that of each
 _OF_ALL = {"avi", "asf"}
 # these containers give each packet its own time; in others a hole is damage, and time is counted in samples
@@ -73,9 +77,10 @@ def probe(path: str | Path) -> AudioInfo:
         InputError: missing, a directory, empty, not media, without sound, or declared longer than 3 hours.
     """
     source = Path(path)
-    with _open(source) as (container, wav):
+    with _open(source) as opened:
+        container = opened.container
         stream = _audio_stream(container, source)
-        duration = declared_seconds(container, stream, wav)
+        duration = declared_seconds(opened, stream)
         _refuse_long(source, duration or 0.0)
         return AudioInfo(
             path=source,
@@ -141,9 +146,19 @@ def stage_bytes(seconds: float, num_states: int = 5, dim: int = 768) -> int:
     return int(seconds * (2 * SAMPLE_RATE + 2 * FPS * num_states * dim)) + 100_000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opened:
+    """A recording that FFmpeg reads, and what is known of its header."""
+
+    container: InputContainer
+    wav: WavSound | None  # None for other kinds of file
+    sizes: HeaderSizes | None  # that were put right; None where FFmpeg reads the file as it is
+    endless: bool  # it says nothing of its length, and FFmpeg guesses
+
+
 @contextmanager
-def _open(source: Path, start: int = 0) -> Iterator[tuple[InputContainer, WavSound | None]]:
-    """Open the recording that begins at a position of a file; a WAV whose header is wrong through a mended view."""
+def _open(source: Path, start: int = 0) -> Iterator[_Opened]:
+    """Open the recording that begins at a position of a file; one whose header is wrong through a mended view."""
     if not exists(source):
         raise InputError(f"{source}: there is no such file; check its path")
     if not source.is_file():
@@ -158,14 +173,23 @@ def _open(source: Path, start: int = 0) -> Iterator[tuple[InputContainer, WavSou
                 raise _no_sound(source, "pictures only")
         wav, stop = read_wav(source, start), first_end(source, start)
         mended = wav is not None and wav.mended
+        span = range(start, stop or source.stat().st_size)
         file: BinaryIO | str = str(source.resolve())
         if wav is not None and mended:
             file = wav.stream()
         elif start or stop:
-            file = part_of(source, (range(start, stop or source.stat().st_size),))
-        container = av.open(
-            file, "r", format="wav" if mended else None, options=dict(_OPEN_OPTIONS), metadata_errors="replace"
-        )  # tags may be in any encoding
+            file = patched(source, span, {})
+        try:
+            container, sizes = _container(file, "wav" if mended else None), None
+        except (FFmpegError, ValueError):
+            sizes = wrong_sizes(source, start)
+            if sizes is None or wav is not None:
+                raise
+            if sizes.lacking:
+                raise InputError(f"{source}: it cannot be read as sound or video: {sizes.lacking} is not there, so it "
+                                 "was cut off, or its writer was ended before it was done; copy it again, or export "
+                                 "it as WAV or FLAC") from None  # fmt: skip
+            container = _container(patched(source, span, sizes.right), None)
     except PermissionError as e:
         raise InputError(f"{source}: it may not be read; change its permissions") from e
     except (FFmpegError, ValueError, OSError) as e:
@@ -174,7 +198,11 @@ def _open(source: Path, start: int = 0) -> Iterator[tuple[InputContainer, WavSou
             "give WAV, FLAC, MP3, M4A, OGG or a video"
         ) from e
     with container:
-        yield container, wav
+        yield _Opened(container=container, wav=wav, sizes=sizes, endless=is_endless_avi(source, start))
+
+
+def _container(file: BinaryIO | str, kind: str | None) -> InputContainer:
+    return av.open(file, "r", format=kind, options=dict(_OPEN_OPTIONS), metadata_errors="replace")  # any encoding
 
 
 def _no_sound(source: Path, content: str) -> InputError:
@@ -197,10 +225,13 @@ def _audio_stream(container: InputContainer, source: Path) -> AudioStream:
     return stream
 
 
-def declared_seconds(container: InputContainer, stream: AudioStream, wav: WavSound | None) -> float | None:
+def declared_seconds(opened: _Opened, stream: AudioStream) -> float | None:
     """Read the length that the file declares, in seconds; None where it declares none."""
-    if wav is not None and wav.seconds and container.format.name in ("wav", "w64"):
-        return wav.seconds  # libav believes the file's size, which hides a cut
+    container = opened.container
+    if opened.endless:
+        return None
+    if opened.wav is not None and opened.wav.seconds and container.format.name in ("wav", "w64"):
+        return opened.wav.seconds  # libav believes the file's size, which hides a cut
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration and container.duration > 0 else None
@@ -274,11 +305,13 @@ def _add_recording(
 ) -> int | None:
     """Append the recording that begins at a position of a file; return the position of one behind it."""
     before = track.seconds
-    with _open(source, start) as (container, wav):
+    with _open(source, start) as opened:
+        container, wav, sizes = opened.container, opened.wav, opened.sizes
         stream = _audio_stream(container, source)
         kinds = set(container.format.name.split(","))
-        declared = declared_seconds(container, stream, wav)
-        declared = None if declared is None else declared * caf_share(source, start)
+        share = 1.0 if sizes else caf_share(source, start)
+        declared = declared_seconds(opened, stream)
+        declared = None if declared is None else declared * share
         _refuse_long(source, declared or 0.0)
         pieces = Pieces(source, None if kinds & _GUESSING else declared)
         for part in pieces.read(container, stream):
@@ -292,8 +325,8 @@ def _add_recording(
     end = start + pieces.end
     stop, following, lost = first_end(source, start), None, 0
     if wav is None or not wav.linear:
-        following = stop or next_recording(source, start, end)
-        lost = 0 if following else unread(source, kinds, start, end)
+        following = next_recording(source, start, stop or end)
+        lost = 0 if following or sizes else unread(source, kinds, start, end)
     rate = (pieces.num_bytes if alone else pieces.end) / max(seconds, 1 / SAMPLE_RATE)
     if lost > _MIN_LOST * rate:
         notes.append(f"{lost} bytes behind its sound, about {lost / rate:.1f} s, were not read: the length in its "
@@ -302,8 +335,9 @@ def _add_recording(
         filled = 0.0 if kinds & _CLOCKED else pieces.filled
         present = max(seconds - filled, others)
         if declared is not None and not guessed:
-            _refuse_cut(source, present, declared - pieces.joined, warn=bool(kinds & _GUESSING))
-    notes += wav.notes if wav is not None else ()
+            declared = seconds * share if share > 1.0 else declared - pieces.joined
+            notes += _missing(source, present, declared, kinds=kinds, exact=share > 1.0 or bool(kinds & _EXACT))
+    notes += wav.notes if wav is not None else sizes.notes if sizes is not None else ()
     if pieces.filled:
         notes.append(f"{pieces.filled:.2f} s are missing inside it by its time stamps; they are silence, so that "
                      "the sound after them stays in time")  # fmt: skip
@@ -320,13 +354,24 @@ def _is_guess(source: Path, declared: float | None, stream: AudioStream) -> bool
     return bool(declared and bit_rate and declared * bit_rate / 8 < 1.02 * source.stat().st_size)
 
 
-def _refuse_cut(source: Path, present: float, declared: float, *, warn: bool) -> None:
-    """Refuse a file that announces more sound than it has, or say so; s."""
+def _missing(source: Path, present: float, declared: float, *, kinds: set[str], exact: bool) -> list[str]:
+    """Return the line of a file that announces more sound than it has; refuse one that lacks much of it.
+
+    Args:
+        source: file.
+        present: seconds that are there.
+        declared: seconds that were announced.
+        kinds: names of its container.
+        exact: the announcement is no estimate.
+    """
     if present >= declared * (1 - MAX_MISSING) - 0.1:
-        return
-    if not warn:
-        raise InputError(
-            f"{source}: it is cut off, {present:.1f} s of {declared:.1f} s are there; copy it again, or keep what is "
-            "left with `ffmpeg -i IN OUT.wav`"
-        )
-    log.warning("%s: about %.1f s were announced, %.1f s are there", source, declared, present)
+        if not exact or present >= declared - _MIN_MISSING:
+            return []
+        return [f"its last {declared - present:.1f} s of {declared:.1f} s are not there and were not read: it was cut "
+                "off; copy it again for the rest"]  # fmt: skip
+    if kinds & _GUESSING:
+        return [f"about {declared:.1f} s were announced, {present:.1f} s are there"]
+    raise InputError(
+        f"{source}: it is cut off, {present:.1f} s of {declared:.1f} s are there; copy it again, or keep what is "
+        "left with `ffmpeg -i IN OUT.wav`"
+    )

@@ -6,6 +6,7 @@ its packets tell where that was.
 
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from liveavatar.audio.chunks import (
     AIFF,
@@ -40,8 +41,16 @@ _HEAD = 64  # bytes looked at to tell what lies at a position
 _BLOCK = 1 << 20  # bytes
 
 
+# the first block of a recording: index 0, samples in it, and the flag of a group's first block
+_WAVPACK = FirstBytes(
+    pattern=rb"wvpk.{4}[\x02-\x10]\x04\0.{5}\0{4}(?!\0{4}).{4}.["
+    + re.escape(bytes(b for b in range(256) if b & 8))
+    + rb"]",
+    mark=b"wvpk",
+)
 _HEADS = (
     WAV_HEAD,
+    _WAVPACK,
     FirstBytes(pattern=rb"FORM....AIF[FC]", mark=b"AIF", at=8),
     FirstBytes(pattern=rb"caff\0[\x01\x02]..desc", mark=b"caff"),
     W64_HEAD,
@@ -55,15 +64,30 @@ _HEADS = (
 
 
 def first_end(path: Path, start: int) -> int | None:
-    """Find where a second MP4 begins behind the one at a position; None for other files, and where there is none.
+    """Find where an MP4 or WavPack recording must end that begins at a position of a file; None for other files.
 
-    FFmpeg reads the fragments of both as one, so that the first must end there.
+    FFmpeg reads the fragments of two MP4s as one, and takes tags behind WavPack for damaged blocks.
     """
     with path.open("rb") as file:
         file.seek(start)
-        if not re.match(rb"....ftyp", file.read(8), re.DOTALL):
+        head = file.read(_HEAD)
+        if _WAVPACK.match(head):
+            return _wavpack_end(file, start)
+        if not re.match(rb"....ftyp", head, re.DOTALL):
             return None
         return next((c.at for c in chunks(file, MP4, start, size_of(file)) if c.name == b"ftyp" and c.at > start), None)
+
+
+def _wavpack_end(file: BinaryIO, start: int) -> int:
+    """Find the end of the blocks of one recording."""
+    at, end = start, size_of(file)
+    while at < end:
+        file.seek(at)
+        head = file.read(_HEAD)
+        if head[:4] != b"wvpk" or (at > start and _WAVPACK.match(head)):
+            break
+        at += 8 + int.from_bytes(head[4:8], "little")
+    return min(at, end)
 
 
 def next_recording(path: Path, start: int, end: int) -> int | None:

@@ -116,7 +116,7 @@ def _damaged_flac(folder: Path) -> Path:
         pytest.param(_cut(_wav("a.wav", TONE), 0.0001), "cannot be read", id="header cut off"),
         pytest.param(
             _cut(lambda f: write_av(f / "a.m4a", tone(rate=48_000), "aac", pictures=False), 0.5),
-            "cannot be read",
+            "cannot be read as sound or video: its index",
             id="truncated m4a",
         ),
         pytest.param(_damaged_flac, "cut off|damaged", id="damaged inside"),
@@ -136,6 +136,47 @@ def test_refuses(tmp_path: Path, make: Maker, message: str) -> None:
     text = str(caught.value)
     assert "\n" not in text
     assert str(path) in text
+
+
+def _converted(name: str, *options: str) -> Maker:
+    def make(folder: Path) -> Path:
+        source = write(folder / "source.wav", tone(8.0))
+        pictures = ["-f", "lavfi", "-i", "testsrc=s=160x120:r=25:d=8"] if "-c:v" in options else []
+        command = [ffmpeg_binary(), "-v", "error", "-y", *pictures, "-i", str(source), *options, str(folder / name)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        return folder / name
+
+    return make
+
+
+FIRST = ("-movflags", "+faststart")  # the index is before the sound
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(_converted("a.m4a", "-c:a", "aac", *FIRST), id="M4A"),
+        pytest.param(_converted("a.mp4", "-c:v", "libx264", "-c:a", "aac", *FIRST), id="video"),
+        pytest.param(_converted("a.mov", "-c:v", "libx264", "-c:a", "pcm_s16le", *FIRST), id="QuickTime"),
+        pytest.param(_converted("a.mkv", "-c:a", "flac"), id="Matroska"),
+        pytest.param(_wav("a.wav", tone(8.0)), id="WAV"),
+        pytest.param(_wav("a.flac", tone(8.0)), id="FLAC"),
+        pytest.param(_wav("a.aiff", tone(8.0)), id="AIFF"),
+        pytest.param(_wav("a.caf", tone(8.0)), id="CAF"),
+    ],
+)
+@pytest.mark.parametrize("share", [0.97, 1.0])
+def test_a_little_that_is_missing_at_the_end_is_said(
+    tmp_path: Path, make: Maker, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = len(load_audio(_cut(make, share)(tmp_path))) / 16_000
+    if share == 1.0:
+        assert seconds == pytest.approx(8.0, abs=0.1)
+        assert not caplog.records
+    else:
+        assert 7.5 < seconds < 7.95
+        line = f"its last {8.0 - seconds:.1f} s of 8.0 s are not there and were not read: it was cut off"
+        assert caplog.text.count(line) == 1
 
 
 def test_three_hours_are_refused_before_decoding(tmp_path: Path) -> None:

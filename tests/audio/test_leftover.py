@@ -59,6 +59,7 @@ FILES = {
     "mov": _container("made.mov", "pcm_s16le"),
     "tta": _container("made.tta", "tta"),
     "voc": _container("made.voc", "pcm_s16le"),
+    "wv": _container("made.wv", "wavpack"),
     "flv": _container("made.flv"),
     "mka": _container("made.mka", "libopus"),
 }
@@ -161,6 +162,7 @@ def test_half_a_file_is_cut_off(tmp_path: Path, name: str) -> None:
         pytest.param("mov", ID3_V1, id="ID3v1 behind MOV"),
         pytest.param("tta", APE + ID3_V1, id="APE and ID3v1 behind TTA"),
         pytest.param("mp3", APE + ID3_V1, id="APE and ID3v1 behind MP3"),
+        pytest.param("wv", APE + ID3_V1, id="APE and ID3v1 behind WavPack"),
         pytest.param("flac", ID3_V1, id="ID3v1 behind FLAC"),
     ],
 )
