@@ -37,6 +37,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return scope_of(nodeid)
 
+        def remove_node(self, node: Any) -> str | None:
+            """Fail the test that ended its worker, and hand on those that have not run; xdist would run it again."""
+            work = self.assigned_work[node]
+            crashed: str | None = next((test for tests in work.values() for test, done in tests.items() if not done), None)
+            if crashed is not None:
+                work[scope_of(crashed)][crashed] = True
+            for scope in [scope for scope, tests in work.items() if all(tests.values())]:
+                del work[scope]
+            super().remove_node(node)
+            return crashed
+
+        def _reschedule(self, node: Any) -> None:
+            """Give a worker files until three tests wait, or end it: a worker keeps its last test until more come."""
+            if node not in self.registered_collections:
+                return
+            while not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
+                super()._reschedule(node)
+
     return FixtureScheduling(config, log)
 
 

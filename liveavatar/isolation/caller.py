@@ -181,9 +181,12 @@ class Workers:
         }
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with _shared_file() as file, self._taken() as worker:
-                    worker.send(request, file.fileno())
-                    return self._result(self._answer(worker, str(source)), file, request)
+                with _shared_file() as file:
+                    with self._taken() as worker:
+                        worker.send(request, file.fileno())
+                        answer = self._answer(worker, str(source))
+                        _check_memory(answer, request)
+                    return _result(answer, file)
             except WorkerLost as e:
                 if attempt == ATTEMPTS:
                     raise InputError(
@@ -248,19 +251,24 @@ class Workers:
                 name, level, text = answer["log"]
                 logging.getLogger(name).log(level, "%s", text)
 
-    def _result(self, answer: dict[str, Any], file: BinaryIO, request: dict[str, Any]) -> Any:
-        """Turn a worker's answer into the result of the call, or its error."""
-        if "array" in answer:
-            return _mapped(file, *answer["array"])
-        if "error" not in answer:
-            return answer["value"]
-        kind, text = answer["error"]
-        if kind == MEMORY:
-            raise InputError(
-                f"{request['source']}: reading it takes more than {request['memory_bytes'] / 1e6:.0f} MB of memory; it "
-                "is damaged, or unpacks to far more than its size: export it again, smaller"
-            )
-        raise found(kind)(text)
+
+def _check_memory(answer: dict[str, Any], request: dict[str, Any]) -> None:
+    """Refuse the file of a call that reached its limit; the worker of such a call is not used again."""
+    if answer.get("error", [""])[0] == MEMORY:
+        raise InputError(
+            f"{request['source']}: reading it takes more than {request['memory_bytes'] / 1e6:.0f} MB of memory; it is "
+            "damaged, or unpacks to far more than its size: export it again, smaller"
+        )
+
+
+def _result(answer: dict[str, Any], file: BinaryIO) -> Any:
+    """Turn a worker's answer into the result of the call, or raise its error."""
+    if "array" in answer:
+        return _mapped(file, *answer["array"])
+    if "error" not in answer:
+        return answer["value"]
+    kind, text = answer["error"]
+    raise found(kind)(text)
 
 
 def _too_slow(source: str, seconds: float) -> InputError:

@@ -79,6 +79,16 @@ def test_a_typed_error_and_log_records_come_out_as_they_are(workers: Workers, ca
     assert ("liveavatar.media", logging.WARNING, "odd.wav looks odd") in caplog.record_tuples
 
 
+def test_a_worker_that_refused_a_file_reads_the_next_one(workers: Workers) -> None:
+    before = workers.call(faults.facts, FILE)["process"]
+    with pytest.raises(CheckpointError):
+        workers.call(faults.refuse, FILE)
+    assert workers.call(faults.facts, FILE)["process"] == before
+    with pytest.raises(InputError):
+        workers.call(faults.swell, FILE, 10**9, memory_bytes=300_000_000)
+    assert workers.call(faults.facts, FILE)["process"] != before, "one that ran out of memory is replaced"
+
+
 def test_a_mistake_of_ours_is_no_refusal(workers: Workers) -> None:
     with pytest.raises(RuntimeError, match=r"^AttributeError: no such thing in odd\.wav\n") as caught:
         workers.call(faults.fail, FILE)
