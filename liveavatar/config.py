@@ -371,6 +371,7 @@ TINY = replace(
     vae=replace(MINI.vae, z_dim=8, encoder_widths=(8, 16, 32), decoder_widths=(32, 16, 8),
                 mean=(0.0,) * 8, std=(1.0,) * 8),
     text=replace(MINI.text, dim=16, length=8, vocab=64, num_layers=1, num_heads=2),
+    speech=replace(MINI.speech, shifts=(0,)),
 )  # fmt: skip
 
 PRESETS = {m.name: m for m in (MINI, LIVE_AVATAR_14B, TINY)}

@@ -40,7 +40,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def remove_node(self, node: Any) -> str | None:
             """Fail the test that ended its worker, and hand on those that have not run; xdist would run it again."""
             work = self.assigned_work[node]
-            crashed: str | None = next((test for tests in work.values() for test, done in tests.items() if not done), None)
+            crashed: str | None = next(
+                (test for tests in work.values() for test, done in tests.items() if not done), None
+            )
             if crashed is not None:
                 work[scope_of(crashed)][crashed] = True
             for scope in [scope for scope, tests in work.items() if all(tests.values())]:

@@ -274,7 +274,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # `make regress` renders in CI; the comparisons are tests of flows/regression.py
 @pytest.mark.parametrize(("change", "name", "how", "passed"), CHANGES)
 def test_regress_notices(
     shop: Shop, golden: Path, tmp_path: Path, change: dict[str, object], name: str, how: str, passed: bool

@@ -56,7 +56,7 @@ def test_features_belong_to_a_sound_and_an_encoder(calls: list[tuple[Any, ...]],
     assert made.path(features.FEATURES).read_text() == "features"
     same = model(tmp_path / "same", replace(TINY, name="other", reanchor=True))
     assert features.features.fn(cleaned(), str(same)).hit, "the same encoder"
-    shifted = model(tmp_path / "shifted", replace(TINY, speech=replace(TINY.speech, shifts=(0,))))
+    shifted = model(tmp_path / "shifted", replace(TINY, speech=replace(TINY.speech, shifts=(0, 80))))
     for other in (features.features.fn(cleaned(), str(shifted)), features.features.fn(cleaned("noise"), str(own))):
         assert not other.hit
     assert len(calls) == 3

@@ -61,10 +61,12 @@ def piped(job: RenderJob, folder: Path) -> RenderJob:
     ("config", "job_of", "code"),
     [
         pytest.param(TINY, plain, job_code(TINY, SETTINGS), id="plain"),
-        pytest.param(POSED, posed, job_code(POSED, SETTINGS, posed=True), id="with a pose"),
-        pytest.param(TINY, pasted, job_code(TINY, SETTINGS, pasted=True), id="into the user's picture"),
+        pytest.param(POSED, posed, job_code(POSED, SETTINGS, posed=True), id="with a pose", marks=pytest.mark.nightly),
+        pytest.param(
+            TINY, pasted, job_code(TINY, SETTINGS, pasted=True), id="into the user's picture", marks=pytest.mark.nightly
+        ),
         pytest.param(TINY, piped, job_code(TINY, SETTINGS, piped=True), id="sound from a pipe"),
-        pytest.param(FAST, plain, job_code(FAST, SETTINGS), id="fast path"),
+        pytest.param(FAST, plain, job_code(FAST, SETTINGS), id="fast path", marks=pytest.mark.nightly),
     ],
 )
 def test_a_job_runs_the_code_of_its_key(

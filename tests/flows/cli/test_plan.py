@@ -68,7 +68,18 @@ def test_the_job_is_as_long_as_asked(
     assert f"for {frames} frames ({frames / FPS:.1f} s of video)" in out
 
 
-def test_the_picture_turns_the_video(files: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def models(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of a large and a small model, without weights, and a CPU whose speed is known."""
+    for name, model in (("large", LIVE_AVATAR_14B), ("small", TINY)):
+        (home / name).mkdir()
+        (home / name / "config.json").write_text(replace(model, name=name).to_json())
+    speeds = Speeds(step=0.1, decode=0.05, start=0.2, first=None, overlap=True)
+    monkeypatch.setattr("liveavatar.planning.memory.cpu_speeds", lambda *_: speeds)
+    return home
+
+
+def test_the_picture_turns_the_video(files: dict[str, str], models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(["--gpus", "cpu", "--image", "face.png"], capsys)["settings"]["size"] == "256*384"
 
 
@@ -210,17 +221,6 @@ jobs = st.fixed_dictionaries(
         "preset": st.sampled_from(NAMES),
     },
 )
-
-
-@pytest.fixture
-def models(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders of a large and a small model, without weights, and a CPU whose speed is known."""
-    for name, model in (("large", LIVE_AVATAR_14B), ("small", TINY)):
-        (home / name).mkdir()
-        (home / name / "config.json").write_text(replace(model, name=name).to_json())
-    speeds = Speeds(step=0.1, decode=0.05, start=0.2, first=None, overlap=True)
-    monkeypatch.setattr("liveavatar.planning.memory.cpu_speeds", lambda *_: speeds)
-    return home
 
 
 def rendered_plan(job: dict[str, Any], gpus: tuple[Gpu, ...]) -> dict[str, Any] | str:
