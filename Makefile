@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
+# Installing compiles nothing: of 23,000 modules a fifth is ever imported. What is imported is compiled once, also where
+# the caller's environment forbids writing that.
+unexport PYTHONDONTWRITEBYTECODE
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
+
 .PHONY: setup render test regress check nightly serve bench clean
 
 setup: $(STAMP)
@@ -14,16 +19,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "could not create $(VENV); on Debian the venv module comes with the package python3-venv" >&2; exit 2; }
 	@echo "installing dependencies into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PIP) -e '.[dev]'
 	@touch $(STAMP)
 
 render: setup
 	@$(BIN)/liveavatar render --audio data/samples/speech.wav --image data/samples/portrait.png \
 	  --prompt "$$(cat data/samples/prompt.txt)" --enable_online_decode --out out/demo
 
-# Files are spread over the workers in the order of tests/conftest.py, long ones first. The processes that tests start
-# load compiled modules, also where the caller's environment forbids writing them.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not gpu and not nightly"
+# Files are spread over the workers in the order of tests/conftest.py, long ones first.
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not gpu and not nightly"
 
 test: setup
 	@$(PYTEST)
@@ -39,7 +43,7 @@ check: setup
 	@$(PYTEST)
 
 nightly: setup
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,nightly]'
+	@$(PIP) -e '.[dev,nightly]'
 	@$(BIN)/python -m pytest -m nightly
 	@$(BIN)/liveavatar regress --golden data/golden/long
 	@$(BIN)/python -m tests.soak.soak --runs 30
