@@ -67,6 +67,16 @@ class WindowLevels:
     sink: Tensor  # noise level 0
 
 
+@dataclass(frozen=True, slots=True)
+class WindowConditions:
+    """All that every layer of a training window is given beside the tokens."""
+
+    text_BLD: Tensor  # embedded text
+    audio: AudioTokens
+    levels: WindowLevels
+    rotations: WindowRotations
+
+
 class CausalDiT(nn.Module):
     """Causal diffusion transformer. All methods take latents [B, C, T, h, w] normalised by the autoencoder."""
 
@@ -280,26 +290,30 @@ class CausalDiT(nn.Module):
         num_blocks = sigma_Bb.shape[1]
         starts = range(frame, frame + num_blocks * BLOCK_LATENTS, BLOCK_LATENTS)
         level, level0 = self.noise_level(sigma_Bb), self.noise_level(torch.zeros(1, 1, device=device))
-        text_kv = self.text_kv(self.embed_text(text_BLC))
-        cond = Conditions(text_kv, self.audio_kv(self.encode_audio(features_BLCT)))
+        text, audio = self.embed_text(text_BLC), self.encode_audio(features_BLCT)
+        audio = AudioTokens(audio.local.to(self.dtype), audio.global_.to(self.dtype))
         x, s = self.noisy_tokens(x_BCThw, pose), self.sink_tokens(*sinks)
         rotations = self.window_rotations(tuple(starts), h, w, device)
-        levels = WindowLevels(level.e0, level0.e0)
+        cond = WindowConditions(text, audio, WindowLevels(level.e0, level0.e0), rotations)
         for layer in range(len(self.blocks)):
-            x, s = self.window_layer(layer, (x, s), levels, rotations, cond)
+            x, s = self.window_layer(layer, x, s, cond)
         return self._unpatchify(self.head(x, level.e), h, w)
 
     def window_layer(
-        self,
-        layer: int,
-        tokens: tuple[Tensor, Tensor],
-        levels: WindowLevels,
-        rotations: WindowRotations,
-        cond: Conditions,
+        self, layer: int, x_BLD: Tensor, sink_BLD: Tensor, cond: WindowConditions
     ) -> tuple[Tensor, Tensor]:
-        """Run one layer of `forward_window` on (noisy, sink) tokens."""
-        x, s = self.window_block(self.blocks[layer], tokens, levels, rotations, cond.text_kv[layer])
-        return self._inject(layer, x, cond), s
+        """Run one layer of `forward_window`, audio included, on noisy and sink tokens.
+
+        All that the layer's weights make of text and audio is computed here, so that its weights are needed once.
+        """
+        block = self.blocks[layer]
+        text_kv = block.cross_attn.key_value(cond.text_BLD)
+        x, s = self.window_block(block, (x_BLD, sink_BLD), cond.levels, cond.rotations, text_kv)
+        index = self.injector_of.get(layer)
+        if index is None:
+            return x, s
+        audio = self.audio_injector.condition(index, cond.audio.local, cond.audio.global_)
+        return self.inject_audio(self.audio_injector.injector[index], x, audio, None), s
 
     def window_block(
         self,

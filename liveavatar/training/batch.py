@@ -18,7 +18,7 @@ class Window:
     reference: Tensor  # [B, C, 1, h, w]
     weights: Tensor  # [B, 1, T, h, w], mean 1
     features: Tensor  # [B, L, C, history + 12 b]
-    tokens: Tensor  # [B, text length]
+    tokens: Tensor  # [B, text length], or rows [B, L, C] of a text encoder that is not trained
     pose: Tensor | None = None  # pose latents [B, 7, T, h, w]; None is all zeros: free head motion
     bound: Tensor | None = None  # bool [B]: the reference shows other light or another place, so the prompt is needed
 

@@ -137,7 +137,8 @@ def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Ten
 def drop_conditions(window: Window, generator: torch.Generator) -> Window:
     """Drop audio, prompt and pose of some windows at random; add gain to the audio and noise to the reference.
 
-    A prompt with the only description of light or place (`Window.bound`) is never dropped.
+    A prompt with the only description of light or place (`Window.bound`) is never dropped. Rows of a dropped prompt
+    are zero, like tokens.
     """
     batch, device = len(window.tokens), window.tokens.device
     u = torch.rand(4, batch, device=device, generator=generator)
@@ -154,7 +155,7 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
         window.reference + rough * noise,
         window.weights,
         window.features * (audio * gain[..., None]),
-        torch.where(with_text[:, None], window.tokens, PAD),
+        torch.where(with_text.view(-1, *(1,) * (window.tokens.ndim - 1)), window.tokens, PAD),
         None if window.pose is None else torch.where(with_pose, window.pose, free_head(window.pose)),
         window.bound,
     )

@@ -6,10 +6,11 @@ Newton-Schulz steps. Equal shapes are orthogonalised together, as one batched pr
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from liveavatar.training.graphs import RecordedFunction, Recorder
 
@@ -156,7 +157,7 @@ class Optimisers:
                 group["lr"] = rate * factor
             part.step()
             part.zero_grad(set_to_none=True)
-        return norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def state_dict(self) -> dict[str, Any]:
         """Collect the states of both optimisers."""
@@ -177,21 +178,38 @@ def rate_factor(step: int, fraction: float) -> float:
     return min(1.0, max((step + 1) / WARMUP_STEPS, fraction / WARMUP_SHARE)) * decay
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's shard of a sharded tensor, in the same memory; another tensor as it is."""
+    with torch.no_grad():
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+class Parameters(Protocol):
+    """Module, or anything else with named parameters."""
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return names and parameters."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Return the parameters in the same order."""
+
+
 class Average:
     """Exponential moving average of a module's weights, with a lower decay in the first steps."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: Parameters, decay: float) -> None:
         self.decay = decay
         self.weights = {n: p.detach().clone() for n, p in module.named_parameters()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, module: Parameters, step: int) -> None:
         """Average in the weights after step number `step`."""
         decay = min(self.decay, (step + 1) / (step + 20))
-        torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in module.parameters()], 1 - decay)
+        averages, weights = map(local, self.weights.values()), map(local, module.parameters())
+        torch._foreach_lerp_(list(averages), list(weights), 1 - decay)
 
     @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
+    def copy_to(self, module: Parameters) -> None:
         """Write the averaged weights into `module`."""
         for name, p in module.named_parameters():
             p.copy_(self.weights[name])

@@ -66,8 +66,13 @@ class TrainRank:
         return value
 
 
-def start(seed: int = 0) -> TrainRank:
-    """Join the process group of torchrun (if any), select the device and seed the generators."""
+def start(seed: int = 0, alone: bool = False) -> TrainRank:
+    """Join the process group of torchrun (if any), select the device and seed the generators.
+
+    Args:
+        seed: of torch's own generator.
+        alone: without torchrun, make a group of this process; sharded networks need one.
+    """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -78,6 +83,10 @@ def start(seed: int = 0) -> TrainRank:
         torch.backends.cudnn.allow_tf32 = True
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    elif alone and not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     torch.manual_seed(seed)  # equal on all ranks: weights start equal; data generators differ by rank
     return TrainRank(rank, world, device)
 
@@ -95,8 +104,8 @@ def run_stage(
 
 def finish(rank: TrainRank) -> None:
     """Leave the process group."""
-    if rank.world > 1:
-        rank.barrier()
+    rank.barrier()
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -2,7 +2,8 @@
 
 A *track* is one voice speaking sentences with pauses, its viseme events exact to some ten milliseconds. The
 decoded sound is sample-aligned with the events (libsndfile drops Opus' pre-skip; `tests/training/corpus`
-checks it by cross-correlation). *Resampled copies* (speed and pitch together) are made while loading.
+checks it by cross-correlation). *Resampled copies* (speed and pitch together) are made while loading. The sound library
+is loaded with the first sound: stages that train on encoded clips run without it.
 """
 
 import json
@@ -12,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from scipy.signal import resample_poly
 
 from liveavatar.errors import InputError
@@ -55,6 +55,8 @@ class Track:
     @cached_property
     def audio(self) -> np.ndarray:
         """Sound of this copy, float32 mono at 16 kHz."""
+        import soundfile
+
         recorded = soundfile.read(self._path, dtype="float32")[0]
         if self.speed == 1.0:
             return recorded
@@ -93,6 +95,8 @@ def resample(audio: np.ndarray, ratio: float) -> np.ndarray:
 
 def write_track(folder: Path, info: TrackInfo, audio: np.ndarray) -> None:
     """Encode a track's sound as Ogg Opus at about 30 kbit/s."""
+    import soundfile
+
     with soundfile.SoundFile(
         folder / info.file, "w", SAMPLE_RATE, 1, format="OGG", subtype="OPUS", compression_level=_OPUS_LEVEL
     ) as file:

@@ -1,0 +1,125 @@
+"""Options of the sharded distillation, and the model, window and memory that they describe."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
+from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
+from liveavatar.errors import InputError
+from liveavatar.hardware import parse_gpus
+from liveavatar.training.sharded.adapters import AdapterShape
+from liveavatar.training.sharded.memory import ShardedRun, fits, host_memory, memory
+from liveavatar.training.sharded.windows import WindowSize
+
+# Few weights of the same kind, to try a command on a CPU.
+TINY = replace(
+    LIVE_AVATAR_14B.dit, dim=48, num_heads=2, num_layers=4, ffn_dim=96, freq_dim=32, text_dim=16, text_len=8,
+    audio_dim=24, audio_layers=3, audio_inject_layers=(0, 2), audio_prefix_frames=73,
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    options = argparse.ArgumentParser(
+        description="distil the 14B by distribution matching, sharded over the ranks of torchrun",
+        epilog="example: torchrun --nproc_per_node=8 -m liveavatar.training.distill --preset live-avatar-14b "
+        "--model live-avatar-14b --data CLIPS --out RUN --resume",
+    )
+    options.add_argument("--preset", choices=(LIVE_AVATAR_14B.name,), default=LIVE_AVATAR_14B.name)
+    options.add_argument("--model", help="directory of the published base, or a preset; its LoRA is not used")
+    options.add_argument("--data", type=Path, help="folder of clips, see liveavatar/training/sharded/windows.py")
+    options.add_argument("--out", type=Path, help="folder of the run")
+    options.add_argument("--random", action="store_true", help="random weights and windows, to measure a machine")
+    options.add_argument("--tiny", action="store_true", help="with --random: a few thousand weights, for a CPU")
+    options.add_argument("--layers", type=int, help="with --random: depth; all 40 when absent")
+    options.add_argument("--estimate", metavar="GPUS", help='print the memory of a rank on "8x80GB", and end')
+    options.add_argument("--size", default="704*384", help="width*height in pixels of random windows")
+    options.add_argument("--blocks", type=int, default=7, help="blocks of 12 frames a window")
+    options.add_argument("--batch", type=int, default=1, help="windows a GPU")
+    options.add_argument("--lora_rank", type=int, default=AdapterShape().rank)
+    options.add_argument("--lora_alpha", type=float, default=AdapterShape().alpha)
+    options.add_argument("--init_lora", type=Path, help="safetensors file of adapters that the student starts from")
+    options.add_argument("--updates", type=int, default=6000, help="of the fake score; every third is the student's")
+    options.add_argument("--until", type=int, help="stop after this update with a checkpoint; --resume continues")
+    options.add_argument("--adamw", type=float, default=5e-5, help="learning rate of the student")
+    options.add_argument("--guidance", type=float, default=4.5, help="of the teacher by speech, as it samples; 1: none")
+    options.add_argument("--anchor", type=float, default=0.0, help="weight of the trajectory beside matching")
+    options.add_argument("--save_every", type=int, default=200, help="updates from one checkpoint to the next")
+    options.add_argument("--log_every", type=int, default=10, help="updates")
+    options.add_argument("--resume", action="store_true")
+    options.add_argument("--seed", type=int, default=0)
+    return options
+
+
+def model_config(args: argparse.Namespace) -> ModelConfig:
+    """Return the config of the model that the options name.
+
+    Raises:
+        InputError: they name none, or a depth that does not go with it.
+    """
+    if args.random == bool(args.model):
+        raise InputError("give --model DIR with the published base, or --random to measure without weights")
+    if not args.random:
+        if args.layers or args.tiny:
+            raise InputError("--layers and --tiny make another network than the base's; use them with --random")
+        if args.data is None:
+            raise InputError("give --data DIR with encoded clips, or --random to measure without data")
+        return read_config(resolve_model_dir(args.model))
+    dit = TINY if args.tiny else LIVE_AVATAR_14B.dit
+    layers = args.layers or dit.num_layers
+    if not 1 <= layers <= LIVE_AVATAR_14B.dit.num_layers:
+        raise InputError(f"--layers {layers}: the model has {LIVE_AVATAR_14B.dit.num_layers}; choose 1 or more of them")
+    injected = tuple(i for i in dit.audio_inject_layers if i < layers)
+    return replace(LIVE_AVATAR_14B, dit=replace(dit, num_layers=layers, audio_inject_layers=injected))
+
+
+def window_size(args: argparse.Namespace, cfg: ModelConfig) -> WindowSize:
+    """Parse `--size` and `--blocks` of random windows.
+
+    Raises:
+        InputError: the size is none, or no multiple of what the motion packer takes.
+    """
+    width, _, height = args.size.replace("x", "*").partition("*")
+    multiple = cfg.size_multiple
+    if not (width.isdigit() and height.isdigit()) or int(width) % multiple or int(height) % multiple:
+        raise InputError(f"--size {args.size}: write width*height in multiples of {multiple}, such as 704*384")
+    if args.blocks < 1 or args.batch < 1:
+        raise InputError(f"--blocks {args.blocks} --batch {args.batch}: both are 1 or more")
+    stride = cfg.vae.spatial_stride
+    return WindowSize(args.blocks, int(height) // stride, int(width) // stride)
+
+
+def sharded_run(args: argparse.Namespace, cfg: ModelConfig, size: WindowSize, world: int) -> ShardedRun:
+    """Return the dimensions of a run."""
+    return ShardedRun(
+        model=cfg,
+        size=size,
+        batch=args.batch,
+        adapters=AdapterShape(args.lora_rank, args.lora_alpha),
+        world=world,
+        guidance=args.guidance != 1,
+        anchor=bool(args.anchor),
+    )
+
+
+def estimate(args: argparse.Namespace) -> str:
+    """Describe the memory of a rank on the GPUs of `--estimate`.
+
+    Raises:
+        InputError: options cannot be used.
+    """
+    gpus = parse_gpus(args.estimate)
+    if not gpus:
+        raise InputError(f'--estimate {args.estimate}: name GPUs, such as "8x80GB"')
+    args.random = args.random or not args.model
+    cfg = model_config(args) if args.random else read_config(resolve_model_dir(args.model))
+    run = sharded_run(args, cfg, window_size(args, cfg), len(gpus))
+    parts = memory(run)
+    lines = [f"{name:40} {gb:8.2f} GB" for name, gb in (*parts.items(), ("all", sum(parts.values())))]
+    verdict = "fits" if fits(run, gpus[0]) else "does not fit"
+    lines.append(
+        f"a rank of {run.world} {verdict} {gpus[0].name} ({gpus[0].usable_gb:.1f} GB usable); "
+        f"host memory of all ranks {host_memory(run):.0f} GB"
+    )
+    return "\n".join(lines)

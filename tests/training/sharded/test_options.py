@@ -1,0 +1,59 @@
+"""Options name a model, a window and a machine; those that do not go together are refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from liveavatar.config import LIVE_AVATAR_14B
+from liveavatar.errors import InputError
+from liveavatar.training.sharded import options
+from liveavatar.training.sharded.windows import WindowSize
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("", "give --model DIR"),
+        ("--random --model mini", "give --model DIR"),
+        ("--model mini --layers 3 --data d", "use them with --random"),
+        ("--model mini", "give --data DIR"),
+        ("--model nowhere --data d", "there is no model directory"),
+        ("--random --layers 41", "the model has 40"),
+        ("--random --layers -1", "choose 1 or more"),
+        ("--random --size 700x400", "multiples of 64"),
+        ("--random --size wide", "multiples of 64"),
+        ("--random --batch 0", "both are 1 or more"),
+    ],
+)
+def test_options_that_do_not_go_together(words: str, reason: str) -> None:
+    args = options.parser().parse_args(words.split())
+    with pytest.raises(InputError, match=reason):
+        options.window_size(args, options.model_config(args))
+
+
+def test_a_depth_keeps_the_injectors_of_its_layers() -> None:
+    args = options.parser().parse_args(["--random", "--layers", "9"])
+    dit = options.model_config(args).dit
+    assert (dit.num_layers, dit.audio_inject_layers, dit.dim) == (9, (0, 4, 8), LIVE_AVATAR_14B.dit.dim)
+
+
+@pytest.mark.parametrize("size", ["704*384", "704x384"])
+def test_a_window_in_latent_cells(size: str) -> None:
+    args = options.parser().parse_args(["--random", "--size", size, "--blocks", "5"])
+    assert options.window_size(args, LIVE_AVATAR_14B) == WindowSize(5, 48, 88)
+
+
+def test_an_estimate_says_what_fits() -> None:
+    said = options.estimate(options.parser().parse_args(["--estimate", "8x80GB"]))
+    assert "a rank of 8 fits 80 GB" in said
+    assert "frozen base" in said
+    said = options.estimate(options.parser().parse_args(["--estimate", "1x24GB"]))
+    assert "does not fit" in said
+    with pytest.raises(InputError, match="name GPUs"):
+        options.estimate(options.parser().parse_args(["--estimate", "cpu"]))
+
+
+def test_the_run_has_the_options(tmp_path: Path) -> None:
+    args = options.parser().parse_args(["--random", "--anchor", "0.1", "--guidance", "1", "--lora_rank", "8"])
+    run = options.sharded_run(args, LIVE_AVATAR_14B, WindowSize(1, 8, 8), 4)
+    assert (run.world, run.guidance, run.anchor, run.adapters.rank) == (4, False, True, 8)
