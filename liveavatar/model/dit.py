@@ -75,6 +75,7 @@ class WindowConditions:
     audio: AudioTokens
     levels: WindowLevels
     rotations: WindowRotations
+    causal: bool = True  # False: all tokens attend to all
 
 
 class CausalDiT(nn.Module):
@@ -270,6 +271,7 @@ class CausalDiT(nn.Module):
         features_BLCT: Tensor,
         frame: int = 0,
         pose: Tensor | None = None,
+        causal: bool = True,
     ) -> Tensor:
         """Predict the flow of a run of blocks, each attending as in a stream that started with this run.
 
@@ -281,6 +283,8 @@ class CausalDiT(nn.Module):
             features_BLCT: speech features, history first as in `encode_audio`.
             frame: index of the first latent in the whole stream.
             pose: pose latents [B, cond_dim, T, h, w], or None.
+            causal: False lets all tokens, sinks included, attend to all, as the base of the 14B was trained; the
+                sinks then keep their positions of the start.
 
         Returns:
             Flow [B, C, T, h, w] in the weights' (or autocast's) dtype.
@@ -294,7 +298,7 @@ class CausalDiT(nn.Module):
         audio = AudioTokens(audio.local.to(self.dtype), audio.global_.to(self.dtype))
         x, s = self.noisy_tokens(x_BCThw, pose), self.sink_tokens(*sinks)
         rotations = self.window_rotations(tuple(starts), h, w, device)
-        cond = WindowConditions(text, audio, WindowLevels(level.e0, level0.e0), rotations)
+        cond = WindowConditions(text, audio, WindowLevels(level.e0, level0.e0), rotations, causal)
         for layer in range(len(self.blocks)):
             x, s = self.window_layer(layer, x, s, cond)
         return self._unpatchify(self.head(x, level.e), h, w)
@@ -308,7 +312,7 @@ class CausalDiT(nn.Module):
         """
         block = self.blocks[layer]
         text_kv = block.cross_attn.key_value(cond.text_BLD)
-        x, s = self.window_block(block, (x_BLD, sink_BLD), cond.levels, cond.rotations, text_kv)
+        x, s = self.window_block(block, (x_BLD, sink_BLD), cond.levels, cond.rotations, text_kv, cond.causal)
         index = self.injector_of.get(layer)
         if index is None:
             return x, s
@@ -322,6 +326,7 @@ class CausalDiT(nn.Module):
         levels: WindowLevels,
         rotations: WindowRotations,
         text_kv: tuple[Tensor, Tensor],
+        causal: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Run a layer without its audio. A unit of `torch.compile`: one graph for all layers."""
         x, s = tokens
@@ -330,6 +335,11 @@ class CausalDiT(nn.Module):
         q, k, v = block.self_qkv(x, mod)
         q, k = rotate(q, rotation), rotate(k, rotation)
         qs, ks, vs = block.self_qkv(s, mod0)
+        if not causal:
+            queries, keys = (torch.cat((rotate(of_s, prefill), of_x), dim=2) for of_s, of_x in ((qs, q), (ks, k)))
+            everything = attend(queries, keys, torch.cat((vs, v), dim=2))
+            of_s, of_x = everything[:, : s.shape[1]], everything[:, s.shape[1] :]
+            return block.finish(x, of_x, mod, text_kv), block.finish(s, of_s, mod0, text_kv)
         span = x.shape[1] // len(rotations.sinks)
         window = self.cfg.window_latents // BLOCK_LATENTS * span
         attended = []

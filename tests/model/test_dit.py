@@ -59,6 +59,39 @@ def test_streaming_equals_training_window(changes: dict, first_frame: int) -> No
             torch.testing.assert_close(flow, whole[:, :, 3 * b : 3 * b + 3], atol=2e-5, rtol=0)
 
 
+def whole_window(blocks: int) -> dict:
+    """Noisy latents, levels and conditions of a window."""
+    cfg = TINY.dit
+    return {
+        "x_BCThw": torch.randn(1, 8, 3 * blocks, h, w),
+        "sigma_Bb": torch.full((1, blocks), 0.5),
+        "sinks": (torch.randn(1, 8, 1, h, w), torch.randn(1, 8, 19, h, w)),
+        "text_BLC": torch.randn(1, 3, cfg.text_dim),
+        "features_BLCT": torch.randn(1, 5, 768, 9 + 12 * blocks),
+    }
+
+
+@torch.no_grad()
+def test_without_causality_the_first_block_knows_the_last_and_the_sinks_know_both() -> None:
+    dit, args = random_dit(TINY.dit), whole_window(3)
+    changed = args["x_BCThw"].clone()
+    changed[:, :, 6:] += 1
+    before, after = (dit.forward_window(**{**args, "x_BCThw": x}, causal=False) for x in (args["x_BCThw"], changed))
+    assert (after[:, :, :3] - before[:, :, :3]).abs().max() > 1e-3
+    given = []
+    for x in (args["x_BCThw"], changed):
+        dit.window_layer = lambda *inputs: given.append(CausalDiT.window_layer(dit, *inputs)) or given[-1]
+        dit.forward_window(**{**args, "x_BCThw": x}, causal=False)
+    assert (given[0][1] - given[len(given) // 2][1]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_one_layer_of_one_block_is_the_same_with_and_without_causality() -> None:
+    cfg = replace(TINY.dit, num_layers=1, ref_base=30, ref_distance=(12, 12), anchor_motion=False)
+    dit, args = random_dit(cfg), whole_window(1)
+    torch.testing.assert_close(dit.forward_window(**args, causal=False), dit.forward_window(**args), atol=1e-5, rtol=0)
+
+
 def test_a_block_depends_on_its_past_only() -> None:
     cfg = TINY.dit
     dit, blocks = random_dit(cfg), 3

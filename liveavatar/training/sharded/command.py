@@ -43,7 +43,7 @@ from liveavatar.training.sharded.network import (
     fill_base,
     fill_random,
 )
-from liveavatar.training.sharded.options import estimate, model_config, parser, sharded_run, window_size
+from liveavatar.training.sharded.options import STREAM, estimate, model_config, parser, sharded_run, window_size
 from liveavatar.training.sharded.windows import ClipFiles, RandomWindows, WindowSource
 
 log = logging.getLogger(__name__)
@@ -99,12 +99,26 @@ def build(
     net = ShardedNet(cfg, shape, mesh, dtype)
     allocate(net, rank.device)
     fill(net, args)
-    student = Role(net, AdapterSet(net, STUDENT), args.adamw, EMA_DECAY)
-    fake = Role(net, AdapterSet(net, FAKE), FAKE_SPEED * args.adamw)
+    scores = args.scores == STREAM
+    student = Role(net, AdapterSet(net, STUDENT), causal=True, rate=args.adamw, ema_decay=EMA_DECAY)
+    fake = Role(net, AdapterSet(net, FAKE), causal=scores, rate=FAKE_SPEED * args.adamw)
+    teacher = Role(net, None, causal=scores)
     host = torch.Generator().manual_seed(args.seed)  # the same on all ranks: it decides which forwards there are
-    trainer = DistillTrainer(args, cfg, Networks(student, Role(net, None), fake), source, host)
+    trainer = DistillTrainer(args, cfg, Networks(student, teacher, fake), source, host)
     generators = {"host": host, "clips": source.host, "noise": source.generator}
-    names = ("model", "layers", "blocks", "batch", "lora_rank", "lora_alpha", "updates", "adamw", "guidance", "anchor")
+    names = (
+        "model",
+        "layers",
+        "blocks",
+        "batch",
+        "lora_rank",
+        "lora_alpha",
+        "updates",
+        "adamw",
+        "guidance",
+        "anchor",
+        "scores",
+    )
     settings = {name: getattr(args, name) for name in (*names, "random", "tiny", "size", "seed")}
     return checkpoint.RunState(trainer, student, fake, generators, settings)
 

@@ -42,6 +42,7 @@ class ShardedRun:
     world: int
     guidance: bool  # of the teacher: it predicts twice
     anchor: bool  # the trajectory loss is added
+    causal_scores: bool  # teacher and fake score attend as in a stream, not to the whole window
 
     @property
     def dit(self) -> DiTConfig:
@@ -138,21 +139,28 @@ def fits(run: ShardedRun, gpu: Gpu) -> bool:
     return sum(memory(run).values()) <= gpu.usable_gb
 
 
-def forward_flop(run: ShardedRun) -> float:
-    """Compute the work of one forward of the transformer on a rank's batch."""
+def forward_flop(run: ShardedRun, causal: bool = True) -> float:
+    """Compute the work of one forward of the transformer on a rank's batch, attending as in a stream or to all."""
     stride = run.model.vae.spatial_stride
     costs = dit_costs(run.dit, run.size.w * stride, run.size.h * stride, stride)
     noisy, sinks = run.tokens
     span = noisy // run.size.num_blocks
-    full = _ring(run) + sinks
-    filled = sum(_seen(run)) / full
     per_block = costs.linear_flop * (1 + costs.sink_share / run.size.num_blocks) + costs.other_flop
-    sink_attention = costs.attention_flop * sinks * sinks / (span * full)
-    return run.batch * (run.size.num_blocks * per_block + filled * costs.attention_flop + sink_attention)
+    pair = costs.attention_flop / (span * (_ring(run) + sinks))  # of one query and one key
+    pairs = span * sum(_seen(run)) + sinks**2 if causal else (noisy + sinks) ** 2
+    return run.batch * (run.size.num_blocks * per_block + pairs * pair)
 
 
-def forwards(run: ShardedRun, student: bool) -> float:
-    """Count the forwards, in work, of an update: of the fake score alone, or of the student, too.
+@dataclass(frozen=True, slots=True)
+class Forwards:
+    """Numbers of forwards, in work, of an update."""
+
+    student: float
+    scores: float  # of teacher and fake score
+
+
+def forwards(run: ShardedRun, student: bool) -> Forwards:
+    """Count the forwards of an update: of the fake score alone, or of the student, too.
 
     The student rolls out to a step drawn at random, whose mean counts.
     """
@@ -160,13 +168,16 @@ def forwards(run: ShardedRun, student: bool) -> float:
     rollout = (1 - OTHER_SHARE) * (MAIN_STEPS - 1) / 2 + OTHER_SHARE * others
     trained = 1 + BACKWARDS
     if not student:
-        return rollout + 1 + trained
+        return Forwards(rollout + 1, trained)
     teacher = 2 if run.guidance else 1
-    anchor = SUBSTEPS * teacher + trained if run.anchor else 0
-    return rollout + trained + teacher + 1 + anchor + trained
+    walk = SUBSTEPS * teacher if run.anchor else 0
+    return Forwards(rollout + trained * (2 if run.anchor else 1), teacher + 1 + walk + trained)
 
 
-def update_flop(run: ShardedRun) -> float:
-    """Compute the mean work of an update."""
-    rest = FAKE_PER_STUDENT - 1
-    return forward_flop(run) * (forwards(run, True) + rest * forwards(run, False)) / FAKE_PER_STUDENT
+def update_flop(run: ShardedRun, student: bool | None = None) -> float:
+    """Compute the work of an update: of the fake score alone, or of the student, too; the mean when not said."""
+    if student is None:
+        rest = FAKE_PER_STUDENT - 1
+        return (update_flop(run, True) + rest * update_flop(run, False)) / FAKE_PER_STUDENT
+    counts = forwards(run, student)
+    return counts.student * forward_flop(run) + counts.scores * forward_flop(run, run.causal_scores)

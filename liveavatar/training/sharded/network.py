@@ -97,14 +97,15 @@ class ShardedNet(nn.Module):
         tokens: tuple[Tensor, Tensor] = self.layers[layer](x_BLD, sink_BLD, cond)
         return tokens
 
-    def forward(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
+    def forward(self, x: Tensor, sigma_Bb: Tensor, window: Window, causal: bool) -> Tensor:
         """Predict the flow [B, C, T, h, w] with the set of adapters in use; the motion latents repeat the reference.
 
-        `window.tokens` are rows of the text encoder.
+        `window.tokens` are rows of the text encoder; `causal` is that of `CausalDiT.forward_window`.
         """
         still = window.reference.expand(-1, -1, self.cfg.dit.motion_latents, -1, -1)
         sinks = (window.reference, still)
-        flow = self.dit.forward_window(x, sigma_Bb, sinks, window.tokens, window.features, pose=window.pose)
+        conditions = (window.tokens, window.features)
+        flow = self.dit.forward_window(x, sigma_Bb, sinks, *conditions, pose=window.pose, causal=causal)
         return flow.float().clone()  # no view, for FSDP's hooks
 
 
@@ -128,17 +129,24 @@ class Role:
     """One network of distillation: the sharded base with a set of adapters, or alone."""
 
     def __init__(
-        self, net: ShardedNet, adapters: AdapterSet | None, rate: float = 0.0, ema_decay: float | None = None
+        self,
+        net: ShardedNet,
+        adapters: AdapterSet | None,
+        *,
+        causal: bool,
+        rate: float = 0.0,
+        ema_decay: float | None = None,
     ) -> None:
         """Prepare a role.
 
         Args:
             net: shared by all roles.
             adapters: None: the base alone, which never changes.
+            causal: True: blocks attend as in a stream; False: to the whole window.
             rate: of AdamW.
             ema_decay: of the average of the adapters; None: there is no average.
         """
-        self.net, self.adapters = net, adapters
+        self.net, self.adapters, self.causal = net, adapters, causal
         self.optim: Optimisers | None = None
         self.average: Average | None = None
         self.updates = 0
@@ -149,7 +157,7 @@ class Role:
     def traced_flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
         """Predict the flow so that a loss of it can be differentiated."""
         with self.net.switch.choose(None if self.adapters is None else self.adapters.chosen):
-            flow: Tensor = self.net(x, sigma_Bb, window)
+            flow: Tensor = self.net(x, sigma_Bb, window, self.causal)
         return flow
 
     @torch.no_grad()

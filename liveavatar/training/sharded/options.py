@@ -12,6 +12,7 @@ from liveavatar.training.sharded.adapters import AdapterShape
 from liveavatar.training.sharded.memory import ShardedRun, fits, host_memory, memory
 from liveavatar.training.sharded.windows import WindowSize
 
+WINDOW, STREAM = "window", "stream"  # of `--scores`
 # Few weights of the same kind, to try a command on a CPU.
 TINY = replace(
     LIVE_AVATAR_14B.dit, dim=48, num_heads=2, num_layers=4, ffn_dim=96, freq_dim=32, text_dim=16, text_len=8,
@@ -44,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--until", type=int, help="stop after this update with a checkpoint; --resume continues")
     options.add_argument("--adamw", type=float, default=5e-5, help="learning rate of the student")
     options.add_argument("--guidance", type=float, default=4.5, help="of the teacher by speech, as it samples; 1: none")
+    options.add_argument(
+        "--scores",
+        choices=(WINDOW, STREAM),
+        default=WINDOW,
+        help="teacher and fake score attend to the whole window, as the base was trained, or as in a stream",
+    )
     options.add_argument("--anchor", type=float, default=0.0, help="weight of the trajectory beside matching")
     options.add_argument("--save_every", type=int, default=200, help="updates from one checkpoint to the next")
     options.add_argument("--log_every", type=int, default=10, help="updates")
@@ -99,6 +106,7 @@ def sharded_run(args: argparse.Namespace, cfg: ModelConfig, size: WindowSize, wo
         adapters=AdapterShape(args.lora_rank, args.lora_alpha),
         world=world,
         guidance=args.guidance != 1,
+        causal_scores=args.scores == STREAM,
         anchor=bool(args.anchor),
     )
 

@@ -43,9 +43,10 @@ def merged(state: RunState, role: Role) -> CausalDiT:
     return dit
 
 
-def plain_flow(dit: CausalDiT, x: Tensor, window: Window) -> Tensor:
+def plain_flow(dit: CausalDiT, x: Tensor, window: Window, causal: bool = True) -> Tensor:
     still = window.reference.expand(-1, -1, dit.cfg.motion_latents, -1, -1)
-    return dit.forward_window(x, level(x, 0.6), (window.reference, still), window.tokens, window.features)
+    given = ((window.reference, still), window.tokens, window.features)
+    return dit.forward_window(x, level(x, 0.6), *given, causal=causal)
 
 
 def test_roles_are_the_base_with_their_adapters(state: RunState) -> None:
@@ -55,7 +56,7 @@ def test_roles_are_the_base_with_their_adapters(state: RunState) -> None:
     for role in (state.student, state.fake, teacher_of(state)):
         flows.append(role.flow(x, level(x, 0.6), window))
         with torch.no_grad():
-            expected = plain_flow(merged(state, role), x, window)
+            expected = plain_flow(merged(state, role), x, window, causal=role is state.student)
         torch.testing.assert_close(flows[-1], expected, atol=2e-5, rtol=1e-4)
     assert float((flows[0] - flows[1]).abs().max()) > 0.01 < float((flows[0] - flows[2]).abs().max())
 
@@ -103,6 +104,10 @@ def test_new_adapters_leave_all_roles_alike(build: Build) -> None:
     window = made.trainer.data.sampler.sample(1)
     x = torch.randn_like(window.latents)
     flows = [role.flow(x, level(x, 0.6), window) for role in (made.student, made.fake, teacher_of(made))]
+    assert torch.equal(flows[1], flows[2])
+    assert not torch.equal(flows[0], flows[2]), "the student attends as in a stream"
+    other = build("--scores", "stream")
+    flows = [role.flow(x, level(x, 0.6), window) for role in (other.student, other.fake, teacher_of(other))]
     assert torch.equal(flows[0], flows[2])
     assert torch.equal(flows[1], flows[2])
 

@@ -56,4 +56,4 @@ def test_an_estimate_says_what_fits() -> None:
 def test_the_run_has_the_options(tmp_path: Path) -> None:
     args = options.parser().parse_args(["--random", "--anchor", "0.1", "--guidance", "1", "--lora_rank", "8"])
     run = options.sharded_run(args, LIVE_AVATAR_14B, WindowSize(1, 8, 8), 4)
-    assert (run.world, run.guidance, run.anchor, run.adapters.rank) == (4, False, True, 8)
+    assert (run.world, run.guidance, run.anchor, run.adapters.rank, run.causal_scores) == (4, False, True, 8, False)
