@@ -155,14 +155,14 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
 def update_until(
     args: argparse.Namespace, state: checkpoint.RunState, measured: report.Measured, rank: runtime.TrainRank
 ) -> None:
-    """Update up to `--updates` or `--until`; log and save on the way."""
+    """Update up to `--updates`, `--until` or the end of `--hours`; log and save on the way."""
     journal = runtime.JsonLog(args.out / "distill.jsonl", rank)
-    last = min(args.updates, args.until or args.updates)
-    while state.updates < last:
+    last, end = min(args.updates, args.until or args.updates), state.seconds + 3600 * args.hours
+    while state.updates < last and state.seconds < end:
         began = time.monotonic()
         values = state.trainer.dmd_step(state.updates / args.updates)
         losses = {name: float(rank.mean(value.clone())) for name, value in values.items()}  # waits for the GPU
-        seconds = time.monotonic() - began
+        seconds = float(rank.mean(torch.tensor(time.monotonic() - began, device=rank.device)))  # all ranks agree
         state.seconds += seconds
         measured.updates.append(("grad_norm" in losses, seconds))
         measured.losses.append(losses)

@@ -1,6 +1,7 @@
 """Options of the sharded distillation, and the model, window and memory that they describe."""
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--init_lora", type=Path, help="safetensors file of adapters that the student starts from")
     options.add_argument("--updates", type=int, default=6000, help="of the fake score; every third is the student's")
     options.add_argument("--until", type=int, help="stop after this update with a checkpoint; --resume continues")
+    options.add_argument("--hours", type=float, default=math.inf, help="stop after so long, like --until")
     options.add_argument("--adamw", type=float, default=5e-5, help="learning rate of the student")
     options.add_argument("--guidance", type=float, default=4.5, help="of the teacher by speech, as it samples; 1: none")
     options.add_argument(

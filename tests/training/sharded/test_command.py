@@ -60,6 +60,12 @@ def test_a_run_on_weights_and_clips(base: Path, lone_rank: runtime.TrainRank, tm
         torch.testing.assert_close(local(p), adapter[name].float())
 
 
+def test_a_run_stops_when_its_hours_are_over(lone_rank: runtime.TrainRank, tmp_path: Path) -> None:
+    command.train(tiny_args(tmp_path, "--hours", "1e-9"), lone_rank)
+    command.train(tiny_args(tmp_path, "--hours", "1e-9", "--resume"), lone_rank)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000001", "00000002"]
+
+
 def test_the_same_random_weights_each_time(build: Build) -> None:
     one, two = (base_of(build().student.net.dit) for _ in range(2))
     assert all(torch.equal(local(one[name]), local(p)) for name, p in two.items())
