@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from liveavatar.report.wording import number
 from liveavatar.timing import BLOCK_SECONDS, FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
+    import jinja2
     import pandas as pd
 
 PAGE = "report.html"
@@ -62,22 +64,12 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         InputError: when the video cannot be read.
         CapacityError: disk full.
     """
-    import jinja2
-
     video = out_dir / "video.mp4"
     frames, blocks = _table(out_dir / "frames.parquet"), _table(out_dir / "blocks.parquet")
     info = probe_video(video)
     words = _words(out_dir / "audio" / "words.json")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {
-        "number": number,
-        "title_of": wording.title,
-        "fault_of": wording.fault,
-        "value_of": lambda check: wording.value_of(check["name"], check["value"]),
-        "plain_name": wording.plain_name,
-    }
     sheet = contact_sheet(video, info.num_frames)
-    html = environment.from_string(TEMPLATE.read_text()).render(
+    html = _template().render(
         name=name or report.get("name") or out_dir.name,
         report=report,
         info=info,
@@ -142,6 +134,22 @@ def _moments(video: Path, frames: "pd.DataFrame | None", report: Mapping[str, An
     moments = [] if frames is None else worst_moments(frames, placed)
     pictures = {picture["frame"]: picture for picture in _pictures(video, [moment.frame for moment in moments])}
     return [{**pictures[m.frame], "label": m.label} for m in moments if m.frame in pictures]
+
+
+@cache
+def _template() -> "jinja2.Template":
+    """Compile the template of the page; a batch writes many pages."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {
+        "number": number,
+        "title_of": wording.title,
+        "fault_of": wording.fault,
+        "value_of": lambda check: wording.value_of(check["name"], check["value"]),
+        "plain_name": wording.plain_name,
+    }
+    return environment.from_string(TEMPLATE.read_text())
 
 
 def _pictures(video: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:

@@ -194,6 +194,7 @@ def _source(module: str) -> Path | None:
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
+@cache
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
