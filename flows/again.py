@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from flows.serving.studio.inputs import find_input
+from flows.stored_inputs import find_input
 from liveavatar.errors import InputError
 from liveavatar.files import read_json, sha256
 from tasks.run_folder import MANIFEST, VIDEO

@@ -9,9 +9,19 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flows.presets import FILLED, preset_options
+from flows.stored_inputs import AUDIO, IMAGE, PREFIX, newest_names, path_of
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.config import PRESETS, ModelConfig
@@ -69,6 +79,8 @@ def _as_form(schema: dict[str, Any]) -> None:
     so is `fps`, which has one legal value.
     """
     options = schema["properties"]
+    for kind in (AUDIO, IMAGE):
+        options[kind]["description"] += _of_the_studio(kind)
     required = schema.pop("required")
     schema["patternProperties"] = {f"^{name}$": option for name, option in options.items()}
     schema["properties"] = {
@@ -85,6 +97,12 @@ def _as_form(schema: dict[str, Any]) -> None:
     }
     # the three that a render needs come in their group, or outside of it
     schema |= {"if": {"required": [GROUPS[0].title]}, "else": {"required": required}}
+
+
+def _of_the_studio(kind: str) -> str:
+    """Name the files that the studio page was given, which an option takes instead of a path."""
+    names = newest_names(kind)
+    return f"; or {PREFIX}NAME for a file of the studio page: {', '.join(names)}" if names else ""
 
 
 def _shown(name: str, option: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +225,11 @@ class RenderParameters(BaseModel):
             for name, value in self._filled.items():
                 object.__setattr__(self, name, value)
         return self
+
+    @field_validator("audio", "image")
+    @classmethod
+    def _find_stored(cls, path: str, info: ValidationInfo) -> str:
+        return path_of(path, str(info.field_name))
 
     @field_validator("leave_memory", mode="before")
     @classmethod

@@ -50,12 +50,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             super().remove_node(node)
             return crashed
 
-        def _reschedule(self, node: Any) -> None:
-            """Give a worker files until three tests wait, or end it: a worker keeps its last test until more come."""
-            if node not in self.registered_collections:
-                return
-            while not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:
-                super()._reschedule(node)
+        def schedule(self) -> None:
+            """Give each worker files until three tests wait, or end it: it keeps its last test until more come."""
+            for _ in range(3):
+                super().schedule()
 
     return FixtureScheduling(config, log)
 

@@ -13,25 +13,25 @@ import time
 import unicodedata
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from flows.stored_inputs import AUDIO, IMAGE, StoredInput, facts_path, find_input, touch
 from liveavatar import config, paths
 from liveavatar.audio.ingest import sound_seconds
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import readable_model_dir
 from liveavatar.errors import InputError
-from liveavatar.files import disk_errors, newest_first, read_json, replacing, require_disk, write_json
+from liveavatar.files import disk_errors, newest_first, replacing, require_disk, write_json
 from liveavatar.isolation.caller import isolated
 from liveavatar.media.framing import Framing
 from liveavatar.media.portrait_check import judge_portrait
 from tasks.inputs import check_sound, decode_portrait
 
-AUDIO, IMAGE = "audio", "image"
 MOST_BYTES = {AUDIO: 500_000_000, IMAGE: 60_000_000}  # of one file
 STORED_BYTES = 10_000_000_000  # of all files together; those unused for longest go
 SPARE_BYTES = 1_000_000_000  # that an upload leaves free on the disk
@@ -39,7 +39,6 @@ SPARED_SECONDS = 2 * 86400.0  # a file used since then stays: its job may still 
 ABANDONED_SECONDS = 86400.0  # after which an upload that never ended goes
 NAME_CHARACTERS = 60
 PREVIEW_SIDE = 640  # pixels
-INPUT_ID = re.compile(r"[0-9a-f]{32}")
 UNSAFE = re.compile(r"[^\w.-]+")
 
 _placing = threading.Lock()  # the same file may come twice at once
@@ -48,28 +47,6 @@ _judging = threading.Lock()  # the detectors hold buffers of their own
 
 class UploadTooLarge(InputError):
     """A file has more bytes than its kind may have."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredInput:
-    """A file that was received and could be read."""
-
-    id: str  # first half of its sha256
-    kind: str  # AUDIO or IMAGE
-    name: str  # as it is stored
-    seconds: float | None = None  # of a sound
-    width: int | None = None  # of a picture, pixels
-    height: int | None = None
-
-    @property
-    def path(self) -> Path:
-        """Place of the file."""
-        return paths.inputs() / self.id / self.name
-
-    @property
-    def preview(self) -> Path:
-        """JPEG of a picture."""
-        return paths.inputs() / f"{self.id}.jpg"
 
 
 def safe_name(name: str) -> str:
@@ -127,7 +104,7 @@ def keep(temporary: Path, digest: str, kind: str, name: str) -> StoredInput:
     known = find_input(digest[:32])
     if known is not None and known.kind == kind:
         temporary.unlink()
-        _touch(known)
+        touch(known)
         return known
     named = StoredInput(id=digest[:32], kind=kind, name=safe_name(name))
     checked = temporary.with_name(f".{digest[:32]}.{uuid.uuid4().hex[:8]}") / named.name  # refusals name the file
@@ -139,7 +116,7 @@ def keep(temporary: Path, digest: str, kind: str, name: str) -> StoredInput:
             with _placing:
                 shutil.rmtree(stored.path.parent, ignore_errors=True)
                 os.replace(checked.parent, stored.path.parent)
-                write_json(_facts_path(stored.id), asdict(stored))
+                write_json(facts_path(stored.id), asdict(stored))
     except InputError as e:
         raise InputError(str(e).replace(f"{checked.parent}{os.sep}", "")) from e
     finally:
@@ -169,17 +146,6 @@ def _write_preview(rgb: np.ndarray, target: Path) -> None:
         picture.save(temporary, "JPEG", quality=88)
 
 
-def find_input(input_id: str) -> StoredInput | None:
-    """Read the facts of a stored file; None where there is none, or the file is gone."""
-    if not INPUT_ID.fullmatch(input_id):
-        return None
-    try:
-        stored = StoredInput(**read_json(_facts_path(input_id)))
-    except (OSError, ValueError, TypeError):
-        return None
-    return stored if stored.path.is_file() else None
-
-
 def require_input(input_id: str, kind: str) -> StoredInput:
     """Find a stored file of a kind, and note that it is used.
 
@@ -190,23 +156,8 @@ def require_input(input_id: str, kind: str) -> StoredInput:
     if stored is None or stored.kind != kind:
         what = "sound" if kind == AUDIO else "picture"
         raise InputError(f"the {what} is no longer here; drop it again")
-    _touch(stored)
+    touch(stored)
     return stored
-
-
-def input_of_path(path: str) -> StoredInput | None:
-    """Find the stored file of a path in a job's parameters; None for a file that lies elsewhere."""
-    place = Path(path)
-    stored = find_input(place.parent.name)
-    return stored if stored is not None and stored.path == place else None
-
-
-def _facts_path(input_id: str) -> Path:
-    return paths.inputs() / f"{input_id}.json"
-
-
-def _touch(stored: StoredInput) -> None:
-    os.utime(_facts_path(stored.id))
 
 
 def collect(most_bytes: int = STORED_BYTES) -> None:

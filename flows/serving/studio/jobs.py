@@ -14,17 +14,20 @@ from typing import Any, Protocol
 
 from flows.parameters import grouped, ungrouped
 from flows.serving import environment
-from flows.serving.studio.inputs import StoredInput, input_of_path
+from flows.stored_inputs import StoredInput, input_of_path
 
 environment.import_prefect()
 
 from prefect.client.orchestration import SyncPrefectClient, get_client  # noqa: E402
 from prefect.client.schemas import filters  # noqa: E402 (Prefect reads the environment when it is imported)
+from prefect.client.schemas.actions import DeploymentUpdate  # noqa: E402
 from prefect.client.schemas.objects import Artifact, FlowRun, StateType  # noqa: E402
 from prefect.client.schemas.sorting import FlowRunSort  # noqa: E402
 from prefect.exceptions import ObjectNotFound  # noqa: E402
 from prefect.states import Cancelled, Cancelling  # noqa: E402
+from prefect.utilities.callables import parameter_schema  # noqa: E402
 
+from flows.serving.deployments import flow_of  # noqa: E402
 from liveavatar.errors import CapacityError, InputError  # noqa: E402
 
 DEPLOYMENT, FLOW = "render/render", "render"
@@ -69,6 +72,9 @@ class JobQueue(Protocol):
     def cancel(self, job_id: str) -> None:
         """End a job."""
 
+    def renew_form(self) -> None:
+        """Name the files of the studio page in the form that starts a job elsewhere."""
+
 
 class PrefectQueue:
     """The queue of the Prefect server of this session."""
@@ -92,6 +98,13 @@ class PrefectQueue:
             form = {"parameters": grouped(parameters)}
             run = client.create_flow_run_from_deployment(deployment.id, parameters=form)
             return str(run.id)
+
+    def renew_form(self) -> None:
+        """Write the form of the deployment in the Prefect UI anew: it names the files of the studio page."""
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(DEPLOYMENT)
+            form = parameter_schema(flow_of(str(deployment.entrypoint)).fn).model_dump()
+            client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=form))
 
     def jobs(self) -> list[QueuedJob]:
         """List the runs of the flow `render`; see `JobQueue.jobs`."""

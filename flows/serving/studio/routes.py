@@ -4,12 +4,14 @@ Answers are JSON; a refusal is `{"error": one line}` with status 422. Nothing th
 of code: inputs and runs are named by ids, models and presets by names of a list.
 """
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -18,8 +20,9 @@ from starlette.routing import Route
 from flows import presets
 from flows.parameters import MAX_PROMPT, read_parameters
 from flows.serving.studio import inputs
-from flows.serving.studio.inputs import AUDIO, IMAGE, UploadTooLarge, require_input
+from flows.serving.studio.inputs import UploadTooLarge, require_input
 from flows.serving.studio.jobs import JobQueue
+from flows.stored_inputs import AUDIO, IMAGE, find_input
 from liveavatar import config
 from liveavatar.checkpoints.directory import preset_dir
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
@@ -30,6 +33,8 @@ from liveavatar.prompt.heard import hear
 from liveavatar.prompt.rewrite import rewrite
 from tasks.catalogue import find_run
 from tasks.run_folder import REPORT
+
+log = logging.getLogger(__name__)
 
 FILES = Path(__file__).with_name("page")
 KINDS = {
@@ -107,7 +112,13 @@ class Studio:
             return Response(status_code=400)
         except LiveAvatarError as e:
             return _refusal(e)
-        return _json(asdict(stored))
+        return _json(asdict(stored), BackgroundTask(self._renew_form))
+
+    def _renew_form(self) -> None:
+        try:
+            self._queue.renew_form()
+        except Exception as e:  # noqa: BLE001 (whatever its client raises when the server of Prefect is away)
+            log.info("the form in the Prefect UI does not name the new file (%s)", type(e).__name__)
 
     def _jobs(self, _: Request) -> Response:
         try:
@@ -148,8 +159,8 @@ def _posted(answer: Answer) -> Callable[[Request], Any]:
     return handle
 
 
-def _json(value: Any) -> Response:
-    return JSONResponse(plain(value), headers=HEADERS)
+def _json(value: Any, afterwards: BackgroundTask | None = None) -> Response:
+    return JSONResponse(plain(value), headers=HEADERS, background=afterwards)
 
 
 def _refusal(error: LiveAvatarError) -> Response:
@@ -158,7 +169,7 @@ def _refusal(error: LiveAvatarError) -> Response:
 
 
 def _preview(request: Request) -> Response:
-    stored = inputs.find_input(request.path_params["id"])
+    stored = find_input(request.path_params["id"])
     if stored is None or stored.kind != IMAGE or not stored.preview.is_file():
         return PlainTextResponse("not here", status_code=404, headers=HEADERS)
     return FileResponse(stored.preview, headers=HEADERS, media_type="image/jpeg")

@@ -43,6 +43,9 @@ class NoJobs:
     def cancel(self, job_id: str) -> None:
         raise AssertionError(job_id)
 
+    def renew_form(self) -> None:
+        raise AssertionError
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

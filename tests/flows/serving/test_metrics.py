@@ -41,6 +41,9 @@ class Queue:
     def cancel(self, job_id: str) -> None:
         raise AssertionError(job_id)
 
+    def renew_form(self) -> None:
+        raise AssertionError
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

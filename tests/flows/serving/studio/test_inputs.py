@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from flows.serving.studio import inputs
-from flows.serving.studio.inputs import AUDIO, IMAGE, StoredInput, UploadTooLarge, collect, find_input, keep, receive
+from flows.serving.studio.inputs import UploadTooLarge, collect, keep, receive
+from flows.stored_inputs import AUDIO, IMAGE, StoredInput, find_input, input_of_path
 from liveavatar import paths
 from liveavatar.errors import InputError
 
@@ -73,8 +74,8 @@ def test_a_sound_and_a_picture_are_kept_by_their_digests(home: Path) -> None:
     again = given(portrait.read_bytes(), IMAGE, "the same.png")
     assert again == picture
     assert left(home) == before
-    assert inputs.input_of_path(str(picture.path)) == picture
-    assert inputs.input_of_path(str(portrait)) is None
+    assert input_of_path(str(picture.path)) == picture
+    assert input_of_path(str(portrait)) is None
     judged = inputs.judge_stored(picture, "mini", 1)
     assert judged["verdict"] == "will speak"
     assert judged["video"][0] <= (picture.width or 0)

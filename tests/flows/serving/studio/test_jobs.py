@@ -1,17 +1,21 @@
 """The queue that the studio page shows: order, progress and time left, from records of Prefect."""
 
+import json
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State
 
 from flows.serving.studio import jobs
-from flows.serving.studio.inputs import AUDIO, IMAGE, StoredInput
 from flows.serving.studio.jobs import ENDED, LIVE, PROGRESS, REPORT, RUNNING, WAITING, listed
+from flows.stored_inputs import AUDIO, IMAGE, StoredInput
 from liveavatar.errors import InputError
 from liveavatar.files import plain, write_json
 
@@ -104,3 +108,22 @@ def test_of_two_links_the_newest_counts() -> None:
 def test_cancelling_takes_ids_only(job_id: str) -> None:
     with pytest.raises(InputError, match="no such job"):
         jobs.PrefectQueue().cancel(job_id)
+
+
+def test_the_form_in_prefect_names_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(AUDIO, "anna.wav")
+    written: list[DeploymentUpdate] = []
+
+    class Client:
+        def read_deployment_by_name(self, name: str) -> SimpleNamespace:
+            assert name == "render/render"
+            return SimpleNamespace(id=uuid4(), entrypoint="flows/render.py:render")
+
+        def update_deployment(self, _: UUID, update: DeploymentUpdate) -> None:
+            written.append(update)
+
+    monkeypatch.setattr(jobs, "get_client", lambda sync_client: nullcontext(Client()))
+    jobs.PrefectQueue().renew_form()
+    (update,) = written
+    assert update.model_fields_set == {"parameter_openapi_schema"}, "nothing else of the deployment changes"
+    assert "a file of the studio page: anna.wav" in json.dumps(update.parameter_openapi_schema)

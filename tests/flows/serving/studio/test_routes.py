@@ -29,6 +29,7 @@ class Queue:
     def __init__(self) -> None:
         self.started: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
+        self.renewed = 0
 
     def start(self, parameters: dict[str, Any]) -> str:
         self.started.append(parameters)
@@ -39,6 +40,10 @@ class Queue:
 
     def cancel(self, job_id: str) -> None:
         self.cancelled.append(job_id)
+
+    def renew_form(self) -> None:
+        self.renewed += 1
+        raise ConnectionError("Prefect is away")
 
 
 @pytest.fixture
@@ -64,6 +69,11 @@ def given(client: TestClient) -> dict[str, Any]:
     """A described job."""
     sound, picture = upload(client, "audio", "speech.wav"), upload(client, "image", "portrait.png")
     return {"audio": sound["id"], "image": picture["id"], "prompt": PROMPT}
+
+
+def test_an_upload_renews_the_form_and_does_not_wait_for_prefect(client: TestClient, queue: Queue) -> None:
+    assert upload(client, "audio", "speech.wav")["name"] == "speech.wav"
+    assert queue.renewed == 1
 
 
 def test_the_page_runs_its_own_scripts_only(client: TestClient) -> None:
