@@ -174,8 +174,6 @@ def find_lora(model_dir: Path) -> Path | None:
 def lora_updates(model_dir: Path, shapes: Mapping[str, torch.Size]) -> dict[str, LowRank]:
     """Read the LoRA that turns the base transformer into the few-step one.
 
-    The strength is alpha of adapter_config.json beside the file (PEFT's `lora_alpha`), else the published 64.
-
     Raises:
         CheckpointError: when the file is missing, damaged or for another model.
     """
@@ -185,6 +183,17 @@ def lora_updates(model_dir: Path, shapes: Mapping[str, torch.Size]) -> dict[str,
             f"{model_dir} has no {LORA_NAME}, and the base model alone cannot sample in a few steps; put the file of "
             "Quark-Vision/Live-Avatar there, or run `liveavatar models fetch live-avatar-14b`"
         )
+    return read_lora(path, shapes)
+
+
+def read_lora(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, LowRank]:
+    """Read a LoRA file and compare it with the weights that it changes.
+
+    The strength is alpha of adapter_config.json beside the file (PEFT's `lora_alpha`), else the published 64.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged or for another model.
+    """
     alpha, rank = RELEASED_ALPHA, None
     adapter = path.parent / "adapter_config.json"
     if adapter.is_file():

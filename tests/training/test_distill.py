@@ -1,6 +1,7 @@
 """Both parts of the stage run on every rank's whole networks; the 14B has a command line of its own."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +10,15 @@ from liveavatar.training import distill, runtime
 from tests.training.conftest import ToyRun
 
 
-def test_parts_are_trained_saved_and_not_trained_again(taught: ToyRun, rank: runtime.TrainRank) -> None:
-    options = {"seconds_regression": 1e-3, "seconds_dmd": 1e-3, "resume": True, "log_every": 1}
+def test_parts_are_trained_saved_and_not_trained_again(taught: ToyRun, rank: runtime.TrainRank, tmp_path: Path) -> None:
+    options = {"out": tmp_path, "seconds_regression": 1e-3, "seconds_dmd": 1e-3, "resume": True, "log_every": 1}
     distill.train(taught.args(**options), rank)
-    saved = runtime.load_checkpoint(taught.run / "student.pt", rank.device)
+    saved = runtime.load_checkpoint(tmp_path / "student.pt", rank.device)
     assert saved.keys() == {"regression", "dmd"}
     distill.train(taught.args(**options), rank)
-    again = runtime.load_checkpoint(taught.run / "student.pt", rank.device)
+    again = runtime.load_checkpoint(tmp_path / "student.pt", rank.device)
     assert all(torch.equal(again["dmd"][n], w) for n, w in saved["dmd"].items())
-    rows = [json.loads(line) for line in (taught.run / "distill.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "distill.jsonl").read_text().splitlines()]
     assert [row["part"] for row in rows] == ["regression", "dmd"]
 
 

@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from liveavatar.checkpoints import released
 from liveavatar.checkpoints.directory import resolve_model_dir
-from liveavatar.checkpoints.lora import LowRank, check_targets, parse_lora
+from liveavatar.checkpoints.lora import LowRank
 from liveavatar.checkpoints.weight_files import check_keys, part_files, read_tensors, shapes_of
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError, CheckpointError, InputError, LiveAvatarError
@@ -50,6 +50,11 @@ log = logging.getLogger(__name__)
 
 EMA_DECAY = 0.99
 FAKE_SPEED = 2  # learning rate of the fake score over the student's
+# Options that a run keeps when it continues.
+SETTINGS = (
+    *("model", "random", "tiny", "layers", "size", "blocks", "batch", "lora_rank", "lora_alpha", "seed"),
+    *("updates", "adamw", "guidance", "anchor", "scores"),
+)
 
 
 def window_source(args: argparse.Namespace, cfg: ModelConfig, rank: runtime.TrainRank) -> WindowSource:
@@ -81,8 +86,7 @@ def fill(net: ShardedNet, args: argparse.Namespace) -> None:
         fill_base(net, read_tensors(files))
     given: dict[str, dict[str, LowRank]] = {}
     if args.init_lora:
-        given[STUDENT] = parse_lora(dict(read_tensors([args.init_lora])), args.lora_alpha)
-        check_targets(given[STUDENT], shapes)
+        given[STUDENT] = released.read_lora(args.init_lora, shapes)
     fill_adapters(net, args.seed, given)
 
 
@@ -106,20 +110,7 @@ def build(
     host = torch.Generator().manual_seed(args.seed)  # the same on all ranks: it decides which forwards there are
     trainer = DistillTrainer(args, cfg, Networks(student, teacher, fake), source, host)
     generators = {"host": host, "clips": source.host, "noise": source.generator}
-    names = (
-        "model",
-        "layers",
-        "blocks",
-        "batch",
-        "lora_rank",
-        "lora_alpha",
-        "updates",
-        "adamw",
-        "guidance",
-        "anchor",
-        "scores",
-    )
-    settings = {name: getattr(args, name) for name in (*names, "random", "tiny", "size", "seed")}
+    settings = {name: getattr(args, name) for name in SETTINGS}
     return checkpoint.RunState(trainer, student, fake, generators, settings)
 
 

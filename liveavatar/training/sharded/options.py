@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="teacher and fake score attend to the whole window, as the base was trained, or as in a stream",
     )
     options.add_argument("--anchor", type=float, default=0.0, help="weight of the trajectory beside matching")
-    options.add_argument("--save_every", type=int, default=200, help="updates from one checkpoint to the next")
+    options.add_argument("--save_every", type=int, default=50, help="updates from one checkpoint to the next")
     options.add_argument("--log_every", type=int, default=10, help="updates")
     options.add_argument("--resume", action="store_true")
     options.add_argument("--seed", type=int, default=0)
@@ -83,20 +83,31 @@ def model_config(args: argparse.Namespace) -> ModelConfig:
     return replace(LIVE_AVATAR_14B, dit=replace(dit, num_layers=layers, audio_inject_layers=injected))
 
 
+def pixels(size: str) -> tuple[int, int]:
+    """Parse `--size` into width and height.
+
+    Raises:
+        InputError: it is none, or no multiple of what the motion packer takes.
+    """
+    width, _, height = size.replace("x", "*").partition("*")
+    multiple = LIVE_AVATAR_14B.size_multiple
+    sides = [int(side) if side.isdigit() else 0 for side in (width, height)]
+    if not all(sides) or any(side % multiple for side in sides):
+        raise InputError(f"--size {size}: write width*height in multiples of {multiple}, such as 704*384")
+    return sides[0], sides[1]
+
+
 def window_size(args: argparse.Namespace, cfg: ModelConfig) -> WindowSize:
     """Parse `--size` and `--blocks` of random windows.
 
     Raises:
-        InputError: the size is none, or no multiple of what the motion packer takes.
+        InputError: one of them cannot be used.
     """
-    width, _, height = args.size.replace("x", "*").partition("*")
-    multiple = cfg.size_multiple
-    if not (width.isdigit() and height.isdigit()) or int(width) % multiple or int(height) % multiple:
-        raise InputError(f"--size {args.size}: write width*height in multiples of {multiple}, such as 704*384")
+    width, height = pixels(args.size)
     if args.blocks < 1 or args.batch < 1:
         raise InputError(f"--blocks {args.blocks} --batch {args.batch}: both are 1 or more")
     stride = cfg.vae.spatial_stride
-    return WindowSize(args.blocks, int(height) // stride, int(width) // stride)
+    return WindowSize(args.blocks, height // stride, width // stride)
 
 
 def sharded_run(args: argparse.Namespace, cfg: ModelConfig, size: WindowSize, world: int) -> ShardedRun:
