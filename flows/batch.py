@@ -130,7 +130,7 @@ def render_one(job: Job, flow: Flow[[RenderParameters], State[dict[str, Any]]] =
         "out": job["out"],
         "status": result["status"],
         "exit_code": int(result["status"] == "failed"),
-        "reason": "; ".join(failed),
+        "reason": "; ".join(dict.fromkeys(failed)),  # many checks may fail for one reason
     }
 
 

@@ -25,6 +25,7 @@ from liveavatar.audio.pieces import MAX_HOLE, Pieces, reason
 from liveavatar.errors import InputError
 from liveavatar.files import exists
 from liveavatar.media.display import JPEG_START
+from liveavatar.media.playlist import refuse_playlist
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,7 @@ def _open(source: Path, start: int = 0) -> Iterator[_Opened]:
         with source.open("rb") as first:
             if first.read(len(JPEG_START)) == JPEG_START:
                 raise _no_sound(source, "pictures only")
+        refuse_playlist(source)
         wav, stop = read_wav(source, start), first_end(source, start)
         mended = wav is not None and wav.mended
         span = range(start, stop or source.stat().st_size)

@@ -22,6 +22,7 @@ import numpy as np
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 from liveavatar.files import disk_errors, exists, replacing
 from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
+from liveavatar.media.playlist import refuse_playlist
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -348,6 +349,7 @@ def _open(path: Path) -> Iterator[Any]:
     with path.open("rb") as file:
         if file.read(len(JPEG_START)) == JPEG_START:
             raise _still(path)
+    refuse_playlist(path)
     try:
         # a path that is not absolute could be taken for a protocol ("concat:a.mp4"); tags need not be UTF-8
         container = av.open(str(path.resolve()), options=dict(_OPEN_OPTIONS), metadata_errors="replace")

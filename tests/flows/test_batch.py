@@ -51,3 +51,11 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
         for thread in others:
             thread.join(20)
     assert made == ["free"]
+
+
+def test_a_reason_of_many_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = {"eyes": "no face", "mouth": "no face", "black": "0 % of the frames"}
+    checks = [{"name": name, "status": "failed", "reason": reason} for name, reason in reasons.items()]
+    monkeypatch.setattr(batch, "read_parameters", lambda job: job)
+    monkeypatch.setattr(batch, "outcome_of", lambda *_: {"status": "failed", "report": {"checks": checks}})
+    assert batch.render_one({"out": "a"})["reason"] == "no face; 0 % of the frames"

@@ -107,5 +107,5 @@ CASES = [
     Case(name="half of it", make=changed(still("a.mp4"), lambda d: d[: len(d) // 2]), words="no media file"),
     Case(name="empty", make=written("a.mp4", b""), words="empty"),
     Case(name="text", make=written("a.mp4", b"hello\n" * 100), words="no media file"),
-    Case(name="playlist", make=written("a.mp4", b"#EXTM3U\n#EXTINF:3,\nsource.mp4\n"), words="no media file"),
+    Case(name="playlist", make=written("a.mp4", b"#EXTM3U\n#EXTINF:3,\nsource.mp4\n"), words="is a playlist"),
 ]  # fmt: skip
