@@ -22,6 +22,7 @@ import numpy as np
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 from liveavatar.files import disk_errors, exists, replacing
 from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
+from liveavatar.media.mp4 import missing_bytes
 from liveavatar.media.playlist import refuse_playlist
 from liveavatar.timing import FPS, SAMPLE_RATE
 
@@ -350,6 +351,10 @@ def _open(path: Path) -> Iterator[Any]:
         if file.read(len(JPEG_START)) == JPEG_START:
             raise _still(path)
     refuse_playlist(path)
+    if lost := missing_bytes(path):
+        raise InputError(
+            f"{path} is cut off: {lost} of its {path.stat().st_size + lost} bytes are missing; copy it again"
+        )
     try:
         # a path that is not absolute could be taken for a protocol ("concat:a.mp4"); tags need not be UTF-8
         container = av.open(str(path.resolve()), options=dict(_OPEN_OPTIONS), metadata_errors="replace")

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from liveavatar.errors import InputError
 
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_SLACK = 256  # bytes; less is a writer that counts wrong
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -127,6 +130,28 @@ def scan(path: Path) -> tuple[int, list[Fragment]]:
     if not header:
         raise InputError(f"{path} is no growing video of ours; delete it and render again without --resume")
     return header, fragments
+
+
+def missing_bytes(path: Path) -> int:
+    """Count the bytes that an MP4 or QuickTime file lacks at its end, by the size of the box with pictures and sound.
+
+    Players read such a file as far as it goes, and say nothing. 0 for other files.
+    """
+    start, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while start + 8 <= size:
+            file.seek(start)
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if start == 0 and kind not in _FIRST_BOXES:
+                break
+            if length == 1:  # 64 bits follow
+                length = int.from_bytes(file.read(8))
+            if kind == b"mdat" and start + length > size + _SLACK:
+                return start + length - size
+            if length < 8:  # damaged, or up to the end of the file
+                break
+            start += length
+    return 0
 
 
 def last_fragment(path: Path) -> bytes:

@@ -104,7 +104,7 @@ CASES = [
          make=changed(coded("a.mp4", "-metadata", "title=JosX", *CODED), lambda d: d.replace(b"JosX", b"Jos\xe9"))),
     Case(name="no face", make=test_pictures, words="no face"),
     Case(name="no pictures", make=sound_alone, words="no picture"),
-    Case(name="half of it", make=changed(still("a.mp4"), lambda d: d[: len(d) // 2]), words="no media file"),
+    Case(name="half of it", make=changed(still("a.mp4"), lambda d: d[: len(d) // 2]), words="cut off"),
     Case(name="empty", make=written("a.mp4", b""), words="empty"),
     Case(name="text", make=written("a.mp4", b"hello\n" * 100), words="no media file"),
     Case(name="playlist", make=written("a.mp4", b"#EXTM3U\n#EXTINF:3,\nsource.mp4\n"), words="is a playlist"),
