@@ -110,7 +110,7 @@ def way_out(model_dir: Path) -> str:
     again = "copy it again"
     if model_dir.parent == paths.models_home():
         again = f"run `liveavatar models fetch {model_dir.name}`, whole files are kept"
-    return f"delete what is damaged and {again}; if you changed it yourself, delete its {CHECKSUMS}"
+    return f"delete what is damaged and {again}; if you changed it yourself, take it off {CHECKSUMS}"
 
 
 def _is_embedded(model_dir: Path) -> bool:

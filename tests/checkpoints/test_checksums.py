@@ -33,7 +33,7 @@ def test_a_flipped_bit_in_weights_is_refused_with_the_way_out(name: str, model: 
     require_intact(model)
     flip_bit(model / name)
     with pytest.raises(
-        CheckpointError, match=rf"{name} is damaged: .*copy it again; if you .*, delete its {CHECKSUMS}"
+        CheckpointError, match=rf"{name} is damaged: .*copy it again; if you .*, take it off {CHECKSUMS}"
     ):
         require_intact(model)
     with pytest.raises(CheckpointError, match=f"{name} is damaged"):
