@@ -9,9 +9,9 @@ import contextlib
 import os
 import re
 import secrets
-import sys
 from pathlib import Path
 
+from flows.search_path import entries, leave_out_relative
 from liveavatar import paths
 from tasks.health import LOOPBACK
 
@@ -124,11 +124,9 @@ def _search_safely() -> None:
     A file of the user's such as `random.py` or `tasks.py` would be imported in place of the one that is meant.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
-    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.environ.get("PYTHONPATH")]
-    unsafe = {os.path.abspath(entry) for entry in entries if not os.path.isabs(entry)} - {str(paths.REPO_ROOT)}
-    sys.path[:] = [entry for entry in sys.path if entry not in unsafe]
+    leave_out_relative()
     first = [str(paths.REPO_ROOT)] if paths.is_checkout() else []
-    safe = [*first, *(entry for entry in entries if os.path.isabs(entry) and entry not in first)]
+    safe = [*first, *(entry for entry in entries() if os.path.isabs(entry) and entry not in first)]
     if safe:
         os.environ["PYTHONPATH"] = os.pathsep.join(safe)
     else:

@@ -1,0 +1,36 @@
+"""The command is not taken from the working directory, whatever `PYTHONPATH` says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.search_path import ROOT, entries, leave_out_relative
+
+
+@pytest.mark.parametrize(
+    "named", ["{}", ":{}", "{}:", ".:{}"], ids=["no relative one", "empty", "empty at the end", "."]
+)
+def test_files_of_the_working_directory_are_not_imported(named: str, tmp_path: Path) -> None:
+    for name in ("tasks.py", "random.py", "yaml.py"):
+        (tmp_path / name).write_text("raise SystemExit('a file of the user was imported')\n")
+    command = [str(Path(sys.executable).with_name("liveavatar")), "check-prompt", "A woman talks", "--json"]
+    surroundings = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": named.format(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("{")
+
+
+def test_a_checkout_may_be_named_as_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [ROOT, str(tmp_path), "/lib"])
+    monkeypatch.setenv("PYTHONPATH", ".:/lib")
+    monkeypatch.chdir(ROOT)
+    leave_out_relative()
+    assert sys.path == [ROOT, str(tmp_path), "/lib"]
+    monkeypatch.chdir(tmp_path)
+    leave_out_relative()
+    assert sys.path == [ROOT, "/lib"]
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert entries() == []
