@@ -21,6 +21,13 @@ TINY = replace(
 )  # fmt: skip
 
 
+def count(text: str) -> int:
+    """Parse a number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
     options = argparse.ArgumentParser(
@@ -34,16 +41,16 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, help="folder of the run")
     options.add_argument("--random", action="store_true", help="random weights and windows, to measure a machine")
     options.add_argument("--tiny", action="store_true", help="with --random: a few thousand weights, for a CPU")
-    options.add_argument("--layers", type=int, help="with --random: depth; all 40 when absent")
+    options.add_argument("--layers", type=count, help="with --random: depth; all 40 when absent")
     options.add_argument("--estimate", metavar="GPUS", help='print the memory of a rank on "8x80GB", and end')
     options.add_argument("--size", default="704*384", help="width*height in pixels of random windows")
-    options.add_argument("--blocks", type=int, default=7, help="blocks of 12 frames a window")
-    options.add_argument("--batch", type=int, default=1, help="windows a GPU")
-    options.add_argument("--lora_rank", type=int, default=AdapterShape().rank)
+    options.add_argument("--blocks", type=count, default=7, help="blocks of 12 frames a window")
+    options.add_argument("--batch", type=count, default=1, help="windows a GPU")
+    options.add_argument("--lora_rank", type=count, default=AdapterShape().rank)
     options.add_argument("--lora_alpha", type=float, default=AdapterShape().alpha)
     options.add_argument("--init_lora", type=Path, help="safetensors file of adapters that the student starts from")
-    options.add_argument("--updates", type=int, default=6000, help="of the fake score; every third is the student's")
-    options.add_argument("--until", type=int, help="stop after this update with a checkpoint; --resume continues")
+    options.add_argument("--updates", type=count, default=6000, help="of the fake score; every third is the student's")
+    options.add_argument("--until", type=count, help="stop after this update with a checkpoint; --resume continues")
     options.add_argument("--hours", type=float, default=math.inf, help="stop after so long, like --until")
     options.add_argument("--adamw", type=float, default=5e-5, help="learning rate of the student")
     options.add_argument("--guidance", type=float, default=4.5, help="of the teacher by speech, as it samples; 1: none")
@@ -54,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
         help="teacher and fake score attend to the whole window, as the base was trained, or as in a stream",
     )
     options.add_argument("--anchor", type=float, default=0.0, help="weight of the trajectory beside matching")
-    options.add_argument("--save_every", type=int, default=50, help="updates from one checkpoint to the next")
-    options.add_argument("--log_every", type=int, default=10, help="updates")
+    options.add_argument("--save_every", type=count, default=50, help="updates from one checkpoint to the next")
+    options.add_argument("--log_every", type=count, default=10, help="updates")
     options.add_argument("--resume", action="store_true")
     options.add_argument("--seed", type=int, default=0)
     return options
@@ -77,8 +84,8 @@ def model_config(args: argparse.Namespace) -> ModelConfig:
         return read_config(resolve_model_dir(args.model))
     dit = TINY if args.tiny else LIVE_AVATAR_14B.dit
     layers = args.layers or dit.num_layers
-    if not 1 <= layers <= LIVE_AVATAR_14B.dit.num_layers:
-        raise InputError(f"--layers {layers}: the model has {LIVE_AVATAR_14B.dit.num_layers}; choose 1 or more of them")
+    if layers > LIVE_AVATAR_14B.dit.num_layers:
+        raise InputError(f"--layers {layers}: the model has {LIVE_AVATAR_14B.dit.num_layers}; choose as many or fewer")
     injected = tuple(i for i in dit.audio_inject_layers if i < layers)
     return replace(LIVE_AVATAR_14B, dit=replace(dit, num_layers=layers, audio_inject_layers=injected))
 
@@ -104,8 +111,6 @@ def window_size(args: argparse.Namespace, cfg: ModelConfig) -> WindowSize:
         InputError: one of them cannot be used.
     """
     width, height = pixels(args.size)
-    if args.blocks < 1 or args.batch < 1:
-        raise InputError(f"--blocks {args.blocks} --batch {args.batch}: both are 1 or more")
     stride = cfg.vae.spatial_stride
     return WindowSize(args.blocks, height // stride, width // stride)
 

@@ -19,16 +19,21 @@ from liveavatar.training.sharded.windows import WindowSize
         ("--model mini", "give --data DIR"),
         ("--model nowhere --data d", "there is no model directory"),
         ("--random --layers 41", "the model has 40"),
-        ("--random --layers -1", "choose 1 or more"),
         ("--random --size 700x400", "multiples of 64"),
         ("--random --size wide", "multiples of 64"),
-        ("--random --batch 0", "both are 1 or more"),
     ],
 )
 def test_options_that_do_not_go_together(words: str, reason: str) -> None:
     args = options.parser().parse_args(words.split())
     with pytest.raises(InputError, match=reason):
         options.window_size(args, options.model_config(args))
+
+
+@pytest.mark.parametrize("words", ["--layers 0", "--batch -1", "--save_every 0", "--updates 1e3", "--until 0"])
+def test_numbers_are_one_or_more(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options.parser().parse_args(words.split())
+    assert "1 or more" in capsys.readouterr().err
 
 
 def test_a_depth_keeps_the_injectors_of_its_layers() -> None:
