@@ -102,10 +102,10 @@ def run_stage(
     finish(rank)
 
 
-def finish(rank: TrainRank) -> None:
-    """Leave the process group."""
-    rank.barrier()
-    if dist.is_initialized():
+def finish(rank: TrainRank, alone: bool = False) -> None:
+    """Leave the process group that `start` joined or, with `alone`, made."""
+    if rank.world > 1 or alone:
+        rank.barrier()
         dist.destroy_process_group()
 
 

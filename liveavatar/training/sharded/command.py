@@ -250,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
         rank = runtime.start(args.seed, alone=True)
         with repeatable():
             train(args, rank)
-        runtime.finish(rank)
+        runtime.finish(rank, alone=True)
     except LiveAvatarError as e:
         log.error("%s", e)
         raise SystemExit(e.exit_code) from e
