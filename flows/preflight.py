@@ -13,7 +13,6 @@ from pathlib import Path
 
 from flows.parameters import RenderParameters
 from liveavatar import config, hardware, paths
-from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.headers import complete_model_dir, readable_model_dir
 from liveavatar.errors import CapacityError, InputError
@@ -104,7 +103,7 @@ def check_settings(parameters: RenderParameters) -> None:
     refuse_size(parameters, model)
     refuse_use(parameters, model, len(machine.accelerators()))
     if parameters.audio == PIPE:
-        _check_pipe(parameters, model)
+        _check_pipe(parameters)
     if parameters.pose_video is not None:
         config.refuse_pose(model)
 
@@ -185,7 +184,7 @@ def is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in PUBLISHED)
 
 
-def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None:
+def _check_pipe(parameters: RenderParameters) -> None:
     """Refuse options that sound from a pipe cannot have."""
     if parameters.denoise not in ("auto", "off"):
         raise InputError(
@@ -198,11 +197,11 @@ def _check_pipe(parameters: RenderParameters, model: config.ModelConfig) -> None
         raise InputError("--audio - with --pose_video: the sound has no length to fit it to; give a file")
     if parameters.placement in ("tpp", "replicas"):
         raise InputError(f"--audio - with --placement {parameters.placement}: use --placement single in this version")
-    if not encoder_kind(model.speech).streams:
-        raise InputError(
-            f"--audio -: the speech encoder of {model.name} hears a recording as a whole; give a file, or use "
-            "--model mini"
-        )
+
+
+def for_pipe(parameters: RenderParameters) -> RenderParameters:
+    """Set what sound from a pipe decides: one process, and frames are made while it arrives."""
+    return parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
 
 
 def refuse_pipe(parameters: RenderParameters) -> None:

@@ -167,7 +167,9 @@ def _run_stages(
     return published
 
 
-def plan_render(parameters: RenderParameters, model: ModelConfig, size: tuple[int, int], num_frames: int) -> Entry:
+def plan_render(
+    parameters: RenderParameters, model: ModelConfig, size: tuple[int, int], num_frames: int, *, piped: bool = False
+) -> Entry:
     """Plan a render as `liveavatar plan` does; the entry's values are the plan.
 
     Args:
@@ -175,6 +177,7 @@ def plan_render(parameters: RenderParameters, model: ModelConfig, size: tuple[in
         model: its config.
         size: (width, height) of the model's video, pixels.
         num_frames: its length.
+        piped: whether its sound arrives while it is made.
 
     Raises:
         CapacityError: it does not fit this machine.
@@ -182,7 +185,7 @@ def plan_render(parameters: RenderParameters, model: ModelConfig, size: tuple[in
     moved = preflight.moved_size(parameters, model, size)
     if moved is not None:
         emit(Event(kind="note", stage="plan", text=moved))
-    request = plan.request_of(parameters.settings(), parameters.model_dump(), *size, num_frames)
+    request = plan.request_of(parameters.settings(), parameters.model_dump(), *size, num_frames, piped=piped)
     return plan.plan(model, request, preflight.machine_of(parameters))
 
 

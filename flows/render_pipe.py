@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from flows import preflight
 from flows.parameters import RenderParameters
 from flows.serving import environment
 
@@ -66,7 +67,7 @@ def _run_stages(
     parameters: RenderParameters, listener: render_pipe.Listener, inputs: JobInputs
 ) -> publish.PublishedRun:
     started = time.perf_counter()
-    parameters = parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
+    parameters = preflight.for_pipe(parameters)
     model_dir = resolve_model_dir(parameters.model)
     model_digest = digest_of(model_dir)
     config = read_config(model_dir)
@@ -74,7 +75,7 @@ def _run_stages(
     checked = prompt.prompt_check(parameters.prompt, parameters.words_heard(config))
     frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else PLANNED_FRAMES
     size = (portrait.values["width"], portrait.values["height"])
-    planned = plan_render(parameters, config, size, frames)
+    planned = plan_render(parameters, config, size, frames, piped=True)
     rendered = render_pipe.render_pipe(
         listener, options_of(parameters, planned.values), model_dir, model_digest, portrait
     )

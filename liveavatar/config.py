@@ -111,7 +111,7 @@ class SpeechConfig:
     name: str  # e.g. "tiny.en"
     num_states: int  # hidden states kept, embedding output included
     dim: int  # width of one feature frame at 25 fps
-    window_seconds: float = 3.0  # audio the encoder sees for one block
+    window_seconds: float = 3.0  # audio the encoder sees for one block; wav2vec2 sees a file as a whole
     lookahead_seconds: float = 0.16  # of which after the block's end
     shifts: tuple[int, ...] = (0,)  # samples by which the window is moved; features are the mean over all
 
@@ -319,7 +319,10 @@ LIVE_AVATAR_14B = ModelConfig(
         decoder_widths=(384, 384, 192, 96), mean=WAN_MEAN, std=WAN_STD,
     ),
     text=TextConfig(kind="umt5", dim=4096, length=512),
-    speech=SpeechConfig(kind="wav2vec2", name="wav2vec2-large-xlsr-53-english", num_states=25, dim=1024),
+    speech=SpeechConfig(
+        kind="wav2vec2", name="wav2vec2-large-xlsr-53-english", num_states=25, dim=1024,
+        window_seconds=8.0, lookahead_seconds=0.32,
+    ),
     sigmas=RELEASED_SIGMAS,
     areas=(
         *((688, 368), (720, 1280), (1280, 720), (480, 832), (832, 480), (704, 1280), (1280, 704)),

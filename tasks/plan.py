@@ -65,7 +65,7 @@ def kv_dtype_of(planned: Values) -> str:
 
 
 def request_of(
-    settings: RenderSettings, options: dict[str, Any], width: int, height: int, num_frames: int
+    settings: RenderSettings, options: dict[str, Any], width: int, height: int, num_frames: int, *, piped: bool = False
 ) -> PlanRequest:
     """Make the planner's request for a render.
 
@@ -74,6 +74,7 @@ def request_of(
         options: fields of its form, of which those about the use of the machine are read.
         width, height: pixels of the video.
         num_frames: its length.
+        piped: whether its sound arrives while it is made.
     """
     return PlanRequest(
         width=width,
@@ -84,4 +85,5 @@ def request_of(
         placement=options["placement"],
         online_decode=options["enable_online_decode"],
         processes=min(options["num_gpus"] or CPU_RANKS, settings.sample_steps + 1),
+        piped=piped,
     )

@@ -131,7 +131,7 @@ def render_pipe(
         from liveavatar.media.recording import Recording
         from liveavatar.render.pipe import PipeSound
 
-        job = render_job(key, options, portrait, PipeSound(folder=listener.folder))
+        job = render_job(key, options, portrait, PipeSound(folder=listener.folder, model_dir=model_dir))
         announce_playlist(job.work_dir)
         try:
             outcome = run_on_engine(

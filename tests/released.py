@@ -24,6 +24,11 @@ SCALED = replace(
     text=replace(LIVE_AVATAR_14B.text, dim=TEXT_DIM, length=8),
     speech=replace(LIVE_AVATAR_14B.speech, dim=SPEECH_DIM, num_states=SPEECH_LAYERS + 1),
 )  # fmt: skip
+SPEECH_NETWORK = {
+    "hidden_size": SPEECH_DIM, "num_hidden_layers": SPEECH_LAYERS, "num_attention_heads": 2, "intermediate_size": 24,
+    "conv_dim": (8,) * 7, "conv_bias": True, "feat_extract_norm": "layer", "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "vocab_size": 8,
+}  # fmt: skip
 WORDS = ("<pad>", "</s>", "<unk>", "a", "calm", "woman", "man", "in", "warm", "light")
 
 
@@ -102,10 +107,5 @@ def write_tokenizer(folder: Path) -> None:
 def _wav2vec2(folder: Path) -> None:
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
-    config = Wav2Vec2Config(
-        hidden_size=SPEECH_DIM, num_hidden_layers=SPEECH_LAYERS, num_attention_heads=2, intermediate_size=24,
-        conv_dim=(8,) * 7, conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True,
-        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, vocab_size=8,
-    )  # fmt: skip
     torch.manual_seed(0)
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    Wav2Vec2ForCTC(Wav2Vec2Config(**SPEECH_NETWORK)).save_pretrained(folder)

@@ -35,6 +35,9 @@ def plan_command(options: dict[str, Any]) -> int:
         raise InputError(f"--seconds {seconds:g}: give the length of the sound in seconds, such as 10")
     default = {"model": config.LIVE_AVATAR_14B.name} if as_table else {}
     parameters = read_parameters({**ANY, **default, **options})
+    piped = options.get("audio") == preflight.PIPE
+    if piped:
+        parameters = preflight.for_pipe(parameters)
     model = _model(parameters.model)
     area = preflight.refuse_size(parameters, model)
     portrait = _portrait(parameters, model)
@@ -43,7 +46,7 @@ def plan_command(options: dict[str, Any]) -> int:
     named = None if gpus is None else parse_gpus(gpus)
     preflight.refuse_use(parameters, model, len(detect_gpus() if named is None else named))
     machine = preflight.machine_of(parameters, named)
-    request = request_of(parameters.settings(), parameters.model_dump(), width, height, frames)
+    request = request_of(parameters.settings(), parameters.model_dump(), width, height, frames, piped=piped)
     if as_table:
         return print_table(model, request, machine, as_json)
     outcome = plan(model, request, machine)

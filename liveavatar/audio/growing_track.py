@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from liveavatar.audio.encoders import StreamingEncoder
+from liveavatar.audio.encoders import SpeechEncoder
 from liveavatar.config import SpeechConfig
 from liveavatar.media.recording import Recording, RecordingReader
 from liveavatar.timing import BLOCK_FRAMES, count_frames
@@ -18,15 +18,13 @@ WINDOW_BLOCKS = 4  # newest blocks whose features can be read again
 class GrowingTrack:
     """Driving features of a recording, sliced like a tensor [L, C, T] over its newest blocks."""
 
-    def __init__(
-        self, recording: Recording, speech: SpeechConfig, encoder: StreamingEncoder, history_frames: int
-    ) -> None:
+    def __init__(self, recording: Recording, speech: SpeechConfig, encoder: SpeechEncoder, history_frames: int) -> None:
         """Open a recording.
 
         Args:
             recording: the growing sound.
             speech: names the encoder; gives the features' shape.
-            encoder: from `EncoderKind.load_streaming`.
+            encoder: from `EncoderKind.load`.
             history_frames: frames before a block that are read together with it.
         """
         self.recording, self.encoder = recording, encoder

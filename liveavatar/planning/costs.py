@@ -21,7 +21,7 @@ from liveavatar.model.meta import without_memory
 from liveavatar.model.motion import motion_tokens
 from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.model.vae_wan import WanVAE, still_runs
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, SAMPLE_RATE
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
 
@@ -216,4 +216,14 @@ def speech_bytes(config: ModelConfig) -> int:
     return encoder_kind(config.speech).weight_bytes
 
 
+def live_speech_bytes(config: ModelConfig) -> int:
+    """Return the bytes that the speech encoder takes of a GPU while sound arrives: weights, and one window's states."""
+    if not encoder_kind(config.speech).on_gpu:
+        return 0
+    states = config.speech.window_seconds * SAMPLE_RATE / _FIRST_STRIDE * _FIRST_CHANNELS
+    return speech_bytes(config) + round(_STATE_COPIES * states * FP32)
+
+
+_FIRST_STRIDE, _FIRST_CHANNELS = 5, 512  # of wav2vec2's first convolution, whose output is the largest
+_STATE_COPIES = 3  # convolution, norm and activation
 _UMT5_WEIGHTS = 5_680_910_336  # encoder of umT5-xxl

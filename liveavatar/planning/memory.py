@@ -15,6 +15,7 @@ from liveavatar.planning.costs import (
     DiTCosts,
     VAECosts,
     dit_costs,
+    live_speech_bytes,
     speech_bytes,
     text_bytes,
     vae_costs,
@@ -150,6 +151,8 @@ class MemoryModel:
             parts["transfers"] = cuts * SLOTS * dit.tokens * self.config.dit.dim * (FP32 + BF16)
         if decodes:  # this rank also encodes the picture and sends the result to the others
             parts["autoencoder"] = vae.weight_bytes + vae.state_bytes
+            if self.request.piped:
+                parts["speech encoder"] = live_speech_bytes(self.config)
         # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
         decoding = vae.peak_bytes if decodes else 0
         parts["working memory"] = denoising + decoding if self.fast else max(denoising, decoding)

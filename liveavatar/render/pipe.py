@@ -1,7 +1,7 @@
 """Sound from a pipe as the sound source of a render: a recording that still grows.
 
-A block is made as soon as its sound is known, 0.16 s after its end, and the video ends where the recording does.
-Noise reduction and levelling, which need the whole recording, are left out.
+A block is made as soon as its sound is known, `SpeechConfig.lookahead_seconds` after its end, and the video ends where
+the recording does. Noise reduction and levelling, which need the whole recording, are left out.
 """
 
 import time
@@ -11,7 +11,6 @@ from pathlib import Path
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.audio.growing_track import GrowingTrack
 from liveavatar.config import ModelConfig
-from liveavatar.errors import InputError
 from liveavatar.media.recording import Recording, RecordingEncoder
 from liveavatar.render.sound import SNAPSHOT_BLOCKS
 from liveavatar.timing import BLOCK_FRAMES
@@ -19,27 +18,20 @@ from liveavatar.timing import BLOCK_FRAMES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipeSound:
-    """The folder of a `Recording`."""
+    """The folder of a `Recording`, and the directory of the model, which may hold the speech encoder."""
 
     folder: Path
+    model_dir: Path
 
     def open(self, config: ModelConfig) -> "GrowingSound":
-        """Open the recording, which may be empty yet.
+        """Open the recording, which may be empty yet, and load the speech encoder.
 
         Raises:
-            InputError: the model's speech encoder needs the whole recording.
+            CheckpointError: the speech encoder is missing, damaged, or does not fit the model.
         """
-        speech = config.speech
-        kind = encoder_kind(speech)
-        if not kind.streams:
-            raise InputError(
-                f"--audio -: the speech encoder of {config.name} hears a recording as a whole; "
-                "give a file, or use a model with a Whisper encoder, such as mini"
-            )
-        recording = Recording(self.folder)
-        return GrowingSound(
-            recording, GrowingTrack(recording, speech, kind.load_streaming(speech), config.dit.audio_history_frames)
-        )
+        speech, recording = config.speech, Recording(self.folder)
+        encoder = encoder_kind(speech).load(speech, self.model_dir)
+        return GrowingSound(recording, GrowingTrack(recording, speech, encoder, config.dit.audio_history_frames))
 
 
 class GrowingSound:

@@ -96,7 +96,8 @@ def test_the_video_comes_first_and_the_words_after_it(
     assert read_counters()[0] == {"runs/passed": 1}
     names = ["portrait", "prompt_check", "request_of", "plan", "render_pipe"]
     assert list(stages) == [*names, "transcribe", "features", "judge", "publish_run"]
-    settings, options, width, height, planned_frames = stages["request_of"]
+    settings, options, width, height, planned_frames, named = stages["request_of"]
+    assert named == {"piped": True}, "the speech encoder stays loaded"
     assert settings == form().settings()
     assert (width, height, planned_frames) == (384, 256, frames)
     assert options["placement"] == "single", "a pipe is rendered in one process"

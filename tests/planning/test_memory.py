@@ -89,6 +89,22 @@ def test_gpus_of_a_group_are_as_busy_as_one_another() -> None:
     assert rings[3] < 0.8 * rings[0]
 
 
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        pytest.param(LIVE_AVATAR_14B, 4 * 315.5e6 / 2**30, id="wav2vec2 on the GPU"),
+        pytest.param(MINI, 0, id="Whisper on the CPU"),
+    ],
+)
+def test_the_speech_encoder_of_a_pipe_stays_loaded(model: ModelConfig, more: float) -> None:
+    request = request_14b((704, 384)) if model is LIVE_AVATAR_14B else small_request()
+    file, pipe = (
+        MemoryModel(model, request.changed(piped=piped), machine("1xH200")).loads("single")[0].total
+        for piped in (False, True)
+    )
+    assert more <= pipe - file <= 1.3 * more
+
+
 def test_processes_on_a_cpu_count_their_weights() -> None:
     small = small_request(placement="tpp", processes=3)
     here = machine("cpu", host_gb=64)

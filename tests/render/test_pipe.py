@@ -25,6 +25,7 @@ from liveavatar.render.sound import FileSound
 from liveavatar.render.timings import timing_summary
 from liveavatar.timing import BLOCK_SAMPLES, count_frames
 from tests.audio.sounds import syllables
+from tests.released import make_released
 
 SECONDS = 6.3
 PIECE = 1600  # samples
@@ -36,7 +37,7 @@ def pcm() -> bytes:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> RenderJob:
+def job(tmp_path: Path, tiny_model: Path) -> RenderJob:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (256, 384, 3), dtype=np.uint8)).save(tmp_path / "face.png")
     (tmp_path / "heard").mkdir()
@@ -45,7 +46,7 @@ def job(tmp_path: Path) -> RenderJob:
         digest="e" * 64,
         work_dir=tmp_path / "work",
         image=tmp_path / "face.png",
-        sound=PipeSound(folder=tmp_path / "heard"),
+        sound=PipeSound(folder=tmp_path / "heard", model_dir=tiny_model),
         settings=RenderSettings(prompt="a calm woman"),
         online=True,
     )
@@ -149,3 +150,24 @@ def test_less_than_a_block_is_a_film(engine: Engine, job: RenderJob, pcm: bytes,
     result = run_job(engine, job)
     assert result.num_frames == count_frames(8500)
     assert len(result.rows) == 2
+
+
+def test_the_large_model_hears_a_pipe_and_goes_on_after_a_stop(tmp_path: Path, job: RenderJob, pcm: bytes) -> None:
+    folder = make_released(tmp_path / "model")
+    engine = load_engine(folder, device="cpu", dtype="float32")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(job.image)
+    settings = RenderSettings(prompt="a calm woman", sample_steps=1, infer_frames=12)
+    large = replace(job, settings=settings, sound=PipeSound(folder=tmp_path / "heard", model_dir=folder))
+    done = 0
+
+    def note(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+
+    speak(tmp_path / "heard", pcm[: 2 * 6 * BLOCK_SAMPLES], lambda _: None).join()
+    with pytest.raises(Interrupted):
+        run_job(engine, large, note, lambda: done >= 5)
+    result = run_job(engine, replace(large, resume=True), note)
+    assert (result.first_block, result.num_frames) == (4, 72)
+    whole = run_job(engine, replace(large, work_dir=tmp_path / "whole"))
+    assert result.latents_sha256 == whole.latents_sha256

@@ -26,6 +26,7 @@ OTHER_REQUEST: dict[str, Any] = {
     "placement": "tpp",
     "online_decode": True,
     "processes": 2,
+    "piped": True,
 }
 
 

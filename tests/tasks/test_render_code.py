@@ -54,7 +54,7 @@ def piped(job: RenderJob, folder: Path) -> RenderJob:
     (folder / "heard").mkdir()
     (folder / "heard" / "sound.pcm").write_bytes(samples.tobytes())
     (folder / "heard" / "end").touch()
-    return replace(job, sound=PipeSound(folder=folder / "heard"))
+    return replace(job, sound=PipeSound(folder=folder / "heard", model_dir=folder))
 
 
 @pytest.mark.parametrize(

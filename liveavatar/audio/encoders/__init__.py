@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TINY_WEIGHTS = 37_184_640  # Whisper tiny.en, decoder included: it also transcribes; loaded in fp32
-XLSR_WEIGHTS = 315_500_000  # wav2vec2-large-xlsr-53; loaded in bf16
+XLSR_WEIGHTS = 315_500_000  # wav2vec2-large-xlsr-53; loaded in fp32
 
 
 class FeatureStream(Protocol):
@@ -46,10 +46,6 @@ class SpeechEncoder(Protocol):
         """Compute features [L, C, T] of a whole track (float32 mono 16 kHz) in the precision they are stored in."""
         ...
 
-
-class StreamingEncoder(SpeechEncoder, Protocol):
-    """A speech encoder whose kind has `streams`."""
-
     def stream(self, first_block: int) -> FeatureStream:
         """Start features of sound that still arrives, at a block."""
         ...
@@ -60,8 +56,8 @@ class EncoderKind:
     """Facts about one kind of speech encoder, known without loading it."""
 
     module: str  # has `load`
-    streams: bool  # can encode sound that still arrives: its encoders are `StreamingEncoder`s
     in_model_dir: bool  # weights lie in the model directory, and are part of a features file's key
+    on_gpu: bool  # computes on a GPU where there is one
     weight_bytes: int  # as loaded
 
     def load(self, speech: SpeechConfig, model_dir: Path | None = None) -> SpeechEncoder:
@@ -74,19 +70,13 @@ class EncoderKind:
         encoder: SpeechEncoder = importlib.import_module(self.module).load(speech, model_dir)
         return encoder
 
-    def load_streaming(self, speech: SpeechConfig) -> StreamingEncoder:
-        """Load an encoder of a kind that streams."""
-        assert self.streams
-        encoder: StreamingEncoder = importlib.import_module(self.module).load(speech, None)
-        return encoder
-
 
 ENCODERS = {
     "whisper": EncoderKind(
-        module="liveavatar.audio.encoders.whisper", streams=True, in_model_dir=False, weight_bytes=4 * TINY_WEIGHTS
+        module="liveavatar.audio.encoders.whisper", in_model_dir=False, on_gpu=False, weight_bytes=4 * TINY_WEIGHTS
     ),
     "wav2vec2": EncoderKind(
-        module="liveavatar.audio.encoders.wav2vec2", streams=False, in_model_dir=True, weight_bytes=2 * XLSR_WEIGHTS
+        module="liveavatar.audio.encoders.wav2vec2", in_model_dir=True, on_gpu=True, weight_bytes=4 * XLSR_WEIGHTS
     ),
 }
 

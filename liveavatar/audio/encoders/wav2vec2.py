@@ -4,9 +4,15 @@ The network itself is transformers' `Wav2Vec2Model`; this module owns the refere
 Rates: hidden states come at 50 Hz, are stretched linearly to 30 Hz over the whole track, and then sampled at
 the nearest index for every video frame. Frames past the end of the track are zero.
 
+Sound that still arrives is heard through a *window*, the newest `SpeechConfig.window_seconds`: one pass of the network
+a block, whatever was said. Three things then differ from the whole track. Attention and positions end at the window's
+borders; the waveform is normalised over the window; and frame f lies at its own time, where the released stretch of
+the whole track is up to 27 ms off at its end. `liveavatar.bench.live_speech` measures how far features move.
+
 Shapes: L hidden states, T50/T30 their frames, C width, F video frames.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +21,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from liveavatar.audio.encoders.windows import StreamedFeatures, window_samples
 from liveavatar.config import SpeechConfig
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.files import read_json
-from liveavatar.timing import FPS
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, FPS, SAMPLE_RATE
 
 STATE_RATE = 50  # Hz, of the encoder's hidden states
 MIDDLE_RATE = 30  # Hz, of the stretched features
 RELEASED_CLIP = 48  # frames: features of the released model come in whole clips
 VARIANCE_EPS = 1e-7  # of the waveform normalisation
+QUIET_VARIANCE = 1e-4  # of a window, -40 dB of full scale; quieter ones are not raised to the level of speech
+STATE_SAMPLES = SAMPLE_RATE // STATE_RATE
 
 _OLD_NAMES = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
 
-def normalise_waveform(samples: Tensor) -> Tensor:
-    """Normalise a track [samples] to zero mean and unit variance, as transformers' feature extractor does."""
-    return (samples - samples.mean()) / torch.sqrt(samples.var(unbiased=False) + VARIANCE_EPS)
+def normalise_waveform(samples: Tensor, least_variance: float = 0.0) -> Tensor:
+    """Normalise a track [samples] to zero mean and unit variance, as transformers' feature extractor does.
+
+    Args:
+        least_variance: a variance below it counts as so much.
+    """
+    variance = samples.var(unbiased=False).clamp(min=least_variance)
+    return (samples - samples.mean()) / torch.sqrt(variance + VARIANCE_EPS)
 
 
 def stretch(states_LTC: Tensor) -> Tensor:
@@ -118,10 +132,10 @@ def load_wav2vec2(directory: Path) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def hidden_states(model: torch.nn.Module, samples: Tensor) -> Tensor:
+def hidden_states(model: torch.nn.Module, samples: Tensor, least_variance: float = 0.0) -> Tensor:
     """Compute all hidden states [L, T50, C] of a 16 kHz track [samples] in -1..1, the input embedding first."""
     parameter = next(model.parameters())
-    values = normalise_waveform(samples.float())[None].to(parameter.device, parameter.dtype)
+    values = normalise_waveform(samples.float(), least_variance)[None].to(parameter.device, parameter.dtype)
     out = model(values, output_hidden_states=True)
     # The last state must be taken after the final norm; in hidden_states that depends on the library's version.
     return torch.cat((*out.hidden_states[:-1], out.last_hidden_state))
@@ -133,8 +147,27 @@ def wav2vec2_features(model: torch.nn.Module, samples: Tensor, fps: int, clip_fr
     return sampled.permute(1, 2, 0)
 
 
+def window_features(model: torch.nn.Module, window: Tensor, block: int, first_sample: int) -> Tensor:
+    """Compute driving features [L, C, 12] of a block from the newest sound.
+
+    Args:
+        model: from `load_wav2vec2`.
+        window: [samples], a little past the block's end included.
+        block: index of the block.
+        first_sample: of the window in the track, a multiple of `STATE_SAMPLES`.
+    """
+    assert first_sample % STATE_SAMPLES == 0
+    states = hidden_states(model, window, QUIET_VARIANCE)
+    frames = torch.arange(block * BLOCK_FRAMES, (block + 1) * BLOCK_FRAMES, dtype=torch.float64)
+    thirds = torch.round(frames * MIDDLE_RATE / FPS).long() * (3 * STATE_RATE // MIDDLE_RATE)  # of a state, exact
+    left = thirds // 3 - first_sample // STATE_SAMPLES
+    share = (thirds % 3).to(states.dtype).to(states.device)[:, None] / 3
+    mixed = torch.lerp(states[:, left], states[:, left + 1], share)
+    return mixed.transpose(1, 2)
+
+
 class Wav2Vec2Speech:
-    """The `wav2vec2` kind of `liveavatar.audio.encoders.SpeechEncoder`; loads the network for one track at a time."""
+    """The `wav2vec2` kind of `liveavatar.audio.encoders.SpeechEncoder`; its network is loaded when it is first used."""
 
     def __init__(self, speech: SpeechConfig, directory: Path) -> None:
         self.speech, self.directory = speech, directory
@@ -145,9 +178,28 @@ class Wav2Vec2Speech:
         Raises:
             CheckpointError: the encoder is missing, damaged, or does not fit the model.
         """
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_wav2vec2(self.directory).to(device)
-        features = wav2vec2_features(model, torch.from_numpy(audio), FPS, RELEASED_CLIP)
+        return self._checked(wav2vec2_features(self._network, torch.from_numpy(audio), FPS, RELEASED_CLIP))
+
+    def stream(self, first_block: int) -> StreamedFeatures:
+        """Start features of sound that still arrives, bf16 [L, C, 12] a block; a first block of silence is computed.
+
+        Raises:
+            CheckpointError: the encoder is missing, damaged, or does not fit the model.
+        """
+        length, _ = window_samples(self.speech)
+        self._window_features(np.zeros(length, np.float32), length // BLOCK_SAMPLES)  # what is slow once, is done now
+        return StreamedFeatures(self.speech, self._window_features, first_block)
+
+    def _window_features(self, window: np.ndarray, block: int) -> Tensor:
+        _, lookahead = window_samples(self.speech)
+        first = (block + 1) * BLOCK_SAMPLES + lookahead - len(window)
+        return self._checked(window_features(self._network, torch.from_numpy(window), block, first))
+
+    @cached_property
+    def _network(self) -> torch.nn.Module:
+        return load_wav2vec2(self.directory).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _checked(self, features: Tensor) -> Tensor:
         if tuple(features.shape[:2]) != (self.speech.num_states, self.speech.dim):
             raise CheckpointError(
                 f"{self.directory} gives {tuple(features.shape[:2])} features, the model wants "

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.audio.encoders.whisper_network import STATE_SAMPLES, WhisperEncoder, load_encoder
+from liveavatar.audio.encoders.windows import StreamedFeatures, window_samples
 from liveavatar.config import SpeechConfig
 from liveavatar.errors import CheckpointError
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME, count_blocks, count_frames
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, SAMPLES_PER_FRAME, count_blocks, count_frames
 
 STATES_PER_FRAME = SAMPLES_PER_FRAME // STATE_SAMPLES
 
@@ -40,9 +41,15 @@ class WhisperSpeech:
         """Compute features float16 [L, C, T] of a whole track (float32 mono 16 kHz), T whole blocks."""
         return whisper_features(audio, self.speech, whisper_encoder=self.encoder, dtype=torch.float16)
 
-    def stream(self, first_block: int) -> "StreamedFeatures":
+    def stream(self, first_block: int) -> StreamedFeatures:
         """Start features of sound that still arrives."""
-        return StreamedFeatures(self.speech, self.encoder, first_block)
+        return StreamedFeatures(self.speech, self._window_features, first_block)
+
+    def _window_features(self, window: np.ndarray, block: int) -> Tensor:
+        """Compute the features [L, C, 12] of a block from its window, silence before the first sample."""
+        length, _ = window_samples(self.speech)
+        padded = torch.from_numpy(np.pad(window, (length - len(window), 0)))[None]
+        return block_features(padded.to(self.encoder.positional_embedding.device), self.encoder, self.speech)[0]
 
 
 def load(speech: SpeechConfig, model_dir: Path | None = None) -> WhisperSpeech:
@@ -53,11 +60,6 @@ def load(speech: SpeechConfig, model_dir: Path | None = None) -> WhisperSpeech:
 @lru_cache(maxsize=2)
 def _shared_encoder(name: str, device: str) -> WhisperEncoder:
     return load_encoder(name, device)
-
-
-def window_samples(cfg: SpeechConfig) -> tuple[int, int]:
-    """Return the length of a window and of its part after the block's end, samples."""
-    return round(cfg.window_seconds * SAMPLE_RATE), round(cfg.lookahead_seconds * SAMPLE_RATE)
 
 
 def block_features(windows_NS: Tensor, encoder: WhisperEncoder, cfg: SpeechConfig) -> Tensor:
@@ -162,74 +164,3 @@ def whisper_features(
         out[done : done + len(frames)] = frames
         done += len(frames)
     return out.permute(1, 2, 0)
-
-
-class StreamedFeatures:
-    """Driving features of sound that arrives in pieces.
-
-    A block's features are returned as soon as its window is complete, 0.16 s (`cfg.lookahead_seconds`) after the
-    block's end. Only one window of sound is stored.
-    """
-
-    def __init__(self, cfg: SpeechConfig, encoder: WhisperEncoder, first_block: int = 0) -> None:
-        """Start a stream.
-
-        Args:
-            cfg: the model's speech encoder settings.
-            encoder: the network named by `cfg`.
-            first_block: index of the first block returned; the first sample to push is then number `num_samples`.
-        """
-        check_encoder(cfg, encoder)
-        self._cfg = cfg
-        self._encoder = encoder
-        length, self._lookahead = window_samples(cfg)
-        self._window = np.zeros(length, np.float32)  # the newest samples, silence before the first
-        self._position = first_block  # blocks returned
-        self._num_samples = max(0, (first_block + 1) * BLOCK_SAMPLES + self._lookahead - length)
-
-    @property
-    def num_samples(self) -> int:
-        """Samples consumed so far, those before the first block included."""
-        return self._num_samples
-
-    @property
-    def position(self) -> int:
-        """Index of the next block."""
-        return self._position
-
-    def push(self, pcm: np.ndarray) -> list[Tensor]:
-        """Consume more sound.
-
-        Args:
-            pcm: float32 mono 16 kHz, any number of samples.
-
-        Returns:
-            Features [L, C, 12] of every block that became complete, in order.
-        """
-        blocks = []
-        rest = np.asarray(pcm, np.float32)
-        while len(rest):
-            missing = (self._position + 1) * BLOCK_SAMPLES + self._lookahead - self._num_samples
-            self._append(rest[:missing])
-            if len(rest) >= missing:
-                blocks.append(self._next_block())
-            rest = rest[missing:]
-        return blocks
-
-    def finish(self) -> list[Tensor]:
-        """End the sound and return the features of the remaining blocks, with silence after it."""
-        total = count_blocks(count_frames(self._num_samples))
-        blocks = []
-        while self._position < total:
-            end = (self._position + 1) * BLOCK_SAMPLES + self._lookahead
-            blocks += self.push(np.zeros(end - self._num_samples, np.float32))
-        return blocks
-
-    def _append(self, pcm: np.ndarray) -> None:
-        self._num_samples += len(pcm)
-        self._window = np.concatenate([self._window, pcm])[-len(self._window) :]
-
-    def _next_block(self) -> Tensor:
-        self._position += 1
-        window = torch.from_numpy(self._window)[None].to(self._encoder.positional_embedding.device)
-        return block_features(window, self._encoder, self._cfg)[0]

@@ -13,10 +13,10 @@ from liveavatar.errors import CheckpointError
 
 def test_kinds_of_the_known_models() -> None:
     mini, released = encoder_kind(MINI.speech), encoder_kind(LIVE_AVATAR_14B.speech)
-    assert mini.streams
     assert not mini.in_model_dir
-    assert not released.streams
+    assert not mini.on_gpu
     assert released.in_model_dir
+    assert released.on_gpu
 
 
 def test_an_unknown_kind_is_named_with_the_known_ones() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.encoders.whisper import StreamedFeatures, block_features, whisper_features
+from liveavatar.audio.encoders.whisper import WhisperSpeech, block_features, whisper_features
 from liveavatar.audio.encoders.whisper_network import WhisperEncoder
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import CheckpointError
@@ -108,7 +108,7 @@ def test_features_are_the_mean_over_moved_windows(encoder: WhisperEncoder) -> No
 )
 def test_streamed_equals_whole(encoder: WhisperEncoder, seconds: float, pieces: tuple[int, ...]) -> None:
     audio = syllables(seconds)
-    stream = StreamedFeatures(MINI.speech, encoder)
+    stream = WhisperSpeech(MINI.speech, encoder).stream(0)
     blocks, start, count = [], 0, 0
     while start < len(audio):
         piece = audio[start : start + pieces[count % len(pieces)]]
@@ -122,11 +122,11 @@ def test_streamed_equals_whole(encoder: WhisperEncoder, seconds: float, pieces: 
 
 
 def test_a_block_comes_as_soon_as_it_can_be_known(encoder: WhisperEncoder) -> None:
-    stream = StreamedFeatures(MINI.speech, encoder)
+    stream = WhisperSpeech(MINI.speech, encoder).stream(0)
     assert stream.push(np.zeros(7680 + 2560 - 1, np.float32)) == []
     assert len(stream.push(np.zeros(1, np.float32))) == 1
     assert stream.position == 1
 
 
 def test_no_sound_gives_no_blocks(encoder: WhisperEncoder) -> None:
-    assert StreamedFeatures(MINI.speech, encoder).finish() == []
+    assert WhisperSpeech(MINI.speech, encoder).stream(0).finish() == []

@@ -1,0 +1,39 @@
+"""Distance of live features from a file's: nearer with a longer window, and written into a report."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from liveavatar.bench import live_speech
+from liveavatar.bench.live_speech import WindowRow, compare, distance, load_track, page, random_network
+from tests.released import SCALED, SPEECH_NETWORK
+
+NETWORK: dict[str, Any] = {**SPEECH_NETWORK, "num_conv_pos_embeddings": 32}
+
+
+def test_a_distance_is_a_share_of_what_features_vary() -> None:
+    whole = torch.randn(3, 8, 500, generator=torch.Generator().manual_seed(0))
+    mean = whole.mean(2, keepdim=True)
+    assert distance(whole, whole, mean) == 0
+    assert distance(mean.expand_as(whole), whole, mean) == pytest.approx(1)
+    assert distance(whole + 5 * torch.ones(8, 1), whole + 5, mean + 5) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, live_speech.SHARP], ids=["even attention", "sharp attention"])
+def test_longer_windows_come_nearer_to_the_whole_track(sharpness: float) -> None:
+    windows = ((1.0, 0.16), (6.0, 0.16), (6.0, 0.96))
+    rows, neighbours = compare(random_network(NETWORK, sharpness), load_track(10.0), windows, SCALED.speech)
+    near, far = rows[1].distance, rows[0].distance
+    assert rows[2].distance <= near < far
+    assert near < neighbours, "nearer than the frame before"
+    assert all(row.block_ms > 0 for row in rows)
+
+
+def test_the_report_has_a_table_a_network(tmp_path: Path) -> None:
+    row = WindowRow(window_s=8.0, lookahead_s=0.32, distance=0.1234, block_ms=56.7)
+    text = page({"random weights": ([row], 0.5)}, "cpu")
+    assert "## random weights" in text
+    assert "| 8 | 0.32 | 0.123 | 57 |" in text
+    assert "0.500" in text
