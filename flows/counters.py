@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -48,7 +49,8 @@ class Tally:
                 begun = event.done - 1 if self._done is None else self._done  # blocks before a resume are not ours
                 self._counts["blocks"] += max(0, event.done - begun)
                 self._done = event.done
-            self._progress = {"done": event.done, "total": event.total, "fps": event.fps}
+            memory = [asdict(reading) for reading in event.memory]
+            self._progress = {"done": event.done, "total": event.total, "fps": event.fps, "memory": memory}
             if time.monotonic() - self._written > FLUSH_SECONDS:
                 self.write()
 

@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from flows.json_log import json_line
 from liveavatar import paths
+from liveavatar.engine.memory import in_words
 from liveavatar.errors import InputError, printable
 from tasks import events
 from tasks.events import Event
@@ -94,6 +96,7 @@ class Terminal:
             if not self._is_due(event):
                 return
             blocks = {"block": event.done, "blocks": event.total, "fps": round(event.fps, 2)}
+            blocks |= {"memory": [asdict(reading) for reading in event.memory]} if event.memory else {}
         cached = event.cached if event.kind == "end" else None
         text = f"{event.stage}: {event.text or event.kind}"
         self.write(json_line("info", text, event=event.kind, stage=event.stage, cached=cached, **blocks))
@@ -108,7 +111,8 @@ class Terminal:
     def _advance(self, event: Event) -> None:
         if not self.console.is_terminal:
             if self._is_due(event):
-                self.note(event.stage, f"block {event.done}/{event.total}, {event.fps:.1f} frames/s")
+                memory = f", {in_words(event.memory)}" if event.memory else ""
+                self.note(event.stage, f"block {event.done}/{event.total}, {event.fps:.1f} frames/s{memory}")
             return
         if self._bar is None:
             columns = (
@@ -116,12 +120,14 @@ class Terminal:
                 BarColumn(),
                 TextColumn("block {task.completed}/{task.total}  {task.fields[fps]:.1f} frames/s"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[memory]}"),
             )
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
         if event.stage not in self._tasks:
-            self._tasks[event.stage] = self._bar.add_task(event.stage, total=event.total, fps=event.fps)
-        self._bar.update(self._tasks[event.stage], completed=event.done, fps=event.fps)
+            self._tasks[event.stage] = self._bar.add_task(event.stage, total=event.total, fps=event.fps, memory="")
+        task = self._tasks[event.stage]
+        self._bar.update(task, completed=event.done, fps=event.fps, memory=in_words(event.memory))
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -233,6 +233,48 @@ def available_gb() -> float:
     return min(limit, int(available[1]) / 2**20) if available else limit
 
 
+def host_memory_gb(root: Path = Path("/")) -> tuple[float, float]:
+    """Return the memory in use and in all: of the container where it has a limit, else of the machine.
+
+    What the system holds of files and gives back when it is needed does not count as used.
+
+    Args:
+        root: of the file system that is read.
+    """
+    total, available = _meminfo(root)
+    for limit, usage, cache in _CGROUPS:
+        try:
+            most = int((root / limit).read_text()) / GB
+            used = int((root / usage).read_text()) / GB
+            held = re.search(r"^(?:total_)?inactive_file (\d+)$", (root / cache).read_text(), re.MULTILINE)
+        except (OSError, ValueError):
+            continue  # no limit there
+        if most < total:
+            return max(0.0, used - (int(held[1]) / GB if held else 0.0)), most
+    return total - available, total
+
+
+# Limit, use, and its parts: of control groups of the second and the first version.
+_CGROUPS = (
+    tuple(f"sys/fs/cgroup/{name}" for name in ("memory.max", "memory.current", "memory.stat")),
+    tuple(f"sys/fs/cgroup/memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),
+)
+
+
+def _meminfo(root: Path) -> tuple[float, float]:
+    """Return the machine's memory in all and available."""
+    try:
+        text = (root / "proc/meminfo").read_text()
+        total, available = (int(re.findall(rf"{name}:\s+(\d+) kB", text)[0]) / 2**20 for name in _MEMINFO)
+        return total, available
+    except (OSError, IndexError):  # not Linux
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+        return total, total
+
+
+_MEMINFO = ("MemTotal", "MemAvailable")
+
+
 def cores() -> int:
     """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from liveavatar.engine.memory import MemoryReading
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
@@ -21,6 +23,7 @@ class Event:
     total: int = 0
     fps: float = 0.0
     cached: bool = False
+    memory: tuple[MemoryReading, ...] = ()  # of each rank, with progress
 
 
 _listeners: ContextVar[tuple[Callable[[Event], None], ...]] = ContextVar("listeners", default=())

@@ -90,7 +90,7 @@ def make_report(
                 "total_s": round(run.total_s, 3),
                 "cached_tasks": cached_tasks,
             },
-            "memory": {"peak_rss_mb": rendered["peak_rss_mb"], "peak_gpu_mb": rendered["peak_gpu_mb"]},
+            "memory": {name: rendered[name] for name in ("peak_rss_mb", "peak_gpu_mb")} | rendered["memory"],
             "plan": results.plan.values,
             "inputs": _inputs(results, run),
             "parameters": run.parameters,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from liveavatar.engine.memory import MemoryReading
 from liveavatar.files import plain
 from tasks.enhance import CLEANED
 from tasks.events import Event, emit
@@ -84,6 +85,17 @@ def picture_of(portrait: Entry) -> str:
     return CANVAS if portrait.values.get("canvas") else PORTRAIT
 
 
+def _memory_columns(readings: list[list[float]]) -> dict[str, float]:
+    """Name the memory of each rank: of its process, and of its GPU where it has one, GB."""
+    columns = {}
+    for rank, values in enumerate(readings):
+        reading = MemoryReading(*values)
+        columns[f"rank{rank}_host_gb"] = reading.process
+        if reading.gpu_total:
+            columns[f"rank{rank}_gpu_gb"] = reading.gpu_used
+    return columns
+
+
 def audio_metrics(values: Values) -> dict[str, float | None]:
     """Return sound quality before and after cleaning, from the enhance stage; None where it was not measured."""
     measured = values["verdict"]
@@ -99,6 +111,7 @@ def block_timings(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
             "decode_s": row["decode_ms"] / 1000,
             "wall_ms": row["block_ms"],
             "ready_s": row["ready_s"],
+            **_memory_columns(row["memory"]),
         }
         for row in rows
     ]

@@ -14,6 +14,7 @@ from prefect.artifacts import create_link_artifact, create_progress_artifact, up
 
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
+from liveavatar.engine.memory import in_words, shortages
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import disk_errors
 from tasks.bookkeeping import recorded
@@ -231,7 +232,7 @@ class Outcome:
 
     def facts(self) -> Values:
         """Collect the values of the render's entry."""
-        from liveavatar.render.timings import rank_summary, timing_summary
+        from liveavatar.render.timings import memory_summary, rank_summary, timing_summary
 
         result = self.result
         return {
@@ -249,6 +250,7 @@ class Outcome:
             "machine": machine.signature(),
             "peak_rss_mb": round(result.peak_rss_mb, 1),
             "peak_gpu_mb": result.peak_gpu_mb,
+            "memory": memory_summary(result.rows),
         }
 
 
@@ -283,14 +285,22 @@ def move_products(result: "RenderResult", folder: Path) -> None:
 
 
 class ProgressBoard:
-    """Passes a job's progress to listeners at once and to the Prefect UI every few seconds."""
+    """Passes progress and memory of a job to listeners at once and to the Prefect UI every few seconds.
+
+    The artifact's description has lines: the phase, the memory in words, and a warning for each kind that ran short.
+    """
 
     def __init__(self) -> None:
         self._artifact: Any = None
         self._shown = 0.0
+        self._short: dict[str, str] = {}  # what ran short of memory, and the warning as it was said
 
     def show(self, progress: "Progress") -> None:
-        """Emit progress as an event."""
+        """Emit progress as an event, and once for each kind of memory that runs short a warning."""
+        for kind, text in shortages(progress.memory).items():
+            if kind not in self._short:
+                emit(Event(kind="note", stage=progress.phase, text=text))
+            self._short[kind] = text
         emit(
             Event(
                 kind="progress",
@@ -298,15 +308,17 @@ class ProgressBoard:
                 done=progress.done,
                 total=progress.total,
                 fps=progress.fps,
+                memory=progress.memory,
             )
         )
         if progress.done < progress.total and time.monotonic() - self._shown < ARTIFACT_SECONDS:
             return
         self._shown = time.monotonic()
         percent = 100.0 * progress.done / progress.total
+        told = "\n".join([progress.phase, in_words(progress.memory), *self._short.values()])
         if self._artifact is None:
             self._artifact = recorded(
-                lambda: create_progress_artifact(progress=percent, key="render-progress", description="render")
+                lambda: create_progress_artifact(progress=percent, key="render-progress", description=told)
             )
         else:
-            recorded(lambda: update_progress_artifact(self._artifact, progress=percent))
+            recorded(lambda: update_progress_artifact(self._artifact, progress=percent, description=told))

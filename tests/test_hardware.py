@@ -16,6 +16,7 @@ from liveavatar.hardware import (
     detect_machine,
     free_port,
     gpu_of,
+    host_memory_gb,
     listed_gpus,
     listens,
     memory_limit_gb,
@@ -49,6 +50,43 @@ def test_parse_gpus_refuses(text: str) -> None:
 
 def test_a_24gb_card_has_22_15_usable() -> None:
     assert parse_gpus("24GB")[0].usable_gb == pytest.approx(22.15)
+
+
+MEMINFO = "MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 12582912 kB\n"  # 16 GB, 12 of them available
+UNIFIED = {"memory.max": f"{8 * GB}\n", "memory.current": f"{5 * GB}\n", "memory.stat": f"anon 7\ninactive_file {GB}\n"}
+FIRST = {
+    "memory/memory.limit_in_bytes": f"{8 * GB}",
+    "memory/memory.usage_in_bytes": f"{5 * GB}",
+    "memory/memory.stat": f"total_inactive_file {GB}\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "used", "total"),
+    [
+        pytest.param({}, 4, 16, id="a machine"),
+        pytest.param(UNIFIED, 4, 8, id="a container"),
+        pytest.param(FIRST, 4, 8, id="a container of an older system"),
+        pytest.param(UNIFIED | {"memory.max": "max\n"}, 4, 16, id="a container without a limit"),
+        pytest.param(UNIFIED | {"memory.max": f"{99 * GB}"}, 4, 16, id="a limit above the machine"),
+        pytest.param(UNIFIED | {"memory.stat": "anon 7\n"}, 5, 8, id="no word on files"),
+    ],
+)
+def test_memory_of_the_machine_or_its_container(
+    files: dict[str, str], used: float, total: float, tmp_path: Path
+) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(MEMINFO)
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert host_memory_gb(tmp_path) == pytest.approx((used, total))
+
+
+def test_a_system_that_tells_nothing_has_its_memory_free(tmp_path: Path) -> None:
+    used, total = host_memory_gb(tmp_path)
+    assert (used, total > 0) == (0, True)
 
 
 def test_this_machine_is_read() -> None:

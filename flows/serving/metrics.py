@@ -6,8 +6,9 @@ They are collected when they are asked for. The counters cover every render of t
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
-import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.requests import Request
@@ -16,6 +17,8 @@ from starlette.responses import Response
 from flows.counters import read_counters
 from flows.serving.studio.jobs import RUNNING, WAITING, JobQueue
 from liveavatar import __version__, paths
+from liveavatar.engine.memory import MemoryReading, shortages
+from liveavatar.hardware import GB, host_memory_gb
 from tasks.store.store import Store
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,6 +75,8 @@ class HomeMetrics:
             value=sum(job["total"] - job["done"] for job in jobs),
         )  # fmt: skip
 
+        yield from _ranks(list(jobs))
+
     def _jobs(self) -> Iterator[Metric]:
         queued = GaugeMetricFamily("liveavatar_queue_jobs", "Jobs of the queue", labels=["state"])
         try:
@@ -95,11 +100,28 @@ class HomeMetrics:
         yield GaugeMetricFamily("liveavatar_store_limit_bytes", "Size it keeps at most", value=paths.store_bytes())
 
 
+def _ranks(jobs: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Tell the memory of each process that renders now, as it said last."""
+    gauge = GaugeMetricFamily(
+        "liveavatar_rank_memory_bytes", "Memory of processes that render now", labels=["job", "rank", "kind"]
+    )
+    short = 0
+    for number, job in enumerate(jobs):
+        readings = [MemoryReading(**values) for values in job.get("memory", ())]
+        short += bool(shortages(readings))
+        for rank, reading in enumerate(readings):
+            for kind, value in asdict(reading).items():
+                if reading.gpu_total or not kind.startswith("gpu_"):
+                    gauge.add_metric([str(number), str(rank), kind], value * GB)
+    yield gauge
+    yield GaugeMetricFamily("liveavatar_renders_short_of_memory", "Renders whose memory is nearly full", value=short)
+
+
 def _memory() -> Iterator[Metric]:
-    host = GaugeMetricFamily("liveavatar_host_memory_bytes", "Memory of the machine", labels=["kind"])
-    memory = psutil.virtual_memory()
-    host.add_metric(["used"], memory.total - memory.available)
-    host.add_metric(["total"], memory.total)
+    host = GaugeMetricFamily("liveavatar_host_memory_bytes", "Memory of the machine or container", labels=["kind"])
+    used, total = host_memory_gb()
+    host.add_metric(["used"], used * GB)
+    host.add_metric(["total"], total * GB)
     yield host
     gpus = GaugeMetricFamily("liveavatar_gpu_memory_bytes", "Memory of the GPUs", labels=["gpu", "name", "kind"])
     for index, name, used, total in gpu_memory(_ask_driver()):

@@ -11,7 +11,7 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any
@@ -20,8 +20,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar.engine.memory import MemoryReading
+
 LIMIT_SECONDS = 120.0  # for anything to arrive: longer than a stopped process usually stays stopped
 MAX_STEPS = 8
+READING = len(fields(MemoryReading))  # values
 HEADER, PAYLOAD, RING, FIRST, READY, FACTS = range(1, 7)  # tags
 ALIGN = 16  # bytes
 PIECE = 2**28  # bytes that are sent at once
@@ -55,17 +58,19 @@ class Message:
     wait_s: list[float] = field(default_factory=list)  # a number per rank, as those below
     busy_s: list[float] = field(default_factory=list)
     sent_s: list[float] = field(default_factory=list)  # of the message before
+    memory: list[float] = field(default_factory=list)  # values of a `MemoryReading` per rank
 
     def to_tensor(self) -> Tensor:
         """Encode as one row of float64."""
         facts = [self.op, self.index, self.snapshot, self.reanchor, self.threads]
-        return torch.tensor([*facts, *self.step_s, *self.wait_s, *self.busy_s, *self.sent_s], dtype=torch.float64)
+        times = (*self.step_s, *self.wait_s, *self.busy_s, *self.sent_s)
+        return torch.tensor([*facts, *times, *self.memory], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, row: Tensor) -> "Message":
         """Read what `to_tensor` wrote."""
         op, index, snapshot, reanchor, threads, *times = row.tolist()
-        world = (len(times) - MAX_STEPS) // 3
+        world = (len(times) - MAX_STEPS) // (3 + READING)
         wait_s, busy_s, sent_s = (times[MAX_STEPS + i * world :][:world] for i in range(3))
         return cls(
             op=Op(int(op)),
@@ -77,13 +82,23 @@ class Message:
             wait_s=wait_s,
             busy_s=busy_s,
             sent_s=sent_s,
+            memory=times[MAX_STEPS + 3 * world :],
         )
 
     @classmethod
     def of(cls, op: Op, world: int, **facts: Any) -> "Message":
         """Make a message in a group of `world` ranks."""
         wait_s, busy_s, sent_s = ([0.0] * world for _ in range(3))
-        return cls(op, wait_s=wait_s, busy_s=busy_s, sent_s=sent_s, **facts)
+        memory = [0.0] * (READING * world)
+        return cls(op, wait_s=wait_s, busy_s=busy_s, sent_s=sent_s, memory=memory, **facts)
+
+    def note_memory(self, rank: int, reading: MemoryReading) -> None:
+        """Put a rank's reading into the header."""
+        self.memory[rank * READING : (rank + 1) * READING] = astuple(reading)
+
+    def readings(self) -> tuple[MemoryReading, ...]:
+        """Return the reading of every rank."""
+        return tuple(MemoryReading(*self.memory[at : at + READING]) for at in range(0, len(self.memory), READING))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Messa
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import mark, on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.memory import MemoryReading, read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times
 from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
@@ -74,7 +75,7 @@ class _Clock:
     def end(self, began: Any, work: RankWork, marks: list[Any]) -> "_Spent":
         """All kernels of a block are queued."""
         before, self.ended = self.ended, mark(self.device)
-        return _Spent(self.rank, work, marks, (before, began, self.ended))
+        return _Spent(self.rank, work, marks, (before, began, self.ended), read_memory(self.device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class _Spent:
     around: tuple[Any, Any, Any]  # end of the block before, begin, end
 
     def write(self, message: Message) -> None:
-        """Put the seconds in a header once the kernels have run."""
+        """Put seconds and memory in a header once the kernels have run."""
+        message.note_memory(self.rank, self.memory)
         message.wait_s[self.rank], message.busy_s[self.rank] = seconds(list(self.around))
         for step, spent in zip(self.work.steps, seconds(self.marks) if self.work.steps else (), strict=True):
             message.step_s[step] += spent
@@ -100,6 +102,7 @@ class Tpp:
         config, spec = backend.config, opening.spec
         self.group, self.backend, self.spec = group, backend, spec
         self.features, self.works = features, opening.works
+    memory: MemoryReading
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
         self.work = opening.works[group.last]
@@ -146,7 +149,8 @@ class Tpp:
         def times() -> Times:
             spent.write(message)
             steps = message.step_s[: self.spec.num_steps]
-            return Times(tuple(steps), *(tuple(t) for t in (message.wait_s, message.busy_s, message.sent_s)))
+            wait, busy, sent = (tuple(t) for t in (message.wait_s, message.busy_s, message.sent_s))
+            return Times(tuple(steps), wait, busy, sent, message.readings())
 
         return Queued(x, times)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from liveavatar.engine.memory import MemoryReading
 from liveavatar.engine.settings import RenderSettings
 
 
@@ -60,3 +61,4 @@ class Block:
     state: dict[str, Tensor] | None = None  # snapshot after this block if one was due; valid until the next block
     busy_s: tuple[float, ...] = ()  # seconds each rank of a group worked on it, decoding aside
     sent_s: tuple[float, ...] = ()  # seconds that handing on the block before took each rank
+    memory: tuple[MemoryReading, ...] = ()  # of each rank; in a single process of that one

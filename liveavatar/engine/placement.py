@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from liveavatar.engine.memory import MemoryReading
 from liveavatar.errors import InputError
 
 # Buffers a rank keeps for each kind of message: one is processed, one is under way, one was processed last.
@@ -130,12 +131,13 @@ def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of one block. The last three are per rank, and empty in one process."""
+    """Seconds and memory of one block. Waiting, working and sending are per rank, and empty in one process."""
 
     step_s: tuple[float, ...]  # each step, wherever it ran
     wait_s: tuple[float, ...] = ()  # idle before the block
     busy_s: tuple[float, ...] = ()  # working on it
     sent_s: tuple[float, ...] = ()  # sending the block before
+    memory: tuple[MemoryReading, ...] = ()  # of each rank once its share was done; in one process of that one
 
 
 @dataclass(frozen=True, slots=True)

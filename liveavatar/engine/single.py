@@ -8,6 +8,7 @@ from torch import Tensor
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.memory import read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times, split
 
 
@@ -51,7 +52,7 @@ class Single:
         x, marks = denoiser.queue(index, denoiser.noise(index), audio)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
-        return Queued(x, lambda: Times(seconds(marks)))
+        return Queued(x, lambda: Times(seconds(marks), memory=(read_memory(backend.device),)))
 
     def snapshots_every(self, blocks: int) -> None:
         """Do nothing: a snapshot is possible after every block."""

@@ -178,6 +178,7 @@ class Stream:
             wait_s=times.wait_s,
             busy_s=times.busy_s,
             sent_s=times.sent_s,
+            memory=times.memory,
             state=state,
         )
         return self._with_frames(block, decoded) if decoded else block

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from liveavatar.audio.growing_track import ENDLESS
 from liveavatar.config import FRAME_FACE, FROM_PORTRAIT
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import Block, StreamJob
+from liveavatar.engine.memory import MemoryReading, read_memory
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.snapshot import drop_newer_snapshots, read_snapshot, write_snapshot
@@ -88,6 +89,7 @@ class Progress:
     done: int  # blocks
     total: int
     fps: float  # frames per second since the job began or was resumed
+    memory: tuple[MemoryReading, ...] = ()  # of each rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,6 +223,7 @@ class RenderRun:
             ledger=job.work_dir / "segments.jsonl",
             comment=None if job.origin is None else origin_mark(job.origin),
         )
+        self.memory: tuple[MemoryReading, ...] = ()  # of each rank after the last block; this process is the last rank
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
         self.rows: list[BlockRow] = []
         self.snapshot_s = 0.0
@@ -343,6 +346,7 @@ class RenderRun:
         if self.job.online:
             self.video.resume_at(position * BLOCK_FRAMES)
         log.info("resuming at block %d", position)
+                self.memory = block.memory
 
     def _begin(self, reason: str) -> None:
         if reason:
@@ -362,6 +366,7 @@ class RenderRun:
                 left = BLOCK_FRAMES if end is None else end - block.index * BLOCK_FRAMES
                 yield replace(block, frames=block.frames[:left])
 
+            memory=[list(astuple(reading)) for reading in block.memory],
     def _ready(self, index: int) -> bool | None:
         has_sound = self.sound.ready(index)
         if has_sound is None and self.should_stop():
@@ -430,7 +435,8 @@ class RenderRun:
                 ready_s=self.before_s + time.perf_counter() - self.began,
             )
             fps = (index + 1) * BLOCK_FRAMES / (time.perf_counter() - began)
-            self.on_progress(Progress(phase="decode", done=index + 1, total=self._total, fps=fps))
+            memory = (*self.memory[:-1], read_memory(self.engine.device))
+            self.on_progress(Progress(phase="decode", done=index + 1, total=self._total, fps=fps, memory=memory))
             self._pause_if_requested(index + 1)
 
     def _pause_if_requested(self, done: int) -> None:
@@ -439,4 +445,4 @@ class RenderRun:
 
     def _report(self, phase: str, done: int, since: int) -> None:
         fps = since * BLOCK_FRAMES / (time.perf_counter() - self.began)
-        self.on_progress(Progress(phase=phase, done=done, total=self._total, fps=fps))
+        self.on_progress(Progress(phase=phase, done=done, total=self._total, fps=fps, memory=self.memory))

@@ -1,10 +1,11 @@
-"""Timings of a job, block by block, and their summary in a report."""
+"""Timings and memory of a job, block by block, and their summary in a report."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from liveavatar.engine.memory import MemoryReading, shortages
 from liveavatar.engine.placement import RankWork
 from liveavatar.timing import BLOCK_SECONDS
 
@@ -20,6 +21,12 @@ class BlockRow:
     ready_s: float  # seconds after the job began when its frames were in the video
     wait_ms: list[float] = field(default_factory=list)  # that each rank of a group waited for this block
     delay_ms: float | None = None  # of sound from a pipe: from its last sample heard to its frames in the video
+    memory: list[list[float]] = field(default_factory=list)  # values of each rank's `MemoryReading`
+
+    @property
+    def readings(self) -> tuple[MemoryReading, ...]:
+        """Memory of each rank after the block."""
+        return tuple(MemoryReading(*values) for values in self.memory)
 
 
 def rank_summary(rows: list[BlockRow], works: tuple[RankWork, ...]) -> list[dict[str, Any]]:
@@ -37,6 +44,22 @@ def rank_summary(rows: list[BlockRow], works: tuple[RankWork, ...]) -> list[dict
             }
         )
     return summary
+
+
+def memory_summary(rows: list[BlockRow]) -> dict[str, Any]:
+    """Summarise memory: the most that each rank, its machine and its GPU used, in GB, and the warnings."""
+    by_rank = list(zip(*(row.readings for row in rows if row.memory), strict=True))
+    ranks = []
+    for rank, readings in enumerate(by_rank):
+        most = {name: max(getattr(one, name) for one in readings) for name in ("process", "host_used", "gpu_used")}
+        gpu = {"gpu_gb": most["gpu_used"], "gpu_total_gb": readings[0].gpu_total} if readings[0].gpu_total else {}
+        host = {"host_gb": most["host_used"], "host_total_gb": readings[0].host_total}
+        rounded = {name: round(value, 3) for name, value in {"process_gb": most["process"], **host, **gpu}.items()}
+        ranks.append({"rank": rank, **rounded})
+    warnings: dict[str, str] = {}
+    for row in rows:
+        warnings = shortages(row.readings) | warnings  # as it was first said
+    return {"ranks": ranks, "warnings": list(warnings.values())}
 
 
 def timing_summary(rows: list[BlockRow], num_frames: int, render_s: float) -> dict[str, float | int | None]:

@@ -8,6 +8,7 @@ in `wording.py`.
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +36,7 @@ EMBED_BYTES = 64 * 2**20  # a larger video is linked, or browsers give up on the
 SHEET_FRAMES = 12
 SHEET_WIDTH = 240  # pixels of one picture of the contact sheet
 SHEET_COLUMNS = 4  # of the sheet as one picture
+RANK_COLOURS = ("var(--accent)", "var(--mouth)", "var(--sound)", "var(--good)", "var(--warn)", "var(--none)")
 PLOTTED_WORDS_SECONDS = 90  # longer videos show their words as text only; side by side they could not be read
 
 
@@ -79,7 +81,8 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         sheet=sheet,
         moments=_moments(video, frames, report),
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
-        timing_figures=_timing_figures(blocks, report.get("timing") or {}),
+        timing_figures=_timing_figures(blocks, report.get("timing") or {})
+        + _memory_figures(blocks, (report.get("memory") or {}).get("ranks", ())),
         words=words,
         portrait=((report.get("inputs") or {}).get("image") or {}).get("check"),
         failures=[c for c in report.get("checks", ()) if c["status"] in ("failed", "warned")],
@@ -287,6 +290,36 @@ def _timing_figures(blocks: "pd.DataFrame | None", timing: Mapping[str, Any]) ->
             note,
         )
     ]
+
+
+def _memory_figures(blocks: "pd.DataFrame | None", ranks: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Draw the memory of each rank's process and of its GPU after each block."""
+    if blocks is None:
+        return []
+    middle = blocks["start_s"].to_numpy(float) + BLOCK_SECONDS / 2
+    figures = []
+    for kind, title, whole in (
+        ("gpu", "Memory of the GPU while it rendered, GB", "gpu_total_gb"),
+        ("host", "Memory of each process while it rendered, GB", ""),
+    ):
+        columns = [name for name in blocks if re.fullmatch(rf"rank\d+_{kind}_gb", name)]
+        if not columns:
+            continue
+        limits = [(size, "all of it") for size in sorted({rank[whole] for rank in ranks if whole in rank})]
+        curves = [blocks[name].to_numpy(float) for name in columns]
+        low, high = plots.span(curves, include=[0.0, *(size for size, _ in limits)])
+        axis = plots.Axis(
+            seconds=float(middle[-1]) + BLOCK_SECONDS / 2, low=low, high=1.1 * high, unit="GB", height=130
+        )
+        lines = [
+            plots.Line(seconds=middle, values=values, colour=RANK_COLOURS[i % len(RANK_COLOURS)], label=f"process {i}")
+            for i, values in enumerate(curves)
+        ]
+        svg = plots.line_plot(lines, axis, title, limits=limits)
+        most = max(float(np.nanmax(values)) for values in curves)
+        legend = tuple((line.colour, line.label) for line in lines)
+        figures.append(Figure(title, svg, legend, f"at most {most:.1f} GB"))
+    return figures
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from liveavatar.distributed.group import (
     group_errors,
     settle,
 )
+from liveavatar.engine.memory import MemoryReading
 from tests.distributed.pairs import CPU, HERE, pair, process
 
 RINGS = {
@@ -30,7 +31,11 @@ PIECE = 64  # bytes sent at once: no ring fits, and some pieces are shorter than
 def test_a_message_is_the_same_on_the_other_side() -> None:
     message = Message.of(Op.RESTORE, 3, index=2**40, snapshot=True, reanchor=False, threads=5)
     message.step_s[MAX_STEPS - 1], message.wait_s[0], message.busy_s[1], message.sent_s[2] = 0.1, 0.2, 0.3, 0.4
+    readings = [MemoryReading(0.5 + rank, 2.0, 16.0, 7.0, 24.0, 3.0) for rank in range(3)]
+    for rank in (2, 0, 1):
+        message.note_memory(rank, readings[rank])
     assert Message.from_tensor(message.to_tensor()) == message
+    assert Message.from_tensor(message.to_tensor()).readings() == tuple(readings)
     other = Message.of(Op.BLOCK, 3, reanchor=True)
     assert Message.from_tensor(other.to_tensor()) == other
     assert len(other.to_tensor()) == len(message.to_tensor()), "a header of a group has one size"

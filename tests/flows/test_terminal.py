@@ -7,6 +7,7 @@ import pytest
 
 from flows import terminal
 from flows.terminal import Terminal, complain, say
+from liveavatar.engine.memory import MemoryReading
 from tasks.events import Event, emit
 
 
@@ -84,3 +85,14 @@ def test_text_from_a_file_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert captured.out == "one\t\\x1b[2J\ntwo \\u202e\n"
     assert captured.err.splitlines() == ["a\\x07b", "  publish    \\x1b]0;title\\x07"]
+
+
+def test_memory_stands_beside_the_speed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    event = Event(kind="progress", stage="render", done=4, total=4, fps=20.0, memory=(MemoryReading(1.24, 3.1, 16.0),))
+    with Terminal() as shown:
+        shown.show(event)
+    assert "20.0 frames/s, 1.2 GB; machine 3.1 of 16.0 GB" in capsys.readouterr().err
+    monkeypatch.setenv("LIVEAVATAR_LOG", "json")
+    with Terminal() as shown:
+        shown.show(event)
+    assert json.loads(capsys.readouterr().err)["memory"][0]["process"] == 1.24

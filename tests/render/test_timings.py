@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from liveavatar.engine.placement import RankWork, split
-from liveavatar.render.timings import BlockRow, rank_summary, timing_summary
+from liveavatar.render.timings import BlockRow, memory_summary, rank_summary, timing_summary
 
 TICK = 1e-6  # seconds
 
@@ -70,3 +70,21 @@ def test_each_rank_reports_its_own_steps_and_waits() -> None:
     assert second == {"rank": 1, "role": "step 2 + decoder", "step_ms": [20.0], "decode_ms": 5.0, "wait_ms": 6.0}
     (alone,) = rank_summary([row(0, 1.0)], (RankWork(rank=0, steps=(0, 1), decodes=True),))
     assert alone["wait_ms"] == 0.0
+
+
+def test_memory_is_summed_up_by_rank() -> None:
+    first = [[1.0, 4.0, 16.0, 0.0, 0.0, 0.0], [2.0, 4.0, 16.0, 20.0, 24.0, 4.0]]
+    later = [[1.5, 15.9, 16.0, 0.0, 0.0, 0.0], [1.9, 15.9, 16.0, 23.9, 24.0, 0.1]]
+    rows = [row(0, 1.0, memory=first), row(1, 1.5, memory=later), row(2, 2.0, memory=first)]
+    host = {"host_gb": 15.9, "host_total_gb": 16.0}
+    summary = memory_summary(rows)
+    assert summary["ranks"] == [
+        {"rank": 0, "process_gb": 1.5, **host},
+        {"rank": 1, "process_gb": 2.0, **host, "gpu_gb": 23.9, "gpu_total_gb": 24.0},
+    ]
+    assert [text.partition(" is ")[0] for text in sorted(summary["warnings"])] == [
+        "the GPU of rank 1",
+        "the memory of the machine",
+    ]
+    assert rows[1].readings[1].gpu_used == 23.9
+    assert memory_summary([row(0, 1.0)]) == {"ranks": [], "warnings": []}

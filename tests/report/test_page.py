@@ -85,6 +85,7 @@ def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[st
         writer.close()
     frames_table(num_frames, faces).to_parquet(folder / "frames.parquet")
     blocks = pd.DataFrame({"block": range(9), "start_s": np.arange(9) * 0.48, "block_ms": [300.0] * 8 + [600.0]})
+    blocks = blocks.assign(rank0_host_gb=1.5, rank0_gpu_gb=np.linspace(20, 21.5, 9), rank1_gpu_gb=12.0)
     blocks.to_parquet(folder / "blocks.parquet")
     return {
         "status": "failed",
@@ -103,7 +104,7 @@ def make_run(folder: Path, num_frames: int = 100, faces: bool = True) -> dict[st
                 {"rank": 1, "role": "steps 3-4 + decoder", "step_ms": [43.5, 44.5], "decode_ms": 98.5, "wait_ms": 0.0},
             ],
         },
-        "memory": {"peak_rss_mb": 812, "peak_gpu_mb": None},
+        "memory": {"peak_rss_mb": 812, "peak_gpu_mb": None, "ranks": [{"rank": 0, "gpu_total_gb": 24.0}]},
         "plan": {"fits": True, "per_gpu_gb": [0.1, 0.2], "nearest": [{"size": "384*256"}]},
         "inputs": {
             "audio": {"name": "a.wav", "sha256": "ab" * 32},
@@ -127,6 +128,10 @@ def test_the_page_has_everything(page: Path) -> None:
         "Sound and words",
         "Mouth against sound",
         "Rendering time of each block",
+        "Memory of the GPU while it rendered, GB",
+        "Memory of each process while it rendered, GB",
+        "at most 21.5 GB",
+        "process 1",
         "Checks",
     ):
         assert text in html

@@ -11,10 +11,14 @@ import pytest
 from flows.parameters import RenderParameters
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
+from liveavatar.engine.memory import MemoryReading
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.paths import REPO_ROOT
+from liveavatar.render.job import Progress
+from tasks import render as render_module
 from tasks.cluster.replicas import Replicas
 from tasks.enhance import CLEANED
+from tasks.events import Event, listening
 from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT, POSE
 from tasks.plan import kv_dtype_of
@@ -22,6 +26,7 @@ from tasks.render import (
     GPU_PACKAGES,
     PACKAGES,
     PASTE_PACKAGES,
+    ProgressBoard,
     RenderInputs,
     RenderOptions,
     engine_spec,
@@ -187,3 +192,32 @@ def test_replicas_are_taken_by_one_job_at_a_time() -> None:
         assert {first, second} == {0, 1}
     with replicas.taken() as again:
         assert again == second, "the longest free one comes first"
+
+
+ROOMY, FULL = MemoryReading(1.2, 3.1, 16.0, 20.0, 24.0, 3.0), MemoryReading(1.2, 3.1, 16.0, 23.8, 24.0, 0.2)
+
+
+def test_memory_is_told_with_the_progress_and_its_end_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    def artifact(*_: Any, **facts: Any) -> str:
+        told.append(facts)
+        return "id"
+
+    heard: list[Event] = []
+    monkeypatch.setattr(render_module, "recorded", lambda make: make())
+    monkeypatch.setattr(render_module, "create_progress_artifact", artifact)
+    monkeypatch.setattr(render_module, "update_progress_artifact", artifact)
+    monkeypatch.setattr(render_module, "ARTIFACT_SECONDS", 0.0)
+    board = ProgressBoard()
+    with listening(heard.append):
+        for done, reading in enumerate((ROOMY, FULL, FULL, ROOMY), 1):
+            board.show(Progress(phase="render", done=done, total=4, fps=20.0, memory=(reading,)))
+    assert [event.memory for event in heard if event.kind == "progress"] == [(ROOMY,), (FULL,), (FULL,), (ROOMY,)]
+    (warning,) = [event.text for event in heard if event.kind == "note"]
+    assert warning.startswith("the GPU of rank 0 is nearly full: 23.8 of 24.0 GB")
+    lines = [facts["description"].splitlines() for facts in told]
+    assert lines[0] == ["render", "1.2 GB, GPU 20.0 of 24.0 GB; machine 3.1 of 16.0 GB"]
+    assert lines[1] == ["render", "1.2 GB, GPU 23.8 of 24.0 GB; machine 3.1 of 16.0 GB", warning]
+    assert lines[3][2:] == [warning], "it stays to be read"
+    assert [facts["progress"] for facts in told] == [25, 50, 75, 100]

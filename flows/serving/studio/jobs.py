@@ -1,7 +1,7 @@
 """Queue of the studio page: runs of the flow `render` in Prefect, whoever started them.
 
-What the page shows of a run is what its artifacts say: progress in percent, the id of its live output, the id of the
-run that it published.
+What the page shows of a run is what its artifacts say: progress in percent, memory, the id of its live output, and that
+of the run that it published.
 """
 
 import re
@@ -54,6 +54,8 @@ class QueuedJob:
     message: str  # of the state, when it has ended
     stage: str | None = None  # that it is in
     percent: float | None = None  # of its blocks
+    memory: str | None = None  # of its processes, in words
+    short: tuple[str, ...] = ()  # warnings of memory that is nearly full
     left_s: float | None = None  # until its end, with those before it; None where nobody knows
     live: str | None = None  # id of its live output
     run: str | None = None  # id of the run it published
@@ -210,6 +212,7 @@ def listed(
 def _described(run: FlowRun, of_run: dict[tuple[Any, str], Artifact]) -> QueuedJob:
     state = ENDED if _has_ended(run) else RUNNING if run.state_type in _AT_WORK else WAITING
     progress = of_run.get((run.id, PROGRESS))
+    told = (progress.description or "").splitlines() if progress is not None and state == RUNNING else []
     picture = _stored(run, "image")
     return QueuedJob(
         id=str(run.id),
@@ -218,6 +221,8 @@ def _described(run: FlowRun, of_run: dict[tuple[Any, str], Artifact]) -> QueuedJ
         label=run.state_name or "",
         message=(run.state.message or "") if run.state is not None and state == ENDED else "",
         percent=None if progress is None else round(float(str(progress.data)), 1),
+        memory=told[1] or None if len(told) > 1 else None,
+        short=tuple(told[2:]),
         live=_id_in(of_run.get((run.id, LIVE))),
         run=_id_in(of_run.get((run.id, REPORT))),
         image=None if picture is None else picture.id,

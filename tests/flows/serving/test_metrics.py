@@ -12,10 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from flows.counters import tallied
 from flows.serving.metrics import HomeMetrics, MetricsPage, gpu_memory
 from flows.serving.studio.jobs import RUNNING, WAITING, QueuedJob
+from liveavatar.engine.memory import MemoryReading
 from liveavatar.paths import REPO_ROOT
 from tasks.events import Event, emit
 from tasks.store.store import Store
 
+MEMORY = (MemoryReading(1.0, 4.0, 16.0), MemoryReading(1.0, 4.0, 16.0, 23.75, 24.0, 0.25))
 REPORT = {
     "status": "warned",
     "stages": {"render": {"cached": False}},
@@ -68,13 +70,17 @@ def test_renders_queue_memory_and_store_are_told() -> None:
         emit(Event(kind="end", stage="enhance", text="1.5 s"))
         emit(Event(kind="end", stage="features", text="0.0 s", cached=True))
         for done in (1, 2, 4):
-            emit(Event(kind="progress", stage="render", done=done, total=8, fps=12.5))
+            emit(Event(kind="progress", stage="render", done=done, total=8, fps=12.5, memory=MEMORY))
         tally.write()
         running = samples(Queue(RUNNING, WAITING, WAITING))
         tally.judged(REPORT)
     told = samples(Queue(away=True))
     assert running["liveavatar_frames_per_second"] == 12.5
     assert running["liveavatar_blocks_left"] == 4
+    assert running["liveavatar_rank_memory_bytes 0 process 0"] == 2**30
+    assert running["liveavatar_rank_memory_bytes 0 gpu_used 1"] == 23.75 * 2**30
+    assert "liveavatar_rank_memory_bytes 0 gpu_used 0" not in running, "it has no GPU"
+    assert (running["liveavatar_renders_short_of_memory"], told["liveavatar_renders_short_of_memory"]) == (1, 0)
     assert (running["liveavatar_queue_jobs waiting"], running["liveavatar_queue_jobs running"]) == (2, 1)
     assert (running["liveavatar_prefect_up"], told["liveavatar_prefect_up"]) == (1, 0)
     assert "liveavatar_queue_jobs waiting" not in told

@@ -32,6 +32,8 @@ function row(job) {
     : element("span", { className: "blank" });
   const middle = element("div", {}, element("b", { textContent: job.name }));
   middle.append(element("span", { className: "facts", textContent: status(job) }));
+  if (job.memory) middle.append(element("span", { className: "facts", textContent: said(job.memory) }));
+  for (const line of job.short) middle.append(element("span", { className: "facts short", textContent: said(line) }));
   if (job.state === "running") {
     const bar = element("progress", { max: 100 });
     if (job.percent !== null) bar.value = job.percent;

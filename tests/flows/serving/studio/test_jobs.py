@@ -127,3 +127,14 @@ def test_the_form_in_prefect_names_the_files(monkeypatch: pytest.MonkeyPatch) ->
     (update,) = written
     assert update.model_fields_set == {"parameter_openapi_schema"}, "nothing else of the deployment changes"
     assert "a file of the studio page: anna.wav" in json.dumps(update.parameter_openapi_schema)
+
+
+def test_memory_and_its_warnings_are_shown_while_a_run_is_at_work() -> None:
+    going, done = run("going", Running(), ago=100), run("done", Failed(), ago=200)
+    told = "render\n1.2 GB; machine 15.0 of 16.0 GB\nthe memory of the machine is nearly full: end other programs"
+    artifacts = [artifact(of, PROGRESS, 50.0, ago=60).model_copy(update={"description": told}) for of in (going, done)]
+    first, second = listed([done, going], artifacts, NOW)
+    assert (first.memory, first.short) == ("1.2 GB; machine 15.0 of 16.0 GB", (told.splitlines()[2],))
+    assert (second.memory, second.short) == (None, ())
+    (plain_one,) = listed([going], [artifact(going, PROGRESS, 50.0).model_copy(update={"description": "render"})], NOW)
+    assert (plain_one.memory, plain_one.short) == (None, ())
