@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from liveavatar.bench import live_speech
-from liveavatar.bench.live_speech import WindowRow, compare, distance, load_track, page, random_network
+from liveavatar.bench.live_speech import WindowRow, Yardsticks, compare, distance, load_track, page, random_network
 from tests.released import SCALED, SPEECH_NETWORK
 
 NETWORK: dict[str, Any] = {**SPEECH_NETWORK, "num_conv_pos_embeddings": 32}
@@ -24,16 +24,18 @@ def test_a_distance_is_a_share_of_what_features_vary() -> None:
 @pytest.mark.parametrize("sharpness", [1.0, live_speech.SHARP], ids=["even attention", "sharp attention"])
 def test_longer_windows_come_nearer_to_the_whole_track(sharpness: float) -> None:
     windows = ((1.0, 0.16), (6.0, 0.16), (6.0, 0.96))
-    rows, neighbours = compare(random_network(NETWORK, sharpness), load_track(10.0), windows, SCALED.speech)
-    near, far = rows[1].distance, rows[0].distance
-    assert rows[2].distance <= near < far
-    assert near < neighbours, "nearer than the frame before"
+    rows, other = compare(random_network(NETWORK, sharpness), load_track(10.0), windows, SCALED.speech)
+    far, near, nearest = (row.distance for row in rows)
+    assert nearest <= near < far
+    assert near < other.neighbours, "nearer than the frame before"
+    assert other.clock > 0
     assert all(row.block_ms > 0 for row in rows)
 
 
 def test_the_report_has_a_table_a_network(tmp_path: Path) -> None:
     row = WindowRow(window_s=8.0, lookahead_s=0.32, distance=0.1234, block_ms=56.7)
-    text = page({"random weights": ([row], 0.5)}, "cpu")
+    text = page({"random weights": ([row], Yardsticks(neighbours=0.5, clock=0.25))}, "cpu")
     assert "## random weights" in text
     assert "| 8 | 0.32 | 0.123 | 57 |" in text
     assert "0.500" in text
+    assert "0.250" in text

@@ -156,8 +156,12 @@ def window_features(model: torch.nn.Module, window: Tensor, block: int, first_sa
         block: index of the block.
         first_sample: of the window in the track, a multiple of `STATE_SAMPLES`.
     """
+    return block_frames(hidden_states(model, window, QUIET_VARIANCE), block, first_sample)
+
+
+def block_frames(states: Tensor, block: int, first_sample: int = 0) -> Tensor:
+    """Sample hidden states [L, T50, C], of which the first begins at `first_sample`, for a block: [L, C, 12]."""
     assert first_sample % STATE_SAMPLES == 0
-    states = hidden_states(model, window, QUIET_VARIANCE)
     frames = torch.arange(block * BLOCK_FRAMES, (block + 1) * BLOCK_FRAMES, dtype=torch.float64)
     thirds = torch.round(frames * MIDDLE_RATE / FPS).long() * (3 * STATE_RATE // MIDDLE_RATE)  # of a state, exact
     left = thirds // 3 - first_sample // STATE_SAMPLES
