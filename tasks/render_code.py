@@ -18,6 +18,7 @@ from liveavatar.model import other_autoencoders
 CODE = ("liveavatar.render.job", "liveavatar.render.sound", "liveavatar.load")
 PIPE = "liveavatar.render.pipe"
 PLACEMENTS = "liveavatar.distributed"
+WATCH = ("liveavatar.engine.memory", "liveavatar.hardware")  # memory is read and told, and changes nothing
 PROMPT = "liveavatar.prompt"  # writes the prompt in words of the model; the key holds what it wrote
 FAST = "liveavatar.fast"
 FACE = "liveavatar.face"  # reads the head pose of the portrait, and the frames of a video that keeps the user's picture
@@ -47,7 +48,7 @@ def job_code(
         piped: whether its sound comes from a pipe, whose features the engine computes.
         pasted: whether the face goes back into the user's picture.
     """
-    left_out = [PLACEMENTS, PROMPT]
+    left_out = [PLACEMENTS, PROMPT, *WATCH]
     if not config.runs_fast(fp8=settings.fp8, offload=offload):
         left_out += [FAST, *other_autoencoders(config.vae)]
     if not (posed and config.pose_origin == FROM_PORTRAIT):

@@ -19,7 +19,7 @@ from liveavatar.paths import REPO_ROOT
 from liveavatar.render.job import CanvasPicture, RenderJob
 from liveavatar.render.pipe import PipeSound
 from liveavatar.timing import SAMPLE_RATE
-from tasks.render_code import PLACEMENTS, PROMPT, RenderCode, engine_code, job_code, settings_part
+from tasks.render_code import PLACEMENTS, PROMPT, WATCH, RenderCode, engine_code, job_code, settings_part
 from tasks.store.keys import code_parts, sources_of
 from tests.conftest import make_tiny_model
 from tests.render_jobs import noise_job
@@ -81,7 +81,7 @@ def test_a_job_runs_the_code_of_its_key(
     done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ran = set(json.loads(done.stdout))
-    rooms = tuple(name.replace(".", "/") for name in (PLACEMENTS, PROMPT))
+    rooms = tuple(name.replace(".", "/") for name in (PLACEMENTS, PROMPT, *WATCH))
     assert {path for path in ran - files(code) if not path.startswith(rooms)} == set()
     assert {path for path in files(code) - ran if not path.startswith(KERNELS)} == set()
 
@@ -96,6 +96,7 @@ def test_placements_run_nothing_else_that_a_key_lacks() -> None:
     assert modules
     called = {p.relative_to(REPO_ROOT).as_posix() for p in sources_of(*modules) if room not in p.parents}
     called = {path for path in called if not path.startswith(PROMPT.replace(".", "/"))}
+    called = {path for path in called if not path.startswith(tuple(name.replace(".", "/") for name in WATCH))}
     assert called <= files(job_code(LIVE_AVATAR_14B, SETTINGS))
 
 
