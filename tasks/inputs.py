@@ -38,8 +38,12 @@ class JobInputs:
     pixels: np.ndarray | None = None  # uint8 sRGB [H, W, 3]; None where it was not kept
 
 
-def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInputs:
+def check_inputs(image: Path, audio: Path | None, pose: Path | None, *, skeleton: bool = False) -> JobInputs:
     """Open each input of a job and check it.
+
+    Args:
+        image, audio, pose: the files.
+        skeleton: whether the pose may be a video of a drawn skeleton.
 
     Raises:
         InputError: a file is missing, damaged, cannot be used, or has a name that is not UTF-8.
@@ -50,7 +54,7 @@ def check_inputs(image: Path, audio: Path | None, pose: Path | None) -> JobInput
     samples = None if audio is None else isolated(check_sound, audio, beats=True)
     pixels = decode_portrait(image)
     if pose is not None:
-        isolated(check_motion, pose, beats=True)
+        isolated(check_motion, pose, skeleton, beats=True)
     return JobInputs(
         image=_file(image),
         audio=None if audio is None else _file(audio),
@@ -68,11 +72,11 @@ def check_sound(path: Path, *, on_progress: Callable[[], None]) -> np.ndarray | 
     return ingest.load_audio(path, on_progress=on_progress) if path.stat().st_size <= SMALL_BYTES else None
 
 
-def check_motion(path: Path, *, on_progress: Callable[[], None]) -> None:
-    """Check a pose file; runs in a worker."""
+def check_motion(path: Path, skeleton: bool, *, on_progress: Callable[[], None]) -> None:
+    """Check a pose file, which may be a drawn skeleton if `skeleton`; runs in a worker."""
     from liveavatar.pose.files import check_pose
 
-    check_pose(path, on_progress=on_progress)
+    check_pose(path, skeleton, on_progress=on_progress)
 
 
 def decode_sound(path: Path) -> np.ndarray:

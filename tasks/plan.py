@@ -85,5 +85,6 @@ def request_of(
         placement=options["placement"],
         online_decode=options["enable_online_decode"],
         processes=min(options["num_gpus"] or CPU_RANKS, settings.sample_steps + 1),
+        posed=options["pose_video"] is not None,
         piped=piped,
     )

@@ -6,7 +6,7 @@ networks are loaded.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -68,12 +68,11 @@ class GroupPlacement:
             self.decode_layers = self.decode_layers_of(spec.w * stride, spec.h * stride, spec.settings.kv_cache_dtype)
         if self.group.world == 1:
             return SinglePlacement().place(backend, spec, conditioning, features)
-        opening = Opening(
-            spec, conditioning.to(torch.device("cpu")), self.works(spec.num_steps), torch.get_num_threads()
-        )
+        sent = replace(conditioning.to(torch.device("cpu")), skeleton=None)  # its latents travel block by block
+        opening = Opening(spec, sent, self.works(spec.num_steps), torch.get_num_threads())
         self._opened, self.current = True, None  # buffers of another size are freed before these are made
         self.group.broadcast(opening)
-        self.current = Tpp(self.group, backend, opening, features)
+        self.current = Tpp(self.group, backend, opening, features, conditioning.skeleton)
         return self.current
 
     def works(self, num_steps: int) -> tuple[RankWork, ...]:

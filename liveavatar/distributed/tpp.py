@@ -23,6 +23,7 @@ from liveavatar.engine.clock import mark, on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, load_rings, ring_tensors
 from liveavatar.engine.memory import MemoryReading, read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times
+from liveavatar.engine.pose_latents import SkeletonLatents
 from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
@@ -42,12 +43,13 @@ class Opening:
 
 
 def packet(backend: Backend, spec: DenoiseSpec, work: RankWork) -> Layout:
-    """Shapes that a rank sends to the next: latents and audio tokens of a block, and activations between two layers."""
+    """Shapes that a rank sends to the next: a block's latents, audio tokens, drawn pose, activations between layers."""
     dit, dtype = backend.config.dit, backend.dtype
     shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
         ((1, dit.in_dim, BLOCK_LATENTS, spec.h, spec.w), dtype),
         ((1, BLOCK_LATENTS, dit.num_audio_token + 1, dit.dim), dtype),
         ((1, BLOCK_LATENTS, 1, dit.dim), dtype),
+        *_pose_shapes(backend.config, dtype, spec),
     ]
     if work.stop_layer is not None:
         tokens = BLOCK_LATENTS * (spec.h // 2) * (spec.w // 2)
@@ -55,10 +57,23 @@ def packet(backend: Backend, spec: DenoiseSpec, work: RankWork) -> Layout:
     return Layout(*shapes)
 
 
-def request(config: ModelConfig, dtype: torch.dtype) -> Layout:
-    """Shapes that the last rank sends to rank 0: speech features of a block."""
+def request(config: ModelConfig, dtype: torch.dtype, spec: DenoiseSpec) -> Layout:
+    """Shapes that the last rank sends to rank 0: speech features of a block, and its pose latents if they are drawn."""
     dit = config.dit
-    return Layout(((1, dit.audio_layers, dit.audio_dim, dit.audio_history_frames + BLOCK_FRAMES), dtype))
+    features = ((1, dit.audio_layers, dit.audio_dim, dit.audio_history_frames + BLOCK_FRAMES), dtype)
+    return Layout(features, *_pose_shapes(config, dtype, spec))
+
+
+def _pose_shapes(
+    config: ModelConfig, dtype: torch.dtype, spec: DenoiseSpec
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shape of the pose latents of a drawn skeleton, which only the rank with the autoencoder can make."""
+    return [((1, config.dit.cond_dim, BLOCK_LATENTS, spec.h, spec.w), dtype)] if spec.skeleton else []
+
+
+def _split_pose(parts: list[Tensor], spec: DenoiseSpec) -> tuple[Tensor | None, list[Tensor]]:
+    """Part the pose latents of a drawn skeleton, where there is one, from the activations behind them."""
+    return (parts[0], parts[1:]) if spec.skeleton else (None, parts)
 
 
 class _Clock:
@@ -86,6 +101,7 @@ class _Spent:
     work: RankWork
     marks: list[Any]  # around its steps
     around: tuple[Any, Any, Any]  # end of the block before, begin, end
+    memory: MemoryReading
 
     def write(self, message: Message) -> None:
         """Put seconds and memory in a header once the kernels have run."""
@@ -98,18 +114,25 @@ class _Spent:
 class Tpp:
     """The placement of a job, on the last rank."""
 
-    def __init__(self, group: Group, backend: Backend, opening: Opening, features: FeaturesOf) -> None:
+    def __init__(
+        self,
+        group: Group,
+        backend: Backend,
+        opening: Opening,
+        features: FeaturesOf,
+        skeleton: SkeletonLatents | None = None,
+    ) -> None:
         config, spec = backend.config, opening.spec
+        self.skeleton = skeleton
         self.group, self.backend, self.spec = group, backend, spec
         self.features, self.works = features, opening.works
-    memory: MemoryReading
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
         self.work = opening.works[group.last]
         self.denoiser = (
             backend.denoiser(spec, opening.conditioning.to(group.device), self.work) if self.work.steps else None
         )
-        self.sender = ControlSender(group, 0, request(config, backend.dtype), group.world + AHEAD + 1)
+        self.sender = ControlSender(group, 0, request(config, backend.dtype, spec), group.world + AHEAD + 1)
         self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.works[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
         self.threads = Threads(opening.threads, backend.shares_threads)
@@ -130,7 +153,8 @@ class Tpp:
         """Begin with a block, whose kernels run when it has come; returns when it is known that it will."""
         self._drop_state()
         self._ask_ahead(index)
-        message, (x, local, global_, *hidden) = self.receiver.take()
+        message, (x, local, global_, *rest) = self.receiver.take()
+        pose, hidden = _split_pose(rest, self.spec)
         if (message.op, message.index) != (Op.BLOCK, index):
             raise GroupError(f"block {index} was expected, {message.op.name} {message.index} came")
         began = self.clock.begin()
@@ -139,7 +163,7 @@ class Tpp:
             if message.reanchor:
                 assert self.first_latent is not None
                 self.denoiser.reanchor(self.first_latent)
-            x, marks = self.denoiser.queue(index, x, AudioTokens(local, global_), hidden)
+            x, marks = self.denoiser.queue(index, x, AudioTokens(local, global_), hidden, pose)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
         self.has_state = message.snapshot
@@ -162,7 +186,8 @@ class Tpp:
                 return
             due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
             message = self._message(Op.BLOCK, self.issued, snapshot=due, reanchor=reanchor)
-            self.sender.send(message, [self.features(self.issued)])
+            drawn = [] if self.skeleton is None else [self.skeleton.latents(self.issued).to("cpu", self.backend.dtype)]
+            self.sender.send(message, [self.features(self.issued), *drawn])
             if reanchor:
                 self._keep(self._send_first())
             self.issued += 1
@@ -252,12 +277,12 @@ class Worker:
 
     def __init__(self, group: Group, backend: Backend, opening: Opening) -> None:
         spec, rank = opening.spec, group.rank
-        self.group, self.backend, self.work = group, backend, opening.works[rank]
+        self.group, self.backend, self.spec, self.work = group, backend, spec, opening.works[rank]
         self.reference_shape = tuple(opening.conditioning.reference.shape)
         self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.work)
         self.receiver: LatentReceiver | ControlReceiver
         if rank == 0:
-            self.receiver = ControlReceiver(group, group.last, request(backend.config, backend.dtype))
+            self.receiver = ControlReceiver(group, group.last, request(backend.config, backend.dtype, spec))
         else:
             self.receiver = LatentReceiver(group, rank - 1, packet(backend, spec, opening.works[rank - 1]))
         self.sender = LatentSender(group, rank + 1, packet(backend, spec, self.work))
@@ -287,12 +312,15 @@ class Worker:
             denoiser.reanchor(self._first())
         if self.group.rank == 0:
             audio = self.backend.dit.encode_audio(on_device(parts[0], self.group.device))
-            x, marks = denoiser.queue(index, denoiser.noise(index), audio)
+            drawn = on_device(parts[1], self.group.device) if self.spec.skeleton else None
+            x, marks = denoiser.queue(index, denoiser.noise(index), audio, (), drawn)
         else:
             audio = AudioTokens(parts[1], parts[2])
-            x, marks = denoiser.queue(index, parts[0], audio, parts[3:])
+            drawn, hidden = _split_pose(parts[3:], self.spec)
+            x, marks = denoiser.queue(index, parts[0], audio, hidden, drawn)
         spent = self.clock.end(began, self.work, marks)
-        self.sender.send(message, [x, audio.local, audio.global_, *denoiser.hidden], spent.write)
+        pose = [] if drawn is None else [drawn]
+        self.sender.send(message, [x, audio.local, audio.global_, *pose, *denoiser.hidden], spent.write)
         if message.snapshot:
             settle(self.rings)
             self.rings = self.group.send_rings(ring_tensors(denoiser.rings), self.group.last)

@@ -10,6 +10,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.engine.decoder import Decoder
 from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec
 from liveavatar.engine.placement import RankWork
+from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.threads import Threads
 
 
@@ -46,6 +47,9 @@ class Backend(Protocol):
 
     def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:
         """Make the decoder of a stream, primed by the latents [1, C, 19, h, w] of its portrait [H, W, 3]."""
+
+    def video_encoder(self, h: int, w: int) -> VideoEncoder:
+        """Return the encoder of videos of latent size [h, w]."""
 
     def forget_sizes(self) -> None:
         """Free buffers and graphs of past jobs; the next job makes new ones."""

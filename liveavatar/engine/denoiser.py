@@ -14,6 +14,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.clock import on_device
+from liveavatar.engine.pose_latents import SkeletonLatents
 from liveavatar.engine.resumable import Resumable
 from liveavatar.engine.sampling import clip_noise, reference_distance
 from liveavatar.engine.settings import RenderSettings
@@ -33,6 +34,7 @@ class DenoiseSpec:
     num_blocks: int
     h: int  # latent height
     w: int  # latent width
+    skeleton: bool = False  # blocks have pose latents of a drawn skeleton
 
     @property
     def clip_blocks(self) -> int:
@@ -53,11 +55,14 @@ class Conditioning:
     reference: Tensor  # [1, C, 1, h, w]
     motion: Tensor  # [1, C, 19, h, w]
     pose: Tensor | None = None  # head and eyes [T, 6] of all latents, eyes NaN as seeded; None: all move by themselves
+    skeleton: SkeletonLatents | None = None  # for models guided by a drawn skeleton instead
 
     def to(self, device: torch.device) -> "Conditioning":
         """Copy the conditioning to a device."""
         pose = None if self.pose is None else self.pose.to(device)
-        return Conditioning(self.text.to(device), self.reference.to(device), self.motion.to(device), pose)
+        return Conditioning(
+            self.text.to(device), self.reference.to(device), self.motion.to(device), pose, self.skeleton
+        )
 
 
 class Denoiser(Protocol):
@@ -76,7 +81,7 @@ class Denoiser(Protocol):
         """Compute the sinks anew for another reference latent [1, C, 1, h, w] and, unless None, motion latents."""
 
     def queue(
-        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
+        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = (), pose: Tensor | None = None
     ) -> tuple[Tensor, list[Any]]:
         """Begin to take a block through these steps; on a GPU its kernels are queued when this returns.
 
@@ -85,6 +90,7 @@ class Denoiser(Protocol):
             x: its latents [1, C, 3, h, w] after the steps before these.
             audio: its audio tokens.
             hidden: activations of the layer before the first one here, where the first step is begun elsewhere.
+            pose: its pose latents, where another rank made them.
 
         Returns:
             Its latents after these steps, good until the next block, and the marks before, between and after the
@@ -112,8 +118,9 @@ class StreamInputs(Protocol):
 class BlockInputs:
     """Inputs of a job, all functions of the block's index."""
 
-    def __init__(self, config: ModelConfig, spec: DenoiseSpec, pose: Tensor | None, dtype: torch.dtype) -> None:
-        self.config, self.pose_track, self.dtype = config, pose, dtype
+    def __init__(self, config: ModelConfig, spec: DenoiseSpec, conditioning: Conditioning, dtype: torch.dtype) -> None:
+        self.config, self.dtype = config, dtype
+        self.pose_track, self.skeleton = conditioning.pose, conditioning.skeleton
         self.spec: DenoiseSpec = spec
         self._noise: tuple[int, Tensor] | None = None  # of the last clip
 
@@ -136,11 +143,13 @@ class BlockInputs:
     @property
     def has_pose(self) -> bool:
         """Return whether blocks have pose latents."""
-        return self.pose_track is not None or self.config.lids_conditioned
+        return self.pose_track is not None or self.spec.skeleton or self.config.lids_conditioned
 
     def pose(self, index: int, device: torch.device) -> Tensor | None:
         """Return the pose latents [1, C, 3, h, w] of a block; None for a stream without."""
         config, spec, frame, eyes = self.config, self.spec, index * BLOCK_LATENTS, None
+        if self.skeleton is not None:
+            return self.skeleton.latents(index).to(device, self.dtype)
         if not self.has_pose:
             return None
         head = eyes_of_user = None

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from liveavatar.config import ModelConfig
+from liveavatar.config import SKELETON_VIDEO, ModelConfig
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
 from liveavatar.engine.job import StreamJob
 from liveavatar.engine.placement import FeaturesOf, Placement, RankWork
+from liveavatar.engine.pose_latents import SkeletonLatents
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.engine.single import SinglePlacement
 from liveavatar.engine.stream import Stream
@@ -109,11 +110,13 @@ class Engine:
             num_blocks=count_blocks(job.num_frames),
             h=height // stride,
             w=width // stride,
+            skeleton=job.skeleton is not None,
         )
         threads = Threads(torch.get_num_threads(), backend.shares_threads)
         text = self.encode_prompt(settings.prompt_read(self.config.text.words_read)).to(self.dtype)
         reference, motion = self.still_latents(job.image)
-        conditioning = Conditioning(text, reference, motion, self._pose_track(job, spec.num_blocks))
+        pose, skeleton = self._pose_track(job, spec.num_blocks), self._skeleton(job, spec)
+        conditioning = Conditioning(text, reference, motion, pose, skeleton)
         stream = Stream(self.config, job, spec, threads, conditioning)
         stream.begin(
             self.placement.place(backend, spec, conditioning, stream.block_features),
@@ -143,6 +146,19 @@ class Engine:
                 f"fp8={settings.fp8} in the settings of a job: this engine holds its linear layers in {has}, not in "
                 f"{wants}; load it with fp8={settings.fp8}"
             )
+
+    def _skeleton(self, job: StreamJob, spec: DenoiseSpec) -> SkeletonLatents | None:
+        """Prepare to encode the drawn skeleton of a job."""
+        if job.skeleton is None:
+            return None
+        if self.config.pose_input != SKELETON_VIDEO:
+            raise InputError(f"the model {self.config.name} takes head angles, not drawn pictures; give them as `pose`")
+        shape = job.skeleton.frames(0, 1).shape[1:]
+        if shape != job.image.shape:
+            raise InputError(
+                f"the skeleton's pictures have the shape {shape}, the portrait {job.image.shape}; draw them at its size"
+            )
+        return SkeletonLatents(job.skeleton, self.backend.video_encoder(spec.h, spec.w), spec.clip_blocks)
 
     def _pose_track(self, job: StreamJob, num_blocks: int) -> Tensor | None:
         """Head pose and eyes [T, 6] of a job, one row for every latent of the stream; NaN: eyes as seeded."""

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from liveavatar.engine.memory import MemoryReading
+from liveavatar.engine.pose_latents import Pictures
 from liveavatar.engine.settings import RenderSettings
 
 
@@ -46,6 +47,7 @@ class StreamJob:
     # Head, lids, gaze: a frame track [F, 3, 4 or 6] of any length, see `liveavatar.pose`.
     pose: np.ndarray | None = None
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
+    skeleton: Pictures | None = None  # for models guided by a drawn skeleton, at the image's size (`pose.drawn`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ from liveavatar.engine.clock import mark
 from liveavatar.engine.decoder import HostDecoder
 from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, StreamInputs
 from liveavatar.engine.placement import RankWork
+from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.sampling import euler_step
 from liveavatar.engine.threads import Threads
 from liveavatar.errors import InputError
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.model.dit import CausalDiT, Conditions
 from liveavatar.model.kv_ring import KVRing, Sink
+from liveavatar.model.stream_state import State
 from liveavatar.model.vae import VideoVAE
 from liveavatar.timing import BLOCK_LATENTS
 
@@ -59,15 +61,41 @@ class PlainBackend:
 
     def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> "PlainDenoiser":
         """Make the denoiser of a rank's steps."""
-        inputs = BlockInputs(self.config, spec, conditioning.pose, self.dit.dtype)
+        inputs = BlockInputs(self.config, spec, conditioning, self.dit.dtype)
         return PlainDenoiser(self.dit, inputs, conditioning, work.steps)
 
     def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> HostDecoder:
         """Make the decoder of a stream, primed by the latents [1, C, 19, h, w] of its portrait [H, W, 3]."""
         return plain_decoder(self.vae, motion, image, threads)
 
+    def video_encoder(self, h: int, w: int) -> VideoEncoder:
+        """Return the encoder of videos of latent size [h, w]."""
+        return BackendEncoder(self.vae, self.vae.encode_stream, self.device, self.dtype, (h, w))
+
     def forget_sizes(self) -> None:
         """Do nothing: no buffers are kept between jobs."""
+
+
+class BackendEncoder:
+    """A `VideoEncoder` that calls a backend's function."""
+
+    def __init__(
+        self,
+        vae: VideoVAE,
+        encode: Callable[[Tensor, Any], Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+        size: tuple[int, int],
+    ) -> None:
+        self.vae, self._encode, self.device, self.dtype, self.size = vae, encode, device, dtype, size
+
+    def state(self) -> State:
+        """Start a video."""
+        return self.vae.encoder_state(1, *self.size)
+
+    def encode(self, video_13THW: Tensor, state: State) -> Tensor:
+        """Encode the next pictures."""
+        return self._encode(video_13THW.to(self.device, self.dtype), state)
 
 
 class PlainDenoiser:
@@ -99,12 +127,13 @@ class PlainDenoiser:
 
     @torch.inference_mode()
     def queue(
-        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
+        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = (), pose: Tensor | None = None
     ) -> tuple[Tensor, list[Any]]:
         """Take a block through these steps, which are always whole."""
         assert not hidden, "the plain transformer makes whole steps"
         dit, spec, frame = self.dit, self.spec, index * BLOCK_LATENTS
-        cond = Conditions(self.text_kv, dit.audio_kv(audio), self.inputs.pose(index, self.device))
+        pose = self.inputs.pose(index, self.device) if pose is None else pose
+        cond = Conditions(self.text_kv, dit.audio_kv(audio), pose)
         rotation = dit.block_rotation(frame, spec.h, spec.w, self.device)
         marks = [mark(self.device)]
         for step, ring in self.rings.items():

@@ -54,6 +54,16 @@ def portrait_pose(rgb: np.ndarray) -> np.ndarray | None:
     return None if face is None else face_pose(face, rgb.shape[:2]).astype(np.float32)
 
 
+def rotation(angles_3: np.ndarray) -> np.ndarray:
+    """Build the rotation matrix [3, 3] of yaw, pitch, roll (radians): roll first, then pitch, then yaw."""
+    yaw, pitch, roll = (float(angle) for angle in angles_3)
+    about_y = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
+    about_x = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
+    about_z = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
+    turned: np.ndarray = about_y @ about_x @ about_z
+    return turned
+
+
 def face_pose(face: Face, size: tuple[int, int]) -> np.ndarray:
     """Solve yaw, pitch, roll (float64 [3], radians) of a face in a picture of `size` (height, width).
 

@@ -52,6 +52,7 @@ class Face:
 
     points: np.ndarray  # float32 [478, 2], pixels (x, y)
     presence: float  # 0 to 1: how sure the mesh is that a face is there
+    depths: np.ndarray | None = None  # float32 [478], pixels away from the camera, as the mesh guesses them
 
     @property
     def eye_distance(self) -> float:
@@ -185,8 +186,10 @@ class FaceTracker:
         presence = 1 / (1 + np.exp(-self._mesh.get_tensor(self._presence_out).item()))
         if presence < PRESENCE:
             return None
-        points = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)[:, :2] @ scaled.T + matrix[:, 2]
-        face = Face(points.astype(np.float32), float(presence))
+        mesh = self._mesh.get_tensor(self._points_out).reshape(NUM_POINTS, 3)
+        points = mesh[:, :2] @ scaled.T + matrix[:, 2]
+        depths = mesh[:, 2] * (region.side / MESH_SIDE)
+        face = Face(points.astype(np.float32), float(presence), depths.astype(np.float32))
         return face if face.eye_distance >= 4 else None  # smaller is no face whose mouth can be read
 
 

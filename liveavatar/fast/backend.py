@@ -8,7 +8,8 @@ from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.engine.decoder import Decoder, HostDecoder
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
 from liveavatar.engine.placement import RankWork
-from liveavatar.engine.plain import image_tensor, model_dtype, plain_decoder, still_latents
+from liveavatar.engine.plain import BackendEncoder, image_tensor, model_dtype, plain_decoder, still_latents
+from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.threads import Threads
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
@@ -84,6 +85,10 @@ class FastBackend:
         if runner.stream is not None:
             return CudaDecoder(runner)
         return HostDecoder(runner.decode, runner.state, threads)
+
+    def video_encoder(self, h: int, w: int) -> VideoEncoder:
+        """Return the encoder of videos of latent size [h, w]."""
+        return BackendEncoder(self.vae, self._encoder.encode_stream, self.device, self.dtype, (h, w))
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
         """Return the buffers and graph of a latent size; None for an autoencoder without a fast form."""

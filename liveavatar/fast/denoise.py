@@ -78,7 +78,7 @@ class FastDenoiser:
         dit = runners.dit
         self.dit, self.config, self.spec = dit, config, spec
         self.device, self.motion = conditioning.reference.device, conditioning.motion
-        self.inputs = BlockInputs(config, spec, conditioning.pose, dit.dtype)
+        self.inputs = BlockInputs(config, spec, conditioning, dit.dtype)
         self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))
         spans = work.spans(len(dit.layers))
         key = RunnerKey.of(spec, spans, self.inputs.has_pose)
@@ -119,7 +119,7 @@ class FastDenoiser:
 
     @torch.inference_mode()
     def queue(
-        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = ()
+        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = (), pose: Tensor | None = None
     ) -> tuple[Tensor, list[Any]]:
         """Queue a block's steps."""
         frame, spec, dit, runner = index * BLOCK_LATENTS, self.spec, self.dit, self.runner
@@ -128,7 +128,8 @@ class FastDenoiser:
             dit.block_rotation(frame, spec.h, spec.w, self.device),
             dit.sink_rotation(frame, distance, spec.h, spec.w, self.device),
         )
-        runner.prepare(x, dit.audio_kv(audio), frame, rotations, hidden, self.inputs.pose(index, self.device))
+        pose = self.inputs.pose(index, self.device) if pose is None else pose
+        runner.prepare(x, dit.audio_kv(audio), frame, rotations, hidden, pose)
         if not self._placed:
             runner.place_all()
             self._placed = True

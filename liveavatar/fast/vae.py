@@ -205,7 +205,7 @@ class FastDecoder:
 
 
 class FastEncoder:
-    """`encode_still` of a WanVAE whose encoder it has laid out anew."""
+    """`encode_still` and `encode_stream` of a WanVAE whose encoder it has laid out anew."""
 
     def __init__(self, vae: WanVAE, multiple: int | None = None) -> None:
         """Lay out the weights, as `FastDecoder` does."""
@@ -214,6 +214,10 @@ class FastEncoder:
     def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
         """Encode a still video of one picture [1, 3, 1, H, W] in -1..1 to latents [1, C, num_latents, h, w]."""
         return self.vae.encode_still_by(self._level, picture, num_latents)
+
+    def encode_stream(self, video_13THW: Tensor, state: StreamState) -> Tensor:
+        """Encode the next pictures of a video, as `WanVAE.encode_stream` does."""
+        return self.vae.encode_stream_by(self._level, video_13THW, state)
 
     def _level(self, index: int, x: Tensor, state: StreamState) -> Tensor:
         encoder = self.vae.encoder

@@ -294,7 +294,6 @@ class WanVAE(nn.Module):
         chunks = (video[:, :, :1], *video[:, :, 1:].split(self.latent_frames, dim=2))
         return torch.cat([self.encode_stream(c, state) for c in chunks if c.shape[2]], dim=2)
 
-    @torch.no_grad()
     def encode_stream(self, video: Tensor, state: StreamState) -> Tensor:
         """Encode the next frames of a stream.
 
@@ -308,6 +307,11 @@ class WanVAE(nn.Module):
         Raises:
             ValueError: when the frames do not fill whole latents.
         """
+        return self.encode_stream_by(self.encoder.level, video, state)
+
+    @torch.no_grad()
+    def encode_stream_by(self, level: Level, video: Tensor, state: StreamState) -> Tensor:
+        """Encode the next frames of a stream with `level` in place of `WanEncoder.level`."""
         num_frames = video.shape[2]
         head = 1 if state.position == 0 else 0
         if num_frames < 1 or (num_frames - head) % self.latent_frames:
@@ -315,9 +319,11 @@ class WanVAE(nn.Module):
                 f"{num_frames} frames at position {state.position} do not fill whole latents; "
                 f"a stream begins with 1 frame and goes on in multiples of {self.latent_frames}"
             )
-        moments = self.encoder(video, state)
+        x = video
+        for index in range(len(self.encoder.levels)):
+            x = level(index, x, state)
         state.position += num_frames
-        return self._normalised(moments, state)
+        return self._normalised(x, state)
 
     def _normalised(self, moments: Tensor, state: StreamState) -> Tensor:
         mu = self.conv1(moments, state)[:, : self.config.z_dim]

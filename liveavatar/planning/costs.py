@@ -21,7 +21,7 @@ from liveavatar.model.meta import without_memory
 from liveavatar.model.motion import motion_tokens
 from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.model.vae_wan import WanVAE, still_runs
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, SAMPLE_RATE
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES, SAMPLE_RATE
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
 
@@ -64,6 +64,8 @@ class VAECosts:
     peak_bytes: int  # of temporaries while a block is decoded
     decode_flop: float  # one block
     encode_flop: float  # the still picture's reference and motion latents
+    pose_flop: float  # of encoding a block of a drawn skeleton
+    pose_bytes: int  # of that encoder's stream and its temporaries
 
 
 def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dtype: str = "bf16") -> DiTCosts:
@@ -150,6 +152,11 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
         peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
         decode_flop=grown(one.decode_flop, two.decode_flop),
         encode_flop=grown(one.encode_flop, two.encode_flop),
+        pose_flop=grown(one.pose_flop, two.pose_flop),
+        pose_bytes=(
+            round(one.pose_state + (two.pose_state - one.pose_state) * (x - 1)) * BF16
+            + LATENT_FRAMES * width * height * cfg.encoder_widths[0] * 6 * BF16
+        ),
     )
 
 
@@ -161,6 +168,8 @@ class _Counts:
     state: int
     decode_flop: int
     encode_flop: int
+    pose_state: int  # of the encoder's stream
+    pose_flop: int  # of encoding a block of video
 
 
 @lru_cache(maxsize=16)
@@ -177,8 +186,14 @@ def _counted(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> _C
         vae.decode_stream(latents[:, :, :1], state)
         with FlopCounterMode(display=False) as decoding:
             vae.decode_stream(latents, state)
+        pose_state = pose_flop = 0
         if isinstance(network, WanVAE):
             encode_flop = _wan_still_flop(network, motion_latents, video)
+            stream = network.encoder_state(1, h, w)
+            network.encode_stream(video[:, :, :1], stream)
+            with FlopCounterMode(display=False) as posing:
+                network.encode_stream(video, stream)
+            pose_flop, pose_state = posing.get_total_flops(), sum(t.numel() for t in stream.tensors().values())
         else:
             with FlopCounterMode(display=False) as encoding:
                 vae.encode_still(video[:, :, :1], motion_latents)
@@ -188,6 +203,8 @@ def _counted(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> _C
         state=sum(t.numel() for t in state.tensors().values()),
         decode_flop=decoding.get_total_flops(),
         encode_flop=encode_flop,
+        pose_state=pose_state,
+        pose_flop=pose_flop,
     )
 
 

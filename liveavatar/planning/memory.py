@@ -5,7 +5,7 @@ Memory is counted in GB of 2^30 bytes.
 
 from dataclasses import dataclass
 
-from liveavatar.config import ModelConfig
+from liveavatar.config import SKELETON_VIDEO, ModelConfig
 from liveavatar.engine.placement import SLOTS, RankWork, split, split_layers
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
@@ -109,6 +109,11 @@ class MemoryModel:
         options = {"fp8": self.settings.fp8, "offload": self.request.offload}
         return bool(self.machine.gpus) and self.config.runs_fast(**options)
 
+    @property
+    def drawn(self) -> bool:
+        """True when a drawn skeleton is encoded beside the video."""
+        return self.request.posed and self.config.pose_input == SKELETON_VIDEO
+
     def _num_steps(self, work: RankWork) -> float:
         """Count the steps of a rank, parts of steps included."""
         layers = self.config.dit.num_layers
@@ -151,6 +156,8 @@ class MemoryModel:
             parts["transfers"] = cuts * SLOTS * dit.tokens * self.config.dit.dim * (FP32 + BF16)
         if decodes:  # this rank also encodes the picture and sends the result to the others
             parts["autoencoder"] = vae.weight_bytes + vae.state_bytes
+            if self.drawn:
+                parts["pose encoder"] = vae.pose_bytes
             if self.request.piped:
                 parts["speech encoder"] = live_speech_bytes(self.config)
         # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
@@ -218,7 +225,10 @@ class MemoryModel:
         steps, gpus = self.settings.sample_steps, self.used(placement) or (None,)
         if placement == "tpp" and len(gpus) > 1:
             ranks = [(self._num_steps(work), work.decodes, self.speeds(gpus[work.rank])) for work in self.rank_work()]
-            busy = [count * speeds.step + (speeds.decode if decodes else 0) for count, decodes, speeds in ranks]
+            busy = [
+                count * speeds.step + ((speeds.decode + self.drawn * speeds.pose) if decodes else 0)
+                for count, decodes, speeds in ranks
+            ]
             return BLOCK_FRAMES / max(busy), ranks[-1][-1].start + sum(busy)
         alone = [self.speeds(gpu) for gpu in gpus]
         blocks = [
@@ -228,7 +238,8 @@ class MemoryModel:
             for speeds in alone
         ]
         first = alone[0].start + (alone[0].first or steps * alone[0].step + alone[0].decode)
-        return sum(BLOCK_FRAMES / block for block in blocks), first
+        blocks = [block + self.drawn * speeds.pose for block, speeds in zip(blocks, alone, strict=True)]
+        return sum(BLOCK_FRAMES / block for block in blocks), first + self.drawn * alone[0].pose
 
 
 def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -> PlanRequest:

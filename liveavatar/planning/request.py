@@ -20,6 +20,7 @@ class PlanRequest:
     placement: str = "auto"  # or "single", "tpp", "replicas"
     online_decode: bool = False
     processes: int = 1  # of a `tpp` group on a CPU
+    posed: bool = False  # a pose is given; models guided by a drawn skeleton encode it block by block
     piped: bool = False  # sound arrives while the video is made, so the speech encoder stays loaded
 
     @property

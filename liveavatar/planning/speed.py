@@ -51,6 +51,7 @@ class Speeds:
     start: float  # picture encoded, sinks computed
     first: float | None  # the first block, steps and decoding; None: as long as any other
     overlap: bool  # a block is decoded while the next one is denoised
+    pose: float = 0.0  # one block of a drawn skeleton encoded
 
     def decode_layers(self, num_layers: int) -> float:
         """Return the time of decoding a block in layers of a denoise step, for a transformer of `num_layers`."""
@@ -80,6 +81,7 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
         first=None,
         start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
+        pose=vae.pose_flop / TERA / (ENCODE_SHARE * rates.conv),
     )
 
 

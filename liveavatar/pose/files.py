@@ -12,6 +12,7 @@ import io
 import logging
 import math
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ MAX_ANGLE = 45.0  # degrees; beyond, an eye is hidden
 MAX_SECONDS = 3 * 3600.0
 LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # `check_pose` searches every 10th frame of this time for a face
 MIN_FOUND = 1 / 3  # share of a video's frames in which a face must be found
+DARK_LEVEL, DARK_SHARE = 24, 0.75  # a picture is drawn on black where so many of its pixels are darker than that
+LOOKED_AT = 5  # pictures of a video by which it is called drawn
 SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9  # frames; landmarks tremble by about half a degree
 
 
@@ -56,8 +59,13 @@ def read_pose(
     return read_pose_csv(path)[:max_frames] if is_table(path) else pose_from_video(path, max_frames, on_progress)
 
 
-def check_pose(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> None:
-    """Check a pose file quickly; calls `on_progress` after every frame of a video.
+def check_pose(path: Path, drawn: bool = False, *, on_progress: Callable[[], None] = lambda: None) -> None:
+    """Check a pose file quickly.
+
+    Args:
+        path: the file.
+        drawn: whether a skeleton on black will do.
+        on_progress: called after every frame of a video.
 
     Raises:
         InputError: a wrong table, a file that is no video, or a video without a face in its first minute.
@@ -66,7 +74,9 @@ def check_pose(path: Path, *, on_progress: Callable[[], None] = lambda: None) ->
         read_pose_csv(path)
         return
     probe_video(path)
-    tracker = _tracker(path)
+    if drawn and is_drawn(path):
+        return
+    tracker = tracker_of(path)
     for frame in read_frames(path):
         on_progress()
         if frame.seconds > LOOK_SECONDS:
@@ -74,6 +84,19 @@ def check_pose(path: Path, *, on_progress: Callable[[], None] = lambda: None) ->
         if frame.index % LOOK_EVERY == 0 and tracker.find(frame.rgb) is not None:
             return
     raise InputError(f"{path} shows no face in its first minute; give a video of one face that looks at the camera")
+
+
+def is_drawn(path: Path) -> bool:
+    """Tell if a video is a skeleton on black: in its first pictures most pixels are dark, not all, and no face is."""
+    first = [frame.rgb for frame in islice(read_frames(path), LOOKED_AT)]
+    dark = [float((picture.max(2) < DARK_LEVEL).mean()) for picture in first]
+    if not dark or min(dark) < DARK_SHARE or min(dark) == 1.0:
+        return False
+    try:
+        tracker = FaceTracker()
+    except FaceModelUnavailable:
+        return True
+    return all(tracker.find(picture) is None for picture in first)
 
 
 def read_pose_csv(path: Path) -> np.ndarray:
@@ -182,7 +205,7 @@ def pose_from_video(
     Raises:
         InputError: no video, no face, or a face in too few frames.
     """
-    tracker = _tracker(path)
+    tracker = tracker_of(path)
     times, seen, angles, eyes = [], [], [], []
     for frame in read_frames(path):
         on_progress()
@@ -194,15 +217,11 @@ def pose_from_video(
             seen.append(frame.seconds)
             angles.append(face_pose(face, frame.rgb.shape[:2]))
             eyes.append(eye_reading(face))
-    if len(seen) < max(1, MIN_FOUND * len(times)):
-        found = f"a face in only {len(seen)} of its {len(times)} frames" if seen else "no face"
-        raise InputError(f"{path} shows {found}; give a video of one face that looks at the camera, or a csv")
+    tracked_share(path, len(seen), len(times))
     num_frames = max(1, math.floor(times[-1] * FPS + 0.5) + 1)
     clock_25 = np.arange(num_frames) / FPS
     track, readings = (_resample(np.array(seen), np.stack(rows), clock_25) for rows in (angles, eyes))
-    edge = len(SMOOTHING) // 2
-    padded = np.pad(track, ((edge, edge), (0, 0)), mode="edge")
-    track = np.stack([np.convolve(column, SMOOTHING, "valid") for column in padded.T], 1)
+    track = smooth(track)
     limit = math.radians(MAX_ANGLE)
     if np.abs(track).max() > limit:
         log.warning("%s turns further than %.0f degrees; it is followed up to there", path, MAX_ANGLE)
@@ -213,7 +232,22 @@ def pose_from_video(
     return np.concatenate([track] if looks is None else [track, looks], 1, dtype=np.float32)[:max_frames]
 
 
-def _tracker(path: Path) -> FaceTracker:
+def tracked_share(path: Path, found: int, frames: int) -> None:
+    """Refuse a video whose face was found in too few of its frames. Raises InputError."""
+    if found < max(1, MIN_FOUND * frames):
+        shown = f"a face in only {found} of its {frames} frames" if found else "no face"
+        raise InputError(f"{path} shows {shown}; give a video of one face that looks at the camera, or a csv")
+
+
+def smooth(track_FC: np.ndarray) -> np.ndarray:
+    """Smooth the columns of a track [F, C] over five frames."""
+    edge = len(SMOOTHING) // 2
+    padded = np.pad(track_FC, ((edge, edge), (0, 0)), mode="edge")
+    return np.stack([np.convolve(column, SMOOTHING, "valid") for column in padded.T], 1)
+
+
+def tracker_of(path: Path) -> FaceTracker:
+    """Make the tracker of a pose file. Raises InputError where face models are missing."""
     try:
         return FaceTracker()
     except FaceModelUnavailable as e:

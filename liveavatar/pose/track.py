@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liveavatar.config import FROM_PORTRAIT, ModelConfig, refuse_pose
+from liveavatar.config import FROM_PORTRAIT, SKELETON_VIDEO, ModelConfig, refuse_pose
 from liveavatar.errors import InputError
 from liveavatar.timing import FPS, LATENT_FRAMES
 
@@ -116,6 +116,8 @@ def conditioning_track(model: ModelConfig, frames_F3: np.ndarray, portrait_3: np
         InputError: the model is not conditioned on head pose, or the angles have another shape or are not finite.
     """
     refuse_pose(model)
+    if model.pose_input == SKELETON_VIDEO:
+        raise InputError(f"the model {model.name} takes drawn pictures, not angles; give them as `skeleton`")
     if frames_F3.ndim != 2 or frames_F3.shape[1] != 3 or not len(frames_F3) or not np.isfinite(frames_F3).all():
         raise InputError(f"the head pose has shape {frames_F3.shape}; give finite angles [frames, 3] in radians")
     return limited(model, _from_origin(model, frames_F3, portrait_3))

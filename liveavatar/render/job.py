@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from liveavatar.audio.growing_track import ENDLESS
-from liveavatar.config import FRAME_FACE, FROM_PORTRAIT
+from liveavatar.config import FRAME_FACE
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.memory import MemoryReading, read_memory
@@ -40,7 +40,7 @@ from liveavatar.media.opening import OPENING, morphed, opening_share
 from liveavatar.media.origin import origin_mark
 from liveavatar.media.paste import FacePaste
 from liveavatar.media.sizes import Box
-from liveavatar.pose.track import angles_beyond, eyes_ignored
+from liveavatar.render.pose import read_pose
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
 from liveavatar.render.spool import Spool, read_finished, write_finished
 from liveavatar.render.timings import BlockRow
@@ -73,7 +73,7 @@ class RenderJob:
     image: Path  # picture as the model takes it
     sound: SoundSource
     settings: RenderSettings
-    pose: Path | None = None  # frame track float32 [F, 3, 4 or 6], .npy, see `liveavatar.pose`; None: moves by itself
+    pose: Path | None = None  # .npy, see `liveavatar.render.pose`; None: moves by itself
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
     canvas: CanvasPicture | None = None  # None: the video is what the model renders
     online: bool = False
@@ -196,10 +196,7 @@ class RenderRun:
         self.began = time.perf_counter()
         self.notes: list[str] = []
         self.image = image = np.asarray(Image.open(job.image).convert("RGB"))
-        pose = None if job.pose is None else self._pose(job.pose)
-        portrait = None if pose is None else self._portrait_pose(image, pose)
-        if pose is not None:
-            self._note_limits(pose, portrait)
+        pose = read_pose(engine.config, job.pose, image, job.portrait_pose, self.note)
         self.sound = job.sound.open(engine.config)
         num_frames = self.sound.num_frames
         self.stream: Stream = engine.open(
@@ -208,8 +205,9 @@ class RenderRun:
                 settings=job.settings,
                 features=self.sound.features,
                 num_frames=ENDLESS if num_frames is None else num_frames,
-                pose=pose,
-                portrait_pose=portrait,
+                pose=pose.track,
+                portrait_pose=pose.portrait,
+                skeleton=pose.skeleton,
             )
         )
         self.paste = None if job.canvas is None else self._paste(job.canvas)
@@ -223,21 +221,11 @@ class RenderRun:
             ledger=job.work_dir / "segments.jsonl",
             comment=None if job.origin is None else origin_mark(job.origin),
         )
-        self.memory: tuple[MemoryReading, ...] = ()  # of each rank after the last block; this process is the last rank
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
         self.rows: list[BlockRow] = []
+        self.memory: tuple[MemoryReading, ...] = ()  # of each rank after the last block; this process is the last rank
         self.snapshot_s = 0.0
         self.before_s = 0.0  # seconds spent by runs before this one
-
-    def _pose(self, path: Path) -> np.ndarray:
-        """Read the frame track of a file; `notes` name the eye columns that the model does not take."""
-        track: np.ndarray = np.load(path)
-        ignored = eyes_ignored(self.engine.config, track)
-        if ignored:
-            self.note(
-                f"the model {self.engine.config.name} has no input for {ignored} of the pose track, and ignores it"
-            )
-        return track
 
     def _paste(self, canvas: CanvasPicture) -> FacePaste:
         picture = np.asarray(Image.open(canvas.path).convert("RGB"))
@@ -257,36 +245,10 @@ class RenderRun:
             frames = np.concatenate([begun, frames[OPENING - index :]])
         self.video.write(frames)
 
-    def _note_limits(self, pose: np.ndarray, portrait: np.ndarray | None) -> None:
-        """Add a note when the pose asks for more than the model was trained on."""
-        beyond = angles_beyond(self.engine.config, pose[:, :3], portrait)
-        if beyond:
-            self.note(
-                f"the head turns less far than the pose track asks: {beyond}; "
-                f"{self.engine.config.name} was not trained on more, and a face would dissolve"
-            )
-
     def note(self, text: str) -> None:
         """Log a remark for the user, and repeat it in the result."""
         self.notes.append(text)
         log.warning("%s", text)
-
-    def _portrait_pose(self, image: np.ndarray, track: np.ndarray) -> np.ndarray | None:
-        """Return angles [3] of the picture's head, for a model that takes the track [F, 3, 4 or 6] relative to them.
-
-        Without a face in the picture they are those of the track's mean, which `notes` then say.
-        """
-        if self.engine.config.pose_origin != FROM_PORTRAIT:
-            return None
-        if self.job.portrait_pose is not None:
-            return np.array(self.job.portrait_pose, np.float32)
-        from liveavatar.face.head_pose import portrait_pose
-
-        angles = portrait_pose(image)
-        if angles is not None:
-            return angles
-        self.note("no face is found in the portrait; its head pose is taken for the mean of the given poses")
-        return track[:, :3].mean(0)
 
     def finish(self) -> RenderResult:
         """Render from block 0 or the newest usable snapshot to the end."""
@@ -346,7 +308,6 @@ class RenderRun:
         if self.job.online:
             self.video.resume_at(position * BLOCK_FRAMES)
         log.info("resuming at block %d", position)
-                self.memory = block.memory
 
     def _begin(self, reason: str) -> None:
         if reason:
@@ -366,7 +327,6 @@ class RenderRun:
                 left = BLOCK_FRAMES if end is None else end - block.index * BLOCK_FRAMES
                 yield replace(block, frames=block.frames[:left])
 
-            memory=[list(astuple(reading)) for reading in block.memory],
     def _ready(self, index: int) -> bool | None:
         has_sound = self.sound.ready(index)
         if has_sound is None and self.should_stop():
@@ -386,6 +346,7 @@ class RenderRun:
                 if block.frames is not None:
                     self._write(block.frames)
                 now = time.perf_counter()
+                self.memory = block.memory
                 self.spool.append(block.latents.numpy(), self._row(block, now - started, now))
                 started = now
                 done = block.index + 1
@@ -405,6 +366,7 @@ class RenderRun:
             ready_s=self.before_s + now - self.began,
             wait_ms=[1000 * s for s in block.wait_s],
             delay_ms=self.sound.delay_ms(block.index),
+            memory=[list(astuple(reading)) for reading in block.memory],
         )
 
     def _snapshot(self, position: int, state: dict[str, torch.Tensor]) -> None:

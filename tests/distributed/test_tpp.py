@@ -22,8 +22,10 @@ from liveavatar.engine.job import Block, StreamJob, TensorFeatures
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import InputError
 from liveavatar.load import load_engine
+from liveavatar.pose.packed import DrawnPose, pack
 from tests.job_changes import changed
 from tests.ranks import group
+from tests.released import SCALED, make_released
 
 BLOCKS = 10
 
@@ -112,6 +114,52 @@ def test_a_group_makes_the_bits_of_one_process(
             assert_equal(made, alone(sample_steps)[: world + 1])
             assert all(len(b.step_s) == sample_steps and min(b.step_s) > 0 for b in made)
             assert world == 1 or all(len(b.wait_s) == world and max(b.wait_s) > 0 for b in made)
+            assert all(len(b.memory) == world and all(m.process > 0.05 for m in b.memory) for b in made)
+
+
+@pytest.fixture(scope="module")
+def drawn_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in the released layout, guided by latents of a drawn skeleton."""
+    return make_released(tmp_path_factory.mktemp("models") / "drawn")
+
+
+def drawn_job() -> StreamJob:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
+    features = torch.from_numpy(rng.normal(size=(SCALED.speech.num_states, SCALED.speech.dim, 60))).float()
+    return replace(
+        make_job(2, num_frames=60),
+        image=pictures[0],
+        features=TensorFeatures(features),
+        skeleton=DrawnPose(pack(pictures)),
+    )
+
+
+def test_a_drawn_skeleton_guides_a_stream(drawn_model: Path) -> None:
+    job, engine = drawn_job(), single(drawn_model)
+    made = stream(engine, job, snapshot_every=3)
+    free = stream(engine, replace(job, skeleton=None, num_frames=12))
+    assert not torch.equal(made[0].latents, free[0].latents), "the pose matters"
+    assert_equal(stream(engine, job, made[2].state), made[3:])
+    with pytest.raises(InputError, match="draw them at its size"):
+        engine.open(replace(job, image=np.zeros((64, 128, 3), np.uint8)))
+    with pytest.raises(InputError, match="takes drawn pictures"):
+        engine.open(replace(job, skeleton=None, pose=np.zeros((12, 3), np.float32)))
+
+
+@pytest.mark.nightly
+def test_a_drawn_skeleton_guides_a_group_as_one_process(drawn_model: Path) -> None:
+    job = drawn_job()
+    alone = stream(single(drawn_model), job, snapshot_every=3)
+    for world, own in ((2, False), (3, True)):
+        with group(drawn_model, world, own, jobs=2) as (member, _):
+            assert_equal(stream(member.engine(), job), alone)
+            assert_equal(stream(member.engine(), job, alone[2].state), alone[3:])
+
+
+def test_a_model_of_angles_takes_no_skeleton(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="takes head angles"):
+        single(tiny_model).open(replace(make_job(), skeleton=drawn_job().skeleton))
 
 
 @pytest.mark.parametrize("infer_frames", [12, *(pytest.param(n, marks=pytest.mark.nightly) for n in (24, 48))])

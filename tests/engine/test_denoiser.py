@@ -27,7 +27,13 @@ LIDS = replace(TINY, pose_guided=True, lids_conditioned=True)
 
 
 def inputs(config: ModelConfig = TINY, pose: torch.Tensor | None = None, dtype: torch.dtype = BF16) -> BlockInputs:
-    return BlockInputs(config, SPEC, pose, dtype)
+    return BlockInputs(config, SPEC, conditioning(pose), dtype)
+
+
+def conditioning(pose: torch.Tensor | None) -> Conditioning:
+    """Conditioning of which only the pose is looked at."""
+    nothing = torch.empty(0)
+    return Conditioning(nothing, nothing, nothing, pose)
 
 
 def channels(made: torch.Tensor | None) -> torch.Tensor:

@@ -105,6 +105,20 @@ def test_the_speech_encoder_of_a_pipe_stays_loaded(model: ModelConfig, more: flo
     assert more <= pipe - file <= 1.3 * more
 
 
+def test_a_drawn_skeleton_costs_memory_and_time_where_the_video_is_decoded() -> None:
+    free, posed = (
+        MemoryModel(LIVE_AVATAR_14B, request_14b((704, 384), posed=posed), machine("4xH200")) for posed in (False, True)
+    )
+    more = [b.total - a.total for a, b in zip(free.loads("tpp"), posed.loads("tpp"), strict=True)]
+    assert more[:3] == [0, 0, 0]
+    assert 0.5 < more[3] < 3, "GB"
+    assert 0.8 < posed.pace("single")[0] / free.pace("single")[0] < 0.99
+    small = [
+        MemoryModel(MINI, small_request(posed=posed), machine("1xH200")).loads("single") for posed in (False, True)
+    ]
+    assert small[0] == small[1], "angles cost nothing"
+
+
 def test_processes_on_a_cpu_count_their_weights() -> None:
     small = small_request(placement="tpp", processes=3)
     here = machine("cpu", host_gb=64)

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from liveavatar import paths
+from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.media.framing import Framing
+from liveavatar.pose.packed import DrawnPose
 from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 from tasks import events, ingest
 from tasks.events import Event
@@ -86,3 +89,25 @@ def test_a_pose_is_as_long_as_the_sound_and_misses_alone(tiny_model: Path, tmp_p
 def test_16_bit_sound_is_read_to_the_range_of_float(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "s.wav", SAMPLE_RATE, np.array([-32768, 0, 16384], np.int16))
     assert ingest.read_wav(tmp_path / "s.wav").tolist() == [-1.0, 0.0, 0.5]
+
+
+def test_a_model_of_skeletons_gets_a_drawn_pose(tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    (folder / "config.json").write_text(LIVE_AVATAR_14B.to_json())
+    portrait = Image.open(paths.DATA / "samples" / "portrait.png").convert("RGB").resize((256, 256))
+    table = tmp_path / "pose.csv"
+    table.write_text("frame,yaw,pitch,roll\n0,0,0,0\n2,20,0,0\n")
+    given = inputs(pixels=np.asarray(portrait), pose=InputFile(path=table, sha256="3" * 64))
+    said: list[Event] = []
+    with events.listening(said.append):
+        made = ingest.ingest.fn(given, str(folder), Framing(), None)
+    assert made.pose is not None
+    drawn = DrawnPose(np.load(made.pose.path(ingest.POSE)))
+    size = made.portrait.values["width"], made.portrait.values["height"]
+    assert (drawn.num_frames, drawn.width, drawn.height) == (3, *size)
+    assert any("was not measured" in event.text for event in said if event.kind == "note")
+    other = ingest.ingest.fn(inputs(pose=given.pose, pixels=np.ascontiguousarray(np.asarray(portrait)[:, ::-1]),
+                                    image=file("j.png", "4")), str(folder), Framing(), None)  # fmt: skip
+    assert other.pose is not None
+    assert other.pose.key != made.pose.key, "it is drawn for a portrait"

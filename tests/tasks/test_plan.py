@@ -26,6 +26,7 @@ OTHER_REQUEST: dict[str, Any] = {
     "placement": "tpp",
     "online_decode": True,
     "processes": 2,
+    "posed": True,
     "piped": True,
 }
 
@@ -71,6 +72,7 @@ def test_a_plan_depends_on_the_model() -> None:
         pytest.param({"num_gpus": 9, "sample_steps": 3}, {"processes": 4}, id="no more than steps and a decoder"),
         pytest.param({"offload_model": True, "enable_online_decode": True}, {"offload": True, "online_decode": True},
                      id="flags"),
+        pytest.param({"pose_video": "nod.csv"}, {"posed": True}, id="a pose"),
         pytest.param({"placement": "tpp", "seed": 5, "fp8": True}, {"placement": "tpp"}, id="settings whole"),
     ],
 )  # fmt: skip
