@@ -92,3 +92,12 @@ def test_encodes_a_still_picture_as_the_plain_encoder_does(num_latents: int, mul
     got = FastEncoder(copy.deepcopy(vae), multiple).encode_still(picture, num_latents)
     assert got.shape == wanted.shape
     torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-5)
+
+
+def test_encodes_a_video_as_the_plain_encoder_does(vae: WanVAE) -> None:
+    video = torch.rand(1, 3, 13, 24, 40) * 2 - 1
+    fast, state, plain = FastEncoder(copy.deepcopy(vae), 8), vae.encoder_state(1, 3, 5), vae.encoder_state(1, 3, 5)
+    for part in video.split([1, 4, 8], dim=2):
+        wanted = vae.encode_stream(part, plain)
+        torch.testing.assert_close(fast.encode_stream(part, state), wanted, atol=2e-5, rtol=1e-5)
+    assert state.position == 13
