@@ -29,6 +29,10 @@ RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in ru
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     sys.excepthook = _unexpected
+    stripped = argv is None and sys.flags.optimize > 0 and "PYTHONOPTIMIZE" in os.environ
+    environment.ignore_python_settings()
+    if stripped:  # libraries that we need take docstrings apart
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     interruption, codes = Interruption(), list[int]()
     if argv is None:
         atexit.register(_leave, codes)

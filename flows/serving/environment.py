@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import warnings
 from pathlib import Path
 
 from flows.search_path import entries, leave_out_relative
@@ -37,6 +38,10 @@ STORE_DAYS = 60.0
 JOINED_RETRIES = "2"  # of a request to a server that nobody here replaces when it hangs
 HEAD_SECONDS = 100_000_000  # that Ray waits for a lost head before it ends the process
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
+PYTHON_SETTINGS = (
+    *("PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONVERBOSE", "PYTHONDEBUG"),
+    *("PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC"),
+)
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 NEUTRAL_FOLDER = Path(__file__).parent  # holds no settings of anybody
 
@@ -60,6 +65,20 @@ def prepare() -> Path:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(direct)
     _search_safely()
     return home
+
+
+def ignore_python_settings() -> None:
+    """Drop settings of Python that are meant for other programs, here and for all processes started from here.
+
+    With `PYTHONWARNINGS=error` a warning of any library would end a render, and with `PYTHONOPTIMIZE=2`, which leaves
+    docstrings out, Ray does not start.
+    """
+    if os.environ.get("PYTHONWARNINGS"):
+        warnings.resetwarnings()
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
+    for name in PYTHON_SETTINGS:
+        os.environ.pop(name, None)
 
 
 def import_prefect() -> None:

@@ -1,6 +1,7 @@
 """The command line: one clear line and the right exit code for everything that cannot work."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,7 @@ from flows.cli import ask
 from flows.parameters import RenderParameters
 from liveavatar import config
 from liveavatar.errors import CapacityError, InputError
+from liveavatar.paths import REPO_ROOT
 from tests.flows.cli.commands import RATE, run
 
 
@@ -361,3 +363,12 @@ def test_an_interrupted_process_ends_after_its_exit_handlers_and_at_once() -> No
     )
     assert (done.returncode, done.stdout) == (4, "handled\n")
     assert done.stderr == "liveavatar: `liveavatar models` was interrupted; run it again, or with --resume\n"
+
+
+def test_python_without_docstrings_is_started_again_with_them() -> None:
+    code = "import sys; from flows.cli import main; print(sys.flags.optimize, flush=True); sys.exit(main())"
+    command = [sys.executable, "-c", code, "check-prompt", "A woman talks", "--json"]
+    surroundings = {**os.environ, "PYTHONOPTIMIZE": "2"}
+    done = subprocess.run(command, cwd=REPO_ROOT, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["2", "0", "{"]

@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -129,6 +130,19 @@ def test_a_server_elsewhere_keeps_proxy_and_certificate() -> None:
     os.environ.update(kept, PREFECT_API_URL="https://prefect.example/api")
     with PrefectServer():
         assert {name: os.environ.get(name) for name in kept} == kept
+
+
+def test_settings_of_python_for_other_programs_are_dropped() -> None:
+    os.environ |= {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as Python does at its start
+        environment.ignore_python_settings()
+        warnings.warn("an old name", DeprecationWarning, stacklevel=1)
+        warnings.simplefilter("error")
+        environment.ignore_python_settings()
+        with pytest.raises(DeprecationWarning):
+            warnings.warn("of our own tests", DeprecationWarning, stacklevel=1)
+    assert [name for name in os.environ if name.startswith("PYTHON")] == ["PYTHONDONTWRITEBYTECODE"]
 
 
 def test_modules_are_not_searched_in_the_folder_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
