@@ -389,15 +389,16 @@ class RenderRun:
             decode_ms = 1000 * (time.perf_counter() - started)
             self._write(frames)
             frames_left -= len(frames)
-            row = self.rows[index]
+            row, reading = self.rows[index], read_memory(self.engine.device)
             self.rows[index] = replace(
                 row,
+                memory=[*row.memory[:-1], list(astuple(reading))],
                 decode_ms=decode_ms,
                 block_ms=row.block_ms + decode_ms,
                 ready_s=self.before_s + time.perf_counter() - self.began,
             )
             fps = (index + 1) * BLOCK_FRAMES / (time.perf_counter() - began)
-            memory = (*self.memory[:-1], read_memory(self.engine.device))
+            memory = (*self.memory[:-1], reading)
             self.on_progress(Progress(phase="decode", done=index + 1, total=self._total, fps=fps, memory=memory))
             self._pause_if_requested(index + 1)
 
