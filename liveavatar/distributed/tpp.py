@@ -10,6 +10,7 @@ the blocks, so neither stops the pipeline, save that a block which needs the fir
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -129,9 +130,7 @@ class Tpp:
         self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
         self.work = opening.works[group.last]
-        self.denoiser = (
-            backend.denoiser(spec, opening.conditioning.to(group.device), self.work) if self.work.steps else None
-        )
+        self._conditioning = opening.conditioning
         self.sender = ControlSender(group, 0, request(config, backend.dtype, spec), group.world + AHEAD + 1)
         self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.works[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
@@ -144,6 +143,13 @@ class Tpp:
         self._under_way: list[Any] = []
         self._open = True
 
+    @cached_property
+    def denoiser(self) -> Any:
+        """The denoiser of this rank's steps; None without any. Made while rank 0 works on its first block."""
+        if not self.work.steps:
+            return None
+        return self.backend.denoiser(self.spec, self._conditioning.to(self.group.device), self.work)
+
     def snapshots_every(self, blocks: int) -> None:
         """Set the number of blocks between two snapshots; 0 for none."""
         self.every = blocks
@@ -153,17 +159,18 @@ class Tpp:
         """Begin with a block, whose kernels run when it has come; returns when it is known that it will."""
         self._drop_state()
         self._ask_ahead(index)
+        denoiser = self.denoiser
         message, (x, local, global_, *rest) = self.receiver.take()
         pose, hidden = _split_pose(rest, self.spec)
         if (message.op, message.index) != (Op.BLOCK, index):
             raise GroupError(f"block {index} was expected, {message.op.name} {message.index} came")
         began = self.clock.begin()
         marks: list[Any] = []
-        if self.denoiser is not None:
+        if denoiser is not None:
             if message.reanchor:
                 assert self.first_latent is not None
-                self.denoiser.reanchor(self.first_latent)
-            x, marks = self.denoiser.queue(index, x, AudioTokens(local, global_), hidden, pose)
+                denoiser.reanchor(self.first_latent)
+            x, marks = denoiser.queue(index, x, AudioTokens(local, global_), hidden, pose)
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
         self.has_state = message.snapshot

@@ -39,7 +39,7 @@ class FakeGroup:
 class FakeTpp:
     """A job on the group."""
 
-    def __init__(self, group: Group, backend: Backend, opening: Opening, features: Any) -> None:
+    def __init__(self, group: Group, backend: Backend, opening: Opening, *_: Any) -> None:
         self.opening, self.closed = opening, 0
 
     def close(self) -> None:

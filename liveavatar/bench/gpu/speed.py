@@ -51,8 +51,9 @@ def measure_pace(
     steps: int = 4,
 ) -> dict[str, Any]:
     """Measure the pace of a stream over `blocks` blocks after `warm` others; they go to `kept`, without frames."""
+    job = bench_job(config, size, warm + blocks, steps)
     started = time.perf_counter()
-    stream = engine.open(bench_job(config, size, warm + blocks, steps))
+    stream = engine.open(job)
     opened = time.perf_counter() - started
     marks, step_s, decodes = [], [], []
     for block in stream.blocks():

@@ -27,7 +27,10 @@ PASSING_BYTES = 5 * FP32  # gradients beside them, in the step that needs most: 
 HIDDEN = 4  # bf16 tensors of width F: before and after the activation, and their gradients
 GATHERED = 3  # layers gathered at a time: one computes, one arrives, one is copied out
 TENSORS_GB = 0.5  # windows, embeddings, noise levels and rotations
-HOST_GB = 6.0  # of a rank: Python, torch, CUDA and NCCL; files are mapped
+HOST_GB = 3.5  # of a rank: Python, torch, CUDA and NCCL; files are mapped
+HOST_COPIES = (
+    1.35  # of a rank's adapters with all that belongs to them, while a checkpoint is written; H200, 2026-11-30
+)
 BACKWARDS = 2  # of a forward's work: computed again, and the gradients of activations; frozen weights need none
 
 
@@ -130,8 +133,8 @@ def _ring(run: ShardedRun) -> int:
 
 
 def host_memory(run: ShardedRun) -> float:
-    """Return the host memory of all ranks, in GB."""
-    return HOST_GB * run.world
+    """Compute the host memory of all ranks, in GB."""
+    return HOST_GB * run.world + HOST_COPIES * memory(run)["adapters, moments, average, gradients"] * run.world
 
 
 def fits(run: ShardedRun, gpu: Gpu) -> bool:
