@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar.engine.device import with_index
 from liveavatar.engine.memory import MemoryReading
 
 LIMIT_SECONDS = 120.0  # for anything to arrive: longer than a stopped process usually stays stopped
@@ -131,9 +132,7 @@ class Group:
             limit_s: for anything to arrive, in seconds.
             through_host: latents take the way through host memory, on every rank: slower, but ranks may share a GPU.
         """
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-        self.rank, self.world, self.device, self.through_host = rank, world, device, through_host
+        self.rank, self.world, self.device, self.through_host = rank, world, with_index(device), through_host
         self.last = world - 1
         self.limit = timedelta(seconds=limit_s)
         self._store: dist.TCPStore | None = None

@@ -18,6 +18,18 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def with_index(device: torch.device) -> torch.device:
+    """Return a GPU with its index, which some of PyTorch's functions insist on; other devices as they are."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def memory_share(device: torch.device) -> float:
+    """Return the share of a GPU's memory that this process may take, of 1."""
+    return torch.cuda.get_per_process_memory_fraction(with_index(device))
+
+
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Return the dtype of a name; "auto" is bfloat16 on GPUs and on CPUs that compute it natively."""
     if dtype != "auto":

@@ -35,6 +35,8 @@ def read_memory(device: "torch.device") -> MemoryReading:
     """Read the memory of this process, which computes on `device`."""
     import torch
 
+    from liveavatar.engine.device import memory_share
+
     used, total = host_memory_gb()
     process = process_gb()
     if device.type != "cuda":
@@ -42,7 +44,7 @@ def read_memory(device: "torch.device") -> MemoryReading:
     free, installed = torch.cuda.mem_get_info(device)
     allocated = torch.cuda.memory_allocated(device)
     spare = torch.cuda.memory_reserved(device) - allocated
-    limit = torch.cuda.get_per_process_memory_fraction(device) * installed
+    limit = memory_share(device) * installed
     left = min(free + spare, limit - allocated)
     return MemoryReading(process, used, total, (installed - free) / GB, installed / GB, max(0.0, left) / GB)
 

@@ -8,6 +8,7 @@ import torch
 
 from liveavatar.checkpoints.load import LoadedModel, load_model
 from liveavatar.config import DiTConfig
+from liveavatar.engine.device import memory_share
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
 from liveavatar.fast.attention import FastAttention
@@ -75,4 +76,4 @@ def load_fast_model(
 def _free_bytes(device: torch.device) -> float:
     """Return the free memory of a GPU, without the share that this process leaves to others."""
     free, total = torch.cuda.mem_get_info(device)
-    return free - (1 - torch.cuda.get_per_process_memory_fraction(device)) * total
+    return free - (1 - memory_share(device)) * total

@@ -32,9 +32,13 @@ def test_a_process_on_the_cpu_is_read_with_its_machine() -> None:
 )
 def test_a_gpu_is_read(share: float, left: float, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = {"mem_get_info": (3 * GB, 24 * GB), "memory_allocated": 10 * GB, "memory_reserved": 12 * GB}
-    for name, value in {**cuda, "get_per_process_memory_fraction": share}.items():
+    for name, value in cuda.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    # like PyTorch's own, this one takes no device without an index
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {torch.device("cuda", 0): share}.__getitem__)
     reading = read_memory(torch.device("cuda", 0))
+    assert reading == read_memory(torch.device("cuda")), "the current GPU"
     assert (reading.gpu_used, reading.gpu_total, reading.gpu_left) == (21, 24, left)
 
 

@@ -50,7 +50,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(load, "accelerate", made.accelerate)
     monkeypatch.setattr(load.ops, "has_fp8", lambda device: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(made.free), 10 * WHOLE))
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: made.share)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: [made.share][device.index])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     return made
 
