@@ -162,7 +162,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line of the stage."""
     chosen = argparse.ArgumentParser(add_help=False)
     chosen.add_argument("--preset")
-    if chosen.parse_known_args(argv)[0].preset == LIVE_AVATAR_14B.name:
+    args = chosen.parse_known_args(argv)[0]
+    if args.preset == LIVE_AVATAR_14B.name:
         sharded.main(argv)
     else:
         runtime.run_stage(parser(), train, argv)

@@ -33,7 +33,7 @@ def test_equals_the_plain_engine_job_after_job(plain: Engine, fast: Engine) -> N
         same(list(fast.open(wanted).blocks()), list(plain.open(wanted).blocks()))
 
 
-@pytest.mark.parametrize("kv_cache_dtype", ["int8", "e4m3"])
+@pytest.mark.parametrize("kv_cache_dtype", ["int8", pytest.param("e4m3", marks=pytest.mark.nightly)])
 def test_8_bit_attention_is_close(kv_cache_dtype: str, fast: Engine) -> None:
     for wanted in (job(), job(seed=7, prompt="another prompt", num_frames=30)):
         got, exact = (
@@ -43,7 +43,7 @@ def test_8_bit_attention_is_close(kv_cache_dtype: str, fast: Engine) -> None:
         assert 0 < (got - exact).norm() < 0.01 * exact.norm()
 
 
-@pytest.mark.parametrize("cache", ["bf16", "int8", "e4m3"])
+@pytest.mark.parametrize("cache", ["bf16", "e4m3", pytest.param("int8", marks=pytest.mark.nightly)])
 def test_resumed_equals_uninterrupted(cache: str, fast: Engine) -> None:
     whole, state = [], {}
     for block in fast.open(job(kv_cache_dtype=cache)).blocks(snapshot_every=3):
@@ -59,7 +59,9 @@ def test_resumed_equals_uninterrupted(cache: str, fast: Engine) -> None:
         assert np.array_equal(a.frames, b.frames)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kv_cache_dtype", ["fp8", "int8", "e4m3"])
+@pytest.mark.parametrize(
+    "kv_cache_dtype", ["e4m3", *(pytest.param(dtype, marks=pytest.mark.nightly) for dtype in ("fp8", "int8"))]
+)
 def test_a_job_says_what_keys_and_values_are_kept_in(kv_cache_dtype: str, fast: Engine) -> None:
     wanted = job(num_frames=36)
     other = fast_engine(LoadedModel(config=CONFIG, dit=fast.backend.dit, vae=fast.backend.vae))

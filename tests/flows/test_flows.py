@@ -163,7 +163,7 @@ def test_resume_gives_the_bits_of_an_uninterrupted_run(
     shutil.rmtree(shop.folder / "out/c")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
     """Also one whose file crashes its decoder, as any file of that name does here."""
     prompt = "A woman in her thirties talks, soft light, photorealistic."

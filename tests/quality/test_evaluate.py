@@ -79,12 +79,16 @@ def break_video(fault: str, puppet: Puppet) -> tuple[np.ndarray, np.ndarray]:
     ("fault", "checks"),
     [
         pytest.param("frozen", {"motion_energy", "openness_range", "repeated_frames"}, id="a frozen face"),
-        pytest.param("wrong sound", {"av_offset_frames"}, id="the sound of another sentence"),
+        pytest.param(
+            "wrong sound", {"av_offset_frames"}, id="the sound of another sentence", marks=pytest.mark.nightly
+        ),
         pytest.param("late", {"av_offset_frames"}, id="lips a quarter of a second late"),
         pytest.param("black", {"dropped_frames", "frames.luminance", "face_share"}, id="twenty black frames"),
         pytest.param("short", {"dropped_frames", "duration_error_s"}, id="twenty frames missing at the end"),
-        pytest.param("no face", {"face_share", "av_offset_frames"}, id="noise instead of a face"),
-        pytest.param("jitter", {"jerk_index"}, id="a trembling head"),
+        pytest.param(
+            "no face", {"face_share", "av_offset_frames"}, id="noise instead of a face", marks=pytest.mark.nightly
+        ),
+        pytest.param("jitter", {"jerk_index"}, id="a trembling head", marks=pytest.mark.nightly),
     ],
 )
 def test_a_broken_video_fails(
@@ -152,7 +156,7 @@ def test_a_silent_job_is_judged_without_lips(puppet: Puppet, portrait: np.ndarra
     assert verdict.status == "passed"
 
 
-@pytest.mark.parametrize("fps", [20, 30])
+@pytest.mark.parametrize("fps", [30, pytest.param(20, marks=pytest.mark.nightly)])
 def test_a_video_of_another_rate_keeps_its_offset(
     fps: int, puppet: Puppet, portrait: np.ndarray, tmp_path: Path
 ) -> None:

@@ -238,6 +238,7 @@ def newest_snapshot(work: Path) -> Path:
         pytest.param(
             lambda work: flip_bit(work / "latents.bin", 0.1), 0,
             ["block 1 in latents.bin", "ahead of the 1 whole"], id="latents before every snapshot",
+            marks=pytest.mark.nightly,
         ),
     ],
 )  # fmt: skip
@@ -253,7 +254,14 @@ def test_an_interrupted_render_falls_back(
     assert all(part in note for part, note in zip(says, result.notes, strict=True))
 
 
-@pytest.mark.parametrize("damage", ["video cut", "video flipped", "latents flipped", "nothing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "video cut",
+        "latents flipped",
+        *(pytest.param(d, marks=pytest.mark.nightly) for d in ("video flipped", "nothing")),
+    ],
+)
 def test_a_finished_render_is_handed_out_only_whole(damage: str, renders: Renders) -> None:
     job = renders.resumed("finished")
     video = job.work_dir / "video.mp4"

@@ -127,6 +127,7 @@ def test_film_begins_before_the_sound_ends_and_is_that_of_the_whole(
     assert np.corrcoef(np.abs(spoken), np.abs(heard[: len(spoken)]))[0, 1] > 0.7, "the stream has another sound"
 
 
+@pytest.mark.nightly
 def test_goes_on_after_a_stop(engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path) -> None:
     done = 0
 

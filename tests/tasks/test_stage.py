@@ -31,7 +31,7 @@ VALUES: dict[str, dict[str, Any]] = {  # of entries that are not made here
 OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "audio": ("other.wav", {"sound"}),
     "image": ("other.png", {"portrait"}),
-    "pose_video": ("pose.csv", {"pose", "render"}),  # a render with a pose has packages of its own
+    "pose_video": ("pose.csv", {"pose", "plan", "render"}),  # a plan counts its encoding; it has packages of its own
     "prompt": ("a man smiles in a dark room", {"prompt", "render"}),
     "prompt_words": ("all", {"prompt", "render"}),
     "size": ("256*384", {"portrait"}),
@@ -144,7 +144,7 @@ def test_how_and_where_a_render_runs_changes_no_key(name: str, value: Any, made:
 
 def test_every_stage_s_key_has_inputs_code_and_packages(made: dict[str, Entry]) -> None:
     _run(_form(pose_video="pose.csv"))
-    assert list(made) == ["sound", "pose", "portrait", "enhance", "features", "prompt", "plan", "render", "quality"]
+    assert list(made) == ["sound", "portrait", "pose", "enhance", "features", "prompt", "plan", "render", "quality"]
     for stage, entry in made.items():
         assert entry.made_from["inputs"], stage
         assert entry.made_from["code"], stage

@@ -181,6 +181,7 @@ def test_head_and_eyes_are_stored_per_latent_and_mirrored_with_the_picture(
         assert torch.equal(back, there * torch.tensor([1.0, -1.0, 1.0]))
 
 
+@pytest.mark.nightly
 def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
     encoded: ToyRun, rank: runtime.TrainRank, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_decoder_is_refined_beside_the_teacher(corpus: ToyRun, tmp_path: Path, m
     assert not torch.equal(refined["decoder.conv_in.weight"], first["decoder.conv_in.weight"])
 
 
+@pytest.mark.nightly
 def test_other_weights_come_home_beside_the_model(begun: Path, tmp_path: Path) -> None:
     add_teacher(begun)
     average = torch.load(begun / "teacher.pt", weights_only=True)["average"]

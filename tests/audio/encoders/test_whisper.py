@@ -32,7 +32,11 @@ def test_shape(encoder: WhisperEncoder, num_samples: int, num_blocks: int | None
     assert torch.isfinite(features).all()
 
 
-@pytest.mark.parametrize("batch", [pytest.param(b, id=f"batches of {b}") for b in (1, 3, 64)])
+@pytest.mark.parametrize(
+    "batch",
+    [3, *(pytest.param(batch, marks=pytest.mark.nightly) for batch in (1, 64))],
+    ids=lambda batch: f"batches of {batch}",
+)
 def test_batching_changes_nothing(encoder: WhisperEncoder, batch: int) -> None:
     audio = syllables(6.0)
     whole = whisper_features(audio, SPEECH, whisper_encoder=encoder, batch=32)

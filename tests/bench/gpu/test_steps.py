@@ -1,5 +1,6 @@
 """Pace and first frame at fewer denoise steps, on a few thousand weights."""
 
+import pytest
 import torch
 
 from liveavatar.bench.gpu.build import DRY, FP8, fast_engine
@@ -9,6 +10,7 @@ CPU = torch.device("cpu")
 SIZE = (64, 64)
 
 
+@pytest.mark.nightly
 def test_a_row_for_each_number_of_steps() -> None:
     rows = measure_steps(DRY, FP8, SIZE, 2, CPU, torch.float32)
     assert [(row["mode"], row["size"], row["sample_steps"]) for row in rows] == [("fp8", "64*64", n) for n in STEPS]

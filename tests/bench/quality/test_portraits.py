@@ -47,6 +47,7 @@ def test_a_damaged_picture_is_refused_before_anything_is_rendered(folder: Path) 
         run_portraits(PortraitOptions(model_dir=paths.MINI_DIR, portraits=folder))
 
 
+@pytest.mark.nightly
 def test_every_picture_gets_a_row_and_a_film_of_its_framing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,8 @@ def test_models_keys_are_tab_separated(capsys: pytest.CaptureFixture[str], home:
 def test_models_verify_reads_every_file(tiny_model: Path, capsys: pytest.CaptureFixture[str], home: Path) -> None:
     code, out, _ = run(["models", "verify", str(tiny_model), "--json"], capsys)
     assert code == 0
-    assert set(json.loads(out)["files"]) == {"config.json", "dit.safetensors", "vae.safetensors", "text.safetensors"}
+    weights_files = {"dit.safetensors", "vae.safetensors", "text.safetensors"}
+    assert set(json.loads(out)["files"]) == {"config.json", "checksums.json", *weights_files}
     weights = home / "copy"
     weights.mkdir()
     for file in tiny_model.iterdir():

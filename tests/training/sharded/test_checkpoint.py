@@ -50,6 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_two_updates_and_two_are_four_to_the_bit_on_two_ranks(runs: Path) -> None:
     assert digest(runs / "broken") == digest(runs / "straight") != digest(runs / "half")
     straight, broken = ([json.loads(line) for line in (runs / name / "distill.jsonl").read_text().splitlines()]
@@ -63,6 +64,7 @@ def test_two_updates_and_two_are_four_to_the_bit_on_two_ranks(runs: Path) -> Non
     assert [path.name for path in checkpoint.saved(runs / "broken" / "checkpoints")] == ["00000002", "00000004"]
 
 
+@pytest.mark.nightly
 def test_one_rank_continues_what_two_ranks_saved(
     runs: Path, lone_rank: runtime.TrainRank, caplog: pytest.LogCaptureFixture
 ) -> None:
