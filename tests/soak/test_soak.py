@@ -1,7 +1,7 @@
 """A handful of the soak's runs.
 
-Faults whose property a quicker test holds are left to `make nightly`: a killed or hung rank (`distributed/test_tpp`,
-`tasks/cluster/test_group`), a lost engine or head (`tasks/cluster/test_supervision`), a damaged snapshot
+Faults whose property a quicker test holds are left to `make nightly`: a killed or hung rank (`distributed/test_tpp`),
+a lost engine or head (`tasks/cluster/test_supervision`), a damaged snapshot
 and an interrupted render (`render/test_job`), a full disk (here, when a snapshot finds no space).
 """
 

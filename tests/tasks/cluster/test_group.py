@@ -65,7 +65,7 @@ def pid_of(actor: object) -> int:
     return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_reused_rebuilt_resumed_and_gone(
     local_ray: None,
     tiny_model: Path,
