@@ -27,7 +27,7 @@ from prefect.exceptions import ObjectNotFound  # noqa: E402
 from prefect.states import Cancelled, Cancelling  # noqa: E402
 from prefect.utilities.callables import parameter_schema  # noqa: E402
 
-from flows.serving.deployments import flow_of  # noqa: E402
+from flows.serving.deployments import deployments, flow_of  # noqa: E402
 from liveavatar.errors import CapacityError, InputError  # noqa: E402
 
 DEPLOYMENT, FLOW = "render/render", "render"
@@ -103,9 +103,10 @@ class PrefectQueue:
 
     def renew_form(self) -> None:
         """Write the form of the deployment in the Prefect UI anew: it names the files of the studio page."""
+        (row,) = (row for row in deployments() if row["name"] == DEPLOYMENT.partition("/")[2])
+        form = parameter_schema(flow_of(row["entrypoint"]).fn).model_dump()
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
-            form = parameter_schema(flow_of(str(deployment.entrypoint)).fn).model_dump()
             client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=form))
 
     def jobs(self) -> list[QueuedJob]:

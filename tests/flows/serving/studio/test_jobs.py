@@ -117,7 +117,7 @@ def test_the_form_in_prefect_names_the_files(monkeypatch: pytest.MonkeyPatch) ->
     class Client:
         def read_deployment_by_name(self, name: str) -> SimpleNamespace:
             assert name == "render/render"
-            return SimpleNamespace(id=uuid4(), entrypoint="flows/render.py:render")
+            return SimpleNamespace(id=uuid4(), entrypoint="../../elsewhere/flows/render.py:render")
 
         def update_deployment(self, _: UUID, update: DeploymentUpdate) -> None:
             written.append(update)
