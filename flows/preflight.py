@@ -37,11 +37,10 @@ def check(parameters: RenderParameters) -> JobInputs:
         CapacityError: this machine cannot do it.
     """
     check_options(parameters)
-    complete_model_dir(parameters.model)
+    model = read_config(complete_model_dir(parameters.model))
     pose = None if parameters.pose_video is None else Path(parameters.pose_video)
     audio = None if parameters.audio == PIPE else Path(parameters.audio)
-    skeleton = read_config(readable_model_dir(parameters.model)).pose_input == config.SKELETON_VIDEO
-    inputs = check_inputs(Path(parameters.image), audio, pose, skeleton=skeleton)
+    inputs = check_inputs(Path(parameters.image), audio, pose, skeleton=model.pose_input == config.SKELETON_VIDEO)
     if parameters.strict_portrait:
         refuse_portrait(parameters, inputs)
     return inputs

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 
 from liveavatar import paths
@@ -77,8 +76,16 @@ def newest(kind: str) -> Iterator[StoredInput]:
 
 
 def newest_names(kind: str) -> list[str]:
-    """List names of stored files of a kind, each once, those used last first."""
-    return list(islice(dict.fromkeys(stored.name for stored in newest(kind)), MOST_NAMES))
+    """List names of stored files of a kind, each once, those used last first; no more files are read than that needs.
+
+    Every command that imports the flow of a render makes its form.
+    """
+    names: dict[str, None] = {}
+    for stored in newest(kind):
+        names[stored.name] = None
+        if len(names) == MOST_NAMES:
+            break
+    return list(names)
 
 
 def path_of(option: str, kind: str) -> str:

@@ -212,12 +212,21 @@ def listed_gpus(listed: str, visible: str | None = None) -> list[Gpu]:
     return [gpu_of(name, float(mebibytes) / 1024) for _, name, mebibytes in rows]
 
 
+_ROOT = Path("/")
+# Limit, use, and its parts: of control groups of the second and the first version.
+_CGROUPS = (
+    tuple(f"sys/fs/cgroup/{name}" for name in ("memory.max", "memory.current", "memory.stat")),
+    tuple(f"sys/fs/cgroup/memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),
+)
+_MEMINFO = ("MemTotal", "MemAvailable")
+
+
 def memory_limit_gb() -> float:
     """Return the memory that this process may use: the machine's, or its container's if that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for path, _, _ in _CGROUPS:
         try:
-            total = min(total, int(Path(path).read_text()))
+            total = min(total, int((_ROOT / path).read_text()))
         except (OSError, ValueError):
             continue  # no limit there
     return total / GB
@@ -225,15 +234,10 @@ def memory_limit_gb() -> float:
 
 def available_gb() -> float:
     """Return the memory that is free or can be freed now, within the container's limit."""
-    limit = memory_limit_gb()
-    try:
-        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        return limit
-    return min(limit, int(available[1]) / 2**20) if available else limit
+    return min(memory_limit_gb(), _meminfo(_ROOT)[1])
 
 
-def host_memory_gb(root: Path = Path("/")) -> tuple[float, float]:
+def host_memory_gb(root: Path = _ROOT) -> tuple[float, float]:
     """Return the memory in use and in all: of the container where it has a limit, else of the machine.
 
     What the system holds of files and gives back when it is needed does not count as used.
@@ -254,13 +258,6 @@ def host_memory_gb(root: Path = Path("/")) -> tuple[float, float]:
     return total - available, total
 
 
-# Limit, use, and its parts: of control groups of the second and the first version.
-_CGROUPS = (
-    tuple(f"sys/fs/cgroup/{name}" for name in ("memory.max", "memory.current", "memory.stat")),
-    tuple(f"sys/fs/cgroup/memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")),
-)
-
-
 def _meminfo(root: Path) -> tuple[float, float]:
     """Return the machine's memory in all and available."""
     try:
@@ -270,9 +267,6 @@ def _meminfo(root: Path) -> tuple[float, float]:
     except (OSError, IndexError):  # not Linux
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
         return total, total
-
-
-_MEMINFO = ("MemTotal", "MemAvailable")
 
 
 def cores() -> int:
