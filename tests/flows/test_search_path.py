@@ -11,12 +11,16 @@ from flows.search_path import ROOT, entries, leave_out_relative
 
 
 @pytest.mark.parametrize(
-    "named", ["{}", ":{}", "{}:", ".:{}"], ids=["no relative one", "empty", "empty at the end", "."]
+    "named",
+    ["{}", ":{}", "{}:", ".:{}", "theirs:{}"],
+    ids=["no relative one", "empty", "empty at the end", ".", "folder"],
 )
 def test_files_of_the_working_directory_are_not_imported(named: str, tmp_path: Path) -> None:
-    for name in ("tasks.py", "random.py", "yaml.py"):
-        (tmp_path / name).write_text("raise SystemExit('a file of the user was imported')\n")
-    command = [str(Path(sys.executable).with_name("liveavatar")), "check-prompt", "A woman talks", "--json"]
+    for name in ("flows/__init__.py", "tasks.py", "random.py", "re.py", "typing.py", "yaml.py"):
+        for folder in (tmp_path, tmp_path / "theirs"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("raise SystemExit('a file of the user was imported')\n")
+    command = [sys.executable, str(Path(ROOT, "infra/bin/liveavatar")), "check-prompt", "A woman talks", "--json"]
     surroundings = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": named.format(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
