@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from liveavatar.audio.chunks import AIFF, CAF, MP4, UNKNOWN, Chunk, ChunkLayout, FirstBytes, chunks, find_head
-from liveavatar.audio.chunks import size_of as file_size
+from liveavatar.media.chunks import AIFF, CAF, MP4, UNKNOWN, Chunk, ChunkLayout, FirstBytes, chunks, find_head
+from liveavatar.media.chunks import size_of as file_size
 
 _UNKNOWN_64 = 2**62  # bytes; larger sizes of 64 bits are placeholders
 _HEAD = 16  # bytes that tell the kind

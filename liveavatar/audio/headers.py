@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from liveavatar.audio.chunks import (
+from liveavatar.media.chunks import (
     GUID_TAIL,
     RIFF,
     UNKNOWN,

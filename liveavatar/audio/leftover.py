@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-from liveavatar.audio.chunks import (
+from liveavatar.media.chunks import (
     AIFF,
     CAF,
     GUID_TAIL,

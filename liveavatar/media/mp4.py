@@ -6,24 +6,19 @@ An mp4 is a sequence of *boxes* (32-bit length, four-letter type, payload). A fr
 and its running number in `mfhd` are rewritten here.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 from liveavatar.errors import InputError
+from liveavatar.media.chunks import MP4, Chunk, chunks, size_of
 
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _SLACK = 256  # bytes; less is a writer that counts wrong
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """One box: type, offset, and size including its 8-byte head."""
-
-    kind: str
-    start: int  # bytes
-    size: int  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +30,26 @@ class Fragment:
     num_frames: int  # samples of the first track
 
 
-def boxes(data: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """Iterate over the boxes between two offsets; stops before a truncated one."""
-    end = len(data) if end is None else end
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        if size < 8 or start + size > end:
-            return
-        yield Box(kind.decode("latin-1"), start, size)
-        start += size
+def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Chunk]:
+    """Iterate over the boxes between two offsets; stops before one that is not whole."""
+    return _whole(io.BytesIO(data), start, len(data) if end is None else end)
 
 
-def find(data: bytes | memoryview, path: tuple[str, ...], start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """Find boxes by a path of types, such as ("moof", "traf", "tfdt")."""
+def _whole(file: BinaryIO, start: int, end: int) -> Iterator[Chunk]:
+    return takewhile(
+        lambda box: any(box.name) and box.start + box.size == box.next <= end, chunks(file, MP4, start, end)
+    )
+
+
+def find(data: bytes, path: tuple[bytes, ...], start: int = 0, end: int | None = None) -> Iterator[Chunk]:
+    """Find boxes by a path of types, such as (b"moof", b"traf", b"tfdt")."""
     for box in boxes(data, start, end):
-        if box.kind != path[0]:
+        if box.name != path[0]:
             continue
         if len(path) == 1:
             yield box
         else:
-            yield from find(data, path[1:], box.start + 8, box.start + box.size)
+            yield from find(data, path[1:], box.start, box.next)
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
@@ -64,11 +59,11 @@ def split(data: bytes) -> tuple[bytes, bytes]:
         ValueError: when there is no fragment.
     """
     top = list(boxes(data))
-    kinds = [box.kind for box in top]
-    if "moof" not in kinds or kinds[-1] not in ("mdat", "mfra"):
+    kinds = [box.name for box in top]
+    if b"moof" not in kinds or kinds[-1] not in (b"mdat", b"mfra"):
         raise ValueError(f"no fragmented mp4: it has the boxes {kinds}")
-    first = top[kinds.index("moof")].start
-    last = max(box.start + box.size for box in top if box.kind == "mdat")
+    first = top[kinds.index(b"moof")].at
+    last = max(box.next for box in top if box.name == b"mdat")
     return data[:first], data[first:last]
 
 
@@ -84,21 +79,21 @@ def moved(fragments: bytes, starts: dict[int, int], sequence: int) -> bytes:
         A copy with `tfdt` and `mfhd` rewritten.
     """
     data = bytearray(fragments)
-    for number, moof in enumerate(b for b in boxes(fragments) if b.kind == "moof"):
-        inside = (moof.start + 8, moof.start + moof.size)
-        for box in find(fragments, ("mfhd",), *inside):
-            struct.pack_into(">I", data, box.start + 12, sequence + number)
-        for traf in find(fragments, ("traf",), *inside):
-            part = (traf.start + 8, traf.start + traf.size)
-            (track,) = struct.unpack_from(">I", fragments, next(find(fragments, ("tfhd",), *part)).start + 12)
-            _add_time(data, next(find(fragments, ("tfdt",), *part)), starts[track])
+    for number, moof in enumerate(b for b in boxes(fragments) if b.name == b"moof"):
+        inside = (moof.start, moof.next)
+        for box in find(fragments, (b"mfhd",), *inside):
+            struct.pack_into(">I", data, box.start + 4, sequence + number)
+        for traf in find(fragments, (b"traf",), *inside):
+            part = (traf.start, traf.next)
+            (track,) = struct.unpack_from(">I", fragments, next(find(fragments, (b"tfhd",), *part)).start + 4)
+            _add_time(data, next(find(fragments, (b"tfdt",), *part)), starts[track])
     return bytes(data)
 
 
-def _add_time(data: bytearray, box: Box, ticks: int) -> None:
-    assert data[box.start + 8] == 1, "tfdt version 1 holds 64 bits; version 0 would overflow after some hours"
-    (time,) = struct.unpack_from(">Q", data, box.start + 12)
-    struct.pack_into(">Q", data, box.start + 12, time + ticks)
+def _add_time(data: bytearray, box: Chunk, ticks: int) -> None:
+    assert data[box.start] == 1, "tfdt version 1 holds 64 bits; version 0 would overflow after some hours"
+    (time,) = struct.unpack_from(">Q", data, box.start + 4)
+    struct.pack_into(">Q", data, box.start + 4, time + ticks)
 
 
 def scan(path: Path) -> tuple[int, list[Fragment]]:
@@ -110,23 +105,16 @@ def scan(path: Path) -> tuple[int, list[Fragment]]:
         InputError: when the file does not begin like a fragmented mp4.
     """
     header, fragments, moof = 0, [], None
-    size = path.stat().st_size
     with path.open("rb") as file:
-        start = 0
-        while start + 8 <= size:
-            file.seek(start)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if length < 8 or start + length > size:
-                break
-            if kind in (b"ftyp", b"moov"):
-                header = start + length
-            elif kind == b"moof":
-                file.seek(start)
-                moof = (start, _count(file.read(length)))
-            elif kind == b"mdat" and moof is not None:
-                fragments.append(Fragment(moof[0], start + length, moof[1]))
+        for box in _whole(file, 0, size_of(file)):
+            if box.name in (b"ftyp", b"moov"):
+                header = box.next
+            elif box.name == b"moof":
+                file.seek(box.at)
+                moof = (box.at, _count(file.read(box.next - box.at)))
+            elif box.name == b"mdat" and moof is not None:
+                fragments.append(Fragment(moof[0], box.next, moof[1]))
                 moof = None
-            start += length
     if not header:
         raise InputError(f"{path} is no growing video of ours; delete it and render again without --resume")
     return header, fragments
@@ -137,20 +125,13 @@ def missing_bytes(path: Path) -> int:
 
     Players read such a file as far as it goes, and say nothing. 0 for other files.
     """
-    start, size = 0, path.stat().st_size
     with path.open("rb") as file:
-        while start + 8 <= size:
-            file.seek(start)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if start == 0 and kind not in _FIRST_BOXES:
+        size = size_of(file)
+        for box in chunks(file, MP4, 0, size):
+            if box.at == 0 and box.name not in _FIRST_BOXES:
                 break
-            if length == 1:  # 64 bits follow
-                length = int.from_bytes(file.read(8))
-            if kind == b"mdat" and start + length > size + _SLACK:
-                return start + length - size
-            if length < 8:  # damaged, or up to the end of the file
-                break
-            start += length
+            if box.name == b"mdat" and box.next > size + _SLACK:
+                return box.next - size
     return 0
 
 
@@ -168,5 +149,5 @@ def last_fragment(path: Path) -> bytes:
 
 
 def _count(moof: bytes) -> int:
-    run = next(find(moof, ("moof", "traf", "trun")), None)
-    return 0 if run is None else int(struct.unpack_from(">I", moof, run.start + 12)[0])
+    run = next(find(moof, (b"moof", b"traf", b"trun")), None)
+    return 0 if run is None else int(struct.unpack_from(">I", moof, run.start + 4)[0])

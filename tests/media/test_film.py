@@ -27,9 +27,9 @@ def test_sound_from_a_file_and_from_samples_are_the_same(tmp_path: Path) -> None
 
 def test_the_index_is_in_front_and_nothing_is_left_over(tmp_path: Path) -> None:
     path = write(tmp_path / "film.mp4", 60, tone(2.4))
-    kinds = [box.kind for box in mp4.boxes(path.read_bytes())]
-    assert kinds.index("moov") < kinds.index("mdat")
-    assert "moof" not in kinds
+    kinds = [box.name for box in mp4.boxes(path.read_bytes())]
+    assert kinds.index(b"moov") < kinds.index(b"mdat")
+    assert b"moof" not in kinds
     assert os.listdir(tmp_path) == ["film.mp4"]
 
 

@@ -1,4 +1,4 @@
-"""Chunks of sound files: the lists of named, sized pieces that WAV, W64, AIFF, CAF and MP4 are made of."""
+"""Chunks of media files: the lists of named, sized pieces that WAV, W64, AIFF, CAF and MP4 are made of."""
 
 import io
 import re

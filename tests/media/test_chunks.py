@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from liveavatar.audio.chunks import (
+from liveavatar.media.chunks import (
     CAF,
     MP4,
     RIFF,
