@@ -37,6 +37,7 @@ class DatabaseLock:
 
     def __init__(self, home: Path) -> None:
         self._home, self._version = home, importlib.metadata.version("prefect")
+        self._database = home / DATABASE
         self._lock = FileLock(home / "creating.lock", thread_local=False)
         self._unfinished = home / "database_unfinished"
         self._use = DatabaseUse(home)
@@ -59,12 +60,13 @@ class DatabaseLock:
         Raises:
             CapacityError: the other server takes too long.
         """
-        if not self._whole():
+        if not (self._is_known() and self._use.is_trusted()):
             self._take()
-            if self._whole():
+            damaged = is_damaged(self._database)
+            if self._is_known() and not damaged:
                 self.release()
             else:
-                self._clear()
+                self._clear(damaged=damaged)
         self._use.begin()
 
     def replace_damaged(self) -> bool:
@@ -73,12 +75,17 @@ class DatabaseLock:
         Raises:
             CapacityError: another server takes too long to create it.
         """
-        if not is_damaged(self._home / DATABASE):
-            return False
-        if not self.creating:
+        creating, found = self.creating, _identity(self._database)
+        if not creating:
             self._take()
-        self._clear()
-        return True
+        if _identity(self._database) != found:
+            return True  # another command has replaced it meanwhile
+        damaged = is_damaged(self._database)
+        if damaged:
+            self._clear(damaged=True)
+        elif not creating:
+            self.release()
+        return damaged
 
     def _take(self) -> None:
         try:
@@ -90,16 +97,15 @@ class DatabaseLock:
         except Timeout as e:
             raise no_server(f"waited over {START_SECONDS:.0f} s for another that creates the database") from e
 
-    def _whole(self) -> bool:
-        known = _version_of(self._home) == self._version
-        return known and (self._use.is_trusted() or not is_damaged(self._home / DATABASE))
+    def _is_known(self) -> bool:
+        return _version_of(self._home) == self._version
 
-    def _clear(self) -> None:
+    def _clear(self, *, damaged: bool) -> None:
         """Make room for a new database where there is none that a server can use."""
         self.drop_unfinished()
-        if is_damaged(self._home / DATABASE):
+        if damaged and self._database.exists():
             self._move_aside()
-        if not (self._home / DATABASE).exists():
+        if not self._database.exists():
             self._unfinished.touch()
 
     def _move_aside(self) -> None:
@@ -180,6 +186,11 @@ class DatabaseUse:
     def _stamp(self) -> list[list[object]]:
         parts = [(path.name, path.stat()) for path in sorted(self._home.glob(f"{DATABASE}*"))]
         return [[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in parts]
+
+
+def _identity(database: Path) -> int | None:
+    """Tell one file from another that took its place."""
+    return database.stat().st_ino if database.exists() else None
 
 
 def is_damaged(database: Path) -> bool:

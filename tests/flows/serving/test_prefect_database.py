@@ -163,6 +163,45 @@ def test_a_damaged_database_is_moved_aside(tmp_path: Path, damage: str, caplog: 
     third.mark_created()
 
 
+def test_a_damaged_database_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, checked = filled_database(tmp_path), list[Path]()
+
+    def check(path: Path) -> bool:
+        checked.append(path)
+        return is_damaged(path)
+
+    monkeypatch.setattr(prefect_database, "is_damaged", check)
+    use(tmp_path)
+    database.write_bytes(database.read_bytes()[:5000])
+    checked.clear()
+    lock = DatabaseLock(tmp_path)
+    lock.acquire()
+    assert (lock.creating, checked) == (True, [database])
+    lock.mark_created()
+
+
+def test_a_database_is_replaced_where_its_server_does_not_come_up(tmp_path: Path) -> None:
+    """Two commands find the damage at once: one makes room, the other goes on with what the first has made."""
+    database, (first, second) = filled_database(tmp_path), (DatabaseLock(tmp_path), DatabaseLock(tmp_path))
+    for lock in (first, second):
+        lock.acquire()
+        lock.mark_created()
+        assert not lock.replace_damaged(), "it is whole"
+        assert not lock.creating
+    database.write_bytes(database.read_bytes()[:5000])
+    assert first.replace_damaged()
+    assert first.creating
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(second.replace_damaged)
+        with pytest.raises(StillWaiting):
+            waiting.result(0.3)
+        filled_database(tmp_path)
+        first.mark_created()
+        assert waiting.result(60)
+    assert second.creating
+    second.mark_created()
+
+
 def test_no_database_is_not_a_damaged_one(tmp_path: Path) -> None:
     assert not is_damaged(tmp_path / "prefect.db")
     (tmp_path / "prefect.db").touch()

@@ -1,5 +1,6 @@
 """Our own Prefect server: its end, its loss, and its start with a database that cannot be used."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -158,8 +159,12 @@ def test_a_server_that_is_slow_for_a_moment_stays(
 
 def servers() -> list[psutil.Process]:
     """Return the servers that this process has started and that run."""
-    running = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in running if "--port" in p.cmdline()]
+    running = list[psutil.Process]()
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.ZombieProcess):  # it may end at any moment
+            if "--port" in process.cmdline():
+                running.append(process)
+    return running
 
 
 def strike_child(number: int) -> None:
