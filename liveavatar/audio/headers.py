@@ -28,6 +28,8 @@ from liveavatar.media.chunks import (
 )
 
 _PCM_TAGS = {1, 3, 6, 7, 0xFFFE}  # integer, float, A-law, mu-law, extensible: their byte rate follows from the rest
+_INTEGER = b"\1\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"  # its name in the extensible format
+_PADDED = (24, 4)  # bits of a sample and the bytes that hold it
 _ROUND = (1 << 20, 1_000_000)  # a size that is a multiple of one of these, give or take a header, is a placeholder
 _HEADER_ROOM = 64  # bytes between a data size and the size of the whole file
 _LONGEST = 3 * 3600  # s; a longer announcement that the file does not hold is a placeholder
@@ -85,7 +87,9 @@ def read_wav(path: Path, start: int = 0) -> WavSound | None:
             return None
         tag, channels, rate, written_rate, block, bits = struct.unpack("<HHIIHH", first.fmt[:16])
         linear = tag in _PCM_TAGS
-        whole = bits // 8 * channels if bits % 8 == 0 else block
+        padding = _padding(file, first, end)
+        padded = (bits, block) == (_PADDED[0], _PADDED[1] * channels)  # also of floating point
+        whole = block if bits % 8 or padded else bits // 8 * channels
         byte_rate = rate * whole if linear and whole else written_rate
         notes = []
         if byte_rate != written_rate:
@@ -94,11 +98,37 @@ def read_wav(path: Path, start: int = 0) -> WavSound | None:
         spans, announced, more = view.sound(first) if linear and byte_rate else view.plain(first)
         # FFmpeg knows the placeholders of 32 bits alone
         wrong = first.wide if announced is None else len(spans[0]) > first.size > 0
-        mended = len(spans) > 1 or wrong
+        mended = len(spans) > 1 or wrong or padding is not None
+        fmt = first.fmt
+        if padding is not None:  # FFmpeg would take the samples for floating point
+            fmt = struct.pack("<HHIIHH", 1, channels, rate, rate * block, block, 8 * _PADDED[1])
+            spans = tuple(range(span.start - padding, span.stop - padding) for span in spans)
         return WavSound(
-            path=path, fmt=first.fmt, byte_rate=byte_rate, announced=announced, spans=spans, mended=mended,
+            path=path, fmt=fmt, byte_rate=byte_rate, announced=announced, spans=spans, mended=mended,
             linear=linear and byte_rate > 0, notes=(*notes, *more),
         )  # fmt: skip
+
+
+def _padding(file: BinaryIO, part: "_Part", end: int) -> int | None:
+    """Find samples of 24 bits in 32; None for others, and for floating point that is announced as if it were such.
+
+    Returns:
+        Bytes by which a sample of 32 bits begins before its 24: 0 where the padding is in front of them, 1 where it
+        is behind them and the sign's; the byte in front, of the sample before, is too small to be heard.
+    """
+    tag, channels, _, _, block, bits = struct.unpack("<HHIIHH", part.fmt[:16])
+    if tag == 0xFFFE and part.fmt[24:40] == _INTEGER:
+        bits = int.from_bytes(part.fmt[18:20], "little")
+    elif tag != 1:
+        return None
+    if (bits, block) != (_PADDED[0], _PADDED[1] * channels):
+        return None
+    file.seek(part.start)
+    sample = file.read(min(part.size, end - part.start, _BLOCK) // 4 * 4)
+    low, high, signs = sample[::4], sample[2::4], sample[3::4]
+    if not any(low):
+        return 0
+    return 1 if signs == bytes(0xFF if byte & 0x80 else 0 for byte in high) else None
 
 
 def view_of(path: Path, parts: tuple[bytes | range, ...]) -> BinaryIO:
@@ -144,17 +174,20 @@ class _Part:
     layout: ChunkLayout
 
 
-def _part(file: BinaryIO, start: int, end: int) -> _Part | None:
+def _part(file: BinaryIO, start: int, end: int, fmt: bytes = b"") -> _Part | None:
+    """Read the header of a WAV file, or of more sound in a format that is known."""
     file.seek(start)
     magic = file.read(16)
     if magic == W64_MAGIC:
-        layout = W64
+        layout, at = W64, start + W64.first
     elif magic[:4] in (b"RIFF", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
-        layout = RIFF
+        layout, at = RIFF, start + RIFF.first
+    elif fmt and magic[:4] == b"data":
+        layout, at = RIFF, start
     else:
         return None
-    fmt, wide_size = b"", None
-    for chunk in chunks(file, layout, start + layout.first, end):
+    wide_size = None
+    for chunk in chunks(file, layout, at, end):
         file.seek(chunk.start)
         match chunk.name.removesuffix(GUID_TAIL):
             case b"fmt ":
@@ -197,7 +230,7 @@ class _View:
             if unknown and 0 < part.size < UNKNOWN:
                 notes.append(f"its header announces {part.size} bytes of sound, a placeholder; "
                              f"{self._seconds(stop - part.start)} are there and were read")  # fmt: skip
-            part = None if following is None else _part(self.file, following, self.end)
+            part = None if following is None else _part(self.file, following, self.end, first.fmt)
             if part is not None and part.fmt != first.fmt:
                 notes.append(f"a recording in another format lies behind the first {self._seconds(_total(spans))}; "
                              f"it was not read, {self.end - part.start} bytes")  # fmt: skip
@@ -223,7 +256,8 @@ class _View:
         behind = self._behind_chunks(part, at + (part.start - at) % part.layout.align)
         if behind >= self.end:
             return at, None
-        following = self._next_file(behind)
+        self.file.seek(behind)
+        following = behind if self.file.read(4) == b"data" else self._next_file(behind)
         if following == behind:
             return at, following
         stray = range(behind, self.end if following is None else following)
@@ -237,11 +271,12 @@ class _View:
         return stray.stop, following
 
     def _behind_chunks(self, part: _Part, at: int) -> int:
-        """Skip the chunks that may follow the sound: texts, cue points."""
+        """Skip the chunks that may follow the sound: texts, cue points; more sound is none of them."""
         for chunk in chunks(self.file, part.layout, at, self.end):
             name = chunk.name.removesuffix(GUID_TAIL)
             is_file = chunk.name == W64_MAGIC or name in (b"RIFF", b"RF64", b"BW64")
-            if is_file or not name.isascii() or not name.decode().isprintable() or chunk.start + chunk.size > self.end:
+            is_chunk = name.isascii() and name.decode().isprintable() and chunk.start + chunk.size <= self.end
+            if is_file or name == b"data" or not is_chunk:
                 return chunk.at
             at = chunk.next
         return self.end  # less than a chunk's header is padding

@@ -169,9 +169,7 @@ def _open(source: Path, start: int = 0) -> Iterator[_Opened]:
     try:
         if source.stat().st_size == 0:
             raise InputError(f"{source}: the file is empty (0 bytes); export or copy it again")
-        with source.open("rb") as first:
-            if first.read(len(JPEG_START)) == JPEG_START:
-                raise _no_sound(source, "pictures only")
+        _refuse_by_start(source)
         refuse_playlist(source)
         wav, stop = read_wav(source, start), first_end(source, start)
         mended = wav is not None and wav.mended
@@ -201,6 +199,17 @@ def _open(source: Path, start: int = 0) -> Iterator[_Opened]:
         ) from e
     with container:
         yield _Opened(container=container, wav=wav, sizes=sizes, endless=is_endless_avi(source, start))
+
+
+def _refuse_by_start(source: Path) -> None:
+    """Refuse what FFmpeg would read as something else, by its first bytes."""
+    with source.open("rb") as file:
+        first = file.read(4)
+    if first.startswith(JPEG_START):
+        raise _no_sound(source, "pictures only")
+    if first == b"RIFX":
+        raise InputError(f"{source}: its samples have the most significant byte first (RIFX), which cannot be read; "
+                         "export it again as WAV, AIFF or FLAC")  # fmt: skip
 
 
 def _container(file: BinaryIO | str, kind: str | None) -> InputContainer:

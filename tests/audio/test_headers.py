@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from liveavatar.audio.headers import ogg_cut, read_wav
 from liveavatar.audio.ingest import load_audio, probe
@@ -24,6 +25,11 @@ TEXTS = b"LIST" + struct.pack("<I", 5_000) + b"INFO" + bytes(4_996)
         pytest.param(wav_header(len(SOUND)) + SOUND + TEXTS, "", id="texts behind the sound"),
         pytest.param(wav_header(len(SOUND))[:36] + TEXTS + wav_header(len(SOUND))[36:] + SOUND, "", id="texts before"),
         pytest.param(wav_header(len(SOUND) + 1) + SOUND, "", id="odd size"),
+        pytest.param(
+            wav_header(HALF) + SOUND[:HALF] + b"data" + struct.pack("<I", HALF) + SOUND[HALF:],
+            "2 WAV files are glued",
+            id="two chunks of sound",
+        ),
         pytest.param(wav_header(0, 0) + SOUND, "", id="zero"),
         pytest.param(wav_header(0x7FFF_FFFF, 0x7FFF_FFFF) + SOUND, "", id="half the maximum"),
         pytest.param(wav_header(0xFFFF_FFFF, 0xFFFF_FFFF) + SOUND, "", id="maximum"),
@@ -69,6 +75,37 @@ def test_all_sound_of_a_wav_is_read(
     np.testing.assert_array_equal(load_audio(path), WHOLE)
     assert [record.getMessage().count(line) for record in caplog.records] == ([1] if line else [])
     assert probe(path).duration_s == pytest.approx(3.0, abs=0.001)
+
+
+INTEGERS = (np.frombuffer(SOUND, "<i2").astype("<i4") << 8) | 1  # 24 bits
+EXTENSIBLE = struct.pack("<HHI", 22, 24, 4) + b"\1\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+
+
+@pytest.mark.parametrize(
+    ("samples", "form"),
+    [
+        pytest.param(INTEGERS << 8, (0xFFFE, 32, EXTENSIBLE), id="extensible"),
+        pytest.param(INTEGERS, (0xFFFE, 32, EXTENSIBLE), id="extensible, padding behind"),
+        pytest.param(INTEGERS << 8, (1, 24, b""), id="padding in front"),
+        pytest.param(INTEGERS, (1, 24, b""), id="padding behind, as arecord writes S24_LE"),
+        pytest.param(INTEGERS.astype("<f4"), (1, 24, b""), id="floating point, as Cool Edit wrote it"),
+    ],
+)
+def test_24_bits_in_32_are_read(samples: np.ndarray, form: tuple[int, int, bytes], tmp_path: Path) -> None:
+    tag, bits, more = form
+    fmt = struct.pack("<HHIIHH", tag, 1, 16_000, 64_000, 4, bits) + more
+    data = struct.pack("<4sI", b"data", samples.nbytes) + samples.tobytes()
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + data
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    np.testing.assert_allclose(load_audio(path), INTEGERS / 2**23, atol=1e-6)
+
+
+def test_a_wav_of_the_other_byte_order_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(1.0), 16_000, endian="BIG")
+    with pytest.raises(InputError, match=r"most significant byte first \(RIFX\)"):
+        load_audio(path)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
