@@ -11,11 +11,11 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -36,9 +36,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # in the first box, after "ftyp"
 GREY_DEPTHS = (8, 10, 12, 16)  # bits; the least that holds a picture's brightest value is its depth
 _FLOAT_TOPS = ((1.5, 1.0), (300.0, 255.0), (66_000.0, 65_535.0))  # brightest value below the first: white is the second
+_GAMMA = 1 / 2.2  # of a PNG that says nothing; others have their exponent in the chunk gAMA
+_GAMMA_SLACK = 0.05  # share by which a gamma may be off that is written for this one
 _ORIENTATION = 0x0112  # EXIF tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2  # their values
+_COLOUR_FACTS = ("icc_profile", "srgb", "gamma")  # as Pillow calls them
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -64,7 +67,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     """
     source = Path(path)
     if not exists(source):
-        raise InputError(f"{source}: there is no such file; check the path given with --image")
+        raise InputError(f"{source}: there is no such file; check its path")
     if not source.is_file():
         raise InputError(f"{source}: it is no regular file (perhaps a directory); give a picture")
     with (
@@ -168,7 +171,7 @@ def _full_range(picture: Image.Image, file: BinaryIO) -> Image.Image:
         depth = next(bits for bits in GREY_DEPTHS if highest < 2**bits)
         rgb[..., to] = np.rint(pixels[..., band] * np.float32(255 / (2**depth - 1)))
     bright = Image.fromarray(rgb)
-    bright.info = {name: value for name, value in picture.info.items() if name == "icc_profile"}
+    bright.info = {name: value for name, value in picture.info.items() if name in _COLOUR_FACTS}
     return bright
 
 
@@ -210,6 +213,7 @@ class _ToRgb:
             mode = "RGB" if picture.mode == "P" else picture.mode
         self.mode = mode
         self.transform = _transform(picture.info.get("icc_profile"), mode)
+        self.gamma = _gamma_table(picture.info)  # 256 bytes; None where the numbers are as they are shown
 
     def __call__(self, strip: Image.Image) -> Image.Image:
         if self.grey is not None:
@@ -220,6 +224,9 @@ class _ToRgb:
             strip = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
         elif strip.mode != self.mode:
             strip = strip.convert(self.mode)
+        if self.gamma is not None:
+            colours = len(strip.getbands()) - (strip.mode == "RGBA")
+            strip = strip.point([*self.gamma * colours, *range(256 * (strip.mode == "RGBA"))])
         if self.transform is not None:
             strip = ImageCms.applyTransform(strip, self.transform) or strip
         if strip.mode == "RGBA":
@@ -278,6 +285,16 @@ def _grey_numbers(source: Path, picture: Image.Image) -> _GreyNumbers | None:
         raise InputError(f"{source}: its grey values run from {lowest:.6g} to {highest:.6g}, of which white is not "
                          "known; save it as PNG or JPEG with 8 bits")  # fmt: skip
     return _GreyNumbers(top=white, kind=kind, inverted=tags.get(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO)
+
+
+def _gamma_table(facts: Mapping[Any, Any]) -> list[int] | None:
+    """Make the table of shown brightness by value, for a PNG of another gamma; profiles and sRGB come before it."""
+    gamma = facts.get("gamma")
+    if not gamma or any(facts.get(name) is not None for name in ("icc_profile", "srgb")):
+        return None
+    if abs(gamma / _GAMMA - 1) < _GAMMA_SLACK:
+        return None
+    return [round(255 * (value / 255) ** (_GAMMA / gamma)) for value in range(256)]
 
 
 def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:

@@ -105,6 +105,28 @@ def test_highlights_of_floats_are_clipped(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_picture(path)[..., 1], np.minimum(255, 306 * RAMP), atol=1)
 
 
+def _with_chunk(path: Path, name: bytes, content: bytes) -> Path:
+    """Put a chunk behind the header of a PNG."""
+    data, chunk = path.read_bytes(), name + content
+    whole = struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(data[:33] + whole + data[33:])
+    return path
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16"])
+@pytest.mark.parametrize(("gamma", "exponent"), [(1.0, 1 / 2.2), (1 / 1.8, 1.8 / 2.2), (0.4545, 1.0), (0.0, 1.0)])
+def test_gamma_of_a_png_is_applied(tmp_path: Path, mode: str, gamma: float, exponent: float) -> None:
+    if mode == "I;16":
+        picture = Image.fromarray((RAMP * 65_535).astype(np.uint16))
+    else:
+        picture = Image.fromarray((255 * RAMP).round().astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / "a.png")
+    path = _with_chunk(tmp_path / "a.png", b"gAMA", struct.pack(">I", round(gamma * 100_000)))
+    np.testing.assert_allclose(read_picture(path)[..., 1], 255 * RAMP**exponent, atol=2)
+    _with_chunk(path, b"sRGB", b"\0")
+    np.testing.assert_allclose(read_picture(path)[..., 1], 255 * RAMP, atol=1, err_msg="sRGB comes before it")
+
+
 @pytest.mark.parametrize(
     ("values", "form", "words"),
     [
