@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import InputError
-from liveavatar.files import exists, is_text, parse_json
+from liveavatar.files import exists, is_text, parse_json, read_csv_text, read_text
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
-DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header; spreadsheets write `;` in half of Europe
 MAX_BYTES, MAX_ROWS = 50_000_000, 100_000  # of a table
 Job = dict[str, Any]
 
@@ -59,7 +58,7 @@ def _json_rows(manifest: Path) -> list[Job]:
         ValueError: a line is none, or names a value twice.
     """
     rows: list[Job] = []
-    for number, line in enumerate(manifest.read_text("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(read_text(manifest).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -113,16 +112,12 @@ def _parquet_rows(manifest: Path) -> list[Job]:
 
 
 def _csv_rows(manifest: Path) -> list[Job]:
-    """Read a csv as UTF-8 with or without a byte-order mark; cells are divided by commas, semicolons or tabs.
+    """Read a csv; cells are divided by commas, semicolons or tabs.
 
     Raises:
         ValueError: a row holds more cells than the header, or the header names a column twice.
     """
-    try:
-        text = manifest.read_text("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise ValueError("its text is not UTF-8: save it as `CSV UTF-8`") from e
-    delimiter = next((d for d in DELIMITERS if d in text.split("\n", 1)[0]), DELIMITERS[0])
+    text, delimiter = read_csv_text(manifest)
     lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
     header, *rows = lines or [[]]
     names = [name.strip() for name in header]

@@ -4,12 +4,14 @@ Nothing here knows what a file holds. A file that other processes read is always
 or, when a library does the writing, inside `replacing`.
 """
 
+import codecs
 import errno
 import hashlib
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +25,7 @@ from liveavatar.errors import CapacityError
 log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header; spreadsheets write `;` in half of Europe
 FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
@@ -95,6 +98,35 @@ def newest_first(files: Iterable[Path]) -> list[Path]:
         with suppress(OSError):
             dated.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(dated, reverse=True)]
+
+
+def read_text(path: Path) -> str:
+    """Read a user's text: UTF-8, or UTF-16 with a byte-order mark, as shells and spreadsheets of Windows write it.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is in another encoding.
+    """
+    with path.open("rb") as file:
+        mark = file.read(len(codecs.BOM_UTF16))
+    try:
+        return path.read_text("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError("its text is not UTF-8: save it as UTF-8, `CSV UTF-8` in spreadsheets") from e
+
+
+def read_csv_text(path: Path) -> tuple[str, str]:
+    """Read a csv: its text without the line `sep=;` of spreadsheets, and what divides its cells.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is in another encoding than UTF-8.
+    """
+    text = read_text(path)
+    first, _, rest = text.partition("\n")
+    if re.fullmatch(r'"?sep=."?', first, re.IGNORECASE):
+        return rest, first.strip('"')[-1]
+    return text, next((d for d in DELIMITERS if d in first), DELIMITERS[0])
 
 
 def read_json(path: Path) -> Any:

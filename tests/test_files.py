@@ -16,7 +16,9 @@ from liveavatar.files import (
     exists,
     newest_first,
     plain,
+    read_csv_text,
     read_json,
+    read_text,
     recall,
     remember,
     replacing,
@@ -27,6 +29,30 @@ from liveavatar.files import (
     write_atomically,
     write_json,
 )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_in_the_encodings_that_name_themselves(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("José 女\r\n".encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "José 女\n"
+    (tmp_path / "a.txt").write_bytes(b"Jos\xe9")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_text(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("a,b\n", ("a,b\n", ","), id="commas"),
+        pytest.param("a;b,c\n", ("a;b,c\n", ","), id="the first kind counts"),
+        pytest.param("sep=;\na;b,c\n", ("a;b,c\n", ";"), id="named"),
+        pytest.param("SEP=|\na|b\n", ("a|b\n", "|"), id="of any kind"),
+        pytest.param("", ("", ","), id="nothing"),
+    ],
+)
+def test_csv_names_what_divides_its_cells(text: str, found: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert read_csv_text(tmp_path / "a.csv") == found
 
 
 def raising(error: Exception) -> None:

@@ -22,7 +22,7 @@ from liveavatar.face.eye_reading import eye_reading, seen_eyes
 from liveavatar.face.head_pose import face_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
-from liveavatar.files import exists
+from liveavatar.files import exists, read_csv_text
 from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.timing import FPS
 
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 ANGLES = ("yaw", "pitch", "roll")
 LIDS, GAZE = "lids", ("gaze_yaw", "gaze_pitch")
 CLOCKS = {"frame": 1.0 / FPS, "time": 1.0}  # name of the first column and its unit in seconds
-DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header
 MAX_ANGLE = 45.0  # degrees; beyond, an eye is hidden
 MAX_SECONDS = 3 * 3600.0
 LOOK_SECONDS, LOOK_EVERY = 60.0, 10  # `check_pose` searches every 10th frame of this time for a face
@@ -138,11 +137,10 @@ def read_pose_csv(path: Path) -> np.ndarray:
 def _rows(path: Path) -> list[dict[str, str]]:
     """Read the rows of a csv by the names in its header; cells are divided by commas, semicolons or tabs."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = next((d for d in DELIMITERS if d in text.split("\n", 1)[0]), DELIMITERS[0])
+        text, delimiter = read_csv_text(path)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
         rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as e:
+    except (ValueError, csv.Error) as e:
         raise InputError(f"{path} is no csv ({e}); save the table as csv in UTF-8") from e
     header = [name.strip().lower() for name in reader.fieldnames or []]
     twice = next((name for name in header if name and header.count(name) > 1), None)

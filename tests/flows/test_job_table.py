@@ -34,14 +34,15 @@ def test_every_format_gives_the_same_jobs(suffix: str, tmp_path: Path) -> None:
     assert float(second["seed"]) == 7, "a cell goes before the default"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_what_spreadsheets_save_is_read(encoding: str, delimiter: str, end: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", ["", "sep={}", '"sep={}"'])
+def test_what_spreadsheets_save_is_read(encoding: str, delimiter: str, end: str, first: str, tmp_path: Path) -> None:
     table = tmp_path / "jobs.csv"
     lines = ["audio,image,prompt,,", 'a.wav,b.png,"A woman, in red; José",,', ",,,,", "c.wav,d.png", ""]
     quoted = [line.replace(", in", "\0 in").replace(",", delimiter).replace("\0", ",") for line in lines]
-    table.write_bytes(end.join(quoted).encode(encoding))
+    table.write_bytes(end.join([first.format(delimiter)] * bool(first) + quoted).encode(encoding))
     first, _, last = read_manifest(table, {})
     assert first == {"audio": "a.wav", "image": "b.png", "prompt": "A woman, in red; José"}
     assert last == {"audio": "c.wav", "image": "d.png"}
@@ -49,7 +50,7 @@ def test_what_spreadsheets_save_is_read(encoding: str, delimiter: str, end: str,
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_bytes("audio,prompt\na.wav,José\n".encode("latin-1"))
-    with pytest.raises(InputError, match="not UTF-8: save it as `CSV UTF-8`"):
+    with pytest.raises(InputError, match="not UTF-8: save it as UTF-8, `CSV UTF-8` in"):
         read_manifest(tmp_path / "jobs.csv", {})
 
 
