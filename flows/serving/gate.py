@@ -14,6 +14,7 @@ from typing import Any
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 COOKIE = "liveavatar"  # of the token
 ADDRESS = re.compile(r"(?P<name>\[[0-9a-f:]+\]|[^:/@\s]+)(:(?P<port>\d+))?", re.IGNORECASE)
+UNFRAMED = (b"content-security-policy", b"frame-ancestors 'self'")  # the strictest of several policies holds
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,15 +47,24 @@ def own_origins(port: int) -> str:
 
 
 class LoopbackGate:
-    """ASGI application that passes only local requests on to another one; the others get status 403."""
+    """ASGI application that passes only local requests on to another one; the others get status 403.
+
+    A page of another origin may not show the answers in a frame either, where clicks meant for it would go.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
+
+        async def send_unframed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), UNFRAMED]
+            await send(message)
+
         if scope["type"] == "lifespan" or _admits(scope):
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_unframed)
         else:
             await _refuse(scope, receive, send, 403, "this server is for this machine only")
 

@@ -78,6 +78,18 @@ def test_foreign_requests_are_refused(headers: list[tuple[bytes, bytes]]) -> Non
     assert answer("websocket", headers) == [{"type": "websocket.close", "code": 1008}]
 
 
+def test_no_other_page_shows_ours_in_a_frame() -> None:
+    """A click into a frame that nobody sees would start a run."""
+
+    async def page(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    start, body = answer("http", [(b"host", HOST.encode())], LoopbackGate(page))
+    assert start["headers"][1:] == [(b"content-security-policy", b"frame-ancestors 'self'")]
+    assert body["body"] == b"page"
+
+
 TOKEN = "a-long-random-token"
 AWAY = (b"host", b"studio.example:4280")
 OWN = (b"origin", b"http://studio.example:4280")
