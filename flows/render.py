@@ -263,6 +263,8 @@ def begin(parameters: RenderParameters) -> None:
 
 def _plan_decides_ranks(parameters: RenderParameters, model: ModelConfig) -> bool:
     gpus = machine.accelerators()[: parameters.num_gpus]
+    if parameters.placement == "tpp":  # how many a decoder keeps up with, and whether it has a GPU of its own
+        return len(gpus) > parameters.sample_steps
     return parameters.placement == "auto" and model.spreads and len(gpus) > 1 and not parameters.offload_model
 
 
@@ -281,11 +283,13 @@ def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = No
     settings = parameters.settings()
     if planned is not None:
         settings = replace(settings, kv_cache_dtype=plan.kv_dtype_of(planned))
+    ranks, steps = _ranks(parameters, planned), parameters.sample_steps
     return engine.RenderOptions(
         settings=settings,
         online=parameters.enable_online_decode,
         offload=bool(parameters.offload_model),
-        ranks=_ranks(parameters, planned),
+        ranks=ranks,
+        own_decoder=ranks > steps if planned is None else plan.own_decoder_of(planned, ranks, steps),
         leave_gb=parameters.leave_memory or 0.0,
         resume=parameters.resume,
         force=parameters.force,

@@ -57,6 +57,7 @@ class RenderOptions:
     online: bool  # frames are made while the latents are
     offload: bool = False
     ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
+    own_decoder: bool = False  # the last of them decodes and nothing else
     leave_gb: float = 0.0  # of each GPU's memory, for other programs
     resume: bool = False
     force: bool = False
@@ -206,7 +207,7 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "
         fp8=options.settings.fp8,
         offload=options.offload,
         ranks=options.ranks,
-        own_decoder=options.ranks > options.settings.sample_steps,
+        own_decoder=options.own_decoder,
         leave_gb=options.leave_gb,
     )
 

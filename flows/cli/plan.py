@@ -142,6 +142,8 @@ def _print(outcome: Plan, frames: int) -> None:
     say(f"  placement    {outcome.placement}")
     if outcome.fps:
         say(f"  speed        {outcome.fps:.1f} frames/s, first frame after {outcome.ttff_s:.2f} s")
+        if outcome.fps_bound:
+            say(f"  upper bound  {outcome.fps_bound:.1f} frames/s, if no GPU ever waited for another")
         say(f"  time         {outcome.total_s:.0f} s for {frames} frames ({frames / FPS:.1f} s of video)")
     for load in outcome.per_gpu_gb:
         say(f"  GPU {load.gpu} {load.role:<6} {load.total:.2f} of {load.usable:.2f} GB")

@@ -4,12 +4,15 @@ Owns the opening and the end of a job across ranks; the job itself is `liveavata
 networks are loaded.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
 
+from liveavatar.config import ModelConfig
+from liveavatar.distributed.balance import Balance, Shape
 from liveavatar.distributed.group import Group, GroupError
 from liveavatar.distributed.tpp import Opening, Tpp, Worker
 from liveavatar.engine.backend import Backend
@@ -41,7 +44,8 @@ class GroupPlacement:
     """A `PlacementFactory` that places jobs on a group.
 
     With `decode_layers`, layers are spread instead of whole steps, counting the decoder on the last rank as that many
-    layers. Only a transformer in its fast form can do that.
+    layers. Only a transformer in its fast form can do that. Where they come from `decode_layers_of`, they are a first
+    guess: a later job of the same shapes is divided by the times of an earlier one (`liveavatar.distributed.balance`).
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class GroupPlacement:
         self.decode_layers: float | None = None
         self.current: Tpp | None = None
         self._opened = False
+        self._balances: dict[Shape, Balance] = {}
+        self.by_times = False  # whether the newest job was divided by measured times
+        self._kept: dict[int, tuple[RankWork, ...]] = {}  # division of the newest job by its number of steps
 
     def place(self, backend: Backend, spec: DenoiseSpec, conditioning: Conditioning, features: FeaturesOf) -> Placement:
         """Open a job on the whole group."""
@@ -69,18 +76,33 @@ class GroupPlacement:
         if self.group.world == 1:
             return SinglePlacement().place(backend, spec, conditioning, features)
         sent = replace(conditioning.to(torch.device("cpu")), skeleton=None)  # its latents travel block by block
-        opening = Opening(spec, sent, self.works(spec.num_steps), torch.get_num_threads())
+        balance = self._balance(backend.config, spec)
+        works = self.works(spec.num_steps)
+        if balance is not None:
+            works = balance.begin(works)
+            self._kept, self.by_times = {spec.num_steps: works}, balance.by_times
+        opening = Opening(spec, sent, works, torch.get_num_threads())
         self._opened, self.current = True, None  # buffers of another size are freed before these are made
         self.group.broadcast(opening)
-        self.current = Tpp(self.group, backend, opening, features, conditioning.skeleton)
+        self.current = Tpp(self.group, backend, opening, features, conditioning.skeleton, balance)
         return self.current
 
     def works(self, num_steps: int) -> tuple[RankWork, ...]:
-        """Return each rank's share of a job with `num_steps` denoise steps."""
+        """Return each rank's share of a job with `num_steps` denoise steps: of the newest one, or of one to come."""
         world = self.group.world
-        if self.decode_layers is None or self.own_decoder or world == 1:
+        if num_steps in self._kept:
+            return self._kept[num_steps]
+        if self.decode_layers is None or world == 1:
             return split(num_steps, world, self.own_decoder)
-        return split_layers(num_steps, self.num_layers, world, self.decode_layers)
+        decode_layers = math.inf if self.own_decoder else self.decode_layers
+        return split_layers(num_steps, self.num_layers, world, decode_layers)
+
+    def _balance(self, config: ModelConfig, spec: DenoiseSpec) -> Balance | None:
+        """Return where the times of a job go, None if its layers are not spread by them."""
+        self._kept, self.by_times = {}, False
+        if self.decode_layers_of is None or self.own_decoder:
+            return None
+        return self._balances.setdefault(Shape.of(spec), Balance(config.dit, Shape.of(spec)))
 
     @contextmanager
     def job(self) -> Iterator[None]:

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import ModelConfig
+from liveavatar.distributed.balance import Balance
 from liveavatar.distributed.channels import ControlReceiver, ControlSender, LatentReceiver, LatentSender
 from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import mark, on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.job import Block
 from liveavatar.engine.memory import MemoryReading, read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times
 from liveavatar.engine.pose_latents import SkeletonLatents
@@ -122,9 +124,10 @@ class Tpp:
         opening: Opening,
         features: FeaturesOf,
         skeleton: SkeletonLatents | None = None,
+        balance: Balance | None = None,
     ) -> None:
         config, spec = backend.config, opening.spec
-        self.skeleton = skeleton
+        self.skeleton, self.balance = skeleton, balance
         self.group, self.backend, self.spec = group, backend, spec
         self.features, self.works = features, opening.works
         self.reanchors = config.reanchor
@@ -184,6 +187,11 @@ class Tpp:
             return Times(tuple(steps), wait, busy, sent, message.readings())
 
         return Queued(x, times)
+
+    def note(self, block: Block) -> None:
+        """Take the times of a finished block, by which a later job is divided."""
+        if self.balance is not None:
+            self.balance.note(block)
 
     def _ask_ahead(self, index: int) -> None:
         spec = self.spec

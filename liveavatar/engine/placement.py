@@ -5,13 +5,14 @@ process, `liveavatar.distributed.tpp.Tpp` through the ranks of a group, each wit
 bits of the latents are the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 from torch import Tensor
 
+from liveavatar.engine.job import Block
 from liveavatar.engine.memory import MemoryReading
 from liveavatar.errors import InputError
 
@@ -62,6 +63,10 @@ class RankWork:
         starts = {self.steps[0]: self.first_layer} if self.steps else {}
         return tuple(Span(s, range(starts.get(s, 0), ends.get(s, num_layers))) for s in self.steps)
 
+    def num_layers_of(self, num_layers: int) -> int:
+        """Count the layers of the share, over all its steps."""
+        return sum(len(span.layers) for span in self.spans(num_layers))
+
 
 def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tuple[RankWork, ...]:
     """Spread steps over ranks: contiguous, as even as possible, the decoder last.
@@ -94,26 +99,74 @@ def split(num_steps: int, num_ranks: int, own_decoder: bool | None = None) -> tu
     return (*ranks, RankWork(rank=movers, steps=(), decodes=True)) if own else tuple(ranks)
 
 
+@dataclass(frozen=True, slots=True)
+class RankTimes:
+    """Times of the ranks of a group, in any unit: one layer on each of them, and the decoder on the last."""
+
+    layer: tuple[float, ...]  # by rank
+    rest: float  # decoding a block
+
+    def busy(self, layers: Sequence[int]) -> list[float]:
+        """Return how long each rank is busy with a block when it has so many layers."""
+        busy = [count * time for count, time in zip(layers, self.layer, strict=True)]
+        busy[-1] += self.rest
+        return busy
+
+    def bound(self, work: int) -> float:
+        """Return a lower bound of a block's time for `work` layers: no rank ever waits, and a block is decoded on one.
+
+        With layers that could be cut anywhere, time T has room for T / t layers on a rank that takes t for one, and for
+        (T - rest) / t on the last.
+        """
+        rates = [1 / time for time in self.layer]
+        return max((work + self.rest * rates[-1]) / sum(rates), self.rest)
+
+
 def split_layers(num_steps: int, num_layers: int, num_ranks: int, decode_layers: float) -> tuple[RankWork, ...]:
-    """Spread the layers of all steps over ranks so that each is busy for as long, the decoder on the last.
+    """Spread the layers of all steps over ranks of one speed; see `spread_layers`.
 
     Args:
         num_steps: denoise steps of a block.
         num_layers: of the transformer.
         num_ranks: of the group.
-        decode_layers: how many layers take as long as a block's decoding.
+        decode_layers: how many layers take as long as a block's decoding; infinite: the last rank does nothing else.
 
     Raises:
         InputError: a rank would have nothing to do.
     """
-    work = num_steps * num_layers
+    return spread_layers(num_steps, num_layers, RankTimes((1.0,) * num_ranks, decode_layers))
+
+
+def spread_layers(
+    num_steps: int, num_layers: int, times: RankTimes, most: Sequence[int] | None = None
+) -> tuple[RankWork, ...]:
+    """Spread the layers of all steps over ranks so that the slowest is as fast as can be, the decoder on the last.
+
+    A decoder that takes longer than any other rank has a rank of its own.
+
+    Args:
+        num_steps: denoise steps of a block.
+        num_layers: of the transformer.
+        times: of the ranks.
+        most: layers that each rank has room for; None: all.
+
+    Raises:
+        InputError: a rank would have nothing to do, or there is no room for all layers.
+    """
+    work, num_ranks = num_steps * num_layers, len(times.layer)
     if num_ranks == 1:
         return split(num_steps, 1)
-    # A decoder that weighs more than that has a rank of its own.
-    share = min((work + decode_layers) / num_ranks, work / (num_ranks - 1))
-    cuts = [min(work, round(rank * share)) for rank in range(num_ranks)] + [work]
-    if any(b <= a for a, b in pairwise(cuts[:-1])):
+    room = [work] * num_ranks if most is None else list(most)
+    layers = [0] * num_ranks
+    for _ in range(work):  # one by one to the rank that is done with it first, which is optimal for equal pieces
+        open_to = [rank for rank in range(num_ranks) if layers[rank] < room[rank]]
+        if not open_to:
+            raise InputError(f"{work} layers do not fit {num_ranks} ranks with room for {room}; use more GPUs")
+        after = times.busy([count + 1 for count in layers])
+        layers[min(open_to, key=lambda rank: after[rank])] += 1
+    if not all(layers[:-1]):
         raise InputError(f"--num_gpus {num_ranks}: {work} layers are too few to share; use fewer GPUs")
+    cuts = [0, *accumulate(layers)]
     ranks = []
     for rank, (start, stop) in enumerate(pairwise(cuts)):
         steps = tuple(range(start // num_layers, -(-stop // num_layers))) if stop > start else ()
@@ -156,6 +209,9 @@ class Placement(Protocol):
 
     def queue(self, index: int) -> Queued:
         """Begin with the next block."""
+
+    def note(self, block: Block) -> None:
+        """Take the times of a finished block."""
 
     def snapshots_every(self, blocks: int) -> None:
         """Set the number of blocks between two after which `tensors` may be called; 0 for none."""

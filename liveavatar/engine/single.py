@@ -8,6 +8,7 @@ from torch import Tensor
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.job import Block
 from liveavatar.engine.memory import read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times, split
 
@@ -53,6 +54,9 @@ class Single:
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
         return Queued(x, lambda: Times(seconds(marks), memory=(read_memory(backend.device),)))
+
+    def note(self, block: Block) -> None:
+        """Do nothing: there is no other rank to share with."""
 
     def snapshots_every(self, blocks: int) -> None:
         """Do nothing: a snapshot is possible after every block."""

@@ -181,7 +181,9 @@ class Stream:
             memory=times.memory,
             state=state,
         )
-        return self._with_frames(block, decoded) if decoded else block
+        block = self._with_frames(block, decoded) if decoded else block
+        self.placement.note(block)
+        return block
 
     def _with_frames(self, block: Block, decoded: DecodedBlock) -> Block:
         frames = decoded.frames[: self.job.num_frames - block.index * BLOCK_FRAMES]

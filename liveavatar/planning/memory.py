@@ -3,10 +3,11 @@
 Memory is counted in GB of 2^30 bytes.
 """
 
+import math
 from dataclasses import dataclass
 
 from liveavatar.config import SKELETON_VIDEO, ModelConfig
-from liveavatar.engine.placement import SLOTS, RankWork, split, split_layers
+from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, split, split_layers
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
     BF16,
@@ -75,8 +76,18 @@ class MemoryModel:
         """Return the GPUs that a job uses under a placement: the first ones."""
         gpus = self.machine.gpus
         if placement == "tpp":
-            return gpus[: most_ranks(self.settings)]
+            return gpus[: self.most_ranks()]
         return gpus if placement == "replicas" else gpus[:1]
+
+    def most_ranks(self) -> int:
+        """Count the GPUs that a `tpp` placement keeps busy: with one more, all would wait for the one that decodes."""
+        gpus, settings = self.machine.gpus, self.settings
+        most = most_ranks(self.config, settings, len(gpus))
+        if not self.fast:
+            return most
+        layers = self.config.dit.num_layers
+        decode_layers = self.speeds(gpus[:most][-1]).decode_layers(layers)
+        return min(most, 1 + math.ceil(settings.sample_steps * layers / decode_layers))
 
     def impossible(self, placement: str) -> list[str]:
         """List the reasons that no amount of memory removes."""
@@ -96,12 +107,18 @@ class MemoryModel:
         return reasons
 
     def rank_work(self) -> tuple[RankWork, ...]:
-        """Divide the job among the GPUs of a `tpp` placement."""
+        """Divide the job among the GPUs of a `tpp` placement.
+
+        The GPU that decodes also has layers, unless there are more GPUs than steps and it has no room for them.
+        """
         gpus, steps, layers = self.used("tpp"), self.settings.sample_steps, self.config.dit.num_layers
-        if len(gpus) > steps or not self.fast:
+        if not self.fast:
             return split(steps, max(1, len(gpus)))
         # The rank that decodes divides the layers, by what it knows of its own GPU.
-        return split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
+        shared = split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
+        if len(gpus) <= steps or all(load.fits for load in self.rank_loads(shared)):
+            return shared
+        return split_layers(steps, layers, len(gpus), math.inf)
 
     @property
     def fast(self) -> bool:
@@ -117,7 +134,7 @@ class MemoryModel:
     def _num_steps(self, work: RankWork) -> float:
         """Count the steps of a rank, parts of steps included."""
         layers = self.config.dit.num_layers
-        return sum(len(span.layers) for span in work.spans(layers)) / layers
+        return work.num_layers_of(layers) / layers
 
     def loads(self, placement: str) -> list[GpuLoad]:
         """Return the load of every GPU that is used; none on a CPU."""
@@ -219,6 +236,19 @@ class MemoryModel:
             return cpu_speeds(self.config, self.request.width, self.request.height, self.settings.sample_steps)
         layers = self.config.dit.num_layers
         return gpu_speeds(self.dit, self.vae, gpu.rates, layers, self.settings.fp8, self.request.offload)
+
+    def bound(self, placement: str) -> float | None:
+        """Return an upper bound of the frames per second of a spread job: no GPU ever waits; None for one that is not.
+
+        It is 12 frames over the time of all layers and one decoding, shared by the GPUs; a block is decoded on one.
+        """
+        gpus, layers = self.used(placement), self.config.dit.num_layers
+        if placement != "tpp" or len(gpus) < 2:
+            return None
+        speeds = [self.speeds(gpu) for gpu in gpus]
+        rest = speeds[-1].decode + self.drawn * speeds[-1].pose
+        times = RankTimes(tuple(one.step / layers for one in speeds), rest)
+        return BLOCK_FRAMES / times.bound(self.settings.sample_steps * layers)
 
     def pace(self, placement: str) -> tuple[float, float]:
         """Return (frames per second, seconds to the first frame)."""

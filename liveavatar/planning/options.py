@@ -9,6 +9,8 @@ from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 
+MAX_RANKS = 8  # GPUs that one job is spread over: those of one machine, and as many as decoding keeps up with
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MachineUse:
@@ -63,8 +65,15 @@ def _number_errors(
                 "--offload_model, or use --placement single"
             )
         )
-    most = most_ranks(settings)
-    if asked > most:
+    most = most_ranks(config, settings, num_gpus)
+    if asked > most and cuts_steps(config, settings, num_gpus):
+        errors.append(
+            InputError(
+                f"--num_gpus {asked}: a job is spread over {most} GPUs at most; use --num_gpus {most}, or "
+                "--placement replicas for several jobs of a batch"
+            )
+        )
+    elif asked > most:
         errors.append(
             InputError(
                 f"--num_gpus {asked}: {settings.sample_steps} steps and a decoder keep no more than {most} busy; "
@@ -74,9 +83,20 @@ def _number_errors(
     return errors
 
 
-def most_ranks(settings: RenderSettings) -> int:
-    """Count the processes that a group keeps busy: one a denoise step, and one that decodes."""
-    return settings.sample_steps + 1
+def cuts_steps(config: ModelConfig, settings: RenderSettings, num_gpus: int) -> bool:
+    """Tell if a group of GPUs may cut a denoise step between two layers, which only the fast path can."""
+    return bool(num_gpus) and config.runs_fast(fp8=settings.fp8, offload=False)
+
+
+def most_ranks(config: ModelConfig, settings: RenderSettings, num_gpus: int) -> int:
+    """Count the processes that a group keeps busy: one a denoise step, and one that decodes; more where steps are cut.
+
+    Args:
+        config: of the model.
+        settings: of the job.
+        num_gpus: of the machine.
+    """
+    return MAX_RANKS if cuts_steps(config, settings, num_gpus) else settings.sample_steps + 1
 
 
 def count(gpus: int) -> str:

@@ -16,6 +16,7 @@ from liveavatar.media.sizes import released_size
 from liveavatar.planning.choice import Choice, choose, disk_refusals, parts, settled
 from liveavatar.planning.memory import GpuLoad
 from liveavatar.planning.nearest import nearest
+from liveavatar.planning.options import MAX_RANKS
 from liveavatar.planning.request import PlanRequest
 from liveavatar.timing import FPS
 
@@ -30,6 +31,7 @@ class Plan:
     placement: str
     per_gpu_gb: list[GpuLoad]
     fps: float  # frames per second, decoder included
+    fps_bound: float | None  # no division of a spread job over these GPUs is faster; None: it is not spread
     ttff_s: float  # from a loaded model and known features to the first frame
     total_s: float
     host_gb: dict[str, float]  # by purpose, with "total"
@@ -138,6 +140,7 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
         placement=choice.placement,
         per_gpu_gb=choice.loads,
         fps=fps,
+        fps_bound=model.bound(choice.placement),
         ttff_s=choice.ttff_s,
         total_s=choice.ttff_s + request.num_frames / fps if fps else 0.0,
         host_gb=host,
@@ -201,6 +204,10 @@ def _idle_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, ma
     first += " stays idle" if num_gpus - busy == 1 else " stay idle"
     if choice.placement == "tpp":
         reason = f"{request.settings.sample_steps} denoise steps and a decoder keep no more than {busy} busy"
+        if busy == MAX_RANKS:
+            reason = f"a job is spread over {busy} at most"
+        elif choice.model.fast:
+            reason = f"with more than {busy} all would wait for the one that decodes"
         return [*remarks, f"{first}: {reason}; --placement replicas renders other jobs of a batch on them"]
     if not config.spreads:
         return [

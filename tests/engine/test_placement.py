@@ -1,8 +1,10 @@
 """Spreading of steps and layers over ranks: contiguous, nothing twice, nobody idle."""
 
+import math
+
 import pytest
 
-from liveavatar.engine.placement import RankWork, Span, split, split_layers
+from liveavatar.engine.placement import RankTimes, RankWork, Span, split, split_layers, spread_layers
 from liveavatar.errors import InputError
 
 
@@ -68,7 +70,7 @@ def test_too_few_layers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("decode_layers", [0.0, 13.0, 28.0, 60.0])
-@pytest.mark.parametrize("ranks", [2, 3, 4, 5])
+@pytest.mark.parametrize("ranks", [2, 3, 4, 5, 6, 7, 8])
 def test_every_rank_is_busy_for_about_as_long(ranks: int, decode_layers: float) -> None:
     works = split_layers(4, 40, ranks, decode_layers)
     layers = [sum(len(span.layers) for span in work.spans(40)) for work in works]
@@ -78,6 +80,34 @@ def test_every_rank_is_busy_for_about_as_long(ranks: int, decode_layers: float) 
         assert layers[-1] == 0
         share = 4 * 40 / (ranks - 1)
     assert all(abs(count - share) <= 1 for count in layers[:-1])
+
+
+@pytest.mark.parametrize("ranks", [2, 5, 6, 7, 8])
+def test_no_division_is_faster_than_the_bound_and_ours_misses_it_by_less_than_a_layer(ranks: int) -> None:
+    for rest in (0.0, 13.0, 28.0, 60.0, 200.0):
+        times = RankTimes((1.0,) * ranks, rest)
+        taken = max(times.busy([work.num_layers_of(40) for work in split_layers(4, 40, ranks, rest)]))
+        assert times.bound(160) <= taken < times.bound(160) + 1 or taken == pytest.approx(rest)
+
+
+def test_slow_ranks_have_fewer_layers_and_full_ones_no_more_than_they_hold() -> None:
+    times = RankTimes((1.0, 2.0, 1.0), 20.0)
+    works = spread_layers(4, 40, times)
+    assert [work.num_layers_of(40) for work in works] == [72, 36, 52]
+    assert times.bound(160) == pytest.approx(72)
+    layers = [(span.step, layer) for work in works for span in work.spans(40) for layer in span.layers]
+    assert layers == [(step, layer) for step in range(4) for layer in range(40)]
+    full = spread_layers(4, 40, times, most=(50, 160, 60))
+    assert [work.num_layers_of(40) for work in full] == [50, 50, 60]
+    with pytest.raises(InputError, match="do not fit"):
+        spread_layers(4, 40, times, most=(50, 50, 50))
+
+
+def test_a_decoder_may_be_all_that_a_rank_does() -> None:
+    assert split_layers(4, 40, 5, math.inf) == split(4, 5)
+    works = split_layers(4, 40, 7, math.inf)
+    assert sorted(work.num_layers_of(40) for work in works) == [0, 26, 26, 27, 27, 27, 27]
+    assert works[-1].role == "decoder"
 
 
 def test_a_share_is_named_in_words() -> None:

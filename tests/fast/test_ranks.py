@@ -13,9 +13,10 @@ import torch
 from liveavatar.bench.gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, BenchEngine, Mode, bench_job, fast_engine
 from liveavatar.bench.gpu.ranks import BenchRank, rank_engine
 from liveavatar.config import LIVE_AVATAR_14B
+from liveavatar.distributed import balance
 from liveavatar.distributed.group import Group
 from liveavatar.engine.job import Block, StreamJob
-from liveavatar.engine.placement import split_layers
+from liveavatar.engine.placement import RankTimes, split_layers
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.hardware import Machine, gpu_of
 from liveavatar.planning.memory import MemoryModel
@@ -105,6 +106,8 @@ def assert_equal(made: list[Block], expected: list[Block]) -> None:
         pytest.param(BF16, 3, 2.5, id="layers on 3", marks=pytest.mark.nightly),
         pytest.param(FP8_ALL, 4, 3.0, id="layers on 4, 8 bits", marks=pytest.mark.nightly),
         pytest.param(ATTENTION8, 2, 3.0, id="layers on 2, 8-bit attention"),
+        pytest.param(FP8, 5, 1.0, id="layers on 5, more than steps", marks=pytest.mark.nightly),
+        pytest.param(FP8, 8, 1.5, id="layers on 8", marks=pytest.mark.nightly),
     ],
 )
 def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
@@ -127,6 +130,19 @@ def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
         assert_equal(stream(engine, job(), theirs), whole[4:])
         assert_equal(stream(engine, job(3, steps=5)), stream(alone, job(3, steps=5)))
     assert_equal(stream(alone, job(), ours), whole[4:])
+
+
+def test_a_later_job_is_divided_by_measured_times_and_has_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "ENOUGH", 1)
+    monkeypatch.setattr(balance, "rank_times", lambda *_: RankTimes((0.1, 0.1), 0.6))
+    alone = stream(fast_engine(DRY, FP8, CPU, torch.float32), job(8))
+    with group(FP8, 2, jobs=2) as engine:
+        engine.placement.decode_layers_of = lambda *_: 0.0
+        divided = []
+        for _ in range(2):
+            assert_equal(stream(engine, job(8)), alone)
+            divided.append([work.num_layers_of(DRY.dit.num_layers) for work in engine.works(4)])
+    assert divided == [[8, 8], [11, 5]]
 
 
 def test_a_job_brings_its_precision_to_every_rank() -> None:

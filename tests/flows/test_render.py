@@ -29,6 +29,7 @@ def form(**changes: Any) -> RenderParameters:
         pytest.param(LIVE_AVATAR_14B, {}, ("H200", "H200"), False, id="the plan decides"),
         pytest.param(LIVE_AVATAR_14B, {"placement": "single"}, ("H200", "H200"), True, id="one GPU is asked for"),
         pytest.param(LIVE_AVATAR_14B, {"placement": "tpp"}, ("H200", "H200"), True, id="all are asked for"),
+        pytest.param(LIVE_AVATAR_14B, {"placement": "tpp"}, ("H200",) * 5, False, id="who decodes is open"),
         pytest.param(LIVE_AVATAR_14B, {"offload_model": True}, ("H200", "H200"), True, id="offload needs one"),
         pytest.param(LIVE_AVATAR_14B, {"num_gpus": 1}, ("H200", "H200"), True, id="one may be used"),
         pytest.param(LIVE_AVATAR_14B, {}, ("H200",), True, id="one is here"),
@@ -53,27 +54,36 @@ def test_an_engine_is_loaded_early_when_its_gpus_are_known(
     assert bool(loading) == loads
 
 
+DENOISES, DECODES = {"breakdown": {"weights": 15.0}}, {"breakdown": {"autoencoder": 3.0}}
+
+
 @pytest.mark.parametrize(
-    ("changes", "gpus", "planned", "ranks"),
+    ("changes", "gpus", "planned", "ranks", "own_decoder"),
     [
-        pytest.param({}, (), None, 1, id="one process"),
-        pytest.param({"placement": "tpp"}, (), None, 2, id="two on a CPU"),
-        pytest.param({"placement": "tpp", "num_gpus": 4}, (), None, 4, id="as many as asked"),
-        pytest.param({"placement": "tpp"}, ("H200",) * 8, None, 5, id="no more than steps and a decoder"),
-        pytest.param({"placement": "tpp"}, ("H200",) * 8, ["a", "b", "c"], 3, id="as many as planned"),
-        pytest.param({"placement": "tpp", "num_gpus": 3}, (), [], 3, id="a plan without GPUs"),
+        pytest.param({}, (), None, 1, False, id="one process"),
+        pytest.param({"placement": "tpp"}, (), None, 2, False, id="two on a CPU"),
+        pytest.param({"placement": "tpp", "num_gpus": 4}, (), None, 4, False, id="as many as asked"),
+        pytest.param({"placement": "tpp"}, ("H200",) * 8, None, 5, True, id="no more than steps and a decoder"),
+        pytest.param({"placement": "tpp"}, ("H200",) * 8, [DENOISES] * 3, 3, False, id="as many as planned"),
+        pytest.param({"placement": "tpp", "num_gpus": 3}, (), [], 3, False, id="a plan without GPUs"),
+        pytest.param({"placement": "tpp", "num_gpus": 5}, (), [], 5, True, id="a plan without GPUs, with a decoder"),
+        pytest.param(
+            {"placement": "tpp"}, ("H200",) * 4, [DENOISES, DECODES], 2, True, id="no room beside the decoder"
+        ),
     ],
 )
 def test_a_job_has_as_many_processes_as_are_busy(
     changes: dict[str, Any],
     gpus: tuple[str, ...],
-    planned: list[str] | None,
+    planned: list[dict[str, Any]] | None,
     ranks: int,
+    own_decoder: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
     plan = None if planned is None else {"placement": "tpp", "per_gpu_gb": planned, "settings": {}}
-    assert render.options_of(form(**changes), plan).ranks == ranks
+    options = render.options_of(form(**changes), plan)
+    assert (options.ranks, options.own_decoder) == (ranks, own_decoder)
 
 
 def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.MonkeyPatch) -> None:

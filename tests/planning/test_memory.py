@@ -47,8 +47,18 @@ def test_keys_and_values_are_kept_in_what_fits(
 @pytest.mark.parametrize(
     ("gpus", "steps", "roles"),
     [
-        pytest.param("5xH100", 4, ["step 1", "step 2", "step 3", "step 4", "decoder"], id="a decoder of its own"),
-        pytest.param("8xH100", 4, ["step 1", "step 2", "step 3", "step 4", "decoder"], id="three stay idle"),
+        pytest.param(
+            "5xH100",
+            4,
+            [
+                "step 1 up to layer N",
+                "steps 1-2 from layer N up to layer N",
+                "steps 2-3 from layer N up to layer N",
+                "steps 3-4 from layer N up to layer N",
+                "step 4 from layer N + decoder",
+            ],
+            id="one more than steps",
+        ),
         pytest.param("2xH200", 3, ["steps 1-2 up to layer N", "steps 2-3 from layer N + decoder"], id="two"),
         pytest.param(
             "4xH100",
@@ -71,11 +81,44 @@ def test_tpp_stages(gpus: str, steps: int, roles: list[str]) -> None:
 def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
     outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp"), machine("4xH200"))
     assert [("autoencoder" in load.breakdown) for load in outcome.per_gpu_gb] == [False, False, False, True]
-    alone = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="tpp"), machine("5xH200")).per_gpu_gb
-    assert [set(load.breakdown) == {"autoencoder", "fragments", "working memory"} for load in alone] == [False] * 4 + [
-        True
-    ]
-    assert alone[-1].total < 6
+
+
+def test_a_gpu_without_room_for_layers_decodes_and_nothing_else() -> None:
+    request = request_14b((512, 320), sample_steps=3, fp8=True, kv_cache_dtype="fp8")
+    model = MemoryModel(LIVE_AVATAR_14B, request, machine("4x24GB"))
+    works = model.rank_work()
+    assert [work.role for work in works] == ["step 1", "step 2", "step 3", "decoder"]
+    *others, alone = model.rank_loads(works)
+    assert set(alone.breakdown) == {"autoencoder", "fragments", "working memory"}
+    assert alone.total < 6
+    assert all(load.fits for load in others)
+    roomy = MemoryModel(LIVE_AVATAR_14B, request, machine("4x48GB")).rank_work()[-1]
+    assert roomy.decodes
+    assert roomy.steps == (2,)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "size", "busy", "above"),
+    [
+        pytest.param("5xH200", (704, 384), 5, 95, id="five"),
+        pytest.param("6xH200", (704, 384), 6, 113, id="six"),
+        pytest.param("7xH200", (704, 384), 7, 132, id="seven"),
+        pytest.param("8xH200", (704, 384), 8, 150, id="eight"),
+        pytest.param("8xH200", (384, 256), 7, 450, id="small: with more, all would wait for the decoder"),
+    ],
+)
+def test_more_gpus_than_steps_work_and_the_bound_is_near(
+    gpus: str, size: tuple[int, int], busy: int, above: float
+) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b(size, placement="tpp", fp8=True), machine(gpus))
+    assert len(outcome.per_gpu_gb) == busy
+    assert outcome.fps > above
+    assert outcome.fps_bound is not None
+    assert 0.95 * outcome.fps_bound < outcome.fps <= outcome.fps_bound
+
+
+def test_a_job_on_one_gpu_has_no_bound_of_ranks() -> None:
+    assert plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine("1xH200")).fps_bound is None
 
 
 def test_gpus_of_a_group_are_as_busy_as_one_another() -> None:

@@ -23,8 +23,10 @@ from liveavatar.planning.options import MachineUse, most_ranks, option_errors
                      id="too few GPUs"),
         pytest.param(LIVE_AVATAR_14B, {}, {"placement": "tpp", "offload": True}, 2, InputError, "drop --offload_model",
                      id="a group with offload"),
-        pytest.param(LIVE_AVATAR_14B, {}, {"placement": "tpp", "num_gpus": 6}, 8, InputError, "no more than 5 busy",
+        pytest.param(MINI, {}, {"placement": "tpp", "num_gpus": 6}, 8, InputError, "no more than 5 busy",
                      id="more ranks than steps and a decoder"),
+        pytest.param(LIVE_AVATAR_14B, {}, {"placement": "tpp", "num_gpus": 9}, 16, InputError, "over 8 GPUs at most",
+                     id="more GPUs than a job is spread over"),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_be_is_refused(
@@ -40,7 +42,7 @@ def test_an_option_that_cannot_be_is_refused(
     [
         pytest.param({}, 0, id="nothing asked"),
         pytest.param({"placement": "tpp"}, 8, id="idle GPUs are no error"),
-        pytest.param({"placement": "tpp", "num_gpus": 5}, 5, id="all busy"),
+        pytest.param({"placement": "tpp", "num_gpus": 8}, 8, id="all busy"),
         pytest.param({"num_gpus": 8}, 8, id="any placement"),
     ],
 )
@@ -49,4 +51,6 @@ def test_what_can_be_is_not_refused(use: dict[str, Any], gpus: int) -> None:
 
 
 def test_a_step_and_the_decoder_keep_a_rank_busy() -> None:
-    assert most_ranks(RenderSettings(prompt="p", sample_steps=3)) == 4
+    settings = RenderSettings(prompt="p", sample_steps=3)
+    assert most_ranks(MINI, settings, 8) == most_ranks(LIVE_AVATAR_14B, settings, 0) == 4
+    assert most_ranks(LIVE_AVATAR_14B, settings, 8) == 8, "its steps are cut between layers"

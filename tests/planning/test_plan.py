@@ -87,9 +87,10 @@ def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
     ("gpus", "options", "says"),
     [
         pytest.param("4xH200", {}, "the job is spread over 4", id="spread without being asked"),
-        pytest.param("8xH200", {"placement": "tpp"}, "5 of 8 GPUs work, GPUs 5-7 stay idle: 4 denoise steps and a",
-                     id="more GPUs than steps and a decoder"),
-        pytest.param("6xH200", {}, "GPU 5 stays idle: 4 denoise steps and a decoder", id="one more"),
+        pytest.param("8xH200", {"placement": "tpp", "width": 384, "height": 256, "fp8": True},
+                     "7 of 8 GPUs work, GPU 7 stays idle: with more than 7 all would wait for the one that decodes",
+                     id="more GPUs than a decoder keeps up with"),
+        pytest.param("9xH200", {}, "GPU 8 stays idle: a job is spread over 8 at most", id="one more than eight"),
         pytest.param("2xH200", {"placement": "single"}, "GPU 1 stays idle: --placement tpp is reckoned at", id="asked"),
         pytest.param("4xB200", {"fp8": True, "sample_steps": 3, "kv_cache_dtype": "bf16", "width": 384, "height": 256},
                      "GPUs 1-3 stay idle: one is as fast as the video plays; --placement tpp", id="fast enough"),

@@ -46,7 +46,15 @@ OTHER_SETTINGS: dict[str, Any] = {
     "kv_cache_dtype": "int8",
     "fp8": True,
 }
-OTHER_OPTIONS = {"online": True, "offload": True, "ranks": 2, "leave_gb": 6.0, "resume": True, "force": True}
+OTHER_OPTIONS = {
+    "online": True,
+    "offload": True,
+    "ranks": 2,
+    "own_decoder": True,
+    "leave_gb": 6.0,
+    "resume": True,
+    "force": True,
+}
 MINI = REPO_ROOT / "data" / "models" / "mini"
 CHANGES_THE_KEY = dict.fromkeys(OTHER_OPTIONS, False) | {"online": True, "offload": True}
 OPTIONS = RenderOptions(settings=RenderSettings(prompt="a calm woman"), online=False)

@@ -30,6 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--sizes", type=_sizes, default=(), help=f"tried under the cap of {GROUP_SECTION}: 384*256,512*256"
     )
     parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
+    parser.add_argument(
+        "--guess",
+        type=float,
+        help=f"with --only {GROUP_SECTION}: layers that decoding a block counts as until times are measured, in place "
+        "of the planner's prediction: shows how a wrong one is mended",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
     try:
@@ -43,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                 gpus=options.gpus,
                 shared=options.shared,
                 sizes=options.sizes,
+                guess=options.guess,
                 single_fps=options.single_fps,
             )
         )

@@ -38,6 +38,7 @@ class RanksPlan:
     capped: tuple[tuple[int, int], ...] = ()  # sizes under the cap, in this order
     single_fps: float | None = None  # of one GPU in the first mode, if it is known
     alone: tuple[Mode, ...] = (FP8,)  # modes that are measured on one GPU too
+    guess: float | None = None  # layers that decoding counts as at first; None: by the planner's table
     shared: bool = False  # all ranks on the first GPU, through host memory: for what fits, not for speed
     cpu: bool = False
 
@@ -82,8 +83,12 @@ class BenchRank:
     @property
     def split_name(self) -> str:
         """Name the kind of split of the denoise steps, for reports."""
-        whole = self.placement.decode_layers is None or self.placement.own_decoder
-        return "whole steps" if whole else "layers"
+        placement = self.placement
+        if placement.decode_layers is None:
+            return "whole steps"
+        if placement.decode_layers_of is None:
+            return "layers"
+        return "layers by measured times" if placement.by_times else "layers by the table"
 
 
 def rank_engine(

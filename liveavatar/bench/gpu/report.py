@@ -12,6 +12,10 @@ _ATTENTION = (
     "`outliers`, where tokens of one topic attend to each other and one channel is eight times as large; and those "
     "with a mean that all keys of a head share."
 )
+_SPREAD = (
+    "`bound_fps`: 12 frames over the measured time of all layers and one decoding, shared by all GPUs: no division of "
+    "the layers is faster on them. `latents`: digest of the first blocks, the same however they are spread."
+)
 _CAPPED = (
     "A number a rank, GiB: `predicted_gib` by the planner, `allocated_gib` for tensors at most, `reserved_gib` with "
     "what PyTorch keeps beside them, CUDA graphs' too: the cap is on that. `graphs`: recorded steps; without room for "
@@ -80,6 +84,8 @@ def to_markdown(results: dict[str, Any]) -> str:
                 "size",
                 "split",
                 "fps",
+                "bound_fps",
+                "latents",
                 "block_p50_s",
                 "block_p99_s",
                 "p99_over_p50",
@@ -120,6 +126,8 @@ def to_markdown(results: dict[str, Any]) -> str:
             lines += ["", f"## {title}", "", *_table(rows, columns)]
     if results.get("attention"):
         lines += ["", _ATTENTION]
+    if results.get("tpp"):
+        lines += ["", _SPREAD]
     if results.get("tpp_capped"):
         lines += ["", _CAPPED]
     for row in results.get("tpp", []):

@@ -77,6 +77,7 @@ class GpuOptions:
     gpus: int = 4  # of the section "tpp"
     shared: bool = False  # section "tpp" with all its ranks on one GPU, through host memory: what fits, no speed
     sizes: tuple[tuple[int, int], ...] = ()  # tried under the cap of the section "tpp"; none: the usual ones
+    guess: float | None = None  # of "tpp": layers that decoding counts as until times are measured; None: the planner's
     single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
 
 
@@ -198,6 +199,7 @@ class GpuBench:
             modes=() if shared else modes,
             capped=options.sizes or usual,
             single_fps=options.single_fps,
+            guess=options.guess,
             alone=modes[:1] if options.quick else modes,
             shared=shared,
             cpu=dry,

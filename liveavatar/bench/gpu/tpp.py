@@ -11,6 +11,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,18 @@ from torch import Tensor, multiprocessing
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from liveavatar.bench.gpu.build import Mode, bench_engine, bench_job, release
-from liveavatar.bench.gpu.capped import Capped
+from liveavatar.bench.gpu.capped import CARD, Capped
 from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, BenchRank, RanksPlan, everyone, rank_engine
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.config import ModelConfig
+from liveavatar.distributed.balance import rank_times
 from liveavatar.distributed.group import Group
+from liveavatar.distributed.placement import DecodeLayers
 from liveavatar.distributed.tpp import packet
-from liveavatar.hardware import GB, free_port
+from liveavatar.engine.placement import RankWork
+from liveavatar.hardware import GB, as_installed, free_port, gpu_of
+from liveavatar.planning.speed import decode_layers
+from liveavatar.timing import BLOCK_FRAMES
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +40,7 @@ LIMIT_SECONDS = 240.0  # for any rank to answer another: a kernel's first use co
 TOTAL_SECONDS = 580.0
 ALONE_BLOCKS = 8  # on one GPU
 SMALL_LAYERS, SMALL_BLOCKS = 4, 8
-CLOSE = 0.04  # of a block's time: ranks whose times differ by less are balanced
+ROUNDS = 3  # at most: layers spread by the table, and by measured times
 # NVLink multicast is not needed, and where it is broken it takes the whole machine's GPUs along.
 ENVIRONMENT = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 
@@ -97,7 +103,8 @@ class RankRun:
         self.group, self.plan, self.rows = group, plan, rows
         self.last = group.rank == group.last
         self.device = group.device
-        self.decode_layers: float | None = None  # as many layers take as long as decoding a block
+        self.decode_layers: float | None = None  # as many layers take as long as decoding a block, by the table
+        self.cold_s = 0.0  # of the newest short job
 
     def run(self, port: int) -> None:
         """Run all phases."""
@@ -161,21 +168,34 @@ class RankRun:
         release()
         alone.setdefault("fps", single)
         more = {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
-        found = self._spread(engine, mode, None, SHORT_BLOCKS)
-        self._tell_pace(found, more)
-        decode_layers = balanced_layers(found["ranks"]) if self.last else None
-        rounds = 0 if engine.placement.own_decoder else 2 if mode == plan.modes[0] else 1
-        for _ in range(rounds):
-            found = self._spread(engine, mode, decode_layers, plan.blocks)
-            self._tell_pace(found, more)
-            again = balanced_layers(found["ranks"]) if self.last else None
-            more_to_do = self.last and uneven(found["ranks"], found["block_p50_s"])
-            decode_layers, more_to_do = self.everyone((again, more_to_do))[-1]
-            if not more_to_do:
+        placement = engine.placement
+        if plan.world <= STEPS + 1:
+            self._record(engine)
+            self._tell_pace(self._spread(engine, mode, SHORT_BLOCKS), more)
+        # Layers: by the planner's table, and then by the times that the job before was measured to take.
+        placement.own_decoder, placement.decode_layers_of = False, self._table(mode)
+        before: tuple[RankWork, ...] = ()
+        for _ in range(ROUNDS if mode == plan.modes[0] else ROUNDS - 1):
+            self._record(engine)
+            works = engine.works(STEPS)
+            if not self.everyone(works != before)[-1]:  # only the last rank knows the division
                 break
-        self.decode_layers = decode_layers
-        del engine
+            before = works
+            self._tell_pace(self._spread(engine, mode, plan.blocks), more)
+        self.decode_layers = placement.decode_layers
+        del engine, placement
         release()
+
+    def _table(self, mode: Mode) -> DecodeLayers:
+        """Return the planner's prediction of how many layers take as long as decoding a block, or what is guessed."""
+        guess = self.plan.guess
+        if guess is not None:
+            return lambda *_: guess
+        gpu = CARD
+        if self.device.type == "cuda":
+            facts = torch.cuda.get_device_properties(self.device)
+            gpu = as_installed(gpu_of(facts.name, facts.total_memory / GB))
+        return partial(decode_layers, self.plan.config, gpu.rates, mode.fp8)
 
     def _tell_pace(self, found: dict[str, Any], more: dict[str, Any]) -> None:
         if not self.last:
@@ -190,29 +210,35 @@ class RankRun:
         one = bench_engine(engine.backend, engine.bench.mode)
         found = measure_pace(one, plan.config, plan.size, ALONE_BLOCKS)
         one.forget_sizes()
-        return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s")}
+        return {name: found[name] for name in ("fps", "block_p50_s", "step_s", "decode_s", "latents")}
 
-    def _spread(self, engine: BenchRank, mode: Mode, decode_layers: float | None, blocks: int) -> dict[str, Any]:
-        """A short job that records everything, and then one that is measured, on the resident group."""
-        plan = self.plan
-        engine.placement.decode_layers = decode_layers
+    def _record(self, engine: BenchRank) -> None:
+        """A short job, which records everything."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if not self.last:
             engine.serve()
-            engine.serve()
-            self.everyone(self._memory(engine))
-            return {}
+            return
         began = time.perf_counter()
-        stream = engine.open(bench_job(plan.config, plan.size, 2, STEPS))
+        stream = engine.open(bench_job(self.plan.config, self.plan.size, 2, STEPS))
         for _ in stream.blocks():
             log.info("cold block after %.1f s", time.perf_counter() - began)
         stream.close()
-        cold_s = time.perf_counter() - began
+        self.cold_s = time.perf_counter() - began
+
+    def _spread(self, engine: BenchRank, mode: Mode, blocks: int) -> dict[str, Any]:
+        """Measure a job on the resident group."""
+        plan = self.plan
+        if not self.last:
+            engine.serve()
+            self.everyone(self._memory(engine))
+            return {}
         kept: list[Any] = []
         # Until rings are full everywhere, and what the change of the reference held up has passed through.
         row = measure_pace(engine, plan.config, plan.size, blocks, kept, WARM_BLOCKS + 2 * plan.world)
-        works = engine.works(STEPS)
+        works, current = engine.works(STEPS), engine.placement.current
+        assert current is not None
+        spec = current.spec
         where = self.everyone(self._memory(engine))
         names = ("busy_s", "wait_s", "sent_s")
         times = {name: np.median([getattr(b, name) for b in kept], axis=0).tolist() for name in names}
@@ -220,10 +246,10 @@ class RankRun:
             {
                 "rank": work.rank,
                 "role": work.role,
-                "layers": sum(len(span.layers) for span in work.spans(plan.config.dit.num_layers)),
+                "layers": work.num_layers_of(plan.config.dit.num_layers),
                 **{name: times[name][work.rank] for name in names},
                 "decode_s": row["decode_s"] if work.decodes else None,
-                "sends_mib": packet(engine.backend, stream.spec, work).num_bytes / 2**20 if not work.decodes else None,
+                "sends_mib": packet(engine.backend, spec, work).num_bytes / 2**20 if not work.decodes else None,
                 **where[work.rank],
             }
             for work in works
@@ -235,7 +261,9 @@ class RankRun:
             "size": size,
             "split": engine.split_name,
         }
-        return facts | row | {"cold_s": cold_s, "ranks": ranks}
+        measured = rank_times([r["layers"] for r in ranks], times["busy_s"], times["wait_s"][-1], row["decode_s"])
+        bound = BLOCK_FRAMES / measured.bound(STEPS * plan.config.dit.num_layers)
+        return facts | row | {"cold_s": self.cold_s, "bound_fps": bound, "ranks": ranks}
 
     def _memory(self, engine: BenchRank) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
@@ -248,20 +276,6 @@ class RankRun:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def balanced_layers(ranks: list[dict[str, Any]]) -> float:
-    """Estimate from the ranks' times how many layers take as long as decoding; never less than none."""
-    *others, last = ranks
-    pace = sum(r["busy_s"] for r in others) / sum(r["layers"] for r in others)  # seconds a layer
-    whole = max(last["busy_s"], last["decode_s"] or 0.0)  # decoding goes on beside the steps, and slows them down
-    return max(0.0, whole / pace - last["layers"])
-
-
-def uneven(ranks: list[dict[str, Any]], block_s: float) -> bool:
-    """Return whether the ranks' times differ enough, for a block of `block_s`, to spread the layers anew."""
-    *others, last = (max(r["busy_s"], r["decode_s"] or 0.0) for r in ranks)
-    return abs(last - float(np.mean(others))) > CLOSE * block_s
 
 
 def small_config(config: ModelConfig) -> ModelConfig:

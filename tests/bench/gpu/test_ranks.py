@@ -25,11 +25,19 @@ def test_where_a_rank_computes(options: dict[str, bool], device: str, dtype: tor
 
 
 @pytest.mark.parametrize(
-    ("decode_layers", "own_decoder", "name"),
-    [(None, False, "whole steps"), (2.0, False, "layers"), (0.0, False, "layers"), (2.0, True, "whole steps")],
+    ("decode_layers", "predicted", "by_times", "name"),
+    [
+        (None, False, False, "whole steps"),
+        (2.0, False, False, "layers"),
+        (0.0, False, False, "layers"),
+        (2.0, True, False, "layers by the table"),
+        (2.0, True, True, "layers by measured times"),
+    ],
 )
-def test_split_name(decode_layers: float | None, own_decoder: bool, name: str) -> None:
-    placement: Any = SimpleNamespace(decode_layers=decode_layers, own_decoder=own_decoder)
+def test_split_name(decode_layers: float | None, predicted: bool, by_times: bool, name: str) -> None:
+    placement: Any = SimpleNamespace(
+        decode_layers=decode_layers, decode_layers_of=max if predicted else None, by_times=by_times
+    )
     assert BenchRank(None, placement).split_name == name  # type: ignore[arg-type]
 
 
