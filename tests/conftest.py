@@ -11,6 +11,8 @@ SHARED = ("tests/training", "tests/quality")  # folders whose files share fixtur
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"  # it is read when Triton is first imported
 # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that; tests press Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

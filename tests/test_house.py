@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,15 @@ TOP_LEVEL = {
 URL = re.compile(r"\b[a-z+]+://|@\s*(git|https?|file)\b", re.IGNORECASE)
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def _imports(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             found |= {name.name.split(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -50,7 +57,7 @@ def _ids(paths: list[Path]) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_ids(SOURCES))
 def test_source_file(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     package = path.relative_to(ROOT).parts[0]
     used = _imports(path)
     assert ast.get_docstring(tree) or not tree.body, "a module says what it owns"

@@ -49,6 +49,9 @@ def place_of(source: Path) -> Path:
     return Path("tests", *parts[:-1], f"test_{name}.py")
 
 
+PLACES = {place_of(source) for source in SOURCES}
+
+
 def has_logic(source: Path) -> bool:
     """Tell whether a file has a function with more than a docstring."""
     tree = ast.parse((REPO_ROOT / source).read_text())
@@ -63,7 +66,7 @@ def _is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_test_file_lies_where_its_source_lies(path: Path) -> None:
     if not any(path.match(pattern) for pattern in OF_NO_FILE):
-        assert path in {place_of(source) for source in SOURCES}, "name it after the source file it holds"
+        assert path in PLACES, "name it after the source file it holds"
 
 
 def test_every_source_with_logic_has_its_test_file() -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from liveavatar.fast import reference
 from liveavatar.fast.reference import KeyValues8
-from tests.fast.cases import BF16, draw, held8, off, on_interpreter, projected
-from tests.fast.interpreter import interpret, needs_triton
+from tests.fast.cases import BF16, Case, draw, held8, off, on_interpreter, projected
+from tests.fast.interpreter import interpret, needs_interpreter
 
 
 def close_heads(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> None:
@@ -33,10 +33,11 @@ def rms_rope_write8(module: ModuleType, device: torch.device) -> None:
     qkv[0, 2 * N * H] = 100  # beyond the range of values
     held = {m: held8(N, M + 6, H, device) for m in (module, reference)}
     queries = {}
-    for first in (0, 70, 133):
+    for first, rows in ((0, L), (70, 5), (133, 5)):  # 5: the interpreter takes 40 ms a row
         start = torch.tensor([first], dtype=torch.int32, device=device)
+        angles = (rotation[0][:rows], rotation[1][:rows])
         for m, whole in held.items():  # a ring after sinks
-            queries[m] = m.rms_rope_write8(qkv, norms, rotation, whole.cut(6, 6 + M), start)
+            queries[m] = m.rms_rope_write8(qkv[:rows], norms, angles, whole.cut(6, 6 + M), start)
         (q, q_scale), (wanted, wanted_scale) = queries[module], queries[reference]
         close_heads((q.transpose(0, 1), q_scale), (wanted.transpose(0, 1), wanted_scale))
         assert q.abs().max() == 127
@@ -47,7 +48,8 @@ def rms_rope_write8(module: ModuleType, device: torch.device) -> None:
         assert whole.v[0, 0, 6] == 448
         assert not whole.k[:, :6].any()
         assert not whole.v[:, :, :6].float().any()
-        assert not whole.v[:, :, 209:].float().any()
+        assert not whole.v[:, :, 81:139].float().any()
+        assert not whole.v[:, :, 144:].float().any()
 
 
 def rope_copy8(module: ModuleType, device: torch.device) -> None:
@@ -94,7 +96,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
-@needs_triton
-def test_interpreted_kernels_equal_their_references() -> None:
-    assert interpret(__name__) == [case.id for case in CASES]
+@needs_interpreter
+@pytest.mark.parametrize("case", CASES)
+def test_interpreted_kernels_equal_their_references(case: Case) -> None:
+    interpret(case)

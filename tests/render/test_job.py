@@ -4,6 +4,8 @@ The portrait's own angles are read off the picture, given, or made up. A render 
 latents and the film of an undisturbed one, and a line about it.
 """
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT
 from liveavatar.engine.engine import Engine
-from liveavatar.errors import Interrupted
+from liveavatar.engine.snapshot import write_snapshot
+from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.face.head_pose import portrait_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
@@ -252,6 +256,25 @@ def test_an_interrupted_render_falls_back(
     assert (result.latents_sha256, sha256(result.video)) == renders.expected
     assert len(result.notes) == len(says)
     assert all(part in note for part, note in zip(says, result.notes, strict=True))
+
+
+def test_a_render_that_finds_no_space_for_a_snapshot_goes_on_from_the_one_before(
+    renders: Renders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, block: int, job_digest: str, tensors: dict[str, torch.Tensor]) -> Path:
+        if block == 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        return write_snapshot(folder, block, job_digest, tensors)
+
+    monkeypatch.setattr(render_job, "SNAPSHOT_SHARE", 100.0)
+    job = replace(renders.job, work_dir=renders.folder / "no space")
+    with monkeypatch.context() as patch:
+        patch.setattr(render_job, "write_snapshot", full)
+        with pytest.raises(CapacityError, match="the disk is full"):
+            run_job(renders.engine, job)
+    result = run_job(renders.engine, replace(job, resume=True))
+    assert result.first_block == 4
+    assert (result.latents_sha256, sha256(result.video)) == renders.expected
 
 
 @pytest.mark.parametrize(

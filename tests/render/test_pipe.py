@@ -27,7 +27,7 @@ from liveavatar.timing import BLOCK_SAMPLES, count_frames
 from tests.audio.sounds import syllables
 from tests.released import make_released
 
-SECONDS = 6.3
+SECONDS = 4.4  # ten blocks: two segments of the live video and a part of one
 PIECE = 1600  # samples
 
 
@@ -109,7 +109,7 @@ def test_film_begins_before_the_sound_ends_and_is_that_of_the_whole(
     result = run_job(engine, job, note)
     thread.join()
     assert not late.is_set()
-    assert seen[-1] >= 8, "most blocks were made while the sound was still spoken"
+    assert seen[-1] >= 6, "most blocks were made while the sound was still spoken"
     assert result.num_frames == count_frames(len(pcm) // 2)
     assert result.latents_sha256 == expected(engine, job, pcm, tmp_path)
     timing = timing_summary(result.rows, result.num_frames, result.render_s)

@@ -2,7 +2,7 @@
 
 Faults whose property a quicker test holds are left to `make nightly`: a killed or hung rank (`distributed/test_tpp`),
 a lost engine or head (`tasks/cluster/test_supervision`), a damaged snapshot
-and an interrupted render (`render/test_job`), a full disk (here, when a snapshot finds no space).
+and an interrupted render, a snapshot that finds no space (`render/test_job`).
 """
 
 import json
@@ -51,7 +51,7 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
             "snapshot", 1, 10, id="a single engine is killed and its newest snapshot damaged", marks=pytest.mark.nightly
         ),
         pytest.param("memory", 2, 9, id="a rank runs out of memory", marks=pytest.mark.nightly),
-        pytest.param("disk", 2, 0, id="a snapshot finds no space"),
+        pytest.param("disk", 2, 0, id="a snapshot finds no space", marks=pytest.mark.nightly),
         pytest.param("full", 1, 5, id="the disk is full", marks=[NEEDS_ROOT, pytest.mark.nightly]),
         pytest.param("hang", 2, 9, id="a rank is stopped for good", marks=pytest.mark.nightly),
         pytest.param("hang", 1, 9, id="the only process is stopped for good", marks=pytest.mark.nightly),
