@@ -21,8 +21,8 @@ import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 from liveavatar.files import disk_errors, exists, replacing
+from liveavatar.media.cut import missing_bytes
 from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
-from liveavatar.media.mp4 import missing_bytes
 from liveavatar.media.playlist import refuse_playlist
 from liveavatar.timing import FPS, SAMPLE_RATE
 
@@ -34,6 +34,8 @@ VIDEO_TIMESCALE = 12_800  # ticks a second; 512 a frame at 25 fps, exact at ever
 ATTEMPTS = 3  # an ffmpeg that is killed is started again
 TERMINATED = 255  # its exit code after SIGTERM and Ctrl-C, which it catches
 STDERR_TAIL = 400  # characters of ffmpeg's stderr quoted in an error
+MAX_FPS = 1000
+MAX_BACK = 0.5  # s, by which time stamps may run back inside a recording
 MAX_VIDEO_PIXELS = 100_000_000  # of one picture
 # Containers that may hold a video. Playlists (HLS, concat, DASH) and text are not among them: they open other files.
 VIDEO_FORMATS = (
@@ -150,7 +152,8 @@ def probe_video(path: Path) -> VideoInfo:
 
     with _open(path) as container:
         stream = _video_stream(path, container)
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        average = float(stream.average_rate or 0)  # of DV it is the clock's
+        fps = average if 0 < average <= MAX_FPS else float(stream.guessed_rate or 0)
         if fps <= 0:
             raise InputError(f"{path} does not say how many frames a second it has; re-encode it as mp4")
         audio = container.streams.audio[0] if container.streams.audio else None
@@ -206,13 +209,17 @@ def read_frames(path: Path) -> Iterator[Frame]:
         stream.codec_context.thread_count = 2
         aspect = stream.sample_aspect_ratio
         start: float | None = None
+        last = 0.0  # s
         try:
             for index, picture in enumerate(container.decode(stream)):
                 seconds = float(picture.time if picture.time is not None else index / FPS)
                 start = seconds if start is None else start
+                if seconds - start < last - MAX_BACK:  # another recording is glued to the first
+                    start = seconds - last - 1 / FPS
+                last = max(last, seconds - start)
                 yield Frame(index=index, seconds=seconds - start, rgb=shown(picture, aspect))
         except av.error.FFmpegError as e:
-            raise InputError(f"{path} breaks off or is damaged ({e}); render it again") from e
+            raise InputError(f"{path} breaks off or is damaged ({e}); copy or export it again") from e
 
 
 def read_video(path: Path) -> tuple[VideoInfo, Iterator[np.ndarray]]:
@@ -257,9 +264,9 @@ def read_video_audio(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
                 pieces += [f.to_ndarray().reshape(-1) for f in resampler.resample(decoded)]
             pieces += [f.to_ndarray().reshape(-1) for f in resampler.resample(None)]
         except av.error.FFmpegError as e:
-            raise InputError(f"the sound of {path} is damaged ({e}); render it again") from e
+            raise InputError(f"the sound of {path} is damaged ({e}); copy or export it again") from e
     if not pieces:
-        raise InputError(f"the sound track of {path} is empty; render it again")
+        raise InputError(f"the sound track of {path} is empty; copy or export it again")
     audio = np.concatenate(pieces).astype(np.float32)[:length]
     shift = round(((first or 0.0) - origin) * sample_rate)
     return audio[-shift:] if shift < 0 else np.pad(audio, (shift, 0))
@@ -346,7 +353,7 @@ def _open(path: Path) -> Iterator[Any]:
     if not (exists(path) and path.is_file()):
         raise InputError(f"{path} is not there; give the path of a video file")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); render it again")
+        raise InputError(f"{path} is empty (0 bytes); copy or export it again")
     with path.open("rb") as file:
         if file.read(len(JPEG_START)) == JPEG_START:
             raise _still(path)

@@ -17,9 +17,6 @@ from typing import BinaryIO
 from liveavatar.errors import InputError
 from liveavatar.media.chunks import MP4, Chunk, chunks, size_of
 
-_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-_SLACK = 256  # bytes; less is a writer that counts wrong
-
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
@@ -118,21 +115,6 @@ def scan(path: Path) -> tuple[int, list[Fragment]]:
     if not header:
         raise InputError(f"{path} is no growing video of ours; delete it and render again without --resume")
     return header, fragments
-
-
-def missing_bytes(path: Path) -> int:
-    """Count the bytes that an MP4 or QuickTime file lacks at its end, by the size of the box with pictures and sound.
-
-    Players read such a file as far as it goes, and say nothing. 0 for other files.
-    """
-    with path.open("rb") as file:
-        size = size_of(file)
-        for box in chunks(file, MP4, 0, size):
-            if box.at == 0 and box.name not in _FIRST_BOXES:
-                break
-            if box.name == b"mdat" and box.next > size + _SLACK:
-                return box.next - size
-    return 0
 
 
 def last_fragment(path: Path) -> bytes:

@@ -111,7 +111,7 @@ def watch_video(
     observer = Observer(portrait, threads)
     seen = observer.watch(_noted(read_frames(video), on_progress))
     if not seen.seconds:
-        raise InputError(f"{video} holds no picture that can be decoded; render it again")
+        raise InputError(f"{video} holds no picture that can be decoded; copy or export it again")
     return Watched(video, info, observer)
 
 

@@ -38,6 +38,22 @@ def test_sound_is_on_the_pictures_clock(tmp_path: Path) -> None:
     assert start == pytest.approx(1.0, abs=0.005)
 
 
+def test_time_goes_on_where_recordings_are_glued(tmp_path: Path) -> None:
+    part, glued = tmp_path / "part.ts", tmp_path / "glued.ts"
+    source = ["-i", str(write(tmp_path / "film.mp4", 24)), "-c", "copy"]
+    subprocess.run([ffmpeg_binary(), "-v", "error", *source, str(part)], check=True)
+    glued.write_bytes(2 * part.read_bytes())
+    assert [frame.seconds for frame in read_frames(glued)] == pytest.approx([i / 25 for i in range(48)], abs=1e-4)
+
+
+def test_frames_a_second_of_dv_are_not_its_clocks(tmp_path: Path) -> None:
+    path = tmp_path / "a.dv"
+    source = ["-i", str(write(tmp_path / "film.mp4", 24)), "-target", "pal-dv", str(path)]
+    subprocess.run([ffmpeg_binary(), "-v", "error", *source], check=True)
+    info = probe_video(path)
+    assert (info.fps, info.num_frames) == (25.0, 24)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
