@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from flows.serving.environment import PROXIES, is_of_prefect
+from flows.serving.environment import PROXIES, is_of_prefect, ray_settings
 from liveavatar.config import MINI
 from liveavatar.errors import LiveAvatarError
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
@@ -36,14 +36,6 @@ SHARED_MEMORY_GB = 0.1  # Ray's object store
 PORTS = {4200: "Prefect server"}
 ANSWER_SECONDS = 2.0  # for a proxy or a server
 SETTING_FILES = ("prefect.toml", ".env")  # read by a Prefect that starts in their folder
-USED_RAY_VARIABLES = (
-    "RAY_ADDRESS",
-    "RAY_TMPDIR",
-    "RAY_AUTH_MODE",
-    "RAY_AUTH_TOKEN",
-    "RAY_AUTH_TOKEN_PATH",
-    "RAY_CLIENT_MODE",
-)
 TOOL_SECONDS = 20  # that a tool may take to tell its version
 _ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 _RIVALS = {"typed-ffmpeg": "it installs the module `ffmpeg` over ffmpeg-python's; run `pip uninstall typed-ffmpeg`"}
@@ -400,9 +392,12 @@ def check_inherited() -> Iterator[DoctorCheck]:
     if prefect and not os.environ.get("PREFECT_API_URL"):
         way_out = "they are ignored; set PREFECT_API_URL as well to use that server, or unset them"
         yield DoctorCheck(name="prefect settings", status=WARNING, detail=", ".join(prefect), way_out=way_out)
-    ray = sorted(name for name in os.environ if name.startswith("RAY_") and name not in USED_RAY_VARIABLES)
-    if ray:
-        way_out = "they change the local Ray of renders; unset them if those misbehave"
+    ray = ray_settings()
+    if ray and os.environ.get("RAY_ADDRESS"):
+        way_out = "they change how the cluster is used; unset them if renders misbehave"
+        yield DoctorCheck(name="ray settings", status=WARNING, detail=", ".join(ray), way_out=way_out)
+    elif ray:
+        way_out = "they are ignored; set RAY_ADDRESS as well to use a cluster of your own, or unset them"
         yield DoctorCheck(name="ray settings", status=WARNING, detail=", ".join(ray), way_out=way_out)
 
 

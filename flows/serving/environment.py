@@ -2,7 +2,8 @@
 
 Prefect and Ray read environment variables when they are imported. A run touches nothing outside
 `liveavatar.paths.home()`, reports nothing to anybody, and does not depend on the folder it is started in. Settings of
-the user's Prefect count only together with a server of the user's, `PREFECT_API_URL`.
+the user's Prefect count only together with a server of the user's, `PREFECT_API_URL`, and those of Ray with a cluster
+of the user's, `RAY_ADDRESS`.
 """
 
 import contextlib
@@ -36,6 +37,11 @@ DEFAULTS = {
 }
 STORE_DAYS = 60.0
 JOINED_RETRIES = "2"  # of a request to a server that nobody here replaces when it hangs
+HEAD_SETTING = "RAY_gcs_rpc_server_reconnect_timeout_s"
+USED_RAY_VARIABLES = (  # of the user's; the others count only with a cluster of the user's
+    *("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_CLIENT_MODE"),
+    HEAD_SETTING,  # ours
+)
 HEAD_SECONDS = 100_000_000  # that Ray waits for a lost head before it ends the process
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
 PYTHON_SETTINGS = (
@@ -51,6 +57,9 @@ def prepare() -> Path:
     own = not os.environ.get("PREFECT_API_URL")
     if own:
         for name in [name for name in os.environ if is_of_prefect(name)]:
+            del os.environ[name]
+    if os.environ.get("RAY_ADDRESS", "").strip() in ("", "local"):
+        for name in ray_settings():  # Ray ends with a segmentation fault where one is no number
             del os.environ[name]
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -123,6 +132,11 @@ def server_environment(home: Path, url: str, *, ui: bool) -> dict[str, str]:
     return {name: value for name, value in kept.items() if not is_of_prefect(name)} | ours
 
 
+def ray_settings() -> list[str]:
+    """List the variables that change a Ray beyond where it is and how it is joined."""
+    return sorted(name for name in os.environ if name.startswith("RAY_") and name not in USED_RAY_VARIABLES)
+
+
 def is_of_prefect(name: str) -> bool:
     """Tell if Prefect reads a variable, which it does in upper and lower case."""
     return name.upper().startswith("PREFECT_")
@@ -187,7 +201,7 @@ def survive_head() -> None:
 
     Counts when it is called before Ray is imported.
     """
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_SECONDS))
+    os.environ[HEAD_SETTING] = str(HEAD_SECONDS)
 
 
 def store_limits() -> tuple[int, float]:

@@ -63,6 +63,17 @@ def test_settings_of_another_prefect_are_left_out(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("address", "counts"), [("", False), ("local", False), ("10.0.0.1:6379", True)])
+def test_settings_of_another_ray_count_with_its_cluster_alone(address: str, counts: bool) -> None:
+    foreign = {"RAY_memory_monitor_refresh_ms": "junk", "RAY_worker_register_timeout_seconds": "0"}
+    os.environ.update(foreign, RAY_ADDRESS=address, RAY_TMPDIR="/theirs", RAY_DEDUP_LOGS="1")
+    environment.survive_head()
+    environment.prepare()
+    assert {name: os.environ.get(name) for name in foreign} == (foreign if counts else dict.fromkeys(foreign))
+    assert (os.environ["RAY_TMPDIR"], os.environ["RAY_DEDUP_LOGS"]) == ("/theirs", "1" if counts else "0")
+    assert int(os.environ[environment.HEAD_SETTING]) > 365 * 86_400, "it is ours"
+
+
 def test_settings_count_with_a_server_of_the_user_s() -> None:
     os.environ.update(FOREIGN, PREFECT_API_URL="https://prefect.example/api")
     environment.prepare()
