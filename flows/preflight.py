@@ -195,13 +195,16 @@ def _check_pipe(parameters: RenderParameters) -> None:
         raise InputError("--audio - with --resume: what a pipe said is gone; render the file that was named instead")
     if parameters.pose_video is not None:
         raise InputError("--audio - with --pose_video: the sound has no length to fit it to; give a file")
-    if parameters.placement in ("tpp", "replicas"):
-        raise InputError(f"--audio - with --placement {parameters.placement}: use --placement single in this version")
+    if parameters.placement == "replicas":
+        raise InputError(
+            "--audio - with --placement replicas: one sound makes one video; use --placement tpp to spread it over "
+            "several GPUs"
+        )
 
 
 def for_pipe(parameters: RenderParameters) -> RenderParameters:
-    """Set what sound from a pipe decides: one process, and frames are made while it arrives."""
-    return parameters.model_copy(update={"placement": "single", "enable_online_decode": True})
+    """Set what sound from a pipe decides: frames are made while it arrives."""
+    return parameters.model_copy(update={"enable_online_decode": True})
 
 
 def refuse_pipe(parameters: RenderParameters) -> None:

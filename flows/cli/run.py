@@ -110,7 +110,7 @@ def _render_pipe(parameters: RenderParameters, inputs: JobInputs) -> int:
 
         listener = listen(parameters, pipe)
         try:
-            begin(parameters.model_copy(update={"placement": "single"}))
+            begin(preflight.for_pipe(parameters))
             await_server(server)
             return conclude(result_of(pipe_flow(listener, inputs), parameters))
         finally:

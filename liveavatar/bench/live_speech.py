@@ -6,6 +6,9 @@ on one track, at the same moments; what the released clock, which stretches a wh
 Without `--model` the network has the released shapes and random weights, which show what windows, borders
 and clocks do to such a network, and not how much a trained one leans on far sound. Random attention spreads evenly;
 `SHARP` makes it pick single moments, the harder case.
+
+With `--times` nothing is compared: only the time of one block's encoding is measured, for every window, on the GPU
+where there is one, with random weights. `--layers N` makes a smaller network of it, to try the script.
 """
 
 import argparse
@@ -31,11 +34,10 @@ from liveavatar.audio.encoders.wav2vec2 import (
     window_features,
 )
 from liveavatar.audio.encoders.windows import window_samples
-from liveavatar.audio.ingest import load_audio
 from liveavatar.bench.dated import today, write_dated
 from liveavatar.checkpoints.released import speech_dir
 from liveavatar.config import LIVE_AVATAR_14B, SpeechConfig
-from liveavatar.quality.split import FOLDER
+from liveavatar.hardware import GB
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, FPS, SAMPLE_RATE
 
 # config.json of wav2vec2-large-xlsr-53, as far as it differs from transformers' defaults
@@ -46,6 +48,7 @@ XLSR: dict[str, Any] = {
 WINDOWS = ((2.0, 0.16), (4.0, 0.16), (8.0, 0.16), (8.0, 0.32), (8.0, 0.96))  # seconds
 SECONDS = 20.0  # of the track
 STRIDE = 9  # every so many blocks one is compared
+WARM_BLOCKS, TIMED_BLOCKS = 5, 100
 SHARP = 8.0  # queries of a random network are so much larger
 
 
@@ -70,6 +73,23 @@ class WindowRow:
     def line(self) -> str:
         """Write a row of the table."""
         return f"| {self.window_s:g} | {self.lookahead_s:g} | {self.distance:.3f} | {self.block_ms:.0f} |"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeRow:
+    """Milliseconds from a window of sound on the host to a block's features there."""
+
+    window_s: float
+    blocks: int
+    p50_ms: float
+    p99_ms: float
+    peak_gib: float  # of GPU memory, weights included; 0 on a CPU
+
+    @property
+    def line(self) -> str:
+        """Write a row of the table."""
+        times = f"{self.p50_ms:.2f} | {self.p99_ms:.2f}"
+        return f"| {self.window_s:g} | {self.blocks} | {times} | {self.peak_gib:.2f} |"
 
 
 def random_network(config: dict[str, Any], sharpness: float = 1.0) -> nn.Module:
@@ -132,8 +152,57 @@ def compare(
     return rows, yardsticks
 
 
+@torch.inference_mode()
+def block_times(network: nn.Module, seconds: Sequence[float], blocks: int) -> list[TimeRow]:
+    """Measure the encoding of one block at a time from windows of noise, as live sound is encoded.
+
+    Args:
+        network: speech encoder.
+        seconds: lengths of windows.
+        blocks: of each length, after a few that are not counted.
+    """
+    device = next(network.parameters()).device
+    rng, rows = np.random.default_rng(0), []
+    for length in seconds:
+        times = []
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        for index in range(WARM_BLOCKS + blocks):
+            window = torch.from_numpy(rng.uniform(-0.1, 0.1, round(length * SAMPLE_RATE)).astype(np.float32))
+            block = round(length * SAMPLE_RATE) // BLOCK_SAMPLES - 1
+            began = time.perf_counter()
+            window_features(network, window.to(device), block, 0).cpu()  # waits for the GPU
+            if index >= WARM_BLOCKS:
+                times.append(1000 * (time.perf_counter() - began))
+        peak = torch.cuda.max_memory_allocated(device) / GB if device.type == "cuda" else 0.0
+        p50, p99 = np.percentile(times, (50, 99)).tolist()
+        rows.append(TimeRow(window_s=length, blocks=blocks, p50_ms=p50, p99_ms=p99, peak_gib=peak))
+    return rows
+
+
+def times_page(rows: Sequence[TimeRow], layers: int, device: str) -> str:
+    """Write the report of `--times`."""
+    lines = [
+        f"# Live speech features of {LIVE_AVATAR_14B.name}: time of a block, {today()}",
+        "",
+        f"On {device}, torch {torch.__version__}, fp32, {layers} layers, random weights of the shapes of "
+        "wav2vec2-large-xlsr-53.",
+        "Command: `python -m liveavatar.bench.live_speech --times`. From the window on the host to the features there.",
+        f"A block is {1000 * BLOCK_FRAMES / FPS:.0f} ms of video; windows of the 14B have "
+        f"{LIVE_AVATAR_14B.speech.window_seconds:g} s.",
+        "",
+        "| window, s | blocks | ms a block, P50 | P99 | GPU memory, GiB |",
+        "|---|---|---|---|---|",
+        *(row.line for row in rows),
+    ]
+    return "\n".join([*lines, ""])
+
+
 def load_track(seconds: float = SECONDS) -> np.ndarray:
     """Load voices of the evaluation split, one after the other: float32 mono 16 kHz."""
+    from liveavatar.audio.ingest import load_audio  # needs libraries for files, which `--times` does without
+    from liveavatar.quality.split import FOLDER
+
     voices = [load_audio(path) for path in sorted(FOLDER.glob("*.speech.ogg"))]
     track: np.ndarray = np.concatenate(voices)[: round(seconds * SAMPLE_RATE)]
     return track
@@ -156,13 +225,24 @@ def page(tables: dict[str, tuple[list[WindowRow], Yardsticks]], device: str) -> 
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    """Compare, and write the report."""
+def main(arguments: list[str] | None = None) -> None:
+    """Compare or measure, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="a model directory in the released layout; none: random weights")
     parser.add_argument("--out", type=Path, default=paths.DATA / "benchmarks")
-    options = parser.parse_args()
+    parser.add_argument("--times", action="store_true", help="measure the time of a block and nothing else")
+    parser.add_argument("--layers", type=int, default=XLSR["num_hidden_layers"], help="of --times")
+    parser.add_argument("--blocks", type=int, default=TIMED_BLOCKS, help="of --times, for each window")
+    options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.times:
+        network = random_network({**XLSR, "num_hidden_layers": options.layers}).to(device)
+        found = block_times(network, sorted({seconds for seconds, _ in WINDOWS}), options.blocks)
+        where = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+        text = times_page(found, options.layers, where)
+        rows = {"device": where, "torch": torch.__version__, "rows": [asdict(row) for row in found]}
+        sys.stdout.write(text + f"{write_dated(options.out, f'live_speech_times_{today()}', text, rows)}\n")
+        return
     audio, speech, tables = load_track(), LIVE_AVATAR_14B.speech, {}
     networks: dict[str, Callable[[], nn.Module]] = {
         "random weights, even attention": lambda: random_network(XLSR),

@@ -44,6 +44,7 @@ class Op(IntEnum):
     BLOCK = 0  # denoise a block
     RESTORE = 1  # take rings of a snapshot
     END = 2  # the job is over
+    IDLE = 3  # the job goes on, but its sound has not arrived
 
 
 @dataclass(slots=True)

@@ -25,12 +25,13 @@ from liveavatar.engine.clock import mark, on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, load_rings, ring_tensors
 from liveavatar.engine.job import Block
 from liveavatar.engine.memory import MemoryReading, read_memory
-from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times
+from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Ready, Times
 from liveavatar.engine.pose_latents import SkeletonLatents
 from liveavatar.engine.threads import Threads
 from liveavatar.model.audio_encoder import AudioTokens
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
 
+IDLE_SHARE = 0.25  # of the group's time limit: after that without a message, one goes round
 AHEAD = 2  # blocks asked for beyond one per rank
 GATHER_SHARE = 0.03  # most of the running time that gathering rings for snapshots may take
 
@@ -138,10 +139,11 @@ class Tpp:
         self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.works[group.last - 1]))
         self.clock = _Clock(group.last, group.device)
         self.threads = Threads(opening.threads, backend.shares_threads)
-        self.issued = 0
+        self.issued = self.asked = 0  # block that is sent next; block that is wanted now
         self.every = 0
         self.gather_s = 0.0
-        self.began = time.perf_counter()
+        self.began = self.last_sent = time.perf_counter()
+        self.ready: Ready | None = None  # of sound that still arrives
         self.has_state = False
         self._under_way: list[Any] = []
         self._open = True
@@ -161,6 +163,7 @@ class Tpp:
     def queue(self, index: int) -> Queued:
         """Begin with a block, whose kernels run when it has come; returns when it is known that it will."""
         self._drop_state()
+        self.asked = index
         self._ask_ahead(index)
         denoiser = self.denoiser
         message, (x, local, global_, *rest) = self.receiver.take()
@@ -188,6 +191,30 @@ class Tpp:
 
         return Queued(x, times)
 
+    def hear(self, ready: Ready) -> Ready:
+        """Ask ahead only for blocks whose sound is there; while none comes, keep the other ranks from giving up."""
+        self.ready = ready
+
+        def awaited(index: int) -> bool | None:
+            known = ready(index)
+            if known is None and time.perf_counter() - self.last_sent > IDLE_SHARE * self.group.limit.total_seconds():
+                self._go_round()
+            return known
+
+        return awaited
+
+    def _go_round(self) -> None:
+        """Send a message through all ranks, while no block is under way: what waits for one gives up in the end."""
+        self._drop_state()
+        self._send(self._message(Op.IDLE), [])
+        message, _ = self.receiver.take()
+        if message.op is not Op.IDLE:
+            raise GroupError(f"nothing was under way, {message.op.name} {message.index} came")
+
+    def _send(self, message: Message, parts: list[Tensor]) -> None:
+        self.last_sent = time.perf_counter()
+        self.sender.send(message, parts)
+
     def note(self, block: Block) -> None:
         """Take the times of a finished block, by which a later job is divided."""
         if self.balance is not None:
@@ -196,13 +223,15 @@ class Tpp:
     def _ask_ahead(self, index: int) -> None:
         spec = self.spec
         while self.issued < min(spec.num_blocks, index + self.group.world + AHEAD):
+            if self.ready is not None and self.issued > self.asked and not self.ready(self.issued):
+                return
             reanchor = self.reanchors and self.issued == spec.clip_blocks
             if reanchor and self.first_latent is None:
                 return
             due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
             message = self._message(Op.BLOCK, self.issued, snapshot=due, reanchor=reanchor)
             drawn = [] if self.skeleton is None else [self.skeleton.latents(self.issued).to("cpu", self.backend.dtype)]
-            self.sender.send(message, [self.features(self.issued), *drawn])
+            self._send(message, [self.features(self.issued), *drawn])
             if reanchor:
                 self._keep(self._send_first())
             self.issued += 1
@@ -251,7 +280,7 @@ class Tpp:
         """Continue at block `position` of a snapshot: send each rank its rings."""
         self.first_latent, self.issued = first_latent, position
         reanchor = self.reanchors and position > self.spec.clip_blocks
-        self.sender.send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
+        self._send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
         handles = self._send_first() if reanchor else []
         for work in self.works[: self.group.last]:
             handles += self.group.send_rings(self._share(work, tensors), work.rank)

@@ -19,6 +19,7 @@ from liveavatar.errors import InputError
 # Buffers a rank keeps for each kind of message: one is processed, one is under way, one was processed last.
 SLOTS = 3
 
+Ready = Callable[[int], bool | None]  # block -> its sound is there (True), will never be (False), or may come (None)
 FeaturesOf = Callable[[int], Tensor]  # index of a block -> its speech features [1, L, C, history + 12], on the CPU
 
 
@@ -209,6 +210,9 @@ class Placement(Protocol):
 
     def queue(self, index: int) -> Queued:
         """Begin with the next block."""
+
+    def hear(self, ready: Ready) -> Ready:
+        """Learn that sound still arrives; return what is to be asked whether that of a block is there."""
 
     def note(self, block: Block) -> None:
         """Take the times of a finished block."""

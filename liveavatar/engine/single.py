@@ -10,7 +10,7 @@ from liveavatar.engine.clock import on_device, seconds
 from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, load_rings, ring_tensors
 from liveavatar.engine.job import Block
 from liveavatar.engine.memory import read_memory
-from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Times, split
+from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Ready, Times, split
 
 
 class SinglePlacement:
@@ -54,6 +54,10 @@ class Single:
         if index == 0:
             self.first_latent = x[:, :, :1].clone()
         return Queued(x, lambda: Times(seconds(marks), memory=(read_memory(backend.device),)))
+
+    def hear(self, ready: Ready) -> Ready:
+        """Return `ready`: no block is begun before it is asked for."""
+        return ready
 
     def note(self, block: Block) -> None:
         """Do nothing: there is no other rank to share with."""

@@ -6,7 +6,7 @@ function of the job, so a stream restored from a snapshot continues bit for bit.
 Shapes: C latent channels, h/w latent height and width, L hidden states.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +19,9 @@ from liveavatar.engine.clock import mark
 from liveavatar.engine.decoder import DecodedBlock, Decoder, Decoding
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, below
 from liveavatar.engine.job import Block, StreamJob
-from liveavatar.engine.placement import Placement, Queued
+from liveavatar.engine.placement import Placement, Queued, Ready
 from liveavatar.engine.threads import Threads, computing_with
 from liveavatar.timing import BLOCK_FRAMES
-
-Ready = Callable[[int], bool | None]  # block -> its sound is there (True), will never be (False), or may come (None)
 
 
 @dataclass(slots=True)
@@ -71,7 +69,7 @@ class Stream:
             ready: tells whether the sound of a block has arrived, for sound that still arrives; waits a little before
                 it returns None. None: all sound is there.
         """
-        ready = ready or (lambda index: index < self.num_blocks)
+        ready = self.placement.hear(ready) if ready else lambda index: index < self.num_blocks
         self.placement.snapshots_every(snapshot_every)
         overlaps = decode and self.decoder.overlaps
         pending: _Pending | None = None

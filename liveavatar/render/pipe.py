@@ -15,6 +15,8 @@ from liveavatar.media.recording import Recording, RecordingEncoder
 from liveavatar.render.sound import SNAPSHOT_BLOCKS
 from liveavatar.timing import BLOCK_FRAMES
 
+HEARD_BLOCKS = 32  # newest blocks that were heard and may not be finished: more than a group asks ahead
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipeSound:
@@ -57,8 +59,8 @@ class GrowingSound:
         """Read on, and tell whether the sound of a block is known."""
         is_ready = self.features.ready(block)
         if is_ready:
-            self._heard_at[block] = self.features.arrived_at
-            self._heard_at.pop(block - 2 * SNAPSHOT_BLOCKS, None)
+            self._heard_at.setdefault(block, self.features.arrived_at)  # a group asks ahead, and then again
+            self._heard_at.pop(block - HEARD_BLOCKS, None)
         return is_ready
 
     def delay_ms(self, block: int) -> float:

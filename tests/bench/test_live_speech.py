@@ -1,5 +1,6 @@
 """Distance of live features from a file's: nearer with a longer window, and written into a report."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,17 @@ def test_the_report_has_a_table_a_network(tmp_path: Path) -> None:
     assert "| 8 | 0.32 | 0.123 | 57 |" in text
     assert "0.500" in text
     assert "0.250" in text
+
+
+def test_the_time_of_a_block_is_measured_with_a_window_of_each_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live_speech, "XLSR", {**NETWORK, "num_hidden_layers": 1})
+    monkeypatch.setattr(live_speech, "WINDOWS", ((1.0, 0.16), (2.0, 0.16), (2.0, 0.32)))
+    monkeypatch.setattr(live_speech, "WARM_BLOCKS", 0)
+    live_speech.main(["--times", "--layers", "1", "--blocks", "1", "--out", str(tmp_path)])
+    (report,) = tmp_path.glob("live_speech_times_*.json")
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["window_s"] for row in rows] == [1.0, 2.0]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows)
+    assert "| 2 | 1 |" in capsys.readouterr().out

@@ -100,7 +100,7 @@ def test_the_video_comes_first_and_the_words_after_it(
     assert named == {"piped": True}, "the speech encoder stays loaded"
     assert settings == form().settings()
     assert (width, height, planned_frames) == (384, 256, frames)
-    assert options["placement"] == "single", "a pipe is rendered in one process"
+    assert options["placement"] == "tpp", "the plan decides as for a file"
     rendering = stages["render_pipe"]
     assert rendering[0] is listener
     assert (rendering[1].ranks, rendering[1].online) == (1, True)

@@ -25,6 +25,7 @@ from liveavatar.render.sound import FileSound
 from liveavatar.render.timings import timing_summary
 from liveavatar.timing import BLOCK_SAMPLES, count_frames
 from tests.audio.sounds import syllables
+from tests.ranks import group
 from tests.released import make_released
 
 SECONDS = 4.4  # ten blocks: two segments of the live video and a part of one
@@ -172,3 +173,39 @@ def test_the_large_model_hears_a_pipe_and_goes_on_after_a_stop(tmp_path: Path, j
     assert (result.first_block, result.num_frames) == (4, 72)
     whole = run_job(engine, replace(large, work_dir=tmp_path / "whole"))
     assert result.latents_sha256 == whole.latents_sha256
+
+
+@pytest.mark.nightly
+def test_a_group_hears_a_pipe_with_the_bits_of_one_process_and_outlasts_a_pause(
+    tmp_path: Path, job: RenderJob, pcm: bytes
+) -> None:
+    folder = make_released(tmp_path / "model")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(job.image)
+    settings = RenderSettings(prompt="a calm woman", sample_steps=2, infer_frames=12)
+    large = replace(job, settings=settings, sound=PipeSound(folder=tmp_path / "heard", model_dir=folder))
+    done, limit_s, paused = 0, 2.0, False
+
+    def note(progress: Progress) -> None:
+        nonlocal done
+        done = progress.done
+
+    def wait(spoken: int) -> None:
+        """Speak about two blocks ahead of the video, and once pause for longer than a rank waits for a message."""
+        nonlocal paused
+        deadline = time.monotonic() + 30
+        while spoken > (done + 3) * BLOCK_SAMPLES and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if done >= 3 and not paused:
+            paused = True
+            time.sleep(1.5 * limit_s)
+
+    with group(folder, 2, False, jobs=1, limit_s=limit_s) as (member, processes):
+        thread = speak(tmp_path / "heard", pcm[: 2 * 7 * BLOCK_SAMPLES], wait)
+        made = run_job(member.engine(), large, note)
+        thread.join()
+        assert all(process.is_alive() or process.exitcode == 0 for process in processes)
+    assert paused
+    assert made.num_frames == 84
+    assert timing_summary(made.rows, made.num_frames, made.render_s)["live_delay_ms_p50"] > 0
+    alone = run_job(load_engine(folder, device="cpu", dtype="float32"), replace(large, work_dir=tmp_path / "alone"))
+    assert made.latents_sha256 == alone.latents_sha256

@@ -111,7 +111,7 @@ BAD = [
     pytest.param({"audio": "-", "denoise": "stationary"}, None, 2, "as a whole", id="pipe with noise removal"),
     pytest.param({"audio": "-", "resume": None}, None, 2, "what a pipe said is gone", id="pipe with resume"),
     pytest.param({"audio": "-", "pose_video": "p.csv"}, None, 2, "no length", id="pipe with a head pose"),
-    pytest.param({"audio": "-", "placement": "tpp"}, None, 2, "placement single", id="pipe with tpp"),
+    pytest.param({"audio": "-", "placement": "replicas"}, None, 2, "use --placement tpp", id="pipe with replicas"),
 ]
 
 
