@@ -18,6 +18,7 @@ from liveavatar.checkpoints.headers import complete_model_dir, readable_model_di
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.files import disk_errors, read_json
 from liveavatar.media import framing
+from liveavatar.media.ffmpeg import ffmpeg_binary
 from liveavatar.planning.options import MachineUse, option_errors
 from tasks.inputs import JobInputs, check_inputs, decode_portrait
 from tasks.run_folder import MANIFEST
@@ -37,6 +38,7 @@ def check(parameters: RenderParameters) -> JobInputs:
         CapacityError: this machine cannot do it.
     """
     check_options(parameters)
+    ffmpeg_binary()  # there is one
     model = read_config(complete_model_dir(parameters.model))
     pose = None if parameters.pose_video is None else Path(parameters.pose_video)
     audio = None if parameters.audio == PIPE else Path(parameters.audio)

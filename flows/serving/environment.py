@@ -37,6 +37,7 @@ DEFAULTS = {
 }
 STORE_DAYS = 60.0
 JOINED_RETRIES = "2"  # of a request to a server that nobody here replaces when it hangs
+GRPC_TRACES = ("GRPC_TRACE", "GRPC_VERBOSITY")  # they write the token of Ray to the terminal
 HEAD_SETTING = "RAY_gcs_rpc_server_reconnect_timeout_s"
 USED_RAY_VARIABLES = (  # of the user's; the others count only with a cluster of the user's
     *("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_CLIENT_MODE"),
@@ -61,6 +62,8 @@ def prepare() -> Path:
     if os.environ.get("RAY_ADDRESS", "").strip() in ("", "local"):
         for name in ray_settings():  # Ray ends with a segmentation fault where one is no number
             del os.environ[name]
+        for name in GRPC_TRACES:
+            os.environ.pop(name, None)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     home = Path(os.environ.get("PREFECT_HOME", paths.prefect_home())).absolute()

@@ -74,9 +74,11 @@ def ffmpeg_binary() -> str:
     It is not run to see whether it works: a trial that is killed would say that there is none.
 
     Raises:
-        CapacityError: there is none for this platform.
+        CapacityError: there is none for this platform, or what the variable names is no program.
     """
     named = os.environ.get("IMAGEIO_FFMPEG_EXE")
+    if named and not shutil.which(named):
+        raise CapacityError(f"IMAGEIO_FFMPEG_EXE={named} names no program; unset it, or name an ffmpeg")
     carried = [str(path) for path in _carried() if path.is_file() and os.access(path, os.X_OK)]
     found = named or next(iter(carried), None) or shutil.which("ffmpeg")
     if not found:

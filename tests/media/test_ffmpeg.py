@@ -145,6 +145,15 @@ def test_ffmpeg_is_found_although_a_trial_would_be_killed(monkeypatch: pytest.Mo
     assert os.access(ffmpeg_binary(), os.X_OK)
 
 
+def test_a_program_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for named in (tmp_path, tmp_path / "gone"):
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(named))
+        ffmpeg_binary.cache_clear()
+        with pytest.raises(CapacityError, match=f"IMAGEIO_FFMPEG_EXE={named} names no program; unset it"):
+            ffmpeg_binary()
+    ffmpeg_binary.cache_clear()
+
+
 def test_without_the_program_of_the_wheel_one_on_the_path_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

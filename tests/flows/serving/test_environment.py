@@ -65,7 +65,7 @@ def test_settings_of_another_prefect_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("address", "counts"), [("", False), ("local", False), ("10.0.0.1:6379", True)])
 def test_settings_of_another_ray_count_with_its_cluster_alone(address: str, counts: bool) -> None:
-    foreign = {"RAY_memory_monitor_refresh_ms": "junk", "RAY_worker_register_timeout_seconds": "0"}
+    foreign = {"GRPC_TRACE": "all", "RAY_memory_monitor_refresh_ms": "junk", "RAY_worker_register_timeout_seconds": "0"}
     os.environ.update(foreign, RAY_ADDRESS=address, RAY_TMPDIR="/theirs", RAY_DEDUP_LOGS="1")
     environment.survive_head()
     environment.prepare()
