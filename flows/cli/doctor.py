@@ -22,7 +22,8 @@ from pathlib import Path
 
 from flows.serving.environment import PROXIES, is_of_prefect, ray_settings
 from liveavatar.config import MINI
-from liveavatar.errors import LiveAvatarError
+from liveavatar.errors import CapacityError, LiveAvatarError
+from liveavatar.files import disk_errors
 from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
 from liveavatar.paths import MINI_DIR, REPO_ROOT, home, models_home
 from tasks.cluster.address import cluster_address
@@ -238,12 +239,11 @@ def check_whisper() -> Iterator[DoctorCheck]:
     try:
         from liveavatar.audio.whisper_weights import WHEEL_MODELS, checkpoint_path
 
-        path = checkpoint_path(MINI.speech.name)
-    except LiveAvatarError as e:
-        yield DoctorCheck(name="whisper weights", status=FAILED, detail=str(e), way_out="run `make setup`")
-        return
-    except ImportError as e:
-        yield DoctorCheck(name="whisper weights", status=FAILED, detail=f"{e}", way_out="run `make setup`")
+        with disk_errors(home()):  # they are unpacked there
+            path = checkpoint_path(MINI.speech.name)
+    except (LiveAvatarError, ImportError) as e:
+        way_out = "free some space" if isinstance(e, CapacityError) else "run `make setup`"
+        yield DoctorCheck(name="whisper weights", status=FAILED, detail=str(e), way_out=way_out)
         return
     size = path.stat().st_size / 2**20
     others = ", ".join(sorted(WHEEL_MODELS))

@@ -1,5 +1,6 @@
 """The doctor: what it reports about a healthy machine, and about each thing that can be wrong."""
 
+import errno
 import json
 import os
 import socket
@@ -23,6 +24,18 @@ def only(checks: Iterator[DoctorCheck]) -> DoctorCheck:
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+
+
+def test_a_full_disk_is_a_check_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of the speech encoder are unpacked in the home; the other checks go on."""
+
+    def unpack(name: str) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("liveavatar.audio.whisper_weights.checkpoint_path", unpack)
+    check = only(doctor.check_whisper())
+    assert (check.status, check.way_out) == (FAILED, "free some space")
+    assert "disk is full" in check.detail
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
