@@ -60,8 +60,8 @@ def encoded(corpus: ToyRun, rank: runtime.TrainRank) -> ToyRun:
     """The toy run with an autoencoder, latents, features, a face reader and a probe."""
     torch.manual_seed(0)
     trainer = autoencoder.AutoencoderTrainer(corpus.args(data=corpus.clips), rank)
-    for i in range(20):
-        trainer.train_step(i / 20)
+    for i in range(8):
+        trainer.train_step(i / 8)
     runtime.save_checkpoint(corpus.run / "autoencoder.pt", trainer.state(1.0))
     latents.encode_stage(
         corpus.args(
@@ -77,8 +77,8 @@ def encoded(corpus: ToyRun, rank: runtime.TrainRank) -> ToyRun:
 def taught(encoded: ToyRun, rank: runtime.TrainRank) -> ToyRun:
     """The encoded run with a teacher."""
     trainer = teacher.TeacherTrainer(encoded.args(), rank, read_config(encoded.run))
-    for i in range(20):
-        trainer.train_step(i / 20)
+    for i in range(8):
+        trainer.train_step(i / 8)
     trainer.held_out()
     runtime.save_checkpoint(encoded.run / "teacher.pt", trainer.state(1.0))
     return encoded

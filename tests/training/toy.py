@@ -15,7 +15,7 @@ from liveavatar.training.corpus.layout import ClipLabels, ClipWriter, OtherPhoto
 from liveavatar.training.corpus.speech.tracks import SAMPLE_RATE, TrackInfo, write_index, write_track
 
 FRAMES = 48
-SECONDS = 4.0
+SECONDS = 3.0
 SHAPES = ["eyeBlink_L", "eyeBlink_R"]
 GAZE = (0.05, -0.02)  # yaw, pitch against the head, radians
 WARM = (1.0, 0.8, 0.6)  # light in the other photos
