@@ -30,7 +30,8 @@ def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, 
 def display_matrix(picture: Any) -> tuple[int, int, int, int]:
     """Read how a decoded `av.VideoFrame` is turned: signs (a, b, c, d) of x' = a x + c y, y' = b x + d y.
 
-    Angles between the quarters are rounded to the nearest.
+    Angles between the quarters are rounded to the nearest. A picture that was asked lives until the next garbage
+    collection, for PyAV's side data refer to it and it to them: ask one of a video.
     """
     for data in picture.side_data:
         if data.type.name == "DISPLAYMATRIX":
@@ -64,16 +65,17 @@ def turned(rgb: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     return np.ascontiguousarray(rgb[::y_sign, ::x_sign])
 
 
-def shown(picture: Any, aspect: Fraction | None) -> np.ndarray:
+def shown(picture: Any, aspect: Fraction | None, matrix: tuple[int, int, int, int]) -> np.ndarray:
     """Convert a decoded `av.VideoFrame` to uint8 RGB [H, W, 3] as a player shows it.
 
     Args:
         picture: the frame.
         aspect: width of a pixel over its height, of the stream.
+        matrix: of `display_matrix`.
     """
     size = square_size(picture.width, picture.height, aspect)
     if size != (picture.width, picture.height):
         rgb = picture.to_ndarray(format="rgb24", width=size[0], height=size[1])
     else:
         rgb = picture.to_ndarray(format="rgb24")
-    return turned(rgb, display_matrix(picture))
+    return turned(rgb, matrix)

@@ -10,10 +10,11 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,12 @@ def _matrix(container: Any, stream: Any) -> tuple[int, int, int, int]:
     return IDENTITY if first is None else display_matrix(first)
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path, only: Collection[int] | None = None) -> Iterator[Frame]:
     """Decode a video file picture by picture, turned and with square pixels; memory holds one at a time.
+
+    Args:
+        path: of the file.
+        only: indices of the frames that are wanted, None for all; nothing is decoded after the last of them.
 
     Raises:
         InputError: when the file is missing, no video, or breaks off inside a picture.
@@ -212,14 +217,18 @@ def read_frames(path: Path) -> Iterator[Frame]:
         aspect = stream.sample_aspect_ratio
         start: float | None = None
         last = 0.0  # s
+        matrix = IDENTITY
+        end = None if only is None else max(only, default=-1) + 1
         try:
-            for index, picture in enumerate(container.decode(stream)):
+            for index, picture in islice(enumerate(container.decode(stream)), end):
                 seconds = float(picture.time if picture.time is not None else index / FPS)
+                matrix = display_matrix(picture) if index == 0 else matrix
                 start = seconds if start is None else start
                 if seconds - start < last - MAX_BACK:  # another recording is glued to the first
                     start = seconds - last - 1 / FPS
                 last = max(last, seconds - start)
-                yield Frame(index=index, seconds=seconds - start, rgb=shown(picture, aspect))
+                if only is None or index in only:
+                    yield Frame(index=index, seconds=seconds - start, rgb=shown(picture, aspect, matrix))
         except av.error.FFmpegError as e:
             raise InputError(f"{path} breaks off or is damaged ({e}); copy or export it again") from e
 

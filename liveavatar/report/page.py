@@ -9,7 +9,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,7 +70,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
     frames, blocks = _table(out_dir / "frames.parquet"), _table(out_dir / "blocks.parquet")
     info = probe_video(video)
     words = _words(out_dir / "audio" / "words.json")
-    sheet = contact_sheet(video, info.num_frames)
+    sheet, moments = sheet_and_moments(video, info.num_frames, frames, report)
     html = _template().render(
         name=name or report.get("name") or out_dir.name,
         report=report,
@@ -79,7 +79,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         verdict=wording.VERDICTS.get(report["status"], ""),
         timing=wording.timing,
         sheet=sheet,
-        moments=_moments(video, frames, report),
+        moments=moments,
         figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {})
         + _memory_figures(blocks, (report.get("memory") or {}).get("ranks", ())),
@@ -106,14 +106,22 @@ _SECTIONS = (
 )
 
 
-def contact_sheet(video: Path, num_frames: int, count: int = SHEET_FRAMES) -> list[dict[str, Any]]:
-    """Read evenly spaced pictures of a video, as data URLs.
+def sheet_and_moments(
+    video: Path, num_frames: int, frames: "pd.DataFrame | None", report: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read, in one pass, evenly spaced pictures of a video and those of the worst moments, with what is wrong there.
 
     Returns:
-        `count` mappings (fewer for shorter videos) with `src`, `seconds` and `frame`.
+        `SHEET_FRAMES` mappings (fewer for shorter videos) with `src`, `seconds` and `frame`; the moments' with `label`.
     """
-    evenly = np.linspace(0, max(0, num_frames - 1), min(count, max(1, num_frames))).round().astype(int)
-    return _pictures(video, evenly.tolist())
+    evenly = np.linspace(0, max(0, num_frames - 1), min(SHEET_FRAMES, max(1, num_frames))).round().astype(int).tolist()
+    placed = moments_of_checks(report.get("checks", ()), report.get("worst_seconds", {}))
+    moments = [] if frames is None else worst_moments(frames, placed)
+    pictures = _pictures(video, {*evenly, *(moment.frame for moment in moments)})
+    return (
+        [pictures[frame] for frame in evenly if frame in pictures],
+        [{**pictures[m.frame], "label": m.label} for m in moments if m.frame in pictures],
+    )
 
 
 def sheet_picture(sheet: Sequence[Mapping[str, Any]]) -> bytes:
@@ -129,14 +137,6 @@ def sheet_picture(sheet: Sequence[Mapping[str, Any]]) -> bytes:
     data = io.BytesIO()
     joined.save(data, "JPEG", quality=82)
     return data.getvalue()
-
-
-def _moments(video: Path, frames: "pd.DataFrame | None", report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Read the pictures of the worst moments, with what is wrong there."""
-    placed = moments_of_checks(report.get("checks", ()), report.get("worst_seconds", {}))
-    moments = [] if frames is None else worst_moments(frames, placed)
-    pictures = {picture["frame"]: picture for picture in _pictures(video, [moment.frame for moment in moments])}
-    return [{**pictures[m.frame], "label": m.label} for m in moments if m.frame in pictures]
 
 
 @cache
@@ -155,21 +155,19 @@ def _template() -> "jinja2.Template":
     return environment.from_string(TEMPLATE.read_text())
 
 
-def _pictures(video: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
+def _pictures(video: Path, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
     """Read frames of a video by their numbers, as small data URLs."""
     from PIL import Image
 
-    wanted, pictures = set(numbers), list[dict[str, Any]]()
-    for frame in read_frames(video) if wanted else ():
-        if frame.index not in wanted:
-            continue
+    pictures = dict[int, dict[str, Any]]()
+    for frame in read_frames(video, numbers):
         image = Image.fromarray(frame.rgb)
         image.thumbnail((SHEET_WIDTH, SHEET_WIDTH * 2))
         data = io.BytesIO()
         image.save(data, "JPEG", quality=82)
-        pictures.append(
-            {"src": _data_url("image/jpeg", data.getvalue()), "seconds": frame.seconds, "frame": frame.index}
-        )
+        pictures[frame.index] = {
+            "src": _data_url("image/jpeg", data.getvalue()), "seconds": frame.seconds, "frame": frame.index
+        }  # fmt: skip
     return pictures
 
 

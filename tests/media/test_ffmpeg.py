@@ -1,9 +1,11 @@
 """Probing and reading videos: lengths, colours, the clock of the sound, and files that are no video."""
 
+import gc
 import importlib.resources
 import os
 import shutil
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -44,6 +46,26 @@ def test_time_goes_on_where_recordings_are_glued(tmp_path: Path) -> None:
     subprocess.run([ffmpeg_binary(), "-v", "error", *source, str(part)], check=True)
     glued.write_bytes(2 * part.read_bytes())
     assert [frame.seconds for frame in read_frames(glued)] == pytest.approx([i / 25 for i in range(48)], abs=1e-4)
+
+
+def test_frames_are_not_kept_until_garbage_is_collected(tmp_path: Path) -> None:
+    path = write(tmp_path / "film.mp4", 50)
+    gc.collect()
+    gc.disable()
+    try:
+        alive = [sum(type(o) is av.VideoFrame for o in gc.get_objects()) for _ in islice(read_frames(path), 0, 50, 12)]
+    finally:
+        gc.enable()
+    assert max(alive) <= 8  # the decoder holds some
+
+
+def test_only_the_frames_asked_for_are_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "film.mp4", 12)
+    whole = list(read_frames(path))
+    some = list(read_frames(path, {2, 7, 40}))
+    assert [(f.index, f.seconds) for f in some] == [(f.index, f.seconds) for f in whole if f.index in (2, 7)]
+    assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in some)
+    assert not list(read_frames(path, ()))
 
 
 def test_frames_a_second_of_dv_are_not_its_clocks(tmp_path: Path) -> None:

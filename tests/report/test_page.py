@@ -15,7 +15,7 @@ import pytest
 
 from liveavatar.errors import InputError
 from liveavatar.media.film import FilmWriter
-from liveavatar.report.page import SHEET_FRAMES, contact_sheet, write_report
+from liveavatar.report.page import SHEET_FRAMES, sheet_and_moments, write_report
 from liveavatar.timing import SAMPLE_RATE
 from tests.browser import CHROMIUM, browser, needs_chromium, wait_for
 from tests.puppet import babble
@@ -192,7 +192,7 @@ def test_a_run_without_a_video_is_refused(tmp_path: Path) -> None:
 
 
 def test_contact_sheet_spans_the_video(page: Path) -> None:
-    pictures = contact_sheet(page.parent / "video.mp4", 100)
+    pictures, _ = sheet_and_moments(page.parent / "video.mp4", 100, None, {})
     assert [p["frame"] for p in pictures] == [0, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
     assert pictures[-1]["seconds"] == pytest.approx(3.96)
 
@@ -200,7 +200,7 @@ def test_contact_sheet_spans_the_video(page: Path) -> None:
 def test_the_contact_sheet_is_one_picture_too(page: Path) -> None:
     from PIL import Image
 
-    pictures = contact_sheet(page.parent / "video.mp4", 100)
+    pictures, _ = sheet_and_moments(page.parent / "video.mp4", 100, None, {})
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0]["src"].partition(",")[2])))
     with Image.open(page.parent / "sheet.jpg") as sheet:
         assert sheet.size == (4 * first.width, 3 * first.height)
