@@ -66,6 +66,7 @@ def test_the_same_sound_and_options_are_not_cleaned_again(calls: list[dict[str, 
         assert made.key != first.key
 
 
+@pytest.mark.nightly
 def test_the_key_holds_the_code_that_runs(tmp_path: Path) -> None:
     wav = write(tmp_path / "sound.wav", syllables(1.0), 16_000)
     command = [sys.executable, "-m", "tests.tasks.audio_alone", "enhance", str(wav), str(tmp_path)]

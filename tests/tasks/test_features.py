@@ -76,6 +76,7 @@ def test_the_files_of_an_encoder_in_the_model_directory_count(
     assert len(calls) == 2
 
 
+@pytest.mark.nightly
 def test_the_key_holds_the_code_that_runs(tmp_path: Path) -> None:
     wav = write(tmp_path / "sound.wav", syllables(1.0), 16_000)
     command = [sys.executable, "-m", "tests.tasks.audio_alone", "features", str(wav), str(tmp_path)]

@@ -65,7 +65,9 @@ def piped(job: RenderJob, folder: Path) -> RenderJob:
         pytest.param(
             TINY, pasted, job_code(TINY, SETTINGS, pasted=True), id="into the user's picture", marks=pytest.mark.nightly
         ),
-        pytest.param(TINY, piped, job_code(TINY, SETTINGS, piped=True), id="sound from a pipe"),
+        pytest.param(
+            TINY, piped, job_code(TINY, SETTINGS, piped=True), id="sound from a pipe", marks=pytest.mark.nightly
+        ),
         pytest.param(FAST, plain, job_code(FAST, SETTINGS), id="fast path", marks=pytest.mark.nightly),
     ],
 )

@@ -126,6 +126,7 @@ def test_autoencoder_resumes_exactly(corpus: ToyRun, rank: runtime.TrainRank, tm
     assert whole.step == resumed.step
 
 
+@pytest.mark.nightly
 def test_smoothing_makes_latents_change_less_under_small_moves(corpus: ToyRun, rank: runtime.TrainRank) -> None:
     unsteady = {}
     for weight in (0.0, 1.0):

@@ -21,6 +21,7 @@ def made_up(count: int, generator: torch.Generator) -> latent_set.LatentSet:
     )  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_reader_learns_and_the_loss_moves_lips(rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_reader, "BATCH", 64)
     monkeypatch.setattr(face_reader, "WIDTHS", (32, 48))

@@ -52,6 +52,7 @@ def test_guidance_pushes_away_from_what_silence_would_do(
     assert bool((trainer.guided(window.latents, levels, window) == 4.0).all())
 
 
+@pytest.mark.nightly
 def test_student_follows_the_teacher_then_its_own_rollouts(taught: ToyRun, rank: runtime.TrainRank) -> None:
     trainer = toy_trainer(taught, rank, muon=0.003, adamw=1e-3)
     student, teacher = trainer.nets.student, trainer.nets.teacher

@@ -15,6 +15,7 @@ from liveavatar.training import export, runtime, teacher
 from tests.training.conftest import ToyRun
 
 
+@pytest.mark.nightly
 def test_teacher_learns(encoded: ToyRun, rank: runtime.TrainRank) -> None:
     trainer = teacher.TeacherTrainer(encoded.args(), rank, read_config(encoded.run))
     batch = trainer.data.sampler.sample(2)

@@ -30,6 +30,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.nightly
 def test_a_size_that_fits_is_streamed_in_both_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = alone(monkeypatch)
     assert [(r["split"], r["fits"], r["blocks"]) for r in rows] == [

@@ -47,6 +47,7 @@ def test_frames_that_begin_with_the_portrait_are_not_compared() -> None:
     assert judge.opened_correlation(late, true) < 0.99
 
 
+@pytest.mark.nightly
 def test_the_true_video_is_as_good_as_itself(short: Path, tmp_path: Path, engine: Engine) -> None:
     clip = load_split(short)[0]
     scene = make_scene(tmp_path, clip.photo(), clip.speech(), clip.info.caption, engine)
@@ -69,6 +70,7 @@ def test_the_true_video_is_as_good_as_itself(short: Path, tmp_path: Path, engine
     assert rendered["edge_jump"] == true["edge_jump"]
 
 
+@pytest.mark.nightly
 def test_a_face_that_cannot_be_read_is_a_gap(short: Path, tmp_path: Path, engine: Engine) -> None:
     clip = load_split(short)[0]
     scene = make_scene(tmp_path, clip.photo(), clip.speech(), clip.info.caption, engine)
