@@ -7,7 +7,7 @@ with another prompt makes only what the prompt decides.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows import preflight
@@ -20,6 +20,8 @@ from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import ModelConfig
 from liveavatar.errors import CapacityError
+from liveavatar.hardware import Machine
+from liveavatar.planning.request import PlanRequest
 
 environment.import_prefect()
 
@@ -134,7 +136,7 @@ def _run_stages(
     picture, num_frames = ingested.portrait.values, driving.values["num_frames"]
     planned = plan_render(parameters, config, (picture["width"], picture["height"]), num_frames)
     rendered = engine.render(
-        options_of(parameters, planned.values),
+        planned.options,
         engine.RenderInputs(
             model_dir=model_dir,
             model_digest=model_digest,
@@ -144,6 +146,7 @@ def _run_stages(
             pose=ingested.pose,
         ),
         replicas,
+        planned.options_for_fewer,
     )
     judged = quality.judge(rendered, cleaned, ingested.portrait, parameters.allow_unjudged)
     published = publish_run(
@@ -154,14 +157,14 @@ def _run_stages(
             cleaned=cleaned,
             features=driving,
             prompt=checked,
-            plan=planned,
+            plan=planned.entry,
             rendered=rendered,
             quality=judged,
             pose=ingested.pose,
         ),
         inputs=inputs,
         total_s=time.perf_counter() - started,
-        cached_tasks=sum(stage.hit for stage in (ingested, cleaned, driving, checked, planned, rendered, judged)),
+        cached_tasks=sum(stage.hit for stage in (ingested, cleaned, driving, checked, planned.entry, rendered, judged)),
     )
     cached(run_key(parameters, inputs), lambda _: {}, force=not published.hit)
     return published
@@ -169,8 +172,8 @@ def _run_stages(
 
 def plan_render(
     parameters: RenderParameters, model: ModelConfig, size: tuple[int, int], num_frames: int, *, piped: bool = False
-) -> Entry:
-    """Plan a render as `liveavatar plan` does; the entry's values are the plan.
+) -> "RenderPlan":
+    """Plan a render as `liveavatar plan` does.
 
     Args:
         parameters: of the render.
@@ -186,7 +189,34 @@ def plan_render(
     if moved is not None:
         emit(Event(kind="note", stage="plan", text=moved))
     request = plan.request_of(parameters.settings(), parameters.model_dump(), *size, num_frames, piped=piped)
-    return plan.plan(model, request, preflight.machine_of(parameters))
+    here = preflight.machine_of(parameters)
+    return RenderPlan(plan.plan(model, request, here), parameters, model, request, here)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderPlan:
+    """The plan of a render, and what it was made of: a render that loses GPUs is planned again for those left."""
+
+    entry: Entry  # its values are the plan
+    parameters: RenderParameters
+    model: ModelConfig
+    request: PlanRequest
+    machine: Machine
+
+    @property
+    def options(self) -> engine.RenderOptions:
+        """Collect the settings of the render and how it is run."""
+        return options_of(self.parameters, self.entry.values)
+
+    def options_for_fewer(self, num_gpus: int) -> engine.RenderOptions:
+        """Plan the rest of the render for `num_gpus` GPUs; settings stay, and with them every bit.
+
+        Raises:
+            CapacityError: it does not fit them.
+        """
+        dtype = self.options.settings.kv_cache_dtype
+        planned = plan.plan_for_fewer(self.model, self.request.changed(kv_cache_dtype=dtype), self.machine, num_gpus)
+        return options_of(self.parameters.model_copy(update={"num_gpus": num_gpus}), planned)
 
 
 def publish_run(

@@ -14,7 +14,7 @@ from prefect import Flow, flow  # noqa: E402 (Prefect reads the environment when
 from prefect.states import State  # noqa: E402
 
 from flows.counters import tallied  # noqa: E402
-from flows.render import options_of, plan_render, publish_run, tidied  # noqa: E402
+from flows.render import plan_render, publish_run, tidied  # noqa: E402
 from flows.run_record import named, render_name, run_log, verdict_state  # noqa: E402
 from flows.serving.lost_runs import note_run  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
@@ -77,7 +77,7 @@ def _run_stages(
     size = (portrait.values["width"], portrait.values["height"])
     planned = plan_render(parameters, config, size, frames, piped=True)
     rendered = render_pipe.render_pipe(
-        listener, options_of(parameters, planned.values), model_dir, model_digest, portrait
+        listener, planned.options, model_dir, model_digest, portrait, planned.options_for_fewer
     )
     cleaned = render_pipe.transcribe(rendered, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
@@ -91,12 +91,12 @@ def _run_stages(
             cleaned=cleaned,
             features=driving,
             prompt=checked,
-            plan=planned,
+            plan=planned.entry,
             rendered=rendered,
             quality=judged,
         ),
         inputs=replace(inputs, audio=InputFile(path=recorded, sha256=cleaned.files[enhance.CLEANED])),
         audio_name="standard input",
         total_s=time.perf_counter() - started,
-        cached_tasks=sum(stage.hit for stage in (portrait, cleaned, driving, checked, planned, judged)),
+        cached_tasks=sum(stage.hit for stage in (portrait, cleaned, driving, checked, planned.entry, judged)),
     )

@@ -172,12 +172,15 @@ def _gpus_of_a_kind(text: str, spec: str) -> tuple[Gpu, ...]:
 
 
 def detect_gpus() -> tuple[Gpu, ...]:
-    """Ask the driver for the NVIDIA GPUs that this process may use; empty when there are none."""
+    """Ask the driver for the NVIDIA GPUs that this process may use; empty when there are none.
+
+    Where one of them is lost, the driver says so in its exit code and names the others.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1") or not Path("/dev/nvidiactl").exists():
         return ()
     try:
-        listed = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True).stdout
+        listed = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(as_installed(gpu) for gpu in listed_gpus(listed, visible))

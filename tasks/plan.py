@@ -1,11 +1,12 @@
 """Prefect shell of `liveavatar.planning.plan`: refuse what does not fit before anything loads."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.settings import RenderSettings
+from liveavatar.errors import CapacityError
 from liveavatar.hardware import Machine
 from liveavatar.planning.request import PlanRequest
 from tasks.events import Event, emit
@@ -49,6 +50,30 @@ def plan(model: ModelConfig, request: PlanRequest, machine: Machine) -> Entry:
     facts = f"{needs['placement']}, {needs['fps']:.1f} frames/s, first frame after {needs['ttff_s']:.1f} s"
     emit(Event(kind="fact", stage="plan", text=f"{facts}, {needs['host_gb']['total']:.1f} GB of memory"))
     return entry
+
+
+def plan_for_fewer(model: ModelConfig, request: PlanRequest, machine: Machine, num_gpus: int) -> Values:
+    """Plan the rest of a job whose machine has lost GPUs; the plan's values.
+
+    Args:
+        model: config of the model.
+        request: the job; its dtype of keys and values is that of its snapshots.
+        machine: as it was before. The smallest of its GPUs count as those that are left.
+        num_gpus: that are left, at least 1.
+
+    Raises:
+        CapacityError: it does not fit.
+    """
+    from liveavatar.planning import plan
+
+    smallest = sorted(machine.gpus, key=lambda gpu: gpu.usable_gb)[:num_gpus]
+    fewer = request.changed(
+        placement="single" if num_gpus == 1 else request.placement, processes=min(request.processes, num_gpus)
+    )
+    outcome = plan.plan(model, fewer, replace(machine, gpus=tuple(smallest)))
+    if not outcome.fits:
+        raise CapacityError(outcome.reasons[0])
+    return outcome.to_dict()
 
 
 def plan_inputs(model: ModelConfig, request: PlanRequest, machine: Machine) -> dict[str, Any]:

@@ -76,13 +76,19 @@ class RenderInputs:
 
 
 @stage("render")
-def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | None = None) -> Entry:
+def render(
+    options: RenderOptions,
+    inputs: RenderInputs,
+    replicas: Replicas | None = None,
+    replan: Callable[[int], RenderOptions] | None = None,
+) -> Entry:
     """Render on the resident engine; the entry holds video.mp4, latents.bin, blocks.json, and live/ when online.
 
     Args:
         options: settings of the render.
         inputs: sound, portrait, pose and model.
         replicas: engines of a batch, of which the job takes a free one; None: there is one engine.
+        replan: plans it for a number of GPUs that are left when some are lost (`run_on_engine`).
     """
     key = render_key(options, inputs)
     interruption = Interruption() if replicas is None else replicas.interruption
@@ -102,7 +108,9 @@ def render(options: RenderOptions, inputs: RenderInputs, replicas: Replicas | No
             announce_playlist(work)
         spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
         with nullcontext(0) if replicas is None else replicas.taken() as number:
-            outcome = run_on_engine(replace(spec, replica=number), job, ProgressBoard().show, interruption)
+            outcome = run_on_engine(
+                replace(spec, replica=number), job, ProgressBoard().show, replan=replan, interruption=interruption
+            )
         if outcome.result.first_block:
             emit(Event(kind="note", stage="render", text=f"resumed at block {outcome.result.first_block}"))
         for text in outcome.result.notes:
@@ -259,13 +267,29 @@ def run_on_engine(
     spec: "EngineSpec",
     job: "RenderJob",
     on_progress: "Callable[[Progress], None]",
+    replan: Callable[[int], RenderOptions] | None = None,
     interruption: Interruption | None = None,
 ) -> Outcome:
-    """Render a job on the resident engine."""
+    """Render a job on the resident engine.
+
+    Args:
+        spec: the engine.
+        job: what to render.
+        on_progress: called with every new progress.
+        replan: returns how the job is run on a number of GPUs that are left, when they are fewer than the engine's
+            ranks; raises `CapacityError` when they cannot hold it. Its settings stay.
+        interruption: of a job in a thread.
+    """
     from tasks.cluster.host import EngineHost
 
+    def fewer(num_gpus: int) -> "EngineSpec":
+        assert replan is not None
+        options = replan(num_gpus)
+        return replace(spec, ranks=options.ranks, own_decoder=options.own_decoder)
+
     load_s: list[float] = []
-    result = EngineHost(spec).render(job, on_progress, load_s.append, interruption)
+    host = EngineHost(spec, None if replan is None else fewer)
+    result = host.render(job, on_progress, load_s.append, interruption)
     return Outcome(result, load_s[-1])
 
 

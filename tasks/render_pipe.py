@@ -107,9 +107,21 @@ class Listener(threading.Thread):
 
 @stage("render")
 def render_pipe(
-    listener: Listener, options: RenderOptions, model_dir: Path, model_digest: str, portrait: Entry
+    listener: Listener,
+    options: RenderOptions,
+    model_dir: Path,
+    model_digest: str,
+    portrait: Entry,
+    replan: Callable[[int], RenderOptions] | None = None,
 ) -> Entry:
     """Render the sound of a listener; the entry holds the files of `tasks.render.render` and cleaned.wav.
+
+    Args:
+        listener: to the pipe.
+        options: settings of the render.
+        model_dir, model_digest: the model.
+        portrait: entry of the portrait.
+        replan: as in `tasks.render.render`.
 
     Raises:
         Interrupted: Ctrl-C; names a file with the sound up to then.
@@ -134,9 +146,8 @@ def render_pipe(
         job = render_job(key, options, portrait, PipeSound(folder=listener.folder, model_dir=model_dir))
         announce_playlist(job.work_dir)
         try:
-            outcome = run_on_engine(
-                engine_spec(model_dir, model_digest, options), job, listener.following(ProgressBoard())
-            )
+            spec = engine_spec(model_dir, model_digest, options)
+            outcome = run_on_engine(spec, job, listener.following(ProgressBoard()), replan)
         except Interrupted as e:
             raise Interrupted(
                 f"stopped; what was heard until then is in {listener.keep()}: render that file to have its video"

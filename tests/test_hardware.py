@@ -1,6 +1,7 @@
 """GPUs by name and size, and the reading of this machine."""
 
 import math
+import os
 import socket
 from pathlib import Path
 
@@ -130,6 +131,19 @@ def test_8_bit_units(gpus: str, has_fp8: bool) -> None:
 def test_hidden_gpus_are_not_used(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert detect_gpus() == ()
+
+
+def test_a_lost_gpu_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = tmp_path / "nvidia-smi"
+    query.write_text(
+        "#!/bin/sh\necho 'GPU-1, NVIDIA H200, 143771'\n"
+        "echo 'Unable to determine the device handle for GPU 0000:02:00.0: GPU is lost.'\nexit 15\n"
+    )
+    query.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    assert [gpu.name for gpu in detect_gpus()] == ["NVIDIA H200"]
 
 
 def test_another_machine_has_no_limits_of_this_one(tmp_path: Path) -> None:

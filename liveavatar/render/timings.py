@@ -47,10 +47,13 @@ def rank_summary(rows: list[BlockRow], works: tuple[RankWork, ...]) -> list[dict
 
 
 def memory_summary(rows: list[BlockRow]) -> dict[str, Any]:
-    """Summarise memory: the most that each rank, its machine and its GPU used, in GB, and the warnings."""
-    by_rank = list(zip(*(row.readings for row in rows if row.memory), strict=True))
+    """Summarise memory: the most that each rank, its machine and its GPU used, in GB, and the warnings.
+
+    Rows may have different numbers of ranks: a job goes on with others than it was begun with.
+    """
     ranks = []
-    for rank, readings in enumerate(by_rank):
+    for rank in range(max((len(row.memory) for row in rows), default=0)):
+        readings = [row.readings[rank] for row in rows if len(row.memory) > rank]
         most = {name: max(getattr(one, name) for one in readings) for name in ("process", "host_used", "gpu_used")}
         gpu = {"gpu_gb": most["gpu_used"], "gpu_total_gb": readings[0].gpu_total} if readings[0].gpu_total else {}
         host = {"host_gb": most["host_used"], "host_total_gb": readings[0].host_total}

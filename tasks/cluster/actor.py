@@ -149,9 +149,14 @@ def on_gpus(spec: EngineSpec) -> bool:
     return spec.device != "cpu" and num_gpus() >= 1
 
 
+def engine_name(spec: EngineSpec) -> str:
+    """Name the resident actor of a spec."""
+    return f"engine-{spec_name(spec)}" + (f"-{spec.replica}" if spec.replica else "")
+
+
 def engine_actor(spec: EngineSpec) -> ActorHandle:
     """Get the resident actor of a spec; start it when there is none."""
-    name = f"engine-{spec_name(spec)}" + (f"-{spec.replica}" if spec.replica else "")
+    name = engine_name(spec)
     if on_gpus(spec) and name not in ray.util.list_named_actors():
         make_room(1)
     remote = ray.remote(EngineActor).options(name=name, get_if_exists=True, max_restarts=-1, **actor_options(spec))

@@ -1,7 +1,8 @@
 """An engine spread over a group of Ray actors, one a rank; the last rank owns the job (`liveavatar.distributed.tpp`).
 
 A group stays for the next job. When a rank is lost, hangs, or raises, the whole group is ended and another is built
-under a new name, which resumes the job from its last snapshot: no rank is ever started again alone.
+under a new name, which resumes the job from its last snapshot: no rank is ever started again alone. How many ranks that
+has is decided by `tasks.cluster.host`.
 """
 
 import logging
@@ -96,9 +97,14 @@ class RankActor:
         return self.actor.node_and_pid()
 
 
+def group_prefix(spec: EngineSpec) -> str:
+    """Return what the names of a spec's resident ranks begin with."""
+    return f"group-{spec_name(spec)}-{spec.ranks}{'d' * spec.own_decoder}-"
+
+
 def group_actors(spec: EngineSpec) -> list[ActorHandle]:
     """Get the resident ranks of a spec in order; start a new group when there is none, or not all of one."""
-    prefix = f"group-{spec_name(spec)}-{spec.ranks}{'d' * spec.own_decoder}-"
+    prefix = group_prefix(spec)
     groups: dict[str, list[str]] = {}
     for name in ray.util.list_named_actors():
         if name.startswith(prefix):

@@ -27,7 +27,7 @@ def make_room(num_gpus: int) -> None:
     for names in to_end(ray.util.list_named_actors(), num_gpus - free, _is_idle):
         log.info("the resident engine %s makes room for another", names[0])
         for name in names:
-            _end(name)
+            end_actor(name)
 
 
 def to_end(names: Iterable[str], missing: float, is_idle: Callable[[str], bool]) -> list[list[str]]:
@@ -58,7 +58,8 @@ def _is_idle(name: str) -> bool:
         return False
 
 
-def _end(name: str) -> None:
+def end_actor(name: str) -> None:
+    """End a resident actor."""
     try:
         ray.kill(ray.get_actor(name, NAMESPACE))
     except ValueError:  # it has gone by itself

@@ -13,6 +13,7 @@ from flows.parameters import RenderParameters
 from liveavatar import paths
 from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
 from liveavatar.errors import CapacityError
+from liveavatar.hardware import Machine, gpu_of
 from tasks.inputs import InputFile, JobInputs
 from tasks.store.store import Store
 
@@ -92,6 +93,30 @@ def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.Monkey
     options = render.options_of(form(placement="tpp"), plan)
     assert options.ranks == 1
     assert options.settings.kv_cache_dtype == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("placement", "left", "ranks"),
+    [
+        pytest.param("tpp", 3, 3, id="three"),
+        pytest.param("tpp", 1, 1, id="one"),
+        pytest.param("auto", 1, 1, id="one, and the placement was open"),
+    ],
+)
+def test_a_render_that_loses_gpus_keeps_its_settings(
+    placement: str, left: int, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = (gpu_of("H200"),) * 4
+    machine = Machine(gpus=gpus, cores=8, host_gb=900, disk_gb=900)
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path))
+    monkeypatch.setattr(render.machine, "accelerators", lambda: ("H200",) * 4)
+    monkeypatch.setattr(render.preflight, "machine_of", lambda _: machine)
+    monkeypatch.setattr(render.plan, "plan", render.plan.plan.fn)
+    planned = render.plan_render(form(placement=placement, sample_steps=4), LIVE_AVATAR_14B, (704, 384), 480)
+    fewer = planned.options_for_fewer(left)
+    assert planned.options.ranks == 4
+    assert fewer == replace(planned.options, ranks=ranks, own_decoder=False)
+    assert fewer.settings.kv_cache_dtype != "auto"
 
 
 def test_a_run_is_remembered_until_an_option_or_an_input_changes(

@@ -88,3 +88,12 @@ def test_memory_is_summed_up_by_rank() -> None:
     ]
     assert rows[1].readings[1].gpu_used == 23.9
     assert memory_summary([row(0, 1.0)]) == {"ranks": [], "warnings": []}
+
+
+def test_memory_is_summed_up_where_a_job_went_on_with_fewer_ranks() -> None:
+    two, one = (
+        [[1.0, 4.0, 16.0, 9.0, 24.0, 15.0], [2.0, 4.0, 16.0, 9.5, 24.0, 14.5]],
+        [[3.0, 4.0, 16.0, 18.0, 24.0, 6.0]],
+    )
+    ranks = memory_summary([row(0, 1.0, memory=two), row(1, 2.0, memory=one)])["ranks"]
+    assert [(rank["process_gb"], rank["gpu_gb"]) for rank in ranks] == [(3.0, 18.0), (2.0, 9.5)]

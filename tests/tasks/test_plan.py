@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError
 from liveavatar.hardware import Machine, gpu_of
 from liveavatar.planning.request import PlanRequest
-from tasks.plan import CODE, PACKAGES, plan, plan_inputs, request_of
+from tasks.plan import CODE, PACKAGES, plan, plan_for_fewer, plan_inputs, request_of
 from tasks.store.keys import stage_key
 from tests.tasks.test_render import OTHER_SETTINGS
 
@@ -92,3 +93,44 @@ def test_a_plan_is_made_again_where_space_has_become_too_small(tmp_path: Path, m
     assert build(LIVE_AVATAR_14B, REQUEST.changed(seed=7, prompt="another"), large).hit
     with pytest.raises(CapacityError, match="host"):
         build(LIVE_AVATAR_14B, REQUEST, replace(large, host_gb=1))
+
+
+FOUR = Machine(gpus=tuple(gpu_of(name) for name in ("H200", "H100", "H200", "H200")), cores=8, host_gb=512, disk_gb=999)
+LARGE = REQUEST.changed(width=704, height=384, kv_cache_dtype="fp8", fp8=True, placement="tpp", processes=4)
+
+
+@pytest.mark.parametrize(
+    ("left", "placement", "usable_gb"),
+    [
+        pytest.param(3, "tpp", [78.15, 139.15, 139.15], id="the smallest count as those that are left"),
+        pytest.param(1, "single", [78.15], id="one"),
+    ],
+)
+def test_the_rest_of_a_job_is_planned_for_fewer_gpus(left: int, placement: str, usable_gb: list[float]) -> None:
+    planned = plan_for_fewer(LIVE_AVATAR_14B, LARGE, FOUR, left)
+    assert planned["placement"] == placement
+    assert [load["usable"] for load in planned["per_gpu_gb"]] == usable_gb
+    assert planned["settings"]["kv_cache_dtype"] == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("left", "placement", "processes"), [pytest.param(3, "tpp", 3, id="three"), pytest.param(1, "single", 1, id="one")]
+)
+def test_gpus_of_a_machine_elsewhere_count_as_processes(
+    left: int, placement: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[PlanRequest] = []
+
+    def planning(model: Any, request: PlanRequest, machine: Machine) -> Any:
+        asked.append(request)
+        return SimpleNamespace(fits=not machine.gpus, to_dict=lambda: {"placement": request.placement})
+
+    monkeypatch.setattr("liveavatar.planning.plan.plan", planning)
+    assert plan_for_fewer(TINY, LARGE, replace(FOUR, gpus=()), left) == {"placement": placement}
+    assert asked == [LARGE.changed(placement=placement, processes=processes)]
+
+
+def test_a_job_that_fewer_gpus_do_not_hold_is_refused_with_the_reason() -> None:
+    cards = replace(FOUR, gpus=(gpu_of("4090"),) * 4)
+    with pytest.raises(CapacityError, match=r"^GPU 0 \(.*\) needs .* GB .*usable$"):
+        plan_for_fewer(LIVE_AVATAR_14B, LARGE, cards, 1)

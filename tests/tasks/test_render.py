@@ -33,6 +33,7 @@ from tasks.render import (
     job_packages,
     render,
     render_key,
+    run_on_engine,
 )
 from tasks.render_code import FAST, RenderCode
 from tasks.store.store import Entry, Store
@@ -123,6 +124,31 @@ def test_one_engine_serves_jobs_of_any_settings_but_8_bit_layers() -> None:
     }
     base = engine_spec(MINI, "0" * 64, OPTIONS)
     assert [name for name, spec in specs.items() if spec != base] == ["fp8"]
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_an_engine_that_loses_gpus_is_planned_again_and_keeps_its_model(
+    planned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Host:
+        def __init__(self, spec: Any, replan: Any) -> None:
+            made.extend((spec, replan))
+
+        def render(self, job: Any, on_progress: Any, on_loaded: Callable[[float], None], interruption: Any) -> str:
+            on_loaded(1.0)
+            return "result"
+
+    def replan(num_gpus: int) -> RenderOptions:
+        return RenderOptions(settings=OPTIONS.settings, online=False, ranks=num_gpus, own_decoder=True)
+
+    monkeypatch.setattr("tasks.cluster.host.EngineHost", Host)
+    spec = replace(engine_spec(MINI, "0" * 64, replace(OPTIONS, ranks=4, leave_gb=6.0)), replica=3)
+    outcome = run_on_engine(spec, "job", print, replan if planned else None)  # type: ignore[arg-type]
+    assert outcome.load_s == 1.0
+    assert made[0] == spec
+    assert (made[1] and made[1](2)) == (replace(spec, ranks=2, own_decoder=True) if planned else None)
 
 
 def test_a_form_carries_every_setting() -> None:

@@ -239,7 +239,7 @@ def rendered_plan(job: dict[str, Any], gpus: tuple[Gpu, ...]) -> dict[str, Any] 
             model = read_config(Path(parameters.model))
             size = video_size(model, preflight.refuse_size(parameters, model), None)
             frames = parameters.num_clip * parameters.infer_frames if parameters.num_clip else 10 * FPS
-            return dict(render.plan_render(parameters, model, size, frames).values)
+            return dict(render.plan_render(parameters, model, size, frames).entry.values)
         except LiveAvatarError as refusal:
             return str(refusal)
 
