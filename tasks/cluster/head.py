@@ -20,6 +20,7 @@ from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import ray
+from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
@@ -157,7 +158,7 @@ class RaySession:
         for attempt, seconds in enumerate(START_SECONDS, 1):
             self._guard = Guard()
             try:
-                with self._guard.marking(), patience(seconds), on_loopback():
+                with self._guard.marking(), patience(seconds), on_loopback(), without_kind_of_gpu():
                     start_ray(_local(), self._guard.dismissed)
                 return
             except (TimeoutError, RayError, HeadLost) as e:
@@ -234,6 +235,11 @@ def _first_line(error: Exception) -> str:
 def without_handler() -> contextlib.AbstractContextManager[None]:
     """Make Ray leave the handler of SIGTERM as it is inside: its own would end us without a word, with exit code 1."""
     return replaced(ray._private.utils, "set_sigterm_handler", lambda _: None)
+
+
+def without_kind_of_gpu() -> contextlib.AbstractContextManager[None]:
+    """Make Ray not ask for the kind of the first GPU inside: where that GPU is lost, the answer would end the start."""
+    return replaced(NvidiaGPUAcceleratorManager, "get_current_node_accelerator_type", staticmethod(lambda: None))
 
 
 def on_loopback() -> contextlib.AbstractContextManager[None]:

@@ -111,8 +111,8 @@ def _disarm(thread: threading.Thread) -> None:
 
 @contextlib.contextmanager
 def replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Replace a function of a module of Ray inside."""
-    own = getattr(module, name)
+    """Replace a function of a module, or of a class, of Ray inside."""
+    own = vars(module)[name]
     setattr(module, name, function)
     try:
         yield

@@ -24,6 +24,7 @@ from tasks.cluster.interruption import Interruption
 from tasks.cluster.supervision import HeadLost
 
 SERVICES = import_module("ray._private.services")
+GPUS = import_module("ray._private.accelerators.nvidia_gpu").NvidiaGPUAcceleratorManager
 
 
 def test_nothing_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +71,27 @@ def test_a_busy_machine_gets_a_second_attempt(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CapacityError, match=r"no local Ray could be started \(no node within 0 s\)"):
         head.RaySession().connect()
     assert len(attempts) == 2
+
+
+def test_a_lost_gpu_does_not_keep_a_local_ray_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[object] = []
+
+    def asks() -> None:
+        raise RuntimeError("GPU is lost")  # as the driver's library does
+
+    def init(**_: object) -> None:
+        kinds.append(GPUS.get_current_node_accelerator_type())
+        raise RpcError("that is enough")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(head, "START_SECONDS", (0.0,))
+    monkeypatch.setattr(GPUS, "get_current_node_accelerator_type", staticmethod(asks))
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(CapacityError, match="that is enough"):
+        head.RaySession().connect()
+    assert kinds == [None]
+    with pytest.raises(RuntimeError, match="GPU is lost"):
+        GPUS.get_current_node_accelerator_type()
 
 
 def test_an_error_of_ray_at_the_start_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
