@@ -4,8 +4,11 @@ Here the caller owns the buffers. `liveavatar.training.graphs` records functions
 input shapes, and copies inputs and outputs.
 """
 
+import gc
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +16,33 @@ import torch
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+
+class _Collection:
+    """Python's collection of garbage, which any number of threads may hold up."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held, self._enabled = 0, False
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Collect nothing within: a graph of an earlier job that is let go in a recording ends the recording."""
+        with self._lock:
+            if not self._held:
+                self._enabled = gc.isenabled()
+                gc.disable()
+            self._held += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
+                if not self._held and self._enabled:
+                    gc.enable()
+
+
+_COLLECTION = _Collection()  # the interpreter has one
 
 
 def record(
@@ -36,6 +66,7 @@ def record(
         # Other threads may go on with what they do: one sends what was made before, the collectives' watchdog polls
         # events. A recording that fails leaves its stream the current one, hence the outer context.
         with (
+            _COLLECTION.held_up(),
             torch.cuda.stream(current),
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
         ):

@@ -1,5 +1,7 @@
 """A recording for which there is no room must leave nothing behind before the work is done without it."""
 
+import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -47,6 +49,31 @@ def test_a_failed_recording_is_let_go_before_the_work_is_done_without_it(
     assert not recorded.enabled
     assert "CUDA graphs are off" in caplog.text
     assert "more lines" not in caplog.text
+
+
+def test_no_garbage_is_collected_while_any_thread_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph of an earlier job that is let go within a recording ends it."""
+    monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: nullcontext())
+    begun, first_done = threading.Event(), threading.Event()
+
+    def long() -> bool:
+        begun.set()
+        assert first_done.wait(10)
+        return gc.isenabled()
+
+    enabled: list[bool] = []
+    other = threading.Thread(target=lambda: enabled.append((record(long) or (None, True))[1]))
+    other.start()
+    assert begun.wait(10)
+    first = record(gc.isenabled)
+    first_done.set()
+    other.join()
+    assert first is not None
+    assert [first[1], *enabled] == [False, False]
+    assert gc.isenabled()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The fast path on a GPU: recorded, overlapped and resumed streams equal the plain engine's."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from liveavatar.bench.gpu.build import (
 )
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.fast.flash3 import flash3
+from liveavatar.fast.gpu_graph import RecordedGraph, record
 
 pytestmark = [
     pytest.mark.gpu,
@@ -93,3 +95,31 @@ def test_a_block_at_a_time_equals_overlapped_and_resumed(mode: Mode) -> None:
     for got, wanted in zip(stream.blocks(), made[5:], strict=True):
         assert torch.equal(got.latents, wanted.latents)
         assert np.array_equal(got.frames, wanted.frames)  # type: ignore[arg-type]
+
+
+def test_graphs_of_earlier_jobs_may_become_garbage_while_a_job_records() -> None:
+    """Collected within a recording they ended it, and what the process did next on the GPU."""
+    x = torch.ones(8, device="cuda")
+    old = RecordedGraph(lambda: x.mul_(1), enabled=True)
+    for _ in range(2):
+        old()
+    dead: list[object] = [old]
+    dead.append(dead)
+    del old
+    held = [dead]
+    del dead
+
+    def work() -> None:
+        held.clear()
+        _ = [[] for _ in range(1000)]  # garbage is collected after so many
+        x.add_(1)
+
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        recorded = record(work)
+    finally:
+        gc.set_threshold(*before)
+    assert recorded is not None
+    recorded[0].replay()
+    assert x.tolist() == [2.0] * 8
