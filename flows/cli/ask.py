@@ -355,7 +355,7 @@ def _report(results: dict[str, Any]) -> int:
 
 def doctor(options: Options) -> int:
     """Check the installation; with --fix, repair first what is safe to repair."""
-    from flows.cli.doctor import exit_code, run_checks, to_json, to_lines
+    from flows.cli.doctor.checks import exit_code, run_checks, to_json, to_lines
     from flows.terminal import complain
 
     if options["fix"]:
