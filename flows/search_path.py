@@ -1,9 +1,9 @@
 """Folders in which Python looks for modules: those that depend on the working directory are left out.
 
 `PYTHONPATH=:/lib`, which `PYTHONPATH=$PYTHONPATH:/lib` makes of an unset variable, has the working directory in it, and
-a file of the user's such as `tasks.py` or `random.py` would be imported in place of the one that is meant. The command
-(`infra/bin/liveavatar`) has put such folders last, so that this file is ours; it is imported before anything else of
-ours, so it imports nothing of ours.
+a file of the user's such as `tasks.py` or `random.py` would be imported in place of the one that is meant. The commands
+(`infra/bin/`) have put such folders last, so that this file is ours; it is imported before anything else of ours, so
+it imports nothing of ours.
 """
 
 import os

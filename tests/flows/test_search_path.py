@@ -11,20 +11,33 @@ from flows.search_path import ROOT, entries, leave_out_relative
 
 
 @pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        pytest.param(("liveavatar", "check-prompt", "A woman talks", "--json"), 0, '"score"', id="liveavatar"),
+        pytest.param(("noisereduce", "-i", "none.wav", "-o", "c.mp3"), 2, "name a wav file", id="noisereduce"),
+    ],
+)
+@pytest.mark.parametrize(
     "named",
     ["{}", ":{}", "{}:", ".:{}", "theirs:{}"],
     ids=["no relative one", "empty", "empty at the end", ".", "folder"],
 )
-def test_files_of_the_working_directory_are_not_imported(named: str, tmp_path: Path) -> None:
+def test_files_of_the_working_directory_are_not_imported(
+    named: str, command: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
     for name in ("flows/__init__.py", "tasks.py", "random.py", "re.py", "typing.py", "yaml.py"):
         for folder in (tmp_path, tmp_path / "theirs"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("raise SystemExit('a file of the user was imported')\n")
-    command = [sys.executable, str(Path(ROOT, "infra/bin/liveavatar")), "check-prompt", "A woman talks", "--json"]
+    script, *arguments = command
     surroundings = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": named.format(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("{")
+    done = subprocess.run(
+        [sys.executable, str(Path(ROOT, "infra/bin", script)), *arguments],
+        cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert says in done.stdout + done.stderr
+    assert "a file of the user" not in done.stderr
 
 
 def test_a_checkout_may_be_named_as_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
