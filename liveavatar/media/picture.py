@@ -23,6 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from liveavatar.errors import InputError
 from liveavatar.files import exists
+from liveavatar.media.jpeg import jpeg_damage
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
         picture.load()
+        if picture.format in ("JPEG", "MPO"):
+            _note_damage(source, file)
         grey = _grey_numbers(source, picture)
         bright = _full_range(picture, file)
         return _oriented(_converted(bright, _reduction(bright), grey), picture)
@@ -131,6 +134,17 @@ def _check_size(source: Path, width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         kind = "small" if min(width, height) < MIN_SIDE else "large"
         raise InputError(f"{source}: {width}x{height} px is too {kind}; {_limits()}")
+
+
+def _note_damage(source: Path, file: BinaryIO) -> None:
+    """Refuse a JPEG of which a part is missing, which decoders fill with grey; warn of one that may be damaged."""
+    damage = jpeg_damage(file)
+    if damage is None:
+        return
+    what, missing = damage
+    if missing:
+        raise InputError(f"{source}: a part of it is missing or damaged ({what}); export or copy it again")
+    log.warning("%s: it may be damaged (%s); look at it, and export or copy it again", source, what)
 
 
 def _reduction(picture: Image.Image) -> int:

@@ -33,6 +33,16 @@ def _swapped_profile() -> bytes:
     return bytes(profile)
 
 
+@pytest.mark.parametrize("content", [None, b"", b"I am a picture, honestly", b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_picture_is_refused_without_naming_an_option(content: bytes | None, tmp_path: Path) -> None:
+    """Many commands read pictures, each with options of its own."""
+    if content is not None:
+        (tmp_path / "face.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"face\.png: ") as refused:
+        read_picture(tmp_path / "face.png")
+    assert "--" not in str(refused.value)
+
+
 def test_the_sample_portrait_keeps_its_bytes() -> None:
     np.testing.assert_array_equal(load_portrait(PORTRAIT), np.asarray(Image.open(PORTRAIT).convert("RGB")))
 
