@@ -26,6 +26,7 @@ from liveavatar.errors import InputError
 from liveavatar.files import exists
 from liveavatar.media.display import JPEG_START
 from liveavatar.media.playlist import refuse_playlist
+from liveavatar.media.transport import transport_cut
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -354,7 +355,8 @@ def _add_recording(
                      "the sound after them stays in time")  # fmt: skip
     if pieces.joined > MAX_HOLE:
         notes.append(f"its time stamps jump by {pieces.joined:.0f} s; the sound before and after was joined")
-    if "ogg" in kinds and (cut := ogg_cut(source)):
+    cut = ogg_cut(source) if "ogg" in kinds else transport_cut(source) if "mpegts" in kinds else None
+    if cut and following is None:
         notes.append(f"it is cut off ({cut}); {seconds:.1f} s are there and were read, copy it again for the rest")
     return following
 

@@ -5,6 +5,7 @@ its packets tell where that was.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,6 +40,8 @@ _CAF_UNKNOWN = 2**62  # bytes; larger sizes are placeholders
 _TAGS = re.compile(rb"APETAGEX|TAG.{125}\Z|ID3[\x02-\x04]|LYRICS(?:BEGIN|200)", re.DOTALL)
 _HEAD = 64  # bytes looked at to tell what lies at a position
 _BLOCK = 1 << 20  # bytes
+_OGG, _OGG_HEAD = b"OggS", 27  # of a page; its head is so many bytes
+_OGG_BEGIN = 2  # flag of the first page of a stream
 
 
 # the first block of a recording: index 0, samples in it, and the flag of a group's first block
@@ -49,6 +52,7 @@ _WAVPACK = FirstBytes(
     mark=b"wvpk",
 )
 _HEADS = (
+    FirstBytes(pattern=rb"OggS\0[\x02\x06]", mark=b"OggS\0"),
     WAV_HEAD,
     _WAVPACK,
     FirstBytes(pattern=rb"FORM....AIF[FC]", mark=b"AIF", at=8),
@@ -64,15 +68,18 @@ _HEADS = (
 
 
 def first_end(path: Path, start: int) -> int | None:
-    """Find where an MP4 or WavPack recording must end that begins at a position of a file; None for other files.
+    """Find where an MP4, WavPack or Ogg recording must end that begins at a position of a file; None for other files.
 
-    FFmpeg reads the fragments of two MP4s as one, and takes tags behind WavPack for damaged blocks.
+    FFmpeg reads the fragments of two MP4s as one, takes tags behind WavPack for damaged blocks, and decodes a chain of
+    Ogg recordings by the header of the first.
     """
     with path.open("rb") as file:
         file.seek(start)
         head = file.read(_HEAD)
         if _WAVPACK.match(head):
             return _wavpack_end(file, start)
+        if head[:4] == _OGG:
+            return _ogg_end(file, start)
         if not re.match(rb"....ftyp", head, re.DOTALL):
             return None
         return next((c.at for c in chunks(file, MP4, start, size_of(file)) if c.name == b"ftyp" and c.at > start), None)
@@ -88,6 +95,35 @@ def _wavpack_end(file: BinaryIO, start: int) -> int:
             break
         at += 8 + int.from_bytes(head[4:8], "little")
     return min(at, end)
+
+
+def _ogg_end(file: BinaryIO, start: int) -> int | None:
+    """Find the recording in a chain whose headers differ from the first's (RFC 3533); None where there is none."""
+    first: list[bytes] = []
+    heads: list[bytes] = []
+    begin, in_heads = start, True
+    for at, begins, body in _ogg_pages(file, start):
+        if begins and not in_heads:
+            begin, heads = at, []
+        if not begins and in_heads:
+            first = first or heads
+            if heads != first:
+                return begin
+        in_heads = begins
+        heads += [body] if begins else []
+    return None
+
+
+def _ogg_pages(file: BinaryIO, at: int) -> Iterator[tuple[int, bool, bytes]]:
+    """Iterate over the pages from a position on: position, whether a stream begins there, and the content if so."""
+    while True:
+        file.seek(at)
+        head = file.read(_OGG_HEAD)
+        if len(head) < _OGG_HEAD or head[:4] != _OGG:
+            return
+        size, begins = sum(file.read(head[26])), bool(head[5] & _OGG_BEGIN)
+        yield at, begins, file.read(size) if begins else b""
+        at += _OGG_HEAD + head[26] + size
 
 
 def next_recording(path: Path, start: int, end: int) -> int | None:

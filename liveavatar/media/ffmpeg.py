@@ -25,6 +25,7 @@ from liveavatar.files import disk_errors, exists, replacing
 from liveavatar.media.cut import missing_bytes
 from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
 from liveavatar.media.playlist import refuse_playlist
+from liveavatar.media.transport import transport_cut
 from liveavatar.timing import FPS, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ VIDEO_FORMATS = (
     *("wav", "mp3", "flac", "aac"),  # sound: recognised, so that the error can say so
     *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: recognised as well
 )
+HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # pictures in a video's container
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(VIDEO_FORMATS)}
 SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias
@@ -160,6 +162,7 @@ def probe_video(path: Path) -> VideoInfo:
         if fps <= 0:
             raise InputError(f"{path} does not say how many frames a second it has; re-encode it as mp4")
         audio = container.streams.audio[0] if container.streams.audio else None
+        _note(path, container.format.name, stream.codec_context.color_trc)
         whole = float(container.duration) / av.time_base if container.duration else 0.0
         seconds = _seconds(stream, whole)
         num_frames = stream.frames or round(seconds * fps)
@@ -177,6 +180,15 @@ def probe_video(path: Path) -> VideoInfo:
             codec=stream.codec_context.name,
             pixel_format=stream.codec_context.pix_fmt or "",
         )
+
+
+def _note(path: Path, container: str, transfer: int) -> None:
+    """Say what a viewer of the video would notice and its header does not tell."""
+    if container == "mpegts" and (cut := transport_cut(path)):
+        log.warning("%s: it is cut off (%s); what is there is read, copy it again for the rest", path, cut)
+    if transfer in HDR:
+        log.warning("%s: its colours are HDR (%s) and are read as if they were not, too pale; export it as SDR (BT.709)"
+                    " for right ones", path, HDR[transfer])  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

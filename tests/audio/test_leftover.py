@@ -192,3 +192,29 @@ def test_containers_that_are_read_to_their_end_leave_nothing(tmp_path: Path) -> 
     assert unread(tmp_path / "a", {"mpegts"}, 0, 100) == 0
     assert unread(tmp_path / "a", {"caf"}, 0, 0) == 0, "positions are not known"
     assert unread(tmp_path / "a", {"caf"}, 0, 100) == 2_460
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        pytest.param(((44_100, 1), (22_050, 1)), id="two rates"),
+        pytest.param(((22_050, 2), (22_050, 1), (48_000, 1)), id="stereo and mono"),
+        pytest.param(((44_100, 1), (44_100, 1), (16_000, 1)), id="the same twice"),
+    ],
+)
+def test_a_chain_of_ogg_is_read_whatever_its_rates_are(
+    links: tuple[tuple[int, int], ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, content = tmp_path / "chain.ogg", b""
+    for rate, channels in links:
+        sound = np.repeat(tone(1.0, rate=rate)[:, None], channels, 1)
+        soundfile.write(path, sound, rate, format="OGG", subtype="VORBIS")
+        content += path.read_bytes()
+    path.write_bytes(content)
+    audio = load_audio(path)
+    assert len(audio) / 16_000 == pytest.approx(len(links), abs=0.05)
+    for second in range(len(links)):
+        part = audio[second * 16_000 + 2_000 : second * 16_000 + 14_000]
+        assert np.argmax(np.abs(np.fft.rfft(part))) * 16_000 / len(part) == pytest.approx(220, abs=3)
+    assert "recordings are glued together in it; all" in caplog.text
+    assert "damaged" not in caplog.text

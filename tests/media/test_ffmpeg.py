@@ -88,8 +88,43 @@ def test_frames_a_second_of_dv_are_not_its_clocks(tmp_path: Path) -> None:
 def test_what_is_no_film_is_refused(make: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     make(path)  # type: ignore[operator]
-    with pytest.raises(InputError, match=message):
-        probe_video(path)
+    for read in (probe_video, lambda path: list(read_frames(path)), read_video_audio):
+        with pytest.raises(InputError, match=message) as refused:
+            read(path)
+        assert "render" not in str(refused.value), "it is the user's file, and no option is known here"
+        assert "--" not in str(refused.value)
+
+
+def test_a_user_s_video_that_breaks_off_is_not_rendered_again(tmp_path: Path) -> None:
+    """Noise inside the coded pictures and the coded sound."""
+    path = write(tmp_path / "film.mp4", 48, tone(48 / 25))
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(3)
+    start = content.index(b"mdat") + 8
+    content[start:] = random.integers(0, 256, len(content) - start, np.uint8).tobytes()
+    path.write_bytes(content)
+    for read in (lambda path: list(read_frames(path)), read_video_audio):
+        with pytest.raises(InputError, match=r"film\.mp4 .*; copy or export it again$") as refused:
+            read(path)
+        assert "render" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("transfer", "says"),
+    [
+        pytest.param("smpte2084", "its colours are HDR (PQ) and are read as if they were not", id="PQ"),
+        pytest.param("arib-std-b67", "its colours are HDR (HLG) and are read as if they were not", id="HLG"),
+        pytest.param("bt709", "", id="SDR"),
+    ],
+)
+def test_colours_that_are_hdr_are_named(
+    transfer: str, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, path = write(tmp_path / "film.mp4", 12), tmp_path / "hdr.mp4"
+    colours = f"format=yuv420p10,setparams=color_primaries=bt2020:colorspace=bt2020nc:color_trc={transfer}"
+    subprocess.run([ffmpeg_binary(), "-v", "error", "-i", str(source), "-vf", colours, str(path)], check=True)
+    probe_video(path)
+    assert says in caplog.text
+    assert len(caplog.records) == bool(says)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "gif", "bmp", "tiff", "avif"])
