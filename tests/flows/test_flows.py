@@ -165,12 +165,14 @@ def test_resume_gives_the_bits_of_an_uninterrupted_run(
 
 @pytest.mark.nightly
 def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProcess[str]) -> None:
-    """Also one whose file crashes its decoder, as any file of that name does here."""
+    """Also those whose file crashes, aborts or hangs its decoder, as any file of these names does here."""
     prompt = "A woman in her thirties talks, soft light, photorealistic."
-    shutil.copy(shop.folder / "face.png", shop.folder / "crashing-face.png")
+    faults = ("crashing-face.png", "aborting-face.png", "hanging-face.png")
+    for name in faults:
+        shutil.copy(shop.folder / "face.png", shop.folder / name)
     rows = [
         f'voice.wav,face.png,"{prompt}",4',
-        f'voice.wav,crashing-face.png,"{prompt}",4',
+        *(f'voice.wav,{name},"{prompt}",4' for name in faults),
         f'nowhere.wav,face.png,"{prompt}",4',
         f'voice.wav,face.png,"{prompt}",40',
         f'voice.wav,face.png,"{prompt}",4',
@@ -180,14 +182,16 @@ def test_one_bad_job_stops_nothing(shop: Shop, first: subprocess.CompletedProces
     done = shop.run("batch", "jobs.csv", *common, "--json", PYTHONPATH=str(Path(planted.__file__).parent))
     outcomes = json.loads(done.stdout)
     good = shop.report("out/a")["status"]
-    assert [row["status"] for row in outcomes] == [good, "refused", "refused", "refused", good]
+    assert [row["status"] for row in outcomes] == [good, *["refused"] * 5, good]
     assert done.returncode == 2
     assert "crashing-face.png: reading it crashes (SIGSEGV)" in outcomes[1]["reason"]
-    assert "nowhere.wav" in outcomes[2]["reason"]
-    assert "sample_steps" in outcomes[3]["reason"]
-    assert f"job 5/5 voice.wav: {good}" in done.stderr
+    assert "aborting-face.png: reading it crashes (SIGABRT)" in outcomes[2]["reason"]
+    assert "hanging-face.png: reading it came no further for 60 s and was given up" in outcomes[3]["reason"]
+    assert "nowhere.wav" in outcomes[4]["reason"]
+    assert "sample_steps" in outcomes[5]["reason"]
+    assert f"job 7/7 voice.wav: {good}" in done.stderr
     assert json.loads((shop.folder / "out/jobs/batch.json").read_text()) == outcomes
-    for out in ("000-voice", "004-voice"):
+    for out in ("000-voice", "006-voice"):
         assert (shop.folder / "out/jobs" / out / "video.mp4").is_file()
 
 

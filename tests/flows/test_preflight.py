@@ -8,8 +8,9 @@ import pytest
 
 from flows import preflight
 from flows.parameters import RenderParameters
-from liveavatar.errors import InputError
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Gpu, Machine, gpu_of, parse_gpus
+from liveavatar.media.ffmpeg import ffmpeg_binary
 
 RUN = '{"latents_sha256": "d"}'
 FILES = dict.fromkeys(("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json"), "")
@@ -25,6 +26,19 @@ def test_commands_of_one_second_publish_apart(tmp_path: Path, monkeypatch: pytes
         f"out/20260131-235959-a-b{number}" for number in ("", "-2", "-3", "-4")
     ]
     assert all(out.is_dir() for out in claimed)
+
+
+def test_a_render_without_ffmpeg_is_refused_before_its_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+    ffmpeg_binary.cache_clear()
+    read: list[object] = []
+    monkeypatch.setattr(preflight, "check_inputs", lambda *files, **_: read.append(files))
+    job = RenderParameters(audio="a.wav", image="face.png", prompt="A woman talks.", out=str(tmp_path / "out"))
+    with pytest.raises(CapacityError, match=r"IMAGEIO_FFMPEG_EXE=.* names no program"):
+        preflight.check(job)
+    assert not read
 
 
 def test_a_folder_that_was_named_is_the_place(tmp_path: Path) -> None:

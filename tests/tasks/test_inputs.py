@@ -76,17 +76,27 @@ def test_stages_open_no_input_again(files: dict[str, Path], tiny_model: Path, wa
     assert not watch.opened() & names
 
 
-def test_a_file_that_crashes_its_decoder_is_refused(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the worker, every file whose name says so crashes where it is opened."""
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("crashing", r"reading it crashes \(SIGSEGV\)"),
+        ("aborting", r"reading it crashes \(SIGABRT\)"),
+        ("hanging", "reading it came no further for 2 s and was given up"),
+    ],
+)
+def test_a_file_that_strikes_its_decoder_is_refused(
+    fault: str, says: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the worker, every file whose name says so crashes, aborts or hangs where it is opened."""
     monkeypatch.setenv("PYTHONPATH", str(Path(planted.__file__).parent), prepend=os.pathsep)
-    workers = Workers()
+    workers = Workers(silent_s=2.0)
     monkeypatch.setattr("tasks.inputs.isolated", workers.call)
-    for name in ("image", "audio", "pose"):
-        bad = files[name].rename(files[name].with_name(f"crashing-{files[name].name}"))
-        with pytest.raises(InputError, match=rf"^{bad}: reading it crashes \(SIGSEGV\)"):
+    for name in ("image", "audio", "pose") if fault == "crashing" else ("image",):
+        bad = files[name].rename(files[name].with_name(f"{fault}-{files[name].name}"))
+        with pytest.raises(InputError, match=rf"^{bad}: {says}"):
             check_inputs(**{**files, name: bad})
         bad.rename(files[name])
-    assert check_inputs(**files).samples is not None
+    assert check_inputs(**files).samples is not None, "the next files are read"
     workers.end()
 
 

@@ -1,6 +1,7 @@
 """Faults of native decoders, planted into worker processes: the name of a file decides what opening it does."""
 
 import ctypes
+import os
 import sys
 import time
 from typing import Any
@@ -9,12 +10,14 @@ WORKER = "liveavatar.isolation.worker"
 
 
 def strike(event: str, arguments: tuple[Any, ...]) -> None:
-    """Crash, hang, or take all memory when a file of that name is opened."""
+    """Crash, abort, hang, or take all memory when a file of that name is opened."""
     if event != "open" or not isinstance(arguments[0], str):
         return
     name = arguments[0].rpartition("/")[2]
     if name.startswith("crashing-"):
         ctypes.string_at(0)
+    elif name.startswith("aborting-"):
+        os.abort()
     elif name.startswith("hanging-"):
         time.sleep(600)
     elif name.startswith("swelling-"):
