@@ -21,7 +21,7 @@ from flows.serving import environment
 from flows.terminal import complain, say
 from liveavatar import __version__, paths
 from liveavatar.errors import InputError, LiveAvatarError
-from liveavatar.files import read_json, write_atomically
+from liveavatar.files import read_bytes, read_json, write_atomically
 
 environment.import_prefect()
 
@@ -97,7 +97,7 @@ def regression(
     jobs = _jobs(folder, only)
     for name, job in jobs.items():
         stored = folder / f"{name}.webp"
-        before = stored.read_bytes() if stored.is_file() else None
+        before = read_bytes(stored) if stored.is_file() else None
         compared, ours = _golden(folder, name, job, update)
         cases += compared
         if ours is not None:
@@ -149,7 +149,7 @@ def _file_reason(folder: Path, reason: str, jobs: list[str]) -> None:
         "reason": reason.strip(),
         "jobs": jobs,
     }
-    before = (folder / UPDATES).read_bytes() if (folder / UPDATES).is_file() else b""
+    before = read_bytes(folder / UPDATES) if (folder / UPDATES).is_file() else b""
     write_atomically(folder / UPDATES, before + (json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
@@ -161,7 +161,7 @@ def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> tuple
     except LiveAvatarError as e:
         return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(e)}], None
     ours = strip(out / VIDEO)
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = read_json(out / "manifest.json")
     if update:
         store_baseline(folder, name, manifest, result["report"], out / "latents.bin")
         write_atomically(folder / f"{name}.webp", ours)
@@ -173,7 +173,7 @@ def store_baseline(folder: Path, name: str, manifest: Case, report: Case, latent
     import numpy as np
 
     path = folder / f"{name}.json"
-    stored = json.loads(path.read_text()) if path.exists() else {}
+    stored = read_json(path) if path.exists() else {}
     same = stored.get("model_sha256") == manifest["model"]["sha256"]
     digests = {**(stored.get("digests", {}) if same else {}), _signature(manifest): manifest["latents_sha256"]}
     baseline = {
@@ -206,7 +206,7 @@ def compare(folder: Path, name: str, manifest: Case, report: Case, latents: Path
     if not path.exists():
         detail = f"no baseline {path.name}; run `liveavatar regress --update` and look at what it stores"
         return [{"job": name, "name": "baseline", "passed": False, "how": "looked up", "detail": detail}]
-    baseline = json.loads(path.read_text())
+    baseline = read_json(path)
     if baseline["model_sha256"] != manifest["model"]["sha256"]:
         detail = "the model changed since the baseline was stored; if that is meant, run `liveavatar regress --update`"
         return [{"job": name, "name": "model", "passed": False, "how": "digest of the weights", "detail": detail}]

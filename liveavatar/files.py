@@ -7,12 +7,14 @@ or, when a library does the writing, inside `replacing`.
 import codecs
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header; spreadsheets write `;` in half of Europe
 FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
+MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENXIO)  # a folder, pipe, socket or device lies there
+GONE = (errno.ENOENT, *MISPLACED)
 
 
 @contextmanager
@@ -100,6 +104,33 @@ def newest_first(files: Iterable[Path]) -> list[Path]:
     return [path for _, path in sorted(dated, reverse=True)]
 
 
+def open_regular(path: Path, mode: str = "rb") -> Any:
+    """Open a regular file as `open` does, and nothing else: reading a pipe or a device could wait for ever.
+
+    Raises:
+        OSError: IsADirectoryError for a folder, ENXIO for a pipe, a socket or a device.
+    """
+    return open(path, mode, opener=_opened_regular)
+
+
+def _opened_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)  # opening a pipe waits for its other end otherwise
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.ENXIO, "it is a pipe, a socket or a device", path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file (`open_regular`)."""
+    with open_regular(path) as file:
+        content: bytes = file.read()
+        return content
+
+
 def read_text(path: Path) -> str:
     """Read a user's text: UTF-8, or UTF-16 with a byte-order mark, as shells and spreadsheets of Windows write it.
 
@@ -107,10 +138,10 @@ def read_text(path: Path) -> str:
         OSError: it cannot be opened.
         ValueError: it is in another encoding.
     """
-    with path.open("rb") as file:
-        mark = file.read(len(codecs.BOM_UTF16))
+    content = read_bytes(path)
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return path.read_text("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+        return io.TextIOWrapper(io.BytesIO(content), "utf-16" if wide else "utf-8-sig").read()
     except UnicodeDecodeError as e:
         raise ValueError("its text is not UTF-8: save it as UTF-8, `CSV UTF-8` in spreadsheets") from e
 
@@ -133,10 +164,10 @@ def read_json(path: Path) -> Any:
     """Read a JSON file in any of the encodings that JSON allows.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is no regular file.
         ValueError: it is no JSON, in another encoding, or nested too deeply.
     """
-    return parse_json(path.read_bytes())
+    return parse_json(read_bytes(path))
 
 
 def parse_json(text: str | bytes, *, once: bool = False) -> Any:
@@ -173,7 +204,7 @@ def sync_tree(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -181,7 +212,9 @@ def has_digest(path: Path, digest: str) -> bool:
     """Tell whether a file is there and its bytes have a sha256."""
     try:
         return sha256(path) == digest
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except OSError as e:
+        if e.errno not in GONE:
+            raise
         return False
 
 
@@ -213,10 +246,13 @@ def disk_full(path: Path, reason: str | None = None) -> CapacityError:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, or a folder that may not be written, into a `CapacityError`; other errors pass.
+    """Turn a full disk, a folder that may not be written, or one where a file belongs, into a `CapacityError`.
+
+    Other errors pass.
 
     Args:
-        path: named in the message, unless the error itself names a file that may not be written.
+        path: named in the message, unless the error itself names a file that may not be written. Files of the wrong
+            kind are those at this path and below.
     """
     try:
         yield
@@ -227,11 +263,29 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise CapacityError(
                 f"{e.filename or path}: not writable ({e.strerror}); set LIVEAVATAR_HOME or --out to a folder that is"
             ) from e
+        if e.errno in MISPLACED and (misplaced := _misplaced(path, e)):
+            raise CapacityError(f"{misplaced}; move it away, or set LIVEAVATAR_HOME or --out to another folder") from e
         raise
     except RuntimeError as e:
         if "inline_container" not in str(e):  # torch.save's message when the disk took only part of a file
             raise
         raise disk_full(path) from e
+
+
+def _misplaced(root: Path, error: OSError) -> str | None:
+    """Say what lies at or below a path in place of a file or folder of ours; None for an error of something else."""
+    root = Path(os.path.abspath(root))
+    wants_folder = error.errno in (errno.ENOTDIR, errno.EEXIST)
+    for name in filter(None, (error.filename, error.filename2)):
+        place = Path(os.path.abspath(os.fsdecode(name)))
+        above = (place, *place.parents) if wants_folder else (place,)
+        found = next((path for path in above if os.path.exists(path)), None)
+        if found is None or not (found.is_relative_to(root) or (wants_folder and root.is_relative_to(found))):
+            continue
+        if not (found.is_dir() if wants_folder else found.is_file()):
+            kind = "a folder" if found.is_dir() else "a file" if found.is_file() else "a pipe, a socket or a device"
+            return f"{found}: {kind} lies where {'a folder' if wants_folder else 'a file'} of ours belongs"
+    return None
 
 
 def require_disk(folder: Path, num_bytes: int, what: str, way_out: str = "choose another folder with --out") -> None:

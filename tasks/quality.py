@@ -1,11 +1,10 @@
 """Prefect shell of `liveavatar.quality`: measure the video, judge it with Great Expectations."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from liveavatar.engine.memory import MemoryReading
-from liveavatar.files import plain
+from liveavatar.files import plain, read_json
 from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.ingest import CANVAS, PORTRAIT, read_wav
@@ -51,7 +50,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
             np.asarray(Image.open(face.path(picture_of(face))).convert("RGB")),
             read_wav(sound.path(CLEANED)),
             audio_metrics=audio_metrics(sound.values),
-            block_timings=block_timings(json.loads(rendered.path(BLOCKS).read_text())),
+            block_timings=block_timings(read_json(rendered.path(BLOCKS))),
         )
         verdict = pass_verdict(result, allow_unjudged=allow_unjudged)
         result.frames.to_parquet(folder / FRAMES_TABLE, index=False)

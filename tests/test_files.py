@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,11 @@ from liveavatar.errors import CapacityError
 from liveavatar.files import (
     disk_errors,
     exists,
+    has_digest,
     newest_first,
+    open_regular,
     plain,
+    read_bytes,
     read_csv_text,
     read_json,
     read_text,
@@ -29,6 +34,61 @@ from liveavatar.files import (
     write_atomically,
     write_json,
 )
+
+
+def bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+KINDS = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "socket": bind,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in KINDS.items()])
+def test_only_a_regular_file_is_opened(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a pipe would wait for its other end, and a device has none."""
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    place = Path("record.json")
+    make(place)
+    for opened in (read_json, read_bytes, read_text, sha256, open_regular, lambda path: open_regular(path, "a")):
+        with pytest.raises(OSError, match=r"record\.json"):
+            opened(place)
+    assert recall(place, {}) is None
+    assert not has_digest(place, "a" * 64)
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in KINDS.items() if name != "socket"])
+def test_what_lies_in_place_of_a_file_is_named(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "token")
+    with (
+        pytest.raises(CapacityError, match=r"token: a .* lies where a file of ours belongs; move it away, or set"),
+        disk_errors(tmp_path),
+    ):
+        read_bytes(tmp_path / "token")
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").touch()
+    for make in (lambda: (tmp_path / "store").mkdir(), lambda: (tmp_path / "store" / "locks").mkdir(parents=True)):
+        with (
+            pytest.raises(CapacityError, match=r"store: a file lies where a folder of ours belongs"),
+            disk_errors(tmp_path),
+        ):
+            make()
+
+
+def test_files_elsewhere_and_folders_that_are_right_are_no_error_of_the_home(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    for wrong in (lambda: read_bytes(tmp_path), lambda: (tmp_path / "home").mkdir()):
+        with pytest.raises((IsADirectoryError, FileExistsError)), disk_errors(tmp_path / "home"):
+            wrong()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -70,6 +70,30 @@ def test_source_file(path: Path) -> None:
         assert path.parent == ROOT / "tasks" / "cluster", "only tasks/cluster imports Ray"
 
 
+# They read what the product brings, what it has just made for itself, or the files of Linux; training and the benches
+# are started by hand in their own folders.
+READ_DIRECTLY = (
+    *("flows/batch_bench.py", "flows/cli/run.py", "flows/cli/doctor/installation.py", "flows/cli/doctor/machine.py"),
+    *("flows/serving/deployments.py", "liveavatar/prompt/word_classes.py", "liveavatar/face/models.py"),
+    *("liveavatar/quality/split.py", "liveavatar/report/page.py", "tasks/store/keys.py"),
+    *("liveavatar/hardware.py", "liveavatar/engine/memory.py", "liveavatar/isolation/*.py", "tasks/store/machine.py"),
+    *("tasks/cluster/guardian.py", "liveavatar/quality/limits.py"),
+    *("liveavatar/bench/*", "liveavatar/bench/*/*", "liveavatar/training/*", "liveavatar/training/*/*"),
+    *("liveavatar/training/*/*/*", "liveavatar/parity/*"),
+)
+
+
+def test_files_are_read_by_functions_that_wait_for_no_pipe() -> None:
+    direct = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if not any(path.relative_to(ROOT).match(pattern) for pattern in READ_DIRECTLY)
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("read_text", "read_bytes")
+    ]
+    assert not direct, "use `read_bytes`, `read_text` or `read_json` of liveavatar/files.py"
+
+
 def test_top_level_is_what_the_guide_says() -> None:
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, timeout=60, check=False

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flows.search_path import entries, leave_out_relative
 from liveavatar import paths
+from liveavatar.files import read_bytes
 from tasks.health import LOOPBACK
 
 DEFAULTS = {
@@ -189,12 +190,12 @@ def secret_token(path: Path) -> str:
         with contextlib.suppress(FileExistsError):
             os.link(whole, path)
         whole.unlink()
-    return path.read_text().strip()
+    return read_bytes(path).decode().strip()
 
 
 def _is_token(path: Path) -> bool:
     try:
-        return re.fullmatch(rb"[0-9a-f]{64}", path.read_bytes()) is not None
+        return re.fullmatch(rb"[0-9a-f]{64}", read_bytes(path)) is not None
     except OSError:
         return False
 

@@ -26,7 +26,7 @@ from flows.serving.studio.jobs import JobQueue, PrefectQueue
 from flows.serving.studio.routes import HEADERS, Studio
 from liveavatar import paths
 from liveavatar.errors import InputError
-from liveavatar.files import newest_first
+from liveavatar.files import newest_first, read_bytes
 from liveavatar.media.hls import PLAYLIST
 from tasks.catalogue import CatalogueRecord, find_run, page_path, recorded_runs
 from tasks.run_folder import VIDEO
@@ -72,7 +72,7 @@ def renders() -> list[dict[str, object]]:
     listed: list[dict[str, object]] = []
     for name, folder in live_folders().items():
         try:
-            playlist = (folder / PLAYLIST).read_text()
+            playlist = read_bytes(folder / PLAYLIST).decode()
         except (OSError, ValueError):  # it moved to the store just now, or its text is damaged
             continue
         seconds = sum(float(duration) for duration in re.findall(r"#EXTINF:([\d.]+)", playlist))
@@ -108,7 +108,7 @@ def _live_part(request: Request) -> Response:
     if re.fullmatch(r"[0-9a-f]{32}", name) and PART.fullmatch(file):
         for folder in (paths.work_folder(name), *Store().folders("render", prefix=name)):
             try:
-                data = (folder / LIVE / file).read_bytes()
+                data = read_bytes(folder / LIVE / file)
             except OSError:
                 continue
             return Response(data, headers=HEADERS, media_type=KINDS[Path(file).suffix])

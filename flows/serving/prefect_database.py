@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import paths
 from liveavatar.errors import CapacityError
-from liveavatar.files import disk_full, recall, remember
+from liveavatar.files import disk_full, read_bytes, recall, remember
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ def _version_path(home: Path) -> Path:
 def _version_of(home: Path) -> str | None:
     """Read the version of Prefect whose server last came up with the database of a home."""
     try:
-        return _version_path(home).read_text()
+        return read_bytes(_version_path(home)).decode()
     except (FileNotFoundError, ValueError):  # the latter for damaged text
         return None
 

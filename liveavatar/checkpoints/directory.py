@@ -8,7 +8,7 @@ from pathlib import Path
 from liveavatar import paths
 from liveavatar.config import MINI, PRESETS, ModelConfig
 from liveavatar.errors import CheckpointError, InputError
-from liveavatar.files import exists, read_json
+from liveavatar.files import exists, read_bytes, read_json
 
 CONFIG = "config.json"
 
@@ -49,7 +49,7 @@ def read_config(model_dir: Path) -> ModelConfig:
     path = model_dir / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{model_dir} holds no {CONFIG}; give a model directory, `mini`, or `live-avatar-14b`")
-    return ModelConfig.from_json(path.read_bytes())
+    return ModelConfig.from_json(read_bytes(path))
 
 
 def _is_ours(model_dir: Path) -> bool:

@@ -19,7 +19,7 @@ from liveavatar.checkpoints.checksums import file_sha256
 from liveavatar.checkpoints.weight_files import read_pickle
 from liveavatar.config import TextConfig
 from liveavatar.errors import CheckpointError
-from liveavatar.files import write_atomically
+from liveavatar.files import read_bytes, write_atomically
 from liveavatar.model.umt5 import build_umt5, clean_prompt, encode_prompt
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def prompt_rows(model_dir: Path, cfg: TextConfig, prompt: str, device: torch.dev
 def _remembered(name: str) -> Tensor | None:
     """Read the rows of an earlier run; a file that does not match the digest in its name is deleted."""
     for path in paths.prompts().glob(f"{name}-*.safetensors"):
-        data = path.read_bytes()
+        data = read_bytes(path)
         if path.stem.endswith(hashlib.sha256(data).hexdigest()):
             return load(data)["rows"]
         log.warning("the remembered rows of the prompt are damaged; they are made again")

@@ -8,6 +8,7 @@ from typing import Any
 import ffmpeg
 import numpy as np
 
+from liveavatar.files import read_bytes
 from liveavatar.media.ffmpeg import ATTEMPTS, SCALER, ffmpeg_binary, ffmpeg_failure, was_killed
 
 
@@ -58,7 +59,7 @@ class SegmentEncoder:
         """End the segment and return its mp4; raises like `write`."""
         while not self._ended_well():
             self._replace(what)
-        return self._path.read_bytes()
+        return read_bytes(self._path)
 
     def abort(self) -> None:
         """Kill ffmpeg and drop what it wrote."""

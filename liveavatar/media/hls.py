@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from liveavatar.files import disk_errors, write_atomically
+from liveavatar.files import disk_errors, read_bytes, write_atomically
 from liveavatar.media import mp4
 from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE, run_ffmpeg
 from liveavatar.media.recording import RecordingEncoder
@@ -74,8 +74,8 @@ class LivePlaylist:
         digests = []
         while self.segment_path(first).is_file():
             header = self.folder / HEADER
-            data = header.read_bytes() if first == 0 and header.is_file() else b""
-            digests.append(hashlib.sha256(data + self.segment_path(first).read_bytes()).hexdigest())
+            data = read_bytes(header) if first == 0 and header.is_file() else b""
+            digests.append(hashlib.sha256(data + read_bytes(self.segment_path(first))).hexdigest())
             first += 1
         return digests
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from liveavatar.files import is_intact, parse_json, signed
+from liveavatar.files import is_intact, open_regular, parse_json, read_bytes, signed
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ class SegmentLedger:
 
     def append(self, segment: VideoSegment) -> None:
         """Record one segment, whose bytes are on disk already."""
-        with self.path.open("a") as file:
+        with open_regular(self.path, "a") as file:
             file.write(json.dumps(signed({"segment": asdict(segment)})) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def truncate(self, num_segments: int) -> None:
         """Keep the first segments."""
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        lines = read_bytes(self.path).splitlines(keepends=True) if self.path.exists() else []
         self.path.write_bytes(b"".join(lines[:num_segments]))
 
     def delete(self) -> None:
@@ -58,7 +58,7 @@ class SegmentLedger:
         if not (video.is_file() and self.path.is_file()):
             return found
         with video.open("rb") as file:
-            for index, line in enumerate(self.path.read_bytes().splitlines()):
+            for index, line in enumerate(read_bytes(self.path).splitlines()):
                 try:
                     record = parse_json(line)
                     segment = VideoSegment(**record["segment"])

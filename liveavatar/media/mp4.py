@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from liveavatar.errors import InputError
+from liveavatar.files import open_regular
 from liveavatar.media.chunks import MP4, Chunk, chunks, size_of
 
 
@@ -102,7 +103,7 @@ def scan(path: Path) -> tuple[int, list[Fragment]]:
         InputError: when the file does not begin like a fragmented mp4.
     """
     header, fragments, moof = 0, [], None
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for box in _whole(file, 0, size_of(file)):
             if box.name in (b"ftyp", b"moov"):
                 header = box.next
@@ -124,7 +125,7 @@ def last_fragment(path: Path) -> bytes:
         InputError: when the file does not begin like a fragmented mp4.
     """
     header, fragments = scan(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(header)
         file.seek(fragments[-1].start)
         return data + file.read(fragments[-1].end - fragments[-1].start)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from liveavatar.files import open_regular
 from liveavatar.media.ffmpeg import AUDIO_BITRATE, OUTPUT_RATE
 from liveavatar.media.pcm import SAMPLE_BYTES, samples
 from liveavatar.timing import BLOCK_SAMPLES, SAMPLE_RATE
@@ -34,7 +35,7 @@ class Recording:
 
     def write_wav(self, path: Path) -> Path:
         """Write the sound so far as a WAV file."""
-        with self.pcm.open("rb") as source, wave.open(str(path), "wb") as out:
+        with open_regular(self.pcm) as source, wave.open(str(path), "wb") as out:
             out.setnchannels(1)
             out.setsampwidth(SAMPLE_BYTES)
             out.setframerate(SAMPLE_RATE)
@@ -48,7 +49,7 @@ class RecordingReader:
 
     def __init__(self, recording: Recording, first_sample: int = 0) -> None:
         self.recording = recording
-        self._file = recording.pcm.open("rb")
+        self._file = open_regular(recording.pcm)
         self._file.seek(first_sample * SAMPLE_BYTES)
         self._odd = b""
         self.ended = False

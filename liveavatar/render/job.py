@@ -33,7 +33,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.snapshot import drop_newer_snapshots, read_snapshot, write_snapshot
 from liveavatar.engine.stream import Stream
 from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.files import disk_errors, remove_temporaries
+from liveavatar.files import disk_errors, open_regular, remove_temporaries
 from liveavatar.media.film import FilmWriter
 from liveavatar.media.lips import Lips
 from liveavatar.media.opening import OPENING, morphed, opening_share
@@ -156,7 +156,7 @@ def _alone(work_dir: Path) -> Iterator[None]:
         CapacityError: another process keeps the folder for over `ALONE_SECONDS`.
     """
     work_dir.parent.mkdir(parents=True, exist_ok=True)
-    with work_dir.with_suffix(".lock").open("w") as lock:
+    with open_regular(work_dir.with_suffix(".lock"), "w") as lock:
         deadline = time.monotonic() + ALONE_SECONDS
         while True:
             try:

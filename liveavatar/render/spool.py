@@ -17,7 +17,16 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from liveavatar.files import is_intact, parse_json, read_json, sha256, signed, write_atomically
+from liveavatar.files import (
+    is_intact,
+    open_regular,
+    parse_json,
+    read_bytes,
+    read_json,
+    sha256,
+    signed,
+    write_atomically,
+)
 from liveavatar.render.timings import BlockRow
 
 LATENTS = "latents.bin"
@@ -58,7 +67,7 @@ class Spool:
         if not (self.rows_path.exists() and self.latents_path.exists()):
             return 0
         whole = 0
-        for line, latents in zip(self.rows_path.read_bytes().splitlines(), self._blocks(), strict=False):
+        for line, latents in zip(read_bytes(self.rows_path).splitlines(), self._blocks(), strict=False):
             if len(latents) < self.block_bytes:
                 break
             if not _matches(line, latents):
@@ -70,7 +79,7 @@ class Spool:
     def truncate(self, position: int) -> None:
         """Keep the blocks before `position`, which must be on disk, and digest them."""
         os.truncate(self.latents_path, position * self.block_bytes)
-        rows = self.rows_path.read_bytes().splitlines()[:position]
+        rows = read_bytes(self.rows_path).splitlines()[:position]
         self.rows_path.write_bytes(b"".join(row + b"\n" for row in rows))
         for latents in self._blocks():
             self._digest.update(latents)
@@ -78,7 +87,7 @@ class Spool:
     @contextmanager
     def appending(self) -> Iterator["Spool"]:
         """Open the files for `append` and `sync`."""
-        with self.latents_path.open("ab") as self._latents, self.rows_path.open("a") as self._rows:
+        with open_regular(self.latents_path, "ab") as self._latents, open_regular(self.rows_path, "a") as self._rows:
             yield self
 
     def append(self, latents: np.ndarray, row: BlockRow) -> None:
@@ -100,7 +109,7 @@ class Spool:
 
     def rows(self) -> list[BlockRow]:
         """Read the timings of all blocks."""
-        rows = [json.loads(row) for row in self.rows_path.read_bytes().splitlines()]
+        rows = [json.loads(row) for row in read_bytes(self.rows_path).splitlines()]
         return [BlockRow(**{name: value for name, value in row.items() if name != "sha256"}) for row in rows]
 
     def latents(self) -> Iterator[np.ndarray]:
@@ -109,7 +118,7 @@ class Spool:
             yield np.frombuffer(data, "<f4").reshape(1, *self.block_shape).astype(np.float32)
 
     def _blocks(self) -> Iterator[bytes]:
-        with self.latents_path.open("rb") as spool:
+        with open_regular(self.latents_path) as spool:
             while data := spool.read(self.block_bytes):
                 yield data
 

@@ -7,7 +7,6 @@ in `wording.py`.
 
 import base64
 import io
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from liveavatar.files import disk_errors, write_atomically
+from liveavatar.files import disk_errors, read_bytes, read_json, write_atomically
 from liveavatar.media.ffmpeg import probe_video, read_frames, read_video_audio
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
 from liveavatar.report import plots, wording
@@ -174,7 +173,7 @@ def _pictures(video: Path, numbers: Collection[int]) -> dict[int, dict[str, Any]
 def _video_source(video: Path) -> str:
     if video.stat().st_size > EMBED_BYTES:
         return video.name
-    return _data_url("video/mp4", video.read_bytes())
+    return _data_url("video/mp4", read_bytes(video))
 
 
 def _data_url(kind: str, data: bytes) -> str:
@@ -190,7 +189,7 @@ def _table(path: Path) -> "pd.DataFrame | None":
 def _words(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    content = json.loads(path.read_text())
+    content = read_json(path)
     return list(content["words"] if isinstance(content, dict) else content)
 
 

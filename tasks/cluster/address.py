@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liveavatar.errors import CapacityError, InputError
+from liveavatar.files import read_bytes
 
 PROBE_SECONDS = 10.0  # until a cluster that does not answer is given up
 
@@ -69,6 +70,6 @@ def _last_cluster() -> str:
     """Read the address of the cluster that was started last on this machine, which "auto" means; "" without one."""
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
     try:
-        return (folder / "ray_current_cluster").read_text().strip()
+        return read_bytes(folder / "ray_current_cluster").decode().strip()
     except (OSError, ValueError):  # the latter for damaged text
         return ""

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from liveavatar import paths
 from liveavatar.errors import CapacityError
-from liveavatar.files import disk_errors, has_digest, is_intact, read_json, sha256, signed, sync, write_atomically
+from liveavatar.files import GONE, disk_errors, has_digest, is_intact, read_json, sha256, signed, sync, write_atomically
 from tasks.store.remote import RemoteStore, second_tier
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Store:
         """Name the files of an entry that are gone or not what was stored; none where the entry is being made."""
         if not _inspected(self._folder(kind, key))[1]:
             return []
+        self._lock_folder()
         with suppress(CapacityError), self.lock(kind, key, timeout=0):  # it may have been replaced while it was read
             return _inspected(self._folder(kind, key))[1]
         return []
@@ -187,10 +188,7 @@ class Store:
         Raises:
             CapacityError: another run held it longer than `timeout`.
         """
-        with disk_errors(self.root):
-            folder = self.root / "locks"
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{kind}-{key}.lock")
+        lock = FileLock(self._lock_folder() / f"{kind}-{key}.lock")
         waited = not _taken(lock, 0, while_waiting)
         if waited and not _taken(lock, NOTICE_SECONDS if timeout < 0 else min(timeout, NOTICE_SECONDS), while_waiting):
             if timeout < 0 or timeout > NOTICE_SECONDS:
@@ -204,6 +202,12 @@ class Store:
             yield waited
         finally:
             lock.release()
+
+    def _lock_folder(self) -> Path:
+        folder = self.root / "locks"
+        with disk_errors(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def is_locked(self, kind: str, prefix: str) -> bool:
         """Tell if a run makes an entry whose key begins with `prefix`."""
@@ -219,9 +223,7 @@ class Store:
     @contextmanager
     def using(self) -> Iterator[None]:
         """Keep others from dropping entries that are read or made inside the block."""
-        with disk_errors(self.root):
-            (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        path = self.root / "locks" / f"using-{time.time_ns()}-{uuid.uuid4().hex[:8]}.lock"
+        path = self._lock_folder() / f"using-{time.time_ns()}-{uuid.uuid4().hex[:8]}.lock"
         with FileLock(path):
             try:
                 yield
@@ -386,7 +388,9 @@ def _inspected(folder: Path) -> tuple[Values | None, list[str]]:
         record = read_json(folder / RECORD)
         damaged = [name for name, sha in _entry(folder, record).files.items() if not has_digest(folder / name, sha)]
         damaged += [] if is_intact(record) else [RECORD]
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except OSError as e:
+        if e.errno not in GONE:
+            raise
         record, damaged = None, [RECORD]
     except (ValueError, KeyError, TypeError, AttributeError):
         record, damaged = None, [RECORD]

@@ -1,12 +1,14 @@
 """`liveavatar runs`: the catalogue as lines, JSON and Parquet."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from liveavatar import paths
 from tests.flows.cli.commands import run
 from tests.flows.cli.published import publish
 
@@ -80,3 +82,10 @@ def test_wrong_input_is_refused_in_one_line(
 def test_an_empty_catalogue_says_how_a_run_comes_in(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["runs"], capsys)
     assert (code, "liveavatar render" in out) == (0, True)
+
+
+def test_a_pipe_among_the_records_is_not_waited_for(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(paths.catalogue() / f"{'e' * 32}.json")
+    code, out, _ = run(["runs"], capsys)
+    assert (code, "left out: 1 damaged record" in out) == (0, True)
+    assert run(["store", "verify"], capsys)[0] == 1

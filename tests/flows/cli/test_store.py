@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,20 @@ def test_an_entry_that_was_used_since_it_was_listed_stays(runs: list[CatalogueRe
     spare = Store().entries()[0]
     assert isinstance(Store().get("render", SPARE), Entry)
     assert not Store().drop(spare)
+
+
+@pytest.mark.parametrize("place", ["store/locks/using-1-ab.lock", f"store/locks/render-{RENDER}.lock", "store/locks"])
+def test_what_lies_in_place_of_a_lock_is_named(
+    place: str, runs: list[CatalogueRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = paths.home() / place
+    if place.endswith(".lock"):
+        lock.unlink(missing_ok=True)
+        lock.mkdir()
+    else:
+        shutil.rmtree(lock)
+        lock.touch()
+    (Store().root / "render" / "bb" / RENDER / "data.bin").unlink()
+    code, _, err = run(["store", "verify"], capsys)
+    assert (code, err.count("\n")) == (3, 1)
+    assert f"{lock}: a {'folder' if lock.is_dir() else 'file'} lies where" in err
