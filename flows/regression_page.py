@@ -30,11 +30,10 @@ def strip(video: Path) -> bytes:
     """Take evenly spaced pictures of a video, side by side, as WebP."""
     wanted = set(np.linspace(0, probe_video(video).num_frames - 1, PICTURES).round().astype(int).tolist())
     pictures = []
-    for frame in read_frames(video):
-        if frame.index in wanted:
-            picture = Image.fromarray(frame.rgb)
-            size = (round(HEIGHT * picture.width / picture.height), HEIGHT)
-            pictures.append(picture.resize(size, Image.Resampling.BOX))
+    for frame in read_frames(video, wanted):
+        picture = Image.fromarray(frame.rgb)
+        size = (round(HEIGHT * picture.width / picture.height), HEIGHT)
+        pictures.append(picture.resize(size, Image.Resampling.BOX))
     row = Image.new("RGB", (sum(picture.width for picture in pictures), HEIGHT))
     for number, picture in enumerate(pictures):
         row.paste(picture, (number * picture.width, 0))

@@ -214,7 +214,7 @@ class RenderPlan:
         Raises:
             CapacityError: it does not fit them.
         """
-        dtype = self.options.settings.kv_cache_dtype
+        dtype = plan.kv_dtype_of(self.entry.values)
         planned = plan.plan_for_fewer(self.model, self.request.changed(kv_cache_dtype=dtype), self.machine, num_gpus)
         return options_of(self.parameters.model_copy(update={"num_gpus": num_gpus}), planned)
 

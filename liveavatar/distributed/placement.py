@@ -65,8 +65,7 @@ class GroupPlacement:
         self.current: Tpp | None = None
         self._opened = False
         self._balances: dict[Shape, Balance] = {}
-        self.by_times = False  # whether the newest job was divided by measured times
-        self._kept: dict[int, tuple[RankWork, ...]] = {}  # division of the newest job by its number of steps
+        self._balance: Balance | None = None  # of the newest job; None if its layers are not spread by times
 
     def place(self, backend: Backend, spec: DenoiseSpec, conditioning: Conditioning, features: FeaturesOf) -> Placement:
         """Open a job on the whole group."""
@@ -76,33 +75,41 @@ class GroupPlacement:
         if self.group.world == 1:
             return SinglePlacement().place(backend, spec, conditioning, features)
         sent = replace(conditioning.to(torch.device("cpu")), skeleton=None)  # its latents travel block by block
-        balance = self._balance(backend.config, spec)
-        works = self.works(spec.num_steps)
-        if balance is not None:
-            works = balance.begin(works)
-            self._kept, self.by_times = {spec.num_steps: works}, balance.by_times
+        works = self._guess(spec.num_steps)
+        self._balance = self._balance_of(backend.config, spec)
+        if self._balance is not None:
+            works = self._balance.begin(works)
         opening = Opening(spec, sent, works, torch.get_num_threads())
         self._opened, self.current = True, None  # buffers of another size are freed before these are made
         self.group.broadcast(opening)
-        self.current = Tpp(self.group, backend, opening, features, conditioning.skeleton, balance)
+        self.current = Tpp(self.group, backend, opening, features, conditioning.skeleton, self._balance)
         return self.current
+
+    @property
+    def by_times(self) -> bool:
+        """True when the newest job was divided by measured times."""
+        return self._balance is not None and self._balance.by_times
 
     def works(self, num_steps: int) -> tuple[RankWork, ...]:
         """Return each rank's share of a job with `num_steps` denoise steps: of the newest one, or of one to come."""
+        if self._balance is not None and self._balance.shape.num_steps == num_steps:
+            return self._balance.divided
+        return self._guess(num_steps)
+
+    def _guess(self, num_steps: int) -> tuple[RankWork, ...]:
+        """Divide a job without measured times."""
         world = self.group.world
-        if num_steps in self._kept:
-            return self._kept[num_steps]
         if self.decode_layers is None or world == 1:
             return split(num_steps, world, self.own_decoder)
         decode_layers = math.inf if self.own_decoder else self.decode_layers
         return split_layers(num_steps, self.num_layers, world, decode_layers)
 
-    def _balance(self, config: ModelConfig, spec: DenoiseSpec) -> Balance | None:
+    def _balance_of(self, config: ModelConfig, spec: DenoiseSpec) -> Balance | None:
         """Return where the times of a job go, None if its layers are not spread by them."""
-        self._kept, self.by_times = {}, False
         if self.decode_layers_of is None or self.own_decoder:
             return None
-        return self._balances.setdefault(Shape.of(spec), Balance(config.dit, Shape.of(spec)))
+        shape = Shape.of(spec)
+        return self._balances.setdefault(shape, Balance(config.dit, shape))
 
     @contextmanager
     def job(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liveavatar.files import disk_errors, read_bytes, read_json, write_atomically
-from liveavatar.media.ffmpeg import probe_video, read_frames, read_video_audio
+from liveavatar.media.ffmpeg import VideoInfo, probe_video, read_frames, read_video_audio
 from liveavatar.quality.sync import WINDOW, Speech, window_lags
 from liveavatar.report import plots, wording
 from liveavatar.report.moments import moments_of_checks, without_blinks, worst_moments
@@ -79,7 +79,7 @@ def write_report(out_dir: Path, report: Mapping[str, Any], name: str = "") -> Pa
         timing=wording.timing,
         sheet=sheet,
         moments=moments,
-        figures=_sound_figures(out_dir, video, frames, words) + _face_figures(frames),
+        figures=_sound_figures(video, info, frames, words) + _face_figures(frames),
         timing_figures=_timing_figures(blocks, report.get("timing") or {})
         + _memory_figures(blocks, (report.get("memory") or {}).get("ranks", ())),
         words=words,
@@ -194,11 +194,10 @@ def _words(path: Path) -> list[dict[str, Any]]:
 
 
 def _sound_figures(
-    out_dir: Path, video: Path, frames: "pd.DataFrame | None", words: Sequence[Mapping[str, Any]]
+    video: Path, info: VideoInfo, frames: "pd.DataFrame | None", words: Sequence[Mapping[str, Any]]
 ) -> list[Figure]:
     figures = []
-    info = probe_video(video)
-    cleaned = out_dir / "audio" / "cleaned.wav"
+    cleaned = video.parent / "audio" / "cleaned.wav"
     if cleaned.is_file() or info.audio_seconds is not None:
         audio = read_video_audio(cleaned if cleaned.is_file() else video)
         audio = audio[: round(info.video_seconds * SAMPLE_RATE)]
