@@ -313,13 +313,13 @@ def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = No
     settings = parameters.settings()
     if planned is not None:
         settings = replace(settings, kv_cache_dtype=plan.kv_dtype_of(planned))
-    ranks, steps = _ranks(parameters, planned), parameters.sample_steps
+    ranks = _ranks(parameters, planned)
     return engine.RenderOptions(
         settings=settings,
         online=parameters.enable_online_decode,
         offload=bool(parameters.offload_model),
         ranks=ranks,
-        own_decoder=ranks > steps if planned is None else plan.own_decoder_of(planned, ranks, steps),
+        own_decoder=ranks > parameters.sample_steps if planned is None else planned["own_decoder"],
         leave_gb=parameters.leave_memory or 0.0,
         resume=parameters.resume,
         force=parameters.force,

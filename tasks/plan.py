@@ -89,13 +89,6 @@ def kv_dtype_of(planned: Values) -> str:
     return str(planned["settings"].get("kv_cache_dtype", "auto"))
 
 
-def own_decoder_of(planned: Values, ranks: int, sample_steps: int) -> bool:
-    """Tell if the last of a job's `ranks` processes decodes and holds no transformer, under a plan."""
-    if ranks == 1 or not planned["per_gpu_gb"]:
-        return ranks > sample_steps
-    return "weights" not in planned["per_gpu_gb"][-1]["breakdown"]
-
-
 def request_of(
     settings: RenderSettings, options: dict[str, Any], width: int, height: int, num_frames: int, *, piped: bool = False
 ) -> PlanRequest:

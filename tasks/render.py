@@ -5,7 +5,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,10 +106,16 @@ def render(
         if options.online:
             announce_playlist(work)
         spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
-        with nullcontext(0) if replicas is None else replicas.taken() as number:
-            outcome = run_on_engine(
-                replace(spec, replica=number), job, ProgressBoard().show, replan=replan, interruption=interruption
-            )
+        show = ProgressBoard().show
+
+        def run(number: int) -> Outcome:
+            nonlocal job
+            try:
+                return run_on_engine(replace(spec, replica=number), job, show, replan=replan, interruption=interruption)
+            finally:
+                job = replace(job, resume=True)
+
+        outcome = run(0) if replicas is None else replicas.run(run)
         if outcome.result.first_block:
             emit(Event(kind="note", stage="render", text=f"resumed at block {outcome.result.first_block}"))
         for text in outcome.result.notes:

@@ -113,12 +113,16 @@ class MemoryModel:
         """
         gpus, steps, layers = self.used("tpp"), self.settings.sample_steps, self.config.dit.num_layers
         if not self.fast:
-            return split(steps, max(1, len(gpus)))
+            return split(steps, len(gpus) or self.request.processes)
         # The rank that decodes divides the layers, by what it knows of its own GPU.
         shared = split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
         if len(gpus) <= steps or all(load.fits for load in self.rank_loads(shared)):
             return shared
         return split_layers(steps, layers, len(gpus), math.inf)
+
+    def own_decoder(self, placement: str) -> bool:
+        """Tell if the last process of a `tpp` placement decodes and does nothing else."""
+        return placement == "tpp" and not self.rank_work()[-1].steps
 
     @property
     def fast(self) -> bool:

@@ -29,6 +29,7 @@ class Plan:
 
     fits: bool
     placement: str
+    own_decoder: bool  # the last process of a spread job decodes and does nothing else
     per_gpu_gb: list[GpuLoad]
     fps: float  # frames per second, decoder included
     fps_bound: float | None  # no division of a spread job over these GPUs is faster; None: it is not spread
@@ -138,6 +139,7 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
     return Plan(
         fits=choice.fits,
         placement=choice.placement,
+        own_decoder=model.own_decoder(choice.placement),
         per_gpu_gb=choice.loads,
         fps=fps,
         fps_bound=model.bound(choice.placement),

@@ -10,20 +10,22 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
-from liveavatar.errors import CapacityError
+from liveavatar.errors import CapacityError, LiveAvatarError
 from liveavatar.hardware import cores
 from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
+from tasks.cluster.gpus import gpu_lost
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
 from tasks.cluster.room import limit_memory, make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
@@ -31,6 +33,9 @@ from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 log = logging.getLogger(__name__)
 
 START_SECONDS = 180.0  # for an actor's process to come up, its imports included
+_NO_ROOM = (
+    "there is no memory for the model: another program may hold it, see `liveavatar doctor`, or `liveavatar plan`"
+)
 HEALTH_SECONDS = 120.0  # longer than a stopped process usually stays stopped
 DEATH_SECONDS = 30.0  # until Ray has noticed a killed process
 
@@ -59,6 +64,25 @@ def load_whole(spec: EngineSpec) -> Any:
     return load_engine(spec.model_dir, device=spec.device, dtype=spec.dtype, fp8=spec.fp8, offload=spec.offload)
 
 
+def end_process() -> NoReturn:
+    """End this process at once, whatever its other threads do."""
+    os._exit(1)
+
+
+@contextmanager
+def _ending_with_its_gpu() -> Iterator[None]:
+    """End this process on an error with which its GPU was lost: no later call to CUDA would succeed."""
+    try:
+        yield
+    except LiveAvatarError:
+        raise
+    except Exception:
+        if not gpu_lost():
+            raise
+        log.exception("the GPU of this process is lost; the process ends")
+        end_process()
+
+
 class EngineActor:
     """A loaded model in a process of its own; it renders one job at a time."""
 
@@ -74,12 +98,21 @@ class EngineActor:
         self._stopped: set[str] = set()
 
     def load(self) -> float:
-        """Load the model unless it is loaded; return the seconds it took."""
+        """Load the model unless it is loaded; return the seconds it took.
+
+        Raises:
+            CapacityError: there is no memory for it.
+        """
+        import torch
+
         started = time.perf_counter()
-        with self._loading:
+        with self._loading, _ending_with_its_gpu():
             if self._engine is None:
                 limit_memory(self.spec.device, self.spec.leave_gb)
-                self._engine = self._load(self.spec)
+                try:
+                    self._engine = self._load(self.spec)
+                except (MemoryError, torch.OutOfMemoryError) as e:
+                    raise CapacityError(f"{_NO_ROOM} ({str(e).strip().splitlines()[0]})") from e
         return time.perf_counter() - started
 
     def render(self, job: RenderJob) -> RenderResult:
@@ -94,10 +127,11 @@ class EngineActor:
         with self._one_job:
             self.load()
             try:
-                return run_job(self._engine, job, note, lambda: job.digest in self._stopped)
+                with _ending_with_its_gpu():
+                    return run_job(self._engine, job, note, lambda: job.digest in self._stopped)
             except (MemoryError, torch.OutOfMemoryError):
                 log.exception("out of memory; the process ends, which frees what it holds")
-                os._exit(1)
+                end_process()
             finally:
                 self._progress.pop(job.digest, None)
                 self._stopped.discard(job.digest)
@@ -106,7 +140,8 @@ class EngineActor:
         """Take part in a job that another process renders; it waits for its turn as `render` does."""
         with self._one_job:
             self.load()
-            return part()
+            with _ending_with_its_gpu():
+                return part()
 
     def progress(self, digest: str) -> Progress | None:
         """Return the progress of a job, None when it does not run; also the health check."""

@@ -8,6 +8,7 @@ import logging
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ray.exceptions import RayError
 from liveavatar.isolation.worker import die_with_parent
 from tasks.cluster import gpu_probe
 from tasks.cluster.head import NAMESPACE, num_gpus
-from tasks.cluster.room import end_actor
+from tasks.cluster.room import end_actor, is_idle
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +30,25 @@ PROBE_SECONDS = 30.0  # for the driver to answer; a broken GPU may keep it busy 
 ANSWER_SECONDS = PROBE_SECONDS + 20.0  # between two answers of holders, the start of a process included
 SETTLE_SECONDS = 10.0  # for Ray to notice the end of actors
 PAUSE_SECONDS = 0.1
+_LOOKING = threading.Lock()  # a look ends the holders of another
 
 
 @dataclass(frozen=True, slots=True)
 class GpusLeft:
     """The GPUs of a cluster that engines may have."""
 
-    count: int  # those of resident engines included
+    count: int  # those of idle engines included, which make room
     usable: tuple[str, ...] = ()  # names of those that no engine has
     broken: tuple[str, ...] = ()  # names of those that do not answer
+    busy: int = 0  # engines that render or load
 
     def __str__(self) -> str:
         """Say how many are left, and which."""
         left = {0: "no GPU is left", 1: "1 GPU is left"}.get(self.count, f"{self.count} GPUs are left")
         named = f" ({', '.join(self.usable)})" if self.usable else ""
-        return f"{left}{named}" + (f", {' and '.join(self.broken)} cannot be used" if self.broken else "")
+        broken = f", {' and '.join(self.broken)} cannot be used" if self.broken else ""
+        busy = {0: "", 1: ", 1 is busy with another job"}.get(self.busy, f", {self.busy} are busy with other jobs")
+        return f"{left}{named}{broken}{busy}"
 
 
 def driver_answers() -> bool:
@@ -53,6 +58,21 @@ def driver_answers() -> bool:
     except subprocess.TimeoutExpired:
         return False
     return asked.returncode == 0
+
+
+def gpu_lost() -> bool:
+    """Tell if Ray gave this process a GPU that it can use no more; after an error of CUDA that may be any error."""
+    import torch
+
+    if not ray.get_gpu_ids():
+        return False
+    if not torch.cuda.is_initialized():
+        return not driver_answers()
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 class GpuHolder:
@@ -85,10 +105,15 @@ def look(own: str, answers: Callable[[], bool] = driver_answers) -> GpusLeft:
             empty: none.
         answers: asks about the GPU of a process.
     """
+    with _LOOKING:
+        return _look(own, answers)
+
+
+def _look(own: str, answers: Callable[[], bool]) -> GpusLeft:
     _end(lambda name: name.startswith(HOLDER) or name == own or (own.endswith("-") and name.startswith(own)))
-    engines = len(ray.util.list_named_actors())  # each has one GPU
+    engines = [is_idle(name) for name in ray.util.list_named_actors()]  # each has one GPU
     asked: dict[Any, ActorHandle] = {
-        holder.ask.remote(): holder for holder in map(_hold, [answers] * (int(num_gpus()) - engines))
+        holder.ask.remote(): holder for holder in map(_hold, [answers] * (int(num_gpus()) - len(engines)))
     }
     found = _answers(list(asked))
     for reference, holder in asked.items():
@@ -98,7 +123,8 @@ def look(own: str, answers: Callable[[], bool] = driver_answers) -> GpusLeft:
     names = [(f"GPU {gpu}" + (f" at {node}" if node != here else ""), good) for node, gpu, good in found.values()]
     usable, broken = (tuple(sorted(name for name, good in names if good == kind)) for kind in (True, False))
     _settle(lambda: ray.available_resources().get("GPU", 0) >= len(usable))
-    return GpusLeft(len(usable) + engines, usable, broken)
+    idle = sum(engines)
+    return GpusLeft(len(usable) + idle, usable, broken, len(engines) - idle)
 
 
 def _hold(answers: Callable[[], bool]) -> ActorHandle:

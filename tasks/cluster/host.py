@@ -17,6 +17,7 @@ from tasks.cluster.gpus import GpusLeft, any_held, look
 from tasks.cluster.group import GroupCalls, group_actors, group_prefix
 from tasks.cluster.head import SESSION, HeadWatch
 from tasks.cluster.interruption import Interruption, signals_interrupt
+from tasks.cluster.replicas import NoGpuLeft
 from tasks.cluster.supervision import EngineCalls, HeadLost, supervise
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ class EngineHost:
             log.warning("%s; planned for %d, the job goes on with %d", left, ranks, self.spec.ranks)
 
     def _planned_for(self, left: GpusLeft) -> EngineSpec:
-        if self._replan is None or not left.count:
+        if not left.count:
+            raise NoGpuLeft(str(left), WAY_OUT)
+        if self._replan is None:
             raise CapacityError(f"{left}, and the job takes {self.spec.ranks}; {WAY_OUT}")
         try:
             return self._replan(left.count)

@@ -1,26 +1,70 @@
 """Engines with the same model side by side, one a GPU or one a process: a job takes the first that is free."""
 
+import logging
 import queue
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+from liveavatar.errors import CapacityError
 from tasks.cluster.interruption import Interruption
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class NoGpuLeft(CapacityError):
+    """A GPU was lost, and no other is free for the job."""
+
+    def __init__(self, left: str, way_out: str) -> None:
+        """Say what is left (`GpusLeft`) and what to do."""
+        super().__init__(f"{left}; {way_out}")
+        self.left = left
 
 
 class Replicas:
-    """The engines that the jobs of a batch share; their numbers are handed out to one job at a time."""
+    """The engines that the jobs of a batch share; each has a number, and one job at a time."""
 
     def __init__(self, count: int) -> None:
         self.interruption = Interruption()  # of all the jobs
+        self._kept = set(range(count))
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in range(count):
+        self._giving_up = threading.Lock()
+        for number in self._kept:
             self._free.put(number)
 
+    def run(self, job: Callable[[int], T]) -> T:
+        """Wait for a free engine, call a job with its number, and return what the job returns.
+
+        An engine without a GPU is given up, and its job waits for another one.
+
+        Raises:
+            NoGpuLeft: the last engine has no GPU.
+        """
+        while True:
+            with self._taken() as number:
+                try:
+                    return job(number)
+                except NoGpuLeft as e:
+                    if not self._give_up(number):
+                        raise
+                    log.warning("%s; the batch goes on with %d of its engines", e.left, len(self._kept))
+
     @contextmanager
-    def taken(self) -> Iterator[int]:
-        """Wait for a free engine and hold its number inside the block."""
+    def _taken(self) -> Iterator[int]:
         number = self._free.get()
         try:
             yield number
         finally:
-            self._free.put(number)
+            if number in self._kept:
+                self._free.put(number)
+
+    def _give_up(self, number: int) -> bool:
+        """Let no other job have an engine; return False for the last one, which is kept."""
+        with self._giving_up:
+            if len(self._kept) == 1:
+                return False
+            self._kept.remove(number)
+            return True

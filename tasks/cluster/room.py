@@ -24,7 +24,7 @@ ANSWER_SECONDS = 5.0  # an engine that does not say so soon that it is idle coun
 def make_room(num_gpus: int) -> None:
     """End idle engines until so many GPUs of the cluster are free, or no idle one is left."""
     free = float(ray.available_resources().get("GPU", 0))
-    for names in to_end(ray.util.list_named_actors(), num_gpus - free, _is_idle):
+    for names in to_end(ray.util.list_named_actors(), num_gpus - free, is_idle):
         log.info("the resident engine %s makes room for another", names[0])
         for name in names:
             end_actor(name)
@@ -51,7 +51,8 @@ def to_end(names: Iterable[str], missing: float, is_idle: Callable[[str], bool])
     return chosen
 
 
-def _is_idle(name: str) -> bool:
+def is_idle(name: str) -> bool:
+    """Tell if a resident actor renders and loads nothing; one that does not answer counts as busy."""
     try:
         return bool(ray.get(ray.get_actor(name, NAMESPACE).is_idle.remote(), timeout=ANSWER_SECONDS))
     except (ValueError, RayError):

@@ -55,9 +55,6 @@ def test_an_engine_is_loaded_early_when_its_gpus_are_known(
     assert bool(loading) == loads
 
 
-DENOISES, DECODES = {"breakdown": {"weights": 15.0}}, {"breakdown": {"autoencoder": 3.0}}
-
-
 @pytest.mark.parametrize(
     ("changes", "gpus", "planned", "ranks", "own_decoder"),
     [
@@ -65,31 +62,30 @@ DENOISES, DECODES = {"breakdown": {"weights": 15.0}}, {"breakdown": {"autoencode
         pytest.param({"placement": "tpp"}, (), None, 2, False, id="two on a CPU"),
         pytest.param({"placement": "tpp", "num_gpus": 4}, (), None, 4, False, id="as many as asked"),
         pytest.param({"placement": "tpp"}, ("H200",) * 8, None, 5, True, id="no more than steps and a decoder"),
-        pytest.param({"placement": "tpp"}, ("H200",) * 8, [DENOISES] * 3, 3, False, id="as many as planned"),
-        pytest.param({"placement": "tpp", "num_gpus": 3}, (), [], 3, False, id="a plan without GPUs"),
-        pytest.param({"placement": "tpp", "num_gpus": 5}, (), [], 5, True, id="a plan without GPUs, with a decoder"),
-        pytest.param(
-            {"placement": "tpp"}, ("H200",) * 4, [DENOISES, DECODES], 2, True, id="no room beside the decoder"
-        ),
+        pytest.param({"placement": "tpp"}, ("H200",) * 8, (3, False), 3, False, id="as many as planned"),
+        pytest.param({"placement": "tpp", "num_gpus": 3}, (), (0, False), 3, False, id="a plan without GPUs"),
+        pytest.param({"placement": "tpp"}, ("H200",) * 4, (2, True), 2, True, id="no room beside the decoder"),
     ],
 )
 def test_a_job_has_as_many_processes_as_are_busy(
     changes: dict[str, Any],
     gpus: tuple[str, ...],
-    planned: list[dict[str, Any]] | None,
+    planned: tuple[int, bool] | None,
     ranks: int,
     own_decoder: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
-    plan = None if planned is None else {"placement": "tpp", "per_gpu_gb": planned, "settings": {}}
+    plan = None
+    if planned is not None:
+        plan = {"placement": "tpp", "per_gpu_gb": [{}] * planned[0], "own_decoder": planned[1], "settings": {}}
     options = render.options_of(form(**changes), plan)
     assert (options.ranks, options.own_decoder) == (ranks, own_decoder)
 
 
 def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render.machine, "accelerators", lambda: ("H200", "H200"))
-    plan = {"placement": "single", "per_gpu_gb": ["a"], "settings": {"kv_cache_dtype": "fp8"}}
+    plan = {"placement": "single", "per_gpu_gb": ["a"], "own_decoder": False, "settings": {"kv_cache_dtype": "fp8"}}
     options = render.options_of(form(placement="tpp"), plan)
     assert options.ranks == 1
     assert options.settings.kv_cache_dtype == "fp8"

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
 
     Returns:
         `readings` (list of {block, rss_mb, block_ms by the clock, cpu_ms of this process, which other load does not
-        change}), `growth_mb` from the end of the warm-up to the end (straight line through the readings), `first_ms`
+        change}), `growth_mb` from the end of the warm-up to the end (`growth`), `first_ms`
         and `last_ms` (processor time a block, first quartile of a fifth of the readings each: what runs beside us
         slows many blocks down, growth slows all).
     """
@@ -105,19 +105,30 @@ def measure(model_dir: Path, folder: Path, blocks: int, tell: Callable[[str], No
     assert result.num_frames == frames
     assert len(result.rows) == blocks
     settled = readings[round(len(readings) * WARM) :]
-    slope = np.polyfit([r["block"] for r in settled], [r["rss_mb"] for r in settled], 1)[0]
     times = [r["cpu_ms"] for r in settled]
     fifth = max(1, len(readings) // 5)
     return {
         "blocks": blocks,
         "film_s": frames / 25,
         "wall_s": round(result.render_s, 1),
-        "growth_mb": round(float(slope) * blocks * (1 - WARM), 2),
+        "growth_mb": round(growth([(r["block"], r["rss_mb"]) for r in settled]), 2),
         "first_ms": round(float(np.quantile(times[:fifth], 0.25)), 2),
         "last_ms": round(float(np.quantile(times[-fifth:], 0.25)), 2),
         "rss_mb": settled[-1]["rss_mb"],
         "readings": readings,
     }
+
+
+def growth(readings: Sequence[tuple[float, float]]) -> float:
+    """Estimate how much memory grew over readings of (block, megabytes), in megabytes.
+
+    A straight line through the readings without their largest single step: an allocator may take one arena at any time,
+    a leak goes on.
+    """
+    blocks, megabytes = zip(*readings, strict=True)
+    steps = np.diff(megabytes, prepend=megabytes[0])
+    steps[np.argmax(steps)] = 0.0
+    return float(np.polyfit(blocks, np.cumsum(steps), 1)[0]) * (blocks[-1] - blocks[0])
 
 
 def judge(measured: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.hour import HOUR_BLOCKS, judge, measure
+from tests.soak.hour import HOUR_BLOCKS, growth, judge, measure
 
 
 @pytest.mark.slow
@@ -21,3 +21,15 @@ def test_growth_and_slowness_are_noticed(growth_mb: float, last_ms: float, says:
     wrong = judge({"blocks": HOUR_BLOCKS, "growth_mb": growth_mb, "first_ms": 10.0, "last_ms": last_ms})
     assert says in "".join(wrong)
     assert bool(wrong) == bool(says)
+
+
+@pytest.mark.parametrize("step_at", [15, 36, 55])
+def test_one_step_of_the_allocator_is_no_growth(step_at: int) -> None:
+    assert growth([(block, 1480.0 + 4.0 * (block >= step_at)) for block in range(12, 60)]) < 0.1
+
+
+@pytest.mark.parametrize("arena_mb", [0.0, 0.5])
+def test_a_leak_is_growth_also_if_memory_comes_in_arenas(arena_mb: float) -> None:
+    leaked = [(block, 0.07 * block) for block in range(12, 60)]
+    readings = [(block, mb // arena_mb * arena_mb if arena_mb else mb) for block, mb in leaked]
+    assert growth(readings) == pytest.approx(0.07 * 47, rel=0.25)

@@ -2,8 +2,9 @@
 
 import ast
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from liveavatar.engine.settings import RenderSettings
 from liveavatar.paths import REPO_ROOT
 from liveavatar.render.job import Progress
 from tasks import render as render_module
-from tasks.cluster.replicas import Replicas
+from tasks.cluster.replicas import NoGpuLeft, Replicas
 from tasks.enhance import CLEANED
 from tasks.events import Event, listening
 from tasks.features import FEATURES
@@ -170,7 +171,7 @@ def test_the_plan_settles_the_precision_of_keys_and_values(plan: dict[str, Any],
     from flows.render import options_of
 
     form = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
-    planned = {"placement": "single", **plan}
+    planned = {"placement": "single", "own_decoder": False, **plan}
     assert kv_dtype_of(planned) == dtype
     assert options_of(form, planned).settings == replace(form.settings(), kv_cache_dtype=dtype)
 
@@ -220,12 +221,37 @@ def test_a_render_that_waits_for_another_run_heeds_the_interruption_of_its_batch
     waits[1]()
 
 
-def test_replicas_are_taken_by_one_job_at_a_time() -> None:
+@dataclass(frozen=True)
+class Job:
+    resume: bool = False
+
+
+def test_a_job_whose_engine_has_no_gpu_any_more_is_resumed_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[int, bool]] = []
+
+    def run_on_engine(spec: Any, job: Any, *_: Any, **__: Any) -> Any:
+        runs.append((spec.replica, job.resume))
+        if spec.replica == 0:
+            raise NoGpuLeft("no GPU is left", "wait")
+        return SimpleNamespace(result=SimpleNamespace(first_block=0, notes=()), facts=lambda: {"done": True})
+
+    def build(self: Store, kind: str, key: str, make: Any, **_: Any) -> Entry:
+        return replace(entry("5"), values=make(tmp_path))
+
+    monkeypatch.setattr(Store, "build", build)
+    for name in ("move_products", "announce_playlist"):
+        monkeypatch.setattr(render_module, name, lambda *_: None)
+    monkeypatch.setattr(render_module, "render_job", lambda *_: Job())
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    inputs = replace(INPUTS, features=replace(INPUTS.features, values={"num_frames": 25}))
+    monkeypatch.setattr(render_module, "run_on_engine", run_on_engine)
     replicas = Replicas(2)
-    with replicas.taken() as first, replicas.taken() as second:
-        assert {first, second} == {0, 1}
-    with replicas.taken() as again:
-        assert again == second, "the longest free one comes first"
+    assert render.fn(OPTIONS, inputs, replicas).values == {"done": True}
+    assert runs == [(0, False), (1, True)]
+    render.fn(OPTIONS, inputs, replicas)
+    assert runs[2:] == [(1, False)], "the other engine is given up"
 
 
 ROOMY, FULL = MemoryReading(1.2, 3.1, 16.0, 20.0, 24.0, 3.0), MemoryReading(1.2, 3.1, 16.0, 23.8, 24.0, 0.2)

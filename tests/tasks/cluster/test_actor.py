@@ -84,6 +84,49 @@ def test_an_error_of_a_job_leaves_the_actor_ready(engine: EngineActor, monkeypat
     assert engine.render(job("d")) == "result"
 
 
+class ProcessEnded(Exception):
+    """The actor has ended its process."""
+
+
+def fail_with(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("call", ["load", "render", "serve"])
+@pytest.mark.parametrize(
+    ("error", "lost", "raised"),
+    [
+        pytest.param(RuntimeError("CUDA error"), True, ProcessEnded, id="the GPU is lost"),
+        pytest.param(RuntimeError("a mistake"), False, RuntimeError, id="a mistake"),
+        pytest.param(InputError("too large"), True, InputError, id="an error of the input"),
+    ],
+)
+def test_a_process_ends_with_its_gpu(
+    call: str,
+    error: Exception,
+    lost: bool,
+    raised: type[Exception],
+    engine: EngineActor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actor, "end_process", fail_with(ProcessEnded()))
+    monkeypatch.setattr(actor, "gpu_lost", lambda: lost)
+    fail = fail_with(error)
+    monkeypatch.setattr("liveavatar.load.load_engine" if call == "load" else "liveavatar.render.job.run_job", fail)
+    with pytest.raises(raised):
+        {"load": engine.load, "render": lambda: engine.render(job("d")), "serve": lambda: engine.serve(fail)}[call]()
+
+
+def test_a_model_that_finds_no_memory_is_refused(engine: EngineActor, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 28.00 GiB.\nSee documentation")
+    monkeypatch.setattr("liveavatar.load.load_engine", fail_with(full))
+    with pytest.raises(CapacityError, match=r"no memory for the model.*28\.00 GiB\.\)$"):
+        engine.load()
+
+
 def test_jobs_are_rendered_one_after_the_other(engine: EngineActor, monkeypatch: pytest.MonkeyPatch) -> None:
     running, most = 0, 0
     begun = threading.Event()

@@ -4,8 +4,10 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +20,12 @@ from ray.exceptions import RayActorError
 
 from liveavatar.hardware import cores
 from liveavatar.load import load_engine
-from liveavatar.render.job import Progress, run_job
+from liveavatar.render.job import Progress, RenderResult, run_job
 from liveavatar.render.timings import memory_summary
 from tasks.cluster import gpus, group, head, host
-from tasks.cluster.actor import EngineSpec
+from tasks.cluster.actor import EngineSpec, engine_actor
 from tasks.cluster.gpus import HOLDER, GpusLeft
+from tasks.cluster.replicas import Replicas
 from tests.render_jobs import noise_job
 
 FRAMES = 168
@@ -36,6 +39,7 @@ class FakeRay:
     broken: set[tuple[str, str]] = field(default_factory=set)
     actors: dict[str, tuple[str, str] | None] = field(default_factory=dict)  # by name: its GPU
     lost: set[tuple[str, str]] = field(default_factory=set)  # whose machine goes down when it is asked
+    busy: set[str] = field(default_factory=set)  # actors that render
 
     def __post_init__(self) -> None:
         self.util = SimpleNamespace(list_named_actors=lambda: list(self.actors), get_node_ip_address=lambda: "10.0.0.1")
@@ -91,6 +95,8 @@ HELD = f"{HOLDER}77"
                      GpusLeft(1, ("GPU 1",), ("GPU 0",)), 1, id="the ranks of the own group are ended"),
         pytest.param(FakeRay([A0, A1], {A0}, {"engine-v": A0, "engine-v-1": A1}), "engine-v",
                      GpusLeft(1, (), ("GPU 0",)), 1, id="another engine keeps its GPU"),
+        pytest.param(FakeRay([A0, A1], {A0}, {"engine-v": A0, "engine-v-1": A1}, busy={"engine-v-1"}), "engine-v",
+                     GpusLeft(0, (), ("GPU 0",), 1), 1, id="another engine renders"),
         pytest.param(FakeRay([A0, B0], lost={B0}), "", GpusLeft(1, ("GPU 0",)), 0, id="a machine is lost meanwhile"),
     ],
 )  # fmt: skip
@@ -103,6 +109,7 @@ def test_gpus_that_cannot_be_used_are_held(
     monkeypatch.setattr(gpus, "ray", cluster)
     monkeypatch.setattr(gpus, "num_gpus", lambda: float(len(cluster.gpus)))
     monkeypatch.setattr(gpus, "end_actor", cluster.actors.pop)
+    monkeypatch.setattr(gpus, "is_idle", lambda name: name not in cluster.busy)
     assert gpus.look(own) == left
     held = {gpu for name, gpu in cluster.actors.items() if name.startswith(HOLDER)}
     assert held == cluster.broken
@@ -127,8 +134,11 @@ def test_a_gpu_that_ray_does_not_give_back_is_not_left(monkeypatch: pytest.Monke
             GpusLeft(1, ("GPU 1",), ("GPU 0", "GPU 2")), "1 GPU is left (GPU 1), GPU 0 and GPU 2 cannot be used", id="1"
         ),
         pytest.param(GpusLeft(3, ("GPU 0", "GPU 1")), "3 GPUs are left (GPU 0, GPU 1)", id="one has an engine"),
+        pytest.param(GpusLeft(0, (), ("GPU 0",), 1), "no GPU is left, GPU 0 cannot be used, 1 is busy with another job",
+                     id="one is busy"),
+        pytest.param(GpusLeft(0, (), (), 2), "no GPU is left, 2 are busy with other jobs", id="two are busy"),
     ],
-)
+)  # fmt: skip
 def test_the_gpus_that_are_left_are_named(left: GpusLeft, words: str) -> None:
     assert str(left) == words
 
@@ -145,6 +155,30 @@ def test_a_gpu_whose_driver_does_not_answer_cannot_be_used(monkeypatch: pytest.M
 
     monkeypatch.setattr(subprocess, "run", run)
     assert not gpus.driver_answers()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "initialized", "driver", "broken", "lost"),
+    [
+        pytest.param([], True, False, True, False, id="no GPU"),
+        pytest.param([0], False, True, True, False, id="not used yet, and well"),
+        pytest.param([0], False, False, False, True, id="it cannot be used at all"),
+        pytest.param([0], True, True, False, False, id="an error of ours"),
+        pytest.param([0], True, True, True, True, id="an error of CUDA stays"),
+    ],
+)
+def test_a_process_knows_that_its_gpu_is_lost(
+    numbers: list[int], initialized: bool, driver: bool, broken: bool, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def synchronize() -> None:
+        if broken:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: numbers)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(gpus, "driver_answers", lambda: driver)
+    assert gpus.gpu_lost() == lost
 
 
 def test_a_holder_knows_its_gpu_and_is_never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,3 +259,55 @@ def test_a_group_that_has_lost_a_gpu_goes_on_in_one_process(
     assert third.latents_sha256 == expected.latents_sha256
     assert time.monotonic() < deadline
     assert not gpus.any_held()
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its two GPUs are played by the CPU")
+def test_a_batch_that_has_lost_a_gpu_goes_on_with_the_other_engine(
+    two_gpus: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "GPU 0 is broken"
+    spec = EngineSpec(model_dir=tiny_model, version="b" * 64, dtype="float32")
+    began: list[tuple[int, int]] = []  # number of the engine and of the job
+    both = threading.Barrier(2)
+
+    def answers() -> bool:
+        return not (broken.exists() and os.environ["CUDA_VISIBLE_DEVICES"] == "0")
+
+    def gpu_of(engine: Any) -> tuple[str, int]:
+        asked: Any = engine.__ray_call__.remote(lambda _: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
+        return ray.get(asked)  # type: ignore[no-any-return]
+
+    def render(number: int, replicas: Replicas) -> RenderResult:
+        job = replace(noise_job(tmp_path, FRAMES), digest=f"{number}" * 64, work_dir=tmp_path / f"work{number}")
+
+        def on_engine(replica: int) -> RenderResult:
+            nonlocal job
+            own = replace(spec, replica=replica)
+
+            def strike(progress: Progress) -> None:
+                if progress.done < 6 or broken.exists():
+                    return
+                gpu, pid = gpu_of(engine_actor(own))
+                if gpu == "0":
+                    broken.touch()
+                    os.kill(pid, signal.SIGKILL)
+
+            began.append((replica, number))
+            if len(began) <= 2:
+                both.wait(60)
+            try:
+                return host.EngineHost(own).render(job, strike, lambda _: None, replicas.interruption)
+            finally:
+                job = replace(job, resume=True)
+
+        return replicas.run(on_engine)
+
+    monkeypatch.setattr(host, "look", lambda own: gpus.look(own, answers))
+    replicas = Replicas(2)
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda number: render(number, replicas), range(3)))
+    assert broken.exists()
+    assert len({result.latents_sha256 for result in results}) == 1, "the same noise in every job"
+    assert any("goes on with 1 of its engines" in record.getMessage() for record in caplog.records)
+    assert len(began) == 4, "only the job that was struck begins twice"

@@ -12,6 +12,7 @@ from tasks.cluster import head, host
 from tasks.cluster.actor import EngineSpec
 from tasks.cluster.gpus import GpusLeft
 from tasks.cluster.host import EngineHost
+from tasks.cluster.replicas import NoGpuLeft
 
 
 class FakeActor:
@@ -160,7 +161,7 @@ def test_a_gpu_that_an_earlier_job_has_lost_is_known_at_the_start(
 @pytest.mark.parametrize(
     ("left", "refusal", "planned", "words"),
     [
-        pytest.param(0, "", [], "no GPU is left, GPU 0 cannot be used, and the job takes 3; .*--resume", id="0"),
+        pytest.param(0, "", [], "no GPU is left, GPU 0 cannot be used; .*--resume", id="0"),
         pytest.param(2, "GPU 0 needs 30 GB", [2], "2 GPUs are left .*, too few for this job: GPU 0 needs 30 GB; ",
                      id="too small"),
     ],
@@ -172,6 +173,13 @@ def test_a_job_that_does_not_fit_the_gpus_that_are_left_can_be_resumed(
     with pytest.raises(CapacityError, match=words):
         starts(EngineHost(spec(3), gpus.replan), 2, monkeypatch)
     assert gpus.planned == planned
+
+
+def test_an_engine_whose_gpu_is_lost_while_others_render_says_so(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus.left = GpusLeft(0, (), ("GPU 0",), busy=1)
+    with pytest.raises(NoGpuLeft, match="no GPU is left, GPU 0 cannot be used, 1 is busy with another job; run"):
+        starts(EngineHost(spec(1), gpus.replan), 2, monkeypatch)
+    assert not gpus.planned
 
 
 def test_nothing_plans_anew_for_an_engine_without_a_plan(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:

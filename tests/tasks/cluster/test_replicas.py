@@ -1,32 +1,69 @@
-"""Engines side by side: every number is with one job at a time, and comes back however the job ends."""
+"""Engines side by side: each has one job at a time, stays however the job ends, and goes when its GPU is gone."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
+from threading import Event
 
 import pytest
 
-from tasks.cluster.replicas import Replicas
+from tasks.cluster.replicas import NoGpuLeft, Replicas
 
 
-def test_a_job_waits_for_a_free_engine() -> None:
+def test_a_job_waits_for_the_engine_that_is_free_first() -> None:
     replicas = Replicas(2)
+    begun, may_end = [Event(), Event()], [Event(), Event()]
 
-    def number() -> int:
-        with replicas.taken() as taken:
-            return taken
+    def hold(number: int) -> int:
+        begun[number].set()
+        assert may_end[number].wait(60)
+        return number
 
-    with ThreadPoolExecutor(1) as thread, replicas.taken() as first:
-        with replicas.taken() as second:
-            assert {first, second} == {0, 1}
-            third = thread.submit(number)
-            with pytest.raises(StillWaiting):
-                third.result(0.2)
-        assert third.result(60) == second
+    with ThreadPoolExecutor(3) as threads:
+        held = [threads.submit(replicas.run, hold) for _ in range(2)]
+        assert all(event.wait(60) for event in begun)
+        third = threads.submit(replicas.run, lambda number: number)
+        with pytest.raises(StillWaiting):
+            third.result(0.2)
+        may_end[1].set()
+        assert third.result(60) == 1
+        may_end[0].set()
+        assert {future.result(60) for future in held} == {0, 1}
 
 
 def test_a_failed_job_gives_its_engine_back() -> None:
     replicas = Replicas(1)
-    with pytest.raises(KeyError), replicas.taken():
+
+    def fail(_: int) -> None:
         raise KeyError
+
+    with pytest.raises(KeyError):
+        replicas.run(fail)
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(replicas.taken().__enter__).result(60) == 0
+        assert thread.submit(replicas.run, lambda number: number).result(60) == 0
+
+
+def test_engines_without_a_gpu_are_given_up_but_for_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    replicas = Replicas(3)
+    tried: list[int] = []
+
+    def needs_the_last_gpu(number: int) -> int:
+        tried.append(number)
+        if number < 2:
+            raise NoGpuLeft(f"GPU {number} cannot be used", "wait")
+        return number
+
+    def fail(number: int) -> None:
+        raise NoGpuLeft(f"GPU {number} cannot be used", "wait")
+
+    with caplog.at_level(logging.WARNING):
+        assert replicas.run(needs_the_last_gpu) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "GPU 0 cannot be used; the batch goes on with 2 of its engines",
+        "GPU 1 cannot be used; the batch goes on with 1 of its engines",
+    ]
+    assert replicas.run(needs_the_last_gpu) == 2
+    assert tried == [0, 1, 2, 2]
+    for _ in range(2):
+        with pytest.raises(NoGpuLeft, match="GPU 2 cannot be used; wait"):
+            replicas.run(fail)
