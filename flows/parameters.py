@@ -58,6 +58,7 @@ GROUPS = (
         options=(
             *("preset", "model", "size", "framing", "sample_steps", "seed", "num_clip", "infer_frames", "fps"),
             *("enable_online_decode", "denoise", "whisper", "strict_portrait", "strict_prompt", "allow_unjudged"),
+            "ignore_collapse",
         ),
     ),
     OptionGroup(
@@ -201,6 +202,9 @@ class RenderParameters(BaseModel):
     strict_prompt: bool = Field(default=False, description="refuse a poor prompt")
     allow_unjudged: bool = Field(
         default=False, description="let the verdict warn instead of fail where a measure cannot be taken"
+    )
+    ignore_collapse: bool = Field(
+        default=False, description="render to the end even if the picture of a long video falls apart"
     )
     out: str | None = Field(default=None, min_length=1, description="output folder; out/TIME-SEED when empty")
     resume: bool = Field(default=False, description="go on where an interrupted render of this job stopped")

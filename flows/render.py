@@ -323,4 +323,5 @@ def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = No
         leave_gb=parameters.leave_memory or 0.0,
         resume=parameters.resume,
         force=parameters.force,
+        ignore_collapse=parameters.ignore_collapse,
     )

@@ -35,6 +35,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
         "sound": sound.files[CLEANED],
         "face": face.files[picture_of(face)],
         "audio_metrics": audio_metrics(sound.values),
+        "collapse": rendered.values["collapse"],
         "allow_unjudged": allow_unjudged,
     }
 
@@ -52,7 +53,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
             audio_metrics=audio_metrics(sound.values),
             block_timings=block_timings(read_json(rendered.path(BLOCKS))),
         )
-        verdict = pass_verdict(result, allow_unjudged=allow_unjudged)
+        verdict = pass_verdict(result, allow_unjudged=allow_unjudged, collapse=rendered.values["collapse"])
         result.frames.to_parquet(folder / FRAMES_TABLE, index=False)
         result.blocks.to_parquet(folder / BLOCKS_TABLE, index=False)
         return plain(

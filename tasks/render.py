@@ -60,6 +60,7 @@ class RenderOptions:
     leave_gb: float = 0.0  # of each GPU's memory, for other programs
     resume: bool = False
     force: bool = False
+    ignore_collapse: bool = False  # render to the end even if the picture falls apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +137,7 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     parts = {
         "settings": settings_part(options.settings, config),
         "online": options.online,
+        "ignore_collapse": options.ignore_collapse,
         "model": inputs.model_digest,
         "sound": inputs.sound.files[CLEANED],
         "features": inputs.features.files[FEATURES],
@@ -200,6 +202,7 @@ def render_job(
         pose=None if pose is None else pose.path(POSE),
         online=options.online,
         resume=options.resume,
+        ignore_collapse=options.ignore_collapse,
     )
 
 
@@ -254,6 +257,7 @@ class Outcome:
             "latents_shape": result.latents_shape,
             "num_frames": result.num_frames,
             "first_block": result.first_block,
+            "collapse": result.collapse and {"seconds": result.collapse.seconds, "reason": str(result.collapse)},
             "load_s": round(self.load_s, 3),
             "timing": {
                 **timing_summary(result.rows, result.num_frames, result.rows[-1].ready_s),

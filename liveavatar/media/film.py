@@ -170,6 +170,12 @@ class FilmWriter:
         self.num_frames = frame_index
         self._started = True
 
+    def cut(self, frame_index: int) -> None:
+        """Drop the frames from `frame_index`, a segment border, on; the next frame written is that one."""
+        self.abort()
+        self._join, self._in_segment, self._started = SegmentJoin(), 0, False
+        self.resume_at(frame_index)
+
     def write(self, frames: np.ndarray) -> None:
         """Append frames.
 

@@ -31,6 +31,10 @@ def _said(text: str) -> Callable[[float], str]:
 _RENDER = "look at that second in the report, and render it again"
 CAUSES: tuple[Cause, ...] = (
     Cause("length", _said("the video is too short to judge: {:.2f} s"), "give one of at least 1 s"),
+    Cause(
+        "collapse", _said("the picture fell apart at {:.0f} s and did not come back; the video ends there"),
+        "try another --seed or portrait, or render the rest of the sound as a video of its own",
+    ),
     Cause("face_share", _said("a face is seen in {:.0%} of the frames only"), _RENDER),
     Cause("blocks.face_share", _said("only {:.0%} of the blocks show a face"), _RENDER),
     Cause("frames.luminance", _said("only {:.0%} of the frames are neither black nor white"), _RENDER),

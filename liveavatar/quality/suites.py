@@ -10,7 +10,7 @@ Great Expectations takes seconds to import, so that happens on use, and one who 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,7 @@ def judge(
     *,
     limits: Sequence[Limit] | None = None,
     allow_unjudged: bool = False,
+    collapse: Mapping[str, Any] | None = None,
     expectations: bool = True,
 ) -> Verdict:
     """Judge a video.
@@ -70,6 +71,7 @@ def judge(
         docs_dir: folder for Great Expectations' data docs (`docs_dir/index.html`); None for none.
         limits: of the metrics, from `read_limits`; None for the product's own.
         allow_unjudged: let what cannot be measured for want of means warn instead of fail.
+        collapse: `seconds` and `reason`, where the render found that the picture falls apart and ended the video there.
         expectations: run the suites; without them the limits are compared directly, in milliseconds, with the same
             verdict and no data docs.
 
@@ -86,6 +88,10 @@ def judge(
     checks = [_metric_check(result, limit, findings, allow_unjudged) for limit in limits]
     checks += [_row_check(limit, findings) for limit in rows]
     checks += [*_sound_checks(result), *_length_check(result)]
+    if collapse is not None:
+        checks.append(
+            Check("collapse", FAILED, collapse["seconds"], "the picture holds to the end", collapse["reason"])
+        )
     worst = max(checks, key=lambda check: ORDER.index(check.status)).status
     words = headline(
         {c.name: c.status for c in checks}, {c.name: c.value for c in checks}, {c.name: c.reason for c in checks},

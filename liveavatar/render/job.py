@@ -9,13 +9,12 @@ latents and the same frames. Resuming starts at the newest snapshot whose latent
 repeats at most the blocks after it.
 """
 
-import fcntl
 import logging
 import resource
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -32,25 +31,25 @@ from liveavatar.engine.placement import RankWork
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.snapshot import drop_newer_snapshots, read_snapshot, write_snapshot
 from liveavatar.engine.stream import Stream
-from liveavatar.errors import CapacityError, Interrupted
-from liveavatar.files import disk_errors, open_regular, remove_temporaries
+from liveavatar.errors import Interrupted
+from liveavatar.files import disk_errors, remove_temporaries
 from liveavatar.media.film import FilmWriter
 from liveavatar.media.lips import Lips
 from liveavatar.media.opening import OPENING, morphed, opening_share
 from liveavatar.media.origin import origin_mark
 from liveavatar.media.paste import FacePaste
 from liveavatar.media.sizes import Box
+from liveavatar.render.alone import alone
+from liveavatar.render.collapse import SHORTEST, Collapse, CollapseWatch
 from liveavatar.render.pose import read_pose
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
 from liveavatar.render.spool import Spool, read_finished, write_finished
 from liveavatar.render.timings import BlockRow
-from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, count_blocks
+from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
 
 log = logging.getLogger(__name__)
 
 SNAPSHOT_SHARE = 0.03  # most of the running time that snapshots may take
-ALONE_SECONDS = 60.0
-ALONE_POLL = 0.1
 BYTES_PER_MB = 1e6
 
 
@@ -78,6 +77,7 @@ class RenderJob:
     canvas: CanvasPicture | None = None  # None: the video is what the model renders
     online: bool = False
     resume: bool = False
+    ignore_collapse: bool = False  # render to the end even if the picture falls apart
     origin: str | None = None  # digest that marks the video, see `liveavatar.media.origin`; None: no mark
 
 
@@ -111,6 +111,7 @@ class RenderResult:
     peak_gpu_mb: float | None
     works: tuple[RankWork, ...]  # of its ranks
     notes: tuple[str, ...] = ()  # remarks for the user on how it was made
+    collapse: Collapse | None = None  # why the video ends before its sound
 
 
 def run_job(
@@ -132,7 +133,7 @@ def run_job(
         InputError: the job does not fit the model, or the snapshots belong to another job.
         CapacityError: the disk is full.
     """
-    with engine.job(), disk_errors(job.work_dir), _alone(job.work_dir):
+    with engine.job(), disk_errors(job.work_dir), alone(job.work_dir):
         if not job.resume:
             shutil.rmtree(job.work_dir, ignore_errors=True)
         job.work_dir.mkdir(parents=True, exist_ok=True)
@@ -148,30 +149,6 @@ def run_job(
         return run.finish()
 
 
-@contextmanager
-def _alone(work_dir: Path) -> Iterator[None]:
-    """Lock the work folder. When a driver is killed its engine may write on for a second or two: wait for its end.
-
-    Raises:
-        CapacityError: another process keeps the folder for over `ALONE_SECONDS`.
-    """
-    work_dir.parent.mkdir(parents=True, exist_ok=True)
-    with open_regular(work_dir.with_suffix(".lock"), "w") as lock:
-        deadline = time.monotonic() + ALONE_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as e:
-                if time.monotonic() > deadline:
-                    raise CapacityError(
-                        f"another process has been rendering this job for over {ALONE_SECONDS:.0f} s; "
-                        "wait for it, or end it with `liveavatar stop`"
-                    ) from e
-                time.sleep(ALONE_POLL)
-        yield
-
-
 def _finished_result(job: RenderJob, warn: Callable[[str], None]) -> RenderResult | None:
     """Read the result of an earlier run of this job that came to its end; None when any file is missing or damaged."""
     facts = read_finished(job.work_dir, job.digest, warn)
@@ -179,6 +156,7 @@ def _finished_result(job: RenderJob, warn: Callable[[str], None]) -> RenderResul
         return None
     facts |= {"first_block": facts["latents_shape"][0], "notes": tuple(facts["notes"])}
     facts |= {name: Path(facts[name]) for name in ("video", "latents", "live_dir") if facts[name]}
+    facts["collapse"] = facts["collapse"] and Collapse(**facts["collapse"])
     facts["rows"] = [BlockRow(**row) for row in facts["rows"]]
     facts["works"] = tuple(RankWork(**{**work, "steps": tuple(work["steps"])}) for work in facts["works"])
     return RenderResult(**facts)
@@ -222,6 +200,8 @@ class RenderRun:
             comment=None if job.origin is None else origin_mark(job.origin),
         )
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
+        self.watch = CollapseWatch(image, job.work_dir / "collapse.jsonl") if self._is_watched(num_frames) else None
+        self.collapse: Collapse | None = None
         self.rows: list[BlockRow] = []
         self.memory: tuple[MemoryReading, ...] = ()  # of each rank after the last block; this process is the last rank
         self.snapshot_s = 0.0
@@ -231,9 +211,15 @@ class RenderRun:
         picture = np.asarray(Image.open(canvas.path).convert("RGB"))
         return FacePaste(picture, canvas.box, self.engine.still_frame(self.stream), canvas.eyes, canvas.lips)
 
+    def _is_watched(self, num_frames: int | None) -> bool:
+        """Tell if a collapse ends the video: not what is shown live, nor what is too short for one."""
+        return num_frames is not None and num_frames >= SHORTEST and not self.job.ignore_collapse
+
     def _write(self, frames: np.ndarray) -> None:
         """Write frames of the model to the video, which begins with the portrait where the model frames the face."""
         index = self.video.num_frames
+        if self.watch is not None:
+            self.collapse = self.watch.add(frames, index)
         if self.paste is not None:
             for t, frame in enumerate(frames, index):
                 self.video.write(self.paste.compose(frame, opening_share(t))[None])
@@ -258,6 +244,10 @@ class RenderRun:
             self._render(first)
             if not self.job.online:
                 self._decode_spool()
+            if self.watch is not None:
+                self.collapse = self.collapse or self.watch.take()
+            if self.collapse is not None:
+                self._keep_good(self.collapse)
             self.video.close(self.sound.final_audio(self.job.work_dir))
         result = self._result(first)
         live = [] if result.live_dir is None else [p for p in sorted(result.live_dir.iterdir()) if p.is_file()]
@@ -282,7 +272,16 @@ class RenderRun:
             peak_gpu_mb=torch.cuda.max_memory_allocated(self.engine.device) / BYTES_PER_MB if cuda else None,
             works=self.engine.works(self.job.settings.sample_steps),
             notes=tuple(self.notes),
+            collapse=self.collapse,
         )
+
+    def _keep_good(self, collapse: Collapse) -> None:
+        """Cut video and latents off where the picture fell apart."""
+        frames = collapse.frame // self.sound.segment_frames * self.sound.segment_frames
+        self.video.cut(frames)
+        self.spool.truncate(frames // BLOCK_FRAMES)
+        self.rows = self.rows[: frames // BLOCK_FRAMES]
+        self.note(f"{collapse}; the video ends at {frames / FPS:.0f} s (--ignore_collapse renders the rest)")
 
     def _restore(self) -> None:
         """Go on from the newest snapshot that spool and video reach, or begin anew."""
@@ -293,6 +292,8 @@ class RenderRun:
             self._begin("nothing to resume" if self.job.resume else "")
         else:
             self._resume(int(tensors["position"]), tensors)
+        if self.watch is not None:
+            self.watch.begin(self.video.num_frames)
         self.sound.start(self.stream.position)
 
     def _reach(self) -> int:
@@ -353,9 +354,11 @@ class RenderRun:
                 if block.state is not None and done < self._total:
                     self._snapshot(done, block.state)
                 self._report("render", done, done - first)
+                if self.collapse is not None:
+                    break
                 self._pause_if_requested(done)
         self.rows = self.spool.rows()  # not kept meanwhile: a stream may take days
-        assert len(self.rows) == self._total
+        assert self.collapse is not None or len(self.rows) == self._total
 
     def _row(self, block: Block, block_s: float, now: float) -> BlockRow:
         return BlockRow(
@@ -400,6 +403,8 @@ class RenderRun:
             fps = (index + 1) * BLOCK_FRAMES / (time.perf_counter() - began)
             memory = (*self.memory[:-1], reading)
             self.on_progress(Progress(phase="decode", done=index + 1, total=self._total, fps=fps, memory=memory))
+            if self.collapse is not None:
+                break
             self._pause_if_requested(index + 1)
 
     def _pause_if_requested(self, done: int) -> None:

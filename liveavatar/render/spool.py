@@ -79,6 +79,7 @@ class Spool:
     def truncate(self, position: int) -> None:
         """Keep the blocks before `position`, which must be on disk, and digest them."""
         os.truncate(self.latents_path, position * self.block_bytes)
+        self._digest = hashlib.sha256()
         rows = read_bytes(self.rows_path).splitlines()[:position]
         self.rows_path.write_bytes(b"".join(row + b"\n" for row in rows))
         for latents in self._blocks():

@@ -115,6 +115,13 @@ def test_what_cannot_be_judged_warns_when_the_user_allows_it() -> None:
     assert verdict.headline == "silent_lip cannot be judged: because"
 
 
+def test_a_video_that_fell_apart_fails_whatever_is_left_of_it() -> None:
+    found = {"seconds": 42.0, "reason": "from 42 s on the face has lost its detail"}
+    verdict = judge(result(GOOD), limits=limits_of("flicker"), collapse=found)
+    assert (verdict.status, check(verdict, "collapse").reason) == ("failed", found["reason"])
+    assert verdict.headline.startswith("the picture fell apart at 42 s and did not come back; the video ends there; ")
+
+
 def test_a_video_of_a_moment_is_too_short_to_judge() -> None:
     measured = result(GOOD)
     few = limits_of("flicker")

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from liveavatar.load import load_engine
 from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.paths import REPO_ROOT
 from liveavatar.render import job as render_job
+from liveavatar.render.collapse import Collapse
 from liveavatar.render.job import CanvasPicture, RenderJob, RenderResult, run_job
 from tests.job_changes import changed
 from tests.render_jobs import SIZE, noise_job
@@ -307,3 +309,56 @@ def test_half_written_files_of_a_full_disk_are_removed(renders: Renders) -> None
         path.touch()
     run_job(renders.engine, job)
     assert not any(path.exists() for path in leftovers)
+
+
+class Alarm:
+    """A watch that finds a collapse from frame 70 on when it has seen 120 frames."""
+
+    begun: ClassVar[list[int]] = []
+
+    def __init__(self, portrait: np.ndarray, ledger: Path) -> None:
+        assert portrait.shape == (*SIZE, 3)
+        assert ledger.name == "collapse.jsonl"
+
+    def begin(self, num_frames: int) -> None:
+        self.begun.append(num_frames)
+
+    def add(self, frames: np.ndarray, first: int) -> Collapse | None:
+        return Collapse(70, "sharpness", 0.3) if first + len(frames) >= 120 else None
+
+    def take(self) -> Collapse | None:
+        return None
+
+
+@pytest.mark.parametrize("online", [True, False], ids=["online", "offline"])
+def test_a_video_that_falls_apart_ends_where_it_was_good(
+    online: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_engine(tiny_model, device="cpu", dtype="float32")
+    whole = replace(noise_job(tmp_path, 132), online=online)
+    expected = run_job(engine, whole)
+    monkeypatch.setattr(render_job, "SHORTEST", 132)
+    monkeypatch.setattr(render_job, "CollapseWatch", Alarm)
+    done: list[int] = []
+    job = replace(whole, work_dir=tmp_path / "cut")
+    with pytest.raises(Interrupted):
+        run_job(engine, job, lambda p: done.append(p.done), lambda: len(done) == 9)
+    result = run_job(engine, replace(job, resume=True), lambda p: done.append(p.done))
+    assert max(done) == (10 if online else 11), "rendering stops at the alarm; all latents are there before decoding"
+    assert (result.num_frames, len(result.rows), result.latents_shape[0]) == (48, 4, 4)
+    assert result.latents.read_bytes() == expected.latents.read_bytes()[: result.latents.stat().st_size]
+    assert result.latents_sha256 == sha256(result.latents)
+    pictures = zip(read_frames(result.video), read_frames(expected.video), strict=False)
+    assert all((cut.rgb == frame.rgb).all() for cut, frame in pictures)
+    info = probe_video(result.video)
+    assert (info.num_frames, info.audio_seconds) == (48, pytest.approx(1.92, abs=0.05))
+    assert result.collapse == Collapse(70, "sharpness", 0.3)
+    assert [note for note in result.notes if "the video ends at 2 s (--ignore_collapse" in note]
+    assert run_job(engine, replace(job, resume=True)).collapse == result.collapse, "it is read again"
+    assert run_job(engine, replace(job, ignore_collapse=True, digest="e" * 64)).num_frames == 132
+
+
+def test_a_short_video_is_not_watched(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render_job, "CollapseWatch", Alarm)
+    engine = load_engine(tiny_model, device="cpu", dtype="float32")
+    assert run_job(engine, noise_job(tmp_path, 132)).collapse is None

@@ -35,7 +35,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Entry, Ent
     def render(folder: Path) -> Values:
         (folder / VIDEO).write_bytes(b"a film")
         (folder / BLOCKS).write_text("[]")
-        return {}
+        return {"collapse": None}
 
     def speak(folder: Path) -> Values:
         wavfile.write(folder / CLEANED, 16_000, np.zeros(16_000, np.float32))

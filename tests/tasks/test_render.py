@@ -56,9 +56,10 @@ OTHER_OPTIONS = {
     "leave_gb": 6.0,
     "resume": True,
     "force": True,
+    "ignore_collapse": True,
 }
 MINI = REPO_ROOT / "data" / "models" / "mini"
-CHANGES_THE_KEY = dict.fromkeys(OTHER_OPTIONS, False) | {"online": True, "offload": True}
+CHANGES_THE_KEY = dict.fromkeys(OTHER_OPTIONS, False) | {"online": True, "offload": True, "ignore_collapse": True}
 OPTIONS = RenderOptions(settings=RenderSettings(prompt="a calm woman"), online=False)
 
 

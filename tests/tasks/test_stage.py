@@ -25,6 +25,7 @@ VALUES: dict[str, dict[str, Any]] = {  # of entries that are not made here
     "portrait": {"width": 256, "height": 384, "check": None},
     "features": {"num_frames": 48},
     "prompt": {"grade": "rich", "problems": [], "heard": None},
+    "render": {"collapse": None},
     "quality": {"status": "passed", "headline": "", "checks": []},
 }
 # Option: another value, and the stages whose key names it. The stages after those follow by the bytes that they read.
@@ -51,6 +52,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "denoise": ("off", {"enhance"}),
     "whisper": ("off", {"enhance"}),
     "allow_unjudged": (True, {"quality"}),
+    "ignore_collapse": (True, {"render"}),
 }
 OPTIONAL = {"pillow-heif"}  # packages that a user may leave out
 NO_KEY = {  # option: reason
@@ -81,7 +83,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
     def build(self: Store, kind: str, key: str, make: Any, *, made_from: dict[str, Any], **_: Any) -> Entry:
         job = made_from["inputs"].get("job", {})
         dtype = job.get("settings", {}).get("kv_cache_dtype", "auto")
-        planned = {"placement": "single", "fps": 25.0, "ttff_s": 1.0, "host_gb": {"total": 1.0}}
+        planned = {"placement": "single", "own_decoder": False, "fps": 25.0, "ttff_s": 1.0, "host_gb": {"total": 1.0}}
         planned |= {"settings": {"kv_cache_dtype": dtype}}
         values = planned if kind == "plan" else VALUES.get(kind, {})
         files: dict[str, str] = defaultdict(lambda: "f" * 64)
