@@ -10,7 +10,7 @@ from liveavatar.errors import InputError
 from liveavatar.files import exists, is_text, parse_json, read_csv_text, read_text
 
 FORMATS = (".csv", ".parquet", ".jsonl")
-FILES = ("audio", "image", "model", "pose_video")  # columns that may be paths relative to the manifest
+FILES = ("audio", "image", "model", "pose_video", "limits")  # columns that may be paths relative to the manifest
 MAX_BYTES, MAX_ROWS = 50_000_000, 100_000  # of a table
 Job = dict[str, Any]
 

@@ -58,7 +58,7 @@ GROUPS = (
         options=(
             *("preset", "model", "size", "framing", "sample_steps", "seed", "num_clip", "infer_frames", "fps"),
             *("enable_online_decode", "denoise", "whisper", "strict_portrait", "strict_prompt", "allow_unjudged"),
-            "ignore_collapse",
+            *("limits", "ignore_collapse"),
         ),
     ),
     OptionGroup(
@@ -202,6 +202,11 @@ class RenderParameters(BaseModel):
     strict_prompt: bool = Field(default=False, description="refuse a poor prompt")
     allow_unjudged: bool = Field(
         default=False, description="let the verdict warn instead of fail where a measure cannot be taken"
+    )
+    limits: str | None = Field(
+        default=None,
+        min_length=1,
+        description="file with limits of the verdict, a copy of data/limits.json with changes",
     )
     ignore_collapse: bool = Field(
         default=False, description="render to the end even if the picture of a long video falls apart"

@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.parameters import RenderParameters
 from liveavatar import config, hardware, paths
@@ -25,8 +26,12 @@ from tasks.run_folder import MANIFEST
 from tasks.store import machine
 from tasks.store.remote import check_store_url
 
+if TYPE_CHECKING:
+    from liveavatar.quality.limit import Limit
+
 PUBLISHED = ("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json")  # beside it, by every run
 NAME_BYTES = 255  # of a file or folder, at most
+MODEL_LIMITS = "limits.json"  # of a model, in its directory
 PIPE = "-"  # as --audio: sound from standard input
 
 
@@ -108,6 +113,21 @@ def check_settings(parameters: RenderParameters) -> None:
         _check_pipe(parameters)
     if parameters.pose_video is not None:
         config.refuse_pose(model)
+    limits_of(parameters)
+
+
+def limits_of(parameters: RenderParameters) -> "tuple[Limit, ...] | None":
+    """Read the limits of the verdict: those of `--limits`, or of the model; None for the product's own.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    own = readable_model_dir(parameters.model) / MODEL_LIMITS
+    if parameters.limits is None and not own.is_file():
+        return None
+    from liveavatar.quality.limits import read_limits
+
+    return read_limits(own if parameters.limits is None else Path(parameters.limits))
 
 
 def moved_size(parameters: RenderParameters, model: config.ModelConfig, size: tuple[int, int]) -> str | None:

@@ -148,7 +148,9 @@ def _run_stages(
         replicas,
         planned.options_for_fewer,
     )
-    judged = quality.judge(rendered, cleaned, ingested.portrait, parameters.allow_unjudged)
+    judged = quality.judge(
+        rendered, cleaned, ingested.portrait, parameters.allow_unjudged, preflight.limits_of(parameters)
+    )
     published = publish_run(
         parameters,
         manifest.Results(

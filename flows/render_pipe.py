@@ -81,7 +81,7 @@ def _run_stages(
     )
     cleaned = render_pipe.transcribe(rendered, parameters.whisper)
     driving = features.features(cleaned, str(model_dir))
-    judged = quality.judge(rendered, cleaned, portrait, parameters.allow_unjudged)
+    judged = quality.judge(rendered, cleaned, portrait, parameters.allow_unjudged, preflight.limits_of(parameters))
     recorded = cleaned.path(enhance.CLEANED)
     return publish_run(
         parameters,

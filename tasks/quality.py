@@ -1,7 +1,7 @@
 """Prefect shell of `liveavatar.quality`: measure the video, judge it with Great Expectations."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from liveavatar.engine.memory import MemoryReading
 from liveavatar.files import plain, read_json
@@ -13,6 +13,9 @@ from tasks.stage import cached, stage
 from tasks.store.keys import stage_key
 from tasks.store.store import Entry, Values
 
+if TYPE_CHECKING:
+    from liveavatar.quality.limit import Limit
+
 FRAMES_TABLE = "frames.parquet"
 BLOCKS_TABLE = "blocks.parquet"
 CODE = ("liveavatar.quality.evaluate", "liveavatar.quality.suites")
@@ -20,7 +23,13 @@ PACKAGES = ("numpy", "scipy", "pandas", "great-expectations", "ai-edge-litert", 
 
 
 @stage("quality")
-def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = False) -> Entry:
+def judge(
+    rendered: Entry,
+    sound: Entry,
+    face: Entry,
+    allow_unjudged: bool = False,
+    limits: "tuple[Limit, ...] | None" = None,
+) -> Entry:
     """Measure and judge a video; the entry holds frames.parquet, blocks.parquet, and the rest in its values.
 
     Args:
@@ -28,6 +37,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
         sound: entry with the cleaned sound and the numbers of the cleaning.
         face: entry with the portrait.
         allow_unjudged: let what cannot be measured for want of means warn instead of fail.
+        limits: of the metrics; None for the product's own.
     """
     inputs = {
         "video": rendered.files[VIDEO],
@@ -37,6 +47,7 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
         "audio_metrics": audio_metrics(sound.values),
         "collapse": rendered.values["collapse"],
         "allow_unjudged": allow_unjudged,
+        "limits": None if limits is None else [[limit.name, limit.good, limit.tolerable] for limit in limits],
     }
 
     def make(folder: Path) -> Values:
@@ -53,7 +64,8 @@ def judge(rendered: Entry, sound: Entry, face: Entry, allow_unjudged: bool = Fal
             audio_metrics=audio_metrics(sound.values),
             block_timings=block_timings(read_json(rendered.path(BLOCKS))),
         )
-        verdict = pass_verdict(result, allow_unjudged=allow_unjudged, collapse=rendered.values["collapse"])
+        collapse = rendered.values["collapse"]
+        verdict = pass_verdict(result, limits=limits, allow_unjudged=allow_unjudged, collapse=collapse)
         result.frames.to_parquet(folder / FRAMES_TABLE, index=False)
         result.blocks.to_parquet(folder / BLOCKS_TABLE, index=False)
         return plain(

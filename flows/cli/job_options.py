@@ -16,6 +16,7 @@ VALUES = {
     "model": "NAME|DIR",
     "size": "W*H",
     "pose_video": "FILE",
+    "limits": "FILE",
     "fps": "25",
     "out": "DIR",
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import InputError
-from liveavatar.files import parse_json
+from liveavatar.files import parse_json, read_bytes
 from liveavatar.quality.evaluate import QualityResult
 from liveavatar.quality.limit import Limit, Range
 from liveavatar.quality.limits_local import LOCAL_LIMITS
@@ -187,7 +187,7 @@ def read_limits(path: Path) -> tuple[Limit, ...]:
         InputError: naming what is wrong and the way out.
     """
     try:
-        given = parse_json(path.read_bytes())
+        given = parse_json(read_bytes(path))
     except (OSError, ValueError) as e:
         raise InputError(f"--limits {path}: cannot be read as JSON ({e}); copy {DEFAULT_FILE} and edit it") from e
     known = {limit.name: limit for limit in METRIC_LIMITS}

@@ -1,5 +1,7 @@
 """The place of output, which is ours to fill; and the machine that a job may use."""
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,9 @@ from flows.parameters import RenderParameters
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Gpu, Machine, gpu_of, parse_gpus
 from liveavatar.media.ffmpeg import ffmpeg_binary
+from liveavatar.paths import REPO_ROOT
 
+MINI = REPO_ROOT / "data" / "models" / "mini"
 RUN = '{"latents_sha256": "d"}'
 FILES = dict.fromkeys(("video.mp4", "latents.bin", "frames.parquet", "blocks.parquet", "report.json"), "")
 
@@ -109,3 +113,36 @@ def test_a_job_may_have_fewer_gpus(num_gpus: int | None, count: int, monkeypatch
 def test_a_machine_that_is_named_is_the_one_to_use() -> None:
     job = RenderParameters(audio="a", image="i", prompt="p", num_gpus=2)
     assert preflight.machine_of(job, parse_gpus("4x24GB")).gpus == parse_gpus("2x24GB")
+
+
+@pytest.mark.parametrize(
+    ("of_model", "given", "low"),
+    [
+        pytest.param(None, None, None, id="the product's own"),
+        pytest.param(0.5, None, 0.5, id="the model's"),
+        pytest.param(0.5, 0.55, 0.55, id="those that are given"),
+        pytest.param(None, 0.55, 0.55, id="given for a model without"),
+    ],
+)
+def test_a_verdict_has_the_limits_of_its_model_or_those_that_are_given(
+    of_model: float | None, given: float | None, low: float | None, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(MINI, model)
+    for path, value in ((model / "limits.json", of_model), (tmp_path / "mine.json", given)):
+        if value is not None:
+            path.write_text(json.dumps({"identity_min": {"good": [value, None], "tolerable": [value, None]}}))
+    limits = None if given is None else str(tmp_path / "mine.json")
+    job = RenderParameters(audio="a.wav", image="b.png", prompt="A woman talks.", model=str(model), limits=limits)
+    read = preflight.limits_of(job)
+    assert (read and {limit.name: limit.good[0] for limit in read}["identity_min"]) == low
+
+
+def test_limits_that_cannot_be_read_are_refused_before_a_render(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"identity": {}}')
+    job = RenderParameters(
+        audio="a.wav", image="b.png", prompt="A woman talks.", out=str(tmp_path / "out"),
+        limits=str(tmp_path / "mine.json"),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"--limits .*mine.json: unknown metrics identity; copy data/limits.json"):
+        preflight.check_options(job)

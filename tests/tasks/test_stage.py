@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.parameters import RenderParameters
-from flows.preflight import machine_of
+from flows.preflight import limits_of, machine_of
 from flows.render import options_of, run_key
 from liveavatar import paths
 from liveavatar.checkpoints.directory import read_config
@@ -53,6 +53,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "whisper": ("off", {"enhance"}),
     "allow_unjudged": (True, {"quality"}),
     "ignore_collapse": (True, {"render"}),
+    "limits": (str(paths.REPO_ROOT / "data" / "limits.json"), {"quality"}),
 }
 OPTIONAL = {"pillow-heif"}  # packages that a user may leave out
 NO_KEY = {  # option: reason
@@ -110,7 +111,7 @@ def _run(parameters: RenderParameters) -> None:
             pose=sources.pose,
         ),
     )  # fmt: skip
-    quality.judge.fn(made, cleaned, sources.portrait, parameters.allow_unjudged)
+    quality.judge.fn(made, cleaned, sources.portrait, parameters.allow_unjudged, limits_of(parameters))
 
 
 def _form(**changes: Any) -> RenderParameters:
