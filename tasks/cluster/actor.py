@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
-from liveavatar.errors import CapacityError, LiveAvatarError
+from liveavatar.errors import CapacityError, LiveAvatarError, one_line
 from liveavatar.hardware import cores
 from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
-from tasks.cluster.gpus import gpu_lost
+from tasks.cluster.gpus import GpuLost, gpu_lost
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
 from tasks.cluster.room import limit_memory, make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
@@ -64,23 +64,18 @@ def load_whole(spec: EngineSpec) -> Any:
     return load_engine(spec.model_dir, device=spec.device, dtype=spec.dtype, fp8=spec.fp8, offload=spec.offload)
 
 
-def end_process() -> NoReturn:
-    """End this process at once, whatever its other threads do."""
-    os._exit(1)
-
-
 @contextmanager
-def _ending_with_its_gpu() -> Iterator[None]:
-    """End this process on an error with which its GPU was lost: no later call to CUDA would succeed."""
+def _naming_a_lost_gpu() -> Iterator[None]:
+    """Raise `GpuLost` for an error with which the GPU of this process was lost."""
     try:
         yield
     except LiveAvatarError:
         raise
-    except Exception:
+    except Exception as e:
         if not gpu_lost():
             raise
-        log.exception("the GPU of this process is lost; the process ends")
-        end_process()
+        log.exception("the GPU of this process is lost")
+        raise GpuLost(f"{type(e).__name__}: {one_line(str(e))}") from e
 
 
 class EngineActor:
@@ -106,7 +101,7 @@ class EngineActor:
         import torch
 
         started = time.perf_counter()
-        with self._loading, _ending_with_its_gpu():
+        with self._loading, _naming_a_lost_gpu():
             if self._engine is None:
                 limit_memory(self.spec.device, self.spec.leave_gb)
                 try:
@@ -127,11 +122,11 @@ class EngineActor:
         with self._one_job:
             self.load()
             try:
-                with _ending_with_its_gpu():
+                with _naming_a_lost_gpu():
                     return run_job(self._engine, job, note, lambda: job.digest in self._stopped)
             except (MemoryError, torch.OutOfMemoryError):
                 log.exception("out of memory; the process ends, which frees what it holds")
-                end_process()
+                os._exit(1)
             finally:
                 self._progress.pop(job.digest, None)
                 self._stopped.discard(job.digest)
@@ -140,7 +135,7 @@ class EngineActor:
         """Take part in a job that another process renders; it waits for its turn as `render` does."""
         with self._one_job:
             self.load()
-            with _ending_with_its_gpu():
+            with _naming_a_lost_gpu():
                 return part()
 
     def progress(self, digest: str) -> Progress | None:

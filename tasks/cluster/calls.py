@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from liveavatar.errors import LiveAvatarError
 from liveavatar.render.job import RenderJob, RenderResult
+from tasks.cluster.gpus import GpuLost
 from tasks.cluster.supervision import POLL_SECONDS, Answer, ClusterHead, EngineLost
 
 
@@ -49,12 +50,14 @@ def results(references: list[Any], seconds: float | None, *, any_error_is_a_loss
             are most likely the trace of another rank's loss.
 
     Raises:
-        EngineLost: a process ended.
+        EngineLost: a process or its GPU is lost.
         TimeoutError: they take longer.
     """
     try:
         return list(ray.get(references, timeout=seconds))
     except RayTaskError as e:
+        if isinstance(e.cause, GpuLost):
+            raise EngineLost(f"its GPU is lost, {e.cause}") from e
         if any_error_is_a_loss and not isinstance(e.cause, LiveAvatarError | ImportError):
             raise EngineLost(f"{type(e.cause).__name__}: {e.cause}") from e
         raise e.cause from e

@@ -60,6 +60,10 @@ def driver_answers() -> bool:
     return asked.returncode == 0
 
 
+class GpuLost(Exception):
+    """A process can use its GPU no more; the engine host ends it and looks for GPUs that are left."""
+
+
 def gpu_lost() -> bool:
     """Tell if Ray gave this process a GPU that it can use no more; after an error of CUDA that may be any error."""
     import torch

@@ -151,8 +151,8 @@ def supervise(
             engine.recycle()
             if losses > MAX_REVIVALS:
                 raise CapacityError(
-                    f"{engine.name} was lost {losses} times on this job ({e}); it may not fit in memory: see "
-                    f"`liveavatar plan`, then run again with --resume{engine.alternative}"
+                    f"{engine.name} was lost {losses} times on this job ({e}); if it does not fit in memory, see "
+                    f"`liveavatar plan` and `liveavatar doctor`, then run again with --resume{engine.alternative}"
                 ) from e
             log.warning("%s was lost; the job resumes from the last snapshot", engine.name)
             log.debug("%s was lost: %s", engine.name, e)

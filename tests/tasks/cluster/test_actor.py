@@ -14,6 +14,7 @@ from liveavatar.errors import CapacityError, InputError
 from liveavatar.render.job import Progress
 from tasks.cluster import actor
 from tasks.cluster.actor import ActorCalls, EngineActor, EngineSpec, actor_options, engine_actor, spec_name
+from tasks.cluster.gpus import GpuLost
 from tasks.cluster.supervision import EngineLost
 
 SPEC = EngineSpec(model_dir=Path("m"), version="0123456789abcdef" * 4, device="cpu", dtype="float32")
@@ -84,10 +85,6 @@ def test_an_error_of_a_job_leaves_the_actor_ready(engine: EngineActor, monkeypat
     assert engine.render(job("d")) == "result"
 
 
-class ProcessEnded(Exception):
-    """The actor has ended its process."""
-
-
 def fail_with(error: Exception) -> Any:
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -99,12 +96,12 @@ def fail_with(error: Exception) -> Any:
 @pytest.mark.parametrize(
     ("error", "lost", "raised"),
     [
-        pytest.param(RuntimeError("CUDA error"), True, ProcessEnded, id="the GPU is lost"),
+        pytest.param(RuntimeError("CUDA error"), True, GpuLost, id="the GPU is lost"),
         pytest.param(RuntimeError("a mistake"), False, RuntimeError, id="a mistake"),
         pytest.param(InputError("too large"), True, InputError, id="an error of the input"),
     ],
 )
-def test_a_process_ends_with_its_gpu(
+def test_a_lost_gpu_is_named(
     call: str,
     error: Exception,
     lost: bool,
@@ -112,7 +109,6 @@ def test_a_process_ends_with_its_gpu(
     engine: EngineActor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(actor, "end_process", fail_with(ProcessEnded()))
     monkeypatch.setattr(actor, "gpu_lost", lambda: lost)
     fail = fail_with(error)
     monkeypatch.setattr("liveavatar.load.load_engine" if call == "load" else "liveavatar.render.job.run_job", fail)

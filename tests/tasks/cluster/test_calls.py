@@ -12,6 +12,7 @@ from liveavatar.errors import InputError
 from liveavatar.render.job import RenderJob
 from tasks.cluster import calls
 from tasks.cluster.calls import Process, RayJob, await_results, results
+from tasks.cluster.gpus import GpuLost
 from tasks.cluster.supervision import Answer, EngineLost, HeadLost
 
 JOB = cast(RenderJob, SimpleNamespace(digest="d"))
@@ -69,6 +70,7 @@ def task_error(cause: Exception) -> RayTaskError:
 @pytest.mark.parametrize(
     ("cause", "any_error_is_a_loss", "raised"),
     [
+        pytest.param(GpuLost("CUDA error"), False, EngineLost, id="the GPU is lost"),
         pytest.param(InputError("too large"), False, InputError, id="an error that users know"),
         pytest.param(InputError("too large"), True, InputError, id="in a group too"),
         pytest.param(RuntimeError("gloo"), False, RuntimeError, id="a fault of one process is itself"),
