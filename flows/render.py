@@ -61,7 +61,7 @@ def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         warned or failed), `report` (content of report.json). `result_of` runs a flow and returns it.
     """
     with run_log():
-        return verdict_state(render_job(parameters))
+        return verdict_state(run_job(parameters))
 
 
 def run_render(parameters: RenderParameters, inputs: JobInputs) -> dict[str, Any]:
@@ -99,14 +99,14 @@ def render_flow(
     def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound, a portrait and a prompt."""
         with run_log():
-            result = render_job(parameters, inputs, replicas)
+            result = run_job(parameters, inputs, replicas)
             on_result(result)
             return verdict_state(result)
 
     return render
 
 
-def render_job(
+def run_job(
     parameters: RenderParameters, inputs: JobInputs | None = None, replicas: Replicas | None = None
 ) -> dict[str, Any]:
     """Run the stages of a render; see `render` and `render_flow`."""

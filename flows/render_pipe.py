@@ -46,12 +46,12 @@ def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[Render
     def render_piped(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound of a pipe, a portrait and a prompt."""
         with run_log():
-            return verdict_state(render_job(parameters, listener, inputs))
+            return verdict_state(run_piped_job(parameters, listener, inputs))
 
     return render_piped
 
 
-def render_job(parameters: RenderParameters, listener: render_pipe.Listener, inputs: JobInputs) -> dict[str, Any]:
+def run_piped_job(parameters: RenderParameters, listener: render_pipe.Listener, inputs: JobInputs) -> dict[str, Any]:
     """Run the stages of a render from a pipe.
 
     Returns:

@@ -103,7 +103,7 @@ def render(
             audio=inputs.sound.path(CLEANED),
             num_frames=inputs.features.values["num_frames"],
         )
-        job = render_job(key, replace(options, resume=resume), inputs.portrait, sound, inputs.pose)
+        job = describe_job(key, replace(options, resume=resume), inputs.portrait, sound, inputs.pose)
         if options.online:
             announce_playlist(work)
         spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
@@ -182,7 +182,7 @@ def _canvas(portrait: Entry) -> "CanvasPicture | None":
     return CanvasPicture(portrait.path(CANVAS), tuple(place["box"]), tuple(place["eyes"]), lips)
 
 
-def render_job(
+def describe_job(
     key: StageKey, options: RenderOptions, portrait: Entry, sound: "SoundSource", pose: Entry | None = None
 ) -> "RenderJob":
     """Describe a render to the engine; makes room for its work folder."""

@@ -29,11 +29,11 @@ from tasks.render import (
     RenderOptions,
     announce_playlist,
     canvas_parts,
+    describe_job,
     engine_spec,
     is_pasted,
     job_packages,
     move_products,
-    render_job,
     run_on_engine,
 )
 from tasks.render_code import job_code, settings_part
@@ -143,7 +143,7 @@ def render_pipe(
         from liveavatar.media.recording import Recording
         from liveavatar.render.pipe import PipeSound
 
-        job = render_job(key, options, portrait, PipeSound(folder=listener.folder, model_dir=model_dir))
+        job = describe_job(key, options, portrait, PipeSound(folder=listener.folder, model_dir=model_dir))
         announce_playlist(job.work_dir)
         try:
             spec = engine_spec(model_dir, model_digest, options)

@@ -91,7 +91,7 @@ def test_the_video_comes_first_and_the_words_after_it(
     num_clip: int | None, frames: int, stages: dict[str, tuple[Any, ...]]
 ) -> None:
     listener = cast(Any, SimpleNamespace())
-    result = flow.render_job(form(num_clip=num_clip, placement="tpp"), listener, INPUTS)
+    result = flow.run_piped_job(form(num_clip=num_clip, placement="tpp"), listener, INPUTS)
     assert result == {"published": PUBLISHED}
     assert read_counters()[0] == {"runs/passed": 1}
     names = ["portrait", "prompt_check", "request_of", "plan", "render_pipe"]

@@ -244,7 +244,7 @@ def test_a_job_whose_engine_has_no_gpu_any_more_is_resumed_on_another(
     monkeypatch.setattr(Store, "build", build)
     for name in ("move_products", "announce_playlist"):
         monkeypatch.setattr(render_module, name, lambda *_: None)
-    monkeypatch.setattr(render_module, "render_job", lambda *_: Job())
+    monkeypatch.setattr(render_module, "describe_job", lambda *_: Job())
     monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
     inputs = replace(INPUTS, features=replace(INPUTS.features, values={"num_frames": 25}))
     monkeypatch.setattr(render_module, "run_on_engine", run_on_engine)
