@@ -22,7 +22,7 @@ from liveavatar.distributed.channels import ControlReceiver, ControlSender, Late
 from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import mark, on_device, seconds
-from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, is_reanchored, load_rings, reanchors_at, ring_tensors
 from liveavatar.engine.job import Block
 from liveavatar.engine.memory import MemoryReading, read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Ready, Times
@@ -131,7 +131,6 @@ class Tpp:
         self.skeleton, self.balance = skeleton, balance
         self.group, self.backend, self.spec = group, backend, spec
         self.features, self.works = features, opening.works
-        self.reanchors = config.reanchor
         self.first_latent: Tensor | None = None
         self.work = opening.works[group.last]
         self._conditioning = opening.conditioning
@@ -225,7 +224,7 @@ class Tpp:
         while self.issued < min(spec.num_blocks, index + self.group.world + AHEAD):
             if self.ready is not None and self.issued > self.asked and not self.ready(self.issued):
                 return
-            reanchor = self.reanchors and self.issued == spec.clip_blocks
+            reanchor = reanchors_at(self.backend.config, spec, self.issued)
             if reanchor and self.first_latent is None:
                 return
             due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
@@ -279,7 +278,7 @@ class Tpp:
     def load(self, position: int, tensors: dict[str, Tensor], first_latent: Tensor | None) -> None:
         """Continue at block `position` of a snapshot: send each rank its rings."""
         self.first_latent, self.issued = first_latent, position
-        reanchor = self.reanchors and position > self.spec.clip_blocks
+        reanchor = is_reanchored(self.backend.config, self.spec, position)
         self._send(self._message(Op.RESTORE, position, reanchor=reanchor), [])
         handles = self._send_first() if reanchor else []
         for work in self.works[: self.group.last]:

@@ -38,13 +38,23 @@ class DenoiseSpec:
 
     @property
     def clip_blocks(self) -> int:
-        """Blocks per clip: how far one draw of noise reaches, and when the reference may change."""
+        """Blocks per clip: how far one draw of noise reaches, and when the reference may change (`reanchors_at`)."""
         return self.settings.infer_frames // BLOCK_FRAMES
 
     @property
     def num_steps(self) -> int:
         """Denoise steps of a block."""
         return len(self.sigmas) - 1
+
+
+def reanchors_at(config: ModelConfig, spec: DenoiseSpec, block: int) -> bool:
+    """Tell if the first generated latent becomes the reference right before a block: the first of the second clip."""
+    return config.reanchor and block == spec.clip_blocks
+
+
+def is_reanchored(config: ModelConfig, spec: DenoiseSpec, position: int) -> bool:
+    """Tell if it became the reference before one of the blocks that a snapshot at block `position` has behind it."""
+    return config.reanchor and position > spec.clip_blocks
 
 
 @dataclass(frozen=True, slots=True)

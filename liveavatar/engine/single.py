@@ -7,7 +7,15 @@ from torch import Tensor
 
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import on_device, seconds
-from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, load_rings, ring_tensors
+from liveavatar.engine.denoiser import (
+    Conditioning,
+    Denoiser,
+    DenoiseSpec,
+    is_reanchored,
+    load_rings,
+    reanchors_at,
+    ring_tensors,
+)
 from liveavatar.engine.job import Block
 from liveavatar.engine.memory import read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Ready, Times, split
@@ -46,7 +54,7 @@ class Single:
     def queue(self, index: int) -> Queued:
         """Begin with the next block."""
         backend, denoiser = self.backend, self.denoiser
-        if backend.config.reanchor and index == self.spec.clip_blocks:
+        if reanchors_at(backend.config, self.spec, index):
             assert self.first_latent is not None
             denoiser.reanchor(self.first_latent)
         audio = backend.dit.encode_audio(on_device(self.features(index), backend.device))
@@ -73,7 +81,7 @@ class Single:
         """Continue at block `position` of a snapshot."""
         load_rings(self.denoiser.rings, tensors)
         self.first_latent = first_latent
-        if first_latent is not None and self.backend.config.reanchor and position > self.spec.clip_blocks:
+        if first_latent is not None and is_reanchored(self.backend.config, self.spec, position):
             self.denoiser.reanchor(first_latent)
 
     def close(self) -> None:

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from liveavatar.config import TINY, ModelConfig
-from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, below, load_rings, ring_tensors
+from liveavatar.engine.denoiser import (
+    BlockInputs,
+    Conditioning,
+    DenoiseSpec,
+    below,
+    is_reanchored,
+    load_rings,
+    reanchors_at,
+    ring_tensors,
+)
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.sampling import clip_noise
 from liveavatar.engine.settings import RenderSettings
@@ -46,6 +55,19 @@ def channels(made: torch.Tensor | None) -> torch.Tensor:
 
 def test_a_spec_counts_steps_and_blocks() -> None:
     assert (SPEC.num_steps, SPEC.clip_blocks) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("reanchor", "at", "after"),
+    [
+        pytest.param(True, [2], [3, 4, 5], id="right before the second clip, and never again"),
+        pytest.param(False, [], [], id="never"),
+    ],
+)
+def test_the_reference_changes_once(reanchor: bool, at: list[int], after: list[int]) -> None:
+    config, blocks = replace(TINY, reanchor=reanchor), range(SPEC.num_blocks)
+    assert [block for block in blocks if reanchors_at(config, SPEC, block)] == at
+    assert [block for block in blocks if is_reanchored(config, SPEC, block)] == after
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 2, 3, 0)], ids=["in order", "resumed, backwards"])
