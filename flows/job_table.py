@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar.errors import InputError
-from liveavatar.files import exists, is_text, parse_json, read_csv_text, read_text
+from liveavatar.files import exists, is_text, parse_json, read_text
+from liveavatar.pose.csv_text import read_csv_text
 
 FORMATS = (".csv", ".parquet", ".jsonl")
 FILES = ("audio", "image", "model", "pose_video", "limits")  # columns that may be paths relative to the manifest

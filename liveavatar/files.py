@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 import stat
 import uuid
@@ -27,7 +26,6 @@ from liveavatar.errors import CapacityError
 log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-DELIMITERS = (",", ";", "\t")  # of a csv: the first one in its header; spreadsheets write `;` in half of Europe
 FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
 MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENXIO)  # a folder, pipe, socket or device lies there
 GONE = (errno.ENOENT, *MISPLACED)
@@ -146,20 +144,6 @@ def read_text(path: Path) -> str:
         raise ValueError("its text is not UTF-8: save it as UTF-8, `CSV UTF-8` in spreadsheets") from e
 
 
-def read_csv_text(path: Path) -> tuple[str, str]:
-    """Read a csv: its text without the line `sep=;` of spreadsheets, and what divides its cells.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it is in another encoding than UTF-8.
-    """
-    text = read_text(path)
-    first, _, rest = text.partition("\n")
-    if re.fullmatch(r'"?sep=."?', first, re.IGNORECASE):
-        return rest, first.strip('"')[-1]
-    return text, next((d for d in DELIMITERS if d in first), DELIMITERS[0])
-
-
 def read_json(path: Path) -> Any:
     """Read a JSON file in any of the encodings that JSON allows.
 
@@ -234,14 +218,15 @@ def is_intact(record: Mapping[str, Any]) -> bool:
     return bool(record["sha256"] == content_digest(record))
 
 
-def disk_full(path: Path, reason: str | None = None) -> CapacityError:
+def disk_full(what: Path | str, reason: str | None = None, again: str = "run again") -> CapacityError:
     """Return the error of a disk without room, with the way out.
 
     Args:
-        path: file or folder on that disk.
-        reason: the operating system's words.
+        what: file or folder on that disk, or what was written there.
+        reason: the words of the operating system, or of the program that wrote.
+        again: what to do once there is room.
     """
-    return CapacityError(f"{path}: the disk is full{f' ({reason})' if reason else ''}; free some space and run again")
+    return CapacityError(f"{what}: the disk is full{f' ({reason})' if reason else ''}; free some space and {again}")
 
 
 @contextmanager

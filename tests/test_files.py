@@ -21,7 +21,6 @@ from liveavatar.files import (
     open_regular,
     plain,
     read_bytes,
-    read_csv_text,
     read_json,
     read_text,
     recall,
@@ -98,21 +97,6 @@ def test_text_is_read_in_the_encodings_that_name_themselves(encoding: str, tmp_p
     (tmp_path / "a.txt").write_bytes(b"Jos\xe9")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_text(tmp_path / "a.txt")
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        pytest.param("a,b\n", ("a,b\n", ","), id="commas"),
-        pytest.param("a;b,c\n", ("a;b,c\n", ","), id="the first kind counts"),
-        pytest.param("sep=;\na;b,c\n", ("a;b,c\n", ";"), id="named"),
-        pytest.param("SEP=|\na|b\n", ("a|b\n", "|"), id="of any kind"),
-        pytest.param("", ("", ","), id="nothing"),
-    ],
-)
-def test_csv_names_what_divides_its_cells(text: str, found: tuple[str, str], tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(text)
-    assert read_csv_text(tmp_path / "a.csv") == found
 
 
 def raising(error: Exception) -> None:

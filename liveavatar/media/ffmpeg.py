@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
-from liveavatar.files import disk_errors, exists, replacing
+from liveavatar.files import disk_errors, disk_full, exists, replacing
 from liveavatar.media.cut import missing_bytes
 from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
 from liveavatar.media.playlist import refuse_playlist
@@ -101,7 +101,7 @@ def ffmpeg_failure(what: str, returncode: int, stderr: bytes) -> LiveAvatarError
     """Build the error of an ffmpeg that ended with `returncode`: CapacityError on a full disk, else MediaError."""
     tail = " | ".join(stderr.decode("utf-8", "replace").strip().splitlines())[-STDERR_TAIL:]
     if "No space left on device" in tail or "Disk quota exceeded" in tail:
-        return CapacityError(f"{what}: the disk is full; free some space and run again with --resume ({tail})")
+        return disk_full(what, tail, "run again with --resume")
     return MediaError(f"{what}: ffmpeg {_end(returncode)}: {tail or 'it said nothing'}; run again with --resume")
 
 

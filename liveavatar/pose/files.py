@@ -22,8 +22,9 @@ from liveavatar.face.eye_reading import eye_reading, seen_eyes
 from liveavatar.face.head_pose import face_pose
 from liveavatar.face.landmarks import FaceTracker
 from liveavatar.face.models import FaceModelUnavailable
-from liveavatar.files import exists, read_csv_text
+from liveavatar.files import exists
 from liveavatar.media.ffmpeg import probe_video, read_frames
+from liveavatar.pose.csv_text import read_csv_text
 from liveavatar.timing import FPS
 
 log = logging.getLogger(__name__)

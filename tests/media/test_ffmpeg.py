@@ -14,7 +14,15 @@ import pytest
 from PIL import Image
 
 from liveavatar.errors import CapacityError, InputError
-from liveavatar.media.ffmpeg import ffmpeg_binary, probe_video, read_frames, read_video, read_video_audio
+from liveavatar.media.ffmpeg import (
+    MediaError,
+    ffmpeg_binary,
+    ffmpeg_failure,
+    probe_video,
+    read_frames,
+    read_video,
+    read_video_audio,
+)
 from liveavatar.timing import SAMPLE_RATE
 from tests.media.videos import HEIGHT, WIDTH, picture, tone, write
 
@@ -223,3 +231,12 @@ def test_without_the_program_of_the_wheel_one_on_the_path_is_taken(
     (tmp_path / "ffmpeg").touch(mode=0o755)
     assert ffmpeg_binary() == str(tmp_path / "ffmpeg")
     ffmpeg_binary.cache_clear()
+
+
+def test_a_full_disk_is_told_from_other_failures() -> None:
+    full = ffmpeg_failure("video.mp4", 1, b"muxer:\nNo space left on device\n")
+    assert isinstance(full, CapacityError)
+    assert str(full) == (
+        "video.mp4: the disk is full (muxer: | No space left on device); free some space and run again with --resume"
+    )
+    assert isinstance(ffmpeg_failure("video.mp4", 1, b"Unknown encoder"), MediaError)
