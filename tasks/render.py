@@ -16,6 +16,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.memory import in_words, shortages
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.files import disk_errors
+from liveavatar.render.collapse import is_watched
 from tasks.bookkeeping import recorded
 from tasks.cluster.interruption import Interruption
 from tasks.cluster.replicas import Replicas
@@ -23,7 +24,7 @@ from tasks.enhance import CLEANED
 from tasks.events import Event, emit
 from tasks.features import FEATURES
 from tasks.ingest import CANVAS, PORTRAIT, POSE, POSE_PACKAGES
-from tasks.render_code import FAST, RenderCode, engine_code, job_code, settings_part
+from tasks.render_code import FACE, FAST, RenderCode, engine_code, job_code, settings_part
 from tasks.run_folder import origin_of
 from tasks.stage import cached, stage
 from tasks.store import machine
@@ -45,7 +46,7 @@ LIVE = "live"
 ARTIFACT_SECONDS = 2.0  # between two updates of the progress bar in the Prefect UI
 PACKAGES = ("torch", "numpy", "scipy", "imageio-ffmpeg", "safetensors")
 GPU_PACKAGES = ("triton", "fa3-fwd")
-PASTE_PACKAGES = ("opencv-python-headless", "ai-edge-litert")
+FACE_PACKAGES = ("opencv-python-headless", "ai-edge-litert")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,8 +150,9 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
     code = job_code(
         config, options.settings, offload=options.offload, posed=inputs.pose is not None,
         pasted=is_pasted(inputs.portrait),
+        watched=is_watched(inputs.features.values["num_frames"], options.ignore_collapse),
     )  # fmt: skip
-    packages = (*job_packages(code, inputs.portrait), *(() if inputs.pose is None else POSE_PACKAGES))
+    packages = (*job_packages(code), *(() if inputs.pose is None else POSE_PACKAGES))
     return stage_key("render", parts, code.modules, packages, code.left_out)
 
 
@@ -160,10 +162,10 @@ def canvas_parts(portrait: Entry) -> dict[str, Any]:
     return {} if place is None else {"canvas": portrait.files[CANVAS], "place": place}
 
 
-def job_packages(code: RenderCode, portrait: Entry) -> tuple[str, ...]:
-    """Return the packages that a render runs, those of GPUs and of pasting a face where it takes them."""
-    pasting = PASTE_PACKAGES if is_pasted(portrait) else ()
-    return (*PACKAGES, *pasting, *(() if FAST in code.left_out else GPU_PACKAGES))
+def job_packages(code: RenderCode) -> tuple[str, ...]:
+    """Return the packages that a render runs, those of faces and of GPUs where it takes them."""
+    faces, fast = (room not in code.left_out for room in (FACE, FAST))
+    return (*PACKAGES, *(FACE_PACKAGES if faces else ()), *(GPU_PACKAGES if fast else ()))
 
 
 def is_pasted(portrait: Entry) -> bool:

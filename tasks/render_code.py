@@ -21,8 +21,8 @@ PLACEMENTS = "liveavatar.distributed"
 WATCH = ("liveavatar.engine.memory", "liveavatar.hardware")  # memory is read and told, and changes nothing
 PROMPT = "liveavatar.prompt"  # writes the prompt in words of the model; the key holds what it wrote
 FAST = "liveavatar.fast"
-FACE = "liveavatar.face"  # reads the head pose of the portrait, and the frames of a video that keeps the user's picture
-HEAD_POSE = "liveavatar.face.head_pose"
+FACE = "liveavatar.face"  # for a head pose, for frames that are pasted, and for a long video that may fall apart
+HEAD_POSE, LIKENESS = "liveavatar.face.head_pose", "liveavatar.face.embedding"
 RELEASED_TEXT = ("liveavatar.engine.prompt_embedding", "liveavatar.model.umt5")
 
 
@@ -36,7 +36,7 @@ class RenderCode:
 
 def job_code(
     config: ModelConfig, settings: RenderSettings, *, offload: bool = False, posed: bool = False, piped: bool = False,
-    pasted: bool = False,
+    pasted: bool = False, watched: bool = False,
 ) -> RenderCode:  # fmt: skip
     """List the modules that a job runs; where a GPU decides, those of the GPU too.
 
@@ -47,12 +47,15 @@ def job_code(
         posed: whether a pose track is given.
         piped: whether its sound comes from a pipe, whose features the engine computes.
         pasted: whether the face goes back into the user's picture.
+        watched: whether the video ends where it falls apart (`liveavatar.render.collapse.is_watched`).
     """
     left_out = [PLACEMENTS, PROMPT, *WATCH]
     if not config.runs_fast(fp8=settings.fp8, offload=offload):
         left_out += [FAST, *other_autoencoders(config.vae)]
-    if not (posed and config.pose_origin == FROM_PORTRAIT):
-        left_out.append(HEAD_POSE if pasted else FACE)
+    counted = posed and config.pose_origin == FROM_PORTRAIT
+    left_out += [] if counted or pasted or watched else [FACE]
+    left_out += [] if counted else [HEAD_POSE]
+    left_out += [] if watched else [LIKENESS]
     if config.text.resident:
         left_out += RELEASED_TEXT
     return RenderCode(modules=engine_code(config) if piped else CODE, left_out=tuple(left_out))

@@ -136,7 +136,7 @@ def render_pipe(
         "machine": machine.signature(),
     }
     code = job_code(config, options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait))
-    packages = (*job_packages(code, portrait), *FEATURE_PACKAGES)
+    packages = (*job_packages(code), *FEATURE_PACKAGES)
     key = stage_key("render", parts, code.modules, packages, code.left_out)
 
     def make(folder: Path) -> Values:

@@ -69,6 +69,11 @@ class Collapse:
         )
 
 
+def is_watched(num_frames: int | None, ignore_collapse: bool) -> bool:
+    """Tell if a collapse ends a video: not one that is shown live, nor one that is too short for it."""
+    return num_frames is not None and num_frames >= SHORTEST and not ignore_collapse
+
+
 class FaceWatch:
     """Likeness and sharpness of a face against those of a portrait."""
 

@@ -40,7 +40,7 @@ from liveavatar.media.origin import origin_mark
 from liveavatar.media.paste import FacePaste
 from liveavatar.media.sizes import Box
 from liveavatar.render.alone import alone
-from liveavatar.render.collapse import SHORTEST, Collapse, CollapseWatch
+from liveavatar.render.collapse import Collapse, CollapseWatch, is_watched
 from liveavatar.render.pose import read_pose
 from liveavatar.render.sound import SNAPSHOT_BLOCKS, SoundSource
 from liveavatar.render.spool import Spool, read_finished, write_finished
@@ -200,7 +200,8 @@ class RenderRun:
             comment=None if job.origin is None else origin_mark(job.origin),
         )
         self.spool = Spool(job.work_dir, (engine.config.dit.in_dim, BLOCK_LATENTS, self.stream.h, self.stream.w))
-        self.watch = CollapseWatch(image, job.work_dir / "collapse.jsonl") if self._is_watched(num_frames) else None
+        watched = is_watched(num_frames, job.ignore_collapse)
+        self.watch = CollapseWatch(image, job.work_dir / "collapse.jsonl") if watched else None
         self.collapse: Collapse | None = None
         self.rows: list[BlockRow] = []
         self.memory: tuple[MemoryReading, ...] = ()  # of each rank after the last block; this process is the last rank
@@ -210,10 +211,6 @@ class RenderRun:
     def _paste(self, canvas: CanvasPicture) -> FacePaste:
         picture = np.asarray(Image.open(canvas.path).convert("RGB"))
         return FacePaste(picture, canvas.box, self.engine.still_frame(self.stream), canvas.eyes, canvas.lips)
-
-    def _is_watched(self, num_frames: int | None) -> bool:
-        """Tell if a collapse ends the video: not what is shown live, nor what is too short for one."""
-        return num_frames is not None and num_frames >= SHORTEST and not self.job.ignore_collapse
 
     def _write(self, frames: np.ndarray) -> None:
         """Write frames of the model to the video, which begins with the portrait where the model frames the face."""

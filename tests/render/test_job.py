@@ -28,6 +28,7 @@ from liveavatar.files import sha256
 from liveavatar.load import load_engine
 from liveavatar.media.ffmpeg import probe_video, read_frames
 from liveavatar.paths import REPO_ROOT
+from liveavatar.render import collapse
 from liveavatar.render import job as render_job
 from liveavatar.render.collapse import Collapse
 from liveavatar.render.job import CanvasPicture, RenderJob, RenderResult, run_job
@@ -337,7 +338,7 @@ def test_a_video_that_falls_apart_ends_where_it_was_good(
     engine = load_engine(tiny_model, device="cpu", dtype="float32")
     whole = replace(noise_job(tmp_path, 132), online=online)
     expected = run_job(engine, whole)
-    monkeypatch.setattr(render_job, "SHORTEST", 132)
+    monkeypatch.setattr(collapse, "SHORTEST", 132)
     monkeypatch.setattr(render_job, "CollapseWatch", Alarm)
     done: list[int] = []
     job = replace(whole, work_dir=tmp_path / "cut")

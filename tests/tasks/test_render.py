@@ -15,6 +15,7 @@ from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
 from liveavatar.engine.memory import MemoryReading
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.paths import REPO_ROOT
+from liveavatar.render.collapse import SHORTEST
 from liveavatar.render.job import Progress
 from tasks import render as render_module
 from tasks.cluster.replicas import NoGpuLeft, Replicas
@@ -24,9 +25,9 @@ from tasks.features import FEATURES
 from tasks.ingest import PORTRAIT, POSE
 from tasks.plan import kv_dtype_of
 from tasks.render import (
+    FACE_PACKAGES,
     GPU_PACKAGES,
     PACKAGES,
-    PASTE_PACKAGES,
     ProgressBoard,
     RenderInputs,
     RenderOptions,
@@ -36,7 +37,7 @@ from tasks.render import (
     render_key,
     run_on_engine,
 )
-from tasks.render_code import FAST, RenderCode
+from tasks.render_code import FACE, FAST, RenderCode
 from tasks.store.store import Entry, Store
 
 OTHER_SETTINGS: dict[str, Any] = {
@@ -65,7 +66,7 @@ OPTIONS = RenderOptions(settings=RenderSettings(prompt="a calm woman"), online=F
 
 def entry(digest: str) -> Entry:
     files = dict.fromkeys((CLEANED, FEATURES, PORTRAIT, POSE), digest * 64)
-    return Entry(kind="any", key="0" * 64, folder=Path(), files=files)
+    return Entry(kind="any", key="0" * 64, folder=Path(), files=files, values={"num_frames": 48})
 
 
 INPUTS = RenderInputs(model_dir=MINI, model_digest="0" * 64, sound=entry("1"), features=entry("2"), portrait=entry("3"))
@@ -111,12 +112,26 @@ def test_where_weights_wait_changes_no_key_of_a_model_that_takes_the_fast_path_a
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
-@pytest.mark.parametrize("pasted", [False, True])
-def test_packages_count_where_they_run(on_gpu: bool, pasted: bool) -> None:
-    code = RenderCode(modules=("liveavatar.engine",), left_out=() if on_gpu else (FAST,))
-    portrait = replace(entry("3"), values={"canvas": [0, 0, 9, 9]} if pasted else {})
-    expected = {*PACKAGES, *(GPU_PACKAGES if on_gpu else ()), *(PASTE_PACKAGES if pasted else ())}
-    assert set(job_packages(code, portrait)) == expected
+@pytest.mark.parametrize("faces", [False, True])
+def test_packages_count_where_they_run(on_gpu: bool, faces: bool) -> None:
+    left_out = (*(() if on_gpu else (FAST,)), *(() if faces else (FACE,)))
+    code = RenderCode(modules=("liveavatar.engine",), left_out=left_out)
+    expected = {*PACKAGES, *(GPU_PACKAGES if on_gpu else ()), *(FACE_PACKAGES if faces else ())}
+    assert set(job_packages(code)) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "ignore_collapse", "counts"),
+    [
+        pytest.param(SHORTEST, False, True, id="a long video, whose faces are watched"),
+        pytest.param(SHORTEST - 1, False, False, id="too short to be watched"),
+        pytest.param(SHORTEST, True, False, id="rendered to the end anyway"),
+    ],
+)
+def test_likeness_counts_where_it_may_end_the_video(num_frames: int, ignore_collapse: bool, counts: bool) -> None:
+    inputs = replace(INPUTS, features=replace(entry("2"), values={"num_frames": num_frames}))
+    made = render_key(replace(OPTIONS, ignore_collapse=ignore_collapse), inputs)
+    assert ("liveavatar/face/embedding.py" in made.code, "ai-edge-litert" in made.packages) == (counts, counts)
 
 
 def test_one_engine_serves_jobs_of_any_settings_but_8_bit_layers() -> None:

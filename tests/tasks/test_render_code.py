@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import FROM_CAMERA, FROM_PORTRAIT, LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.paths import REPO_ROOT
+from liveavatar.render.collapse import SHORTEST
 from liveavatar.render.job import CanvasPicture, RenderJob
 from liveavatar.render.pipe import PipeSound
 from liveavatar.timing import SAMPLE_RATE
@@ -57,6 +58,10 @@ def piped(job: RenderJob, folder: Path) -> RenderJob:
     return replace(job, sound=PipeSound(folder=folder / "heard", model_dir=folder))
 
 
+def long(job: RenderJob, folder: Path) -> RenderJob:
+    return replace(noise_job(folder, SHORTEST), online=False)
+
+
 @pytest.mark.parametrize(
     ("config", "job_of", "code"),
     [
@@ -68,6 +73,7 @@ def piped(job: RenderJob, folder: Path) -> RenderJob:
         pytest.param(
             TINY, piped, job_code(TINY, SETTINGS, piped=True), id="sound from a pipe", marks=pytest.mark.nightly
         ),
+        pytest.param(TINY, long, job_code(TINY, SETTINGS, watched=True), id="a long video", marks=pytest.mark.nightly),
         pytest.param(FAST, plain, job_code(FAST, SETTINGS), id="fast path", marks=pytest.mark.nightly),
     ],
 )
@@ -109,6 +115,7 @@ def test_placements_run_nothing_else_that_a_key_lacks() -> None:
         pytest.param(job_code(MINI, SETTINGS, posed=True), False, False, id="angles against the camera"),
         pytest.param(job_code(POSED, SETTINGS, posed=True), False, True, id="angles against the portrait"),
         pytest.param(job_code(MINI, SETTINGS, pasted=True), False, True, id="into the user's picture"),
+        pytest.param(job_code(MINI, SETTINGS, watched=True), False, True, id="a long video"),
         pytest.param(job_code(MINI, replace(SETTINGS, fp8=True)), True, False, id="8-bit layers"),
         pytest.param(job_code(MINI, SETTINGS, offload=True), True, False, id="layers in host memory"),
         pytest.param(job_code(LIVE_AVATAR_14B, SETTINGS), True, False, id="the large model"),
@@ -128,6 +135,10 @@ def test_a_resident_engine_runs_the_code_of_every_job(config: ModelConfig) -> No
     fast = replace(SETTINGS, fp8=True)
     assert all(files(job_code(config, fast, posed=True, piped=piped)) <= engine for piped in (False, True))
     assert "liveavatar/distributed/tpp.py" in engine
+
+
+def test_a_key_holds_every_setting() -> None:
+    assert settings_part(SETTINGS, MINI).keys() == {field.name for field in fields(RenderSettings)}
 
 
 @pytest.mark.parametrize(("words", "same"), [("known", True), ("all", False)])
