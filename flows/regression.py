@@ -169,16 +169,19 @@ def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> tuple
 
 
 def store_baseline(folder: Path, name: str, manifest: Case, report: Case, latents: Path) -> None:
-    """Store a render as the baseline: this machine's digest beside the others', measures, and rounded latents."""
+    """Store a render as the baseline: this machine's digest beside the others', measures, and rounded latents.
+
+    Where this machine's latents are not those of its stored digest, the digests of other machines are no longer true.
+    """
     import numpy as np
 
     path = folder / f"{name}.json"
     stored = read_json(path) if path.exists() else {}
-    same = stored.get("model_sha256") == manifest["model"]["sha256"]
-    digests = {**(stored.get("digests", {}) if same else {}), _signature(manifest): manifest["latents_sha256"]}
+    digests, here, digest = stored.get("digests", {}), _signature(manifest), manifest["latents_sha256"]
+    same = stored.get("model_sha256") == manifest["model"]["sha256"] and digests.get(here, digest) == digest
     baseline = {
         "model_sha256": manifest["model"]["sha256"],
-        "digests": digests,
+        "digests": {**(digests if same else {}), here: digest},
         "latents_shape": manifest["latents_shape"],
         "status": report["status"],
         "metrics": {key: report["metrics"].get(key) for key in TOLERANCES},

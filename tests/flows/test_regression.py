@@ -149,6 +149,26 @@ def test_of_long_videos_only_means_are_stored(folder: Path, factor: float, passe
     assert (case["passed"], "as numbers" in case["how"]) == (passed, True)
 
 
+@pytest.mark.parametrize(
+    ("manifest", "machines"),
+    [
+        pytest.param({"metrics": 1}, 2, id="the same latents"),
+        pytest.param({"latents_sha256": "new"}, 1, id="other latents: no machine makes what is stored"),
+        pytest.param({"model": {"sha256": "new"}}, 1, id="another model"),
+        pytest.param({"machine": "arm64-base-4", "latents_sha256": "third"}, 3, id="one more machine"),
+    ],
+)
+def test_digests_of_other_machines_stay_as_long_as_they_are_true(
+    manifest: dict[str, Any], machines: int, folder: Path
+) -> None:
+    store_baseline(folder, "job", MANIFEST | ELSEWHERE, REPORT, folder / "latents.bin")
+    changed = MANIFEST | manifest
+    store_baseline(folder, "job", changed, REPORT, folder / "latents.bin")
+    digests = json.loads((folder / "job.json").read_text())["digests"]
+    assert len(digests) == machines
+    assert changed["latents_sha256"] in digests.values()
+
+
 def test_an_update_wants_a_reason(home: Path) -> None:
     with pytest.raises(InputError, match="--reason"):
         regression.fn(str(home), update=True)
