@@ -10,6 +10,7 @@ from PIL import Image
 from liveavatar.errors import InputError
 from liveavatar.paths import REPO_ROOT
 from liveavatar.pose.files import check_pose, read_pose, read_pose_csv
+from liveavatar.quality.split import load_split
 
 PORTRAIT = REPO_ROOT / "data" / "samples" / "portrait.png"
 GREY = np.full((192, 128, 3), 128, np.uint8)
@@ -140,3 +141,10 @@ def test_a_tilting_portrait_is_followed_at_any_frame_rate(tmp_path: Path) -> Non
     wanted = degrees[::2][: len(track)]
     assert np.abs(track[: len(wanted), 2] - wanted).max() < 2.5  # the lost moment is a straight line
     assert len(read_pose(path, max_frames=7)) == 7
+
+
+def test_a_video_is_followed_to_the_side_to_which_its_head_turns() -> None:
+    clip = load_split()[1]
+    track, true = read_pose(clip.path("film.mkv"), 75), clip.labels().head[:75]
+    for axis, least in ((0, 0.95), (1, 0.9), (2, 0.9)):
+        assert np.corrcoef(track[:, axis], true[:, axis])[0, 1] > least, ("yaw", "pitch", "roll")[axis]
