@@ -108,11 +108,7 @@ def check_settings(parameters: RenderParameters) -> None:
     check_store_url()
     model = read_config(readable_model_dir(parameters.model))
     refuse_size(parameters, model)
-    refuse_use(parameters, model, len(machine.accelerators()))
-    if parameters.audio == PIPE:
-        _check_pipe(parameters)
-    if parameters.pose_video is not None:
-        config.refuse_pose(model)
+    refuse_job(parameters, model, len(machine.accelerators()), piped=parameters.audio == PIPE)
     limits_of(parameters)
 
 
@@ -239,17 +235,28 @@ def refuse_pipe(parameters: RenderParameters) -> None:
         raise InputError("--audio -: standard input can be heard only once; give a file")
 
 
-def refuse_use(parameters: RenderParameters, model: config.ModelConfig, gpus: int) -> None:
-    """Refuse a use of the machine that contradicts the model, other options or the number of GPUs.
+def refuse_job(parameters: RenderParameters, model: config.ModelConfig, gpus: int, *, piped: bool) -> None:
+    """Refuse options that contradict each other, the model or the number of GPUs; `plan` and `render` both ask here.
+
+    Args:
+        parameters: of the job.
+        model: its config.
+        gpus: of the machine.
+        piped: whether the sound comes from standard input.
 
     Raises:
-        InputError, CapacityError: the first of `liveavatar.planning.options.option_errors`.
+        InputError, CapacityError: the first of `liveavatar.planning.options.option_errors`, or what a pipe or the
+            model's pose does not allow.
     """
     use = MachineUse(
         offload=bool(parameters.offload_model), placement=parameters.placement, num_gpus=parameters.num_gpus
     )
     for error in option_errors(model, parameters.settings(), use, gpus):
         raise error
+    if piped:
+        _check_pipe(parameters)
+    if parameters.pose_video is not None:
+        config.refuse_pose(model)
 
 
 def machine_of(parameters: RenderParameters, gpus: tuple[hardware.Gpu, ...] | None = None) -> hardware.Machine:

@@ -18,7 +18,7 @@ from liveavatar.isolation.caller import isolated
 from liveavatar.media.portrait_check import JudgedPortrait, judge_portrait
 from liveavatar.planning.plan import Plan, describe, plan, video_size
 from liveavatar.planning.request import PlanRequest
-from liveavatar.planning.table import as_data, plan_table
+from liveavatar.planning.table import TableRow, as_data, plan_table
 from liveavatar.timing import FPS
 from tasks.inputs import decode_portrait
 from tasks.plan import request_of
@@ -44,7 +44,7 @@ def plan_command(options: dict[str, Any]) -> int:
     width, height = portrait.picture.shape[1::-1] if portrait is not None else video_size(model, area, None)
     frames = _frames(parameters.audio, seconds, parameters.num_clip, parameters.infer_frames)
     named = None if gpus is None else parse_gpus(gpus)
-    preflight.refuse_use(parameters, model, len(detect_gpus() if named is None else named))
+    preflight.refuse_job(parameters, model, len(detect_gpus() if named is None else named), piped=piped)
     machine = preflight.machine_of(parameters, named)
     request = request_of(parameters.settings(), parameters.model_dump(), width, height, frames, piped=piped)
     if as_table:
@@ -84,17 +84,25 @@ def print_table(model: ModelConfig, request: PlanRequest, machine: Machine, as_j
     else:
         gpus = ", ".join(gpu.name for gpu in machine.gpus) or "CPU"
         say(f"{model.name} on {gpus}")
-        say("  size       video      steps  fits              GiB     frames/s  placement")
+        say("  size       video      steps  fits                     GiB     frames/s  placement")
         for row in rows:
-            fits = ("with --fp8" if row.in_8_bits and not request.settings.fp8 else "yes") if row.fits else "no"
             say(
-                f"  {row.asked:<10} {row.size:<10} {row.steps:>5}  {fits:<12}  {row.gib:>7.2f}  "
+                f"  {row.asked:<10} {row.size:<10} {row.steps:>5}  {_fits(row, request):<19}  {row.gib:>7.2f}  "
                 f"{row.fps if row.fits else 0:>11.1f}  {row.placement if row.fits else '-'}"
             )
         say("recommended:")
         for one in advice:
             say(f"  {one.asked:<10} {'-' if one.steps is None else f'{one.steps} steps'}: {one.why}")
     return 0 if any(row.fits for row in rows) else CapacityError.exit_code
+
+
+def _fits(row: TableRow, request: PlanRequest) -> str:
+    """Say whether a cell fits, and with which options that were not asked for."""
+    if not row.fits:
+        return "no"
+    added = ["--fp8"] if row.in_8_bits and not request.settings.fp8 else []
+    added += ["offload"] if row.offload and not request.offload else []
+    return f"with {', '.join(added)}" if added else "yes"
 
 
 def _model(name: str) -> ModelConfig:

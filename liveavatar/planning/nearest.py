@@ -24,7 +24,10 @@ SIZE, OCTAVE, STEPS, FP8, KV_DTYPE, PLACEMENT, OFFLOAD = 0.5, 2.0, 2.0, 1.0, 0.5
 
 
 def nearest(config: ModelConfig, request: PlanRequest, machine: Machine) -> dict[str, Any] | None:
-    """Find the options that fit and change least, with their `fps`; None when nothing does."""
+    """Find the options that fit and change least, with their `fps`; None when nothing does.
+
+    Where no setting of a model that needs a GPU fits, that is the embedded model, without `fps`.
+    """
     infer_frames = max(BLOCK_FRAMES, request.settings.infer_frames // BLOCK_FRAMES * BLOCK_FRAMES)
     base = request.changed(infer_frames=infer_frames)
     sizes = reachable_sizes(config, (base.width, base.height))
@@ -40,10 +43,16 @@ def nearest(config: ModelConfig, request: PlanRequest, machine: Machine) -> dict
             smaller = found.model.request
             best, best_distance = found, distance + size_distance(base, (smaller.width, smaller.height))
     if best is not None:
-        return _options(best)
-    if not machine.gpus and config.needs_gpu:
+        return _options(config, best)
+    if config.needs_gpu:
         width, height = MINI.default_area
-        return {"model": MINI.name, "size": f"{width}*{height}", "sample_steps": min(request.settings.sample_steps, 4)}
+        steps = min(request.settings.sample_steps, 4)
+        small = request.changed(
+            width=width, height=height, sample_steps=steps, infer_frames=infer_frames, placement="auto", fp8=False,
+            kv_cache_dtype="auto", offload=False,
+        )  # fmt: skip
+        if not machine.gpus or choose(MINI, small, machine).fits:
+            return {"model": MINI.name, "size": f"{width}*{height}", "sample_steps": steps}
     return None
 
 
@@ -54,15 +63,22 @@ def size_distance(request: PlanRequest, size: Size) -> float:
 
 
 def reachable_sizes(config: ModelConfig, size: Size) -> list[Size]:
-    """List the size and the smaller ones that `--size` gives for a picture of its aspect, the largest first."""
+    """List the size and the smaller ones that `--size` gives for a picture of its aspect, the largest first.
+
+    A picture's own size may have fewer pixels than the least that `--size` takes; those others are not reachable.
+    """
     if config.size_rule == LISTED_SIZES:
         upright = size[1] > size[0]
         listed = {(min(area), max(area)) if upright else (max(area), min(area)) for area in config.areas}
     else:
-        least = min(width * height for width, height in config.areas)
+        least = _least(config)[0]
         areas = range(least, size[0] * size[1] + 1, STEP * STEP)
         listed = {released_size(*size, area) for area in areas}
-        listed = {other for other in listed if released_size(*size, other[0] * other[1]) == other}
+        listed = {
+            other
+            for other in listed
+            if other[0] * other[1] >= least and released_size(*size, other[0] * other[1]) == other
+        }
     smaller = [other for other in listed if other[0] * other[1] < size[0] * size[1]]
     return [size, *sorted(smaller, key=lambda other: (-other[0] * other[1], other))]
 
@@ -118,6 +134,14 @@ def _changes(config: ModelConfig, request: PlanRequest, machine: Machine) -> Ite
         )
 
 
-def _options(choice: Choice) -> dict[str, Any]:
-    """Return a choice as the options that ask for it."""
-    return {**choice.model.request.options(), "fps": round(choice.fps, 2)}
+def _least(config: ModelConfig) -> tuple[int, Size]:
+    """Return the fewest pixels that `--size` takes, and the size that has them."""
+    return min((width * height, (width, height)) for width, height in config.areas)
+
+
+def _options(config: ModelConfig, choice: Choice) -> dict[str, Any]:
+    """Return a choice as the options that ask for it; of a size below the least, the least gives it again."""
+    request = choice.model.request
+    options = {**request.options(), "fps": round(choice.fps, 2)}
+    pixels, (width, height) = _least(config)
+    return options if request.width * request.height >= pixels else options | {"size": f"{width}*{height}"}

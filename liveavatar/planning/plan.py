@@ -99,7 +99,27 @@ def plan(config: ModelConfig, request: PlanRequest, machine: Machine) -> Plan:
         return replace(outcome, refusal=f"the job does not fit: {choice.refusals[0]}")
     near = nearest(config, request, machine)
     way_out = "nothing near it fits this machine" if near is None else f"try {describe(near)}"
-    return replace(outcome, nearest=near, refusal=f"the job does not fit: {outcome.reasons[0]}; {way_out}")
+    refusal = f"the job does not fit: {outcome.reasons[0]}; {way_out}"
+    other = _gpu_that_holds(config, request, machine)
+    if other is None:
+        return replace(outcome, nearest=near, refusal=refusal)
+    alone = f"GPU {other} ({machine.gpus[other].name}) alone holds it: set CUDA_VISIBLE_DEVICES={other}"
+    return replace(outcome, nearest=near, reasons=[*outcome.reasons, alone], refusal=f"{refusal}; {alone}")
+
+
+def _gpu_that_holds(config: ModelConfig, request: PlanRequest, machine: Machine) -> int | None:
+    """Find a GPU other than the first one, and unlike it, that holds a job alone; None when there is none."""
+    if request.placement not in ("auto", "single"):
+        return None
+    single = request.changed(placement="single")
+    tried = [machine.gpus[0]] if machine.gpus else []
+    for index, gpu in enumerate(machine.gpus):
+        if gpu in tried:
+            continue
+        tried.append(gpu)
+        if settled(config, single, replace(machine, gpus=(gpu,))).fits:
+            return index
+    return None
 
 
 def _check(config: ModelConfig, request: PlanRequest) -> None:
@@ -129,7 +149,7 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
         if dtype != original.settings.kv_cache_dtype:
             why = ", for in bf16 they would not leave enough room" if dtype == "fp8" else ""
             reasons.append(f"keys and values of earlier blocks are kept in {dtype}{why}")
-        reasons += _offload_remarks(choice, config, machine)
+        reasons += _offload_remarks(choice, config, original, machine)
         reasons += _idle_remarks(choice, config, original, machine)
         if disk["total"] > machine.work_gb:
             reasons.append(
@@ -176,17 +196,18 @@ def _remarks(choice: Choice) -> list[str]:
     return remarks
 
 
-def _offload_remarks(choice: Choice, config: ModelConfig, machine: Machine) -> list[str]:
-    """Say that weights need not wait in host memory, when they need not."""
-    request = choice.model.request
-    if not request.offload:
+def _offload_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, machine: Machine) -> list[str]:
+    """Say that weights need not wait in host memory, when they need not: on one GPU, or spread over several."""
+    if not original.offload:
         return []
-    resident = settled(config, request.changed(offload=False, kv_cache_dtype="auto"), machine)
+    resident = choose(config, original.changed(offload=False), machine)
     if not resident.fits:
         return []
     fullest = max(resident.loads, key=lambda load: load.share)
+    busy = len(resident.loads)
+    where = "a GPU holds" if resident.placement != "tpp" else f"the job is spread over {busy} GPUs, the fullest with"
     return [
-        f"--offload_model True is not needed: without it a GPU holds {fullest.total:.2f} of {fullest.usable:.2f} GB, "
+        f"--offload_model True is not needed: without it {where} {fullest.total:.2f} of {fullest.usable:.2f} GB, "
         f"at {resident.fps:.1f} frames/s against {choice.fps:.1f}"
     ]
 

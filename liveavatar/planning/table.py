@@ -24,6 +24,7 @@ class TableRow:
     steps: int
     fits: bool
     in_8_bits: bool  # weights in 8 bits, asked for or because it fits in no other way
+    offload: bool  # weights in host memory, asked for or because it fits in no other way
     placement: str
     gib: float  # of the fullest GPU, or of the host without one
     fps: float
@@ -59,19 +60,21 @@ def plan_table(config: ModelConfig, request: PlanRequest, machine: Machine) -> t
         of_size = []
         for steps in (steps for steps in STEPS if steps in config.sigmas):
             cell = request.changed(width=width, height=height, sample_steps=steps)
-            of_size.append(_row(asked, _in_either_precision(config, cell, machine)))
+            of_size.append(_row(asked, _in_any_way(config, cell, machine)))
         rows += of_size
         advice.append(advise(asked, of_size))
     return rows, advice
 
 
-def _in_either_precision(config: ModelConfig, request: PlanRequest, machine: Machine) -> Choice:
-    """Settle a job as asked; with weights in 8 bits where that does not fit."""
-    choice = choose(config, request, machine)
-    if choice.fits or request.settings.fp8 or not machine.has_fp8:
-        return choice
-    narrow = choose(config, request.changed(fp8=True), machine)
-    return narrow
+def _in_any_way(config: ModelConfig, request: PlanRequest, machine: Machine) -> Choice:
+    """Settle a job as asked; where that does not fit, with weights in 8 bits, and last with weights in host memory."""
+    narrow = request.changed(fp8=request.settings.fp8 or machine.has_fp8)
+    may_offload = bool(machine.gpus) and request.placement != "tpp"
+    for way in (request, narrow, narrow.changed(offload=request.offload or may_offload)):
+        choice = choose(config, way, machine)
+        if choice.fits:
+            return choice
+    return choose(config, narrow, machine)
 
 
 def _row(asked: str, choice: Choice) -> TableRow:
@@ -83,6 +86,7 @@ def _row(asked: str, choice: Choice) -> TableRow:
         steps=request.settings.sample_steps,
         fits=choice.fits,
         in_8_bits=request.settings.fp8,
+        offload=request.offload,
         placement=choice.placement,
         gib=max((load.total for load in choice.loads), default=host),
         fps=choice.fps,
@@ -120,6 +124,7 @@ def as_data(rows: list[TableRow], advice: list[Advice]) -> dict[str, Any]:
                 "sample_steps": row.steps,
                 "fits": row.fits,
                 "fp8": row.in_8_bits,
+                "offload_model": row.offload,
                 "placement": row.placement,
                 "gib": round(row.gib, 2),
                 "fps": round(row.fps, 2),

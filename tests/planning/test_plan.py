@@ -76,6 +76,30 @@ def test_no_gpu_points_to_the_mini() -> None:
     assert outcome.nearest["model"] == "mini"
 
 
+@pytest.mark.parametrize(
+    ("gpus", "options", "gpu"),
+    [
+        pytest.param("1x24GB,1x80GB", {}, 1, id="the larger one comes second"),
+        pytest.param("1x8GB,1x16GB,1x48GB,1x80GB", {}, 2, id="the first of two that hold it"),
+        pytest.param("1x24GB,1x80GB", {"placement": "single"}, 1, id="asked for one"),
+        pytest.param("1x24GB,1x80GB", {"placement": "replicas"}, None, id="asked for each"),
+        pytest.param("2x24GB", {}, None, id="they are alike"),
+        pytest.param("1x24GB,1x16GB", {}, None, id="none holds it"),
+    ],
+)
+def test_a_gpu_that_holds_a_job_alone_is_named(gpus: str, options: dict[str, Any], gpu: int | None) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b((512, 256), fp8=True, **options), machine(gpus))
+    assert not outcome.fits
+    assert outcome.refusal is not None
+    words = f"alone holds it: set CUDA_VISIBLE_DEVICES={gpu}"
+    assert (words in outcome.refusal, words in outcome.reasons[-1]) == (gpu is not None, gpu is not None)
+
+
+def test_a_gpu_too_small_for_the_large_model_points_to_the_mini() -> None:
+    nearest = plan(LIVE_AVATAR_14B, request_14b((384, 256), sample_steps=6), machine("1x8GB")).nearest
+    assert nearest == {"model": "mini", "size": "384*256", "sample_steps": 4}
+
+
 def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
     outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), placement="single"), machine("4xA100-80GB"))
     assert not outcome.fits
@@ -97,6 +121,8 @@ def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
         pytest.param("2xH200", {"offload": True}, "with --offload_model True a job runs on one GPU", id="offloaded"),
         pytest.param("1xH200", {"fp8": True, "offload": True}, "--offload_model True is not needed: without it a GPU "
                      "holds", id="offload without need"),
+        pytest.param("4x32GB", {"fp8": True, "offload": True, "width": 640, "height": 384}, "is not needed: without it "
+                     "the job is spread over 4 GPUs, the fullest with", id="offload instead of the other GPUs"),
     ],
 )  # fmt: skip
 def test_a_plan_says_who_works_and_why(gpus: str, options: dict[str, Any], says: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,8 @@ from liveavatar.planning.plan import plan
 from liveavatar.planning.table import STEPS, TableRow, advise, as_data, plan_table, table_sizes
 from tests.planning.requests import machine, request_14b
 
-ROW = TableRow(asked="704*384", size="704*384", steps=4, fits=True, in_8_bits=True, placement="single", gib=40.0,
-               fps=20.0, reason="")  # fmt: skip
+ROW = TableRow(asked="704*384", size="704*384", steps=4, fits=True, in_8_bits=True, offload=False, placement="single",
+               gib=40.0, fps=20.0, reason="")  # fmt: skip
 
 
 def test_a_cell_is_the_plan_of_its_size_and_steps() -> None:
@@ -31,17 +32,21 @@ def test_a_cell_is_the_plan_of_its_size_and_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "fits", "eight_bit"),
+    ("gpus", "options", "fits", "eight_bit", "offload"),
     [
-        pytest.param("1xH200", True, False, id="in bf16"),
-        pytest.param("1x32GB", True, True, id="only in 8 bits"),
-        pytest.param("1x24GB", False, True, id="not even in 8 bits"),
-        pytest.param("1xA100-40GB", False, False, id="no 8-bit unit"),
+        pytest.param("1xH200", {}, True, False, False, id="in bf16"),
+        pytest.param("1x32GB", {}, True, True, False, id="only in 8 bits"),
+        pytest.param("1x24GB", {}, True, True, True, id="only with weights in host memory, too"),
+        pytest.param("1x8GB", {}, False, True, False, id="in no way"),
+        pytest.param("2x16GB", {"placement": "tpp"}, False, True, False, id="a group keeps its weights"),
+        pytest.param("1xA100-40GB", {}, True, False, True, id="no 8-bit unit"),
     ],
 )
-def test_weights_are_in_8_bits_where_bf16_does_not_fit(gpus: str, fits: bool, eight_bit: bool) -> None:
-    row = plan_table(LIVE_AVATAR_14B, request_14b((384, 256)), machine(gpus))[0][0]
-    assert (row.fits, row.in_8_bits, bool(row.reason)) == (fits, eight_bit, not fits)
+def test_a_cell_that_does_not_fit_as_asked_is_tried_in_other_ways(
+    gpus: str, options: dict[str, Any], fits: bool, eight_bit: bool, offload: bool
+) -> None:
+    row = plan_table(LIVE_AVATAR_14B, request_14b((384, 256), **options), machine(gpus))[0][0]
+    assert (row.fits, row.in_8_bits, row.offload, bool(row.reason)) == (fits, eight_bit, offload, not fits)
 
 
 def row(steps: int, fps: float, fits: bool = True) -> TableRow:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.hardware import Gpu, parse_gpus
 from liveavatar.media.portrait import target_size
-from liveavatar.planning.plan import video_size
+from liveavatar.planning.plan import describe, video_size
 from liveavatar.planning.speed import Speeds
 from liveavatar.timing import FPS
 from tests.flows.cli.commands import run
@@ -184,6 +185,7 @@ def test_memory_that_is_left_is_not_planned_with(home: Path, capsys: pytest.Capt
                      id="the large model"),
         pytest.param(["--gpus", "4x24GB"], 0, ["384*256    384*256        3  with --fp8", "688*368    -: nothing fits"],
                      id="8 bits where bf16 does not fit"),
+        pytest.param(["--gpus", "1x24GB"], 0, ["384*256    384*256        3  with --fp8, offload"], id="a small card"),
         pytest.param(["--gpus", "1x8GB"], 3, ["384*256    384*256        3  no"], id="nothing fits"),
         pytest.param(["--gpus", "1xH100", "--model", "mini"], 0, ["mini on H100", "384*256    4 steps:"], id="mini"),
     ],
@@ -221,6 +223,25 @@ jobs = st.fixed_dictionaries(
         "preset": st.sampled_from(NAMES),
     },
 )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        pytest.param(["--placement", "replicas"], "one sound makes one video", id="replicas"),
+        pytest.param(["--denoise", "rnnoise"], "noise removal hears a recording as a whole", id="noise removal"),
+        pytest.param(["--resume"], "what a pipe said is gone", id="resume"),
+        pytest.param(["--pose_video", "head.csv"], "has no length to fit it to", id="a pose"),
+    ],
+)
+def test_a_pipe_is_refused_what_a_render_refuses_it(
+    options: list[str], says: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["plan", "--model", "live-avatar-14b", "--gpus", "2xH200", *options]
+    code, _, err = run([*asked, "--audio", "-"], capsys)
+    assert code == 2
+    assert says in err
+    assert run(asked, capsys)[0] == 0
 
 
 def rendered_plan(job: dict[str, Any], gpus: tuple[Gpu, ...]) -> dict[str, Any] | str:
@@ -265,5 +286,9 @@ def test_plan_is_render(
         assert plan["fits"] == (code == 0)
         plan.pop("notes", None)  # on the size that was asked for
         assert (plan if plan["fits"] else plan["refusal"]) == made
+        if plan["nearest"] and "model" not in plan["nearest"]:
+            place = [f"--{name}={job[name]}" for name in ("num_gpus", "leave_memory") if name in job]
+            way_out = ["plan", "--gpus", gpus, "--model", model, *place, *shlex.split(describe(plan["nearest"]))]
+            assert run(way_out, capsys)[0] == 0, way_out
     else:
         assert err == f"liveavatar: {made}\n"
