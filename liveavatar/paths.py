@@ -47,6 +47,11 @@ def home() -> Path:
     return Path(os.environ.get("LIVEAVATAR_HOME") or (REPO_ROOT / ".liveavatar" if is_checkout() else user))
 
 
+def gpu_look() -> Path:
+    """Return the lock that one process at a time holds while it looks which GPUs are left."""
+    return home() / "gpu-look.lock"
+
+
 def models_home() -> Path:
     """Return the folder of fetched checkpoints."""
     return Path(os.environ.get("LIVEAVATAR_MODELS") or home() / "models")

@@ -25,7 +25,7 @@ from liveavatar.hardware import cores
 from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
-from tasks.cluster.gpus import GpuLost, gpu_lost
+from tasks.cluster.gpus import GPU_ORDER, GpuLost, gpu_lost
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
 from tasks.cluster.room import limit_memory, make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
@@ -170,7 +170,7 @@ def actor_options(spec: EngineSpec) -> dict[str, Any]:
         "num_cpus": 0,  # jobs queue at the actor; reserving cores would only keep a second model out
         "num_gpus": int(on_gpus(spec)),
         "max_concurrency": 4,
-        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **GPU_ORDER}},
     }
 
 

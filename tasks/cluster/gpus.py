@@ -11,13 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import ray
+from filelock import FileLock
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from liveavatar import paths
+from liveavatar.files import disk_errors
 from liveavatar.isolation.worker import die_with_parent
 from tasks.cluster import gpu_probe
 from tasks.cluster.head import NAMESPACE, num_gpus
@@ -25,12 +29,13 @@ from tasks.cluster.room import end_actor, is_idle
 
 log = logging.getLogger(__name__)
 
+# CUDA would number the fastest GPU first; plans, `nvidia-smi` and `CUDA_VISIBLE_DEVICES` of users number them by slot.
+GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 HOLDER = "gpu-holder-"  # beginning of the names of holders
 PROBE_SECONDS = 30.0  # for the driver to answer; a broken GPU may keep it busy for ever
 ANSWER_SECONDS = PROBE_SECONDS + 20.0  # between two answers of holders, the start of a process included
 SETTLE_SECONDS = 10.0  # for Ray to notice the end of actors
 PAUSE_SECONDS = 0.1
-_LOOKING = threading.Lock()  # a look ends the holders of another
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,17 @@ def gpu_lost() -> bool:
         return False
     if not torch.cuda.is_initialized():
         return not driver_answers()
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
+    ended = threading.Event()
+
+    def wait_for_gpu() -> None:
+        with suppress(RuntimeError):
+            torch.cuda.synchronize()
+            ended.set()
+
+    waiting = threading.Thread(target=wait_for_gpu, daemon=True)  # a broken GPU may keep it for ever
+    waiting.start()
+    waiting.join(PROBE_SECONDS)
+    return not ended.is_set()
 
 
 class GpuHolder:
@@ -109,8 +120,15 @@ def look(own: str, answers: Callable[[], bool] = driver_answers) -> GpusLeft:
             empty: none.
         answers: asks about the GPU of a process.
     """
-    with _LOOKING:
+    place = paths.gpu_look()
+    one_look = FileLock(place)  # a look ends the holders of another, in whatever process that is
+    with disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        one_look.acquire()
+    try:
         return _look(own, answers)
+    finally:
+        one_look.release()
 
 
 def _look(own: str, answers: Callable[[], bool]) -> GpusLeft:
@@ -134,7 +152,7 @@ def _look(own: str, answers: Callable[[], bool]) -> GpusLeft:
 def _hold(answers: Callable[[], bool]) -> ActorHandle:
     remote = ray.remote(GpuHolder).options(
         name=f"{HOLDER}{secrets.token_hex(4)}", namespace=NAMESPACE, lifetime="detached", num_cpus=0, num_gpus=1,
-        max_restarts=0,
+        max_restarts=0, runtime_env={"env_vars": GPU_ORDER},
     )  # fmt: skip
     return cast(ActorHandle, remote.remote(answers))
 

@@ -162,6 +162,7 @@ def test_a_gpu_is_reserved_where_there_is_one(
     options = actor_options(replace(SPEC, device=device))
     assert options["num_gpus"] == reserved
     assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
+    assert options["runtime_env"]["env_vars"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as `nvidia-smi` and plans number"
 
 
 class FakeRay:

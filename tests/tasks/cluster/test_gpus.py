@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import ray
 import torch
 from ray.exceptions import RayActorError
 
+from liveavatar import paths
 from liveavatar.hardware import cores
 from liveavatar.load import load_engine
 from liveavatar.render.job import Progress, RenderResult, run_job
@@ -58,6 +60,7 @@ class FakeRay:
 
         def options(name: str, **rest: Any) -> Any:
             assert (rest["num_gpus"], rest["num_cpus"], rest["lifetime"]) == (1, 0, "detached")
+            assert rest["runtime_env"]["env_vars"] == gpus.GPU_ORDER
             return SimpleNamespace(remote=lambda answers: start(name, answers))
 
         return SimpleNamespace(options=options)
@@ -74,6 +77,13 @@ class FakeRay:
 
     def kill(self, actor: Any) -> None:
         del self.actors[actor.name]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own."""
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 A0, A1, B0 = ("10.0.0.1", "0"), ("10.0.0.1", "1"), ("10.0.0.2", "0")
@@ -181,6 +191,38 @@ def test_a_process_knows_that_its_gpu_is_lost(
     assert gpus.gpu_lost() == lost
 
 
+def test_a_gpu_that_does_not_answer_at_all_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: never.wait(20))
+    monkeypatch.setattr(gpus, "PROBE_SECONDS", 0.1)
+    began = time.monotonic()
+    assert gpus.gpu_lost()
+    assert time.monotonic() - began < 10
+    never.set()
+
+
+def test_a_look_waits_for_that_of_another_process(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    cluster = FakeRay([A0])
+    monkeypatch.setattr(gpus, "ray", cluster)
+    monkeypatch.setattr(gpus, "num_gpus", lambda: 1.0)
+    home.mkdir(parents=True, exist_ok=True)
+    place = str(paths.gpu_look())
+    holds = f"import filelock; lock = filelock.FileLock({place!r}); lock.acquire(); print(1, flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "1\n"
+    looks: list[GpusLeft] = []
+    looking = threading.Thread(target=lambda: looks.append(gpus.look("")))
+    looking.start()
+    looking.join(0.5)
+    assert not looks
+    other.communicate("\n")
+    looking.join(60)
+    assert looks == [GpusLeft(1, ("GPU 0",))]
+
+
 def test_a_holder_knows_its_gpu_and_is_never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "die_with_parent", lambda: None)
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [3])
@@ -190,10 +232,9 @@ def test_a_holder_knows_its_gpu_and_is_never_idle(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def two_gpus(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A Ray of our own that takes this machine for one with two GPUs."""
     init = ray.init
-    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", lambda **options: init(**options, num_gpus=2))
     head.connect()
