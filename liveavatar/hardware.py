@@ -92,7 +92,7 @@ class Gpu:
     @property
     def usable_gb(self) -> float:
         """Memory that a job may fill, in GB."""
-        return self.memory_gb - RESERVE_GB - self.leave_gb
+        return max(0.0, self.memory_gb - RESERVE_GB - self.leave_gb)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,7 +59,7 @@ class GpuLoad:
     @property
     def share(self) -> float:
         """Share of the usable memory that is needed."""
-        return self.total / self.usable
+        return self.total / self.usable if self.usable else math.inf
 
 
 class MemoryModel:

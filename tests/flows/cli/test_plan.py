@@ -176,6 +176,8 @@ def test_memory_that_is_left_is_not_planned_with(home: Path, capsys: pytest.Capt
     assert not refused["fits"]
     assert "40.15 of its 48 GB are usable (6 GB are left to other programs)" in refused["refusal"]
     assert refused["nearest"]["size"] != "704*384"
+    nothing = ask([*asked, "--leave_memory", "48GB"], capsys)
+    assert "0.00 of its 48 GB are usable (48 GB are left to other programs)" in nothing["refusal"]
 
 
 @pytest.mark.parametrize(
