@@ -276,7 +276,10 @@ def run_key(parameters: RenderParameters, inputs: JobInputs) -> StageKey:
         "machine": machine.signature(),
     }
     config, posed = read_config(model_dir), inputs.pose is not None
-    rendering = job_code(config, parameters.settings(), offload=bool(parameters.offload_model), posed=posed)
+    rendering = job_code(
+        config, parameters.settings(), offload=bool(parameters.offload_model), posed=posed,
+        on_gpu=bool(machine.accelerators()),
+    )  # fmt: skip
     stages = stage_key("run", parts, (*RUN_CODE, encoder_kind(config.speech).module), RUN_PACKAGES)
     return replace(stages, code=stages.code | code_parts(*rendering.modules, left_out=rendering.left_out))
 

@@ -76,6 +76,11 @@ class VAEConfig:
     reference_width: int = 0  # compact: of the branch that copies from the portrait, see `vae_reference`; 0 = none
 
     @property
+    def has_fast_form(self) -> bool:
+        """True when `liveavatar.fast` decodes with kernels of its own and records them."""
+        return self.kind == "wan"
+
+    @property
     def last_level_stride(self) -> int:
         """Pixels a side of one value of the decoder's last level."""
         return 1 if self.kind == "wan" else 4
@@ -360,7 +365,7 @@ MINI = ModelConfig(
     framing=FRAME_FACE,
     pose_input=HEAD_ANGLES,
     needs_gpu=False,
-    fast_path=False,
+    fast_path=True,
     has_kv_choice=False,
     spreads=False,
 )  # fmt: skip
@@ -375,6 +380,7 @@ TINY = replace(
                 mean=(0.0,) * 8, std=(1.0,) * 8),
     text=replace(MINI.text, dim=16, length=8, vocab=64, num_layers=1, num_heads=2),
     speech=replace(MINI.speech, shifts=(0,)),
+    fast_path=False,
 )  # fmt: skip
 
 PRESETS = {m.name: m for m in (MINI, LIVE_AVATAR_14B, TINY)}

@@ -151,6 +151,7 @@ def render_key(options: RenderOptions, inputs: RenderInputs) -> StageKey:
         config, options.settings, offload=options.offload, posed=inputs.pose is not None,
         pasted=is_pasted(inputs.portrait),
         watched=is_watched(inputs.features.values["num_frames"], options.ignore_collapse),
+        on_gpu=bool(machine.accelerators()),
     )  # fmt: skip
     packages = (*job_packages(code), *(() if inputs.pose is None else POSE_PACKAGES))
     return stage_key("render", parts, code.modules, packages, code.left_out)

@@ -36,7 +36,7 @@ class RenderCode:
 
 def job_code(
     config: ModelConfig, settings: RenderSettings, *, offload: bool = False, posed: bool = False, piped: bool = False,
-    pasted: bool = False, watched: bool = False,
+    pasted: bool = False, watched: bool = False, on_gpu: bool = False,
 ) -> RenderCode:  # fmt: skip
     """List the modules that a job runs; where a GPU decides, those of the GPU too.
 
@@ -47,10 +47,11 @@ def job_code(
         posed: whether a pose track is given.
         piped: whether its sound comes from a pipe, whose features the engine computes.
         pasted: whether the face goes back into the user's picture.
+        on_gpu: whether it runs on a GPU, where most models run other kernels.
         watched: whether the video ends where it falls apart (`liveavatar.render.collapse.is_watched`).
     """
     left_out = [PLACEMENTS, PROMPT, *WATCH]
-    if not config.runs_fast(fp8=settings.fp8, offload=offload):
+    if not (on_gpu and config.runs_fast(fp8=settings.fp8, offload=offload)):
         left_out += [FAST, *other_autoencoders(config.vae)]
     counted = posed and config.pose_origin == FROM_PORTRAIT
     left_out += [] if counted or pasted or watched else [FACE]

@@ -135,7 +135,10 @@ def render_pipe(
         **canvas_parts(portrait),
         "machine": machine.signature(),
     }
-    code = job_code(config, options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait))
+    code = job_code(
+        config, options.settings, offload=options.offload, piped=True, pasted=is_pasted(portrait),
+        on_gpu=bool(machine.accelerators()),
+    )  # fmt: skip
     packages = (*job_packages(code), *FEATURE_PACKAGES)
     key = stage_key("render", parts, code.modules, packages, code.left_out)
 

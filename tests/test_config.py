@@ -18,6 +18,7 @@ from liveavatar.config import (
     LIVE_AVATAR_14B,
     MINI,
     PRESETS,
+    TINY,
     ModelConfig,
     refuse_pose,
     refuse_size,
@@ -178,9 +179,10 @@ def test_only_the_embedded_model_s_text_encoder_stays_in_memory() -> None:
 @pytest.mark.parametrize(
     ("model", "fp8", "offload", "fast"),
     [
-        pytest.param(MINI, False, False, False, id="small"),
-        pytest.param(MINI, True, False, True, id="8-bit layers"),
-        pytest.param(MINI, False, True, True, id="layers in host memory"),
+        pytest.param(TINY, False, False, False, id="tiny"),
+        pytest.param(TINY, True, False, True, id="8-bit layers"),
+        pytest.param(TINY, False, True, True, id="layers in host memory"),
+        pytest.param(MINI, False, False, True, id="small"),
         pytest.param(LIVE_AVATAR_14B, False, False, True, id="large"),
     ],
 )

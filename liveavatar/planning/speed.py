@@ -33,7 +33,9 @@ from liveavatar.timing import BLOCK_FRAMES
 log = logging.getLogger(__name__)
 
 TERA = 1e12
-LAUNCH_SECONDS = 50 * 5e-6  # of one layer: about fifty kernels
+LAYER_SECONDS = 82e-6  # of one recorded layer, however small; `mini` on an H200 (`bench.gpu --only mini`)
+# Decoding kernel by kernel: share of the convolutions' rate, and seconds a block until the next one is begun.
+UNRECORDED_SHARE, UNRECORDED_SECONDS = 0.057, 9.9e-3
 OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
 ENCODE_SHARE = (
     0.48  # of the decoder's rate that a start reaches, which is the encoding of the still picture first of all
@@ -72,12 +74,15 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
     attention = dit.attention_flop / TERA / rates.self_attention(dit.ring_dtype)
     attention += dit.other_flop / TERA / rates.attention
     compute = OVERHEAD * (linear + attention + dit.elementwise_bytes / TERA / rates.bandwidth)
-    compute = max(compute, num_layers * LAUNCH_SECONDS)
+    compute = max(compute, num_layers * LAYER_SECONDS)
     transfer = dit.layer_weights * num_layers * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
     prefill = OVERHEAD * linear * dit.sink_share
+    decode = vae.decode_flop / TERA / rates.conv
+    if not vae.is_recorded:
+        decode = decode / UNRECORDED_SHARE + UNRECORDED_SECONDS
     return Speeds(
         step=max(compute, transfer),
-        decode=vae.decode_flop / TERA / rates.conv,
+        decode=decode,
         first=None,
         start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from liveavatar import paths
+from liveavatar.checkpoints.directory import read_config, resolve_model_dir
 from liveavatar.config import LIVE_AVATAR_14B, TINY
 from liveavatar.hardware import HOPPER
 from liveavatar.planning.costs import dit_costs, vae_costs
@@ -76,6 +77,14 @@ def times(dtype: str = "bf16", **options: Any) -> Speeds:
 def test_a_step_on_a_gpu(slower: dict[str, Any], faster: dict[str, Any]) -> None:
     assert times(**faster).step < times(**slower).step
     assert times(**faster).decode == times(**slower).decode
+
+
+@pytest.mark.parametrize(("size", "measured"), [((256, 384), 732), ((1024, 768), 290)])
+def test_the_embedded_model_on_a_gpu_is_predicted(size: tuple[int, int], measured: float) -> None:
+    request = small_request(width=size[0], height=size[1], sample_steps=4)
+    assert plan(read_config(resolve_model_dir("mini")), request, machine("1xH200")).fps == pytest.approx(
+        measured, rel=0.1
+    )
 
 
 @pytest.mark.parametrize("dtype", ["auto", "bf16", "fp8", "int8", "e4m3"])

@@ -60,7 +60,7 @@ OTHER_OPTIONS = {
     "ignore_collapse": True,
 }
 MINI = REPO_ROOT / "data" / "models" / "mini"
-CHANGES_THE_KEY = dict.fromkeys(OTHER_OPTIONS, False) | {"online": True, "offload": True, "ignore_collapse": True}
+CHANGES_THE_KEY = dict.fromkeys(OTHER_OPTIONS, False) | {"online": True, "ignore_collapse": True}
 OPTIONS = RenderOptions(settings=RenderSettings(prompt="a calm woman"), online=False)
 
 

@@ -74,7 +74,7 @@ def long(job: RenderJob, folder: Path) -> RenderJob:
             TINY, piped, job_code(TINY, SETTINGS, piped=True), id="sound from a pipe", marks=pytest.mark.nightly
         ),
         pytest.param(TINY, long, job_code(TINY, SETTINGS, watched=True), id="a long video", marks=pytest.mark.nightly),
-        pytest.param(FAST, plain, job_code(FAST, SETTINGS), id="fast path", marks=pytest.mark.nightly),
+        pytest.param(FAST, plain, job_code(FAST, SETTINGS, on_gpu=True), id="fast path", marks=pytest.mark.nightly),
     ],
 )
 def test_a_job_runs_the_code_of_its_key(
@@ -105,7 +105,14 @@ def test_placements_run_nothing_else_that_a_key_lacks() -> None:
     called = {p.relative_to(REPO_ROOT).as_posix() for p in sources_of(*modules) if room not in p.parents}
     called = {path for path in called if not path.startswith(PROMPT.replace(".", "/"))}
     called = {path for path in called if not path.startswith(tuple(name.replace(".", "/") for name in WATCH))}
-    assert called <= files(job_code(LIVE_AVATAR_14B, SETTINGS))
+    assert called <= files(job_code(LIVE_AVATAR_14B, SETTINGS, on_gpu=True))
+
+
+def test_kernels_of_gpus_count_on_gpus_alone() -> None:
+    on_cpu, on_gpu = (files(job_code(MINI, SETTINGS, on_gpu=on_gpu)) for on_gpu in (False, True))
+    assert on_cpu < on_gpu
+    assert {path for path in on_gpu - on_cpu if path.startswith("liveavatar/fast/")}
+    assert not {path for path in on_cpu if path.startswith("liveavatar/fast/")}
 
 
 @pytest.mark.parametrize(
@@ -116,9 +123,11 @@ def test_placements_run_nothing_else_that_a_key_lacks() -> None:
         pytest.param(job_code(POSED, SETTINGS, posed=True), False, True, id="angles against the portrait"),
         pytest.param(job_code(MINI, SETTINGS, pasted=True), False, True, id="into the user's picture"),
         pytest.param(job_code(MINI, SETTINGS, watched=True), False, True, id="a long video"),
-        pytest.param(job_code(MINI, replace(SETTINGS, fp8=True)), True, False, id="8-bit layers"),
-        pytest.param(job_code(MINI, SETTINGS, offload=True), True, False, id="layers in host memory"),
-        pytest.param(job_code(LIVE_AVATAR_14B, SETTINGS), True, False, id="the large model"),
+        pytest.param(job_code(MINI, SETTINGS, on_gpu=True), True, False, id="mini on a GPU"),
+        pytest.param(job_code(TINY, SETTINGS, on_gpu=True), False, False, id="tiny on a GPU"),
+        pytest.param(job_code(TINY, replace(SETTINGS, fp8=True), on_gpu=True), True, False, id="8-bit layers"),
+        pytest.param(job_code(TINY, SETTINGS, offload=True, on_gpu=True), True, False, id="layers in host memory"),
+        pytest.param(job_code(LIVE_AVATAR_14B, SETTINGS, on_gpu=True), True, False, id="the large model"),
     ],
 )
 def test_backend_and_pose_decide_the_code(code: RenderCode, fast: bool, face: bool) -> None:

@@ -45,7 +45,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "fp8": (True, {"plan", "render"}),
     "kv_cache_dtype": ("int8", {"plan", "render"}),
     "enable_online_decode": (True, {"portrait", "plan", "render"}),  # live video is small; the entry holds live/
-    "offload_model": (True, {"plan", "render"}),  # has the embedded model take the fast path
+    "offload_model": (True, {"plan"}),  # nor does where weights wait
     "placement": ("single", {"plan"}),  # nor does where a step runs
     "num_gpus": (1, {"plan"}),
     "leave_memory": (6.0, set()),  # has the planner of a GPU count with less

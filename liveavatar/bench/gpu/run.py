@@ -29,6 +29,8 @@ from liveavatar.bench.gpu.build import (
     release,
 )
 from liveavatar.bench.gpu.memory import measure_capped, measure_memory
+from liveavatar.bench.gpu.mini import SIZES as MINI_SIZES
+from liveavatar.bench.gpu.mini import measure_mini
 from liveavatar.bench.gpu.ranks import RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
@@ -44,7 +46,7 @@ from liveavatar.planning.plan import video_size
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("verify", "attention", "speed", "steps", "memory", "caps")  # on one GPU
+SECTIONS = ("verify", "attention", "speed", "steps", "memory", "caps", "mini")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
 # Tried by ranks that share a GPU, smallest first: when one ends them, the report has the sizes before it.
@@ -53,6 +55,7 @@ GROUP_BLOCKS, QUICK_GROUP_BLOCKS = 40, 24
 FULL_SIZE = (704, 384)
 AREAS = ((384, 256), (688, 368), (704, 384), (720, 400))  # of the memory table; a size is the nearest that is allowed
 SMALL_SIZE = (384, 256)
+MINI_DRY = (128, 128)
 BLOCKS, QUICK_BLOCKS, DRY_BLOCKS = 30, 20, 3
 REPORTS = BENCHMARKS
 # What one measurement may end with while the others go on.
@@ -236,6 +239,11 @@ class GpuBench:
         for mode in (FP8, ATTENTION8, *([E4M3] if flash else [])):
             work = partial(measure_steps, self.config, mode, self.full, self.blocks, self.device, self.dtype)
             self._measure("steps", f"fewer steps of {mode.name}", work)
+
+    def _mini(self) -> None:
+        dry = self.options.dry_run
+        work = partial(measure_mini, (MINI_DRY,) if dry else MINI_SIZES, self.blocks, self.device, self.dtype)
+        self._measure("mini", "the embedded model", work)
 
     def _memory(self) -> None:
         whole = not (self.options.quick or self.options.dry_run)
