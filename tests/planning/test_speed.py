@@ -79,11 +79,12 @@ def test_a_step_on_a_gpu(slower: dict[str, Any], faster: dict[str, Any]) -> None
     assert times(**faster).decode == times(**slower).decode
 
 
-@pytest.mark.parametrize(("size", "measured"), [((256, 384), 732), ((1024, 768), 290)])
-def test_the_embedded_model_on_a_gpu_is_predicted(size: tuple[int, int], measured: float) -> None:
+@pytest.mark.parametrize(("size", "measured"), [((256, 384), (602, 732)), ((1024, 768), (228, 290))])
+def test_the_embedded_model_on_a_gpu_is_predicted(size: tuple[int, int], measured: tuple[float, float]) -> None:
+    """Measured on two H200s, whose hosts were not equally fast."""
     request = small_request(width=size[0], height=size[1], sample_steps=4)
     assert plan(read_config(resolve_model_dir("mini")), request, machine("1xH200")).fps == pytest.approx(
-        measured, rel=0.1
+        sum(measured) / 2, rel=0.1
     )
 
 
