@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 TERA = 1e12
 LAYER_SECONDS = 82e-6  # of one recorded layer, however small; `mini` on an H200 (`bench.gpu --only mini`)
 # Decoding kernel by kernel: share of the convolutions' rate, and seconds a block until the next one is begun.
-UNRECORDED_SHARE, UNRECORDED_SECONDS = 0.057, 12e-3
+UNRECORDED_SHARE, UNRECORDED_SECONDS = 0.050, 12e-3
 OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
 ENCODE_SHARE = (
     0.48  # of the decoder's rate that a start reaches, which is the encoding of the still picture first of all
