@@ -36,12 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     interruption, codes = Interruption(), list[int]()
     if argv is None:
         atexit.register(_leave, codes)
-    signal.signal(signal.SIGTERM, interruption.on_signal)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know the letters of a name
     arguments = normalise(sys.argv[1:] if argv is None else argv)
     command = next((a for a in arguments if not a.startswith("-")), "")
     try:
+        signal.signal(signal.SIGTERM, interruption.on_signal)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # until here the script `liveavatar` has its own
         options = vars(make_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
         if name != "doctor":  # which looks at the environment as it is

@@ -40,6 +40,17 @@ def test_files_of_the_working_directory_are_not_imported(
     assert "a file of the user" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_while_modules_are_imported_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "__init__.py").write_text(f"import signal; signal.raise_signal(signal.{name})\n")
+    done = subprocess.run(
+        [sys.executable, str(Path(ROOT, "infra/bin/liveavatar")), "render"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (4, "liveavatar: interrupted before it began; run it again\n")
+
+
 def test_a_checkout_may_be_named_as_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [ROOT, str(tmp_path), "/lib"])
     monkeypatch.setenv("PYTHONPATH", ".:/lib")
