@@ -50,9 +50,9 @@ _OFFSET = 0.02  # mean over full scale from which it is an offset and not the vo
 _CANCELLED = 0.1  # power of the mix over that of the loudest channel
 # Containers of sound and videos. Playlists (HLS, concat, DASH) are not among them: they open other files.
 _FORMATS = (
-    *("wav", "w64", "rf64", "aiff", "au", "caf", "voc", "flac", "mp3", "aac", "ac3", "eac3", "loas", "ogg", "amr"),
+    *("wav", "w64", "aiff", "au", "caf", "voc", "flac", "mp3", "aac", "ac3", "eac3", "loas", "ogg", "amr"),
     *("amrnb", "amrwb", "gsm", "wv", "tta", "ape", "mpc", "mpc8", "dts", "truehd", "mlp", "dsf", "sox", "ircam"),
-    *("nist", "rm", "mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "mxf"),
+    *("nistsphere", "rm", "mov", "mp4", "m4a", "3gp", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "mxf"),
     *("nut", "wtv", "dv"),
     # recognised, so that the error can say that they hold no sound
     *("gif", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),

@@ -24,6 +24,13 @@ def _wav(name: str, audio: np.ndarray, rate: int = 44_100, subtype: str | None =
     return lambda folder: write(folder / name, audio, rate, subtype)
 
 
+def _sphere(folder: Path) -> Path:
+    facts = f"sample_count -i {len(TONE)}\nsample_n_bytes -i 2\nchannel_count -i 1\nsample_byte_format -s2 01\n"
+    head = f"NIST_1A\n   1024\n{facts}sample_rate -i 44100\nsample_coding -s3 pcm\nend_head\n"
+    (folder / "a.sph").write_bytes(head.encode().ljust(1024) + pcm(TONE))
+    return folder / "a.sph"
+
+
 @pytest.mark.parametrize(
     ("make", "seconds", "rms"),
     [
@@ -44,6 +51,7 @@ def _wav(name: str, audio: np.ndarray, rate: int = 44_100, subtype: str | None =
         pytest.param(lambda f: write_av(f / "a.m4a", tone(rate=48_000), "aac", pictures=False), 3.0, RMS, id="m4a"),
         pytest.param(lambda f: write_av(f / "a.mp4", tone(rate=48_000), "aac", pictures=True), 3.0, RMS, id="video"),
         pytest.param(lambda f: write_av(f / "a.mkv", tone(rate=48_000), "libopus", pictures=True), 3.0, RMS, id="mkv"),
+        pytest.param(_sphere, 3.0, RMS, id="NIST SPHERE"),
         pytest.param(_wav("a.wav", TONE[:22_050]), 0.5, RMS, id="just long enough"),
         pytest.param(_wav("wrong name.txt.mp3.flac", TONE), 3.0, RMS, id="odd name"),
     ],
