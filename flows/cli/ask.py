@@ -356,14 +356,18 @@ def _report(results: dict[str, Any]) -> int:
 def doctor(options: Options) -> int:
     """Check the installation; with --fix, repair first what is safe to repair."""
     from flows.cli.doctor.checks import exit_code, run_checks, to_json, to_lines
+    from flows.cli.doctor.surroundings import check_library_settings
+    from flows.serving.environment import ignore_library_settings
     from flows.terminal import complain
 
+    ignored = list(check_library_settings())
+    ignore_library_settings()  # which could end the libraries that are checked
     if options["fix"]:
         from flows.cli.repair import repair
 
         for line in repair() or ["nothing to repair"]:
             complain(f"fixed: {line}")
-    checks = run_checks()
+    checks = [*run_checks(), *ignored]
     say(to_json(checks) if options["json"] else to_lines(checks))
     return exit_code(checks)
 

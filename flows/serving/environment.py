@@ -50,6 +50,9 @@ PYTHON_SETTINGS = (
     *("PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONVERBOSE", "PYTHONDEBUG"),
     *("PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC"),
 )
+LIBRARY_SETTINGS = re.compile(  # of libraries that we bring along, for other programs that use them
+    "OTEL_.*|UVICORN_.*|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|TORCH_LOGS|TORCH_TRACE|OPENCV_.*|MPLBACKEND|FFREPORT"
+)
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 NEUTRAL_FOLDER = Path(__file__).parent  # holds no settings of anybody
 
@@ -57,6 +60,7 @@ NEUTRAL_FOLDER = Path(__file__).parent  # holds no settings of anybody
 def prepare() -> Path:
     """Set the environment of this process and of those it starts; return our Prefect home."""
     own = not os.environ.get("PREFECT_API_URL")
+    ignore_library_settings()
     if own:
         for name in [name for name in os.environ if is_of_prefect(name)]:
             del os.environ[name]
@@ -92,6 +96,22 @@ def ignore_python_settings() -> None:
             warnings.simplefilter("ignore", kind)
     for name in PYTHON_SETTINGS:
         os.environ.pop(name, None)
+
+
+def library_settings() -> list[str]:
+    """List the variables that change what a library of ours does for all programs."""
+    return sorted(name for name in os.environ if LIBRARY_SETTINGS.fullmatch(name))
+
+
+def ignore_library_settings() -> None:
+    """Drop settings of libraries that are meant for other programs, here and for all processes started from here.
+
+    A name that OpenTelemetry does not know (`OTEL_PROPAGATORS=b3`) ends a program that imports Prefect, as a wrong
+    number does one that imports OpenCV; uvicorn would start several servers over one database (`WEB_CONCURRENCY=4`),
+    or listen elsewhere.
+    """
+    for name in library_settings():
+        del os.environ[name]
 
 
 def import_prefect() -> None:

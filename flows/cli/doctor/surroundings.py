@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.cli.doctor.check import FAILED, OK, WARNING, DoctorCheck
 from flows.cli.doctor.installation import requirements
-from flows.serving.environment import PROXIES, is_of_prefect, ray_settings
+from flows.serving.environment import PROXIES, is_of_prefect, library_settings, ray_settings
 from liveavatar.errors import LiveAvatarError
 from liveavatar.paths import REPO_ROOT
 from tasks.cluster.address import cluster_address
@@ -115,6 +115,13 @@ def check_inherited() -> Iterator[DoctorCheck]:
     elif ray:
         way_out = "they are ignored; set RAY_ADDRESS as well to use a cluster of your own, or unset them"
         yield DoctorCheck(name="ray settings", status=WARNING, detail=", ".join(ray), way_out=way_out)
+
+
+def check_library_settings() -> Iterator[DoctorCheck]:
+    """Check settings that libraries of ours read for all programs."""
+    if names := library_settings():
+        way_out = "they are ignored; unset them if they are not meant for another program"
+        yield DoctorCheck(name="library settings", status=WARNING, detail=", ".join(names), way_out=way_out)
 
 
 def check_folder() -> Iterator[DoctorCheck]:

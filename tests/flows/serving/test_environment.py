@@ -156,6 +156,25 @@ def test_settings_of_python_for_other_programs_are_dropped() -> None:
     assert [name for name in os.environ if name.startswith("PYTHON")] == ["PYTHONDONTWRITEBYTECODE"]
 
 
+FOR_LIBRARIES = {
+    "OTEL_PROPAGATORS": "b3",
+    "UVICORN_UDS": "/theirs.sock",
+    "WEB_CONCURRENCY": "4",
+    "FORWARDED_ALLOW_IPS": "*",
+    "TORCH_LOGS": "junk",
+    "OPENCV_IO_MAX_IMAGE_PIXELS": "many",
+    "FFREPORT": "file=theirs.log",
+}
+
+
+def test_settings_of_libraries_for_other_programs_are_dropped() -> None:
+    os.environ.update(FOR_LIBRARIES, OMP_NUM_THREADS="2")
+    assert environment.library_settings() == sorted(FOR_LIBRARIES)
+    environment.prepare()
+    assert not environment.library_settings()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
 def test_modules_are_not_searched_in_the_folder_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     os.environ["PYTHONPATH"] = f":lib:{tmp_path / 'theirs'}"
@@ -208,7 +227,8 @@ def test_prefect_reads_no_file_of_the_folder(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-        env={"PATH": os.environ["PATH"], "LIVEAVATAR_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPO_ROOT)},
+        env={"PATH": os.environ["PATH"], "LIVEAVATAR_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPO_ROOT)}
+        | FOR_LIBRARIES,
     )  # fmt: skip
     assert done.stdout.split() == [str(tmp_path), "False", "None"], done.stdout + done.stderr
 

@@ -79,3 +79,12 @@ def test_files_that_shadow_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert only(surroundings.check_folder()).detail == "flows, prefect.py, prefect.toml, random.py, tasks.py"
     monkeypatch.setenv("PYTHONPATH", ":/lib")
     assert [c.name for c in surroundings.check_folder()] == ["this folder", "python path"]
+
+
+def test_settings_that_libraries_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not list(surroundings.check_library_settings())
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    check = only(surroundings.check_library_settings())
+    assert (check.status, check.detail) == (WARNING, "OTEL_PROPAGATORS, WEB_CONCURRENCY")
+    assert "they are ignored" in check.way_out
