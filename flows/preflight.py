@@ -181,8 +181,11 @@ def check_out(out: Path) -> None:
     """
     if "\0" in str(out) or max(len(os.fsencode(part)) for part in (*out.parts, "")) > NAME_BYTES:
         raise InputError(f"--out {out}: no folder can have this name; give a shorter one of plain letters")
-    if any("\udc80" <= letter <= "\udcff" for letter in str(out)):
-        raise InputError(f"--out {out}: its name is not UTF-8 and cannot be written into reports; give another folder")
+    if any("\udc80" <= letter <= "\udcff" for letter in str(out.resolve())):
+        place = out if out.is_absolute() else Path(os.path.abspath(out))
+        raise InputError(
+            f"--out {place}: its name is not UTF-8 and cannot be written into reports; give another folder"
+        )
     for parent in (out, *out.parents):
         if parent.exists() or parent.is_symlink():
             if not parent.is_dir():

@@ -4,7 +4,8 @@ import logging
 import re
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from flows import streams
 from flows.json_log import json_line
 from liveavatar import paths
 from liveavatar.engine.memory import in_words
-from liveavatar.errors import InputError, printable
+from liveavatar.errors import CapacityError, InputError, printable
 from tasks import events
 from tasks.events import Event
 
@@ -38,15 +40,25 @@ class _Lines(logging.Handler):
             self.terminal.note(record.name.rsplit(".", 1)[-1], record.getMessage())
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Say so, where rich ends the program with code 1, that of a failed quality."""
+        raise BrokenPipeError
+
+
 class Terminal:
-    """Context manager that shows events and warnings until it is left, as `LIVEAVATAR_LOG` says: text or JSON."""
+    """Context manager that shows events and warnings until it is left, as `LIVEAVATAR_LOG` says: text or JSON.
+
+    Once a line cannot be written it is silent: the reader has gone, not the work.
+    """
 
     def __init__(self) -> None:
         self.as_json = paths.log_format() == "json"
         self._lines = _Lines(self)
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = _Console(stderr=True, highlight=False, soft_wrap=True)
         self._listening = events.listening(self.show)
         self._bar: Progress | None = None
+        self._silent = False
         self._shown = 0.0
         self._tasks: dict[str, TaskID] = {}
 
@@ -64,30 +76,40 @@ class Terminal:
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        if self.as_json:
-            self._log(event)
-            return
-        if event.kind == "progress":
-            self._advance(event)
-            return
-        if event.kind == "end":
-            self._close_bar()
-            took = "cached" if event.cached else event.text
-            self.note(event.stage, took)
-        elif event.kind == "note":
-            self.note(event.stage, event.text)
+        with self._while_heard():
+            if self.as_json:
+                self._log(event)
+            elif event.kind == "progress":
+                self._advance(event)
+            elif event.kind == "end":
+                self._close_bar()
+                self.note(event.stage, "cached" if event.cached else event.text)
+            elif event.kind == "note":
+                self.note(event.stage, event.text)
 
     def note(self, stage: str, text: str) -> None:
         """Show a line."""
         if self.as_json:
             self.write(json_line("info", text, stage=stage))
             return
-        self.console.print(f"  {stage:<10} {printable(text)}", markup=False)
+        with self._while_heard():
+            self.console.print(f"  {stage:<10} {printable(text)}", markup=False)
 
     def write(self, line: str) -> None:
         """Write a line of JSON."""
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        with self._while_heard():
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    @contextmanager
+    def _while_heard(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if not self._silent:
+                self._silent = True
+                self.console.quiet = True
+                streams.lose("stderr")
 
     def _log(self, event: Event) -> None:
         """Write an event as JSON; of progress a line now and then."""
@@ -131,24 +153,37 @@ class Terminal:
 
     def _close_bar(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            bar, self._bar = self._bar, None
+            with self._while_heard():
+                bar.stop()
             self._tasks.clear()
 
 
 def say(text: str) -> None:
-    """Write lines of result to standard output."""
-    sys.stdout.write(
-        "".join(part if part in "\t\n" else printable(part) for part in re.split(r"([\t\n])", text)) + "\n"
-    )
-    sys.stdout.flush()
+    """Write lines of result to standard output, unless its reader has gone.
+
+    Raises:
+        CapacityError: they cannot be written.
+    """
+    lines = "".join(part if part in "\t\n" else printable(part) for part in re.split(r"([\t\n])", text))
+    try:
+        sys.stdout.write(lines + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.lose("stdout")
+    except OSError as e:
+        streams.lose("stdout")
+        raise CapacityError(f"standard output cannot be written ({e.strerror}); name another place for it") from e
 
 
 def complain(text: str) -> None:
     """Write one line to standard error."""
     line = printable(" ".join(text.split()))
-    sys.stderr.write((json_line("error", line) if _logs_json() else line) + "\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write((json_line("error", line) if _logs_json() else line) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        streams.lose("stderr")  # the exit code still tells
 
 
 def _logs_json() -> bool:

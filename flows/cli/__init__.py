@@ -6,6 +6,7 @@ of ours.
 """
 
 import atexit
+import contextlib
 import importlib
 import io
 import logging
@@ -16,10 +17,11 @@ import traceback
 from types import TracebackType
 from typing import NoReturn
 
+from flows import streams
 from flows.cli.options import make_parser, normalise
 from flows.serving import environment
 from liveavatar import paths
-from liveavatar.errors import INTERNAL, Interrupted, LiveAvatarError, printable, without_passwords
+from liveavatar.errors import INTERNAL, InputError, Interrupted, LiveAvatarError, printable, without_passwords
 from liveavatar.files import disk_errors
 from tasks.cluster.interruption import Interruption, comes_from_interrupt
 
@@ -28,6 +30,7 @@ RUN_COMMANDS = ("render", "sweep", "batch", "regress", "serve", "stop")  # in ru
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    streams.complete()
     sys.excepthook = _unexpected
     stripped = argv is None and sys.flags.optimize > 0 and "PYTHONOPTIMIZE" in os.environ
     environment.ignore_python_settings()
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # until here the script `liveavatar` has its own
         options = vars(make_parser(command).parse_args(arguments))
         name = options.pop("command").replace("-", "_")
+        _require_folder()
         if name != "doctor":  # which looks at the environment as it is
             environment.prepare()
         paths.log_format()
@@ -54,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         with disk_errors(paths.home()):
             return int(run(options))
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone
+        streams.lose("stdout")  # the reader of our output has gone
         return 0
     except BaseException as e:
         if isinstance(e, Interrupted) or interruption.pressed or comes_from_interrupt(e):
@@ -64,6 +68,14 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(e, LiveAvatarError):
             return _refused(e)
         raise
+
+
+def _require_folder() -> None:
+    """Refuse to work in a folder that was deleted: libraries find their own files no more (MKL ends the process)."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as e:
+        raise InputError("the folder that this command was started in is gone; go to another one with `cd`") from e
 
 
 def _home(name: str) -> str:
@@ -83,8 +95,9 @@ def _leave(codes: list[int]) -> None:
     """End an interrupted process as its last exit handler: Python would take seconds to take all modules apart."""
     for code in codes:
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -102,5 +115,6 @@ def _unexpected(kind: type[BaseException], error: BaseException, tb: TracebackTy
     except OSError:
         where = "set LIVEAVATAR_DEBUG=1 to see the traceback"
     line = printable(" ".join(f"{kind.__name__}: {error}".split()))[:300]
-    sys.stderr.write(f"liveavatar: this should not happen: {line}; {where}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"liveavatar: this should not happen: {line}; {where}\n")
     sys.exit(INTERNAL)  # Python's own code for this, 1, is that of a failed quality

@@ -133,6 +133,9 @@ class PrefectServer:
         port = self._port or free_port()
         self.url = f"http://{HOST}:{port}/api"
         home = environment.prepare()
+        if "?" in str(home):  # the rest of its name would be read as options of the database, which would lie beside it
+            raise CapacityError(f"{home}: no database can lie in a folder with a question mark in its name; "
+                                "set LIVEAVATAR_HOME to another folder")  # fmt: skip
         home.mkdir(parents=True, exist_ok=True)
         self._database = DatabaseLock(home)
         self._database.acquire()

@@ -7,6 +7,7 @@ taken as it is. Loads no torch.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def file_sha256(path: Path, *, again: bool = False) -> str:
         again: read it even if its digest is remembered.
     """
     stat = path.stat()
-    memo = paths.digests() / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
+    memo = paths.digests() / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # the last one nobody can set
     known = None if again else recall(memo, stamp)
     if known is not None:

@@ -1,6 +1,7 @@
 """Digests of a model directory, remembered so that asking again loads nothing."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _facts(model_dir: Path) -> dict[str, Any]:
     """Read or compute digests, cached under name, size and time of all files, so that asking again loads nothing."""
     files = sorted(p for p in model_dir.rglob("*") if p.is_file())
     stamp = [[p.relative_to(model_dir).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    name = hashlib.sha256(str(model_dir.resolve()).encode()).hexdigest()[:24]
+    name = hashlib.sha256(os.fsencode(model_dir.resolve())).hexdigest()[:24]
     memo = paths.digests() / f"model-{name}.json"
     if known := recall(memo, stamp):
         return known["facts"]

@@ -51,8 +51,17 @@ def test_a_folder_that_was_named_is_the_place(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "it appears whole, when the run is published"
 
 
+def test_a_folder_inside_one_whose_name_is_not_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Jos\udce9").mkdir()
+    monkeypatch.chdir(tmp_path / "Jos\udce9")
+    (tmp_path / "link").symlink_to(tmp_path / "Jos\udce9")
+    for out in (Path("out"), tmp_path / "link" / "out"):
+        with pytest.raises(InputError, match=r"its name is not UTF-8 .*give another folder"):
+            preflight.check_out(out)
+
+
 def test_a_folder_whose_name_is_not_utf8_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--out out/Jos.*: its name is not UTF-8 .*give another folder") as caught:
+    with pytest.raises(InputError, match=r"--out .*out/Jos.*: its name is not UTF-8 .*give another folder") as caught:
         preflight.check_out(Path("out/Jos\udce9"))
     assert str(caught.value).isascii()
 

@@ -1,7 +1,9 @@
 """Lines on standard error while a command works, and its result on standard output."""
 
+import io
 import json
 import logging
+import sys
 
 import pytest
 
@@ -32,6 +34,22 @@ def test_stages_notes_and_warnings_are_lines(capsys: pytest.CaptureFixture[str])
         ["load", "slow"],
     ]
     assert not [line for line in lines[4:] if line[0] == "render"]
+
+
+@pytest.mark.parametrize("lost", [BrokenPipeError(), OSError(28, "No space left on device"), OSError(5, "I/O error")])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_work_goes_on_when_nobody_can_read_its_lines(lost: OSError, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(io.StringIO):
+        def write(self, text: str) -> int:
+            raise lost
+
+    monkeypatch.setenv("LIVEAVATAR_LOG", form)
+    monkeypatch.setattr(sys, "stderr", Lost())
+    with Terminal():
+        emit(Event(kind="end", stage="enhance", text="0.5 s"))
+        emit(Event(kind="progress", stage="render", done=1, total=2, fps=1.0))
+        logging.getLogger("liveavatar.load").warning("slow")
+    complain("an error")
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(

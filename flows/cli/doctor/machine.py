@@ -66,6 +66,10 @@ def check_disk(places: tuple[Path, ...]) -> Iterator[DoctorCheck]:
                 name=name, status=FAILED, detail=f"{place} cannot be written ({e.strerror})", way_out=way_out
             )
             continue
+        if name == "cache folder" and "?" in str(place.absolute()):
+            detail = f"{place}: a question mark in its name, where no database can lie"
+            yield DoctorCheck(name=name, status=FAILED, detail=detail, way_out="set LIVEAVATAR_HOME to another folder")
+            continue
         status = FAILED if free < NEEDED_DISK_GB else WARNING if free < COMFORTABLE_DISK_GB else OK
         way_out = "" if status == OK else "free some space; a render keeps video, latents and snapshots"
         yield DoctorCheck(name=name, status=status, detail=detail, way_out=way_out)

@@ -83,6 +83,15 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def test_a_home_beside_which_the_database_would_lie_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "what?"))
+    with pytest.raises(CapacityError, match="question mark in its name; set LIVEAVATAR_HOME"), PrefectServer():
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_a_server_that_is_killed_is_replaced_at_its_address(caplog: pytest.LogCaptureFixture) -> None:
     with PrefectServer() as server:

@@ -24,6 +24,11 @@ def test_files_are_listed_with_their_digests(model: Path) -> None:
     assert files == {name: file_sha256(model / name) for name in files}
 
 
+def test_a_folder_with_a_name_that_is_not_utf8(model: Path) -> None:
+    odd = model.rename(model.with_name("Jos\udce9"))
+    assert files_of(odd) == files_of(odd)
+
+
 def test_asking_again_loads_nothing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = digest_of(model)
     with monkeypatch.context() as patch:

@@ -30,6 +30,14 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert [c.status for c in checks] == [FAILED, OK]
 
 
+def test_a_home_with_a_question_mark(tmp_path: Path) -> None:
+    odd = tmp_path / "what?"
+    odd.mkdir()
+    home, out = machine.check_disk((odd, odd))
+    assert (home.status, out.status) == (FAILED, OK)
+    assert "question mark" in home.detail
+
+
 def test_a_gpu_this_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
