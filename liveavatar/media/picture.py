@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from liveavatar.errors import InputError
 from liveavatar.files import exists
 from liveavatar.media.jpeg import jpeg_damage
+from liveavatar.media.picture_signs import hdr_of, kind_of, lacks_directory, zeroed
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ _ORIENTATION = 0x0112  # EXIF tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2  # their values
 _COLOUR_FACTS = ("icc_profile", "srgb", "gamma")  # as Pillow calls them
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -80,8 +80,10 @@ def read_picture(path: str | Path) -> np.ndarray:
         if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
         picture.load()
-        if picture.format in ("JPEG", "MPO"):
-            _note_damage(source, file)
+        _note_damage(source, file, picture.format in ("JPEG", "MPO"))
+        if curve := hdr_of(file):
+            log.warning("%s: its colours are HDR (%s) and are read as if they were not, too pale; export it as SDR for "
+                        "right ones", source, curve)  # fmt: skip
         grey = _grey_numbers(source, picture)
         bright = _full_range(picture, file)
         return _oriented(_converted(bright, _reduction(bright), grey), picture)
@@ -117,9 +119,16 @@ def _reading(source: Path) -> Iterator[None]:
         raise InputError(f"{source}: it has too many pixels; {_limits()}") from e
     except UnidentifiedImageError as e:
         with source.open("rb") as file:
-            if file.read(4) in _TIFF_STARTS:
-                raise InputError(f"{source}: it is a TIFF of a kind that cannot be read (its depth, numbers or "
-                                 "compression are unusual); save it as PNG or JPEG") from e  # fmt: skip
+            kind = kind_of(file)
+            cut = kind == "TIFF" and lacks_directory(file)
+        if cut:
+            raise InputError(f"{source}: it is a TIFF that is cut off; export or copy it again") from e
+        if kind == "TIFF":
+            raise InputError(f"{source}: it is a TIFF of a kind that cannot be read (its depth, numbers or "
+                             "compression are unusual); save it as PNG or JPEG") from e  # fmt: skip
+        if kind:
+            raise InputError(f"{source}: it begins as {kind} but is cut off, damaged or unusual; export or copy it "
+                             "again, or save it as PNG or JPEG") from e  # fmt: skip
         raise InputError(f"{source}: it is no picture that can be read; give {PROMISED}") from e
     except _DAMAGE as e:
         reason = " ".join(str(e).split()) or type(e).__name__
@@ -136,12 +145,11 @@ def _check_size(source: Path, width: int, height: int) -> None:
         raise InputError(f"{source}: {width}x{height} px is too {kind}; {_limits()}")
 
 
-def _note_damage(source: Path, file: BinaryIO) -> None:
-    """Refuse a JPEG of which a part is missing, which decoders fill with grey; warn of one that may be damaged."""
-    damage = jpeg_damage(file)
-    if damage is None:
+def _note_damage(source: Path, file: BinaryIO, is_jpeg: bool) -> None:
+    """Refuse a JPEG of which a part is missing, which decoders fill with grey; warn of what may be damaged."""
+    what, missing = (jpeg_damage(file) if is_jpeg else None) or (zeroed(file), False)
+    if what is None:
         return
-    what, missing = damage
     if missing:
         raise InputError(f"{source}: a part of it is missing or damaged ({what}); export or copy it again")
     log.warning("%s: it may be damaged (%s); look at it, and export or copy it again", source, what)
