@@ -20,7 +20,16 @@ from av.error import FFmpegError
 
 from liveavatar.audio.header_sizes import HeaderSizes, is_endless_avi, wrong_sizes
 from liveavatar.audio.headers import WavSound, ogg_cut, patched, read_wav
-from liveavatar.audio.leftover import caf_share, first_end, next_recording, unread
+from liveavatar.audio.leftover import (
+    announced_share,
+    asf_seconds,
+    first_end,
+    is_encrypted,
+    lacks_beginning,
+    next_recording,
+    unread,
+    voc_cut,
+)
 from liveavatar.audio.pieces import MAX_HOLE, Pieces, reason
 from liveavatar.errors import InputError
 from liveavatar.files import exists
@@ -45,6 +54,7 @@ _EXACT = {"wav", "w64", "aiff", "flac", "tta", "wv", "ape", "mov", "matroska"}
 _OF_ALL = {"avi", "asf"}
 # these containers give each packet its own time; in others a hole is damage, and time is counted in samples
 _CLOCKED = {"matroska", "mov", "ogg", "mpegts", "asf", "flv", "avi", "mpeg", "nut", "wtv", "mxf", "rm"}
+_CUTS = (("ogg", ogg_cut), ("mpegts", transport_cut), ("voc", voc_cut))  # how they show that their end is missing
 RATES = range(2_000, 1_000_001)  # Hz; others are damaged headers
 _OFFSET = 0.02  # mean over full scale from which it is an offset and not the voice
 _CANCELLED = 0.1  # power of the mix over that of the loudest channel
@@ -155,6 +165,7 @@ class _Opened:
     container: InputContainer
     wav: WavSound | None  # None for other kinds of file
     sizes: HeaderSizes | None  # that were put right; None where FFmpeg reads the file as it is
+    seconds: float | None  # that an ASF file announces
     endless: bool  # it says nothing of its length, and FFmpeg guesses
 
 
@@ -199,7 +210,8 @@ def _open(source: Path, start: int = 0) -> Iterator[_Opened]:
             "give WAV, FLAC, MP3, M4A, OGG or a video"
         ) from e
     with container:
-        yield _Opened(container=container, wav=wav, sizes=sizes, endless=is_endless_avi(source, start))
+        seconds, endless = asf_seconds(source, start), is_endless_avi(source, start)
+        yield _Opened(container=container, wav=wav, sizes=sizes, seconds=seconds, endless=endless)
 
 
 def _refuse_by_start(source: Path) -> None:
@@ -242,6 +254,8 @@ def declared_seconds(opened: _Opened, stream: AudioStream) -> float | None:
     container = opened.container
     if opened.endless:
         return None
+    if container.format.name == "asf" and opened.seconds:
+        return opened.seconds  # libav believes the file's size here, too
     if opened.wav is not None and opened.wav.seconds and container.format.name in ("wav", "w64"):
         return opened.wav.seconds  # libav believes the file's size, which hides a cut
     if stream.duration and stream.time_base:
@@ -321,7 +335,10 @@ def _add_recording(
         container, wav, sizes = opened.container, opened.wav, opened.sizes
         stream = _audio_stream(container, source)
         kinds = set(container.format.name.split(","))
-        share = 1.0 if sizes else caf_share(source, start)
+        if "mov" in kinds and is_encrypted(source):
+            raise InputError(f"{source}: its sound is encrypted (copy protection) and cannot be decoded; give a copy "
+                             "without protection")  # fmt: skip
+        share = 1.0 if sizes else announced_share(source, start)
         declared = declared_seconds(opened, stream)
         declared = None if declared is None else declared * share
         _refuse_long(source, declared or 0.0)
@@ -355,7 +372,10 @@ def _add_recording(
                      "the sound after them stays in time")  # fmt: skip
     if pieces.joined > MAX_HOLE:
         notes.append(f"its time stamps jump by {pieces.joined:.0f} s; the sound before and after was joined")
-    cut = ogg_cut(source) if "ogg" in kinds else transport_cut(source) if "mpegts" in kinds else None
+    if "ogg" in kinds and not start and lacks_beginning(source):
+        notes.append("its beginning is not there: it was damaged, or recorded from a broadcast that had begun; what "
+                     "follows was read")  # fmt: skip
+    cut = next((found for kind, tell in _CUTS if kind in kinds and (found := tell(source))), None)
     if cut and following is None:
         notes.append(f"it is cut off ({cut}); {seconds:.1f} s are there and were read, copy it again for the rest")
     return following

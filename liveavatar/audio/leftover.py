@@ -1,7 +1,7 @@
 """Bytes of a file behind the sound that its header speaks of: further recordings, tags, and what nobody read.
 
 Files are glued together, and lengths in headers are too small. FFmpeg stops where the header says; the positions of
-its packets tell where that was.
+its packets tell where that was. The other way round, it does not say what a file lacks at its end or its beginning.
 """
 
 import re
@@ -42,6 +42,11 @@ _HEAD = 64  # bytes looked at to tell what lies at a position
 _BLOCK = 1 << 20  # bytes
 _OGG, _OGG_HEAD = b"OggS", 27  # of a page; its head is so many bytes
 _OGG_BEGIN = 2  # flag of the first page of a stream
+_OGG_FRONT = 4 << 20  # bytes in which the first sound is looked for
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FACTS = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object with the size of the file
+_ASF_FRONT = 1 << 16  # bytes in which it lies
+_ASF_LIVE = 1  # flag: sizes are not known
 
 
 # the first block of a recording: index 0, samples in it, and the flag of a group's first block
@@ -62,7 +67,7 @@ _HEADS = (
     FirstBytes(pattern=rb"FLV\x01[\0-\x05]\0\0\0\t", mark=b"FLV\x01"),
     FirstBytes(pattern=rb"TTA1[\x01\x02]\0", mark=b"TTA1"),
     FirstBytes(pattern=rb"Creative Voice File\x1a", mark=b"Creative Voice File"),
-    FirstBytes(pattern=re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")), mark=b"\x30\x26\xb2\x75"),  # ASF
+    FirstBytes(pattern=re.escape(_ASF), mark=b"\x30\x26\xb2\x75"),  # ASF
     FirstBytes(pattern=re.escape(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), mark=b"\xb7\xd8\x00\x20"),  # WTV
 )
 
@@ -171,17 +176,98 @@ def unread(path: Path, kinds: set[str], start: int, end: int) -> int:
     return 0
 
 
-def caf_share(path: Path, start: int) -> float:
-    """Return the bytes of sound that a CAF file announces over those it has, at least 1; 1 for other files."""
+def announced_share(path: Path, start: int) -> float:
+    """Return the bytes of sound that a CAF or SoX file announces over those it has, at least 1; 1 for other files."""
     with path.open("rb") as file:
         end = size_of(file)
         file.seek(start)
-        if file.read(4) != b"caff":
+        head = file.read(16)
+        if head[:4] == b".SoX":
+            announced = 4 + int.from_bytes(head[4:8], "little") + 4 * int.from_bytes(head[8:16], "little")
+            return max(1.0, announced / (end - start))
+        if head[:4] != b"caff":
             return 1.0
         for chunk in chunks(file, CAF, start + CAF.first, end):
             if chunk.name == b"data" and chunk.size < _CAF_UNKNOWN and end > chunk.start:
                 return max(1.0, chunk.size / (end - chunk.start))
     return 1.0
+
+
+def asf_seconds(path: Path, start: int) -> float | None:
+    """Read the length that an ASF file (WMA, WMV) announces; None where it says none, as one that was sent live."""
+    with path.open("rb") as file:
+        file.seek(start)
+        head = file.read(_ASF_FRONT)
+    at = head.find(_ASF_FACTS) if head.startswith(_ASF) else -1
+    if at < 0 or len(head) < at + 92 or head[at + 88] & _ASF_LIVE:
+        return None
+    played, before = (int.from_bytes(head[at + place : at + place + 8], "little") for place in (64, 80))
+    return max(0.0, played / 1e7 - before / 1e3) or None
+
+
+def voc_cut(path: Path) -> str | None:
+    """Tell how a VOC file shows that its end is missing; None when its end is there."""
+    with path.open("rb") as file:
+        end = size_of(file)
+        file.seek(0)
+        at = int.from_bytes(file.read(22)[20:], "little")
+        while at < end:
+            file.seek(at)
+            head = file.read(4)
+            if not head[0]:
+                return None
+            at += 4 + int.from_bytes(head[1:], "little")
+    return "its last block is incomplete" if at > end else "it has no end mark"
+
+
+def lacks_beginning(path: Path) -> bool:
+    """Tell whether pages are missing or damaged between the headers of an Ogg file and its first sound."""
+    with path.open("rb") as file:
+        front = file.read(_OGG_FRONT)
+    numbers: dict[bytes, int] = {}
+    at = 0
+    while front[at : at + 4] == _OGG:
+        head = front[at : at + _OGG_HEAD]
+        end = at + _OGG_HEAD + head[-1] + sum(front[at + _OGG_HEAD : at + _OGG_HEAD + head[-1]])
+        stream, number = head[14:18], int.from_bytes(head[18:22], "little")
+        page = front[at:end]
+        if number != numbers.get(stream, -1) + 1 or _ogg_sum(page) != int.from_bytes(head[22:26], "little"):
+            return bool(numbers) and end <= len(front)
+        if any(head[6:14]):  # sound ends in it
+            return False
+        numbers[stream] = number
+        at = end
+    return bool(numbers) and at < len(front)
+
+
+def _ogg_sum(page: bytes) -> int:
+    """Compute the checksum of a page (RFC 3533): CRC-32 with the first bit first, its own bytes counted as zero."""
+    crc = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        crc = (crc << 8 ^ _OGG_TABLE[crc >> 24 ^ byte]) & 0xFFFF_FFFF
+    return crc
+
+
+def _ogg_table() -> list[int]:
+    table = [byte << 24 for byte in range(256)]
+    for _ in range(8):
+        table = [(crc << 1 ^ (0x04C1_1DB7 if crc >> 31 else 0)) & 0xFFFF_FFFF for crc in table]
+    return table
+
+
+_OGG_TABLE = _ogg_table()
+
+
+def is_encrypted(path: Path) -> bool:
+    """Tell whether the sound of an MP4 is encrypted, as what shops and broadcasters protect."""
+    with path.open("rb") as file:
+        for chunk in chunks(file, MP4, 0, size_of(file)):
+            if chunk.name == b"moov":
+                file.seek(chunk.start)
+                return (
+                    re.search(rb"enca.{28}|drms.{28}", file.read(min(chunk.size, _BLOCK * 64)), re.DOTALL) is not None
+                )
+    return False
 
 
 def _chunk_end(path: Path, start: int, position: int) -> int:

@@ -1,4 +1,4 @@
-"""What the bytes of a picture file tell that its decoder does not: its kind, damage, and colours of HDR.
+"""Signs in the bytes of a picture file that its decoder passes over: its kind, damage, and colours of HDR.
 
 Decoders of WebP, AVIF, HEIC and JPEG 2000 draw something whatever the bytes are. Where a download or a disk has left
 zeros in place of a part, that is seen: coded pictures have no long runs of them.

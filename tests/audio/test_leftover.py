@@ -1,6 +1,8 @@
 """Sound behind the end that a header announces is read, or a line says how much was not."""
 
+import re
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import soundfile
 from liveavatar.audio.ingest import load_audio
 from liveavatar.audio.leftover import unread
 from liveavatar.errors import InputError
+from liveavatar.media.ffmpeg import ffmpeg_binary
 from tests.audio.sounds import noise, pcm, tone, wav_header, write, write_av
 
 SOUND = noise(3.0)
@@ -218,3 +221,60 @@ def test_a_chain_of_ogg_is_read_whatever_its_rates_are(
         assert np.argmax(np.abs(np.fft.rfft(part))) * 16_000 / len(part) == pytest.approx(220, abs=3)
     assert "recordings are glued together in it; all" in caplog.text
     assert "damaged" not in caplog.text
+
+
+def _coded(path: Path, *options: str) -> Path:
+    source = write(path.with_name("source.wav"), noise(3.0), 16_000)
+    command = [ffmpeg_binary(), "-v", "error", "-nostdin", "-i", str(source), *options, str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.wma", "a.sox"])
+def test_half_of_what_the_header_announces_is_cut_off(name: str, tmp_path: Path) -> None:
+    path = _coded(tmp_path / name)
+    assert len(load_audio(path)) / 16_000 == pytest.approx(3.0, abs=0.1)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"is cut off, 1.\d s of (2.9|3.0) s are there"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize("options", [(), ("-c:a", "pcm_u8")])
+def test_a_voc_file_without_its_end_is_named(
+    options: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _coded(tmp_path / "a.voc", *options)
+    load_audio(path)
+    assert not caplog.records
+    content = path.read_bytes()
+    for end, words in ((len(content) // 2, "its last block is incomplete"), (len(content) - 1, "it has no end mark")):
+        path.write_bytes(content[:end])
+        load_audio(path)
+        assert f"it is cut off ({words})" in caplog.text
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_an_ogg_file_that_lost_its_beginning_is_named(
+    zeros: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _coded(tmp_path / "a.ogg", "-c:a", "libvorbis", "-page_duration", "500000")
+    load_audio(path)
+    assert not caplog.records
+    content = path.read_bytes()
+    sound = next(found.start() for found in re.finditer(rb"OggS\0.([\0-\xff]{8})", content) if any(found[1]))
+    path.write_bytes(content[: sound + 50] + bytes(3000 if zeros else 0) + content[sound + 3050 :])
+    load_audio(path)
+    assert "its beginning is not there" in caplog.text
+
+
+def test_encrypted_sound_is_not_called_damaged(tmp_path: Path) -> None:
+    keys = (
+        "-encryption_key",
+        "76a6c65c5ea762046bd749a2e632ccbb",
+        "-encryption_kid",
+        "a7e61c373e219033c21091fa607bf3b8",
+    )
+    path = _coded(tmp_path / "a.mp4", "-c:a", "aac", "-encryption_scheme", "cenc-aes-ctr", *keys)
+    with pytest.raises(InputError, match="its sound is encrypted"):
+        load_audio(path)
