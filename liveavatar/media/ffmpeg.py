@@ -211,6 +211,13 @@ def _matrix(container: Any, stream: Any) -> tuple[int, int, int, int]:
     return IDENTITY if first is None else display_matrix(first)
 
 
+def _pictures(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode a stream; an empty packet, which says that the picture before it stays, is passed over."""
+    for packet in container.demux(stream):
+        if packet.size or packet.dts is None:  # the last one, without a time, gets out what the decoder still holds
+            yield from packet.decode()
+
+
 def read_frames(path: Path, only: Collection[int] | None = None) -> Iterator[Frame]:
     """Decode a video file picture by picture, turned and with square pixels; memory holds one at a time.
 
@@ -232,7 +239,7 @@ def read_frames(path: Path, only: Collection[int] | None = None) -> Iterator[Fra
         matrix = IDENTITY
         end = None if only is None else max(only, default=-1) + 1
         try:
-            for index, picture in islice(enumerate(container.decode(stream)), end):
+            for index, picture in islice(enumerate(_pictures(container, stream)), end):
                 seconds = float(picture.time if picture.time is not None else index / FPS)
                 matrix = display_matrix(picture) if index == 0 else matrix
                 start = seconds if start is None else start
@@ -407,14 +414,17 @@ def _video_stream(path: Path, container: Any) -> Any:
     """Return the stream of moving pictures; a still picture and the cover of a recording are none."""
     import av
 
-    if container.format.name.endswith("_pipe") or container.metadata.get("major_brand", "").strip() in STILL_BRANDS:
+    brand = container.metadata.get("major_brand", "").strip()
+    if container.format.name.endswith("_pipe") or brand in STILL_BRANDS:
         raise _still(path)
+    if brand == "avis":
+        raise InputError(f"{path} is an animated picture (AVIF), not a video; give an mp4, mov, mkv or webm")
     videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not videos:
         cover = " but a cover" if container.streams.video else ""
         kinds = ", ".join(sorted({s.type for s in container.streams} - {"video"})) or "nothing"
         raise InputError(f"{path} holds no picture{cover}, only {kinds}; give a video file")
-    return videos[0]
+    return next((s for s in videos if s.disposition & av.stream.Disposition.default), videos[0])
 
 
 def _require_decoder(path: Path, stream: Any) -> None:

@@ -154,6 +154,35 @@ def test_the_cover_of_a_recording_is_no_film(tmp_path: Path) -> None:
         probe_video(path)
 
 
+def _converted(folder: Path, name: str, *options: str) -> Path:
+    command = [ffmpeg_binary(), "-v", "error", "-nostdin", *options, str(folder / name)]
+    subprocess.run(command, check=True)
+    return folder / name
+
+
+def test_pictures_that_stay_as_they_were_are_no_damage(tmp_path: Path) -> None:
+    still = ("-f", "lavfi", "-i", "color=gray:s=64x64:d=1:r=25")
+    film = _converted(tmp_path, "a.ogv", *still, "-c:v", "libtheora")
+    with av.open(str(film)) as container:
+        assert any(packet.size == 0 and packet.dts is not None for packet in container.demux(video=0))
+    assert {frame.rgb.shape for frame in read_frames(film)} == {(64, 64, 3)}
+
+
+def test_of_several_streams_the_default_one_is_taken(tmp_path: Path) -> None:
+    inputs = [("-f", "lavfi", "-i", f"color=gray:s={size}:d=1:r=25") for size in ("320x240", "64x64")]
+    chosen = ("-map", "0", "-map", "1", "-disposition:v:0", "0", "-disposition:v:1", "default")
+    film = _converted(tmp_path, "a.mkv", *inputs[0], *inputs[1], *chosen, "-c:v", "libx264")
+    assert probe_video(film).width == 64
+    assert next(read_frames(film)).rgb.shape == (64, 64, 3)
+
+
+def test_an_animated_avif_is_no_film_of_one_picture(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(picture(index)) for index in range(3)]
+    pictures[0].save(tmp_path / "a.avif", save_all=True, append_images=pictures[1:])
+    with pytest.raises(InputError, match="is an animated picture"):
+        probe_video(tmp_path / "a.avif")
+
+
 def test_a_sound_file_is_no_film(tmp_path: Path) -> None:
     from scipy.io import wavfile
 
