@@ -5,6 +5,7 @@ what the exit code of the command says. A run with warnings is Completed under t
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.parameters import RenderParameters, ungrouped
 from flows.serving import environment
 from flows.terminal import Terminal
 from liveavatar import paths
+from liveavatar.errors import CapacityError
 from tasks import events
 from tasks.events import Event
 
@@ -22,6 +24,8 @@ environment.import_prefect()
 from prefect import Flow, get_run_logger  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Completed, Failed, State  # noqa: E402
+
+from tasks.bookkeeping import PAUSE_SECONDS, RETURN_SECONDS  # noqa: E402
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +36,7 @@ GREEK = (
 )
 # names that Prefect makes up: "gifted-peacock", and in the form of its UI "sigma3-konishi", "mu2-minnobia-x"
 GENERATED = re.compile(rf"[a-z]+-[a-z]+|({GREEK.replace(' ', '|')}|psi|omega)\d*(-[a-z0-9]+)+")
+UNREACHED = "Failed to reach API"  # Prefect's words
 MAX_REASONS = 5
 PART_LENGTH = 40  # characters of a file's name in the name of a run
 LOGGED_SHARE = 0.25  # of the blocks, between two lines of progress
@@ -70,8 +75,25 @@ def verdict_state(outcome: dict[str, Any]) -> State[dict[str, Any]]:
 
 
 def outcome_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R | BaseException:
-    """Run a flow that ends in a state with a result; return the result whatever the verdict, or the flow's error."""
-    state: State[Any] = flow(*args, return_state=True, **kwargs)
+    """Run a flow that ends in a state with a result; return the result whatever the verdict, or the flow's error.
+
+    Before its first flow Prefect asks the server for its version, once. A server that is lost just then is waited for:
+    another one takes its place.
+
+    Raises:
+        CapacityError: no server answers.
+    """
+    deadline = time.monotonic() + RETURN_SECONDS
+    while True:
+        try:
+            state: State[Any] = flow(*args, return_state=True, **kwargs)  # what the flow itself raises is in the state
+            break
+        except RuntimeError as e:
+            if UNREACHED not in str(e):
+                raise
+            if time.monotonic() > deadline:
+                raise CapacityError(f"the Prefect server does not answer ({e}); run it again") from e
+            time.sleep(PAUSE_SECONDS)
     outcome: R | BaseException = state.result(raise_on_failure=False)
     return outcome
 

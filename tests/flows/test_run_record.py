@@ -13,7 +13,7 @@ from flows.batch import batch_state
 from flows.parameters import RenderParameters
 from flows.regression import regression_state
 from flows.run_record import named, outcome_of, render_name, result_of, run_log, state_of, verdict_state
-from liveavatar.errors import InputError
+from liveavatar.errors import CapacityError, InputError
 from tasks.events import Event, emit, listening
 
 
@@ -153,3 +153,30 @@ def test_a_run_of_serve_also_writes_json(
     with listening(terminal.append) if commanded else nullcontext(), run_log():
         emit(Event(kind="note", stage="render", text="live"))
     assert capsys.readouterr().err.count('"message": "render: live"') == lines
+
+
+@pytest.mark.parametrize("failures", [2, 10**9])
+def test_a_server_that_is_lost_before_the_first_flow_is_waited_for(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, clock = iter(range(10**9)), iter(range(10**9))
+
+    def flow(number: int, *, return_state: bool) -> State[int]:
+        if next(calls) < failures:
+            raise RuntimeError("Failed to reach API at http://127.0.0.1:1/api/")
+        return Completed(data=number)
+
+    monkeypatch.setattr(run_record, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    if failures == 2:
+        assert outcome_of(flow, 7) == 7  # type: ignore[arg-type]
+    else:
+        with pytest.raises(CapacityError, match="the Prefect server does not answer"):
+            outcome_of(flow, 7)  # type: ignore[arg-type]
+
+
+def test_other_errors_before_a_flow_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flow(*, return_state: bool) -> State[int]:
+        raise RuntimeError("Found incompatible versions")
+
+    with pytest.raises(RuntimeError, match="incompatible"):
+        outcome_of(flow)  # type: ignore[arg-type]
