@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
+from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.planning.options import MachineUse, most_ranks, option_errors
@@ -23,7 +23,7 @@ from liveavatar.planning.options import MachineUse, most_ranks, option_errors
                      id="too few GPUs"),
         pytest.param(LIVE_AVATAR_14B, {}, {"placement": "tpp", "offload": True}, 2, InputError, "drop --offload_model",
                      id="a group with offload"),
-        pytest.param(MINI, {}, {"placement": "tpp", "num_gpus": 6}, 8, InputError, "no more than 5 busy",
+        pytest.param(TINY, {}, {"placement": "tpp", "num_gpus": 6}, 8, InputError, "no more than 5 busy",
                      id="more ranks than steps and a decoder"),
         pytest.param(LIVE_AVATAR_14B, {}, {"placement": "tpp", "num_gpus": 9}, 16, InputError, "over 8 GPUs at most",
                      id="more GPUs than a job is spread over"),
@@ -52,5 +52,5 @@ def test_what_can_be_is_not_refused(use: dict[str, Any], gpus: int) -> None:
 
 def test_a_step_and_the_decoder_keep_a_rank_busy() -> None:
     settings = RenderSettings(prompt="p", sample_steps=3)
-    assert most_ranks(MINI, settings, 8) == most_ranks(LIVE_AVATAR_14B, settings, 0) == 4
+    assert most_ranks(TINY, settings, 8) == most_ranks(LIVE_AVATAR_14B, settings, 0) == 4
     assert most_ranks(LIVE_AVATAR_14B, settings, 8) == 8, "its steps are cut between layers"
