@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from tasks import events
 from tasks.events import Event
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+SILENCE_SECONDS = 12.0  # without a line, after which one says what is at work
 OUR_LOGGERS = ("flows", "tasks", "liveavatar")
 
 
@@ -60,15 +62,20 @@ class Terminal:
         self._bar: Progress | None = None
         self._silent = False
         self._shown = 0.0
+        self._stage, self._begun = "", 0.0  # the stage that began last and has not ended
+        self._heard = 0.0  # when the last line was written
+        self._left = threading.Event()
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Terminal":
         self._listening.__enter__()
         for name in OUR_LOGGERS:
             logging.getLogger(name).addHandler(self._lines)
+        threading.Thread(target=self._break_silence, name="terminal", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._left.set()
         self._close_bar()
         for name in OUR_LOGGERS:
             logging.getLogger(name).removeHandler(self._lines)
@@ -76,6 +83,11 @@ class Terminal:
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        if event.kind == "begin":
+            self._stage, self._begun = event.stage, time.perf_counter()
+            self._heard = self._begun
+        elif event.kind == "end" and event.stage == self._stage:
+            self._stage = ""
         with self._while_heard():
             if self.as_json:
                 self._log(event)
@@ -92,14 +104,23 @@ class Terminal:
         if self.as_json:
             self.write(json_line("info", text, stage=stage))
             return
+        self._heard = time.perf_counter()
         with self._while_heard():
             self.console.print(f"  {stage:<10} {printable(text)}", markup=False)
 
     def write(self, line: str) -> None:
         """Write a line of JSON."""
+        self._heard = time.perf_counter()
         with self._while_heard():
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+    def _break_silence(self) -> None:
+        """Say that a stage is at work when nothing was said for long; a bar speaks for itself."""
+        while not self._left.wait(SILENCE_SECONDS / 12):
+            now, stage = time.perf_counter(), self._stage
+            if stage and self._bar is None and now - self._heard > SILENCE_SECONDS:
+                self.note(stage, f"at work, {now - self._begun:.0f} s so far")
 
     @contextmanager
     def _while_heard(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+import time
 
 import pytest
 
@@ -50,6 +51,29 @@ def test_work_goes_on_when_nobody_can_read_its_lines(lost: OSError, form: str, m
         emit(Event(kind="progress", stage="render", done=1, total=2, fps=1.0))
         logging.getLogger("liveavatar.load").warning("slow")
     complain("an error")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_stage_that_takes_long_says_that_it_is_at_work(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEAVATAR_LOG", form)
+    monkeypatch.setattr(terminal, "SILENCE_SECONDS", 0.1)
+    with Terminal():
+        time.sleep(0.3)
+        emit(Event(kind="begin", stage="ingest"))
+        emit(Event(kind="end", stage="ingest", text="0.0 s"))
+        time.sleep(0.3)
+        emit(Event(kind="begin", stage="plan"))
+        deadline = time.monotonic() + 30
+        said = ""
+        while said.count("at work, 0 s so far") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            said += capsys.readouterr().err
+        emit(Event(kind="end", stage="plan", text="0.5 s"))
+    lines = [line for line in said.splitlines() if "at work" in line]
+    assert len(lines) >= 2
+    assert all("plan" in line for line in lines), "nothing is at work between stages"
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(
