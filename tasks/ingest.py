@@ -26,7 +26,7 @@ SOUND_PACKAGES = ("av", "numpy", "scipy")
 PORTRAIT_CODE = ("liveavatar.media.portrait", "liveavatar.media.framing", "liveavatar.media.portrait_check")
 PORTRAIT_PACKAGES = (
     "pillow",
-    "pillow-heif",
+    "av",  # decodes HEIC
     "numpy",
     "opencv-python-headless",
     "ai-edge-litert",

@@ -23,6 +23,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from liveavatar.errors import InputError
 from liveavatar.files import exists
+from liveavatar.media.heic import AV1, Heic
+from liveavatar.media.heif import UnsupportedHeif
 from liveavatar.media.jpeg import jpeg_damage
 from liveavatar.media.picture_signs import hdr_of, kind_of, lacks_directory, zeroed
 
@@ -35,7 +37,6 @@ KEPT_PIXELS = 20_000_000  # a larger picture is reduced by a whole factor
 STRIP_PIXELS = 2_000_000  # converted at a time
 PROMISED = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")  # of Pillow
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # in the first box, after "ftyp"
 GREY_DEPTHS = (8, 10, 12, 16)  # bits; the least that holds a picture's brightest value is its depth
 _FLOAT_TOPS = ((1.5, 1.0), (300.0, 255.0), (66_000.0, 65_535.0))  # brightest value below the first: white is the second
 _GAMMA = 1 / 2.2  # of a PNG that says nothing; others have their exponent in the chunk gAMA
@@ -71,11 +72,7 @@ def read_picture(path: str | Path) -> np.ndarray:
         raise InputError(f"{source}: there is no such file; check its path")
     if not source.is_file():
         raise InputError(f"{source}: it is no regular file (perhaps a directory); give a picture")
-    with (
-        _reading(source),
-        source.open("rb") as file,
-        Image.open(file, formats=_formats(source, file.peek(12)[:12])) as picture,
-    ):
+    with _reading(source), source.open("rb") as file, _opened(source, file) as picture:
         _check_size(source, *picture.size)
         if picture.format in ("JPEG", "MPO") and (factor := _reduction(picture)) > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))  # decoded smaller
@@ -89,19 +86,18 @@ def read_picture(path: str | Path) -> np.ndarray:
         return _oriented(_converted(bright, _reduction(bright), grey), picture)
 
 
-def _formats(source: Path, head: bytes) -> tuple[str, ...]:
-    """Choose the decoders that are tried; that of HEIC is a package of its own and loaded for such files only."""
-    if head[4:8] != b"ftyp" or head[8:] not in HEIC_BRANDS:
-        return FORMATS
-    try:
-        import pillow_heif
-    except ImportError as e:
-        raise InputError(
-            f"{source}: HEIC needs the package pillow-heif; `pip install pillow-heif` (a GPL-2 wheel), or save the "
-            "picture as JPEG"
-        ) from e
-    pillow_heif.register_heif_opener()
-    return ("HEIF", *FORMATS)
+@contextmanager
+def _opened(source: Path, file: BinaryIO) -> Iterator[Image.Image]:
+    """Open a picture, its size checked; a HEIC is decoded as well."""
+    if kind_of(file) == "HEIC":
+        heic = Heic(file)
+        if heic.kind != AV1:
+            _check_size(source, *heic.size)
+            yield heic.decode()
+            return
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as picture:
+        yield picture
 
 
 @contextmanager
@@ -117,6 +113,8 @@ def _reading(source: Path) -> Iterator[None]:
         raise InputError(f"{source}: it may not be read; change its permissions") from e
     except (Image.DecompressionBombError, MemoryError) as e:
         raise InputError(f"{source}: it has too many pixels; {_limits()}") from e
+    except UnsupportedHeif as e:
+        raise InputError(f"{source}: {e}, a kind of HEIC that cannot be read; save it as JPEG or PNG") from e
     except UnidentifiedImageError as e:
         with source.open("rb") as file:
             kind = kind_of(file)

@@ -8,6 +8,7 @@ import re
 from typing import BinaryIO
 
 from liveavatar.media.chunks import MP4, RIFF, chunks, size_of
+from liveavatar.media.heif import Heif
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 _KINDS = {  # pattern of the first bytes
@@ -21,7 +22,8 @@ _KINDS = {  # pattern of the first bytes
     "JPEG 2000": rb"(?:\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)",
 }
 _HEAD = 12  # bytes that tell the kind
-_CODED = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF", b"mdat"}  # chunks of WebP, AVIF and HEIC that hold a picture
+_CODED = {b"VP8 ", b"VP8L", b"ALPH", b"ANMF", b"mdat"}  # chunks of WebP and AVIF that hold a picture
+_CODED_ITEMS = (b"hvc1", b"av01")  # of HEIC
 _ZEROS = re.compile(rb"\0{1024,}")
 _FRONT = 1 << 20  # bytes before the picture itself in which its colours are named
 
@@ -48,7 +50,10 @@ def zeroed(file: BinaryIO) -> str | None:
     size = size_of(file)
     if kind == "JPEG 2000":
         spans = [(0, size)]
-    elif kind in ("WebP", "AVIF", "HEIC"):
+    elif kind == "HEIC":  # beside its pictures are data of cameras, with padding
+        spans = [span for item in Heif(file).items.values() if item.kind in _CODED_ITEMS for span in item.extents]
+        spans = [(start, min(start + length, size)) for start, length in spans]
+    elif kind in ("WebP", "AVIF"):
         layout = RIFF if kind == "WebP" else MP4
         found = chunks(file, layout, layout.first, size)
         spans = [(c.start, min(c.start + c.size, size)) for c in found if c.name in _CODED]

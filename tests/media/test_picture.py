@@ -162,26 +162,6 @@ def test_a_lying_picture_is_turned_with_a_word(
     assert [words in record.message for record in caplog.records] == [True]
 
 
-def test_heic(tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif", reason="the package of HEIC is not installed")
-    photo = Image.open(PORTRAIT).convert("RGB")
-    heif.from_pillow(photo).save(tmp_path / "IMG_0001.HEIC", quality=90)
-    rgb = read_picture(tmp_path / "IMG_0001.HEIC")
-    assert rgb.shape == (768, 512, 3)
-    assert np.abs(rgb.astype(int) - np.asarray(photo)).mean() < 4
-    content = (tmp_path / "IMG_0001.HEIC").read_bytes()
-    (tmp_path / "half.heic").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"no picture|damaged"):
-        read_picture(tmp_path / "half.heic")
-
-
-def test_heic_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
-    with pytest.raises(InputError, match="HEIC needs the package pillow-heif"):
-        read_picture(tmp_path / "a.jpg")
-
-
 def _postscript(folder: Path) -> bytes:
     return (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n%%EndComments\n"

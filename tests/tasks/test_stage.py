@@ -55,7 +55,6 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "ignore_collapse": (True, {"render"}),
     "limits": (str(paths.REPO_ROOT / "data" / "limits.json"), {"quality"}),
 }
-OPTIONAL = {"pillow-heif"}  # packages that a user may leave out
 NO_KEY = {  # option: reason
     "model": "its bytes count, not its name",
     "fps": "has one value",
@@ -152,8 +151,7 @@ def test_every_stage_s_key_has_inputs_code_and_packages(made: dict[str, Entry]) 
         assert entry.made_from["inputs"], stage
         assert entry.made_from["code"], stage
         assert entry.made_from["packages"] or stage == "prompt", stage
-        absent = {name for name, version in entry.made_from["packages"].items() if version == "absent"}
-        assert absent <= OPTIONAL, stage
+        assert "absent" not in entry.made_from["packages"].values(), stage
 
 
 def test_nothing_but_cached_builds_an_entry() -> None:
