@@ -120,7 +120,9 @@ def import_prefect() -> None:
     """
     home = prepare()
     own = os.environ.get("PREFECT_PROFILES_PATH") == str(_own_profiles(home))
-    with contextlib.chdir(NEUTRAL_FOLDER) if own else contextlib.nullcontext():
+    with contextlib.chdir(NEUTRAL_FOLDER) if own else contextlib.nullcontext(), warnings.catch_warnings():
+        # It makes its folder only in one that is there; a plan needs none, and a server makes its own.
+        warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
         import prefect.main  # noqa: F401
 
 

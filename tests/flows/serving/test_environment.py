@@ -297,3 +297,12 @@ def test_a_damaged_token_is_made_anew(damaged: bytes, surroundings: Path) -> Non
     assert (path.stat().st_mode & 0o777, len(token)) == (0o600, 64)
     environment.guard_ray()
     assert path.read_text() == token, "a whole one stays"
+
+
+def test_a_home_that_is_not_there_yet_is_no_warning(tmp_path: Path) -> None:
+    code = "from flows.serving.environment import import_prefect; import_prefect()"
+    home = {"LIVEAVATAR_HOME": str(tmp_path / "new" / "home"), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO_ROOT, env=home, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
