@@ -80,6 +80,8 @@ def prepare() -> Path:
     if "*" not in direct:
         direct += [host for host in LOOPBACK if host not in direct]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(direct)
+    # Prefect makes its home only in a folder that is there; a plan needs none, and a server makes its own.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     _search_safely()
     return home
 
@@ -120,9 +122,7 @@ def import_prefect() -> None:
     """
     home = prepare()
     own = os.environ.get("PREFECT_PROFILES_PATH") == str(_own_profiles(home))
-    with contextlib.chdir(NEUTRAL_FOLDER) if own else contextlib.nullcontext(), warnings.catch_warnings():
-        # It makes its folder only in one that is there; a plan needs none, and a server makes its own.
-        warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
+    with contextlib.chdir(NEUTRAL_FOLDER) if own else contextlib.nullcontext():
         import prefect.main  # noqa: F401
 
 

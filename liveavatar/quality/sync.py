@@ -106,8 +106,12 @@ class Speech:
 
     @classmethod
     def of(cls, audio: np.ndarray, num_frames: int) -> "Speech":
-        """Compute the curves of a sound (float32 mono 16 kHz) for `num_frames` frames."""
-        return cls(envelope(audio, num_frames), vowel_envelope(audio, num_frames))
+        """Compute the curves of a sound (float32 mono 16 kHz) for `num_frames` frames.
+
+        A constant offset, which cheap sound cards add and nobody hears, does not count as loudness.
+        """
+        offset = audio.mean(dtype=np.float64) if len(audio) else 0.0
+        return cls(envelope(audio - np.float32(offset), num_frames), vowel_envelope(audio, num_frames))
 
     def __len__(self) -> int:
         return len(self.envelope_T)

@@ -127,6 +127,15 @@ def test_quiet_speech_has_the_same_pauses() -> None:
         assert mask(quiet).tolist() == mask(loud).tolist()
 
 
+@pytest.mark.parametrize("offset", [0.01, -0.3])
+def test_an_offset_of_the_sound_is_no_loudness(offset: float) -> None:
+    sound = np.zeros(100 * 640, np.float32)
+    sound[20 * 640 : 40 * 640] = 0.2 * np.sin(np.arange(20 * 640) / 4)
+    shifted = sync.Speech.of(sound + np.float32(offset), 100)
+    np.testing.assert_allclose(shifted.envelope_T, sync.Speech.of(sound, 100).envelope_T, atol=1e-3)
+    assert sync.silence_mask(shifted.envelope_T)[50:95].all()
+
+
 def test_envelope_is_the_rms_of_each_frame() -> None:
     audio = np.concatenate([np.full(SAMPLES_PER_FRAME, v, np.float32) for v in (0.0, 0.5, -0.25)])
     assert sync.envelope(audio, 4) == pytest.approx([0, 0.5, 0.25, 0])
