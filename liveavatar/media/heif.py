@@ -15,7 +15,7 @@ MAX_META = 64_000_000  # bytes of the list of contents; those of phones have a f
 
 
 class UnsupportedHeif(Exception):
-    """A sound file of a kind that is not read; the message says what it is."""
+    """A whole file of a kind that is not read; the message says what it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
