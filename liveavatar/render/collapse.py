@@ -195,11 +195,14 @@ def read_samples(ledger: Path) -> list[Sample]:
 
 
 def find_collapse(samples: Sequence[Sample]) -> Collapse | None:
-    """Find a measure that is bad in the last two windows of `samples`, which begin with the video."""
-    if len(samples) < 3 * WINDOW_SAMPLES or len(samples) % WINDOW_SAMPLES:
+    """Find a measure that is bad in the last two windows of `samples`; one that a crash has taken may be missing."""
+    count = (samples[-1].frame + 1) // SAMPLE_FRAMES if samples else 0
+    if count < 3 * WINDOW_SAMPLES or count % WINDOW_SAMPLES:
         return None
     for measure, (least, most) in GOOD.items():
-        values = np.array([getattr(sample, measure) for sample in samples], float)
+        values = np.full(count, np.nan)
+        for sample in samples:
+            values[sample.frame // SAMPLE_FRAMES] = getattr(sample, measure)
         usual = _median(values[:WINDOW_SAMPLES])
         if usual is None or usual <= 0:
             continue
@@ -208,8 +211,7 @@ def find_collapse(samples: Sequence[Sample]) -> Collapse | None:
         if any(share is None or least <= share <= most for share in last):
             continue
         good = np.flatnonzero((shares[: -2 * WINDOW_SAMPLES] >= least) & (shares[: -2 * WINDOW_SAMPLES] <= most))
-        begin = samples[int(good[-1]) + 1]
-        return Collapse(begin.frame + 1 - SAMPLE_FRAMES, measure, cast(float, last[-1]))
+        return Collapse((int(good[-1]) + 1) * SAMPLE_FRAMES, measure, cast(float, last[-1]))
     return None
 
 

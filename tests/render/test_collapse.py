@@ -66,6 +66,14 @@ def test_two_bad_windows_are_a_collapse(bad: list[int], of: int, frame: int | No
         assert found.seconds == found.frame / FPS
 
 
+@pytest.mark.parametrize("missing", [2, 7, 12])
+def test_a_sample_that_a_crash_has_taken_moves_no_window(missing: int) -> None:
+    made = samples(*range(5, 15), likeness=0.5)
+    del made[missing]
+    assert find_collapse(made) == find_collapse(samples(*range(5, 15), likeness=0.5))
+    assert find_collapse(made[:-1]) is None
+
+
 def test_what_cannot_be_measured_is_no_collapse() -> None:
     unknown = [replace(sample, likeness=None, sharpness=None) for sample in samples()]
     assert find_collapse(unknown) is None
