@@ -68,13 +68,14 @@ def plan_table(config: ModelConfig, request: PlanRequest, machine: Machine) -> t
 
 def _in_any_way(config: ModelConfig, request: PlanRequest, machine: Machine) -> Choice:
     """Settle a job as asked; where that does not fit, with weights in 8 bits, and last with weights in host memory."""
-    narrow = request.changed(fp8=request.settings.fp8 or machine.has_fp8)
-    may_offload = bool(machine.gpus) and request.placement != "tpp"
-    for way in (request, narrow, narrow.changed(offload=request.offload or may_offload)):
-        choice = choose(config, way, machine)
-        if choice.fits:
-            return choice
-    return choose(config, narrow, machine)
+    choice = choose(config, request, machine)
+    if not choice.fits and machine.has_fp8 and not request.settings.fp8:
+        request = request.changed(fp8=True)
+        choice = choose(config, request, machine)
+    if choice.fits or request.offload or not machine.gpus or request.placement == "tpp":
+        return choice
+    offloaded = choose(config, request.changed(offload=True), machine)
+    return offloaded if offloaded.fits else choice
 
 
 def _row(asked: str, choice: Choice) -> TableRow:
