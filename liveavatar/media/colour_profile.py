@@ -10,14 +10,14 @@ _PRIMARIES = {  # (x, y) of red, green and blue; white is D65
 }
 _CURVES = {4: (2.2, 1, 0, 1, 0), 5: (2.8, 1, 0, 1, 0), 8: (1, 1, 0, 1, 0)}  # exponent and so on; others are as sRGB
 _SRGB = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-_HDR = (16, 18)  # PQ and HLG
+HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 _D65, _D50 = np.array([0.3127 / 0.3290, 1, 0.3583 / 0.3290]), np.array([0.9642, 1, 0.8249])
 _CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])  # Bradford's
 
 
 def profile_of_primaries(primaries: int, transfer: int) -> bytes | None:
     """Make the profile of wide colours; None for those that are shown as sRGB, and for HDR."""
-    if primaries not in _PRIMARIES or transfer in _HDR:
+    if primaries not in _PRIMARIES or transfer in HDR:
         return None
     columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in _PRIMARIES[primaries]]).T
     adapted = np.linalg.inv(_CONES) @ np.diag(_CONES @ _D50 / (_CONES @ _D65)) @ _CONES

@@ -22,6 +22,7 @@ import numpy as np
 
 from liveavatar.errors import CapacityError, InputError, LiveAvatarError
 from liveavatar.files import disk_errors, disk_full, exists, replacing
+from liveavatar.media.colour_profile import HDR
 from liveavatar.media.cut import missing_bytes
 from liveavatar.media.display import IDENTITY, JPEG_START, display_matrix, shown, square_size, turned_size
 from liveavatar.media.playlist import refuse_playlist
@@ -46,7 +47,6 @@ VIDEO_FORMATS = (
     *("wav", "mp3", "flac", "aac"),  # sound: recognised, so that the error can say so
     *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),  # a picture: recognised as well
 )
-HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # pictures in a video's container
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(VIDEO_FORMATS)}
 SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"  # same colours on every processor, no darkening bias

@@ -8,9 +8,9 @@ import re
 from typing import BinaryIO
 
 from liveavatar.media.chunks import MP4, RIFF, chunks, size_of
+from liveavatar.media.colour_profile import HDR
 from liveavatar.media.heif import Heif
 
-HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 _KINDS = {  # pattern of the first bytes
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "JPEG": rb"\xff\xd8\xff[^\xf7]",  # JPEG-LS is another format
