@@ -23,6 +23,7 @@ from liveavatar.bench.dated import today, write_dated
 from liveavatar.errors import InputError
 from liveavatar.paths import SAMPLES, prefect_home
 
+DEFAULT_MODEL = "mini"
 SOUND_SECONDS = 0.5  # one block; the shortest that is taken
 PARTS = 10  # deciles of the jobs
 LOCKED = "database is locked"
@@ -45,12 +46,15 @@ class TinyJob:
         return self.wall_s - self.work_s
 
 
-def bench_batch(jobs: int, folder: Path, on_job: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def bench_batch(
+    jobs: int, folder: Path, model: str = DEFAULT_MODEL, on_job: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Render a batch of tiny jobs twice and measure each job.
 
     Args:
         jobs: how many; 20 or more.
         folder: for inputs and videos.
+        model: name or folder of the model that renders.
         on_job: called with the line about each job.
 
     Raises:
@@ -60,9 +64,10 @@ def bench_batch(jobs: int, folder: Path, on_job: Callable[[str], None] = lambda 
         raise InputError(f"--jobs {jobs} is too few for deciles; take {2 * PARTS} or more")
     table = make_table(jobs, folder)
     before = _locked()
-    passes = {name: _run(table, folder / name, on_job) for name in ("rendered", "cached")}
+    passes = {name: _run(table, folder / name, model, on_job) for name in ("rendered", "cached")}
     return {
         "jobs": jobs,
+        "model": model,
         "locked": _locked() - before,
         **{name: summary(measured) for name, measured in passes.items()},
         "rows": {name: [asdict(job) for job in measured] for name, measured in passes.items()},
@@ -95,8 +100,9 @@ def make_table(jobs: int, folder: Path) -> Path:
     return table
 
 
-def _run(table: Path, out: Path, on_job: Callable[[str], None]) -> list[TinyJob]:
-    command = [sys.executable, "-m", "flows.cli", "batch", str(table), "--out", str(out), "--sample_steps", "1"]
+def _run(table: Path, out: Path, model: str, on_job: Callable[[str], None]) -> list[TinyJob]:
+    options = ["--out", str(out), "--model", model, "--sample_steps", "1"]
+    command = [sys.executable, "-m", "flows.cli", "batch", str(table), *options]
     environment = {**os.environ, "LIVEAVATAR_LOG": "json"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
@@ -189,5 +195,8 @@ def to_lines(result: dict[str, Any]) -> str:
 def write_report(result: dict[str, Any], folder: Path) -> Path:
     """Write the dated page, and its numbers as JSON beside it."""
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f} at the end"
-    page = f"# A batch of tiny jobs, {today()}\n\n`liveavatar bench batch --jobs {result['jobs']}`, {machine}. "
+    command = f"liveavatar bench batch --jobs {result['jobs']}"
+    if result["model"] != DEFAULT_MODEL:
+        command += f" --model {Path(result['model']).name}"
+    page = f"# A batch of tiny jobs, {today()}\n\n`{command}`, {machine}. "
     return write_dated(folder, f"batch_{today()}", page + to_lines(result), result)

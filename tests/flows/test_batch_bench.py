@@ -63,9 +63,10 @@ def test_too_few_jobs_are_refused(tmp_path: Path) -> None:
 
 def test_the_report_has_both_passes(tmp_path: Path) -> None:
     told = summary(measure(log(20, overhead=0.25), psutil.Process(os.getpid())))
-    result = {"jobs": 20, "locked": 0, "rendered": told, "cached": told}
+    result = {"jobs": 20, "model": "/models/small", "locked": 0, "rendered": told, "cached": told}
     page = write_report(result, tmp_path).read_text()
     assert to_lines(result) in page
+    assert "`liveavatar bench batch --jobs 20 --model small`" in page
     assert "## Every job cached" in page
     assert "| overhead, s | 0.25 |" in page
     assert json.loads(next(tmp_path.glob("batch_*.json")).read_text())["jobs"] == 20
