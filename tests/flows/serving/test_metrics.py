@@ -108,6 +108,9 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(asked) >= len(dashboard["panels"]) > 10
     assert not set(re.findall(r"liveavatar_\w+", " ".join(asked))) - names
+    divided = [expr for expr in asked if "/" in expr]
+    assert len(divided) >= 2
+    assert all(expr.endswith("> 0)") for expr in divided), "a share of nothing is drawn as NaN or infinity"
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     config = yaml.safe_load((REPO_ROOT / "infra" / "prometheus.yaml").read_text())
     assert config["scrape_configs"][0]["metrics_path"] == "/metrics"
