@@ -140,8 +140,12 @@ def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
     return Gpu(name=name, memory_gb=memory_gb or nominal, rates=rates)
 
 
-def parse_gpus(spec: str) -> tuple[Gpu, ...]:
+def parse_gpus(spec: str, option: str = "--gpus") -> tuple[Gpu, ...]:
     """Parse a text such as "4x24GB", "1xH100", "H200", "2xA100-40GB", "1xH100,2x24GB" or "cpu" into GPUs.
+
+    Args:
+        spec: the text.
+        option: that it was given with, for errors.
 
     Raises:
         InputError: the text has another form, or names an unknown GPU.
@@ -149,26 +153,26 @@ def parse_gpus(spec: str) -> tuple[Gpu, ...]:
     text = spec.strip()
     if text.lower() in ("cpu", "none", "0"):
         return ()
-    gpus = tuple(gpu for kind in text.split(",") for gpu in _gpus_of_a_kind(kind.strip(), spec))
+    gpus = tuple(gpu for kind in text.split(",") for gpu in _gpus_of_a_kind(kind.strip(), f"{option} {spec}"))
     if len(gpus) > MAX_GPUS:
-        raise InputError(f"--gpus {spec}: {len(gpus)} GPUs are more than a machine has; name at most {MAX_GPUS}")
+        raise InputError(f"{option} {spec}: {len(gpus)} GPUs are more than a machine has; name at most {MAX_GPUS}")
     return gpus
 
 
-def _gpus_of_a_kind(text: str, spec: str) -> tuple[Gpu, ...]:
+def _gpus_of_a_kind(text: str, given: str) -> tuple[Gpu, ...]:
     match = re.fullmatch(r"(?:(\d{1,3})\s*[x*×]\s*)?(.+)", text, re.IGNORECASE)
     count = int(match[1] or 1) if match else 0
     if not match or not match[2][0].isalnum() or not 1 <= count <= MAX_GPUS:
-        raise InputError(f'--gpus {spec}: write "4x24GB", "1xH100" or "cpu" (1 to {MAX_GPUS} GPUs)')
+        raise InputError(f'{given}: write "4x24GB", "1xH100" or "cpu" (1 to {MAX_GPUS} GPUs)')
     kind = match[2].strip()
     memory = re.search(r"(\d+(?:\.\d+)?)\s*G(?:i?B)?$", kind, re.IGNORECASE)
     if memory and not 1 <= float(memory[1]) <= 1024:
-        raise InputError(f"--gpus {spec}: {memory[1]} GB is no size of a GPU's memory; write for example 4x24GB")
+        raise InputError(f"{given}: {memory[1]} GB is no size of a GPU's memory; write for example 4x24GB")
     name = kind if memory is None or memory.start() else f"{memory[1]} GB"
     try:
         return (gpu_of(name, float(memory[1]) if memory else None),) * count
     except InputError as e:
-        raise InputError(f"--gpus {spec}: {e}") from e
+        raise InputError(f"{given}: {e}") from e
 
 
 def detect_gpus() -> tuple[Gpu, ...]:

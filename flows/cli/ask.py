@@ -259,9 +259,7 @@ def _bench_batch(options: Options) -> int:
 
     out = Path(options["out"] or "out/bench").absolute()
     with Terminal() as terminal:
-        result = bench_batch(
-            options["jobs"], out, options["model"], lambda text: terminal.note("batch", text)
-        )
+        result = bench_batch(options["jobs"], out, options["model"], lambda text: terminal.note("batch", text))
     write_report(result, out)
     return _show(result, lambda told: to_lines(told).splitlines(), options["json"])
 

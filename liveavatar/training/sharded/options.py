@@ -28,6 +28,25 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    value = not_negative(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Parse a number of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
     options = argparse.ArgumentParser(
@@ -47,20 +66,22 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--blocks", type=count, default=7, help="blocks of 12 frames a window")
     options.add_argument("--batch", type=count, default=1, help="windows a GPU")
     options.add_argument("--lora_rank", type=count, default=AdapterShape().rank)
-    options.add_argument("--lora_alpha", type=float, default=AdapterShape().alpha)
+    options.add_argument("--lora_alpha", type=positive, default=AdapterShape().alpha)
     options.add_argument("--init_lora", type=Path, help="safetensors file of adapters that the student starts from")
     options.add_argument("--updates", type=count, default=6000, help="of the fake score; every third is the student's")
     options.add_argument("--until", type=count, help="stop after this update with a checkpoint; --resume continues")
-    options.add_argument("--hours", type=float, default=math.inf, help="stop after so long, like --until")
-    options.add_argument("--adamw", type=float, default=5e-5, help="learning rate of the student")
-    options.add_argument("--guidance", type=float, default=4.5, help="of the teacher by speech, as it samples; 1: none")
+    options.add_argument("--hours", type=positive, default=math.inf, help="stop after so long, like --until")
+    options.add_argument("--adamw", type=positive, default=5e-5, help="learning rate of the student")
+    options.add_argument(
+        "--guidance", type=positive, default=4.5, help="of the teacher by speech, as it samples; 1: none"
+    )
     options.add_argument(
         "--scores",
         choices=(WINDOW, STREAM),
         default=WINDOW,
         help="teacher and fake score attend to the whole window, as the base was trained, or as in a stream",
     )
-    options.add_argument("--anchor", type=float, default=0.0, help="weight of the trajectory beside matching")
+    options.add_argument("--anchor", type=not_negative, default=0.0, help="weight of the trajectory beside matching")
     options.add_argument("--save_every", type=count, default=50, help="updates from one checkpoint to the next")
     options.add_argument("--log_every", type=count, default=10, help="updates")
     options.add_argument("--resume", action="store_true")
@@ -135,7 +156,7 @@ def estimate(args: argparse.Namespace) -> str:
     Raises:
         InputError: options cannot be used.
     """
-    gpus = parse_gpus(args.estimate)
+    gpus = parse_gpus(args.estimate, "--estimate")
     if not gpus:
         raise InputError(f'--estimate {args.estimate}: name GPUs, such as "8x80GB"')
     args.random = args.random or not args.model

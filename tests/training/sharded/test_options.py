@@ -62,3 +62,20 @@ def test_the_run_has_the_options(tmp_path: Path) -> None:
     args = options.parser().parse_args(["--random", "--anchor", "0.1", "--guidance", "1", "--lora_rank", "8"])
     run = options.sharded_run(args, LIVE_AVATAR_14B, WindowSize(1, 8, 8), 4)
     assert (run.world, run.guidance, run.anchor, run.adapters.rank, run.causal_scores) == (4, False, True, 8, False)
+
+
+@pytest.mark.parametrize(
+    "words", ["--hours -1", "--hours nan", "--adamw 0", "--guidance much", "--anchor -0.1", "--updates 0"]
+)
+def test_numbers_that_make_no_sense_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    option, value = words.split()
+    with pytest.raises(SystemExit):
+        options.parser().parse_args([option, value])
+    said = capsys.readouterr().err
+    assert option in said
+    assert repr(value) in said
+
+
+def test_gpus_of_an_estimate_are_named_by_their_option() -> None:
+    with pytest.raises(InputError, match=r"^--estimate 8x800000GB: "):
+        options.estimate(options.parser().parse_args(["--estimate", "8x800000GB"]))
