@@ -22,9 +22,10 @@ when all of this holds; of those that may, the best DNSMOS score wins.
   log probability drops by no more than `MAX_LOGPROB_LOSS`, and where its words differ from raw's, the raw track
   hardly objects to them (`transcribe.heard_in_both`).
 
-Only raw and candidates that pass the first two are transcribed. A gate against a moving floor distorts speech more
-than noise does (1 to 3 dB), so that `auto` does not try it. The words that are published are those of the sound as it
-came, clicks and all; where other words are heard in a cleaner version, the same rule decides.
+Only raw and candidates that pass the first two are transcribed, the best first, until one may. A gate against a moving
+floor distorts speech more than noise does (1 to 3 dB), so that `auto` does not try it. The words that are published are
+those of the sound as it came, clicks and all; where others are heard in a cleaner version, the same rule decides.
+The numbers are in `harm`.
 """
 
 import json
@@ -205,17 +206,22 @@ class _Judge:
         self._reference = reference if self.whole else None  # a part cannot be compared with the whole text
 
     def run(self, names: list[str], *, forced: bool) -> tuple[Candidate, list[Candidate]]:
-        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and on those that pass the rest."""
+        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and, best first, until one passes."""
         raw = self._recognise(Candidate(name="raw", opinion=dnsmos(self._level)), self._level, None)
         others, tracks = [], {}
         for name in names:
             tracks[name] = clean(self._level, self._speech, name)
             c = Candidate(name=name, opinion=dnsmos(tracks[name]))
             refused = harm(replace(raw, transcript=None, wer=None), c)
-            refused = refused or takes_speech(self._level, tracks[name], self._speech)
-            c = replace(c, refused=refused)
-            others.append(c if refused and not forced else self._recognise(c, tracks[name], raw.transcript))
-        return raw, [self._heard_again(raw, c, tracks[c.name]) for c in others]
+            others.append(replace(c, refused=refused or takes_speech(self._level, tracks[name], self._speech)))
+        for c in sorted(others, key=_score, reverse=True):
+            if self._model is None or (c.refused and not forced):
+                continue
+            judged = self._heard_again(raw, self._recognise(c, tracks[c.name], raw.transcript), tracks[c.name])
+            others[others.index(c)] = judged
+            if judged.refused is None:
+                break
+        return raw, others
 
     def _heard_again(self, raw: Candidate, c: Candidate, track: np.ndarray) -> Candidate:
         """Compare the words of a candidate with those of raw."""
