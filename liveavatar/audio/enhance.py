@@ -24,7 +24,7 @@ when all of this holds; of those that may, the best DNSMOS score wins.
 
 Only raw and candidates that pass the first two are transcribed, the best first, until one may. A gate against a moving
 floor distorts speech more than noise does (1 to 3 dB), so that `auto` does not try it. The words that are published are
-those of the sound as it came, clicks and all; where others are heard in a cleaner version, the same rule decides.
+those of the sound as it came, clicks and all, unless others, heard in a cleaner version, are surely the right ones.
 The numbers are in `harm`.
 """
 
@@ -146,7 +146,7 @@ def enhance(
 def _words(
     versions: dict[str, np.ndarray], known: dict[str, Transcript | None], speech: list[Segment], model: "Whisper"
 ) -> Transcript:
-    """Transcribe the sound as it came, and take the words of each cleaner version for which it speaks, too.
+    """Transcribe the sound as it came, and take the words of cleaner versions that are surely the right ones.
 
     Args:
         versions: tracks by name, the one as it came first.
@@ -156,7 +156,7 @@ def _words(
     came = words = known.get(name) or transcribe(first, speech, model)
     for name, track in cleaner:
         heard = known.get(name) or transcribe(track, speech, model, came.language)
-        words = replaced(words, heard, heard_in_both((first, track), (came, heard), model))
+        words = replaced(words, heard, heard_in_both((first, track), (came, heard), model, surely=True))
     return words
 
 

@@ -32,7 +32,9 @@ _LOOP_PENALTY = 1.0  # taken off the mean log probability of such a chunk
 # Mean log probability, Whisper's own limit. tiny.en: 11 recordings of speech -0.05 to -0.88; the same backwards -1.30
 # to -2.83, one of them a loop; four voices at once -0.41 to -2.62.
 _UNCLEAR = -1.0
-OBJECTION = 0.05  # mean log probability a token, set on voices that the sound bench does not report
+# Mean log probabilities a token, set on voices that the sound bench does not report.
+OBJECTION, SURE_OBJECTION, SURE_LEAD = 0.05, 0.15, 0.5
+CLEAR_ANEW = -0.8
 _SHORTEST_WORD = 0.02  # s
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
@@ -125,17 +127,24 @@ def transcribe(
 
 
 def heard_in_both(
-    tracks: tuple[np.ndarray, np.ndarray], transcripts: tuple[Transcript, Transcript], model: "Whisper"
+    tracks: tuple[np.ndarray, np.ndarray],
+    transcripts: tuple[Transcript, Transcript],
+    model: "Whisper",
+    *,
+    surely: bool = False,
 ) -> list[bool]:
     """Tell of every stretch if the words of the second recording of one speech may replace those of the first.
 
     Noise misleads Whisper, and what cleaning does to speech misleads it elsewhere. So the words of one recording are
-    scored in the other: they may be taken where the first track hardly objects to them (at most `OBJECTION` a token)
-    and both together find them likelier. Words that stay the same may always be taken, guessed ones never.
+    scored in the other. They may be taken where the first track hardly objects to them (`OBJECTION`) and both together
+    find them likelier; and surely where it objects little (`SURE_OBJECTION`) and both find them much likelier
+    (`SURE_LEAD`). Words that stay the same may always be taken, guessed ones never; those in place of a guess must be
+    understood well (`CLEAR_ANEW`).
 
     Args:
         tracks: float32 mono 16 kHz of equal length: as it came, and cleaned.
         transcripts: of each, over the same speech and in one language.
+        surely: take only what is sure.
     """
     first, second = transcripts
     verdicts = []
@@ -147,7 +156,11 @@ def heard_in_both(
             where = slice(old.where.start, old.where.stop)
             in_first, in_second = (_logprobs(t[where], (old, new), model, first.language) for t in tracks)
             objection = in_first[0] - in_first[1]
-            verdicts.append(new.clear and objection <= OBJECTION and objection < in_second[1] - in_second[0])
+            lead = in_second[1] - in_second[0] - objection
+            sure = objection <= SURE_OBJECTION and lead >= SURE_LEAD
+            likely = objection <= OBJECTION and lead > 0 and not surely
+            understood = new.avg_logprob >= (_UNCLEAR if old.clear else CLEAR_ANEW)
+            verdicts.append(understood and (sure or likely))
     return verdicts
 
 

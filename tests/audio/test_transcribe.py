@@ -117,21 +117,32 @@ def _stretch(text: str, token: int, logprob: float = -0.2, at: int = 0) -> Stret
 
 
 @pytest.mark.parametrize(
-    ("tracks", "old", "new", "taken"),
+    ("tracks", "old", "new", "taken", "surely"),
     [
-        pytest.param((1.0, -1.0), _stretch("boat", 3), _stretch("boat", 3), True, id="the same words"),
-        pytest.param((1.0, -1.0), _stretch("boat", 3), _stretch("Boat!", 4), True, id="the same but for spelling"),
-        pytest.param((0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, id="the first hardly objects"),
-        pytest.param((-0.5, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, id="both say so"),
-        pytest.param((1.0, -3.0), _stretch("boat", 3), _stretch("coat", 4), False, id="the first objects"),
-        pytest.param((0.01, 0.0), _stretch("boat", 3), _stretch("coat", 4), False, id="the second is no surer"),
-        pytest.param((0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4, -1.2), False, id="guessed"),
-        pytest.param((0.0, -1.0), _stretch("boat", 3, -1.2), _stretch("coat", 4), True, id="better than a guess"),
-        pytest.param((0.0, 0.0), _stretch("boat", 3, -1.2), _stretch("boat", 3, -1.2), True, id="the same guess"),
+        pytest.param((1.0, -1.0), _stretch("boat", 3), _stretch("boat", 3), True, True, id="the same words"),
+        pytest.param(
+            (1.0, -1.0), _stretch("boat", 3), _stretch("Boat!", 4), True, True, id="the same but for spelling"
+        ),
+        pytest.param((0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, True, id="the first hardly objects"),
+        pytest.param((-0.5, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, True, id="both say so"),
+        pytest.param((0.0, -0.15), _stretch("boat", 3), _stretch("coat", 4), True, False, id="a little likelier"),
+        pytest.param((0.1, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, True, id="it objects, but little"),
+        pytest.param((0.0, -0.15), _stretch("boat", 3, -1.2), _stretch("coat", 4), True, False, id="for a guess"),
+        pytest.param(
+            (0.0, -1.0), _stretch("boat", 3, -1.2), _stretch("coat", 4, -0.9), False, False, id="half guessed"
+        ),
+        pytest.param(
+            (0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4, -0.9), True, True, id="half guessed for clear"
+        ),
+        pytest.param((1.0, -3.0), _stretch("boat", 3), _stretch("coat", 4), False, False, id="the first objects"),
+        pytest.param((0.01, 0.0), _stretch("boat", 3), _stretch("coat", 4), False, False, id="the second is no surer"),
+        pytest.param((0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4, -1.2), False, False, id="guessed"),
+        pytest.param((0.0, -1.0), _stretch("boat", 3, -1.2), _stretch("coat", 4), True, True, id="better than a guess"),
+        pytest.param((0.0, 0.0), _stretch("boat", 3, -1.2), _stretch("boat", 3, -1.2), True, True, id="the same guess"),
     ],
 )
 def test_words_of_a_cleaned_track_are_scored_in_the_raw_one(
-    tracks: tuple[float, float], old: Stretch, new: Stretch, taken: bool, monkeypatch: pytest.MonkeyPatch
+    tracks: tuple[float, float], old: Stretch, new: Stretch, taken: bool, surely: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def logits(tokens: torch.Tensor, liking: torch.Tensor) -> torch.Tensor:
         scores = torch.zeros(1, tokens.shape[1], 10)
@@ -151,6 +162,7 @@ def test_words_of_a_cleaned_track_are_scored_in_the_raw_one(
     raw, cleaned = (np.full(S, liking, np.float32) for liking in tracks)
     transcripts = Transcript.of([old], "en"), Transcript.of([new], "en")
     assert heard_in_both((raw, cleaned), transcripts, model) == [taken]
+    assert heard_in_both((raw, cleaned), transcripts, model, surely=True) == [surely]
 
 
 def test_stretches_are_replaced_one_by_one() -> None:
