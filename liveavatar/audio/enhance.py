@@ -44,7 +44,15 @@ from liveavatar.audio.dnsmos import dnsmos
 from liveavatar.audio.harm import Candidate, harm, speech_over_pauses, takes_speech
 from liveavatar.audio.loudness import integrated_loudness, normalise, raised
 from liveavatar.audio.outputs import output_file
-from liveavatar.audio.transcribe import Transcript, Word, heard_in_both, replaced, transcribe, word_error_rate
+from liveavatar.audio.transcribe import (
+    Transcript,
+    Word,
+    chunks_of,
+    heard_in_both,
+    replaced,
+    transcribe,
+    word_error_rate,
+)
 from liveavatar.audio.vad import Segment, find_speech
 from liveavatar.audio.whisper_weights import load_whisper
 from liveavatar.errors import InputError
@@ -118,8 +126,7 @@ def enhance(
     transcript = None
     if model is not None:
         known = {"raw": raw.transcript, chosen.name: chosen.transcript} if judge.whole else {}
-        versions = {} if clicking is None else {"clicking": clicking}
-        transcript = _words({**versions, "raw": level, chosen.name: final}, known, speech, model)
+        transcript = _words({"raw": level, chosen.name: final}, known, speech, model, clicking)
     verdict = _verdict(raw, chosen, reason, reference_text is not None, model is not None)
     verdict |= {
         "denoise": denoise,
@@ -144,14 +151,28 @@ def enhance(
 
 
 def _words(
-    versions: dict[str, np.ndarray], known: dict[str, Transcript | None], speech: list[Segment], model: "Whisper"
+    versions: dict[str, np.ndarray],
+    known: dict[str, Transcript | None],
+    speech: list[Segment],
+    model: "Whisper",
+    clicking: np.ndarray | None,
 ) -> Transcript:
     """Transcribe the sound as it came, and take the words of cleaner versions that are surely the right ones.
 
     Args:
-        versions: tracks by name, the one as it came first.
+        versions: tracks without clicks by name, from raw on.
         known: their transcripts, where there are some.
+        speech: of these tracks.
+        model: for the words.
+        clicking: the sound as it came, if it clicks.
     """
+    if clicking is not None:
+        own = find_speech(clicking)
+        came = transcribe(clicking, own, model)
+        if chunks_of(own) == chunks_of(speech):
+            versions, known = {"clicking": clicking, **versions}, {"clicking": came, **known}
+        elif came.clear_text and not came.unclear_seconds:
+            return came  # its stretches are others, which cannot be compared
     (name, first), *cleaner = versions.items()
     came = words = known.get(name) or transcribe(first, speech, model)
     for name, track in cleaner:
