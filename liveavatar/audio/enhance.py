@@ -13,12 +13,19 @@ rnnoise        pauses turned down, a recurrent network (where it is installed)
 Before that, and not with `off`: clicks are bridged, and speech too quiet for the loudness gate is raised.
 
 The rule of `auto`: speech that stands `CLEAN_DB` above its pauses is left as it is. Else a candidate may replace raw
-when its DNSMOS overall score gains at least `MIN_GAIN`, its speech score loses no more than `MAX_SPEECH_LOSS`, and it
-is recognised no worse: with a reference text its word error rate is not above raw's; without one Whisper's mean log
-probability drops by no more than `MAX_LOGPROB_LOSS` where the words stay the same, gains `GAIN` where few of them
-change, or gains `SURE_GAIN`. Of those that may, the best score wins. Only raw and candidates that DNSMOS lets through
-are transcribed, at most `TRIES`. A gate against a moving floor distorts speech more than noise does (1 to 3 dB), so
-that `auto` does not try it.
+when all of this holds; of those that may, the best DNSMOS score wins.
+
+* Its DNSMOS overall score gains at least `MIN_GAIN`, and its speech score loses no more than `MAX_SPEECH_LOSS`.
+* What it takes out of the speech is no more than the pauses hold, twice (`harm.takes_speech`). Without pauses nothing
+  tells noise from a second voice: then it must take out so much that it cannot be the speech.
+* It is recognised no worse. With a reference text its word error rate is not above raw's. Without one, Whisper's mean
+  log probability drops by no more than `MAX_LOGPROB_LOSS`, and where its words differ from raw's, the raw track
+  hardly objects to them (`transcribe.heard_in_both`).
+
+Only raw and candidates that pass the first two are transcribed, the best first, until one may. A gate against a moving
+floor distorts speech more than noise does (1 to 3 dB), so that `auto` does not try it. The words that are published are
+those of the sound as it came, clicks and all, unless others, heard in a cleaner version, are surely the right ones.
+The numbers are in `harm`.
 """
 
 import json
@@ -33,10 +40,19 @@ import numpy as np
 from liveavatar.audio import denoise as gate
 from liveavatar.audio import rnnoise
 from liveavatar.audio.clicks import remove_clicks
-from liveavatar.audio.dnsmos import Opinion, dnsmos
+from liveavatar.audio.dnsmos import dnsmos
+from liveavatar.audio.harm import Candidate, harm, speech_over_pauses, takes_speech
 from liveavatar.audio.loudness import integrated_loudness, normalise, raised
 from liveavatar.audio.outputs import output_file
-from liveavatar.audio.transcribe import Transcript, Word, transcribe, word_error_rate
+from liveavatar.audio.transcribe import (
+    Transcript,
+    Word,
+    chunks_of,
+    heard_in_both,
+    replaced,
+    transcribe,
+    word_error_rate,
+)
 from liveavatar.audio.vad import Segment, find_speech
 from liveavatar.audio.whisper_weights import load_whisper
 from liveavatar.errors import InputError
@@ -53,40 +69,8 @@ NETWORK = "rnnoise"
 AUTO_GATES = ("mild", "stationary")
 DENOISE_CHOICES = ("auto", "off", "stationary", "nonstationary", NETWORK)
 CLEAN_DB = 17.0  # speech over its pauses, by mean power
-MIN_GAIN = 0.15  # opinion points overall
-MAX_SPEECH_LOSS = 0.20  # opinion points of the speech itself
-MAX_LOGPROB_LOSS = 0.05  # natural log per token
-GAIN, SURE_GAIN = 0.03, 0.25  # natural log per token; a text that got this much likelier may differ a little, or much
-SAME_WORDS, FEW_CHANGES = 0.02, 0.15  # word error rate between two transcripts
-TRIES = 3  # candidates transcribed
 PAUSE_FLOOR_DB = -20.0  # gain of pauses, so that the mouth rests
 EXCERPT = 30 * SAMPLE_RATE  # samples judged; shorter tracks are judged whole
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One recipe of cleaning and its scores (None: not scored)."""
-
-    name: str
-    opinion: Opinion | None = None
-    transcript: Transcript | None = None
-    wer: float | None = None  # against the reference text
-    change: float | None = None  # word error rate against the transcript of raw
-    refused: str | None = None  # why it may not replace raw
-
-    def as_dict(self, chosen: str) -> dict[str, Any]:
-        """Convert to a JSON-able row of the report."""
-        return {
-            "name": self.name,
-            "dnsmos": self.opinion.overall if self.opinion else None,
-            "dnsmos_speech": self.opinion.speech if self.opinion else None,
-            "dnsmos_background": self.opinion.background if self.opinion else None,
-            "wer": self.wer,
-            "change": self.change,
-            "avg_logprob": self.transcript.avg_logprob if self.transcript else None,
-            "refused": self.refused,
-            "chosen": self.name == chosen,
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,9 +107,10 @@ def enhance(
     if denoise == NETWORK and not rnnoise.available():
         raise InputError("--denoise rnnoise: it is not installed (pip install pyrnnoise); choose auto or stationary")
     model = None if whisper == "off" else load_whisper(whisper)
-    clicks = 0
+    clicks, clicking = 0, None
     if denoise != "off":
-        audio, clicks = remove_clicks(audio)
+        without, clicks = remove_clicks(audio)
+        audio, clicking = without, normalise(audio) if clicks else None
     level = normalise(audio)
     if denoise == "off" and model is None:
         return _unjudged(audio, level)
@@ -138,9 +123,10 @@ def enhance(
     raw, others = judge.run(_candidates(denoise, bool(speech), is_clean), forced=denoise != "auto")
     chosen, reason = _decide(raw, others, denoise, bool(speech), distance if is_clean else None)
     final = level if chosen.name == "raw" else clean(level, speech, chosen.name)
-    transcript = chosen.transcript
-    if model is not None and (transcript is None or not judge.whole):
-        transcript = transcribe(final, speech, model)
+    transcript = None
+    if model is not None:
+        known = {"raw": raw.transcript, chosen.name: chosen.transcript} if judge.whole else {}
+        transcript = _words({"raw": level, chosen.name: final}, known, speech, model, clicking)
     verdict = _verdict(raw, chosen, reason, reference_text is not None, model is not None)
     verdict |= {
         "denoise": denoise,
@@ -164,6 +150,37 @@ def enhance(
     )
 
 
+def _words(
+    versions: dict[str, np.ndarray],
+    known: dict[str, Transcript | None],
+    speech: list[Segment],
+    model: "Whisper",
+    clicking: np.ndarray | None,
+) -> Transcript:
+    """Transcribe the sound as it came, and take the words of cleaner versions that are surely the right ones.
+
+    Args:
+        versions: tracks without clicks by name, from raw on.
+        known: their transcripts, where there are some.
+        speech: of these tracks.
+        model: for the words.
+        clicking: the sound as it came, if it clicks.
+    """
+    if clicking is not None:
+        own = find_speech(clicking)
+        came = transcribe(clicking, own, model)
+        if chunks_of(own) == chunks_of(speech):
+            versions, known = {"clicking": clicking, **versions}, {"clicking": came, **known}
+        elif came.clear_text and not came.unclear_seconds:
+            return came  # its stretches are others, which cannot be compared
+    (name, first), *cleaner = versions.items()
+    came = words = known.get(name) or transcribe(first, speech, model)
+    for name, track in cleaner:
+        heard = known.get(name) or transcribe(track, speech, model, came.language)
+        words = replaced(words, heard, heard_in_both((first, track), (came, heard), model, surely=True))
+    return words
+
+
 def write_words(path: Path, enhanced: Enhanced) -> None:
     """Write the transcript as {"text", "language", "words": [{"start", "end", "text", "probability"}]}, seconds."""
     body = {"text": enhanced.text, "language": enhanced.language, "words": [asdict(w) for w in enhanced.words]}
@@ -183,53 +200,12 @@ def _reduced(level: np.ndarray, speech: list[Segment], name: str) -> np.ndarray:
     return gate.reduce_noise(level, mode, strength, gate.pauses(level, speech))
 
 
-def speech_over_pauses(audio: np.ndarray, speech: list[Segment]) -> float | None:
-    """Estimate the signal-to-noise ratio in dB: mean power of speech over that of its pauses; None without pauses."""
-    pauses = gate.pauses(audio, speech)
-    if not speech or pauses is None:
-        return None
-    power = sum(float(np.square(audio[s.start : s.stop], dtype=np.float64).sum()) for s in speech)
-    mean = power / sum(s.stop - s.start for s in speech)
-    return 10 * math.log10(max(mean, 1e-12) / max(float(np.square(pauses, dtype=np.float64).mean()), 1e-12))
-
-
 def _candidates(denoise: str, has_speech: bool, is_clean: bool) -> list[str]:
     if denoise == "off" or not has_speech or (denoise == "auto" and is_clean):
         return []
     if denoise != "auto":
         return [denoise]
     return [*AUTO_GATES, NETWORK] if rnnoise.available() else [*AUTO_GATES]
-
-
-def harm(raw: Candidate, other: Candidate) -> str | None:
-    """Give the reason why a candidate may not replace raw, by the rule in this module's docstring; None when it may.
-
-    What was not judged on both sides is no obstacle; a candidate that nothing judged may not replace raw.
-    """
-    if raw.opinion is None and (raw.transcript is None or other.transcript is None):
-        return "nothing could judge it"
-    if raw.opinion and other.opinion:
-        if other.opinion.overall < raw.opinion.overall + MIN_GAIN:
-            return f"DNSMOS {other.opinion.overall:.2f} is not {MIN_GAIN} above raw's {raw.opinion.overall:.2f}"
-        if other.opinion.speech < raw.opinion.speech - MAX_SPEECH_LOSS:
-            return f"DNSMOS of the speech falls from {raw.opinion.speech:.2f} to {other.opinion.speech:.2f}"
-    return _less_recognisable(raw, other)
-
-
-def _less_recognisable(raw: Candidate, other: Candidate) -> str | None:
-    if raw.wer is not None and other.wer is not None:
-        return f"word error rate rises from {raw.wer:.2f} to {other.wer:.2f}" if other.wer > raw.wer else None
-    before = raw.transcript.avg_logprob if raw.transcript else None
-    after = other.transcript.avg_logprob if other.transcript else None
-    if before is None or after is None:
-        return None
-    if after < before - MAX_LOGPROB_LOSS:
-        return f"Whisper is less sure of it: {before:.2f} to {after:.2f} per token"
-    change = other.change or 0.0
-    needed = -MAX_LOGPROB_LOSS if change <= SAME_WORDS else GAIN if change <= FEW_CHANGES else SURE_GAIN
-    if after < before + needed:
-        return f"Whisper hears other words in it ({change:.0%}) and is no surer of them"
-    return None
 
 
 class _Judge:
@@ -251,24 +227,30 @@ class _Judge:
         self._reference = reference if self.whole else None  # a part cannot be compared with the whole text
 
     def run(self, names: list[str], *, forced: bool) -> tuple[Candidate, list[Candidate]]:
-        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and on some that DNSMOS passes."""
+        """Judge raw and the named candidates; DNSMOS on all, Whisper on raw and, best first, until one passes."""
         raw = self._recognise(Candidate(name="raw", opinion=dnsmos(self._level)), self._level, None)
         others, tracks = [], {}
         for name in names:
             tracks[name] = clean(self._level, self._speech, name)
             c = Candidate(name=name, opinion=dnsmos(tracks[name]))
-            others.append(replace(c, refused=harm(replace(raw, transcript=None, wer=None), c)))
-        tries = 0
+            refused = harm(replace(raw, transcript=None, wer=None), c)
+            others.append(replace(c, refused=refused or takes_speech(self._level, tracks[name], self._speech)))
         for c in sorted(others, key=_score, reverse=True):
-            if (c.refused and not forced) or self._model is None or tries == TRIES:
+            if self._model is None or (c.refused and not forced):
                 continue
-            tries += 1
-            judged = self._recognise(c, tracks[c.name], raw.transcript)
-            judged = replace(judged, refused=c.refused or harm(raw, judged))
+            judged = self._heard_again(raw, self._recognise(c, tracks[c.name], raw.transcript), tracks[c.name])
             others[others.index(c)] = judged
             if judged.refused is None:
                 break
         return raw, others
+
+    def _heard_again(self, raw: Candidate, c: Candidate, track: np.ndarray) -> Candidate:
+        """Compare the words of a candidate with those of raw."""
+        if self._model is None or raw.transcript is None or c.transcript is None:
+            return c
+        agreed = all(heard_in_both((self._level, track), (raw.transcript, c.transcript), self._model))
+        c = replace(c, agreed=agreed)
+        return replace(c, refused=c.refused or harm(raw, c))
 
     def _recognise(self, c: Candidate, track: np.ndarray, raw: Transcript | None) -> Candidate:
         if self._model is None:

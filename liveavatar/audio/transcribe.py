@@ -6,7 +6,7 @@ deterministic, silence is never transcribed, and memory does not grow with the t
 
 import logging
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from liveavatar.timing import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
+    from whisper.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ _LOOP_PENALTY = 1.0  # taken off the mean log probability of such a chunk
 # Mean log probability, Whisper's own limit. tiny.en: 11 recordings of speech -0.05 to -0.88; the same backwards -1.30
 # to -2.83, one of them a loop; four voices at once -0.41 to -2.62.
 _UNCLEAR = -1.0
+# Mean log probabilities a token, set on voices that the sound bench does not report.
+OBJECTION, SURE_OBJECTION, SURE_LEAD = 0.05, 0.15, 0.5
+CLEAR_ANEW = -0.8
 _SHORTEST_WORD = 0.02  # s
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
@@ -46,6 +50,22 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stretch:
+    """Transcript of up to 28 s, decoded at once."""
+
+    where: Segment
+    text: str
+    tokens: tuple[int, ...]
+    avg_logprob: float  # per token, natural log, less a penalty for loops
+    words: tuple[Word, ...] = ()
+
+    @property
+    def clear(self) -> bool:
+        """Tell if Whisper understands it."""
+        return self.avg_logprob >= _UNCLEAR
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Transcript:
     """Result of a transcription."""
 
@@ -55,6 +75,24 @@ class Transcript:
     avg_logprob: float | None  # per token, natural log; None when nothing was decoded
     clear_text: str = ""  # without the stretches that Whisper does not understand, whose words are left out, too
     unclear_seconds: float = 0.0  # of such stretches
+    stretches: tuple[Stretch, ...] = ()
+
+    @classmethod
+    def of(cls, stretches: Sequence[Stretch], language: str) -> "Transcript":
+        """Join stretches, in order."""
+        clear = [s for s in stretches if s.clear]
+        num_tokens = sum(len(s.tokens) + 1 for s in stretches)
+        score = sum(s.avg_logprob * (len(s.tokens) + 1) for s in stretches)
+        unclear = sum(s.where.stop - s.where.start for s in stretches if not s.clear)
+        return cls(
+            text=" ".join(s.text for s in stretches if s.text),
+            words=tuple(word for s in clear for word in s.words),
+            language=language,
+            avg_logprob=score / num_tokens if num_tokens else None,
+            clear_text=" ".join(s.text for s in clear if s.text),
+            unclear_seconds=unclear / SAMPLE_RATE,
+            stretches=tuple(stretches),
+        )
 
 
 def transcribe(
@@ -73,28 +111,85 @@ def transcribe(
         language: two letters; detected on the first chunk when None (English-only models: always English).
         with_words: also find each word's time.
     """
-    texts, clear, words, score, num_tokens, unclear = [], [], [], 0.0, 0, 0
+    stretches = []
     with _one_thread():
         for chunk in chunks_of(speech):
             piece = audio[chunk.start : chunk.stop]
             text, tokens, logprob, language, mel = _decode(piece, model, language)
-            texts.append(text)
-            score += logprob * (len(tokens) + 1)
-            num_tokens += len(tokens) + 1
-            if logprob < _UNCLEAR:
+            one = Stretch(where=chunk, text=text, tokens=tuple(tokens), avg_logprob=logprob)
+            if not one.clear:
                 log.info("Whisper does not understand the sound from %.1f s: %.60s", chunk.start / SAMPLE_RATE, text)
-                unclear += chunk.stop - chunk.start
+            elif with_words:
+                words = within_speech(_align(tokens, mel, model, language, chunk), speech)
+                one = replace(one, words=tuple(words))
+            stretches.append(one)
+    return Transcript.of(stretches, language or "en")
+
+
+def heard_in_both(
+    tracks: tuple[np.ndarray, np.ndarray],
+    transcripts: tuple[Transcript, Transcript],
+    model: "Whisper",
+    *,
+    surely: bool = False,
+) -> list[bool]:
+    """Tell of every stretch if the words of the second recording of one speech may replace those of the first.
+
+    Noise misleads Whisper, and what cleaning does to speech misleads it elsewhere. So the words of one recording are
+    scored in the other. They may be taken where the first track hardly objects to them (`OBJECTION`) and both together
+    find them likelier; and surely where it objects little (`SURE_OBJECTION`) and both find them much likelier
+    (`SURE_LEAD`). Words that stay the same may always be taken, guessed ones never; those in place of a guess must be
+    understood well (`CLEAR_ANEW`).
+
+    Args:
+        tracks: float32 mono 16 kHz of equal length: as it came, and cleaned.
+        transcripts: of each, over the same speech and in one language.
+        surely: take only what is sure.
+    """
+    first, second = transcripts
+    verdicts = []
+    with _one_thread():
+        for old, new in zip(first.stretches, second.stretches, strict=True):
+            if old.tokens == new.tokens or word_error_rate(old.text, new.text, first.language) == 0:
+                verdicts.append(new.clear or not old.clear)
                 continue
-            clear.append(text)
-            if with_words:
-                words += within_speech(_align(tokens, mel, model, language, chunk), speech)
-    return Transcript(
-        text=" ".join(t for t in texts if t),
-        words=tuple(words),
-        language=language or "en",
-        avg_logprob=score / num_tokens if num_tokens else None,
-        clear_text=" ".join(t for t in clear if t),
-        unclear_seconds=unclear / SAMPLE_RATE,
+            where = slice(old.where.start, old.where.stop)
+            in_first, in_second = (_logprobs(t[where], (old, new), model, first.language) for t in tracks)
+            objection = in_first[0] - in_first[1]
+            lead = in_second[1] - in_second[0] - objection
+            sure = objection <= SURE_OBJECTION and lead >= SURE_LEAD
+            likely = objection <= OBJECTION and lead > 0 and not surely
+            understood = new.avg_logprob >= (_UNCLEAR if old.clear else CLEAR_ANEW)
+            verdicts.append(understood and (sure or likely))
+    return verdicts
+
+
+def replaced(first: Transcript, second: Transcript, verdicts: Sequence[bool]) -> Transcript:
+    """Take the stretches of the second transcript that may be taken, else those of the first."""
+    pairs = zip(first.stretches, second.stretches, verdicts, strict=True)
+    return Transcript.of([new if taken else old for old, new, taken in pairs], first.language)
+
+
+def _logprobs(piece: np.ndarray, rivals: Sequence[Stretch], model: "Whisper", language: str) -> list[float]:
+    """Compute the mean log probability of each stretch's tokens, the end included, in one piece of sound."""
+    whisper = whisper_package()
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(piece), model.dims.n_mels).to(model.device)
+    tokenizer = _tokenizer(model, language)
+    start = list(tokenizer.sot_sequence_including_notimestamps)
+    with torch.no_grad():
+        features = model.embed_audio(mel[None])
+        found = []
+        for one in rivals:
+            tokens = torch.tensor([*start, *one.tokens, tokenizer.eot], device=model.device)
+            scores = torch.log_softmax(model.decoder(tokens[None, :-1], features)[0].float(), -1)
+            wanted = scores[torch.arange(len(tokens) - 1), tokens[1:]]
+            found.append(float(wanted[len(start) - 1 :].mean()))
+    return found
+
+
+def _tokenizer(model: "Whisper", language: str) -> "Tokenizer":
+    return whisper_package().tokenizer.get_tokenizer(
+        model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
     )
 
 
@@ -142,9 +237,7 @@ def _decode(piece: np.ndarray, model: "Whisper", language: str | None) -> tuple[
 
 def _align(tokens: list[int], mel: Tensor, model: "Whisper", language: str, chunk: Segment) -> list[Word]:
     whisper = whisper_package()
-    tokenizer = whisper.tokenizer.get_tokenizer(
-        model.is_multilingual, num_languages=model.num_languages, language=language, task="transcribe"
-    )
+    tokenizer = _tokenizer(model, language)
     text_tokens = [t for t in tokens if t < tokenizer.eot]
     num_frames = (chunk.stop - chunk.start) // _MEL_FRAME
     timings = whisper.timing.find_alignment(model, tokenizer, text_tokens, mel, num_frames)

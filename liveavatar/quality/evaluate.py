@@ -37,11 +37,11 @@ EXTRA_METRICS = (
     "track_length_error_s",
     *LOCAL_METRICS,
 )
-# Seconds below which a measure of lips says nothing: chance agreement of a few words would fail good videos.
+# Seconds below which a measure says nothing: a few words agree by chance, and a living head rests for a second.
 SHORTEST = {
     "av_offset_frames": 4,
     **dict.fromkeys(("av_correlation", "sync_error_frames", "lip_sync", "silent_openness"), 3),
-    **dict.fromkeys(("openness_range", "silent_lip", "sync_slip", "sync_worst"), 2),
+    **dict.fromkeys(("openness_range", "silent_lip", "sync_slip", "sync_worst", "motion_energy"), 2),
 }
 
 

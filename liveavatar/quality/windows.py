@@ -14,7 +14,7 @@ from liveavatar.timing import FPS
 
 STILL = 0.02  # mean absolute difference, of 255, of a frame that repeats the one before
 STILL_SHARE = 0.12  # of the median difference: a coder leaves some noise on a repeated frame
-REPEAT_SHARE = 0.3  # of its neighbours' difference, below which a single frame repeats
+REPEAT_SHARE = 0.25  # of the difference that its neighbours lead one to expect, below which a single frame repeats
 NEIGHBOURS = 3  # frames each way
 LOCAL = 2 * FPS  # frames of a local window
 REST_WINDOW = FPS // 2  # frames over which a head that lives moves
@@ -23,7 +23,7 @@ REST = 0.0035  # eye distances: spread of the landmarks of a still picture, grai
 MOUTH_REST = 0.008  # eye distances: the same of the mouth's openness
 PERIODS = range(4, 65)  # frames between pulses that are searched
 MIN_PULSES = 6
-PULSES_AT_LEAST = 35.0  # percentile: two thirds of the pulses reach the measure
+PULSES_AT_LEAST = 25.0  # percentile: three quarters of the pulses reach the measure
 SETTLED = 1e-6
 
 
@@ -51,8 +51,9 @@ def pause(change_T: np.ndarray) -> Local:
 def repeat_share(change_T: np.ndarray) -> Local:
     """Compute `repeat_share`: the share of single repeated frames in the worst two seconds.
 
-    A frame repeats when its difference to the one before is under 0.3 of the largest among the three frames on each
-    side. Unit: share, 0.2 = every fifth. Source: own definition.
+    A frame repeats when its difference to the one before is under a quarter of what is expected: the median of the
+    three frames before, or after, whichever is less. A calm moment between two movements does not repeat, though a
+    coder leaves little of it. Unit: share, 0.2 = every fifth. Source: own definition.
 
     Raises:
         MeasureUnavailable: for videos of a few frames.
@@ -61,8 +62,8 @@ def repeat_share(change_T: np.ndarray) -> Local:
     if total < 4 * NEIGHBOURS:
         raise MeasureUnavailable(f"the video has fewer than {4 * NEIGHBOURS} frames", Absence.NOT_APPLICABLE)
     padded = np.pad(np.nan_to_num(change_T), NEIGHBOURS)
-    before = np.max([padded[i : i + total] for i in range(NEIGHBOURS)], 0)
-    after = np.max([padded[NEIGHBOURS + 1 + i : NEIGHBOURS + 1 + i + total] for i in range(NEIGHBOURS)], 0)
+    before = np.median([padded[i : i + total] for i in range(NEIGHBOURS)], 0)
+    after = np.median([padded[NEIGHBOURS + 1 + i : NEIGHBOURS + 1 + i + total] for i in range(NEIGHBOURS)], 0)
     repeats = (change_T < REPEAT_SHARE * np.minimum(before, after)).astype(float)
     width = min(LOCAL, total)
     shares = np.convolve(repeats, np.ones(width) / width, "valid")
@@ -151,7 +152,7 @@ def change_pulse(change_T: np.ndarray) -> Local:
     """Compute `change_pulse`: jumps of the picture that come back at a fixed distance, such as those of key frames.
 
     Every frame's difference is divided by the median of the six frames on each side. For every distance of 4 to 64
-    frames and every phase with at least six occurrences, the ratio that two thirds of them reach is taken, and the
+    frames and every phase with at least six occurrences, the ratio that three quarters of them reach is taken, and the
     largest of all is the measure. Unit: ratio; 1 = none. Source: own definition.
 
     Raises:

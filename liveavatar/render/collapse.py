@@ -27,9 +27,8 @@ WINDOW_FRAMES = SAMPLE_FRAMES * WINDOW_SAMPLES
 SHORTEST = 3 * WINDOW_FRAMES  # frames of a video that can collapse: a good window and two bad ones
 STRIDE = 4  # pixels between those whose change is measured
 FACE_MARGIN = 1.2  # eye distances around the middle of the eyes in which sharpness is read
-# Shares of the first window between which a measure is good. The windows of 100 s by `mini`, 30 s of which are silent,
-# lie between .99 and 1.02 (likeness), .99 and 1.01 (sharpness), .62 and 1.13 (motion); a head turned by 30 degrees
-# keeps .85 of its likeness.
+# Shares of the first window between which a measure is good. They are wide: a head that turns loses likeness, one that
+# falls silent moves less, and neither is a collapse.
 GOOD = {"likeness": (0.7, np.inf), "sharpness": (0.6, 2.0), "motion": (0.1, np.inf)}
 WORDS = {
     "likeness": "the face is no longer that of the portrait",

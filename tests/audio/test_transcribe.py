@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from liveavatar.audio.ingest import load_audio
-from liveavatar.audio.transcribe import Word, chunks_of, transcribe, within_speech, word_error_rate
+from liveavatar.audio.transcribe import (
+    Stretch,
+    Transcript,
+    Word,
+    chunks_of,
+    heard_in_both,
+    replaced,
+    transcribe,
+    within_speech,
+    word_error_rate,
+)
 from liveavatar.audio.vad import Segment, find_speech
 from liveavatar.audio.whisper_weights import load_whisper
 from tests.audio.conftest import SAMPLE
@@ -98,6 +108,71 @@ def test_words_of_speech_are_kept_and_those_of_speech_backwards_are_not(spoken: 
     assert heard.text.startswith(heard.clear_text)
     assert len(heard.text) > len(heard.clear_text)
     assert 0 < heard.words[-1].end <= 5
+
+
+def _stretch(text: str, token: int, logprob: float = -0.2, at: int = 0) -> Stretch:
+    where = Segment(start=at * S, stop=(at + 1) * S)
+    word = Word(start=float(at), end=at + 0.5, text=text, probability=0.9)
+    return Stretch(where=where, text=text, tokens=(token, token), avg_logprob=logprob, words=(word,))
+
+
+@pytest.mark.parametrize(
+    ("tracks", "old", "new", "taken", "surely"),
+    [
+        pytest.param((1.0, -1.0), _stretch("boat", 3), _stretch("boat", 3), True, True, id="the same words"),
+        pytest.param(
+            (1.0, -1.0), _stretch("boat", 3), _stretch("Boat!", 4), True, True, id="the same but for spelling"
+        ),
+        pytest.param((0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, True, id="the first hardly objects"),
+        pytest.param((-0.5, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, True, id="both say so"),
+        pytest.param((0.0, -0.15), _stretch("boat", 3), _stretch("coat", 4), True, False, id="a little likelier"),
+        pytest.param((0.1, -1.0), _stretch("boat", 3), _stretch("coat", 4), True, True, id="it objects, but little"),
+        pytest.param((0.0, -0.15), _stretch("boat", 3, -1.2), _stretch("coat", 4), True, False, id="for a guess"),
+        pytest.param(
+            (0.0, -1.0), _stretch("boat", 3, -1.2), _stretch("coat", 4, -0.9), False, False, id="half guessed"
+        ),
+        pytest.param(
+            (0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4, -0.9), True, True, id="half guessed for clear"
+        ),
+        pytest.param((1.0, -3.0), _stretch("boat", 3), _stretch("coat", 4), False, False, id="the first objects"),
+        pytest.param((0.01, 0.0), _stretch("boat", 3), _stretch("coat", 4), False, False, id="the second is no surer"),
+        pytest.param((0.0, -1.0), _stretch("boat", 3), _stretch("coat", 4, -1.2), False, False, id="guessed"),
+        pytest.param((0.0, -1.0), _stretch("boat", 3, -1.2), _stretch("coat", 4), True, True, id="better than a guess"),
+        pytest.param((0.0, 0.0), _stretch("boat", 3, -1.2), _stretch("boat", 3, -1.2), True, True, id="the same guess"),
+    ],
+)
+def test_words_of_a_cleaned_track_are_scored_in_the_raw_one(
+    tracks: tuple[float, float], old: Stretch, new: Stretch, taken: bool, surely: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def logits(tokens: torch.Tensor, liking: torch.Tensor) -> torch.Tensor:
+        scores = torch.zeros(1, tokens.shape[1], 10)
+        scores[..., 3], scores[..., 4] = float(liking), -float(liking)
+        return scores
+
+    tokenizer = SimpleNamespace(sot_sequence_including_notimestamps=(0, 1), eot=9)
+    whisper = SimpleNamespace(
+        pad_or_trim=lambda piece: piece, log_mel_spectrogram=lambda piece, mels: torch.tensor(float(piece.mean())),
+        tokenizer=SimpleNamespace(get_tokenizer=lambda *_, **__: tokenizer),
+    )  # fmt: skip
+    monkeypatch.setattr("liveavatar.audio.transcribe.whisper_package", lambda: whisper)
+    model: Any = SimpleNamespace(
+        dims=SimpleNamespace(n_mels=80), device="cpu", is_multilingual=False, num_languages=1,
+        embed_audio=lambda mel: mel, decoder=logits,
+    )  # fmt: skip
+    raw, cleaned = (np.full(S, liking, np.float32) for liking in tracks)
+    transcripts = Transcript.of([old], "en"), Transcript.of([new], "en")
+    assert heard_in_both((raw, cleaned), transcripts, model) == [taken]
+    assert heard_in_both((raw, cleaned), transcripts, model, surely=True) == [surely]
+
+
+def test_stretches_are_replaced_one_by_one() -> None:
+    first = Transcript.of([_stretch("one", 3), _stretch("two", 4, -2.0, at=1)], "en")
+    second = Transcript.of([_stretch("won", 5), _stretch("too", 6, at=1)], "en")
+    assert (first.text, first.clear_text, first.unclear_seconds) == ("one two", "one", 1.0)
+    both = replaced(first, second, [False, True])
+    assert (both.text, both.clear_text, both.unclear_seconds) == ("one too", "one too", 0.0)
+    assert [word.text for word in both.words] == ["one", "too"]
+    assert replaced(first, second, [False, False]) == first
 
 
 def test_nothing_heard_in_nothing() -> None:

@@ -32,7 +32,7 @@ TABLE: dict[str, tuple[float | None, ...]] = {
     # ITU-R BT.1359 allows late sound (negative) more than early sound: a mirrored limit must not pass.
     "av_offset_frames": (-5, -4, -3, 1, 2, 3),
     "av_correlation": (0.299, 0.379, 0.381, _, _, _),
-    "sync_error_frames": (_, _, _, 2.19, 2.21, 3.51),
+    "sync_error_frames": (_, _, _, 1.59, 1.61, 2.31),
     "lip_sync": (_, _, _, 0.329, 0.331, 0.421),
     "openness_range": (0.0249, 0.0499, 0.0501, _, _, _),
     "silent_lip": (_, _, _, 0.044, 0.046, 0.101),
@@ -60,7 +60,7 @@ TABLE: dict[str, tuple[float | None, ...]] = {
     "clipped_share": (_, _, _, 0.029, 0.031, 0.081),
     "luma_pulse": (_, _, _, 3.999, 4.001, 6.001),
     "luma_drift": (_, _, _, 9.9, 10.1, 20.1),
-    "change_pulse": (_, _, _, 1.799, 1.801, 2.401),
+    "change_pulse": (_, _, _, 1.699, 1.701, 2.301),
     "green_shift": (-0.111, -0.081, -0.079, 0.079, 0.081, 0.111),
     "warm_shift": (-0.651, -0.451, -0.449, 0.449, 0.451, 0.651),
     "saturation_ratio": (0.299, 0.499, 0.501, 1.799, 1.801, 2.501),

@@ -34,6 +34,21 @@ def test_jerk_index_tells_jitter(jitter: float, low: float, high: float) -> None
     assert low < motion.jerk_index(swaying(0.1, 1.0, jitter)) < high
 
 
+@pytest.mark.parametrize(
+    ("apart", "together", "low", "high"),
+    [
+        pytest.param(0.001, 0.0, 0.4, 1.0, id="landmarks as they are"),
+        pytest.param(0.0045, 0.0, 0.0, 2.0, id="landmarks that follow a face badly"),
+        pytest.param(0.0045, 0.01, 3.5, 7.0, id="a head that trembles, followed badly"),
+        pytest.param(0.02, 0.0, 9.0, 14.0, id="a face that trembles in itself"),
+    ],
+)
+def test_noise_of_landmarks_is_no_jerk(apart: float, together: float, low: float, high: float) -> None:
+    rng = np.random.default_rng(5)
+    noise = apart * rng.standard_normal((250, 4, 2)) + together * rng.standard_normal((250, 1, 2))
+    assert low < motion.jerk_index(swaying(0.1, 1.0)[:250] + noise) < high
+
+
 def test_jerk_index_skips_frames_without_a_face() -> None:
     anchors = swaying(0.1, 1.0)
     whole = motion.jerk_index(anchors)

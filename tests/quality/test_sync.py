@@ -38,6 +38,15 @@ def test_sync_error_is_the_local_lag(lag: int) -> None:
     assert sync.sync_error(np.roll(openness, lag), speech) == pytest.approx(abs(lag), abs=0.35)
 
 
+def test_lags_that_agree_as_well_as_none_do_not_count() -> None:
+    times = np.arange(50)
+    syllables = 0.1 + 0.1 * np.sin(2 * np.pi * times / 5)  # as alike at every fifth lag
+    lips = syllables + 0.004 * np.random.default_rng(2).standard_normal(50)
+    speech = sync.Speech(np.full(50, 0.1), syllables**2)
+    assert sync.sync_error(lips, speech) == 0
+    assert sync.sync_error(np.roll(lips, 2), speech) == 2
+
+
 def test_sync_error_sees_a_drift_the_offset_hides() -> None:
     speech, openness = speech_of(20)
     times = np.arange(len(openness))

@@ -43,6 +43,23 @@ def test_repeated_frames_are_a_share_of_two_seconds(every: int, low: float, high
     assert 4 <= found.seconds <= 6
 
 
+def test_calm_moments_between_movements_are_no_repeats(change: np.ndarray) -> None:
+    calm = change.copy()
+    calm[100:150] = np.tile([1.0, 0.9, 0.6, 0.25, 0.2, 0.2, 0.25, 0.6], 7)[:50]  # coded strongly: little is left
+    assert windows.repeat_share(calm).value < 0.03
+    calm[100:150:5] = 0.01
+    assert windows.repeat_share(calm).value > 0.1
+
+
+def test_a_lively_head_has_no_pulse_and_one_in_four_may_be_weak() -> None:
+    lively = np.random.default_rng(3).gamma(4.0, 0.1, (20, 100))
+    assert max(windows.change_pulse(change).value for change in lively) < 2.0
+    pulsing = np.full(100, 0.4)
+    pulsing[12::12] = 1.2
+    pulsing[36] = 0.4
+    assert windows.change_pulse(pulsing).value > 2.4
+
+
 def test_a_head_that_stops_is_still_even_under_noise(head: np.ndarray) -> None:
     mouth = np.full(FRAMES, 0.02)
     assert windows.still_face(head, mouth).value == 0

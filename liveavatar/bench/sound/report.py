@@ -13,8 +13,10 @@ def lines(rows: list[SoundRow]) -> list[str]:
     total = summary(rows)
     out = [
         f"{total['conditions']} conditions of {len({row.voice for row in rows})} voices that set no rule; "
-        f"harmed (words wrong +1 %, or distortion +1 dB): {len(total['harmed'])}.",
-        f"Word error rate {total['wer_before']:.3f} before, {total['wer_after']:.3f} after.",
+        f"harmed (published words wrong +1 %, or distortion +1 dB): {len(total['harmed'])}.",
+        f"Word error rate of the published words {total['wer_before']:.3f} before, {total['wer_after']:.3f} after.",
+        f"What Whisper hears in the sound alone, guesses included, is better in {total['clearer']} and worse in "
+        f"{len(total['misheard'])}.",
     ]
     if total["dnsmos_gain_noisy"] is not None:
         out.append(f"DNSMOS gains {total['dnsmos_gain_noisy']:+.2f} on average at 10 dB and below.")
@@ -40,6 +42,9 @@ def lines(rows: list[SoundRow]) -> list[str]:
         out.append("| " + " | ".join(cells) + " |")
     if total["harmed"]:
         out += ["", "Harmed:", *(f"* {line}" for line in total["harmed"])]
+    if total["misheard"]:
+        out += ["", "Whisper alone hears more words wrong in the cleaned sound:"]
+        out += [f"* {line}" for line in total["misheard"]]
     return out
 
 

@@ -10,6 +10,7 @@ from liveavatar.bench.sound.run import SoundRow, conditions, load_voices, run_be
 
 GOOD = SoundRow(
     voice="a", noise="white", level=10, chosen="rnnoise", clicks=0, wer_before=0.2, wer_after=0.1,
+    heard_before=0.2, heard_after=0.1,
     dnsmos_before=2.0, dnsmos_after=2.5, si_sdr_before=10.0, si_sdr_after=14.0,
 )  # fmt: skip
 
@@ -28,6 +29,14 @@ GOOD = SoundRow(
 def test_harm(row: SoundRow, harms: int) -> None:
     assert len(row.harms) == harms
     assert len(summary([row])["harmed"]) == bool(harms)
+
+
+def test_what_whisper_mishears_is_counted_beside_harm() -> None:
+    misheard = replace(GOOD, heard_after=0.3)
+    assert misheard.misheard
+    assert not misheard.harms
+    total = summary([GOOD, misheard, replace(GOOD, heard_after=0.2)])
+    assert (total["harmed"], total["misheard"], total["clearer"]) == ([], ["a white 10: 0.20 to 0.30"], 1)
 
 
 def test_summary() -> None:
