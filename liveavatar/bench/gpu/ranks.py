@@ -11,7 +11,7 @@ from liveavatar.bench.gpu.build import BF16, FP8, FP8_ALL, BenchEngine, Mode, be
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.group import Group
-from liveavatar.distributed.placement import GroupPlacement
+from liveavatar.distributed.placement import GroupPlacement, RankSpec
 from liveavatar.engine.job import StreamJob
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.stream import Stream
@@ -84,6 +84,8 @@ class BenchRank:
     def split_name(self) -> str:
         """Name the kind of split of the denoise steps, for reports."""
         placement = self.placement
+        if placement.layers:
+            return "circular"
         if placement.decode_layers is None:
             return "whole steps"
         if placement.decode_layers_of is None:
@@ -92,14 +94,34 @@ class BenchRank:
 
 
 def rank_engine(
-    config: ModelConfig, mode: Mode, group: Group, dtype: torch.dtype, vae: bool, alike: bool = False
+    config: ModelConfig,
+    mode: Mode,
+    group: Group,
+    dtype: torch.dtype,
+    vae: bool,
+    alike: bool = False,
+    layers: tuple[int, ...] = (),
 ) -> BenchRank:
-    """Make a rank with the same random weights as every other; `alike` is that of `random_dit`."""
+    """Make a rank with the same random weights as every other.
+
+    Args:
+        config: of the model.
+        mode: precisions.
+        group: its ranks.
+        dtype: of the weights that are not in 8 bits.
+        vae: whether this rank has the autoencoder.
+        alike: that of `random_dit`.
+        layers: of each rank, where blocks go round; none: every rank has all.
+    """
     plain = random_dit(config.dit, group.device, dtype, alike)
+    kept = RankSpec(rank=group.rank, world=group.world, own_decoder=False, layers=layers).kept
+    if kept is not None:
+        plain.keep_layers(kept)
     dit = accelerate(plain, device=group.device, fp8=mode.fp8, attention=FastAttention(group.agree))
     decoder = random_vae(config, group.device, dtype) if vae else None
     backend = FastBackend(LoadedModel(config=config, dit=dit, vae=decoder), group.device, mode.fp8)
-    placement = GroupPlacement(group, config.dit.num_layers, own_decoder=group.world > STEPS)
+    own_decoder = group.world > STEPS and not layers
+    placement = GroupPlacement(group, config.dit.num_layers, own_decoder, layers=layers)
     return BenchRank(bench_engine(backend, mode, placement), placement)
 
 
