@@ -194,15 +194,14 @@ def spread_layers(
 
 
 def share_layers(
-    num_steps: int, num_layers: int, num_ranks: int, decode_layers: float, most: Sequence[int] | None = None
+    num_steps: int, num_layers: int, times: RankTimes, most: Sequence[int] | None = None
 ) -> tuple[int, ...]:
     """Share the layers of a circular division so that the slowest rank is as fast as can be; see `RankWork`.
 
     Args:
         num_steps: denoise steps of a block.
         num_layers: of the transformer.
-        num_ranks: of the group.
-        decode_layers: how many layers of a step take as long as a block's decoding, which the last rank does.
+        times: of the ranks.
         most: layers that each rank has room for; None: all.
 
     Returns:
@@ -211,15 +210,17 @@ def share_layers(
     Raises:
         InputError: a rank would have nothing to do, or there is no room for all layers.
     """
+    num_ranks = len(times.layer)
     if num_layers < num_ranks:
         raise InputError(f"--num_gpus {num_ranks}: {num_layers} layers are too few to share; use fewer GPUs")
     room = [num_layers] * num_ranks if most is None else list(most)
-    layers, rest = [1] * num_ranks, [0.0] * (num_ranks - 1) + [decode_layers]
+    layers = [1] * num_ranks
     for _ in range(num_layers - num_ranks):
         open_to = [rank for rank in range(num_ranks) if layers[rank] < room[rank]]
         if not open_to:
             break
-        layers[min(open_to, key=lambda rank: (layers[rank] + 1) * num_steps + rest[rank])] += 1
+        after = times.busy([(count + 1) * num_steps for count in layers])
+        layers[min(open_to, key=lambda rank: after[rank])] += 1
     if sum(layers) < num_layers or min(room) < 1:
         raise InputError(f"{num_layers} layers do not fit {num_ranks} ranks with room for {room}; use more GPUs")
     return tuple(layers)

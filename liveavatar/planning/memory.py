@@ -136,8 +136,8 @@ class MemoryModel:
     def _circular(self, gpus: tuple[Gpu, ...]) -> tuple[RankWork, ...]:
         """Give each GPU some layers of every step: as is fastest, or where that does not fit as there is room."""
         steps, layers = self.settings.sample_steps, self.config.dit.num_layers
-        decode_layers = self.speeds(gpus[-1]).decode_layers(layers)
-        counts = share_layers(steps, layers, len(gpus), decode_layers)
+        times = self._times(gpus)
+        counts = share_layers(steps, layers, times)
         works = circulate(steps, counts)
         loads = self.rank_loads(works)
         if all(load.fits for load in loads):
@@ -148,7 +148,7 @@ class MemoryModel:
             for count, load, other in zip(counts, loads, more, strict=True)
         ]
         try:
-            return circulate(steps, share_layers(steps, layers, len(gpus), decode_layers, room))
+            return circulate(steps, share_layers(steps, layers, times, room))
         except InputError:
             return works
 
@@ -298,10 +298,13 @@ class MemoryModel:
         gpus, layers = self.used(placement), self.config.dit.num_layers
         if placement != "tpp" or len(gpus) < 2:
             return None
+        return BLOCK_FRAMES / self._times(gpus).bound(self.settings.sample_steps * layers)
+
+    def _times(self, gpus: tuple[Gpu, ...]) -> RankTimes:
+        """Predict the seconds of a layer on each GPU of a group, and of what the last does beside."""
         speeds = [self.speeds(gpu) for gpu in gpus]
         rest = speeds[-1].decode + self.drawn * speeds[-1].pose
-        times = RankTimes(tuple(one.step / layers for one in speeds), rest)
-        return BLOCK_FRAMES / times.bound(self.settings.sample_steps * layers)
+        return RankTimes(tuple(one.step / self.config.dit.num_layers for one in speeds), rest)
 
     def pace(self, placement: str) -> tuple[float, float]:
         """Return (frames per second, seconds to the first frame)."""

@@ -24,7 +24,7 @@ from liveavatar.distributed.group import Group, GroupError
 from liveavatar.distributed.tpp import request
 from liveavatar.engine.denoiser import DenoiseSpec
 from liveavatar.engine.job import Block, StreamJob
-from liveavatar.engine.placement import share_layers
+from liveavatar.engine.placement import RankTimes, share_layers
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.pose.packed import DrawnPose, pack
 from tests.job_changes import changed
@@ -282,7 +282,7 @@ def test_rank_0_gets_what_enters_and_what_goes_on() -> None:
 
 
 def test_a_rank_keeps_its_own_layers_only() -> None:
-    layers = share_layers(4, 8, 3, decode_layers=4.0)
+    layers = share_layers(4, 8, RankTimes((1.0,) * 3, 4.0))
     assert layers == (3, 3, 2)
     rank = rank_engine(EIGHT, FP8, Group(1, 3, CPU), torch.float32, vae=False, layers=layers)
     whole = rank_engine(EIGHT, FP8, Group(0, 1, CPU), torch.float32, vae=False)

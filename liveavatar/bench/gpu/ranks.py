@@ -13,7 +13,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.placement import GroupPlacement, RankSpec
 from liveavatar.engine.job import StreamJob
-from liveavatar.engine.placement import RankWork, share_layers
+from liveavatar.engine.placement import RankTimes, RankWork, share_layers
 from liveavatar.engine.stream import Stream
 from liveavatar.fast import accelerate
 from liveavatar.fast.attention import FastAttention
@@ -60,7 +60,7 @@ class RanksPlan:
         """Return the layers that each rank keeps where blocks go round, as planned for the largest size."""
         size = max((self.size, *self.capped), key=lambda size: size[0] * size[1])
         weight = decode_layers(self.config, gpu.rates, True, *size, FP8_ALL.kv_cache_dtype)
-        return share_layers(STEPS, self.config.dit.num_layers, self.world, weight)
+        return share_layers(STEPS, self.config.dit.num_layers, RankTimes((1.0,) * self.world, weight))
 
     def device(self, rank: int) -> torch.device:
         """Return the device of a rank."""

@@ -38,7 +38,7 @@ from liveavatar.distributed.balance import rank_times
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.placement import DecodeLayers
 from liveavatar.distributed.tpp import packet
-from liveavatar.engine.placement import RankWork, share_layers
+from liveavatar.engine.placement import RankTimes, RankWork, share_layers
 from liveavatar.hardware import GB, Gpu, as_installed, free_port, gpu_of
 from liveavatar.planning.speed import decode_layers
 from liveavatar.timing import BLOCK_FRAMES
@@ -162,7 +162,7 @@ class RankRun:
         del engine
         release()
         if self.plan.takes(CIRCULAR) and self.group.world <= SMALL_LAYERS:
-            layers_of = share_layers(STEPS, SMALL_LAYERS, self.group.world, 1.0)
+            layers_of = share_layers(STEPS, SMALL_LAYERS, RankTimes((1.0,) * self.group.world, 1.0))
             engine = rank_engine(config, mode, self.group, self.plan.dtype, vae=self.last, layers=layers_of)
             if alone is None:
                 engine.serve()
