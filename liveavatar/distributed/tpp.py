@@ -87,7 +87,7 @@ def split_pose(parts: list[Tensor], spec: DenoiseSpec) -> tuple[Tensor | None, l
     return (parts[0], parts[1:]) if spec.skeleton else (None, parts)
 
 
-class Clock:
+class RankClock:
     """Times of a rank's work on a block, and of its wait for it."""
 
     def __init__(self, rank: int, device: torch.device) -> None:
@@ -145,7 +145,7 @@ class Tpp:
         self._conditioning = opening.conditioning
         self.sender = self._link()
         self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.works[group.last - 1]))
-        self.clock = Clock(group.last, group.device)
+        self.clock = RankClock(group.last, group.device)
         self.threads = Threads(opening.threads, backend.shares_threads)
         self.issued = self.asked = 0  # block that is sent next; block that is wanted now
         self.every = 0
@@ -353,7 +353,7 @@ class Worker:
         else:
             self.receiver = LatentReceiver(group, rank - 1, packet(backend, spec, opening.works[rank - 1]))
         self.sender = LatentSender(group, rank + 1, packet(backend, spec, self.work))
-        self.clock = Clock(rank, group.device)
+        self.clock = RankClock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
 
     def _link(self) -> ControlReceiver | LatentReceiver:
