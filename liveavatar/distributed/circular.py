@@ -97,7 +97,8 @@ class CircularTpp(Tpp):
         """Take what comes round until the last step of a block; returns when its kernels are queued."""
         self._drop_state()
         self.asked, self._silent = index, False
-        self._enter(index * self.spec.num_steps + 1)
+        steps = self.spec.num_steps
+        self._enter(index * steps + (1 if steps > 1 else self.lap))  # blocks of one step let no other in as they go on
         denoiser = self.denoiser
         while True:
             message, (x, local, global_, *rest) = self.receiver.take()
@@ -115,10 +116,10 @@ class CircularTpp(Tpp):
             spent = self.clock.end(began, (message.step,), marks)
             if message.snapshot:
                 self._gather(message)
-            if message.step == self.spec.num_steps - 1:
+            if message.step == steps - 1:
                 break
             message.step, message.reanchor = message.step + 1, False
-            self._enter(message.index * self.spec.num_steps + message.step * self.lap)
+            self._enter(message.index * steps + message.step * self.lap)
             drawn = [] if pose is None else [pose]
             self._circle.send(message, [None, *drawn, x, local, global_], spent.write)
         if message.index != index:
