@@ -6,7 +6,7 @@ from torch import Tensor
 
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.engine.decoder import Decoder, HostDecoder
-from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, Relay
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.plain import BackendEncoder, image_tensor, model_dtype, plain_decoder, still_latents
 from liveavatar.engine.pose_latents import VideoEncoder
@@ -70,9 +70,11 @@ class FastBackend:
             self._encoder.encode_still, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents
         )
 
-    def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> FastDenoiser:
+    def denoiser(
+        self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork, relay: Relay | None = None
+    ) -> FastDenoiser:
         """Make the denoiser of a rank's steps, with everything recorded."""
-        return FastDenoiser(self.runners, self.config, spec, conditioning, work)
+        return FastDenoiser(self.runners, self.config, spec, conditioning, work, relay)
 
     @torch.inference_mode()
     def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:

@@ -64,7 +64,8 @@ class StepRunner:
         self.levels = [dit.noise_level(torch.full((1, 1), sigmas[s.step], device=device)) for s in spans]
         self.sink = sink
         # The memory is that of `sink`, which stays where it is.
-        parts = [slice(s.layers.start, s.layers.stop) for s in spans]
+        first = dit.kept.start
+        parts = [slice(s.layers.start - first, s.layers.stop - first) for s in spans]
         self.sinks = [Sink(sink.k[part], sink.v[part], sink.num_reference) for part in parts]
         self.rings: list[Ring]
         if kv_cache_dtype == "int8":
@@ -89,7 +90,7 @@ class StepRunner:
 
     def _hidden(self, layer: int) -> tuple[Tensor, ...]:
         """Allocate activations between the layer before and this one; none where a step begins or ends."""
-        if layer in (0, len(self.dit.layers)):
+        if layer in (0, self.dit.num_layers):
             return ()
         shape, device = (self.span, self.dit.cfg.dim), self.dit.device
         return tuple(torch.zeros(shape, dtype=t, device=device) for t in self.dit.hidden_dtypes(layer))
@@ -172,7 +173,7 @@ class StepRunner:
         hidden = dit.enter(self.x, self.cond) if span.layers.start == 0 else (self.entering[0], self.entering[1])
         where = (self.slot, visible)
         x, y = dit.through(hidden, span.layers, level, self.cond, ring, where, self.block_rotation)
-        if span.layers.stop < len(dit.layers):
+        if span.layers.stop < dit.num_layers:
             assert y is not None
             self.leaving[0].copy_(x)
             self.leaving[1].copy_(y)

@@ -50,9 +50,9 @@ class DiTCosts:
     ring_dtype: str  # it says which self-attention reads the rings
     sink_share: float  # cost of the prefill over that of a step's linears
 
-    def weight_bytes(self, fp8: bool) -> int:
-        """Return the bytes of all weights."""
-        return self.linear_weights * (FP8 if fp8 else BF16) + self.other_weights * BF16
+    def weight_bytes(self, fp8: bool, share: float = 1.0) -> int:
+        """Return the bytes of the weights, with a share of the layers."""
+        return round(share * self.linear_weights * (FP8 if fp8 else BF16)) + self.other_weights * BF16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

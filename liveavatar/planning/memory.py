@@ -5,9 +5,11 @@ Memory is counted in GB of 2^30 bytes.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from liveavatar.config import SKELETON_VIDEO, ModelConfig
-from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, split, split_layers
+from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, circulate, share_layers, split, split_layers
+from liveavatar.errors import InputError
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
     BF16,
@@ -109,16 +111,51 @@ class MemoryModel:
     def rank_work(self) -> tuple[RankWork, ...]:
         """Divide the job among the GPUs of a `tpp` placement.
 
-        The GPU that decodes also has layers, unless there are more GPUs than steps and it has no room for them.
+        The GPU that decodes also has layers. Where a GPU has no room for a whole transformer and its share of the
+        rings, that of the decoder has none if there are more GPUs than steps, or each has the same layers of all steps.
         """
+        return self._division
+
+    @cached_property
+    def _division(self) -> tuple[RankWork, ...]:
         gpus, steps, layers = self.used("tpp"), self.settings.sample_steps, self.config.dit.num_layers
         if not self.fast:
             return split(steps, len(gpus) or self.request.processes)
         # The rank that decodes divides the layers, by what it knows of its own GPU.
         shared = split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
-        if len(gpus) <= steps or all(load.fits for load in self.rank_loads(shared)):
+        if all(load.fits for load in self.rank_loads(shared)):
             return shared
-        return split_layers(steps, layers, len(gpus), math.inf)
+        others = [split_layers(steps, layers, len(gpus), math.inf)] if len(gpus) > steps else []
+        if 1 < len(gpus) <= layers:
+            others.append(self._circular(gpus))
+        fitting = [works for works in others if all(load.fits for load in self.rank_loads(works))]
+        if fitting:
+            return min(fitting, key=lambda works: max(self._busy(works)))
+        return others[-1] if others else shared
+
+    def _circular(self, gpus: tuple[Gpu, ...]) -> tuple[RankWork, ...]:
+        """Give each GPU some layers of every step: as is fastest, or where that does not fit as there is room."""
+        steps, layers = self.settings.sample_steps, self.config.dit.num_layers
+        times = self._times(gpus)
+        counts = share_layers(steps, layers, times)
+        works = circulate(steps, counts)
+        loads = self.rank_loads(works)
+        if all(load.fits for load in loads):
+            return works
+        more = self.rank_loads(circulate(steps, [count + 1 for count in counts]))
+        room = [
+            count + math.floor((load.usable - load.total) / (other.total - load.total))
+            for count, load, other in zip(counts, loads, more, strict=True)
+        ]
+        try:
+            return circulate(steps, share_layers(steps, layers, times, room))
+        except InputError:
+            return works
+
+    def layers(self, placement: str) -> tuple[int, ...]:
+        """Return the layers that each GPU keeps of a `tpp` placement whose blocks go round; of any other none."""
+        works, num_layers = self.rank_work() if placement == "tpp" else (), self.config.dit.num_layers
+        return tuple(work.num_layers_of(num_layers) // len(work.steps) for work in works if work.circular)
 
     def own_decoder(self, placement: str) -> bool:
         """Tell if the last process of a `tpp` placement decodes and does nothing else."""
@@ -134,6 +171,18 @@ class MemoryModel:
     def drawn(self) -> bool:
         """True when a drawn skeleton is encoded beside the video."""
         return self.request.posed and self.config.pose_input == SKELETON_VIDEO
+
+    def _kept(self, work: RankWork) -> float:
+        """Return the share of the transformer's layers that a rank keeps the weights and sinks of."""
+        return self._num_steps(work) / len(work.steps) if work.circular else 1.0
+
+    def _busy(self, works: tuple[RankWork, ...]) -> list[float]:
+        """Predict the seconds that each GPU is busy with a block."""
+        ranks = [(self._num_steps(work), work.decodes, self.speeds(self.used("tpp")[work.rank])) for work in works]
+        return [
+            count * speeds.step + ((speeds.decode + self.drawn * speeds.pose) if decodes else 0)
+            for count, decodes, speeds in ranks
+        ]
 
     def _num_steps(self, work: RankWork) -> float:
         """Count the steps of a rank, parts of steps included."""
@@ -157,7 +206,7 @@ class MemoryModel:
 
     def _load(self, index: int, gpu: Gpu, work: RankWork, fragments: float = 0.0) -> GpuLoad:
         dit, vae, decodes = self.dit, self.vae, work.decodes
-        num_steps = self._num_steps(work)
+        num_steps, kept = self._num_steps(work), self._kept(work)
         parts: dict[str, float] = {}
         denoising: float = 0
         if num_steps:
@@ -166,11 +215,11 @@ class MemoryModel:
                 all_layers = streamed * self.config.dit.num_layers
                 parts["weights"] = dit.weight_bytes(self.settings.fp8) - all_layers + RESIDENT_LAYERS * streamed
             else:
-                parts["weights"] = dit.weight_bytes(self.settings.fp8)
+                parts["weights"] = dit.weight_bytes(self.settings.fp8, kept)
             parts["rings"] = num_steps * dit.ring_bytes
             # The rings hold copies rotated to the position of their block; the unrotated originals are kept as well.
-            parts["sinks"] = num_steps * dit.ring_sink_bytes + dit.sink_bytes
-            parts["text"] = dit.text_bytes
+            parts["sinks"] = num_steps * dit.ring_sink_bytes + kept * dit.sink_bytes
+            parts["text"] = kept * dit.text_bytes
             denoising = dit.activation_bytes + dit.workspace_bytes
         cuts = bool(work.first_layer) + (work.stop_layer is not None)
         if cuts:
@@ -249,21 +298,23 @@ class MemoryModel:
         gpus, layers = self.used(placement), self.config.dit.num_layers
         if placement != "tpp" or len(gpus) < 2:
             return None
+        return BLOCK_FRAMES / self._times(gpus).bound(self.settings.sample_steps * layers)
+
+    def _times(self, gpus: tuple[Gpu, ...]) -> RankTimes:
+        """Predict the seconds of a layer on each GPU of a group, and of what the last does beside."""
         speeds = [self.speeds(gpu) for gpu in gpus]
         rest = speeds[-1].decode + self.drawn * speeds[-1].pose
-        times = RankTimes(tuple(one.step / layers for one in speeds), rest)
-        return BLOCK_FRAMES / times.bound(self.settings.sample_steps * layers)
+        return RankTimes(tuple(one.step / self.config.dit.num_layers for one in speeds), rest)
 
     def pace(self, placement: str) -> tuple[float, float]:
         """Return (frames per second, seconds to the first frame)."""
         steps, gpus = self.settings.sample_steps, self.used(placement) or (None,)
         if placement == "tpp" and len(gpus) > 1:
-            ranks = [(self._num_steps(work), work.decodes, self.speeds(gpus[work.rank])) for work in self.rank_work()]
-            busy = [
-                count * speeds.step + ((speeds.decode + self.drawn * speeds.pose) if decodes else 0)
-                for count, decodes, speeds in ranks
-            ]
-            return BLOCK_FRAMES / max(busy), ranks[-1][-1].start + sum(busy)
+            works = self.rank_work()
+            busy, start = self._busy(works), self.speeds(gpus[works[-1].rank]).start
+            # Where blocks go round, another one is ahead of the first in every lap.
+            ahead = max(self._num_steps(w) * self.speeds(gpus[w.rank]).step for w in works) if works[0].circular else 0
+            return BLOCK_FRAMES / max(busy), start + sum(busy) + ahead
         alone = [self.speeds(gpu) for gpu in gpus]
         blocks = [
             max(steps * speeds.step, speeds.decode)

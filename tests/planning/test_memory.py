@@ -1,6 +1,7 @@
 """Memory model: loads of GPUs under a placement, the dtype of keys and values, host and disk."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
+from liveavatar.engine.placement import split_layers
 from liveavatar.hardware import Gpu, gpu_of
 from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.memory import MemoryModel, with_kv_dtype
@@ -85,16 +87,48 @@ def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
 
 def test_a_gpu_without_room_for_layers_decodes_and_nothing_else() -> None:
     request = request_14b((512, 320), sample_steps=3, fp8=True, kv_cache_dtype="fp8")
-    model = MemoryModel(LIVE_AVATAR_14B, request, machine("4x24GB"))
-    works = model.rank_work()
-    assert [work.role for work in works] == ["step 1", "step 2", "step 3", "decoder"]
-    *others, alone = model.rank_loads(works)
+    model = MemoryModel(LIVE_AVATAR_14B, request, machine("3x24GB,1x6GB"))
+    own = split_layers(3, 40, 4, math.inf)
+    assert [work.role for work in own] == ["step 1", "step 2", "step 3", "decoder"]
+    *others, alone = model.rank_loads(own)
     assert set(alone.breakdown) == {"autoencoder", "fragments", "working memory"}
     assert alone.total < 6
     assert all(load.fits for load in others)
     roomy = MemoryModel(LIVE_AVATAR_14B, request, machine("4x48GB")).rank_work()[-1]
     assert roomy.decodes
     assert roomy.steps == (2,)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "area", "layers"),
+    [
+        pytest.param("4x24GB", (704, 384), 4, id="four cards"),
+        pytest.param("4x24GB", (640, 384), 4, id="a smaller size"),
+        pytest.param("3x24GB", (704, 384), 3, id="three cards"),
+        pytest.param("8x12GB", (704, 384), 8, id="eight small ones"),
+        pytest.param("4xH200", (704, 384), 0, id="large GPUs"),
+    ],
+)
+def test_cards_that_hold_no_whole_transformer_hold_its_parts(gpus: str, area: tuple[int, int], layers: int) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b(area, fp8=True), machine(gpus))
+    assert (outcome.fits, len(outcome.layers)) == (True, layers)
+    assert sum(outcome.layers) == (40 if layers else 0)
+    if layers:
+        assert all(1 <= count < 40 for count in outcome.layers)
+        assert outcome.layers[-1] == min(outcome.layers), "it also decodes"
+        weights = sum(load.breakdown["weights"] for load in outcome.per_gpu_gb)
+        whole = MemoryModel(LIVE_AVATAR_14B, request_14b(area), machine(gpus)).dit.weight_bytes(True) / 2**30
+        assert weights < whole + layers, "no layer is there twice"
+        assert outcome.fps_bound is not None
+        assert 0.85 * outcome.fps_bound < outcome.fps <= outcome.fps_bound
+
+
+def test_a_gpu_with_less_room_keeps_fewer_layers() -> None:
+    request = request_14b((704, 384), fp8=True, kv_cache_dtype="fp8", placement="tpp")
+    even, uneven = (plan(LIVE_AVATAR_14B, request, machine(gpus)) for gpus in ("4x24GB", "1x24GB,1x10GB,2x24GB"))
+    assert uneven.fits
+    assert uneven.layers[1] < even.layers[1]
+    assert uneven.fps < even.fps
 
 
 @pytest.mark.parametrize(
@@ -240,11 +274,16 @@ def test_four_small_cards_hold_what_they_held_when_measured(row: dict[str, Any])
     cards = tuple(Gpu(name="24 GB", memory_gb=24.0, rates=gpu_of("H200").rates.without_flash3()) for _ in range(4))
     width, height = (int(side) for side in row["size"].split("*"))
     request = request_14b((704, 384), width=width, height=height, fp8=True, kv_cache_dtype="fp8", placement="tpp")
-    outcome = plan(LIVE_AVATAR_14B, request, replace(machine("cpu"), gpus=cards))
-    assert outcome.fits == row["fits"]
+    here = replace(machine("cpu"), gpus=cards)
+    model = MemoryModel(LIVE_AVATAR_14B, request, here)
+    loads = model.rank_loads(split_layers(4, 40, 4, model.speeds(cards[-1]).decode_layers(40)))
+    assert all(load.fits for load in loads) == row["fits"]
     if row["fits"]:
-        held = zip(row["allocated_gib"], outcome.per_gpu_gb, row["reserved_gib"], strict=True)
+        held = zip(row["allocated_gib"], loads, row["reserved_gib"], strict=True)
         for allocated, load, reserved in held:
             assert 0.96 * allocated < load.total < 1.04 * reserved
+    outcome = plan(LIVE_AVATAR_14B, request, here)
+    assert outcome.fits
+    assert bool(outcome.layers) != row["fits"], "what no card holds in whole goes round"
     named = plan(LIVE_AVATAR_14B, request.changed(kv_cache_dtype="auto"), machine("4x24GB"))
-    assert named.fits == row["fits"], "cards that are named have other rates and the same memory"
+    assert named.fits, "cards that are named have other rates and the same memory"

@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from liveavatar.bench.gpu.ranks import SPLITS
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, GpuOptions, run
 from liveavatar.errors import LiveAvatarError
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--sizes", type=_sizes, default=(), help=f"tried under the cap of {GROUP_SECTION}: 384*256,512*256"
     )
+    parser.add_argument("--splits", default="", help=f"of the section {GROUP_SECTION}: {','.join(SPLITS)}")
     parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
     parser.add_argument(
         "--guess",
@@ -49,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
                 gpus=options.gpus,
                 shared=options.shared,
                 sizes=options.sizes,
+                splits=tuple(name.strip() for name in options.splits.split(",") if name.strip()),
                 guess=options.guess,
                 single_fps=options.single_fps,
             )

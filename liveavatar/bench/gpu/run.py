@@ -31,7 +31,7 @@ from liveavatar.bench.gpu.build import (
 from liveavatar.bench.gpu.memory import measure_capped, measure_memory
 from liveavatar.bench.gpu.mini import SIZES as MINI_SIZES
 from liveavatar.bench.gpu.mini import measure_mini
-from liveavatar.bench.gpu.ranks import RanksPlan
+from liveavatar.bench.gpu.ranks import SPLITS, RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
 from liveavatar.bench.gpu.steps import measure_steps
@@ -80,6 +80,7 @@ class GpuOptions:
     gpus: int = 4  # of the section "tpp"
     shared: bool = False  # section "tpp" with all its ranks on one GPU, through host memory: what fits, no speed
     sizes: tuple[tuple[int, int], ...] = ()  # tried under the cap of the section "tpp"; none: the usual ones
+    splits: tuple[str, ...] = ()  # of the section "tpp"; none: all
     guess: float | None = None  # of "tpp": layers that decoding counts as until times are measured; None: the planner's
     single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
 
@@ -97,6 +98,7 @@ def run(options: GpuOptions) -> dict[str, Any]:
         InputError: no GPU, or an unknown section or mode.
     """
     _refuse_unknown("--modes", "modes", options.modes, (*SPEED_MODES, PLAIN))
+    _refuse_unknown("--splits", "ways of dividing", options.splits, SPLITS)
     _refuse_unknown("--only", "sections", options.only, (*SECTIONS, GROUP_SECTION))
     if GROUP_SECTION in options.only and options.gpus < 2:
         raise InputError(f"--gpus {options.gpus}: {GROUP_SECTION} spreads steps over 2 GPUs or more")
@@ -203,6 +205,7 @@ class GpuBench:
             capped=options.sizes or usual,
             single_fps=options.single_fps,
             guess=options.guess,
+            splits=options.splits,
             alone=modes[:1] if options.quick else modes,
             shared=shared,
             cpu=dry,
