@@ -19,6 +19,7 @@ from liveavatar.bench.gpu.ranks import (
     LAYERS,
     SHORT_BLOCKS,
     STEPS,
+    TRYING,
     WHOLE_STEPS,
     BenchRank,
     RanksPlan,
@@ -42,6 +43,11 @@ log = logging.getLogger(__name__)
 CARD = gpu_of("24 GB", 24.0)
 CAP_GIB = CARD.usable_gb
 _ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Write a size as on the command line."""
+    return f"{size[0]}*{size[1]}"
 
 
 class _NoOthers:
@@ -82,6 +88,11 @@ class Capped:
 
     def _sizes(self, layers: tuple[int, ...], splits: Sequence[float | None]) -> None:
         plan, device = self.plan, self.group.device
+        names = {split: CIRCULAR if layers else WHOLE_STEPS if split is None else LAYERS for split in splits}
+        tries = [(size, split) for size in plan.capped for split in splits]
+        tries = [(size, split) for size, split in tries if (size_text(size), names[split]) not in plan.tried]
+        if not tries:
+            return
         # Without a copy in bf16, which several ranks of one GPU had no room for and which leaves holes behind.
         engine = rank_engine(plan.config, FP8_ALL, self.group, plan.dtype, vae=self.last, alike=True, layers=layers)
         release()
@@ -91,12 +102,11 @@ class Capped:
             self.weights_gib = torch.cuda.memory_allocated() / GB
             total = torch.cuda.get_device_properties(device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_GIB * GB / total), device)
-        for size in plan.capped:
-            for decode_layers in splits:
-                engine.placement.decode_layers = decode_layers
-                row = self._row(engine, size)
-                if self.last:
-                    self.tell("tpp_capped", row)
+        for size, decode_layers in tries:
+            engine.placement.decode_layers = decode_layers
+            row = self._row(engine, size)
+            if self.last:
+                self.tell("tpp_capped", row)
         del engine
         release()
         if self.cuda:
@@ -111,7 +121,7 @@ class Capped:
         row: dict[str, Any] = {
             "mode": FP8_ALL.name,
             "gpus": plan.world,
-            "size": f"{size[0]}*{size[1]}",
+            "size": size_text(size),
             "split": engine.split_name,
             "cap_gib": CAP_GIB,
             "predicted_gib": rounded(predicted_ranks(plan.config, FP8_ALL, size, works, CARD), 2),
@@ -121,6 +131,8 @@ class Capped:
         if _ALLOCATOR in os.environ:
             row["allocator"] = os.environ[_ALLOCATOR]
         log.info("trying %s, %s: %s", row["size"], row["split"], works[self.group.rank].role)
+        if self.last:
+            self.tell(TRYING, row)
         reasons = everyone(self.group, self._try(engine, size, works))
         parts = everyone(self.group, self._parts(engine))
         named = [f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason]

@@ -23,6 +23,7 @@ from liveavatar.planning.speed import decode_layers
 
 STEPS = 4
 SHORT_BLOCKS = 5  # to see how long steps take
+TRYING = "trying"  # section of what is begun under the cap, in case that it ends the ranks
 WHOLE_STEPS, LAYERS, CIRCULAR = SPLITS = ("whole steps", "layers", "circular")
 
 Tell = Callable[[str, dict[str, Any]], None]  # (section, row)
@@ -39,6 +40,7 @@ class RanksPlan:
     checked: tuple[Mode, ...] = (BF16, FP8_ALL)  # for the bits of one GPU, on a small model
     modes: tuple[Mode, ...] = (FP8, BF16)  # for speed; the first one is spread anew until ranks are equally busy
     capped: tuple[tuple[int, int], ...] = ()  # sizes under the cap, in this order
+    tried: tuple[tuple[str, str], ...] = ()  # sizes and ways of dividing that are left out under the cap
     single_fps: float | None = None  # of one GPU in the first mode, if it is known
     alone: tuple[Mode, ...] = (FP8,)  # modes that are measured on one GPU too
     guess: float | None = None  # layers that decoding counts as at first; None: by the planner's table

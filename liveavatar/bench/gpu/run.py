@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -31,7 +31,7 @@ from liveavatar.bench.gpu.build import (
 from liveavatar.bench.gpu.memory import measure_capped, measure_memory
 from liveavatar.bench.gpu.mini import SIZES as MINI_SIZES
 from liveavatar.bench.gpu.mini import measure_mini
-from liveavatar.bench.gpu.ranks import SPLITS, RanksPlan
+from liveavatar.bench.gpu.ranks import SPLITS, TRYING, RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
 from liveavatar.bench.gpu.steps import measure_steps
@@ -211,11 +211,29 @@ class GpuBench:
             cpu=dry,
         )
 
-        def work() -> list[Any]:
-            run_group(plan, lambda section, row: self._add(section, [row]))
-            return []
+        self._measure(GROUP_SECTION, f"steps spread over {plan.world} processes", partial(self._run_ranks, plan))
 
-        self._measure(GROUP_SECTION, f"steps spread over {plan.world} processes", work)
+    def _run_ranks(self, plan: RanksPlan) -> list[Any]:
+        """Run a group; where a size under the cap ends its ranks, note that, and go on with the others in new ones."""
+        begun: dict[str, Any] | None = None
+
+        def tell(section: str, row: dict[str, Any]) -> None:
+            nonlocal begun
+            begun = row if section == TRYING else None
+            if section != TRYING:
+                self._add(section, [row])
+
+        while True:
+            try:
+                run_group(plan, tell)
+                return []
+            except RuntimeError as e:
+                if begun is None:
+                    raise
+                lost = {"fits": False, "error": str(e), "allocated_gib": [], "reserved_gib": [], "graphs": []}
+                self._add("tpp_capped", [begun | lost])
+                tried = tuple((row["size"], row["split"]) for row in self.results["tpp_capped"])
+                plan, begun = replace(plan, checked=(), modes=(), tried=tried), None
 
     def _verify(self) -> None:
         self._measure("verify", "verify", lambda: verify(self.config, self.small, self.device, self.dtype))
