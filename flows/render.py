@@ -323,6 +323,7 @@ def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = No
         settings=settings,
         online=parameters.enable_online_decode,
         offload=bool(parameters.offload_model),
+        rings_on_host=planned is not None and planned["rings_on_host"],
         ranks=ranks,
         own_decoder=ranks > parameters.sample_steps if planned is None else planned["own_decoder"],
         layers=() if planned is None else tuple(planned["layers"]),

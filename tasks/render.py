@@ -56,6 +56,7 @@ class RenderOptions:
     settings: RenderSettings
     online: bool  # frames are made while the latents are
     offload: bool = False
+    rings_on_host: bool = False  # keys and values of earlier blocks wait in host memory, as the plan says
     ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
     own_decoder: bool = False  # the last of them decodes and nothing else
     layers: tuple[int, ...] = ()  # that each keeps, where blocks go round; none: each keeps all
@@ -205,6 +206,7 @@ def describe_job(
         settings=options.settings,
         pose=None if pose is None else pose.path(POSE),
         online=options.online,
+        rings_on_host=options.rings_on_host,
         resume=options.resume,
         ignore_collapse=options.ignore_collapse,
     )

@@ -52,6 +52,9 @@ class Backend(Protocol):
             conditioning: on the device.
             work: the steps.
             relay: where the transformer's layers are on several ranks.
+
+        Raises:
+            InputError: its rings are to wait in host memory, and this backend has none that can.
         """
 
     def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:

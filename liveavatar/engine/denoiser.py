@@ -35,6 +35,7 @@ class DenoiseSpec:
     h: int  # latent height
     w: int  # latent width
     skeleton: bool = False  # blocks have pose latents of a drawn skeleton
+    rings_on_host: bool = False  # rings wait in host memory; they make the same latents
 
     @property
     def clip_blocks(self) -> int:

@@ -62,7 +62,16 @@ class PlainBackend:
     def denoiser(
         self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork, relay: Relay | None = None
     ) -> "PlainDenoiser":
-        """Make the denoiser of a rank's steps, which are always whole."""
+        """Make the denoiser of a rank's steps, which are always whole.
+
+        Raises:
+            InputError: its rings are to wait in host memory.
+        """
+        if spec.rings_on_host:
+            raise InputError(
+                f"rings_on_host: {self.config.name} was loaded without its fast path on a GPU, whose rings alone can "
+                "wait in host memory; load it with offload=True, or drop rings_on_host"
+            )
         inputs = BlockInputs(self.config, spec, conditioning, self.dit.dtype)
         return PlainDenoiser(self.dit, inputs, conditioning, work.steps)
 

@@ -28,13 +28,14 @@ class RunnerKey:
     spans: tuple[Span, ...]
     kv_cache_dtype: str
     has_pose: bool
+    rings_on_host: bool = False
 
     @classmethod
     def of(cls, spec: DenoiseSpec, spans: tuple[Span, ...], has_pose: bool) -> "RunnerKey":
         """Return the key of a stream's share on this rank."""
         kv_cache_dtype = spec.settings.kv_cache_dtype
         kv_cache_dtype = "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
-        return cls(spec.h, spec.w, spec.sigmas, spans, kv_cache_dtype, has_pose)
+        return cls(spec.h, spec.w, spec.sigmas, spans, kv_cache_dtype, has_pose, spec.rings_on_host)
 
 
 class Runners:
@@ -53,8 +54,9 @@ class Runners:
 
     def make(self, key: RunnerKey, sink: Sink) -> StepRunner:
         """Make a runner and keep it."""
-        size = (key.h, key.w)
-        runner = StepRunner(self.dit, key.sigmas, size, sink, key.spans, key.kv_cache_dtype, key.has_pose)
+        runner = StepRunner(
+            self.dit, key.sigmas, (key.h, key.w), sink, key.spans, key.kv_cache_dtype, key.has_pose, key.rings_on_host
+        )
         self._last = (key, runner)
         return runner
 

@@ -24,6 +24,7 @@ from liveavatar.model.vae_wan import WanVAE, still_runs
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES, SAMPLE_RATE
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
+STAGED_RINGS, STAGED_BLOCKS = 3, 2  # on the GPU, of rings in host memory: see `liveavatar.fast.host_rings.Stage`
 
 # Linears that stay in bf16 when the rest is fp8: too small, or too sensitive.
 _NOT_FP8 = ("text_embedding", "time_embedding", "time_projection", "head.head", "encoder.final_linear")
@@ -35,7 +36,9 @@ class DiTCosts:
 
     linear_weights: int  # weights of Linears that may be fp8
     other_weights: int
-    layer_weights: int  # of one transformer block and its share of the audio injectors: the unit of offloading
+    layer_weights: int  # of the largest layer, that a denoise step needs: the unit of offloading
+    step_weights: int  # of all layers, that a denoise step needs
+    text_weights: int  # of all layers, that a job needs once, for the keys and values of its text
     tokens: int  # L
     ring_bytes: int  # keys and values of one denoise step, without sinks
     sink_bytes: int  # keys and values of the sinks, once, not rotated
@@ -49,10 +52,16 @@ class DiTCosts:
     elementwise_bytes: float  # traffic of norms, modulation, rotation of one step
     ring_dtype: str  # it says which self-attention reads the rings
     sink_share: float  # cost of the prefill over that of a step's linears
+    written_share: float  # of a ring's slots that a block writes
 
     def weight_bytes(self, fp8: bool, share: float = 1.0) -> int:
         """Return the bytes of the weights, with a share of the layers."""
         return round(share * self.linear_weights * (FP8 if fp8 else BF16)) + self.other_weights * BF16
+
+    @property
+    def stage_share(self) -> float:
+        """Return what a GPU holds of rings in host memory, in rings of one layer."""
+        return STAGED_RINGS + STAGED_BLOCKS * self.written_share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +84,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     Args:
         kv_cache_dtype: of the rings: "bf16", "fp8", "int8" or "e4m3".
     """
-    linear, other, in_blocks = _weights(cfg)
+    linear, other = _weights(cfg)
     D, Y, S = cfg.dim, cfg.num_layers, (height // stride // 2) * (width // stride // 2)
     L = BLOCK_LATENTS * S
     window, sinks = cfg.window_latents * S, S + motion_tokens(height // stride, width // stride)
@@ -90,11 +99,14 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     in_ring, wide = Y * slot[kv_cache_dtype], 2 * D * BF16
     converts = kv_cache_dtype == "fp8"  # attention is in bf16: a layer's ring is converted before, its sinks as well
     # Weights a block token meets: q k v o, cross q o, the feed-forward; text keys and values are computed once.
-    per_token = Y * (6 * D * D + 2 * D * cfg.ffn_dim) + injectors * 2 * D * D
+    layer, injector = 6 * D * D + 2 * D * cfg.ffn_dim, 2 * D * D
+    per_token = Y * layer + injectors * injector
     return DiTCosts(
         linear_weights=linear,
         other_weights=other,
-        layer_weights=in_blocks // Y,
+        layer_weights=layer + bool(injectors) * injector,
+        step_weights=per_token,
+        text_weights=Y * 2 * D * D,
         tokens=L,
         ring_bytes=in_ring * window,
         sink_bytes=Y * 2 * sinks * D * BF16,
@@ -110,12 +122,13 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
         elementwise_bytes=20.0 * 3 * L * D * Y + converts * (window * (in_ring + Y * wide)),
         ring_dtype=kv_cache_dtype,
         sink_share=sinks / L,
+        written_share=L / window,
     )
 
 
 @lru_cache(maxsize=8)
-def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
-    """Count (weights of Linears that may be fp8, all other weights, weights within blocks and injectors)."""
+def _weights(cfg: DiTConfig) -> tuple[int, int]:
+    """Count (weights of Linears that may be fp8, all other weights)."""
     from liveavatar.model.dit import CausalDiT
 
     with without_memory():
@@ -126,8 +139,7 @@ def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
         if isinstance(module, torch.nn.Linear) and not any(part in name for part in _NOT_FP8)
     )
     total = sum(p.numel() for p in dit.parameters())
-    in_blocks = sum(p.numel() for name, p in dit.named_parameters() if name.startswith(("blocks.", "audio_injector.")))
-    return linear, total - linear, in_blocks
+    return linear, total - linear
 
 
 _COUNTED = ((64, 64), (128, 64))  # pixels, quick to count; the second size has twice the pixels of the first

@@ -196,29 +196,42 @@ class MemoryModel:
             return []
         if placement == "tpp":
             return self.rank_loads(self.rank_work())
+        return self._whole_loads(placement, self.rings_on_host(placement))
+
+    def rings_on_host(self, placement: str) -> bool:
+        """Tell if keys and values wait in host memory, as weights do: where a GPU has no room for them."""
+        waits = self.request.offload and placement != "tpp"
+        return waits and not all(load.fits for load in self._whole_loads(placement, False))
+
+    def _whole_loads(self, placement: str, rings_on_host: bool) -> list[GpuLoad]:
         alone = split(self.settings.sample_steps, 1)[0]
-        return [self._load(i, gpu, alone) for i, gpu in enumerate(self.used(placement))]
+        gpus = self.used(placement)
+        return [self._load(i, gpu, alone, rings_on_host=rings_on_host) for i, gpu in enumerate(gpus)]
 
     def rank_loads(self, ranks: tuple[RankWork, ...]) -> list[GpuLoad]:
         """Return the load of each GPU of a group, one rank a GPU."""
         fragments = FRAGMENTS_GB if len(ranks) > 1 else 0.0
         return [self._load(work.rank, self.machine.gpus[work.rank], work, fragments) for work in ranks]
 
-    def _load(self, index: int, gpu: Gpu, work: RankWork, fragments: float = 0.0) -> GpuLoad:
+    def _load(
+        self, index: int, gpu: Gpu, work: RankWork, fragments: float = 0.0, rings_on_host: bool = False
+    ) -> GpuLoad:
         dit, vae, decodes = self.dit, self.vae, work.decodes
         num_steps, kept = self._num_steps(work), self._kept(work)
         parts: dict[str, float] = {}
         denoising: float = 0
         if num_steps:
             if self.request.offload:
-                streamed = dit.layer_weights * (FP8 if self.settings.fp8 else BF16)
-                all_layers = streamed * self.config.dit.num_layers
-                parts["weights"] = dit.weight_bytes(self.settings.fp8) - all_layers + RESIDENT_LAYERS * streamed
+                here = RESIDENT_LAYERS * dit.layer_weights - dit.step_weights - dit.text_weights
+                element = FP8 if self.settings.fp8 else BF16
+                parts["weights"] = dit.weight_bytes(self.settings.fp8) + here * element
             else:
                 parts["weights"] = dit.weight_bytes(self.settings.fp8, kept)
-            parts["rings"] = num_steps * dit.ring_bytes
+            rings = dit.stage_share / self.config.dit.num_layers if rings_on_host else num_steps
+            parts["rings"] = rings * dit.ring_bytes
             # The rings hold copies rotated to the position of their block; the unrotated originals are kept as well.
-            parts["sinks"] = num_steps * dit.ring_sink_bytes + kept * dit.sink_bytes
+            copies = 1 / self.config.dit.num_layers if rings_on_host else num_steps
+            parts["sinks"] = copies * dit.ring_sink_bytes + kept * dit.sink_bytes
             parts["text"] = kept * dit.text_bytes
             denoising = dit.activation_bytes + dit.workspace_bytes
         cuts = bool(work.first_layer) + (work.stop_layer is not None)
@@ -253,8 +266,15 @@ class MemoryModel:
         # Prompt and speech are encoded once, one encoder after the other, and freed.
         encoder = max(text_bytes(self.config), speech_bytes(self.config)) / GB
         if self.machine.gpus:
-            weights = self.dit.weight_bytes(self.settings.fp8) / GB if self.request.offload else 0.0
-            parts = {"processes": processes * GPU_PROCESS_GB, "encoders": encoder, "offloaded weights": weights}
+            waiting = (self.dit.step_weights + self.dit.text_weights) * self.request.offload
+            weights = waiting * (FP8 if self.settings.fp8 else BF16) / GB
+            rings = self.all_rings_gb if self.rings_on_host(placement) else 0.0
+            parts = {
+                "processes": processes * GPU_PROCESS_GB,
+                "encoders": encoder,
+                "offloaded weights": processes * weights,
+                "offloaded rings": processes * rings,
+            }
         else:
             element = FP32 / BF16  # an old processor computes in fp32: count the worse case
             dit, vae = self.dit, self.vae
@@ -269,12 +289,18 @@ class MemoryModel:
             }
         return parts | {"total": sum(parts.values())}
 
+    @property
+    def all_rings_gb(self) -> float:
+        """Keys and values of earlier blocks of all steps, without sinks."""
+        return self.settings.sample_steps * self.dit.ring_bytes / GB
+
     def disk(self) -> dict[str, float]:
         """Return disk space by purpose, in GB, with "total"."""
         request, stride = self.request, self.config.vae.spatial_stride
         latent = self.config.vae.z_dim * (request.width // stride) * (request.height // stride)
         blocks = count_blocks(request.num_frames)
-        state = self.settings.sample_steps * (self.dit.ring_bytes + self.dit.ring_sink_bytes) + self.vae.state_bytes
+        sinks = 0 if self.rings_on_host(request.placement) else self.dit.ring_sink_bytes
+        state = self.settings.sample_steps * (self.dit.ring_bytes + sinks) + self.vae.state_bytes
         seconds = request.num_frames / FPS
         parts = {
             "latents": blocks * BLOCK_LATENTS * latent * FP32 / GB,
@@ -283,12 +309,13 @@ class MemoryModel:
         }
         return parts | {"total": sum(parts.values())}
 
-    def speeds(self, gpu: Gpu | None) -> Speeds:
+    def speeds(self, gpu: Gpu | None, rings_on_host: bool = False) -> Speeds:
         """Predict the times on a GPU, or measure them on this CPU."""
         if gpu is None:
             return cpu_speeds(self.config, self.request.width, self.request.height, self.settings.sample_steps)
         layers = self.config.dit.num_layers
-        return gpu_speeds(self.dit, self.vae, gpu.rates, layers, self.settings.fp8, self.request.offload)
+        offload = self.request.offload
+        return gpu_speeds(self.dit, self.vae, gpu.rates, layers, self.settings.fp8, offload, rings_on_host)
 
     def bound(self, placement: str) -> float | None:
         """Return an upper bound of the frames per second of a spread job: no GPU ever waits; None for one that is not.
@@ -306,8 +333,8 @@ class MemoryModel:
         rest = speeds[-1].decode + self.drawn * speeds[-1].pose
         return RankTimes(tuple(one.step / self.config.dit.num_layers for one in speeds), rest)
 
-    def pace(self, placement: str) -> tuple[float, float]:
-        """Return (frames per second, seconds to the first frame)."""
+    def pace(self, placement: str, rings_on_host: bool | None = None) -> tuple[float, float]:
+        """Return (frames per second, seconds to the first frame), with rings in host memory or not; None: as it is."""
         steps, gpus = self.settings.sample_steps, self.used(placement) or (None,)
         if placement == "tpp" and len(gpus) > 1:
             works = self.rank_work()
@@ -315,11 +342,12 @@ class MemoryModel:
             # Where blocks go round, another one is ahead of the first in every lap.
             ahead = max(self._num_steps(w) * self.speeds(gpus[w.rank]).step for w in works) if works[0].circular else 0
             return BLOCK_FRAMES / max(busy), start + sum(busy) + ahead
-        alone = [self.speeds(gpu) for gpu in gpus]
+        rings_on_host = self.rings_on_host(placement) if rings_on_host is None else rings_on_host
+        alone = [self.speeds(gpu, rings_on_host) for gpu in gpus]
         blocks = [
             max(steps * speeds.step, speeds.decode)
             if speeds.overlap and self.request.online_decode
-            else steps * speeds.step + speeds.decode
+            else speeds.block(steps)
             for speeds in alone
         ]
         first = alone[0].start + (alone[0].first or steps * alone[0].step + alone[0].decode)
@@ -337,6 +365,8 @@ def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -
         return request
     wide = request.changed(kv_cache_dtype="bf16")
     model = MemoryModel(config, wide, machine)
-    roomy = all(load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(request.placement))
+    roomy = not model.rings_on_host(request.placement) and all(
+        load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(request.placement)
+    )
     has_fp8 = all(gpu.rates.has_fp8 for gpu in model.used(request.placement))
     return request.changed(kv_cache_dtype="fp8") if has_fp8 and not roomy else wide

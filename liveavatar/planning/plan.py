@@ -31,6 +31,7 @@ class Plan:
     placement: str
     own_decoder: bool  # the last process of a spread job decodes and does nothing else
     layers: tuple[int, ...]  # that each GPU keeps, where blocks go round; none: each keeps all
+    rings_on_host: bool  # keys and values of earlier blocks wait in host memory
     per_gpu_gb: list[GpuLoad]
     fps: float  # frames per second, decoder included
     fps_bound: float | None  # no division of a spread job over these GPUs is faster; None: it is not spread
@@ -162,6 +163,7 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
         placement=choice.placement,
         own_decoder=model.own_decoder(choice.placement),
         layers=model.layers(choice.placement),
+        rings_on_host=model.rings_on_host(choice.placement),
         per_gpu_gb=choice.loads,
         fps=fps,
         fps_bound=model.bound(choice.placement),
@@ -189,6 +191,13 @@ def _remarks(choice: Choice) -> list[str]:
                 "there may be no room to record the decoder as a CUDA graph; its kernels are then launched one by one, "
                 "which is slower"
             )
+    model = choice.model
+    if model.rings_on_host(choice.placement):
+        roomy, _ = model.pace(choice.placement, rings_on_host=False)
+        remarks.append(
+            f"keys and values of earlier blocks ({model.all_rings_gb:.1f} GB) wait in host memory, for the GPU has no "
+            f"room for them: {choice.fps:.2f} frames/s, with room for them it would be {roomy:.2f}"
+        )
     if not choice.live:
         remarks.append(
             f"{choice.fps:.1f} frames/s is below {FPS}: a finished video plays smoothly, a live one would stall"

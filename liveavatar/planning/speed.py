@@ -54,13 +54,20 @@ class Speeds:
     first: float | None  # the first block, steps and decoding; None: as long as any other
     overlap: bool  # a block is decoded while the next one is denoised
     pose: float = 0.0  # one block of a drawn skeleton encoded
+    idle: float = 0.0  # of a step, in which the GPU waits for its host and may decode the block before
+
+    def block(self, steps: int) -> float:
+        """Return the time of a block of so many steps, decoded while the GPU waits, as far as it waits."""
+        return steps * self.step + max(0.0, self.decode - steps * self.idle)
 
     def decode_layers(self, num_layers: int) -> float:
         """Return the time of decoding a block in layers of a denoise step, for a transformer of `num_layers`."""
         return num_layers * self.decode / self.step
 
 
-def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool) -> Speeds:
+def gpu_speeds(
+    dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool, rings_on_host: bool = False
+) -> Speeds:
     """Predict the times on a GPU.
 
     Args:
@@ -69,22 +76,29 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
         num_layers: of the transformer.
         fp8: linears in fp8.
         offload: weights come from host memory at every step, while the layer before computes.
+        rings_on_host: so do keys and values, but for the slots that the block writes; those go back beside them.
     """
     linear = dit.linear_flop / TERA / (rates.fp8 if fp8 else rates.bf16)
     attention = dit.attention_flop / TERA / rates.self_attention(dit.ring_dtype)
     attention += dit.other_flop / TERA / rates.attention
     compute = OVERHEAD * (linear + attention + dit.elementwise_bytes / TERA / rates.bandwidth)
     compute = max(compute, num_layers * LAYER_SECONDS)
-    transfer = dit.layer_weights * num_layers * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
+    transfer = dit.step_weights * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
+    weights = transfer
+    if rings_on_host:
+        transfer += (1 - dit.written_share) * dit.ring_bytes / TERA / rates.host_link
+        # A ring is read and written once more on the GPU, and the sinks are laid out in front of it.
+        compute += 2 * (dit.ring_bytes + dit.sink_bytes) / TERA / rates.bandwidth
     prefill = OVERHEAD * linear * dit.sink_share
     decode = vae.decode_flop / TERA / rates.conv
     if not vae.is_recorded:
         decode = decode / UNRECORDED_SHARE + UNRECORDED_SECONDS
     return Speeds(
         step=max(compute, transfer),
+        idle=max(0.0, transfer - compute),
         decode=decode,
         first=None,
-        start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
+        start=max(prefill, weights) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
         pose=vae.pose_flop / TERA / (ENCODE_SHARE * rates.conv),
     )

@@ -84,6 +84,7 @@ def test_a_job_has_as_many_processes_as_are_busy(
             "per_gpu_gb": [{}] * planned[0],
             "own_decoder": planned[1],
             "layers": [],
+            "rings_on_host": False,
             "settings": {},
         }
     options = render.options_of(form(**changes), plan)
@@ -92,11 +93,16 @@ def test_a_job_has_as_many_processes_as_are_busy(
 
 def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render.machine, "accelerators", lambda: ("H200", "H200"))
-    plan = {"placement": "single", "per_gpu_gb": ["a"], "own_decoder": False, "layers": []}
+    plan = {"placement": "single", "per_gpu_gb": ["a"], "own_decoder": False, "layers": [], "rings_on_host": True}
     plan["settings"] = {"kv_cache_dtype": "fp8"}
     options = render.options_of(form(placement="tpp"), plan)
     assert options.ranks == 1
     assert options.settings.kv_cache_dtype == "fp8"
+    assert options.rings_on_host
+
+
+def test_without_a_plan_rings_stay_where_they_are() -> None:
+    assert not render.options_of(form(offload_model=True)).rings_on_host
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,62 @@ def test_parts_of_a_load_add_up() -> None:
     assert len(MemoryModel(LIVE_AVATAR_14B, model.request, machine("3xH200")).loads("replicas")) == 3
 
 
+@pytest.mark.parametrize(
+    ("gpus", "size", "options", "on_host"),
+    [
+        pytest.param("1x24GB", (704, 384), {"fp8": True}, True, id="24 GB"),
+        pytest.param("1x24GB", (704, 384), {}, True, id="24 GB, weights in bf16"),
+        pytest.param("1x16GB", (704, 384), {"fp8": True}, True, id="16 GB"),
+        pytest.param("1x16GB", (704, 384), {"fp8": True, "kv_cache_dtype": "bf16"}, True, id="16 GB, rings in bf16"),
+        pytest.param("1xA100-24GB", (704, 384), {}, True, id="24 GB, no 8-bit unit"),
+        pytest.param("1x24GB", (384, 256), {"fp8": True}, False, id="a size that has room"),
+        pytest.param("1xH200", (704, 384), {"fp8": True}, False, id="a large GPU"),
+        pytest.param("2x24GB", (704, 384), {"fp8": True, "placement": "replicas"}, True, id="a job on each"),
+    ],
+)
+def test_rings_wait_in_host_memory_where_a_gpu_has_no_room_for_them(
+    gpus: str, size: tuple[int, int], options: dict[str, Any], on_host: bool
+) -> None:
+    asked, here = request_14b(size, offload=True, **options), machine(gpus)
+    outcome = plan(LIVE_AVATAR_14B, asked, here)
+    assert outcome.fits
+    assert outcome.rings_on_host == on_host
+    model = MemoryModel(LIVE_AVATAR_14B, with_kv_dtype(LIVE_AVATAR_14B, asked, here), here)
+    rings = len(outcome.per_gpu_gb) * 4 * model.dit.ring_bytes / 2**30 if on_host else 0.0
+    assert outcome.host_gb["offloaded rings"] == pytest.approx(rings)
+    told = [reason for reason in outcome.reasons if "wait in host memory, for the GPU has no room for them" in reason]
+    assert len(told) == on_host
+    if on_host:
+        assert outcome.per_gpu_gb[0].breakdown["rings"] < 1
+        slow, fast = re.findall(r"([\d.]+) frames/s, with room for them it would be ([\d.]+)", told[0])[0]
+        assert float(slow) == pytest.approx(outcome.fps, abs=0.006)
+        assert float(slow) < float(fast)
+
+
+def test_rings_stay_on_the_gpu_unless_weights_may_wait() -> None:
+    asked = request_14b((704, 384), fp8=True, kv_cache_dtype="fp8")
+    outcome = plan(LIVE_AVATAR_14B, asked, machine("1x24GB"))
+    assert not outcome.fits
+    assert not outcome.rings_on_host
+    assert outcome.nearest is not None
+    assert outcome.nearest["offload_model"]
+    assert outcome.nearest["size"] == "704*384"
+
+
+def test_a_host_without_room_for_rings_is_said() -> None:
+    asked = request_14b((704, 384), fp8=True, offload=True)
+    outcome = plan(LIVE_AVATAR_14B, asked, machine("1x24GB", host_gb=32))
+    assert not outcome.fits
+    assert "offloaded rings 19.9" in outcome.reasons[0]
+
+
+def test_snapshots_of_rings_in_host_memory_hold_no_sinks() -> None:
+    asked = request_14b((704, 384), fp8=True, offload=True, kv_cache_dtype="bf16", placement="single")
+    small, large = (MemoryModel(LIVE_AVATAR_14B, asked, machine(gpus)) for gpus in ("1x24GB", "1xH200"))
+    less = large.disk()["snapshots"] - small.disk()["snapshots"]
+    assert less == pytest.approx(3 * 4 * small.dit.ring_sink_bytes / 2**30)
+
+
 def test_offloading_moves_weights_to_the_host() -> None:
     resident, offloaded = (
         MemoryModel(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True, offload=o), machine("1xH100"))

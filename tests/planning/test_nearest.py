@@ -61,7 +61,7 @@ def test_nearest_fits(gpus: str, size: tuple[int, int], options: dict[str, bool]
                      id="placement before steps"),
         pytest.param("1xA100", (704, 384), {}, "640*320", {}, id="a smaller size before fewer steps"),
         pytest.param("1xL40S", (704, 384), {}, "640*384", {"fp8": True}, id="a size before steps"),
-        pytest.param("1x24GB", (704, 384), {}, "576*320", {"offload_model": True}, id="offload last"),
+        pytest.param("1x24GB", (704, 384), {}, "704*384", {"offload_model": True}, id="offload last"),
         pytest.param("2x24GB", (704, 384), {"fp8": True}, "640*320", {}, id="sizes between presets"),
     ],
 )  # fmt: skip

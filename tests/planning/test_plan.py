@@ -98,7 +98,7 @@ def test_a_gpu_that_holds_a_job_alone_is_named(gpus: str, options: dict[str, Any
 
 
 def test_a_gpu_too_small_for_the_large_model_points_to_the_mini() -> None:
-    nearest = plan(LIVE_AVATAR_14B, request_14b((384, 256), sample_steps=6), machine("1x8GB")).nearest
+    nearest = plan(LIVE_AVATAR_14B, request_14b((384, 256), sample_steps=6), machine("1x6GB")).nearest
     assert nearest == {"model": "mini", "size": "384*256", "sample_steps": 4}
 
 

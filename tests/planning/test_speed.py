@@ -93,3 +93,16 @@ def test_a_decode_in_layers(dtype: str) -> None:
     speeds = times("bf16" if dtype == "auto" else dtype, fp8=True)
     layers = decode_layers(LIVE_AVATAR_14B, HOPPER, True, 704, 384, dtype)
     assert layers * speeds.step / LIVE_AVATAR_14B.dit.num_layers == pytest.approx(speeds.decode)
+
+
+def test_rings_that_wait_cost_what_the_link_takes() -> None:
+    dit = dit_costs(LIVE_AVATAR_14B.dit, 704, 384, 8, "fp8")
+    slow = replace(HOPPER, host_link=0.01)  # the link decides
+    here, there = (times("fp8", rates=slow, fp8=True, offload=True, rings_on_host=wait) for wait in (False, True))
+    assert here.step == pytest.approx(dit.step_weights / 0.01e12, rel=0.01)
+    assert there.step - here.step == pytest.approx(0.75 * dit.ring_bytes / 0.01e12, rel=0.01)
+    assert there.start == here.start, "no ring is filled yet"
+    assert there.decode < 4 * there.idle
+    assert there.block(4) == 4 * there.step, "the block before is decoded meanwhile"
+    fast = times("fp8", fp8=True, offload=True, rates=replace(HOPPER, host_link=10.0))
+    assert (fast.idle, fast.block(4)) == (0.0, 4 * fast.step + fast.decode)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from liveavatar.bench.gpu.ranks import SPLITS
 from liveavatar.bench.gpu.report import to_markdown
-from liveavatar.bench.gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, GpuOptions, run
+from liveavatar.bench.gpu.run import EXTRA_SECTIONS, GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, GpuOptions, run
 from liveavatar.errors import LiveAvatarError
 
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for bench_gpu.json and bench_gpu.md")
     parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
     parser.add_argument("--dry_run", action="store_true", help="a few thousand weights on the CPU: proves the script")
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join((*SECTIONS, GROUP_SECTION))}")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join((*SECTIONS, *EXTRA_SECTIONS))}")
     modes = ", ".join((*SPEED_MODES, PLAIN))
     parser.add_argument("--modes", default="", help=f"of the section speed, with commas between them: {modes}")
     parser.add_argument("--gpus", type=int, default=4, help=f"of the section {GROUP_SECTION}, one process on each")

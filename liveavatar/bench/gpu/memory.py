@@ -19,7 +19,7 @@ _BLOCKS = 6  # rings full, reference changed
 
 def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
     """Predict the parts of one GPU's memory as the planner does, in GiB, with "total"."""
-    load = _memory_model(config, mode, size, (gpu,)).loads("single")[0]
+    load = memory_model(config, mode, size, (gpu,)).loads("single")[0]
     return {**load.breakdown, "total": load.total}
 
 
@@ -27,10 +27,11 @@ def predicted_ranks(
     config: ModelConfig, mode: Mode, size: tuple[int, int], ranks: tuple[RankWork, ...], gpu: Gpu
 ) -> list[float]:
     """Predict the memory of ranks with these shares, each on a GPU of a kind, in GiB."""
-    return [load.total for load in _memory_model(config, mode, size, (gpu,) * len(ranks)).rank_loads(ranks)]
+    return [load.total for load in memory_model(config, mode, size, (gpu,) * len(ranks)).rank_loads(ranks)]
 
 
-def _memory_model(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
+def memory_model(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
+    """Make the planner's model of a job of a mode at (width, height) on some GPUs."""
     request = PlanRequest(
         width=size[0],
         height=size[1],

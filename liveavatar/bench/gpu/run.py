@@ -31,6 +31,7 @@ from liveavatar.bench.gpu.build import (
 from liveavatar.bench.gpu.memory import measure_capped, measure_memory
 from liveavatar.bench.gpu.mini import SIZES as MINI_SIZES
 from liveavatar.bench.gpu.mini import measure_mini
+from liveavatar.bench.gpu.offload import OffloadBench
 from liveavatar.bench.gpu.ranks import SPLITS, TRYING, RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 SECTIONS = ("verify", "attention", "speed", "steps", "memory", "caps", "mini")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
+OFFLOAD_SECTION = "offload"  # on one, with 70 GiB of host memory; only when asked for
+EXTRA_SECTIONS = (GROUP_SECTION, OFFLOAD_SECTION)
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
 # Tried by ranks that share a GPU, smallest first: when one ends them, the report has the sizes before it.
 SHARED_SIZES = ((384, 256), (448, 256), (512, 256), (448, 320), (512, 320), (576, 320), (640, 320))
@@ -99,7 +102,7 @@ def run(options: GpuOptions) -> dict[str, Any]:
     """
     _refuse_unknown("--modes", "modes", options.modes, (*SPEED_MODES, PLAIN))
     _refuse_unknown("--splits", "ways of dividing", options.splits, SPLITS)
-    _refuse_unknown("--only", "sections", options.only, (*SECTIONS, GROUP_SECTION))
+    _refuse_unknown("--only", "sections", options.only, (*SECTIONS, *EXTRA_SECTIONS))
     if GROUP_SECTION in options.only and options.gpus < 2:
         raise InputError(f"--gpus {options.gpus}: {GROUP_SECTION} spreads steps over 2 GPUs or more")
     if options.shared and options.only != (GROUP_SECTION,):
@@ -141,6 +144,7 @@ class GpuBench:
             name = self.results["machine"]["gpu"].lower().replace(" ", "-")
             name += f"-x{self.options.gpus}" if self.options.only == (GROUP_SECTION,) else ""
             name += "-shared" if self.options.shared else ""
+            name += f"-{OFFLOAD_SECTION}" if self.options.only == (OFFLOAD_SECTION,) else ""
             (REPORTS / f"{self.results['machine']['date']}-{name}.md").write_text(to_markdown(self.results))
         return self.results
 
@@ -277,6 +281,11 @@ class GpuBench:
                 del work
             engine.forget_sizes()
             del engine
+
+    def _offload(self) -> None:
+        bench = OffloadBench(self.config, self.full, self.device, self.dtype)
+        for name, work in bench.measurements():
+            self._measure("link" if work == bench.link else OFFLOAD_SECTION, name, work)
 
     def _caps(self) -> None:
         for mode, size, cap in ((FP8_ALL, self.full, _HOPPER_48), (OFFLOADED, self.small, _CARD_24)):
