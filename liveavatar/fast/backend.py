@@ -1,5 +1,7 @@
 """The fast backend: recorded steps, and a block decoded on a CUDA stream of its own while the next is denoised."""
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.flash3 import PACKAGE
 from liveavatar.fast.vae import FastDecoder, FastEncoder
 from liveavatar.model.vae_wan import WanVAE
+
+log = logging.getLogger(__name__)
 
 
 class FastBackend:
@@ -83,10 +87,31 @@ class FastBackend:
         runner = self.decode_runner(h, w)
         if runner is None:
             return plain_decoder(self.vae, motion, image, threads)
-        runner.begin(motion[:, :, : self.config.vae.prime_latents])
+        self._begin(runner, motion[:, :, : self.config.vae.prime_latents])
         if runner.stream is not None:
             return CudaDecoder(runner)
         return HostDecoder(runner.decode, runner.state, threads)
+
+    def _begin(self, runner: DecodeRunner, still_latents: Tensor) -> None:
+        """Begin to decode, if need be in the memory of the steps' graphs."""
+        if not self._begins(runner, still_latents):
+            steps = self.runners.current
+            assert steps is not None
+            log.warning(
+                "the CUDA graphs of denoise steps leave too little memory to decode: kernels are launched one by one"
+            )
+            steps.forget_graphs()
+            runner.begin(still_latents)
+
+    def _begins(self, runner: DecodeRunner, still_latents: Tensor) -> bool:
+        """Begin to decode, unless graphs of steps have taken the room."""
+        try:
+            runner.begin(still_latents)
+        except torch.OutOfMemoryError:
+            if self.runners.current is None or not self.runners.current.num_recorded:
+                raise
+            return False
+        return True
 
     def video_encoder(self, h: int, w: int) -> VideoEncoder:
         """Return the encoder of videos of latent size [h, w]."""

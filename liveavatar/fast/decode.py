@@ -1,5 +1,6 @@
 """The decoder of one video size: its state and buffers at fixed addresses, a CUDA stream of its own, one graph."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from liveavatar.fast.gpu_graph import RecordedGraph
 from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.stream_state import StreamState
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+
+log = logging.getLogger(__name__)
 
 
 class DecodeRunner:
@@ -33,19 +36,44 @@ class DecodeRunner:
 
     @torch.inference_mode()
     def begin(self, still_latents: Tensor) -> None:
-        """Start a stream by decoding a few still latents."""
+        """Start a stream by decoding a few still latents.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for it, not even without a graph.
+        """
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
-        self._prime(still_latents)  # seven latents are two blocks, of which the second is recorded
+        self._prime_in_room(still_latents)  # seven latents are two blocks, of which the second is recorded
         if self._recorded.enabled and self._recorded.graph is None:
             for _ in range(2):  # recorded now, not in the middle of the first stream
                 self.run()
-            self._prime(still_latents)
+            self._prime_in_room(still_latents)
 
     def settle(self) -> None:
         """Wait until nothing is under way, so that the memory can be given away."""
         if self.stream is not None:
             self.stream.synchronize()
+
+    def _prime_in_room(self, still_latents: Tensor) -> None:
+        """Prime, without the graph where that leaves no room for it: its memory serves nothing else.
+
+        Priming is more than all that comes after it needs beside the graph: what it used serves a stream's steps.
+        """
+        if self._primes(still_latents):
+            return
+        log.warning("the decoder's CUDA graph leaves too little memory to start a stream: it decodes without one")
+        self._recorded.forget()
+        self._prime(still_latents)
+
+    def _primes(self, still_latents: Tensor) -> bool:
+        """Prime, unless a graph has taken the room; what was computed until then is let go on return."""
+        try:
+            self._prime(still_latents)
+        except torch.OutOfMemoryError:
+            if self._recorded.graph is None:
+                raise
+            return False
+        return True
 
     def _prime(self, still_latents: Tensor) -> None:
         """Decode still latents, a block at a time: in one piece they would need twice the memory.

@@ -209,8 +209,10 @@ class StepRunner:
         torch.cuda.synchronize()
 
     def forget_graphs(self) -> None:
-        """Launch kernels one by one from now on."""
+        """Launch kernels one by one from now on, and give the memory of graphs back."""
         self._graphs = False
+        for recorded in self._recorded.values():
+            recorded.forget()
         self._recorded.clear()
 
 

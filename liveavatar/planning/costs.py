@@ -45,7 +45,7 @@ class DiTCosts:
     ring_sink_bytes: int  # rotated copy of the sinks in front of one step's ring
     workspace_bytes: int  # of bf16 copies: an 8-bit ring is converted for attention, one layer at a time
     text_bytes: int  # text keys and values of all layers
-    activation_bytes: int  # peak of temporaries in one layer
+    activation_bytes: int  # peak of temporaries: in one layer, or where a noise level is projected
     linear_flop: float  # of one step of one block
     attention_flop: float  # self-attention with a full ring
     other_flop: float  # text and audio cross-attention
@@ -113,8 +113,12 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
         ring_sink_bytes=0 if converts else in_ring * sinks,
         workspace_bytes=(window + sinks) * wide if converts else 0,
         text_bytes=Y * 2 * cfg.text_len * D * BF16,
-        # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
-        activation_bytes=L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
+        activation_bytes=max(
+            # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
+            L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
+            # The weights of the projection of noise levels to modulations, once in fp32.
+            6 * D * D * FP32,
+        ),
         linear_flop=2.0 * L * per_token,
         attention_flop=4.0 * L * (window + sinks) * D * Y,
         other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
@@ -157,12 +161,10 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
     def grown(first: float, second: float) -> float:
         return first * x + (second - 2 * first) / 2 * x * (x - 1)
 
-    # Of the decoder's last level: input, normalised and padded copies, output of its convolutions.
-    wide = cfg.decoder_widths[-1] * 6 // cfg.last_level_stride**2
     return VAECosts(
         weight_bytes=one.weights * BF16,
         state_bytes=round(one.state + (two.state - one.state) * (x - 1)) * BF16,
-        peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
+        peak_bytes=_decoding_bytes(cfg, width * height),
         decode_flop=grown(one.decode_flop, two.decode_flop),
         is_recorded=cfg.has_fast_form,
         encode_flop=grown(one.encode_flop, two.encode_flop),
@@ -172,6 +174,23 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
             + LATENT_FRAMES * width * height * cfg.encoder_widths[0] * 6 * BF16
         ),
     )
+
+
+_CHANNELS = 64  # that the fast decoder's convolutions read a multiple of: `liveavatar.fast.vae.channel_multiple`
+# Bytes a pixel that convolutions take for themselves: 1117 to 1128 at three sizes, what an H200 held at most less what
+# it held and the tensors (data/benchmarks/gpu_h200_4ranks_circular_2026-11-30.md, `parts_gib` of rank 3 in its json).
+_CONVOLUTION_BYTES = 1117
+
+
+def _decoding_bytes(cfg: VAEConfig, pixels: int) -> int:
+    """Count the bytes of temporaries while a block is decoded, which are most in a residual block of the last level."""
+    channels = cfg.decoder_widths[-1]
+    if not cfg.has_fast_form:
+        # Input, normalised and padded copies, output of its convolutions.
+        return BLOCK_FRAMES * pixels * (channels * 6 // cfg.last_level_stride**2) * BF16
+    # Its input, the output of each convolution, and what the second one reads: the same with two frames before.
+    padded = -(-channels // _CHANNELS) * _CHANNELS * (BLOCK_FRAMES + 2)
+    return pixels * ((3 * channels * BLOCK_FRAMES + padded) * BF16 + _CONVOLUTION_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

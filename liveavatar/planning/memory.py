@@ -31,7 +31,8 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
 PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
 GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
 RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
-# CUDA graph of the decoder over the peak of one block's temporaries: 5.1 GiB at 704*384 on an H100. Steps have one too.
+# CUDA graph of the decoder over the peak of one block's temporaries: 4.4 GiB at 704*384 on an H200. Those of steps,
+# where layers are on the GPU, keep what one of them computes in.
 GRAPH_SHARE = 1.5
 # Pieces that the allocator of a rank holds beside its tensors and cannot use, in a full GPU: 0.7 to 0.9 GiB where four
 # ranks were limited to 22.15 GiB (data/benchmarks/gpu_h200_4ranks_2026-11-23.md).
@@ -49,6 +50,7 @@ class GpuLoad:
     name: str
     role: str
     total: float
+    allocated: float  # of it, in tensors at one time; the rest is what the allocator keeps beside them
     usable: float
     recorded: float  # kept by CUDA graphs, which are recorded only where there is room; not in `total`
     breakdown: dict[str, float]
@@ -233,29 +235,37 @@ class MemoryModel:
             copies = 1 / self.config.dit.num_layers if rings_on_host else num_steps
             parts["sinks"] = copies * dit.ring_sink_bytes + kept * dit.sink_bytes
             parts["text"] = kept * dit.text_bytes
-            denoising = dit.activation_bytes + dit.workspace_bytes
+            if dit.workspace_bytes:
+                parts["converted ring"] = dit.workspace_bytes
+            denoising = dit.activation_bytes
         cuts = bool(work.first_layer) + (work.stop_layer is not None)
         if cuts:
-            parts["transfers"] = cuts * SLOTS * dit.tokens * self.config.dit.dim * (FP32 + BF16)
+            # What arrives or leaves waits in slots, and lies where the graphs of steps read or write it.
+            parts["transfers"] = cuts * (SLOTS + 1) * dit.tokens * self.config.dit.dim * (FP32 + BF16)
         if decodes:  # this rank also encodes the picture and sends the result to the others
             parts["autoencoder"] = vae.weight_bytes + vae.state_bytes
             if self.drawn:
                 parts["pose encoder"] = vae.pose_bytes
             if self.request.piped:
                 parts["speech encoder"] = live_speech_bytes(self.config)
-        # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
         decoding = vae.peak_bytes if decodes else 0
-        parts["working memory"] = denoising + decoding if self.fast else max(denoising, decoding)
+        parts["working memory"] = max(denoising, decoding)
         breakdown = {name: size / GB for name, size in parts.items()}
+        allocated = sum(breakdown.values())
+        if self.fast and denoising and decoding:
+            # A block is decoded on a CUDA stream of its own, and the allocator keeps the memory of each to itself.
+            breakdown["other stream"] = min(denoising, decoding) / GB
         if fragments:
             breakdown["fragments"] = fragments
+        graphs = GRAPH_SHARE * decoding + (not self.request.offload) * denoising if self.fast else 0.0
         return GpuLoad(
             gpu=index,
             name=gpu.name,
             role=work.role,
             total=sum(breakdown.values()),
+            allocated=allocated,
             usable=gpu.usable_gb,
-            recorded=GRAPH_SHARE * decoding / GB if self.fast else 0.0,
+            recorded=graphs / GB,
             breakdown=breakdown,
         )
 

@@ -36,6 +36,8 @@ TERA = 1e12
 LAYER_SECONDS = 82e-6  # of one recorded layer, however small; `mini` on an H200 (`bench.gpu --only mini`)
 # Decoding kernel by kernel: share of the convolutions' rate, and seconds a block until the next one is begun.
 UNRECORDED_SHARE, UNRECORDED_SECONDS = 0.050, 12e-3
+# Of the link to the host each way, while copies go both ways: data/benchmarks/gpu_h200_offload_2026-11-30.md.
+BOTH_WAYS = 0.87
 OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
 ENCODE_SHARE = (
     0.48  # of the decoder's rate that a start reaches, which is the encoding of the still picture first of all
@@ -54,11 +56,13 @@ class Speeds:
     first: float | None  # the first block, steps and decoding; None: as long as any other
     overlap: bool  # a block is decoded while the next one is denoised
     pose: float = 0.0  # one block of a drawn skeleton encoded
-    idle: float = 0.0  # of a step, in which the GPU waits for its host and may decode the block before
 
     def block(self, steps: int) -> float:
-        """Return the time of a block of so many steps, decoded while the GPU waits, as far as it waits."""
-        return steps * self.step + max(0.0, self.decode - steps * self.idle)
+        """Return the time of a block of so many steps, and of decoding one; a GPU that computes both gains nothing.
+
+        Nor does one that waits for its host, as was measured: layers that decoding delays let the link wait.
+        """
+        return steps * self.step + self.decode
 
     def decode_layers(self, num_layers: int) -> float:
         """Return the time of decoding a block in layers of a denoise step, for a transformer of `num_layers`."""
@@ -76,7 +80,8 @@ def gpu_speeds(
         num_layers: of the transformer.
         fp8: linears in fp8.
         offload: weights come from host memory at every step, while the layer before computes.
-        rings_on_host: so do keys and values, but for the slots that the block writes; those go back beside them.
+        rings_on_host: so do keys and values, but for the slots that the block writes; those go back beside them,
+            which slows both.
     """
     linear = dit.linear_flop / TERA / (rates.fp8 if fp8 else rates.bf16)
     attention = dit.attention_flop / TERA / rates.self_attention(dit.ring_dtype)
@@ -86,7 +91,9 @@ def gpu_speeds(
     transfer = dit.step_weights * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
     weights = transfer
     if rings_on_host:
-        transfer += (1 - dit.written_share) * dit.ring_bytes / TERA / rates.host_link
+        link = TERA * rates.host_link
+        written = dit.written_share * dit.ring_bytes
+        transfer += ((dit.ring_bytes - written) + (1 / BOTH_WAYS - 1) * written) / link
         # A ring is read and written once more on the GPU, and the sinks are laid out in front of it.
         compute += 2 * (dit.ring_bytes + dit.sink_bytes) / TERA / rates.bandwidth
     prefill = OVERHEAD * linear * dit.sink_share
@@ -95,7 +102,6 @@ def gpu_speeds(
         decode = decode / UNRECORDED_SHARE + UNRECORDED_SECONDS
     return Speeds(
         step=max(compute, transfer),
-        idle=max(0.0, transfer - compute),
         decode=decode,
         first=None,
         start=max(prefill, weights) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),

@@ -37,7 +37,7 @@ def test_a_cell_is_the_plan_of_its_size_and_steps() -> None:
         pytest.param("1xH200", {}, True, False, False, id="in bf16"),
         pytest.param("1x32GB", {}, True, True, False, id="only in 8 bits"),
         pytest.param("1x24GB", {}, True, True, True, id="only with weights in host memory, too"),
-        pytest.param("1x8GB", {}, True, True, True, id="only with keys and values in host memory, too"),
+        pytest.param("1x9GB", {}, True, True, True, id="only with keys and values in host memory, too"),
         pytest.param("1x6GB", {}, False, True, False, id="in no way"),
         pytest.param("2x16GB", {"placement": "tpp"}, False, True, False, id="a group keeps its weights"),
         pytest.param("1xA100-40GB", {}, True, False, True, id="no 8-bit unit"),

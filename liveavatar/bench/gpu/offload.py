@@ -136,7 +136,7 @@ class OffloadBench:
         model = memory_model(self.config, mode, self.size, (card,))
         load, host, (guess, _) = model.loads("single")[0], model.host("single", 1), model.pace("single")
         return {
-            "predicted_gib": load.total,
+            "predicted_gib": load.allocated,
             "predicted_parts": load.breakdown,
             "predicted_host_gib": host["total"] - host["encoders"],  # none here
             "predicted_host_parts": host,
