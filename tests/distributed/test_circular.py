@@ -249,7 +249,7 @@ def test_a_killed_rank_is_noticed_at_once(lost: int) -> None:
         started = time.monotonic()
         with pytest.raises(GroupError, match="lost"):
             _blocks_of(engine, job(9), fault)
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 30, "half the time limit"
 
 
 def test_a_rank_that_pauses_is_waited_for() -> None:
