@@ -15,11 +15,12 @@ from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.threads import Threads
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
-from liveavatar.fast.decode import CudaDecoder, DecodeRunner
+from liveavatar.fast.decode import CudaDecoder, DecodeRunner, OwnDecoder, StreamDecoder
 from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.flash3 import PACKAGE
 from liveavatar.fast.vae import FastDecoder, FastEncoder
+from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.model.vae_wan import WanVAE
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ class FastBackend:
         self.shares_threads = device.type == "cpu"
         self.runners = Runners(self.dit)
         wan = self.vae if isinstance(self.vae, WanVAE) else None
-        self.fast_decoder = None if wan is None else FastDecoder(wan)
+        self.fast_decoder: StreamDecoder | None = None if wan is None else FastDecoder(wan)
+        if isinstance(self.vae, CompactVAE) and device.type == "cuda":
+            self.fast_decoder = OwnDecoder(self.vae)
         self._encoder = self.vae if wan is None else FastEncoder(wan)
         self._decode: tuple[tuple[int, int], DecodeRunner] | None = None
 
@@ -87,6 +90,7 @@ class FastBackend:
         runner = self.decode_runner(h, w)
         if runner is None:
             return plain_decoder(self.vae, motion, image, threads)
+        runner.set_reference(image_tensor(image).to(motion.device), motion[:, :, :1])
         self._begin(runner, motion[:, :, : self.config.vae.prime_latents])
         if runner.stream is not None:
             return CudaDecoder(runner)
@@ -118,7 +122,7 @@ class FastBackend:
         return BackendEncoder(self.vae, self._encoder.encode_stream, self.device, self.dtype, (h, w))
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
-        """Return the buffers and graph of a latent size; None for an autoencoder without a fast form."""
+        """Return the buffers and graph of a latent size; None for an autoencoder that decodes as it is."""
         if self.fast_decoder is None:
             return None
         if self._decode is None or self._decode[0] != (h, w):

@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from liveavatar.engine.plain import plain_decoder
+from liveavatar.config import TINY
+from liveavatar.engine.plain import image_tensor, plain_decoder
 from liveavatar.engine.threads import Threads
-from liveavatar.fast.decode import DecodeRunner
+from liveavatar.fast.decode import DecodeRunner, OwnDecoder
 from liveavatar.fast.vae import FastDecoder
+from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.model.vae_wan import WanVAE
 
 CPU = torch.device("cpu")
@@ -147,3 +150,24 @@ def test_a_stream_for_which_there_is_no_room_at_all_is_no_matter_of_graphs(
         monkeypatch.setattr(FastDecoder, name, full)
     with pytest.raises(torch.OutOfMemoryError):
         runner.begin(still(0, 7))
+
+
+def test_a_decoder_that_copies_reads_the_portrait_of_its_own_stream() -> None:
+    torch.manual_seed(0)
+    vae = CompactVAE(replace(TINY.vae, reference_width=8)).eval()
+    for parameter in vae.decoder.parameters():  # a fresh branch changes nothing
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    runner = DecodeRunner(OwnDecoder(vae), (4, 6), torch.float32, CPU)
+    addresses: set[int] = set()
+    for seed in (0, 1, 0):
+        generator = torch.Generator().manual_seed(seed)
+        picture = np.asarray(torch.randint(0, 256, (64, 96, 3), generator=generator, dtype=torch.uint8))
+        motion, *parts = torch.randn(1, 8, 12, 4, 6, generator=generator).split(3, dim=2)
+        decoder = plain_decoder(vae, motion, picture, Threads(1, shared=False))
+        wanted = [decoder.run(x, index).frames for index, x in enumerate(parts)]
+        runner.set_reference(image_tensor(picture), motion[:, :, :1])
+        runner.begin(motion)
+        for x, frames in zip(parts, wanted, strict=True):
+            assert np.array_equal(runner.decode(x), frames)
+        addresses |= {value.data_ptr() for value in runner.state.constants.values()}
+    assert len(addresses) == len(runner.state.constants) > 0, "a graph records where they lie"
