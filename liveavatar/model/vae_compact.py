@@ -130,7 +130,8 @@ class CompactDecoder(nn.Module):
             return F.pixel_shuffle(self.conv_out(x), PATCH), None
         warped = self.branch.warp(x16, x8, reference, batch)
         x, at = _run(self.stage4, self.branch.join(x, warped), batch, memory, at)
-        return F.pixel_shuffle(self.branch.mix(x, self.conv_out(x), warped), PATCH), warped
+        patches, warped = self.branch.mix(x, self.conv_out(x), warped)
+        return F.pixel_shuffle(patches, PATCH), warped
 
     def prime(
         self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None = None

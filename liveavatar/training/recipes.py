@@ -187,4 +187,14 @@ COPYING = Recipe(
     distill=0, first=30000, frames=36, eager_train=True, stages=("render", "copying", "adopt", "pack"), copying=800,
     copying_options=("--blocks", "2", "2", "2"),
 )  # fmt: skip
-RECIPES = {recipe.name: recipe for recipe in (*CHAIN, DECODER, COPYING)}
+# The same decoder, trained on from its weights: also on latents that the transformer drew, with more weight on mouth
+# and eyes, on mouths that are open by a little, and with an adversary instead of the reward for gradient energy.
+DRAWN = replace(
+    COPYING, name="drawn", init="copying", gpus=2, render=200, first=36000, copying=1000,
+    stages=("render", "speech", "copying", "adopt", "pack"),
+    copying_options=(
+        "--blocks", "2", "2", "2", "--gate", "0.5", "--energy", "0", "--adversary", "1", "--sharpen", "0.15",
+        "--still_share", "0.25", "--drawn_share", "0.45", "--seed", "12",
+    ),
+)  # fmt: skip
+RECIPES = {recipe.name: recipe for recipe in (*CHAIN, DECODER, COPYING, DRAWN)}
