@@ -2,7 +2,7 @@
 
 A recipe is the `replace` of the one before it, so that a definition shows only the changes. `CHAIN` lists the nine
 released versions; `DECODER` is the run between the fourth and the fifth, which trained a decoder and a teacher, and
-`COPYING` trains only a decoder that copies from the portrait.
+`COPYING` and `DRAWN` train only a decoder that copies from the portrait.
 Numbers come from the commands recorded when a version was released; comments mark missing records. Recipes hold
 options, not code: `revision` names the commit that released the weights, whose code had other constants (region
 weights, augmentations, defaults). `data/models/mini/history.md` lists the results of each run.
