@@ -247,7 +247,7 @@ class TrainingRun:
         """Export that model with the decoder that copies."""
         model = self.work / "model"
         shutil.copytree(self.args.before, model, dirs_exist_ok=True)
-        options = ["--decoder", str(self.work / "copying"), "--out", str(model)]
+        options = ["--decoder", str(self.work / "copying"), "--out", str(model), *self._extra("adopt")]
         return self.wait([self.launch("adopt", ["-m", "liveavatar.training.export", *options])], GRACE)
 
     def export(self) -> bool:

@@ -69,6 +69,7 @@ def test_a_decoder_learns_from_drawn_latents_where_there_is_speech(
     copying = seen["copying"]
     assert (copying["features"], copying["adversary"], copying["energy"]) == (tmp_path, 1, 0)
     assert copying["drawn_share"] + copying["still_share"] < 1
+    assert seen["adopt"]["output_sharpen"] == read_config(MINI_DIR).vae.output_sharpen
 
 
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,10 @@ def test_a_decoder_becomes_part_of_a_model(model: Path, tmp_path: Path) -> None:
     assert (config.reference_width, config.decoder_blocks) == (8, (2, 2, 2))
     exported = load_model(copied, "cpu", torch.float32, parts=("vae",)).vae
     assert torch.equal(exported.decoder.branch.conv1.weight, average["decoder.branch.conv1.weight"])
+    assert config.output_sharpen == 0
+    export.main(["--decoder", str(tmp_path / "run"), "--out", str(copied), "--output_sharpen", "0.3"])
+    export.main(["--decoder", str(tmp_path / "run"), "--out", str(copied)])
+    assert read_config(copied).vae.output_sharpen == 0.3, "a later decoder keeps it"
 
 
 @pytest.mark.nightly
