@@ -42,6 +42,7 @@ class Warped:
 
     pixels: Tensor  # [N, 48, h, w] at 1/4: patches of 4 x 4 pixels
     flow: Tensor  # [N, 2, h, w] at 1/4: from a pixel of the frame to its place in the portrait, x and y, pixels
+    gate: Tensor | None = None  # [N, 16, h, w] share of the portrait's pixels in the output; None before the mix
 
 
 class ReferenceBranch(nn.Module):
@@ -89,10 +90,12 @@ class ReferenceBranch(nn.Module):
         joined: Tensor = self.conv_join(warped.pixels).add_(x4_NChw)
         return joined
 
-    def mix(self, x4_NChw: Tensor, patches_N48hw: Tensor, warped: Warped) -> Tensor:
-        """Mix the portrait's pixels into decoded patches."""
+    def mix(self, x4_NChw: Tensor, patches_N48hw: Tensor, warped: Warped) -> tuple[Tensor, Warped]:
+        """Mix the portrait's pixels into decoded patches; return these, and `warped` with the gate."""
         own, copied = patches_N48hw.unflatten(1, (3, -1)), warped.pixels.unflatten(1, (3, -1))
-        return torch.lerp(own, copied, self.conv_gate(x4_NChw)[:, None].expand_as(own)).flatten(1, 2)
+        gate = self.conv_gate(x4_NChw)
+        mixed = torch.lerp(own, copied, gate[:, None].expand_as(own)).flatten(1, 2)
+        return mixed, Warped(warped.pixels, warped.flow, gate)
 
     def _matched(self, x16_NChw: Tensor, keys_BDhw: Tensor, batch: int) -> Tensor:
         """Compute the coarse flow [N, 2, h, w] in cells: the mean offset of the matching cells of the portrait."""
