@@ -37,7 +37,6 @@ GRAPH_SHARE = 1.5
 # Pieces that the allocator of a rank holds beside its tensors and cannot use, in a full GPU: 0.7 to 0.9 GiB where four
 # ranks were limited to 22.15 GiB (data/benchmarks/gpu_h200_4ranks_2026-11-23.md).
 FRAGMENTS_GB = 0.8
-SPARE_GB = 3.0  # left free before "auto" takes bf16 rings: allocators keep pieces that are of no use
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
@@ -363,20 +362,3 @@ class MemoryModel:
         first = alone[0].start + (alone[0].first or steps * alone[0].step + alone[0].decode)
         blocks = [block + self.drawn * speeds.pose for block, speeds in zip(blocks, alone, strict=True)]
         return sum(BLOCK_FRAMES / block for block in blocks), first + self.drawn * alone[0].pose
-
-
-def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -> PlanRequest:
-    """Replace `kv_cache_dtype` "auto" by a dtype, where the model and the machine have a choice.
-
-    That is bf16 where rings and recorded kernels fit with room to spare, else fp8 where the GPUs have it. Attention in
-    8 bits ("int8", "e4m3") is only taken on request.
-    """
-    if request.settings.kv_cache_dtype != "auto" or not config.has_kv_choice or not machine.gpus:
-        return request
-    wide = request.changed(kv_cache_dtype="bf16")
-    model = MemoryModel(config, wide, machine)
-    roomy = not model.rings_on_host(request.placement) and all(
-        load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(request.placement)
-    )
-    has_fp8 = all(gpu.rates.has_fp8 for gpu in model.used(request.placement))
-    return request.changed(kv_cache_dtype="fp8") if has_fp8 and not roomy else wide

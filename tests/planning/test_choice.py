@@ -7,7 +7,7 @@ import pytest
 
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.engine.placement import split_layers
-from liveavatar.planning.choice import can_spread, choose, parts, settled
+from liveavatar.planning.choice import can_spread, choose, parts, settled, with_kv_dtype
 from liveavatar.planning.plan import plan
 from tests.planning.requests import machine, request_14b, small_request
 
@@ -108,3 +108,13 @@ def test_a_spread_job_is_divided_without_gaps_and_in_parts_only_where_it_must(
     outcome = plan(LIVE_AVATAR_14B, asked, here)
     assert (outcome.fits, outcome.layers, outcome.fps) == (choice.fits, layers, choice.fps)
     assert (outcome.refusal is None) == choice.fits
+
+
+@pytest.mark.parametrize("changes", [{}, {"fp8": True}, {"fp8": True, "offload": True}])
+def test_a_decision_about_keys_and_values_is_final(changes: dict[str, Any]) -> None:
+    here = machine("1xH100")
+    request = with_kv_dtype(LIVE_AVATAR_14B, request_14b((704, 384), **changes), here)
+    assert request.settings.kv_cache_dtype in ("bf16", "fp8")
+    assert with_kv_dtype(LIVE_AVATAR_14B, request, here) is request
+    assert with_kv_dtype(MINI, small_request(), here).settings.kv_cache_dtype == "auto"
+    assert with_kv_dtype(LIVE_AVATAR_14B, request_14b((704, 384)), machine("cpu")).settings.kv_cache_dtype == "auto"

@@ -12,7 +12,8 @@ from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
 from liveavatar.engine.placement import circulate, split_layers
 from liveavatar.hardware import Gpu, gpu_of
 from liveavatar.paths import REPO_ROOT
-from liveavatar.planning.memory import MemoryModel, with_kv_dtype
+from liveavatar.planning.choice import with_kv_dtype
+from liveavatar.planning.memory import MemoryModel
 from liveavatar.planning.plan import plan
 from tests.planning.requests import machine, request_14b, small_request
 
@@ -231,16 +232,6 @@ def test_long_offline_jobs_are_allowed_because_nothing_grows() -> None:
     assert [s.total for s in long.per_gpu_gb] == [s.total for s in short.per_gpu_gb]
     assert long.host_gb == short.host_gb
     assert long.disk_gb["latents"] == pytest.approx(5 * short.disk_gb["latents"])
-
-
-@pytest.mark.parametrize("changes", [{}, {"fp8": True}, {"fp8": True, "offload": True}])
-def test_a_decision_about_keys_and_values_is_final(changes: dict[str, Any]) -> None:
-    here = machine("1xH100")
-    request = with_kv_dtype(LIVE_AVATAR_14B, request_14b((704, 384), **changes), here)
-    assert request.settings.kv_cache_dtype in ("bf16", "fp8")
-    assert with_kv_dtype(LIVE_AVATAR_14B, request, here) is request
-    assert with_kv_dtype(MINI, small_request(), here).settings.kv_cache_dtype == "auto"
-    assert with_kv_dtype(LIVE_AVATAR_14B, request_14b((704, 384)), machine("cpu")).settings.kv_cache_dtype == "auto"
 
 
 def test_parts_of_a_load_add_up() -> None:

@@ -258,6 +258,9 @@ def measured_machine(gpus: str, report: dict[str, Any], flash3: bool, decode_s: 
     return replace(known, gpus=tuple(replace(gpu, rates=rates) for gpu in known.gpus))
 
 
+PACE_ERROR = {"h200": 0.03, "h100": 0.07}
+
+
 @pytest.mark.parametrize(("gpu", "mode"), MEASURED)
 def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     """Of the reports of `liveavatar bench gpu` in the repository, the newest of a GPU."""
@@ -268,7 +271,8 @@ def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     request = request_14b((width, height), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"1x{gpu}", report, options.flash3))
     assert outcome.per_gpu_gb[0].total == pytest.approx(measured["peak_gib"], rel=0.07)
-    assert outcome.fps == pytest.approx(measured["fps"], rel=0.05)
+    # By the median block: the reports' fps count a last one that is ready early.
+    assert outcome.fps == pytest.approx(12 / measured["block_p50_s"], rel=PACE_ERROR[gpu])
     assert outcome.ttff_s + OLD_ENCODER_S == pytest.approx(measured["first_frame_s"], rel=0.12)
 
 
@@ -280,7 +284,7 @@ def test_fewer_steps_are_as_fast_as_measured(mode: str, steps: int) -> None:
     options = SPEED_MODES[mode]
     request = request_14b((704, 384), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype, sample_steps=steps)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine("1xH200", report, options.flash3))
-    assert outcome.fps == pytest.approx(measured["fps"], rel=0.05)
+    assert outcome.fps == pytest.approx(12 / measured["block_p50_s"], rel=0.05)
     assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.1)
 
 

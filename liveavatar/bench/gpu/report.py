@@ -17,7 +17,7 @@ _SPREAD = (
     "the layers is faster on them. `latents`: digest of the first blocks, the same however they are spread."
 )
 _CAPPED = (
-    "A number a rank, GiB: `predicted_gib` by the planner for tensors, `allocated_gib` for them at most, `reserved_gib` "
+    "A number a rank, GiB: `predicted_gib` by the planner for tensors, `allocated_gib` them at most, `reserved_gib` "
     "with what PyTorch keeps beside, CUDA graphs' too: the cap is on that. `graphs`: recorded steps; without room for "
     "them kernels are launched one by one. `shared`: all ranks on one GPU, latents through host memory."
 )
