@@ -72,7 +72,7 @@ class VAECosts:
     state_bytes: int  # of a decoder stream
     peak_bytes: int  # of temporaries while a block is decoded
     decode_flop: float  # one block
-    is_recorded: bool  # a GPU decodes with kernels of `liveavatar.fast`
+    has_fast_form: bool  # a GPU decodes with kernels of `liveavatar.fast`
     encode_flop: float  # the still picture's reference and motion latents
     pose_flop: float  # of encoding a block of a drawn skeleton
     pose_bytes: int  # of that encoder's stream and its temporaries
@@ -166,7 +166,7 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
         state_bytes=round(one.state + (two.state - one.state) * (x - 1)) * BF16,
         peak_bytes=_decoding_bytes(cfg, width * height),
         decode_flop=grown(one.decode_flop, two.decode_flop),
-        is_recorded=cfg.has_fast_form,
+        has_fast_form=cfg.has_fast_form,
         encode_flop=grown(one.encode_flop, two.encode_flop),
         pose_flop=grown(one.pose_flop, two.pose_flop),
         pose_bytes=(

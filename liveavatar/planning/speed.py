@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 TERA = 1e12
 LAYER_SECONDS = 82e-6  # of one recorded layer, however small; `mini` on an H200 (`bench.gpu --only mini`)
-# Decoding kernel by kernel: share of the convolutions' rate, and seconds a block until the next one is begun.
-UNRECORDED_SHARE, UNRECORDED_SECONDS = 0.050, 12e-3
+OWN_SHARE = 0.11  # of the convolutions' rate that a decoder without kernels of `liveavatar.fast` reaches; as above
+HOST_SECONDS = 8.4e-3  # of a block that the host of a GPU works; as above
 # Of the link to the host each way, while copies go both ways: data/benchmarks/gpu_h200_offload_2026-11-30.md.
 BOTH_WAYS = 0.87
 OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
@@ -56,13 +56,14 @@ class Speeds:
     first: float | None  # the first block, steps and decoding; None: as long as any other
     overlap: bool  # a block is decoded while the next one is denoised
     pose: float = 0.0  # one block of a drawn skeleton encoded
+    host: float = 0.0  # what the host of a GPU does for a block beside it
 
     def block(self, steps: int) -> float:
         """Return the time of a block of so many steps, and of decoding one; a GPU that computes both gains nothing.
 
         Nor does one that waits for its host, as was measured: layers that decoding delays let the link wait.
         """
-        return steps * self.step + self.decode
+        return max(steps * self.step + self.decode, self.host)
 
     def decode_layers(self, num_layers: int) -> float:
         """Return the time of decoding a block in layers of a denoise step, for a transformer of `num_layers`."""
@@ -98,8 +99,8 @@ def gpu_speeds(
         compute += 2 * (dit.ring_bytes + dit.sink_bytes) / TERA / rates.bandwidth
     prefill = OVERHEAD * linear * dit.sink_share
     decode = vae.decode_flop / TERA / rates.conv
-    if not vae.is_recorded:
-        decode = decode / UNRECORDED_SHARE + UNRECORDED_SECONDS
+    if not vae.has_fast_form:
+        decode /= OWN_SHARE
     return Speeds(
         step=max(compute, transfer),
         decode=decode,
@@ -107,6 +108,7 @@ def gpu_speeds(
         start=max(prefill, weights) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
         pose=vae.pose_flop / TERA / (ENCODE_SHARE * rates.conv),
+        host=HOST_SECONDS,
     )
 
 
