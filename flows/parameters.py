@@ -179,7 +179,9 @@ class RenderParameters(BaseModel):
     seed: int = Field(default=420, ge=0, le=MAX_SEED, description="seed of all noise")
     fps: int = Field(default=FPS, description="frames per second; the models make 25")
     enable_online_decode: bool = Field(default=False, description="decode each block at once and stream it as HLS")
-    offload_model: bool | None = Field(default=None, description="keep idle weights in host memory (GPU only)")
+    offload_model: bool | None = Field(
+        default=None, description="keep idle weights in host memory, and keys and values if need be (GPU only)"
+    )
     fp8: bool = Field(default=False, description="8-bit linear layers (GPU only)")
     kv_cache_dtype: Literal["auto", "bf16", "fp8", "int8", "e4m3"] = Field(
         default="auto",

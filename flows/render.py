@@ -298,8 +298,8 @@ def begin(parameters: RenderParameters) -> None:
 
 def _plan_decides_ranks(parameters: RenderParameters, model: ModelConfig) -> bool:
     gpus = machine.accelerators()[: parameters.num_gpus]
-    if parameters.placement == "tpp":  # how many a decoder keeps up with, and whether it has a GPU of its own
-        return len(gpus) > parameters.sample_steps
+    if parameters.placement == "tpp":  # how many a decoder keeps up with, whether it has a GPU of its own, and layers
+        return len(gpus) > (1 if model.spreads else parameters.sample_steps)
     return parameters.placement == "auto" and model.spreads and len(gpus) > 1 and not parameters.offload_model
 
 
@@ -323,8 +323,10 @@ def options_of(parameters: RenderParameters, planned: dict[str, Any] | None = No
         settings=settings,
         online=parameters.enable_online_decode,
         offload=bool(parameters.offload_model),
+        rings_on_host=planned is not None and planned["rings_on_host"],
         ranks=ranks,
         own_decoder=ranks > parameters.sample_steps if planned is None else planned["own_decoder"],
+        layers=() if planned is None else tuple(planned["layers"]),
         leave_gb=parameters.leave_memory or 0.0,
         resume=parameters.resume,
         force=parameters.force,

@@ -74,6 +74,7 @@ class VAEConfig:
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     prime_latents: int = 7  # still latents that warm the streaming decoder before the first block
     reference_width: int = 0  # compact: of the branch that copies from the portrait, see `vae_reference`; 0 = none
+    output_sharpen: float = 0.0  # compact: strength of an unsharp mask on decoded frames, against mean pictures' blur
 
     @property
     def has_fast_form(self) -> bool:
@@ -176,8 +177,9 @@ class ModelConfig:
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
         raw = asdict(self)
-        if not self.vae.reference_width:  # so that versions without such a branch read it too
-            del raw["vae"]["reference_width"]
+        for name in ("reference_width", "output_sharpen"):
+            if not raw["vae"][name]:  # so that versions without it read the config, too
+                del raw["vae"][name]
         return json.dumps({"model_type": "live-avatar", **raw}, indent=2) + "\n"
 
     @classmethod

@@ -38,7 +38,7 @@ class Rates:
     flash3_e4m3: float = 0.0  # TFLOP/s of FlashAttention-3 in e4m3
     conv: float  # TFLOP/s of decoding video: the decoder's whole time over its operations
     bandwidth: float  # TB/s of element-wise kernels
-    host_link: float = 0.022  # TB/s from pinned host memory
+    host_link: float = 0.022  # TB/s from pinned host memory; measured on an H200, others are assumed
 
     def self_attention(self, kv_cache_dtype: str) -> float:
         """Return the TFLOP/s of self-attention for a dtype of keys and values.
@@ -65,7 +65,7 @@ class Rates:
 # scaled from their published dense rates by the share that Hopper reaches of its own.
 HOPPER = Rates(bf16=740, fp8=1460, attention=520, flash3=620, flash3_e4m3=830, conv=390, bandwidth=2.6, host_link=0.045)
 GPU_KINDS = {
-    "H200": (141.0, replace(HOPPER, bandwidth=3.6)),
+    "H200": (141.0, replace(HOPPER, bandwidth=3.6, host_link=0.054)),
     "H100": (80.0, HOPPER),
     "H800": (80.0, HOPPER),
     "B200": (180.0, Rates(bf16=1600, fp8=3360, attention=1040, conv=610, bandwidth=5.5, host_link=0.045)),

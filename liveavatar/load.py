@@ -118,7 +118,7 @@ class Rank:
 
                 attention = FastAttention(self.group.agree)
                 model = load_fast_model(
-                    self.model_dir, device, self.dtype, spec.parts, fp8=spec.fp8, attention=attention
+                    self.model_dir, device, self.dtype, spec.parts, fp8=spec.fp8, attention=attention, layers=spec.kept
                 )
                 backend = _fast(model, device, spec.fp8)
                 if self.decode_layers_for is not None:
@@ -127,7 +127,7 @@ class Rank:
                 model = load_model(self.model_dir, device, self.dtype, spec.parts)
                 backend = PlainBackend(model, device)
             num_layers = model.config.dit.num_layers
-            placement = GroupPlacement(self.group, num_layers, spec.own_decoder, decode_layers_of)
+            placement = GroupPlacement(self.group, num_layers, spec.own_decoder, decode_layers_of, spec.layers)
             encode_prompt = prompt_encoder(model, self.model_dir, device)
             self._loaded = Engine(backend, encode_prompt, placement), placement
         return self._loaded

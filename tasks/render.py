@@ -56,8 +56,10 @@ class RenderOptions:
     settings: RenderSettings
     online: bool  # frames are made while the latents are
     offload: bool = False
+    rings_on_host: bool = False  # keys and values of earlier blocks wait in host memory, as the plan says
     ranks: int = 1  # processes that share the denoise steps; the latents do not depend on it
     own_decoder: bool = False  # the last of them decodes and nothing else
+    layers: tuple[int, ...] = ()  # that each keeps, where blocks go round; none: each keeps all
     leave_gb: float = 0.0  # of each GPU's memory, for other programs
     resume: bool = False
     force: bool = False
@@ -204,6 +206,7 @@ def describe_job(
         settings=options.settings,
         pose=None if pose is None else pose.path(POSE),
         online=options.online,
+        rings_on_host=options.rings_on_host,
         resume=options.resume,
         ignore_collapse=options.ignore_collapse,
     )
@@ -227,6 +230,7 @@ def engine_spec(model_dir: Path, model_digest: str, options: RenderOptions) -> "
         offload=options.offload,
         ranks=options.ranks,
         own_decoder=options.own_decoder,
+        layers=options.layers,
         leave_gb=options.leave_gb,
     )
 
@@ -297,7 +301,7 @@ def run_on_engine(
     def fewer(num_gpus: int) -> "EngineSpec":
         assert replan is not None
         options = replan(num_gpus)
-        return replace(spec, ranks=options.ranks, own_decoder=options.own_decoder)
+        return replace(spec, ranks=options.ranks, own_decoder=options.own_decoder, layers=options.layers)
 
     load_s: list[float] = []
     host = EngineHost(spec, None if replan is None else fewer)

@@ -143,3 +143,11 @@ def test_a_rank_of_the_large_model_shares_its_choices_and_spreads_layers(
     assert given["fp8"] == engine.backend.fp8 == fp8
     assert given["attention"].agree == member.group.agree, "all ranks attend with the same kernel"
     assert asked == [(LARGE, GPU, fp8)]
+
+
+def test_a_rank_of_a_circle_loads_its_own_layers(loads: list[tuple[str, dict[str, Any]]], tmp_path: Path) -> None:
+    spec = RankSpec(rank=1, world=2, own_decoder=False, layers=(3, 5))
+    member = Rank(folder_of(LARGE, tmp_path), spec, "cuda:0", "auto")
+    assert [work.circular for work in member.engine().works(4)] == [True, True]
+    ((_, given),) = loads
+    assert given["layers"] == range(3, 8)

@@ -52,7 +52,11 @@ class LoadedModel:
 
 
 def load_model(
-    model_dir: Path, device: torch.device | str, dtype: torch.dtype, parts: Iterable[str] = PARTS
+    model_dir: Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    parts: Iterable[str] = PARTS,
+    layers: range | None = None,
 ) -> LoadedModel:
     """Load networks of a model directory.
 
@@ -61,6 +65,7 @@ def load_model(
         device: of the weights.
         dtype: of the weights.
         parts: of "dit", "vae", "text".
+        layers: of the transformer, which are read and no others; None: all. See `CausalDiT.keep_layers`.
 
     Raises:
         CheckpointError: when a file is missing or damaged, or names or shapes do not fit the config.
@@ -72,7 +77,7 @@ def load_model(
             raise ValueError(f"unknown part {part!r}")
         if part == "text" and not config.text.resident:
             continue
-        networks[part] = _load_part(model_dir, config, part, torch.device(device), dtype)
+        networks[part] = _load_part(model_dir, config, part, torch.device(device), dtype, layers)
     return LoadedModel(config=config, **networks)
 
 
@@ -96,9 +101,16 @@ def check_model(model_dir: Path, parts: Iterable[str] = PARTS) -> int:
     return total
 
 
-def _load_part(model_dir: Path, config: ModelConfig, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _load_part(
+    model_dir: Path, config: ModelConfig, part: str, device: torch.device, dtype: torch.dtype, layers: range | None
+) -> nn.Module:
     tensors, updates = _sources(model_dir, part, _shapes_of_part(config, part))
-    return _fill(build_part(config, part), tensors, updates, device, dtype)
+    network = build_part(config, part)
+    if isinstance(network, CausalDiT) and layers is not None:
+        network.keep_layers(layers)
+        wanted = network.state_dict().keys()
+        tensors = (item for item in tensors if item[0] in wanted)
+    return _fill(network, tensors, updates, device, dtype)
 
 
 def _shapes_of_part(config: ModelConfig, part: str) -> dict[str, torch.Size]:

@@ -120,18 +120,19 @@ class LatentSender(_Wire):
         self._thread.start()
 
     def send(
-        self, message: Message, parts: Sequence[Tensor], complete: Callable[[Message], None] | None = None
+        self, message: Message, parts: Sequence[Tensor | None], complete: Callable[[Message], None] | None = None
     ) -> None:
         """Send a message as soon as the kernels queued so far have run; waits only while all slots are under way.
 
         Args:
             message: its header.
-            parts: left out where nobody will read them; copied now.
+            parts: left out, or None, where nobody will read them; copied now.
             complete: writes into the header what is known only when the kernels have run.
         """
         slot = self._slot()
         for view, part in zip(self.layout.views(self.buffers[slot]), parts, strict=False):
-            view.copy_(part)
+            if part is not None:
+                view.copy_(part)
         made = None
         if self.device.type == "cuda":
             made = torch.cuda.Event()

@@ -56,6 +56,7 @@ class Message:
     snapshot: bool = False  # send the rings after this block
     reanchor: bool = False  # a new reference latent comes first
     threads: int = 0  # that torch computes with, on CPUs
+    step: int = 0  # that is taken next, where a block goes round once a step
     step_s: list[float] = field(default_factory=lambda: [0.0] * MAX_STEPS)
     wait_s: list[float] = field(default_factory=list)  # a number per rank, as those below
     busy_s: list[float] = field(default_factory=list)
@@ -64,14 +65,14 @@ class Message:
 
     def to_tensor(self) -> Tensor:
         """Encode as one row of float64."""
-        facts = [self.op, self.index, self.snapshot, self.reanchor, self.threads]
+        facts = [self.op, self.index, self.snapshot, self.reanchor, self.threads, self.step]
         times = (*self.step_s, *self.wait_s, *self.busy_s, *self.sent_s)
         return torch.tensor([*facts, *times, *self.memory], dtype=torch.float64)
 
     @classmethod
     def from_tensor(cls, row: Tensor) -> "Message":
         """Read what `to_tensor` wrote."""
-        op, index, snapshot, reanchor, threads, *times = row.tolist()
+        op, index, snapshot, reanchor, threads, step, *times = row.tolist()
         world = (len(times) - MAX_STEPS) // (3 + READING)
         wait_s, busy_s, sent_s = (times[MAX_STEPS + i * world :][:world] for i in range(3))
         return cls(
@@ -80,6 +81,7 @@ class Message:
             snapshot=bool(snapshot),
             reanchor=bool(reanchor),
             threads=int(threads),
+            step=int(step),
             step_s=times[:MAX_STEPS],
             wait_s=wait_s,
             busy_s=busy_s,
@@ -163,15 +165,15 @@ class Group:
             )
             # On CPUs gloo groups of their own: what goes over them takes the same path as on GPUs.
             backend = "nccl" if self.device.type == "cuda" and not self.through_host else "gloo"
-            self._data = [dist.new_group(backend=backend, timeout=self.limit) for _ in range(2)]
+            self._data = [dist.new_group(backend=backend, timeout=self.limit) for _ in range(3)]
             self._greet()
 
     def data(self, sender: int) -> Any:
-        """Return the process group for latents from rank `sender` to the next.
+        """Return the process group for latents from rank `sender` to the next, after the last one to rank 0.
 
         One thread sends and another one receives, each with a group of its own.
         """
-        return self._data[sender % 2]
+        return self._data[2 if sender == self.last else sender % 2]
 
     def staging(self, num_bytes: int) -> Tensor | None:
         """Allocate host memory [num_bytes] that latents pass through; None where they go from device to device."""

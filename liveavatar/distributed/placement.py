@@ -13,11 +13,12 @@ import torch
 
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.balance import Balance, Shape
+from liveavatar.distributed.circular import CircularTpp, CircularWorker
 from liveavatar.distributed.group import Group, GroupError
 from liveavatar.distributed.tpp import Opening, Tpp, Worker
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
-from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, split, split_layers
+from liveavatar.engine.placement import FeaturesOf, Placement, RankWork, circulate, split, split_layers
 from liveavatar.engine.single import SinglePlacement
 
 DecodeLayers = Callable[[int, int, str], float]  # width, height, kv_cache_dtype -> layers that take as long as decoding
@@ -31,6 +32,7 @@ class RankSpec:
     world: int
     own_decoder: bool  # whether the last rank decodes and nothing else
     fp8: bool = False  # linear layers in 8 bits; GPUs only
+    layers: tuple[int, ...] = ()  # of each rank, where blocks go round; none: every rank has all
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -39,6 +41,12 @@ class RankSpec:
             return ("dit",)
         return ("vae", "text") if self.own_decoder else ("dit", "vae", "text")
 
+    @property
+    def kept(self) -> range | None:
+        """Layers that the rank loads; None: all."""
+        start = sum(self.layers[: self.rank])
+        return range(start, start + self.layers[self.rank]) if self.layers else None
+
 
 class GroupPlacement:
     """A `PlacementFactory` that places jobs on a group.
@@ -46,10 +54,16 @@ class GroupPlacement:
     With `decode_layers`, layers are spread instead of whole steps, counting the decoder on the last rank as that many
     layers. Only a transformer in its fast form can do that. Where they come from `decode_layers_of`, they are a first
     guess: a later job of the same shapes is divided by the times of an earlier one (`liveavatar.distributed.balance`).
+    With `layers`, which are what each rank has loaded, blocks go round (`liveavatar.distributed.circular`).
     """
 
     def __init__(
-        self, group: Group, num_layers: int, own_decoder: bool, decode_layers_of: DecodeLayers | None = None
+        self,
+        group: Group,
+        num_layers: int,
+        own_decoder: bool,
+        decode_layers_of: DecodeLayers | None = None,
+        layers: tuple[int, ...] = (),
     ) -> None:
         """Place jobs on a group.
 
@@ -58,7 +72,9 @@ class GroupPlacement:
             num_layers: of the transformer.
             own_decoder: whether the last rank decodes and nothing else.
             decode_layers_of: sets `decode_layers` for each job's size; None leaves it as it is.
+            layers: of each rank, where blocks go round; none: every rank has all.
         """
+        self.layers = layers
         self.group, self.num_layers, self.own_decoder = group, num_layers, own_decoder
         self.decode_layers_of = decode_layers_of
         self.decode_layers: float | None = None
@@ -82,7 +98,8 @@ class GroupPlacement:
         opening = Opening(spec, sent, works, torch.get_num_threads())
         self._opened, self.current = True, None  # buffers of another size are freed before these are made
         self.group.broadcast(opening)
-        self.current = Tpp(self.group, backend, opening, features, conditioning.skeleton, self._balance)
+        tpp = CircularTpp if self.layers else Tpp
+        self.current = tpp(self.group, backend, opening, features, conditioning.skeleton, self._balance)
         return self.current
 
     @property
@@ -99,6 +116,8 @@ class GroupPlacement:
     def _guess(self, num_steps: int) -> tuple[RankWork, ...]:
         """Divide a job without measured times."""
         world = self.group.world
+        if self.layers and world > 1:
+            return circulate(num_steps, self.layers)
         if self.decode_layers is None or world == 1:
             return split(num_steps, world, self.own_decoder)
         decode_layers = math.inf if self.own_decoder else self.decode_layers
@@ -106,7 +125,7 @@ class GroupPlacement:
 
     def _balance_of(self, config: ModelConfig, spec: DenoiseSpec) -> Balance | None:
         """Return where the times of a job go, None if its layers are not spread by them."""
-        if self.decode_layers_of is None or self.own_decoder:
+        if self.decode_layers_of is None or self.own_decoder or self.layers:
             return None
         shape = Shape.of(spec)
         return self._balances.setdefault(shape, Balance(config.dit, shape))
@@ -143,7 +162,8 @@ class GroupPlacement:
             return False
         try:
             torch.set_num_threads(opening.threads)
-            Worker(self.group, backend, opening).serve()
+            worker = CircularWorker if opening.works[0].circular else Worker
+            worker(self.group, backend, opening).serve()
         finally:
             torch.set_num_threads(threads)
         return True

@@ -8,6 +8,7 @@ the blocks, so neither stops the pipeline, save that a block which needs the fir
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +20,18 @@ from torch import Tensor
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.balance import Balance
 from liveavatar.distributed.channels import ControlReceiver, ControlSender, LatentReceiver, LatentSender
-from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, settle
+from liveavatar.distributed.group import FIRST, Group, GroupError, Layout, Message, Op, Shape, settle
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.clock import mark, on_device, seconds
-from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, is_reanchored, load_rings, reanchors_at, ring_tensors
+from liveavatar.engine.denoiser import (
+    Conditioning,
+    DenoiseSpec,
+    Relay,
+    is_reanchored,
+    load_rings,
+    reanchors_at,
+    ring_tensors,
+)
 from liveavatar.engine.job import Block
 from liveavatar.engine.memory import MemoryReading, read_memory
 from liveavatar.engine.placement import FeaturesOf, Queued, RankWork, Ready, Times
@@ -49,11 +58,11 @@ class Opening:
 def packet(backend: Backend, spec: DenoiseSpec, work: RankWork) -> Layout:
     """Shapes that a rank sends to the next: a block's latents, audio tokens, drawn pose, activations between layers."""
     dit, dtype = backend.config.dit, backend.dtype
-    shapes: list[tuple[tuple[int, ...], torch.dtype]] = [
+    shapes: list[Shape] = [
         ((1, dit.in_dim, BLOCK_LATENTS, spec.h, spec.w), dtype),
         ((1, BLOCK_LATENTS, dit.num_audio_token + 1, dit.dim), dtype),
         ((1, BLOCK_LATENTS, 1, dit.dim), dtype),
-        *_pose_shapes(backend.config, dtype, spec),
+        *pose_shapes(backend.config, dtype, spec),
     ]
     if work.stop_layer is not None:
         tokens = BLOCK_LATENTS * (spec.h // 2) * (spec.w // 2)
@@ -65,22 +74,20 @@ def request(config: ModelConfig, dtype: torch.dtype, spec: DenoiseSpec) -> Layou
     """Shapes that the last rank sends to rank 0: speech features of a block, and its pose latents if they are drawn."""
     dit = config.dit
     features = ((1, dit.audio_layers, dit.audio_dim, dit.audio_history_frames + BLOCK_FRAMES), dtype)
-    return Layout(features, *_pose_shapes(config, dtype, spec))
+    return Layout(features, *pose_shapes(config, dtype, spec))
 
 
-def _pose_shapes(
-    config: ModelConfig, dtype: torch.dtype, spec: DenoiseSpec
-) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def pose_shapes(config: ModelConfig, dtype: torch.dtype, spec: DenoiseSpec) -> list[Shape]:
     """Shape of the pose latents of a drawn skeleton, which only the rank with the autoencoder can make."""
     return [((1, config.dit.cond_dim, BLOCK_LATENTS, spec.h, spec.w), dtype)] if spec.skeleton else []
 
 
-def _split_pose(parts: list[Tensor], spec: DenoiseSpec) -> tuple[Tensor | None, list[Tensor]]:
+def split_pose(parts: list[Tensor], spec: DenoiseSpec) -> tuple[Tensor | None, list[Tensor]]:
     """Part the pose latents of a drawn skeleton, where there is one, from the activations behind them."""
     return (parts[0], parts[1:]) if spec.skeleton else (None, parts)
 
 
-class _Clock:
+class RankClock:
     """Times of a rank's work on a block, and of its wait for it."""
 
     def __init__(self, rank: int, device: torch.device) -> None:
@@ -91,27 +98,29 @@ class _Clock:
         """The next block is here."""
         return mark(self.device)
 
-    def end(self, began: Any, work: RankWork, marks: list[Any]) -> "_Spent":
-        """All kernels of a block are queued."""
+    def end(self, began: Any, steps: Sequence[int], marks: list[Any]) -> "Spent":
+        """All kernels of these steps of a block are queued."""
         before, self.ended = self.ended, mark(self.device)
-        return _Spent(self.rank, work, marks, (before, began, self.ended), read_memory(self.device))
+        return Spent(self.rank, steps, marks, (before, began, self.ended), read_memory(self.device))
 
 
 @dataclass(frozen=True, slots=True)
-class _Spent:
-    """Marks of one block on one rank."""
+class Spent:
+    """Marks of steps of one block on one rank."""
 
     rank: int
-    work: RankWork
+    steps: Sequence[int]
     marks: list[Any]  # around its steps
     around: tuple[Any, Any, Any]  # end of the block before, begin, end
     memory: MemoryReading
 
     def write(self, message: Message) -> None:
-        """Put seconds and memory in a header once the kernels have run."""
+        """Add seconds and memory to a header once the kernels have run."""
         message.note_memory(self.rank, self.memory)
-        message.wait_s[self.rank], message.busy_s[self.rank] = seconds(list(self.around))
-        for step, spent in zip(self.work.steps, seconds(self.marks) if self.work.steps else (), strict=True):
+        waited, worked = seconds(list(self.around))
+        message.wait_s[self.rank] += waited
+        message.busy_s[self.rank] += worked
+        for step, spent in zip(self.steps, seconds(self.marks) if self.steps else (), strict=True):
             message.step_s[step] += spent
 
 
@@ -127,16 +136,16 @@ class Tpp:
         skeleton: SkeletonLatents | None = None,
         balance: Balance | None = None,
     ) -> None:
-        config, spec = backend.config, opening.spec
+        spec = opening.spec
         self.skeleton, self.balance = skeleton, balance
         self.group, self.backend, self.spec = group, backend, spec
         self.features, self.works = features, opening.works
         self.first_latent: Tensor | None = None
         self.work = opening.works[group.last]
         self._conditioning = opening.conditioning
-        self.sender = ControlSender(group, 0, request(config, backend.dtype, spec), group.world + AHEAD + 1)
+        self.sender = self._link()
         self.receiver = LatentReceiver(group, group.last - 1, packet(backend, spec, opening.works[group.last - 1]))
-        self.clock = _Clock(group.last, group.device)
+        self.clock = RankClock(group.last, group.device)
         self.threads = Threads(opening.threads, backend.shares_threads)
         self.issued = self.asked = 0  # block that is sent next; block that is wanted now
         self.every = 0
@@ -145,14 +154,21 @@ class Tpp:
         self.ready: Ready | None = None  # of sound that still arrives
         self.has_state = False
         self._under_way: list[Any] = []
+        self.relay: Relay | None = None  # where no rank has all layers
         self._open = True
+
+    def _link(self) -> ControlSender | LatentSender:
+        """Make the way to rank 0."""
+        group = self.group
+        layout = request(self.backend.config, self.backend.dtype, self.spec)
+        return ControlSender(group, 0, layout, group.world + AHEAD + 1)
 
     @cached_property
     def denoiser(self) -> Any:
         """The denoiser of this rank's steps; None without any. Made while rank 0 works on its first block."""
         if not self.work.steps:
             return None
-        return self.backend.denoiser(self.spec, self._conditioning.to(self.group.device), self.work)
+        return self.backend.denoiser(self.spec, self._conditioning.to(self.group.device), self.work, self.relay)
 
     def snapshots_every(self, blocks: int) -> None:
         """Set the number of blocks between two snapshots; 0 for none."""
@@ -166,7 +182,7 @@ class Tpp:
         self._ask_ahead(index)
         denoiser = self.denoiser
         message, (x, local, global_, *rest) = self.receiver.take()
-        pose, hidden = _split_pose(rest, self.spec)
+        pose, hidden = split_pose(rest, self.spec)
         if (message.op, message.index) != (Op.BLOCK, index):
             raise GroupError(f"block {index} was expected, {message.op.name} {message.index} came")
         began = self.clock.begin()
@@ -180,7 +196,11 @@ class Tpp:
             self.first_latent = x[:, :, :1].clone()
         self.has_state = message.snapshot
         self._ask_ahead(index + 1)
-        spent = self.clock.end(began, self.work, marks)
+        spent = self.clock.end(began, self.work.steps, marks)
+        return self._queued(x, message, spent)
+
+    def _queued(self, x: Tensor, message: Message, spent: Spent) -> Queued:
+        """Return a block whose last step is queued here, with the times of all ranks."""
 
         def times() -> Times:
             spent.write(message)
@@ -227,13 +247,17 @@ class Tpp:
             reanchor = reanchors_at(self.backend.config, spec, self.issued)
             if reanchor and self.first_latent is None:
                 return
-            due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
-            message = self._message(Op.BLOCK, self.issued, snapshot=due, reanchor=reanchor)
-            drawn = [] if self.skeleton is None else [self.skeleton.latents(self.issued).to("cpu", self.backend.dtype)]
-            self._send(message, [self.features(self.issued), *drawn])
-            if reanchor:
-                self._keep(self._send_first())
-            self.issued += 1
+            self._issue(reanchor)
+
+    def _issue(self, reanchor: bool) -> None:
+        """Ask rank 0 for the next block."""
+        due = bool(self.every) and (self.issued + 1) % self.every == 0 and self._affordable()
+        message = self._message(Op.BLOCK, self.issued, snapshot=due, reanchor=reanchor)
+        drawn = [] if self.skeleton is None else [self.skeleton.latents(self.issued).to("cpu", self.backend.dtype)]
+        self._send(message, [self.features(self.issued), *drawn])
+        if reanchor:
+            self._keep(self._send_first())
+        self.issued += 1
 
     def _affordable(self) -> bool:
         """Return whether gathering rings has taken no more than its share of the time."""
@@ -318,19 +342,24 @@ class Tpp:
 class Worker:
     """A rank that is not the last, during one job."""
 
-    def __init__(self, group: Group, backend: Backend, opening: Opening) -> None:
+    def __init__(self, group: Group, backend: Backend, opening: Opening, relay: Relay | None = None) -> None:
         spec, rank = opening.spec, group.rank
         self.group, self.backend, self.spec, self.work = group, backend, spec, opening.works[rank]
         self.reference_shape = tuple(opening.conditioning.reference.shape)
-        self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.work)
+        self.denoiser = backend.denoiser(spec, opening.conditioning.to(group.device), self.work, relay)
         self.receiver: LatentReceiver | ControlReceiver
         if rank == 0:
-            self.receiver = ControlReceiver(group, group.last, request(backend.config, backend.dtype, spec))
+            self.receiver = self._link()
         else:
             self.receiver = LatentReceiver(group, rank - 1, packet(backend, spec, opening.works[rank - 1]))
         self.sender = LatentSender(group, rank + 1, packet(backend, spec, self.work))
-        self.clock = _Clock(rank, group.device)
+        self.clock = RankClock(rank, group.device)
         self.rings: list[Any] = []  # of a snapshot, on their way
+
+    def _link(self) -> ControlReceiver | LatentReceiver:
+        """Make the way from the last rank to rank 0."""
+        layout = request(self.backend.config, self.backend.dtype, self.spec)
+        return ControlReceiver(self.group, self.group.last, layout)
 
     @torch.inference_mode()
     def serve(self) -> None:
@@ -359,9 +388,9 @@ class Worker:
             x, marks = denoiser.queue(index, denoiser.noise(index), audio, (), drawn)
         else:
             audio = AudioTokens(parts[1], parts[2])
-            drawn, hidden = _split_pose(parts[3:], self.spec)
+            drawn, hidden = split_pose(parts[3:], self.spec)
             x, marks = denoiser.queue(index, parts[0], audio, hidden, drawn)
-        spent = self.clock.end(began, self.work, marks)
+        spent = self.clock.end(began, self.work.steps, marks)
         pose = [] if drawn is None else [drawn]
         self.sender.send(message, [x, audio.local, audio.global_, *pose, *denoiser.hidden], spent.write)
         if message.snapshot:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.decoder import Decoder
-from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec
+from liveavatar.engine.denoiser import Conditioning, Denoiser, DenoiseSpec, Relay
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.threads import Threads
@@ -42,8 +42,20 @@ class Backend(Protocol):
     def still_latents(self, image: np.ndarray) -> tuple[Tensor, Tensor]:
         """Encode a picture [H, W, 3]: reference [1, C, 1, h, w] and motion [1, C, 19, h, w] latents."""
 
-    def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> Denoiser:
-        """Make the denoiser of a rank's steps; the conditioning lies on the device."""
+    def denoiser(
+        self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork, relay: Relay | None = None
+    ) -> Denoiser:
+        """Make the denoiser of a rank's steps.
+
+        Args:
+            spec: of the stream.
+            conditioning: on the device.
+            work: the steps.
+            relay: where the transformer's layers are on several ranks.
+
+        Raises:
+            InputError: its rings are to wait in host memory, and this backend has none that can.
+        """
 
     def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:
         """Make the decoder of a stream, primed by the latents [1, C, 19, h, w] of its portrait [H, W, 3]."""

@@ -35,6 +35,7 @@ class DenoiseSpec:
     h: int  # latent height
     w: int  # latent width
     skeleton: bool = False  # blocks have pose latents of a drawn skeleton
+    rings_on_host: bool = False  # rings wait in host memory; they make the same latents
 
     @property
     def clip_blocks(self) -> int:
@@ -75,6 +76,16 @@ class Conditioning:
         )
 
 
+class Relay(Protocol):
+    """Way of the sinks through the ranks of a group that have the layers before and after."""
+
+    def receive(self) -> tuple[Tensor, Tensor]:
+        """Wait for what the layer before made: the sum and the branch beside it, on this rank's device."""
+
+    def send(self, x: Tensor, y: Tensor) -> None:
+        """Begin to send what the last layer here made."""
+
+
 class Denoiser(Protocol):
     """Some of the denoise steps of a stream: its sinks, a ring of keys and values per step, its noise levels."""
 
@@ -91,7 +102,13 @@ class Denoiser(Protocol):
         """Compute the sinks anew for another reference latent [1, C, 1, h, w] and, unless None, motion latents."""
 
     def queue(
-        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = (), pose: Tensor | None = None
+        self,
+        index: int,
+        x: Tensor,
+        audio: AudioTokens,
+        hidden: Sequence[Tensor] = (),
+        pose: Tensor | None = None,
+        step: int | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """Begin to take a block through these steps; on a GPU its kernels are queued when this returns.
 
@@ -101,6 +118,7 @@ class Denoiser(Protocol):
             audio: its audio tokens.
             hidden: activations of the layer before the first one here, where the first step is begun elsewhere.
             pose: its pose latents, where another rank made them.
+            step: the only one of these steps to take now; None: all.
 
         Returns:
             Its latents after these steps, good until the next block, and the marks before, between and after the

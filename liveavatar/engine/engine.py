@@ -111,6 +111,7 @@ class Engine:
             h=height // stride,
             w=width // stride,
             skeleton=job.skeleton is not None,
+            rings_on_host=job.rings_on_host,
         )
         threads = Threads(torch.get_num_threads(), backend.shares_threads)
         text = self.encode_prompt(settings.prompt_read(self.config.text.words_read)).to(self.dtype)

@@ -48,6 +48,8 @@ class StreamJob:
     pose: np.ndarray | None = None
     portrait_pose: np.ndarray | None = None  # of the image's head [3], radians; some models need it with `pose`
     skeleton: Pictures | None = None  # for models guided by a drawn skeleton, at the image's size (`pose.drawn`)
+    # Keys and values of earlier blocks wait in host memory, for an engine loaded with `offload`; the same latents.
+    rings_on_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

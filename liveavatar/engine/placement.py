@@ -7,7 +7,8 @@ bits of the latents are the same.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
+from math import gcd
 from typing import Protocol
 
 from torch import Tensor
@@ -37,17 +38,24 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankWork:
-    """A rank's share of a job: denoise steps, or layers of them, and the decoder."""
+    """A rank's share of a job: denoise steps, or layers of them, and the decoder.
+
+    In a *circular* division a rank has the same layers of every step, and a block goes round the ranks once a step.
+    """
 
     rank: int
     steps: tuple[int, ...]
     decodes: bool
     first_layer: int = 0  # of the first step; earlier layers run on the ranks before
     stop_layer: int | None = None  # of the last step: the next rank goes on here; None: no layer is left
+    circular: bool = False  # `first_layer` and `stop_layer` are those of every step
 
     @property
     def role(self) -> str:
         """Description for people, steps counted from 1, layers from 0."""
+        if self.circular:
+            stop = "" if self.stop_layer is None else f" up to layer {self.stop_layer}"
+            return f"each step from layer {self.first_layer}{stop}{' + decoder' * self.decodes}"
         words = []
         if self.steps:
             first, last = self.steps[0] + 1, self.steps[-1] + 1
@@ -60,6 +68,8 @@ class RankWork:
 
     def spans(self, num_layers: int) -> tuple[Span, ...]:
         """Split the share into runs of layers, one per step, of a transformer with `num_layers`."""
+        if self.circular:
+            return tuple(Span(s, range(self.first_layer, self.stop_layer or num_layers)) for s in self.steps)
         ends = {self.steps[-1]: self.stop_layer or num_layers} if self.steps else {}
         starts = {self.steps[0]: self.first_layer} if self.steps else {}
         return tuple(Span(s, range(starts.get(s, 0), ends.get(s, num_layers))) for s in self.steps)
@@ -181,6 +191,70 @@ def spread_layers(
             )
         )
     return tuple(ranks)
+
+
+def share_layers(
+    num_steps: int, num_layers: int, times: RankTimes, most: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """Share the layers of a circular division so that the slowest rank is as fast as can be; see `RankWork`.
+
+    Args:
+        num_steps: denoise steps of a block.
+        num_layers: of the transformer.
+        times: of the ranks.
+        most: layers that each rank has room for; None: all.
+
+    Returns:
+        Layers of each rank, one or more.
+
+    Raises:
+        InputError: a rank would have nothing to do, or there is no room for all layers.
+    """
+    num_ranks = len(times.layer)
+    if num_layers < num_ranks:
+        raise InputError(f"--num_gpus {num_ranks}: {num_layers} layers are too few to share; use fewer GPUs")
+    room = [num_layers] * num_ranks if most is None else list(most)
+    layers = [1] * num_ranks
+    for _ in range(num_layers - num_ranks):
+        open_to = [rank for rank in range(num_ranks) if layers[rank] < room[rank]]
+        if not open_to:
+            break
+        after = times.busy([(count + 1) * num_steps for count in layers])
+        layers[min(open_to, key=lambda rank: after[rank])] += 1
+    if sum(layers) < num_layers or min(room) < 1:
+        raise InputError(f"{num_layers} layers do not fit {num_ranks} ranks with room for {room}; use more GPUs")
+    return tuple(layers)
+
+
+def circulate(num_steps: int, layers: Sequence[int]) -> tuple[RankWork, ...]:
+    """Give each rank its layers of every step, the decoder to the last.
+
+    Args:
+        num_steps: denoise steps of a block.
+        layers: of each rank, all of the transformer together.
+    """
+    cuts = [0, *accumulate(layers)]
+    last = len(layers) - 1
+    return tuple(
+        RankWork(
+            rank=rank,
+            steps=tuple(range(num_steps)),
+            decodes=rank == last,
+            first_layer=start,
+            stop_layer=None if rank == last else stop,
+            circular=True,
+        )
+        for rank, (start, stop) in enumerate(pairwise(cuts))
+    )
+
+
+def lap_tasks(num_steps: int, num_ranks: int) -> int:
+    """Return how many tasks, each some layers of one step of one block, a rank does while a block goes round once.
+
+    A block enters every `num_steps` tasks, so the blocks on their way never want a rank at the same time when the two
+    numbers have no divisor in common. One task more than there are ranks leaves time for the way.
+    """
+    return next(n for n in count(num_ranks + 1) if gcd(n, num_steps) == 1)
 
 
 @dataclass(frozen=True, slots=True)

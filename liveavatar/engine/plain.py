@@ -13,7 +13,7 @@ from torch import Tensor
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.engine.clock import mark
 from liveavatar.engine.decoder import HostDecoder
-from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, StreamInputs
+from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, Relay, StreamInputs
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.sampling import euler_step
@@ -59,8 +59,19 @@ class PlainBackend:
             self.vae.encode_still, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents
         )
 
-    def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> "PlainDenoiser":
-        """Make the denoiser of a rank's steps."""
+    def denoiser(
+        self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork, relay: Relay | None = None
+    ) -> "PlainDenoiser":
+        """Make the denoiser of a rank's steps, which are always whole.
+
+        Raises:
+            InputError: its rings are to wait in host memory.
+        """
+        if spec.rings_on_host:
+            raise InputError(
+                f"rings_on_host: {self.config.name} was loaded without its fast path on a GPU, whose rings alone can "
+                "wait in host memory; load it with offload=True, or drop rings_on_host"
+            )
         inputs = BlockInputs(self.config, spec, conditioning, self.dit.dtype)
         return PlainDenoiser(self.dit, inputs, conditioning, work.steps)
 
@@ -127,10 +138,17 @@ class PlainDenoiser:
 
     @torch.inference_mode()
     def queue(
-        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = (), pose: Tensor | None = None
+        self,
+        index: int,
+        x: Tensor,
+        audio: AudioTokens,
+        hidden: Sequence[Tensor] = (),
+        pose: Tensor | None = None,
+        step: int | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """Take a block through these steps, which are always whole."""
         assert not hidden, "the plain transformer makes whole steps"
+        assert step is None, "and each block's at once"
         dit, spec, frame = self.dit, self.spec, index * BLOCK_LATENTS
         pose = self.inputs.pose(index, self.device) if pose is None else pose
         cond = Conditions(self.text_kv, dit.audio_kv(audio), pose)

@@ -3,22 +3,32 @@
 A snapshot is one safetensors file, `block-000012-<sha256>.safetensors`: the stream's tensors, and in its header a
 format version and the digest of the job it belongs to. The sha256 of the file is part of its name and is checked
 before the file is used. The two newest are kept, so a damaged one costs a few blocks, never the render.
+Rings may be as large as the memory of the host: they are written piece by piece, and no second copy is ever whole.
 """
 
 import hashlib
+import json
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from liveavatar.errors import InputError
-from liveavatar.files import remove_temporaries, sha256, write_atomically
+from liveavatar.files import remove_temporaries, sha256, sync
 
 VERSION = "2"
 KEEP = 2
+_ALIGN = 8  # bytes, of the header
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.int64: "I64", torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +37,41 @@ def write_snapshot(folder: Path, block: int, job_digest: str, tensors: dict[str,
     """Write the state before `block` and drop all but the newest two snapshots."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    data = save(contiguous, metadata={"version": VERSION, "job": job_digest})
-    path = folder / f"block-{block:06d}-{hashlib.sha256(data).hexdigest()}.safetensors"
-    write_atomically(path, data)
+    unfinished, digest = folder / f".block-{block:06d}.tmp", hashlib.sha256()
+    try:
+        with unfinished.open("wb") as file:
+            for piece in pieces(tensors, {"version": VERSION, "job": job_digest}):
+                file.write(piece)
+                digest.update(piece)
+        sync(unfinished)
+        path = folder / f"block-{block:06d}-{digest.hexdigest()}.safetensors"
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     for old in _newest_first(folder)[KEEP:]:
         old.unlink()
     return path
+
+
+def pieces(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Iterator[bytes | memoryview]:
+    """Yield a safetensors file: its header, then tensors one after the other, each along its first dimension."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # so that all are aligned
+    at = 0
+    for name in names:
+        t = tensors[name]
+        stop = at + t.numel() * t.itemsize
+        header[name] = {"dtype": _DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [at, stop]}
+        at = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGN)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for name in names:
+        t = tensors[name].detach()
+        for part in t if t.ndim > 1 else [t]:
+            rows: np.ndarray = part.cpu().contiguous().flatten().view(torch.uint8).numpy()
+            yield rows.data
 
 
 def read_snapshot(

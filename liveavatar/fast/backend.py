@@ -1,24 +1,29 @@
 """The fast backend: recorded steps, and a block decoded on a CUDA stream of its own while the next is denoised."""
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from liveavatar.checkpoints.load import LoadedModel
 from liveavatar.engine.decoder import Decoder, HostDecoder
-from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
+from liveavatar.engine.denoiser import Conditioning, DenoiseSpec, Relay
 from liveavatar.engine.placement import RankWork
 from liveavatar.engine.plain import BackendEncoder, image_tensor, model_dtype, plain_decoder, still_latents
 from liveavatar.engine.pose_latents import VideoEncoder
 from liveavatar.engine.threads import Threads
 from liveavatar.errors import CapacityError
 from liveavatar.fast import ops
-from liveavatar.fast.decode import CudaDecoder, DecodeRunner
+from liveavatar.fast.decode import CudaDecoder, DecodeRunner, OwnDecoder, StreamDecoder
 from liveavatar.fast.denoise import FastDenoiser, Runners
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.flash3 import PACKAGE
 from liveavatar.fast.vae import FastDecoder, FastEncoder
+from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.model.vae_wan import WanVAE
+
+log = logging.getLogger(__name__)
 
 
 class FastBackend:
@@ -33,7 +38,9 @@ class FastBackend:
         self.shares_threads = device.type == "cpu"
         self.runners = Runners(self.dit)
         wan = self.vae if isinstance(self.vae, WanVAE) else None
-        self.fast_decoder = None if wan is None else FastDecoder(wan)
+        self.fast_decoder: StreamDecoder | None = None if wan is None else FastDecoder(wan)
+        if isinstance(self.vae, CompactVAE) and device.type == "cuda":
+            self.fast_decoder = OwnDecoder(self.vae)
         self._encoder = self.vae if wan is None else FastEncoder(wan)
         self._decode: tuple[tuple[int, int], DecodeRunner] | None = None
 
@@ -70,9 +77,11 @@ class FastBackend:
             self._encoder.encode_still, image_tensor(image).to(self.device, self.dtype), self.config.dit.motion_latents
         )
 
-    def denoiser(self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork) -> FastDenoiser:
+    def denoiser(
+        self, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork, relay: Relay | None = None
+    ) -> FastDenoiser:
         """Make the denoiser of a rank's steps, with everything recorded."""
-        return FastDenoiser(self.runners, self.config, spec, conditioning, work)
+        return FastDenoiser(self.runners, self.config, spec, conditioning, work, relay)
 
     @torch.inference_mode()
     def decoder(self, motion: Tensor, image: np.ndarray, threads: Threads) -> Decoder:
@@ -81,17 +90,39 @@ class FastBackend:
         runner = self.decode_runner(h, w)
         if runner is None:
             return plain_decoder(self.vae, motion, image, threads)
-        runner.begin(motion[:, :, : self.config.vae.prime_latents])
+        runner.set_reference(image_tensor(image).to(motion.device), motion[:, :, :1])
+        self._begin(runner, motion[:, :, : self.config.vae.prime_latents])
         if runner.stream is not None:
             return CudaDecoder(runner)
         return HostDecoder(runner.decode, runner.state, threads)
+
+    def _begin(self, runner: DecodeRunner, still_latents: Tensor) -> None:
+        """Begin to decode, if need be in the memory of the steps' graphs."""
+        if not self._begins(runner, still_latents):
+            steps = self.runners.current
+            assert steps is not None
+            log.warning(
+                "the CUDA graphs of denoise steps leave too little memory to decode: kernels are launched one by one"
+            )
+            steps.forget_graphs()
+            runner.begin(still_latents)
+
+    def _begins(self, runner: DecodeRunner, still_latents: Tensor) -> bool:
+        """Begin to decode, unless graphs of steps have taken the room."""
+        try:
+            runner.begin(still_latents)
+        except torch.OutOfMemoryError:
+            if self.runners.current is None or not self.runners.current.num_recorded:
+                raise
+            return False
+        return True
 
     def video_encoder(self, h: int, w: int) -> VideoEncoder:
         """Return the encoder of videos of latent size [h, w]."""
         return BackendEncoder(self.vae, self._encoder.encode_stream, self.device, self.dtype, (h, w))
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
-        """Return the buffers and graph of a latent size; None for an autoencoder without a fast form."""
+        """Return the buffers and graph of a latent size; None for an autoencoder that decodes as it is."""
         if self.fast_decoder is None:
             return None
         if self._decode is None or self._decode[0] != (h, w):

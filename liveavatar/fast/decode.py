@@ -1,6 +1,8 @@
 """The decoder of one video size: its state and buffers at fixed addresses, a CUDA stream of its own, one graph."""
 
+import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,15 +11,57 @@ from torch import Tensor
 from liveavatar.engine.clock import mark, seconds, side_stream
 from liveavatar.engine.decoder import DecodedBlock, Decoding
 from liveavatar.fast.gpu_graph import RecordedGraph
-from liveavatar.fast.vae import FastDecoder
 from liveavatar.model.stream_state import StreamState
+from liveavatar.model.vae_compact import CompactVAE
+from liveavatar.model.vae_wan import WanVAE
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS
+
+log = logging.getLogger(__name__)
+
+
+class StreamDecoder(Protocol):
+    """Decoder of one video at a time, as a `DecodeRunner` calls it; `liveavatar.fast.vae.FastDecoder` is one."""
+
+    @property
+    def vae(self) -> WanVAE | CompactVAE:
+        """The autoencoder, which makes states."""
+        ...
+
+    @property
+    def settling_frames(self) -> int:
+        """Frames after which what `prime_stream` leaves out is forgotten."""
+        ...
+
+    def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
+        """Decode the next latents [1, C, T, h, w] to frames [1, 3, T, H, W] in -1..1."""
+        ...
+
+    def prime_stream(self, latents_1Chw: Tensor, state: StreamState) -> None:
+        """Update `state` as `decode_stream` does."""
+        ...
+
+
+class OwnDecoder:
+    """A `StreamDecoder` of an autoencoder as it is, for one without a form of its own on the fast path."""
+
+    settling_frames = 0
+
+    def __init__(self, vae: CompactVAE) -> None:
+        self.vae = vae
+
+    def decode_stream(self, latents_1Chw: Tensor, state: StreamState) -> Tensor:
+        """Decode the next latents [1, C, T, h, w] to frames [1, 3, T, H, W] in -1..1."""
+        return self.vae.decode_stream(latents_1Chw, state)
+
+    def prime_stream(self, latents_1Chw: Tensor, state: StreamState) -> None:
+        """Update `state` as `decode_stream` does."""
+        self.vae.prime_decoder(latents_1Chw, state)
 
 
 class DecodeRunner:
     """Buffers, state and graph that decode block after block of one stream; `begin` reuses them for the next stream."""
 
-    def __init__(self, decoder: FastDecoder, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, decoder: StreamDecoder, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
         """Allocate for latents of `size` (height, width)."""
         self.decoder, self.device = decoder, device
         cuda, cfg = device.type == "cuda", decoder.vae.config
@@ -33,19 +77,55 @@ class DecodeRunner:
 
     @torch.inference_mode()
     def begin(self, still_latents: Tensor) -> None:
-        """Start a stream by decoding a few still latents."""
+        """Start a stream by decoding a few still latents.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for it, not even without a graph.
+        """
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
-        self._prime(still_latents)  # seven latents are two blocks, of which the second is recorded
+        self._prime_in_room(still_latents)  # seven latents are two blocks, of which the second is recorded
         if self._recorded.enabled and self._recorded.graph is None:
             for _ in range(2):  # recorded now, not in the middle of the first stream
                 self.run()
-            self._prime(still_latents)
+            self._prime_in_room(still_latents)
+
+    @torch.inference_mode()
+    def set_reference(self, picture: Tensor, latent: Tensor) -> None:
+        """Set the portrait [1, 3, 1, H, W] and its latent [1, C, 1, h, w] of the next stream, before `begin`."""
+        if self.stream is not None:
+            torch.cuda.current_stream().wait_stream(self.stream)
+        kept = self.state.constants
+        self.decoder.vae.set_reference(picture, latent, self.state)
+        for name, value in kept.items():  # the graph has recorded where they lie
+            value.copy_(self.state.constants[name])
+        self.state.constants = kept or self.state.constants
 
     def settle(self) -> None:
         """Wait until nothing is under way, so that the memory can be given away."""
         if self.stream is not None:
             self.stream.synchronize()
+
+    def _prime_in_room(self, still_latents: Tensor) -> None:
+        """Prime, without the graph where that leaves no room for it: its memory serves nothing else.
+
+        Priming is more than all that comes after it needs beside the graph: what it used serves a stream's steps.
+        """
+        if self._primes(still_latents):
+            return
+        log.warning("the decoder's CUDA graph leaves too little memory to start a stream: it decodes without one")
+        self._recorded.forget()
+        self._prime(still_latents)
+
+    def _primes(self, still_latents: Tensor) -> bool:
+        """Prime, unless a graph has taken the room; what was computed until then is let go on return."""
+        try:
+            self._prime(still_latents)
+        except torch.OutOfMemoryError:
+            if self._recorded.graph is None:
+                raise
+            return False
+        return True
 
     def _prime(self, still_latents: Tensor) -> None:
         """Decode still latents, a block at a time: in one piece they would need twice the memory.

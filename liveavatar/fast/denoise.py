@@ -9,7 +9,7 @@ from torch import Tensor
 
 from liveavatar.config import ModelConfig
 from liveavatar.engine.clock import mark
-from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec
+from liveavatar.engine.denoiser import BlockInputs, Conditioning, DenoiseSpec, Relay
 from liveavatar.engine.placement import RankWork, Span
 from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.runner import StepRunner
@@ -28,13 +28,14 @@ class RunnerKey:
     spans: tuple[Span, ...]
     kv_cache_dtype: str
     has_pose: bool
+    rings_on_host: bool = False
 
     @classmethod
     def of(cls, spec: DenoiseSpec, spans: tuple[Span, ...], has_pose: bool) -> "RunnerKey":
         """Return the key of a stream's share on this rank."""
         kv_cache_dtype = spec.settings.kv_cache_dtype
         kv_cache_dtype = "bf16" if kv_cache_dtype == "auto" else kv_cache_dtype
-        return cls(spec.h, spec.w, spec.sigmas, spans, kv_cache_dtype, has_pose)
+        return cls(spec.h, spec.w, spec.sigmas, spans, kv_cache_dtype, has_pose, spec.rings_on_host)
 
 
 class Runners:
@@ -53,8 +54,9 @@ class Runners:
 
     def make(self, key: RunnerKey, sink: Sink) -> StepRunner:
         """Make a runner and keep it."""
-        size = (key.h, key.w)
-        runner = StepRunner(self.dit, key.sigmas, size, sink, key.spans, key.kv_cache_dtype, key.has_pose)
+        runner = StepRunner(
+            self.dit, key.sigmas, (key.h, key.w), sink, key.spans, key.kv_cache_dtype, key.has_pose, key.rings_on_host
+        )
         self._last = (key, runner)
         return runner
 
@@ -73,17 +75,24 @@ class FastDenoiser:
 
     @torch.inference_mode()
     def __init__(
-        self, runners: Runners, config: ModelConfig, spec: DenoiseSpec, conditioning: Conditioning, work: RankWork
+        self,
+        runners: Runners,
+        config: ModelConfig,
+        spec: DenoiseSpec,
+        conditioning: Conditioning,
+        work: RankWork,
+        relay: Relay | None = None,
     ) -> None:
-        dit = runners.dit
+        dit, self._relay = runners.dit, relay
         self.dit, self.config, self.spec = dit, config, spec
         self.device, self.motion = conditioning.reference.device, conditioning.motion
         self.inputs = BlockInputs(config, spec, conditioning, dit.dtype)
         self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))
-        spans = work.spans(len(dit.layers))
+        spans = work.spans(dit.num_layers)
         key = RunnerKey.of(spec, spans, self.inputs.has_pose)
         kept = runners.kept(key)
-        self.sink = dit.prefill(conditioning.reference, conditioning.motion, self.text_kv, kept.sink if kept else None)
+        into = kept.sink if kept else None
+        self.sink = dit.prefill(conditioning.reference, conditioning.motion, self.text_kv, into, relay)
         self.runner = kept or runners.make(key, self.sink)
         self.text_kv = self.runner.begin(self.text_kv)  # the first copy is freed
         self.rings = {span.step: ring for span, ring in zip(spans, self.runner.rings, strict=True)}
@@ -113,13 +122,20 @@ class FastDenoiser:
     @torch.inference_mode()
     def reanchor(self, reference: Tensor, motion: Tensor | None = None) -> None:
         """Compute the sinks anew for another reference latent [1, C, 1, h, w] and, unless None, motion latents."""
-        self.dit.prefill(reference, self.motion if motion is None else motion, self.text_kv, self.sink)
+        moved = self.motion if motion is None else motion
+        self.dit.prefill(reference, moved, self.text_kv, self.sink, self._relay)
         self.runner.reanchor()
         self._placed = False
 
     @torch.inference_mode()
     def queue(
-        self, index: int, x: Tensor, audio: AudioTokens, hidden: Sequence[Tensor] = (), pose: Tensor | None = None
+        self,
+        index: int,
+        x: Tensor,
+        audio: AudioTokens,
+        hidden: Sequence[Tensor] = (),
+        pose: Tensor | None = None,
+        step: int | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """Queue a block's steps."""
         frame, spec, dit, runner = index * BLOCK_LATENTS, self.spec, self.dit, self.runner
@@ -134,7 +150,8 @@ class FastDenoiser:
             runner.place_all()
             self._placed = True
         marks = [mark(self.device)]
-        for at in range(len(runner.spans)):
-            runner.run(at)
-            marks.append(mark(self.device))
+        for at, span in enumerate(runner.spans):
+            if step in (None, span.step):
+                runner.run(at)
+                marks.append(mark(self.device))
         return runner.x, marks

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar.engine.denoiser import Relay
 from liveavatar.fast import ops
 from liveavatar.fast.attention import FastAttention
 from liveavatar.fast.reference import Branch, NormSpec, Rows, rotate_rows
@@ -68,22 +69,28 @@ class FastDiT:
         self.cfg, self.device, self.fp8, self.offload = dit.cfg, device, fp8, offload
         self.attention = attention
         self.dtype = dit.dtype
-        self.injector_of = dit.injector_of
+        self.kept = dit.kept  # layers that are here
+        self._injected = frozenset(dit.injector_of)
+        here = [layer for layer in dit.injector_of if layer in self.kept]
+        self.injector_of = {layer: i for i, layer in enumerate(here)}
         self.layers = pack_layers(dit, fp8, offload, device)
         # Needed once a job: waits on the host when offloaded.
         host = torch.device("cpu") if offload else device
-        self._cross_kv = [pack([b.cross_attn.k, b.cross_attn.v], fp8, device).to(host) for b in dit.blocks]
+        blocks, fp32 = [dit.blocks[i] for i in self.kept], torch.float32
+        self._cross_kv = [pack([b.cross_attn.k, b.cross_attn.v], fp8, device).to(host) for b in blocks]
         audio = dit.audio_injector
-        self._audio_kv = [pack([a.k, a.v], fp8, device) for a in audio.injector]
-        self._adain = [pack([a.linear], fp8, device) for a in audio.injector_adain_layers]
+        self._injectors = [audio.injector[dit.injector_of[layer]] for layer in here]
+        adain = [audio.injector_adain_layers[dit.injector_of[layer]] for layer in here]
+        self._audio_kv = [pack([a.k, a.v], fp8, device) for a in self._injectors]
+        self._adain = [pack([a.linear], fp8, device) for a in adain]
         self.plain = dit.to(device)  # embeddings, norms, audio encoder: too small or too rare to be worth more
-        blocks, fp32 = dit.blocks, torch.float32
-        self._modulation = torch.cat([b.modulation.to(fp32) for b in blocks])  # [Y, 6, D]
+        self._blocks = blocks
+        self._modulation = torch.cat([b.modulation.to(fp32) for b in dit.blocks])  # [Y, 6, D]
         self._qk = [(b.self_attn.norm_q.weight, b.self_attn.norm_k.weight, b.self_attn.norm_q.eps) for b in blocks]
         self._cross = [
             (b.norm3.weight.to(fp32)[None], b.norm3.bias.to(fp32)[None], b.cross_attn.norm_q.weight) for b in blocks
         ]
-        self._audio_norm = [a.norm_q.weight for a in audio.injector]
+        self._audio_norm = [a.norm_q.weight for a in self._injectors]
         self._motion_rotation: dict[tuple[int, int], Rotation] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -91,6 +98,11 @@ class FastDiT:
         if name in ("embed_text", "encode_audio", "block_rotation", "sink_tokens", "noisy_tokens"):
             return getattr(self.plain, name)
         raise AttributeError(name)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the transformer, those on other ranks included."""
+        return self.cfg.num_layers
 
     # Conditions ------------------------------------------------------------------------------------
 
@@ -115,19 +127,19 @@ class FastDiT:
         return self._heads(k, batch).contiguous(), self._heads(v.contiguous(), batch).contiguous()
 
     def text_kv(self, text_1LD: Tensor) -> TextKV:
-        """Compute keys and values of embedded text for every layer, [1, N, text_len, H]."""
+        """Compute keys and values of embedded text for every layer that is here, [1, N, text_len, H]."""
         rows = text_1LD[0].contiguous()
         found = []
-        for block, linear in zip(self.plain.blocks, self._cross_kv, strict=True):
+        for block, linear in zip(self._blocks, self._cross_kv, strict=True):
             found.append(self._key_value(linear.to(self.device), rows, block.cross_attn.norm_k.weight, 1))
         return found
 
     def audio_kv(self, tokens: AudioTokens) -> AudioKV:
-        """Compute keys, values and modulation of every injector."""
+        """Compute keys, values and modulation of every injector that is here."""
         local, level = tokens.local[0].to(self.dtype), torch.nn.functional.silu(tokens.global_[0, :, 0].to(self.dtype))
         T, rows = local.shape[0], local.flatten(0, 1)
         found = []
-        for i, injector in enumerate(self.plain.audio_injector.injector):
+        for i, injector in enumerate(self._injectors):
             k, v = self._key_value(self._audio_kv[i], rows, injector.norm_k.weight, T)
             add, mul = self._adain[i](level).float().chunk(2, dim=-1)
             found.append((k, v, (1 + mul).contiguous(), add.contiguous()))
@@ -152,7 +164,7 @@ class FastDiT:
     ) -> tuple[Tensor, Tensor]:
         """Finish a layer after its self-attention: (residual fp32, the feed-forward's branch)."""
         fp32, own = torch.float32, (weights.o(_rows(attended, weights.o)), mod[2])
-        mul, add, norm = self._cross[layer]
+        mul, add, norm = self._cross[layer - self.kept.start]
         spec = NormSpec(mul, add, self.cfg.eps, weights.cross_q.quantised, self.dtype, rounded=True)
         x, h = ops.add_norm(x, [own], spec, fp32, keep=False)
         q = ops.rms_rows(weights.cross_q(h), norm, self.cfg.eps)
@@ -161,29 +173,52 @@ class FastDiT:
         x, h = ops.add_norm(x, [own, (y, None)], self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
         return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))
 
-    def prefill(self, reference_BC1hw: Tensor, motion_BCThw: Tensor, text_kv: TextKV, into: Sink | None = None) -> Sink:
-        """Compute the sinks of reference and motion latents; they overwrite `into` unless it is None."""
-        h, w = reference_BC1hw.shape[-2:]
-        x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0].contiguous()
-        level = self.noise_level(torch.zeros(1, 1, device=x.device))
-        rotation = self.plain.sink_rotation(0, self.cfg.ref_base, h, w, x.device)
+    def prefill(
+        self,
+        reference_BC1hw: Tensor,
+        motion_BCThw: Tensor,
+        text_kv: TextKV,
+        into: Sink | None = None,
+        relay: Relay | None = None,
+    ) -> Sink:
+        """Compute the sinks of reference and motion latents for every layer that is here.
+
+        Args:
+            reference_BC1hw, motion_BCThw: the latents.
+            text_kv: as `text_kv` gives.
+            into: is overwritten, unless None.
+            relay: where some layers are on other ranks.
+        """
+        (h, w), kept, device = reference_BC1hw.shape[-2:], self.kept, self.device
+        level = self.noise_level(torch.zeros(1, 1, device=device))
+        rotation = self.plain.sink_rotation(0, self.cfg.ref_base, h, w, device)
         keys, values = [], []
         y: Tensor | None = None
         gate: Tensor | None = None
-        for i in range(len(self.layers)):
+        if kept.start:
+            assert relay is not None
+            x, y = relay.receive()
+            gate = level.layers[kept.start - 1][5]
+        else:
+            x = self.plain.sink_tokens(reference_BC1hw, motion_BCThw)[0].contiguous()
+        for i in kept:
+            own = i - kept.start
             weights, mod = self.layers.use(i), level.layers[i]
             spec = self._modulated(mod[0], mod[1], weights.qkv.quantised)
             x, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype)
             q, k, v = weights.qkv(rows).chunk(3, dim=-1)
-            wq, wk, eps = self._qk[i]
+            wq, wk, eps = self._qk[own]
             q, k = (self._heads(ops.rms_rows(t, n, eps))[0] for t, n in ((q, wq), (k, wk)))
             v = self._heads(v.contiguous()).contiguous()
-            keys.append(k[None].contiguous() if into is None else into.k[i].copy_(k[None]))
-            values.append(v if into is None else into.v[i].copy_(v))
+            keys.append(k[None].contiguous() if into is None else into.k[own].copy_(k[None]))
+            values.append(v if into is None else into.v[own].copy_(v))
             q, k = (rotate_rows(t, rotation.cos, rotation.sin)[None] for t in (q, k))
-            x, y = self._finish(x, self.attention(q, k, v), weights, i, mod, text_kv[i])
+            x, y = self._finish(x, self.attention(q, k, v), weights, i, mod, text_kv[own])
             gate = mod[5]
             self.layers.done()
+        if kept.stop < self.num_layers and y is not None:
+            assert relay is not None
+            relay.send(x, y)
         return Sink(keys, values, num_reference=(h // 2) * (w // 2))
 
     def place_sink(self, ring: Ring, sink: Sink, rotation: Rotation) -> None:
@@ -198,7 +233,7 @@ class FastDiT:
         span, tokens = x_BCThw.shape[2] * (h // 2) * (w // 2), frame * (h // 2) * (w // 2)
         slot = torch.tensor([tokens % ring.window], dtype=torch.int32, device=x_BCThw.device)
         where, cos_sin = (slot, min(tokens + span, ring.window)), (rotation.cos, rotation.sin)
-        passed = self.through(self.enter(x_BCThw, cond), range(len(self.layers)), level, cond, ring, where, cos_sin)
+        passed = self.through(self.enter(x_BCThw, cond), self.kept, level, cond, ring, where, cos_sin)
         return self.leave(passed, level, (h, w))
 
     def enter(self, x_BCThw: Tensor, cond: Conditions) -> Hidden:
@@ -228,11 +263,11 @@ class FastDiT:
         x, y = hidden
         gate = self._gate(layers.start, level)
         for i in layers:
-            weights, mod = self.layers.use(i), level.layers[i]
+            weights, mod, own = self.layers.use(i), level.layers[i], i - self.kept.start
             spec = self._modulated(mod[0], mod[1], weights.qkv.quantised)
             x, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype)
-            attended = ring.attend(i - layers.start, where, (weights.qkv(rows), self._qk[i], rotation))
-            x, y = self._finish(x, attended, weights, i, mod, cond.text_kv[i])
+            attended = ring.attend(i - layers.start, where, (weights.qkv(rows), self._qk[own], rotation))
+            x, y = self._finish(x, attended, weights, i, mod, cond.text_kv[own])
             if i in self.injector_of:
                 x, y = self._inject(x, y, mod[5], weights, self.injector_of[i], cond)
             gate = self._gate(i + 1, level)
@@ -241,16 +276,16 @@ class FastDiT:
 
     def _gate(self, layer: int, level: FastLevel) -> Tensor | None:
         """Return the gate of the branch beside a layer's input; None for no gate."""
-        return None if layer == 0 or layer - 1 in self.injector_of else level.layers[layer - 1][5]
+        return None if layer == 0 or layer - 1 in self._injected else level.layers[layer - 1][5]
 
     def hidden_dtypes(self, layer: int) -> tuple[torch.dtype, torch.dtype]:
         """Return the dtypes of a later layer's input: the sum, and the branch beside it."""
-        return self.dtype if layer - 1 in self.injector_of else torch.float32, self.dtype
+        return self.dtype if layer - 1 in self._injected else torch.float32, self.dtype
 
     def leave(self, hidden: Hidden, level: FastLevel, size: tuple[int, int]) -> Tensor:
         """Compute the flow at latents of `size` (height, width) from the last layer's output."""
         x, y = hidden
-        gate = self._gate(len(self.layers), level)
+        gate = self._gate(self.num_layers, level)
         spec = self._modulated(level.head[0], level.head[1], False)
         _, rows = ops.add_norm(x, _branches(y, gate), spec, self.dtype, keep=False)
         out = self.plain.head.head(rows)

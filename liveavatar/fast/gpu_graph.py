@@ -99,12 +99,19 @@ class RecordedGraph:
             self.work()
             self._warm = True
 
+    def forget(self) -> None:
+        """Give the graph's memory back and run the work as it is from now on."""
+        self.enabled = False
+        if self.graph is not None:
+            torch.cuda.synchronize()
+            self.graph = None
+        torch.cuda.empty_cache()
+
     def _record(self) -> None:
         torch.cuda.current_stream().synchronize()
         recorded = record(self.work, self.pool, self.stream)
         if recorded is None:
-            self.enabled = False
-            torch.cuda.empty_cache()  # what the recording had taken until then: there may be no room beside it
+            self.forget()  # what the recording had taken until then: there may be no room beside it
             self.work()
         else:
             self.graph = recorded[0]

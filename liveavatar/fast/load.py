@@ -21,10 +21,13 @@ _HEADROOM = 1.1  # of free memory over the unquantised weights
 log = logging.getLogger(__name__)
 
 
-def dit_bytes(cfg: DiTConfig) -> int:
-    """Bytes of a transformer's weights in 16 bits."""
+def dit_bytes(cfg: DiTConfig, layers: range | None = None) -> int:
+    """Bytes of a transformer's weights in 16 bits, of some layers or all."""
     with without_memory():
-        return 2 * sum(p.numel() for p in CausalDiT(cfg).parameters())
+        dit = CausalDiT(cfg)
+    if layers is not None:
+        dit.keep_layers(layers)
+    return 2 * sum(p.numel() for p in dit.parameters())
 
 
 def load_fast_model(
@@ -36,6 +39,7 @@ def load_fast_model(
     fp8: bool = False,
     offload: bool = False,
     attention: FastAttention | None = None,
+    layers: range | None = None,
 ) -> LoadedModel:
     """Load networks of a model on a GPU.
 
@@ -47,6 +51,7 @@ def load_fast_model(
         fp8: linear layers of the transformer in 8 bits.
         offload: layers of the transformer stay in host memory and arrive one ahead of their use.
         attention: chooses backends; None for a process that renders alone.
+        layers: of the transformer that are loaded; None: all.
 
     Raises:
         CheckpointError: the directory is incomplete or damaged.
@@ -60,9 +65,9 @@ def load_fast_model(
         return others
     try:
         # Quantising begins from bf16: where that is too much for the GPU it waits on the host.
-        whole = dit_bytes(others.config.dit)
+        whole = dit_bytes(others.config.dit, layers)
         roomy = not fp8 or _free_bytes(device) > _HEADROOM * whole
-        loaded = load_model(model_dir, device if roomy and not offload else "cpu", dtype, ("dit",))
+        loaded = load_model(model_dir, device if roomy and not offload else "cpu", dtype, ("dit",), layers)
         dit = accelerate(loaded.dit, device=device, fp8=fp8, offload=offload, attention=attention)
     except torch.OutOfMemoryError as e:
         raise CapacityError(

@@ -7,6 +7,8 @@ are laid out in one workspace, shared by all steps and layers, right before atte
 Shapes: Y layers, N heads, M slots, H head width, L tokens of a block, D width.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,24 @@ class Bf16Ring(KVRing):
         for layer, k in enumerate(sink.k):
             ops.rope_copy(k[0, :, :tokens], (cos, sin), self.k[layer, 0, :, :tokens])
 
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` returned, or the ring without its sinks."""
+        _restore(self.tensors(), tensors, self.num_sink)
+
+    @property
+    def ranges(self) -> Tensor | None:
+        """Scales of values that a layer has for good; there are none."""
+        return None
+
+    def by_token(self, layer: int) -> list[Tensor]:
+        """View what a layer holds of the ring's tokens, [M, N, H] each."""
+        return [t[layer, 0, :, self.num_sink :].transpose(0, 1) for t in (self.k, self.v)]
+
+    @staticmethod
+    def named(parts: list[Tensor]) -> dict[str, Tensor]:
+        """Name parts [Y, M, N, H] as `tensors` names the ring."""
+        return {name: t.transpose(1, 2)[:, None] for name, t in zip(("k", "v"), parts, strict=True)}
+
 
 class Workspace:
     """Buffers where an 8-bit ring is laid out for attention: [sink | ring] keys and values [N, M, H]."""
@@ -101,7 +121,7 @@ class Fp8Ring:
         sink, stop = slice(self.num_sink), self.num_sink + visible
         k, v = self.workspace.k, self.workspace.v
         ops.rope_copy(self.sink.k[layer][0], self._rotation, k[:, sink])
-        _words(v[:, sink]).copy_(_words(self.sink.v[layer][0]))
+        words(v[:, sink]).copy_(words(self.sink.v[layer][0]))
         ring_k, ring_v = k[:, self.num_sink :], v[:, self.num_sink :]
         q = ops.rms_rope_write(*block, Slots(ring_k, ring_v, slot))
         new = (slot, q.shape[0])
@@ -117,6 +137,21 @@ class Fp8Ring:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` returned."""
         _restore(self.tensors(), tensors)
+
+    @property
+    def ranges(self) -> Tensor | None:
+        """Scales of values that a layer has for good; there are none."""
+        return None
+
+    def by_token(self, layer: int) -> list[Tensor]:
+        """View what a layer holds of the ring's tokens: [M, N, H] and scales [M, N]."""
+        return [t[layer].transpose(0, 1) for t in self.tensors().values()]
+
+    @staticmethod
+    def named(parts: list[Tensor]) -> dict[str, Tensor]:
+        """Name parts [Y, M, ...] as `tensors` names the ring."""
+        names = ("k", "v", "k_scale", "v_scale")
+        return {name: t.transpose(1, 2) for name, t in zip(names, parts, strict=True)}
 
 
 class Ring8:
@@ -164,8 +199,24 @@ class Ring8:
         return {"k": self.k, "v": self.v, "k_scale": self.k_scale, "v_scale": self.v_scale}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` returned."""
-        _restore(self.tensors(), tensors)
+        """Restore what `tensors` returned, or the ring without its sinks."""
+        _restore(self.tensors(), tensors, self.num_sink)
+
+    @property
+    def ranges(self) -> Tensor | None:
+        """Scales of values that a layer has for good, [Y, 1]."""
+        return self.v_scale
+
+    def by_token(self, layer: int) -> list[Tensor]:
+        """View what a layer holds of the ring's tokens: [M, N, H] and scales of keys [M, N]."""
+        held = self._of(layer).cut(self.num_sink, self.num_sink + self.window)
+        return [held.k.transpose(0, 1), held.v.permute(2, 0, 1), held.k_scale.mT]
+
+    @staticmethod
+    def named(parts: list[Tensor]) -> dict[str, Tensor]:
+        """Name parts [Y, M, ...] as `tensors` names the ring."""
+        k, v, k_scale = parts
+        return {"k": k.transpose(1, 2), "v": v.permute(0, 2, 3, 1), "k_scale": k_scale.mT}
 
     def _of(self, layer: int) -> KeyValues8:
         return KeyValues8(self.k[layer], self.k_scale[layer], self.v[layer], self.v_scale[layer])
@@ -219,8 +270,22 @@ class E4m3Ring:
         return {"k": self.k, "v": self.v, "v_scale": self.v_scale}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` returned."""
-        _restore(self.tensors(), tensors)
+        """Restore what `tensors` returned, or the ring without its sinks."""
+        _restore(self.tensors(), tensors, self.num_sink)
+
+    @property
+    def ranges(self) -> Tensor | None:
+        """Scales of values that a layer has for good, [Y, N]."""
+        return self.v_scale
+
+    def by_token(self, layer: int) -> list[Tensor]:
+        """View what a layer holds of the ring's tokens, [M, N, H] each."""
+        return [t[layer][:, self.num_sink :].transpose(0, 1) for t in (self.k, self.v)]
+
+    @staticmethod
+    def named(parts: list[Tensor]) -> dict[str, Tensor]:
+        """Name parts [Y, M, N, H] as `tensors` names the ring."""
+        return {name: t.transpose(1, 2) for name, t in zip(("k", "v"), parts, strict=True)}
 
     def _of(self, layer: int) -> KeyValuesE4m3:
         return KeyValuesE4m3(self.k[layer], self.v[layer], self.v_scale[layer])
@@ -234,15 +299,49 @@ def _scale(largest: Tensor) -> Tensor:
     return (largest.float() * (_HEADROOM / FP8_MAX)).clamp_min(torch.finfo(torch.float32).tiny).log2().ceil().exp2()
 
 
-def _restore(live: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
-    """Copy stored tensors into the memory of those of the same names."""
+def _restore(live: dict[str, Tensor], stored: dict[str, Tensor], num_sink: int = 0) -> None:
+    """Copy stored tensors into the memory of those of the same names; where they have no sinks, behind the sinks."""
     for name, tensor in live.items():
-        tensor.copy_(stored[name])
+        source = stored[name]
+        ring_part(tensor, source.shape, num_sink).copy_(source)
 
 
-def _words(t: Tensor) -> Tensor:
-    """The same memory in words of 8 bytes: PyTorch copies slices element by element."""
+def ring_part(t: Tensor, shape: torch.Size, num_sink: int) -> Tensor:
+    """Cut a tensor to a shape that may lack the sinks and what pads the slots: one dimension is the slot."""
+    for dim, (own, wanted) in enumerate(zip(t.shape, shape, strict=True)):
+        if own > wanted:
+            t = t.narrow(dim, num_sink, wanted)
+    return t
+
+
+def words(t: Tensor) -> Tensor:
+    """View memory in words of 8 bytes: PyTorch copies slices element by element."""
     return t.view(torch.int64)
 
 
-Ring = Bf16Ring | Fp8Ring | Ring8 | E4m3Ring
+class Ring(Protocol):
+    """Keys and values of one denoise step, as the transformer uses them."""
+
+    num_sink: int
+    window: int
+
+    def begin(self, sink: Sink) -> None:
+        """Take over the sinks of another stream."""
+
+    def set_sink(self, sink: Sink) -> None:
+        """Take over a (re)computed sink."""
+
+    def place(self, sink: Sink, rotation: Rotation, tokens: int) -> None:
+        """Take over where the coming block sees the first `tokens` sink keys."""
+
+    def attend(self, layer: int, where: Where, block: Projected) -> Tensor:
+        """Write a block and let it attend to all it sees: [L, D]."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the content for a snapshot."""
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` returned."""
+
+
+DeviceRing = Bf16Ring | Fp8Ring | Ring8 | E4m3Ring

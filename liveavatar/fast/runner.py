@@ -2,12 +2,13 @@
 
 A graph belongs to one denoise step (or some layers of it, what a rank of a group does) and one filling of the ring (a
 quarter, a half, three quarters, full), so a stream of any length replays the last of them for ever. Where graphs
-cannot be recorded (the CPU, offloaded layers, a driver that refuses) the same function is called directly.
+cannot be recorded (the CPU, offloaded layers or rings, a driver that refuses) the same function is called directly.
 
 Shapes: L tokens of a block, P rotated pairs, C latent channels, h/w latent height and width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from liveavatar.engine.placement import Span
 from liveavatar.engine.sampling import euler_step
 from liveavatar.fast.dit import AudioKV, FastDiT
 from liveavatar.fast.gpu_graph import RecordedGraph
-from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring, Ring8, Workspace
+from liveavatar.fast.host_rings import HostRing, Stage
+from liveavatar.fast.rings import Bf16Ring, DeviceRing, E4m3Ring, Fp8Ring, Ring, Ring8, Workspace
 from liveavatar.model.dit import Conditions, TextKV
 from liveavatar.model.kv_ring import Sink
 from liveavatar.model.rope import Rotation
@@ -35,6 +37,7 @@ class StepRunner:
         spans: tuple[Span, ...],
         kv_cache_dtype: str = "bf16",
         has_pose: bool = False,
+        rings_on_host: bool = False,
     ) -> None:
         """Allocate buffers and rings.
 
@@ -47,6 +50,7 @@ class StepRunner:
             kv_cache_dtype: "bf16": keys and values in the model's dtype; "fp8": in 8 bits; "int8": self-attention in
                 8 bits, and with it keys and values; "e4m3": the same by FlashAttention-3.
             has_pose: whether blocks have pose latents.
+            rings_on_host: rings wait in host memory, and layers arrive one ahead of their use.
         """
         self.dit, self.sigmas, (self.h, self.w), self.spans = dit, sigmas, size, spans
         cfg, device = dit.cfg, dit.device
@@ -64,32 +68,33 @@ class StepRunner:
         self.levels = [dit.noise_level(torch.full((1, 1), sigmas[s.step], device=device)) for s in spans]
         self.sink = sink
         # The memory is that of `sink`, which stays where it is.
-        parts = [slice(s.layers.start, s.layers.stop) for s in spans]
+        first = dit.kept.start
+        parts = [slice(s.layers.start - first, s.layers.stop - first) for s in spans]
         self.sinks = [Sink(sink.k[part], sink.v[part], sink.num_reference) for part in parts]
-        self.rings: list[Ring]
-        if kv_cache_dtype == "int8":
-            self.rings = [Ring8(part, self.window) for part in self.sinks]
-        elif kv_cache_dtype == "e4m3":
-            kernel = dit.attention.load_flash3(device)
-            self.rings = [E4m3Ring(part, self.window, kernel) for part in self.sinks]
-        elif kv_cache_dtype == "fp8":
-            workspace = Workspace(self.sink, self.window)
-            self.rings = [Fp8Ring(part, self.window, workspace, dit.attention) for part in self.sinks]
+        self.stage: Stage | None = None
+        self.rings: list[Ring] = []
+        make = _ring_maker(dit, kv_cache_dtype, sink, self.window)
+        if rings_on_host:
+            self.stage = Stage(make(Sink(sink.k[:1], sink.v[:1], sink.num_reference)), self.span, device)
+            waiting = [HostRing(part, self.stage) for part in self.sinks]
+            for ring, following in pairwise(waiting):
+                ring.next = following
+            self.rings += waiting
         else:
-            self.rings = [Bf16Ring(part, self.window, dit.attention) for part in self.sinks]
+            self.rings += [make(part) for part in self.sinks]
         self.entering = self._hidden(spans[0].layers.start)
         self.leaving = self._hidden(spans[-1].layers.stop)
         self.warmed = False
         # Only the reference moves along with the block, unless the model says that all sinks do.
         self._moving = sink.num_tokens if cfg.anchor_motion else sink.num_reference
         self.cond: Conditions | None = None
-        self._graphs = device.type == "cuda" and not dit.offload
+        self._graphs = device.type == "cuda" and not dit.offload and not rings_on_host
         self._pool = torch.cuda.graph_pool_handle() if self._graphs else None
         self._recorded: dict[tuple[int, int], RecordedGraph] = {}
 
     def _hidden(self, layer: int) -> tuple[Tensor, ...]:
         """Allocate activations between the layer before and this one; none where a step begins or ends."""
-        if layer in (0, len(self.dit.layers)):
+        if layer in (0, self.dit.num_layers):
             return ()
         shape, device = (self.span, self.dit.cfg.dim), self.dit.device
         return tuple(torch.zeros(shape, dtype=t, device=device) for t in self.dit.hidden_dtypes(layer))
@@ -151,6 +156,8 @@ class StepRunner:
         tokens = frame * (self.span // BLOCK_LATENTS)
         self.slot.fill_(tokens % self.window)
         self.visible = min(tokens + self.span, self.window)
+        if self.stage is not None:
+            self.stage.prepare(tokens % self.window, self.visible)
 
     def place_all(self) -> None:
         """Rotate every sink key to where the coming block sees it; `run` then moves only those that move."""
@@ -172,7 +179,7 @@ class StepRunner:
         hidden = dit.enter(self.x, self.cond) if span.layers.start == 0 else (self.entering[0], self.entering[1])
         where = (self.slot, visible)
         x, y = dit.through(hidden, span.layers, level, self.cond, ring, where, self.block_rotation)
-        if span.layers.stop < len(dit.layers):
+        if span.layers.stop < dit.num_layers:
             assert y is not None
             self.leaving[0].copy_(x)
             self.leaving[1].copy_(y)
@@ -202,6 +209,21 @@ class StepRunner:
         torch.cuda.synchronize()
 
     def forget_graphs(self) -> None:
-        """Launch kernels one by one from now on."""
+        """Launch kernels one by one from now on, and give the memory of graphs back."""
         self._graphs = False
+        for recorded in self._recorded.values():
+            recorded.forget()
         self._recorded.clear()
+
+
+def _ring_maker(dit: FastDiT, kv_cache_dtype: str, sink: Sink, window: int) -> Callable[[Sink], DeviceRing]:
+    """Return what makes a ring of some layers on the device, given their sinks."""
+    if kv_cache_dtype == "int8":
+        return lambda part: Ring8(part, window)
+    if kv_cache_dtype == "e4m3":
+        kernel = dit.attention.load_flash3(dit.device)
+        return lambda part: E4m3Ring(part, window, kernel)
+    if kv_cache_dtype == "fp8":
+        workspace = Workspace(sink, window)
+        return lambda part: Fp8Ring(part, window, workspace, dit.attention)
+    return lambda part: Bf16Ring(part, window, dit.attention)

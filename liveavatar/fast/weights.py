@@ -113,17 +113,17 @@ def pack_layer(dit: CausalDiT, index: int, fp8: bool, device: torch.device) -> L
 
 
 class Resident:
-    """All layers on the device."""
+    """Layers on the device: all, or a run of them."""
 
-    def __init__(self, layers: list[LayerWeights]) -> None:
-        self._layers = layers
+    def __init__(self, layers: list[LayerWeights], first: int = 0) -> None:
+        self._layers, self._first = layers, first
 
     def __len__(self) -> int:
         return len(self._layers)
 
     def use(self, index: int) -> LayerWeights:
         """A layer, ready to compute with."""
-        return self._layers[index]
+        return self._layers[index - self._first]
 
     def done(self) -> None:
         """The layer last asked for is not needed any more."""
@@ -237,7 +237,7 @@ Layers = Resident | Streamed
 def pack_layers(dit: CausalDiT, fp8: bool, offload: bool, device: torch.device) -> Layers:
     """Pack all layers of a transformer, which loses them one by one, so that no second copy is ever whole."""
     if not offload:
-        return Resident([pack_layer(dit, i, fp8, device) for i in range(len(dit.blocks))])
+        return Resident([pack_layer(dit, i, fp8, device) for i in dit.kept], dit.kept.start)
     streamed = Streamed(device)
     for i in range(len(dit.blocks)):
         streamed.append(pack_layer(dit, i, fp8, device))

@@ -98,6 +98,23 @@ class CausalDiT(nn.Module):
         self.trainable_cond_mask = nn.Embedding(3, D)
         self.frame_packer = FramePacker(cfg.in_dim, D)
         self.injector_of = {layer: i for i, layer in enumerate(cfg.audio_inject_layers)}
+        self.kept = range(cfg.num_layers)  # layers whose weights are there
+
+    def keep_layers(self, layers: range) -> None:
+        """Drop the weights of all other layers and of their audio injectors, for one rank of a group.
+
+        Modulations stay: they are small, and a layer's input is gated by that of the layer before.
+        """
+        self.kept = layers
+        injector, adain = self.audio_injector.injector, self.audio_injector.injector_adain_layers
+        for layer, block in enumerate(self.blocks):
+            if layer in layers:
+                continue
+            for name, _ in list(block.named_children()):
+                delattr(block, name)
+            if layer in self.injector_of:
+                injector[self.injector_of[layer]] = nn.Module()
+                adain[self.injector_of[layer]] = nn.Module()
 
     @property
     def dtype(self) -> torch.dtype:

@@ -130,7 +130,8 @@ class CompactDecoder(nn.Module):
             return F.pixel_shuffle(self.conv_out(x), PATCH), None
         warped = self.branch.warp(x16, x8, reference, batch)
         x, at = _run(self.stage4, self.branch.join(x, warped), batch, memory, at)
-        return F.pixel_shuffle(self.branch.mix(x, self.conv_out(x), warped), PATCH), warped
+        patches, warped = self.branch.mix(x, self.conv_out(x), warped)
+        return F.pixel_shuffle(patches, PATCH), warped
 
     def prime(
         self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None = None
@@ -183,6 +184,39 @@ def _run_reaching(
     return x_NCHW[-(len(memory) - at) * batch :], at
 
 
+class UnsharpMask(nn.Module):
+    """Unsharp mask of frames [N, 3, H, W] (binomial blur, 3 taps a side), in float32."""
+
+    kernel: Tensor
+
+    def __init__(self, amount: float) -> None:
+        super().__init__()
+        self.amount = amount
+        taps = torch.tensor((0.25, 0.5, 0.25))
+        self.register_buffer("kernel", torch.outer(taps, taps).repeat(3, 1, 1, 1), persistent=False)
+
+    def forward(self, frames_NCHW: Tensor) -> Tensor:
+        """Sharpen frames."""
+        frames = frames_NCHW.float().contiguous()
+        blurred = self.blur_by_convolution(frames) if frames.is_cuda else blur_by_sums(frames)
+        return torch.lerp(blurred, frames, 1 + self.amount)
+
+    def blur_by_convolution(self, frames_NCHW: Tensor) -> Tensor:
+        """Blur frames in two kernels of a GPU."""
+        return F.conv2d(F.pad(frames_NCHW, (1, 1, 1, 1), mode="replicate"), self.kernel.float(), groups=3)
+
+
+def blur_by_sums(frames_NCHW: Tensor) -> Tensor:
+    """Blur frames as sums of shifted ones: on a CPU in a fifth of the time of a convolution with three channels."""
+    for dim in (-1, -2):
+        count = frames_NCHW.shape[dim]
+        ends = frames_NCHW.narrow(dim, 0, 1), frames_NCHW.narrow(dim, count - 1, 1)
+        padded = torch.cat((ends[0], frames_NCHW, ends[1]), dim)
+        shifted = padded.narrow(dim, 0, count) + padded.narrow(dim, 2, count)
+        frames_NCHW = shifted.add_(frames_NCHW, alpha=2).mul_(0.25)
+    return frames_NCHW
+
+
 class CompactVAE(nn.Module):
     """Causal autoencoder of kind "compact"; see `liveavatar.model.vae.VideoVAE` for the protocol."""
 
@@ -194,6 +228,7 @@ class CompactVAE(nn.Module):
         self.config = cfg
         self.encoder = CompactEncoder(cfg)
         self.decoder = CompactDecoder(cfg)
+        self.sharpen = UnsharpMask(cfg.output_sharpen) if cfg.output_sharpen else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not isinstance(module, _BlockConv):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")  # latents of about unit scale at once
@@ -227,7 +262,7 @@ class CompactVAE(nn.Module):
         """Decode as `decode` does, but copy from a reference; also return the reference as warped."""
         memory: list[Tensor | None] = [None] * len(self.decoder.memory_shapes)
         video, warped = self.decoder.copying(self._decoder_input(latents), len(latents), memory, reference)
-        return video.unflatten(0, (-1, len(latents))).permute(1, 2, 0, 3, 4), warped
+        return self._video(video, len(latents)), warped
 
     def reference(self, picture: Tensor, latent: Tensor) -> CopySource | None:
         """Make a reference of pictures [B, 3, 1, H, W] and their latents [B, C, 1, h, w]; None without a branch."""
@@ -261,7 +296,7 @@ class CompactVAE(nn.Module):
         memory = self._recall(self.decoder.memory_shapes, state, z)
         video = self.decoder(z, state.batch, memory, _reference_of(state))
         _remember(memory, state, latents.shape[2])
-        return video.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
+        return self._video(video, state.batch)
 
     def prime_decoder(self, latents: Tensor, state: StreamState) -> None:
         """Update `state` as `decode_stream` does, for a quarter of its work (three latents)."""
@@ -269,6 +304,12 @@ class CompactVAE(nn.Module):
         memory = self._recall(self.decoder.memory_shapes, state, z)
         self.decoder.prime(z, state.batch, memory, _reference_of(state))
         _remember(memory, state, latents.shape[2])
+
+    def _video(self, frames_NCHW: Tensor, batch: int) -> Tensor:
+        """Sharpen decoded frames and arrange them as a video [B, 3, T, H, W]."""
+        if self.sharpen is not None:
+            frames_NCHW = self.sharpen(frames_NCHW)
+        return frames_NCHW.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
 
     def _decoder_input(self, latents: Tensor) -> Tensor:
         z = _to_flat(latents, self.decoder.conv_in.weight.dtype)

@@ -9,6 +9,7 @@ at zero: an untrained branch changes nothing. All of it works frame by frame, so
 Shapes: B batch, T frames, N = T*B time-major frames, C channels, H/W pixels, h/w cells of the level named.
 """
 
+import functools
 from dataclasses import dataclass, fields
 
 import torch
@@ -41,6 +42,7 @@ class Warped:
 
     pixels: Tensor  # [N, 48, h, w] at 1/4: patches of 4 x 4 pixels
     flow: Tensor  # [N, 2, h, w] at 1/4: from a pixel of the frame to its place in the portrait, x and y, pixels
+    gate: Tensor | None = None  # [N, 16, h, w] share of the portrait's pixels in the output; None before the mix
 
 
 class ReferenceBranch(nn.Module):
@@ -88,10 +90,12 @@ class ReferenceBranch(nn.Module):
         joined: Tensor = self.conv_join(warped.pixels).add_(x4_NChw)
         return joined
 
-    def mix(self, x4_NChw: Tensor, patches_N48hw: Tensor, warped: Warped) -> Tensor:
-        """Mix the portrait's pixels into decoded patches."""
+    def mix(self, x4_NChw: Tensor, patches_N48hw: Tensor, warped: Warped) -> tuple[Tensor, Warped]:
+        """Mix the portrait's pixels into decoded patches; return these, and `warped` with the gate."""
         own, copied = patches_N48hw.unflatten(1, (3, -1)), warped.pixels.unflatten(1, (3, -1))
-        return torch.lerp(own, copied, self.conv_gate(x4_NChw)[:, None].expand_as(own)).flatten(1, 2)
+        gate = self.conv_gate(x4_NChw)
+        mixed = torch.lerp(own, copied, gate[:, None].expand_as(own)).flatten(1, 2)
+        return mixed, Warped(warped.pixels, warped.flow, gate)
 
     def _matched(self, x16_NChw: Tensor, keys_BDhw: Tensor, batch: int) -> Tensor:
         """Compute the coarse flow [N, 2, h, w] in cells: the mean offset of the matching cells of the portrait."""
@@ -133,26 +137,35 @@ def sample_patches(image_BCHW: Tensor, flow_N2hw: Tensor, batch: int) -> Tensor:
 
     The flow is interpolated for each of a patch's 16 pixels by one convolution, so nothing is laid out at full size.
     """
-    height, width = image_BCHW.shape[-2:]
     h, w = flow_N2hw.shape[-2:]
-    device = flow_N2hw.device
-    scale = torch.tensor((2 / width, 2 / height), device=device)
-    taps = torch.tensor(
-        ((0.375, 0.625, 0.0), (0.125, 0.875, 0.0), (0.0, 0.875, 0.125), (0.0, 0.625, 0.375)), device=device
-    )
-    kernels = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(1, PATCH**2, 1, 3, 3)
-    kernels = (kernels * scale.view(2, 1, 1, 1, 1)).flatten(0, 1)
-    y = (torch.arange(height, device=device) * 2 + 1) / height - 1
-    x = (torch.arange(width, device=device) * 2 + 1) / width - 1
-    x = x.view(1, 1, 1, w, PATCH).expand(1, PATCH, h, w, PATCH).permute(0, 1, 4, 2, 3)
-    y = y.view(1, h, PATCH, 1, 1).expand(1, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3)
-    own = torch.stack((x, y), 1).flatten(2, 3).flatten(1, 2)  # [1, 32, h, w] the pixels' own places
+    kernels, own = _patch_places(*image_BCHW.shape[-2:], h, w, flow_N2hw.device)
     with _exact(image_BCHW):
         flow = F.pad(flow_N2hw.float().contiguous(), (1, 1, 1, 1), mode="replicate")
         places = F.conv2d(flow, kernels, groups=2).add_(own)  # [N, 32, h, w] of -1..1
         rows = places.contiguous().view(-1, batch, 2, PATCH**2 * h, w).permute(1, 0, 3, 4, 2).flatten(1, 2)
         sampled = F.grid_sample(image_BCHW.float(), rows, "bilinear", "border", align_corners=False)
     return sampled.unflatten(2, (-1, PATCH**2, h)).permute(2, 0, 1, 3, 4, 5).flatten(0, 1).flatten(1, 2)
+
+
+@functools.lru_cache(maxsize=8)
+def _patch_places(height: int, width: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Compute what `sample_patches` needs of a size: the flow's interpolation [32, 1, 3, 3] and places [1, 32, h, w].
+
+    They are kept: a CUDA graph cannot record their way from the host.
+    """
+    with torch.inference_mode(False):
+        scale = torch.tensor((2 / width, 2 / height), device=device)
+        taps = torch.tensor(
+            ((0.375, 0.625, 0.0), (0.125, 0.875, 0.0), (0.0, 0.875, 0.125), (0.0, 0.625, 0.375)), device=device
+        )
+        kernels = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(1, PATCH**2, 1, 3, 3)
+        kernels = (kernels * scale.view(2, 1, 1, 1, 1)).flatten(0, 1)
+        y = (torch.arange(height, device=device) * 2 + 1) / height - 1
+        x = (torch.arange(width, device=device) * 2 + 1) / width - 1
+        x = x.view(1, 1, 1, w, PATCH).expand(1, PATCH, h, w, PATCH).permute(0, 1, 4, 2, 3)
+        y = y.view(1, h, PATCH, 1, 1).expand(1, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3)
+        own = torch.stack((x, y), 1).flatten(2, 3).flatten(1, 2)  # the pixels' own places
+    return kernels, own
 
 
 def sample(image_BCHW: Tensor, flow_N2HW: Tensor, batch: int) -> Tensor:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from liveavatar.config import ModelConfig
 from liveavatar.hardware import Machine
-from liveavatar.planning.memory import GpuLoad, MemoryModel, with_kv_dtype
+from liveavatar.planning.memory import GpuLoad, MemoryModel
 from liveavatar.planning.request import PlanRequest
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
+SPARE_GB = 3.0  # left free before "auto" takes bf16 rings: allocators keep pieces that are of no use
 REAL_TIME = 0.95  # share of 25 frames/s from which a plan counts as live
 
 
@@ -72,6 +73,23 @@ def settled(config: ModelConfig, request: PlanRequest, machine: Machine) -> Choi
     refusals = _refusals(model, loads)
     fps, ttff_s = model.pace(placement) if machine.gpus or not refusals else (0.0, 0.0)
     return Choice(model=model, loads=loads, refusals=refusals, fps=fps, ttff_s=ttff_s)
+
+
+def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -> PlanRequest:
+    """Replace `kv_cache_dtype` "auto" by a dtype, where the model and the machine have a choice.
+
+    That is bf16 where rings and recorded kernels fit with room to spare, else fp8 where the GPUs have it. Attention in
+    8 bits ("int8", "e4m3") is only taken on request.
+    """
+    if request.settings.kv_cache_dtype != "auto" or not config.has_kv_choice or not machine.gpus:
+        return request
+    wide = request.changed(kv_cache_dtype="bf16")
+    model = MemoryModel(config, wide, machine)
+    roomy = not model.rings_on_host(request.placement) and all(
+        load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(request.placement)
+    )
+    has_fp8 = all(gpu.rates.has_fp8 for gpu in model.used(request.placement))
+    return request.changed(kv_cache_dtype="fp8") if has_fp8 and not roomy else wide
 
 
 def _as_fast_as_bf16(config: ModelConfig, alone: Choice, machine: Machine) -> bool:

@@ -24,6 +24,7 @@ from liveavatar.model.vae_wan import WanVAE, still_runs
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, LATENT_FRAMES, SAMPLE_RATE
 
 FP32, BF16, FP8 = 4, 2, 1  # bytes
+STAGED_RINGS, STAGED_BLOCKS = 3, 2  # on the GPU, of rings in host memory: see `liveavatar.fast.host_rings.Stage`
 
 # Linears that stay in bf16 when the rest is fp8: too small, or too sensitive.
 _NOT_FP8 = ("text_embedding", "time_embedding", "time_projection", "head.head", "encoder.final_linear")
@@ -35,24 +36,32 @@ class DiTCosts:
 
     linear_weights: int  # weights of Linears that may be fp8
     other_weights: int
-    layer_weights: int  # of one transformer block and its share of the audio injectors: the unit of offloading
+    layer_weights: int  # of the largest layer, that a denoise step needs: the unit of offloading
+    step_weights: int  # of all layers, that a denoise step needs
+    text_weights: int  # of all layers, that a job needs once, for the keys and values of its text
     tokens: int  # L
     ring_bytes: int  # keys and values of one denoise step, without sinks
     sink_bytes: int  # keys and values of the sinks, once, not rotated
     ring_sink_bytes: int  # rotated copy of the sinks in front of one step's ring
     workspace_bytes: int  # of bf16 copies: an 8-bit ring is converted for attention, one layer at a time
     text_bytes: int  # text keys and values of all layers
-    activation_bytes: int  # peak of temporaries in one layer
+    activation_bytes: int  # peak of temporaries: in one layer, or where a noise level is projected
     linear_flop: float  # of one step of one block
     attention_flop: float  # self-attention with a full ring
     other_flop: float  # text and audio cross-attention
     elementwise_bytes: float  # traffic of norms, modulation, rotation of one step
     ring_dtype: str  # it says which self-attention reads the rings
     sink_share: float  # cost of the prefill over that of a step's linears
+    written_share: float  # of a ring's slots that a block writes
 
-    def weight_bytes(self, fp8: bool) -> int:
-        """Return the bytes of all weights."""
-        return self.linear_weights * (FP8 if fp8 else BF16) + self.other_weights * BF16
+    def weight_bytes(self, fp8: bool, share: float = 1.0) -> int:
+        """Return the bytes of the weights, with a share of the layers."""
+        return round(share * self.linear_weights * (FP8 if fp8 else BF16)) + self.other_weights * BF16
+
+    @property
+    def stage_share(self) -> float:
+        """Return what a GPU holds of rings in host memory, in rings of one layer."""
+        return STAGED_RINGS + STAGED_BLOCKS * self.written_share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +72,7 @@ class VAECosts:
     state_bytes: int  # of a decoder stream
     peak_bytes: int  # of temporaries while a block is decoded
     decode_flop: float  # one block
-    is_recorded: bool  # a GPU decodes with kernels of `liveavatar.fast`
+    has_fast_form: bool  # a GPU decodes with kernels of `liveavatar.fast`
     encode_flop: float  # the still picture's reference and motion latents
     pose_flop: float  # of encoding a block of a drawn skeleton
     pose_bytes: int  # of that encoder's stream and its temporaries
@@ -75,7 +84,7 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     Args:
         kv_cache_dtype: of the rings: "bf16", "fp8", "int8" or "e4m3".
     """
-    linear, other, in_blocks = _weights(cfg)
+    linear, other = _weights(cfg)
     D, Y, S = cfg.dim, cfg.num_layers, (height // stride // 2) * (width // stride // 2)
     L = BLOCK_LATENTS * S
     window, sinks = cfg.window_latents * S, S + motion_tokens(height // stride, width // stride)
@@ -90,19 +99,26 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
     in_ring, wide = Y * slot[kv_cache_dtype], 2 * D * BF16
     converts = kv_cache_dtype == "fp8"  # attention is in bf16: a layer's ring is converted before, its sinks as well
     # Weights a block token meets: q k v o, cross q o, the feed-forward; text keys and values are computed once.
-    per_token = Y * (6 * D * D + 2 * D * cfg.ffn_dim) + injectors * 2 * D * D
+    layer, injector = 6 * D * D + 2 * D * cfg.ffn_dim, 2 * D * D
+    per_token = Y * layer + injectors * injector
     return DiTCosts(
         linear_weights=linear,
         other_weights=other,
-        layer_weights=in_blocks // Y,
+        layer_weights=layer + bool(injectors) * injector,
+        step_weights=per_token,
+        text_weights=Y * 2 * D * D,
         tokens=L,
         ring_bytes=in_ring * window,
         sink_bytes=Y * 2 * sinks * D * BF16,
         ring_sink_bytes=0 if converts else in_ring * sinks,
         workspace_bytes=(window + sinks) * wide if converts else 0,
         text_bytes=Y * 2 * cfg.text_len * D * BF16,
-        # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
-        activation_bytes=L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
+        activation_bytes=max(
+            # fp32 residual and modulated copies, q k v and their fp32 rotation, and the feed-forward's two halves.
+            L * (D * (4 * FP32 + 4 * BF16 + 3 * FP32) + 2 * cfg.ffn_dim * BF16),
+            # The weights of the projection of noise levels to modulations, once in fp32.
+            6 * D * D * FP32,
+        ),
         linear_flop=2.0 * L * per_token,
         attention_flop=4.0 * L * (window + sinks) * D * Y,
         other_flop=4.0 * L * D * (Y * cfg.text_len + injectors * (cfg.num_audio_token + 1)),
@@ -110,12 +126,13 @@ def dit_costs(cfg: DiTConfig, width: int, height: int, stride: int, kv_cache_dty
         elementwise_bytes=20.0 * 3 * L * D * Y + converts * (window * (in_ring + Y * wide)),
         ring_dtype=kv_cache_dtype,
         sink_share=sinks / L,
+        written_share=L / window,
     )
 
 
 @lru_cache(maxsize=8)
-def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
-    """Count (weights of Linears that may be fp8, all other weights, weights within blocks and injectors)."""
+def _weights(cfg: DiTConfig) -> tuple[int, int]:
+    """Count (weights of Linears that may be fp8, all other weights)."""
     from liveavatar.model.dit import CausalDiT
 
     with without_memory():
@@ -126,8 +143,7 @@ def _weights(cfg: DiTConfig) -> tuple[int, int, int]:
         if isinstance(module, torch.nn.Linear) and not any(part in name for part in _NOT_FP8)
     )
     total = sum(p.numel() for p in dit.parameters())
-    in_blocks = sum(p.numel() for name, p in dit.named_parameters() if name.startswith(("blocks.", "audio_injector.")))
-    return linear, total - linear, in_blocks
+    return linear, total - linear
 
 
 _COUNTED = ((64, 64), (128, 64))  # pixels, quick to count; the second size has twice the pixels of the first
@@ -145,14 +161,12 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
     def grown(first: float, second: float) -> float:
         return first * x + (second - 2 * first) / 2 * x * (x - 1)
 
-    # Of the decoder's last level: input, normalised and padded copies, output of its convolutions.
-    wide = cfg.decoder_widths[-1] * 6 // cfg.last_level_stride**2
     return VAECosts(
         weight_bytes=one.weights * BF16,
         state_bytes=round(one.state + (two.state - one.state) * (x - 1)) * BF16,
-        peak_bytes=BLOCK_FRAMES * width * height * wide * BF16,
+        peak_bytes=_decoding_bytes(cfg, width * height),
         decode_flop=grown(one.decode_flop, two.decode_flop),
-        is_recorded=cfg.has_fast_form,
+        has_fast_form=cfg.has_fast_form,
         encode_flop=grown(one.encode_flop, two.encode_flop),
         pose_flop=grown(one.pose_flop, two.pose_flop),
         pose_bytes=(
@@ -160,6 +174,23 @@ def vae_costs(cfg: VAEConfig, motion_latents: int, width: int, height: int) -> V
             + LATENT_FRAMES * width * height * cfg.encoder_widths[0] * 6 * BF16
         ),
     )
+
+
+_CHANNELS = 64  # that the fast decoder's convolutions read a multiple of: `liveavatar.fast.vae.channel_multiple`
+# Bytes a pixel that convolutions take for themselves: 1117 to 1128 at three sizes, what an H200 held at most less what
+# it held and the tensors (data/benchmarks/gpu_h200_4ranks_circular_2026-11-30.md, `parts_gib` of rank 3 in its json).
+_CONVOLUTION_BYTES = 1117
+
+
+def _decoding_bytes(cfg: VAEConfig, pixels: int) -> int:
+    """Count the bytes of temporaries while a block is decoded, which are most in a residual block of the last level."""
+    channels = cfg.decoder_widths[-1]
+    if not cfg.has_fast_form:
+        # Input, normalised and padded copies, output of its convolutions.
+        return BLOCK_FRAMES * pixels * (channels * 6 // cfg.last_level_stride**2) * BF16
+    # Its input, the output of each convolution, and what the second one reads: the same with two frames before.
+    padded = -(-channels // _CHANNELS) * _CHANNELS * (BLOCK_FRAMES + 2)
+    return pixels * ((3 * channels * BLOCK_FRAMES + padded) * BF16 + _CONVOLUTION_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,11 @@ Memory is counted in GB of 2^30 bytes.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from liveavatar.config import SKELETON_VIDEO, ModelConfig
-from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, split, split_layers
+from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, circulate, share_layers, split, split_layers
+from liveavatar.errors import InputError
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
     BF16,
@@ -29,12 +31,12 @@ from liveavatar.timing import BLOCK_FRAMES, BLOCK_LATENTS, FPS, count_blocks
 PROCESS_GB = 0.9  # Python, torch and the other libraries of one process
 GPU_PROCESS_GB = 2.5  # the same with CUDA's libraries
 RESIDENT_LAYERS = 2  # of an offloaded transformer: one computes, one arrives
-# CUDA graph of the decoder over the peak of one block's temporaries: 5.1 GiB at 704*384 on an H100. Steps have one too.
+# CUDA graph of the decoder over the peak of one block's temporaries: 4.4 GiB at 704*384 on an H200. Those of steps,
+# where layers are on the GPU, keep what one of them computes in.
 GRAPH_SHARE = 1.5
 # Pieces that the allocator of a rank holds beside its tensors and cannot use, in a full GPU: 0.7 to 0.9 GiB where four
 # ranks were limited to 22.15 GiB (data/benchmarks/gpu_h200_4ranks_2026-11-23.md).
 FRAGMENTS_GB = 0.8
-SPARE_GB = 3.0  # left free before "auto" takes bf16 rings: allocators keep pieces that are of no use
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
@@ -47,6 +49,7 @@ class GpuLoad:
     name: str
     role: str
     total: float
+    allocated: float  # of it, in tensors at one time; the rest is what the allocator keeps beside them
     usable: float
     recorded: float  # kept by CUDA graphs, which are recorded only where there is room; not in `total`
     breakdown: dict[str, float]
@@ -109,16 +112,51 @@ class MemoryModel:
     def rank_work(self) -> tuple[RankWork, ...]:
         """Divide the job among the GPUs of a `tpp` placement.
 
-        The GPU that decodes also has layers, unless there are more GPUs than steps and it has no room for them.
+        The GPU that decodes also has layers. Where a GPU has no room for a whole transformer and its share of the
+        rings, that of the decoder has none if there are more GPUs than steps, or each has the same layers of all steps.
         """
+        return self._division
+
+    @cached_property
+    def _division(self) -> tuple[RankWork, ...]:
         gpus, steps, layers = self.used("tpp"), self.settings.sample_steps, self.config.dit.num_layers
         if not self.fast:
             return split(steps, len(gpus) or self.request.processes)
         # The rank that decodes divides the layers, by what it knows of its own GPU.
         shared = split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
-        if len(gpus) <= steps or all(load.fits for load in self.rank_loads(shared)):
+        if all(load.fits for load in self.rank_loads(shared)):
             return shared
-        return split_layers(steps, layers, len(gpus), math.inf)
+        others = [split_layers(steps, layers, len(gpus), math.inf)] if len(gpus) > steps else []
+        if 1 < len(gpus) <= layers:
+            others.append(self._circular(gpus))
+        fitting = [works for works in others if all(load.fits for load in self.rank_loads(works))]
+        if fitting:
+            return min(fitting, key=lambda works: max(self._busy(works)))
+        return others[-1] if others else shared
+
+    def _circular(self, gpus: tuple[Gpu, ...]) -> tuple[RankWork, ...]:
+        """Give each GPU some layers of every step: as is fastest, or where that does not fit as there is room."""
+        steps, layers = self.settings.sample_steps, self.config.dit.num_layers
+        times = self._times(gpus)
+        counts = share_layers(steps, layers, times)
+        works = circulate(steps, counts)
+        loads = self.rank_loads(works)
+        if all(load.fits for load in loads):
+            return works
+        more = self.rank_loads(circulate(steps, [count + 1 for count in counts]))
+        room = [
+            count + math.floor((load.usable - load.total) / (other.total - load.total))
+            for count, load, other in zip(counts, loads, more, strict=True)
+        ]
+        try:
+            return circulate(steps, share_layers(steps, layers, times, room))
+        except InputError:
+            return works
+
+    def layers(self, placement: str) -> tuple[int, ...]:
+        """Return the layers that each GPU keeps of a `tpp` placement whose blocks go round; of any other none."""
+        works, num_layers = self.rank_work() if placement == "tpp" else (), self.config.dit.num_layers
+        return tuple(work.num_layers_of(num_layers) // len(work.steps) for work in works if work.circular)
 
     def own_decoder(self, placement: str) -> bool:
         """Tell if the last process of a `tpp` placement decodes and does nothing else."""
@@ -135,6 +173,18 @@ class MemoryModel:
         """True when a drawn skeleton is encoded beside the video."""
         return self.request.posed and self.config.pose_input == SKELETON_VIDEO
 
+    def _kept(self, work: RankWork) -> float:
+        """Return the share of the transformer's layers that a rank keeps the weights and sinks of."""
+        return self._num_steps(work) / len(work.steps) if work.circular else 1.0
+
+    def _busy(self, works: tuple[RankWork, ...]) -> list[float]:
+        """Predict the seconds that each GPU is busy with a block."""
+        ranks = [(self._num_steps(work), work.decodes, self.speeds(self.used("tpp")[work.rank])) for work in works]
+        return [
+            count * speeds.step + ((speeds.decode + self.drawn * speeds.pose) if decodes else 0)
+            for count, decodes, speeds in ranks
+        ]
+
     def _num_steps(self, work: RankWork) -> float:
         """Count the steps of a rank, parts of steps included."""
         layers = self.config.dit.num_layers
@@ -147,53 +197,74 @@ class MemoryModel:
             return []
         if placement == "tpp":
             return self.rank_loads(self.rank_work())
+        return self._whole_loads(placement, self.rings_on_host(placement))
+
+    def rings_on_host(self, placement: str) -> bool:
+        """Tell if keys and values wait in host memory, as weights do: where a GPU has no room for them."""
+        waits = self.request.offload and placement != "tpp"
+        return waits and not all(load.fits for load in self._whole_loads(placement, False))
+
+    def _whole_loads(self, placement: str, rings_on_host: bool) -> list[GpuLoad]:
         alone = split(self.settings.sample_steps, 1)[0]
-        return [self._load(i, gpu, alone) for i, gpu in enumerate(self.used(placement))]
+        gpus = self.used(placement)
+        return [self._load(i, gpu, alone, rings_on_host=rings_on_host) for i, gpu in enumerate(gpus)]
 
     def rank_loads(self, ranks: tuple[RankWork, ...]) -> list[GpuLoad]:
         """Return the load of each GPU of a group, one rank a GPU."""
         fragments = FRAGMENTS_GB if len(ranks) > 1 else 0.0
         return [self._load(work.rank, self.machine.gpus[work.rank], work, fragments) for work in ranks]
 
-    def _load(self, index: int, gpu: Gpu, work: RankWork, fragments: float = 0.0) -> GpuLoad:
+    def _load(
+        self, index: int, gpu: Gpu, work: RankWork, fragments: float = 0.0, rings_on_host: bool = False
+    ) -> GpuLoad:
         dit, vae, decodes = self.dit, self.vae, work.decodes
-        num_steps = self._num_steps(work)
+        num_steps, kept = self._num_steps(work), self._kept(work)
         parts: dict[str, float] = {}
         denoising: float = 0
         if num_steps:
             if self.request.offload:
-                streamed = dit.layer_weights * (FP8 if self.settings.fp8 else BF16)
-                all_layers = streamed * self.config.dit.num_layers
-                parts["weights"] = dit.weight_bytes(self.settings.fp8) - all_layers + RESIDENT_LAYERS * streamed
+                here = RESIDENT_LAYERS * dit.layer_weights - dit.step_weights - dit.text_weights
+                element = FP8 if self.settings.fp8 else BF16
+                parts["weights"] = dit.weight_bytes(self.settings.fp8) + here * element
             else:
-                parts["weights"] = dit.weight_bytes(self.settings.fp8)
-            parts["rings"] = num_steps * dit.ring_bytes
+                parts["weights"] = dit.weight_bytes(self.settings.fp8, kept)
+            rings = dit.stage_share / self.config.dit.num_layers if rings_on_host else num_steps
+            parts["rings"] = rings * dit.ring_bytes
             # The rings hold copies rotated to the position of their block; the unrotated originals are kept as well.
-            parts["sinks"] = num_steps * dit.ring_sink_bytes + dit.sink_bytes
-            parts["text"] = dit.text_bytes
-            denoising = dit.activation_bytes + dit.workspace_bytes
+            copies = 1 / self.config.dit.num_layers if rings_on_host else num_steps
+            parts["sinks"] = copies * dit.ring_sink_bytes + kept * dit.sink_bytes
+            parts["text"] = kept * dit.text_bytes
+            if dit.workspace_bytes:
+                parts["converted ring"] = dit.workspace_bytes
+            denoising = dit.activation_bytes
         cuts = bool(work.first_layer) + (work.stop_layer is not None)
         if cuts:
-            parts["transfers"] = cuts * SLOTS * dit.tokens * self.config.dit.dim * (FP32 + BF16)
+            # What arrives or leaves waits in slots, and lies where the graphs of steps read or write it.
+            parts["transfers"] = cuts * (SLOTS + 1) * dit.tokens * self.config.dit.dim * (FP32 + BF16)
         if decodes:  # this rank also encodes the picture and sends the result to the others
             parts["autoencoder"] = vae.weight_bytes + vae.state_bytes
             if self.drawn:
                 parts["pose encoder"] = vae.pose_bytes
             if self.request.piped:
                 parts["speech encoder"] = live_speech_bytes(self.config)
-        # On the fast path a block is decoded while the next one is denoised, each in memory of its own.
         decoding = vae.peak_bytes if decodes else 0
-        parts["working memory"] = denoising + decoding if self.fast else max(denoising, decoding)
+        parts["working memory"] = max(denoising, decoding)
         breakdown = {name: size / GB for name, size in parts.items()}
+        allocated = sum(breakdown.values())
+        if self.fast and denoising and decoding:
+            # A block is decoded on a CUDA stream of its own, and the allocator keeps the memory of each to itself.
+            breakdown["other stream"] = min(denoising, decoding) / GB
         if fragments:
             breakdown["fragments"] = fragments
+        graphs = GRAPH_SHARE * decoding + (not self.request.offload) * denoising if self.fast else 0.0
         return GpuLoad(
             gpu=index,
             name=gpu.name,
             role=work.role,
             total=sum(breakdown.values()),
+            allocated=allocated,
             usable=gpu.usable_gb,
-            recorded=GRAPH_SHARE * decoding / GB if self.fast else 0.0,
+            recorded=graphs / GB,
             breakdown=breakdown,
         )
 
@@ -204,8 +275,15 @@ class MemoryModel:
         # Prompt and speech are encoded once, one encoder after the other, and freed.
         encoder = max(text_bytes(self.config), speech_bytes(self.config)) / GB
         if self.machine.gpus:
-            weights = self.dit.weight_bytes(self.settings.fp8) / GB if self.request.offload else 0.0
-            parts = {"processes": processes * GPU_PROCESS_GB, "encoders": encoder, "offloaded weights": weights}
+            waiting = (self.dit.step_weights + self.dit.text_weights) * self.request.offload
+            weights = waiting * (FP8 if self.settings.fp8 else BF16) / GB
+            rings = self.all_rings_gb if self.rings_on_host(placement) else 0.0
+            parts = {
+                "processes": processes * GPU_PROCESS_GB,
+                "encoders": encoder,
+                "offloaded weights": processes * weights,
+                "offloaded rings": processes * rings,
+            }
         else:
             element = FP32 / BF16  # an old processor computes in fp32: count the worse case
             dit, vae = self.dit, self.vae
@@ -220,12 +298,18 @@ class MemoryModel:
             }
         return parts | {"total": sum(parts.values())}
 
+    @property
+    def all_rings_gb(self) -> float:
+        """Keys and values of earlier blocks of all steps, without sinks."""
+        return self.settings.sample_steps * self.dit.ring_bytes / GB
+
     def disk(self) -> dict[str, float]:
         """Return disk space by purpose, in GB, with "total"."""
         request, stride = self.request, self.config.vae.spatial_stride
         latent = self.config.vae.z_dim * (request.width // stride) * (request.height // stride)
         blocks = count_blocks(request.num_frames)
-        state = self.settings.sample_steps * (self.dit.ring_bytes + self.dit.ring_sink_bytes) + self.vae.state_bytes
+        sinks = 0 if self.rings_on_host(request.placement) else self.dit.ring_sink_bytes
+        state = self.settings.sample_steps * (self.dit.ring_bytes + sinks) + self.vae.state_bytes
         seconds = request.num_frames / FPS
         parts = {
             "latents": blocks * BLOCK_LATENTS * latent * FP32 / GB,
@@ -234,12 +318,13 @@ class MemoryModel:
         }
         return parts | {"total": sum(parts.values())}
 
-    def speeds(self, gpu: Gpu | None) -> Speeds:
+    def speeds(self, gpu: Gpu | None, rings_on_host: bool = False) -> Speeds:
         """Predict the times on a GPU, or measure them on this CPU."""
         if gpu is None:
             return cpu_speeds(self.config, self.request.width, self.request.height, self.settings.sample_steps)
         layers = self.config.dit.num_layers
-        return gpu_speeds(self.dit, self.vae, gpu.rates, layers, self.settings.fp8, self.request.offload)
+        offload = self.request.offload
+        return gpu_speeds(self.dit, self.vae, gpu.rates, layers, self.settings.fp8, offload, rings_on_host)
 
     def bound(self, placement: str) -> float | None:
         """Return an upper bound of the frames per second of a spread job: no GPU ever waits; None for one that is not.
@@ -249,43 +334,31 @@ class MemoryModel:
         gpus, layers = self.used(placement), self.config.dit.num_layers
         if placement != "tpp" or len(gpus) < 2:
             return None
+        return BLOCK_FRAMES / self._times(gpus).bound(self.settings.sample_steps * layers)
+
+    def _times(self, gpus: tuple[Gpu, ...]) -> RankTimes:
+        """Predict the seconds of a layer on each GPU of a group, and of what the last does beside."""
         speeds = [self.speeds(gpu) for gpu in gpus]
         rest = speeds[-1].decode + self.drawn * speeds[-1].pose
-        times = RankTimes(tuple(one.step / layers for one in speeds), rest)
-        return BLOCK_FRAMES / times.bound(self.settings.sample_steps * layers)
+        return RankTimes(tuple(one.step / self.config.dit.num_layers for one in speeds), rest)
 
-    def pace(self, placement: str) -> tuple[float, float]:
-        """Return (frames per second, seconds to the first frame)."""
+    def pace(self, placement: str, rings_on_host: bool | None = None) -> tuple[float, float]:
+        """Return (frames per second, seconds to the first frame), with rings in host memory or not; None: as it is."""
         steps, gpus = self.settings.sample_steps, self.used(placement) or (None,)
         if placement == "tpp" and len(gpus) > 1:
-            ranks = [(self._num_steps(work), work.decodes, self.speeds(gpus[work.rank])) for work in self.rank_work()]
-            busy = [
-                count * speeds.step + ((speeds.decode + self.drawn * speeds.pose) if decodes else 0)
-                for count, decodes, speeds in ranks
-            ]
-            return BLOCK_FRAMES / max(busy), ranks[-1][-1].start + sum(busy)
-        alone = [self.speeds(gpu) for gpu in gpus]
+            works = self.rank_work()
+            busy, start = self._busy(works), self.speeds(gpus[works[-1].rank]).start
+            # Where blocks go round, another one is ahead of the first in every lap.
+            ahead = max(self._num_steps(w) * self.speeds(gpus[w.rank]).step for w in works) if works[0].circular else 0
+            return BLOCK_FRAMES / max(busy), start + sum(busy) + ahead
+        rings_on_host = self.rings_on_host(placement) if rings_on_host is None else rings_on_host
+        alone = [self.speeds(gpu, rings_on_host) for gpu in gpus]
         blocks = [
             max(steps * speeds.step, speeds.decode)
             if speeds.overlap and self.request.online_decode
-            else steps * speeds.step + speeds.decode
+            else speeds.block(steps)
             for speeds in alone
         ]
         first = alone[0].start + (alone[0].first or steps * alone[0].step + alone[0].decode)
         blocks = [block + self.drawn * speeds.pose for block, speeds in zip(blocks, alone, strict=True)]
         return sum(BLOCK_FRAMES / block for block in blocks), first + self.drawn * alone[0].pose
-
-
-def with_kv_dtype(config: ModelConfig, request: PlanRequest, machine: Machine) -> PlanRequest:
-    """Replace `kv_cache_dtype` "auto" by a dtype, where the model and the machine have a choice.
-
-    That is bf16 where rings and recorded kernels fit with room to spare, else fp8 where the GPUs have it. Attention in
-    8 bits ("int8", "e4m3") is only taken on request.
-    """
-    if request.settings.kv_cache_dtype != "auto" or not config.has_kv_choice or not machine.gpus:
-        return request
-    wide = request.changed(kv_cache_dtype="bf16")
-    model = MemoryModel(config, wide, machine)
-    roomy = all(load.total + load.recorded + SPARE_GB <= load.usable for load in model.loads(request.placement))
-    has_fp8 = all(gpu.rates.has_fp8 for gpu in model.used(request.placement))
-    return request.changed(kv_cache_dtype="fp8") if has_fp8 and not roomy else wide

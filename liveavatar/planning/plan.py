@@ -30,6 +30,8 @@ class Plan:
     fits: bool
     placement: str
     own_decoder: bool  # the last process of a spread job decodes and does nothing else
+    layers: tuple[int, ...]  # that each GPU keeps, where blocks go round; none: each keeps all
+    rings_on_host: bool  # keys and values of earlier blocks wait in host memory
     per_gpu_gb: list[GpuLoad]
     fps: float  # frames per second, decoder included
     fps_bound: float | None  # no division of a spread job over these GPUs is faster; None: it is not spread
@@ -160,6 +162,8 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
         fits=choice.fits,
         placement=choice.placement,
         own_decoder=model.own_decoder(choice.placement),
+        layers=model.layers(choice.placement),
+        rings_on_host=model.rings_on_host(choice.placement),
         per_gpu_gb=choice.loads,
         fps=fps,
         fps_bound=model.bound(choice.placement),
@@ -187,6 +191,13 @@ def _remarks(choice: Choice) -> list[str]:
                 "there may be no room to record the decoder as a CUDA graph; its kernels are then launched one by one, "
                 "which is slower"
             )
+    model = choice.model
+    if model.rings_on_host(choice.placement):
+        roomy, _ = model.pace(choice.placement, rings_on_host=False)
+        remarks.append(
+            f"keys and values of earlier blocks ({model.all_rings_gb:.1f} GB) wait in host memory, for the GPU has no "
+            f"room for them: {choice.fps:.2f} frames/s, with room for them it would be {roomy:.2f}"
+        )
     if not choice.live:
         remarks.append(
             f"{choice.fps:.1f} frames/s is below {FPS}: a finished video plays smoothly, a live one would stall"
@@ -219,6 +230,12 @@ def _idle_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, ma
     remarks = []
     if choice.placement == "tpp" and original.placement == "auto":
         remarks.append(f"one GPU is not fast or large enough, so the job is spread over {busy}")
+    layers = choice.model.layers(choice.placement)
+    if layers:
+        kept = f"{min(layers)}" if len(set(layers)) == 1 else f"{min(layers)} to {max(layers)}"
+        remarks.append(
+            f"each GPU keeps {kept} of {sum(layers)} layers, and a block goes round all of them once a denoise step"
+        )
     if busy == num_gpus:
         return remarks
     first = f"{busy} of {num_gpus} GPUs work, " + (

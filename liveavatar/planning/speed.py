@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 
 TERA = 1e12
 LAYER_SECONDS = 82e-6  # of one recorded layer, however small; `mini` on an H200 (`bench.gpu --only mini`)
-# Decoding kernel by kernel: share of the convolutions' rate, and seconds a block until the next one is begun.
-UNRECORDED_SHARE, UNRECORDED_SECONDS = 0.050, 12e-3
+OWN_SHARE = 0.11  # of the convolutions' rate that a decoder without kernels of `liveavatar.fast` reaches; as above
+HOST_SECONDS = 8.4e-3  # of a block that the host of a GPU works; as above
+# Of the link to the host each way, while copies go both ways: data/benchmarks/gpu_h200_offload_2026-11-30.md.
+BOTH_WAYS = 0.87
 OVERHEAD = 1.01  # of a step over the sum of its parts: gaps between kernels
 ENCODE_SHARE = (
     0.48  # of the decoder's rate that a start reaches, which is the encoding of the still picture first of all
@@ -54,13 +56,23 @@ class Speeds:
     first: float | None  # the first block, steps and decoding; None: as long as any other
     overlap: bool  # a block is decoded while the next one is denoised
     pose: float = 0.0  # one block of a drawn skeleton encoded
+    host: float = 0.0  # what the host of a GPU does for a block beside it
+
+    def block(self, steps: int) -> float:
+        """Return the time of a block of so many steps, and of decoding one; a GPU that computes both gains nothing.
+
+        Nor does one that waits for its host, as was measured: layers that decoding delays let the link wait.
+        """
+        return max(steps * self.step + self.decode, self.host)
 
     def decode_layers(self, num_layers: int) -> float:
         """Return the time of decoding a block in layers of a denoise step, for a transformer of `num_layers`."""
         return num_layers * self.decode / self.step
 
 
-def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool) -> Speeds:
+def gpu_speeds(
+    dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8: bool, offload: bool, rings_on_host: bool = False
+) -> Speeds:
     """Predict the times on a GPU.
 
     Args:
@@ -69,24 +81,34 @@ def gpu_speeds(dit: DiTCosts, vae: VAECosts, rates: Rates, num_layers: int, fp8:
         num_layers: of the transformer.
         fp8: linears in fp8.
         offload: weights come from host memory at every step, while the layer before computes.
+        rings_on_host: so do keys and values, but for the slots that the block writes; those go back beside them,
+            which slows both.
     """
     linear = dit.linear_flop / TERA / (rates.fp8 if fp8 else rates.bf16)
     attention = dit.attention_flop / TERA / rates.self_attention(dit.ring_dtype)
     attention += dit.other_flop / TERA / rates.attention
     compute = OVERHEAD * (linear + attention + dit.elementwise_bytes / TERA / rates.bandwidth)
     compute = max(compute, num_layers * LAYER_SECONDS)
-    transfer = dit.layer_weights * num_layers * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
+    transfer = dit.step_weights * (FP8 if fp8 else BF16) / TERA / rates.host_link if offload else 0.0
+    weights = transfer
+    if rings_on_host:
+        link = TERA * rates.host_link
+        written = dit.written_share * dit.ring_bytes
+        transfer += ((dit.ring_bytes - written) + (1 / BOTH_WAYS - 1) * written) / link
+        # A ring is read and written once more on the GPU, and the sinks are laid out in front of it.
+        compute += 2 * (dit.ring_bytes + dit.sink_bytes) / TERA / rates.bandwidth
     prefill = OVERHEAD * linear * dit.sink_share
     decode = vae.decode_flop / TERA / rates.conv
-    if not vae.is_recorded:
-        decode = decode / UNRECORDED_SHARE + UNRECORDED_SECONDS
+    if not vae.has_fast_form:
+        decode /= OWN_SHARE
     return Speeds(
         step=max(compute, transfer),
         decode=decode,
         first=None,
-        start=max(prefill, transfer) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
+        start=max(prefill, weights) + vae.encode_flop / TERA / (ENCODE_SHARE * rates.conv),
         overlap=False,
         pose=vae.pose_flop / TERA / (ENCODE_SHARE * rates.conv),
+        host=HOST_SECONDS,
     )
 
 

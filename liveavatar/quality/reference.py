@@ -86,6 +86,19 @@ def energy_kept(video: Tensor, truth: Tensor, mask_BTHW: Tensor | None = None) -
     return float((gradient_energy(video, mask_BTHW) / gradient_energy(truth, mask_BTHW).clamp(min=1e-9)).mean())
 
 
+def lattice_ratio(video: Tensor, side: int = 8) -> float:
+    """Compute the fine structure at the strongest of side*side lattice positions over its mean; 1 = no grid.
+
+    Fine structure is the difference from a median over 3*3 pixels, as in `liveavatar bench quality`.
+    """
+    grey = video.float().clamp(-1, 1).mean(1).flatten(0, 1)  # [B*T, H, W]
+    rows, columns = (n // side for n in grey.shape[-2:])
+    near = [grey.roll((y, x), (-2, -1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    fine = (grey - torch.stack(near).median(0).values).abs()[:, : rows * side, : columns * side]
+    strength = fine.unflatten(1, (rows, side)).unflatten(3, (columns, side)).mean((0, 1, 3))
+    return float(strength.max() / strength.mean().clamp(min=1e-9))
+
+
 def frame_steps(video: Tensor) -> Tensor:
     """Compute the mean absolute change from each frame to the next: [B, T-1], in units of the range's half."""
     return (video[:, :, 1:].float() - video[:, :, :-1].float()).abs().mean((1, 3, 4))

@@ -76,6 +76,7 @@ class RenderJob:
     portrait_pose: tuple[float, ...] | None = None  # yaw, pitch, roll of `image`, radians; None: read off it if needed
     canvas: CanvasPicture | None = None  # None: the video is what the model renders
     online: bool = False
+    rings_on_host: bool = False  # see `liveavatar.engine.job.StreamJob`
     resume: bool = False
     ignore_collapse: bool = False  # render to the end even if the picture falls apart
     origin: str | None = None  # digest that marks the video, see `liveavatar.media.origin`; None: no mark
@@ -186,6 +187,7 @@ class RenderRun:
                 pose=pose.track,
                 portrait_pose=pose.portrait,
                 skeleton=pose.skeleton,
+                rings_on_host=job.rings_on_host,
             )
         )
         self.paste = None if job.canvas is None else self._paste(job.canvas)

@@ -74,6 +74,15 @@ class Clips:
     others: Tensor  # uint8 [n, H, W, 3] the other photos; the reference photos where there are none
     other_captions: list[str]
 
+    def first(self, count: int, num_frames: int) -> "Clips":
+        """Copy the first clips, cut to their first frames; the photos remain."""
+        most = min(num_frames, self.num_frames)
+        part, times = slice(0, count), [*range(most), -1]
+        return Clips(
+            self.frames[part, times], self.landmarks[part, times], self.head[part, times], self.eyes[part, times],
+            self.tracks[part], self.blocks[part], self.captions[part], self.others[part], self.other_captions[part],
+        )  # fmt: skip
+
     @property
     def num_frames(self) -> int:
         """Number of frames of a clip, without the photo."""

@@ -200,8 +200,13 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     return cfg
 
 
-def export_decoder(run: Path, out: Path) -> None:
+def export_decoder(run: Path, out: Path, output_sharpen: float | None = None) -> None:
     """Replace the decoder of the model at `out` by the decoder that a run trained on the same encoder.
+
+    Args:
+        run: folder of the training run.
+        out: model directory that is changed.
+        output_sharpen: of the new decoder (`VAEConfig`); the old one's when None.
 
     Raises:
         CheckpointError: when the run's encoder is another one, with other latents than the model's transformer.
@@ -216,6 +221,8 @@ def export_decoder(run: Path, out: Path) -> None:
     blocks = tuple(state.get("decoder_blocks", PRESETS[model.config.name].vae.decoder_blocks))
     width = state.get("reference_width", 0)  # of the stage `reference_decoder`
     vae = replace(model.config.vae, decoder_blocks=blocks, reference_width=width)
+    if output_sharpen is not None:
+        vae = replace(vae, output_sharpen=output_sharpen)
     save_model(out, replace(model.config, vae=vae), {"vae": trained})
     log.info("%s has the decoder of %s", out, run)
 
@@ -244,6 +251,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--before_embedding_share", type=float, help="the same of the embeddings; --before_share when not given"
     )
+    options.add_argument(
+        "--output_sharpen", type=float, help="unsharp mask on the frames of --decoder; the old decoder's if not given"
+    )
     options.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not condition on gaze")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("folder", nargs="?", type=Path, help="same as --out")
@@ -261,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.random:
         export_random(args.random, out, args.seed)
     elif args.decoder:
-        export_decoder(args.decoder, out)
+        export_decoder(args.decoder, out, args.output_sharpen)
     else:
         settings = {field.name: getattr(args, field.name) for field in fields(ExportSettings)}
         export_run(args.run, out, ExportSettings(**settings))

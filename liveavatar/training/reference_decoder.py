@@ -7,15 +7,22 @@ several GPUs. Encoder and transformer stay as they are. Training begins with MOD
 
 Loss: the autoencoder's reconstruction loss + `--energy` x the difference in gradient energy of patches of 16 pixels
 + 0.02 x the flow's error at points whose place in the portrait is known + 0.3 x L1 of the warped portrait where the
-light is the same. One step in 16 has no reference, so that the decoder also works without one.
+light is the same + `--gate` x the gate where the portrait is further from the truth than the output: shut lips in an
+open mouth, lashes on a cheek. One step in 16 has no reference, so that the decoder also works without one.
+
+With `--features`, a share of the pairs has latents that the model's transformer drew (`drawn`), on which gradient
+energy is lost that encoded latents keep. With `--adversary`, a patch discriminator on a quarter of the picture joins in
+the second half of the budget. It is switched off for good when the averaged weights draw a grid (`lattice_ratio` of
+held-out pictures over the truth's by `LARGEST_LATTICE`) or lose more than `ADVERSARY_ALLOWANCE` of PSNR.
 """
 
 import argparse
 import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,31 +33,26 @@ from liveavatar.checkpoints.load import load_model
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import PATCH, CompactVAE
 from liveavatar.model.vae_reference import sharpened
-from liveavatar.quality import reference as measure
-from liveavatar.quality.reference import region_weights, to_video
-from liveavatar.timing import LATENT_FRAMES
+from liveavatar.timing import BLOCK_FRAMES, LATENT_FRAMES
 from liveavatar.training import runtime
+from liveavatar.training.adversary import FRAMES, PatchDiscriminator, balanced_gradient, discriminator_loss
 from liveavatar.training.autoencoder import BACKEND, EMA_DECAY, reconstruction_loss
-from liveavatar.training.data import Clips, load_clips
+from liveavatar.training.data import load_clips
+from liveavatar.training.drawn import draw_clips, load_drawer
+from liveavatar.training.features import load_bank
 from liveavatar.training.optim import Average, Optimisers, rate_factor
+from liveavatar.training.reference_losses import energy_loss, gate_loss
+from liveavatar.training.reference_measures import HELD_OUT_CLIPS, held_out_measures
 from liveavatar.training.reference_pairs import PairBatch, PairSampler, flow_loss, load_stills
 
-FLOW_WEIGHT, COPY_WEIGHT, ENERGY_PATCH = 0.02, 0.3, 16
+FLOW_WEIGHT, COPY_WEIGHT = 0.02, 0.3
 WITHOUT_REFERENCE = 16  # steps, of which one has no reference
-HELD_OUT_CLIPS, HELD_OUT_FRAMES = 6, 24
+SPLITS = ("train", "eval")
+HELD_OUT_BLOCKS = 3  # of a held-out clip that the transformer draws
+HELD_OUT_LEVEL = 0.7  # noise from which held-out clips are drawn: the last step of a render
+ADVERSARY_START, ADVERSARY_ALLOWANCE, LARGEST_LATTICE = 0.5, 0.7, 1.15  # of the budget; dB; over the truth's
 WEIGHTS = "autoencoder.pt"
-
-
-def energy_loss(decoded: Tensor, truth: Tensor) -> Tensor:
-    """Compute the mean difference in root gradient energy between patches of videos [B, 3, T, H, W]."""
-    energies = [_patch_energy(video.transpose(1, 2).flatten(0, 1)) for video in (decoded, truth)]
-    return (energies[0] - energies[1]).abs().mean()
-
-
-def _patch_energy(frames_NCHW: Tensor) -> Tensor:
-    grey = frames_NCHW.mean(1, keepdim=True)
-    dx, dy = grey[..., :-1, 1:] - grey[..., :-1, :-1], grey[..., 1:, :-1] - grey[..., :-1, :-1]
-    return (F.avg_pool2d(dx.square() + dy.square(), ENERGY_PATCH, ENERGY_PATCH // 2) + 1e-6).sqrt()
+log = logging.getLogger(__name__)
 
 
 def copying_autoencoder(model_dir: Path, width: int, blocks: Sequence[int] = ()) -> CompactVAE:
@@ -81,6 +83,14 @@ def copying_autoencoder(model_dir: Path, width: int, blocks: Sequence[int] = ())
     return vae
 
 
+class Copied(NamedTuple):
+    """Copied parts of N time-major frames."""
+
+    pixels: Tensor  # [N, 3, S, S] the picture as warped
+    flow: Tensor  # [N, 2, S/4, S/4]
+    gate: Tensor  # [N, 1, S, S]
+
+
 class ReferenceTrainer:
     """Trainer of the decoder and its branch."""
 
@@ -100,25 +110,44 @@ class ReferenceTrainer:
         self.clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
         side = min(self.clips[0].size)
         stills = load_stills(args.stills, side, rank.device) if args.stills else []
-        share = args.still_share
-        self.sampler = PairSampler(self.clips, stills, args.frames, share, rank.generator(args.seed))
         self.held_out_clips = load_clips(args.data, "eval", rank.device) if rank.first else []
+        self.held_out_drawn: list[Tensor] = []
+        drawn = self._draw() if args.features and args.drawn_share else []
+        self.sampler = PairSampler(
+            self.clips, stills, args.frames, args.still_share, rank.generator(args.seed), drawn, args.drawn_share
+        )
+        self.adversary = PatchDiscriminator(64 if args.preset == "mini" else 8).to(rank.device)
+        self.adversary_optim = torch.optim.AdamW(self.adversary.parameters(), 2e-4, betas=(0.5, 0.9))
+        self.adversary_on, self.best_psnr = bool(args.adversary), 0.0
         self.step = 0
         self.decode = self._decode
+
+    def _draw(self) -> list[Tensor]:
+        """Draw the clips with the model's transformer, and a part of the held-out ones."""
+        net, args, rank = load_drawer(self.args.init, self.rank.device), self.args, self.rank
+        banks = {s: load_bank(args.features, s, net.cfg.dit.audio_history_frames, rank.device) for s in SPLITS}
+        drawn = [draw_clips(net, self.before, clips, banks["train"], rank, args.seed) for clips in self.clips]
+        levels = (HELD_OUT_LEVEL, HELD_OUT_LEVEL)
+        self.held_out_clips = [c.first(HELD_OUT_CLIPS, BLOCK_FRAMES * HELD_OUT_BLOCKS) for c in self.held_out_clips]
+        for clips in self.held_out_clips:
+            self.held_out_drawn.append(draw_clips(net, self.before, clips, banks["eval"], rank, 1, levels)[:, 0])
+        log.info("drew %d clips", sum(len(d) for d in drawn))
+        return drawn
 
     def compile(self) -> None:
         """Compile the decoder; on failure training continues uncompiled."""
         torch._dynamo.config.suppress_errors = True
         self.decode = torch.compile(self._decode, backend=BACKEND, dynamic=False)
 
-    def _decode(self, latents: Tensor, picture: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode, copying from a picture: the video, the warped picture's frames [N, 3, S, S] and the flow."""
+    def _decode(self, latents: Tensor, picture: Tensor, latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Decode, copying from a picture: the video, the warped picture's frames [N, 3, S, S], the flow, the gate."""
         video, warped = self.vae.decode_copying(latents, self.vae.reference(picture, latent))
         assert warped is not None
-        return video, F.pixel_shuffle(warped.pixels, PATCH), warped.flow
+        assert warped.gate is not None
+        return video, F.pixel_shuffle(warped.pixels, PATCH), warped.flow, F.pixel_shuffle(warped.gate, PATCH)
 
     def train_step(self, fraction: float) -> dict[str, Tensor]:
-        """Update the decoder once."""
+        """Update the decoder once, and the adversary when it is on."""
         batch = self.sampler.sample(self.args.batch)
         with self.rank.autocast():
             with torch.no_grad():
@@ -126,13 +155,27 @@ class ReferenceTrainer:
                 latent = self.vae.encode(batch.reference.expand(-1, -1, LATENT_FRAMES, -1, -1))
             strength = self.args.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
             noised = latents + strength * torch.randn_like(latents)
+            if batch.latents is not None:
+                noised = torch.where(batch.drawn[:, None, None, None, None], batch.latents.to(noised.dtype), noised)
             if self.step % WITHOUT_REFERENCE == WITHOUT_REFERENCE - 1:
-                decoded, copied, flow = self.vae.decode(noised), None, None
+                decoded, copied = self.vae.decode(noised), None
             else:
-                decoded, copied, flow = self.decode(noised, batch.reference, latent)
-        losses = self._losses(decoded.float(), copied, flow, batch)
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()
+                decoded, *parts = self.decode(noised, batch.reference, latent)
+                copied = Copied(*parts)
+        output = decoded.detach().float().requires_grad_()
+        losses = self._picture_losses(output, batch)
+        picture = torch.stack(list(losses.values())).sum()
+        if self.adversary_on and fraction > ADVERSARY_START:
+            gradient, extra = self._adversarial_gradient(picture, output, batch)
+        else:
+            gradient, extra = torch.autograd.grad(picture, output)[0], {}
+        roots, gradients = [decoded], [gradient.to(decoded.dtype)]
+        if copied is not None:
+            more = self._copying_losses(output.detach(), copied, batch)
+            losses |= more
+            roots.append(torch.stack(list(more.values())).sum())
+            gradients.append(torch.ones_like(roots[-1]))
+        torch.autograd.backward(roots, gradients)
         for parameter in self.optim.params:
             if parameter.grad is None:  # of the branch, in a step without a reference
                 parameter.grad = torch.zeros_like(parameter)
@@ -140,31 +183,63 @@ class ReferenceTrainer:
         norm = self.optim.step(rate_factor(self.step, fraction))
         self.average.update(self.vae, self.step)
         self.step += 1
-        return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": norm}
+        return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": norm} | extra
 
-    def _losses(
-        self, decoded: Tensor, copied: Tensor | None, flow: Tensor | None, batch: PairBatch
-    ) -> dict[str, Tensor]:
-        losses = {
-            "loss": reconstruction_loss(decoded, sharpened(batch.video, self.args.sharpen), batch.weights),
-            "energy_loss": self.args.energy * energy_loss(decoded, batch.video),
-        }
-        if copied is not None and flow is not None:
-            # Frames are time-major here, as in the decoder.
-            truth = batch.video.permute(2, 0, 1, 3, 4).flatten(0, 1)
-            same = batch.same_light.repeat(batch.video.shape[2])
-            away = ((copied.float() - truth).abs().mean((1, 2, 3)) * same).sum() / same.sum().clamp(min=1)
-            points, targets = (x.transpose(0, 1).flatten(0, 1) for x in (batch.points, batch.targets))
-            losses["copy"] = COPY_WEIGHT * away
-            losses["flow"] = FLOW_WEIGHT * flow_loss(flow, points, targets, truth.shape[-1])
+    def _picture_losses(self, decoded: Tensor, batch: PairBatch) -> dict[str, Tensor]:
+        losses = {"loss": reconstruction_loss(decoded, sharpened(batch.video, self.args.sharpen), batch.weights)}
+        if self.args.energy:
+            losses["energy_loss"] = self.args.energy * energy_loss(decoded, batch.video)
         return losses
+
+    def _copying_losses(self, decoded: Tensor, copied: Copied, batch: PairBatch) -> dict[str, Tensor]:
+        # Frames are time-major here, as in the decoder.
+        truth, own = (video.permute(2, 0, 1, 3, 4).flatten(0, 1) for video in (batch.video, decoded))
+        same = batch.same_light.repeat(batch.video.shape[2])
+        away = ((copied.pixels.float() - truth).abs().mean((1, 2, 3)) * same).sum() / same.sum().clamp(min=1)
+        points, targets = (x.transpose(0, 1).flatten(0, 1) for x in (batch.points, batch.targets))
+        weights = batch.weights.transpose(0, 1).flatten(0, 1)
+        return {
+            "copy": COPY_WEIGHT * away,
+            "flow": FLOW_WEIGHT * flow_loss(copied.flow, points, targets, truth.shape[-1]),
+            "gate": self.args.gate * gate_loss(own, truth, copied.pixels.float(), copied.gate.float(), weights),
+        }
+
+    def _adversarial_gradient(self, loss: Tensor, output: Tensor, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Update the adversary; return the gradient at the output of the loss and of the adversary together."""
+        side, times = output.shape[-1] // 2, torch.randperm(output.shape[2])[:FRAMES].tolist()
+        top, left = torch.randint(side + 1, (2,)).tolist()
+        window = (slice(None), slice(None), times, slice(top, top + side), slice(left, left + side))
+        real, made = (video[window].transpose(1, 2).flatten(0, 1) for video in (batch.video, output))
+        with self.rank.autocast():
+            adversary_loss = discriminator_loss(self.adversary, real, made.detach())
+        self.adversary_optim.zero_grad(set_to_none=True)
+        adversary_loss.backward()
+        runtime.average_gradients(list(self.adversary.parameters()), self.rank)
+        self.adversary_optim.step()
+        self.adversary.requires_grad_(False)
+        with self.rank.autocast():
+            pull = -self.adversary(made).mean()
+        gradient = balanced_gradient(loss, pull, output)
+        self.adversary.requires_grad_(True)
+        return gradient, {"adversary": adversary_loss.detach()}
+
+    def guard(self, psnr: float, lattice: float) -> None:
+        """Switch the adversary off for good when it draws a grid or costs too much."""
+        self.best_psnr = max(self.best_psnr, psnr)
+        if self.adversary_on and (lattice > LARGEST_LATTICE or psnr < self.best_psnr - ADVERSARY_ALLOWANCE):
+            self.adversary_on = False
+            log.warning("adversary off: %.2f dB of %.2f, lattice ratio %.2f", psnr, self.best_psnr, lattice)
 
     def held_out(self) -> dict[str, float]:
         """Measure the averaged weights on held-out clips, copying from the photo and from a frame of the clip."""
         self.average.copy_to(self.average_vae)
         photo = held_out_measures(self.average_vae, self.held_out_clips, self.rank, from_photo=True)
         frame = held_out_measures(self.average_vae, self.held_out_clips, self.rank, from_photo=False)
-        return photo | {f"{name}_frame": value for name, value in frame.items()}
+        values = photo | {f"{name}_frame": value for name, value in frame.items()}
+        if self.held_out_drawn:
+            drawn = held_out_measures(self.average_vae, self.held_out_clips, self.rank, True, self.held_out_drawn)
+            values |= {f"{name}_drawn": value for name, value in drawn.items()}
+        return values
 
     def state(self, seconds: float) -> dict[str, Any]:
         """Collect the state for `autoencoder.pt`."""
@@ -172,6 +247,10 @@ class ReferenceTrainer:
             "weights": {n: p.detach() for n, p in self.vae.named_parameters()},
             "average": self.average.weights,
             "optim": self.optim.state_dict(),
+            "adversary": self.adversary.state_dict(),
+            "adversary_optim": self.adversary_optim.state_dict(),
+            "adversary_on": self.adversary_on,
+            "best_psnr": self.best_psnr,
             "reference_width": self.args.width,
             "decoder_blocks": list(self.vae.config.decoder_blocks),
             "step": self.step,
@@ -183,46 +262,10 @@ class ReferenceTrainer:
         self.vae.load_state_dict(state["weights"])
         self.average.load(state["average"])
         self.optim.load_state_dict(state["optim"])
+        self.adversary.load_state_dict(state["adversary"])
+        self.adversary_optim.load_state_dict(state["adversary_optim"])
+        self.adversary_on, self.best_psnr = state["adversary_on"], state["best_psnr"]
         self.step = state["step"]
-
-
-def held_out_videos(clips: Clips, i: int, from_photo: bool) -> tuple[Tensor, Tensor]:
-    """Cut the first frames of a held-out clip [1, 3, T, H, W], and a picture [1, 3, 1, H, W] of the person."""
-    count = min(HELD_OUT_FRAMES, clips.num_frames) // LATENT_FRAMES * LATENT_FRAMES
-    at = clips.num_frames if from_photo else clips.num_frames - 1
-    return to_video(clips.frames[i : i + 1, :count]), to_video(clips.frames[i : i + 1, at : at + 1])
-
-
-def copied_video(vae: CompactVAE, video: Tensor, picture: Tensor) -> Tensor:
-    """Encode a video [B, 3, T, H, W] and decode it, copying from a picture [B, 3, 1, H, W] if `vae` can."""
-    latent = vae.encode_still(picture, 1)
-    return vae.decode_copying(vae.encode(video), vae.reference(picture, latent))[0].float()
-
-
-@torch.no_grad()
-def held_out_measures(
-    vae: CompactVAE, held_out: list[Clips], rank: runtime.TrainRank, from_photo: bool
-) -> dict[str, float]:
-    """Measure an autoencoder that copies, on held-out clips: PSNR and gradient energy, of the face too."""
-    rows = []
-    for clips in held_out:
-        for i in range(min(HELD_OUT_CLIPS, len(clips.frames))):
-            truth, picture = held_out_videos(clips, i, from_photo)
-            with rank.autocast():
-                decoded = copied_video(vae, truth, picture)
-            points = clips.landmarks[i : i + 1, : truth.shape[2]]
-            mouth, face = region_weights(points, clips.size, 1.0, 0.0, 0.0), measure.face_ellipse(points, clips.size)
-            rows.append(
-                [
-                    measure.psnr(decoded, truth), measure.psnr(decoded, truth, mouth),
-                    measure.psnr(decoded, truth, face.float()),
-                    measure.energy_kept(decoded, truth), measure.energy_kept(decoded, truth, face.float()),
-                    measure.mean_edge_jump(decoded, LATENT_FRAMES)
-                    / max(measure.mean_edge_jump(truth, LATENT_FRAMES), 1e-6),
-                ]
-            )  # fmt: skip
-    names = ("psnr", "psnr_mouth", "psnr_face", "energy", "energy_face", "latent_jump")
-    return dict(zip(names, torch.tensor(rows).mean(0).tolist(), strict=True))
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
@@ -237,7 +280,16 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     if args.compile:
         trainer.compile()
     saver = runtime.Saver(path, trainer, budget, args.save_every)
-    runtime.run_steps(trainer, saver, journal, args, 10)
+    runtime.run_steps(trainer, saver, journal, args, 10, lambda row: _share_guard(trainer, row, rank))
+
+
+def _share_guard(trainer: ReferenceTrainer, row: Mapping[str, float], rank: runtime.TrainRank) -> None:
+    """Tell every rank what the first one measured, if it did."""
+    drawn = "_drawn" if "psnr_drawn" in row else ""
+    measured = torch.tensor([row.get(f"{name}{drawn}", 0.0) for name in ("psnr", "lattice")], device=rank.device)
+    psnr, lattice = (rank.mean(measured) * rank.world).tolist()
+    if psnr > 0:
+        trainer.guard(psnr, lattice)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -258,6 +310,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--latent_noise", type=float, default=0.15, help="largest noise on the latents")
     options.add_argument("--sharpen", type=float, default=0.15, help="strength of the unsharp mask on the target")
     options.add_argument("--energy", type=float, default=0.3, help="weight of the patches' gradient energy")
+    options.add_argument("--gate", type=float, default=0.0, help="weight of the gate where the portrait is wrong")
+    options.add_argument("--features", type=Path, help="folder of speech features, for latents that are drawn")
+    options.add_argument("--drawn_share", type=float, default=0.35, help="of the batch, with --features")
+    options.add_argument("--adversary", type=int, default=0, help="1: a patch discriminator in the second half")
     return options
 
 

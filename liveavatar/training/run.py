@@ -230,10 +230,15 @@ class TrainingRun:
         options += ["--out", str(self.work), *self._extra("evaluate")]
         return self.wait([self.launch("evaluate", options)], GRACE)
 
+    def speech(self) -> bool:
+        """Encode the speech alone."""
+        return self.train("speech", "latents", [*self._encoding(), "--only_speech"], 120)
+
     def copying(self) -> bool:
         """Train the decoder that copies from the portrait, on the autoencoder of another model."""
         seconds = self.args.budget["copying"]
         options = ["--data", str(self.work / "clips"), "--out", str(self.work / "copying"), "--resume"]
+        options += ["--features", str(self.work)] if any(self.work.glob("features_train_*.pt")) else []
         options += ["--seconds", str(seconds), *self._extra("copying")]
         done = self.train("copying", "reference_decoder", options, seconds)
         return done or (self.work / "copying" / "autoencoder.pt").is_file()
@@ -242,7 +247,7 @@ class TrainingRun:
         """Export that model with the decoder that copies."""
         model = self.work / "model"
         shutil.copytree(self.args.before, model, dirs_exist_ok=True)
-        options = ["--decoder", str(self.work / "copying"), "--out", str(model)]
+        options = ["--decoder", str(self.work / "copying"), "--out", str(model), *self._extra("adopt")]
         return self.wait([self.launch("adopt", ["-m", "liveavatar.training.export", *options])], GRACE)
 
     def export(self) -> bool:
@@ -347,7 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
     training = TrainingRun(args, options)
-    needed = {"render", "autoencoder", "encode", "teacher", "copying", "adopt"}
+    needed = {"render", "autoencoder", "speech", "encode", "teacher", "copying", "adopt"}
     for name in args.stages.split(","):
         if not training.stage(name) and name in needed:
             log.error("%s failed; see %s", name, args.work / "logs")

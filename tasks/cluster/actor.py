@@ -52,6 +52,7 @@ class EngineSpec:
     offload: bool = False  # layers of the transformer wait in host memory
     ranks: int = 1  # processes that share the denoise steps; more than one are a `tasks.cluster.group`
     own_decoder: bool = False  # whether the last of them only decodes
+    layers: tuple[int, ...] = ()  # of the transformer that each of them keeps; none: each keeps all
     leave_gb: float = 0.0  # of its GPU's memory, for other programs
     replica: int = 0  # number of this engine among several with the same model
     limit_s: float = HEALTH_SECONDS  # a process that does not answer for so long counts as hung

@@ -47,7 +47,9 @@ class RankActor:
         with self._making:
             if self._rank is None:
                 spec = self.spec
-                place = RankSpec(rank=self.index, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8)
+                place = RankSpec(
+                    rank=self.index, world=spec.ranks, own_decoder=spec.own_decoder, fp8=spec.fp8, layers=spec.layers
+                )
                 self._rank = Rank(spec.model_dir, place, spec.device, spec.dtype, spec.limit_s, decode_layers_for)
             return self._rank
 
@@ -99,7 +101,8 @@ class RankActor:
 
 def group_prefix(spec: EngineSpec) -> str:
     """Return what the names of a spec's resident ranks begin with."""
-    return f"group-{spec_name(spec)}-{spec.ranks}{'d' * spec.own_decoder}-"
+    layers = "".join(f"_{count}" for count in spec.layers)
+    return f"group-{spec_name(spec)}-{spec.ranks}{'d' * spec.own_decoder}{layers}-"
 
 
 def group_actors(spec: EngineSpec) -> list[ActorHandle]:

@@ -57,6 +57,17 @@ def test_parts_and_dtype(model_dir: Path) -> None:
     assert {p.dtype for p in model.vae.parameters()} == {torch.bfloat16}
 
 
+def test_a_part_of_the_layers_is_read_alone(model_dir: Path) -> None:
+    whole = load_model(model_dir, "cpu", torch.float32, ("dit",)).dit
+    part = load_model(model_dir, "cpu", torch.float32, ("dit",), range(1, 2)).dit
+    assert part.kept == range(1, 2)
+    assert not any(p.is_meta for p in part.parameters())
+    missing = whole.state_dict().keys() - part.state_dict().keys()
+    assert "blocks.0.self_attn.q.weight" in missing
+    assert all(name.startswith(("blocks.0.", "audio_injector.")) for name in missing)
+    assert all(torch.equal(t, whole.state_dict()[name]) for name, t in part.state_dict().items())
+
+
 def test_stored_in_half_precision_by_default(tmp_path: Path) -> None:
     save_model(tmp_path, TINY, {"text": random_weights(TINY, "text")})
     assert {t.dtype for t in load_file(tmp_path / "text.safetensors").values()} == {torch.float16}

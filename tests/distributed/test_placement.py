@@ -13,7 +13,7 @@ from liveavatar.distributed.placement import GroupPlacement, RankSpec
 from liveavatar.distributed.tpp import Opening
 from liveavatar.engine.backend import Backend
 from liveavatar.engine.denoiser import Conditioning, DenoiseSpec
-from liveavatar.engine.placement import split, split_layers
+from liveavatar.engine.placement import circulate, split, split_layers
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.engine.single import Single
 from liveavatar.errors import InputError
@@ -191,3 +191,40 @@ def test_a_rank_serves_a_job_with_the_threads_of_the_last_rank(
     group.given = None  # the job failed before it began
     assert not placement.serve(BACKEND)
     assert len(worked_with) == 2
+
+
+def test_layers_that_are_loaded_go_round(group: FakeGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeCircle(FakeTpp):
+        pass
+
+    monkeypatch.setattr(placement_module, "CircularTpp", FakeCircle)
+    placement = placed(group, layers=(25, 15), decode_layers_of=lambda *_: 28.0)
+    made = place(placement)
+    assert isinstance(made, FakeCircle)
+    assert made.opening.works == placement.works(4) == circulate(4, (25, 15))
+    assert not placement.by_times, "what is loaded is not divided anew"
+    served = []
+
+    class FakeWorker:
+        def __init__(self, *_: Any) -> None:
+            served.append(type(self).__name__)
+
+        def serve(self) -> None:
+            pass
+
+    class FakeCircleWorker(FakeWorker):
+        pass
+
+    monkeypatch.setattr(placement_module, "Worker", FakeWorker)
+    monkeypatch.setattr(placement_module, "CircularWorker", FakeCircleWorker)
+    for works in (made.opening.works, split(4, 2)):
+        group.given = Opening(SPEC, CONDITIONING, works, torch.get_num_threads())
+        assert placement.serve(BACKEND)
+    assert served == ["FakeCircleWorker", "FakeWorker"]
+
+
+def test_a_rank_knows_its_layers() -> None:
+    ranks = [RankSpec(rank=rank, world=3, own_decoder=False, layers=(20, 12, 8)) for rank in range(3)]
+    assert [rank.kept for rank in ranks] == [range(20), range(20, 32), range(32, 40)]
+    assert ranks[2].parts == ("dit", "vae", "text")
+    assert RankSpec(rank=1, world=3, own_decoder=False).kept is None

@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from liveavatar.engine.placement import RankTimes, RankWork, Span, split, split_layers, spread_layers
+from liveavatar.engine.placement import (
+    RankTimes,
+    RankWork,
+    Span,
+    circulate,
+    lap_tasks,
+    share_layers,
+    split,
+    split_layers,
+    spread_layers,
+)
 from liveavatar.errors import InputError
 
 
@@ -110,7 +120,53 @@ def test_a_decoder_may_be_all_that_a_rank_does() -> None:
     assert works[-1].role == "decoder"
 
 
+@pytest.mark.parametrize("steps", range(1, 7))
+@pytest.mark.parametrize("ranks", range(2, 9))
+def test_in_a_circle_every_layer_of_every_step_has_one_rank(ranks: int, steps: int) -> None:
+    times = RankTimes((1.0,) * ranks, 20.0)
+    layers = share_layers(steps, 40, times)
+    works = circulate(steps, layers)
+    assert [work.rank for work in works if work.decodes] == [ranks - 1]
+    for step in range(steps):
+        run = [layer for work in works for span in work.spans(40) if span.step == step for layer in span.layers]
+        assert run == list(range(40))
+    assert tuple(work.num_layers_of(40) for work in works) == tuple(steps * count for count in layers)
+    assert min(layers) >= 1
+    busy = times.busy([steps * count for count in layers])
+    others = (
+        tuple(count + (rank == to) - (rank == of) for rank, count in enumerate(layers))
+        for of in range(ranks)
+        for to in range(ranks)
+        if of != to and layers[of] > 1
+    )
+    assert all(max(busy) <= max(times.busy([steps * count for count in other])) for other in others), "none is better"
+
+
+def test_in_a_circle_slow_and_full_ranks_have_fewer_layers() -> None:
+    assert share_layers(4, 40, RankTimes((1.0, 2.0, 1.0), 0.0)) == (16, 8, 16)
+    assert share_layers(4, 40, RankTimes((1.0,) * 3, 0.0), most=(40, 5, 40)) == (18, 5, 17)
+    with pytest.raises(InputError, match=r"40 layers do not fit 3 ranks with room for \[20, 5, 10\]"):
+        share_layers(4, 40, RankTimes((1.0,) * 3, 0.0), most=(20, 5, 10))
+    with pytest.raises(InputError, match="room for"):
+        share_layers(4, 40, RankTimes((1.0,) * 3, 0.0), most=(40, 0, 40))
+    with pytest.raises(InputError, match="2 layers are too few"):
+        share_layers(4, 2, RankTimes((1.0,) * 3, 0.0))
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+@pytest.mark.parametrize("ranks", range(2, 9))
+def test_blocks_that_enter_at_their_distance_never_want_a_rank_at_the_same_time(ranks: int, steps: int) -> None:
+    lap = lap_tasks(steps, ranks)
+    assert ranks < lap <= ranks + 5
+    taken = [block * steps + step * lap for block in range(4 * lap) for step in range(steps)]
+    assert len(set(taken)) == len(taken)
+
+
 def test_a_share_is_named_in_words() -> None:
+    first, middle, last = circulate(4, (2, 3, 1))
+    assert first.role == "each step from layer 0 up to layer 2"
+    assert middle.role == "each step from layer 2 up to layer 5"
+    assert last.role == "each step from layer 5 + decoder"
     assert RankWork(rank=1, steps=(), decodes=True).role == "decoder"
     assert RankWork(rank=0, steps=(2,), decodes=False, first_layer=3).role == "step 3 from layer 3"
 

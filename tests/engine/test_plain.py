@@ -1,5 +1,6 @@
 """The plain denoiser: every step at its own noise level, from the noise of its block down to the last level."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from liveavatar.config import TINY
 from liveavatar.engine.engine import Engine
+from liveavatar.errors import InputError
 from liveavatar.model.dit import CausalDiT, NoiseLevel
 from tests.engine.jobs import make_job
 
@@ -37,6 +39,11 @@ def test_every_step_has_its_own_noise_level(engine: Engine, steps: int, monkeypa
     for made, next_input in zip(after[: steps - 1], inputs[1:steps], strict=True):
         torch.testing.assert_close(made, next_input)
     torch.testing.assert_close(after[steps - 1][0].float(), torch.as_tensor(block.latents).float())
+
+
+def test_rings_that_are_to_wait_in_host_memory_are_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match=r"rings_on_host: .* load it with offload=True"):
+        engine.open(replace(make_job(), rings_on_host=True))
 
 
 def is_level(engine: Engine, level: NoiseLevel, sigma: float) -> bool:

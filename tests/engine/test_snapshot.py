@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 
-from liveavatar.engine.snapshot import drop_newer_snapshots, read_snapshot, write_snapshot
+from liveavatar.engine.snapshot import drop_newer_snapshots, pieces, read_snapshot, write_snapshot
 from liveavatar.errors import InputError
 
 
@@ -21,6 +21,29 @@ def test_newest_is_read_and_two_are_kept(tmp_path: Path) -> None:
     assert read is not None
     assert int(read["position"]) == 12
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_pieces_make_a_file_of_tensors_however_they_lie() -> None:
+    held = torch.arange(5 * 6 * 16, dtype=torch.uint8).view(5, 6, 16)
+    tensors = {
+        "k": held[..., :8].view(torch.float8_e4m3fn).unflatten(-1, (2, 4)).permute(0, 2, 1, 3),
+        "scale": held[..., 8:].view(torch.float32).mT,
+        "v": torch.rand(3, 4).bfloat16(),
+        "count": torch.tensor(7),
+        "nothing": torch.zeros(0, 3),
+        "bytes": torch.tensor([-1, 2], dtype=torch.int8),
+    }
+    made = list(pieces(tensors, {"version": "2"}))
+    read = load(b"".join(bytes(piece) for piece in made))
+    assert read.keys() == tensors.keys()
+    for name, t in tensors.items():
+        assert read[name].dtype == t.dtype
+        assert torch.equal(
+            read[name].view(torch.uint8) if name == "k" else read[name].nan_to_num(),
+            t.contiguous().view(torch.uint8) if name == "k" else t.nan_to_num(),
+        ), name
+    largest = max(len(bytes(piece)) for piece in made[2:])
+    assert largest == 6 * 8, "a piece is no more than one entry of the first dimension"
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 7, 100], ids=["empty", "half a header", "no tensors"])

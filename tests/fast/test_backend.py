@@ -13,6 +13,8 @@ from liveavatar.engine.engine import Engine
 from liveavatar.engine.job import TensorFeatures
 from liveavatar.errors import InputError
 from liveavatar.fast import accelerate
+from liveavatar.fast.decode import DecodeRunner
+from liveavatar.fast.runner import StepRunner
 from tests.fast.engines import CONFIG, fast_engine, job, model, plain_engine, same
 from tests.job_changes import changed
 
@@ -111,3 +113,26 @@ def test_a_stream_has_no_end(engine_name: str, plain: Engine, fast: Engine) -> N
     steps = [float((b.latents - a.latents).abs().mean()) for a, b in pairwise(made[4:])]
     # The block across the old end differs from its neighbour no more than others do.
     assert steps[5] < 2 * np.median(steps)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["graphs of steps hold the room", "nothing does"])
+def test_steps_give_their_graphs_up_where_the_decoder_has_no_room(
+    held: bool, fast: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = list(fast.open(job()).blocks())
+    graphs, begin = [object()] * held, DecodeRunner.begin
+
+    def crowded(runner: DecodeRunner, still_latents: torch.Tensor) -> None:
+        if graphs or not held:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        begin(runner, still_latents)
+
+    monkeypatch.setattr(DecodeRunner, "begin", crowded)
+    monkeypatch.setattr(StepRunner, "num_recorded", property(lambda _: len(graphs)))
+    monkeypatch.setattr(StepRunner, "forget_graphs", lambda _: graphs.clear())
+    if not held:
+        with pytest.raises(torch.OutOfMemoryError):
+            fast.open(job())
+        return
+    same(list(fast.open(job()).blocks()), expected)
+    assert "kernels are launched one by one" in caplog.text

@@ -27,6 +27,14 @@ class _Graph:
 _ALIVE: "weakref.WeakSet[_Graph]" = weakref.WeakSet()
 
 
+def _replaying(order: list[str]) -> type[_Graph]:
+    class _Replayed(_Graph):
+        def replay(self) -> None:
+            order.append("replay")
+
+    return _Replayed
+
+
 @contextmanager
 def _no_room(graph: _Graph, **_: object) -> Iterator[None]:
     yield
@@ -49,6 +57,26 @@ def test_a_failed_recording_is_let_go_before_the_work_is_done_without_it(
     assert not recorded.enabled
     assert "CUDA graphs are off" in caplog.text
     assert "more lines" not in caplog.text
+
+
+def test_a_graph_that_is_forgotten_is_gone_before_its_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("waited"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append(f"{len(_ALIVE)} graphs"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _replaying(order))
+    recorded = RecordedGraph(lambda: order.append("work"), enabled=True)
+    for _ in range(3):
+        recorded()
+    assert order == ["work", "work", "replay", "replay"]
+    order.clear()
+    assert recorded.graph is not None
+    recorded.forget()
+    recorded()
+    assert order == ["waited", "0 graphs", "work"]
+    assert recorded.graph is None
 
 
 def test_no_garbage_is_collected_while_any_thread_records(monkeypatch: pytest.MonkeyPatch) -> None:

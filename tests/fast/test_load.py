@@ -29,11 +29,18 @@ class Machine:
         self.free, self.share = free, 1.0
         self.loaded: list[tuple[str, tuple[str, ...]]] = []
         self.options: dict[str, Any] = {}
+        self.layers: range | None = None  # of the transformer that are read
 
     def load_model(
-        self, model_dir: Path, device: torch.device | str, dtype: torch.dtype, parts: tuple[str, ...]
+        self,
+        model_dir: Path,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        parts: tuple[str, ...],
+        layers: range | None = None,
     ) -> LoadedModel:
         assert (model_dir, dtype) == (MODEL, torch.bfloat16)
+        self.layers = layers
         self.loaded.append((str(device), parts))
         return LoadedModel(config=CONFIG, **dict.fromkeys(parts, "plain"))
 
@@ -78,6 +85,14 @@ def test_the_transformer_is_read_to_where_there_is_room(
     assert machine.loaded == [("cuda:0", ("vae", "text")), (device, ("dit",))]
     assert (model.dit, model.vae, model.text) == ("fast", "plain", "plain")
     assert machine.options == {"device": GPU, "fp8": False, "offload": False, "attention": None} | options
+
+
+def test_a_rank_reads_its_own_layers_and_counts_their_room(machine: Machine) -> None:
+    own = range(1)
+    assert dit_bytes(SMALL_DIT, own) < 0.8 * WHOLE
+    machine.free = 1.2 * dit_bytes(SMALL_DIT, own)
+    load_fast_model(MODEL, GPU, torch.bfloat16, PARTS, fp8=True, layers=own)
+    assert (machine.loaded[-1], machine.layers) == (("cuda:0", ("dit",)), own)
 
 
 def test_memory_that_is_left_to_others_is_no_room(machine: Machine) -> None:

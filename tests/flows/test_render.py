@@ -29,8 +29,9 @@ def form(**changes: Any) -> RenderParameters:
     [
         pytest.param(LIVE_AVATAR_14B, {}, ("H200", "H200"), False, id="the plan decides"),
         pytest.param(LIVE_AVATAR_14B, {"placement": "single"}, ("H200", "H200"), True, id="one GPU is asked for"),
-        pytest.param(LIVE_AVATAR_14B, {"placement": "tpp"}, ("H200", "H200"), True, id="all are asked for"),
+        pytest.param(LIVE_AVATAR_14B, {"placement": "tpp"}, ("H200", "H200"), False, id="which layers is open"),
         pytest.param(LIVE_AVATAR_14B, {"placement": "tpp"}, ("H200",) * 5, False, id="who decodes is open"),
+        pytest.param(MINI, {"placement": "tpp"}, ("H200", "H200"), True, id="a small model on all that are asked for"),
         pytest.param(LIVE_AVATAR_14B, {"offload_model": True}, ("H200", "H200"), True, id="offload needs one"),
         pytest.param(LIVE_AVATAR_14B, {"num_gpus": 1}, ("H200", "H200"), True, id="one may be used"),
         pytest.param(LIVE_AVATAR_14B, {}, ("H200",), True, id="one is here"),
@@ -76,19 +77,32 @@ def test_a_job_has_as_many_processes_as_are_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(render.machine, "accelerators", lambda: gpus)
-    plan = None
+    plan: dict[str, Any] | None = None
     if planned is not None:
-        plan = {"placement": "tpp", "per_gpu_gb": [{}] * planned[0], "own_decoder": planned[1], "settings": {}}
+        plan = {
+            "placement": "tpp",
+            "per_gpu_gb": [{}] * planned[0],
+            "own_decoder": planned[1],
+            "layers": [],
+            "rings_on_host": False,
+            "settings": {},
+        }
     options = render.options_of(form(**changes), plan)
     assert (options.ranks, options.own_decoder) == (ranks, own_decoder)
 
 
 def test_a_plan_for_one_process_overrules_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render.machine, "accelerators", lambda: ("H200", "H200"))
-    plan = {"placement": "single", "per_gpu_gb": ["a"], "own_decoder": False, "settings": {"kv_cache_dtype": "fp8"}}
+    plan = {"placement": "single", "per_gpu_gb": ["a"], "own_decoder": False, "layers": [], "rings_on_host": True}
+    plan["settings"] = {"kv_cache_dtype": "fp8"}
     options = render.options_of(form(placement="tpp"), plan)
     assert options.ranks == 1
     assert options.settings.kv_cache_dtype == "fp8"
+    assert options.rings_on_host
+
+
+def test_without_a_plan_rings_stay_where_they_are() -> None:
+    assert not render.options_of(form(offload_model=True)).rings_on_host
 
 
 @pytest.mark.parametrize(

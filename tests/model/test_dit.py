@@ -112,6 +112,18 @@ def test_a_block_depends_on_its_past_only() -> None:
     assert (after[:, :, 6:] - before[:, :, 6:]).abs().max() > 1e-2
 
 
+def test_a_part_keeps_its_own_layers_and_all_modulations() -> None:
+    cfg = replace(TINY.dit, num_layers=4, audio_inject_layers=(0, 2))
+    whole, part = random_dit(cfg), random_dit(cfg)
+    part.keep_layers(range(1, 3))
+    names = part.state_dict().keys()
+    assert names < whole.state_dict().keys()
+    assert {name.split(".")[1] for name in names if ".self_attn." in name} == {"1", "2"}
+    assert sum(name.endswith(".modulation") and name.startswith("blocks.") for name in names) == 4
+    assert {name.split(".")[2] for name in names if name.startswith("audio_injector.")} == {"1"}, "of layer 2"
+    assert all(torch.equal(t, whole.state_dict()[name]) for name, t in part.state_dict().items())
+
+
 def test_positions_are_relative() -> None:
     """Everything that moves with the stream sees the same flow an hour later."""
     cfg = TINY.dit

@@ -7,7 +7,7 @@ import torch
 
 from liveavatar.config import MINI, TINY
 from liveavatar.errors import InputError
-from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
+from liveavatar.model.vae_compact import CompactVAE, MemoryBlock, UnsharpMask, blur_by_sums
 
 CFG = replace(TINY.vae, mean=tuple(0.1 * i for i in range(8)), std=tuple(1.0 + 0.1 * i for i in range(8)))
 
@@ -106,3 +106,37 @@ def test_mini_fits_its_budget() -> None:
     decoder = sum(p.numel() for p in model.decoder.parameters())
     assert encoder < 3.75e6
     assert decoder < 5.5e6
+
+
+def test_an_unsharp_mask_brings_back_what_a_blur_took_and_leaves_level_parts() -> None:
+    x = torch.linspace(0, 40, 64)
+    wave = torch.sin(x * 0.5 * torch.pi / 1.3).view(1, 1, 1, -1).expand(1, 3, 48, -1).contiguous()
+    sharper = UnsharpMask(0.5)(wave)
+    assert float(sharper[..., 4:-4].std() / wave[..., 4:-4].std()) > 1.02
+    level = torch.full((2, 3, 16, 16), 0.25)
+    torch.testing.assert_close(UnsharpMask(0.5)(level), level)
+
+
+def test_a_blur_is_the_same_on_a_cpu_and_on_a_gpu() -> None:
+    noise = torch.randn(2, 3, 20, 28, generator=torch.Generator().manual_seed(0))
+    mask = UnsharpMask(0.3)
+    torch.testing.assert_close(blur_by_sums(noise), mask.blur_by_convolution(noise))
+    torch.testing.assert_close(mask(noise), noise + 0.3 * (noise - blur_by_sums(noise)))
+
+
+def test_the_output_is_sharpened_in_streams_and_at_once() -> None:
+    torch.manual_seed(0)
+    plain = CompactVAE(TINY.vae).eval()
+    sharp = CompactVAE(replace(TINY.vae, output_sharpen=0.3)).eval()
+    sharp.load_state_dict(plain.state_dict())
+    latents = torch.randn(1, TINY.vae.z_dim, 3, 4, 4)
+    with torch.inference_mode():
+        one, other = plain.decode(latents), sharp.decode(latents)
+        state = sharp.decoder_state(1, 4, 4)
+        streamed = torch.cat([sharp.decode_stream(part, state) for part in latents.split(1, 2)], 2)
+        copying, _ = sharp.decode_copying(latents, None)
+    assert not torch.equal(one, other)
+    expected = UnsharpMask(0.3)(one[0].transpose(0, 1)).transpose(0, 1)[None]
+    torch.testing.assert_close(other, expected)
+    torch.testing.assert_close(streamed, other, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(copying, other, atol=1e-5, rtol=1e-5)

@@ -1,13 +1,21 @@
 """Cost model: bytes and operations against the true networks."""
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from liveavatar.bench.gpu.build import DRY
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
+from liveavatar.fast import accelerate
+from liveavatar.fast.attention import FastAttention
+from liveavatar.fast.host_rings import HostRing, Stage
+from liveavatar.fast.rings import Bf16Ring, DeviceRing, E4m3Ring, Fp8Ring, Ring8, Workspace
+from liveavatar.fast.weights import Resident
 from liveavatar.model.dit import CausalDiT
+from liveavatar.model.kv_ring import Sink
 from liveavatar.model.vae import VideoVAE, build_vae
 from liveavatar.planning.costs import dit_costs, text_bytes, vae_costs
 
@@ -77,3 +85,40 @@ def test_decoding_at_any_size_follows_from_two(config: ModelConfig, size: tuple[
     costs = vae_costs(cfg, config.dit.motion_latents, width, height)
     assert costs.decode_flop == counter.get_total_flops()
     assert costs.state_bytes == 2 * sum(tensor.numel() for tensor in state.tensors().values())
+
+
+def test_weights_that_wait_are_those_of_a_packed_transformer() -> None:
+    network = CausalDiT(DRY.dit).requires_grad_(False)
+    dit = accelerate(network)
+    costs = dit_costs(DRY.dit, 128, 64, 8)
+    assert isinstance(dit.layers, Resident)
+    layers = [
+        sum(linear.weight.numel() for linear in dit.layers.use(i).linears().values()) for i in range(len(dit.layers))
+    ]
+    assert (sum(layers), max(layers)) == (costs.step_weights, costs.layer_weights)
+    assert costs.text_weights == DRY.dit.num_layers * 2 * DRY.dit.dim**2
+
+
+@pytest.mark.parametrize("kv_cache_dtype", ["bf16", "fp8", "int8", "e4m3"])
+def test_rings_in_host_memory_take_what_is_reckoned(kv_cache_dtype: str) -> None:
+    """At the width of the large model, two layers of it."""
+    cfg = replace(LIVE_AVATAR_14B.dit, num_layers=2, audio_inject_layers=(0,))
+    costs, cpu = dit_costs(cfg, 64, 64, 8, kv_cache_dtype), torch.device("cpu")
+    sinks, window = costs.sink_bytes // (2 * 2 * 2 * cfg.dim), cfg.window_latents * 16
+    shape = (1, cfg.num_heads, sinks, cfg.dim // cfg.num_heads)
+    k, v = ([torch.zeros(shape, dtype=torch.bfloat16) for _ in range(2)] for _ in "kv")
+    sink = Sink(k, v, 16)
+
+    def make(part: Sink) -> DeviceRing:
+        if kv_cache_dtype == "fp8":
+            return Fp8Ring(part, window, Workspace(part, window), FastAttention())
+        if kv_cache_dtype == "int8":
+            return Ring8(part, window)
+        return E4m3Ring(part, window, None) if kv_cache_dtype == "e4m3" else Bf16Ring(part, window, FastAttention())
+
+    stage = Stage(make(Sink(sink.k[:1], sink.v[:1], 16)), costs.tokens, cpu)
+    assert HostRing(sink, stage).memory.numel() == pytest.approx(costs.ring_bytes, rel=0.01)
+    width, blocks = stage.layout.num_bytes, 2 * costs.tokens
+    staged = sum(t.numel() * t.itemsize for t in stage.ring.tensors().values()) + (2 * window + blocks) * width
+    reckoned = (costs.stage_share * costs.ring_bytes + costs.ring_sink_bytes) / cfg.num_layers
+    assert staged == pytest.approx(reckoned, rel=0.02)

@@ -22,11 +22,13 @@ from tests.planning.requests import machine, request_14b
 # The recommendations and prohibitions of the article this project grew from, judged by the model of memory; it knew
 # keys and values in bf16 only.
 ARTICLE = [
-    pytest.param((384, 256), 3, "4x24GB", True, True, id="384*256, 3 steps, 4x24: fits with a decoder of its own"),
-    pytest.param((384, 256), 3, "4x24GB", False, False, id="the same in bf16: the weights alone are too large"),
-    pytest.param((384, 256), 4, "4x24GB", True, False, id="384*256, 4 steps, 4x24: the decoder's card is too full"),
-    pytest.param((688, 368), 4, "4x24GB", True, False, id="688*368, 4 steps, 4x24: the sweet spot does not fit"),
-    pytest.param((704, 384), 4, "4x24GB", True, False, id="704*384, 4 steps, 4x24: not tight, too much"),
+    pytest.param((384, 256), 3, "4x24GB", True, True, id="384*256, 3 steps, 4x24: fits"),
+    pytest.param((384, 256), 3, "4x24GB", False, True, id="the same in bf16: no card holds all weights, four do"),
+    pytest.param((384, 256), 4, "4x24GB", True, True, id="384*256, 4 steps, 4x24: fits"),
+    pytest.param((688, 368), 4, "4x24GB", True, True, id="688*368, 4 steps, 4x24: the sweet spot fits"),
+    pytest.param((704, 384), 4, "4x24GB", True, True, id="704*384, 4 steps, 4x24: tight, as it says"),
+    pytest.param((704, 384), 4, "4x24GB", False, False, id="the same in bf16: too much"),
+    pytest.param((704, 384), 4, "2x24GB", True, False, id="704*384, 4 steps, 2x24: too much"),
     pytest.param((704, 384), 5, "4x24GB", True, False, id="704*384, 5 steps, 4x24: forbidden, rightly"),
     pytest.param((704, 384), 6, "4x24GB", True, False, id="704*384, 6 steps, 4x24: forbidden, rightly"),
     pytest.param((688, 368), 4, "4x48GB", True, True, id="688*368, 4 steps, 4x48: fits"),
@@ -79,12 +81,12 @@ def test_no_gpu_points_to_the_mini() -> None:
 @pytest.mark.parametrize(
     ("gpus", "options", "gpu"),
     [
-        pytest.param("1x24GB,1x80GB", {}, 1, id="the larger one comes second"),
-        pytest.param("1x8GB,1x16GB,1x48GB,1x80GB", {}, 2, id="the first of two that hold it"),
+        pytest.param("1x4GB,1x80GB", {}, 1, id="the larger one comes second"),
+        pytest.param("1x4GB,1x16GB,1x48GB,1x80GB", {}, 2, id="the first of two that hold it"),
         pytest.param("1x24GB,1x80GB", {"placement": "single"}, 1, id="asked for one"),
         pytest.param("1x24GB,1x80GB", {"placement": "replicas"}, None, id="asked for each"),
-        pytest.param("2x24GB", {}, None, id="they are alike"),
-        pytest.param("1x24GB,1x16GB", {}, None, id="none holds it"),
+        pytest.param("2x16GB", {}, None, id="they are alike"),
+        pytest.param("1x16GB,1x12GB", {}, None, id="none holds it"),
     ],
 )
 def test_a_gpu_that_holds_a_job_alone_is_named(gpus: str, options: dict[str, Any], gpu: int | None) -> None:
@@ -96,7 +98,7 @@ def test_a_gpu_that_holds_a_job_alone_is_named(gpus: str, options: dict[str, Any
 
 
 def test_a_gpu_too_small_for_the_large_model_points_to_the_mini() -> None:
-    nearest = plan(LIVE_AVATAR_14B, request_14b((384, 256), sample_steps=6), machine("1x8GB")).nearest
+    nearest = plan(LIVE_AVATAR_14B, request_14b((384, 256), sample_steps=6), machine("1x6GB")).nearest
     assert nearest == {"model": "mini", "size": "384*256", "sample_steps": 4}
 
 
@@ -111,6 +113,8 @@ def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
     ("gpus", "options", "says"),
     [
         pytest.param("4xH200", {}, "the job is spread over 4", id="spread without being asked"),
+        pytest.param("4x24GB", {"fp8": True}, "of 40 layers, and a block goes round all of them once a denoise step",
+                     id="no card holds all layers"),
         pytest.param("8xH200", {"placement": "tpp", "width": 384, "height": 256, "fp8": True},
                      "7 of 8 GPUs work, GPU 7 stays idle: with more than 7 all would wait for the one that decodes",
                      id="more GPUs than a decoder keeps up with"),
@@ -138,13 +142,13 @@ def test_needed_offload_is_not_called_needless() -> None:
 
 
 def test_a_refusal_names_the_reason_and_the_way_out() -> None:
-    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine("4x24GB"))
+    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine("2x24GB"))
     assert outcome.nearest is not None
     assert outcome.refusal == f"the job does not fit: {outcome.reasons[0]}; try {describe(outcome.nearest)}"
     with pytest.raises(CapacityError) as refusal:
         outcome.require()
     assert str(refusal.value) == outcome.refusal
-    assert plan(LIVE_AVATAR_14B, request_14b((512, 256), fp8=True), machine("4x24GB")).refusal is None
+    assert plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine("4x24GB")).refusal is None
 
 
 def test_host_and_disk_count() -> None:
@@ -254,6 +258,9 @@ def measured_machine(gpus: str, report: dict[str, Any], flash3: bool, decode_s: 
     return replace(known, gpus=tuple(replace(gpu, rates=rates) for gpu in known.gpus))
 
 
+PACE_ERROR = {"h200": 0.03, "h100": 0.07}
+
+
 @pytest.mark.parametrize(("gpu", "mode"), MEASURED)
 def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     """Of the reports of `liveavatar bench gpu` in the repository, the newest of a GPU."""
@@ -264,7 +271,8 @@ def test_what_is_planned_is_what_was_measured(gpu: str, mode: str) -> None:
     request = request_14b((width, height), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"1x{gpu}", report, options.flash3))
     assert outcome.per_gpu_gb[0].total == pytest.approx(measured["peak_gib"], rel=0.07)
-    assert outcome.fps == pytest.approx(measured["fps"], rel=0.05)
+    # By the median block: the reports' fps count a last one that is ready early.
+    assert outcome.fps == pytest.approx(12 / measured["block_p50_s"], rel=PACE_ERROR[gpu])
     assert outcome.ttff_s + OLD_ENCODER_S == pytest.approx(measured["first_frame_s"], rel=0.12)
 
 
@@ -276,7 +284,7 @@ def test_fewer_steps_are_as_fast_as_measured(mode: str, steps: int) -> None:
     options = SPEED_MODES[mode]
     request = request_14b((704, 384), fp8=options.fp8, kv_cache_dtype=options.kv_cache_dtype, sample_steps=steps)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine("1xH200", report, options.flash3))
-    assert outcome.fps == pytest.approx(measured["fps"], rel=0.05)
+    assert outcome.fps == pytest.approx(12 / measured["block_p50_s"], rel=0.05)
     assert outcome.ttff_s == pytest.approx(measured["first_frame_s"], rel=0.1)
 
 

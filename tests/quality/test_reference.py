@@ -46,6 +46,15 @@ def test_error_share_counts_what_lies_in_the_part_of_the_mask() -> None:
     assert reference.error_share(made, truth, mask, part) == pytest.approx(0.9)
 
 
+def test_dots_on_a_lattice_are_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    even = 0.1 * torch.randn(1, 3, 8, 64, 96, generator=generator)
+    dotted = even.clone()
+    dotted[..., 3::8, 5::8] += 0.5
+    assert reference.lattice_ratio(even) < 1.4
+    assert reference.lattice_ratio(dotted) > 4
+
+
 def test_frame_steps_are_the_mean_change_between_frames() -> None:
     video = torch.zeros(1, 3, 3, 2, 2)
     video[:, :, 1] = 0.2

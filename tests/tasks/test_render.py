@@ -52,8 +52,10 @@ OTHER_SETTINGS: dict[str, Any] = {
 OTHER_OPTIONS = {
     "online": True,
     "offload": True,
+    "rings_on_host": True,
     "ranks": 2,
     "own_decoder": True,
+    "layers": (20, 20),
     "leave_gb": 6.0,
     "resume": True,
     "force": True,
@@ -187,7 +189,7 @@ def test_the_plan_settles_the_precision_of_keys_and_values(plan: dict[str, Any],
     from flows.render import options_of
 
     form = RenderParameters.model_validate({"audio": "a", "image": "i", "prompt": "p"})
-    planned = {"placement": "single", "own_decoder": False, **plan}
+    planned = {"placement": "single", "own_decoder": False, "layers": [], "rings_on_host": False, **plan}
     assert kv_dtype_of(planned) == dtype
     assert options_of(form, planned).settings == replace(form.settings(), kv_cache_dtype=dtype)
 

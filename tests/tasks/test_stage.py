@@ -84,7 +84,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entry]:
         job = made_from["inputs"].get("job", {})
         dtype = job.get("settings", {}).get("kv_cache_dtype", "auto")
         planned = {"placement": "single", "own_decoder": False, "fps": 25.0, "ttff_s": 1.0, "host_gb": {"total": 1.0}}
-        planned |= {"settings": {"kv_cache_dtype": dtype}}
+        planned |= {"layers": [], "rings_on_host": False, "settings": {"kv_cache_dtype": dtype}}
         values = planned if kind == "plan" else VALUES.get(kind, {})
         files: dict[str, str] = defaultdict(lambda: "f" * 64)
         asked[kind] = Entry(kind=kind, key=key, folder=Path(), files=files, values=values, made_from=made_from)

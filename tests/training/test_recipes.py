@@ -13,7 +13,7 @@ from liveavatar.paths import MINI_DIR
 from liveavatar.training import autoencoder, run
 from liveavatar.training.card import CARD, PROSE
 from liveavatar.training.corpus.speech import synthesis
-from liveavatar.training.recipes import CHAIN, COPYING, DECODER_FINISH, RECIPES, SHIPPED, Recipe
+from liveavatar.training.recipes import CHAIN, COPYING, DECODER_FINISH, DRAWN, RECIPES, SHIPPED, Recipe
 
 
 def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, dict[str, object]]:
@@ -60,6 +60,18 @@ def test_the_copying_decoder_is_trained_on_a_finished_model(tmp_path: Path, monk
     assert seen["render_train_3"]["frames"] == 36
 
 
+def test_a_decoder_learns_from_drawn_latents_where_there_is_speech(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "features_train_0.pt").touch()  # as the stage `speech` leaves it
+    seen = started(DRAWN, tmp_path, monkeypatch)
+    assert seen["speech"]["only_speech"]
+    copying = seen["copying"]
+    assert (copying["features"], copying["adversary"], copying["energy"]) == (tmp_path, 1, 0)
+    assert copying["drawn_share"] + copying["still_share"] < 1
+    assert seen["adopt"]["output_sharpen"] == read_config(MINI_DIR).vae.output_sharpen
+
+
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = started(SHIPPED, tmp_path, monkeypatch)
     before = Path("BEFORE")
@@ -89,7 +101,7 @@ def test_a_recipe_that_starts_from_a_model_asks_for_it(capsys: pytest.CaptureFix
 
 def test_the_chain_hangs_together() -> None:
     names = [recipe.name for recipe in RECIPES.values()]
-    assert len(set(names)) == len(names) == len(CHAIN) + 2
+    assert len(set(names)) == len(names) == len(CHAIN) + 3
     assert CHAIN[-1] is SHIPPED
     assert all(recipe.init in RECIPES for recipe in RECIPES.values() if recipe.init)
     autoencoder.parser().parse_args(["--data", "CLIPS", "--out", "RUN", "--only_decoder", "MODEL", *DECODER_FINISH])

@@ -11,7 +11,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
 from liveavatar.errors import CheckpointError
 from liveavatar.training import export, runtime
-from liveavatar.training.reference_decoder import ReferenceTrainer, copying_autoencoder, energy_loss, parser
+from liveavatar.training.reference_decoder import ReferenceTrainer, copying_autoencoder, parser
 from tests.training.conftest import ToyRun
 
 
@@ -22,9 +22,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(corpus: ToyRun, model: Path, out: Path) -> argparse.Namespace:
+def options(corpus: ToyRun, model: Path, out: Path, *more: str) -> argparse.Namespace:
     words = ["--data", str(corpus.clips), "--out", str(out), "--init", str(model), "--preset", "tiny"]
-    words += ["--width", "8", "--batch", "2", "--frames", "4", "--blocks", "2", "2", "2", "--compile", "0"]
+    words += ["--width", "8", "--batch", "2", "--frames", "4", "--blocks", "2", "2", "2", "--compile", "0", *more]
     return parser().parse_args(words)
 
 
@@ -56,6 +56,10 @@ def test_a_decoder_becomes_part_of_a_model(model: Path, tmp_path: Path) -> None:
     assert (config.reference_width, config.decoder_blocks) == (8, (2, 2, 2))
     exported = load_model(copied, "cpu", torch.float32, parts=("vae",)).vae
     assert torch.equal(exported.decoder.branch.conv1.weight, average["decoder.branch.conv1.weight"])
+    assert config.output_sharpen == 0
+    export.main(["--decoder", str(tmp_path / "run"), "--out", str(copied), "--output_sharpen", "0.3"])
+    export.main(["--decoder", str(tmp_path / "run"), "--out", str(copied)])
+    assert read_config(copied).vae.output_sharpen == 0.3, "a later decoder keeps it"
 
 
 @pytest.mark.nightly
@@ -81,7 +85,30 @@ def test_it_learns_and_resumes(corpus: ToyRun, model: Path, rank: runtime.TrainR
     assert torch.equal(resumed.average.weights[name], trainer.average.weights[name])
 
 
-def test_energy_is_that_of_patches_not_of_pixels() -> None:
-    noise = torch.rand(1, 3, 2, 64, 64)
-    assert energy_loss(noise, noise) == 0
-    assert energy_loss(noise.roll(1, -1), noise) < 0.1 * energy_loss(torch.zeros_like(noise), noise)
+@pytest.mark.nightly
+def test_it_learns_from_drawn_latents_against_an_adversary(
+    encoded: ToyRun, model: Path, rank: runtime.TrainRank, tmp_path: Path
+) -> None:
+    more = ["--features", str(encoded.run), "--drawn_share", "0.6", "--batch", "4", "--adversary", "1", "--gate", "0.5"]
+    trainer = ReferenceTrainer(options(encoded, model, tmp_path / "run", *more, "--energy", "0"), rank)
+    first = {n: p.clone() for n, p in trainer.adversary.named_parameters()}
+    early, late = trainer.train_step(0.4), trainer.train_step(0.6)
+    assert "adversary" not in early
+    assert {"adversary", "gate", "copy", "flow"} <= late.keys()
+    assert "energy_loss" not in late
+    assert any(not torch.equal(p, first[n]) for n, p in trainer.adversary.named_parameters())
+    held_out = trainer.held_out()
+    assert {"psnr_drawn", "energy_face_drawn", "lattice_drawn"} <= held_out.keys()
+    assert held_out["psnr_drawn"] != held_out["psnr"]
+
+
+def test_a_grid_ends_the_adversary(corpus: ToyRun, model: Path, rank: runtime.TrainRank, tmp_path: Path) -> None:
+    trainer = ReferenceTrainer(options(corpus, model, tmp_path / "run", "--adversary", "1"), rank)
+    trainer.guard(30.0, 1.1)
+    trainer.guard(29.5, 1.12)
+    assert trainer.adversary_on
+    trainer.guard(30.0, 1.2)
+    assert not trainer.adversary_on
+    trainer.adversary_on = True
+    trainer.guard(29.0, 1.1)
+    assert not trainer.adversary_on, "it may cost a decibel"

@@ -4,11 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+from liveavatar.quality.reference import to_video
 from liveavatar.training import runtime
 from liveavatar.training.data import load_clips
-from liveavatar.training.reference_pairs import PairSampler, at_points, flow_loss, load_stills, moving_grid
+from liveavatar.training.reference_pairs import (
+    PairSampler,
+    at_points,
+    flow_loss,
+    load_stills,
+    moving_grid,
+    parted_starts,
+)
 from tests.training.conftest import ToyRun
 
 
@@ -37,6 +46,33 @@ def test_clip_pairs_follow_the_landmarks(corpus: ToyRun, rank: runtime.TrainRank
     offset = batch.points - batch.targets
     assert offset.abs().median() < 20
     assert 0 < batch.same_light.mean() < 1, "never, or always, another light"
+
+
+def test_drawn_pairs_show_the_place_of_their_latents(corpus: ToyRun, rank: runtime.TrainRank) -> None:
+    clips = load_clips(corpus.clips, "train", rank.device)
+    drawn = []
+    for c in clips:  # "latents" that are the mean red of every cell, so that they can be compared with the pictures
+        video = to_video(c.frames)[:, :1, :-1]
+        both = torch.stack((video, video.flip(-1)), 1)
+        drawn.append(F.avg_pool3d(both.flatten(0, 1), (4, 16, 16)).unflatten(0, (-1, 2)))
+    pairs = PairSampler(clips, [], 8, 0.2, rank.generator(3), drawn, 0.5)
+    batch = pairs.sample(24)
+    assert batch.latents is not None
+    assert 4 < batch.drawn.sum() < 20
+    seen = F.avg_pool3d(batch.video[:, :1], (4, 16, 16))
+    assert torch.allclose(seen[batch.drawn], batch.latents[batch.drawn], atol=1e-4)
+    assert not batch.latents[~batch.drawn].any()
+    assert batch.same_light[batch.drawn].all(), "a drawn pair's picture got other colours"
+
+
+def test_mouths_that_are_open_by_a_little_are_found() -> None:
+    landmarks = torch.rand(2, 25, 68, 2)
+    landmarks[:, :, 36:42], landmarks[:, :, 42:48] = torch.tensor([0.0, 0.0]), torch.tensor([100.0, 0.0])
+    landmarks[:, :, 61:64], landmarks[:, :, 65:68] = torch.tensor([50.0, 80.0]), torch.tensor([50.0, 80.0])
+    landmarks[1, 8:16, 65:68, 1] += 5.0  # eye distances of 0.05
+    found = parted_starts(landmarks, 8)
+    assert [1, 8] in found.tolist()
+    assert set(found[:, 0].tolist()) == {1}
 
 
 def test_a_known_flow_costs_nothing(rank: runtime.TrainRank) -> None:

@@ -5,8 +5,9 @@ import logging
 import sys
 from pathlib import Path
 
+from liveavatar.bench.gpu.ranks import SPLITS
 from liveavatar.bench.gpu.report import to_markdown
-from liveavatar.bench.gpu.run import GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, GpuOptions, run
+from liveavatar.bench.gpu.run import EXTRA_SECTIONS, GROUP_SECTION, PLAIN, SECTIONS, SPEED_MODES, GpuOptions, run
 from liveavatar.errors import LiveAvatarError
 
 
@@ -16,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for bench_gpu.json and bench_gpu.md")
     parser.add_argument("--quick", action="store_true", help="20 blocks instead of 30, no grid of memory")
     parser.add_argument("--dry_run", action="store_true", help="a few thousand weights on the CPU: proves the script")
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join((*SECTIONS, GROUP_SECTION))}")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {','.join((*SECTIONS, *EXTRA_SECTIONS))}")
     modes = ", ".join((*SPEED_MODES, PLAIN))
     parser.add_argument("--modes", default="", help=f"of the section speed, with commas between them: {modes}")
     parser.add_argument("--gpus", type=int, default=4, help=f"of the section {GROUP_SECTION}, one process on each")
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--sizes", type=_sizes, default=(), help=f"tried under the cap of {GROUP_SECTION}: 384*256,512*256"
     )
+    parser.add_argument("--splits", default="", help=f"of the section {GROUP_SECTION}: {','.join(SPLITS)}")
     parser.add_argument("--single_fps", type=float, help="of one GPU with 8-bit weights, where it was measured before")
     parser.add_argument(
         "--guess",
@@ -49,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
                 gpus=options.gpus,
                 shared=options.shared,
                 sizes=options.sizes,
+                splits=tuple(name.strip() for name in options.splits.split(",") if name.strip()),
                 guess=options.guess,
                 single_fps=options.single_fps,
             )

@@ -50,6 +50,7 @@ class Mode:
     fp8: bool = False
     kv_cache_dtype: str = "bf16"
     offload: bool = False
+    rings_on_host: bool = False
     flash3: bool = True  # FlashAttention-3 where it is there
 
 
@@ -141,7 +142,7 @@ class BenchEngine:
         settings = replace(job.settings, fp8=self.mode.fp8)
         if settings.kv_cache_dtype == "auto":
             settings = replace(settings, kv_cache_dtype=self.mode.kv_cache_dtype)
-        return self.engine.open(replace(job, settings=settings))
+        return self.engine.open(replace(job, settings=settings, rings_on_host=self.mode.rings_on_host))
 
     def forget_sizes(self) -> None:
         """Free buffers and graphs of past jobs."""

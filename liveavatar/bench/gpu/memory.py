@@ -18,19 +18,20 @@ _BLOCKS = 6  # rings full, reference changed
 
 
 def predicted(config: ModelConfig, mode: Mode, size: tuple[int, int], gpu: Gpu) -> dict[str, float]:
-    """Predict the parts of one GPU's memory as the planner does, in GiB, with "total"."""
-    load = _memory_model(config, mode, size, (gpu,)).loads("single")[0]
-    return {**load.breakdown, "total": load.total}
+    """Predict the parts of one GPU's memory as the planner does, in GiB, with "allocated" and "total"."""
+    load = memory_model(config, mode, size, (gpu,)).loads("single")[0]
+    return {**load.breakdown, "allocated": load.allocated, "total": load.total}
 
 
 def predicted_ranks(
     config: ModelConfig, mode: Mode, size: tuple[int, int], ranks: tuple[RankWork, ...], gpu: Gpu
 ) -> list[float]:
-    """Predict the memory of ranks with these shares, each on a GPU of a kind, in GiB."""
-    return [load.total for load in _memory_model(config, mode, size, (gpu,) * len(ranks)).rank_loads(ranks)]
+    """Predict what ranks with these shares allocate at most, each on a GPU of a kind, in GiB."""
+    return [load.allocated for load in memory_model(config, mode, size, (gpu,) * len(ranks)).rank_loads(ranks)]
 
 
-def _memory_model(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
+def memory_model(config: ModelConfig, mode: Mode, size: tuple[int, int], gpus: tuple[Gpu, ...]) -> MemoryModel:
+    """Make the planner's model of a job of a mode at (width, height) on some GPUs."""
     request = PlanRequest(
         width=size[0],
         height=size[1],
@@ -59,8 +60,8 @@ def measure_memory(
         "size": f"{size[0]}*{size[1]}",
         "allocated_gib": measured,
         "reserved_gib": torch.cuda.max_memory_reserved() / GB if cuda else 0.0,
-        "predicted_gib": guess["total"],
-        "off": guess["total"] / measured - 1 if measured else None,
+        "predicted_gib": guess["allocated"],
+        "off": guess["allocated"] / measured - 1 if measured else None,
         "predicted_parts": guess,
     }
 
@@ -81,7 +82,7 @@ def measure_capped(
         marks = []
         for _ in engine.open(bench_job(config, size, _BLOCKS + 4)).blocks():
             marks.append(time.perf_counter())
-        pace = (marks[-1] - marks[-4]) / 3
+        pace = (marks[-2] - marks[-5]) / 3  # the last block is ready early: nothing is denoised beside its decoding
         result |= {"fits": True, "fps": BLOCK_FRAMES / pace}
     except torch.OutOfMemoryError as e:
         result |= {"fits": False, "error": str(e).splitlines()[0]}

@@ -17,8 +17,8 @@ _SPREAD = (
     "the layers is faster on them. `latents`: digest of the first blocks, the same however they are spread."
 )
 _CAPPED = (
-    "A number a rank, GiB: `predicted_gib` by the planner, `allocated_gib` for tensors at most, `reserved_gib` with "
-    "what PyTorch keeps beside them, CUDA graphs' too: the cap is on that. `graphs`: recorded steps; without room for "
+    "A number a rank, GiB: `predicted_gib` by the planner for tensors, `allocated_gib` them at most, `reserved_gib` "
+    "with what PyTorch keeps beside, CUDA graphs' too: the cap is on that. `graphs`: recorded steps; without room for "
     "them kernels are launched one by one. `shared`: all ranks on one GPU, latents through host memory."
 )
 
@@ -121,6 +121,34 @@ def to_markdown(results: dict[str, Any]) -> str:
             "The embedded model, its own weights, rings full, decoder included",
             "mini",
             ("mode", "size", "fps", "block_p50_s", "p99_over_p50", "step_s", "decode_s", "first_frame_s", "distance"),
+        ),
+        (
+            "The link to the host, GB/s",
+            "link",
+            ("pinned", "pin_s_per_gib", "to_gpu_gb_s", "from_gpu_gb_s", "each_of_both_gb_s"),
+        ),
+        (
+            "Weights in host memory, rings there or on the GPU; decoder included",
+            "offload",
+            (
+                "mode",
+                "rings",
+                "size",
+                "cap_gib",
+                "fits",
+                "fps",
+                "predicted_fps",
+                "step_s",
+                "decode_s",
+                "first_frame_s",
+                "allocated_gib",
+                "reserved_gib",
+                "predicted_gib",
+                "process_gib",
+                "predicted_host_gib",
+                "same_latents",
+                "error",
+            ),
         ),
         ("Under a cap", "capped", ("mode", "size", "cap_gb", "fits", "fps", "reserved_gib", "error")),
     )
@@ -235,7 +263,24 @@ def _verdict(results: dict[str, Any]) -> list[str]:
     lines += [
         _line(f"{r['mode']} at {r['size']} within {r['cap_gb']:.0f} GB", r["fits"]) for r in results.get("capped", [])
     ]
+    for row in results.get("offload", []):
+        lines += _offloaded(row)
     return lines or ["Nothing was measured that has a goal."]
+
+
+def _offloaded(row: dict[str, Any]) -> list[str]:
+    """Judge a stream whose weights wait in host memory: room, bits, and the planner's memory."""
+    what = f"{row['mode']} at {row['size']}, rings " + (
+        f"in host memory, {row['cap_gib']:.4g} GiB" if row["cap_gib"] else "on the GPU"
+    )
+    if not row["fits"]:
+        return [_line(f"{what}: fits", False)]
+    lines = [_line(f"{what}: fits, {row['fps']:.2f} frames/s", True)]
+    if not row["cap_gib"]:
+        lines.append(_line(f"{what}: the same latents", row["same_latents"]))
+    if row["off"] is not None:
+        lines.append(_line(f"planner, {what}: {row['off']:+.1%}, wanted within 4 %", abs(row["off"]) <= 0.04))
+    return lines
 
 
 def _largest(rows: list[dict[str, Any]]) -> list[str]:

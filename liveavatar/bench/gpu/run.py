@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -31,7 +31,8 @@ from liveavatar.bench.gpu.build import (
 from liveavatar.bench.gpu.memory import measure_capped, measure_memory
 from liveavatar.bench.gpu.mini import SIZES as MINI_SIZES
 from liveavatar.bench.gpu.mini import measure_mini
-from liveavatar.bench.gpu.ranks import RanksPlan
+from liveavatar.bench.gpu.offload import OffloadBench
+from liveavatar.bench.gpu.ranks import SPLITS, TRYING, RanksPlan
 from liveavatar.bench.gpu.report import to_markdown
 from liveavatar.bench.gpu.speed import measure_fast, measure_plain
 from liveavatar.bench.gpu.steps import measure_steps
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 SECTIONS = ("verify", "attention", "speed", "steps", "memory", "caps", "mini")  # on one GPU
 GROUP_SECTION = "tpp"  # on several; only when asked for
+OFFLOAD_SECTION = "offload"  # on one, with 70 GiB of host memory; only when asked for
+EXTRA_SECTIONS = (GROUP_SECTION, OFFLOAD_SECTION)
 CAPPED_SIZES = ((704, 384), (640, 320), (576, 320), (384, 256))  # tried on several cards of 24 GB
 # Tried by ranks that share a GPU, smallest first: when one ends them, the report has the sizes before it.
 SHARED_SIZES = ((384, 256), (448, 256), (512, 256), (448, 320), (512, 320), (576, 320), (640, 320))
@@ -80,6 +83,7 @@ class GpuOptions:
     gpus: int = 4  # of the section "tpp"
     shared: bool = False  # section "tpp" with all its ranks on one GPU, through host memory: what fits, no speed
     sizes: tuple[tuple[int, int], ...] = ()  # tried under the cap of the section "tpp"; none: the usual ones
+    splits: tuple[str, ...] = ()  # of the section "tpp"; none: all
     guess: float | None = None  # of "tpp": layers that decoding counts as until times are measured; None: the planner's
     single_fps: float | None = None  # of one GPU with 8-bit weights; measured first when it is not known
 
@@ -97,7 +101,8 @@ def run(options: GpuOptions) -> dict[str, Any]:
         InputError: no GPU, or an unknown section or mode.
     """
     _refuse_unknown("--modes", "modes", options.modes, (*SPEED_MODES, PLAIN))
-    _refuse_unknown("--only", "sections", options.only, (*SECTIONS, GROUP_SECTION))
+    _refuse_unknown("--splits", "ways of dividing", options.splits, SPLITS)
+    _refuse_unknown("--only", "sections", options.only, (*SECTIONS, *EXTRA_SECTIONS))
     if GROUP_SECTION in options.only and options.gpus < 2:
         raise InputError(f"--gpus {options.gpus}: {GROUP_SECTION} spreads steps over 2 GPUs or more")
     if options.shared and options.only != (GROUP_SECTION,):
@@ -139,6 +144,7 @@ class GpuBench:
             name = self.results["machine"]["gpu"].lower().replace(" ", "-")
             name += f"-x{self.options.gpus}" if self.options.only == (GROUP_SECTION,) else ""
             name += "-shared" if self.options.shared else ""
+            name += f"-{OFFLOAD_SECTION}" if self.options.only == (OFFLOAD_SECTION,) else ""
             (REPORTS / f"{self.results['machine']['date']}-{name}.md").write_text(to_markdown(self.results))
         return self.results
 
@@ -203,16 +209,35 @@ class GpuBench:
             capped=options.sizes or usual,
             single_fps=options.single_fps,
             guess=options.guess,
+            splits=options.splits,
             alone=modes[:1] if options.quick else modes,
             shared=shared,
             cpu=dry,
         )
 
-        def work() -> list[Any]:
-            run_group(plan, lambda section, row: self._add(section, [row]))
-            return []
+        self._measure(GROUP_SECTION, f"steps spread over {plan.world} processes", partial(self._run_ranks, plan))
 
-        self._measure(GROUP_SECTION, f"steps spread over {plan.world} processes", work)
+    def _run_ranks(self, plan: RanksPlan) -> list[Any]:
+        """Run a group; where a size under the cap ends its ranks, note that, and go on with the others in new ones."""
+        begun: dict[str, Any] | None = None
+
+        def tell(section: str, row: dict[str, Any]) -> None:
+            nonlocal begun
+            begun = row if section == TRYING else None
+            if section != TRYING:
+                self._add(section, [row])
+
+        while True:
+            try:
+                run_group(plan, tell)
+                return []
+            except RuntimeError as e:
+                if begun is None:
+                    raise
+                lost = {"fits": False, "error": str(e), "allocated_gib": [], "reserved_gib": [], "graphs": []}
+                self._add("tpp_capped", [begun | lost])
+                tried = tuple((row["size"], row["split"]) for row in self.results["tpp_capped"])
+                plan, begun = replace(plan, checked=(), modes=(), tried=tried), None
 
     def _verify(self) -> None:
         self._measure("verify", "verify", lambda: verify(self.config, self.small, self.device, self.dtype))
@@ -256,6 +281,11 @@ class GpuBench:
                 del work
             engine.forget_sizes()
             del engine
+
+    def _offload(self) -> None:
+        bench = OffloadBench(self.config, self.full, self.device, self.dtype)
+        for name, work in bench.measurements():
+            self._measure("link" if work == bench.link else OFFLOAD_SECTION, name, work)
 
     def _caps(self) -> None:
         for mode, size, cap in ((FP8_ALL, self.full, _HOPPER_48), (OFFLOADED, self.small, _CARD_24)):

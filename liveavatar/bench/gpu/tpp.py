@@ -21,15 +21,25 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from liveavatar.bench.gpu.build import Mode, bench_engine, bench_job, release
 from liveavatar.bench.gpu.capped import CARD, Capped
-from liveavatar.bench.gpu.ranks import SHORT_BLOCKS, STEPS, BenchRank, RanksPlan, everyone, rank_engine
+from liveavatar.bench.gpu.ranks import (
+    CIRCULAR,
+    LAYERS,
+    SHORT_BLOCKS,
+    STEPS,
+    WHOLE_STEPS,
+    BenchRank,
+    RanksPlan,
+    everyone,
+    rank_engine,
+)
 from liveavatar.bench.gpu.speed import WARM_BLOCKS, measure_pace
 from liveavatar.config import ModelConfig
 from liveavatar.distributed.balance import rank_times
 from liveavatar.distributed.group import Group
 from liveavatar.distributed.placement import DecodeLayers
 from liveavatar.distributed.tpp import packet
-from liveavatar.engine.placement import RankWork
-from liveavatar.hardware import GB, as_installed, free_port, gpu_of
+from liveavatar.engine.placement import RankTimes, RankWork, share_layers
+from liveavatar.hardware import GB, Gpu, as_installed, free_port, gpu_of
 from liveavatar.planning.speed import decode_layers
 from liveavatar.timing import BLOCK_FRAMES
 
@@ -138,6 +148,7 @@ class RankRun:
         config, size = small_config(self.plan.config), (128, 64)
         engine = rank_engine(config, mode, self.group, self.plan.dtype, vae=self.last)
         job = bench_job(config, size, SMALL_BLOCKS, STEPS)
+        alone: Tensor | None = None
         for layers in (None, SMALL_LAYERS / 2):
             engine.placement.decode_layers = layers
             if not self.last:
@@ -147,10 +158,22 @@ class RankRun:
             group, engine.placement.group = self.group, Group(0, 1, self.device)
             alone = _latents(engine, job)
             engine.placement.group = group
-            what = f"{engine.split_name} over {group.world} ranks{' of one GPU' if self.plan.shared else ''}"
-            self.tell("verify", asdict(_compare(f"{what}, {mode.name}", made, alone)))
+            self._tell_same(engine, mode, made, alone)
         del engine
         release()
+        if self.plan.takes(CIRCULAR) and self.group.world <= SMALL_LAYERS:
+            layers_of = share_layers(STEPS, SMALL_LAYERS, RankTimes((1.0,) * self.group.world, 1.0))
+            engine = rank_engine(config, mode, self.group, self.plan.dtype, vae=self.last, layers=layers_of)
+            if alone is None:
+                engine.serve()
+            else:
+                self._tell_same(engine, mode, _latents(engine, job), alone)
+            del engine
+            release()
+
+    def _tell_same(self, engine: BenchRank, mode: Mode, made: Tensor, alone: Tensor) -> None:
+        what = f"{engine.split_name} over {self.group.world} ranks{' of one GPU' if self.plan.shared else ''}"
+        self.tell("verify", asdict(_compare(f"{what}, {mode.name}", made, alone)))
 
     # Speed -----------------------------------------------------------------------------------------
 
@@ -169,13 +192,13 @@ class RankRun:
         alone.setdefault("fps", single)
         more = {"build_s": build_s, "single_fps": alone["fps"], "single": alone}
         placement = engine.placement
-        if plan.world <= STEPS + 1:
+        if plan.world <= STEPS + 1 and plan.takes(WHOLE_STEPS):
             self._record(engine)
             self._tell_pace(self._spread(engine, mode, SHORT_BLOCKS), more)
         # Layers: by the planner's table, and then by the times that the job before was measured to take.
         placement.own_decoder, placement.decode_layers_of = False, self._table(mode)
         before: tuple[RankWork, ...] = ()
-        for _ in range(ROUNDS if mode == plan.modes[0] else ROUNDS - 1):
+        for _ in range((ROUNDS if mode == plan.modes[0] else ROUNDS - 1) if plan.takes(LAYERS) else 0):
             self._record(engine)
             works = engine.works(STEPS)
             if not self.everyone(works != before)[-1]:  # only the last rank knows the division
@@ -185,17 +208,28 @@ class RankRun:
         self.decode_layers = placement.decode_layers
         del engine, placement
         release()
+        if plan.takes(CIRCULAR):
+            engine = rank_engine(
+                plan.config, mode, self.group, plan.dtype, vae=self.last, layers=plan.layers(self._gpu())
+            )
+            self._record(engine)
+            self._tell_pace(self._spread(engine, mode, plan.blocks), more)
+            del engine
+            release()
 
     def _table(self, mode: Mode) -> DecodeLayers:
         """Return the planner's prediction of how many layers take as long as decoding a block, or what is guessed."""
         guess = self.plan.guess
         if guess is not None:
             return lambda *_: guess
-        gpu = CARD
-        if self.device.type == "cuda":
-            facts = torch.cuda.get_device_properties(self.device)
-            gpu = as_installed(gpu_of(facts.name, facts.total_memory / GB))
-        return partial(decode_layers, self.plan.config, gpu.rates, mode.fp8)
+        return partial(decode_layers, self.plan.config, self._gpu().rates, mode.fp8)
+
+    def _gpu(self) -> Gpu:
+        """Look this GPU up in the planner's table."""
+        if self.device.type != "cuda":
+            return CARD
+        facts = torch.cuda.get_device_properties(self.device)
+        return as_installed(gpu_of(facts.name, facts.total_memory / GB))
 
     def _tell_pace(self, found: dict[str, Any], more: dict[str, Any]) -> None:
         if not self.last:

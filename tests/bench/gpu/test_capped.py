@@ -58,11 +58,25 @@ def test_a_size_without_room_says_which_rank_and_is_not_streamed(monkeypatch: py
 def test_dry_run_of_ranks_that_share_a_gpu(gpus: int, tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), "--dry_run", "--only", "tpp", "--shared", "--gpus", str(gpus)]) == 0
     results = json.loads((tmp_path / "bench_gpu.json").read_text())
-    assert [row["passed"] for row in results["verify"]] == [True, True]
+    assert [row["passed"] for row in results["verify"]] == [True, True, True]
     assert results["tpp"] == []  # no speed
     rows = results["tpp_capped"]
     assert [(row["split"], row["fits"], len(row["predicted_gib"])) for row in rows] == [
         ("whole steps", True, gpus),
         ("layers", True, gpus),
+        ("circular", True, gpus),
     ]
-    assert f"passed: {gpus} cards with 22.15 GiB, layers: 64*64 fits" in (tmp_path / "bench_gpu.md").read_text()
+    assert f"passed: {gpus} cards with 22.15 GiB, circular: 64*64 fits" in (tmp_path / "bench_gpu.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_one_way_of_dividing_may_be_tried_alone(tmp_path: Path) -> None:
+    asked = ["--dry_run", "--only", "tpp", "--shared", "--gpus", "4", "--splits", "circular", "--sizes", "128*64,64*64"]
+    assert main(["--out", str(tmp_path), *asked]) == 0
+    rows = json.loads((tmp_path / "bench_gpu.json").read_text())["tpp_capped"]
+    assert [(row["size"], row["split"], row["fits"]) for row in rows] == [
+        ("128*64", "circular", True),
+        ("64*64", "circular", True),
+    ]
+    assert all(len(row["parts_gib"]) == 4 for row in rows)

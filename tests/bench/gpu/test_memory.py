@@ -53,11 +53,12 @@ def test_a_measure_stands_beside_its_prediction() -> None:
     row = measure_memory(DRY, engine, FP8_ALL, (64, 32), CPU)
     assert engine.mode is FP8_ALL
     assert (row["mode"], row["size"], row["allocated_gib"], row["off"]) == (FP8_ALL.name, "64*32", 0.0, None)
-    assert row["predicted_gib"] == row["predicted_parts"]["total"] > 0
+    parts = row["predicted_parts"]
+    assert 0 < row["predicted_gib"] == parts["allocated"] < parts["total"]
 
 
-def test_pace_under_a_cap_is_that_of_the_last_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 50.0, 90.0, 90.5, 91.0, 91.5])
+def test_pace_under_a_cap_is_that_of_the_last_blocks_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 50.0, 50.5, 51.0, 51.5, 51.6])
     monkeypatch.setattr(memory, "fast_engine", lambda *_: fake_engine(6))
     monkeypatch.setattr(memory, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     row = measure_capped(DRY, FP8, (64, 32), 24.0, CPU, torch.float32)

@@ -88,3 +88,21 @@ def test_the_best_mode_of_a_precision_counts() -> None:
     rows = [row | {"mode": "fp8", "fps": 17.0}, row | {"mode": "fp8 + fp8 rings", "fps": 18.0}]
     assert "passed: fp8 + fp8 rings: 18.0 frames/s, wanted 18" in page(speed=rows)
     assert "MISSED" not in page(speed=rows)
+
+
+def test_one_small_card_is_judged_by_room_bits_and_memory() -> None:
+    row = {
+        "mode": "fp8", "rings": "host", "size": "704*384", "cap_gib": 14.15, "fits": True, "fps": 5.678,
+        "allocated_gib": 10.0, "predicted_gib": 10.3, "off": 0.03, "same_latents": True,
+    }  # fmt: skip
+    other = row | {"rings": "GPU", "cap_gib": None, "off": 0.05, "same_latents": False}
+    found = page(offload=[row, other, row | {"fits": False, "cap_gib": 22.15}])
+    where = "fp8 at 704*384, rings"
+    for line in (
+        f"passed: {where} in host memory, 14.15 GiB: fits, 5.68 frames/s",
+        f"passed: planner, {where} in host memory, 14.15 GiB: +3.0%, wanted within 4 %",
+        f"MISSED: {where} on the GPU: the same latents",
+        f"MISSED: planner, {where} on the GPU: +5.0%, wanted within 4 %",
+        f"MISSED: {where} in host memory, 22.15 GiB: fits",
+    ):
+        assert f"- {line}\n" in found

@@ -34,7 +34,10 @@ def test_kernels_are_sorted_by_name(kernel: str, kind: str) -> None:
 
 
 class SlowStart:
-    """An engine that opens in 2 s and whose blocks take 9 s before, and 0.5 or 1 s after, the rings are full."""
+    """An engine that opens in 2 s and whose blocks take 9 s before, and 0.5 or 1 s after, the rings are full.
+
+    The last one is ready after 0.01 s, for nothing is denoised beside its decoding.
+    """
 
     def __init__(self, warm: int) -> None:
         self.now, self.warm, self.closed = 0.0, warm, False
@@ -47,12 +50,13 @@ class SlowStart:
     def blocks(self) -> Iterator[Block]:
         for index in range(self.num_blocks):
             late = index >= self.warm
-            self.now += 9.0 if not late else 1.0 if index == self.warm + 1 else 0.5
-            step = 0.1 if late else 5.0
+            last = index == self.num_blocks - 1
+            self.now += 9.0 if not late else 0.01 if last else 1.0 if index == self.warm + 1 else 0.5
+            step = 0.1 if late and not last else 5.0
             yield Block(index, torch.zeros(1), np.zeros(1), (step,), decode_s=step / 2)
 
 
-def test_pace_leaves_out_the_blocks_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pace_leaves_out_the_blocks_before_and_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = SlowStart(warm=3)
     monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: engine.now))
     kept: list[Block] = []

@@ -17,9 +17,10 @@ def test_dry_run_over_two_processes(tmp_path: Path) -> None:
     asked = ["--dry_run", "--only", "tpp", "--gpus", "2", "--single_fps", "20"]
     assert main(["--out", str(tmp_path), *asked]) == 0
     results = json.loads((tmp_path / "bench_gpu.json").read_text())
-    assert [row["passed"] for row in results["verify"]] == [True, True]
+    assert [row["passed"] for row in results["verify"]] == [True, True, True]
     whole, *spread = results["tpp"]
     assert (whole["split"], spread[0]["split"]) == ("whole steps", "layers by the table")
+    assert (spread[-1]["split"], [rank["layers"] for rank in spread[-1]["ranks"]]) == ("circular", [8, 8])
     assert len({row["latents"] for row in results["tpp"]}) == 1
     assert all(row["bound_fps"] > 0 for row in results["tpp"])
     assert [rank["layers"] for rank in whole["ranks"]] == [8, 8]

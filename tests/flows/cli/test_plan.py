@@ -185,10 +185,12 @@ def test_memory_that_is_left_is_not_planned_with(home: Path, capsys: pytest.Capt
     [
         pytest.param(["--gpus", "1xH200", "--fp8"], 0, ["704*384    704*384        4  yes", "720*400    3 steps: live"],
                      id="the large model"),
-        pytest.param(["--gpus", "4x24GB"], 0, ["384*256    384*256        3  with --fp8", "688*368    -: nothing fits"],
+        pytest.param(["--gpus", "1x32GB"], 0,
+                     ["384*256    384*256        3  with --fp8  ", "640*384        3  with --fp8, offload"],
                      id="8 bits where bf16 does not fit"),
+        pytest.param(["--gpus", "4x24GB"], 0, ["704*384    704*384        4  yes"], id="layers on four cards"),
         pytest.param(["--gpus", "1x24GB"], 0, ["384*256    384*256        3  with --fp8, offload"], id="a small card"),
-        pytest.param(["--gpus", "1x8GB"], 3, ["384*256    384*256        3  no"], id="nothing fits"),
+        pytest.param(["--gpus", "1x6GB"], 3, ["384*256    384*256        3  no"], id="nothing fits"),
         pytest.param(["--gpus", "1xH100", "--model", "mini"], 0, ["mini on H100", "384*256    4 steps:"], id="mini"),
     ],
 )  # fmt: skip
