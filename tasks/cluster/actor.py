@@ -27,6 +27,7 @@ from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.gpus import GPU_ORDER, GpuLost, gpu_lost
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
+from tasks.cluster.replicas import NoGpuLeft
 from tasks.cluster.room import limit_memory, make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 
@@ -250,7 +251,7 @@ class ActorCalls:
                     raise
                 time.sleep(POLL_SECONDS)
             except GetTimeoutError as e:
-                raise CapacityError(
-                    f"the engine process did not start within {START_SECONDS:.0f} s; the machine may be out of memory "
-                    "or its GPU taken: see `liveavatar doctor`"
+                raise NoGpuLeft(
+                    f"the engine process did not start within {START_SECONDS:.0f} s",
+                    "the machine may be out of memory or its GPU taken: see `liveavatar doctor`",
                 ) from e

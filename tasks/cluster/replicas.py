@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class NoGpuLeft(CapacityError):
-    """A GPU was lost, and no other is free for the job."""
+    """A GPU was lost, and no other is free for the job; or an engine does not start, for another job has its GPU."""
 
     def __init__(self, left: str, way_out: str) -> None:
-        """Say what is left (`GpusLeft`) and what to do."""
+        """Say what is left (`GpusLeft`), or what happened, and what to do."""
         super().__init__(f"{left}; {way_out}")
         self.left = left
 
@@ -38,7 +38,7 @@ class Replicas:
     def run(self, job: Callable[[int], T]) -> T:
         """Wait for a free engine, call a job with its number, and return what the job returns.
 
-        An engine without a GPU is given up, and its job waits for another one.
+        An engine without a GPU, or one that does not start, is given up, and its job waits for another one.
 
         Raises:
             NoGpuLeft: the last engine has no GPU.

@@ -1,5 +1,6 @@
 """Cost model: bytes and operations against the true networks."""
 
+import json
 from dataclasses import replace
 from typing import cast
 
@@ -17,6 +18,7 @@ from liveavatar.fast.weights import Resident
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.kv_ring import Sink
 from liveavatar.model.vae import VideoVAE, build_vae
+from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.costs import dit_costs, text_bytes, vae_costs
 
 
@@ -122,3 +124,15 @@ def test_rings_in_host_memory_take_what_is_reckoned(kv_cache_dtype: str) -> None
     staged = sum(t.numel() * t.itemsize for t in stage.ring.tensors().values()) + (2 * window + blocks) * width
     reckoned = (costs.stage_share * costs.ring_bytes + costs.ring_sink_bytes) / cfg.num_layers
     assert staged == pytest.approx(reckoned, rel=0.02)
+
+
+CIRCULAR = json.loads((REPO_ROOT / "data" / "benchmarks" / "gpu_h200_4ranks_circular_2026-11-30.json").read_text())
+DECODING = [(row["size"], row["parts_gib"][-1]) for row in CIRCULAR["tpp_capped"] if row["fits"]]
+
+
+@pytest.mark.parametrize(("size", "held"), DECODING, ids=[size for size, _ in DECODING])
+def test_decoding_works_in_what_an_h200_worked_in(size: str, held: dict[str, float]) -> None:
+    """What the last rank held at most is what it held, and that of the decoder's temporaries."""
+    costs = vae_costs(LIVE_AVATAR_14B.vae, LIVE_AVATAR_14B.dit.motion_latents, *(int(side) for side in size.split("*")))
+    assert costs.peak_bytes / 2**30 == pytest.approx(held["most held"] - held["held"], rel=0.002)
+    assert costs.state_bytes / 2**30 == pytest.approx(held["decoder state"], rel=0.002)

@@ -15,6 +15,7 @@ from liveavatar.render.job import Progress
 from tasks.cluster import actor
 from tasks.cluster.actor import ActorCalls, EngineActor, EngineSpec, actor_options, engine_actor, spec_name
 from tasks.cluster.gpus import GpuLost
+from tasks.cluster.replicas import NoGpuLeft, Replicas
 from tasks.cluster.supervision import EngineLost
 
 SPEC = EngineSpec(model_dir=Path("m"), version="0123456789abcdef" * 4, device="cpu", dtype="float32")
@@ -242,7 +243,7 @@ def test_only_a_process_that_hangs_is_killed(
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
-        pytest.param(GetTimeoutError("no answer"), CapacityError, id="no process within the limit"),
+        pytest.param(GetTimeoutError("no answer"), NoGpuLeft, id="no process within the limit"),
         pytest.param(RayActorError(), EngineLost, id="it died"),
     ],
 )
@@ -255,6 +256,26 @@ def test_an_actor_that_does_not_come_up_is_named(
     monkeypatch.setattr(actor, "await_results", await_results)
     with pytest.raises(raised):
         calls.load()
+
+
+def test_a_batch_goes_on_without_an_engine_that_does_not_start(
+    calls: ActorCalls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another job has its GPU."""
+
+    def await_results(*_: Any) -> None:
+        raise GetTimeoutError("no answer")
+
+    monkeypatch.setattr(actor, "await_results", await_results)
+    replicas, tried = Replicas(2), list[int]()
+
+    def job(number: int) -> float:
+        tried.append(number)
+        return calls.load() if number == 0 else 7.0
+
+    assert [replicas.run(job) for _ in range(3)] == [7.0] * 3
+    assert tried == [0, 1, 1, 1], "it is tried once"
+    assert "did not start within 180 s; the batch goes on with 1 of its engines" in caplog.text
 
 
 def test_an_actor_that_is_being_restarted_is_asked_again(calls: ActorCalls, monkeypatch: pytest.MonkeyPatch) -> None:
