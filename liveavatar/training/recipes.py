@@ -180,7 +180,7 @@ NINTH = replace(
 )  # fmt: skip
 
 CHAIN = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH)
-SHIPPED = NINTH  # `data/models/mini`: its transformer and encoder, with the decoder of `COPYING`
+SHIPPED = NINTH  # `data/models/mini`: its transformer and encoder, with the decoder of `DRAWN`
 
 # A decoder that copies from the portrait, on the ninth's encoder and transformer: one residual block fewer at 1/8 and
 # 1/4 of the size pays for the branch. When it was recorded, the portrait was not yet sharpened for sampling.
