@@ -196,9 +196,14 @@ class UnsharpMask(nn.Module):
         self.register_buffer("kernel", torch.outer(taps, taps).repeat(3, 1, 1, 1), persistent=False)
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
-        """Sharpen frames."""
-        frames = frames_NCHW.float().contiguous()
-        blurred = self.blur_by_convolution(frames) if frames.is_cuda else blur_by_sums(frames)
+        """Sharpen frames; on a CPU one by one, which then stay in its cache."""
+        if frames_NCHW.is_cuda:
+            frames = frames_NCHW.float().contiguous()
+            return self._sharper(frames, self.blur_by_convolution(frames))
+        singles = (frame.float().contiguous() for frame in frames_NCHW.split(1))
+        return torch.cat([self._sharper(frame, blur_by_sums(frame)) for frame in singles])
+
+    def _sharper(self, frames: Tensor, blurred: Tensor) -> Tensor:
         return torch.lerp(blurred, frames, 1 + self.amount)
 
     def blur_by_convolution(self, frames_NCHW: Tensor) -> Tensor:
