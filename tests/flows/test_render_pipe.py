@@ -67,7 +67,9 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[A
 
         return run
 
-    planned = entry("plan", placement="single", per_gpu_gb=[], own_decoder=False, layers=[], settings={})
+    planned = entry(
+        "plan", placement="single", per_gpu_gb=[], own_decoder=False, layers=[], rings_on_host=False, settings={}
+    )
     fakes = {
         (flow.ingest, "portrait"): entry("portrait", width=384, height=256),
         (flow.prompt, "prompt_check"): entry("prompt"),

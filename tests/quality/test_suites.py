@@ -24,7 +24,7 @@ MISSING = {
 def faulty() -> QualityResult:
     """Measures of a video with every kind of fault."""
     sound = {"dnsmos_before": 3.0, "dnsmos_after": 2.89, "wer_before": 0.1, "wer_after": 0.151}
-    measured = result(GOOD | dict.fromkeys(MISSING) | sound | {"sync_error_frames": 3.0})
+    measured = result(GOOD | dict.fromkeys(MISSING) | sound | {"sync_error_frames": 2.0})
     blocks = measured.blocks.copy()
     blocks.loc[blocks.index < 60, "identity"] = 0.1  # of 500
     reasons = dict.fromkeys(MISSING, "because")
@@ -68,8 +68,8 @@ def test_the_worst_check_decides(bad: Verdict) -> None:
 
 def test_a_measure_outside_its_range_is_compared_with_it(bad: Verdict) -> None:
     found = check(bad, "sync_error_frames")
-    assert (found.status, found.limit) == ("warned", "at most 2.2; fails unless at most 3.5")
-    assert found.reason.startswith("3 is not at most 2.2 (calibrated")
+    assert (found.status, found.limit) == ("warned", "at most 1.6; fails unless at most 2.3")
+    assert found.reason.startswith("2 is not at most 1.6 (good videos up to 1.4")
     assert check(bad, "av_offset_frames").limit == "-3 to 1; fails unless -4 to 2"
     assert check(bad, "identity_min").reason.startswith("ground truth"), "what passes names its source"
 

@@ -22,9 +22,9 @@ def tiny_args(out: Path, *more: str) -> argparse.Namespace:
     return options.parser().parse_args([*OPTIONS, "--out", str(out), *more])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lone_rank() -> Iterator[runtime.TrainRank]:
-    """This process, in a group of its own on the CPU."""
+    """This process, in a group of its own on the CPU; a process has one, so that tests of other modules find none."""
     rank = runtime.TrainRank(0, 1, torch.device("cpu"))
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield rank
@@ -34,7 +34,7 @@ def lone_rank() -> Iterator[runtime.TrainRank]:
 Build = Callable[..., checkpoint.RunState]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def build(lone_rank: runtime.TrainRank, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Make a run's state with more options than `OPTIONS`."""
 
