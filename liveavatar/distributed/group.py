@@ -105,6 +105,9 @@ class Message:
         return tuple(MemoryReading(*self.memory[at : at + READING]) for at in range(0, len(self.memory), READING))
 
 
+_NO_GROUP = "process group has not been initialized"  # of torch.distributed, to a thread that comes too late
+
+
 @contextmanager
 def group_errors(doing: str) -> Iterator[None]:
     """Turn an error of torch.distributed into ours."""
@@ -114,6 +117,10 @@ def group_errors(doing: str) -> Iterator[None]:
         if isinstance(e, (GroupError, torch.OutOfMemoryError)):
             raise
         raise GroupError(f"{doing}: {str(e).strip().splitlines()[0]}") from e
+    except ValueError as e:
+        if _NO_GROUP not in str(e):
+            raise
+        raise GroupError(f"{doing}: this process has left its group") from e
 
 
 class Group:

@@ -168,13 +168,7 @@ def spread_layers(
     if num_ranks == 1:
         return split(num_steps, 1)
     room = [work] * num_ranks if most is None else list(most)
-    layers = [0] * num_ranks
-    for _ in range(work):  # one by one to the rank that is done with it first, which is optimal for equal pieces
-        open_to = [rank for rank in range(num_ranks) if layers[rank] < room[rank]]
-        if not open_to:
-            raise InputError(f"{work} layers do not fit {num_ranks} ranks with room for {room}; use more GPUs")
-        after = times.busy([count + 1 for count in layers])
-        layers[min(open_to, key=lambda rank: after[rank])] += 1
+    layers = _fill([0] * num_ranks, work, room, times)
     if not all(layers[:-1]):
         raise InputError(f"--num_gpus {num_ranks}: {work} layers are too few to share; use fewer GPUs")
     cuts = [0, *accumulate(layers)]
@@ -214,16 +208,31 @@ def share_layers(
     if num_layers < num_ranks:
         raise InputError(f"--num_gpus {num_ranks}: {num_layers} layers are too few to share; use fewer GPUs")
     room = [num_layers] * num_ranks if most is None else list(most)
-    layers = [1] * num_ranks
-    for _ in range(num_layers - num_ranks):
-        open_to = [rank for rank in range(num_ranks) if layers[rank] < room[rank]]
+    return tuple(_fill([1] * num_ranks, num_layers, room, times, num_steps))
+
+
+def _fill(layers: list[int], total: int, room: list[int], times: RankTimes, passes: int = 1) -> list[int]:
+    """Add layers one by one to the rank that is done with its own first, which is optimal for equal pieces.
+
+    Args:
+        layers: of each rank, to begin with.
+        total: layers of all ranks in the end.
+        room: layers that each rank can take.
+        times: of the ranks.
+        passes: of a block through each layer.
+
+    Raises:
+        InputError: there is no room for all layers.
+    """
+    while sum(layers) < total:
+        open_to = [rank for rank, count in enumerate(layers) if count < room[rank]]
         if not open_to:
             break
-        after = times.busy([(count + 1) * num_steps for count in layers])
+        after = times.busy([(count + 1) * passes for count in layers])
         layers[min(open_to, key=lambda rank: after[rank])] += 1
-    if sum(layers) < num_layers or min(room) < 1:
-        raise InputError(f"{num_layers} layers do not fit {num_ranks} ranks with room for {room}; use more GPUs")
-    return tuple(layers)
+    if sum(layers) < total or any(count > most for count, most in zip(layers, room, strict=True)):
+        raise InputError(f"{total} layers do not fit {len(layers)} ranks with room for {room}; use more GPUs")
+    return layers
 
 
 def circulate(num_steps: int, layers: Sequence[int]) -> tuple[RankWork, ...]:

@@ -27,6 +27,7 @@ from liveavatar.engine.job import Block, StreamJob
 from liveavatar.engine.placement import RankTimes, share_layers
 from liveavatar.engine.sampling import sigma_steps
 from liveavatar.pose.packed import DrawnPose, pack
+from tests.fast.blocks import assert_equal, blocks_of
 from tests.job_changes import changed
 
 CPU = torch.device("cpu")
@@ -93,28 +94,6 @@ def job(blocks: int = 7, steps: int = 4, clip: int = 24) -> StreamJob:
     return changed(bench_job(EIGHT, SIZE, blocks, steps), infer_frames=clip)  # the reference changes after a clip
 
 
-def stream(
-    engine: BenchEngine | BenchRank, wanted: StreamJob, state: dict[str, torch.Tensor] | None = None, every: int = 0
-) -> list[Block]:
-    opened = engine.open(wanted)
-    if state is not None:
-        opened.restore(state)
-    try:
-        return [
-            replace(b, state=b.state and {name: t.clone() for name, t in b.state.items()})
-            for b in opened.blocks(snapshot_every=every)
-        ]
-    finally:
-        opened.close()
-
-
-def assert_equal(made: list[Block], expected: list[Block]) -> None:
-    assert [b.index for b in made] == [b.index for b in expected]
-    for ours, theirs in zip(made, expected, strict=True):
-        assert torch.equal(ours.latents, theirs.latents)
-        assert np.array_equal(ours.frames, theirs.frames)  # type: ignore[arg-type]
-
-
 WORLDS = [
     pytest.param(FP8_ALL, (5, 3), (1, 4), id="2, 8 bits"),
     pytest.param(BF16, (3, 3, 2), (3,), id="3"),
@@ -134,8 +113,8 @@ def test_blocks_that_go_round_have_the_bits_of_one_process(
     jobs = [job(blocks, count, clip) for count in steps for blocks, clip in ((1, 24), (7, 12))]
     with group(mode, layers, len(jobs)) as (engine, processes):
         for wanted in jobs:
-            made = stream(engine, wanted)
-            assert_equal(made, stream(alone(mode), wanted))
+            made = blocks_of(engine, wanted)
+            assert_equal(made, blocks_of(alone(mode), wanted))
             assert all(len(b.step_s) == wanted.settings.sample_steps and min(b.step_s) > 0 for b in made)
             assert all(len(b.busy_s) == len(layers) and min(b.busy_s) > 0 for b in made)
     assert [p.exitcode for p in processes] == [0] * (len(layers) - 1)
@@ -143,10 +122,10 @@ def test_blocks_that_go_round_have_the_bits_of_one_process(
 
 def test_snapshots_fit_one_process_and_the_other_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tpp, "GATHER_SHARE", math.inf)
-    whole = stream(alone(FP8_ALL), job(9), every=1)
+    whole = blocks_of(alone(FP8_ALL), job(9), every=1)
     with group(FP8_ALL, (3, 3, 2), jobs=8) as (engine, _):
         for every in (1, 4):
-            spread = stream(engine, job(9), every=every)
+            spread = blocks_of(engine, job(9), every=every)
             assert_equal(spread, whole)
             ours, theirs = spread[3].state, whole[3].state
             assert ours is not None
@@ -155,8 +134,8 @@ def test_snapshots_fit_one_process_and_the_other_way_round(monkeypatch: pytest.M
             assert all(torch.equal(ours[name].float(), theirs[name].float()) for name in ours)
         # Before the reference changes, right before, right after it, and at the end.
         for index in (0, 1, 2, 3, 7):
-            assert_equal(stream(engine, job(9), whole[index].state), whole[index + 1 :])
-    assert_equal(stream(alone(FP8_ALL), job(9), ours), whole[4:])
+            assert_equal(blocks_of(engine, job(9), whole[index].state), whole[index + 1 :])
+    assert_equal(blocks_of(alone(FP8_ALL), job(9), ours), whole[4:])
 
 
 @pytest.mark.parametrize("seen", [0, 1, 3, 6])
@@ -168,16 +147,16 @@ def test_a_job_that_is_left_frees_the_group(seen: int) -> None:
             next(blocks)
         opened.close()
         opened.close()
-        assert_equal(stream(engine, job(5)), stream(alone(FP8), job(5)))
+        assert_equal(blocks_of(engine, job(5)), blocks_of(alone(FP8), job(5)))
     assert [p.exitcode for p in processes] == [0, 0]
 
 
 def test_latents_may_take_the_way_through_host_memory() -> None:
     with group(FP8, (3, 3, 2), jobs=2, through_host=True) as (engine, _):
-        made = [stream(engine, job(5)), stream(engine, job(5))]
+        made = [blocks_of(engine, job(5)), blocks_of(engine, job(5))]
         engine.forget_sizes()
     for blocks in made:
-        assert_equal(blocks, stream(alone(FP8), job(5)))
+        assert_equal(blocks, blocks_of(alone(FP8), job(5)))
 
 
 def test_sound_that_still_arrives_holds_no_earlier_block_up() -> None:
@@ -198,7 +177,7 @@ def test_sound_that_still_arrives_holds_no_earlier_block_up() -> None:
             handed.append(block.index)
             made.append(block)
         opened.close()
-    assert_equal(made, stream(alone(FP8), wanted))
+    assert_equal(made, blocks_of(alone(FP8), wanted))
 
 
 def test_no_rank_gives_up_while_sound_is_missing() -> None:
@@ -216,16 +195,16 @@ def test_no_rank_gives_up_while_sound_is_missing() -> None:
         opened = engine.open(wanted)
         made = list(opened.blocks(ready=ready))
         opened.close()
-    assert_equal(made, stream(alone(FP8), wanted))
+    assert_equal(made, blocks_of(alone(FP8), wanted))
 
 
 def test_a_drawn_skeleton_goes_round_with_its_block() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
     wanted = replace(job(3), skeleton=DrawnPose(pack(pictures)))
-    expected = stream(alone(FP8), wanted)
-    assert not torch.equal(expected[0].latents, stream(alone(FP8), job(3))[0].latents)
+    expected = blocks_of(alone(FP8), wanted)
+    assert not torch.equal(expected[0].latents, blocks_of(alone(FP8), job(3))[0].latents)
     with group(FP8, (3, 3, 2), jobs=1) as (engine, _):
-        assert_equal(stream(engine, wanted), expected)
+        assert_equal(blocks_of(engine, wanted), expected)
 
 
 def _blocks_of(engine: BenchRank, wanted: StreamJob, fault: Callable[[], None]) -> list[Block]:
@@ -260,7 +239,7 @@ def test_a_rank_that_pauses_is_waited_for() -> None:
             os.kill(processes[0].pid, signal.SIGSTOP)
             threading.Timer(2, lambda: os.kill(processes[0].pid, signal.SIGCONT)).start()
 
-        assert_equal(_blocks_of(engine, job(6), fault), stream(alone(FP8), job(6)))
+        assert_equal(_blocks_of(engine, job(6), fault), blocks_of(alone(FP8), job(6)))
 
 
 def test_a_rank_that_hangs_is_given_up() -> None:

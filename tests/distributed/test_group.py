@@ -60,6 +60,8 @@ def test_errors_of_the_network_become_ours_and_others_stay() -> None:
 
     with pytest.raises(GroupError, match=r"^rank 3 was lost: Connection closed by peer$"):
         fail(RuntimeError("Connection closed by peer\nC++ stack"))
+    with pytest.raises(GroupError, match=r"^rank 3 was lost: this process has left its group$"):
+        fail(ValueError("Default process group has not been initialized, please make sure"))
     for kept in (GroupError("it hangs"), torch.OutOfMemoryError("4 GB"), ValueError("x")):
         with pytest.raises(type(kept), match=str(kept)):
             fail(kept)

@@ -3,25 +3,24 @@
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from liveavatar.bench.gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, BenchEngine, Mode, bench_job, fast_engine
+from liveavatar.bench.gpu.build import ATTENTION8, BF16, DRY, FP8, FP8_ALL, Mode, bench_job, fast_engine
 from liveavatar.bench.gpu.ranks import BenchRank, rank_engine
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.distributed import balance
 from liveavatar.distributed.group import Group
-from liveavatar.engine.job import Block, StreamJob
+from liveavatar.engine.job import StreamJob
 from liveavatar.engine.placement import RankTimes, split_layers
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.hardware import Machine, gpu_of
 from liveavatar.planning.memory import MemoryModel
 from liveavatar.planning.request import PlanRequest
 from liveavatar.planning.speed import decode_layers
+from tests.fast.blocks import assert_equal, blocks_of
 from tests.job_changes import changed
 
 CPU = torch.device("cpu")
@@ -76,28 +75,6 @@ def job(blocks: int = 7, steps: int = 4) -> StreamJob:
     return changed(bench_job(DRY, SIZE, blocks, steps), infer_frames=24)  # the reference changes after two blocks
 
 
-def stream(
-    engine: BenchEngine | BenchRank, wanted: StreamJob, state: dict[str, torch.Tensor] | None = None, every: int = 0
-) -> list[Block]:
-    opened = engine.open(wanted)
-    if state is not None:
-        opened.restore(state)
-    try:
-        return [
-            replace(b, state=b.state and {name: t.clone() for name, t in b.state.items()})
-            for b in opened.blocks(snapshot_every=every)
-        ]
-    finally:
-        opened.close()
-
-
-def assert_equal(made: list[Block], expected: list[Block]) -> None:
-    assert [b.index for b in made] == [b.index for b in expected]
-    for ours, theirs in zip(made, expected, strict=True):
-        assert torch.equal(ours.latents, theirs.latents)
-        assert np.array_equal(ours.frames, theirs.frames)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("mode", "world", "decode_layers"),
     [
@@ -114,12 +91,12 @@ def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
     mode: Mode, world: int, decode_layers: float | None
 ) -> None:
     alone = fast_engine(DRY, mode, CPU, torch.float32)
-    whole = stream(alone, job(), every=4)
+    whole = blocks_of(alone, job(), every=4)
     with group(mode, world, jobs=3) as engine:
         engine.placement.decode_layers = decode_layers
         cut = [s for s in engine.works(4) if s.stop_layer is not None]
         assert bool(cut) == (decode_layers is not None)
-        spread = stream(engine, job(), every=4)
+        spread = blocks_of(engine, job(), every=4)
         assert_equal(spread, whole)
         assert all(len(b.busy_s) == world and min(b.busy_s) > 0 and len(b.step_s) == 4 for b in spread)
         ours, theirs = spread[3].state, whole[3].state
@@ -127,46 +104,46 @@ def test_ranks_make_the_bits_of_one_process_and_its_snapshots(
         assert theirs is not None
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name].float(), theirs[name].float()) for name in ours)
-        assert_equal(stream(engine, job(), theirs), whole[4:])
-        assert_equal(stream(engine, job(3, steps=5)), stream(alone, job(3, steps=5)))
-    assert_equal(stream(alone, job(), ours), whole[4:])
+        assert_equal(blocks_of(engine, job(), theirs), whole[4:])
+        assert_equal(blocks_of(engine, job(3, steps=5)), blocks_of(alone, job(3, steps=5)))
+    assert_equal(blocks_of(alone, job(), ours), whole[4:])
 
 
 def test_a_later_job_is_divided_by_measured_times_and_has_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balance, "ENOUGH", 1)
     monkeypatch.setattr(balance, "rank_times", lambda *_: RankTimes((0.1, 0.1), 0.6))
-    alone = stream(fast_engine(DRY, FP8, CPU, torch.float32), job(8))
+    alone = blocks_of(fast_engine(DRY, FP8, CPU, torch.float32), job(8))
     with group(FP8, 2, jobs=2) as engine:
         engine.placement.decode_layers_of = lambda *_: 0.0
         divided = []
         for _ in range(2):
-            assert_equal(stream(engine, job(8)), alone)
+            assert_equal(blocks_of(engine, job(8)), alone)
             divided.append([work.num_layers_of(DRY.dit.num_layers) for work in engine.works(4)])
     assert divided == [[8, 8], [11, 5]]
 
 
 def test_a_job_brings_its_precision_to_every_rank() -> None:
     asked = changed(job(blocks=4), kv_cache_dtype="int8")
-    alone = stream(fast_engine(DRY, FP8_ALL, CPU, torch.float32), asked)
+    alone = blocks_of(fast_engine(DRY, FP8_ALL, CPU, torch.float32), asked)
     with group(FP8, 2, jobs=1) as engine:
-        assert_equal(stream(engine, asked), alone)
+        assert_equal(blocks_of(engine, asked), alone)
 
 
 def test_latents_may_take_the_way_through_host_memory() -> None:
     with group(FP8, 3, jobs=1, through_host=True) as engine:
         assert engine.placement.group.staging(8) is not None
         engine.placement.decode_layers = 2.5
-        made = stream(engine, job(4))
+        made = blocks_of(engine, job(4))
         engine.forget_sizes()
         assert engine.placement.current is None  # nor anything that it held
-    assert_equal(made, stream(fast_engine(DRY, FP8, CPU, torch.float32), job(4)))
+    assert_equal(made, blocks_of(fast_engine(DRY, FP8, CPU, torch.float32), job(4)))
 
 
 def test_the_decoder_may_have_a_rank_of_its_own() -> None:
     with group(FP8, 3, jobs=2, own_decoder=True) as engine:
-        made = [stream(engine, job(3)), stream(engine, job(3))]  # buffers of the first are used again
+        made = [blocks_of(engine, job(3)), blocks_of(engine, job(3))]  # buffers of the first are used again
     for blocks in made:
-        assert_equal(blocks, stream(fast_engine(DRY, FP8, CPU, torch.float32), job(3)))
+        assert_equal(blocks, blocks_of(fast_engine(DRY, FP8, CPU, torch.float32), job(3)))
 
 
 def test_layers_are_spread_as_the_plan_of_a_jobs_own_size_says() -> None:
