@@ -38,7 +38,8 @@ def test_a_gpu_is_read(share: float, left: float, monkeypatch: pytest.MonkeyPatc
     # like PyTorch's own, this one takes no device without an index
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {torch.device("cuda", 0): share}.__getitem__)
     reading = read_memory(torch.device("cuda", 0))
-    assert reading == read_memory(torch.device("cuda")), "the current GPU"
+    current = read_memory(torch.device("cuda"))
+    assert (current.gpu_used, current.gpu_total, current.gpu_left) == (21, 24, left), "the current GPU"
     assert (reading.gpu_used, reading.gpu_total, reading.gpu_left) == (21, 24, left)
 
 
