@@ -38,11 +38,11 @@ def test_slice_equals_whole(tmp_path: Path, start: int, stop: int) -> None:
         pytest.param(b"\x80\x02}q\x00X\xff\xff", id="a cut pickle"),
         pytest.param({"a": 1}, id="another archive"),
         pytest.param([1, 2], id="list"),
-        pytest.param(torch.zeros(3), id="bare tensor"),
+        pytest.param(lambda: torch.zeros(3), id="bare tensor"),
         pytest.param({"features": [0.5, 0.5]}, id="features are a list"),
-        pytest.param({"features": torch.zeros(9)}, id="one dimension"),
-        pytest.param({"features": torch.zeros(5, 768, 0)}, id="no frames"),
-        pytest.param({"features": torch.zeros(5, 768, 12, dtype=torch.int64)}, id="integers"),
+        pytest.param(lambda: {"features": torch.zeros(9)}, id="one dimension"),
+        pytest.param(lambda: {"features": torch.zeros(5, 768, 0)}, id="no frames"),
+        pytest.param(lambda: {"features": torch.zeros(5, 768, 12, dtype=torch.int64)}, id="integers"),
     ],
 )
 def test_foreign_file_is_refused(tmp_path: Path, content: object) -> None:
@@ -50,7 +50,7 @@ def test_foreign_file_is_refused(tmp_path: Path, content: object) -> None:
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
-        torch.save(content, path)
+        torch.save(content() if callable(content) else content, path)
     with pytest.raises(InputError, match="is no features file") as caught:
         FeatureFile(path)
     assert "\n" not in str(caught.value)
