@@ -122,7 +122,7 @@ class FastBackend:
         return BackendEncoder(self.vae, self._encoder.encode_stream, self.device, self.dtype, (h, w))
 
     def decode_runner(self, h: int, w: int) -> DecodeRunner | None:
-        """Return the buffers and graph of a latent size; None for an autoencoder that decodes as it is."""
+        """Return the buffers and graph of a latent size; None for the embedded autoencoder on a CPU, or without any."""
         if self.fast_decoder is None:
             return None
         if self._decode is None or self._decode[0] != (h, w):

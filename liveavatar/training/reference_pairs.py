@@ -143,13 +143,17 @@ class PairSampler:
     def _crop(self, size: tuple[int, int]) -> tuple[int, int]:
         return self._integer(size[0] - self.side + 1), self._integer(size[1] - self.side + 1)
 
+    def _any_kind(self) -> int:
+        """Draw an orientation, by its number of clips."""
+        return int(torch.multinomial(self.shares, 1, generator=self.host))
+
     def _any_clip(self) -> tuple[Clips, int]:
-        clips = self.clips[int(torch.multinomial(self.shares, 1, generator=self.host))]
+        clips = self.clips[self._any_kind()]
         return clips, self._integer(len(clips.frames))
 
     def _stretch(self) -> tuple[int, int, int]:
         """Draw a stretch: number of the orientation, clip, first frame; a share of them with parted lips."""
-        kind = int(torch.multinomial(self.shares, 1, generator=self.host))
+        kind = self._any_kind()
         clips, parted = self.clips[kind], self.parted[kind]
         if len(parted) and self._chance(PARTED_SHARE):
             clip, start = parted[self._integer(len(parted))].tolist()
