@@ -154,11 +154,7 @@ class FastDecoder:
                 device's convolutions ask for.
         """
         self.vae, self._layers = vae, FastLayers(vae.decoder, multiple)
-        # With 3 outputs cuDNN turns its input, the largest of all, to channels outermost and back.
-        last = vae.decoder.head[2]
-        missing = -last.out_channels % _HEADROOM
-        self._head_weight = F.pad(last.weight.data, (0, 0) * 4 + (0, missing)).contiguous(memory_format=_LAST)
-        self._head_bias = F.pad(last.bias.data, (0, missing))
+        self._head_weight = _planar_weight(vae.decoder.head[2])
         layers = [*vae.decoder.middle, *vae.decoder.upsamples]
         first = 1 + max((i for i, layer in enumerate(layers) if isinstance(layer, Upsample)), default=-1)
         self._small, self._full_size = layers[:first], layers[first:]
@@ -171,9 +167,21 @@ class FastDecoder:
             x = self._layers.run(layer, x, state)
         norm, _, last = self.vae.decoder.head
         buffer = self._layers.normed(norm, last, x, None, state)
-        frames = F.conv3d(buffer, self._head_weight, self._head_bias, padding=(0, *last.padding[1:]))
         state.position += latents_1Chw.shape[2]
-        return frames[:, : last.out_channels]
+        return self._head(last, buffer)
+
+    def _head(self, last: CausalConv3d, buffer: Tensor) -> Tensor:
+        """Run the last convolution over [history | new frames] frame by frame, and add up its taps in time.
+
+        In 3-D cuDNN gives its few outputs a kernel of Ampere: 2.0 ms for 12 frames of 704*384 on an H200, against 0.8.
+        """
+        taps, num_frames = last.kernel_size[0], buffer.shape[2] - last.kernel_size[0] + 1
+        planar = F.conv2d(buffer[0].transpose(0, 1), self._head_weight, padding=last.padding[1:]).transpose(0, 1)
+        parts = planar[: taps * last.out_channels].unflatten(0, (taps, last.out_channels))
+        total = last.bias.float()[:, None, None, None]
+        for tap in range(taps):
+            total = total + parts[tap, :, tap : tap + num_frames]
+        return total[None].to(buffer.dtype)
 
     @property
     def settling_frames(self) -> int:
@@ -245,6 +253,14 @@ def _padded_weights(network: nn.Module, multiple: int) -> dict[str, Tensor]:
                 wide = F.pad(conv.weight.data, (0, 0) * 3 + (0, missing))
                 found[conv.slot] = wide.contiguous(memory_format=_LAST)
     return found
+
+
+def _planar_weight(conv: CausalConv3d) -> Tensor:
+    """Lay out a 3-D weight [O, C, K, y, x] as that of a 2-D convolution with K * O outputs, padded: [Q, C, y, x]."""
+    weight = conv.weight.data.permute(2, 0, 1, 3, 4).flatten(0, 1)
+    # With an odd number of outputs cuDNN turns its input, the largest of all, to channels outermost and back.
+    missing = -len(weight) % _HEADROOM
+    return F.pad(weight, (0, 0) * 3 + (0, missing)).contiguous(memory_format=torch.channels_last)
 
 
 def _copy_pixels(source: Tensor, target: Tensor) -> None:
