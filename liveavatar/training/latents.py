@@ -178,17 +178,16 @@ def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
 
 
 def _autoencoder(args: argparse.Namespace, cfg: ModelConfig, rank: runtime.TrainRank) -> CompactVAE:
-    """Load the autoencoder; one of a model directory is also written to the run, which exports it unchanged."""
+    """Load the autoencoder, whose latents are not normalised; one of a model directory is also written to the run."""
+    vae = CompactVAE(cfg.vae).to(rank.device).eval()
     if args.model is None:
-        vae = CompactVAE(cfg.vae).to(rank.device).eval()
-        vae.load_state_dict(
-            runtime.load_checkpoint((args.autoencoder or args.out) / "autoencoder.pt", rank.device)["average"]
-        )
-        return vae
-    vae = load_model(args.model, rank.device, torch.float32, parts=("vae",)).vae
-    assert isinstance(vae, CompactVAE)
-    if rank.first:
-        runtime.save_checkpoint(args.out / "autoencoder.pt", {"average": vae.state_dict()})
+        path = (args.autoencoder or args.out) / "autoencoder.pt"
+        weights = runtime.load_checkpoint(path, rank.device)["average"]
+    else:
+        weights = load_model(args.model, rank.device, torch.float32, parts=("vae",)).vae.state_dict()
+        if rank.first:
+            runtime.save_checkpoint(args.out / "autoencoder.pt", {"average": weights})
+    vae.load_state_dict(weights)
     return vae
 
 
@@ -204,7 +203,8 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     if args.only_speech:
         return
     if args.model is not None:
-        cfg = replace(cfg, vae=read_config(args.model).vae)
+        # Latents are normalised once, below.
+        cfg = replace(cfg, vae=replace(read_config(args.model).vae, mean=cfg.vae.mean, std=cfg.vae.std))
     vae = _autoencoder(args, cfg, rank)
     runtime.channels_last(vae)
     if rank.device.type == "cuda":

@@ -212,6 +212,7 @@ DRAWN = replace(
         "--still_share", "0.25", "--drawn_share", "0.45", "--seed", "12",
     ),
 )  # fmt: skip
+# Not released: its one run, on one H200, had normalised its latents twice (`data/models/mini/history.md`).
 # A new transformer on the autoencoder of `drawn`: three in ten heads turn far, six in ten photos show the person while
 # speaking, and the student learns the noise levels that the export sets.
 # Speech: 143 minutes in 102 voices, seed 11 of the first plan without most of Kokoro, seed 22 of both plans without
