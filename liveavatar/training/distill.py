@@ -9,13 +9,14 @@ after each part) and `distill.jsonl`; `evaluate.py` chooses the weights to expor
 """
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
+from liveavatar.config import LIVE_AVATAR_14B, ModelConfig, shifted_sigmas
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
 from liveavatar.training.flow import AvatarNet, RecordedNet, is_outer, level, load_face_loss
@@ -114,6 +115,8 @@ def warm_up(student: WholeNetwork, window: Window) -> None:
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run both parts; skip a part with saved weights."""
     cfg = read_config(args.data)
+    if args.shift is not None:
+        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, args.shift) for n in cfg.sigmas})
     student = build_student(args, rank, cfg)
     trainer = build_trainer(args, rank, cfg, student)
     average = student.average
@@ -151,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
     options.epilog = f"--preset {LIVE_AVATAR_14B.name} has options of its own: name it and add --help"
     options.add_argument("--seconds_regression", type=float, default=100)
     options.add_argument("--seconds_dmd", type=float, default=140)
+    options.add_argument("--shift", type=float, help="of the student's noise levels; those of the run if not given")
     options.add_argument("--guidance", type=float, default=1.0, help="of the teacher by speech; 1: none")
     options.add_argument("--anchor", type=float, default=ANCHOR, help="weight of the trajectory beside matching")
     options.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")

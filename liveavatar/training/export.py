@@ -119,6 +119,7 @@ class ExportSettings:
     before: Path | None = None  # a model directory, usually the one that the run started from
     before_share: float = 0.0  # of its layers in the result, see `mixed`
     before_embedding_share: float | None = None
+    pose_limits: Sequence[float] = POSE_LIMITS  # degrees of yaw, pitch, roll that the run has learned
     gaze: bool = True  # condition on gaze, if trained with it; mixed weights may not follow it
 
     def name(self, weights: str) -> str:
@@ -190,7 +191,7 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
         cfg, pose_guided=any(learned[:HEAD]), lids_conditioned=any(learned[HEAD:]), gaze_conditioned=gaze_conditioned
     )
     if cfg.pose_guided:
-        cfg = replace(cfg, pose_limits=POSE_LIMITS)
+        cfg = replace(cfg, pose_limits=tuple(settings.pose_limits))
     if settings.shift is not None:
         cfg = replace(cfg, sigmas={n: shifted_sigmas(n, settings.shift) for n in cfg.sigmas})
     save_model(out, cfg, split_parts(chosen, vae))
@@ -254,6 +255,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--output_sharpen", type=float, help="unsharp mask on the frames of --decoder; the old decoder's if not given"
     )
+    options.add_argument(
+        "--pose_limits", type=float, nargs=3, default=POSE_LIMITS,
+        help="degrees of yaw, pitch and roll up to which the run has learned to turn heads",
+    )  # fmt: skip
     options.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not condition on gaze")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("folder", nargs="?", type=Path, help="same as --out")

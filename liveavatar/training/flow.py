@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from liveavatar.config import ModelConfig
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PAD, PromptEncoder
-from liveavatar.pose.track import free_head
+from liveavatar.pose.track import POSE_SCALE, free_head
 from liveavatar.timing import BLOCK_LATENTS
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
+from liveavatar.training.corpus.head.motion import POSE_LIMITS
 from liveavatar.training.face_reader import FaceReader, load_face_reader
 from liveavatar.training.graphs import RecordedFunction, Recorder
 
@@ -137,8 +138,9 @@ def mixed_levels(batch: int, num_blocks: int, generator: torch.Generator) -> Ten
 def drop_conditions(window: Window, generator: torch.Generator) -> Window:
     """Drop audio, prompt and pose of some windows at random; add gain to the audio and noise to the reference.
 
-    A prompt with the only description of light or place (`Window.bound`) is never dropped. Rows of a dropped prompt
-    are zero, like tokens.
+    A prompt with the only description of light or place (`Window.bound`) is never dropped, and neither is the pose of
+    a head that turns beyond `POSE_LIMITS`: left to itself, it should not. Rows of a dropped prompt are zero, like
+    tokens.
     """
     batch, device = len(window.tokens), window.tokens.device
     u = torch.rand(4, batch, device=device, generator=generator)
@@ -146,7 +148,10 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
     rough = REFERENCE_NOISE * u[2][:, None, None, None, None]
     noise = torch.randn(window.reference.shape, device=device, generator=generator)
     gain = 1 + FEATURE_GAIN * torch.randn(window.features.shape[:3], device=device, generator=generator)
-    with_pose = (u[3] >= POSE_DROP)[:, None, None, None, None]
+    with_pose = u[3] >= POSE_DROP
+    if window.pose is not None:
+        with_pose = with_pose | turned_far(window.pose)
+    with_pose = with_pose[:, None, None, None, None]
     with_text = u[1] >= TEXT_DROP
     if window.bound is not None:
         with_text = with_text | window.bound
@@ -159,6 +164,12 @@ def drop_conditions(window: Window, generator: torch.Generator) -> Window:
         None if window.pose is None else torch.where(with_pose, window.pose, free_head(window.pose)),
         window.bound,
     )
+
+
+def turned_far(pose: Tensor) -> Tensor:
+    """Test which pose latents [B, C, T, h, w] turn the head beyond `POSE_LIMITS`: bool [B]."""
+    limits = torch.deg2rad(pose.new_tensor(POSE_LIMITS)) / POSE_SCALE
+    return (pose[:, : len(limits), :, 0, 0].abs() > limits[:, None]).flatten(1).any(1)
 
 
 def weighted_error(flow: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.load import load_model
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
@@ -176,6 +177,20 @@ def normalised(sets: list[LatentSet], cfg: ModelConfig) -> list[LatentSet]:
     return out
 
 
+def _autoencoder(args: argparse.Namespace, cfg: ModelConfig, rank: runtime.TrainRank) -> CompactVAE:
+    """Load the autoencoder, whose latents are not normalised; one of a model directory is also written to the run."""
+    vae = CompactVAE(cfg.vae).to(rank.device).eval()
+    if args.model is None:
+        path = (args.autoencoder or args.out) / "autoencoder.pt"
+        weights = runtime.load_checkpoint(path, rank.device)["average"]
+    else:
+        weights = load_model(args.model, rank.device, torch.float32, parts=("vae",)).vae.state_dict()
+        if rank.first:
+            runtime.save_checkpoint(args.out / "autoencoder.pt", {"average": weights})
+    vae.load_state_dict(weights)
+    return vae
+
+
 def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Encode speech and clips; write `features_*`, `latents_*` and the config with latent statistics to `args.out`."""
     cfg = replace(PRESETS[args.preset], pose_origin=FROM_PORTRAIT)
@@ -187,17 +202,18 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
             runtime.save_checkpoint(path, features)
     if args.only_speech:
         return
-    vae = CompactVAE(cfg.vae).to(rank.device).eval()
-    saved = runtime.load_checkpoint((args.autoencoder or out) / "autoencoder.pt", rank.device)
-    vae.load_state_dict(saved["average"])
+    if args.model is not None:
+        # Latents are normalised once, below.
+        cfg = replace(cfg, vae=replace(read_config(args.model).vae, mean=cfg.vae.mean, std=cfg.vae.std))
+    vae = _autoencoder(args, cfg, rank)
     runtime.channels_last(vae)
     if rank.device.type == "cuda":
         vae.bfloat16()  # like autocast, without its fp32 norms and copies
     clips = load_clips(args.data, "train", rank.device, rank.rank, rank.world)
     train = [join([encode_clips(c, vae, cfg, rank, k) for k in range(AUGMENTATIONS)]) for c in clips]
     mean, std = channel_statistics(train, rank)
-    if args.statistics is not None:
-        stored = read_config(args.statistics).vae
+    if (model := args.statistics or args.model) is not None:
+        stored = read_config(model).vae
         mean, std = stored.mean, stored.std
     cfg = replace(cfg, vae=replace(cfg.vae, mean=mean, std=std))
     train = normalised(train, cfg)
@@ -220,6 +236,7 @@ def parser() -> argparse.ArgumentParser:
     options = runtime.arguments("encode clips and speech for the transformer")
     options.add_argument("--speech", type=Path, required=True, help="folder of speech.json")
     options.add_argument("--autoencoder", type=Path, help="folder of autoencoder.pt; --out when absent")
+    options.add_argument("--model", type=Path, help="model directory whose autoencoder and latent statistics to keep")
     options.add_argument(
         "--only_speech", action="store_true", help="stop after the features, which need no autoencoder"
     )

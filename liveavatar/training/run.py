@@ -25,7 +25,6 @@ from liveavatar.training.recipes import RECIPES
 log = logging.getLogger(__name__)
 
 STAGES = ("render", "autoencoder", "encode", "teacher", "distill", "evaluate", "export", "pack")
-RENDERERS_PER_GPU = 2
 # Folders and archives of weights packed beside the model: the teacher, from which a later run can start, and a student
 # that was not chosen, so that the choice can be changed.
 BESIDE = {"teacher": "teacher_model", "dmd": "dmd_model"}
@@ -35,7 +34,7 @@ REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
 EXPORT_EVERY = 60.0  # seconds between two archives of the newest weights
 REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
-DEFAULTS = {"gpus": 4, "refine_gpu": -1, "deadline": 1e9}  # of options, without a recipe
+DEFAULTS = {"gpus": 4, "refine_gpu": -1, "deadline": 1e9, "renderers": 2}  # of options, without a recipe
 BUDGET = {"render": 280.0, "autoencoder": 400.0, "teacher": 460.0, "distill": 230.0}
 AFTER_DISTILL = 110.0  # seconds that judging, export and packing need
 
@@ -141,7 +140,7 @@ class TrainingRun:
     def render(self) -> bool:
         """Render clips on all devices; return whether there are any."""
         seconds = self.args.budget["render"]
-        per_device = RENDERERS_PER_GPU if self.args.gpus else 1
+        per_device = self.args.renderers if self.args.gpus else 1
         places = [d for d in self.devices for _ in range(per_device)]
         shared = [
             "--assets",
@@ -157,7 +156,7 @@ class TrainingRun:
         for split in ("eval", "train"):
             for rank, device in enumerate(places):
                 options = ["-m", module, *shared, "--split", split, "--rank", str(rank), "--world", str(len(places))]
-                options += ["--device", device, "--seconds", str(seconds)]
+                options += ["--device", device, "--seconds", str(seconds), "--processes", str(per_device)]
                 options += ["--num_clips", str(HELD_OUT_CLIPS)] if split == "eval" else []
                 options += ["--tiny"] if self.args.preset == "tiny" else []
                 options += self._extra(f"render_{split}")
@@ -315,6 +314,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--recipe", choices=tuple(RECIPES), help="a recorded run; the options below override it")
     options.add_argument("--before", type=Path, help="model directory that the recipe starts from")
     options.add_argument("--gpus", type=int, help="0 trains on the CPU; 4 without a recipe")
+    options.add_argument("--renderers", type=int, help="rendering processes a GPU; 2 without a recipe")
     options.add_argument("--refine_gpu", type=int, help="GPU that trains the decoder beside the teacher; -1: none")
     options.add_argument("--preset", choices=("mini", "tiny"), default="mini")
     options.add_argument("--budget", type=parse_budget, default={}, help="seconds by stage")

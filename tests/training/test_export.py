@@ -11,6 +11,7 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
 from liveavatar.errors import CheckpointError
 from liveavatar.training import autoencoder, export, runtime
+from liveavatar.training.corpus.head.motion import POSE_LIMITS
 from tests.training.conftest import ToyRun
 
 
@@ -65,6 +66,15 @@ def test_export_keeps_a_share_of_the_weights_before(taught: ToyRun, tmp_path: Pa
     torch.testing.assert_close(made.state_dict()[name], expected, atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(made.patch_embedding.weight, before.patch_embedding.weight)
     assert read_config(tmp_path / "model").vae == read_config(tmp_path / "before").vae != read_config(taught.run).vae
+
+
+def test_export_tells_how_far_the_run_learned_to_turn(taught: ToyRun, tmp_path: Path) -> None:
+    usual = export.export_run(taught.run, tmp_path / "usual", export.ExportSettings(weights="teacher"))
+    wide = export.ExportSettings(weights="teacher", pose_limits=(35.0, 18.0, 18.0))
+    export.export_run(taught.run, tmp_path / "wide", wide)
+    assert usual.pose_limits == POSE_LIMITS
+    assert read_config(tmp_path / "wide").pose_limits == (35.0, 18.0, 18.0)
+    assert wide.name("teacher") == "teacher", "no mixing"
 
 
 def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rollouts in training are the engine's streams; losses and noise levels are what their docstrings say."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from liveavatar.config import TINY
 from liveavatar.model.dit import Conditions
 from liveavatar.model.kv_ring import KVRing
-from liveavatar.pose.track import EYES, HEAD, pose_latents
+from liveavatar.pose.track import EYES, HEAD, POSE_SCALE, pose_latents
 from liveavatar.training import flow
 from liveavatar.training.batch import Window
 from liveavatar.training.flow import AvatarNet
@@ -101,6 +102,11 @@ def test_noise_levels_mix_three_kinds_of_windows() -> None:
 
 def test_dropped_conditions_are_zero_and_the_rest_stays() -> None:
     window = make_window(400, 1, 8, 8)
+    assert window.pose is not None
+    pose = window.pose.clone()
+    pose[:200, :HEAD] *= 0.01  # heads that only sway; the others turn far
+    window = replace(window, pose=pose)
+    assert window.pose is not None
     dropped = flow.drop_conditions(window, torch.Generator().manual_seed(0))
     silent = ~dropped.features.flatten(1).any(1)
     wordless = ~dropped.tokens.any(1)
@@ -114,12 +120,20 @@ def test_dropped_conditions_are_zero_and_the_rest_stays() -> None:
     torch.testing.assert_close(heard, told * gain)  # of a channel, the same at all times
     assert 0.8 * flow.FEATURE_GAIN < gain[..., 0].std() < 1.2 * flow.FEATURE_GAIN
     assert abs(float(gain.mean()) - 1) < 0.02
-    assert window.pose is not None
     assert dropped.pose is not None
     free = ~dropped.pose[:, :HEAD].flatten(1).any(1)
-    assert 0.4 < free.float().mean() < 0.6
+    assert 0.4 < free[:200].float().mean() < 0.6
+    assert not free[flow.turned_far(window.pose)].any(), "a head that turns far is told to"
     assert torch.equal(dropped.pose[:, HEAD:], window.pose[:, HEAD:]), "lids and gaze are always told"
     assert torch.equal(dropped.pose[~free], window.pose[~free]), "a pose is told for a whole window or not at all"
+
+
+def test_a_head_turns_far_when_one_angle_does_at_any_time() -> None:
+    pose = torch.zeros(5, HEAD, 3, 2, 2)
+    for row, (axis, degrees) in enumerate([(0, 16.0), (0, -18.0), (1, 9.0), (2, 7.0)]):
+        pose[row, axis, 1] = math.radians(degrees) / POSE_SCALE
+    pose[4, 3] = 1.0  # the flag is no angle
+    assert flow.turned_far(pose).tolist() == [False, True, True, False, False]
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import FROM_PORTRAIT, TINY
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
@@ -81,6 +82,36 @@ def test_head_angles_count_from_the_camera_or_from_the_photos(
     told, mirrored = (encode_clips(clips, vae, portrait, rank, augment).head for augment in (0, 1))
     torch.testing.assert_close(told, data.head - turned[:, -1:], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(mirrored, (data.head - turned[:, -1:]) * torch.tensor([-1.0, 1.0, -1.0]))
+
+
+def test_the_encoder_of_a_model_and_its_statistics_are_kept(
+    corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path
+) -> None:
+    export.export_random("tiny", tmp_path / "model")
+    stored = read_config(tmp_path / "model")
+    mean = tuple(0.1 * i for i in range(TINY.vae.z_dim))
+    std = tuple(0.5 + 0.1 * i for i in range(TINY.vae.z_dim))
+    stored = replace(stored, vae=replace(stored.vae, mean=mean, std=std, output_sharpen=0.3))
+    weights = load_model(tmp_path / "model", "cpu", torch.float32, parts=("vae",)).vae.state_dict()
+    save_model(tmp_path / "model", stored, {"vae": weights})
+    out = tmp_path / "run"
+    out.mkdir()
+    options = {
+        "data": corpus.clips, "speech": corpus.speech, "autoencoder": None, "speech_encoder": str(corpus.encoder),
+        "probe_seconds": 0.1, "reader_seconds": 0.1, "only_speech": False, "statistics": None, "out": out,
+    }  # fmt: skip
+    latents.encode_stage(corpus.args(**options, model=tmp_path / "model"), rank)
+    assert read_config(out).vae == stored.vae
+    saved = runtime.load_checkpoint(out / "autoencoder.pt", rank.device)["average"]
+    assert saved.keys() == weights.keys()
+    assert all(torch.equal(saved[name], weight) for name, weight in weights.items())
+    vae = CompactVAE(stored.vae).eval()
+    vae.load_state_dict(weights)
+    clips = load_clips(corpus.clips, "train", rank.device)[-1]
+    with torch.no_grad():
+        wanted = encode_clips(clips, vae, stored, rank, 0).latents  # as the model encodes a portrait, normalised
+    made = latent_set.load_latents(out, "train", rank.device)[-1].latents[: len(wanted)]
+    torch.testing.assert_close(made, wanted, atol=2e-2, rtol=0)
 
 
 def test_a_share_of_the_windows_refers_to_it_and_keeps_its_prompt(data: LatentSet, bank: FeatureBank) -> None:

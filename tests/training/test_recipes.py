@@ -12,8 +12,9 @@ from liveavatar.config import shifted_sigmas
 from liveavatar.paths import MINI_DIR
 from liveavatar.training import autoencoder, run
 from liveavatar.training.card import CARD, PROSE
+from liveavatar.training.corpus.head.motion import TURN_LIMITS
 from liveavatar.training.corpus.speech import synthesis
-from liveavatar.training.recipes import CHAIN, COPYING, DECODER_FINISH, DRAWN, RECIPES, SHIPPED, Recipe
+from liveavatar.training.recipes import CHAIN, COPYING, DECODER_FINISH, DRAWN, RECIPES, SHIPPED, TURNING, Recipe
 
 
 def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, dict[str, object]]:
@@ -72,6 +73,21 @@ def test_a_decoder_learns_from_drawn_latents_where_there_is_speech(
     assert seen["adopt"]["output_sharpen"] == read_config(MINI_DIR).vae.output_sharpen
 
 
+def test_a_new_transformer_is_trained_on_a_finished_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = started(TURNING, tmp_path, monkeypatch)
+    train = [name for name in seen if name.startswith("render_train_")]
+    assert {name for name in seen if not name.startswith("render_")} == {"encode", "teacher", "distill", "export"}
+    assert len(train) == TURNING.gpus * TURNING.renderers
+    assert all((seen[name]["turned"], seen[name]["processes"]) == (TURNING.turned, 4) for name in train)
+    assert seen["render_eval_0"]["turned"] == 0, "held-out clips are as before"
+    assert seen["encode"]["model"] == seen["teacher"]["init"] == Path("BEFORE")
+    assert seen["distill"]["shift"] == seen["export"]["shift"] == 7
+    assert tuple(seen["export"]["pose_limits"]) == TURN_LIMITS
+    assert seen["export"]["gaze"]
+
+
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = started(SHIPPED, tmp_path, monkeypatch)
     before = Path("BEFORE")
@@ -101,7 +117,7 @@ def test_a_recipe_that_starts_from_a_model_asks_for_it(capsys: pytest.CaptureFix
 
 def test_the_chain_hangs_together() -> None:
     names = [recipe.name for recipe in RECIPES.values()]
-    assert len(set(names)) == len(names) == len(CHAIN) + 3
+    assert len(set(names)) == len(names) == len(CHAIN) + 4
     assert CHAIN[-1] is SHIPPED
     assert all(recipe.init in RECIPES for recipe in RECIPES.values() if recipe.init)
     autoencoder.parser().parse_args(["--data", "CLIPS", "--out", "RUN", "--only_decoder", "MODEL", *DECODER_FINISH])

@@ -21,7 +21,17 @@ import torch
 from liveavatar.training.corpus.captions import caption
 from liveavatar.training.corpus.head.avatar import Avatar
 from liveavatar.training.corpus.head.geometry import Camera, HeadAssets
-from liveavatar.training.corpus.head.motion import Motion, draw_style, photo_motion, resting_pose, speaking_motion
+from liveavatar.training.corpus.head.motion import (
+    Motion,
+    Style,
+    draw_style,
+    photo_motion,
+    resting_pose,
+    speaking_motion,
+    spoken_photo,
+    turned_rest,
+    turning,
+)
 from liveavatar.training.corpus.layout import SPEEDS, ClipFile, ClipLabels, ClipWriter, OtherPhoto, list_clips
 from liveavatar.training.corpus.render import fuse
 from liveavatar.training.corpus.render.framing import draw_camera, eye_centres
@@ -43,7 +53,10 @@ LANDSCAPE_TURNS = (2, 5, 8)  # of ten clips
 FRAMES = {"train": 120, "eval": 240}
 CLIPS = {"train": 1200, "eval": 6}  # capacity of one process
 CPU_BATCH, GPU_BATCH, GPU_BYTES_A_FRAME = 6, 120, 0.25e9  # frames drawn at once, and what one needs on a GPU
-GPU_SHARE = 0.45  # of the memory for one process: two share a GPU
+GPU_SHARE = 0.9  # of the memory for all processes of a GPU
+PHOTO_FRAMES = 24  # of another stretch of speech, of which one is a photo's face
+TURNING = 0.75  # share of the turned clips whose head turns; the others' only sways, before a photo that may be turned
+SAME_MOOD = 0.5  # share of those photos that show the clip's mood
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +85,8 @@ class CorpusSettings:
     sizes: dict[str, tuple[int, int]]  # height and width per orientation
     supersample: int  # samples per pixel along each side
     batch: int  # frames drawn at once
+    turned: float = 0.0  # share of clips whose photo may be turned away, most of which turn the head far, too
+    spoken_photos: float = 0.0  # share of clips whose photos show the person while speaking; the others': at rest
 
 
 class ClipRenderer:
@@ -108,9 +123,13 @@ class ClipRenderer:
         The labels of a training clip hold the other photo.
         """
         rng = np.random.default_rng([plan.seed, 1])
+        other_rng = np.random.default_rng([plan.seed, 4])  # of what depends on the shares
+        turned, spoken = (other_rng.random(2) < (self.settings.turned, self.settings.spoken_photos)).tolist()
         avatar = Avatar(self.assets, plan.seed)
         size = height, width = self.settings.sizes[plan.orientation]
         names, rest = self.assets.expression_names, resting_pose(rng)
+        if turned:
+            rest = turned_rest(other_rng)
         photo = photo_motion(names, rest, rng)
         vertices, _ = _posed(avatar, photo, slice(0, 1))
         camera = draw_camera(rng, eye_centres(self.assets, vertices[0]), height, width)
@@ -119,7 +138,10 @@ class ClipRenderer:
         photo_scenery = draw_held_out_photo(rng, scenery, size)
         style = draw_style(rng)
         audio, events = self.tracks[plan.track].clip(plan.block, plan.num_frames)
-        speaking = speaking_motion(events, audio, names, self._matrix, style, rest, rng)
+        turns = turning(plan.num_frames, rest, other_rng) if turned and other_rng.random() < TURNING else None
+        speaking = speaking_motion(events, audio, names, self._matrix, style, rest, rng, turns)
+        if spoken:
+            photo = spoken_photo(names, photo, self._another_stretch(plan, style, other_rng), other_rng)
 
         def words(photo_as: Scenery, rng: np.random.Generator) -> str:
             seen, must_name = (scenery.light.words, scenery.place.words), scenery.differs(photo_as)
@@ -128,9 +150,9 @@ class ClipRenderer:
         shown = [(speaking, scenery), (photo, photo_scenery if plan.held_out else scenery)]
         clip_words, other_words = words(shown[1][1], rng), ""
         if not plan.held_out:
-            other_rng = np.random.default_rng([plan.seed, 3])
-            shown.append((photo, draw_other_photo(other_rng, scenery, size)))
-            other_words = words(shown[2][1], other_rng)
+            photo_rng = np.random.default_rng([plan.seed, 3])
+            shown.append((photo, draw_other_photo(photo_rng, scenery, size)))
+            other_words = words(shown[2][1], photo_rng)
         frames, landmarks = self._draw(avatar, camera, shown)
         count = plan.num_frames + 1
         labels = ClipLabels(
@@ -140,6 +162,14 @@ class ClipRenderer:
             other=None if plan.held_out else OtherPhoto(frames[count], other_words),
         )  # fmt: skip
         return frames[:count], labels
+
+    def _another_stretch(self, plan: ClipPlan, style: Style, rng: np.random.Generator) -> Motion:
+        """Draw the motion of a clip's person in another part of its track, in half of the cases in another mood."""
+        track = self.tracks[plan.track]
+        block = int(rng.integers(max(1, track.num_blocks - PHOTO_FRAMES // BLOCK_FRAMES + 1)))
+        audio, events = track.clip(block, PHOTO_FRAMES)
+        mood = style if rng.random() < SAME_MOOD else draw_style(rng)
+        return speaking_motion(events, audio, self.assets.expression_names, self._matrix, mood, np.zeros(3), rng)
 
     def _draw(self, avatar: Avatar, camera: Camera, shown: list[_Shown]) -> tuple[np.ndarray, np.ndarray]:
         """Render a clip and then its photos: frames and landmarks; halves the batch when memory runs out."""
@@ -233,9 +263,9 @@ def render_clips(renderer: ClipRenderer, job: ClipJob) -> int:
     return num_rendered
 
 
-def _gpu_batch() -> int:
+def _gpu_batch(share: float) -> int:
     """Count the frames that fit into a process's share of the GPU's memory."""
-    room = GPU_SHARE * torch.cuda.mem_get_info()[1] / GPU_BYTES_A_FRAME
+    room = share * torch.cuda.mem_get_info()[1] / GPU_BYTES_A_FRAME
     return max(BLOCK_FRAMES, min(GPU_BATCH, int(room)))
 
 
@@ -252,6 +282,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--num_clips", type=int, help="of this process; 1200 for train, 6 for eval")
     options.add_argument("--first", type=int, default=0, help="number of the first clip: later clips show new people")
     options.add_argument("--frames", type=int, help="of a clip, a multiple of 12; 120 for train, 240 for eval")
+    options.add_argument("--turned", type=float, default=0.0, help="share with far turns of head or photo")
+    options.add_argument(
+        "--spoken_photos", type=float, default=0.0, help="share of clips whose photos show the person while speaking"
+    )
+    options.add_argument("--processes", type=int, default=2, help="that share this one's GPU and its memory")
     options.add_argument("--batch", type=int, help="frames drawn at once; 120 on a GPU, 6 on a CPU")
     options.add_argument("--eager", action="store_true", help="compile nothing on the GPU")
     options.add_argument("--tiny", action="store_true", help="a quarter of the size, no supersampling: for trials")
@@ -268,11 +303,12 @@ def main() -> None:
     if on_gpu:
         torch.cuda.set_device(args.device)
         # Without a limit the cached memory of one process starves the other.
-        torch.cuda.set_per_process_memory_fraction(GPU_SHARE)
+        torch.cuda.set_per_process_memory_fraction(GPU_SHARE / args.processes)
     tracks = load_tracks(args.speech, args.split, SPEEDS if args.split == "train" else (1.0,))
     settings = CorpusSettings(
         sizes=TINY_SIZES if args.tiny else SIZES, supersample=1 if args.tiny else 2,
-        batch=args.batch or (_gpu_batch() if on_gpu else CPU_BATCH),
+        batch=args.batch or (_gpu_batch(GPU_SHARE / args.processes) if on_gpu else CPU_BATCH),
+        turned=args.turned, spoken_photos=args.spoken_photos,
     )  # fmt: skip
     renderer = ClipRenderer(HeadAssets(args.assets, args.device), tracks, settings)
     job = ClipJob(

@@ -139,6 +139,22 @@ def test_clip_is_the_same_with_and_without_other_photo(renderer: ClipRenderer, m
         assert np.array_equal(getattr(labels, name), getattr(its, name)), name
 
 
+def test_turned_heads_and_spoken_photos_are_shares_of_their_own(renderer: ClipRenderer) -> None:
+    plan = ClipPlan(seed=1020, orientation="portrait", track=0, block=1, num_frames=12)
+    plain, turned, spoken = (
+        ClipRenderer(renderer.assets, renderer.tracks, replace(renderer.settings, turned=t, spoken_photos=s)).clip(
+            plan
+        )[1]
+        for t, s in ((0, 0), (1, 0), (0, 1))
+    )
+    away = np.abs(turned.head[:-1] - turned.head[-1])
+    assert np.degrees(away.max()) > 8 > np.degrees(np.abs(plain.head[:-1] - plain.head[-1]).max())
+    assert np.array_equal(spoken.head, plain.head)
+    assert np.array_equal(spoken.expression[:-1], plain.expression[:-1])
+    assert not np.array_equal(spoken.expression[-1], plain.expression[-1])
+    assert len({plain.caption, turned.caption, spoken.caption}) == 1
+
+
 def test_plans_of_processes_never_meet(renderer: ClipRenderer) -> None:
     train = {renderer.plan("train", k, r, 8, 48).seed for r in range(8) for k in range(100)}
     held_out = [renderer.plan("eval", k, r, 4, 48) for r in range(4) for k in range(3)]

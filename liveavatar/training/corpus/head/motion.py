@@ -27,6 +27,14 @@ _REST = (0.09, 0.05, 0.03)  # radians, spread of the resting pose, around which 
 _PHOTO_OFF = 0.25  # of _HEAD, spread of a photo's pose around the resting pose
 # Degrees of yaw, pitch, roll from the portrait up to which a network keeps a face whole that learned from such motion
 POSE_LIMITS = (17.0, 8.0, 8.0)
+# The same for a network that learned from heads that turn as well (`turning`)
+TURN_LIMITS = (35.0, 18.0, 18.0)
+_TURN_SHARES = (0.9, 0.6, 0.5)  # of the poses that a head turns to: those that change yaw, pitch, roll
+_TURNED_REST = (30.0, 10.0, 8.0)  # degrees up to which the resting pose of half of them is turned
+_FURTHEST = (45.0, 25.0, 22.0)  # degrees from the camera
+_TURN_SECONDS, _STAY_SECONDS = (0.8, 2.0), (0.4, 3.0)
+_TURNING_SWAY = 0.4  # of the usual sway, while a head turns
+_TURNING_GLANCES = 2.0  # times the usual saccades
 _SWAY_HZ = (0.12, 0.27, 0.55)
 FOLLOW = 0.8  # share of a head's turn that the eyes compensate, to keep looking at the same point
 _FIRM = ("mouthPress_L", "mouthPress_R", "mouthRollLower", "mouthRollUpper")  # closures: the same at any loudness
@@ -63,6 +71,33 @@ def resting_pose(rng: np.random.Generator) -> np.ndarray:
     return np.clip(rng.normal(size=3), -2, 2) * _REST
 
 
+def turned_rest(rng: np.random.Generator) -> np.ndarray:
+    """Draw the resting pose of a head that turns: half as usual, half turned away from the camera, radians [3]."""
+    turned = np.radians(_TURNED_REST) * rng.uniform(-1, 1, 3)
+    usual = resting_pose(rng)
+    return turned if rng.random() < 0.5 else usual
+
+
+def turning(num_frames: int, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a head that stays in one pose and turns to others, from the first frame on: radians [T, 3] from `rest`."""
+    time = np.arange(num_frames) / FPS
+    track = np.tile(_turned(rest, rng), (num_frames, 1))
+    at = rng.uniform(*_STAY_SECONDS)
+    while at < num_frames / FPS:
+        lasts = rng.uniform(*_TURN_SECONDS)
+        share = np.clip((time - at) / lasts, 0, 1)[:, None]
+        track += share * share * (3 - 2 * share) * (_turned(rest, rng) - track)
+        at += lasts + rng.uniform(*_STAY_SECONDS)
+    return track
+
+
+def _turned(rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a pose within `TURN_LIMITS` of the resting pose, radians [3] from it."""
+    pose = np.radians(TURN_LIMITS) * rng.uniform(-1, 1, 3) * (rng.random(3) < _TURN_SHARES)
+    furthest = np.radians(_FURTHEST)
+    return np.clip(rest + pose, -furthest, furthest) - rest
+
+
 def head_motion(num_frames: int, scale: float, rest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw a smooth sway about a resting pose, radians [T, 3]."""
     time = np.arange(num_frames) / FPS
@@ -76,9 +111,9 @@ def head_motion(num_frames: int, scale: float, rest: np.ndarray, rng: np.random.
     return head
 
 
-def gaze_motion(head: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw gaze curves that hold the camera through head turns, with saccades away, radians [T, 2]."""
-    return (saccades(len(head), rng) - FOLLOW * head[:, :2]).astype(np.float32)
+def gaze_motion(head: np.ndarray, rng: np.random.Generator, reach: float = 1.0) -> np.ndarray:
+    """Draw gaze curves that hold the camera through head turns, with saccades away (times `reach`), radians [T, 2]."""
+    return (reach * saccades(len(head), rng) - FOLLOW * head[:, :2]).astype(np.float32)
 
 
 def lid_weights(gaze: np.ndarray, names: list[str]) -> np.ndarray:
@@ -106,6 +141,7 @@ def speaking_motion(
     style: Style,
     rest: np.ndarray,
     rng: np.random.Generator,
+    turns: np.ndarray | None = None,
 ) -> Motion:
     """Draw the motion of a person speaking a stretch of a track.
 
@@ -117,6 +153,7 @@ def speaking_motion(
         style: mood and energy.
         rest: from `resting_pose`.
         rng: draws everything but the mouth.
+        turns: from `turning`; None: the head only sways about its resting pose.
     """
     num_frames = len(audio) * FPS // 16_000
     gain = loudness_gain(audio, num_frames)
@@ -129,7 +166,8 @@ def speaking_motion(
     for side in "LR":
         expression[:, names.index(f"mouthSmile_{side}")] *= 1 - 0.6 * rounding
     energy = ENERGIES[style.energy]
-    head = head_motion(num_frames, energy, rest, rng)
+    head = head_motion(num_frames, energy if turns is None else _TURNING_SWAY * energy, rest, rng)
+    head += 0 if turns is None else turns
     accent = (gain - 0.88) / 0.24
     head[:, 1] += 0.018 * energy * (accent - accent.mean())  # nods with the voice
     closed = blinks(num_frames, rng)
@@ -137,7 +175,7 @@ def speaking_motion(
         expression[:, names.index(f"browInnerUp_{side}")] += 0.12 * energy * accent
         k = names.index(f"eyeBlink_{side}")
         expression[:, k] = np.maximum(expression[:, k], closed)
-    gaze = gaze_motion(head, rng)
+    gaze = gaze_motion(head, rng, 1.0 if turns is None else _TURNING_GLANCES)
     expression += lid_weights(gaze, names)
     return Motion(expression=expression.astype(np.float32), head=head.astype(np.float32), gaze=gaze)
 
@@ -147,3 +185,21 @@ def photo_motion(names: list[str], rest: np.ndarray, rng: np.random.Generator) -
     head = (rest + _PHOTO_OFF * rng.normal(size=3) * _HEAD).astype(np.float32)[None]
     gaze = (-FOLLOW * head[:, :2]).astype(np.float32)
     return Motion(expression=lid_weights(gaze, names), head=head, gaze=gaze)
+
+
+def spoken_photo(names: list[str], photo: Motion, speaking: Motion, rng: np.random.Generator) -> Motion:
+    """Draw a photo that was taken while the person spoke: a random frame's face and glance, in the photo's pose.
+
+    The eyes stay open.
+
+    Args:
+        names: expression shapes.
+        photo: from `photo_motion`.
+        speaking: the person, saying something else than the clip does.
+        rng: draws the frame.
+    """
+    row = int(rng.integers(len(speaking.head)))
+    glance = speaking.gaze[row] + FOLLOW * speaking.head[row, :2]
+    gaze = (glance - FOLLOW * photo.head[:, :2]).astype(np.float32)
+    kept = np.array([not n.startswith(("eyeBlink", "eyeLook")) for n in names], np.float32)
+    return Motion(expression=speaking.expression[row] * kept + lid_weights(gaze, names), head=photo.head, gaze=gaze)

@@ -5,13 +5,19 @@ import pytest
 
 from liveavatar.training.corpus.head.motion import (
     ENERGIES,
+    FOLLOW,
     MOODS,
+    POSE_LIMITS,
+    TURN_LIMITS,
     Style,
     head_motion,
     mood_weights,
     photo_motion,
     resting_pose,
     speaking_motion,
+    spoken_photo,
+    turned_rest,
+    turning,
 )
 from liveavatar.training.corpus.speech.visemes import SHAPES, both_sides, shape_matrix
 
@@ -77,3 +83,48 @@ def test_photo_and_motion_share_a_resting_pose() -> None:
     heads = np.stack([head_motion(250, 0.7, r, np.random.default_rng(7)).mean(0) for r in rests])
     assert np.abs(photos - rests).max() < 0.08
     assert np.corrcoef(heads[:, 0], rests[:, 0])[0, 1] > 0.95
+
+
+def test_heads_turn_within_their_limits_and_mostly_beyond_the_usual_ones() -> None:
+    tracks = [turning(72, REST, np.random.default_rng(s)) for s in range(60)]
+    widest = np.degrees(np.abs(np.stack(tracks)).max(1))  # [60, 3]
+    assert (widest <= np.array(TURN_LIMITS) + 1e-6).all()
+    assert ((widest > POSE_LIMITS).any(1)).mean() > 0.7
+    assert widest[:, 0].max() > 0.9 * TURN_LIMITS[0]
+    assert np.degrees(np.abs(np.diff(tracks, axis=1)).max()) < 6, "smooth: degrees a frame"
+    moved = np.stack([np.ptp(t, axis=0).max() for t in tracks])
+    assert 0.3 < (moved > 0.05).mean() < 1, "most turn within three seconds, some stay"
+
+
+def test_turned_rests_are_usual_or_far_away() -> None:
+    yaw = np.degrees([turned_rest(np.random.default_rng(s))[0] for s in range(300)])
+    assert 0.2 < (np.abs(yaw) > 12).mean() < 0.5
+    assert 20 < np.abs(yaw).max() <= 30
+
+
+def test_turns_are_added_to_a_calmer_sway_and_leave_the_mouth_alone() -> None:
+    turns = turning(75, REST, np.random.default_rng(4))
+    arguments = (EVENTS, AUDIO, NAMES, MATRIX, Style(mood="neutral", energy="lively"), REST)
+    turned, usual = (speaking_motion(*arguments, np.random.default_rng(0), t) for t in (turns, None))
+    sway = turned.head - turns - REST
+    assert sway.std() < 0.6 * (usual.head - REST).std()
+    jaw = NAMES.index("jawOpen")
+    np.testing.assert_array_equal(turned.expression[:, jaw], usual.expression[:, jaw])
+
+
+def test_a_spoken_photo_has_a_frame_s_mouth_open_eyes_and_its_own_pose() -> None:
+    style = Style(mood="smiling", energy="natural")
+    speaking = speaking_motion(EVENTS, AUDIO, NAMES, MATRIX, style, np.zeros(3), np.random.default_rng(1))
+    rest = photo_motion(NAMES, REST, np.random.default_rng(5))
+    photos = [spoken_photo(NAMES, rest, speaking, np.random.default_rng(s)) for s in range(30)]
+    jaw = NAMES.index("jawOpen")
+    jaws = np.array([p.expression[0, jaw] for p in photos])
+    assert set(jaws) <= set(speaking.expression[:, jaw])
+    assert np.ptp(jaws) > 0.2
+    for photo in photos:
+        assert np.array_equal(photo.head, rest.head)
+        assert photo.expression.shape == rest.expression.shape
+        assert not photo.expression[:, [NAMES.index(f"eyeBlink_{s}") for s in "LR"]].any()
+    glances = np.stack([p.gaze[0] + FOLLOW * p.head[0, :2] for p in photos])
+    all_glances = speaking.gaze + FOLLOW * speaking.head[:, :2]
+    assert all(np.abs(all_glances - g).sum(1).min() < 1e-5 for g in glances)
