@@ -108,3 +108,44 @@ def test_seconds_skip_what_is_unknown() -> None:
     seconds = windows.per_second(curve)
     assert (seconds[0], seconds[2]) == (1, 3)
     assert np.isnan(seconds[1])
+
+
+def test_a_second_of_noise_is_placed(change: np.ndarray) -> None:
+    assert windows.worst_flicker(change).value > 0.99
+    change[100:125] = 25.0
+    found = windows.worst_flicker(change)
+    assert found.value == pytest.approx(1 - 25 / 255)
+    assert found.seconds == pytest.approx(4.5, abs=0.5)
+    with pytest.raises(MeasureUnavailable, match="half a second"):
+        windows.worst_flicker(change[:5])
+
+
+def test_a_shaken_second_is_placed(head: np.ndarray) -> None:
+    assert windows.worst_jerk(head).value < 0.5
+    head[100:125] += 0.02 * np.random.default_rng(1).standard_normal((25, 1, 2))
+    found = windows.worst_jerk(head)
+    assert found.value > 6
+    assert found.seconds == pytest.approx(4.5, abs=0.5)
+    head[:] = np.nan
+    with pytest.raises(MeasureUnavailable, match="no face"):
+        windows.worst_jerk(head)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0], ids=["blurred", "grainy"])
+def test_a_second_that_is_less_or_more_sharp_is_placed(factor: float) -> None:
+    curve = np.full(FRAMES, 0.9)
+    assert windows.sharpness_step(curve).value == 0
+    curve[100:125] *= factor
+    curve[30:40] = np.nan
+    found = windows.sharpness_step(curve)
+    assert found.value == pytest.approx(1.0)
+    assert found.seconds == pytest.approx(4.5, abs=0.5)
+    with pytest.raises(MeasureUnavailable, match="two seconds"):
+        windows.sharpness_step(curve[:40])
+
+
+@pytest.mark.parametrize(("total", "seconds"), [(10, 1), (25, 1), (30, 2), (100, 16)])
+def test_every_part_of_a_second(total: int, seconds: int) -> None:
+    parts = list(windows.seconds_of(total))
+    assert len(parts) == seconds
+    assert parts[-1].stop == total
