@@ -80,7 +80,7 @@ class Enhanced:
     audio: np.ndarray  # float32 mono 16 kHz, as long as the input
     words: tuple[Word, ...]
     text: str
-    language: str
+    language: str  # two letters; "" where no words were understood
     verdict: dict[str, Any]  # JSON-able; nulls are explained under "reasons"
     candidates: list[dict[str, Any]]
 
@@ -144,7 +144,7 @@ def enhance(
         audio=final,
         words=transcript.words if transcript else (),
         text=transcript.clear_text if transcript else "",
-        language=transcript.language if transcript else "",
+        language=transcript.language if transcript and transcript.clear_text else "",
         verdict=verdict,
         candidates=[c.as_dict(chosen.name) for c in (raw, *others)],
     )

@@ -20,7 +20,7 @@ MOUTH_STILL = 0.02  # eye distances
 MOUTH_STILL_SHARE = 0.15  # of the video's own range
 REST_WINDOW = FPS  # frames of silence over which a mouth rests
 MUTED_STEP, MUTED_RATE = 160, 100  # samples of a step, steps a second
-MUTED_DB, MUTED_EDGE_DB = 55.0, 35.0  # under the speech: silence that no microphone records; where a voice is cut off
+MUTED_DB, MUTED_EDGE_DB = 55.0, 45.0  # under the speech: silence that no microphone records; where a voice is cut off
 MUTED_SHORTEST, MUTED_INSIDE = 0.65, 0.24  # s
 MUTED_MOVES = 0.25  # of the range of the mouth's openness
 SILENT_DB = -70.0
@@ -72,7 +72,7 @@ def silent_speech(openness_T: np.ndarray, envelope_T: np.ndarray) -> Local:
 def muted(openness_T: np.ndarray, audio: np.ndarray) -> Local:
     """Compute `muted_s`: the longest time for which the sound is switched off while the mouth goes on.
 
-    Runs of at least 0.65 s that lie 55 dB under the speech (90th percentile of 10 ms), begin and end within 35 dB of
+    Runs of at least 0.65 s that lie 55 dB under the speech (90th percentile of 10 ms), begin and end within 45 dB of
     it, as no voice does that comes to rest, and in whose middle (but 0.24 s at each end) openness moves over a quarter
     of its range in the video. Unit: seconds. Source: own definition.
 

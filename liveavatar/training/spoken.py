@@ -194,7 +194,7 @@ def chance_above(higher: Sequence[float], lower: Sequence[float]) -> float:
 
 
 def run(
-    engine: Engine, speaker: Speaker, folder: Path, clips: Sequence[str], say: Callable[[str], None]
+    engine: Engine, speaker: Speaker, folder: Path, clips: Sequence[str], count: int, say: Callable[[str], None]
 ) -> list[LanguageRow]:
     """Speak, render and read every language with every portrait.
 
@@ -203,13 +203,14 @@ def run(
         speaker: of the sentences.
         folder: for videos.
         clips: of the evaluation split, whose photos speak.
+        count: sentences of each language.
         say: receives a line for each video.
     """
     photos = {clip.info.name: clip.photo() for clip in load_split() if clip.info.name in clips}
     tracker = FaceTracker(1)
     rows = []
     for language, sentences in SENTENCES.items():
-        audio, sounds = speak_all(speaker, sentences, VOICES[language])
+        audio, sounds = speak_all(speaker, sentences[:count], VOICES[language])
         curves = []
         for name, photo in photos.items():
             scene = make_scene(folder / f"{language}-{name}", photo, audio, PROMPT, engine)
@@ -246,20 +247,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument("--model", type=Path, default=paths.MINI_DIR, help="model directory")
     parser.add_argument("--clips", default="00,05", help="clips of the evaluation split whose photos speak")
+    parser.add_argument("--sentences", type=int, default=len(SENTENCES["English"]), help="of each language")
     options = parser.parse_args(arguments)
+    clips, count = options.clips.split(","), options.sentences
     with tempfile.TemporaryDirectory() as folder:
-        rows = run(load_engine(options.model), EspeakSpeaker(), Path(folder), options.clips.split(","), log.info)
+        rows = run(load_engine(options.model), EspeakSpeaker(), Path(folder), clips, count, log.info)
     heading = f"# The mouth at the sounds of a language, {today()}"
-    page = "\n".join([heading, "", _about(options.clips), "", *lines(rows)])
+    page = "\n".join([heading, "", _about(options.clips, count), "", *lines(rows)])
     content: dict[str, Any] = {"rows": [asdict(row) for row in rows]}
     path = write_dated(options.out, f"spoken_{today()}", page + "\n", content)
     sys.stdout.write(f"{path}\n")
 
 
-def _about(clips: str) -> str:
+def _about(clips: str, count: int) -> str:
     return (
-        f"Command: `python -m liveavatar.training.spoken --out DIR --clips {clips}`. espeak-ng speaks "
-        f"{len(SENTENCES['Mandarin'])} sentences of each language. Openness and width of the mouth are medians, in eye "
+        f"Command: `python -m liveavatar.training.spoken --out DIR --clips {clips} --sentences {count}`. espeak-ng "
+        f"speaks {count} sentences of each language. Openness and width of the mouth are medians, in eye "
         'distances; "over" is the chance that a sound of the first kind shows more than one of the second, 0.5 by luck.'
     )
 

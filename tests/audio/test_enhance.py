@@ -142,7 +142,14 @@ def test_sound_without_speech_is_not_cleaned() -> None:
     _check(result, audio)
     assert result.verdict["chosen"] == "raw"
     assert "no speech" in result.verdict["reason"]
-    assert result.text == ""
+    assert (result.text, result.language) == ("", "")
+
+
+def test_speech_that_is_not_understood_has_no_language(spoken: np.ndarray) -> None:
+    backwards = np.ascontiguousarray(spoken[: 6 * 16_000][::-1])
+    result = enhance(backwards, denoise="off")
+    assert result.verdict["unclear_seconds"] > 1
+    assert (result.words, result.text, result.language) == ((), "", "")
 
 
 def test_long_track_is_judged_on_an_excerpt(spoken: np.ndarray) -> None:
