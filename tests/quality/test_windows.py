@@ -51,6 +51,19 @@ def test_calm_moments_between_movements_are_no_repeats(change: np.ndarray) -> No
     assert windows.repeat_share(calm).value > 0.1
 
 
+@pytest.mark.parametrize("every", [4, 5, 8])
+def test_repeats_at_a_fixed_distance_count_though_a_coder_leaves_much_of_them(every: int, change: np.ndarray) -> None:
+    change[3::every] *= 0.3
+    assert windows.repeat_share(change).value == pytest.approx(1 / every)
+    change[3::every] /= np.random.default_rng(0).choice([0.3, 1.0], len(change[3::every]))  # every second of them
+    assert windows.repeat_share(change).value < 0.05
+
+
+def test_a_lively_head_repeats_nothing() -> None:
+    lively = np.random.default_rng(3).gamma(4.0, 0.1, (20, 200))
+    assert max(windows.repeat_share(change).value for change in lively) < 0.09
+
+
 def test_a_lively_head_has_no_pulse_and_one_in_four_may_be_weak() -> None:
     lively = np.random.default_rng(3).gamma(4.0, 0.1, (20, 100))
     assert max(windows.change_pulse(change).value for change in lively) < 2.0
