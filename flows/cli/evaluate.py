@@ -21,7 +21,7 @@ def evaluate_command(options: Options) -> int:
     """Judge videos; the worst of their exit codes: 0 passed or warned, 1 failed, 2 unreadable."""
     videos, portraits = options["video"], options["image"]
     table = Path(options["table"]) if options["table"] else None
-    _check(videos, portraits, options["audio"], table)
+    _check(videos, portraits, options, table)
     for portrait in dict.fromkeys(portraits):
         decode_portrait(Path(portrait))  # by itself, so that a refusal names it
     pairs = list(zip(videos, portraits * len(videos) if len(portraits) == 1 else portraits, strict=True))
@@ -35,13 +35,18 @@ def evaluate_command(options: Options) -> int:
     return _judge_all(pairs, options, table)
 
 
-def _check(videos: Sequence[str], portraits: Sequence[str], audio: str | None, table: Path | None) -> None:
+def _check(videos: Sequence[str], portraits: Sequence[str], options: Options, table: Path | None) -> None:
+    audio, truth = options["audio"], options["against"]
     if len(portraits) not in (1, len(videos)):
         raise InputError(
             f"--image is given {len(portraits)} times for {len(videos)} videos; give one for all, or one for each"
         )
     if audio and len(videos) > 1:
         raise InputError(f"--audio {audio}: one sound cannot have driven {len(videos)} videos; judge them one by one")
+    if truth and len(videos) > 1:
+        raise InputError(f"--against {truth}: one video cannot be the truth of {len(videos)}; judge them one by one")
+    if options["face"] < 0:
+        raise InputError(f"--face {options['face']}: count the faces from 1, the largest first")
     if table is not None and (table.suffix not in TABLES or not table.parent.is_dir() or table.is_dir()):
         raise InputError(f"--table {table}: give the name of a {' or '.join(TABLES)} file in a folder that is there")
 
@@ -73,7 +78,7 @@ def _judge_all(pairs: Sequence[tuple[str, str]], options: Options, table: Path |
 
 
 def _judged(video: str, portrait: str, options: Options, docs: str | None) -> Report:
-    rules = {name: options[name] for name in ("audio", "limits", "allow_unjudged")} | {"docs": docs}
+    rules = {name: options[name] for name in ("audio", "limits", "allow_unjudged", "against", "face")} | {"docs": docs}
     report: Report = isolated(judged_video, video, portrait, rules, beats=True)
     return report
 
@@ -84,6 +89,10 @@ def _line(row: Report) -> str:
 
 def _show(report: Report) -> None:
     say(": ".join(filter(None, [report["status"], report["headline"]])))
+    if report["num_faces"] > 1 and not report["face"]:
+        say(f"  the video shows {report['num_faces']} faces; the most prominent one was judged, --face N takes another")
+    for name, value in report.get("against", {}).items():
+        say(f"  against {name:<13} {value if value is not None else '- (nothing to compare)'}")
     for name, value in report["metrics"].items():
         say(f"  {name:<18} {value if value is not None else '- (' + report['reasons'].get(name, '') + ')'}")
     for check in report["checks"]:
@@ -125,14 +134,16 @@ def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callab
     Args:
         video: the file.
         image: the portrait.
-        rules: `audio` (a file), `limits` (a file), `docs` (a folder) and `allow_unjudged`.
+        rules: `audio` (a file), `limits` (a file), `docs` (a folder), `allow_unjudged`, `against` (a video), `face`.
         on_progress: called before every frame.
 
     Returns:
-        `status`, `headline`, `checks`, `metrics`, `reasons`, `worst_seconds` as in report.json.
+        `status`, `headline`, `checks`, `metrics`, `reasons`, `worst_seconds` as in report.json; `num_faces` of the
+        first picture and `face`, the one chosen; `against`, the comparison with a true video, if one was given.
     """
     from liveavatar.audio.ingest import load_audio
     from liveavatar.media.portrait import load_portrait
+    from liveavatar.quality.against import compare_videos
     from liveavatar.quality.evaluate import evaluate_video
     from liveavatar.quality.limits import read_limits
     from liveavatar.quality.suites import judge
@@ -140,7 +151,11 @@ def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callab
     on_progress()
     limits = read_limits(Path(rules["limits"])) if rules["limits"] else None
     sound = load_audio(rules["audio"], on_progress=on_progress) if rules["audio"] else None
-    result = evaluate_video(video, load_portrait(image), sound, on_progress=on_progress)
+    result = evaluate_video(video, load_portrait(image), sound, face=rules["face"], on_progress=on_progress)
+    seen = {"num_faces": result.num_faces, "face": rules["face"]}
+    if rules["against"]:
+        truth = compare_videos(Path(video), Path(rules["against"]), face=rules["face"], on_progress=on_progress)
+        seen["against"] = truth.as_dict()
     verdict = judge(
         result,
         Path(rules["docs"]) if rules["docs"] else None,
@@ -149,4 +164,4 @@ def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callab
         expectations=False,
     )
     measured = {"metrics": result.metrics, "reasons": result.reasons, "worst_seconds": result.worst_seconds}
-    return {**verdict.as_dict(), **measured}
+    return {**verdict.as_dict(), **measured, **seen}

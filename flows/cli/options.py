@@ -173,6 +173,10 @@ def _evaluate(sub: Parser) -> None:
     )
     sub.add_argument("--table", metavar="FILE", help="write a row for each video there, .csv or .parquet")
     sub.add_argument("--audio", metavar="FILE", help="the sound that drove it; the video's own track when empty")
+    sub.add_argument("--against", metavar="TRUTH", help="the true video of the same speech, to be compared with")
+    sub.add_argument(
+        "--face", type=int, default=0, metavar="N", help="which face of a video with several, the largest first"
+    )
     sub.add_argument("--limits", metavar="FILE", help="limits of the verdict, a copy of data/limits.json with changes")
     sub.add_argument("--docs", metavar="DIR", help="write the data docs of Great Expectations there")
     sub.add_argument(

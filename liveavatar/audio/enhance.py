@@ -80,7 +80,7 @@ class Enhanced:
     audio: np.ndarray  # float32 mono 16 kHz, as long as the input
     words: tuple[Word, ...]
     text: str
-    language: str
+    language: str  # two letters; "" where no words were understood
     verdict: dict[str, Any]  # JSON-able; nulls are explained under "reasons"
     candidates: list[dict[str, Any]]
 
@@ -125,7 +125,7 @@ def enhance(
     final = level if chosen.name == "raw" else clean(level, speech, chosen.name)
     transcript = None
     if model is not None:
-        known = {"raw": raw.transcript, chosen.name: chosen.transcript} if judge.whole else {}
+        known = {"raw": raw, chosen.name: chosen} if judge.whole else {}
         transcript = _words({"raw": level, chosen.name: final}, known, speech, model, clicking)
     verdict = _verdict(raw, chosen, reason, reference_text is not None, model is not None)
     verdict |= {
@@ -144,7 +144,7 @@ def enhance(
         audio=final,
         words=transcript.words if transcript else (),
         text=transcript.clear_text if transcript else "",
-        language=transcript.language if transcript else "",
+        language=transcript.language if transcript and transcript.clear_text else "",
         verdict=verdict,
         candidates=[c.as_dict(chosen.name) for c in (raw, *others)],
     )
@@ -152,7 +152,7 @@ def enhance(
 
 def _words(
     versions: dict[str, np.ndarray],
-    known: dict[str, Transcript | None],
+    known: dict[str, Candidate],
     speech: list[Segment],
     model: "Whisper",
     clicking: np.ndarray | None,
@@ -161,7 +161,7 @@ def _words(
 
     Args:
         versions: tracks without clicks by name, from raw on.
-        known: their transcripts, where there are some.
+        known: what was heard in them, where they were judged as a whole.
         speech: of these tracks.
         model: for the words.
         clicking: the sound as it came, if it clicks.
@@ -170,15 +170,22 @@ def _words(
         own = find_speech(clicking)
         came = transcribe(clicking, own, model)
         if chunks_of(own) == chunks_of(speech):
-            versions, known = {"clicking": clicking, **versions}, {"clicking": came, **known}
+            versions = {"clicking": clicking, **versions}
+            known = {"clicking": Candidate(name="clicking", transcript=came), **known}
         elif came.clear_text and not came.unclear_seconds:
             return came  # its stretches are others, which cannot be compared
     (name, first), *cleaner = versions.items()
-    came = words = known.get(name) or transcribe(first, speech, model)
+    came = words = _transcript(known.get(name)) or transcribe(first, speech, model)
     for name, track in cleaner:
-        heard = known.get(name) or transcribe(track, speech, model, came.language)
-        words = replaced(words, heard, heard_in_both((first, track), (came, heard), model, surely=True))
+        heard = _transcript(known.get(name)) or transcribe(track, speech, model, came.language)
+        judged = known[name].heard if clicking is None and name in known else None  # against the sound as it came
+        verdicts = judged if judged is not None else heard_in_both((first, track), (came, heard), model)
+        words = replaced(words, heard, [verdict.surely for verdict in verdicts])
     return words
+
+
+def _transcript(candidate: Candidate | None) -> Transcript | None:
+    return None if candidate is None else candidate.transcript
 
 
 def write_words(path: Path, enhanced: Enhanced) -> None:
@@ -248,8 +255,8 @@ class _Judge:
         """Compare the words of a candidate with those of raw."""
         if self._model is None or raw.transcript is None or c.transcript is None:
             return c
-        agreed = all(heard_in_both((self._level, track), (raw.transcript, c.transcript), self._model))
-        c = replace(c, agreed=agreed)
+        heard = heard_in_both((self._level, track), (raw.transcript, c.transcript), self._model)
+        c = replace(c, heard=tuple(heard), agreed=all(verdict.likely for verdict in heard))
         return replace(c, refused=c.refused or harm(raw, c))
 
     def _recognise(self, c: Candidate, track: np.ndarray, raw: Transcript | None) -> Candidate:

@@ -8,7 +8,7 @@ import numpy as np
 
 from liveavatar.audio import denoise as gate
 from liveavatar.audio.dnsmos import Opinion
-from liveavatar.audio.transcribe import Transcript
+from liveavatar.audio.transcribe import HeardWords, Transcript
 from liveavatar.audio.vad import Segment
 
 MIN_GAIN = 0.15  # opinion points overall
@@ -27,6 +27,7 @@ class Candidate:
     transcript: Transcript | None = None
     wer: float | None = None  # against the reference text
     change: float | None = None  # word error rate against the transcript of raw
+    heard: tuple[HeardWords, ...] | None = None  # whether its words may replace raw's, a stretch each
     agreed: bool | None = None  # the raw track speaks for its words, too
     refused: str | None = None  # why it may not replace raw
 

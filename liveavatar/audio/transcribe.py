@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -126,13 +126,16 @@ def transcribe(
     return Transcript.of(stretches, language or "en")
 
 
+class HeardWords(NamedTuple):
+    """Answer whether the words of a second recording may replace those of the first."""
+
+    likely: bool
+    surely: bool
+
+
 def heard_in_both(
-    tracks: tuple[np.ndarray, np.ndarray],
-    transcripts: tuple[Transcript, Transcript],
-    model: "Whisper",
-    *,
-    surely: bool = False,
-) -> list[bool]:
+    tracks: tuple[np.ndarray, np.ndarray], transcripts: tuple[Transcript, Transcript], model: "Whisper"
+) -> list[HeardWords]:
     """Tell of every stretch if the words of the second recording of one speech may replace those of the first.
 
     Noise misleads Whisper, and what cleaning does to speech misleads it elsewhere. So the words of one recording are
@@ -144,23 +147,23 @@ def heard_in_both(
     Args:
         tracks: float32 mono 16 kHz of equal length: as it came, and cleaned.
         transcripts: of each, over the same speech and in one language.
-        surely: take only what is sure.
+        model: that made them.
     """
     first, second = transcripts
     verdicts = []
     with _one_thread():
         for old, new in zip(first.stretches, second.stretches, strict=True):
             if old.tokens == new.tokens or word_error_rate(old.text, new.text, first.language) == 0:
-                verdicts.append(new.clear or not old.clear)
+                verdicts.append(HeardWords(*[new.clear or not old.clear] * 2))
                 continue
             where = slice(old.where.start, old.where.stop)
             in_first, in_second = (_logprobs(t[where], (old, new), model, first.language) for t in tracks)
             objection = in_first[0] - in_first[1]
             lead = in_second[1] - in_second[0] - objection
-            sure = objection <= SURE_OBJECTION and lead >= SURE_LEAD
-            likely = objection <= OBJECTION and lead > 0 and not surely
             understood = new.avg_logprob >= (_UNCLEAR if old.clear else CLEAR_ANEW)
-            verdicts.append(understood and (sure or likely))
+            surely = understood and objection <= SURE_OBJECTION and lead >= SURE_LEAD
+            likely = understood and objection <= OBJECTION and lead > 0
+            verdicts.append(HeardWords(surely or likely, surely))
     return verdicts
 
 

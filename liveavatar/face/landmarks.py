@@ -94,13 +94,14 @@ class _Region:
 
 
 class FaceTracker:
-    """Tracker of the most prominent face of a video."""
+    """Tracker of one face of a video: the most prominent one, or one chosen by its size."""
 
-    def __init__(self, threads: int = 2) -> None:
+    def __init__(self, threads: int = 2, face: int = 0) -> None:
         """Load the models.
 
         Args:
             threads: of the mesh network.
+            face: which face, the largest first; the last where there are fewer. 0 is the most prominent one.
 
         Raises:
             FaceModelUnavailable: when a package or model file is missing.
@@ -118,10 +119,12 @@ class FaceTracker:
         self._presence_out = next(o["index"] for o in outputs if len(o["shape"]) == 4 and np.prod(o["shape"]) == 1)
         self._detector = open_detector(DETECT_SCORE, DETECT_CANDIDATES)
         self._previous: np.ndarray | None = None
+        self._lost: np.ndarray | None = None  # where a chosen face was seen last
+        self._face = face
 
     def reset(self) -> None:
         """Drop the tracked face."""
-        self._previous = None
+        self._previous = self._lost = None
 
     def track(self, rgb: np.ndarray) -> Face | None:
         """Track the face into the next frame (uint8 [H, W, 3]); None without a face."""
@@ -130,11 +133,38 @@ class FaceTracker:
             if face is not None:
                 self._previous = face.points
                 return face
+        if self._face and self._previous is not None:
+            self._lost = self._previous.mean(0)
         self._previous = None
         return self.find(rgb)
 
     def find(self, rgb: np.ndarray) -> Face | None:
         """Detect a face in the whole picture; the result is tracked from here on."""
+        for five in self._in_order(self._detected(rgb)):
+            face = self._mesh_at(rgb, _region_of_detection(five))
+            for _ in range(SETTLE):
+                face = None if face is None else self._mesh_at(rgb, _region_of(face.points))
+            if face is not None:
+                self._previous = face.points
+                return face
+        return None
+
+    def count(self, rgb: np.ndarray) -> int:
+        """Count the faces of a picture."""
+        return len(self._detected(rgb))
+
+    def _in_order(self, faces: list[np.ndarray]) -> list[np.ndarray]:
+        """Order detected faces: as they are likely, or the chosen one first."""
+        if not self._face or not faces:
+            return faces
+        if self._lost is not None:
+            lost = self._lost
+            return sorted(faces, key=lambda five: float(np.hypot(*(five.mean(0) - lost))))[:1]
+        by_size = sorted(faces, key=lambda five: -_region_of_detection(five).side)
+        return by_size[min(self._face, len(by_size)) - 1 :][:1]
+
+    def _detected(self, rgb: np.ndarray) -> list[np.ndarray]:
+        """Detect faces, the likeliest first: eyes, nose and corners of the mouth of each, float [5, 2]."""
         import cv2
 
         height, width = rgb.shape[:2]
@@ -143,15 +173,8 @@ class FaceTracker:
         self._detector.setInputSize((small.shape[1], small.shape[0]))
         _, rows = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         if rows is None:
-            return None
-        for row in rows[np.argsort(-rows[:, 14])]:
-            face = self._mesh_at(rgb, _region_of_detection(row[4:14].reshape(5, 2) / scale))
-            for _ in range(SETTLE):
-                face = None if face is None else self._mesh_at(rgb, _region_of(face.points))
-            if face is not None:
-                self._previous = face.points
-                return face
-        return None
+            return []
+        return [row[4:14].reshape(5, 2) / scale for row in rows[np.argsort(-rows[:, 14])]]
 
     def near(self, rgb: np.ndarray, face: Face) -> Face | None:
         """Read the face of a picture where another picture has one; what is tracked stays as it is."""

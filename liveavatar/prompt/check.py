@@ -68,7 +68,7 @@ def check_prompt(text: str) -> PromptReport:
         raise InputError(
             f"the prompt has {length} words; the models read a few hundred at most, keep it below {MAX_WORDS}"
         )
-    hits = find_hits(clean)
+    hits = sense.of_the_person(find_hits(clean), chinese.simplified(clean))
     language = language_of(clean, num_english, len(hits))
     problems: list[str] = []
     limit = _words_read(num_english, num_han)
@@ -79,7 +79,7 @@ def check_prompt(text: str) -> PromptReport:
         )
         hits = [h for h in hits if h.at < limit]
     hits = [h for h in hits if not h.negated]
-    conflicts = sense.contradictions(hits, clean)
+    conflicts = sense.contradictions(hits, chinese.simplified(clean))
     problems += [f"{facet}: {one!r} and {other!r} contradict each other; keep one" for facet, one, other in conflicts]
     listed = sense.is_word_list(clean, hits)
     if listed:
@@ -112,7 +112,7 @@ def _grade(specific: dict[str, list[str]], generic: dict[str, list[str]], *, spo
     """Grade by who it is, what they do, and how many of the other five facets are said."""
     others = [f for f in FACETS if f not in ("person", "action") and specific[f]]
     who, acts = specific["person"], specific["action"]
-    if not (who or set(generic["person"]) - words_en.COLOURS) or not (acts or generic["action"]):
+    if not (who or set(generic["person"]) - words_en.COLOURS - words_zh.COLOURS) or not (acts or generic["action"]):
         return "poor"
     if not acts:  # talks
         if not who or len(others) < 3:

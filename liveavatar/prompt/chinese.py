@@ -8,7 +8,7 @@ where a word begins and ends. Knows no grades.
 import re
 from functools import lru_cache
 
-from liveavatar.prompt.chinese_grammar import beings_and_actions
+from liveavatar.prompt.chinese_grammar import beings_and_actions, is_of_a_work
 from liveavatar.prompt.hits import Hit, Places, index_of
 from liveavatar.prompt.lexicon import entries
 from liveavatar.prompt.traditional import TO_SIMPLIFIED
@@ -61,6 +61,8 @@ def find(text: str) -> list[Hit]:
         if len(entry) == 1 and not _stands_alone(text, i):
             entry = ""
         places = index[entry] if entry else _misspelt(text[i : i + 2])
+        if places and ("person", False) in places and is_of_a_work(text, i + (len(entry) or 2)):
+            places = None
         step = len(entry) or (2 if places else 1)
         if places:
             hits.append(Hit(entry=entry or text[i : i + 2], places=places, at=at, negated=negated[i]))

@@ -14,13 +14,15 @@ Found = tuple[int, str, str]  # first character, facet, words
 
 _ONLY_BEINGS = "位名头匹家"  # measure words of beings alone
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff]"
-_PERSON_ENDINGS = "者员师家手工匠人长夫娘客农徒童叟郎女友民兵将官贩商翁婆爷奶妈爸哥姐弟妹嫂汉丁佬士孩仔姑医人差娃"
+_PERSON_ENDINGS = "者员师家手工匠人长夫娘客农徒童叟郎女友民兵将官贩商翁婆爷奶妈爸哥姐弟妹嫂汉丁佬士孩仔姑医人差娃巫"
 _ANIMAL_ENDINGS = (
     "鸟雀鸦鹅鸡鸭鹰鸽鹤鹭鸥燕猫狗犬狐狼熊虎豹狮象鹿马驴骡牛羊猪兔鼠猴猿鱼鲸鲨豚龟蛇蛙蜥蝶蜂蟹虾貂獾獭鹉猩猬"
 )
 _OTHER_BEINGS = entries(
     "师傅|老板|学生|医生|先生|女生|男生|主播|主持|模特|狐狸|熊猫|孩子|男子|女子|妻子|宝宝|"
-    "王子|小伙子|国王|女王|公主|导演|教练|警察|护士|保安|司机|明星|乐队|他|她|他们|她们|龙|独角兽|和尚|尼姑|神父|儿童|少年|老人|女人|男人|裁判|侦探|海盗|导游|总裁|经理|秘书|会计|小丑|书生|皇帝|皇后|巫师|骑士|精灵|博主|网红|高管|新娘|新郎|水手|船长|大叔|大妈|大爷|美女|帅哥|胖子|怪物|妖怪|天使|恶魔|僵尸|雪人|木偶|玩偶|职员|白领|老头|老太太"
+    "王子|小伙子|国王|女王|公主|导演|教练|警察|护士|保安|司机|明星|乐队|他|她|他们|她们|龙|独角兽|和尚|尼姑|神父|儿童|少年|老人|女人|男人|裁判|侦探|海盗|导游|总裁|经理|秘书|会计|小丑|书生|皇帝|皇后|巫师|骑士|精灵|博主|网红|高管|新娘|新郎|水手|船长|大叔|大妈|大爷|美女|帅哥|胖子|怪物|妖怪|天使|恶魔|僵尸|雪人|木偶|玩偶|职员|白领|老头|老太太|"
+    "裁缝|吸血鬼|贵妇|婴儿|幼儿|教授|将军|王后|店主|空乘|母亲|父亲|外公|叔叔|阿姨|狮子|猴子|兔子|青年|女巫|"
+    "主厨|店长|队长|老外|胖子|瘦子|孕妇|妇人|贵族|君主|刺客|游侠|盗贼|乞丐|囚犯|逃犯|伯伯|舅舅|婶婶|孙子|孙女|儿子|女儿"
 )
 _NOT_BEINGS = entries(
     "国家|全家|人家|回家|双手|右手|左手|手工|人工|加工|施工|一手|随手|挥手|招手|握手|木马|斑马|风马|竹马|生长|"
@@ -39,13 +41,23 @@ _LOOKS = re.compile(
 )
 _PLACE = re.compile(f"(?!晚上|早上|身上|头上|手上|脸上|以上|以下)(?:{_HAN}){{1,5}}[里上中下旁内外]")
 _WORN = re.compile(f"(?:穿|戴|系|扎|留|披|裹|梳)着?(?:{_HAN}){{1,7}}?的")
+_IN_SOME_WAY = re.compile(
+    "(?:缓缓|慢慢|轻轻|默默|悄悄|静静|微微|频频|连连|大声|高声|低声|用力|使劲|不停|忽然|突然|开始|一边|边)地?"
+    f"(?![说讲谈聊的])((?:{_HAN}){{2}})"
+)
 _GOING_ON = re.compile(f"(?![穿戴系扎留披裹梳]着)(?:{_HAN})[过着起下出开上向来去进回住]")
 _TO_CAMERA = re.compile(f"(?:对着|面对|面向|朝|看着)镜头(?!说|讲|谈|聊)((?:{_HAN}){{2}})")
 _HEADS = {
     "lighting": re.compile(f"(?:{_HAN}){{1,4}}的?光$"),
     "style": re.compile(f"(?:{_HAN}){{2,6}}(?:质感|色调|画风|风格|画质|影调)$"),
 }
+_OF_A_WORK = re.compile("作品|之作|杰作|手笔|级别?(?!长)|水准|水平|风格|画风|风范")
 _STOPS = re.compile(r"[，。；、！？,.;!?\n 　]+")
+
+
+def is_of_a_work(text: str, end: int) -> bool:
+    """Tell if the words before `end` say whose work it is, or of what level: "master's work", "director-grade"."""
+    return _OF_A_WORK.match(text, end) is not None
 
 
 def beings_and_actions(text: str, spans: list[Span]) -> list[Found]:
@@ -94,20 +106,38 @@ def _predicate(clause: str, being: tuple[int, int, bool], inside: list[Span]) ->
             found.append((where.start(1), "setting", where[1]))
         if not _WHILE.sub("", clause[end : where.start()]):
             end = where.end()
+    elif clause[end : end + 1] == "在":  # a place, and at once the action
+        act = next((a for a, _, facet in sorted(inside) if facet == "action" and end + 3 <= a <= end + 6), None)
+        if act is not None and not _overlaps((end + 1, act), inside):
+            found.append((end + 1, "setting", clause[end + 1 : act]))
     predicate = _WHILE.sub("", clause[end:])
     at = len(clause) - len(predicate)
     acts = any(at <= a < at + 2 and facet == "action" for a, _, facet in inside)
     if len(predicate) >= 2 and not acts and not _LOOKS.match(predicate) and not _overlaps((at, at + 1), inside):
         found.append((at, "action", predicate[:2]))
-    return found + _verbs(clause, at + 2, len(clause), inside)
+    return found + (_verbs(clause, at + 2, len(clause), inside) or _in_some_way(clause, at, [*inside, *_spans(found)]))
+
+
+def _in_some_way(clause: str, start: int, inside: list[Span]) -> list[Found]:
+    """Find an action by the word before it that tells its manner: "slowly pours tea"."""
+    ways = _IN_SOME_WAY.finditer(clause, start)
+    return [(m.start(1), "action", m[1]) for m in ways if not _overlaps(m.span(1), inside)][:1]
+
+
+def _spans(found: list[Found]) -> list[Span]:
+    return [(at, at + len(words), facet) for at, facet, words in found]
 
 
 def _going_on(clause: str, inside: list[Span]) -> list[Found]:
-    """Find what the being of an earlier clause goes on to do."""
-    found = _verbs(clause, 0, 2, inside)
-    verb = _GOING_ON.match(clause)
+    """Find what the being of an earlier clause goes on to do, after its place and manner ("on deck, loudly")."""
+    where = _WHERE.match(clause)
+    at = where.end() if where else 0
+    manner = _WHILE.match(clause[at:])
+    at += manner.end() if manner else 0
+    found = _verbs(clause, at, at + 2, inside)
+    verb = _GOING_ON.match(clause, at)
     if not found and verb and not _overlaps(verb.span(), inside):
-        found.append((0, "action", verb[0]))
+        found.append((at, "action", verb[0]))
     return found
 
 
@@ -146,7 +176,12 @@ def _subject(clause: str, inside: list[Span]) -> tuple[int, int] | None:
     for first in (count.end() if count else 0, *(m.end() for m in re.finditer("的", clause))):
         noun = _NOUN.match(clause, first)
         others = [span for span in inside if span[0] != first]
-        if noun and noun[0] not in _NOT_BEINGS and not _overlaps(noun.span(), others):
+        if (
+            noun
+            and noun[0] not in _NOT_BEINGS
+            and not is_of_a_work(clause, noun.end())
+            and not _overlaps(noun.span(), others)
+        ):
             return noun.span()
     if count is None or clause[count.end() - 1] not in _ONLY_BEINGS or "的" in clause:
         return None

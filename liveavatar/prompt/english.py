@@ -132,6 +132,8 @@ def _guess(tokens: list[str], i: int, being: Being | None, last: Hit | None, at:
         return word, [("person", False)]
     if grammar.is_place(tokens, i):
         return word, [("setting", False)]
+    if in_class(base_forms(word), "mood"):
+        return word, [("mood", False)]
     if not known and being is not None and _may_be_verb(word, tokens[i - 1], last, at):
         return word, [("action", False)]
     return "", None

@@ -20,7 +20,7 @@ _PREPOSITIONS = entries(
 _AFTER_VERB = _DETERMINERS | _PREPOSITIONS | entries("and|while|as|out|away|back|him|them|it|himself|herself|who")
 _NOT_BEFORE_VERB = (_DETERMINERS | _PREPOSITIONS) - {"that"} | {"of"}
 _MORE_BEINGS = entries(
-    "he|she|they|people|someone|somebody|robot|android|cyborg|monster|puppet|doll|zombie|snowman|mascot|avatar|"
+    "he|she|they|people|someone|somebody|comic|robot|android|cyborg|monster|puppet|doll|zombie|snowman|mascot|avatar|"
     "character|team|crowd|choir|band|crew|family|couple|pair|group|class|audience|troupe|squad|human|figure|male|female|dog|cat|"
     "dragon|unicorn|elf|dwarf|fairy|alien|ghost|skeleton|orc|cyclops|werewolf|mermaid"
 )
@@ -49,6 +49,7 @@ _NOT_AGENTS = entries(
     "congress|weakness|illness|kindness|madness|sadness|calmness|sharpness|freshness|loneliness|chess|ness|assist|insist|"
     "consist|resist|persist|specimen|dress|press|business|address|possess|confess|impress|assess|obsess|undress|roman|german"
 )
+_COMPARATIVES = entries("closer|nearer|lower|higher|slower|faster|cooler|warmer|darker|lighter|clearer|longer|sharper")
 _EMPTY = entries("good|nice|great|some|any|beautiful|normal|other|more|best|of|and|is|with|cool looking|proper|better")
 _BEFORE_VERB = entries("he|she|they|it|who|you|i|we|to|and|make|makes|please")
 _HEADS = {
@@ -97,7 +98,9 @@ def is_person(tokens: list[str], i: int) -> bool:
     """Tell if token `i`, a word outside the lexicon, is the person or animal that a clause is about."""
     word = tokens[i]
     forms = noun_forms(word)
-    if not (_is_agent(word) or set(forms) & _GROUPS or in_class(forms, "person", "animal")) or _modifies(tokens, i):
+    if word in _COMPARATIVES or _modifies(tokens, i):
+        return False
+    if not (_is_agent(word) or set(forms) & _GROUPS or in_class(forms, "person", "animal")):
         return False
     for j in range(i - 1, max(-1, i - 1 - _SUBJECT_REACHES), -1):
         if tokens[j] in _STOPS or tokens[j] in ("of", "as", "and"):

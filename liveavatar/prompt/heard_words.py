@@ -76,25 +76,31 @@ SLOTS: dict[str, dict[str, frozenset[str]]] = {
         "with a friendly smile": entries(
             "happy|happily|joyful|joyfully|joy|happiness|cheerful|cheerfully|smile|smiling|grin|grinning|"
             "laugh|giggle|chuckle|delighted|delight|amused|friendly|warm smile|beam|playful|glad|ecstatic|"
-            "excited|content|welcoming|upbeat|kind|warm and friendly|开心|快乐|愉快|高兴|喜悦|微笑|大笑|笑|"
+            "excited|content|welcoming|upbeat|kind|warm and friendly|jubilant|"
+            "merry|gleeful|jovial|jolly|elated|thrilled|"
+            "excitement|enthusiasm|amusement|gratitude|triumphant|festive|开心|快乐|愉快|高兴|喜悦|微笑|大笑|笑|"
+            "欢喜|愉悦|喜庆|慈祥|乐呵呵|笑眯眯|欣慰|得意|"
             "笑着|咧嘴|友好|亲切|欢快|欣喜|兴奋|幸福|甜美|和蔼|温暖|热情"
         ),
         "with a serious expression": entries(
             "serious|seriously|solemn|formal|sad|sadly|sadness|melancholic|melancholy|gloomy|worried|anxious|"
             "tired|tearful|lonely|determined|thoughtful|pensive|cry|weep|sob|disappointed|mournful|bored|"
-            "weary|严肃|庄重|悲伤|伤心|难过|忧郁|忧伤|沮丧|担忧|焦虑|疲惫|孤独|沉思|哭泣|坚定|若有所思|失落|"
-            "正式"
+            "weary|sombre|somber|grave|sorrow|grief|sorrowful|wistful|nostalgic|remorseful|nervous|worry|严肃|庄重|悲伤|"
+            "伤心|难过|忧郁|忧伤|沮丧|担忧|焦虑|疲惫|孤独|沉思|哭泣|坚定|若有所思|失落|"
+            "正式|哀伤|悲壮|忧愁|惆怅|孤单|怀旧|庄严|肃穆|凝重|深沉|紧张"
         ),
         "frowning slightly": entries(
             "angry|angrily|anger|furious|rage|annoyed|irritated|stern|frown|scowl|glare|fierce|grumpy|"
-            "disgusted|frustrated|愤怒|生气|暴怒|皱眉|恼怒|严厉|不满|凶狠|暴躁"
+            "disgusted|frustrated|indignant|outraged|hostile|gruff|sullen|defiant|愤怒|生气|暴怒|皱眉|恼怒|严厉|不满|凶狠|暴躁"
         ),
         "looking surprised": entries(
-            "surprised|astonished|amazed|shocked|startled|gasp|raised eyebrow|raise eyebrow|afraid|fearful|"
+            "surprise|astonishment|bewildered|startled|surprised|astonished|amazed|"
+            "shocked|startled|gasp|raised eyebrow|raise eyebrow|afraid|fearful|"
             "scared|terrified|fear|惊讶|吃惊|震惊|惊喜|害怕|恐惧|惊恐|瞪|睁大|挑眉|惊慌"
         ),
         "with a relaxed face": entries(
-            "relaxed|calm|calmly|neutral|neutral expression|serene|peaceful|平静|放松|冷静|宁静|安详|从容|"
+            "relaxed|tranquil|composed|quiet|mellow|calm|calmly|neutral|neutral expression|"
+            "serene|peaceful|平静|放松|冷静|宁静|安详|从容|"
             "悠闲"
         ),
     },

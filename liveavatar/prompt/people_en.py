@@ -3,6 +3,7 @@
 from liveavatar.prompt.lexicon import entries
 
 PERSONS = entries(
+    "stand up comic|"
     "girl|boy|lady|gentleman|child|kid|teenager|toddler|baby|adult|elder|senior|grandmother|grandfather|grandma|"
     "grandpa|mother|father|young|youthful|old|elderly|middle aged|aged|twenty|thirty|forty|fifty|sixty|seventy|"
     "twenties|thirties|forties|fifties|sixties|year old|asian|african|european|latina|latino|caucasian|arab|indian|"

@@ -6,6 +6,7 @@ A *group* holds entries of both lexicons; two groups of a pair exclude each othe
 import re
 
 from liveavatar.prompt import chinese, english
+from liveavatar.prompt.camera_moves import camera_moves
 from liveavatar.prompt.hits import Hit
 from liveavatar.prompt.lexicon import entries
 
@@ -62,12 +63,36 @@ def contradictions(hits: list[Hit], text: str) -> list[tuple[str, str, str]]:
     said = [h.entry for h in hits]
     if re.search(r"\bmidnight\b|\bat night\b|深夜|午夜", text):
         said.append("midnight")
+    camera = camera_moves(text)
     found = []
     for facet, one, other in _PAIRS:
         first, second = [e for e in said if e in one], [e for e in said if e in other]
+        if facet == "camera" and one is _STILL:
+            first, second = [*first, *filter(None, [camera.stays])], [*second, *filter(None, [camera.moves])]
         if first and second:
             found.append((facet, first[0], second[0]))
     return found
+
+
+def of_the_person(hits: list[Hit], text: str) -> list[Hit]:
+    """Leave out the actions of the camera: "the camera follows" says nothing of the person.
+
+    Args:
+        hits: of the prompt.
+        text: the prompt in lower case.
+    """
+    ranges = [(count_words(text[:start]), count_words(text[:end])) for start, end in camera_moves(text).spans]
+
+    def of_the_camera(hit: Hit) -> bool:
+        acts = [facet for facet, _ in hit.places] == ["action"]
+        return acts and any(first <= hit.at < end for first, end in ranges)
+
+    return [hit for hit in hits if not of_the_camera(hit)]
+
+
+def count_words(text: str) -> int:
+    """Count English words and Chinese characters of lower-case text, as `Hit.at` does in a prompt of one language."""
+    return len(english.words_of(text)) + len(chinese.HAN.findall(text))
 
 
 def excluded(facet: str, entry: str) -> bool:
@@ -98,7 +123,7 @@ def is_word_list(text: str, hits: list[Hit]) -> bool:
     if len(chunks) > 1:
         per_chunk = len(words) / len(chunks)
         return per_chunk <= 1.4 and len(chunks) >= _LONG_LIST and (jumps >= 2 or not any(_is_being(h) for h in hits))
-    return jumps >= 2 or len(set(turns)) == 1 or len(turns) >= 0.85 * len(hits)
+    return jumps >= 2 or len(set(turns)) == 1 or len(turns) >= 0.75 * len(hits)
 
 
 def _facets_in_turn(hits: list[Hit]) -> list[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 WORDNET = Path(__file__).with_name("wordnet.txt")
 JIEBA = Path(__file__).with_name("jieba.txt")
 SHA256 = {  # of the lists: keys of stored results hold the code, and through it the lists
-    WORDNET.name: "370b280903750043db4c1afa94a1d111c392fe457275107107ee67018941db7a",
+    WORDNET.name: "e78581d7fa9aef836e61204e27257fce3f6390b268297eff31f044977d1cb538",
     JIEBA.name: "aa7c3ac6b19f61dcf85e115eff78275131c067b9feafeb4f3157e95ca951cef4",
 }
-CLASSES = ("person", "animal", "clothes", "place", "verb", "verb or noun")
+CLASSES = ("person", "animal", "clothes", "place", "verb", "verb or noun", "mood")
 _LONGEST_VERB = 3  # Chinese characters
 
 

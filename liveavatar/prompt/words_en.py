@@ -53,6 +53,7 @@ SPECIFIC = {
         "underlit|uplight|low light|dark|darkness|pitch dark|pitch black|gloom|dusky|dimmed|glare|glint|sparkle|"
         "shimmer|luminous|glowing|overhead light|led light|led panel|laser|strobe|disco light|stage light|"
         "floodlight|blacklight|candle|candles|flame|flickering|overcast sky|cloudy light|diffused light|lamps|"
+        "gaslight|lamplit|moonbeam|daybreak|underexposed|overexposed|skylight|"
         "lights on|lit by|hazy"
     ),
     "style": entries(
@@ -129,6 +130,10 @@ SPECIFIC = {
         "post office|townhall|town hall|parliament|embassy|camp|campsite|barracks|trench|prison|cell|jail|bench|"
         "shelf|shelves|whiteboard|blackboard|chalkboard|desk|counter|stove|bed|armchair|rug|plant behind|poster|"
         "banner|sunlit room|dark room|pine tree|tree|flowers|sink|grey wall|white wall|plain grey|plain white|"
+        "lane|pavement|sidewalk|doorway|entrance|lounge|reading room|laundromat|quarry|coal mine|oilfield|power plant|"
+        "call centre|call center|data centre|data center|zoo|racetrack|diner|mountaintop|"
+        "wedding|festival|party|picnic|parade|concert|rally|ceremony|funeral|conference|auction|exhibition|banquet|"
+        "funfair|fairground|carnival|feast|gala|trade fair|book fair|birthday party|campfire|"
         "backstage|bakery|treehouse|igloo|oasis|dune|sand|rainforest|bamboo|cherry blossom"
     ),
     "mood": entries(
@@ -152,6 +157,10 @@ SPECIFIC = {
         "cheeky|silly|goofy|comic|awkward|confused|puzzled|perplexed|shocked|startled|horrified|terrified|"
         "desperate|hopeless|bitter|cold stare|indifferent|neutral|neutral expression|stoic|poker faced|apathetic|"
         "melancholy|upbeat|uplifting|festive|lighthearted|light hearted|vibrant|dynamic|casual|laid back|"
+        "sombre|somber|tension|confidence|warmth|curiosity|worry|fatigue|thrilled|giddy|frank|candid|humble|modest|devout|"
+        "defiant|rebellious|apologetic|regretful|devastated|bewildered|dazed|intrigued|fascinated|focused|concentrated|"
+        "poised|hushed|urgent|frantic|paranoid|wary|cautious|gruff|stoical|dour|downcast|tenderness|sympathy|triumph|"
+        "bubbly|feisty|zany|quirky|vulnerable|wistfulness|deadpan|bleak|sober|quiet|quietly|"
         "cosy mood|warm and friendly|lovely"
     ),
 }

@@ -56,6 +56,7 @@ class QualityResult:
     blocks: "pd.DataFrame"  # one row per block of 12 frames
     video: VideoInfo
     has_speech: bool
+    num_faces: int = 1  # in the first picture
     worst_seconds: dict[str, float] = field(default_factory=dict)  # metric -> when it is worst, where that is known
 
 
@@ -76,6 +77,7 @@ def evaluate_video(
     audio_metrics: Mapping[str, float | None] | None = None,
     block_timings: Sequence[Mapping[str, float]] | None = None,
     threads: int = 1,
+    face: int = 0,
     on_progress: Callable[[], None] = lambda: None,
 ) -> QualityResult:
     """Measure a video.
@@ -87,6 +89,7 @@ def evaluate_video(
         audio_metrics: numbers of the cleaning stage by the names in `AUDIO_METRICS`.
         block_timings: one mapping a block with `denoise_s`, `decode_s` (seconds), and whatever else is to be kept.
         threads: of the landmark network.
+        face: which face of the video (and of the portrait, if it has several), the largest first; 0 the most prominent.
         on_progress: called before every frame.
 
     Returns:
@@ -95,7 +98,7 @@ def evaluate_video(
     Raises:
         InputError: when the video cannot be read.
     """
-    watched = watch_video(video, portrait, threads=threads, on_progress=on_progress)
+    watched = watch_video(video, portrait, threads=threads, face=face, on_progress=on_progress)
     return measure_video(watched, audio, audio_metrics=audio_metrics, block_timings=block_timings)
 
 
@@ -104,11 +107,12 @@ def watch_video(
     portrait: np.ndarray | None,
     *,
     threads: int = 1,
+    face: int = 0,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Watched:
     """Read the pictures of a video; arguments and errors as of `evaluate_video`."""
     info = probe_video(video)
-    observer = Observer(portrait, threads)
+    observer = Observer(portrait, threads, face)
     seen = observer.watch(_noted(read_frames(video), on_progress))
     if not seen.seconds:
         raise InputError(f"{video} holds no picture that can be decoded; copy or export it again")
@@ -150,6 +154,7 @@ def measure_video(
         blocks=blocks_table(frames, block_timings or ()),
         video=info,
         has_speech=sound.has_speech,
+        num_faces=seen.num_faces,
         worst_seconds=worst_seconds,
     )
 
@@ -248,6 +253,7 @@ def _recipes(observer: Observer, sound: _Sound, info: VideoInfo) -> dict[str, _R
         "track_length_error_s": _Recipe(track_length_error),
         "duration_error_s": _Recipe(duration_error, ("sound",)),
         "clipped_share": _Recipe(lambda: sync_windows.clipped_share(sound.samples), ("sound",)),
+        "muted_s": _Recipe(lambda: sync_windows.muted(openness, sound.samples), LIPS),
         "bars": _Recipe(lambda: moments.bars(seen, observer.reference)),
         **{name: _Recipe(make) for name, make in moments.local_curves(seen).items()},
         **{name: _Recipe(make, FACE) for name, make in moments.face_curves(seen).items()},

@@ -101,6 +101,26 @@ LOCAL_LIMITS: tuple[Limit, ...] = (
         source="good videos up to 0.3; a mosaic of three pixels over 1",
     ),
     Limit(
+        name="skin_tints", good=(None, 13.0), tolerable=(None, 16.0),
+        source="levels; good videos up to 6, in strongly warmer or darker light 12; a logo or a grey patch 18 and more",
+    ),
+    Limit(
+        name="flicker_worst", good=(0.955, None), tolerable=(0.935, None),
+        source="as flicker, in the worst second; good videos over 0.98; noise of 30 grey levels for a second 0.9",
+    ),
+    Limit(
+        name="jerk_worst", good=(None, 3.5), tolerable=(None, 6.0),
+        source="good videos up to 1.1; a second shaken by up to 4 pixels 8",
+    ),
+    Limit(
+        name="sharpness_step", good=(None, 0.35), tolerable=(None, 0.55),
+        source="octaves; good videos up to 0.12; a second blurred by 2.5 pixels 0.9",
+    ),
+    Limit(
+        name="muted_s", good=(None, 0.5), tolerable=(None, 0.8), speech_only=True,
+        source="good videos 0: where their sound is digital silence, the mouth rests or the voice had faded",
+    ),
+    Limit(
         name="identity_loss", good=(None, 0.08), tolerable=(None, 0.15),
         source="good videos up to 0.04; a blend to half of another person 0.2",
     ),

@@ -19,7 +19,7 @@ LOCAL_METRICS = (
     *("pause_frames", "repeat_share", "still_s", "mouth_still_s", "silent_speech", "sync_slip", "sync_worst"),
     *("clipped_share", "luma_pulse", "luma_drift", "change_pulse", "green_shift", "warm_shift", "saturation_ratio"),
     *("colour_drift", "spot_step", "spots", "half_likeness", "stretch", "tilt_deg", "bars", "lattice"),
-    *("identity_loss", "spots_rise"),
+    *("identity_loss", "spots_rise", "flicker_worst", "jerk_worst", "sharpness_step", "muted_s", "skin_tints"),
 )
 LIKENESS_TURN = 0.3  # of half the face's width, see `skin.turn`: likeness hardly changes up to there
 ALIKE_SHARE = 30.0  # per cent of the frames, those least turned from the portrait's view, that are always compared
@@ -34,7 +34,8 @@ def local_curves(seen: Observation) -> dict[str, Callable[[], float | Local]]:
         "luma_pulse": lambda: windows.luma_pulse(luminance),
         "luma_drift": lambda: windows.luma_drift(luminance),
         "change_pulse": lambda: windows.change_pulse(change),
-        "lattice": lambda: _median(np.array(seen.lattice)),
+        "flicker_worst": lambda: windows.worst_flicker(change),
+        "lattice": lambda: _worst_second(np.array(seen.lattice), 50),
     }
 
 
@@ -43,6 +44,7 @@ def face_curves(seen: Observation) -> dict[str, Callable[[], float | Local]]:
     skin = _skin(seen)
     return {
         "still_s": lambda: windows.still_face(np.stack(seen.anchors), np.array(seen.openness)),
+        "jerk_worst": lambda: windows.worst_jerk(np.stack(seen.anchors)),
         "colour_drift": lambda: colour.colour_drift(skin),
         "spot_step": lambda: _worst_second(np.array(seen.spot_step), 90),
     }
@@ -69,9 +71,11 @@ def portrait_curves(seen: Observation, reference: Reference | None) -> dict[str,
     spots = np.where(alike, np.array(seen.spots), np.nan)
     halves = np.where(np.abs(turned) <= LIKENESS_TURN, np.array(seen.half_likeness), np.nan)
     return {
+        "sharpness_step": lambda: windows.sharpness_step(np.array(seen.sharpness_ratio)),
         "green_shift": lambda: colour.green_shift(skin, wanted),
         "warm_shift": lambda: colour.warm_shift(skin, wanted),
         "saturation_ratio": lambda: colour.saturation(skin, wanted),
+        "skin_tints": lambda: _worst_second(np.where(alike, np.array(seen.tints), np.nan), 50),
         "spots": lambda: _worst_second(spots, 50),
         "spots_rise": lambda: _rise(spots),
         "half_likeness": lambda: _worst_second(-halves, 0, sign=-1),
@@ -80,12 +84,17 @@ def portrait_curves(seen: Observation, reference: Reference | None) -> dict[str,
     }
 
 
-def bars(seen: Observation, reference: Reference | None) -> float:
-    """Compute `bars`: the widest bar at a border of all frames that the portrait does not have; share of the side."""
+def bars(seen: Observation, reference: Reference | None) -> Local:
+    """Compute `bars`: the widest bar at a border, through any second, that the portrait does not have.
+
+    Unit: share of the side.
+    """
     if not seen.bars:
         raise MeasureUnavailable("no picture was read", Absence.NOT_APPLICABLE)
-    everywhere = np.stack(seen.bars).min(0)
-    return float((everywhere - (0 if reference is None else reference.bars)).max())
+    samples = min(len(seen.bars), FPS // SAMPLE_EVERY)
+    throughout = np.lib.stride_tricks.sliding_window_view(np.stack(seen.bars), samples, axis=0).min(-1)
+    widest = (throughout - (0 if reference is None else reference.bars)).max(1)
+    return Local(float(widest.max()), (int(widest.argmax()) + samples / 2) * SAMPLE_EVERY / FPS)
 
 
 def identity_loss(similarity_N: np.ndarray) -> float:

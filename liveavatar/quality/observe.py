@@ -49,8 +49,9 @@ class Observation:
     green: list[float] = field(default_factory=list)
     blue: list[float] = field(default_factory=list)
     spot_step: list[float] = field(default_factory=list)  # grey levels, see `skin`
-    spots: list[float] = field(default_factory=list)  # samples only, as the four below
+    spots: list[float] = field(default_factory=list)  # samples only, as the five below
     half_likeness: list[float] = field(default_factory=list)
+    tints: list[float] = field(default_factory=list)  # levels of chroma
     stretch: list[float] = field(default_factory=list)  # log of width over height, against the portrait's
     turn: list[float] = field(default_factory=list)  # of the head, less the portrait's
     lattice: list[float] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Observation:
     embeddings: list[np.ndarray] = field(default_factory=list)
     embedding_seconds: list[float] = field(default_factory=list)
     wander: list[float] = field(default_factory=list)  # unrest of the landmarks on still pictures, a few samples
+    num_faces: int = 0  # in the first picture
     missing: dict[str, MeasureUnavailable] = field(default_factory=dict)  # parts that could not be observed, and why
 
 
@@ -71,18 +73,20 @@ class Reference:
     face: Face | None = None
     embedding: np.ndarray | None = None
     upright: skin.Upright | None = None
+    colour: skin.SkinColour | None = None
     bars: np.ndarray = field(default_factory=lambda: np.zeros(4))
 
 
 class Observer:
     """Reader of one video's frames."""
 
-    def __init__(self, portrait: np.ndarray | None, threads: int = 2) -> None:
+    def __init__(self, portrait: np.ndarray | None, threads: int = 2, face: int = 0) -> None:
         """Load the models; a missing one becomes a reason in the observation, not an error.
 
         Args:
             portrait: uint8 [H, W, 3], or None when there is none to compare with.
             threads: of the landmark network.
+            face: which face, the largest first; 0 is the most prominent one.
         """
         self.seen = Observation()
         self.reference: Reference | None = None if portrait is None else Reference(portrait)
@@ -92,7 +96,7 @@ class Observer:
         self._previous_skin: skin.Upright | None = None
         self._unit: float | None = None  # pixels of the video's first eye distance
         self._embedding: list[tuple[int, Future[np.ndarray]]] = []  # frame, and the embedding that is computed
-        self._tracker = self._load("face", lambda: FaceTracker(threads))
+        self._tracker = self._load("face", lambda: FaceTracker(threads, face))
         self._identity = self._load("identity", IdentityNet)
         self._look_at_portrait()
 
@@ -125,6 +129,7 @@ class Observer:
             return
         reference.face = face
         reference.upright = skin.read_upright(reference.rgb, face)
+        reference.colour = skin.read_skin_colour(reference.rgb, face)
         if self._identity is not None:
             reference.embedding = self._identity.embed(reference.rgb, face)
 
@@ -158,6 +163,8 @@ class Observer:
         seen.luminance.append(float(mean[0, 0]))
         seen.contrast.append(float(deviation[0, 0]))
         seen.change.append(self._change(frame.rgb))
+        if self._tracker is not None and frame.index == 0:
+            seen.num_faces = self._tracker.count(frame.rgb)
         face = None if self._tracker is None else self._tracker.track(frame.rgb)
         if face is not None and self._tracker is not None and frame.index % WANDER_EVERY == 0:
             seen.wander.append(self._tracker.wander(frame.rgb, face))
@@ -186,15 +193,18 @@ class Observer:
         seen.green.append(green)
         seen.blue.append(blue)
         seen.spot_step.append(unknown if now is None or before is None else skin.spot_step(now, before))
-        portrait = None if self.reference is None else self.reference.upright
-        sampled = now is not None and portrait is not None and frame.index % SAMPLE_EVERY == 0
-        readings = (unknown,) * 4
-        if sampled and now is not None and portrait is not None:
-            readings = (
-                skin.spots(now, portrait), skin.half_likeness(now, portrait),
-                skin.stretch(now, portrait), skin.turn(now) - skin.turn(portrait),
-            )  # fmt: skip
-        for column, value in zip((seen.spots, seen.half_likeness, seen.stretch, seen.turn), readings, strict=True):
+        reference = self.reference
+        readings = (unknown,) * 5
+        if now is not None and face is not None and reference is not None and frame.index % SAMPLE_EVERY == 0:
+            portrait, colour = reference.upright, reference.colour
+            if portrait is not None and colour is not None:
+                readings = (
+                    skin.spots(now, portrait), skin.half_likeness(now, portrait),
+                    skin.tints(skin.read_skin_colour(frame.rgb, face), colour),
+                    skin.stretch(now, portrait), skin.turn(now) - skin.turn(portrait),
+                )  # fmt: skip
+        columns = (seen.spots, seen.half_likeness, seen.tints, seen.stretch, seen.turn)
+        for column, value in zip(columns, readings, strict=True):
             column.append(value)
 
     def _change(self, rgb: np.ndarray) -> float:

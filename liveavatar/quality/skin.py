@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liveavatar.face.landmarks import RIGID, Face
+from liveavatar.face.landmarks import LEFT_EYE, RIGHT_EYE, RIGID, Face
 from liveavatar.quality.texture import UPRIGHT_SIDE, cheek_mask, upright_map
 
 BLUR = 2.0  # pixels of the crop
@@ -18,6 +18,13 @@ SPOT_PERCENTILE = 98.0  # of the skin: the worst fiftieth is a spot of 30 pixels
 HALVES = ((slice(36, 100), slice(30, 72)), (slice(36, 100), slice(72, 114)))  # rows and columns: brows to nose
 NOSE, TEMPLES = 4, (127, 356)
 MIN_SKIN = 64  # pixels
+TINT_PERCENTILE = 97.0
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)  # outline of the face
+OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+OVAL_SHRINK, EYES_WIDENED, LIPS_WIDENED = 0.85, 1.6, 1.35  # of the outlines: no hair, lashes or teeth
 COMPARABLE = 0.12  # of half the face's width: turns whose pictures can be compared
 
 
@@ -69,6 +76,50 @@ def spots(now: Upright, portrait: Upright) -> float:
     gains, *_ = np.linalg.lstsq(basis, skin, rcond=None)
     level = max(1.0, float(skin.mean()) / 128)
     return float(np.percentile(np.abs(skin - basis @ gains), SPOT_PERCENTILE) / level)
+
+
+@dataclass(frozen=True, slots=True)
+class SkinColour:
+    """Colour of the skin from the eyes down, cheeks and chin, without the lips, in the upright crop."""
+
+    chroma: np.ndarray  # float32 [S, S, 2], Cr and Cb, blurred
+    mask: np.ndarray  # bool [S, S]
+
+
+def read_skin_colour(rgb: np.ndarray, face: Face) -> SkinColour:
+    """Read the colour of the skin in a picture (uint8 [H, W, 3])."""
+    import cv2
+
+    turn, shift = upright_map(face)
+    side = (UPRIGHT_SIDE, UPRIGHT_SIDE)
+    crop = cv2.warpAffine(rgb, np.c_[turn, shift], side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    chroma = cv2.cvtColor(crop, cv2.COLOR_RGB2YCrCb)[..., 1:].astype(np.float32)
+    points = (face.points @ turn.T + shift).astype(np.float32)
+    mask = np.zeros(side, np.uint8)
+    _fill(mask, points[list(OVAL)], OVAL_SHRINK, 1)
+    mask[: max(0, int(points[list(RIGHT_EYE)].mean(0)[1]))] = 0
+    for part, widened in ((RIGHT_EYE, EYES_WIDENED), (LEFT_EYE, EYES_WIDENED), (OUTER_LIPS, LIPS_WIDENED)):
+        _fill(mask, points[list(part)], widened, 0)
+    return SkinColour(cv2.GaussianBlur(chroma, (0, 0), BLUR), mask.astype(bool))
+
+
+def _fill(mask: np.ndarray, outline: np.ndarray, scale: float, value: int) -> None:
+    import cv2
+
+    middle = outline.mean(0)
+    cv2.fillPoly(mask, [np.round(middle + scale * (outline - middle)).astype(np.int32)], value)
+
+
+def tints(now: SkinColour, portrait: SkinColour) -> float:
+    """Measure foreign colours on the skin: the 97th percentile of how far its chroma lies from the portrait's, levels.
+
+    What all of the skin shares (a warmer light) does not count.
+    """
+    mask = now.mask & portrait.mask
+    if mask.sum() < MIN_SKIN:
+        return float("nan")
+    away = (now.chroma - portrait.chroma)[mask]
+    return float(np.percentile(np.hypot(*(away - np.median(away, 0)).T), TINT_PERCENTILE))
 
 
 def half_likeness(now: Upright, portrait: Upright) -> float:

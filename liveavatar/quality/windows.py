@@ -5,16 +5,19 @@ look at every frame against its neighbours, or at windows. Inputs are the curves
 where a value is unknown; times are in seconds from the first frame.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from liveavatar.quality import motion
 from liveavatar.quality.absence import Absence, MeasureUnavailable
 from liveavatar.timing import FPS
 
 STILL = 0.02  # mean absolute difference, of 255, of a frame that repeats the one before
 STILL_SHARE = 0.12  # of the median difference: a coder leaves some noise on a repeated frame
 REPEAT_SHARE = 0.25  # of the difference that its neighbours lead one to expect, below which a single frame repeats
+REGULAR_SHARE, REPEAT_PERIODS = 0.35, range(3, 13)  # the same of frames at a fixed distance, and that distance
 NEIGHBOURS = 3  # frames each way
 LOCAL = 2 * FPS  # frames of a local window
 REST_WINDOW = FPS // 2  # frames over which a head that lives moves
@@ -25,6 +28,8 @@ PERIODS = range(4, 65)  # frames between pulses that are searched
 MIN_PULSES = 6
 PULSES_AT_LEAST = 25.0  # percentile: three quarters of the pulses reach the measure
 SETTLED = 1e-6
+SECOND_HOP = 5  # frames between seconds that are looked at
+ENOUGH_OF_A_SECOND = 0.7  # share of its frames that must be known
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,8 @@ def repeat_share(change_T: np.ndarray) -> Local:
 
     A frame repeats when its difference to the one before is under a quarter of what is expected: the median of the
     three frames before, or after, whichever is less. A calm moment between two movements does not repeat, though a
-    coder leaves little of it. Unit: share, 0.2 = every fifth. Source: own definition.
+    coder leaves little of it. Where three quarters of the frames at one distance (3 to 12, at least six times) come
+    under 0.35 of what is expected, all of them repeat. Unit: share, 0.2 = every fifth. Source: own definition.
 
     Raises:
         MeasureUnavailable: for videos of a few frames.
@@ -64,10 +70,88 @@ def repeat_share(change_T: np.ndarray) -> Local:
     padded = np.pad(np.nan_to_num(change_T), NEIGHBOURS)
     before = np.median([padded[i : i + total] for i in range(NEIGHBOURS)], 0)
     after = np.median([padded[NEIGHBOURS + 1 + i : NEIGHBOURS + 1 + i + total] for i in range(NEIGHBOURS)], 0)
-    repeats = (change_T < REPEAT_SHARE * np.minimum(before, after)).astype(float)
+    expected = np.minimum(before, after)
+    repeats = (change_T < REPEAT_SHARE * expected).astype(float)
     width = min(LOCAL, total)
     shares = np.convolve(repeats, np.ones(width) / width, "valid")
-    return Local(float(shares.max()), (int(shares.argmax()) + width / 2) / FPS)
+    worst = Local(float(shares.max()), (int(shares.argmax()) + width / 2) / FPS)
+    return max(worst, _regular_repeats(np.nan_to_num(change_T), expected), key=lambda one: one.value)
+
+
+def _regular_repeats(change_T: np.ndarray, expected_T: np.ndarray) -> Local:
+    """Find frames that repeat at a fixed distance: their share of all, 0 when there are none."""
+    ratio = np.where(expected_T > STILL, change_T / np.maximum(expected_T, STILL), 1.0)
+    for period in REPEAT_PERIODS:
+        for phase in range(1, period + 1):
+            these = ratio[phase::period]
+            if len(these) >= MIN_PULSES and np.percentile(these, 100 - PULSES_AT_LEAST) < REGULAR_SHARE:
+                return Local(1 / period, phase / FPS)
+    return Local(0.0, 0.0)
+
+
+def worst_flicker(change_T: np.ndarray) -> Local:
+    """Compute `flicker_worst`: `flicker` of the worst second, 1 less the median change between its frames, of 255.
+
+    Source: VBench's temporal flickering, in windows.
+
+    Raises:
+        MeasureUnavailable: for videos of a few frames.
+    """
+    known = np.isfinite(change_T)
+    worst = Local(-1.0, 0.0)
+    for part in seconds_of(len(change_T)):
+        if known[part].sum() >= FPS // 2:
+            change = float(np.median(change_T[part][known[part]]))
+            worst = max(worst, Local(change, (part.start + part.stop) / 2 / FPS), key=lambda one: one.value)
+    if worst.value < 0:
+        raise MeasureUnavailable("the video is shorter than half a second", Absence.NOT_APPLICABLE)
+    return Local(1 - worst.value / 255, worst.seconds)
+
+
+def worst_jerk(anchors_TG2: np.ndarray) -> Local:
+    """Compute `jerk_worst`: `motion.jerk_index` of the worst second, per cent of the eye distance per frame cubed.
+
+    Source: own definition.
+
+    Raises:
+        MeasureUnavailable: when no face was followed over most of a second.
+    """
+    worst = Local(-1.0, 0.0)
+    for part in seconds_of(len(anchors_TG2)):
+        anchors = anchors_TG2[part]
+        if np.isfinite(anchors).all((1, 2)).mean() >= ENOUGH_OF_A_SECOND:
+            jerk = Local(motion.jerk_index(anchors), (part.start + part.stop) / 2 / FPS)
+            worst = max(worst, jerk, key=lambda one: one.value)
+    if worst.value < 0:
+        raise MeasureUnavailable("no face was followed over most of a second", Absence.FAULT)
+    return worst
+
+
+def sharpness_step(sharpness_T: np.ndarray) -> Local:
+    """Compute `sharpness_step`: how far the sharpness of any second lies from the video's, in octaves.
+
+    |log2| of the median of a second over that of the video. Source: own definition.
+
+    Raises:
+        MeasureUnavailable: when fewer than two seconds show a face.
+    """
+    known = np.isfinite(sharpness_T) & (sharpness_T > 0)
+    if known.sum() < 2 * FPS:
+        raise MeasureUnavailable("fewer than two seconds of the video show a face", Absence.NOT_APPLICABLE)
+    usual = float(np.median(sharpness_T[known]))
+    worst = Local(0.0, 0.0)
+    for part in seconds_of(len(sharpness_T)):
+        if known[part].mean() >= ENOUGH_OF_A_SECOND:
+            step = abs(float(np.log2(np.median(sharpness_T[part][known[part]]) / usual)))
+            worst = max(worst, Local(step, (part.start + part.stop) / 2 / FPS), key=lambda one: one.value)
+    return worst
+
+
+def seconds_of(total: int) -> Iterator[slice]:
+    """List the seconds of a video of `total` frames, one beginning every fifth; one shorter than a second is whole."""
+    width = min(FPS, total)
+    for start in range(0, total - width + 1, SECOND_HOP):
+        yield slice(start, start + width)
 
 
 def still_face(anchors_TG2: np.ndarray, openness_T: np.ndarray) -> Local:

@@ -9,6 +9,7 @@ from liveavatar.audio import dnsmos, vad
 from liveavatar.audio import enhance as module
 from liveavatar.audio.enhance import Enhanced, enhance, richest_start
 from liveavatar.audio.loudness import integrated_loudness
+from liveavatar.audio.transcribe import HeardWords, Transcript
 from liveavatar.audio.vad import Segment
 from liveavatar.errors import InputError
 from tests.audio.sounds import noise
@@ -90,14 +91,29 @@ def test_words_that_the_sound_as_it_came_does_not_hold_change_nothing(
     track = spoken[: 5 * 16_000] + noise(5.0, 0.02)
     track[8_000:60_000:15_000] = 0.95
     came = enhance(track, denoise="off")
-    monkeypatch.setattr(module, "heard_in_both", lambda *_, **__: [False])
+    monkeypatch.setattr(module, "heard_in_both", lambda *_: [HeardWords(False, False)])
     kept = enhance(track)
     assert kept.verdict["clicks"] >= 3
     assert kept.verdict["chosen"] == "raw"
     assert (kept.text, kept.words) == (came.text, came.words)
     assert len(kept.words) >= 3
-    monkeypatch.setattr(module, "heard_in_both", lambda *_, **__: [True])
+    monkeypatch.setattr(module, "heard_in_both", lambda *_: [HeardWords(True, True)])
     assert enhance(track).verdict["chosen"] != "raw"
+
+
+def test_words_of_a_noisy_track_are_scored_in_both_recordings_once(
+    spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = []
+
+    def counted(_tracks: object, transcripts: tuple[Transcript, Transcript], _model: object) -> list[HeardWords]:
+        cleaned.append(transcripts[1].clear_text)
+        return [HeardWords(True, True)]
+
+    monkeypatch.setattr(module, "heard_in_both", counted)
+    result = enhance(spoken[: 5 * 16_000] + noise(5.0, 0.02))
+    assert result.verdict["chosen"] != "raw"
+    assert cleaned == [result.text]
 
 
 def test_off_and_off_load_no_model(spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +142,14 @@ def test_sound_without_speech_is_not_cleaned() -> None:
     _check(result, audio)
     assert result.verdict["chosen"] == "raw"
     assert "no speech" in result.verdict["reason"]
-    assert result.text == ""
+    assert (result.text, result.language) == ("", "")
+
+
+def test_speech_that_is_not_understood_has_no_language(spoken: np.ndarray) -> None:
+    backwards = np.ascontiguousarray(spoken[: 6 * 16_000][::-1])
+    result = enhance(backwards, denoise="off")
+    assert result.verdict["unclear_seconds"] > 1
+    assert (result.words, result.text, result.language) == ((), "", "")
 
 
 def test_long_track_is_judged_on_an_excerpt(spoken: np.ndarray) -> None:

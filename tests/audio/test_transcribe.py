@@ -9,6 +9,7 @@ import torch
 
 from liveavatar.audio.ingest import load_audio
 from liveavatar.audio.transcribe import (
+    HeardWords,
     Stretch,
     Transcript,
     Word,
@@ -161,8 +162,7 @@ def test_words_of_a_cleaned_track_are_scored_in_the_raw_one(
     )  # fmt: skip
     raw, cleaned = (np.full(S, liking, np.float32) for liking in tracks)
     transcripts = Transcript.of([old], "en"), Transcript.of([new], "en")
-    assert heard_in_both((raw, cleaned), transcripts, model) == [taken]
-    assert heard_in_both((raw, cleaned), transcripts, model, surely=True) == [surely]
+    assert heard_in_both((raw, cleaned), transcripts, model) == [HeardWords(taken, surely)]
 
 
 def test_stretches_are_replaced_one_by_one() -> None:

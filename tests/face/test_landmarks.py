@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -108,6 +109,35 @@ def test_a_face_is_read_where_another_picture_has_it(puppet: Puppet, tracker: Fa
     assert near.openness > rest.openness + 0.1
     assert (near.points - rest.points).mean(0) == pytest.approx((4, -2), abs=3)
     assert tracker.near(np.zeros_like(picture), rest) is None
+
+
+@pytest.fixture(scope="module")
+def pair(puppet: Puppet) -> np.ndarray:
+    """A large face on the left and a smaller one on the right."""
+    height, width = puppet.rgb.shape[:2]
+    both = np.full((height, width + width // 2, 3), 90, np.uint8)
+    both[:, :width] = puppet.rgb
+    both[height // 4 : height // 4 + height // 2, width : width + width // 2] = cv2.resize(
+        puppet.rgb, (width // 2, height // 2)
+    )[:, : width // 2]
+    return both
+
+
+@pytest.mark.parametrize(("chosen", "right"), [(1, False), (2, True), (5, True)])
+def test_a_face_is_chosen_by_its_size_and_kept(chosen: int, right: bool, pair: np.ndarray, puppet: Puppet) -> None:
+    tracker = FaceTracker(threads=1, face=chosen)
+    assert tracker.count(pair) == 2
+    middle = puppet.rgb.shape[1]
+    for picture in (pair, pair, np.zeros_like(pair), pair):  # lost, and found again in its place
+        face = tracker.track(picture)
+        assert face is None or (face.points[:, 0].mean() > middle) == right
+    assert face is not None
+
+
+def test_a_picture_of_one_face_has_no_second(puppet: Puppet) -> None:
+    tracker = FaceTracker(threads=1, face=2)
+    assert tracker.count(puppet.rgb) == 1
+    assert tracker.find(puppet.rgb) is not None, "the portrait of one person for a video of two"
 
 
 def test_a_lost_face_is_found_again(puppet: Puppet, tracker: FaceTracker) -> None:

@@ -18,6 +18,9 @@ def _said(text: str, facet: str) -> list[str]:
         pytest.param("一位留长须的占卜师。", ["长须", "占卜师"], [], id="does nothing"),
         pytest.param("驯兽师站起来，穿过人群。", ["驯兽师"], ["站起", "穿过"], id="goes on in the next clause"),
         pytest.param("国家发展。", [], [], id="no person"),
+        pytest.param("船长站起，在甲板上大声喊话。", ["船长"], ["站起", "喊话"], id="place and manner before the verb"),
+        pytest.param("茶艺师身穿长衫缓缓倒茶。", ["茶艺师", "身穿"], ["倒茶"], id="what follows a word of manner"),
+        pytest.param("大师作品，导演级画面。", [], [], id="whose work it is"),
         pytest.param("一辆马车驶过。", [], [], id="a thing"),
     ],
 )
@@ -31,6 +34,7 @@ def test_beings_and_actions(text: str, person: list[str], action: list[str]) -> 
     [
         ("工地上。", "setting", "工地上"),
         ("石匠在河滩上凿石。", "setting", "河滩"),
+        ("消防员在火场挥手。", "setting", "火场"),
         ("煤油灯的光", "lighting", "煤油灯的光"),
     ],
 )

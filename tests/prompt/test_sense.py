@@ -26,6 +26,7 @@ def test_words_that_say_nothing(text: str, facet: str) -> None:
     [
         ("smile, nod, hair, cinematic, sunlight, close-up, beach, happy, suit", True),
         ("头发 台灯 海滩 微笑 镜头 动漫 办公室 帽子 大笑", True),
+        ("sand clock violin green tall soft run bright lens", True),
         ("young woman, red hair, smiling, soft light, photorealistic, close-up portrait", False),
     ],
 )

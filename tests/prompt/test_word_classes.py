@@ -10,7 +10,14 @@ from liveavatar.prompt.word_classes import CLASSES, JIEBA, SHA256, WORDNET, clas
 
 @pytest.mark.parametrize(
     ("word", "name"),
-    [("welder", "person"), ("beagle", "animal"), ("jumpsuit", "clothes"), ("creek", "place"), ("improvise", "verb")],
+    [
+        ("welder", "person"),
+        ("beagle", "animal"),
+        ("jumpsuit", "clothes"),
+        ("creek", "place"),
+        ("improvise", "verb"),
+        ("jubilant", "mood"),
+    ],
 )
 def test_class_of_a_word(word: str, name: str) -> None:
     assert in_class((word,), name)

@@ -73,6 +73,11 @@ TABLE: dict[str, tuple[float | None, ...]] = {
     "tilt_deg": (-14.1, -9.001, -8.999, 8.999, 9.001, 14.1),
     "bars": (_, _, _, 0.019, 0.021, 0.041),
     "lattice": (_, _, _, 0.599, 0.601, 0.901),
+    "skin_tints": (_, _, _, 12.9, 13.1, 16.1),
+    "flicker_worst": (0.934, 0.954, 0.956, _, _, _),
+    "jerk_worst": (_, _, _, 3.499, 3.501, 6.001),
+    "sharpness_step": (_, _, _, 0.349, 0.351, 0.551),
+    "muted_s": (_, _, _, 0.499, 0.501, 0.801),
     "identity_loss": (_, _, _, 0.079, 0.081, 0.151),
 }
 ONE = 1e-6  # share that is a single row
@@ -153,7 +158,7 @@ def test_the_drift_of_identity_by_length(seconds: int, good: float, tolerable: f
 def test_without_speech_the_lips_are_not_judged() -> None:
     silent = QualityResult({}, {}, {}, *(result({}).frames,) * 2, result({}).video, has_speech=False)
     speech_only = {"av_offset_frames", "av_correlation", "sync_error_frames", "lip_sync", "openness_range"}
-    speech_only |= {"mouth_still_s", "sync_slip", "sync_worst"}
+    speech_only |= {"mouth_still_s", "sync_slip", "sync_worst", "muted_s"}
     assert TABLE.keys() - {limit.name for limit in limits_for(silent)} == speech_only | {"silent_openness"}
 
 

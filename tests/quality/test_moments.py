@@ -51,9 +51,26 @@ def test_a_head_that_is_never_like_the_portrait_s_is_not_measured(seen: Observat
         curves["stretch"]()
 
 
-def test_a_bar_counts_when_it_is_in_all_frames(seen: Observation) -> None:
+def test_a_bar_counts_when_it_lasts_a_second(seen: Observation) -> None:
     seen.bars = [np.array([0.1, 0.0, 0.0, 0.2])] * 19 + [np.array([0.1, 0, 0, 0])]
-    assert moments.bars(seen, None) == pytest.approx(0.1)
+    assert moments.bars(seen, None).value == pytest.approx(0.2)
+    seen.bars = [np.zeros(4)] * 20
+    seen.bars[8:12] = [np.array([0.3, 0, 0, 0])] * 4
+    assert moments.bars(seen, None).value == 0, "for less than a second"
+    seen.bars[8:13] = [np.array([0.3, 0, 0, 0])] * 5
+    found = moments.bars(seen, None)
+    assert (found.value, found.seconds) == (pytest.approx(0.3), pytest.approx(2.1, abs=0.1))
+
+
+def test_squares_count_in_the_worst_second(seen: Observation) -> None:
+    seen.change = [1.0] * FRAMES
+    seen.luminance = [100.0] * FRAMES
+    seen.lattice = [0.1, *[float("nan")] * 4] * 20
+    assert moments.local_curves(seen)["lattice"]().value == pytest.approx(0.1)
+    for frame in range(50, 75, 5):
+        seen.lattice[frame] = 1.2
+    found = moments.local_curves(seen)["lattice"]()
+    assert (found.value, found.seconds) == (1.2, pytest.approx(2.5, abs=0.5))
 
 
 def test_likeness_is_compared_between_start_and_end() -> None:

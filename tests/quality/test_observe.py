@@ -31,6 +31,9 @@ class Track:
     def wander(self, rgb: np.ndarray, face: Face) -> float:
         return self.unrest
 
+    def count(self, rgb: np.ndarray) -> int:
+        return 2
+
     def reset(self) -> None: ...
 
 
@@ -52,7 +55,7 @@ def watched(
     monkeypatch: pytest.MonkeyPatch, tracker: Track, greys: Sequence[int], portrait: np.ndarray | None = None
 ) -> Observation:
     """Observation of frames of one grey each, at 25 fps, with a given tracker."""
-    monkeypatch.setattr(observe, "FaceTracker", lambda threads: tracker)
+    monkeypatch.setattr(observe, "FaceTracker", lambda threads, face: tracker)
     monkeypatch.setattr(observe, "IdentityNet", Embedder)
     return Observer(portrait).watch(grey_frames(greys))
 

@@ -52,3 +52,20 @@ def test_a_stretched_face_is_as_much_wider(factor: float, portrait: np.ndarray, 
     wide = Face((face.points * np.array([factor, 1])).astype(np.float32), 1.0)
     rgb = cv2.resize(portrait, None, fx=factor, fy=1)
     assert skin.stretch(skin.read_upright(rgb, wide), own) == pytest.approx(np.log(factor), abs=0.01)
+
+
+@pytest.mark.parametrize("colour", [pytest.param((240, 240, 240), id="white"), pytest.param((60, 160, 60), id="green")])
+def test_a_foreign_colour_on_the_chin_is_seen(colour: tuple[int, int, int], portrait: np.ndarray, face: Face) -> None:
+    own, painted = skin.read_skin_colour(portrait, face), portrait.copy()
+    assert skin.tints(own, own) == pytest.approx(0, abs=0.01)
+    x, y = np.round(face.points[200]).astype(int)  # between lips and chin
+    reach = int(0.2 * face.eye_distance)
+    painted[y - reach // 2 : y + reach // 2, x - reach : x + reach] = colour
+    assert skin.tints(skin.read_skin_colour(painted, face), own) > 16
+
+
+def test_a_light_that_falls_on_all_of_the_skin_is_no_foreign_colour(portrait: np.ndarray, face: Face) -> None:
+    own = skin.read_skin_colour(portrait, face)
+    for gain in ((1.1, 1.0, 0.9), (0.6, 0.6, 0.6)):
+        lit = np.clip(portrait * np.array(gain), 0, 255).astype(np.uint8)
+        assert skin.tints(skin.read_skin_colour(lit, face), own) < 13

@@ -72,3 +72,27 @@ def test_clipped_sound_stays_at_its_peak(decibels: float, low: float, high: floa
     assert low <= sync_windows.clipped_share(np.clip(voice, -level, level)) <= high
     with pytest.raises(MeasureUnavailable, match="silent"):
         sync_windows.clipped_share(np.zeros(100))
+
+
+@pytest.mark.parametrize("seconds", [0.8, 1.5])
+def test_sound_that_is_switched_off_under_a_speaking_mouth_is_timed(
+    seconds: float, talk: tuple[np.ndarray, np.ndarray]
+) -> None:
+    audio, mouth = talk
+    voice = audio + 0.02 * np.random.default_rng(0).standard_normal(len(audio))
+    assert sync_windows.muted(mouth, voice).value == 0
+    voice[5 * SAMPLE_RATE : int((5 + seconds) * SAMPLE_RATE)] = 0
+    found = sync_windows.muted(mouth, voice)
+    assert found.value == pytest.approx(seconds, abs=0.03)
+    assert found.seconds == pytest.approx(5, abs=0.03)
+    resting = mouth.copy()
+    resting[5 * 25 : int((5 + seconds) * 25) + 1] = 0.02
+    assert sync_windows.muted(resting, voice).value == 0, "a pause between two words that were put together"
+    fading = voice.copy()
+    fading[4 * SAMPLE_RATE : 5 * SAMPLE_RATE] *= np.logspace(0, -3, SAMPLE_RATE)
+    assert sync_windows.muted(mouth, fading).value == 0, "a voice that comes to rest"
+
+
+def test_silence_throughout_is_not_a_gap(talk: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(MeasureUnavailable, match="silent"):
+        sync_windows.muted(talk[1], np.zeros(SAMPLE_RATE, np.float32))

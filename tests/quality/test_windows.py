@@ -51,6 +51,19 @@ def test_calm_moments_between_movements_are_no_repeats(change: np.ndarray) -> No
     assert windows.repeat_share(calm).value > 0.1
 
 
+@pytest.mark.parametrize("every", [4, 5, 8])
+def test_repeats_at_a_fixed_distance_count_though_a_coder_leaves_much_of_them(every: int, change: np.ndarray) -> None:
+    change[3::every] *= 0.3
+    assert windows.repeat_share(change).value == pytest.approx(1 / every)
+    change[3::every] /= np.random.default_rng(0).choice([0.3, 1.0], len(change[3::every]))  # every second of them
+    assert windows.repeat_share(change).value < 0.05
+
+
+def test_a_lively_head_repeats_nothing() -> None:
+    lively = np.random.default_rng(3).gamma(4.0, 0.1, (20, 200))
+    assert max(windows.repeat_share(change).value for change in lively) < 0.09
+
+
 def test_a_lively_head_has_no_pulse_and_one_in_four_may_be_weak() -> None:
     lively = np.random.default_rng(3).gamma(4.0, 0.1, (20, 100))
     assert max(windows.change_pulse(change).value for change in lively) < 2.0
@@ -108,3 +121,44 @@ def test_seconds_skip_what_is_unknown() -> None:
     seconds = windows.per_second(curve)
     assert (seconds[0], seconds[2]) == (1, 3)
     assert np.isnan(seconds[1])
+
+
+def test_a_second_of_noise_is_placed(change: np.ndarray) -> None:
+    assert windows.worst_flicker(change).value > 0.99
+    change[100:125] = 25.0
+    found = windows.worst_flicker(change)
+    assert found.value == pytest.approx(1 - 25 / 255)
+    assert found.seconds == pytest.approx(4.5, abs=0.5)
+    with pytest.raises(MeasureUnavailable, match="half a second"):
+        windows.worst_flicker(change[:5])
+
+
+def test_a_shaken_second_is_placed(head: np.ndarray) -> None:
+    assert windows.worst_jerk(head).value < 0.5
+    head[100:125] += 0.02 * np.random.default_rng(1).standard_normal((25, 1, 2))
+    found = windows.worst_jerk(head)
+    assert found.value > 6
+    assert found.seconds == pytest.approx(4.5, abs=0.5)
+    head[:] = np.nan
+    with pytest.raises(MeasureUnavailable, match="no face"):
+        windows.worst_jerk(head)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0], ids=["blurred", "grainy"])
+def test_a_second_that_is_less_or_more_sharp_is_placed(factor: float) -> None:
+    curve = np.full(FRAMES, 0.9)
+    assert windows.sharpness_step(curve).value == 0
+    curve[100:125] *= factor
+    curve[30:40] = np.nan
+    found = windows.sharpness_step(curve)
+    assert found.value == pytest.approx(1.0)
+    assert found.seconds == pytest.approx(4.5, abs=0.5)
+    with pytest.raises(MeasureUnavailable, match="two seconds"):
+        windows.sharpness_step(curve[:40])
+
+
+@pytest.mark.parametrize(("total", "seconds"), [(10, 1), (25, 1), (30, 2), (100, 16)])
+def test_every_part_of_a_second(total: int, seconds: int) -> None:
+    parts = list(windows.seconds_of(total))
+    assert len(parts) == seconds
+    assert parts[-1].stop == total

@@ -51,6 +51,16 @@ def silent(sound: np.ndarray, _: np.ndarray, start: float) -> np.ndarray:
     return result
 
 
+def switched_off(sound: np.ndarray, _: np.ndarray, seconds: float) -> np.ndarray:
+    """Digital silence for some seconds, where the speech is loudest."""
+    length = int(seconds * SAMPLE_RATE)
+    power = np.convolve(sound.astype(np.float64) ** 2, np.ones(length), "valid")
+    first = int(power.argmax())
+    result = sound.copy()
+    result[first : first + length] = 0
+    return result
+
+
 def white(sound: np.ndarray, _: np.ndarray, __: float) -> np.ndarray:
     """White noise instead of speech."""
     return (0.1 * np.random.default_rng(4).standard_normal(len(sound))).astype(sound.dtype)

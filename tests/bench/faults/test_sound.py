@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liveavatar.bench.faults import plan, sound
-from liveavatar.timing import SAMPLES_PER_FRAME
+from liveavatar.timing import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 VOICE = np.random.default_rng(0).laplace(0, 0.05, 64 * SAMPLES_PER_FRAME).astype(np.float32)
 OTHER = np.random.default_rng(1).laplace(0, 0.05, 50 * SAMPLES_PER_FRAME).astype(np.float32)
@@ -27,3 +27,11 @@ def test_sound_is_moved_by_frames() -> None:
     half = len(VOICE) // 2
     assert np.array_equal(slipped[:half], VOICE[:half])
     assert np.array_equal(slipped[half + 10 * SAMPLES_PER_FRAME :], VOICE[half : -10 * SAMPLES_PER_FRAME])
+
+
+def test_sound_is_switched_off_where_it_is_loudest() -> None:
+    voice = np.random.default_rng(0).standard_normal(5 * SAMPLE_RATE).astype(np.float32) * 0.01
+    voice[2 * SAMPLE_RATE : 3 * SAMPLE_RATE] *= 20
+    off = sound.switched_off(voice, voice, 1.0)
+    assert np.flatnonzero(off == 0)[[0, -1]] == pytest.approx([2 * SAMPLE_RATE, 3 * SAMPLE_RATE - 1], abs=200)
+    assert np.array_equal(off[: 2 * SAMPLE_RATE - 200], voice[: 2 * SAMPLE_RATE - 200])

@@ -12,14 +12,15 @@ from liveavatar.errors import InputError
 
 OPTIONS: dict[str, Any] = {
     "video": ["a.mp4", "b.mp4"], "image": ["p.png"], "audio": None, "limits": None, "docs": None,
-    "allow_unjudged": False, "table": None, "json": False,
+    "against": None, "face": 0, "allow_unjudged": False, "table": None, "json": False,
 }  # fmt: skip
 
 
 def report(status: str) -> Report:
     checks = [{"name": "flicker", "status": status, "reason": "because"}, {"name": "spots", "status": "passed"}]
     return {"status": status, "headline": "" if status == "passed" else "it flickers", "checks": checks,
-            "metrics": {"flicker": 0.5, "spots": None}, "reasons": {"spots": "no face"}}  # fmt: skip
+            "metrics": {"flicker": 0.5, "spots": None}, "reasons": {"spots": "no face"},
+            "num_faces": 2, "face": 0}  # fmt: skip
 
 
 @pytest.fixture
@@ -79,3 +80,25 @@ def test_the_table_has_a_row_for_every_video(
 def test_what_does_not_fit_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         evaluate_command({**OPTIONS, **given})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"against": "t.mp4"}, "--against t.mp4: one video cannot be the truth of 2", id="one truth"),
+        pytest.param({"face": -1}, "--face -1: count the faces from 1", id="a face before the first"),
+    ],
+)
+def test_options_that_cannot_hold_are_refused(
+    options: dict[str, Any], message: str, judged: dict[str, tuple[str, str | None]]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate_command({**OPTIONS, **options})
+    assert not judged
+
+
+def test_a_video_of_two_faces_says_which_was_judged(
+    judged: dict[str, tuple[str, str | None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_command({**OPTIONS, "video": ["a.mp4"]})
+    assert "the video shows 2 faces" in capsys.readouterr().out

@@ -229,6 +229,11 @@ class EspeakLibrary:
             i += 1
         return 0
 
+    @property
+    def onsets(self) -> list[tuple[float, str]]:
+        """Second and IPA symbol of every sound of the last sentence."""
+        return list(self._onsets)
+
     def say(self, text: str, voice: str, words_per_minute: int, pitch: int, pitch_range: int = 50) -> Utterance:
         """Speak one sentence with an espeak-ng voice such as "en-us+f3"; pitch and its range are 0..100."""
         self._audio.clear()
