@@ -20,9 +20,10 @@ MOUTH_STILL = 0.02  # eye distances
 MOUTH_STILL_SHARE = 0.15  # of the video's own range
 REST_WINDOW = FPS  # frames of silence over which a mouth rests
 MUTED_STEP, MUTED_RATE = 160, 100  # samples of a step, steps a second
-MUTED_DB, MUTED_EDGE_DB = 55.0, 45.0  # under the speech: silence that no microphone records; where a voice is cut off
+MUTED_DB, MUTED_EDGE_DB = 55.0, 40.0  # under the speech: silence that no microphone records; where a voice is cut off
 MUTED_SHORTEST, MUTED_INSIDE = 0.65, 0.24  # s
 MUTED_MOVES = 0.25  # of the range of the mouth's openness
+MUTED_PATH = 1.3  # times what it moves by: the way that it goes, there and back
 SILENT_DB = -70.0
 
 
@@ -72,9 +73,10 @@ def silent_speech(openness_T: np.ndarray, envelope_T: np.ndarray) -> Local:
 def muted(openness_T: np.ndarray, audio: np.ndarray) -> Local:
     """Compute `muted_s`: the longest time for which the sound is switched off while the mouth goes on.
 
-    Runs of at least 0.65 s that lie 55 dB under the speech (90th percentile of 10 ms), begin and end within 45 dB of
+    Runs of at least 0.65 s that lie 55 dB under the speech (90th percentile of 10 ms), begin and end within 40 dB of
     it, as no voice does that comes to rest, and in whose middle (but 0.24 s at each end) openness moves over a quarter
-    of its range in the video. Unit: seconds. Source: own definition.
+    of its range in the video, there and back: a mouth that only shuts has come to rest. Unit: seconds. Source: own
+    definition.
 
     Raises:
         MeasureUnavailable: no face, or no sound.
@@ -94,9 +96,14 @@ def muted(openness_T: np.ndarray, audio: np.ndarray) -> Local:
         start, stop = first / MUTED_RATE + MUTED_INSIDE, (first + length) / MUTED_RATE - MUTED_INSIDE
         lips = openness_T[int(start * FPS) : int(stop * FPS)]
         lips = lips[np.isfinite(lips)]
-        if abrupt and len(lips) >= 3 and float(np.ptp(np.percentile(lips, (5, 95)))) > moves:
+        if abrupt and len(lips) >= 3 and _goes_on(lips, moves):
             return Local(length / MUTED_RATE, first / MUTED_RATE)
     return Local(0.0, 0.0)
+
+
+def _goes_on(lips_T: np.ndarray, moves: float) -> bool:
+    path = float(np.abs(np.diff(lips_T)).sum())
+    return float(np.ptp(np.percentile(lips_T, (5, 95)))) > moves and path > MUTED_PATH * float(np.ptp(lips_T))
 
 
 def slip(openness_T: np.ndarray, speech: sync.Speech) -> tuple[Local, Local]:

@@ -88,6 +88,10 @@ def test_sound_that_is_switched_off_under_a_speaking_mouth_is_timed(
     resting = mouth.copy()
     resting[5 * 25 : int((5 + seconds) * 25) + 1] = 0.02
     assert sync_windows.muted(resting, voice).value == 0, "a pause between two words that were put together"
+    shutting = mouth.copy()
+    around = slice(5 * 25 - 5, int((5 + seconds) * 25) + 5)
+    shutting[around] = np.linspace(mouth.max(), 0.02, around.stop - around.start)
+    assert sync_windows.muted(shutting, voice).value == 0, "a mouth that comes to rest"
     fading = voice.copy()
     fading[4 * SAMPLE_RATE : 5 * SAMPLE_RATE] *= np.logspace(0, -3, SAMPLE_RATE)
     assert sync_windows.muted(mouth, fading).value == 0, "a voice that comes to rest"
