@@ -246,6 +246,8 @@ def _idle_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, ma
         reason = f"{request.settings.sample_steps} denoise steps and a decoder keep no more than {busy} busy"
         if busy == MAX_RANKS:
             reason = f"a job is spread over {busy} at most"
+        elif busy < choice.model.most_ranks():
+            reason = f"with GPU {busy} ({machine.gpus[busy].name}) as well the job would be slower, or not fit"
         elif choice.model.fast:
             reason = f"with more than {busy} all would wait for the one that decodes"
         return [*remarks, f"{first}: {reason}; --placement replicas renders other jobs of a batch on them"]

@@ -13,7 +13,7 @@ from liveavatar.engine.placement import circulate, split_layers
 from liveavatar.hardware import Gpu, gpu_of
 from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.choice import with_kv_dtype
-from liveavatar.planning.memory import MemoryModel
+from liveavatar.planning.memory import CIRCULAR_SHARE, MemoryModel
 from liveavatar.planning.plan import plan
 from tests.planning.requests import machine, request_14b, small_request
 
@@ -122,7 +122,7 @@ def test_cards_that_hold_no_whole_transformer_hold_its_parts(gpus: str, area: tu
         whole = MemoryModel(LIVE_AVATAR_14B, request_14b(area), machine(gpus)).dit.weight_bytes(True) / 2**30
         assert weights < whole + layers, "no layer is there twice"
         assert outcome.fps_bound is not None
-        assert 0.85 * outcome.fps_bound < outcome.fps <= outcome.fps_bound
+        assert 0.75 * outcome.fps_bound < outcome.fps <= CIRCULAR_SHARE * outcome.fps_bound * 1.01
 
 
 def test_a_gpu_with_less_room_keeps_fewer_layers() -> None:
