@@ -146,7 +146,7 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
     host, disk = model.host(choice.placement, len(choice.loads)), model.disk()
     reasons = list(choice.refusals)
     if choice.fits:
-        reasons += _remarks(choice)
+        reasons += _remarks(choice) + _assumptions(choice, machine)
         dtype = request.settings.kv_cache_dtype
         if dtype != original.settings.kv_cache_dtype:
             why = ", for in bf16 they would not leave enough room" if dtype == "fp8" else ""
@@ -205,6 +205,16 @@ def _remarks(choice: Choice) -> list[str]:
     if not choice.model.request.online_decode:
         remarks.append("frames are decoded after the last block; memory does not grow with length either way")
     return remarks
+
+
+def _assumptions(choice: Choice, machine: Machine) -> list[str]:
+    """Name the GPUs whose kind, and with it speed and 8-bit unit, is only assumed."""
+    used = [machine.gpus[load.gpu] for load in choice.loads]
+    assumed = dict.fromkeys((gpu.name, gpu.assumed) for gpu in used if gpu.assumed)
+    return [
+        f"{name} is no kind of GPU known here: speed and 8-bit unit are reckoned as a {kind}'s"
+        for name, kind in assumed
+    ]
 
 
 def _offload_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, machine: Machine) -> list[str]:

@@ -139,6 +139,21 @@ def test_a_plan_says_who_works_and_why(gpus: str, options: dict[str, Any], says:
     assert any(says in reason for reason in outcome.reasons), outcome.reasons
 
 
+@pytest.mark.parametrize(
+    ("gpus", "says"),
+    [
+        pytest.param("4xT4-16GB", ["T4-16GB is no kind of GPU known here: speed and 8-bit unit are reckoned as a 4090's"],
+                     id="another name"),
+        pytest.param("4x16GB", ["16 GB is no kind of GPU known here: speed and 8-bit unit are reckoned as a 4090's"],
+                     id="memory alone"),
+        pytest.param("1xH200", [], id="a known one"),
+    ],
+)  # fmt: skip
+def test_an_assumed_kind_of_gpu_is_said(gpus: str, says: list[str]) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine(gpus))
+    assert [reason for reason in outcome.reasons if "reckoned as" in reason] == says
+
+
 def test_needed_offload_is_not_called_needless() -> None:
     outcome = plan(LIVE_AVATAR_14B, request_14b((384, 256), fp8=True, offload=True), machine("1x24GB"))
     assert outcome.fits
