@@ -87,6 +87,15 @@ def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
     assert [("autoencoder" in load.breakdown) for load in outcome.per_gpu_gb] == [False, False, False, True]
 
 
+def test_what_arrives_or_leaves_a_rank_waits_in_four_buffers() -> None:
+    """Three slots of a channel, and where graphs read or write; activations of a block, in fp32 and bf16."""
+    request = request_14b((704, 384), fp8=True, kv_cache_dtype="fp8", placement="tpp")
+    first, middle, _, last = MemoryModel(LIVE_AVATAR_14B, request, machine("4xH200")).loads("tpp")
+    one = 4 * (3 * (704 // 16) * (384 // 16)) * LIVE_AVATAR_14B.dit.dim * (4 + 2) / 2**30
+    assert first.breakdown["transfers"] == last.breakdown["transfers"] == pytest.approx(one, rel=1e-6)
+    assert middle.breakdown["transfers"] == pytest.approx(2 * one, rel=1e-6)
+
+
 def test_a_gpu_without_room_for_layers_decodes_and_nothing_else() -> None:
     request = request_14b((512, 320), sample_steps=3, fp8=True, kv_cache_dtype="fp8")
     model = MemoryModel(LIVE_AVATAR_14B, request, machine("3x24GB,1x6GB"))

@@ -142,16 +142,15 @@ def test_a_plan_says_who_works_and_why(gpus: str, options: dict[str, Any], says:
 @pytest.mark.parametrize(
     ("gpus", "says"),
     [
-        pytest.param("4xT4-16GB", ["T4-16GB is no kind of GPU known here: speed and 8-bit unit are reckoned as a 4090's"],
-                     id="another name"),
-        pytest.param("4x16GB", ["16 GB is no kind of GPU known here: speed and 8-bit unit are reckoned as a 4090's"],
-                     id="memory alone"),
+        pytest.param("4xT4-16GB", ["T4-16GB is no kind"], id="another name"),
+        pytest.param("4x16GB", ["16 GB is no kind"], id="memory alone"),
         pytest.param("1xH200", [], id="a known one"),
     ],
-)  # fmt: skip
+)
 def test_an_assumed_kind_of_gpu_is_said(gpus: str, says: list[str]) -> None:
     outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine(gpus))
-    assert [reason for reason in outcome.reasons if "reckoned as" in reason] == says
+    end = " of GPU known here: speed and 8-bit unit are reckoned as a 4090's"
+    assert [reason for reason in outcome.reasons if "reckoned as" in reason] == [begin + end for begin in says]
 
 
 def test_needed_offload_is_not_called_needless() -> None:
