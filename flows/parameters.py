@@ -245,7 +245,12 @@ class RenderParameters(BaseModel):
     @field_validator("leave_memory", mode="before")
     @classmethod
     def _check_memory(cls, memory: Any) -> Any:
-        return re.sub(r"\s*g(i?b)?$", "", memory.strip(), flags=re.IGNORECASE) if isinstance(memory, str) else memory
+        if not isinstance(memory, str):
+            return memory
+        match = re.fullmatch(r"(-?\d*\.?\d+)\s*(?:([gm])(?:i?b)?)?", memory.strip(), flags=re.IGNORECASE)
+        if match is None:
+            raise ValueError("is no amount of memory; write gigabytes, such as 6GB")
+        return float(match[1]) / 1024 if (match[2] or "").lower() == "m" else match[1]
 
     @field_validator("prompt")
     @classmethod

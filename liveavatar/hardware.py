@@ -88,6 +88,7 @@ class Gpu:
     memory_gb: float
     rates: Rates
     leave_gb: float = 0.0  # of its memory, for other programs
+    assumed: str = ""  # kind whose speed is assumed, by the memory alone; empty: the kind is known
 
     @property
     def usable_gb(self) -> float:
@@ -129,7 +130,7 @@ def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
         InputError: an unknown name without a memory size.
     """
     compact = name.upper().replace(" ", "")
-    kind = next((k for k in GPU_KINDS if k in compact), None)
+    known = kind = next((k for k in GPU_KINDS if k in compact), None)
     if kind is None and memory_gb is None:
         raise InputError(
             f'GPU "{name}" is not known here; write its memory, such as "1x24GB", or one of {", ".join(GPU_KINDS)}'
@@ -137,7 +138,7 @@ def gpu_of(name: str, memory_gb: float | None = None) -> Gpu:
     if kind is None:
         kind = next(k for least, k in _BY_MEMORY if memory_gb is not None and memory_gb >= least)
     nominal, rates = GPU_KINDS[kind]
-    return Gpu(name=name, memory_gb=memory_gb or nominal, rates=rates)
+    return Gpu(name=name, memory_gb=memory_gb or nominal, rates=rates, assumed="" if known else str(kind))
 
 
 def parse_gpus(spec: str, option: str = "--gpus") -> tuple[Gpu, ...]:

@@ -115,7 +115,8 @@ def render(
         def run(number: int) -> Outcome:
             nonlocal job
             try:
-                return run_on_engine(replace(spec, replica=number), job, show, replan=replan, interruption=interruption)
+                own = replace(spec, replica=number, one_of_several=replicas is not None)
+                return run_on_engine(own, job, show, replan=replan, interruption=interruption)
             finally:
                 job = replace(job, resume=True)
 

@@ -110,6 +110,7 @@ def test_this_machine_is_read() -> None:
 def test_a_gpu_has_the_rates_of_its_kind(name: str, memory: float | None, kind: str) -> None:
     gpu = gpu_of(name, memory)
     assert gpu.rates == gpu_of(kind).rates
+    assert gpu.assumed == ("" if kind in name.upper().replace(" ", "") else kind)
     assert gpu.memory_gb == (memory or gpu_of(kind).memory_gb)
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from liveavatar.config import SKELETON_VIDEO, ModelConfig
-from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, circulate, share_layers, split, split_layers
-from liveavatar.errors import InputError
+from liveavatar.engine.placement import SLOTS, RankTimes, RankWork, split
 from liveavatar.hardware import GB, Gpu, Machine
 from liveavatar.planning.costs import (
     BF16,
@@ -23,6 +22,7 @@ from liveavatar.planning.costs import (
     text_bytes,
     vae_costs,
 )
+from liveavatar.planning.division import divide
 from liveavatar.planning.options import MachineUse, most_ranks, option_errors
 from liveavatar.planning.request import PlanRequest
 from liveavatar.planning.speed import Speeds, cpu_speeds, gpu_speeds
@@ -37,6 +37,9 @@ GRAPH_SHARE = 1.5
 # Pieces that the allocator of a rank holds beside its tensors and cannot use, in a full GPU: 0.7 to 0.9 GiB where four
 # ranks were limited to 22.15 GiB (data/benchmarks/gpu_h200_4ranks_2026-11-23.md).
 FRAGMENTS_GB = 0.8
+# Of a block's time that a GPU works where blocks go round: 0.33 of 0.376 s on two H200s
+# (data/benchmarks/gpu_2xh200_circular_2026-11-30.md); the rest it waits for the other one. Assumed for more.
+CIRCULAR_SHARE = 0.88
 SNAPSHOTS = 3  # two are kept while the next is written
 VIDEO_BYTES_PER_PIXEL_SECOND = 1.5  # of H.264 at our quality, generous
 
@@ -79,7 +82,7 @@ class MemoryModel:
         """Return the GPUs that a job uses under a placement: the first ones."""
         gpus = self.machine.gpus
         if placement == "tpp":
-            return gpus[: self.most_ranks()]
+            return gpus[: len(self.rank_work())]
         return gpus if placement == "replicas" else gpus[:1]
 
     def most_ranks(self) -> int:
@@ -110,48 +113,26 @@ class MemoryModel:
         return reasons
 
     def rank_work(self) -> tuple[RankWork, ...]:
-        """Divide the job among the GPUs of a `tpp` placement.
-
-        The GPU that decodes also has layers. Where a GPU has no room for a whole transformer and its share of the
-        rings, that of the decoder has none if there are more GPUs than steps, or each has the same layers of all steps.
-        """
+        """Return each GPU's share of a `tpp` placement; see `liveavatar.planning.division`."""
         return self._division
 
     @cached_property
     def _division(self) -> tuple[RankWork, ...]:
-        gpus, steps, layers = self.used("tpp"), self.settings.sample_steps, self.config.dit.num_layers
+        gpus = self.machine.gpus[: self.most_ranks()]
         if not self.fast:
-            return split(steps, len(gpus) or self.request.processes)
-        # The rank that decodes divides the layers, by what it knows of its own GPU.
-        shared = split_layers(steps, layers, len(gpus), self.speeds(gpus[-1]).decode_layers(layers))
-        if all(load.fits for load in self.rank_loads(shared)):
-            return shared
-        others = [split_layers(steps, layers, len(gpus), math.inf)] if len(gpus) > steps else []
-        if 1 < len(gpus) <= layers:
-            others.append(self._circular(gpus))
-        fitting = [works for works in others if all(load.fits for load in self.rank_loads(works))]
-        if fitting:
-            return min(fitting, key=lambda works: max(self._busy(works)))
-        return others[-1] if others else shared
+            return split(self.settings.sample_steps, len(gpus) or self.request.processes)
+        return divide(self, gpus, self.settings.sample_steps, self.config.dit.num_layers)
 
-    def _circular(self, gpus: tuple[Gpu, ...]) -> tuple[RankWork, ...]:
-        """Give each GPU some layers of every step: as is fastest, or where that does not fit as there is room."""
-        steps, layers = self.settings.sample_steps, self.config.dit.num_layers
-        times = self._times(gpus)
-        counts = share_layers(steps, layers, times)
-        works = circulate(steps, counts)
-        loads = self.rank_loads(works)
-        if all(load.fits for load in loads):
-            return works
-        more = self.rank_loads(circulate(steps, [count + 1 for count in counts]))
-        room = [
-            count + math.floor((load.usable - load.total) / (other.total - load.total))
-            for count, load, other in zip(counts, loads, more, strict=True)
-        ]
-        try:
-            return circulate(steps, share_layers(steps, layers, times, room))
-        except InputError:
-            return works
+    def holds(self, works: tuple[RankWork, ...]) -> bool:
+        """Tell if a division fits its GPUs and the host, and each of them computes in the dtypes that are asked for."""
+        settings, gpus = self.settings, self.machine.gpus[: len(works)]
+        in_8_bits = settings.fp8 or settings.kv_cache_dtype in ("fp8", "int8", "e4m3")
+        return (
+            all(load.fits for load in self.rank_loads(works))
+            and self.host("tpp", len(works))["total"] <= self.machine.host_gb
+            and (not in_8_bits or all(gpu.rates.has_fp8 for gpu in gpus))
+            and (settings.kv_cache_dtype != "e4m3" or all(gpu.rates.flash3_e4m3 for gpu in gpus))
+        )
 
     def layers(self, placement: str) -> tuple[int, ...]:
         """Return the layers that each GPU keeps of a `tpp` placement whose blocks go round; of any other none."""
@@ -179,11 +160,15 @@ class MemoryModel:
 
     def _busy(self, works: tuple[RankWork, ...]) -> list[float]:
         """Predict the seconds that each GPU is busy with a block."""
-        ranks = [(self._num_steps(work), work.decodes, self.speeds(self.used("tpp")[work.rank])) for work in works]
+        ranks = [(self._num_steps(work), work.decodes, self.speeds(self.machine.gpus[work.rank])) for work in works]
         return [
             count * speeds.step + ((speeds.decode + self.drawn * speeds.pose) if decodes else 0)
             for count, decodes, speeds in ranks
         ]
+
+    def block_seconds(self, works: tuple[RankWork, ...]) -> float:
+        """Predict the seconds between two blocks of a group."""
+        return max(self._busy(works)) / (CIRCULAR_SHARE if works[0].circular else 1)
 
     def _num_steps(self, work: RankWork) -> float:
         """Count the steps of a rank, parts of steps included."""
@@ -334,9 +319,9 @@ class MemoryModel:
         gpus, layers = self.used(placement), self.config.dit.num_layers
         if placement != "tpp" or len(gpus) < 2:
             return None
-        return BLOCK_FRAMES / self._times(gpus).bound(self.settings.sample_steps * layers)
+        return BLOCK_FRAMES / self.times(gpus).bound(self.settings.sample_steps * layers)
 
-    def _times(self, gpus: tuple[Gpu, ...]) -> RankTimes:
+    def times(self, gpus: tuple[Gpu, ...]) -> RankTimes:
         """Predict the seconds of a layer on each GPU of a group, and of what the last does beside."""
         speeds = [self.speeds(gpu) for gpu in gpus]
         rest = speeds[-1].decode + self.drawn * speeds[-1].pose
@@ -350,7 +335,7 @@ class MemoryModel:
             busy, start = self._busy(works), self.speeds(gpus[works[-1].rank]).start
             # Where blocks go round, another one is ahead of the first in every lap.
             ahead = max(self._num_steps(w) * self.speeds(gpus[w.rank]).step for w in works) if works[0].circular else 0
-            return BLOCK_FRAMES / max(busy), start + sum(busy) + ahead
+            return BLOCK_FRAMES / self.block_seconds(works), start + sum(busy) + ahead
         rings_on_host = self.rings_on_host(placement) if rings_on_host is None else rings_on_host
         alone = [self.speeds(gpu, rings_on_host) for gpu in gpus]
         blocks = [

@@ -110,9 +110,11 @@ def _largest(config: ModelConfig, request: PlanRequest, sizes: list[Size], machi
 def _changes(config: ModelConfig, request: PlanRequest, machine: Machine) -> Iterator[tuple[float, dict[str, Any]]]:
     """Yield (distance, changes of the request) for all options but the size."""
     settings = request.settings
-    most, has_fp8 = settings.sample_steps, any(gpu.rates.has_fp8 for gpu in machine.gpus)
+    most, has_fp8 = settings.sample_steps, {gpu.rates.has_fp8 for gpu in machine.gpus}
     steps = [n for n in sorted(config.sigmas, reverse=True) if min(MIN_STEPS, most) <= n <= most]
-    weights = [True] if settings.fp8 and has_fp8 else [False, True] if has_fp8 else [False]
+    weights = [False, True] if any(has_fp8) else [False]
+    if settings.fp8 and machine.has_fp8:
+        weights = [True]
     dtypes = list(dict.fromkeys((settings.kv_cache_dtype, "auto"))) if config.has_kv_choice else ["auto"]
     offloads = [request.offload] if request.offload or not machine.gpus else [False, True]
     if request.placement == "tpp" and request.offload:

@@ -146,7 +146,7 @@ def _plan_of(choice: Choice, config: ModelConfig, original: PlanRequest, machine
     host, disk = model.host(choice.placement, len(choice.loads)), model.disk()
     reasons = list(choice.refusals)
     if choice.fits:
-        reasons += _remarks(choice)
+        reasons += _remarks(choice) + _assumptions(choice, machine)
         dtype = request.settings.kv_cache_dtype
         if dtype != original.settings.kv_cache_dtype:
             why = ", for in bf16 they would not leave enough room" if dtype == "fp8" else ""
@@ -207,6 +207,16 @@ def _remarks(choice: Choice) -> list[str]:
     return remarks
 
 
+def _assumptions(choice: Choice, machine: Machine) -> list[str]:
+    """Name the GPUs whose kind, and with it speed and 8-bit unit, is only assumed."""
+    used = [machine.gpus[load.gpu] for load in choice.loads]
+    assumed = dict.fromkeys((gpu.name, gpu.assumed) for gpu in used if gpu.assumed)
+    return [
+        f"{name} is no kind of GPU known here: speed and 8-bit unit are reckoned as a {kind}'s"
+        for name, kind in assumed
+    ]
+
+
 def _offload_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, machine: Machine) -> list[str]:
     """Say that weights need not wait in host memory, when they need not: on one GPU, or spread over several."""
     if not original.offload:
@@ -246,6 +256,8 @@ def _idle_remarks(choice: Choice, config: ModelConfig, original: PlanRequest, ma
         reason = f"{request.settings.sample_steps} denoise steps and a decoder keep no more than {busy} busy"
         if busy == MAX_RANKS:
             reason = f"a job is spread over {busy} at most"
+        elif busy < choice.model.most_ranks():
+            reason = f"with GPU {busy} ({machine.gpus[busy].name}) as well the job would be slower, or not fit"
         elif choice.model.fast:
             reason = f"with more than {busy} all would wait for the one that decodes"
         return [*remarks, f"{first}: {reason}; --placement replicas renders other jobs of a batch on them"]

@@ -67,15 +67,17 @@ def plan_table(config: ModelConfig, request: PlanRequest, machine: Machine) -> t
 
 
 def _in_any_way(config: ModelConfig, request: PlanRequest, machine: Machine) -> Choice:
-    """Settle a job as asked; where that does not fit, with weights in 8 bits, and last with weights in host memory."""
+    """Settle a job as asked; where that does not fit, with weights in 8 bits, and last with weights in host memory.
+
+    The last is the one that comes nearest to fitting.
+    """
     choice = choose(config, request, machine)
     if not choice.fits and machine.has_fp8 and not request.settings.fp8:
         request = request.changed(fp8=True)
         choice = choose(config, request, machine)
     if choice.fits or request.offload or not machine.gpus or request.placement == "tpp":
         return choice
-    offloaded = choose(config, request.changed(offload=True), machine)
-    return offloaded if offloaded.fits else choice
+    return choose(config, request.changed(offload=True), machine)
 
 
 def _row(asked: str, choice: Choice) -> TableRow:
@@ -99,7 +101,9 @@ def advise(asked: str, rows: list[TableRow]) -> Advice:
     """Choose the steps of a size: those that the model was distilled for, fewer where only they are live or fit."""
     fitting = {row.steps: row for row in rows if row.fits}
     if not fitting:
-        return Advice(asked=asked, steps=None, why=f"nothing fits: {rows[0].reason}")
+        with_ = [name for name, on in (("--fp8", rows[0].in_8_bits), ("offload", rows[0].offload)) if on]
+        way = f", with {' and '.join(with_)}" if with_ else ""
+        return Advice(asked=asked, steps=None, why=f"nothing fits{way}: {rows[0].reason}")
     live = {steps for steps, row in fitting.items() if row.fps >= REAL_TIME * FPS}
     fewer = max((steps for steps in fitting if steps < DISTILLED), default=None)
     if DISTILLED not in fitting:
@@ -112,7 +116,10 @@ def advise(asked: str, rows: list[TableRow]) -> Advice:
     if fewer in live:
         why = f"live, which {DISTILLED} steps with {fps:.1f} frames/s are not; {DISTILLED} for a finished video"
         return Advice(asked=asked, steps=fewer, why=why)
-    return Advice(asked=asked, steps=DISTILLED, why=f"{distilled}; no number of steps is live here")
+    why = f"{distilled}; no number of steps is live here"
+    if fewer is not None and fitting[DISTILLED].offload and not fitting[fewer].offload:
+        why += f", {fewer} without offload come nearest with {fitting[fewer].fps:.1f} frames/s against {fps:.1f}"
+    return Advice(asked=asked, steps=DISTILLED, why=why)
 
 
 def as_data(rows: list[TableRow], advice: list[Advice]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from liveavatar.render.job import Progress, RenderJob, RenderResult
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.gpus import GPU_ORDER, GpuLost, gpu_lost
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
-from tasks.cluster.replicas import NoGpuLeft
-from tasks.cluster.room import limit_memory, make_room
+from tasks.cluster.replicas import GpuTaken, NoGpuLeft
+from tasks.cluster.room import gpu_is_free, limit_memory, make_room
 from tasks.cluster.supervision import POLL_SECONDS, EngineLost
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class EngineSpec:
     layers: tuple[int, ...] = ()  # of the transformer that each of them keeps; none: each keeps all
     leave_gb: float = 0.0  # of its GPU's memory, for other programs
     replica: int = 0  # number of this engine among several with the same model
+    one_of_several: bool = False  # another of them may take its job
     limit_s: float = HEALTH_SECONDS  # a process that does not answer for so long counts as hung
 
 
@@ -144,6 +145,10 @@ class EngineActor:
         """Return the progress of a job, None when it does not run; also the health check."""
         return self._progress.get(digest)
 
+    def gpu_hangs(self, seconds: float) -> bool:
+        """Tell if the GPU does not finish within so many seconds what it computes, or fails."""
+        return gpu_lost(seconds)
+
     def stop(self, digest: str) -> None:
         """End a job at its next block."""
         self._stopped.add(digest)
@@ -187,10 +192,16 @@ def engine_name(spec: EngineSpec) -> str:
 
 
 def engine_actor(spec: EngineSpec) -> ActorHandle:
-    """Get the resident actor of a spec; start it when there is none."""
+    """Get the resident actor of a spec; start it when there is none.
+
+    Raises:
+        GpuTaken: it is one of several, and other jobs have all GPUs.
+    """
     name = engine_name(spec)
     if on_gpus(spec) and name not in ray.util.list_named_actors():
         make_room(1)
+        if spec.one_of_several and not gpu_is_free():
+            raise GpuTaken("another job has the GPU of an engine", "run it again once that job has ended")
     remote = ray.remote(EngineActor).options(name=name, get_if_exists=True, max_restarts=-1, **actor_options(spec))
     return cast(ActorHandle, remote.remote(spec, cores()))
 

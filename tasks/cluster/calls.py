@@ -92,15 +92,21 @@ class RayJob:
         self.serving: list[Any] = [actor.serve.remote() for actor in others]
         self.running: Any = owner.render.remote(job)
         self._question: Any = owner.progress.remote(job.digest)
+        self._gpu: Any = None  # the question whether it hangs, until it is answered
 
     def poll(self, seconds: float) -> Answer:
         """Wait at most so long for progress or the end."""
         if self._question is None:
             time.sleep(seconds)
             self._question = self.owner.progress.remote(self.digest)
-        done, _ = ray.wait([self.running, self._question, *self.serving], num_returns=1, timeout=seconds)
+        asked = [] if self._gpu is None else [self._gpu]
+        done, _ = ray.wait([self.running, *asked, self._question, *self.serving], num_returns=1, timeout=seconds)
         if self.running in done:
             return Answer(alive=True, result=self.result(None))
+        if self._gpu in done:
+            (hangs,) = self._results([self._gpu], None)
+            self._gpu = None
+            return Answer(alive=True, gpu_hangs=hangs)
         for finished in [reference for reference in self.serving if reference in done]:
             self._results([finished], None)
             self.serving.remove(finished)
@@ -109,6 +115,11 @@ class RayJob:
         (progress,) = self._results([self._question], None)
         self._question = None  # asked again after a pause
         return Answer(alive=True, progress=progress)
+
+    def ask_gpu(self, seconds: float) -> None:
+        """Ask whether the GPU finishes what it computes. In a group the other ranks notice that it does not."""
+        if self._gpu is None and not self.in_group:
+            self._gpu = self.owner.gpu_hangs.remote(seconds)
 
     def stop(self) -> None:
         """Ask for the end of the job at its next block."""

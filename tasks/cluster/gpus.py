@@ -69,8 +69,12 @@ class GpuLost(Exception):
     """A process can use its GPU no more; the engine host ends it and looks for GPUs that are left."""
 
 
-def gpu_lost() -> bool:
-    """Tell if Ray gave this process a GPU that it can use no more; after an error of CUDA that may be any error."""
+def gpu_lost(seconds: float | None = None) -> bool:
+    """Tell if Ray gave this process a GPU that it can use no more; after an error of CUDA that may be any error.
+
+    Args:
+        seconds: for the GPU to finish what it computes; None: `PROBE_SECONDS`.
+    """
     import torch
 
     if not ray.get_gpu_ids():
@@ -86,7 +90,7 @@ def gpu_lost() -> bool:
 
     waiting = threading.Thread(target=wait_for_gpu, daemon=True)  # a broken GPU may keep it for ever
     waiting.start()
-    waiting.join(PROBE_SECONDS)
+    waiting.join(PROBE_SECONDS if seconds is None else seconds)
     return not ended.is_set()
 
 

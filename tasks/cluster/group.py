@@ -6,6 +6,7 @@ has is decided by `tasks.cluster.host`.
 """
 
 import logging
+import math
 import secrets
 import threading
 from typing import Any, cast
@@ -151,7 +152,7 @@ class GroupCalls:
             meeting_point = LOOPBACK if len(set(nodes)) == 1 else nodes[0]
             (address,) = self._results([self.actors[0].host.remote(meeting_point)])
             self._results([actor.join.remote(address) for actor in self.actors])
-        return float(max(self._ask("load")))
+        return float(max(self._ask("load", math.inf)))  # many gigabytes from a slow disk
 
     def begin(self, job: RenderJob) -> RayJob:
         """Render a job through the last rank."""
@@ -168,13 +169,13 @@ class GroupCalls:
         for process in self._processes:
             process.kill()
 
-    def _ask(self, method: str) -> list[Any]:
-        """Call a method of every rank."""
-        return self._results([getattr(actor, method).remote() for actor in self.actors])
+    def _ask(self, method: str, seconds: float = START_SECONDS) -> list[Any]:
+        """Call a method of every rank, which may take so many seconds."""
+        return self._results([getattr(actor, method).remote() for actor in self.actors], seconds)
 
-    def _results(self, references: list[Any]) -> list[Any]:
+    def _results(self, references: list[Any], seconds: float = START_SECONDS) -> list[Any]:
         try:
-            await_results(references, self.head, START_SECONDS)
+            await_results(references, self.head, seconds)
             return results(references, None, any_error_is_a_loss=True)
         except (TimeoutError, RayActorError) as e:
             raise EngineLost(str(e).strip().splitlines()[0]) from e

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,6 +12,9 @@ from liveavatar.errors import CapacityError
 from tasks.cluster.interruption import Interruption
 
 log = logging.getLogger(__name__)
+
+TAKEN_SECONDS = 180.0  # a GPU that other jobs have for so long is given up
+PAUSE_SECONDS = 2.0  # between two tries of an engine
 
 T = TypeVar("T")
 
@@ -22,6 +26,10 @@ class NoGpuLeft(CapacityError):
         """Say what is left (`GpusLeft`), or what happened, and what to do."""
         super().__init__(f"{left}; {way_out}")
         self.left = left
+
+
+class GpuTaken(NoGpuLeft):
+    """An engine cannot start now, for another job has its GPU."""
 
 
 class Replicas:
@@ -38,19 +46,29 @@ class Replicas:
     def run(self, job: Callable[[int], T]) -> T:
         """Wait for a free engine, call a job with its number, and return what the job returns.
 
-        An engine without a GPU, or one that does not start, is given up, and its job waits for another one.
+        An engine without a GPU, or one that does not start, is given up, and its job waits for another one. One whose
+        GPU is another job's is tried again now and then, for `TAKEN_SECONDS`, while the job takes whichever is free.
 
         Raises:
             NoGpuLeft: the last engine has no GPU.
         """
+        began: float | None = None  # when a GPU was found taken
         while True:
+            self.interruption.check()
             with self._taken() as number:
                 try:
                     return job(number)
                 except NoGpuLeft as e:
-                    if not self._give_up(number):
+                    if isinstance(e, GpuTaken) and began is None:
+                        began = time.monotonic()
+                        log.warning("%s; the job waits for it or for another engine", e.left)
+                    waits = isinstance(e, GpuTaken) and time.monotonic() - (began or 0.0) < TAKEN_SECONDS
+                    if not waits and not self._give_up(number):
                         raise
-                    log.warning("%s; the batch goes on with %d of its engines", e.left, len(self._kept))
+                    if not waits:
+                        log.warning("%s; the batch goes on with %d of its engines", e.left, len(self._kept))
+            if waits:
+                time.sleep(PAUSE_SECONDS)
 
     @contextmanager
     def _taken(self) -> Iterator[int]:

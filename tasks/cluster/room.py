@@ -8,6 +8,7 @@ them.
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable
 
 import ray
@@ -19,6 +20,7 @@ from tasks.cluster.head import NAMESPACE
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0  # an engine that does not say so soon that it is idle counts as busy
+SETTLE_SECONDS, PAUSE_SECONDS = 10.0, 0.2  # for Ray to notice the end of an engine; between two looks
 
 
 def make_room(num_gpus: int) -> None:
@@ -28,6 +30,16 @@ def make_room(num_gpus: int) -> None:
         log.info("the resident engine %s makes room for another", names[0])
         for name in names:
             end_actor(name)
+
+
+def gpu_is_free() -> bool:
+    """Tell if a GPU of the cluster is free, or becomes so while engines that were told to end are ending."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while float(ray.available_resources().get("GPU", 0)) < 1:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE_SECONDS)
+    return True
 
 
 def to_end(names: Iterable[str], missing: float, is_idle: Callable[[str], bool]) -> list[list[str]]:

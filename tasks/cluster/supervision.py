@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # between two looks at the progress
 MAX_REVIVALS = 3  # losses of its engine that one job survives
+# Without a new block for so many seconds before the first one, later for as many times its slowest block and at least
+# so many seconds, an engine's GPU is asked whether it computes.
+FIRST_SECONDS, BLOCK_TIMES, STALL_SECONDS = 300.0, 5, 60.0
 
 
 class EngineLost(Exception):
@@ -35,6 +38,7 @@ class Answer:
     alive: bool = False  # whether the engine answered since the last look
     progress: Progress | None = None
     result: RenderResult | None = None  # once the job has ended
+    gpu_hangs: bool = False  # the GPU was asked, and does not finish what it computes
 
 
 class JobCalls(Protocol):
@@ -42,6 +46,9 @@ class JobCalls(Protocol):
 
     def poll(self, seconds: float) -> Answer:
         """Wait at most so long for an answer or the end."""
+
+    def ask_gpu(self, seconds: float) -> None:
+        """Ask whether the GPU finishes within so many seconds what it computes; a later `poll` brings the answer."""
 
     def stop(self) -> None:
         """Ask for the end of the job at its next block."""
@@ -159,12 +166,44 @@ def supervise(
         job = replace(job, resume=True)
 
 
+class _Pace:
+    """Time since the last sign of progress of a job, against that of its slowest block."""
+
+    def __init__(self) -> None:
+        self._moved = self._asked = time.monotonic()
+        self._slowest: float | None = None  # block but the first, which waits for kernels to be compiled
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds without progress after which the GPU is asked."""
+        return FIRST_SECONDS if self._slowest is None else max(STALL_SECONDS, BLOCK_TIMES * self._slowest)
+
+    def move(self) -> None:
+        """Note progress."""
+        now = time.monotonic()
+        self._slowest = 0.0 if self._slowest is None else max(self._slowest, now - self._moved)
+        self._moved = self._asked = now
+
+    def asks(self) -> bool:
+        """Tell if the GPU is to be asked now; then not again before as much time has passed once more."""
+        now = time.monotonic()
+        due = now - self._asked > self.limit_s
+        if due:
+            self._asked = now
+        return due
+
+    @property
+    def still_s(self) -> float:
+        """Seconds since the last progress."""
+        return time.monotonic() - self._moved
+
+
 def _watch(
     engine: EngineCalls, running: JobCalls, head: ClusterHead, limit_s: float, on_progress: Callable[[Progress], None]
 ) -> RenderResult:
     """Wait for a job and pass on its progress; Ctrl-C ends it at the next block."""
     shown: Progress | None = None
-    answered = time.monotonic()
+    answered, pace, hangs = time.monotonic(), _Pace(), False
     try:
         while True:
             head.check()
@@ -178,7 +217,15 @@ def _watch(
                 raise EngineLost(f"no answer for {limit_s:.0f} s")
             if answer.progress is not None and answer.progress != shown:
                 shown = answer.progress
+                pace.move()
+                hangs = False
                 on_progress(shown)
+            elif answer.gpu_hangs:
+                hangs = True  # unless the next answer brings a block that came meanwhile
+            elif hangs and answer.alive:
+                raise EngineLost(f"its GPU hangs: no block for {pace.still_s:.0f} s, and it finishes nothing")
+            elif pace.asks():
+                running.ask_gpu(pace.limit_s)
     except KeyboardInterrupt:
         running.stop()
         try:

@@ -38,7 +38,9 @@ def test_sizes(text: str, size: tuple[int, int] | None) -> None:
         ),
         pytest.param({"fps": 30}, "--fps '30' the models make 25 frames per second", id="rate"),
         pytest.param({"preset": "slow"}, "--preset 'slow' should be 'newbie', 'fast', 'quality' or 'prod", id="preset"),
-        pytest.param({"leave_memory": "much"}, "--leave_memory 'much' should be a valid number", id="no memory"),
+        pytest.param(
+            {"leave_memory": "much"}, "--leave_memory 'much' is no amount of memory; write gigabytes", id="no memory"
+        ),
         pytest.param({"leave_memory": -1}, "--leave_memory '-1' should be greater than or equal to 0", id="less"),
         pytest.param({"prompt": " "}, "--prompt ' ' is empty", id="empty prompt"),
         pytest.param({"size": "9" * 50}, f"--size '{'9' * 37}...' is not of the form W*H", id="a long value is cut"),
@@ -59,7 +61,9 @@ def test_settings_are_what_changes_the_latents() -> None:
     assert (job.area(), job.model_copy(update={"size": "704*384"}).area()) == (None, (704, 384))
 
 
-@pytest.mark.parametrize(("text", "gb"), [("6GB", 6.0), ("6", 6.0), (" 5.5 GiB", 5.5), ("6g", 6.0), (6, 6.0)])
+@pytest.mark.parametrize(
+    ("text", "gb"), [("6GB", 6.0), ("6", 6.0), (" 5.5 GiB", 5.5), ("6g", 6.0), (6, 6.0), ("512MB", 0.5), (".5", 0.5)]
+)
 def test_memory_is_given_with_or_without_its_unit(text: object, gb: float) -> None:
     assert read_parameters({**JOB, "leave_memory": text}).leave_memory == gb
 

@@ -101,7 +101,7 @@ def test_a_spread_job_is_divided_without_gaps_and_in_parts_only_where_it_must(
     assert choice.fps <= bound * 1.0001
     if choice.fits:
         assert all(load.fits for load in choice.loads)
-    if layers:
+    if layers and len(set(here.gpus)) == 1:
         weight = model.speeds(here.gpus[len(works) - 1]).decode_layers(num_layers)
         whole = model.rank_loads(split_layers(steps, num_layers, len(works), weight))
         assert not all(load.fits for load in whole)

@@ -13,7 +13,7 @@ from liveavatar.engine.placement import circulate, split_layers
 from liveavatar.hardware import Gpu, gpu_of
 from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.choice import with_kv_dtype
-from liveavatar.planning.memory import MemoryModel
+from liveavatar.planning.memory import CIRCULAR_SHARE, MemoryModel
 from liveavatar.planning.plan import plan
 from tests.planning.requests import machine, request_14b, small_request
 
@@ -87,6 +87,15 @@ def test_only_the_gpu_that_decodes_has_the_autoencoder() -> None:
     assert [("autoencoder" in load.breakdown) for load in outcome.per_gpu_gb] == [False, False, False, True]
 
 
+def test_what_arrives_or_leaves_a_rank_waits_in_four_buffers() -> None:
+    """Three slots of a channel, and where graphs read or write; activations of a block, in fp32 and bf16."""
+    request = request_14b((704, 384), fp8=True, kv_cache_dtype="fp8", placement="tpp")
+    first, middle, _, last = MemoryModel(LIVE_AVATAR_14B, request, machine("4xH200")).loads("tpp")
+    one = 4 * (3 * (704 // 16) * (384 // 16)) * LIVE_AVATAR_14B.dit.dim * (4 + 2) / 2**30
+    assert first.breakdown["transfers"] == last.breakdown["transfers"] == pytest.approx(one, rel=1e-6)
+    assert middle.breakdown["transfers"] == pytest.approx(2 * one, rel=1e-6)
+
+
 def test_a_gpu_without_room_for_layers_decodes_and_nothing_else() -> None:
     request = request_14b((512, 320), sample_steps=3, fp8=True, kv_cache_dtype="fp8")
     model = MemoryModel(LIVE_AVATAR_14B, request, machine("3x24GB,1x6GB"))
@@ -122,7 +131,7 @@ def test_cards_that_hold_no_whole_transformer_hold_its_parts(gpus: str, area: tu
         whole = MemoryModel(LIVE_AVATAR_14B, request_14b(area), machine(gpus)).dit.weight_bytes(True) / 2**30
         assert weights < whole + layers, "no layer is there twice"
         assert outcome.fps_bound is not None
-        assert 0.85 * outcome.fps_bound < outcome.fps <= outcome.fps_bound
+        assert 0.75 * outcome.fps_bound < outcome.fps <= CIRCULAR_SHARE * outcome.fps_bound * 1.01
 
 
 def test_a_gpu_with_less_room_keeps_fewer_layers() -> None:

@@ -23,6 +23,7 @@ NEAREST = [
     pytest.param("1x24GB", (384, 256), {}, id="one small card"),
     pytest.param("2x48GB", (1280, 720), {}, id="the largest size"),
     pytest.param("2xA100-40GB", (704, 384), {"fp8": True}, id="cards without fp8"),
+    pytest.param("1xA100-40GB,1xH200", (704, 384), {"fp8": True}, id="the first card without fp8"),
 ]
 
 

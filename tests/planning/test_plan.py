@@ -11,10 +11,12 @@ import pytest
 from liveavatar.bench.gpu.build import FP8_PYTORCH
 from liveavatar.bench.gpu.run import SPEED_MODES
 from liveavatar.config import LIVE_AVATAR_14B, MINI, ModelConfig
+from liveavatar.engine.placement import circulate
 from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import Machine, detect_machine, parse_gpus
 from liveavatar.paths import REPO_ROOT
 from liveavatar.planning.costs import vae_costs
+from liveavatar.planning.memory import MemoryModel
 from liveavatar.planning.plan import describe, plan, video_size
 from liveavatar.planning.speed import TERA
 from tests.planning.requests import machine, request_14b
@@ -119,6 +121,8 @@ def test_what_one_gpu_does_not_hold_is_offered_on_several() -> None:
                      "7 of 8 GPUs work, GPU 7 stays idle: with more than 7 all would wait for the one that decodes",
                      id="more GPUs than a decoder keeps up with"),
         pytest.param("9xH200", {}, "GPU 8 stays idle: a job is spread over 8 at most", id="one more than eight"),
+        pytest.param("4xH200,1x8GB", {}, "GPU 4 stays idle: with GPU 4 (8 GB) as well the job would be slower, or not "
+                     "fit", id="one that would hold up the others"),
         pytest.param("2xH200", {"placement": "single"}, "GPU 1 stays idle: --placement tpp is reckoned at", id="asked"),
         pytest.param("4xB200", {"fp8": True, "sample_steps": 3, "kv_cache_dtype": "bf16", "width": 384, "height": 256},
                      "GPUs 1-3 stay idle: one is as fast as the video plays; --placement tpp", id="fast enough"),
@@ -133,6 +137,20 @@ def test_a_plan_says_who_works_and_why(gpus: str, options: dict[str, Any], says:
     outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), **options), machine(gpus))
     assert outcome.fits
     assert any(says in reason for reason in outcome.reasons), outcome.reasons
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"),
+    [
+        pytest.param("4xT4-16GB", ["T4-16GB is no kind"], id="another name"),
+        pytest.param("4x16GB", ["16 GB is no kind"], id="memory alone"),
+        pytest.param("1xH200", [], id="a known one"),
+    ],
+)
+def test_an_assumed_kind_of_gpu_is_said(gpus: str, says: list[str]) -> None:
+    outcome = plan(LIVE_AVATAR_14B, request_14b((704, 384), fp8=True), machine(gpus))
+    end = " of GPU known here: speed and 8-bit unit are reckoned as a 4090's"
+    assert [reason for reason in outcome.reasons if "reckoned as" in reason] == [begin + end for begin in says]
 
 
 def test_needed_offload_is_not_called_needless() -> None:
@@ -312,3 +330,14 @@ def test_the_planned_speed_of_several_gpus_is_the_measured_one(
     assert plan(LIVE_AVATAR_14B, request, here).fps == pytest.approx(measured["fps"], rel=0.05)
     outcome = plan(LIVE_AVATAR_14B, request, measured_machine(f"{gpus}xH200", report, options.flash3))
     assert outcome.ttff_s + encoder_s == pytest.approx(measured["first_frame_s"], rel=error)
+
+
+def test_the_planned_speed_of_blocks_that_go_round_is_the_measured_one() -> None:
+    """Of two H200s without FlashAttention-3; the division is planned for cards that hold no whole transformer."""
+    path = sorted((REPO_ROOT / "data" / "benchmarks").glob("gpu_2xh200_circular_20*.json"))[-1]
+    report = json.loads(path.read_text())
+    measured = next(row for row in report["tpp"] if row["split"] == "circular" and "fps" in row)
+    request = request_14b((704, 384), fp8=True, kv_cache_dtype="bf16", placement="tpp")
+    model = MemoryModel(LIVE_AVATAR_14B, request, measured_machine("2xH200", report, flash3=False))
+    works = circulate(4, [row["layers"] // 4 for row in measured["ranks"]])
+    assert 12 / model.block_seconds(works) == pytest.approx(12 / measured["block_p50_s"], rel=0.05)

@@ -38,7 +38,7 @@ def test_a_cell_is_the_plan_of_its_size_and_steps() -> None:
         pytest.param("1x32GB", {}, True, True, False, id="only in 8 bits"),
         pytest.param("1x24GB", {}, True, True, True, id="only with weights in host memory, too"),
         pytest.param("1x9GB", {}, True, True, True, id="only with keys and values in host memory, too"),
-        pytest.param("1x6GB", {}, False, True, False, id="in no way"),
+        pytest.param("1x6GB", {}, False, True, True, id="in no way"),
         pytest.param("2x16GB", {"placement": "tpp"}, False, True, False, id="a group keeps its weights"),
         pytest.param("1xA100-40GB", {}, True, False, True, id="no 8-bit unit"),
     ],
@@ -62,8 +62,14 @@ def row(steps: int, fps: float, fits: bool = True) -> TableRow:
             [row(3, 25), row(4, 20)], 3, "live, which 4 steps with 20.0 frames/s are not", id="fewer are live"
         ),
         pytest.param([row(3, 12), row(4, 10)], 4, "no number of steps is live here", id="none is live"),
+        pytest.param(
+            [row(3, 12), replace(row(4, 5), offload=True)],
+            4,
+            "3 without offload come nearest with 12.0 frames/s against 5.0",
+            id="fewer need no offload",
+        ),
         pytest.param([row(3, 12), row(4, 10, fits=False)], 3, "4 steps do not fit", id="fewer fit"),
-        pytest.param([row(3, 1, False), row(4, 1, False)], None, "nothing fits: too large", id="none fits"),
+        pytest.param([row(3, 1, False), row(4, 1, False)], None, "nothing fits, with --fp8: too large", id="none fits"),
     ],
 )
 def test_the_steps_to_take(rows: list[TableRow], steps: int | None, why: str) -> None:

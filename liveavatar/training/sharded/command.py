@@ -242,7 +242,10 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         if args.estimate:
-            sys.stdout.write(estimate(args) + "\n")
+            said, fitting = estimate(args)
+            sys.stdout.write(said + "\n")
+            if not fitting:
+                raise SystemExit(CapacityError.exit_code)
             return
         if args.out is None:
             raise InputError("give --out DIR, the folder of the run")

@@ -150,8 +150,8 @@ def sharded_run(args: argparse.Namespace, cfg: ModelConfig, size: WindowSize, wo
     )
 
 
-def estimate(args: argparse.Namespace) -> str:
-    """Describe the memory of a rank on the GPUs of `--estimate`.
+def estimate(args: argparse.Namespace) -> tuple[str, bool]:
+    """Describe the memory of a rank on the GPUs of `--estimate`, and tell whether it fits the smallest of them.
 
     Raises:
         InputError: options cannot be used.
@@ -164,9 +164,10 @@ def estimate(args: argparse.Namespace) -> str:
     run = sharded_run(args, cfg, window_size(args, cfg), len(gpus))
     parts = memory(run)
     lines = [f"{name:40} {gb:8.2f} GB" for name, gb in (*parts.items(), ("all", sum(parts.values())))]
-    verdict = "fits" if fits(run, gpus[0]) else "does not fit"
+    smallest = min(gpus, key=lambda gpu: gpu.usable_gb)
+    fitting = fits(run, smallest)
     lines.append(
-        f"a rank of {run.world} {verdict} {gpus[0].name} ({gpus[0].usable_gb:.1f} GB usable); "
-        f"host memory of all ranks {host_memory(run):.0f} GB"
+        f"a rank of {run.world} {'fits' if fitting else 'does not fit'} {smallest.name} "
+        f"({smallest.usable_gb:.1f} GB usable); host memory of all ranks {host_memory(run):.0f} GB"
     )
-    return "\n".join(lines)
+    return "\n".join(lines), fitting

@@ -15,7 +15,7 @@ from liveavatar.render.job import Progress
 from tasks.cluster import actor
 from tasks.cluster.actor import ActorCalls, EngineActor, EngineSpec, actor_options, engine_actor, spec_name
 from tasks.cluster.gpus import GpuLost
-from tasks.cluster.replicas import NoGpuLeft, Replicas
+from tasks.cluster.replicas import GpuTaken, NoGpuLeft, Replicas
 from tasks.cluster.supervision import EngineLost
 
 SPEC = EngineSpec(model_dir=Path("m"), version="0123456789abcdef" * 4, device="cpu", dtype="float32")
@@ -117,6 +117,22 @@ def test_a_lost_gpu_is_named(
         {"load": engine.load, "render": lambda: engine.render(job("d")), "serve": lambda: engine.serve(fail)}[call]()
 
 
+def test_an_engine_is_asked_about_its_gpu_while_it_renders(
+    engine: EngineActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def gpu_lost(seconds: float) -> bool:
+        asked.append(seconds)
+        return True
+
+    monkeypatch.setattr(actor, "gpu_lost", gpu_lost)
+    answers: list[bool] = []
+    monkeypatch.setattr("liveavatar.render.job.run_job", lambda *_: answers.append(engine.gpu_hangs(7.0)))
+    engine.render(job("d"))
+    assert (answers, asked) == ([True], [7.0])
+
+
 def test_a_model_that_finds_no_memory_is_refused(engine: EngineActor, monkeypatch: pytest.MonkeyPatch) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 28.00 GiB.\nSee documentation")
     monkeypatch.setattr("liveavatar.load.load_engine", fail_with(full))
@@ -196,6 +212,30 @@ def test_replicas_are_actors_of_their_own(replica: int, ending: str, monkeypatch
     assert engine_actor(replace(SPEC, replica=replica)) == "handle"
     assert asked["name"] == f"engine-{spec_name(SPEC)}{ending}"
     assert (asked["get_if_exists"], asked["max_restarts"], asked["lifetime"]) == (True, -1, "detached")
+
+
+@pytest.mark.parametrize(
+    ("one_of_several", "free", "taken"),
+    [(True, False, True), (True, True, False), (False, False, False)],
+    ids=["one of several", "there is a GPU", "it has no other to wait for"],
+)
+def test_an_engine_whose_gpu_is_taken_is_not_waited_for(
+    one_of_several: bool, free: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: started.append(given)))
+    monkeypatch.setattr(actor.ray, "remote", lambda _: remote)
+    monkeypatch.setattr(actor.ray.util, "list_named_actors", list)
+    monkeypatch.setattr(actor, "num_gpus", lambda: 2)
+    monkeypatch.setattr(actor, "make_room", lambda _: None)
+    monkeypatch.setattr(actor, "gpu_is_free", lambda: free)
+    spec = replace(SPEC, device="auto", replica=1, one_of_several=one_of_several)
+    if not taken:
+        engine_actor(spec)
+    else:
+        with pytest.raises(GpuTaken, match="another job has the GPU"):
+            engine_actor(spec)
+    assert len(started) == (not taken)
 
 
 class FakeProcess:

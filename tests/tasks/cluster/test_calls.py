@@ -138,6 +138,24 @@ def test_a_job_begins_on_all_ranks_and_answers_with_progress(ray: FakeRay) -> No
     assert owner.asked[-1] == "stop"
 
 
+def test_a_gpu_is_asked_once_at_a_time_and_not_in_a_group(ray: FakeRay) -> None:
+    owner = FakeActor("owner")
+    job = RayJob(owner, [], JOB)  # type: ignore[arg-type]
+    job.ask_gpu(60)
+    job.ask_gpu(60)
+    assert owner.asked.count("gpu_hangs") == 1
+    assert job.poll(0.1) == Answer()
+    ray.answers["owner.gpu_hangs.1"] = True
+    assert job.poll(0.1) == Answer(alive=True, gpu_hangs=True)
+    assert job.poll(0.1) == Answer()
+    job.ask_gpu(60)
+    ray.answers["owner.gpu_hangs.2"] = False
+    assert job.poll(0.1) == Answer(alive=True)
+    ranks = in_group()
+    ranks.ask_gpu(60)
+    assert "gpu_hangs" not in cast(Any, ranks.owner).asked, "the other ranks notice"
+
+
 @pytest.mark.parametrize(
     ("others", "raised"),
     [pytest.param([], ValueError, id="alone"), pytest.param(["other"], EngineLost, id="in a group")],

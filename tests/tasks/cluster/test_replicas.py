@@ -3,11 +3,13 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
+from itertools import count
 from threading import Event
 
 import pytest
 
-from tasks.cluster.replicas import NoGpuLeft, Replicas
+from tasks.cluster import replicas as module
+from tasks.cluster.replicas import GpuTaken, NoGpuLeft, Replicas
 
 
 def test_a_job_waits_for_the_engine_that_is_free_first() -> None:
@@ -67,3 +69,66 @@ def test_engines_without_a_gpu_are_given_up_but_for_the_last(caplog: pytest.LogC
     for _ in range(2):
         with pytest.raises(NoGpuLeft, match="GPU 2 cannot be used; wait"):
             replicas.run(fail)
+
+
+TAKEN = GpuTaken("another job has the GPU of an engine", "wait")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that the module has slept."""
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(module.time, "monotonic", lambda: sum(slept))
+    return slept
+
+
+def test_an_engine_whose_gpu_is_taken_is_tried_again(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    tries = count()
+
+    def job(number: int) -> int:
+        if next(tries) < 5:
+            raise TAKEN
+        return number
+
+    with caplog.at_level(logging.WARNING):
+        assert Replicas(1).run(job) == 0
+    assert clock == [module.PAUSE_SECONDS] * 5
+    assert [record.getMessage() for record in caplog.records] == [
+        "another job has the GPU of an engine; the job waits for it or for another engine"
+    ]
+
+
+def test_a_job_takes_the_free_engine_in_place_of_one_whose_gpu_is_taken(clock: list[float]) -> None:
+    replicas = Replicas(2)
+    tried: list[int] = []
+
+    def job(number: int) -> int:
+        tried.append(number)
+        if number == 0 and len(tried) < 3:
+            raise TAKEN
+        return number
+
+    assert replicas.run(job) == 1
+    assert tried == [0, 1]
+    assert {replicas.run(job), replicas.run(job)} == {0, 1}, "it was not given up"
+
+
+def test_a_gpu_that_stays_taken_is_given_up_and_the_last_one_named(clock: list[float]) -> None:
+    def job(_: int) -> None:
+        raise TAKEN
+
+    with pytest.raises(GpuTaken, match="wait"):
+        Replicas(2).run(job)
+    assert module.TAKEN_SECONDS <= sum(clock) <= module.TAKEN_SECONDS + module.PAUSE_SECONDS
+
+
+def test_a_batch_that_waits_for_a_gpu_can_be_interrupted(clock: list[float]) -> None:
+    replicas = Replicas(1)
+
+    def job(_: int) -> None:
+        replicas.interruption.interrupt()
+        raise TAKEN
+
+    with pytest.raises(KeyboardInterrupt):
+        replicas.run(job)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from liveavatar.hardware import GB
-from tasks.cluster.room import limit_memory, to_end
+from tasks.cluster import room
+from tasks.cluster.room import gpu_is_free, limit_memory, to_end
 
 NAMES = ["engine-a-auto", "group-b-auto-2-77-0", "group-b-auto-2-77-1", "engine-c-auto", "engine-c-auto-1"]
 GROUP = ["group-b-auto-2-77-0", "group-b-auto-2-77-1"]
@@ -28,6 +29,25 @@ def test_idle_engines_are_ended_until_there_is_room(
     missing: float, busy: tuple[str, ...], ended: list[list[str]]
 ) -> None:
     assert to_end(NAMES, missing, lambda name: name not in busy) == ended
+
+
+@pytest.mark.parametrize(
+    ("free", "is_free"),
+    [
+        pytest.param([1.0], True, id="one is free"),
+        pytest.param([0.0, 0.0, 1.0], True, id="once an engine has ended"),
+        pytest.param([0.0] * 200, False, id="all are taken"),
+    ],
+)
+def test_a_gpu_is_waited_for_while_engines_end(
+    free: list[float], is_free: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, slept = iter(free), list[float]()
+    monkeypatch.setattr(room.ray, "available_resources", lambda: {"GPU": next(looks)})
+    monkeypatch.setattr(room.time, "sleep", slept.append)
+    monkeypatch.setattr(room.time, "monotonic", lambda: sum(slept))
+    assert gpu_is_free() == is_free
+    assert sum(slept) <= room.SETTLE_SECONDS + 2 * room.PAUSE_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ class Script:
             raise step
         return step if isinstance(step, Answer) else step()
 
+    def ask_gpu(self, seconds: float) -> None:
+        self.calls.append(f"ask the GPU for {seconds:.0f} s")
+
     def stop(self) -> None:
         self.calls.append("stop")
 
@@ -201,6 +204,64 @@ def test_an_engine_that_does_not_answer_counts_as_lost(monkeypatch: pytest.Monke
     assert run.done == [1]
     assert run.script.calls == ["start", "recycle", "start"]
     assert now == 140.0, "60 s after its last answer, not after its start"
+
+
+class Clock:
+    """A clock that only its looks move on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(supervision.time, "monotonic", lambda: self.now)
+
+    def after(self, seconds: float, given: Answer) -> Callable[[], Answer]:
+        """A look that takes so long."""
+
+        def look() -> Answer:
+            self.now += seconds
+            return given
+
+        return look
+
+
+STILL = Answer(alive=True)  # its process answers, no block has come
+HANGS = Answer(alive=True, gpu_hangs=True)
+
+
+def test_a_gpu_that_hangs_in_a_kernel_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = Clock(monkeypatch).after
+    waits: list[Step] = [after(90, STILL), after(11, STILL), after(100, HANGS), STILL]
+    script = Script([[after(40, answer(1)), after(4, answer(2)), after(20, answer(3)), *waits], [ENDED]])
+    assert Run(script).render() == RESULT
+    assert script.calls == ["start", "ask the GPU for 100 s", "recycle", "start"], (
+        "five times the slowest but the first"
+    )
+    assert [job.resume for job in script.jobs] == [False, True]
+
+
+def test_a_gpu_that_hangs_before_the_first_block_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = Clock(monkeypatch).after
+    script = Script([[after(250, STILL), after(51, STILL), after(300, HANGS), SILENT, STILL], [ENDED]])
+    assert Run(script).render() == RESULT
+    assert script.calls == ["start", f"ask the GPU for {supervision.FIRST_SECONDS:.0f} s", "recycle", "start"]
+
+
+def test_a_slow_block_of_a_gpu_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot on a slow disk, say; the GPU is asked again now and then."""
+    after = Clock(monkeypatch).after
+    first: list[Step] = [after(1, answer(1)), after(1, answer(2))]
+    script = Script(
+        [[*first, *[after(25, STILL)] * 7, after(1, answer(3)), after(25, STILL), after(1, answer(4)), ENDED]]
+    )
+    assert Run(script).render() == RESULT
+    assert script.calls == ["start", *["ask the GPU for 60 s"] * 2]
+
+
+def test_a_block_that_comes_while_the_gpu_is_asked_shows_that_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = Clock(monkeypatch).after
+    steps: list[Step] = [after(1, answer(1)), after(1, answer(2)), after(61, STILL), after(60, HANGS)]
+    script = Script([[*steps, answer(3), STILL, ENDED]])
+    assert Run(script).render() == RESULT
+    assert script.calls == ["start", "ask the GPU for 60 s"]
 
 
 def test_an_error_of_the_job_is_no_loss() -> None:

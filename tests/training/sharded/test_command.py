@@ -90,6 +90,10 @@ def test_errors_are_one_line(words: list[str], code: int, reason: str, caplog: p
 def test_an_estimate_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     command.main(["--estimate", "8x80GB"])
     assert "a rank of 8 fits 80 GB" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--estimate", "1x24GB"])
+    assert ended.value.code == 3, "as `liveavatar plan` ends"
+    assert "does not fit 24 GB" in capsys.readouterr().out
 
 
 def test_a_base_of_another_kind_is_refused(lone_rank: runtime.TrainRank, base: Path, tmp_path: Path) -> None:

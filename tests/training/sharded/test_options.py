@@ -49,11 +49,14 @@ def test_a_window_in_latent_cells(size: str) -> None:
 
 
 def test_an_estimate_says_what_fits() -> None:
-    said = options.estimate(options.parser().parse_args(["--estimate", "8x80GB"]))
+    said, fitting = options.estimate(options.parser().parse_args(["--estimate", "8x80GB"]))
     assert "a rank of 8 fits 80 GB" in said
     assert "frozen base" in said
-    said = options.estimate(options.parser().parse_args(["--estimate", "1x24GB"]))
-    assert "does not fit" in said
+    assert fitting
+    for gpus in ("1x24GB", "3x80GB,1x24GB"):
+        said, fitting = options.estimate(options.parser().parse_args(["--estimate", gpus]))
+        assert "does not fit 24 GB" in said, "the smallest decides"
+        assert not fitting
     with pytest.raises(InputError, match="name GPUs"):
         options.estimate(options.parser().parse_args(["--estimate", "cpu"]))
 
