@@ -20,6 +20,7 @@ from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, run_dir
 from flows.serving.process_record import own_process, process_of
+from flows.sweep_jobs import check_jobs, sweep_jobs
 from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
@@ -151,9 +152,9 @@ def sweep(options: Options) -> int:
     if sizes:
         areas = [*parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"')]
     preflight.refuse_pipe(parameters)
-    for area in areas:
-        preflight.check_options(parameters.model_copy(update={"size": area}))
-    inputs = preflight.check(parameters.model_copy(update={"size": areas[0]}))
+    jobs = sweep_jobs(parameters, numbers, areas)
+    check_jobs(jobs)
+    inputs = preflight.check(jobs[0])
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():
         server.wait_for_joined()
         from flows.run_record import result_of
