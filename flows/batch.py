@@ -14,6 +14,7 @@ from flows.job_check import check_columns, name_outputs, refusals
 from flows.parameters import RenderParameters, read_parameters, ungrouped
 from flows.serving import environment
 from flows.terminal import complain, say
+from liveavatar import paths
 from liveavatar.errors import INTERNAL, InputError, LiveAvatarError
 
 environment.import_prefect()
@@ -31,6 +32,7 @@ from tasks.cluster.replicas import Replicas  # noqa: E402
 from tasks.events import Event, emit  # noqa: E402
 
 Job = dict[str, Any]
+DEFAULT_OUT = "out/batch"  # as the form shows it; see `paths.outputs`
 MAX_LINES = 10  # refused rows named before the first render
 
 
@@ -41,7 +43,7 @@ MAX_LINES = 10  # refused rows named before the first render
     on_running=[note_run],
 )
 def batch(
-    jobs: list[dict[str, Any]], out: str = "out/batch", replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    jobs: list[dict[str, Any]], out: str = DEFAULT_OUT, replicas: Annotated[int, Field(ge=1, le=64)] = 1
 ) -> State[list[dict[str, Any]]]:
     """Render every job, in order, or several side by side.
 
@@ -61,6 +63,7 @@ def batch(
         raise InputError("jobs is empty; give a list of jobs, each with audio, image and prompt")
     jobs = [ungrouped(job) for job in jobs]
     check_columns(jobs)
+    out = str(paths.outputs() / Path(out).name) if out == DEFAULT_OUT else out
     named = name_outputs(jobs, Path(out))
     refused = refusals(named)
     announce(refused, len(named))

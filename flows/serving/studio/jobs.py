@@ -217,7 +217,7 @@ def listed(
             continue
         job = _described(run, of_run)
         progress = of_run.get((run.id, PROGRESS))
-        left = _left(progress, now) if progress is not None else None
+        left = _left(progress, now) if progress is not None and job.state == RUNNING else None
         left = _expected(run, pace, now) if left is None else left
         ahead = None if ahead is None or left is None else ahead + left
         stage = (stages or {}).get(run.id)
@@ -277,14 +277,22 @@ def _pace(runs: Iterable[FlowRun]) -> float | None:
 
 
 def _left(progress: Artifact, now: datetime) -> float | None:
-    """Compute the seconds until all blocks are made from the pace so far; None after the first report."""
+    """Compute the seconds until all blocks are made from the pace so far.
+
+    None after the first report, and when they should have passed: a later stage is at work, or the run was lost.
+    """
     percent = float(str(progress.data))
     if progress.created is None or progress.updated is None or percent <= 0:
         return None
     passed = (progress.updated - progress.created).total_seconds()
     if passed <= 0:
         return None
-    return max(1.0, passed * (100 - percent) / percent - (now - progress.updated).total_seconds())
+    return _ahead(passed * (100 - percent) / percent - (now - progress.updated).total_seconds())
+
+
+def _ahead(seconds: float) -> float | None:
+    """Return seconds that are to come; None for those that have passed."""
+    return seconds if seconds > 0 else None
 
 
 def _expected(run: FlowRun, pace: float | None, now: datetime) -> float | None:
@@ -293,4 +301,4 @@ def _expected(run: FlowRun, pace: float | None, now: datetime) -> float | None:
     if pace is None or sound is None or not sound.seconds:
         return None
     passed = (now - run.start_time).total_seconds() if run.start_time is not None else 0.0
-    return max(1.0, pace * sound.seconds - passed)
+    return _ahead(pace * sound.seconds - passed)

@@ -151,6 +151,23 @@ def test_a_job_has_its_name_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> N
     assert [job.name for job in listed([waits, named], [], NOW)] == ["anna-face-420", "morning-news"]
 
 
+def test_seconds_that_have_passed_are_not_told_as_time_left() -> None:
+    lost, judged = run("lost", Scheduled(), ago=900), run("judged", Running(), ago=90)
+    artifacts = [
+        artifact(lost, PROGRESS, 5.0, ago=800, updated=790),
+        artifact(judged, PROGRESS, 100.0, ago=60, updated=9),
+    ]
+    shown = listed([lost, judged], artifacts, NOW)
+    assert [(job.name, job.left_s) for job in shown] == [("judged", None), ("lost", None)]
+    sound = stored(AUDIO, "short.wav", 10.0)
+    late, done = (
+        run("late", Running(), ago=50, audio=str(sound.path)),
+        run("done", Completed(), took=20.0, audio=str(sound.path)),
+    )
+    (job,) = listed([late, done], [artifact(done, REPORT, f"x/runs/{RUN_ID}/report.html")], NOW)
+    assert job.left_s is None, "it takes longer than the others did"
+
+
 def test_an_end_without_a_video_is_told_and_one_with_a_video_is_a_result() -> None:
     refused, judged = run("refused", Failed(message="the disk is full")), run("judged", Failed(message="failed: lips"))
     cancelled = run("cancelled", Cancelled())
