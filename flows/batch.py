@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flows.batch_table import BatchTable
-from flows.job_check import name_outputs, refusals
-from flows.parameters import RenderParameters, read_parameters
+from flows.job_check import check_columns, name_outputs, refusals
+from flows.parameters import RenderParameters, read_parameters, ungrouped
 from flows.serving import environment
 from flows.terminal import complain, say
+from liveavatar import paths
 from liveavatar.errors import INTERNAL, InputError, LiveAvatarError
 
 environment.import_prefect()
@@ -31,6 +32,7 @@ from tasks.cluster.replicas import Replicas  # noqa: E402
 from tasks.events import Event, emit  # noqa: E402
 
 Job = dict[str, Any]
+DEFAULT_OUT = "out/batch"  # as the form shows it; see `paths.outputs`
 MAX_LINES = 10  # refused rows named before the first render
 
 
@@ -41,7 +43,7 @@ MAX_LINES = 10  # refused rows named before the first render
     on_running=[note_run],
 )
 def batch(
-    jobs: list[dict[str, Any]], out: str = "out/batch", replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    jobs: list[dict[str, Any]], out: str = DEFAULT_OUT, replicas: Annotated[int, Field(ge=1, le=64)] = 1
 ) -> State[list[dict[str, Any]]]:
     """Render every job, in order, or several side by side.
 
@@ -51,9 +53,17 @@ def batch(
         replicas: engines that take jobs side by side.
 
     Returns:
-        a state, Failed when any job is not done or its quality failed, with one row a job: `job`, `out`, `status`
-        (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
+        a state, Failed when any job is not done or its quality failed, with one row a job: `job` (from 0), `out`,
+        `status` (passed, warned, failed, refused, crashed), `exit_code`, `reason`.
+
+    Raises:
+        InputError: there is no job, or what a job names is no option of a render.
     """
+    if not jobs:
+        raise InputError("jobs is empty; give a list of jobs, each with audio, image and prompt")
+    jobs = [ungrouped(job) for job in jobs]
+    check_columns(jobs)
+    out = str(paths.outputs() / Path(out).name) if out == DEFAULT_OUT else out
     named = name_outputs(jobs, Path(out))
     refused = refusals(named)
     announce(refused, len(named))
@@ -79,9 +89,9 @@ def batch(
 
 
 def announce(refused: dict[int, LiveAvatarError], count: int) -> None:
-    """Say before the first render which rows will be none."""
+    """Say before the first render which rows will be none; people count them from 1."""
     for index, error in list(refused.items())[:MAX_LINES]:
-        complain(f"job {index} of {count} is refused: {error}")
+        complain(f"job {index + 1}/{count} is refused: {error}")
     if len(refused) > MAX_LINES:
         complain(f"and {len(refused) - MAX_LINES} more")
 
@@ -90,7 +100,7 @@ def batch_state(rows: list[dict[str, Any]]) -> State[list[dict[str, Any]]]:
     """Make the final state of a batch: the jobs that went wrong, the worst exit code first."""
     bad = sorted((row for row in rows if row["exit_code"]), key=lambda row: -row["exit_code"])
     warned = [row for row in rows if row["status"] == "warned"]
-    reasons = [f"job {row['job']} {row['status']}: {row['reason']}".rstrip(": ") for row in (*bad, *warned)]
+    reasons = [f"job {row['job'] + 1} {row['status']}: {row['reason']}".rstrip(": ") for row in (*bad, *warned)]
     status = "failed" if bad else "warned" if warned else "passed"
     return state_of(status, rows, reasons, f"{len(rows)} jobs in {Path(rows[0]['out']).parent}" if rows else "no jobs")
 
@@ -148,7 +158,7 @@ def print_outcomes(rows: list[dict[str, Any]], as_json: bool) -> int:
     if as_json:
         say(json.dumps(rows, indent=2, ensure_ascii=False))
     for row in rows:
-        line = f"{row['job']:>4}  {row['status']:<8} {row['out']}  {row['reason']}".rstrip()
+        line = f"{row['job'] + 1:>4}  {row['status']:<8} {row['out']}  {row['reason']}".rstrip()
         if not as_json:
             (complain if row["exit_code"] > 1 else say)(line)
     return max(row["exit_code"] for row in rows)

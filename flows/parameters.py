@@ -31,7 +31,7 @@ from liveavatar.files import is_text
 from liveavatar.media.framing import Framing
 from liveavatar.timing import BLOCK_FRAMES, FPS
 
-SIZE = re.compile(r"(\d{1,5})\s*[*x×]\s*(\d{1,5})")
+SIZE = re.compile(r"^\s*(\d{1,5})\s*[*x×]\s*(\d{1,5})\s*$")
 MAX_PROMPT = 4000  # characters
 MAX_SEED = 2**63 - 1
 SWEPT_STEPS = (3, 4, 5, 6)  # of a sweep that names none

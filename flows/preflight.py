@@ -144,11 +144,11 @@ def moved_size(parameters: RenderParameters, model: config.ModelConfig, size: tu
 
 
 def output_folder(parameters: RenderParameters) -> Path:
-    """Return the folder to publish in: `--out`, else `out/` and a name made of the time and the sound's name."""
+    """Return the folder to publish in: `--out`, else one below `paths.outputs`, named by the time and the sound."""
     if parameters.out:
         return Path(parameters.out)
     stem = re.sub(r"[^\w.-]+", "-", Path(parameters.audio).stem)[:40].strip("-") or "run"
-    return Path("out") / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
+    return paths.outputs() / f"{time.strftime('%Y%m%d-%H%M%S')}-{stem}"
 
 
 def claim_output(parameters: RenderParameters) -> Path:

@@ -13,7 +13,8 @@ from typing import Any
 from flows import preflight
 from flows.counters import tallied
 from flows.parameters import RenderParameters
-from flows.run_record import named, render_name, result_of, run_log, verdict_state
+from flows.run_name import render_name
+from flows.run_record import named, result_of, run_log, verdict_state
 from flows.serving import environment
 from flows.serving.lost_runs import note_run
 from liveavatar.audio.encoders import encoder_kind

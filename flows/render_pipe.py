@@ -15,7 +15,8 @@ from prefect.states import State  # noqa: E402
 
 from flows.counters import tallied  # noqa: E402
 from flows.render import plan_render, publish_run, tidied  # noqa: E402
-from flows.run_record import named, render_name, run_log, verdict_state  # noqa: E402
+from flows.run_name import render_name  # noqa: E402
+from flows.run_record import named, run_log, verdict_state  # noqa: E402
 from flows.serving.lost_runs import note_run  # noqa: E402
 from liveavatar.checkpoints.directory import read_config, resolve_model_dir  # noqa: E402
 from liveavatar.media.pcm import PcmPipe  # noqa: E402

@@ -4,14 +4,12 @@ A run whose quality failed is Failed in Prefect, with the reasons in the message
 what the exit code of the command says. A run with warnings is Completed under the name "Warned".
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from flows.parameters import RenderParameters, ungrouped
+from flows.run_name import made_up
 from flows.serving import environment
 from flows.terminal import Terminal
 from liveavatar import paths
@@ -31,14 +29,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WARNED = "Warned"  # name of the state of a run with warnings
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi"
-)
-# names that Prefect makes up: "gifted-peacock", and in the form of its UI "sigma3-konishi", "mu2-minnobia-x"
-GENERATED = re.compile(rf"[a-z]+-[a-z]+|({GREEK.replace(' ', '|')}|psi|omega)\d*(-[a-z0-9]+)+")
 UNREACHED = "Failed to reach API"  # Prefect's words
 MAX_REASONS = 5
-PART_LENGTH = 40  # characters of a file's name in the name of a run
 LOGGED_SHARE = 0.25  # of the blocks, between two lines of progress
 
 
@@ -115,21 +107,9 @@ def named(describe: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
 
     def name() -> str:
         given = str(flow_run.name or "")
-        return describe(flow_run.parameters) if not given or GENERATED.fullmatch(given) else given
+        return describe(flow_run.parameters) if not given or made_up(given) else given
 
     return name
-
-
-def render_name(parameters: dict[str, Any]) -> str:
-    """Describe a render: sound, portrait and seed."""
-    job = parameters["parameters"]
-    given = job.model_dump() if isinstance(job, RenderParameters) else ungrouped(dict(job))
-    seed = given.get("seed", RenderParameters.model_fields["seed"].default)
-    return f"{_stem(given.get('audio', ''))}-{_stem(given.get('image', ''))}-{seed}"
-
-
-def _stem(path: str) -> str:
-    return "pipe" if path == "-" else Path(path).stem[:PART_LENGTH]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import SWEPT_STEPS, RenderParameters
+from flows.parameters import SIZE, SWEPT_STEPS, RenderParameters
 from flows.serving import environment
 from flows.terminal import say
 from liveavatar.checkpoints.directory import resolve_model_dir
@@ -24,8 +24,10 @@ from prefect.states import State  # noqa: E402
 
 from flows.preflight import check, claim_output  # noqa: E402
 from flows.render import render_flow  # noqa: E402
-from flows.run_record import named, render_name, result_of, state_of, worst_first  # noqa: E402
+from flows.run_name import render_name  # noqa: E402
+from flows.run_record import named, result_of, state_of, worst_first  # noqa: E402
 from flows.serving.lost_runs import note_run  # noqa: E402
+from flows.sweep_jobs import check_jobs, sweep_jobs  # noqa: E402
 from liveavatar.bench.quality.steps import sweep_split  # noqa: E402
 from liveavatar.report.sweep_page import sweep_page  # noqa: E402
 from tasks import events  # noqa: E402
@@ -36,6 +38,7 @@ MEASURES = ("sync_error_frames", "av_offset_frames", "texture_psnr", "jerk_index
 STEPS = list(SWEPT_STEPS)
 NO_SIZES: list[str] = []
 Steps = Annotated[int, Field(ge=1, le=8)]
+Size = Annotated[str, Field(pattern=SIZE.pattern)]
 TIMES = ("ms_per_frame", "fps", "ttff_s")
 
 
@@ -45,7 +48,9 @@ def _sweep_name(given: dict[str, Any]) -> str:
 
 @flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False, on_running=[note_run])
 def sweep(
-    parameters: RenderParameters, steps: list[Steps] = STEPS, sizes: list[str] = NO_SIZES
+    parameters: RenderParameters,
+    steps: Annotated[list[Steps], Field(min_length=1)] = STEPS,
+    sizes: list[Size] = NO_SIZES,
 ) -> State[dict[str, Any]]:
     """Render one job with every number of steps at every size.
 
@@ -57,6 +62,9 @@ def sweep(
     Returns:
         a state, Failed when the quality of any render failed, with `rows` (a dictionary a render) and `out` (folder
         with sweep.parquet, sweep.html and the renders).
+
+    Raises:
+        InputError: the job, or one of the sizes, cannot be rendered; nothing was.
     """
     return _sweep_state(sweep_job(parameters, steps, [*sizes] or [parameters.size]))
 
@@ -84,14 +92,12 @@ def sweep_job(
 ) -> dict[str, Any]:
     """Render one job with every number of steps at every size; see `sweep`."""
     out = claim_output(parameters)
-    render = render_flow(inputs or check(parameters.model_copy(update={"size": sizes[0]})))
-    rows = []
-    for size in sizes:
-        for count in steps:
-            name = f"steps{count}" + (f"-{size.replace('*', 'x')}" if size else "")
-            changes = {"sample_steps": count, "size": size, "out": str(out / name)}
-            report = result_of(render, parameters.model_copy(update=changes))["report"]
-            rows.append(_row(count, size, report))
+    jobs = sweep_jobs(parameters, steps, sizes, out)
+    if inputs is None:
+        check_jobs(jobs)
+        inputs = check(jobs[0])
+    render = render_flow(inputs)
+    rows = [_row(job.sample_steps, job.size, result_of(render, job)["report"]) for job in jobs]
     write_tables(out, rows)
     recorded(lambda: create_table_artifact(table=rows, key="sweep", description="sampling steps and sizes compared"))
     return {"rows": rows, "out": str(out)}

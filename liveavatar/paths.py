@@ -47,6 +47,14 @@ def home() -> Path:
     return Path(os.environ.get("LIVEAVATAR_HOME") or (REPO_ROOT / ".liveavatar" if is_checkout() else user))
 
 
+def outputs() -> Path:
+    """Folder of videos for which none is named: `out`, or that of the home where the working folder may not be written.
+
+    So it is in a container, whose user has no rights beyond the home.
+    """
+    return Path("out") if os.access("out" if os.path.isdir("out") else ".", os.W_OK) else home() / "out"
+
+
 def gpu_look() -> Path:
     """Return the lock that one process at a time holds while it looks which GPUs are left."""
     return home() / "gpu-look.lock"

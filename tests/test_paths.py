@@ -24,6 +24,26 @@ def test_only_this_module_knows(pattern: re.Pattern[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("there", "writable", "expected"),
+    [
+        pytest.param(False, ".", "out", id="a folder of the user's"),
+        pytest.param(False, "", "home/out", id="a folder that may not be written, as in a container"),
+        pytest.param(True, "out", "out", id="a folder of which only out may be written"),
+        pytest.param(True, ".", "home/out", id="an out of somebody else"),
+    ],
+)
+def test_videos_go_where_the_user_may_write(
+    there: bool, writable: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIVEAVATAR_HOME", "home")
+    monkeypatch.setattr("os.access", lambda path, _: str(path) == writable)
+    if there:
+        (tmp_path / "out").mkdir()
+    assert paths.outputs() == Path(expected)
+
+
+@pytest.mark.parametrize(
     ("folder", "name"),
     [
         pytest.param(paths.store, "store", id="artefacts"),

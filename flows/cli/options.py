@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from difflib import get_close_matches
 from typing import NoReturn
 
 from liveavatar import __version__
@@ -39,9 +40,16 @@ COMMANDS = {
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are ours: one line, exit code 2."""
 
+    sub: "Parser | None" = None  # of the subcommand that is given, when there is one
+
     def error(self, message: str) -> NoReturn:
-        """Raise the error as an `InputError`."""
-        raise InputError(f"{message}; see `{self.prog} --help`")
+        """Raise the error as an `InputError`; what is misspelt is answered with what may be meant."""
+        known = COMMANDS if self.sub is None else self.sub._option_string_actions
+        wrong = re.match(r"unrecognized arguments: (\S+)|argument COMMAND: invalid choice: '([^']*)'", message)
+        near = get_close_matches((wrong[1] or wrong[2]).partition("=")[0], known, 1) if wrong else []
+        if wrong and near:
+            raise InputError(f"{wrong[0]}: did you mean {near[0]}?")
+        raise InputError(f"{message}; see `{(self.sub or self).prog} --help`")
 
 
 def normalise(argv: list[str]) -> list[str]:
@@ -78,6 +86,7 @@ def make_parser(*commands: str) -> Parser:
         sub = subparsers.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
         if name in commands:
             _OPTIONS[name](sub)
+            parser.sub = sub if len(commands) == 1 else None
     return parser
 
 

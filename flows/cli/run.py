@@ -20,6 +20,7 @@ from flows.parameters import RenderParameters, read_parameters
 from flows.serving import environment
 from flows.serving.prefect_server import PrefectServer, run_dir
 from flows.serving.process_record import own_process, process_of
+from flows.sweep_jobs import check_jobs, sweep_jobs
 from flows.terminal import Terminal, say
 from liveavatar import paths
 from liveavatar.checkpoints.directory import resolve_model_dir
@@ -56,7 +57,7 @@ def demo() -> Options:
     """Return the options of the sample: sound, portrait and prompt, and where its video goes."""
     prompt = (paths.SAMPLES / "prompt.txt").read_text().strip()
     sound, portrait = (str(paths.SAMPLES / name) for name in ("speech.wav", "portrait.png"))
-    return {"audio": sound, "image": portrait, "prompt": prompt, "out": "out/demo"}
+    return {"audio": sound, "image": portrait, "prompt": prompt, "out": str(paths.outputs() / "demo")}
 
 
 def _render_again(source: Path, given: Options) -> int:
@@ -151,9 +152,9 @@ def sweep(options: Options) -> int:
     if sizes:
         areas = [*parse_list(sizes, "--sizes", r"\d+\*\d+", 'sizes such as "384*256"')]
     preflight.refuse_pipe(parameters)
-    for area in areas:
-        preflight.check_options(parameters.model_copy(update={"size": area}))
-    inputs = preflight.check(parameters.model_copy(update={"size": areas[0]}))
+    jobs = sweep_jobs(parameters, numbers, areas)
+    check_jobs(jobs)
+    inputs = preflight.check(jobs[0])
     with at_work("sweep"), Terminal(), PrefectServer() as server, ray_session():
         server.wait_for_joined()
         from flows.run_record import result_of
@@ -167,7 +168,7 @@ def sweep(options: Options) -> int:
 
 def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_json: bool) -> int:
     """Sweep the evaluation split, which brings its own sounds, portraits and prompts."""
-    model, out = options.pop("model", "mini"), options.pop("out", "out/sweep-evaluation")
+    model, out = options.pop("model", "mini"), options.pop("out", paths.outputs() / "sweep-evaluation")
     if options:
         raise InputError(f"--split evaluation takes --model, --steps, --clips and --out; drop --{next(iter(options))}")
     from liveavatar.quality.split import load_split
@@ -199,7 +200,9 @@ def parse_list(text: str, option: str, pattern: str, form: str) -> list[str]:
 def batch(options: Options) -> int:
     """Render a table of jobs."""
     as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
-    out = options.pop("out", None) or f"out/{manifest.stem}"  # of the table; every job gets a folder below
+    out = options.pop("out", None) or str(
+        paths.outputs() / manifest.stem
+    )  # of the table; every job gets a folder below
     rows = isolated(read_manifest, manifest, options)
     check_columns(rows)
     jobs = name_outputs(rows, Path(out))
@@ -235,7 +238,10 @@ def regress(options: Options) -> int:
         from flows.run_record import result_of
 
         await_server(server)
-        golden, only = str(options["golden"] or GOLDEN), [name for name in options["only"].split(",") if name]
+        golden, only = (
+            str(options["golden"] or GOLDEN),
+            [name.strip() for name in options["only"].split(",") if name.strip()],
+        )
         verdict = result_of(flow, golden, options["update"], options["junit"] or "", options["reason"], only)
         return print_verdict(verdict, options["json"])
 

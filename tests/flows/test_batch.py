@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import batch
+from liveavatar.errors import InputError
 from tasks.cluster.replicas import Replicas
 from tasks.store.store import Store
 
@@ -59,3 +60,31 @@ def test_a_reason_of_many_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(batch, "read_parameters", lambda job: job)
     monkeypatch.setattr(batch, "outcome_of", lambda *_: {"status": "failed", "report": {"checks": checks}})
     assert batch.render_one({"out": "a"})["reason"] == "no face; 0 % of the frames"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        pytest.param([], "jobs is empty", id="no job"),
+        pytest.param(
+            [{"audo": "a.wav", "image": "a.png", "prompt": "a man"}], "audo.*did you mean audio", id="misspelt"
+        ),
+        pytest.param([{"what": {"audo": "a.wav"}}], "audo.*did you mean audio", id="misspelt in a group of the form"),
+    ],
+)
+def test_a_table_from_the_form_is_refused_as_on_the_command_line(
+    jobs: list[dict[str, object]], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        batch.batch.fn(jobs, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_are_counted_from_one_wherever_people_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = {"job": 1, "out": "out/b/1", "status": "refused", "exit_code": 2, "reason": "no sound"}
+    batch.announce({1: InputError("no sound")}, 2)
+    assert batch.print_outcomes([refused], as_json=False) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "job 2/2 is refused: no sound" in told[0]
+    assert told[1].split() == ["2", "refused", "out/b/1", "no", "sound"]
+    assert "job 2 refused: no sound" in batch.batch_state([refused]).message

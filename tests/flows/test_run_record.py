@@ -12,7 +12,8 @@ from flows import run_record
 from flows.batch import batch_state
 from flows.parameters import RenderParameters
 from flows.regression import regression_state
-from flows.run_record import named, outcome_of, render_name, result_of, run_log, state_of, verdict_state
+from flows.run_name import render_name
+from flows.run_record import named, outcome_of, result_of, run_log, state_of, verdict_state
 from liveavatar.errors import CapacityError, InputError
 from tasks.events import Event, emit, listening
 
@@ -36,12 +37,12 @@ def row(status: str, exit_code: int, reason: str = "") -> dict[str, Any]:
         ),
         pytest.param(
             batch_state([row("passed", 0), row("refused", 2, "no sound"), row("crashed", 5, "a fault")]),
-            ("FAILED", "Failed", "failed: job 3 crashed: a fault; job 3 refused: no sound"),
+            ("FAILED", "Failed", "failed: job 4 crashed: a fault; job 4 refused: no sound"),
             id="batch with refused jobs",
         ),
         pytest.param(
             batch_state([row("passed", 0), row("warned", 0)]),
-            ("COMPLETED", "Warned", "warned: job 3 warned"),
+            ("COMPLETED", "Warned", "warned: job 4 warned"),
             id="batch with a warning",
         ),
         pytest.param(
@@ -108,8 +109,13 @@ JOB = {"audio": "in/anna 1.wav", "image": "/p/face.png", "prompt": "p"}
         pytest.param("gifted-peacock", JOB, "anna 1-face-420", id="a name that Prefect made up"),
         pytest.param("", {**JOB, "seed": 7}, "anna 1-face-7", id="no name"),
         pytest.param("Monday's trailer", JOB, "Monday's trailer", id="a name of the user's"),
+        pytest.param("morning-news", JOB, "morning-news", id="two words of the user's"),
+        pytest.param("beta-launch", JOB, "beta-launch", id="a Greek letter that is a word"),
+        pytest.param("anna-peacock", JOB, "anna-peacock", id="an animal of Prefect's behind another word"),
+        pytest.param("beta2-konishi", JOB, "anna 1-face-420", id="a numbered letter of the form"),
         pytest.param("mu2-minnobia-x", JOB, "anna 1-face-420", id="a name that the form of the UI made up"),
         pytest.param("sigma3-konishi", {"what": JOB}, "anna 1-face-420", id="options in groups"),
+        pytest.param("", {**JOB, "audio": "studio:anna.wav"}, "anna-face-420", id="a file of the studio page"),
         pytest.param("gifted-peacock", RenderParameters(**{**JOB, "audio": "-"}), "pipe-face-420", id="a pipe"),
         pytest.param("gifted-peacock", {**JOB, "audio": "x" * 300}, "x" * 40 + "-face-420", id="a long name"),
     ],

@@ -12,7 +12,7 @@ from prefect.states import State
 from flows import sweep
 from flows.parameters import RenderParameters
 from flows.run_record import state_of
-from liveavatar.errors import CapacityError
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.report.sweep_page import CHARTED
 
 
@@ -48,13 +48,12 @@ def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeyp
         report = {"inputs": inputs, "metrics": {"jerk_index": 1.5}, "timing": timing, "status": status}
         return state_of(status, {"report": report}, [], "")
 
-    checked: list[str | None] = []
-    monkeypatch.setattr(sweep, "check", lambda form: checked.append(form.size))
+    monkeypatch.setattr(sweep, "check", lambda _: None)
     monkeypatch.setattr(sweep, "render_flow", lambda _: render)
     monkeypatch.setattr(sweep, "claim_output", lambda _: tmp_path)
     monkeypatch.setattr(sweep, "create_table_artifact", lambda **_: None)
     job = RenderParameters(audio="voice.wav", image="face.png", prompt="a woman talks", out=str(tmp_path))
-    state = sweep.sweep.fn(job, [1, 4], [None, "384*256"])
+    state = sweep.sweep.fn(job, [1, 4, 1], [None, "384*256"])
     assert (state.name, state.message) == (
         "Failed",
         "failed: 1 steps at 256*384 failed; 1 steps at 384*256 failed",
@@ -73,10 +72,19 @@ def test_every_number_of_steps_is_rendered_at_every_size(tmp_path: Path, monkeyp
         (4, "384*256", 160.0),
     ]
     assert table["rows"][0]["jerk_index"] == 1.5
-    rendered.clear()
+    rendered.clear()  # and once more into the same folder, as after an interruption
     sweep.sweep.fn(job.model_copy(update={"size": "512*768"}))
     assert [(steps, size) for steps, size, _ in rendered] == [(steps, "512*768") for steps in (3, 4, 5, 6)]
     assert len(pd.read_parquet(tmp_path / "sweep.parquet")) == 4
+
+
+def test_a_size_that_cannot_be_rendered_ends_the_sweep_before_the_first_render(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "render_flow", lambda _: pytest.fail("it renders"))
+    job = RenderParameters(audio="voice.wav", image="face.png", prompt="a woman talks", out=str(tmp_path))
+    with pytest.raises(InputError, match=r"--size .*9000"):
+        sweep.sweep.fn(job, [1], ["384*256", "9000*9000"])
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in ("sweep.parquet", "sizes.parquet")])

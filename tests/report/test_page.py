@@ -214,6 +214,8 @@ def test_a_phone_shows_the_page_without_overflow(page: Path, tmp_path: Path) -> 
         see.resize(390, 844)
         wait_for(lambda: see("document.documentElement.dataset.video") == "4.00")
         assert see.overflow() <= 0
+        reasons = "[...document.querySelectorAll('td.reason')].map(cell => cell.getBoundingClientRect().right)"
+        assert 0 < max(see(reasons)) <= 390, "reasons are read without moving the table aside"
         see("document.querySelectorAll('details').forEach(part => { part.open = true })")
         assert see.overflow() <= 0
         assert see.errors == []

@@ -23,15 +23,15 @@ from flows.cli.doctor.surroundings import (
     check_services,
     check_temporary_folder,
 )
-from liveavatar.paths import home
+from liveavatar.paths import home, outputs
 
 
 def run_checks(out: Path | None = None) -> list[DoctorCheck]:
-    """Run all checks. `out` is where renders would go; the current folder when None.
+    """Run all checks. `out` is where renders would go; where those go that name none, when None.
 
     A warning costs speed or a feature; a failure stops renders.
     """
-    places = (home(), out or Path.cwd())
+    places = (home(), out or outputs().absolute())
     probes: tuple[Callable[[], Iterator[DoctorCheck]], ...] = (
         check_python, check_packages, check_torch, check_processor, check_memory, lambda: check_disk(places),
         check_ffmpeg, check_whisper, check_models, check_gpus, check_services, check_ports,

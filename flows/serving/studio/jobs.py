@@ -27,6 +27,7 @@ from prefect.exceptions import ObjectNotFound  # noqa: E402
 from prefect.states import Cancelled, Cancelling  # noqa: E402
 from prefect.utilities.callables import parameter_schema  # noqa: E402
 
+from flows.run_name import made_up, render_name  # noqa: E402
 from flows.serving.deployments import deployments, flow_of  # noqa: E402
 from liveavatar.errors import CapacityError, InputError  # noqa: E402
 
@@ -98,7 +99,8 @@ class PrefectQueue:
                         raise CapacityError("the deployments are not served yet; try again in some seconds") from e
                     time.sleep(1.0)
             form = {"parameters": grouped(parameters)}
-            run = client.create_flow_run_from_deployment(deployment.id, parameters=form)
+            name = render_name({"parameters": parameters})
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=form, name=name)
             return str(run.id)
 
     def renew_form(self) -> None:
@@ -113,12 +115,7 @@ class PrefectQueue:
         """List the runs of the flow `render`; see `JobQueue.jobs`."""
         now = datetime.now(UTC)
         with get_client(sync_client=True) as client:
-            runs = client.read_flow_runs(
-                flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[FLOW])),
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=2 * LISTED,
-            )
-            runs = [run for run in runs if _is_due(run, now)][:LISTED]
+            runs = [*_ended(client, now), *_going(client, now)]
             artifacts = _artifacts(client, runs)
             stages = _stages(client, runs)
         return listed(runs, artifacts, now, stages)
@@ -142,10 +139,29 @@ class PrefectQueue:
                 client.set_flow_run_state(run.id, Cancelled())
 
 
-def _is_due(run: FlowRun, now: datetime) -> bool:
-    if _has_ended(run):
-        return run.end_time is None or now - run.end_time < SHOWN
-    return run.expected_start_time is None or run.expected_start_time < now + LATER
+OF_FLOW = filters.FlowFilter(name=filters.FlowFilterName(any_=[FLOW]))
+FINAL = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+
+
+def _going(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
+    """Read the runs that run or wait, the next one first. Those scheduled for later must not hide them."""
+    wanted = filters.FlowRunFilter(
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(not_any_=FINAL)),
+        expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=now + LATER),  # type: ignore[arg-type] # takes any
+    )
+    sort = FlowRunSort.EXPECTED_START_TIME_ASC
+    return client.read_flow_runs(flow_filter=OF_FLOW, flow_run_filter=wanted, sort=sort, limit=LISTED)
+
+
+def _ended(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
+    """Read the runs that lately ended, the newest first."""
+    wanted = filters.FlowRunFilter(
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=FINAL)),
+        end_time=filters.FlowRunFilterEndTime(after_=now - SHOWN),  # type: ignore[arg-type] # takes any
+    )
+    return client.read_flow_runs(
+        flow_filter=OF_FLOW, flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=LISTED
+    )
 
 
 def _has_ended(run: FlowRun) -> bool:
@@ -201,7 +217,7 @@ def listed(
             continue
         job = _described(run, of_run)
         progress = of_run.get((run.id, PROGRESS))
-        left = _left(progress, now) if progress is not None else None
+        left = _left(progress, now) if progress is not None and job.state == RUNNING else None
         left = _expected(run, pace, now) if left is None else left
         ahead = None if ahead is None or left is None else ahead + left
         stage = (stages or {}).get(run.id)
@@ -217,7 +233,7 @@ def _described(run: FlowRun, of_run: dict[tuple[Any, str], Artifact]) -> QueuedJ
     picture = _stored(run, "image")
     return QueuedJob(
         id=str(run.id),
-        name=run.name or "",
+        name=_name(run),
         state=state,
         label=run.state_name or "",
         message=(run.state.message or "") if run.state is not None and state == ENDED else "",
@@ -228,6 +244,12 @@ def _described(run: FlowRun, of_run: dict[tuple[Any, str], Artifact]) -> QueuedJ
         run=_id_in(of_run.get((run.id, REPORT))),
         image=None if picture is None else picture.id,
     )
+
+
+def _name(run: FlowRun) -> str:
+    """Name a run; one that has not begun may still have a name of Prefect's."""
+    given = run.parameters.get("parameters")
+    return render_name({"parameters": given}) if made_up(run.name or "") and isinstance(given, dict) else run.name or ""
 
 
 _AT_WORK = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
@@ -255,14 +277,22 @@ def _pace(runs: Iterable[FlowRun]) -> float | None:
 
 
 def _left(progress: Artifact, now: datetime) -> float | None:
-    """Compute the seconds until all blocks are made from the pace so far; None after the first report."""
+    """Compute the seconds until all blocks are made from the pace so far.
+
+    None after the first report, and when they should have passed: a later stage is at work, or the run was lost.
+    """
     percent = float(str(progress.data))
     if progress.created is None or progress.updated is None or percent <= 0:
         return None
     passed = (progress.updated - progress.created).total_seconds()
     if passed <= 0:
         return None
-    return max(1.0, passed * (100 - percent) / percent - (now - progress.updated).total_seconds())
+    return _ahead(passed * (100 - percent) / percent - (now - progress.updated).total_seconds())
+
+
+def _ahead(seconds: float) -> float | None:
+    """Return seconds that are to come; None for those that have passed."""
+    return seconds if seconds > 0 else None
 
 
 def _expected(run: FlowRun, pace: float | None, now: datetime) -> float | None:
@@ -271,4 +301,4 @@ def _expected(run: FlowRun, pace: float | None, now: datetime) -> float | None:
     if pace is None or sound is None or not sound.seconds:
         return None
     passed = (now - run.start_time).total_seconds() if run.start_time is not None else 0.0
-    return max(1.0, pace * sound.seconds - passed)
+    return _ahead(pace * sound.seconds - passed)

@@ -4,6 +4,7 @@ import pytest
 
 from flows.cli.options import make_parser, normalise
 from flows.parameters import RenderParameters
+from liveavatar.errors import InputError
 
 
 def test_dashes_and_underscores_mean_the_same() -> None:
@@ -38,3 +39,21 @@ def test_every_parameter_is_an_option() -> None:
 def test_offload_model_takes_a_word(value: str) -> None:
     needed = ["render", "--audio", "a", "--image", "b", "--prompt", "c", "--offload_model", value]
     assert vars(make_parser("render").parse_args(needed))["offload_model"] == value
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param(
+            ["render", "--audoi", "x"], "unrecognized arguments: --audoi: did you mean --audio?", id="an option"
+        ),
+        pytest.param(["batch", "t.csv", "--sample_step=3"], "did you mean --sample_steps?", id="one with its value"),
+        pytest.param(["store", "ls", "--zzz"], "--zzz; see `liveavatar store --help`", id="nothing like it"),
+        pytest.param(["rendr"], "invalid choice: 'rendr': did you mean render?", id="a command"),
+        pytest.param(["zzz"], "see `liveavatar --help`", id="no command"),
+    ],
+)
+def test_what_is_misspelt_is_answered_with_what_is_meant(given: list[str], told: str) -> None:
+    with pytest.raises(InputError) as refused:
+        make_parser(given[0]).parse_args(given)
+    assert told in str(refused.value)

@@ -1,5 +1,6 @@
 """The table of deployments: every row names a flow and fits its parameters; a damaged table is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def test_forms_have_types_ranges_and_defaults() -> None:
         own = {part: option for part, option in form["properties"].items() if part != "parameters"}
         assert "anyOf" not in str(own), f"{name}: the form would show `type None`"
     assert forms["sweep"]["properties"]["steps"]["items"] == {"type": "integer", "minimum": 1, "maximum": 8}
+    assert forms["sweep"]["properties"]["steps"]["minItems"] == 1
+    size = re.compile(forms["sweep"]["properties"]["sizes"]["items"]["pattern"])  # found anywhere, as in JSON Schema
+    assert [bool(size.search(text)) for text in ("384*256", " 704 x 384", "999", "a 384*256", "")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
     assert forms["batch"]["properties"]["replicas"]["maximum"] == 64
 
 

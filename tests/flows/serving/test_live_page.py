@@ -1,5 +1,6 @@
 """The live page: what it lists, what it gives away, and a browser that plays a video while it is made."""
 
+import itertools
 import json
 import os
 import shutil
@@ -15,18 +16,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from flows.serving.live_page import LivePage, renders
-from flows.serving.studio.jobs import QueuedJob
+from flows.serving.studio.jobs import RUNNING, QueuedJob
 from liveavatar import paths
 from liveavatar.errors import InputError
 from liveavatar.hardware import free_port
 from liveavatar.media.film import FilmWriter
 from tasks.catalogue import record_run
 from tasks.store.store import Store
-from tests.browser import browser, needs_chromium, wait_for
+from tests.browser import Browser, browser, needs_chromium, wait_for
 
 RUN = "0123456789abcdef" * 2
+BUTTON = "document.querySelector('#queue li button')"
+DENY = "Object.defineProperty(window, 'sessionStorage', {get() { throw new DOMException('denied'); }});"
+SLOW_FIRST = """{
+  const send = XMLHttpRequest.prototype.send;
+  let sent = 0;
+  XMLHttpRequest.prototype.send = function (body) { setTimeout(() => send.call(this, body), sent++ ? 0 : 2000); };
+}"""
 SEGMENT = 24  # frames
 FPS = 25
 
@@ -158,6 +167,80 @@ def test_a_taken_port_is_no_obstacle(home: Path) -> None:
     with LivePage() as first, LivePage(int(first.url.rsplit(":", 1)[1].strip("/"))) as second:
         assert first.url != second.url
         assert get(second.url)[0] == 200
+
+
+class Progress:
+    """A queue with one job, further on each time it is asked for."""
+
+    def __init__(self) -> None:
+        self.percent = itertools.count()
+        self.started: list[dict[str, Any]] = []
+
+    def start(self, parameters: dict[str, Any]) -> str:
+        self.started.append(parameters)
+        return "job"
+
+    def jobs(self) -> list[QueuedJob]:
+        done = float(next(self.percent))
+        job = QueuedJob(id="job", name="anna", state=RUNNING, label="Running", message="", stage="render", percent=done)
+        return [job]
+
+    def cancel(self, job_id: str) -> None:
+        raise AssertionError(job_id)
+
+    def renew_form(self) -> None:
+        pass
+
+
+def text(see: Browser, name: str) -> str:
+    return str(see(f"document.getElementById('{name}').textContent"))
+
+
+def write_tone(path: Path, pitch: float) -> Path:
+    wavfile.write(path, 16_000, (0.3 * np.sin(np.arange(16_000) * pitch)).astype(np.float32))
+    return path
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_page_under_a_finger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "home"))
+    queue = Progress()
+    with LivePage(queue=queue) as page, browser("about:blank", tmp_path / "profile") as see:
+        for script in (DENY, SLOW_FIRST):
+            see.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        see.open(page.url)
+        wait_for(lambda: see("document.documentElement.dataset.ready") == "1")
+
+        wait_for(lambda: see(BUTTON + " !== null"))
+        see(f"window.button = {BUTTON}; button.focus()")
+        shown = text(see, "queue")
+        wait_for(lambda: text(see, "queue") != shown)
+        assert see(f"button === {BUTTON} && document.activeElement === button"), "a click between two looks is lost"
+        told = "import('/page/words.js').then((words) => [3599, 7199, 3629].map(words.duration))"
+        assert see(told) == ["59 min 59 s", "2 h 0 min", "1 h 0 min"]
+
+        see.choose_file("#sound-file", write_tone(tmp_path / "first.wav", 0.1))
+        see.choose_file("#sound-file", write_tone(tmp_path / "second.wav", 0.2))
+        wait_for(lambda: text(see, "sound-state").startswith("second.wav"))
+        wait_for(lambda: len(list((tmp_path / "home" / "inputs").glob("*.json"))) == 2)
+        assert text(see, "sound-state").startswith("second.wav"), "the file that was chosen last counts"
+
+        see.choose_file("#picture-file", paths.SAMPLES / "portrait.png")
+        see("document.getElementById('prompt').value = 'A woman explains something with a smile'")
+        see("document.getElementById('prompt').dispatchEvent(new Event('input'))")
+        wait_for(lambda: not see("document.getElementById('start').disabled"))
+        see("document.getElementById('seed').value = '7x'; document.getElementById('start').click()")
+        wait_for(lambda: "whole number" in text(see, "start-state"))
+        assert queue.started == []
+        see("document.getElementById('seed').value = '7'; document.getElementById('start').click()")
+        wait_for(lambda: queue.started)
+        assert (queue.started[0]["seed"], Path(queue.started[0]["audio"]).name) == (7, "second.wav")
+
+        see.choose_file("#sound-file", paths.SAMPLES / "portrait.png")
+        wait_for(lambda: "it has no sound" in text(see, "sound-state"))
+        assert see("document.getElementById('sound-play').hidden")
+        assert see.errors == []
 
 
 @pytest.mark.slow

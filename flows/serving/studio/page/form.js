@@ -10,6 +10,7 @@ const FACETS = ["person", "action", "lighting", "style", "camera", "setting", "m
 const LONGEST = 180;  // seconds of a recording
 const VERDICTS = { "will speak": "will", "may not speak": "may", "will not speak": "never" };
 const chosen = { audio: null, image: null, judged: null, prompt: null };
+const sent = { audio: 0, image: 0 };  // files of a kind so far: the last one counts, whichever comes first
 let options = { models: ["mini"], presets: [], preset: "quality" };
 
 function ready() {
@@ -18,27 +19,30 @@ function ready() {
 }
 
 async function send(kind, file, name, status, onStored) {
-  const limit = options.most_bytes?.[kind] ?? Infinity;
+  const limit = options.most_bytes?.[kind] ?? Infinity, mine = ++sent[kind];
   chosen[kind] = null;
   ready();
   if (file.size > limit) { status.textContent = t("too_large", { n: Math.round(limit / 1e6) }); return; }
   status.textContent = t("sends", { n: 0 });
   try {
     const stored = await upload(kind, file, name, (share) => {
-      status.textContent = share < 1 ? t("sends", { n: Math.round(100 * share) }) : t("checks");
+      if (mine === sent[kind]) status.textContent = share < 1 ? t("sends", { n: Math.round(100 * share) }) : t("checks");
     });
+    if (mine !== sent[kind]) return;
     chosen[kind] = stored;
     onStored(stored);
   } catch (error) {
-    status.textContent = said(error.message);
+    if (mine === sent[kind]) status.textContent = said(error.message);
   }
   ready();
 }
 
-function takeSound(file, name = file.name) {
+async function takeSound(file, name = file.name) {
+  URL.revokeObjectURL(by("sound-play").src);
   by("sound-play").src = URL.createObjectURL(file);
   by("sound-play").hidden = false;
-  return send("audio", file, name, by("sound-state"), drawSound);
+  await send("audio", file, name, by("sound-state"), drawSound);
+  by("sound-play").hidden = chosen.audio === null;  // what was refused need not be a sound
 }
 
 function drawSound() {
@@ -88,7 +92,7 @@ function drawPicture() {
   by("verdict").className = `pill ${VERDICTS[judged.verdict] ?? ""}`;
   const lines = [...judged.reasons, ...judged.remarks].map((text) => element("li", { textContent: said(text) }));
   by("reasons").replaceChildren(...lines);
-  by("video-size").textContent = t("video_size", { w: judged.video[0], h: judged.video[1] });
+  by("video-size").textContent = t(judged.frame ? "video_size" : "video_size_alone", { w: judged.video[0], h: judged.video[1] });
   by("frame").hidden = judged.frame === null;
   if (judged.frame) {
     const [left, top, right, bottom] = judged.frame.map((share) => Math.max(0, Math.min(1, share)));
@@ -145,13 +149,19 @@ function drawChoices() {
 async function start(event) {
   event.preventDefault();
   const seed = by("seed").value.trim();
+  if (seed && !(/^\d+$/.test(seed) && Number.isSafeInteger(Number(seed)))) {
+    by("start-state").textContent = t("seed_wrong");
+    by("seed").closest("details").open = true;
+    by("seed").focus();
+    return;
+  }
   by("start").dataset.busy = "1";
   ready();
   try {
     const { id } = await post("api/jobs", {
       audio: chosen.audio.id, image: chosen.image.id, prompt: by("prompt").value, model: by("model").value,
       preset: document.querySelector("[name=preset]:checked")?.value, watch: by("watch").checked,
-      seed: /^\d+$/.test(seed) ? Number(seed) : null, face: Number(by("face").value || 1),
+      seed: seed ? Number(seed) : null, face: Number(by("face").value || 1),
     });
     follow(id);
     by("start-state").textContent = t("queued");

@@ -2,13 +2,17 @@
 
 import { element, get, post, repeat } from "./api.js";
 import { shown, watch } from "./player.js";
-import { duration, onLanguage, said, t } from "./words.js";
+import { current, duration, onLanguage, said, t } from "./words.js";
 
 const list = document.getElementById("queue"), idle = document.getElementById("idle");
-const hidden = new Set(JSON.parse(sessionStorage.getItem("liveavatar.hidden") ?? "[]"));
+const hidden = new Set(stored());
 const mine = new Set();  // jobs started on this page: the first to render is shown
 let jobs = [];
 let changed = () => {};
+
+function stored() {
+  try { return JSON.parse(sessionStorage.getItem("liveavatar.hidden") ?? "[]"); } catch { return []; }
+}
 
 export function follow(id) { mine.add(id); }
 
@@ -24,21 +28,31 @@ function status(job) {
   return [done, left].filter(Boolean).join(", ");
 }
 
-const plain = (message) => message.replace(/^Flow run encountered an exception:? (\w+: )?/, "").slice(0, 400);
+// What Prefect writes around the line of a refusal says nothing to who reads it here.
+const plain = (message) => message
+  .replace(/^Flow run encountered an exception:? (\w+: )?/, "")
+  .replace(/^Validation of flow parameters failed.*? - parameters\.(\w+): (Value error, )?/s, "$1: ")
+  .slice(0, 400);
 
-function row(job) {
-  const picture = job.image
+function picture(job) {
+  return job.image
     ? element("img", { src: `api/previews/${job.image}`, alt: "", loading: "lazy" })
     : element("span", { className: "blank" });
-  const middle = element("div", {}, element("b", { textContent: job.name }));
-  middle.append(element("span", { className: "facts", textContent: status(job) }));
-  if (job.memory) middle.append(element("span", { className: "facts", textContent: said(job.memory) }));
-  for (const line of job.short) middle.append(element("span", { className: "facts short", textContent: said(line) }));
+}
+
+function facts(job) {
+  const lines = [element("b", { textContent: job.name }), element("span", { className: "facts", textContent: status(job) })];
+  if (job.memory) lines.push(element("span", { className: "facts", textContent: said(job.memory) }));
+  for (const line of job.short) lines.push(element("span", { className: "facts short", textContent: said(line) }));
   if (job.state === "running") {
     const bar = element("progress", { max: 100 });
     if (job.percent !== null) bar.value = job.percent;
-    middle.append(bar);
+    lines.push(bar);
   }
+  return lines;
+}
+
+function buttonsOf(job) {
   const buttons = element("div", { className: "do" });
   if (job.live && job.state === "running") {
     buttons.append(element("button", { type: "button", textContent: t("watch"), onclick: () => watch(job.live) }));
@@ -48,9 +62,15 @@ function row(job) {
   } else {
     buttons.append(element("button", { type: "button", textContent: t("cancel"), onclick: (event) => cancel(job, event.target) }));
   }
-  const line = element("li", {}, picture, middle, buttons);
-  line.dataset.state = job.state;
-  return line;
+  return buttons;
+}
+
+// Write a row anew, but leave its buttons alone while they stay the same: one of them may be under a finger.
+function fill(line, job) {
+  const told = JSON.stringify([job.state, job.live, job.image, current()]);
+  if (line.dataset.told !== told) line.replaceChildren(picture(job), element("div"), buttonsOf(job));
+  Object.assign(line.dataset, { job: job.id, state: job.state, told });
+  line.children[1].replaceChildren(...facts(job));
 }
 
 function hide(id) {
@@ -69,7 +89,14 @@ function draw() {
   const seen = jobs.filter((job) => !hidden.has(job.id));
   idle.hidden = seen.length > 0;
   idle.textContent = t("idle");
-  list.replaceChildren(...seen.map(row));
+  const lines = new Map([...list.children].map((line) => [line.dataset.job, line]));
+  const wanted = new Set(seen.map((job) => job.id));
+  for (const [id, line] of lines) if (!wanted.has(id)) line.remove();
+  seen.forEach((job, index) => {
+    const line = lines.get(job.id) ?? element("li");
+    fill(line, job);
+    if (list.children[index] !== line) list.insertBefore(line, list.children[index] ?? null);
+  });
 }
 
 async function look() {

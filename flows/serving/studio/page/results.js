@@ -62,7 +62,7 @@ async function repeatRun(run, button) {
 
 function choose(id) {
   chosen = chosen.includes(id) ? chosen.filter((other) => other !== id) : [...chosen, id].slice(-2);
-  draw();
+  press();
   const both = chosen.map((id) => runs.find((run) => run.id === id));
   pair.compare.hidden = both.length < 2;
   if (both.length < 2) { a.pause(); b.pause(); return; }
@@ -112,9 +112,16 @@ pair["pair-sound"].onclick = () => {
   [a.muted, b.muted] = [b.muted, a.muted];
   pair["pair-sound"].textContent = t(a.muted ? "sound_b" : "sound_a");
 };
-pair["pair-close"].onclick = () => { chosen = []; stop(); pair.compare.hidden = true; draw(); };
+pair["pair-close"].onclick = () => { chosen = []; stop(); pair.compare.hidden = true; press(); };
 new MutationObserver(() => { if (!pair.compare.hidden) requestAnimationFrame(step); })
   .observe(pair.compare, { attributeFilter: ["hidden"] });
+
+// Say which results are compared; the buttons stay where the keyboard is.
+function press() {
+  for (const item of list.children) {
+    item.querySelector("[aria-pressed]").setAttribute("aria-pressed", chosen.includes(item.dataset.run));
+  }
+}
 
 function draw() {
   none.hidden = runs.length > 0;
@@ -126,6 +133,7 @@ export async function look() {
     const found = await get("published.json"), text = JSON.stringify(found);
     if (text === told) return;
     [runs, told] = [found, text];
+    chosen = chosen.filter((id) => runs.some((run) => run.id === id));
     draw();
   } catch { /* the next look tells */ }
 }

@@ -58,5 +58,6 @@ export function duration(seconds) {
   const whole = Math.max(1, Math.round(seconds));
   if (whole < 60) return t("seconds", { n: whole });
   if (whole < 3600) return t("minutes", { n: Math.floor(whole / 60), s: whole % 60 });
-  return t("hours", { n: Math.floor(whole / 3600), m: Math.round((whole % 3600) / 60) });
+  const minutes = Math.round(whole / 60);
+  return t("hours", { n: Math.floor(minutes / 60), m: minutes % 60 });
 }

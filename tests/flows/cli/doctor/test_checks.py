@@ -20,6 +20,13 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert all(c.name in to_lines(checks) for c in checks)
 
 
+def test_it_looks_where_videos_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.cli.doctor.checks.outputs", lambda: Path("elsewhere"))
+    (found,) = (check for check in run_checks() if check.name == "output folder")
+    assert found.detail.startswith(f"{tmp_path / 'elsewhere'}, ")
+
+
 @pytest.mark.parametrize(
     ("statuses", "code"),
     [

@@ -9,8 +9,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.schemas import filters
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import Artifact, FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State
 
 from flows.serving.studio import jobs
@@ -85,6 +87,85 @@ def test_time_left_follows_the_pace_of_ended_runs() -> None:
     shown = listed([behind, here, done], [artifact(done, REPORT, f"x/runs/{RUN_ID}/report.html")], NOW)
     assert [(job.name, job.left_s) for job in shown] == [("here", 15.0), ("behind", 75.0)]
     assert shown[0].image == picture.id
+
+
+class Server:
+    """Runs as Prefect keeps them: it gives those of a state and a time, sorted, and no more than are asked for."""
+
+    def __init__(self, runs: list[FlowRun]) -> None:
+        self.runs = runs
+        self.named: list[str] = []
+
+    def read_flow_runs(
+        self, *, flow_filter: Any, flow_run_filter: filters.FlowRunFilter, sort: FlowRunSort, limit: int
+    ) -> list[FlowRun]:
+        kinds, begin, end = flow_run_filter.state.type, flow_run_filter.expected_start_time, flow_run_filter.end_time
+        found = [
+            run
+            for run in self.runs
+            if (not kinds.any_ or run.state_type in kinds.any_)
+            and run.state_type not in (kinds.not_any_ or ())
+            and (begin is None or run.expected_start_time <= begin.before_)
+            and (end is None or run.end_time >= end.after_)
+        ]
+        key = "end_time" if "END_TIME" in sort.value else "expected_start_time"
+        return sorted(found, key=lambda run: getattr(run, key), reverse=sort.value.endswith("DESC"))[:limit]
+
+    def read_artifacts(self, **_: Any) -> list[Artifact]:
+        return []
+
+    def read_task_runs(self, **_: Any) -> list[Any]:
+        return []
+
+    def read_deployment_by_name(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(id=name)
+
+    def create_flow_run_from_deployment(self, _: str, *, parameters: dict[str, Any], name: str) -> SimpleNamespace:
+        self.named.append(name)
+        return SimpleNamespace(id=uuid4())
+
+
+def test_the_job_at_work_is_listed_however_many_wait_or_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    ago = (NOW - now).total_seconds()
+    planned = [run("tomorrow", Scheduled(), ago=ago - 3600 * n) for n in range(1, 101)]
+    waiting = [run(f"waits {n}", Scheduled(), ago=ago + 100 - n) for n in range(70)]
+    here = run("here", Running(), ago=ago + 500)
+    old = [run("old", Failed(), ago=ago + 9000).model_copy(update={"end_time": now - timedelta(days=2)})]
+    lately = [run("refused", Failed(), ago=ago + 9000).model_copy(update={"end_time": now})]
+    server = Server([*planned, *waiting, here, *old, *lately])
+    monkeypatch.setattr(jobs, "get_client", lambda sync_client: nullcontext(server))
+    names = [job.name for job in jobs.PrefectQueue().jobs()]
+    assert names[:3] == ["here", "waits 0", "waits 1"]
+    assert names[-1] == "refused"
+    assert not {"tomorrow", "old"} & set(names)
+
+
+def test_a_job_has_its_name_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server([])
+    monkeypatch.setattr(jobs, "get_client", lambda sync_client: nullcontext(server))
+    jobs.PrefectQueue().start({"audio": "in/anna.wav", "image": "face.png", "prompt": "p", "seed": 7})
+    assert server.named == ["anna-face-7"]
+    waits = run("gifted-peacock", Scheduled(), audio="anna.wav", image="face.png")
+    named = run("morning-news", Scheduled(), audio="anna.wav", image="face.png")
+    assert [job.name for job in listed([waits, named], [], NOW)] == ["anna-face-420", "morning-news"]
+
+
+def test_seconds_that_have_passed_are_not_told_as_time_left() -> None:
+    lost, judged = run("lost", Scheduled(), ago=900), run("judged", Running(), ago=90)
+    artifacts = [
+        artifact(lost, PROGRESS, 5.0, ago=800, updated=790),
+        artifact(judged, PROGRESS, 100.0, ago=60, updated=9),
+    ]
+    shown = listed([lost, judged], artifacts, NOW)
+    assert [(job.name, job.left_s) for job in shown] == [("judged", None), ("lost", None)]
+    sound = stored(AUDIO, "short.wav", 10.0)
+    late, done = (
+        run("late", Running(), ago=50, audio=str(sound.path)),
+        run("done", Completed(), took=20.0, audio=str(sound.path)),
+    )
+    (job,) = listed([late, done], [artifact(done, REPORT, f"x/runs/{RUN_ID}/report.html")], NOW)
+    assert job.left_s is None, "it takes longer than the others did"
 
 
 def test_an_end_without_a_video_is_told_and_one_with_a_video_is_a_result() -> None:

@@ -1,12 +1,16 @@
 """HTTP interface of the studio page: uploads, checks, jobs; what it refuses; its words in both languages."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import wavfile
 from starlette.testclient import TestClient
 
 from flows.serving.live_page import create_app
@@ -100,6 +104,21 @@ def test_no_script_writes_markup() -> None:
         assert not re.search(r"https?://", script.read_text()), "nothing is loaded from elsewhere"
 
 
+def wav(loudness: float, seconds: float) -> bytes:
+    """Make a tone."""
+    packed = io.BytesIO()
+    tone = loudness * np.sin(np.arange(int(16_000 * seconds)) / 9)
+    wavfile.write(packed, 16_000, tone.astype(np.float32))
+    return packed.getvalue()
+
+
+def png(width: int, height: int) -> bytes:
+    """Make a grey picture."""
+    packed = io.BytesIO()
+    Image.new("RGB", (width, height), (99, 99, 99)).save(packed, "PNG")
+    return packed.getvalue()
+
+
 def words() -> dict[str, Any]:
     return dict(json.loads(routes.page_files()["words.json"].read_text()))
 
@@ -135,6 +154,26 @@ def test_both_languages_say_all_that_the_page_asks_for() -> None:
 def test_messages_of_the_server_are_translated(message: str) -> None:
     patterns = [pattern for pattern, _ in words()["said"]["zh"]]
     assert any(re.fullmatch(pattern, message, re.DOTALL) for pattern in patterns), message
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        pytest.param("audio", b"", id="empty"),
+        pytest.param("audio", b"no sound at all" * 99, id="no sound"),
+        pytest.param("audio", wav(0.0, 3.0), id="silence"),
+        pytest.param("audio", wav(0.5, 0.1), id="short"),
+        pytest.param("audio", (SAMPLES / "portrait.png").read_bytes(), id="a picture as sound"),
+        pytest.param("image", b"no picture at all", id="no picture"),
+        pytest.param("image", (SAMPLES / "portrait.png").read_bytes()[:9000], id="cut off"),
+        pytest.param("image", png(32, 32), id="too small"),
+    ],
+)
+def test_what_an_upload_is_refused_for_is_translated(client: TestClient, kind: str, content: bytes) -> None:
+    answer = client.post(f"/api/inputs/{kind}", params={"name": "file"}, content=content)
+    assert answer.status_code == 422
+    told = answer.json()["error"]
+    assert any(re.fullmatch(pattern, told, re.DOTALL) for pattern, _ in words()["said"]["zh"]), told
 
 
 def test_a_job_is_described_and_started(client: TestClient, queue: Queue, given: dict[str, Any]) -> None:
