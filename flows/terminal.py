@@ -54,7 +54,12 @@ class Terminal:
     Once a line cannot be written it is silent: the reader has gone, not the work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str = "start") -> None:
+        """Prepare the output.
+
+        Args:
+            stage: what is at work until an event names another stage; a flow's Prefect server and Ray start.
+        """
         self.as_json = paths.log_format() == "json"
         self._lines = _Lines(self)
         self.console = _Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,13 +67,14 @@ class Terminal:
         self._bar: Progress | None = None
         self._silent = False
         self._shown = 0.0
-        self._stage, self._begun = "", 0.0  # the stage that began last and has not ended
+        self._stage, self._begun = stage, 0.0  # the stage that began last and has not ended
         self._heard = 0.0  # when the last line was written
         self._left = threading.Event()
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Terminal":
         self._listening.__enter__()
+        self._begun = self._heard = time.perf_counter()
         for name in OUR_LOGGERS:
             logging.getLogger(name).addHandler(self._lines)
         threading.Thread(target=self._break_silence, name="terminal", daemon=True).start()

@@ -195,7 +195,7 @@ def _bench_quality(options: Options) -> int:
         full=not quick and options["clips"] is None,
         folder=Path(options["split"]) if options["split"] else FOLDER,
     )
-    with Terminal() as terminal:
+    with Terminal("quality") as terminal:
         result = run(quality_options, lambda text: terminal.note("quality", text))
     return _show(result, lines, options["json"])
 
@@ -212,7 +212,7 @@ def _bench_faults(options: Options) -> int:
     quick = options["quick"]
     clips = _clips(options, limit=1 if quick and not options["only"] else None)
     faults = [fault for fault in plan.faults() if not quick or str(fault) in plan.QUICK]
-    with Terminal() as terminal:
+    with Terminal("faults") as terminal:
 
         def on_row(row: Row) -> None:
             terminal.note(
@@ -237,7 +237,7 @@ def _bench_good(options: Options) -> int:
 
     clips = _clips(options)
     names = good.treatments(options["good"], len(clips))
-    with Terminal() as terminal:
+    with Terminal("good") as terminal:
 
         def on_row(row: good.GoodRow) -> None:
             terminal.note("good", f"{row.video} {row.treatment or 'untouched'}: {row.status}")
@@ -258,7 +258,7 @@ def _bench_batch(options: Options) -> int:
     from flows.terminal import Terminal
 
     out = Path(options["out"] or "out/bench").absolute()
-    with Terminal() as terminal:
+    with Terminal("batch") as terminal:
         result = bench_batch(options["jobs"], out, options["model"], lambda text: terminal.note("batch", text))
     write_report(result, out)
     return _show(result, lambda told: to_lines(told).splitlines(), options["json"])
@@ -284,7 +284,7 @@ def _bench_sound(options: Options) -> int:
     from liveavatar.bench.sound import report, run
 
     voices = run.load_voices(Path(options["recordings"]) if options["recordings"] else None)
-    with Terminal() as terminal:
+    with Terminal("sound") as terminal:
 
         def on_row(row: run.SoundRow) -> None:
             harm = f"; HARMED: {', '.join(row.harms)}" if row.harms else ""
@@ -329,7 +329,7 @@ def _bench_portraits(options: Options) -> int:
         steps=options["steps"],
         out=Path(options["out"]) if options["out"] else None,
     )
-    with Terminal() as terminal:
+    with Terminal("quality") as terminal:
         result = run_portraits(portrait_options, lambda text: terminal.note("quality", text))
     return _show(result, portrait_lines, options["json"])
 
@@ -339,7 +339,7 @@ def _bench_heard(options: Options) -> int:
     from flows.terminal import Terminal
     from liveavatar.bench import heard
 
-    with Terminal() as terminal:
+    with Terminal("prompts") as terminal:
         rows = heard.bench_heard(
             readable_model_dir(options["model"]), lambda text: terminal.note("prompts", text), steps=options["steps"]
         )

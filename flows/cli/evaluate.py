@@ -56,7 +56,7 @@ def _judge_all(pairs: Sequence[tuple[str, str]], options: Options, table: Path |
     from flows.terminal import Terminal
 
     rows, worst = [], 0
-    with Terminal() as terminal:
+    with Terminal("evaluate") as terminal:
         for number, (video, portrait) in enumerate(pairs, 1):
             docs = str(Path(options["docs"]) / f"{number:03d}") if options["docs"] else None
             try:

@@ -62,6 +62,7 @@ def test_a_stage_that_takes_long_says_that_it_is_at_work(
     with Terminal():
         time.sleep(0.3)
         emit(Event(kind="begin", stage="ingest"))
+        starting = capsys.readouterr().err
         emit(Event(kind="end", stage="ingest", text="0.0 s"))
         time.sleep(0.3)
         emit(Event(kind="begin", stage="plan"))
@@ -71,6 +72,8 @@ def test_a_stage_that_takes_long_says_that_it_is_at_work(
             time.sleep(0.05)
             said += capsys.readouterr().err
         emit(Event(kind="end", stage="plan", text="0.5 s"))
+    assert "start" in starting
+    assert "at work" in starting
     lines = [line for line in said.splitlines() if "at work" in line]
     assert len(lines) >= 2
     assert all("plan" in line for line in lines), "nothing is at work between stages"
