@@ -8,6 +8,7 @@ import multiprocessing
 import resource
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,8 +72,11 @@ def bench_cpu(model_dir: Path, num_blocks: int = 25, sample_steps: int = 4, thre
     context = multiprocessing.get_context("spawn")
     speeds = []
     for dtype, overlap in (("auto", True), ("float32", False)):
-        with context.Pool(1) as pool:
-            speeds.append(pool.apply(_measure, (model_dir, dtype, overlap, (num_blocks, sample_steps, threads))))
+        with ProcessPoolExecutor(
+            1, mp_context=context
+        ) as pool:  # notices the loss of its process; a Pool starts another
+            work = (num_blocks, sample_steps, threads)
+            speeds.append(pool.submit(_measure, model_dir, dtype, overlap, work).result())
     tuned, eager = speeds
     return CpuBench(
         fps=tuned.fps,

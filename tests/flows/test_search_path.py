@@ -51,6 +51,23 @@ def test_an_interrupt_while_modules_are_imported_is_one_line(name: str, tmp_path
     assert (done.returncode, done.stderr) == (4, "liveavatar: interrupted before it began; run it again\n")
 
 
+@pytest.mark.parametrize("script", ["liveavatar", "noisereduce"])
+def test_a_process_that_multiprocessing_spawns_does_not_run_the_command(script: str, tmp_path: Path) -> None:
+    spawning = f"""
+import multiprocessing, signal, sys
+sys.argv = ["{script}", "--help"]
+sys.modules["__main__"].__file__ = {str(Path(ROOT, "infra/bin", script))!r}
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply_async(signal.getsignal, (signal.SIGTERM,)).get(20))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", spawning], env={"PATH": os.environ["PATH"], "PYTHONPATH": ROOT},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr  # SIG_DFL
+
+
 def test_a_checkout_may_be_named_as_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [ROOT, str(tmp_path), "/lib"])
     monkeypatch.setenv("PYTHONPATH", ".:/lib")
