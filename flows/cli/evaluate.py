@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def judged_video(video: Path, image: str, rules: Options, *, on_progress: Callab
     seen = {"num_faces": result.num_faces, "face": rules["face"]}
     if rules["against"]:
         truth = compare_videos(Path(video), Path(rules["against"]), face=rules["face"], on_progress=on_progress)
-        seen["against"] = truth.as_dict()
+        seen["against"] = asdict(truth)
     verdict = judge(
         result,
         Path(rules["docs"]) if rules["docs"] else None,

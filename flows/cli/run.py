@@ -200,9 +200,8 @@ def parse_list(text: str, option: str, pattern: str, form: str) -> list[str]:
 def batch(options: Options) -> int:
     """Render a table of jobs."""
     as_json, manifest = options.pop("json"), Path(options.pop("manifest"))
-    out = options.pop("out", None) or str(
-        paths.outputs() / manifest.stem
-    )  # of the table; every job gets a folder below
+    # Of the table; every job gets a folder below.
+    out = options.pop("out", None) or str(paths.outputs() / manifest.stem)
     rows = isolated(read_manifest, manifest, options)
     check_columns(rows)
     jobs = name_outputs(rows, Path(out))
@@ -238,10 +237,8 @@ def regress(options: Options) -> int:
         from flows.run_record import result_of
 
         await_server(server)
-        golden, only = (
-            str(options["golden"] or GOLDEN),
-            [name.strip() for name in options["only"].split(",") if name.strip()],
-        )
+        golden = str(options["golden"] or GOLDEN)
+        only = [name.strip() for name in options["only"].split(",") if name.strip()]
         verdict = result_of(flow, golden, options["update"], options["junit"] or "", options["reason"], only)
         return print_verdict(verdict, options["json"])
 

@@ -154,7 +154,8 @@ def heard_in_both(
     with _one_thread():
         for old, new in zip(first.stretches, second.stretches, strict=True):
             if old.tokens == new.tokens or word_error_rate(old.text, new.text, first.language) == 0:
-                verdicts.append(HeardWords(*[new.clear or not old.clear] * 2))
+                as_clear = new.clear or not old.clear
+                verdicts.append(HeardWords(likely=as_clear, surely=as_clear))
                 continue
             where = slice(old.where.start, old.where.stop)
             in_first, in_second = (_logprobs(t[where], (old, new), model, first.language) for t in tracks)

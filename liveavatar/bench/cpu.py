@@ -72,9 +72,8 @@ def bench_cpu(model_dir: Path, num_blocks: int = 25, sample_steps: int = 4, thre
     context = multiprocessing.get_context("spawn")
     speeds = []
     for dtype, overlap in (("auto", True), ("float32", False)):
-        with ProcessPoolExecutor(
-            1, mp_context=context
-        ) as pool:  # notices the loss of its process; a Pool starts another
+        # Unlike a Pool it notices the loss of its process, and starts no other.
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
             work = (num_blocks, sample_steps, threads)
             speeds.append(pool.submit(_measure, model_dir, dtype, overlap, work).result())
     tuned, eager = speeds

@@ -252,6 +252,18 @@ def read_frames(path: Path, only: Collection[int] | None = None) -> Iterator[Fra
             raise InputError(f"{path} breaks off or is damaged ({e}); copy or export it again") from e
 
 
+def at_fps(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Repeat or leave out frames so that they follow each other at 25 frames/s."""
+    due, last = 0, None
+    for frame in frames:
+        while last is not None and (due + 0.5) / FPS <= frame.seconds:
+            yield last
+            due += 1
+        last = frame
+    if last is not None:
+        yield last
+
+
 def read_video(path: Path) -> tuple[VideoInfo, Iterator[np.ndarray]]:
     """Read a video file's header, and its frames (uint8 [H, W, 3]) lazily.
 

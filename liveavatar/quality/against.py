@@ -4,7 +4,7 @@ Frames are paired by their time at 25 frames a second. The verdict stays that of
 beside it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from liveavatar.errors import InputError
 from liveavatar.face.landmarks import Face, FaceTracker
-from liveavatar.media.ffmpeg import Frame, read_frames
+from liveavatar.media.ffmpeg import Frame, at_fps, read_frames
 from liveavatar.quality import texture
+from liveavatar.quality.observe import SAMPLE_EVERY
 from liveavatar.timing import FPS
 
 MOST_LAG = 12  # frames
-SAMPLE_EVERY = 5  # frames between comparisons of the face
 SHORTEST = FPS  # frames that both must show
 STILL = 1e-4  # eye distances: a curve that spreads less has no correlation
 
@@ -31,10 +31,6 @@ class Against:
     width_corr: float | None  # of the mouth's width
     lag_frames: int | None  # of the lips behind the true ones, where openness agrees best
     texture_psnr: float | None  # dB, of the face aligned to the true one, median
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Convert to the rows of a report."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def compare_videos(
@@ -55,7 +51,7 @@ def compare_videos(
     mine, true = FaceTracker(threads, face), FaceTracker(threads, face)
     rows: list[tuple[float, float, float, float]] = []
     psnr: list[float] = []
-    for index, (shown, wanted) in enumerate(zip(_at_25(video), _at_25(truth), strict=False)):
+    for index, (shown, wanted) in enumerate(zip(*(at_fps(read_frames(path)) for path in (video, truth)), strict=False)):
         on_progress()
         seen, expected = mine.track(shown.rgb), true.track(wanted.rgb)
         if seen is None or expected is None:
@@ -81,18 +77,6 @@ def compare_videos(
         lag_frames=max(found, key=lambda lag: (found[lag], -abs(lag))) if found else None,
         texture_psnr=_rounded(float(np.median(known)), 2) if known else None,
     )
-
-
-def _at_25(path: Path) -> Iterator[Frame]:
-    """Yield the frame that is shown at every 25th of a second."""
-    tick, last = 0, None
-    for frame in read_frames(path):
-        while last is not None and (tick + 0.5) / FPS <= frame.seconds:
-            yield last
-            tick += 1
-        last = frame
-    if last is not None:
-        yield last
 
 
 def _alike(shown: Frame, seen: Face, wanted: Frame, expected: Face) -> float:

@@ -128,12 +128,10 @@ def _skin(seen: Observation) -> np.ndarray:
 def _worst_second(curve_T: np.ndarray, percentile: float, sign: int = 1) -> Local:
     """Take a percentile in every second, and the largest of all; `sign` -1 for a curve that was negated."""
     worst = Local(-np.inf, 0.0)
-    width = min(FPS, len(curve_T))
-    for start in range(0, len(curve_T) - width + 1, SAMPLE_EVERY):
-        values = curve_T[start : start + width]
-        values = values[np.isfinite(values)]
+    for part in windows.seconds_of(len(curve_T)):
+        values = curve_T[part][np.isfinite(curve_T[part])]
         if len(values) >= 3:
-            local = Local(float(np.percentile(values, percentile)), (start + width / 2) / FPS)
+            local = Local(float(np.percentile(values, percentile)), (part.start + part.stop) / 2 / FPS)
             worst = max(worst, local, key=lambda one: one.value)
     if not np.isfinite(worst.value):
         raise MeasureUnavailable("no second shows the face as the portrait does", Absence.NOT_APPLICABLE)

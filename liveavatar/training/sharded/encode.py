@@ -12,6 +12,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from liveavatar.checkpoints.load import load_model
 from liveavatar.engine.prompt_encoder import prompt_encoder
 from liveavatar.errors import InputError, LiveAvatarError
 from liveavatar.files import replacing
-from liveavatar.media.ffmpeg import Frame, read_frames, read_video_audio
+from liveavatar.media.ffmpeg import Frame, at_fps, read_frames, read_video_audio
 from liveavatar.timing import BLOCK_FRAMES, FPS, SAMPLE_RATE
 from liveavatar.training import runtime
 from liveavatar.training.sharded.options import pixels
@@ -90,16 +91,7 @@ def read_footage(path: Path, size: tuple[int, int], seconds: float) -> Footage:
 
 def at_rate(frames: Iterator[Frame], most: int) -> Iterator[np.ndarray]:
     """Repeat or leave out pictures so that they follow each other at 25 fps; `most` at most."""
-    due, last = 0, None
-    for frame in frames:
-        while due < most and last is not None and (due + 0.5) / FPS <= frame.seconds:
-            yield last
-            due += 1
-        if due == most:
-            return
-        last = frame.rgb
-    if last is not None:
-        yield last
+    return (frame.rgb for frame in islice(at_fps(frames), most))
 
 
 def fitted(rgb: np.ndarray, size: tuple[int, int]) -> Tensor:
