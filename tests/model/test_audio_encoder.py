@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from liveavatar.model.audio_encoder import AudioTokens, CausalAudioEncoder, latent_start
+from liveavatar.model.audio_encoder import AudioTokens, CausalAudioEncoder, CausalConv1d, latent_start
 
 LAYERS, C, D, TOKENS = 2, 6, 8, 3
 
@@ -19,6 +19,16 @@ def encoder() -> CausalAudioEncoder:
 
 def features(frames: int) -> torch.Tensor:
     return torch.randn(1, LAYERS, C, frames, generator=torch.Generator().manual_seed(frames))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_a_causal_convolution_is_one_over_the_padded_track(stride: int, frames: int) -> None:
+    torch.manual_seed(stride)
+    layer = CausalConv1d(C, D, stride=stride).requires_grad_(False)
+    x = torch.randn(2, C, frames)
+    padded = torch.cat((x[..., :1], x[..., :1], x), dim=-1)
+    torch.testing.assert_close(layer(x), layer.conv(padded), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("frames", "rows"), [(12, 3), (13, 4), (1, 1)])
