@@ -13,6 +13,8 @@ that keeps the channels_last layout.
 Shapes: B batch, T frames or latents, N = T*B, C channels, H/W pixels, h/w latent cells.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,10 +57,16 @@ class MemoryBlock(nn.Module):
         return self.conv2(h).add_(x_NCHW), normed[-batch:]
 
 
-def _merge_time(x_NCHW: Tensor, batch: int, frames: int) -> Tensor:
-    """Fold frames into channels: [T*B, C, h, w] -> [T/frames*B, frames*C, h, w]."""
-    x = x_NCHW.unflatten(0, (-1, frames, batch)).transpose(1, 2)
+def _merge_pairs(x_NCHW: Tensor, batch: int) -> Tensor:
+    """Fold two frames each into channels: [T*B, C, h, w] -> [T/2*B, 2*C, h, w]."""
+    x = x_NCHW.unflatten(0, (-1, 2, batch)).transpose(1, 2)
     return x.flatten(2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _repeat_frame(x_BCHW: Tensor, batch: int) -> Tensor:
+    """Fold two frames that are equal into channels: [B, C, h, w] -> [B, 2*C, h, w]."""
+    assert len(x_BCHW) == batch
+    return torch.cat((x_BCHW, x_BCHW), 1)
 
 
 def _split_time(x_NCHW: Tensor, batch: int, frames: int) -> Tensor:
@@ -85,11 +93,21 @@ class CompactEncoder(nn.Module):
 
     def forward(self, video_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> Tensor:
         """Encode [T*B, 3, H, W] to [T/4*B, C, h, w]; `memory` is replaced entry by entry."""
-        x, at = self.conv_in(F.pixel_unshuffle(video_NCHW, PATCH)), 0
+        return self._encode(video_NCHW, batch, memory, _merge_pairs)
+
+    def still(self, picture_B3HW: Tensor) -> Tensor:
+        """Encode still videos of pictures to [B, C, h, w]: as `forward`, but a frame a stage, as all are equal."""
+        memory: list[Tensor | None] = [None] * len(self.memory_shapes)
+        return self._encode(picture_B3HW, len(picture_B3HW), memory, _repeat_frame)
+
+    def _encode(
+        self, x_NCHW: Tensor, batch: int, memory: list[Tensor | None], merge: Callable[[Tensor, int], Tensor]
+    ) -> Tensor:
+        x, at = self.conv_in(F.pixel_unshuffle(x_NCHW, PATCH)), 0
         x, at = _run(self.stage4, x, batch, memory, at)
-        x = self.down8(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
+        x = self.down8(merge(F.pixel_unshuffle(x, 2), batch))
         x, at = _run(self.stage8, x, batch, memory, at)
-        x = self.down16(_merge_time(F.pixel_unshuffle(x, 2), batch, 2))
+        x = self.down16(merge(F.pixel_unshuffle(x, 2), batch))
         x, at = _run(self.stage16, x, batch, memory, at)
         return self.conv_out(x)
 
@@ -252,12 +270,14 @@ class CompactVAE(nn.Module):
         Raises:
             InputError: when T is no multiple of 4 or a side is no multiple of 16.
         """
-        return self.encode_stream(video, self.encoder_state(*self._latent_size(video)))
+        return self.encode_stream(video, self.encoder_state(len(video), *self._latent_size(video.shape[2:])))
 
     def encode_still(self, picture: Tensor, num_latents: int) -> Tensor:
         """Encode a still video of one picture [B, 3, 1, H, W]; its latents are all equal."""
-        still = self.encode(picture.expand(-1, -1, LATENT_FRAMES, -1, -1))
-        return still.expand(-1, -1, num_latents, -1, -1)
+        height, width = picture.shape[-2:]
+        self._latent_size((LATENT_FRAMES, height, width))
+        latent = self._normalised(self.encoder.still(_to_flat(picture, self.encoder.conv_in.weight.dtype)))
+        return latent[:, :, None].expand(-1, -1, num_latents, -1, -1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode normalised latents [B, C, T, h, w] to video [B, 3, 4T, 16h, 16w], not clamped."""
@@ -288,10 +308,10 @@ class CompactVAE(nn.Module):
 
     def encode_stream(self, video: Tensor, state: StreamState) -> Tensor:
         """Encode the next frames of a stream (a multiple of 4); updates `state` in place."""
-        self._latent_size(video)
+        self._latent_size(video.shape[2:])
         x = _to_flat(video, self.encoder.conv_in.weight.dtype)
         memory = self._recall(self.encoder.memory_shapes, state, x)
-        z = (self.encoder(x, state.batch, memory) - self.mean.to(x.dtype)) / self.std.to(x.dtype)
+        z = self._normalised(self.encoder(x, state.batch, memory))
         _remember(memory, state, video.shape[2])
         return z.unflatten(0, (-1, state.batch)).permute(1, 2, 0, 3, 4)
 
@@ -320,15 +340,19 @@ class CompactVAE(nn.Module):
         z = _to_flat(latents, self.decoder.conv_in.weight.dtype)
         return z * self.std.to(z.dtype) + self.mean.to(z.dtype)
 
-    def _latent_size(self, video: Tensor) -> tuple[int, int, int]:
-        batch, _, num_frames, height, width = video.shape
+    def _normalised(self, z_NChw: Tensor) -> Tensor:
+        return (z_NChw - self.mean.to(z_NChw.dtype)) / self.std.to(z_NChw.dtype)
+
+    def _latent_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return height and width of the latents of videos of `size` (frames, height, width)."""
+        num_frames, height, width = size
         stride = self.config.spatial_stride
         if num_frames % LATENT_FRAMES or height % stride or width % stride:
             raise InputError(
                 f"a video of {num_frames} frames of {width}x{height} cannot be encoded: frames must be a multiple of "
                 f"{LATENT_FRAMES} and sides of {stride}; pad or crop it first"
             )
-        return batch, height // stride, width // stride
+        return height // stride, width // stride
 
     def _recall(self, shapes: list[tuple[int, int]], state: StreamState, like: Tensor) -> list[Tensor | None]:
         if state.position == 0:

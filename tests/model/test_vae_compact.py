@@ -87,6 +87,13 @@ def test_four_copies_of_an_image_encode_like_a_still_video(vae: CompactVAE) -> N
     torch.testing.assert_close(vae.encode_still(image, 6), still, atol=1e-5, rtol=1e-5)
 
 
+def test_a_picture_of_another_size_is_refused_as_a_video_is(vae: CompactVAE) -> None:
+    picture = torch.zeros(1, 3, 1, 40, 32)
+    for encode in (lambda: vae.encode_still(picture, 1), lambda: vae.encode(picture.expand(-1, -1, 4, -1, -1))):
+        with pytest.raises(InputError, match=r"frames of 32x40 cannot be encoded"):
+            encode()
+
+
 @pytest.mark.parametrize(
     "shape",
     [
