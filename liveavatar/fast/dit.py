@@ -212,9 +212,10 @@ class FastDiT:
             v = self._heads(v.contiguous()).contiguous()
             keys.append(k[None].contiguous() if into is None else into.k[own].copy_(k[None]))
             values.append(v if into is None else into.v[own].copy_(v))
-            q, k = (rotate_rows(t, rotation.cos, rotation.sin)[None] for t in (q, k))
-            x, y = self._finish(x, self.attention(q, k, v), weights, i, mod, text_kv[own])
-            gate = mod[5]
+            if i < self.num_layers - 1:  # nothing reads what the last layer makes of the sinks
+                q, k = (rotate_rows(t, rotation.cos, rotation.sin)[None] for t in (q, k))
+                x, y = self._finish(x, self.attention(q, k, v), weights, i, mod, text_kv[own])
+                gate = mod[5]
             self.layers.done()
         if kept.stop < self.num_layers and y is not None:
             assert relay is not None

@@ -219,7 +219,8 @@ class CausalDiT(nn.Module):
             q, k, v = block.self_qkv(x, mod)
             keys.append(k)
             values.append(v)
-            x = block.finish(x, attend(rotate(q, rotation), rotate(k, rotation), v), mod, kv)
+            if block is not self.blocks[-1]:  # nothing reads what the last block makes of the sinks
+                x = block.finish(x, attend(rotate(q, rotation), rotate(k, rotation), v), mod, kv)
         return Sink(keys, values, num_reference=(h // 2) * (w // 2))
 
     def place_sink(self, ring: KVRing, sink: Sink, rotation: Rotation) -> None:
