@@ -127,13 +127,13 @@ def _skin(seen: Observation) -> np.ndarray:
 
 def _worst_second(curve_T: np.ndarray, percentile: float, sign: int = 1) -> Local:
     """Take a percentile in every second, and the largest of all; `sign` -1 for a curve that was negated."""
-    worst = Local(-np.inf, 0.0)
-    for part in windows.seconds_of(len(curve_T)):
-        values = curve_T[part][np.isfinite(curve_T[part])]
-        if len(values) >= 3:
-            local = Local(float(np.percentile(values, percentile)), (part.start + part.stop) / 2 / FPS)
-            worst = max(worst, local, key=lambda one: one.value)
-    if not np.isfinite(worst.value):
+
+    def value(part: slice) -> float | None:
+        known = curve_T[part][np.isfinite(curve_T[part])]
+        return float(np.percentile(known, percentile)) if len(known) >= 3 else None
+
+    worst = windows.worst_second(len(curve_T), value)
+    if worst is None:
         raise MeasureUnavailable("no second shows the face as the portrait does", Absence.NOT_APPLICABLE)
     return Local(sign * worst.value, worst.seconds)
 

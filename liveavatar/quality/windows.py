@@ -5,7 +5,7 @@ look at every frame against its neighbours, or at windows. Inputs are the curves
 where a value is unknown; times are in seconds from the first frame.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,13 +97,13 @@ def worst_flicker(change_T: np.ndarray) -> Local:
     Raises:
         MeasureUnavailable: for videos of a few frames.
     """
-    known = np.isfinite(change_T)
-    worst = Local(-1.0, 0.0)
-    for part in seconds_of(len(change_T)):
-        if known[part].sum() >= FPS // 2:
-            change = float(np.median(change_T[part][known[part]]))
-            worst = max(worst, Local(change, (part.start + part.stop) / 2 / FPS), key=lambda one: one.value)
-    if worst.value < 0:
+
+    def change(part: slice) -> float | None:
+        known = change_T[part][np.isfinite(change_T[part])]
+        return float(np.median(known)) if len(known) >= FPS // 2 else None
+
+    worst = worst_second(len(change_T), change)
+    if worst is None:
         raise MeasureUnavailable("the video is shorter than half a second", Absence.NOT_APPLICABLE)
     return Local(1 - worst.value / 255, worst.seconds)
 
@@ -116,13 +116,13 @@ def worst_jerk(anchors_TG2: np.ndarray) -> Local:
     Raises:
         MeasureUnavailable: when no face was followed over most of a second.
     """
-    worst = Local(-1.0, 0.0)
-    for part in seconds_of(len(anchors_TG2)):
-        anchors = anchors_TG2[part]
-        if np.isfinite(anchors).all((1, 2)).mean() >= ENOUGH_OF_A_SECOND:
-            jerk = Local(motion.jerk_index(anchors), (part.start + part.stop) / 2 / FPS)
-            worst = max(worst, jerk, key=lambda one: one.value)
-    if worst.value < 0:
+
+    def jerk(part: slice) -> float | None:
+        followed = np.isfinite(anchors_TG2[part]).all((1, 2)).mean() >= ENOUGH_OF_A_SECOND
+        return motion.jerk_index(anchors_TG2[part]) if followed else None
+
+    worst = worst_second(len(anchors_TG2), jerk)
+    if worst is None:
         raise MeasureUnavailable("no face was followed over most of a second", Absence.FAULT)
     return worst
 
@@ -139,11 +139,30 @@ def sharpness_step(sharpness_T: np.ndarray) -> Local:
     if known.sum() < 2 * FPS:
         raise MeasureUnavailable("fewer than two seconds of the video show a face", Absence.NOT_APPLICABLE)
     usual = float(np.median(sharpness_T[known]))
-    worst = Local(0.0, 0.0)
-    for part in seconds_of(len(sharpness_T)):
-        if known[part].mean() >= ENOUGH_OF_A_SECOND:
-            step = abs(float(np.log2(np.median(sharpness_T[part][known[part]]) / usual)))
-            worst = max(worst, Local(step, (part.start + part.stop) / 2 / FPS), key=lambda one: one.value)
+
+    def step(part: slice) -> float | None:
+        if known[part].mean() < ENOUGH_OF_A_SECOND:
+            return None
+        return abs(float(np.log2(np.median(sharpness_T[part][known[part]]) / usual)))
+
+    return worst_second(len(sharpness_T), step) or Local(0.0, 0.0)
+
+
+def worst_second(total: int, measure: Callable[[slice], float | None]) -> Local | None:
+    """Find the second of a video of `total` frames with the largest value.
+
+    Args:
+        total: frames of the video.
+        measure: computes the value of a second from its frames' slice; None where it has none.
+
+    Returns:
+        None when no second has a value.
+    """
+    worst: Local | None = None
+    for part in seconds_of(total):
+        value = measure(part)
+        if value is not None and (worst is None or value > worst.value):
+            worst = Local(value, (part.start + part.stop) / 2 / FPS)
     return worst
 
 
