@@ -16,12 +16,14 @@ from pathlib import Path
 
 from liveavatar import paths
 from liveavatar.errors import InputError
+from liveavatar.files import read_text
 
 GB = 2**30  # bytes
 # Of int8 queries and keys over bf16: 570 TFLOP/s in a stream on an H100 (data/benchmarks/gpu_h100_2026-11-23.md); on
 # other kinds it is not measured.
 ATTENTION8_GAIN = 1.1
 MAX_GPUS = 64  # of a machine that is named
+VNNI = frozenset(("avx512_vnni", "avx_vnni", "amx_int8"))  # as Linux names them
 RESERVE_GB = 1.85  # of every card: driver, context, allocator slack
 _QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits")
 _QUERY_SECONDS = 30
@@ -280,6 +282,23 @@ def _meminfo(root: Path) -> tuple[float, float]:
 def cores() -> int:
     """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_flags(root: Path = _ROOT) -> frozenset[str]:
+    """Read the words that Linux describes the processor with, its instruction sets among them; empty elsewhere."""
+    return _flags(root)
+
+
+def _flags(root: Path) -> frozenset[str]:
+    try:
+        return frozenset(read_text(root / "proc/cpuinfo").split())
+    except OSError:
+        return frozenset()
+
+
+def has_vnni(root: Path = _ROOT) -> bool:
+    """Tell if the processor multiplies bytes and sums four products in one instruction."""
+    return not VNNI.isdisjoint(_flags(root))
 
 
 def free_disk_gb(path: Path) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from liveavatar import hardware
 from liveavatar.errors import InputError
 from liveavatar.hardware import (
     GB,
@@ -209,3 +210,22 @@ def test_memory_is_left_to_other_programs() -> None:
     assert [gpu.usable_gb for gpu in left.gpus] == [pytest.approx(16.15)] * 2
     assert left.host_gb == 8
     assert Machine(gpus=(), cores=1, host_gb=8, disk_gb=1).leaving(6).host_gb == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "vnni"),
+    [
+        pytest.param("flags\t\t: fpu avx2 avx512f avx512_vnni fsrm", True, id="AVX-512 VNNI"),
+        pytest.param("flags\t\t: fpu avx2 avx_vnni", True, id="AVX VNNI"),
+        pytest.param("flags\t\t: fpu avx512f amx_int8 amx_tile", True, id="AMX"),
+        pytest.param("flags\t\t: fpu avx2 avx512f avx512_bf16", False, id="none of them"),
+        pytest.param("Features\t: fp asimd asimddp i8mm", False, id="ARM"),
+        pytest.param(None, False, id="a system that does not say"),
+    ],
+)
+def test_vnni_is_read_from_the_processors_flags(text: str | None, vnni: bool, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(text + "\n")
+    assert hardware.has_vnni(tmp_path) == vnni
+    assert bool(hardware.processor_flags(tmp_path)) == (text is not None)

@@ -21,6 +21,7 @@ from liveavatar.checkpoints.load import LoadedModel, build_part
 from liveavatar.config import ModelConfig
 from liveavatar.engine.device import pick_dtype
 from liveavatar.engine.engine import Engine
+from liveavatar.engine.int8_decoder import use_bytes
 from liveavatar.engine.job import StreamJob, TensorFeatures
 from liveavatar.engine.plain import PlainBackend
 from liveavatar.engine.prompt_encoder import prompt_encoder
@@ -170,6 +171,7 @@ def measure_cpu(config: ModelConfig, width: int, height: int, sample_steps: int)
             tensor.data = torch.full_like(tensor, 0.01)
         network.to(dtype).eval().requires_grad_(False)
     model = LoadedModel(config=config, **parts)
+    use_bytes(model, "auto", device)
     engine = Engine(PlainBackend(model, device), prompt_encoder(model, None, device))
     clip = 4 * BLOCK_FRAMES
     num_blocks = 2 * config.dit.window_latents + _WARM_BLOCKS + _TIMED_BLOCKS

@@ -6,7 +6,6 @@ is of the same kind), so this description is part of a render's key and of every
 
 import platform
 from functools import cache
-from pathlib import Path
 
 from liveavatar import hardware
 
@@ -21,13 +20,13 @@ def accelerators() -> tuple[str, ...]:
 
 @cache
 def processor() -> str:
-    """Name the architecture and the widest vector instructions, such as "x86_64-avx512_bf16"."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        flags = set()
-    level = next((name for name in _LEVELS if name in flags), "base")
-    return f"{platform.machine()}-{level}"
+    """Name the architecture and the widest vector instructions, such as "x86_64-avx512_bf16".
+
+    Products of bytes (VNNI) come with bf16; the name says where there is but one of them.
+    """
+    level = next((name for name in _LEVELS if name in hardware.processor_flags()), "base")
+    vnni, usual = hardware.has_vnni(), level in _LEVELS[:2]
+    return f"{platform.machine()}-{level}" + ("" if vnni == usual else "-vnni" if vnni else "-no_vnni")
 
 
 def signature() -> str:

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.cli.doctor.check import FAILED, OK, WARNING, DoctorCheck
-from liveavatar.hardware import GB, available_gb, cores, detect_gpus, free_disk_gb, memory_limit_gb
+from liveavatar.hardware import (
+    GB,
+    available_gb,
+    cores,
+    detect_gpus,
+    free_disk_gb,
+    has_vnni,
+    memory_limit_gb,
+    processor_flags,
+)
 
 NEEDED_MEMORY_GB, COMFORTABLE_MEMORY_GB = 1.5, 3.0  # a render of the mini; with Prefect, Ray and the audio stages
 NEEDED_DISK_GB, COMFORTABLE_DISK_GB = 0.5, 5.0
@@ -19,13 +28,8 @@ _ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 
 def check_processor() -> Iterator[DoctorCheck]:
     """Check cores and instruction sets."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    flags = set(text.split())
-    level = next((name for name in _ISA if name in flags), "no vector extension known here")
-    detail = f"{cores()} cores, {platform.machine()}, {level}"
+    level = next((name for name in _ISA if name in processor_flags()), "no vector extension known here")
+    detail = f"{cores()} cores, {platform.machine()}, {level}{', 8-bit convolutions (VNNI)' if has_vnni() else ''}"
     if cores() < 2:
         way_out = "two cores are the least for real time; renders still finish, more slowly"
         yield DoctorCheck(name="processor", status=WARNING, detail=detail, way_out=way_out)
