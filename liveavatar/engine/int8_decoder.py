@@ -27,7 +27,7 @@ from liveavatar.timing import BLOCK_LATENTS
 log = logging.getLogger(__name__)
 
 NORM_RANGE = 8.0  # standard deviations that a byte holds; 64 channels cannot reach more
-HEADROOM = 1.5  # of a step over what random latents need
+HEADROOM = 2.0  # of a step over what random latents need
 _CELLS = 8  # a side of the random latents
 _MIDDLE = 128  # zero of signed values
 _FINENESS = 4  # steps are powers of 2 ** (1 / 4), so that rounding of another thread count leaves them
@@ -148,7 +148,7 @@ def bytes_are_right() -> bool:
     Without VNNI, sums of two products are cut at 16 bits. PyTorch may also be without oneDNN, or told to leave VNNI
     alone (ONEDNN_MAX_CPU_ISA).
     """
-    if not hardware.has_vnni():
+    if not hardware.uses_vnni():
         return False
     step = _Bytes(1.0, 0)
     x = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)

@@ -22,10 +22,10 @@ def accelerators() -> tuple[str, ...]:
 def processor() -> str:
     """Name the architecture and the widest vector instructions, such as "x86_64-avx512_bf16".
 
-    Products of bytes (VNNI) come with bf16; the name says where there is but one of them.
+    Convolutions of bytes (VNNI) come with AVX-512 bf16; the name says where there is but one of them.
     """
     level = next((name for name in _LEVELS if name in hardware.processor_flags()), "base")
-    vnni, usual = hardware.has_vnni(), level in _LEVELS[:2]
+    vnni, usual = hardware.uses_vnni(), level == "avx512_bf16"
     return f"{platform.machine()}-{level}" + ("" if vnni == usual else "-vnni" if vnni else "-no_vnni")
 
 

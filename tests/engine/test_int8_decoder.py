@@ -211,12 +211,12 @@ def test_a_decoder_without_bound_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_processor_without_vnni_has_no_right_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "has_vnni", lambda: False)
+    monkeypatch.setattr(hardware, "uses_vnni", lambda: False)
     assert not bytes_are_right.__wrapped__()
 
 
 def test_missing_operators_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "has_vnni", lambda: True)
+    monkeypatch.setattr(hardware, "uses_vnni", lambda: True)
     monkeypatch.setattr(torch.ops, "onednn", SimpleNamespace())
     assert not bytes_are_right.__wrapped__()
 

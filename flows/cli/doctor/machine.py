@@ -14,9 +14,9 @@ from liveavatar.hardware import (
     cores,
     detect_gpus,
     free_disk_gb,
-    has_vnni,
     memory_limit_gb,
     processor_flags,
+    uses_vnni,
 )
 
 NEEDED_MEMORY_GB, COMFORTABLE_MEMORY_GB = 1.5, 3.0  # a render of the mini; with Prefect, Ray and the audio stages
@@ -29,7 +29,7 @@ _ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 def check_processor() -> Iterator[DoctorCheck]:
     """Check cores and instruction sets."""
     level = next((name for name in _ISA if name in processor_flags()), "no vector extension known here")
-    detail = f"{cores()} cores, {platform.machine()}, {level}{', 8-bit convolutions (VNNI)' if has_vnni() else ''}"
+    detail = f"{cores()} cores, {platform.machine()}, {level}{', 8-bit convolutions (VNNI)' if uses_vnni() else ''}"
     if cores() < 2:
         way_out = "two cores are the least for real time; renders still finish, more slowly"
         yield DoctorCheck(name="processor", status=WARNING, detail=detail, way_out=way_out)

@@ -27,7 +27,7 @@ def test_threads_count_on_a_processor(cores: int, monkeypatch: pytest.MonkeyPatc
     [
         ("fpu avx2 avx512f", "avx512f"),
         ("avx2 fpu", "avx2"),
-        ("avx512f amx_bf16 avx512_bf16 amx_int8", "amx_bf16"),
+        ("avx512f amx_bf16 avx512_bf16 avx512_vnni amx_int8", "amx_bf16"),
         ("avx512f avx512_bf16 avx512_vnni", "avx512_bf16"),
         ("avx512f avx512_bf16", "avx512_bf16-no_vnni"),
         ("avx512f avx512_vnni", "avx512f-vnni"),
@@ -41,6 +41,6 @@ def test_the_widest_instructions_are_named(
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"flags : {flags}\n")
     monkeypatch.setattr(hardware, "processor_flags", partial(hardware.processor_flags, tmp_path))
-    monkeypatch.setattr(hardware, "has_vnni", partial(hardware.has_vnni, tmp_path))
+    monkeypatch.setattr(hardware, "uses_vnni", partial(hardware.uses_vnni, tmp_path))
     monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
     assert machine.processor.__wrapped__() == f"x86_64-{level}"
