@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from liveavatar import hardware
 from liveavatar.checkpoints.load import LoadedModel
+from liveavatar.engine.threads import computing_with
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.timing import BLOCK_LATENTS
 
@@ -30,7 +31,7 @@ NORM_RANGE = 8.0  # standard deviations that a byte holds; 64 channels cannot re
 HEADROOM = 2.0  # of a step over what random latents need
 _CELLS = 8  # a side of the random latents
 _MIDDLE = 128  # zero of signed values
-_FINENESS = 4  # steps are powers of 2 ** (1 / 4), so that rounding of another thread count leaves them
+_FINENESS = 4  # steps are powers of 2 ** (1 / 4), so that sums in another order leave them
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,8 @@ def use_bytes(model: LoadedModel, dtype: str, device: torch.device) -> bool:
         return False
     stages = [stage for stage in vae.decoder.children() if isinstance(stage, nn.ModuleList)]
     blocks = [block for stage in stages for block in stage if isinstance(block, MemoryBlock)]
-    peaks = measure(vae, blocks)
+    with computing_with(1):  # of small tensors more threads wait for one another
+        peaks = measure(vae, blocks)
     if not all(math.isfinite(peak) for found in peaks for peak in (found.mixed, found.hidden)):
         log.info("the decoder stays in %s: its values have no bound", next(vae.parameters()).dtype)
         return False
