@@ -210,8 +210,9 @@ class UnsharpMask(nn.Module):
     def __init__(self, amount: float) -> None:
         super().__init__()
         self.amount = amount
-        taps = torch.tensor((0.25, 0.5, 0.25))
-        self.register_buffer("kernel", torch.outer(taps, taps).repeat(3, 1, 1, 1), persistent=False)
+        # Written out: a product on the device "meta" imports PyTorch's compiler, which takes seconds.
+        kernel = (0.0625, 0.125, 0.0625), (0.125, 0.25, 0.125), (0.0625, 0.125, 0.0625)
+        self.register_buffer("kernel", torch.tensor(((kernel,),) * 3), persistent=False)
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
         """Sharpen frames; on a CPU one by one, which then stay in its cache."""

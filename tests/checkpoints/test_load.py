@@ -26,6 +26,7 @@ from liveavatar.checkpoints.load import (
 from liveavatar.checkpoints.weight_files import module_shapes, write_part
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
 from liveavatar.errors import CheckpointError
+from liveavatar.paths import MINI_DIR
 from tests.checkpoints.weights import PLAIN, TARGETS, lora_pairs, random_weights
 
 # sha256 of the sorted lines "key [shape]" of the published 14B checkpoint.
@@ -318,9 +319,10 @@ def test_every_published_lora_key_has_a_target() -> None:
     assert {f"{m}.weight" for m in modules} <= weights
 
 
-def test_loading_needs_no_compiler(model_dir: Path) -> None:
+@pytest.mark.parametrize("shipped", [False, True], ids=["random weights", "the embedded model"])
+def test_loading_needs_no_compiler(shipped: bool, model_dir: Path) -> None:
     """PyTorch's compiler takes seconds to import, in every process that loads a model."""
-    load = f"load_model(Path({str(model_dir)!r}), 'cpu', torch.float32)"
+    load = f"load_model(Path({str(MINI_DIR if shipped else model_dir)!r}), 'cpu', torch.float32)"
     code = f"import sys, torch; from pathlib import Path; from liveavatar.checkpoints.load import load_model; {load}"
     end = "; sys.exit(any(name in sys.modules for name in ('torch._dynamo', 'sympy', 'triton')))"
     assert subprocess.run([sys.executable, "-c", code + end], check=False).returncode == 0
