@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ADAIN_EPS = 1e-5
+MOST_WEIGHTS = 2**26  # of attention that lie in memory at once: 128 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,17 @@ class BlockModulation:
 
 
 def attend(q_BNLH: Tensor, k_BNMH: Tensor, v_BNMH: Tensor) -> Tensor:
-    """Compute softmax attention without mask, scale 1/sqrt(H): [B, L, N*H]."""
-    return F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH).transpose(1, 2).flatten(2)
+    """Compute softmax attention without mask, scale 1/sqrt(H): [B, L, N*H].
+
+    On a CPU in bfloat16 as two matrix products and a softmax, which take half the time of PyTorch's fused kernel
+    (3.5 instead of 6.6 ms on one thread of an EPYC for 4 heads, 288 queries, 1680 keys).
+    """
+    weights = q_BNLH.shape[:3].numel() * k_BNMH.shape[2]
+    if q_BNLH.device.type == "cpu" and q_BNLH.dtype == torch.bfloat16 and weights <= MOST_WEIGHTS:
+        attended = torch.softmax((q_BNLH * q_BNLH.shape[-1] ** -0.5) @ k_BNMH.mT, dim=-1) @ v_BNMH
+    else:
+        attended = F.scaled_dot_product_attention(q_BNLH, k_BNMH, v_BNMH)
+    return attended.transpose(1, 2).flatten(2)
 
 
 def modulate(x_BLD: Tensor, shift_BG1D: Tensor, scale_BG1D: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from liveavatar.model import layers
 from liveavatar.model.layers import (
     Attention,
     AudioInjector,
@@ -45,6 +46,16 @@ def test_attention_is_softmax_of_scaled_products_heads_side_by_side() -> None:
     q, k, v = draw(1, B, N, L, 4), draw(2, B, N, 3, 4), draw(3, B, N, 3, 4)
     weights = (q @ k.mT / 2).softmax(-1)
     torch.testing.assert_close(attend(q, k, v), (weights @ v).transpose(1, 2).reshape(B, L, 8))
+
+
+@pytest.mark.parametrize("most", [0, 2**26], ids=["fused", "two products"])
+def test_attention_in_bf16_is_that_of_fp32(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "MOST_WEIGHTS", most)
+    q, k, v = (draw(seed, 1, 4, length, 64) for seed, length in ((1, 96), (2, 400), (3, 400)))
+    exact = attend(q, k, v)
+    got = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - exact).norm() < 0.012 * exact.norm()
 
 
 def test_a_norm_is_over_the_full_width_and_in_32_bits() -> None:
