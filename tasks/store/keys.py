@@ -13,6 +13,7 @@ import ast
 import hashlib
 import importlib.metadata
 import json
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,8 @@ from liveavatar import paths
 
 LAYOUT = 2  # version of the store's own layout, part of every key
 ROOT = "liveavatar"
+# One thread at a time: Python 3.11 counts the depth of all trees under way as of one, and raises SystemError.
+_PARSING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +141,8 @@ class _Module:
 
 @cache
 def _read(path: Path) -> _Module:
-    tree = ast.parse(path.read_bytes())
+    with _PARSING:
+        tree = ast.parse(path.read_bytes())
     imports = frozenset(_imported(tree))
     return _Module(_digest(tree), imports)
 

@@ -1,6 +1,9 @@
 """Keys of the store: documentation changes none, code and inputs change theirs, and a stage has only its own code."""
 
+import gc
 import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,3 +204,22 @@ def test_a_stage_has_no_code_of_rooms_that_it_does_not_use(stage: str) -> None:
 def test_a_plan_may_run_everything_but_quality_and_training() -> None:
     rooms = {Path(path).parts[1] for path in code_parts(*plan.CODE, left_out=plan.LEFT_OUT)}
     assert not rooms & {"quality", "training", "bench", "parity", "report", "prompt"}
+
+
+def test_jobs_beside_one_another_read_sources(root: Path) -> None:
+    names = [f"part{n}" for n in range(8)]
+    for name in names:
+        (root / "liveavatar" / f"{name}.py").write_text(f"{name} = " + "(1, [2, {3: f(4)}]), " * 2000)
+
+    def switch(*_: object) -> None:
+        time.sleep(0)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(switch)  # collections come while trees are made, and let another thread go on
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(len(names)) as threads:
+            assert len(set(threads.map(code_digest, [f"liveavatar.{name}" for name in names]))) == len(names)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(switch)
