@@ -6,6 +6,7 @@ deterministic, silence is never transcribed, and memory does not grow with the t
 
 import logging
 import string
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ _UNCLEAR = -1.0
 OBJECTION, SURE_OBJECTION, SURE_LEAD = 0.05, 0.15, 0.5
 CLEAR_ANEW = -0.8
 _SHORTEST_WORD = 0.02  # s
+# One thread at a time: Whisper's attention has one switch for all models, which the search for word times turns.
+_HEARING = threading.Lock()
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
@@ -112,17 +115,17 @@ def transcribe(
         with_words: also find each word's time.
     """
     stretches = []
-    with _one_thread():
-        for chunk in chunks_of(speech):
-            piece = audio[chunk.start : chunk.stop]
+    for chunk in chunks_of(speech):
+        piece = audio[chunk.start : chunk.stop]
+        with _HEARING, _one_thread():
             text, tokens, logprob, language, mel = _decode(piece, model, language)
             one = Stretch(where=chunk, text=text, tokens=tuple(tokens), avg_logprob=logprob)
-            if not one.clear:
-                log.info("Whisper does not understand the sound from %.1f s: %.60s", chunk.start / SAMPLE_RATE, text)
-            elif with_words:
+            if one.clear and with_words:
                 words = within_speech(_align(tokens, mel, model, language, chunk), speech)
                 one = replace(one, words=tuple(words))
-            stretches.append(one)
+        if not one.clear:
+            log.info("Whisper does not understand the sound from %.1f s: %.60s", chunk.start / SAMPLE_RATE, text)
+        stretches.append(one)
     return Transcript.of(stretches, language or "en")
 
 

@@ -1,5 +1,6 @@
 """Transcription: words in order and in time, silence never transcribed, error rates that ignore spelling."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +41,15 @@ S = 16_000
 def test_chunks(speech: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
     chunks = chunks_of([Segment(start=a * S, stop=b * S) for a, b in speech])
     assert [(c.start // S, c.stop // S) for c in chunks] == expected
+
+
+def test_jobs_beside_one_another_hear_what_each_hears_alone(spoken: np.ndarray) -> None:
+    def hear(_: int) -> Transcript:
+        return transcribe(spoken, find_speech(spoken), load_whisper("tiny.en"))
+
+    alone = hear(0)
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(hear, range(6))) == [alone] * 6
 
 
 def test_words_lie_in_the_speech(spoken: np.ndarray) -> None:
