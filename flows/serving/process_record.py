@@ -8,6 +8,8 @@ import psutil
 
 from liveavatar.files import read_json
 
+ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
 
 def own_process() -> dict[str, Any]:
     """Return what a record says of this process."""
@@ -15,10 +17,15 @@ def own_process() -> dict[str, Any]:
 
 
 def process_of(record: Path) -> psutil.Process | None:
-    """Find the process of a record; None when it has gone, or its number belongs to another by now."""
+    """Find the process of a record; None when it has gone, or its number belongs to another by now.
+
+    One that has ended counts as gone although its parent has not taken note of it (a zombie): the first process of a
+    container often never does.
+    """
     try:
         facts = read_json(record)
         process = psutil.Process(int(facts["pid"]))
-        return process if abs(process.create_time() - facts["created"]) < 1 else None
+        ours = abs(process.create_time() - facts["created"]) < 1
+        return process if ours and process.status() not in ENDED else None
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
