@@ -264,6 +264,29 @@ def test_a_browser_plays_the_video_while_it_is_made(home: Path, video: FilmWrite
         assert see.errors == []
 
 
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize(("language", "told"), [("en", "The server does not answer"), ("zh", "服务器没有应答")])
+def test_a_page_that_is_open_goes_on_when_its_server_is_back(
+    home: Path, video: FilmWriter, tmp_path: Path, language: str, told: str
+) -> None:
+    port = free_port()
+    with browser("about:blank", tmp_path / "profile") as see:
+        see.resize(1280, 800, language=language)
+        with LivePage(port=port, queue=NoJobs()) as page:
+            see.open(f"{page.url}#{RUN}")
+            video.write(frames(4 * SEGMENT))
+            wait_for(lambda: (see("video.currentTime") or 0) > 1.9)  # of 3.84 s
+        wait_for(lambda: text(see, "idle").startswith(told))
+        video.write(frames(4 * SEGMENT))
+        video.close()
+        with LivePage(port=port, queue=NoJobs()):
+            wait_for(lambda: see("video.ended"))
+            wait_for(lambda: see("document.getElementById('idle').hidden") or not text(see, "idle").startswith(told))
+        assert see("video.duration") == pytest.approx(8 * SEGMENT / FPS, abs=0.06)
+        assert see.errors == []
+
+
 def test_beyond_this_machine_it_asks_for_a_token(home: Path) -> None:
     with LivePage(host="0.0.0.0", queue=NoJobs()) as page:
         port = page.url.rsplit(":", 1)[1].strip("/")

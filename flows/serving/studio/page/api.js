@@ -1,18 +1,29 @@
 // Requests to the server of the page. Refusals are errors whose message is the server's line.
 
+import { t } from "./words.js";
+
 async function answered(response) {
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.error ?? `${response.status} ${response.statusText}`);
   return answer;
 }
 
+// What browsers say of a server that is away helps nobody, and is English.
+async function reached(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Error(t("offline"));
+  }
+}
+
 export async function get(path) {
-  return answered(await fetch(path, { cache: "no-store" }));
+  return answered(await reached(path, { cache: "no-store" }));
 }
 
 export async function post(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
-  return answered(await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal }));
+  return answered(await reached(path, { method: "POST", headers, body: JSON.stringify(body), signal }));
 }
 
 // Send a file; onProgress is called with the share that is sent. (fetch does not tell it.)
@@ -21,7 +32,7 @@ export function upload(kind, file, name, onProgress) {
     const request = new XMLHttpRequest();
     request.open("POST", `api/inputs/${kind}?name=${encodeURIComponent(name)}`);
     request.upload.onprogress = (event) => onProgress(event.loaded / Math.max(1, event.total));
-    request.onerror = () => failed(new Error("offline"));
+    request.onerror = () => failed(new Error(t("offline")));
     request.onload = () => {
       let answer = {};
       try { answer = JSON.parse(request.responseText); } catch { /* told by the status */ }

@@ -7,17 +7,22 @@ const video = document.getElementById("video"), state = document.getElementById(
 const restart = document.getElementById("restart");
 const POLL = 500, KEEP = 60;  // milliseconds between two looks; seconds kept behind what is shown
 const BEHIND = 10;  // seconds: who comes later than so far into a render sees its newest part
-const PATIENCE = 240;  // looks at a playlist that is not there yet
+const PATIENCE = 240;  // looks at a playlist that is not there yet, or for a server that is away
 let generation = 0;
 export let shown = null;  // id of the live output
 
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 
-const fetched = async (path) => {
-  const answer = await fetch(path, { cache: "no-store" });
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer;
-};
+// Get a file of the live output. A server that is away may come back: `serve` is started again, and the render goes on.
+async function fetched(path, mine, missing = 0) {  // missing: how many looks it may take until the file is there
+  for (let looks = 0; ; looks++) {
+    const answer = await fetch(path, { cache: "no-store" }).catch(() => null);
+    if (answer?.ok) return answer;
+    const most = answer === null ? PATIENCE : missing;
+    if (looks >= most || mine !== generation) throw new Error(answer ? `${path}: ${answer.status}` : t("offline"));
+    await wait(POLL);
+  }
+}
 
 // The codec string of an init segment: profile, constraints and level from its avcC box, and AAC when it has sound.
 function codecs(bytes) {
@@ -46,14 +51,7 @@ async function trim(buffer) {
 
 const begin = () => video.play().catch(() => { video.muted = true; return video.play().catch(() => {}); });
 
-async function playlist(base, mine) {
-  for (let looks = 0; ; looks++) {
-    const answer = await fetch(base + "index.m3u8", { cache: "no-store" });
-    if (answer.ok) return answer.text();
-    if (looks >= PATIENCE || mine !== generation) throw new Error(`${answer.status}`);
-    await wait(POLL);
-  }
-}
+const playlist = async (base, mine) => (await fetched(base + "index.m3u8", mine, PATIENCE)).text();
 
 async function stream(id, mine) {
   const base = `live/${id}/`;
@@ -75,12 +73,12 @@ async function stream(id, mine) {
     const names = lines.filter((line) => line && !line.startsWith("#"));
     const ended = list.includes("#EXT-X-ENDLIST");
     if (!buffer && names.length) {
-      const head = new Uint8Array(await (await fetched(base + "init.mp4")).arrayBuffer());
+      const head = new Uint8Array(await (await fetched(base + "init.mp4", mine)).arrayBuffer());
       buffer = source.addSourceBuffer(codecs(head));
       await append(buffer, head);
     }
     for (; taken < names.length && mine === generation; taken++) {
-      await append(buffer, await (await fetched(base + names[taken])).arrayBuffer());
+      await append(buffer, await (await fetched(base + names[taken], mine)).arrayBuffer());
       await trim(buffer);
     }
     seconds = lines.reduce((sum, line) => sum + (line.startsWith("#EXTINF:") ? parseFloat(line.slice(8)) : 0), 0);
