@@ -90,10 +90,11 @@ def choose_face(faces: list[FaceBox], number: int) -> FaceBox | None:
     """Choose a face by its number, from 1; None when there is none at all.
 
     Raises:
-        InputError: there are fewer faces.
+        InputError: there is no such number.
     """
-    if number > max(1, len(faces)):
-        raise InputError(f"--face {number}: the picture shows {len(faces)}; use a number from 1 to {len(faces)}")
+    most = max(1, len(faces))
+    if not 1 <= number <= most:
+        raise InputError(f"--face {number}: the picture shows {len(faces)}; use a number from 1 to {most}")
     return faces[number - 1] if faces else None
 
 

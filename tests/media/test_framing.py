@@ -105,8 +105,9 @@ def test_faces_are_chosen_by_number() -> None:
     faces = [FaceBox(eye_x=x, eye_y=0, eye_distance=9, score=0.9) for x in (1, 2)]
     assert choose_face(faces, 2) is faces[1]
     assert choose_face([], 1) is None
-    with pytest.raises(InputError, match="--face 3: the picture shows 2"):
-        choose_face(faces, 3)
+    for number in (-1, 0, 3):
+        with pytest.raises(InputError, match=f"--face {number}: the picture shows 2; use a number from 1 to 2"):
+            choose_face(faces, number)
 
 
 def test_who_keeps_the_picture() -> None:
