@@ -4,9 +4,12 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,7 +19,11 @@ from flows.serving import prefect_server
 from flows.serving.prefect_database import DatabaseLock
 from flows.serving.prefect_server import PrefectServer
 from liveavatar.errors import CapacityError
+from liveavatar.hardware import free_port
 from tasks.health import is_healthy
+from tests.flows.shop import Shop
+
+POSTGRES = shutil.which("postgres")
 
 
 def test_an_interruption_ends_a_server_that_is_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +192,73 @@ def strike_child(number: int) -> None:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
+
+
+@contextmanager
+def postgres(databases: Path) -> Iterator[int]:
+    """Run a PostgreSQL of our own with the user `prefect`; yield its port."""
+    assert POSTGRES is not None
+    programs = Path(POSTGRES).resolve().parent
+    user = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
+    if user:
+        shutil.chown(databases, "postgres")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": databases, **user}
+    data, port = databases / "data", free_port()
+    subprocess.run([programs / "initdb", "-D", data, "-A", "trust", "-U", "prefect", "--no-sync"], check=True, **quiet)
+    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": databases, "fsync": "off"}
+    settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    process = subprocess.Popen([programs / "postgres", "-D", data, "-p", str(port), *settings], **quiet)
+    try:
+        ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+        wait_for(lambda: subprocess.run(ready, check=False, **quiet).returncode == 0)
+        yield port
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def query(port: int, text: str, database: str = "prefect") -> list[str]:
+    command = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "-At", "-c", text, database]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(POSTGRES is None, reason="no PostgreSQL here; `apt install postgresql` brings it")
+def test_commands_at_once_share_a_server_with_postgresql(shop: Shop, tmp_path: Path) -> None:
+    """As infra/compose.yaml has it: `prefect server start` with PostgreSQL, and commands that use it by its address."""
+    with tempfile.TemporaryDirectory() as databases, postgres(Path(databases)) as port:
+        query(port, "CREATE DATABASE prefect", "postgres")
+        api_port = free_port()
+        api = f"http://127.0.0.1:{api_port}/api"
+        variables = {
+            "PREFECT_HOME": str(tmp_path),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://prefect:x@127.0.0.1:{port}/prefect",
+        }
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(api_port)]
+        with (tmp_path / "server.log").open("w") as log:
+            server = subprocess.Popen(command, cwd=tmp_path, env=shop.environment() | variables, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: is_healthy(api, 2))
+            jobs = [
+                subprocess.Popen(
+                    shop.command("render", *shop.job(out=f"out/{seed}", seed=str(seed))), cwd=shop.folder,
+                    env=shop.environment() | {"PREFECT_API_URL": api}, stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                for seed in range(3)
+            ]  # fmt: skip
+            assert {job.wait(300) for job in jobs} <= {0, 1}, "a random model makes noise, so its quality may fail"
+            runs = query(port, "SELECT name, state_type FROM flow_run ORDER BY name")
+            assert [run.split("|")[0] for run in runs] == [f"voice-face-{seed}" for seed in range(3)]
+            assert {run.split("|")[1] for run in runs} <= {"COMPLETED", "FAILED"}
+            assert query(port, "SELECT count(*) FROM task_run WHERE state_type NOT IN ('COMPLETED', 'FAILED')") == ["0"]
+            reports = query(port, "SELECT count(DISTINCT flow_run_id) FROM artifact WHERE key = 'render-report'")
+            assert reports == ["3"]
+        finally:
+            server.terminate()
+            server.wait(60)
