@@ -23,6 +23,7 @@ GB = 2**30  # bytes
 # other kinds it is not measured.
 ATTENTION8_GAIN = 1.1
 MAX_GPUS = 64  # of a machine that is named
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first, as Linux names them
 VNNI = frozenset(("avx512_vnni", "avx_vnni"))  # as Linux names them
 RESERVE_GB = 1.85  # of every card: driver, context, allocator slack
 _QUERY = ("nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits")
@@ -286,14 +287,16 @@ def cores() -> int:
 
 def processor_flags(root: Path = _ROOT) -> frozenset[str]:
     """Read the words that Linux describes the processor with, its instruction sets among them; empty elsewhere."""
-    return _flags(root)
-
-
-def _flags(root: Path) -> frozenset[str]:
     try:
         return frozenset(read_text(root / "proc/cpuinfo").split())
     except OSError:
         return frozenset()
+
+
+def widest_vectors(root: Path = _ROOT) -> str | None:
+    """Name the widest vector instructions of the processor; None for none that is known here."""
+    flags = processor_flags(root)
+    return next((name for name in VECTORS if name in flags), None)
 
 
 def uses_vnni(root: Path = _ROOT) -> bool:
@@ -301,7 +304,7 @@ def uses_vnni(root: Path = _ROOT) -> bool:
 
     Not with AMX, whose tiles multiply bfloat16 twice as fast as VNNI bytes; its bytes are not measured.
     """
-    flags = _flags(root)
+    flags = processor_flags(root)
     return "amx_bf16" not in flags and not VNNI.isdisjoint(flags)
 
 

@@ -9,8 +9,6 @@ from functools import cache
 
 from liveavatar import hardware
 
-_LEVELS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
-
 
 @cache
 def accelerators() -> tuple[str, ...]:
@@ -24,7 +22,7 @@ def processor() -> str:
 
     Convolutions of bytes (VNNI) come with AVX-512 bf16; the name says where there is but one of them.
     """
-    level = next((name for name in _LEVELS if name in hardware.processor_flags()), "base")
+    level = hardware.widest_vectors() or "base"
     vnni, usual = hardware.uses_vnni(), level == "avx512_bf16"
     return f"{platform.machine()}-{level}" + ("" if vnni == usual else "-vnni" if vnni else "-no_vnni")
 

@@ -15,20 +15,19 @@ from liveavatar.hardware import (
     detect_gpus,
     free_disk_gb,
     memory_limit_gb,
-    processor_flags,
     uses_vnni,
+    widest_vectors,
 )
 
 NEEDED_MEMORY_GB, COMFORTABLE_MEMORY_GB = 1.5, 3.0  # a render of the mini; with Prefect, Ray and the audio stages
 NEEDED_DISK_GB, COMFORTABLE_DISK_GB = 0.5, 5.0
 SHARED_MEMORY_GB = 0.1  # Ray's object store
 PORTS = {4200: "Prefect server"}
-_ISA = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # widest first
 
 
 def check_processor() -> Iterator[DoctorCheck]:
     """Check cores and instruction sets."""
-    level = next((name for name in _ISA if name in processor_flags()), "no vector extension known here")
+    level = widest_vectors() or "no vector extension known here"
     detail = f"{cores()} cores, {platform.machine()}, {level}{', 8-bit convolutions (VNNI)' if uses_vnni() else ''}"
     if cores() < 2:
         way_out = "two cores are the least for real time; renders still finish, more slowly"

@@ -40,7 +40,7 @@ def test_the_widest_instructions_are_named(
 ) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"flags : {flags}\n")
-    monkeypatch.setattr(hardware, "processor_flags", partial(hardware.processor_flags, tmp_path))
+    monkeypatch.setattr(hardware, "widest_vectors", partial(hardware.widest_vectors, tmp_path))
     monkeypatch.setattr(hardware, "uses_vnni", partial(hardware.uses_vnni, tmp_path))
     monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
     assert machine.processor.__wrapped__() == f"x86_64-{level}"
