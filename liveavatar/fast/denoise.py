@@ -87,7 +87,7 @@ class FastDenoiser:
         self.dit, self.config, self.spec = dit, config, spec
         self.device, self.motion = conditioning.reference.device, conditioning.motion
         self.inputs = BlockInputs(config, spec, conditioning, dit.dtype)
-        self.text_kv = dit.text_kv(dit.embed_text(conditioning.text))
+        self.text_kv = dit.text_kv(dit.embed_text(conditioning.text), conditioning.text.shape[1])
         spans = work.spans(dit.num_layers)
         key = RunnerKey.of(spec, spans, self.inputs.has_pose)
         kept = runners.kept(key)

@@ -126,12 +126,24 @@ class FastDiT:
         k = ops.rms_rows(k, weight, self.cfg.eps)
         return self._heads(k, batch).contiguous(), self._heads(v.contiguous(), batch).contiguous()
 
-    def text_kv(self, text_1LD: Tensor) -> TextKV:
-        """Compute keys and values of embedded text for every layer that is here, [1, N, text_len, H]."""
+    def text_kv(self, text_1LD: Tensor, num_rows: int | None = None) -> TextKV:
+        """Compute keys and values of embedded text for every layer that is here, each with the count of its rows.
+
+        Args:
+            text_1LD: as `embed_text` gives.
+            num_rows: rows before the padding, whose rows are all equal, so that one stands for them; None: no padding.
+
+        Returns:
+            Keys and values [1, N, text_len, H]; int32 [2]: the number of rows that count, one of the padding
+            included, and how many equal rows the last of them stands for.
+        """
         rows = text_1LD[0].contiguous()
-        found = []
+        used = len(rows) if num_rows is None else min(num_rows + 1, len(rows))
+        counts = torch.tensor([used, len(rows) - used + 1], dtype=torch.int32, device=self.device)
+        found: TextKV = []
         for block, linear in zip(self._blocks, self._cross_kv, strict=True):
-            found.append(self._key_value(linear.to(self.device), rows, block.cross_attn.norm_k.weight, 1))
+            kv = self._key_value(linear.to(self.device), rows, block.cross_attn.norm_k.weight, 1)
+            found.append((*kv, counts))
         return found
 
     def audio_kv(self, tokens: AudioTokens) -> AudioKV:
@@ -160,7 +172,7 @@ class FastDiT:
         return NormSpec(*wide, self.cfg.eps if eps is None else eps, quantise, self.dtype)
 
     def _finish(
-        self, x: Tensor, attended: Tensor, weights: LayerWeights, layer: int, mod: Tensor, kv: tuple[Tensor, Tensor]
+        self, x: Tensor, attended: Tensor, weights: LayerWeights, layer: int, mod: Tensor, kv: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         """Finish a layer after its self-attention: (residual fp32, the feed-forward's branch)."""
         fp32, own = torch.float32, (weights.o(_rows(attended, weights.o)), mod[2])
@@ -168,7 +180,8 @@ class FastDiT:
         spec = NormSpec(mul, add, self.cfg.eps, weights.cross_q.quantised, self.dtype, rounded=True)
         x, h = ops.add_norm(x, [own], spec, fp32, keep=False)
         q = ops.rms_rows(weights.cross_q(h), norm, self.cfg.eps)
-        attended = self.attention(self._heads(q), *kv)
+        k, v, counts = kv
+        attended = ops.attend_text(q.unflatten(1, (self.cfg.num_heads, -1)), k[0], v[0], counts)
         y = weights.cross_o(_rows(attended, weights.cross_o))
         x, h = ops.add_norm(x, [own, (y, None)], self._modulated(mod[3], mod[4], weights.up.quantised), fp32)
         return x, weights.down(ops.gelu_rows(weights.up(h), weights.down.quantised))

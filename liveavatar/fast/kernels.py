@@ -17,14 +17,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from liveavatar.fast.kernels_attention import attend8, rms_rope_write8, rope_copy8, write_values8
+from liveavatar.fast.kernels_attention import attend8, attend_text, rms_rope_write8, rope_copy8, write_values8
 from liveavatar.fast.kernels_decoder import add_bias, enlarge, rms_silu
 from liveavatar.fast.kernels_rings import dequantise_slots, quantise_slots, rms_rope_write, rms_rows, rope_copy
 from liveavatar.fast.reference import AMAX_FLOOR, FP8, FP8_MAX, Branch, NormSpec, Quantised, Rows
 
 __all__ = [
-    "add_bias", "add_norm", "attend8", "dequantise_slots", "enlarge", "gelu_rows", "quantise_rows", "quantise_slots",
-    "rms_rope_write", "rms_rope_write8", "rms_rows", "rms_silu", "rope_copy", "rope_copy8", "write_values8",
+    "add_bias", "add_norm", "attend8", "attend_text", "dequantise_slots", "enlarge", "gelu_rows", "quantise_rows",
+    "quantise_slots", "rms_rope_write", "rms_rope_write8", "rms_rows", "rms_silu", "rope_copy", "rope_copy8",
+    "write_values8",
 ]  # fmt: skip
 
 _WARPS = 8

@@ -234,6 +234,24 @@ def attend8(queries: Queries8, seen: KeyValues8, dtype: torch.dtype) -> Tensor:
     return backend(q.device).attend8(queries, seen, dtype)
 
 
+def attend_text(q_LNH: Tensor, k_NMH: Tensor, v_NMH: Tensor, counts_2: Tensor) -> Tensor:
+    """Attend to the keys that count, the last of which stands for several equal ones: rows [L, N * H].
+
+    Args:
+        q_LNH: queries.
+        k_NMH: keys.
+        v_NMH: values.
+        counts_2: int32, the number of keys that count, and how many equal ones the last of them stands for.
+    """
+    for t in (q_LNH, k_NMH, v_NMH):
+        _follow(t)
+    _follow(counts_2, torch.int32)
+    assert k_NMH.shape == v_NMH.shape == (q_LNH.shape[1], k_NMH.shape[1], q_LNH.shape[2]), (
+        f"{tuple(q_LNH.shape)}, {tuple(k_NMH.shape)}, {tuple(v_NMH.shape)}"
+    )
+    return backend(q_LNH.device).attend_text(q_LNH, k_NMH, v_NMH, counts_2)
+
+
 def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype, kernel: FlashAttention3 | None) -> Tensor:
     """Attend in e4m3: rows [L, N * H]; by the torch reference where there is no kernel."""
     _follow(q_LNH, FP8)

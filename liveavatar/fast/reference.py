@@ -4,6 +4,7 @@ Shapes: L tokens (rows), D width, N heads, H head width, P = H/2 rotated pairs, 
 modulation, M slots of a key/value buffer, C channels.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -291,6 +292,21 @@ def to_e4m3(x: Tensor) -> Tensor:
 def values_e4m3(v_NLH: Tensor, scale_N: Tensor) -> Tensor:
     """Divide values by the scale of their head and round them to e4m3."""
     return to_e4m3(v_NLH.float() / scale_N[:, None, None])
+
+
+def attend_text(q_LNH: Tensor, k_NMH: Tensor, v_NMH: Tensor, counts_2: Tensor) -> Tensor:
+    """Attend to the keys that count, the last of which stands for several equal ones: [L, N * H].
+
+    Rows of zeros that pad a text all have one key and one value, so attention to one of them, weighted by their
+    number, is attention to all.
+    """
+    used, equal = counts_2.tolist()
+    bias = torch.zeros(1, used, dtype=q_LNH.dtype, device=q_LNH.device)
+    bias[:, -1] = math.log(equal)
+    out = F.scaled_dot_product_attention(
+        q_LNH.transpose(0, 1)[None], k_NMH[None, :, :used], v_NMH[None, :, :used], bias
+    )
+    return out[0].transpose(0, 1).flatten(1)
 
 
 def attend_e4m3(q_LNH: Tensor, seen: KeyValuesE4m3, dtype: torch.dtype) -> Tensor:

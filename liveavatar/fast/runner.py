@@ -106,11 +106,11 @@ class StepRunner:
             The text where it lies now.
         """
         if self.cond is None:
-            self.cond = Conditions([(k.clone(), v.clone()) for k, v in text_kv], [], self.pose)
+            self.cond = Conditions([tuple(t.clone() for t in own) for own in text_kv], [], self.pose)
         else:
-            for (k, v), (new_k, new_v) in zip(self.cond.text_kv, text_kv, strict=True):
-                k.copy_(new_k)
-                v.copy_(new_v)
+            for own, new in zip(self.cond.text_kv, text_kv, strict=True):
+                for t, of_stream in zip(own, new, strict=True):
+                    t.copy_(of_stream)
         for ring, sink in zip(self.rings, self.sinks, strict=True):
             ring.begin(sink)
         return self.cond.text_kv

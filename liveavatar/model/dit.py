@@ -28,7 +28,7 @@ from liveavatar.timing import BLOCK_LATENTS
 NOISY, REFERENCE, MOTION = range(3)  # rows of the token-kind embedding
 TIMESTEP_SCALE = 1000.0  # the time embedding is trained on t = 1000 * sigma
 
-TextKV = list[tuple[Tensor, Tensor]]
+TextKV = list[tuple[Tensor, ...]]  # keys, values; of the fast path also counts, see `fast.dit.FastDiT.text_kv`
 AudioKV = list[tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
@@ -343,7 +343,7 @@ class CausalDiT(nn.Module):
         tokens: tuple[Tensor, Tensor],
         levels: WindowLevels,
         rotations: WindowRotations,
-        text_kv: tuple[Tensor, Tensor],
+        text_kv: tuple[Tensor, ...],
         causal: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Run a layer without its audio. A unit of `torch.compile`: one graph for all layers."""

@@ -123,9 +123,7 @@ class DiTBlock(nn.Module):
         h = modulate(layer_norm(x_BLD, self.eps), mod.attention.shift, mod.attention.scale).to(x_BLD.dtype)
         return self.self_attn.query(h), *self.self_attn.key_value(h)
 
-    def finish(
-        self, x_BLD: Tensor, attended_BLD: Tensor, mod: BlockModulation, text_kv: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def finish(self, x_BLD: Tensor, attended_BLD: Tensor, mod: BlockModulation, text_kv: tuple[Tensor, ...]) -> Tensor:
         """Compute the block after its self-attention: output projection, text cross-attention, feed-forward."""
         dtype = x_BLD.dtype
         x = x_BLD.float() + gate(self.self_attn.o(attended_BLD), mod.attention.gate)

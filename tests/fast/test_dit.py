@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from liveavatar.config import DiTConfig
-from liveavatar.fast import accelerate
+from liveavatar.fast import accelerate, ops
 from liveavatar.fast.attention import FastAttention
+from liveavatar.fast.dit import FastDiT
 from liveavatar.fast.rings import Bf16Ring, E4m3Ring, Fp8Ring, Ring8, Workspace
 from liveavatar.model.dit import CausalDiT, Conditions
 from liveavatar.model.kv_ring import KVRing, Sink
@@ -46,7 +47,8 @@ def flows(dit: CausalDiT, make_cache: Callable[[Sink], object], cfg: DiTConfig =
     torch.manual_seed(1)
     reference, motion = torch.randn(1, 4, 1, h, w), torch.randn(1, 4, cfg.motion_latents, h, w)
     noisy, features = torch.randn(1, 4, 3 * BLOCKS, h, w), torch.randn(1, 3, 32, 12 * BLOCKS)
-    kv = dit.text_kv(dit.embed_text(torch.randn(1, 5, 16)))
+    text = dit.embed_text(torch.randn(1, 5, 16))
+    kv = dit.text_kv(text, 5) if isinstance(dit, FastDiT) else dit.text_kv(text)
     sink = dit.prefill(reference, motion, kv)
     cache, level, made = make_cache(sink), dit.noise_level(torch.full((1, 1), 0.7)), []
     for b in range(BLOCKS):
@@ -80,6 +82,19 @@ def test_equals_the_plain_transformer(
     wanted = flows(dit, plain_ring)
     got = flows(accelerate(copy.deepcopy(dit), **options), make_cache)  # type: ignore[arg-type]
     assert least <= distance(got, wanted) < most
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("num_rows", [1, 5, 7, 8])
+def test_a_row_of_the_padding_stands_for_all(num_rows: int, dit: CausalDiT) -> None:
+    fast = accelerate(copy.deepcopy(dit))
+    text = dit.embed_text(torch.randn(1, num_rows, 16, generator=torch.Generator().manual_seed(num_rows)))
+    for (k, v, counts), (k0, v0) in zip(fast.text_kv(text, num_rows), dit.text_kv(text), strict=True):
+        q = torch.randn(24, *k.shape[1::2], generator=torch.Generator().manual_seed(1))
+        used = min(num_rows + 1, text.shape[1])
+        assert counts.tolist() == [used, text.shape[1] - used + 1]
+        whole = torch.nn.functional.scaled_dot_product_attention(q.transpose(0, 1)[None], k0, v0)
+        torch.testing.assert_close(ops.attend_text(q, k[0], v[0], counts), whole[0].transpose(0, 1).flatten(1))
 
 
 def test_small_and_sensitive_layers_stay_out_of_8_bits(dit: CausalDiT) -> None:

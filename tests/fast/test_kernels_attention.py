@@ -89,10 +89,28 @@ def attend8(module: ModuleType, device: torch.device) -> None:
         assert (got - wanted).norm() < (0.03 if on_interpreter(got) else 0.015) * wanted.norm()
 
 
+def attend_text(module: ModuleType, device: torch.device) -> None:
+    """A key that stands for others, and keys that do not count; tiles that are whole and tiles that are not."""
+    dtype = torch.float32 if device.type == "cpu" else BF16  # the interpreter multiplies the bits of bf16
+    for L, M, used in ((128, 64, 64), (130, 200, 5), (70, 130, 65)):
+        N, H = 2, 32
+        q = draw(L, N, H, device=device, dtype=dtype, seed=L)
+        k, v = (draw(N, M, H, device=device, dtype=dtype, seed=seed) for seed in (1, 2))
+        k[:, used:], v[:, used:] = k[:, used - 1, None], v[:, used - 1, None]
+        counts = torch.tensor([used, M - used + 1], dtype=torch.int32, device=device)
+        got, wanted = (m.attend_text(q, k, v, counts).float() for m in (module, reference))
+        exact = torch.nn.functional.scaled_dot_product_attention(q.transpose(0, 1).float(), k.float(), v.float())
+        exact = exact.transpose(0, 1).flatten(1)
+        assert got.shape == (L, N * H)
+        for one in (got, wanted):
+            assert (one - exact).norm() < 0.01 * exact.norm()
+
+
 CASES = [
     pytest.param(rms_rope_write8, id="rms, rotate, write in 8 bits"),
     pytest.param(rope_copy8, id="rotated copy in 8 bits"),
     pytest.param(attend8, id="attention in 8 bits"),
+    pytest.param(attend_text, id="attention to text"),
 ]
 
 
