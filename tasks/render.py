@@ -110,17 +110,18 @@ def render(
         if options.online:
             announce_playlist(work)
         spec = engine_spec(inputs.model_dir, inputs.model_digest, options)
-        show = ProgressBoard().show
+        board = ProgressBoard()
 
         def run(number: int) -> Outcome:
             nonlocal job
             try:
                 own = replace(spec, replica=number, one_of_several=replicas is not None)
-                return run_on_engine(own, job, show, replan=replan, interruption=interruption)
+                return run_on_engine(own, job, board.show, replan=replan, interruption=interruption)
             finally:
                 job = replace(job, resume=True)
 
         outcome = run(0) if replicas is None else replicas.run(run)
+        board.finish()
         if outcome.result.first_block:
             emit(Event(kind="note", stage="render", text=f"resumed at block {outcome.result.first_block}"))
         for text in outcome.result.notes:
@@ -336,9 +337,11 @@ class ProgressBoard:
         self._artifact: Any = None
         self._shown = 0.0
         self._short: dict[str, str] = {}  # what ran short of memory, and the warning as it was said
+        self._last: Progress | None = None
 
     def show(self, progress: "Progress") -> None:
         """Emit progress as an event, and once for each kind of memory that runs short a warning."""
+        self._last = progress
         for kind, text in shortages(progress.memory).items():
             if kind not in self._short:
                 emit(Event(kind="note", stage=progress.phase, text=text))
@@ -364,3 +367,8 @@ class ProgressBoard:
             )
         else:
             recorded(lambda: update_progress_artifact(self._artifact, progress=percent, description=told))
+
+    def finish(self) -> None:
+        """Show that all is done: the last blocks may have come between two looks at the engine."""
+        if self._last is not None and self._last.done < self._last.total:
+            self.show(replace(self._last, done=self._last.total))

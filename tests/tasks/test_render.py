@@ -299,3 +299,18 @@ def test_memory_is_told_with_the_progress_and_its_end_is_warned_of_once(monkeypa
     assert lines[1] == ["render", "1.2 GB, GPU 23.8 of 24.0 GB; machine 3.1 of 16.0 GB", warning]
     assert lines[3][2:] == [warning], "it stays to be read"
     assert [facts["progress"] for facts in told] == [25, 50, 75, 100]
+    board.finish()
+    assert len(told) == 4, "all was shown"
+
+
+def test_a_finished_render_shows_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(render_module, "recorded", lambda make: make())
+    for name in ("create_progress_artifact", "update_progress_artifact"):
+        monkeypatch.setattr(render_module, name, lambda *_, progress, **__: told.append(progress) or "id")
+    board = ProgressBoard()
+    board.finish()
+    assert told == [], "its blocks came from the store"
+    board.show(Progress(phase="render", done=1, total=4, fps=20.0, memory=(ROOMY,)))
+    board.finish()  # the others came between two looks at the engine
+    assert told == [25, 100]
