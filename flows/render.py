@@ -14,7 +14,7 @@ from flows import preflight
 from flows.counters import tallied
 from flows.parameters import RenderParameters
 from flows.run_name import render_name
-from flows.run_record import named, result_of, run_log, verdict_state
+from flows.run_record import named, result_of, run_log, unless_cancelled, verdict_state
 from flows.serving import environment
 from flows.serving.lost_runs import note_run
 from liveavatar.audio.encoders import encoder_kind
@@ -62,7 +62,7 @@ def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         warned or failed), `report` (content of report.json). `result_of` runs a flow and returns it.
     """
     with run_log():
-        return verdict_state(run_job(parameters))
+        return unless_cancelled(lambda: verdict_state(run_job(parameters)))
 
 
 def run_render(parameters: RenderParameters, inputs: JobInputs) -> dict[str, Any]:

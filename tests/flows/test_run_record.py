@@ -6,14 +6,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prefect.states import Completed, State
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Cancelling, Completed, Running, State
 
 from flows import run_record
 from flows.batch import batch_state
 from flows.parameters import RenderParameters
 from flows.regression import regression_state
 from flows.run_name import render_name
-from flows.run_record import named, outcome_of, result_of, run_log, state_of, verdict_state
+from flows.run_record import named, outcome_of, result_of, run_log, state_of, unless_cancelled, verdict_state
 from liveavatar.errors import CapacityError, InputError
 from tasks.events import Event, emit, listening
 
@@ -186,3 +187,35 @@ def test_other_errors_before_a_flow_pass(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(RuntimeError, match="incompatible"):
         outcome_of(flow)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("state", "ends_as"),
+    [
+        pytest.param(Cancelling(), "Cancelled", id="cancelled"),
+        pytest.param(Cancelled(), "Cancelled", id="cancelled before its process ended"),
+        pytest.param(Running(), None, id="ended for another reason"),
+    ],
+)
+def test_a_run_that_is_ended_by_cancelling_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, state: State[Any], ends_as: str | None
+) -> None:
+    asked: list[str] = []
+
+    def read(run_id: str) -> SimpleNamespace:
+        asked.append(run_id)
+        return SimpleNamespace(state=state)
+
+    def ended() -> State[Any]:
+        raise TerminationSignal(15)
+
+    monkeypatch.setattr(run_record, "flow_run", SimpleNamespace(id="this"))
+    monkeypatch.setattr(run_record, "get_client", lambda **_: nullcontext(SimpleNamespace(read_flow_run=read)))
+    if ends_as is None:
+        with pytest.raises(TerminationSignal):
+            unless_cancelled(ended)
+    else:
+        assert unless_cancelled(ended).name == ends_as
+    assert asked == ["this"]
+    assert unless_cancelled(Completed).name == "Completed"
+    assert asked == ["this"], "a run that ends by itself asks nothing"
