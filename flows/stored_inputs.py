@@ -25,7 +25,7 @@ class StoredInput:
 
     id: str  # first half of its sha256
     kind: str  # AUDIO or IMAGE
-    name: str  # as it is stored
+    name: str  # that it was given last
     seconds: float | None = None  # of a sound
     width: int | None = None  # of a picture, pixels
     height: int | None = None
@@ -34,6 +34,11 @@ class StoredInput:
     def path(self) -> Path:
         """Place of the file."""
         return paths.inputs() / self.id / self.name
+
+    @property
+    def names(self) -> list[str]:
+        """Names that it was given, the last one first."""
+        return sorted((path.name for path in self.path.parent.glob("*")), key=lambda name: name != self.name)
 
     @property
     def preview(self) -> Path:
@@ -56,7 +61,7 @@ def input_of_path(path: str) -> StoredInput | None:
     """Find the stored file of a path in a job's parameters; None for a file that lies elsewhere."""
     place = Path(path)
     stored = find_input(place.parent.name)
-    return stored if stored is not None and stored.path == place else None
+    return stored if stored is not None and stored.path.parent == place.parent and place.name in stored.names else None
 
 
 def facts_path(input_id: str) -> Path:
@@ -97,10 +102,10 @@ def path_of(option: str, kind: str) -> str:
     name = option.removeprefix(PREFIX).strip()
     if not option.startswith(PREFIX) or Path(option).exists():
         return option
-    stored = next((stored for stored in newest(kind) if name in (stored.name, stored.id)), None)
+    stored = next((stored for stored in newest(kind) if name in (stored.id, *stored.names)), None)
     if stored is not None:
         touch(stored)
-        return str(stored.path)
+        return str(stored.path if name == stored.id else stored.path.with_name(name))
     names = newest_names(kind)
     near = get_close_matches(name, names, 1)
     if near:

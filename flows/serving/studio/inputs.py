@@ -13,7 +13,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,7 @@ def keep(temporary: Path, digest: str, kind: str, name: str) -> StoredInput:
     known = find_input(digest[:32])
     if known is not None and known.kind == kind:
         temporary.unlink()
-        touch(known)
-        return known
+        return _renamed(known, safe_name(name))
     named = StoredInput(id=digest[:32], kind=kind, name=safe_name(name))
     checked = temporary.with_name(f".{digest[:32]}.{uuid.uuid4().hex[:8]}") / named.name  # refusals name the file
     try:
@@ -123,6 +122,19 @@ def keep(temporary: Path, digest: str, kind: str, name: str) -> StoredInput:
         temporary.unlink(missing_ok=True)
         shutil.rmtree(checked.parent, ignore_errors=True)
     collect()
+    return stored
+
+
+def _renamed(known: StoredInput, name: str) -> StoredInput:
+    """Give a stored file another name; those that it had stay, for jobs and tables have them."""
+    stored = replace(known, name=name)
+    with _placing, disk_errors(paths.inputs()):
+        if not stored.path.exists():
+            try:
+                os.link(known.path, stored.path)
+            except OSError:  # this file system has no hard links
+                shutil.copyfile(known.path, stored.path)
+        write_json(facts_path(stored.id), asdict(stored))
     return stored
 
 
@@ -165,7 +177,10 @@ def collect(most_bytes: int = STORED_BYTES) -> None:
     total, now = 0, time.time()
     for facts in newest_first(paths.inputs().glob("*.json")):
         folder = facts.with_suffix("")
-        total += sum(path.stat().st_size for path in folder.glob("*"))
+        sizes = {
+            facts.st_ino: facts.st_size for facts in map(Path.stat, folder.glob("*"))
+        }  # one may have several names
+        total += sum(sizes.values())
         if total > most_bytes and now - facts.stat().st_mtime > SPARED_SECONDS:
             for path in (facts, facts.with_suffix(".jpg")):
                 path.unlink(missing_ok=True)

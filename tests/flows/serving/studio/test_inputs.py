@@ -12,7 +12,7 @@ import pytest
 
 from flows.serving.studio import inputs
 from flows.serving.studio.inputs import UploadTooLarge, collect, keep, receive
-from flows.stored_inputs import AUDIO, IMAGE, StoredInput, find_input, input_of_path
+from flows.stored_inputs import AUDIO, IMAGE, StoredInput, find_input, input_of_path, path_of
 from liveavatar import paths
 from liveavatar.errors import InputError
 
@@ -71,8 +71,7 @@ def test_a_sound_and_a_picture_are_kept_by_their_digests(home: Path) -> None:
     assert picture.preview.read_bytes()[:3] == b"\xff\xd8\xff"
     assert (picture.width, picture.height) != (None, None)
     before = left(home)
-    again = given(portrait.read_bytes(), IMAGE, "the same.png")
-    assert again == picture
+    assert given(portrait.read_bytes(), IMAGE, "portrait.png") == picture
     assert left(home) == before
     assert input_of_path(str(picture.path)) == picture
     assert input_of_path(str(portrait)) is None
@@ -81,6 +80,32 @@ def test_a_sound_and_a_picture_are_kept_by_their_digests(home: Path) -> None:
     assert judged["video"][0] <= (picture.width or 0)
     with pytest.raises(InputError, match="--face 5"):
         inputs.judge_stored(picture, "mini", 5)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
+def test_the_name_given_last_is_shown_and_earlier_ones_stay(
+    home: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise OSError("not supported")
+
+        monkeypatch.setattr(os, "link", refuse)
+    voice = (SAMPLES / "speech.wav").read_bytes()
+    first, second = given(voice, AUDIO, "take 1.wav"), given(voice, AUDIO, "Final.wav")
+    assert (first.name, second.name, second.id) == ("take-1.wav", "Final.wav", first.id)
+    assert find_input(first.id) == second
+    assert (first.path.read_bytes(), second.path.read_bytes()) == (voice, voice), "a job may have either path"
+    assert input_of_path(str(first.path)) == input_of_path(str(second.path)) == second
+    assert [path_of(f"studio:{name}", AUDIO) for name in ("take-1.wav", "Final.wav", first.id)] == [
+        *(str(first.path), str(second.path), str(second.path))
+    ]
+    assert given(voice, AUDIO, "take 1.wav").name == "take-1.wav"
+    old = time.time() - 3 * 86400
+    os.utime(home / "inputs" / f"{first.id}.json", (old, old))
+    collect(most_bytes=len(voice) * (1 if links else 2))
+    assert find_input(first.id) is not None, "two names of one file take its room once"
 
 
 @pytest.mark.parametrize(
