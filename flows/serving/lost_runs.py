@@ -42,6 +42,7 @@ UNKNOWN_SECONDS = 300.0  # after which a run of our own server that has no note 
 KEPT_DAYS = 30.0  # a note whose run its server does not know
 ASKED = 200  # runs in one request; Prefect's limit
 WAY = "the same command with --resume, or the form with `resume` on, continues at the last snapshot"
+CONTINUES = "it continues at its last snapshot"
 LOST = "the process of this run is gone (kill -9, or the machine went down)"
 
 
@@ -162,7 +163,7 @@ def _settled(client: SyncPrefectClient, run: FlowRun) -> list[str]:
         new = Cancelled(message=LOST)
     elif run.deployment_id is not None and run.run_count < MAX_STARTS:
         client.update_flow_run(run.id, parameters=resumed(run.parameters))
-        new = Scheduled(name=RESUMING, message=f"{LOST}; it continues at its last snapshot")
+        new = Scheduled(name=RESUMING, message=f"{LOST}; {CONTINUES}")
     else:
         new = Crashed(message=f"{LOST}; {WAY}")
     _end_parts(client, run)
@@ -189,6 +190,13 @@ def _end_parts(client: SyncPrefectClient, run: FlowRun) -> None:
     )
     for task in tasks:
         client.set_task_run_state(task.id, Crashed(message=LOST), force=True)
+
+
+def go_on(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Schedule a run of a deployment again that has ended early: it continues at its last snapshot."""
+    _note(run.id).unlink(missing_ok=True)  # of a process that has gone: `settle` would take the run for lost once more
+    client.update_flow_run(run.id, parameters=resumed(run.parameters))
+    client.set_flow_run_state(run.id, Scheduled(name=RESUMING, message=CONTINUES), force=True)
 
 
 def resumed(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,15 @@ of the run that it published.
 """
 
 import re
-import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from flows.parameters import grouped, ungrouped
+from flows.parameters import grouped
 from flows.serving import environment
-from flows.stored_inputs import StoredInput, input_of_path
 
 environment.import_prefect()
 
@@ -29,6 +28,8 @@ from prefect.utilities.callables import parameter_schema  # noqa: E402
 
 from flows.run_name import made_up, render_name  # noqa: E402
 from flows.serving.deployments import deployments, flow_of  # noqa: E402
+from flows.serving.lost_runs import WAY, go_on  # noqa: E402
+from flows.serving.studio.pace import begun_at, left_of, pace_of, stored_input  # noqa: E402
 from liveavatar.errors import CapacityError, InputError  # noqa: E402
 
 DEPLOYMENT, FLOW = "render/render", "render"
@@ -37,10 +38,10 @@ LATER = timedelta(minutes=2)  # a run scheduled beyond is not in the queue yet
 SHOWN = timedelta(hours=12)  # that a run without a video stays in the list after its end
 LISTED = 30  # runs
 SERVED_SECONDS = 60.0  # for the deployment to be there
-PACED = 5  # ended runs from which the pace is taken
 WAITING, RUNNING, ENDED = "waiting", "running", "ended"
 ID = re.compile(r"[0-9a-f]{32}")
 STAGE = re.compile(r"-[0-9a-f]{3}$")  # what Prefect adds to the name of a task
+REFUSED = re.compile(r"\bInputError: |Validation of flow parameters failed|^failed: ")  # of the message of a Failed run
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -61,10 +62,11 @@ class QueuedJob:
     live: str | None = None  # id of its live output
     run: str | None = None  # id of the run it published
     image: str | None = None  # id of its picture, when the page stores it
+    can_go_on: bool = False  # it ended early, and `JobQueue.go_on` continues it
 
 
 class JobQueue(Protocol):
-    """Starts, lists and cancels jobs."""
+    """Starts, lists, cancels and continues jobs."""
 
     def start(self, parameters: dict[str, Any]) -> str:
         """Queue a render and return its id."""
@@ -74,6 +76,9 @@ class JobQueue(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """End a job."""
+
+    def go_on(self, job_id: str) -> None:
+        """Continue a job that ended early, at its last snapshot."""
 
     def renew_form(self) -> None:
         """Name the files of the studio page in the form that starts a job elsewhere."""
@@ -126,17 +131,39 @@ class PrefectQueue:
         Raises:
             InputError: there is no such run.
         """
-        if not UUID.fullmatch(job_id):
-            raise InputError("there is no such job")
-        with get_client(sync_client=True) as client:
-            try:
-                run = client.read_flow_run(job_id)  # type: ignore[arg-type] # its own type says UUID, it takes text
-            except ObjectNotFound as e:
-                raise InputError("there is no such job") from e
+        with _job(job_id) as (client, run):
             if run.state_type in (StateType.RUNNING, StateType.CANCELLING):
                 client.set_flow_run_state(run.id, Cancelling())
             elif run.state_type is not None and not _has_ended(run):
                 client.set_flow_run_state(run.id, Cancelled())
+
+    def go_on(self, job_id: str) -> None:
+        """Schedule a run that ended early again; it continues at its last snapshot, and is the same run in Prefect.
+
+        Raises:
+            InputError: there is no such run, or it has nothing to continue.
+        """
+        with _job(job_id) as (client, run):
+            if not _can_go_on(run):
+                raise InputError("this job cannot go on: it has not ended early; start a new one")
+            go_on(client, run)
+
+
+@contextmanager
+def _job(job_id: str) -> Iterator[tuple[SyncPrefectClient, FlowRun]]:
+    """Read a run, and yield it with the client that is to change it.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    if not UUID.fullmatch(job_id):
+        raise InputError("there is no such job")
+    with get_client(sync_client=True) as client:
+        try:
+            run = client.read_flow_run(job_id)  # type: ignore[arg-type] # its own type says UUID, it takes text
+        except ObjectNotFound as e:
+            raise InputError("there is no such job") from e
+        yield client, run
 
 
 OF_FLOW = filters.FlowFilter(name=filters.FlowFilterName(any_=[FLOW]))
@@ -209,41 +236,67 @@ def listed(
     of_run: dict[tuple[Any, str], Artifact] = {}
     for artifact in sorted(artifacts, key=lambda a: a.created or now):
         of_run[artifact.flow_run_id, str(artifact.key)] = artifact
-    pace = _pace(run for run in runs if (run.id, REPORT) in of_run)
+    progress = {run_id: artifact for (run_id, key), artifact in of_run.items() if key == PROGRESS}
+    made = [run for run in runs if _has_ended(run) and (run.id, REPORT) in of_run]
     jobs: list[QueuedJob] = []
     ahead: float | None = 0.0  # s until a run that is asked next begins
     for run in sorted(runs, key=lambda run: (run.state_type != StateType.RUNNING, run.expected_start_time or now)):
         if _has_ended(run):
             continue
         job = _described(run, of_run)
-        progress = of_run.get((run.id, PROGRESS))
-        left = _left(progress, now) if progress is not None and job.state == RUNNING else None
-        left = _expected(run, pace, now) if left is None else left
+        of_blocks = _progress(run, of_run) if job.state == RUNNING else None
+        left = 0.0 if _is_ending(run) else left_of(run, of_blocks, pace_of(made, progress, run), now)
         ahead = None if ahead is None or left is None else ahead + left
         stage = (stages or {}).get(run.id)
-        jobs.append(replace(job, stage=stage, left_s=None if ahead is None else round(ahead, 1)))
+        told = None if ahead is None or _is_ending(run) else round(ahead, 1)
+        jobs.append(replace(job, stage=stage, left_s=told))
     ended = [_described(run, of_run) for run in runs if _has_ended(run)]
     return jobs + [job for job in ended if job.run is None]
 
 
 def _described(run: FlowRun, of_run: dict[tuple[Any, str], Artifact]) -> QueuedJob:
     state = ENDED if _has_ended(run) else RUNNING if run.state_type in _AT_WORK else WAITING
-    progress = of_run.get((run.id, PROGRESS))
+    progress = _progress(run, of_run)
     told = (progress.description or "").splitlines() if progress is not None and state == RUNNING else []
-    picture = _stored(run, "image")
+    picture, can_go_on = stored_input(run, "image"), _can_go_on(run)
+    message = (run.state.message or "") if run.state is not None and state == ENDED else ""
     return QueuedJob(
         id=str(run.id),
         name=_name(run),
         state=state,
         label=run.state_name or "",
-        message=(run.state.message or "") if run.state is not None and state == ENDED else "",
+        message=message.removesuffix(f"; {WAY}") if can_go_on else message,  # the page has a button instead
         percent=None if progress is None else round(float(str(progress.data)), 1),
         memory=told[1] or None if len(told) > 1 else None,
         short=tuple(told[2:]),
         live=_id_in(of_run.get((run.id, LIVE))),
         run=_id_in(of_run.get((run.id, REPORT))),
         image=None if picture is None else picture.id,
+        can_go_on=can_go_on,
     )
+
+
+def _progress(run: FlowRun, of_run: dict[tuple[Any, str], Artifact]) -> Artifact | None:
+    """Find the progress of a run; None while the one that is there is of an earlier start."""
+    progress, begun = of_run.get((run.id, PROGRESS)), begun_at(run)
+    if progress is None or run.run_count <= 1 or progress.updated is None or begun is None:
+        return progress
+    return None if progress.updated < begun else progress
+
+
+def _can_go_on(run: FlowRun) -> bool:
+    """Tell if a run ended before its video was made, and not because what it was given is refused.
+
+    A run of a command belongs to its terminal: its paths may mean other files here.
+    """
+    state = run.state
+    if state is None or run.deployment_id is None or not isinstance(run.parameters.get("parameters"), dict):
+        return False
+    return state.is_crashed() or state.is_cancelled() or (state.is_failed() and not REFUSED.search(state.message or ""))
+
+
+def _is_ending(run: FlowRun) -> bool:
+    return run.state_type == StateType.CANCELLING
 
 
 def _name(run: FlowRun) -> str:
@@ -259,46 +312,3 @@ def _id_in(link: Artifact | None) -> str | None:
     """Find the id in the address of a link artifact."""
     found = None if link is None else ID.search(str(link.data))
     return None if found is None else found[0]
-
-
-def _stored(run: FlowRun, option: str) -> StoredInput | None:
-    given = run.parameters.get("parameters")
-    return input_of_path(str(ungrouped(given).get(option, ""))) if isinstance(given, dict) else None
-
-
-def _pace(runs: Iterable[FlowRun]) -> float | None:
-    """Compute the seconds that ended runs took for a second of sound; None where no length is known."""
-    paces: list[float] = []
-    for run in runs:
-        sound = _stored(run, "audio")
-        if _has_ended(run) and sound is not None and sound.seconds:
-            paces.append(run.total_run_time.total_seconds() / sound.seconds)
-    return statistics.median(paces[:PACED]) if paces else None
-
-
-def _left(progress: Artifact, now: datetime) -> float | None:
-    """Compute the seconds until all blocks are made from the pace so far.
-
-    None after the first report, and when they should have passed: a later stage is at work, or the run was lost.
-    """
-    percent = float(str(progress.data))
-    if progress.created is None or progress.updated is None or percent <= 0:
-        return None
-    passed = (progress.updated - progress.created).total_seconds()
-    if passed <= 0:
-        return None
-    return _ahead(passed * (100 - percent) / percent - (now - progress.updated).total_seconds())
-
-
-def _ahead(seconds: float) -> float | None:
-    """Return seconds that are to come; None for those that have passed."""
-    return seconds if seconds > 0 else None
-
-
-def _expected(run: FlowRun, pace: float | None, now: datetime) -> float | None:
-    """Expect the seconds until the end of a run without progress, by the pace of others."""
-    sound = _stored(run, "audio")
-    if pace is None or sound is None or not sound.seconds:
-        return None
-    passed = (now - run.start_time).total_seconds() if run.start_time is not None else 0.0
-    return _ahead(pace * sound.seconds - passed)

@@ -95,6 +95,7 @@ class Studio:
             Route("/api/jobs", _posted(self._start), methods=["POST"]),
             Route("/api/again", _posted(self._again), methods=["POST"]),
             Route("/api/cancel", _posted(self._cancel), methods=["POST"]),
+            Route("/api/go_on", _posted(self._go_on), methods=["POST"]),
         ]
 
     async def _upload(self, request: Request) -> Response:
@@ -134,6 +135,10 @@ class Studio:
 
     def _cancel(self, given: dict[str, Any]) -> Any:
         self._queue.cancel(str(given.get("id")))
+        return {}
+
+    def _go_on(self, given: dict[str, Any]) -> Any:
+        self._queue.go_on(str(given.get("id")))
         return {}
 
 

@@ -11,6 +11,7 @@ import urllib.request
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import pytest
 from scipy.io import wavfile
 
 from flows.serving.live_page import LivePage, renders
-from flows.serving.studio.jobs import RUNNING, QueuedJob
+from flows.serving.studio.jobs import ENDED, RUNNING, QueuedJob
 from liveavatar import paths
-from liveavatar.errors import InputError
+from liveavatar.errors import CapacityError, InputError
 from liveavatar.hardware import free_port
 from liveavatar.media.film import FilmWriter
 from tasks.catalogue import record_run
@@ -50,6 +51,9 @@ class NoJobs:
         return []
 
     def cancel(self, job_id: str) -> None:
+        raise AssertionError(job_id)
+
+    def go_on(self, job_id: str) -> None:
         raise AssertionError(job_id)
 
     def renew_form(self) -> None:
@@ -188,6 +192,42 @@ class Progress:
     def cancel(self, job_id: str) -> None:
         raise AssertionError(job_id)
 
+    def go_on(self, job_id: str) -> None:
+        raise AssertionError(job_id)
+
+    def renew_form(self) -> None:
+        pass
+
+
+class Crashing:
+    """A queue with a job whose process was killed; told to go on it runs, and cancelled it ends for good."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.away = True  # the first time that it is asked for
+
+    def start(self, parameters: dict[str, Any]) -> str:
+        raise AssertionError(parameters)
+
+    def jobs(self) -> list[QueuedJob]:
+        states = {"": (ENDED, "Crashed"), "go on": (RUNNING, "Running"), "cancel": (RUNNING, "Cancelling")}
+        state, label = states[self.asked[-1] if self.asked else ""]
+        message = (
+            "Process exited with status code: -9. Process exited due to a SIGKILL signal." if state == ENDED else ""
+        )
+        job = QueuedJob(id="job", name="anna-face-7", state=state, label=label, message=message, percent=40.0)
+        return [replace(job, can_go_on=state == ENDED)]
+
+    def cancel(self, job_id: str) -> None:
+        self.asked.append("cancel")
+
+    def go_on(self, job_id: str) -> None:
+        assert job_id == "job"
+        if self.away:
+            self.away = False
+            raise CapacityError("Prefect does not answer (ConnectError)")
+        self.asked.append("go on")
+
     def renew_form(self) -> None:
         pass
 
@@ -240,6 +280,46 @@ def test_the_page_under_a_finger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         see.choose_file("#sound-file", paths.SAMPLES / "portrait.png")
         wait_for(lambda: "it has no sound" in text(see, "sound-state"))
         assert see("document.getElementById('sound-play').hidden")
+        assert see.errors == []
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        pytest.param(
+            *("en", ("Crashed: the process of this run has ended", "Go on", "Prefect does not answer", "Cancel")),
+            id="English",
+        ),
+        pytest.param("zh", ("崩溃：任务进程意外结束（退出码 -9）", "继续", "Prefect 没有响应", "取消"), id="Chinese"),
+    ],
+)
+def test_a_job_that_crashed_goes_on_by_a_button_on_a_phone(
+    home: Path, tmp_path: Path, language: str, words: tuple[str, str, str, str]
+) -> None:
+    queue, (crashed, go_on, away, cancel) = Crashing(), words
+    with LivePage(queue=queue) as page, browser("about:blank", tmp_path / "profile") as see:
+        see.resize(390, 844, language=language)
+        see.open(page.url)
+        wait_for(lambda: see(BUTTON + " !== null"))
+        assert crashed in text(see, "queue")
+        assert "--resume" not in text(see, "queue")
+        assert see(BUTTON + ".textContent") == go_on
+        sides = see(f"Object.values(JSON.parse(JSON.stringify({BUTTON}.getBoundingClientRect())))")
+        assert sides[3] >= 30, "as high as a finger needs"
+        assert see.overflow() <= 0
+        see(BUTTON + ".click()")
+        wait_for(lambda: see(BUTTON + ".textContent").startswith(away))
+        assert see.overflow() <= 0
+        see(BUTTON + ".click()")
+        wait_for(lambda: queue.asked == ["go on"])
+        wait_for(lambda: see(BUTTON + ".textContent") == cancel)
+        see(BUTTON + ".click()")
+        wait_for(lambda: see(BUTTON + " === null"))
+        shown = text(see, "queue")
+        assert {"en": "Cancelling", "zh": "正在取消"}[language] in shown
+        assert "40 %" not in shown
         assert see.errors == []
 
 

@@ -22,7 +22,7 @@ from scipy.io import wavfile
 
 from flows.render import render
 from flows.serving import lost_runs
-from flows.serving.lost_runs import LOST, UNKNOWN_SECONDS, WAY, note_run, resumed, settle, settle_quietly
+from flows.serving.lost_runs import LOST, UNKNOWN_SECONDS, WAY, go_on, note_run, resumed, settle, settle_quietly
 from liveavatar.files import read_json, write_json
 from liveavatar.hardware import free_port
 from tests.flows.shop import Shop
@@ -127,6 +127,18 @@ def test_a_lost_run_gets_its_state(
     assert lines == [f"run voice-face-1: {new.message}"]
     assert server.stages[server.stage.id].is_crashed()
     assert (server.parameters == {lost.id: {"parameters": {"audio": "a.wav", "resume": True}}}) == new.is_scheduled()
+
+
+def test_a_run_goes_on_under_its_own_record(notes: Path, serve_runs: Callable[..., Server]) -> None:
+    crashed = run(Crashed(), deployment_id=uuid4(), run_count=5)
+    server = serve_runs(crashed)
+    lose(notes, crashed)
+    with lost_runs.get_client() as client:
+        go_on(client, crashed)
+    assert (server.states[crashed.id].name, server.states[crashed.id].is_scheduled()) == ("Resuming", True)
+    assert server.parameters == {crashed.id: {"parameters": {"audio": "a.wav", "resume": True}}}
+    server.states.clear()
+    assert (settle(), server.states) == ([], {}), "it is not lost a second time"
 
 
 def test_runs_of_living_processes_and_of_other_machines_stay(notes: Path, serve_runs: Callable[..., Server]) -> None:

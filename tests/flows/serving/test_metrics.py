@@ -43,6 +43,9 @@ class Queue:
     def cancel(self, job_id: str) -> None:
         raise AssertionError(job_id)
 
+    def go_on(self, job_id: str) -> None:
+        raise AssertionError(job_id)
+
     def renew_form(self) -> None:
         raise AssertionError
 

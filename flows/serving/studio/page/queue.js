@@ -19,7 +19,7 @@ export function follow(id) { mine.add(id); }
 export function onEnd(listener) { changed = listener; }
 
 function status(job) {
-  if (job.label === "Cancelled") return said(job.label);
+  if (["Cancelling", "Cancelled"].includes(job.label)) return said(job.label);
   if (job.state === "ended") return t("ended_as", { state: said(job.label), why: said(plain(job.message)) });
   const left = job.left_s === null ? "" : t("left", { time: duration(job.left_s) });
   if (job.state === "waiting") return [t("waits"), left].filter(Boolean).join(", ");
@@ -30,6 +30,7 @@ function status(job) {
 
 // What Prefect writes around the line of a refusal says nothing to who reads it here.
 const plain = (message) => message
+  .replace(/^Process exited with status code: (-?\d+).*$/s, "the process of this run has ended (exit code $1)")
   .replace(/^Flow run encountered an exception:? (\w+: )?/, "")
   .replace(/^Validation of flow parameters failed.*? - parameters\.(\w+): (Value error, )?/s, "$1: ")
   .slice(0, 400);
@@ -58,8 +59,11 @@ function buttonsOf(job) {
     buttons.append(element("button", { type: "button", textContent: t("watch"), onclick: () => watch(job.live) }));
   }
   if (job.state === "ended") {
+    if (job.can_go_on) {
+      buttons.append(element("button", { type: "button", textContent: t("go_on"), onclick: (event) => goOn(job, event.target) }));
+    }
     buttons.append(element("button", { type: "button", textContent: t("hide"), onclick: () => hide(job.id) }));
-  } else {
+  } else if (job.label !== "Cancelling") {
     buttons.append(element("button", { type: "button", textContent: t("cancel"), onclick: (event) => cancel(job, event.target) }));
   }
   return buttons;
@@ -67,7 +71,7 @@ function buttonsOf(job) {
 
 // Write a row anew, but leave its buttons alone while they stay the same: one of them may be under a finger.
 function fill(line, job) {
-  const told = JSON.stringify([job.state, job.live, job.image, current()]);
+  const told = JSON.stringify([job.state, job.label === "Cancelling", job.can_go_on, job.live, job.image, current()]);
   if (line.dataset.told !== told) line.replaceChildren(picture(job), element("div"), buttonsOf(job));
   Object.assign(line.dataset, { job: job.id, state: job.state, told });
   line.children[1].replaceChildren(...facts(job));
@@ -80,9 +84,26 @@ function hide(id) {
 }
 
 async function cancel(job, button) {
+  await ask("api/cancel", job, button);
+}
+
+async function goOn(job, button) {
+  if (await ask("api/go_on", job, button)) follow(job.id);
+}
+
+// Ask for a job; what is refused stands on the button, which can be pressed again.
+async function ask(path, job, button) {
   button.disabled = true;
-  await post("api/cancel", { id: job.id }).catch((error) => { idle.textContent = said(error.message); });
-  look();
+  try {
+    await post(path, { id: job.id });
+    return true;
+  } catch (error) {
+    button.disabled = false;
+    button.textContent = said(error.message);
+    return false;
+  } finally {
+    look();
+  }
 }
 
 function draw() {

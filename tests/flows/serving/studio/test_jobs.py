@@ -13,8 +13,9 @@ from prefect.client.schemas import filters
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled, State
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled, State
 
+from flows.serving.lost_runs import WAY
 from flows.serving.studio import jobs
 from flows.serving.studio.jobs import ENDED, LIVE, PROGRESS, REPORT, RUNNING, WAITING, listed
 from flows.stored_inputs import AUDIO, IMAGE, StoredInput
@@ -186,9 +187,73 @@ def test_of_two_links_the_newest_counts() -> None:
 
 
 @pytest.mark.parametrize("job_id", ["", "1", "../flows", "a" * 36])
-def test_cancelling_takes_ids_only(job_id: str) -> None:
+@pytest.mark.parametrize("action", ["cancel", "go_on"])
+def test_cancelling_and_going_on_take_ids_only(action: str, job_id: str) -> None:
     with pytest.raises(InputError, match="no such job"):
-        jobs.PrefectQueue().cancel(job_id)
+        getattr(jobs.PrefectQueue(), action)(job_id)
+
+
+REFUSED = "Flow run encountered an exception: InputError: voice.wav: it is silent"
+LOST_ENGINE = "Flow run encountered an exception: CapacityError: the engine was lost four times"
+
+
+@pytest.mark.parametrize(
+    ("state", "served", "can"),
+    [
+        pytest.param(Crashed(message=f"exit code -9; {WAY}"), True, True, id="its process was killed"),
+        pytest.param(Cancelled(), True, True, id="cancelled"),
+        pytest.param(Failed(message=LOST_ENGINE), True, True, id="its engine was lost"),
+        pytest.param(Failed(message=REFUSED), True, False, id="its sound is refused"),
+        pytest.param(Failed(message="Validation of flow parameters failed with"), True, False, id="a wrong option"),
+        pytest.param(Crashed(message=f"exit code -9; {WAY}"), False, False, id="of a command: its terminal goes on"),
+        pytest.param(Running(), True, False, id="at work"),
+        pytest.param(Completed(), True, False, id="made"),
+    ],
+)
+def test_a_job_that_ended_early_goes_on(
+    monkeypatch: pytest.MonkeyPatch, state: State[Any], served: bool, can: bool
+) -> None:
+    one = run("one", state, audio="voice.wav").model_copy(update={"deployment_id": uuid4() if served else None})
+    changed: dict[str, Any] = {}
+
+    class Client:
+        def read_flow_run(self, run_id: str) -> FlowRun:
+            assert run_id == str(one.id)
+            return one
+
+        def update_flow_run(self, _: UUID, *, parameters: dict[str, Any]) -> None:
+            changed.update(parameters["parameters"])
+
+        def set_flow_run_state(self, _: UUID, state: State[Any], *, force: bool) -> None:
+            changed.update(state=state.name, forced=force)
+
+    monkeypatch.setattr(jobs, "get_client", lambda sync_client: nullcontext(Client()))
+    for job in listed([one], [], NOW):
+        assert job.can_go_on == can
+        assert (WAY in job.message) == (state.is_crashed() and not served), "who has a button needs no command"
+    if can:
+        jobs.PrefectQueue().go_on(str(one.id))
+        assert changed == {"audio": "voice.wav", "resume": True, "state": "Resuming", "forced": True}
+    else:
+        with pytest.raises(InputError, match="cannot go on"):
+            jobs.PrefectQueue().go_on(str(one.id))
+        assert changed == {}
+
+
+def test_progress_of_an_earlier_start_says_nothing_of_this_one() -> None:
+    again = run("again", Running(timestamp=NOW - timedelta(seconds=10)), ago=500).model_copy(update={"run_count": 2})
+    old = artifact(again, PROGRESS, 50.0, ago=400, updated=300)
+    (before,) = listed([again], [old], NOW)
+    assert (before.percent, before.left_s) == (None, None)
+    (since,) = listed([again], [old, artifact(again, PROGRESS, 60.0, ago=8, updated=2)], NOW)
+    assert (since.percent, since.left_s) == (60.0, 4.0 - 2.0)
+
+
+def test_a_job_that_is_being_cancelled_takes_no_more_time() -> None:
+    going, behind = run("going", Cancelling(), ago=60), run("behind", Scheduled(), audio="x.wav")
+    first, second = listed([going, behind], [artifact(going, PROGRESS, 25.0, ago=34, updated=4)], NOW)
+    assert (first.state, first.label, first.left_s) == (RUNNING, "Cancelling", None)
+    assert second.name == "behind"
 
 
 def test_the_form_in_prefect_names_the_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ class Queue:
     def __init__(self) -> None:
         self.started: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
+        self.continued: list[str] = []
         self.renewed = 0
 
     def start(self, parameters: dict[str, Any]) -> str:
@@ -44,6 +45,9 @@ class Queue:
 
     def cancel(self, job_id: str) -> None:
         self.cancelled.append(job_id)
+
+    def go_on(self, job_id: str) -> None:
+        self.continued.append(job_id)
 
     def renew_form(self) -> None:
         self.renewed += 1
@@ -196,6 +200,8 @@ def test_a_job_is_described_and_started(client: TestClient, queue: Queue, given:
     assert client.get("/api/jobs").json()[0]["name"] == "<b>voice</b>"
     client.post("/api/cancel", json={"id": "job1"})
     assert queue.cancelled == ["job1"]
+    assert client.post("/api/go_on", json={"id": "job1"}).json() == {}
+    assert queue.continued == ["job1"]
 
 
 def test_without_a_seed_each_job_has_another(client: TestClient, queue: Queue, given: dict[str, Any]) -> None:
