@@ -28,6 +28,7 @@ from flows.run_record import named, outcome_of, state_of  # noqa: E402
 from flows.serving.lost_runs import note_run  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
 from tasks.cluster import head  # noqa: E402
+from tasks.cluster.interruption import comes_from_interrupt  # noqa: E402
 from tasks.cluster.replicas import Replicas  # noqa: E402
 from tasks.events import Event, emit  # noqa: E402
 
@@ -128,11 +129,17 @@ def render_side_by_side(jobs: dict[int, Job], count: int, on_end: Callable[[int,
 
 
 def render_one(job: Job, flow: Flow[[RenderParameters], State[dict[str, Any]]] = render) -> dict[str, Any]:
-    """Render a job and return its row; a job that fails raises nothing."""
+    """Render a job and return its row; a job that fails raises nothing.
+
+    Raises:
+        LiveAvatarError: it was stopped by Ctrl-C, which is for the whole batch.
+    """
     try:
         result = outcome_of(flow, read_parameters(job))
     except InputError as e:
         result = e
+    if isinstance(result, LiveAvatarError) and comes_from_interrupt(result):
+        raise result
     if isinstance(result, BaseException):
         return row_of(job, result)
     failed = [c["reason"] for c in result["report"]["checks"] if c["status"] == "failed"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import batch
-from liveavatar.errors import InputError
+from liveavatar.errors import InputError, Interrupted
 from tasks.cluster.replicas import Replicas
 from tasks.store.store import Store
 
@@ -60,6 +60,26 @@ def test_a_reason_of_many_checks_is_told_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(batch, "read_parameters", lambda job: job)
     monkeypatch.setattr(batch, "outcome_of", lambda *_: {"status": "failed", "report": {"checks": checks}})
     assert batch.render_one({"out": "a"})["reason"] == "no face; 0 % of the frames"
+
+
+def stopped(cause: type[BaseException]) -> Interrupted:
+    """Make the error of a job whose engine was told to stop while `cause` was handled."""
+    try:
+        try:
+            raise cause
+        except cause as e:
+            raise Interrupted("stopped at block 4 of 22") from e
+    except Interrupted as error:
+        return error
+
+
+def test_ctrl_c_ends_the_batch_and_not_the_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "read_parameters", lambda job: job)
+    monkeypatch.setattr(batch, "outcome_of", lambda *_: stopped(KeyboardInterrupt))
+    with pytest.raises(Interrupted, match="stopped at block 4"):
+        batch.render_one({"out": "a"})
+    monkeypatch.setattr(batch, "outcome_of", lambda *_: stopped(ConnectionError))
+    assert batch.render_one({"out": "a"})["exit_code"] == Interrupted.exit_code, "the other jobs are rendered"
 
 
 @pytest.mark.parametrize(

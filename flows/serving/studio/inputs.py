@@ -52,9 +52,9 @@ class UploadTooLarge(InputError):
 def safe_name(name: str) -> str:
     """Turn the name of a file of the user's into one that is safe on any disk and in any address."""
     plain = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
-    stem, dot, ending = UNSAFE.sub("-", plain).strip("-.").rpartition(".")
-    stem, ending = (stem, ending[:8]) if dot and stem else (ending, "")
-    stem = stem[:NAME_CHARACTERS].strip("-.") or "input"
+    stem, dot, ending = plain.rpartition(".")
+    stem, ending = (stem, UNSAFE.sub("", ending)[:8]) if dot and stem else (ending, "")
+    stem = UNSAFE.sub("-", stem).strip("-.")[:NAME_CHARACTERS].strip("-.") or "input"
     return f"{stem}.{ending.lower()}" if ending else stem
 
 

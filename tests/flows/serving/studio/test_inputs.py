@@ -46,6 +46,8 @@ def left(folder: Path) -> list[str]:
         pytest.param("Anna (final).PNG", "Anna-final.png", id="signs and capitals"),
         pytest.param("../../etc/passwd", "passwd", id="a path"),
         pytest.param("C:\\Users\\x\\voice.wav", "voice.wav", id="a path of Windows"),
+        pytest.param("😀.wav", "input.wav", id="signs only"),
+        pytest.param("🎤 take #2 100% \"final\" 'x' & y?.wav", "take-2-100-final-x-y.wav", id="all that a shell minds"),
         pytest.param("安娜 录音.m4a", "安娜-录音.m4a", id="Chinese"),
         pytest.param("<script>alert(1)</script>.png", "script.png", id="markup"),
         pytest.param(".hidden", "hidden", id="a dot file"),
