@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flows import preflight
+from flows.cancelling import unless_cancelled
 from flows.counters import tallied
 from flows.parameters import RenderParameters
 from flows.run_name import render_name
-from flows.run_record import named, result_of, run_log, unless_cancelled, verdict_state
+from flows.run_record import named, result_of, run_log, verdict_state
 from flows.serving import environment
 from flows.serving.lost_runs import note_run
 from liveavatar.audio.encoders import encoder_kind
@@ -99,10 +100,14 @@ def render_flow(
     @flow(name="render", flow_run_name=named(render_name), persist_result=False, on_running=[note_run])
     def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound, a portrait and a prompt."""
-        with run_log():
+
+        def make() -> State[dict[str, Any]]:
             result = run_job(parameters, inputs, replicas)
             on_result(result)
             return verdict_state(result)
+
+        with run_log():
+            return unless_cancelled(make)
 
     return render
 

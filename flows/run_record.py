@@ -13,17 +13,15 @@ from flows.run_name import made_up
 from flows.serving import environment
 from flows.terminal import Terminal
 from liveavatar import paths
-from liveavatar.errors import CapacityError
+from liveavatar.errors import CapacityError, Interrupted
 from tasks import events
 from tasks.events import Event
 
 environment.import_prefect()
 
 from prefect import Flow, get_run_logger  # noqa: E402 (Prefect reads the environment when it is imported)
-from prefect.client.orchestration import get_client  # noqa: E402
-from prefect.exceptions import TerminationSignal  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
-from prefect.states import Cancelled, Completed, Failed, State  # noqa: E402
+from prefect.states import Completed, Failed, State  # noqa: E402
 
 from tasks.bookkeeping import PAUSE_SECONDS, RETURN_SECONDS  # noqa: E402
 
@@ -68,25 +66,6 @@ def verdict_state(outcome: dict[str, Any]) -> State[dict[str, Any]]:
     return state_of(outcome["status"], outcome, reasons, f"{outcome['out']}/video.mp4")
 
 
-def unless_cancelled(make: Callable[[], State[R]]) -> State[R]:
-    """Return the state that `make` makes, or Cancelled when the run was ended because somebody cancelled it.
-
-    Prefect takes a run for crashed whose process had another handler of SIGTERM, as it has during calls of Ray; its
-    runner corrects that seconds later, when automations have been told of a crash.
-
-    Raises:
-        TerminationSignal: the process was ended for another reason.
-    """
-    try:
-        return make()
-    except TerminationSignal:
-        with get_client(sync_client=True) as client:
-            state = client.read_flow_run(flow_run.id).state
-        if state is None or not (state.is_cancelling() or state.is_cancelled()):
-            raise
-        return Cancelled(message="it was cancelled")
-
-
 def outcome_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R | BaseException:
     """Run a flow that ends in a state with a result; return the result whatever the verdict, or the flow's error.
 
@@ -107,6 +86,8 @@ def outcome_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R 
             if time.monotonic() > deadline:
                 raise CapacityError(f"the Prefect server does not answer ({e}); run it again") from e
             time.sleep(PAUSE_SECONDS)
+    if state.is_cancelled():
+        return Interrupted(f"{state.message}; the same command with --resume goes on")
     outcome: R | BaseException = state.result(raise_on_failure=False)
     return outcome
 

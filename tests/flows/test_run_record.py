@@ -6,16 +6,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prefect.exceptions import TerminationSignal
-from prefect.states import Cancelled, Cancelling, Completed, Running, State
+from prefect.states import Cancelled, Completed, State
 
 from flows import run_record
 from flows.batch import batch_state
 from flows.parameters import RenderParameters
 from flows.regression import regression_state
 from flows.run_name import render_name
-from flows.run_record import named, outcome_of, result_of, run_log, state_of, unless_cancelled, verdict_state
-from liveavatar.errors import CapacityError, InputError
+from flows.run_record import named, outcome_of, result_of, run_log, state_of, verdict_state
+from liveavatar.errors import CapacityError, InputError, Interrupted
 from tasks.events import Event, emit, listening
 
 
@@ -189,33 +188,7 @@ def test_other_errors_before_a_flow_pass(monkeypatch: pytest.MonkeyPatch) -> Non
         outcome_of(flow)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("state", "ends_as"),
-    [
-        pytest.param(Cancelling(), "Cancelled", id="cancelled"),
-        pytest.param(Cancelled(), "Cancelled", id="cancelled before its process ended"),
-        pytest.param(Running(), None, id="ended for another reason"),
-    ],
-)
-def test_a_run_that_is_ended_by_cancelling_is_no_crash(
-    monkeypatch: pytest.MonkeyPatch, state: State[Any], ends_as: str | None
-) -> None:
-    asked: list[str] = []
-
-    def read(run_id: str) -> SimpleNamespace:
-        asked.append(run_id)
-        return SimpleNamespace(state=state)
-
-    def ended() -> State[Any]:
-        raise TerminationSignal(15)
-
-    monkeypatch.setattr(run_record, "flow_run", SimpleNamespace(id="this"))
-    monkeypatch.setattr(run_record, "get_client", lambda **_: nullcontext(SimpleNamespace(read_flow_run=read)))
-    if ends_as is None:
-        with pytest.raises(TerminationSignal):
-            unless_cancelled(ended)
-    else:
-        assert unless_cancelled(ended).name == ends_as
-    assert asked == ["this"]
-    assert unless_cancelled(Completed).name == "Completed"
-    assert asked == ["this"], "a run that ends by itself asks nothing"
+def test_a_cancelled_run_is_interrupted_and_says_how_to_go_on() -> None:
+    outcome = outcome_of(lambda **_: Cancelled(message="it was cancelled"))  # type: ignore[arg-type, return-value]
+    assert isinstance(outcome, Interrupted)
+    assert str(outcome) == "it was cancelled; the same command with --resume goes on"
