@@ -11,9 +11,11 @@ Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells.
 
 import copy
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -252,10 +254,17 @@ def _window(x: Tensor, reference: Tensor, features: Tensor, tokens: Tensor, pose
     return Window(x, reference, x, features, tokens, pose)
 
 
-def rollout(net: AvatarNet, window: Window, sigmas: Sequence[float], noise: Tensor) -> Tensor:
-    """Denoise a whole stream by Euler steps over `sigmas` (without the terminal 0), like the engine."""
+class Flow(Protocol):
+    """Network that predicts flows [B, C, T, h, w] fp32 under a window's conditions."""
+
+    def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
+        """Predict the flow."""
+
+
+def rollout(net: Flow, window: Window, sigmas: Sequence[float], noise: Tensor, end: float = 0.0) -> Tensor:
+    """Denoise a whole stream from `noise` by Euler steps over `sigmas` to the level `end`, like the engine."""
     x = noise
-    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+    for sigma, following in itertools.pairwise([*sigmas, end]):
         x = x + (following - sigma) * net.flow(x, level(x, sigma), window)
     return x
 

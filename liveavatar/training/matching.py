@@ -25,6 +25,7 @@ from liveavatar.training.flow import (
     level,
     logit_normal,
     per_latent,
+    rollout,
     weighted_error,
 )
 from liveavatar.training.optim import rate_factor
@@ -50,6 +51,14 @@ class Network(Protocol):
 
     def update(self, factor: float) -> Tensor:
         """Change the weights once by the gradients of all ranks, at `factor` times the base rates; return the norm."""
+
+
+def draw_levels(cfg: ModelConfig, host: torch.Generator) -> list[float]:
+    """Draw a step count that a student is trained for and return its noise levels, including the terminal 0."""
+    steps = MAIN_STEPS
+    if float(torch.rand((), generator=host)) < OTHER_SHARE:
+        steps = OTHER_STEPS[int(torch.randint(len(OTHER_STEPS), (), generator=host))]
+    return [*cfg.sigmas[steps], 0.0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,7 @@ class DistillTrainer:
     def regression_step(self, fraction: float) -> dict[str, Tensor]:
         """Update the student once towards the teacher's trajectory."""
         window, noise = self._batch()
-        sigmas = self._levels()
+        sigmas = draw_levels(self.cfg, self.host)
         index = torch.randint(len(sigmas) - 1, (len(noise),), generator=self.host)
         self.calls += 1
         start = self._own_states(window, noise, sigmas, index) if self.calls % 2 else None
@@ -154,9 +163,10 @@ class DistillTrainer:
     def dmd_step(self, fraction: float) -> dict[str, Tensor]:
         """Update the fake score once, and every third time the student."""
         window, noise = self._batch()
-        sigmas = self._levels()
+        sigmas = draw_levels(self.cfg, self.host)
         at = int(torch.randint(len(sigmas) - 1, (), generator=self.host))
-        x = self._rollout_to(window, noise, sigmas, at)
+        with torch.no_grad():
+            x = rollout(self.nets.student, window, sigmas[:at], noise, end=sigmas[at])
         sigma = level(x, sigmas[at])
         values: dict[str, Tensor] = {}
         self.calls += 1
@@ -182,13 +192,6 @@ class DistillTrainer:
         loss = weighted_error(self.nets.student.traced_flow(start, levels, window), target, window.weights)
         (self.args.anchor * loss).backward()
         return loss.detach()
-
-    @torch.no_grad()
-    def _rollout_to(self, window: Window, noise: Tensor, sigmas: list[float], at: int) -> Tensor:
-        x = noise
-        for i in range(at):
-            x = x + (sigmas[i + 1] - sigmas[i]) * self.nets.student.flow(x, level(x, sigmas[i]), window)
-        return x
 
     def matching_loss(self, clean: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """Compute a surrogate loss with the gradient (fake - real) / |clean - real| at `clean`, weighted by region.
@@ -230,13 +233,6 @@ class DistillTrainer:
         window = drop_conditions(self.data.sampler.sample(self.args.batch), self.data.generator)
         shape, device = window.latents.shape, window.latents.device
         return window, torch.randn(shape, device=device, generator=self.data.generator)
-
-    def _levels(self) -> list[float]:
-        """Draw a step count and return its noise levels, including the terminal 0."""
-        steps = MAIN_STEPS
-        if float(torch.rand((), generator=self.host)) < OTHER_SHARE:
-            steps = OTHER_STEPS[int(torch.randint(len(OTHER_STEPS), (), generator=self.host))]
-        return [*self.cfg.sigmas[steps], 0.0]
 
     def _update(self, fraction: float) -> Tensor:
         norm = self.nets.student.update(rate_factor(self.step, fraction))

@@ -221,6 +221,13 @@ class TrainingRun:
         options += ["--seconds_dmd", str((1 - REGRESSION_SHARE) * seconds)]
         return self.train("distill", "distill", options + self._extra("distill"), seconds)
 
+    def finetune(self) -> bool:
+        """Fine-tune the model that the recipe starts from on eyes and mouth."""
+        seconds = self.args.budget["finetune"]
+        options = ["--data", str(self.work), "--out", str(self.work), "--seconds", str(seconds)]
+        done = self.train("finetune", "finetune", options + self._extra("finetune"), seconds)
+        return done or (self.work / "student.pt").is_file()
+
     def evaluate(self) -> bool:
         """Judge teacher and student on held-out clips."""
         if self.refiner is not None:
@@ -352,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
     training = TrainingRun(args, options)
-    needed = {"render", "autoencoder", "speech", "encode", "teacher", "copying", "adopt"}
+    needed = {"render", "autoencoder", "speech", "encode", "teacher", "finetune", "copying", "adopt"}
     for name in args.stages.split(","):
         if not training.stage(name) and name in needed:
             log.error("%s failed; see %s", name, args.work / "logs")

@@ -14,7 +14,17 @@ from liveavatar.training import autoencoder, run
 from liveavatar.training.card import CARD, PROSE
 from liveavatar.training.corpus.head.motion import TURN_LIMITS
 from liveavatar.training.corpus.speech import synthesis
-from liveavatar.training.recipes import CHAIN, COPYING, DECODER_FINISH, DRAWN, RECIPES, SHIPPED, TURNING, Recipe
+from liveavatar.training.recipes import (
+    ANCHORED,
+    CHAIN,
+    COPYING,
+    DECODER_FINISH,
+    DRAWN,
+    RECIPES,
+    SHIPPED,
+    TURNING,
+    Recipe,
+)
 
 
 def started(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, dict[str, object]]:
@@ -88,6 +98,14 @@ def test_a_new_transformer_is_trained_on_a_finished_autoencoder(
     assert seen["export"]["gaze"]
 
 
+def test_a_finished_transformer_is_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = started(ANCHORED, tmp_path, monkeypatch)
+    assert {name for name in seen if not name.startswith("render_")} == {"encode", "finetune", "export"}
+    assert seen["encode"]["model"] == seen["finetune"]["init"] == Path("BEFORE")
+    assert (seen["finetune"]["seconds"], seen["finetune"]["shift"]) == (ANCHORED.finetune, 7)
+    assert (seen["export"]["weights"], seen["export"]["shift"], seen["export"]["gaze"]) == ("finetune", 7, True)
+
+
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = started(SHIPPED, tmp_path, monkeypatch)
     before = Path("BEFORE")
@@ -117,7 +135,7 @@ def test_a_recipe_that_starts_from_a_model_asks_for_it(capsys: pytest.CaptureFix
 
 def test_the_chain_hangs_together() -> None:
     names = [recipe.name for recipe in RECIPES.values()]
-    assert len(set(names)) == len(names) == len(CHAIN) + 4
+    assert len(set(names)) == len(names) == len(CHAIN) + 5
     assert CHAIN[-1] is SHIPPED
     assert all(recipe.init in RECIPES for recipe in RECIPES.values() if recipe.init)
     autoencoder.parser().parse_args(["--data", "CLIPS", "--out", "RUN", "--only_decoder", "MODEL", *DECODER_FINISH])
