@@ -141,7 +141,7 @@ class CompactDecoder(nn.Module):
         self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None
     ) -> tuple[Tensor, Warped | None]:
         """Decode as `forward` does; also return what was copied from, None without a branch or a reference."""
-        x16, x8, at = self._coarse(latents_NCHW, batch, memory)
+        x16, x8, at = self._coarse(latents_NCHW, batch, memory, _run)
         x = F.pixel_shuffle(self.up4(x8), 2)
         if self.branch is None or reference is None:
             x, at = _run(self.stage4, x, batch, memory, at)
@@ -155,9 +155,7 @@ class CompactDecoder(nn.Module):
         self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], reference: CopySource | None = None
     ) -> None:
         """Update `memory` as `forward` does, computing only frames that reach it: one fewer with every block."""
-        x, at = self._at_latent_rate(latents_NCHW, batch, memory)
-        x16, at = _run_reaching(self.stage16, x, batch, memory, at)
-        x8, at = _run_reaching(self.stage8, F.pixel_shuffle(self.up8(x16), 2), batch, memory, at)
+        x16, x8, at = self._coarse(latents_NCHW, batch, memory, _run_reaching)
         x = F.pixel_shuffle(self.up4(x8), 2)
         if self.branch is not None and reference is not None:
             x = self.branch.join(x, self.branch.warp(x16[-len(x8) :], x8, reference, batch))
@@ -167,21 +165,22 @@ class CompactDecoder(nn.Module):
         """Make the reference of streams from their portraits and the latents of these; None without a branch."""
         if self.branch is None:
             return None
-        batch = len(picture_B3HW)
-        memory: list[Tensor | None] = [None] * len(self.memory_shapes)
-        x16, x8, _ = self._coarse(latent_BChw, batch, memory)
-        return self.branch.reference(picture_B3HW, x16[-batch:], x8[-batch:])
+        batch, last = len(picture_B3HW), 1  # only the last frame's features count
+        memory: list[Tensor | None] = [None] * (len(self.memory_shapes) - len(self.stage4) + last)
+        x16, x8, _ = self._coarse(latent_BChw, batch, memory, _run_reaching)
+        return self.branch.reference(picture_B3HW, x16[-batch:], x8)
 
-    def _coarse(self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> tuple[Tensor, Tensor, int]:
+    def _coarse(
+        self, latents_NCHW: Tensor, batch: int, memory: list[Tensor | None], run: "RunStage"
+    ) -> tuple[Tensor, Tensor, int]:
         """Compute the features at 1/16 and 1/8, and the place in `memory` that follows theirs."""
-        x, at = self._at_latent_rate(latents_NCHW, batch, memory)
-        x16, at = _run(self.stage16, x, batch, memory, at)
-        x8, at = _run(self.stage8, F.pixel_shuffle(self.up8(x16), 2), batch, memory, at)
+        x, at = _run(self.latent16, self.conv_in(latents_NCHW), batch, memory, 0)
+        x16, at = run(self.stage16, _split_time(self.grow(x), batch, LATENT_FRAMES), batch, memory, at)
+        x8, at = run(self.stage8, F.pixel_shuffle(self.up8(x16), 2), batch, memory, at)
         return x16, x8, at
 
-    def _at_latent_rate(self, x_NCHW: Tensor, batch: int, memory: list[Tensor | None]) -> tuple[Tensor, int]:
-        x, at = _run(self.latent16, self.conv_in(x_NCHW), batch, memory, 0)
-        return _split_time(self.grow(x), batch, LATENT_FRAMES), at
+
+RunStage = Callable[[nn.ModuleList, Tensor, int, list[Tensor | None], int], tuple[Tensor, int]]
 
 
 def _run(stage: nn.ModuleList, x_NCHW: Tensor, batch: int, memory: list[Tensor | None], at: int) -> tuple[Tensor, int]:
