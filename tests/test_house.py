@@ -1,7 +1,9 @@
 """Rules of the house that a machine can check."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from functools import cache
@@ -129,6 +131,26 @@ def test_ci_runs_what_people_run() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in ("setup", "render", "test", "check", "serve", "bench"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+INSTALLED = ("pyproject.toml", "constraints.txt", "infra/bin/liveavatar", "infra/bin/noisereduce")
+
+
+@pytest.mark.parametrize("changed", INSTALLED)
+def test_setup_installs_again_what_has_changed(changed: str, tmp_path: Path) -> None:
+    """An installed script is a copy: one of an older commit stayed after a pull."""
+    for name in ("Makefile", *INSTALLED):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+        os.utime(tmp_path / name, (1000, 1000))
+    stamp = tmp_path / ".venv" / ".ready"
+    stamp.parent.mkdir()
+    stamp.touch()
+    ask = ["make", "--question", "setup"]
+    assert subprocess.run(ask, cwd=tmp_path, capture_output=True).returncode == 0
+    (tmp_path / changed).touch()
+    os.utime(stamp, (2000, 2000))
+    assert subprocess.run(ask, cwd=tmp_path, capture_output=True).returncode == 1
 
 
 def test_the_readme_knows_every_command() -> None:
