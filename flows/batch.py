@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flows.batch_table import BatchTable
+from flows.cancelling import unless_cancelled
 from flows.job_check import check_columns, name_outputs, refusals
 from flows.parameters import RenderParameters, read_parameters, ungrouped
 from flows.serving import environment
@@ -21,6 +22,7 @@ environment.import_prefect()
 
 from prefect import Flow, flow, get_run_logger  # noqa: E402 (Prefect reads the environment when it is imported)
 from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.exceptions import TerminationSignal  # noqa: E402
 from prefect.states import State  # noqa: E402
 
 from flows.render import render, render_flow  # noqa: E402
@@ -60,6 +62,10 @@ def batch(
     Raises:
         InputError: there is no job, or what a job names is no option of a render.
     """
+    return unless_cancelled(lambda: _render_jobs(jobs, out, replicas))
+
+
+def _render_jobs(jobs: list[Job], out: str, replicas: int) -> State[list[dict[str, Any]]]:
     if not jobs:
         raise InputError("jobs is empty; give a list of jobs, each with audio, image and prompt")
     jobs = [ungrouped(job) for job in jobs]
@@ -107,7 +113,7 @@ def batch_state(rows: list[dict[str, Any]]) -> State[list[dict[str, Any]]]:
 
 
 def render_side_by_side(jobs: dict[int, Job], count: int, on_end: Callable[[int, dict[str, Any]], None]) -> None:
-    """Render jobs on `count` engines, each in a thread of its own; Ctrl-C ends all of them.
+    """Render jobs on `count` engines, each in a thread of its own; Ctrl-C and SIGTERM end all of them.
 
     Args:
         jobs: by their numbers.
@@ -122,7 +128,7 @@ def render_side_by_side(jobs: dict[int, Job], count: int, on_end: Callable[[int,
         try:
             for future in as_completed(numbers):
                 on_end(numbers[future], future.result())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TerminationSignal):
             threads.shutdown(wait=False, cancel_futures=True)
             replicas.interruption.interrupt()
             raise

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from flows.cancelling import unless_cancelled
 from flows.golden_inputs import PREFIX, make_input
 from flows.parameters import read_parameters
 from flows.serving import environment
@@ -34,6 +35,7 @@ from flows.render import render  # noqa: E402
 from flows.run_record import named, result_of, state_of  # noqa: E402
 from flows.serving.lost_runs import note_run  # noqa: E402
 from tasks.bookkeeping import recorded  # noqa: E402
+from tasks.cluster.interruption import comes_from_interrupt  # noqa: E402
 from tasks.run_folder import VIDEO  # noqa: E402
 
 if TYPE_CHECKING:
@@ -89,7 +91,10 @@ def regression(
         a state, Failed when any comparison failed, with `passed` (bool) and `cases`: job, name, passed, how (what was
         compared), detail; `page`: regression.html.
     """
-    folder = Path(golden)
+    return unless_cancelled(lambda: _compare(Path(golden), update, junit, reason, only))
+
+
+def _compare(folder: Path, update: bool, junit: str, reason: str, only: list[str]) -> State[dict[str, Any]]:
     if update and not reason.strip():
         raise InputError("--update replaces baselines: say why with --reason, such as --reason 'new weights'")
     cases: list[Case] = []
@@ -154,11 +159,17 @@ def _file_reason(folder: Path, reason: str, jobs: list[str]) -> None:
 
 
 def _golden(folder: Path, name: str, job: dict[str, Any], update: bool) -> tuple[list[Case], bytes | None]:
-    """Render a golden job; return its comparisons and its strip of pictures, None when it could not be rendered."""
+    """Render a golden job; return its comparisons and its strip of pictures, None when it could not be rendered.
+
+    Raises:
+        LiveAvatarError: it was stopped by Ctrl-C, which is for all of them.
+    """
     out = paths.golden_runs() / name
     try:
         result = result_of(render, read_parameters({**job, "out": str(out)}))
     except LiveAvatarError as e:
+        if comes_from_interrupt(e):
+            raise
         return [{"job": name, "name": "render", "passed": False, "how": "rendered", "detail": str(e)}], None
     ours = strip(out / VIDEO)
     manifest = read_json(out / "manifest.json")

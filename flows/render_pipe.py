@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from flows import preflight
+from flows.cancelling import unless_cancelled
 from flows.parameters import RenderParameters
 from flows.serving import environment
 
@@ -47,7 +48,7 @@ def pipe_flow(listener: render_pipe.Listener, inputs: JobInputs) -> Flow[[Render
     def render_piped(parameters: RenderParameters) -> State[dict[str, Any]]:
         """Make a talking avatar from sound of a pipe, a portrait and a prompt."""
         with run_log():
-            return verdict_state(run_piped_job(parameters, listener, inputs))
+            return unless_cancelled(lambda: verdict_state(run_piped_job(parameters, listener, inputs)))
 
     return render_piped
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
+from flows.cancelling import end_with_its_part
 from flows.run_name import made_up
 from flows.serving import environment
 from flows.terminal import Terminal
@@ -74,6 +75,7 @@ def outcome_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R 
 
     Raises:
         CapacityError: no server answers.
+        TerminationSignal: the run that this is called in was cancelled.
     """
     deadline = time.monotonic() + RETURN_SECONDS
     while True:
@@ -87,6 +89,7 @@ def outcome_of(flow: Flow[P, State[R]], *args: P.args, **kwargs: P.kwargs) -> R 
                 raise CapacityError(f"the Prefect server does not answer ({e}); run it again") from e
             time.sleep(PAUSE_SECONDS)
     if state.is_cancelled():
+        end_with_its_part()
         return Interrupted(f"{state.message}; the same command with --resume goes on")
     outcome: R | BaseException = state.result(raise_on_failure=False)
     return outcome

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flows.cancelling import unless_cancelled
 from flows.parameters import SIZE, SWEPT_STEPS, RenderParameters
 from flows.serving import environment
 from flows.terminal import say
@@ -66,7 +67,7 @@ def sweep(
     Raises:
         InputError: the job, or one of the sizes, cannot be rendered; nothing was.
     """
-    return _sweep_state(sweep_job(parameters, steps, [*sizes] or [parameters.size]))
+    return unless_cancelled(lambda: _sweep_state(sweep_job(parameters, steps, [*sizes] or [parameters.size])))
 
 
 def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], State[dict[str, Any]]]:
@@ -75,7 +76,7 @@ def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str
     @flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False, on_running=[note_run])
     def sweep(parameters: RenderParameters, steps: list[int], sizes: list[str | None]) -> State[dict[str, Any]]:
         """Render one job with every number of steps at every size."""
-        return _sweep_state(sweep_job(parameters, steps, sizes, inputs))
+        return unless_cancelled(lambda: _sweep_state(sweep_job(parameters, steps, sizes, inputs)))
 
     return sweep
 

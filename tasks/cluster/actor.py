@@ -24,6 +24,7 @@ from liveavatar.errors import CapacityError, LiveAvatarError, one_line
 from liveavatar.hardware import cores
 from liveavatar.isolation.worker import die_with_parent
 from liveavatar.render.job import Progress, RenderJob, RenderResult
+from tasks.cluster.callers import Call
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.gpus import GPU_ORDER, GpuLost, gpu_lost
 from tasks.cluster.head import NAMESPACE, HeadWatch, num_gpus
@@ -93,7 +94,7 @@ class EngineActor:
         self._engine: Any = None
         self._one_job, self._loading = threading.Lock(), threading.Lock()
         self._progress: dict[str, Progress] = {}  # of unfinished jobs, by digest
-        self._stopped: set[str] = set()
+        self._calls: dict[Call, RenderJob] = {}  # unfinished ones
 
     def load(self) -> float:
         """Load the model unless it is loaded; return the seconds it took.
@@ -113,8 +114,29 @@ class EngineActor:
                     raise CapacityError(f"{_NO_ROOM} ({str(e).strip().splitlines()[0]})") from e
         return time.perf_counter() - started
 
-    def render(self, job: RenderJob) -> RenderResult:
-        """Render a job with `liveavatar.render.job.run_job`."""
+    def render(self, job: RenderJob, caller: str | None = None) -> RenderResult:
+        """Render a job with `liveavatar.render.job.run_job`, as long as its caller lives.
+
+        A caller locks its job in the store: a second call for the same work folder says that the first caller is gone.
+
+        Args:
+            job: what to render.
+            caller: of the job, see `callers.this_caller`; None: it is not watched.
+
+        Raises:
+            Interrupted: it was stopped, its caller is gone, or another one has taken it over; it can be resumed.
+        """
+        with Call(caller) as call:
+            for earlier, other in list(self._calls.items()):
+                if other.work_dir == job.work_dir:
+                    earlier.end("another caller goes on with it")
+            self._calls[call] = job
+            try:
+                return self._render(job, call)
+            finally:
+                del self._calls[call]
+
+    def _render(self, job: RenderJob, call: Call) -> RenderResult:
         import torch
 
         from liveavatar.render.job import run_job
@@ -123,16 +145,16 @@ class EngineActor:
             self._progress[job.digest] = progress
 
         with self._one_job:
+            call.check()
             self.load()
             try:
                 with _naming_a_lost_gpu():
-                    return run_job(self._engine, job, note, lambda: job.digest in self._stopped)
+                    return run_job(self._engine, job, note, lambda: call.ended)
             except (MemoryError, torch.OutOfMemoryError):
                 log.exception("out of memory; the process ends, which frees what it holds")
                 os._exit(1)
             finally:
                 self._progress.pop(job.digest, None)
-                self._stopped.discard(job.digest)
 
     def serve(self, part: Callable[[], bool]) -> bool:
         """Take part in a job that another process renders; it waits for its turn as `render` does."""
@@ -151,7 +173,9 @@ class EngineActor:
 
     def stop(self, digest: str) -> None:
         """End a job at its next block."""
-        self._stopped.add(digest)
+        for call, job in list(self._calls.items()):
+            if job.digest == digest:
+                call.end("it was stopped")
 
     def is_idle(self) -> bool:
         """Tell if no job is rendered and no model is loaded right now."""

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from liveavatar.errors import LiveAvatarError
 from liveavatar.render.job import RenderJob, RenderResult
+from tasks.cluster.callers import this_caller
 from tasks.cluster.gpus import GpuLost
 from tasks.cluster.supervision import POLL_SECONDS, Answer, ClusterHead, EngineLost
 
@@ -90,7 +91,7 @@ class RayJob:
         self.owner, self.digest = owner, job.digest
         self.in_group = bool(others)
         self.serving: list[Any] = [actor.serve.remote() for actor in others]
-        self.running: Any = owner.render.remote(job)
+        self.running: Any = owner.render.remote(job, this_caller())
         self._question: Any = owner.progress.remote(job.digest)
         self._gpu: Any = None  # the question whether it hangs, until it is answered
 

@@ -79,9 +79,9 @@ class RankActor:
         """Load the networks that the rank needs; return the seconds it took."""
         return self.actor.load()
 
-    def render(self, job: RenderJob) -> RenderResult:
-        """Render a job, which the other ranks serve."""
-        return self.actor.render(job)
+    def render(self, job: RenderJob, caller: str | None = None) -> RenderResult:
+        """Render a job, which the other ranks serve, as long as its caller lives."""
+        return self.actor.render(job, caller)
 
     def progress(self, digest: str) -> Progress | None:
         """Return the progress of a job, None when it does not run; also the health check."""

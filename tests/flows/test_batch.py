@@ -4,8 +4,10 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from prefect.exceptions import TerminationSignal
 
 from flows import batch
 from liveavatar.errors import InputError, Interrupted
@@ -13,8 +15,9 @@ from tasks.cluster.replicas import Replicas
 from tasks.store.store import Store
 
 
-def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TerminationSignal(signal.SIGTERM)], ids=["Ctrl-C", "cancelled"])
+def test_a_thread_that_waits_for_another_command_ends_with_the_batch(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, made = Store(tmp_path), []
     held, released = threading.Event(), threading.Event()
@@ -30,24 +33,29 @@ def test_a_thread_that_waits_for_another_command_ends_with_ctrl_c(
             released.wait(20)
         released.set()
 
-    def ctrl_c() -> None:
+    def end(_: int, __: FrameType | None) -> None:
+        raise error
+
+    def interrupt() -> None:
         while not made or "waiting for it" not in caplog.text:
             time.sleep(0.01)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     monkeypatch.setattr("tasks.store.store.NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(batch.head, "connect", lambda: "")
     monkeypatch.setattr(batch, "render_flow", lambda replicas: replicas)
     monkeypatch.setattr(batch, "render_one", one)
-    others = [threading.Thread(target=target, daemon=True) for target in (another_command, ctrl_c)]
+    others = [threading.Thread(target=target, daemon=True) for target in (another_command, interrupt)]
+    before = signal.signal(signal.SIGUSR1, end)
     others[0].start()
     assert held.wait(20)
     others[1].start()
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(type(error)):
             batch.render_side_by_side({0: {"key": "taken"}, 3: {"key": "free"}}, 2, lambda *_: None)
         assert not released.is_set(), "it waited until the other command had ended"
     finally:
+        signal.signal(signal.SIGUSR1, before)
         released.set()
         for thread in others:
             thread.join(20)

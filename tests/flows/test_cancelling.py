@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import FrameType, SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -15,8 +15,10 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Cancelling, Completed, Running, State
 
 from flows import cancelling
-from flows.cancelling import unless_cancelled
+from flows.cancelling import end_with_its_part, unless_cancelled
+from liveavatar.errors import Interrupted
 
+RUN, MAKER = uuid4(), uuid4()
 Answers = list[State[Any] | Exception]
 
 
@@ -27,14 +29,14 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answers]:
     def answers(*given: State[Any] | Exception, served: bool = False) -> Answers:
         left = list(given)
 
-        def read(run_id: str) -> FlowRun:
-            assert run_id == "this"
+        def read(run_id: UUID) -> FlowRun:
+            assert run_id == RUN
             state = left.pop(0) if len(left) > 1 else left[0]
             if isinstance(state, Exception):
                 raise state
             return FlowRun(id=uuid4(), flow_id=uuid4(), state=state, deployment_id=uuid4() if served else None)
 
-        monkeypatch.setattr(cancelling, "flow_run", SimpleNamespace(id="this"))
+        monkeypatch.setattr(cancelling, "flow_run", SimpleNamespace(id=str(RUN)))
         monkeypatch.setattr(cancelling, "LOOK_SECONDS", 0.05)
         monkeypatch.setattr(cancelling, "get_client", lambda **_: nullcontext(SimpleNamespace(read_flow_run=read)))
         return left
@@ -96,3 +98,53 @@ def test_nobody_looks_at_a_run_that_has_ended(answers: Callable[..., Answers], t
     answers(Running(), Cancelling())
     assert unless_cancelled(works(0.0)).name == "Completed"
     time.sleep(0.3)  # a signal would end this test
+
+
+@pytest.fixture
+def made_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[State[Any]], None]:
+    """Put a running run into one that is in a state, as a render is in a batch."""
+    part = uuid4()
+
+    def made_by(state: State[Any]) -> None:
+        runs = {
+            RUN: FlowRun(id=RUN, flow_id=uuid4(), state=Running(), parent_task_run_id=part),
+            MAKER: FlowRun(id=MAKER, flow_id=uuid4(), state=state),
+        }
+        tasks = {part: SimpleNamespace(flow_run_id=MAKER)}
+        client = SimpleNamespace(read_flow_run=runs.__getitem__, read_task_run=tasks.__getitem__)
+        monkeypatch.setattr(cancelling, "get_client", lambda **_: nullcontext(client))
+        monkeypatch.setattr(cancelling, "flow_run", SimpleNamespace(id=str(RUN)))
+
+    return made_by
+
+
+def interrupted() -> State[Any]:
+    raise Interrupted("stopped at block 4 of 22")
+
+
+@pytest.mark.parametrize("end", [ended, interrupted], ids=["in the main thread", "in a thread of a batch"])
+def test_a_part_of_a_run_that_is_cancelled_is_cancelled(
+    made_by: Callable[[State[Any]], None], end: Callable[[], State[Any]]
+) -> None:
+    made_by(Cancelling())
+    assert unless_cancelled(end).name == "Cancelled"
+    with pytest.raises(TerminationSignal):
+        end_with_its_part()
+    made_by(Running())
+    with pytest.raises((TerminationSignal, Interrupted)):
+        unless_cancelled(end)
+    end_with_its_part()
+
+
+def test_ctrl_c_is_one_when_the_server_is_gone_too(answers: Callable[..., Answers]) -> None:
+    answers(httpx.ConnectError("gone"))
+    with pytest.raises(Interrupted, match="block 4"):
+        unless_cancelled(interrupted)
+
+
+def test_outside_of_a_run_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "flow_run", SimpleNamespace(id=None))
+    monkeypatch.setattr(cancelling, "get_client", lambda **_: pytest.fail("it asked"))
+    end_with_its_part()
+    with pytest.raises(Interrupted):
+        unless_cancelled(interrupted)

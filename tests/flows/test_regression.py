@@ -12,7 +12,7 @@ import pytest
 
 from flows.regression import TOLERANCES, compare, pooled, print_verdict, regression, store_baseline, write_junit
 from flows.regression_page import strip
-from liveavatar.errors import InputError
+from liveavatar.errors import InputError, Interrupted
 from tests.media.videos import write
 
 LATENTS = np.random.default_rng(0).normal(size=(1, 2, 3, 4, 5)).astype(np.float32)
@@ -194,6 +194,29 @@ def test_an_update_files_its_reason_and_a_run_has_a_page(home: Path, monkeypatch
     assert shown[0] == (home / "b.webp").read_bytes() != shown[1], "beside the baseline that it replaces"
     with pytest.raises(InputError, match="--only 'c' is no golden job; there are a, b"):
         regression.fn(str(home), only=["c"])
+
+
+@pytest.mark.parametrize(
+    ("cause", "asked"),
+    [pytest.param(KeyboardInterrupt(), ["a"], id="Ctrl-C"), pytest.param(None, ["a", "b"], id="an error of a job")],
+)
+def test_ctrl_c_ends_the_regression_and_not_the_job_alone(
+    cause: BaseException | None, asked: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "jobs.json").write_text(json.dumps({"a": JOB, "b": JOB}))
+    begun: list[str] = []
+
+    def result_of(_: Any, parameters: Any) -> None:
+        begun.append(Path(parameters.out).name)
+        raise Interrupted("stopped at block 4") from cause
+
+    monkeypatch.setattr("flows.regression.result_of", result_of)
+    if cause is None:
+        assert not regression.fn(str(home)).data["passed"]
+    else:
+        with pytest.raises(Interrupted):
+            regression.fn(str(home))
+    assert begun == asked
 
 
 def test_a_table_that_cannot_be_read_is_named(home: Path) -> None:

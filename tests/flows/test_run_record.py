@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, State
 
 from flows import run_record
@@ -192,3 +193,12 @@ def test_a_cancelled_run_is_interrupted_and_says_how_to_go_on() -> None:
     outcome = outcome_of(lambda **_: Cancelled(message="it was cancelled"))  # type: ignore[arg-type, return-value]
     assert isinstance(outcome, Interrupted)
     assert str(outcome) == "it was cancelled; the same command with --resume goes on"
+
+
+def test_a_run_whose_part_was_cancelled_with_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_with_its_part() -> None:
+        raise TerminationSignal(15)
+
+    monkeypatch.setattr(run_record, "end_with_its_part", end_with_its_part)
+    with pytest.raises(TerminationSignal):
+        outcome_of(lambda **_: Cancelled(message="it was cancelled"))  # type: ignore[arg-type, return-value]

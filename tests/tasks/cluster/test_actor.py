@@ -1,6 +1,8 @@
 """The engine actor outside of Ray, and the host's calls to it with Ray played by a script."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +12,9 @@ import pytest
 import torch
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
-from liveavatar.errors import CapacityError, InputError
+from liveavatar.errors import CapacityError, InputError, Interrupted
 from liveavatar.render.job import Progress
-from tasks.cluster import actor
+from tasks.cluster import actor, callers
 from tasks.cluster.actor import ActorCalls, EngineActor, EngineSpec, actor_options, engine_actor, spec_name
 from tasks.cluster.gpus import GpuLost
 from tasks.cluster.replicas import GpuTaken, NoGpuLeft, Replicas
@@ -22,8 +24,8 @@ SPEC = EngineSpec(model_dir=Path("m"), version="0123456789abcdef" * 4, device="c
 PROGRESS = Progress(phase="render", done=1, total=9, fps=1.0)
 
 
-def job(digest: str) -> Any:
-    return SimpleNamespace(digest=digest)
+def job(digest: str, home: str = "home") -> Any:
+    return SimpleNamespace(digest=digest, work_dir=Path(home) / digest)
 
 
 @pytest.fixture
@@ -71,6 +73,58 @@ def test_a_job_shows_its_progress_and_hears_when_it_is_to_stop(
     seen.clear()
     engine.render(job("d"))
     assert seen[0] == ("engine 1", None, False), "a later job with the same digest is not stopped"
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have every job run until it is told to stop; the event is set once one runs."""
+    running = threading.Event()
+
+    def run_job(_: str, asked: Any, note: Any, stopped: Any) -> None:
+        running.set()
+        deadline = time.monotonic() + 20
+        while not stopped():
+            assert time.monotonic() < deadline, "nobody told it to stop"
+            time.sleep(0.01)
+        raise Interrupted("stopped at block 3 of 9")
+
+    monkeypatch.setattr("liveavatar.render.job.run_job", run_job)
+    return running
+
+
+def test_a_job_ends_when_its_caller_is_gone_and_the_next_one_begins(
+    engine: EngineActor, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "LOOK_SECONDS", 0.02)
+    gone: set[str] = set()
+    monkeypatch.setattr(callers, "is_gone", lambda caller: caller in gone)
+    with ThreadPoolExecutor() as threads:
+        lost = threads.submit(engine.render, job("lost"), "killed")
+        assert endless.wait(20)
+        waiting = threads.submit(engine.render, job("waiting"), "killed")
+        assert not wait([lost, waiting], timeout=0.2).done, "its caller lives"
+        gone.add("killed")
+        for ended in (lost, waiting):
+            with pytest.raises(Interrupted):
+                ended.result(20)
+        assert engine.is_idle()
+
+
+def test_a_job_that_another_caller_resumes_is_left_to_it(engine: EngineActor, endless: threading.Event) -> None:
+    with ThreadPoolExecutor() as threads:
+        lost = threads.submit(engine.render, job("d"))
+        assert endless.wait(20)
+        elsewhere = threads.submit(engine.render, job("d", "another home"))
+        assert not wait([lost, elsewhere], timeout=0.2).done, "the same job of another user ends none"
+        endless.clear()
+        resumed = threads.submit(engine.render, job("d"))
+        with pytest.raises(Interrupted):
+            lost.result(20)
+        assert endless.wait(20)
+        engine.stop("d")
+        for ended in (elsewhere, resumed):
+            with pytest.raises(Interrupted):
+                ended.result(20)
 
 
 def test_an_error_of_a_job_leaves_the_actor_ready(engine: EngineActor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ class FakeRay:
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     made = FakeRay()
     monkeypatch.setattr(calls, "ray", made)
+    monkeypatch.setattr(calls, "this_caller", lambda: "me")
     monkeypatch.setattr(calls.time, "sleep", lambda _: None)
     return made
 
@@ -53,11 +54,12 @@ class FakeActor:
     """An actor whose calls have its name and a number."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.asked = name, list[str]()
+        self.name, self.asked, self.given = name, list[str](), list[Any]()
 
     def __getattr__(self, method: str) -> Any:
-        def remote(*_: Any) -> str:
+        def remote(*given: Any) -> str:
             self.asked.append(method)
+            self.given.append(given)
             return f"{self.name}.{method}.{self.asked.count(method)}"
 
         return SimpleNamespace(remote=remote)
@@ -125,6 +127,7 @@ def test_a_job_begins_on_all_ranks_and_answers_with_progress(ray: FakeRay) -> No
     owner, other = FakeActor("owner"), FakeActor("other")
     job = RayJob(owner, [other], JOB)  # type: ignore[arg-type, list-item]
     assert (owner.asked, other.asked) == (["render", "progress"], ["serve"])
+    assert owner.given[0] == (JOB, "me"), "the engine learns whose job it is"
     assert job.poll(0.1) == Answer()
     ray.answers["owner.progress.1"] = "progress"
     assert job.poll(0.1) == Answer(alive=True, progress="progress")  # type: ignore[arg-type]
