@@ -57,7 +57,7 @@ class Call:
         return self._ended.is_set()
 
     def end(self, why: str) -> None:
-        """Have it end at its next block."""
+        """Set the reason and its end, which comes at the next block."""
         self._why = why
         self._ended.set()
 
