@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -40,6 +40,19 @@ _NO_ROOM = (
 )
 HEALTH_SECONDS = 120.0  # longer than a stopped process usually stays stopped
 DEATH_SECONDS = 30.0  # until Ray has noticed a killed process
+_ANSWERS = "answers"  # threads of an actor for questions: jobs that wait for their turn take none of them
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def answers(method: F) -> F:
+    """Mark a method of an actor that answers while its jobs wait for their turn."""
+    return cast(F, ray.method(concurrency_group=_ANSWERS)(method))
+
+
+def actor_class(kind: type) -> Any:
+    """Make the Ray class of an engine's actors."""
+    return cast(Any, ray.remote)(concurrency_groups={_ANSWERS: 4})(kind)  # its types do not know the option
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,24 +176,29 @@ class EngineActor:
             with _naming_a_lost_gpu():
                 return part()
 
+    @answers
     def progress(self, digest: str) -> Progress | None:
         """Return the progress of a job, None when it does not run; also the health check."""
         return self._progress.get(digest)
 
+    @answers
     def gpu_hangs(self, seconds: float) -> bool:
         """Tell if the GPU does not finish within so many seconds what it computes, or fails."""
         return gpu_lost(seconds)
 
+    @answers
     def stop(self, digest: str) -> None:
         """End a job at its next block."""
         for call, job in list(self._calls.items()):
             if job.digest == digest:
                 call.end("it was stopped")
 
+    @answers
     def is_idle(self) -> bool:
         """Tell if no job is rendered and no model is loaded right now."""
         return not (self._one_job.locked() or self._loading.locked())
 
+    @answers
     def node_and_pid(self) -> Process:
         """Find the process of this actor."""
         return Process.current()
@@ -226,7 +244,7 @@ def engine_actor(spec: EngineSpec) -> ActorHandle:
         make_room(1)
         if spec.one_of_several and not gpu_is_free():
             raise GpuTaken("another job has the GPU of an engine", "run it again once that job has ended")
-    remote = ray.remote(EngineActor).options(name=name, get_if_exists=True, max_restarts=-1, **actor_options(spec))
+    remote = actor_class(EngineActor).options(name=name, get_if_exists=True, max_restarts=-1, **actor_options(spec))
     return cast(ActorHandle, remote.remote(spec, cores()))
 
 

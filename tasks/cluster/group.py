@@ -17,7 +17,16 @@ from ray.exceptions import RayActorError
 
 from liveavatar.hardware import cores
 from liveavatar.render.job import Progress, RenderJob, RenderResult
-from tasks.cluster.actor import START_SECONDS, EngineActor, EngineSpec, actor_options, on_gpus, spec_name
+from tasks.cluster.actor import (
+    START_SECONDS,
+    EngineActor,
+    EngineSpec,
+    actor_class,
+    actor_options,
+    answers,
+    on_gpus,
+    spec_name,
+)
 from tasks.cluster.calls import Process, RayJob, await_results, results
 from tasks.cluster.head import NAMESPACE, HeadWatch
 from tasks.cluster.room import make_room
@@ -83,18 +92,22 @@ class RankActor:
         """Render a job, which the other ranks serve, as long as its caller lives."""
         return self.actor.render(job, caller)
 
+    @answers
     def progress(self, digest: str) -> Progress | None:
         """Return the progress of a job, None when it does not run; also the health check."""
         return self.actor.progress(digest)
 
+    @answers
     def stop(self, digest: str) -> None:
         """End a job at its next block."""
         self.actor.stop(digest)
 
+    @answers
     def is_idle(self) -> bool:
         """Tell if no job is rendered and no model is loaded right now."""
         return self.actor.is_idle()
 
+    @answers
     def node_and_pid(self) -> Process:
         """Find the process of this rank."""
         return self.actor.node_and_pid()
@@ -130,7 +143,7 @@ def group_actors(spec: EngineSpec) -> list[ActorHandle]:
 
 
 def _start(spec: EngineSpec, name: str, rank: int) -> ActorHandle:
-    remote = ray.remote(RankActor).options(name=name, max_restarts=0, **actor_options(spec))
+    remote = actor_class(RankActor).options(name=name, max_restarts=0, **actor_options(spec))
     return cast(ActorHandle, remote.remote(spec, cores(), rank))
 
 

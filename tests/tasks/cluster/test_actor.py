@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import torch
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
@@ -17,6 +18,7 @@ from liveavatar.render.job import Progress
 from tasks.cluster import actor, callers
 from tasks.cluster.actor import ActorCalls, EngineActor, EngineSpec, actor_options, engine_actor, spec_name
 from tasks.cluster.gpus import GpuLost
+from tasks.cluster.head import connect, disconnect
 from tasks.cluster.replicas import GpuTaken, NoGpuLeft, Replicas
 from tasks.cluster.supervision import EngineLost
 
@@ -236,6 +238,23 @@ def test_a_gpu_is_reserved_where_there_is_one(
     assert options["runtime_env"]["env_vars"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as `nvidia-smi` and plans number"
 
 
+def test_an_engine_answers_while_more_jobs_wait_than_it_has_threads() -> None:
+    """Callers take an engine that does not answer for hung, and kill it with everyone's jobs."""
+    connect()
+    try:
+        remote = actor.actor_class(EngineActor).options(num_cpus=0, max_concurrency=4)
+        engine = remote.remote(SPEC, 1, lambda spec: time.sleep(600))
+        assert ray.get(engine.is_idle.remote(), timeout=120)
+        waiting = [engine.render.remote(job(f"{number}")) for number in range(6)]
+        progress, process = ray.get([engine.progress.remote("0"), engine.node_and_pid.remote()], timeout=20)
+        assert progress is None
+        assert process.pid
+        assert ray.wait(waiting, num_returns=len(waiting), timeout=0)[0] == []
+        ray.kill(engine)
+    finally:
+        disconnect()
+
+
 class FakeRay:
     """Ray whose answers are written down."""
 
@@ -261,7 +280,7 @@ def test_replicas_are_actors_of_their_own(replica: int, ending: str, monkeypatch
         asked.update(given)
         return SimpleNamespace(remote=lambda spec, threads: "handle")
 
-    monkeypatch.setattr(actor.ray, "remote", lambda _: SimpleNamespace(options=options))
+    monkeypatch.setattr(actor, "actor_class", lambda _: SimpleNamespace(options=options))
     monkeypatch.setattr(actor, "num_gpus", lambda: 0)
     assert engine_actor(replace(SPEC, replica=replica)) == "handle"
     assert asked["name"] == f"engine-{spec_name(SPEC)}{ending}"
@@ -278,7 +297,7 @@ def test_an_engine_whose_gpu_is_taken_is_not_waited_for(
 ) -> None:
     started: list[Any] = []
     remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: started.append(given)))
-    monkeypatch.setattr(actor.ray, "remote", lambda _: remote)
+    monkeypatch.setattr(actor, "actor_class", lambda _: remote)
     monkeypatch.setattr(actor.ray.util, "list_named_actors", list)
     monkeypatch.setattr(actor, "num_gpus", lambda: 2)
     monkeypatch.setattr(actor, "make_room", lambda _: None)
