@@ -162,8 +162,7 @@ def _settled(client: SyncPrefectClient, run: FlowRun) -> list[str]:
     elif state.type == StateType.CANCELLING:
         new = Cancelled(message=LOST)
     elif run.deployment_id is not None and run.run_count < MAX_STARTS:
-        client.update_flow_run(run.id, parameters=resumed(run.parameters))
-        new = Scheduled(name=RESUMING, message=f"{LOST}; {CONTINUES}")
+        new = _resuming(client, run, f"{LOST}; {CONTINUES}")
     else:
         new = Crashed(message=f"{LOST}; {WAY}")
     _end_parts(client, run)
@@ -195,8 +194,13 @@ def _end_parts(client: SyncPrefectClient, run: FlowRun) -> None:
 def go_on(client: SyncPrefectClient, run: FlowRun) -> None:
     """Schedule a run of a deployment again that has ended early: it continues at its last snapshot."""
     _note(run.id).unlink(missing_ok=True)  # of a process that has gone: `settle` would take the run for lost once more
+    client.set_flow_run_state(run.id, _resuming(client, run, CONTINUES), force=True)
+
+
+def _resuming(client: SyncPrefectClient, run: FlowRun, message: str) -> State[Any]:
+    """Turn on `resume` for a run, and make the state in which it waits to continue."""
     client.update_flow_run(run.id, parameters=resumed(run.parameters))
-    client.set_flow_run_state(run.id, Scheduled(name=RESUMING, message=CONTINUES), force=True)
+    return Scheduled(name=RESUMING, message=message)
 
 
 def resumed(parameters: dict[str, Any]) -> dict[str, Any]:

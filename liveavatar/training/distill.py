@@ -9,17 +9,16 @@ after each part) and `distill.jsonl`; `evaluate.py` chooses the weights to expor
 """
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.config import LIVE_AVATAR_14B, ModelConfig, shifted_sigmas
+from liveavatar.config import LIVE_AVATAR_14B, ModelConfig
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
-from liveavatar.training.flow import AvatarNet, RecordedNet, is_outer, level, load_face_loss
+from liveavatar.training.flow import AvatarNet, RecordedNet, is_outer, level, load_face_loss, with_shift
 from liveavatar.training.matching import ANCHOR, DistillTrainer, Networks
 from liveavatar.training.optim import Average, Optimisers
 from liveavatar.training.sharded import command as sharded
@@ -66,19 +65,28 @@ class WholeNetwork:
         return norm
 
 
-def build_network(args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig, speed: float) -> WholeNetwork:
-    """Build one of the three networks with the teacher's weights in `args.data`.
+def teacher_weights(args: argparse.Namespace, rank: runtime.TrainRank) -> dict[str, Tensor]:
+    """Load the weights of the teacher in `args.data`."""
+    weights: dict[str, Tensor] = runtime.load_checkpoint(args.data / "teacher.pt", rank.device)["average"]
+    return weights
+
+
+def build_network(
+    args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig, weights: dict[str, Tensor], speed: float
+) -> WholeNetwork:
+    """Build one of the networks of a stage.
 
     Args:
         args: of the stage.
         rank: this process.
         cfg: of the networks.
+        weights: that it begins with.
         speed: factor on its learning rates; 0: it is never updated.
     """
     net = AvatarNet(cfg).to(rank.device)
-    net.load_state_dict(runtime.load_checkpoint(args.data / "teacher.pt", rank.device)["average"])
+    net.load_state_dict(weights)
     if args.compile:
-        net.compile_blocks()  # the teacher's requires_grad stays on, so that it shares the student's graph
+        net.compile_blocks()  # requires_grad stays on in a frozen one, too, so that it shares the student's graph
     if not speed:
         return WholeNetwork(RecordedNet(net, rank, args.graphs), rank)
     rates = {"muon": speed * args.muon, "adamw": speed * args.adamw}
@@ -86,9 +94,11 @@ def build_network(args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelC
     return WholeNetwork(RecordedNet(net, rank, args.graphs), rank, optim)
 
 
-def build_student(args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> WholeNetwork:
+def build_student(
+    args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig, weights: dict[str, Tensor]
+) -> WholeNetwork:
     """Build the student, with the loss of the face in its flow loss, and its average."""
-    student = build_network(args, rank, cfg, 1)
+    student = build_network(args, rank, cfg, weights, 1)
     student.recorded.face = load_face_loss(args.data, args.face_loss, rank.device)
     student.average = Average(student.net, EMA_DECAY)
     return student
@@ -98,7 +108,9 @@ def build_trainer(
     args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig, student: WholeNetwork
 ) -> DistillTrainer:
     """Build the trainer of a student; teacher and fake score are copies of the teacher in `args.data`."""
-    nets = Networks(student, build_network(args, rank, cfg, 0), build_network(args, rank, cfg, 2))
+    weights = teacher_weights(args, rank)
+    teacher, fake = (build_network(args, rank, cfg, weights, speed) for speed in (0, 2))
+    nets = Networks(student, teacher, fake)
     host = torch.Generator().manual_seed(args.seed * 31 + rank.rank)
     return DistillTrainer(args, cfg, nets, Dataset(args, rank, cfg), host, student.recorded.face)
 
@@ -114,10 +126,8 @@ def warm_up(student: WholeNetwork, window: Window) -> None:
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run both parts; skip a part with saved weights."""
-    cfg = read_config(args.data)
-    if args.shift is not None:
-        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, args.shift) for n in cfg.sigmas})
-    student = build_student(args, rank, cfg)
+    cfg = with_shift(read_config(args.data), args.shift)
+    student = build_student(args, rank, cfg, teacher_weights(args, rank))
     trainer = build_trainer(args, rank, cfg, student)
     average = student.average
     assert average is not None
@@ -148,17 +158,23 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
                 runtime.save_checkpoint(path, saved)
 
 
+def student_arguments(description: str, face_loss: float) -> argparse.ArgumentParser:
+    """Build the options that the stages of a student share; `face_loss` is the default of that option."""
+    options = transformer_arguments(description, face_loss)
+    options.add_argument("--shift", type=float, help="of the student's noise levels; those of the run if not given")
+    options.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
+    options.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
+    return options
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    options = transformer_arguments("distil the student", face_loss=0.02)
+    options = student_arguments("distil the student", face_loss=0.02)
     options.epilog = f"--preset {LIVE_AVATAR_14B.name} has options of its own: name it and add --help"
     options.add_argument("--seconds_regression", type=float, default=100)
     options.add_argument("--seconds_dmd", type=float, default=140)
-    options.add_argument("--shift", type=float, help="of the student's noise levels; those of the run if not given")
     options.add_argument("--guidance", type=float, default=1.0, help="of the teacher by speech; 1: none")
     options.add_argument("--anchor", type=float, default=ANCHOR, help="weight of the trajectory beside matching")
-    options.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
-    options.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
     return options
 
 

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model, save_model
-from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig, shifted_sigmas
+from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
 from liveavatar.errors import CheckpointError
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.pose.track import HEAD
 from liveavatar.training import runtime
 from liveavatar.training.card import write_card
 from liveavatar.training.corpus.head.motion import POSE_LIMITS
-from liveavatar.training.flow import AvatarNet, with_conditions
+from liveavatar.training.flow import AvatarNet, with_conditions, with_shift
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +192,7 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     )
     if cfg.pose_guided:
         cfg = replace(cfg, pose_limits=tuple(settings.pose_limits))
-    if settings.shift is not None:
-        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, settings.shift) for n in cfg.sigmas})
+    cfg = with_shift(cfg, settings.shift)
     save_model(out, cfg, split_parts(chosen, vae))
     name = settings.name(weights)
     write_card(run, out, name)

@@ -13,32 +13,23 @@ Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells.
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.config import ModelConfig, shifted_sigmas
+from liveavatar.config import ModelConfig
 from liveavatar.pose.track import HEAD
 from liveavatar.training import runtime
 from liveavatar.training.batch import Window
-from liveavatar.training.distill import EMA_DECAY, WholeNetwork, warm_up
+from liveavatar.training.distill import WholeNetwork, build_network, build_student, student_arguments, warm_up
 from liveavatar.training.export import avatar_weights
-from liveavatar.training.flow import (
-    AvatarNet,
-    Flow,
-    RecordedNet,
-    drop_conditions,
-    is_outer,
-    level,
-    load_face_loss,
-    per_latent,
-    rollout,
-)
+from liveavatar.training.flow import Flow, drop_conditions, level, per_latent, rollout, with_shift
 from liveavatar.training.latents import EYE_WEIGHT, FACE_WEIGHT
 from liveavatar.training.matching import Windows, draw_levels
-from liveavatar.training.optim import Average, Optimisers, rate_factor
-from liveavatar.training.teacher import Dataset, transformer_arguments
+from liveavatar.training.optim import rate_factor
+from liveavatar.training.teacher import Dataset
 
 
 def truth_share(window: Window, conditions: Window) -> Tensor:
@@ -110,67 +101,43 @@ class FinetuneTrainer:
         self.step += 1
         return {"loss": loss, "grad_norm": norm}
 
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Collect the averaged weights for `export --weights finetune`."""
+        assert self.student.average is not None
+        return {"finetune": dict(self.student.average.weights)}
 
-def build_networks(
-    args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig
-) -> tuple[WholeNetwork, WholeNetwork]:
-    """Build the student and the model before the stage, both with the weights of `args.init`."""
+
+def build_trainer(args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelConfig) -> FinetuneTrainer:
+    """Build the trainer of a student that begins as the model `args.init`, beside a copy of that model."""
     weights = avatar_weights(args.init, cfg.dit.cond_dim)
-
-    def network() -> AvatarNet:
-        net = AvatarNet(cfg).to(rank.device)
-        net.load_state_dict(weights)
-        if args.compile:
-            net.compile_blocks()  # gradients stay on in both, so that they share a graph
-        return net
-
-    net = network()
-    optim = Optimisers(net.named_parameters(), muon=args.muon, adamw=args.adamw, outer=is_outer, record=args.graphs)
-    face = load_face_loss(args.data, args.face_loss, rank.device)
-    student = WholeNetwork(RecordedNet(net, rank, args.graphs, face), rank, optim)
-    student.average = Average(net, EMA_DECAY)
-    return student, WholeNetwork(RecordedNet(network(), rank, args.graphs), rank)
+    student, before = build_student(args, rank, cfg, weights), build_network(args, rank, cfg, weights, 0)
+    host = torch.Generator().manual_seed(args.seed * 31)
+    return FinetuneTrainer(args, cfg, student, before, Dataset(args, rank, cfg), host)
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Run the stage until its time budget is used up."""
-    cfg, before = read_config(args.data), read_config(args.init)
-    cfg = replace(cfg, gaze_conditioned=before.gaze_conditioned)
-    if args.shift is not None:
-        cfg = replace(cfg, sigmas={n: shifted_sigmas(n, args.shift) for n in cfg.sigmas})
-    student, frozen = build_networks(args, rank, cfg)
-    host = torch.Generator().manual_seed(args.seed * 31)
-    trainer = FinetuneTrainer(args, cfg, student, frozen, Dataset(args, rank, cfg), host)
+    cfg = replace(read_config(args.data), gaze_conditioned=read_config(args.init).gaze_conditioned)
+    trainer = build_trainer(args, rank, with_shift(cfg, args.shift))
     journal = runtime.JsonLog(args.out / "finetune.jsonl", rank)
     if args.compile:
-        warm_up(student, trainer.data.sampler.sample(args.batch))
+        warm_up(trainer.student, trainer.data.sampler.sample(args.batch))
     budget = runtime.Budget(rank, args.seconds)
-    saved = budget.elapsed
+    saver = runtime.Saver(args.out / "student.pt", trainer, budget, args.save_every)
     while (fraction := budget.fraction(trainer.step)) < 1:
         values = trainer.train_step(fraction)
         if trainer.step % args.log_every == 0:
             journal.report(trainer.step, budget, values)
-        if budget.elapsed - saved > args.save_every:
-            saved = budget.elapsed
-            save(args.out, student, rank)
-    save(args.out, student, rank)
-
-
-def save(out: Path, student: WholeNetwork, rank: runtime.TrainRank) -> None:
-    """Write the averaged weights for `export --weights finetune`."""
-    assert student.average is not None
+        saver.save_if_due()
     if rank.first:
-        runtime.save_checkpoint(out / "student.pt", {"finetune": dict(student.average.weights)})
+        saver.save()
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    options = transformer_arguments("fine-tune a few-step model on eyes and mouth", face_loss=0.2)
+    options = student_arguments("fine-tune a few-step model on eyes and mouth", face_loss=0.2)
     options.add_argument("--seconds", type=float, default=300)
     options.add_argument("--init", type=Path, required=True, help="model directory to start from and to stay near")
-    options.add_argument("--shift", type=float, help="of the noise levels; those of the run if not given")
-    options.add_argument("--muon", type=float, default=0.003, help="rate of matrices inside the network")
-    options.add_argument("--adamw", type=float, default=2e-4, help="rate of everything else")
     return options
 
 

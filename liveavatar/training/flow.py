@@ -14,13 +14,14 @@ import functools
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from liveavatar.config import ModelConfig
+from liveavatar.config import ModelConfig, shifted_sigmas
 from liveavatar.model.dit import CausalDiT
 from liveavatar.model.text import PAD, PromptEncoder
 from liveavatar.pose.track import POSE_SCALE, free_head
@@ -252,6 +253,11 @@ def _conditions(window: Window) -> tuple[Tensor, ...]:
 
 def _window(x: Tensor, reference: Tensor, features: Tensor, tokens: Tensor, pose: Tensor | None = None) -> Window:
     return Window(x, reference, x, features, tokens, pose)
+
+
+def with_shift(cfg: ModelConfig, shift: float | None) -> ModelConfig:
+    """Copy a config with the noise levels of all numbers of steps warped by `shift`; None: those that it has."""
+    return cfg if shift is None else replace(cfg, sigmas={n: shifted_sigmas(n, shift) for n in cfg.sigmas})
 
 
 class Flow(Protocol):

@@ -20,6 +20,7 @@ from liveavatar.config import ModelConfig
 from liveavatar.training.batch import Window
 from liveavatar.training.flow import (
     FaceLoss,
+    Flow,
     add_noise,
     drop_conditions,
     level,
@@ -37,11 +38,8 @@ ANCHOR = 0.1  # weight of the trajectory loss beside distribution matching
 LOWEST, HIGHEST = 0.02, 0.98  # noise levels at which distributions are compared
 
 
-class Network(Protocol):
-    """One of the three networks of distillation. Flows are [B, C, T, h, w] fp32 under a window's conditions."""
-
-    def flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
-        """Predict the flow without gradients."""
+class Network(Flow, Protocol):
+    """One of the three networks of distillation. It predicts flows without gradients."""
 
     def traced_flow(self, x: Tensor, sigma_Bb: Tensor, window: Window) -> Tensor:
         """Predict the flow so that a loss of it can be differentiated."""

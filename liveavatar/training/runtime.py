@@ -186,11 +186,15 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-class Trainer(Protocol):
-    """Networks and optimisers of a stage that can be saved and continued."""
+class Saved(Protocol):
+    """Trained state of a stage that is saved on the way."""
 
     def state(self, seconds: float) -> dict[str, Any]:
-        """Collect the state after so many seconds of training, with "seconds" in it."""
+        """Collect the state after so many seconds of training; with "seconds" in it where it can be continued."""
+
+
+class Trainer(Saved, Protocol):
+    """Networks and optimisers of a stage that can be saved and continued."""
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
@@ -221,7 +225,7 @@ def resume(trainer: Trainer, path: Path, args: argparse.Namespace, rank: TrainRa
 class Saver:
     """Checkpoint of a trainer, written by rank 0 every `every` seconds of a stage."""
 
-    def __init__(self, path: Path, trainer: Trainer, budget: Budget, every: float) -> None:
+    def __init__(self, path: Path, trainer: Saved, budget: Budget, every: float) -> None:
         self.path, self.trainer, self.budget, self.every = path, trainer, budget, every
         self._last = budget.elapsed
 

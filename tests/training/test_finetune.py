@@ -24,10 +24,7 @@ def model(taught: ToyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def toy_trainer(taught: ToyRun, rank: runtime.TrainRank, model: Path, **options: object) -> finetune.FinetuneTrainer:
-    args, cfg = taught.args(init=model, **options), read_config(taught.run)
-    student, before = finetune.build_networks(args, rank, cfg)
-    data = finetune.Dataset(args, rank, cfg)
-    return finetune.FinetuneTrainer(args, cfg, student, before, data, torch.Generator().manual_seed(0))
+    return finetune.build_trainer(taught.args(init=model, **options), rank, read_config(taught.run))
 
 
 def window_of(trainer: finetune.FinetuneTrainer) -> Window:

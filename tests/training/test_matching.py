@@ -11,7 +11,8 @@ from tests.training.conftest import ToyRun
 
 def toy_trainer(taught: ToyRun, rank: runtime.TrainRank, **options: object) -> matching.DistillTrainer:
     args, cfg = taught.args(**options), read_config(taught.run)
-    return distill.build_trainer(args, rank, cfg, distill.build_student(args, rank, cfg))
+    student = distill.build_student(args, rank, cfg, distill.teacher_weights(args, rank))
+    return distill.build_trainer(args, rank, cfg, student)
 
 
 def test_matching_gradient_points_from_fake_to_real(

@@ -14,6 +14,7 @@ from liveavatar.errors import Interrupted
 from tasks.cluster import callers
 from tasks.cluster.callers import Call, is_gone, this_caller
 from tasks.cluster.head import connect, disconnect
+from tests.browser import wait_for
 
 CALLER = """
 import time
@@ -23,14 +24,6 @@ connect()
 print("caller", this_caller(), flush=True)
 time.sleep(600)
 """
-
-
-def wait_until(reached: Any, seconds: float = 20.0) -> float:
-    begun = time.monotonic()
-    while not reached():
-        assert time.monotonic() - begun < seconds
-        time.sleep(0.02)
-    return time.monotonic() - begun
 
 
 def test_a_killed_caller_is_gone_and_one_that_lives_is_not() -> None:
@@ -43,7 +36,7 @@ def test_a_killed_caller_is_gone_and_one_that_lives_is_not() -> None:
             assert other != this_caller()
             assert not is_gone(other)
             process.kill()
-        wait_until(lambda: is_gone(other))
+        wait_for(lambda: is_gone(other))
         assert not is_gone(this_caller())
     finally:
         disconnect()
@@ -68,7 +61,7 @@ def test_a_call_ends_with_its_caller_and_not_when_nobody_can_tell(monkeypatch: p
     answers(monkeypatch, False, ray.exceptions.RpcError("the head is away"), False, True)
     with Call("mine") as call:
         call.check()
-        wait_until(lambda: call.ended)
+        wait_for(lambda: call.ended)
         with pytest.raises(Interrupted, match=r"its caller has gone.*--resume"):
             call.check()
 
