@@ -25,6 +25,13 @@ Call = Callable[[Workers], object]
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
+    pool = Workers(silent_s=60.0, notice_s=0.5)
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def hasty() -> Iterator[Workers]:
     pool = Workers(silent_s=3.0, notice_s=0.5)
     yield pool
     pool.end()
@@ -41,13 +48,13 @@ def workers() -> Iterator[Workers]:
         ),
     ],
 )
-def test_what_a_file_does_to_its_decoder_is_a_refusal(workers: Workers, call: Call, says: str) -> None:
+def test_what_a_file_does_to_its_decoder_is_a_refusal(hasty: Workers, call: Call, says: str) -> None:
     started = time.monotonic()
     with pytest.raises(InputError, match=rf"^odd\.wav: .*{says}") as caught:
-        call(workers)
+        call(hasty)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 20
-    assert workers.call(faults.facts, FILE)["path"] == "odd.wav", "the next call is served"
+    assert hasty.call(faults.facts, FILE)["path"] == "odd.wav", "the next call is served"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])
@@ -62,13 +69,13 @@ def test_an_idle_worker_that_is_gone_is_replaced(workers: Workers) -> None:
     assert workers.call(faults.facts, FILE)["process"] != before
 
 
-def test_progress_is_waited_for(workers: Workers) -> None:
-    assert workers.call(faults.work, FILE, 4.0, beats=True) == "done"
+def test_progress_is_waited_for(hasty: Workers) -> None:
+    assert hasty.call(faults.work, FILE, 4.0, beats=True) == "done"
 
 
-def test_a_long_silence_is_announced(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
-    workers.call(faults.facts, FILE)
-    workers.call(faults.sleep, FILE, 2.0)
+def test_a_long_silence_is_announced(hasty: Workers, caplog: pytest.LogCaptureFixture) -> None:
+    hasty.call(faults.facts, FILE)
+    hasty.call(faults.sleep, FILE, 2.0)
     lines = [r.getMessage() for r in caplog.records if "given up" in r.getMessage()]
     assert lines == ["odd.wav: reading it takes long; it is given up after 3 s"]
 
