@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar.audio.encoders.whisper import whisper_features
-from liveavatar.audio.encoders.whisper_network import load_encoder, mel_filters
+from liveavatar.audio.encoders.whisper_network import WhisperEncoder, mel_filters
 from liveavatar.config import SpeechConfig
 from liveavatar.timing import BLOCK_FRAMES
 from liveavatar.training import runtime
@@ -33,6 +33,11 @@ class FeatureBank:
     def __init__(self, rows_FLC: Tensor, starts: Tensor, history: int) -> None:
         self.rows, self.starts, self.history = rows_FLC, starts, history
 
+    def append(self, other: "FeatureBank") -> None:
+        """Append the states of another encoder, of the same sounds, to every row."""
+        assert torch.equal(self.starts, other.starts), "features of other tracks"
+        self.rows = torch.cat((self.rows, other.rows), dim=1)
+
     def window(self, tracks_B: Tensor, blocks_B: Tensor, num_blocks: int, recordings_B: Tensor | None = None) -> Tensor:
         """Cut out features [B, L, C, history + 12 * num_blocks] for `num_blocks` blocks of `tracks_B` from `blocks_B`.
 
@@ -45,7 +50,7 @@ class FeatureBank:
 
 
 def speech_features(
-    speech: Path, split: str, cfg: SpeechConfig, encoder_file: str, rank: runtime.TrainRank
+    speech: Path, split: str, cfg: SpeechConfig, encoder: WhisperEncoder, rank: runtime.TrainRank
 ) -> dict[int, Tensor]:
     """Compute features [F, L, C] fp16 of this rank's share of the tracks of a split.
 
@@ -56,7 +61,6 @@ def speech_features(
         cfg = replace(cfg, shifts=(0,))
     tracks = load_tracks(speech, split, SPEEDS if split == "train" else (1.0,))  # sound is decoded on first use
     recordings = RECORDINGS if split == "train" else 1
-    encoder = load_encoder(encoder_file, rank.device)
     batch = 256 if rank.device.type == "cuda" else 16
 
     def sounds(track: int) -> list[tuple[int, np.ndarray]]:

@@ -5,6 +5,7 @@ encode stage wrote. A new transformer knows the few thousand people of its run a
 So this stage keeps a finished one: the student streams from pure noise, as the engine does, to a level of its own, and
 its next prediction of the clean latents must equal the truth in the cells of eyes and mouth, and elsewhere what the
 model before the stage predicts there. Pose, lids and gaze are given, so the truth lies where the student draws.
+`--before_features` names a folder of speech features for the model before, where the student learns to read others.
 Writes `student.pt` (`finetune`: averaged weights) and `finetune.jsonl`.
 
 Shapes: B batch, b blocks, C latent channels, T = 3 b latents, h/w latent cells.
@@ -25,6 +26,7 @@ from liveavatar.training import runtime
 from liveavatar.training.batch import Window
 from liveavatar.training.distill import WholeNetwork, build_network, build_student, student_arguments, warm_up
 from liveavatar.training.export import avatar_weights
+from liveavatar.training.features import load_bank
 from liveavatar.training.flow import Flow, drop_conditions, level, per_latent, rollout, with_shift
 from liveavatar.training.latents import EYE_WEIGHT, FACE_WEIGHT
 from liveavatar.training.matching import Windows, draw_levels
@@ -55,6 +57,11 @@ def without_gaze(window: Window) -> Window:
     pose = window.pose.clone()
     pose[:, HEAD + 1 :] = 0
     return replace(window, pose=pose)
+
+
+def student_sees(window: Window, cfg: ModelConfig) -> Window:
+    """Leave out the features that only the model before the stage reads."""
+    return replace(window, features=window.features[:, : cfg.dit.audio_layers])
 
 
 class FinetuneTrainer:
@@ -89,10 +96,11 @@ class FinetuneTrainer:
         noise = torch.randn(window.latents.shape, device=window.latents.device, generator=generator)
         sigmas = draw_levels(self.cfg, self.host)
         at = int(torch.randint(len(sigmas) - 1, (), generator=self.host))
+        seen = self._before_sees(conditions)
+        conditions = student_sees(conditions, self.cfg)
         with torch.no_grad():
             x = rollout(self.student, conditions, sigmas[:at], noise, end=sigmas[at])
             sigma = level(x, sigmas[at])
-            seen = conditions if self.cfg.gaze_conditioned else without_gaze(conditions)
             clean = x - per_latent(sigma) * self.before.flow(x, sigma, seen)
             wanted = torch.lerp(clean, window.latents, truth_share(window, conditions))
             target = (x - wanted) / per_latent(sigma)
@@ -100,6 +108,10 @@ class FinetuneTrainer:
         norm = self.student.update(rate_factor(self.step, fraction))
         self.step += 1
         return {"loss": loss, "grad_norm": norm}
+
+    def _before_sees(self, conditions: Window) -> Window:
+        seen = replace(conditions, features=conditions.features[:, -self.cfg.dit.audio_layers :])
+        return seen if self.cfg.gaze_conditioned else without_gaze(seen)
 
     def state(self, seconds: float) -> dict[str, Any]:
         """Collect the averaged weights for `export --weights finetune`."""
@@ -111,8 +123,10 @@ def build_trainer(args: argparse.Namespace, rank: runtime.TrainRank, cfg: ModelC
     """Build the trainer of a student that begins as the model `args.init`, beside a copy of that model."""
     weights = avatar_weights(args.init, cfg.dit.cond_dim)
     student, before = build_student(args, rank, cfg, weights), build_network(args, rank, cfg, weights, 0)
-    host = torch.Generator().manual_seed(args.seed * 31)
-    return FinetuneTrainer(args, cfg, student, before, Dataset(args, rank, cfg), host)
+    data, host = Dataset(args, rank, cfg), torch.Generator().manual_seed(args.seed * 31)
+    if args.before_features is not None:
+        data.bank.append(load_bank(args.before_features, "train", cfg.dit.audio_history_frames, rank.device))
+    return FinetuneTrainer(args, cfg, student, before, data, host)
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
@@ -121,7 +135,7 @@ def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     trainer = build_trainer(args, rank, with_shift(cfg, args.shift))
     journal = runtime.JsonLog(args.out / "finetune.jsonl", rank)
     if args.compile:
-        warm_up(trainer.student, trainer.data.sampler.sample(args.batch))
+        warm_up(trainer.student, student_sees(trainer.data.sampler.sample(args.batch), cfg))
     budget = runtime.Budget(rank, args.seconds)
     saver = runtime.Saver(args.out / "student.pt", trainer, budget, args.save_every)
     while (fraction := budget.fraction(trainer.step)) < 1:
@@ -138,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     options = student_arguments("fine-tune a few-step model on eyes and mouth", face_loss=0.2)
     options.add_argument("--seconds", type=float, default=300)
     options.add_argument("--init", type=Path, required=True, help="model directory to start from and to stay near")
+    options.add_argument("--before_features", type=Path, help="folder of the speech features that MODEL reads")
     return options
 
 

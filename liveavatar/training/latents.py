@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from liveavatar.audio.encoders.whisper_network import load_encoder
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
@@ -198,7 +199,8 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     for split in ("train", "eval"):
         path = out / f"features_{split}_{rank.rank}.pt"
         if not path.exists():
-            features = speech_features(args.speech, split, cfg.speech, args.speech_encoder, rank)
+            encoder = load_encoder(args.speech_encoder, rank.device, args.speech_tuning)
+            features = speech_features(args.speech, split, cfg.speech, encoder, rank)
             runtime.save_checkpoint(path, features)
     if args.only_speech:
         return
@@ -246,6 +248,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--reader_seconds", type=float, default=12, help="training time of the face reader")
     options.add_argument("--probe_seconds", type=float, default=12, help="training time of the probe")
     options.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
+    options.add_argument("--speech_tuning", type=Path, help="file of its corrections, from `speech_tuning`")
     return options
 
 

@@ -57,6 +57,7 @@ class Recipe:
     stages: tuple[str, ...] = ()  # of `run.py`; empty: the whole chain
     finetune: float = 0.0  # seconds of the transformer of `init` on eyes and mouth
     finetune_options: tuple[str, ...] = ()
+    tune: float = 0.0  # seconds of the speech encoder on mouth shapes
     copying: float = 0.0  # seconds of the decoder that copies from the portrait, trained on the autoencoder of `init`
     copying_options: tuple[str, ...] = ()
     output_sharpen: float | None = None  # strength of the unsharp mask on that decoder's frames; that of `init` if None
@@ -70,6 +71,7 @@ class Recipe:
         budget["distill"] = self.distill
         budget |= {"copying": self.copying} if self.copying else {}
         budget |= {"finetune": self.finetune} if self.finetune else {}
+        budget |= {"tune": self.tune} if self.tune else {}
         return budget if self.refine is None else budget | {"refine": self.refine}
 
     def stage_options(self, before: Path | None) -> dict[str, list[str]]:
@@ -236,4 +238,9 @@ ANCHORED = Recipe(
     finetune_options=("--shift", "7", "--seed", "14"), stages=("render", "encode", "finetune", "export", "pack"),
     export=ExportSettings(weights="finetune", shift=7.0),
 )  # fmt: skip
-RECIPES = {recipe.name: recipe for recipe in (*CHAIN, DECODER, COPYING, DRAWN, TURNING, ANCHORED)}
+# A speech encoder that is tuned to mouth shapes, and the transformer fine-tuned to read it.
+TUNED = replace(
+    ANCHORED, name="tuned", gpus=1, render=200, first=70000, tune=150, finetune=420,
+    stages=("render", "tune", "encode", "finetune", "export", "pack"),
+)  # fmt: skip
+RECIPES = {recipe.name: recipe for recipe in (*CHAIN, DECODER, COPYING, DRAWN, TURNING, ANCHORED, TUNED)}

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from liveavatar.audio.encoders import low_rank
 from liveavatar.training import partial_export, runtime
 from liveavatar.training.pack import pack_folder, pack_held_out
 from liveavatar.training.recipes import RECIPES
@@ -32,6 +33,7 @@ HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
 LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
+BEFORE_SPEECH = "before_speech"  # folder of speech features without corrections of the encoder
 EXPORT_EVERY = 60.0  # seconds between two archives of the newest weights
 REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
 DEFAULTS = {"gpus": 4, "refine_gpu": -1, "deadline": 1e9, "renderers": 2}  # of options, without a recipe
@@ -175,7 +177,21 @@ class TrainingRun:
 
     def _encoding(self) -> list[str]:
         options = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--out", str(self.work)]
-        return [*options, "--speech_encoder", self.args.speech_encoder]
+        options += ["--speech_encoder", self.args.speech_encoder]
+        tuning = self.work / low_rank.FILE
+        return [*options, "--speech_tuning", str(tuning)] if tuning.is_file() else options
+
+    def tune(self) -> bool:
+        """Encode the speech as the model before the run hears it, and tune the speech encoder beside it."""
+        plain = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--only_speech"]
+        plain += ["--out", str(self.work / BEFORE_SPEECH), "--speech_encoder", self.args.speech_encoder]
+        (self.work / BEFORE_SPEECH).mkdir(exist_ok=True)
+        encoding = self._start("before_speech", "latents", plain)
+        seconds = self.args.budget["tune"]
+        options = ["--speech", str(self.args.speech), "--assets", str(self.args.assets), "--out", str(self.work)]
+        options += ["--speech_encoder", self.args.speech_encoder, "--seconds", str(seconds), *self._extra("tune")]
+        done = self.train("tune", "speech_tuning", options, seconds)
+        return self.wait([encoding], GRACE) and done
 
     def encode(self) -> bool:
         """Encode the clips."""
@@ -225,6 +241,8 @@ class TrainingRun:
         """Fine-tune the model that the recipe starts from on eyes and mouth."""
         seconds = self.args.budget["finetune"]
         options = ["--data", str(self.work), "--out", str(self.work), "--seconds", str(seconds)]
+        before = self.work / BEFORE_SPEECH
+        options += ["--before_features", str(before)] if before.is_dir() else []
         done = self.train("finetune", "finetune", options + self._extra("finetune"), seconds)
         return done or (self.work / "student.pt").is_file()
 
@@ -359,7 +377,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
     training = TrainingRun(args, options)
-    needed = {"render", "autoencoder", "speech", "encode", "teacher", "finetune", "copying", "adopt"}
+    needed = {"render", "autoencoder", "speech", "tune", "encode", "teacher", "finetune", "copying", "adopt"}
     for name in args.stages.split(","):
         if not training.stage(name) and name in needed:
             log.error("%s failed; see %s", name, args.work / "logs")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from liveavatar.audio.encoders import low_rank
 from liveavatar.audio.whisper_weights import HEAD_DIM, UNREADABLE, WHEEL_MODELS, checkpoint_path
 from liveavatar.errors import CheckpointError, InputError
 from liveavatar.timing import SAMPLE_RATE
@@ -120,11 +121,15 @@ def mel_filters(num_mels: int, stretch: float = 1.0) -> np.ndarray:
     return filters.astype(np.float32)
 
 
-def load_encoder(source: str | Path = "tiny.en", device: str | torch.device = "cpu") -> WhisperEncoder:
+def load_encoder(
+    source: str | Path = "tiny.en", device: str | torch.device = "cpu", tuning: Path | None = None
+) -> WhisperEncoder:
     """Load Whisper's encoder, float32.
 
     Args:
         source: a Whisper name (see `whisper_weights`), or a file made by `save_encoder`.
+        device: where its weights lie.
+        tuning: file of corrections that are added to its weights, see `low_rank`.
 
     Raises:
         InputError: when the model or file is not here.
@@ -144,7 +149,10 @@ def load_encoder(source: str | Path = "tiny.en", device: str | torch.device = "c
                 state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no iterator there)
         except SafetensorError as e:
             raise CheckpointError(f"{path} is no speech encoder file ({e}); make it anew with {_MAKER}") from e
-    return _build(state).to(device)
+    encoder = _build(state)
+    if tuning is not None:
+        low_rank.add(encoder, tuning)
+    return encoder.to(device)
 
 
 def _build(state: dict[str, Tensor]) -> WhisperEncoder:

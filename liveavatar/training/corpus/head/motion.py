@@ -133,6 +133,15 @@ def mood_weights(mood: str, names: list[str]) -> np.ndarray:
     return weights
 
 
+def spoken_mouth(events: np.ndarray, audio: np.ndarray, names: list[str], matrix: np.ndarray) -> np.ndarray:
+    """Compute the expression weights [T, K] that speech alone gives a mouth; arguments as in `speaking_motion`."""
+    num_frames = len(audio) * FPS // 16_000
+    mouth = viseme_curves(events, num_frames, matrix)
+    loose = np.array([n not in _FIRM for n in names])
+    mouth[:, loose] *= loudness_gain(audio, num_frames)[:, None]
+    return mouth
+
+
 def speaking_motion(
     events: np.ndarray,
     audio: np.ndarray,
@@ -157,9 +166,7 @@ def speaking_motion(
     """
     num_frames = len(audio) * FPS // 16_000
     gain = loudness_gain(audio, num_frames)
-    mouth = viseme_curves(events, num_frames, matrix)
-    loose = np.array([n not in _FIRM for n in names])
-    mouth[:, loose] *= gain[:, None]
+    mouth = spoken_mouth(events, audio, names, matrix)
     expression = mouth + mood_weights(style.mood, names)
     # Smiles and frowns yield while the lips are round.
     rounding = np.clip(mouth[:, names.index("mouthPucker")] + 0.5 * mouth[:, names.index("mouthFunnel")], 0, 1)
