@@ -109,7 +109,7 @@ def _note(text: str) -> None:
 
 
 @flow(name="sweep-evaluation", persist_result=False, on_running=[note_run])
-def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) -> dict[str, Any]:
+def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) -> State[dict[str, Any]]:
     """Judge a model on the evaluation split with every number of steps.
 
     Args:
@@ -119,8 +119,12 @@ def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) 
         out: folder for sweep.parquet, sizes.parquet and sweep.html.
 
     Returns:
-        `rows` (one a number of steps), `sizes` (one a size, with the steps that it needs) and `out`.
+        a state with `rows` (one a number of steps), `sizes` (one a size, with the steps that it needs) and `out`.
     """
+    return unless_cancelled(lambda: _evaluation_state(model, steps, clips, out))
+
+
+def _evaluation_state(model: str, steps: list[int], clips: int | None, out: str) -> State[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     sizes: list[dict[str, Any]] = []
     for rows, sizes in sweep_split(resolve_model_dir(model), steps, clips, _note):
@@ -131,7 +135,8 @@ def sweep_evaluation(model: str, steps: list[int], clips: int | None, out: str) 
         )
     )
     recorded(lambda: create_table_artifact(table=sizes, key="sweep-sizes", description="sizes and the steps they need"))
-    return {"rows": rows, "sizes": sizes, "out": out}
+    table = {"rows": rows, "sizes": sizes, "out": out}
+    return state_of("passed", table, [], f"{len(rows)} numbers of steps in {out}")
 
 
 def _row(steps: int, size: str | None, report: dict[str, Any]) -> dict[str, Any]:

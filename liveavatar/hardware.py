@@ -4,6 +4,7 @@ Memory is counted in GB of 2^30 bytes, as drivers and PyTorch do. The driver, th
 slack take `RESERVE_GB` of every card, which leaves 22.15 of 24 GB.
 """
 
+import errno
 import importlib.util
 import math
 import os
@@ -11,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -328,6 +330,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def why_no_port(port: int, seconds: float) -> str:
+    """Tell why a TCP port of 127.0.0.1 cannot be listened at after so many seconds; empty once it can."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
+            try:
+                probe.bind(("127.0.0.1", port))
+                return ""
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE:
+                    return f"it cannot be used ({e.strerror})"
+                if time.monotonic() > deadline:
+                    return "another program listens there"
+        time.sleep(0.1)
 
 
 def detect_machine(out: Path, gpus: tuple[Gpu, ...] | None = None) -> Machine:

@@ -3,6 +3,7 @@
 import math
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from liveavatar.hardware import (
     listens,
     memory_limit_gb,
     parse_gpus,
+    why_no_port,
 )
 
 
@@ -229,3 +231,16 @@ def test_vnni_is_read_from_the_processors_flags(text: str | None, vnni: bool, tm
         (tmp_path / "proc/cpuinfo").write_text(text + "\n")
     assert hardware.uses_vnni(tmp_path) == vnni
     assert bool(hardware.processor_flags(tmp_path)) == (text is not None)
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert "another program" in why_no_port(server.getsockname()[1], 0.0)
+    assert why_no_port(free_port(), 0.0) == ""
+
+
+def test_a_port_that_becomes_free_is_waited_for() -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    closing = threading.Timer(0.3, server.close)
+    closing.start()
+    assert why_no_port(server.getsockname()[1], 20.0) == ""

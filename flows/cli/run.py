@@ -177,10 +177,11 @@ def _sweep_evaluation(options: Options, steps: list[int], clips: int | None, as_
     load_split(limit=clips)
     with at_work("sweep"), Terminal(), PrefectServer() as server:
         server.wait_for_joined()
+        from flows.run_record import result_of
         from flows.sweep import print_table, sweep_evaluation
 
         await_server(server)
-        print_table(sweep_evaluation(model, steps, clips, str(out)), as_json)
+        print_table(result_of(sweep_evaluation, model, steps, clips, str(out)), as_json)
     return 0
 
 

@@ -23,7 +23,7 @@ from flows.serving.prefect_database import SILENT_SECONDS, START_SECONDS, Databa
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import open_regular, read_json
-from liveavatar.hardware import free_port
+from liveavatar.hardware import free_port, why_no_port
 from liveavatar.isolation.worker import die_with_parent
 from tasks.health import is_healthy, on_loopback
 
@@ -37,6 +37,7 @@ GRACE_SECONDS = 3  # for open connections, when somebody else ends our server
 WATCH_SECONDS = 0.5  # between two looks whether our server still runs
 LOOK_SECONDS = 2.0  # between two looks whether it answers, and for its answer
 STOPPED_LOOKS, HUNG_LOOKS = 4, 12  # without an answer, after which a stopped server, or a running one, counts as lost
+RELEASE_SECONDS = 5.0  # that a server which was killed keeps its port
 MAX_STARTS = 4  # of our server by one command
 CLEAN_ENDS = (0, -signal.SIGTERM)  # exit codes of a server that has closed its database
 HOST = "127.0.0.1"
@@ -137,6 +138,9 @@ class PrefectServer:
             raise CapacityError(f"{home}: no database can lie in a folder with a question mark in its name; "
                                 "set LIVEAVATAR_HOME to another folder")  # fmt: skip
         home.mkdir(parents=True, exist_ok=True)
+        why = why_no_port(self._port, RELEASE_SECONDS) if self._port else ""
+        if why:
+            raise CapacityError(f"port {self._port}: {why}; give another one, such as --port {_other(self._port)}")
         self._database = DatabaseLock(home)
         self._database.acquire()
         self._launch()
@@ -230,6 +234,10 @@ class PrefectServer:
                 return False
             time.sleep(POLL_SECONDS)
         return False
+
+
+def _other(port: int | None) -> int:
+    return (port or 0) + 10 if 1024 <= (port or 0) < 65_000 else 4210
 
 
 class Pulse:

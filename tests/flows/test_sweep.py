@@ -3,11 +3,14 @@
 import errno
 import os
 import re
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from prefect.states import State
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, State
 
 from flows import sweep
 from flows.parameters import RenderParameters
@@ -114,3 +117,25 @@ def test_a_sweep_of_one_job_has_no_table_of_sizes(tmp_path: Path) -> None:
     sweep.write_tables(tmp_path, [_row(4)])
     assert not (tmp_path / "sizes.parquet").exists()
     assert (tmp_path / "sweep.html").read_text().count("<table>") == 1
+
+
+def test_a_sweep_of_the_split_that_is_cancelled_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tables(*_: object) -> Iterator[tuple[list[dict[str, object]], list[dict[str, object]]]]:
+        yield [_row(3)], [{"size": "256*384", "recommended_steps": 3}]
+        raise TerminationSignal(signal.SIGTERM)
+
+    asked: list[bool] = []
+
+    def cancelled(make: Callable[[], State[object]]) -> State[object]:
+        asked.append(True)
+        with pytest.raises(TerminationSignal):
+            make()
+        return Cancelled()
+
+    monkeypatch.setattr(sweep, "sweep_split", tables)
+    monkeypatch.setattr(sweep, "unless_cancelled", cancelled)
+    assert sweep.sweep_evaluation.fn("mini", [3, 4], None, str(tmp_path)).is_cancelled()
+    assert asked == [True]
+    assert pd.read_parquet(tmp_path / "sweep.parquet")["steps"].tolist() == [3]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.serving.deployments import deployments, flow_of
+from flows.serving.deployments import deployments, flow_of, prepared, why_refused
 from liveavatar.errors import InputError
 
 
@@ -49,3 +49,54 @@ def test_a_damaged_table_is_refused(text: str | None, tmp_path: Path) -> None:
         table.write_text(text)
     with pytest.raises(InputError, match="holds no deployments"):
         deployments(table)
+
+
+def table(tmp_path: Path, rows: str) -> Path:
+    file = tmp_path / "prefect.yaml"
+    file.write_text(f"deployments:\n{rows}\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("- {entrypoint: flows/render.py:render}", "has no name"),
+        ("- {name: news}", "has no entrypoint"),
+        ("- news", "has no name"),
+        ("- {name: news, entrypoint: flows/rendr.py:render}", "news: there is no flow flows/rendr.py:render; give one"),
+        ("- {name: news, entrypoint: flows/render.py:rendr}", "news: there is no flow"),
+        ("- {name: news, entrypoint: flows/render.py:run_job}", "news: flows/render.py:run_job is no flow"),
+        ("- {name: news, entrypoint: flows/render.py:render, schedules: [{cron: 7 o'clock}]}", "cannot be used"),
+    ],
+)
+def test_a_row_that_cannot_be_served_is_named(row: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        prepared(table(tmp_path, row))
+
+
+def test_rows_are_served_with_their_schedules(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = "- {name: news, entrypoint: flows/render.py:render, schedules: [{cron: 0 7 * * *}], parameters: "
+    good = "{parameters: {what: {audio: a.wav, image: b.png, prompt: A woman}, how: {num_clip: 2}}}}"
+    (served,) = prepared(table(tmp_path, row + good))
+    assert (served.flow_name, served.name) == ("render", "news")
+    assert [schedule.active for schedule in served.schedules or []] == [True]
+    assert not caplog.text
+    prepared(table(tmp_path, row + good.replace("num_clip", "num_clips")))
+    assert "news: --num_clips is no option of a render: did you mean num_clip?; its scheduled runs" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "said"),
+    [
+        ("render.py:render", None, "parameters"),
+        ("render.py:render", [1], "give a name and a value"),
+        ("render.py:render", {"audio": "a.wav"}, "parameters"),
+        ("regression.py:regression", None, ""),
+        ("regression.py:regression", {"update": False}, ""),
+        ("regression.py:regression", {"update": "perhaps"}, "update"),
+    ],
+)
+def test_parameters_of_a_scheduled_row_are_judged(flow: str, parameters: object, said: str) -> None:
+    wrong = why_refused(flow_of(f"flows/{flow}"), parameters)
+    assert said in wrong
+    assert bool(wrong) == bool(said)

@@ -100,6 +100,20 @@ def test_a_home_beside_which_the_database_would_lie_is_refused(tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_a_port_where_another_server_listens_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(prefect_server, "RELEASE_SECONDS", 0.0)
+    with PrefectServer() as first:
+        first.wait()
+        port = int(first.url.split(":")[2].removesuffix("/api"))
+        monkeypatch.delenv("PREFECT_API_URL")
+        monkeypatch.setenv("LIVEAVATAR_HOME", str(tmp_path / "other"))
+        monkeypatch.delenv("PREFECT_HOME")
+        with pytest.raises(CapacityError, match=rf"port {port}: another .*--port {port + 10}"):
+            PrefectServer(port=port).__enter__()
+        assert is_healthy(first.url, 5)
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_a_server_that_is_killed_is_replaced_at_its_address(caplog: pytest.LogCaptureFixture) -> None:
     with PrefectServer() as server:
         server.wait()
