@@ -82,7 +82,7 @@ def _as_form(schema: dict[str, Any]) -> None:
     options = schema["properties"]
     for kind in (AUDIO, IMAGE):
         options[kind]["description"] += _of_the_studio(kind)
-    required = schema.pop("required")
+    required, _ = schema.pop("required"), schema.pop("additionalProperties", None)
     schema["patternProperties"] = {f"^{name}$": option for name, option in options.items()}
     schema["properties"] = {
         group.title: {
@@ -92,10 +92,11 @@ def _as_form(schema: dict[str, Any]) -> None:
             "properties": {name: _shown(name, options[name]) for name in group.options if name != "fps"},
             "patternProperties": {"^fps$": options["fps"]} if "fps" in group.options else {},
             "required": [name for name in group.options if name in required],
-            "additionalProperties": False,
+            "propertyNames": {"enum": list(group.options)},  # a refusal lists them
         }
         for group in GROUPS
     }
+    schema["propertyNames"] = {"enum": [*schema["properties"], *options]}
     # the three that a render needs come in their group, or outside of it
     schema |= {"if": {"required": [GROUPS[0].title]}, "else": {"required": required}}
 
@@ -337,6 +338,15 @@ def read_parameters(fields: dict[str, Any]) -> RenderParameters:
         return RenderParameters(**fields)
     except ValidationError as e:
         raise InputError(describe(e)) from e
+
+
+def given_parameters(given: RenderParameters | dict[str, Any]) -> RenderParameters:
+    """Read the parameters of a flow, which come from Prefect as they were given.
+
+    Raises:
+        InputError: naming the first option that is wrong, or missing.
+    """
+    return given if isinstance(given, RenderParameters) else read_parameters(given)
 
 
 def meant(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from flows import preflight
 from flows.cancelling import unless_cancelled
 from flows.counters import tallied
-from flows.parameters import RenderParameters
+from flows.parameters import RenderParameters, given_parameters
 from flows.run_name import render_name
 from flows.run_record import named, result_of, run_log, verdict_state
 from flows.serving import environment
@@ -54,7 +54,14 @@ RUN_PACKAGES = (
 )
 
 
-@flow(name="render", flow_run_name=named(render_name), persist_result=False, on_running=[note_run])
+# Prefect's own check of parameters would name a wrong option without its value, and not say what to do
+@flow(
+    name="render",
+    flow_run_name=named(render_name),
+    persist_result=False,
+    on_running=[note_run],
+    validate_parameters=False,
+)
 def render(parameters: RenderParameters) -> State[dict[str, Any]]:
     """Make a talking avatar from sound, a portrait and a prompt.
 
@@ -63,7 +70,7 @@ def render(parameters: RenderParameters) -> State[dict[str, Any]]:
         warned or failed), `report` (content of report.json). `result_of` runs a flow and returns it.
     """
     with run_log():
-        return unless_cancelled(lambda: verdict_state(run_job(parameters)))
+        return unless_cancelled(lambda: verdict_state(run_job(given_parameters(parameters))))
 
 
 def run_render(parameters: RenderParameters, inputs: JobInputs) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flows.cancelling import unless_cancelled
-from flows.parameters import SIZE, SWEPT_STEPS, RenderParameters
+from flows.parameters import SIZE, SWEPT_STEPS, RenderParameters, given_parameters
 from flows.serving import environment
 from flows.terminal import say
 from liveavatar.checkpoints.directory import resolve_model_dir
@@ -47,7 +47,13 @@ def _sweep_name(given: dict[str, Any]) -> str:
     return f"sweep-{render_name(given)}"
 
 
-@flow(name="sweep", flow_run_name=named(_sweep_name), persist_result=False, on_running=[note_run])
+@flow(  # the job is read here: Prefect's own check would name a wrong option without its value
+    name="sweep",
+    flow_run_name=named(_sweep_name),
+    persist_result=False,
+    on_running=[note_run],
+    validate_parameters=False,
+)
 def sweep(
     parameters: RenderParameters,
     steps: Annotated[list[Steps], Field(min_length=1)] = STEPS,
@@ -67,7 +73,8 @@ def sweep(
     Raises:
         InputError: the job, or one of the sizes, cannot be rendered; nothing was.
     """
-    return unless_cancelled(lambda: _sweep_state(sweep_job(parameters, steps, [*sizes] or [parameters.size])))
+    job = given_parameters(parameters)
+    return unless_cancelled(lambda: _sweep_state(sweep_job(job, steps, [*sizes] or [job.size])))
 
 
 def sweep_flow(inputs: JobInputs) -> Flow[[RenderParameters, list[int], list[str | None]], State[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.parameters import GROUPS, RenderParameters, grouped, parse_size, read_parameters, ungrouped
+from flows.parameters import GROUPS, RenderParameters, given_parameters, grouped, parse_size, read_parameters, ungrouped
 from flows.presets import FILLED
 from liveavatar.config import LIVE_AVATAR_14B
 from liveavatar.errors import InputError
@@ -140,6 +140,22 @@ def test_prefect_takes_what_the_form_sends(form: dict[str, Any], given: dict[str
     schema = {"type": "object", "properties": {"parameters": form}, "required": ["parameters"]}
     with nullcontext() if taken else pytest.raises(ValidationError):
         validate({"parameters": given}, schema, raise_on_error=True)
+
+
+@pytest.mark.parametrize("given", [{"what": JOB, "how": {"sample_step": 3}}, {**JOB, "sample_step": 3}])
+def test_prefect_refuses_a_misspelt_option_and_lists_them(form: dict[str, Any], given: dict[str, Any]) -> None:
+    from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+    with pytest.raises(ValidationError, match=r"'sample_step' is not one of .*'sample_steps'"):
+        validate(given, form, raise_on_error=True)
+
+
+def test_parameters_of_a_flow_are_read_as_they_were_given() -> None:
+    read = read_parameters(JOB)
+    assert given_parameters(read) is read
+    assert given_parameters({"what": JOB}) == read
+    with pytest.raises(InputError, match=r"^--size 'big' is not of the form W\*H; write for example"):
+        given_parameters({**JOB, "size": "big"})
 
 
 def test_options_in_groups_make_the_same_job() -> None:
