@@ -20,6 +20,7 @@ from types import TracebackType
 from flows.serving import environment
 from flows.serving.gate import own_origins
 from flows.serving.prefect_database import SILENT_SECONDS, START_SECONDS, DatabaseLock, log_path, no_server
+from flows.serving.process_record import process_of
 from liveavatar import paths
 from liveavatar.errors import CapacityError, Interrupted
 from liveavatar.files import open_regular, read_json
@@ -272,8 +273,12 @@ def is_stopped(pid: int) -> bool:
 
 
 def served_by() -> dict[str, str]:
-    """Addresses of what `liveavatar serve` runs now: "url" of the server, "ray"; empty when it does not run."""
-    for record in sorted(run_dir().glob("serve-*.json")):
+    """Addresses of what `liveavatar serve` runs now: "url" of the server, "ray"; empty when it does not run.
+
+    The record of one that was killed stays, with an address of the server that the next one may have again.
+    """
+    records = sorted(run_dir().glob("serve-*.json"), key=lambda record: process_of(record) is None)  # living ones first
+    for record in records:
         try:
             facts = read_json(record)
             url, ray = str(facts["url"]), str(facts.get("ray", ""))

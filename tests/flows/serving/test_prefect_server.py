@@ -17,8 +17,10 @@ import pytest
 
 from flows.serving import prefect_server
 from flows.serving.prefect_database import DatabaseLock
-from flows.serving.prefect_server import PrefectServer
+from flows.serving.prefect_server import PrefectServer, run_dir, served_by
+from flows.serving.process_record import own_process
 from liveavatar.errors import CapacityError
+from liveavatar.files import write_json
 from liveavatar.hardware import free_port
 from tasks.health import is_healthy
 from tests.flows.shop import Shop
@@ -111,6 +113,19 @@ def test_a_port_where_another_server_listens_is_refused(monkeypatch: pytest.Monk
         with pytest.raises(CapacityError, match=rf"port {port}: another .*--port {port + 10}"):
             PrefectServer(port=port).__enter__()
         assert is_healthy(first.url, 5)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_of_two_records_of_one_address_that_of_a_living_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PrefectServer() as server:
+        server.wait()
+        monkeypatch.delenv("PREFECT_API_URL")
+        run_dir().mkdir(parents=True, exist_ok=True)
+        killed = {"pid": os.getpid(), "created": 1.0, "url": server.url, "ray": "127.0.0.1:1"}
+        write_json(run_dir() / "serve-1.json", killed)
+        assert served_by()["ray"] == "127.0.0.1:1", "of a process that is not seen from here"
+        write_json(run_dir() / "serve-2.json", {**own_process(), "url": server.url, "ray": "127.0.0.1:2"})
+        assert served_by() == {"url": server.url, "ray": "127.0.0.1:2"}
 
 
 @pytest.mark.usefixtures("stand_in")
