@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from flows.parameters import RenderParameters
 from flows.stored_inputs import find_input
 from liveavatar.errors import InputError
 from liveavatar.files import read_json, sha256
@@ -42,6 +43,12 @@ def read_again(path: Path, given: dict[str, Any]) -> tuple[dict[str, Any], dict[
         raise InputError(no_manifest) from e
     if not complete:
         raise InputError(no_manifest)
+    unknown = next((name for name in options if name not in RenderParameters.model_fields), None)
+    if unknown is not None:
+        raise InputError(
+            f"--from {path}: its option {unknown} is of another version of the product; make it again there, or from a "
+            "copy of the manifest without it"
+        )
     if options.get("audio") == "-":
         raise InputError(f"--from {path}: its sound came through a pipe, and cannot be rendered from a file as it was")
     for name, file in needed.items():

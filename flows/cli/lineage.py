@@ -1,6 +1,8 @@
 """`liveavatar lineage`: trace a video back to the inputs, options, model and code that made it."""
 
 import json
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,18 +104,45 @@ def lines(origin: Lineage) -> list[str]:
     if manifest is None:
         told.append("  manifest  not here; the store still has the render, `--json` lists what it was made from")
         return told
-    for name, file in manifest["inputs"].items():
-        told.append(f"  {name:<9} {file['name']} (sha256 {file['sha256'][:SHOWN_DIGEST]})")
-    options = {k: v for k, v in manifest["parameters"].items() if k not in _SAID and v not in (None, False)}
-    told.append(f"  prompt    {manifest['parameters']['prompt']}")
-    told.append(f"  options   {', '.join(f'{name} {value}' for name, value in options.items())}")
-    code = manifest["code"]
-    told.append(f"  code      version {code['version']}, commit {code['commit'] or 'unknown'}")
-    told.append(f"  machine   {manifest['machine']}, {manifest['device']}, {manifest['dtype']}")
-    told += [f"  {name:<9} {stage['key'][:SHOWN_DIGEST]}" for name, stage in manifest["stages"].items()]
+    for name, describe in _FACTS.items():
+        try:
+            told += describe(manifest)
+        except (KeyError, TypeError, AttributeError):  # of another version, or edited
+            told.append(f"  {name:<9} not told by this manifest")
     told.append(f"  manifest  {origin.manifests[0]} (sha256 {sha256(Path(origin.manifests[0]))})")
     told += [f"  also      {path}" for path in origin.manifests[1:]]
-    return [*told, f"  again     liveavatar render --from {origin.manifests[0]}"]
+    return [*told, f"  again     liveavatar render --from {shlex.quote(str(origin.manifests[0]))}"]
 
 
+def _inputs(manifest: dict[str, Any]) -> list[str]:
+    files = manifest["inputs"].items()
+    return [f"  {name:<9} {file['name']} (sha256 {file['sha256'][:SHOWN_DIGEST]})" for name, file in files]
+
+
+def _options(manifest: dict[str, Any]) -> list[str]:
+    options = {k: v for k, v in manifest["parameters"].items() if k not in _SAID and v not in (None, False)}
+    listed = ", ".join(f"{name} {value}" for name, value in options.items())
+    return [f"  prompt    {manifest['parameters']['prompt']}", f"  options   {listed}"]
+
+
+def _code(manifest: dict[str, Any]) -> list[str]:
+    code = manifest["code"]
+    return [f"  code      version {code['version']}, commit {code['commit'] or 'unknown'}"]
+
+
+def _machine(manifest: dict[str, Any]) -> list[str]:
+    return [f"  machine   {manifest['machine']}, {manifest['device']}, {manifest['dtype']}"]
+
+
+def _stages(manifest: dict[str, Any]) -> list[str]:
+    return [f"  {name:<9} {stage['key'][:SHOWN_DIGEST]}" for name, stage in manifest["stages"].items()]
+
+
+_FACTS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "inputs": _inputs,
+    "options": _options,
+    "code": _code,
+    "machine": _machine,
+    "stages": _stages,
+}
 _SAID = ("audio", "image", "pose_video", "model", "prompt")

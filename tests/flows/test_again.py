@@ -83,3 +83,12 @@ def test_two_runs_are_compared(out: Path) -> None:
                                            "is recorded does")  # fmt: skip
     after["stages"]["render"]["packages"] = {"torch": "2.14.0"}
     assert compare(before, after, cached=False)[1].endswith("latents differ; render: package torch 2.13.0 -> 2.14.0")
+
+
+def test_an_option_of_another_version_is_named_as_one(out: Path) -> None:
+    path = out / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["parameters"]["hologram"] = True
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="its option hologram is of another version"):
+        read_again(out, {})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -98,3 +99,27 @@ def test_other_files_are_refused(name: str, says: str, home: Path, capsys: pytes
     (home / "text.mp4").write_text("hello")
     code, _, err = run(["lineage", name], capsys)
     assert (code, says in err, err.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize("part", ["parameters", "inputs", "code", "machine"])
+@pytest.mark.parametrize("odd", ["missing", None, "text"])
+def test_a_manifest_of_another_version_tells_the_rest(
+    part: str, odd: str | None, stray: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if odd == "missing":
+        del manifest[part]
+    else:
+        manifest[part] = odd
+    path.write_text(json.dumps(manifest))
+    code, out, _ = run(["lineage", "stray.mp4"], capsys)
+    assert code == 0
+    assert ("not told by this manifest" in out) == (part != "machine" or odd == "missing")
+    assert f"render --from {path}" in out
+
+
+def test_the_command_to_make_a_video_again_can_be_typed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(home / "anna's run", video=video(home / "stray.mp4", origin_mark(ORIGIN)), render=KEY)
+    typed = run(["lineage", "stray.mp4"], capsys)[1].splitlines()[-1].removeprefix("  again")
+    assert shlex.split(typed)[-1] == str(home / "anna's run" / "manifest.json")
