@@ -281,7 +281,7 @@ def serve(options: Options) -> int:
             say(f"Prefect UI: {server.ui_url}   (deployments: render, batch, sweep, regression; Ctrl-C ends it)")
             say(f"studio page: {page.opening_url}   (make a video, watch it while it renders, compare results)")
             try:
-                serve_all()
+                serve_all(own=server.owned)
             finally:
                 ending.set()
     return 0

@@ -14,7 +14,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
 
 from flows.parameters import read_parameters
-from flows.serving.schedules import keep_changes, read_schedules, skip_missed
+from flows.serving.schedules import keep_changes, read_schedules, retire, skip_missed
 from liveavatar import paths
 from liveavatar.errors import InputError
 
@@ -98,8 +98,11 @@ def why_refused(flow: Flow[..., Any], parameters: Any) -> str:
     return ""
 
 
-def serve_all() -> None:
+def serve_all(*, own: bool) -> None:
     """Serve every deployment until Ctrl-C.
+
+    Args:
+        own: whether the server is ours; on another one deployments that the table does not have may be somebody's.
 
     Raises:
         InputError: the table cannot be used.
@@ -107,7 +110,8 @@ def serve_all() -> None:
     served = prepared()
     with get_client(sync_client=True) as client:
         keep_changes(client, served)
-        for line in skip_missed(client, [f"{deployment.flow_name}/{deployment.name}" for deployment in served]):
+        names = [f"{deployment.flow_name}/{deployment.name}" for deployment in served]
+        for line in (*(retire(client, served) if own else ()), *skip_missed(client, names)):
             log.warning("%s", line)
     # Prefect's runner does not await its own end on Ctrl-C
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)

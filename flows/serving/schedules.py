@@ -109,6 +109,31 @@ def _again(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
     )
 
 
+def retire(client: SyncPrefectClient, served: list[RunnerDeployment]) -> list[str]:
+    """Remove the schedules of rows that the table has no longer: nothing would make their runs.
+
+    Args:
+        client: of our own server, which has no other table.
+        served: the deployments of the table.
+
+    Returns:
+        a line for each deployment that lost them.
+    """
+    kept = {f"{deployment.flow_name}/{deployment.name}" for deployment in served}
+    lines = []
+    for before in client.read_deployments():
+        ours = [schedule for schedule in before.schedules if _of_table(schedule)]
+        name = f"{client.read_flow(before.flow_id).name}/{before.name}" if ours else ""
+        if not ours or name in kept:
+            continue
+        for schedule in ours:
+            client.delete_deployment_schedule(before.id, schedule.id)
+        for run in _scheduled(client, name):
+            client.delete_flow_run(run.id)
+        lines.append(f"{name}: it is no longer in the table of deployments; its schedule was removed")
+    return lines
+
+
 def skip_missed(client: SyncPrefectClient, names: list[str]) -> list[str]:
     """End the scheduled runs that were missed while nothing served them, but for the newest of each deployment.
 
@@ -121,17 +146,7 @@ def skip_missed(client: SyncPrefectClient, names: list[str]) -> list[str]:
     """
     lines = []
     for name in names:
-        flow, _, deployment = name.partition("/")
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[deployment])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-            ),
-            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-            limit=ASKED,
-        )
-        missed = [run for run in runs if run.auto_scheduled and _is_due(run)]
+        missed = [run for run in _scheduled(client, name) if _is_due(run)]
         for run in missed[:-1]:
             state: State[None] = Cancelled(
                 name=SKIPPED, message="it was missed while nothing served it; a later one is made"
@@ -142,6 +157,20 @@ def skip_missed(client: SyncPrefectClient, names: list[str]) -> list[str]:
     return lines
 
 
+def _scheduled(client: SyncPrefectClient, name: str) -> list[FlowRun]:
+    """List the runs that schedules of a deployment have made and that have not begun, the first to begin first."""
+    flow, _, deployment = name.partition("/")
+    runs = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[deployment])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=ASKED,
+    )
+    return [run for run in runs if run.auto_scheduled and not run.run_count]  # one that was lost is to continue
+
+
 def _is_due(run: FlowRun) -> bool:
-    """Tell if a run should have begun; one that began and was lost is to continue."""
-    return not run.run_count and run.expected_start_time is not None and run.expected_start_time < datetime.now(UTC)
+    return run.expected_start_time is not None and run.expected_start_time < datetime.now(UTC)

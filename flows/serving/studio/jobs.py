@@ -29,6 +29,7 @@ from prefect.utilities.callables import parameter_schema  # noqa: E402
 from flows.run_name import made_up, render_name  # noqa: E402
 from flows.serving.deployments import deployments, flow_of  # noqa: E402
 from flows.serving.lost_runs import WAY, go_on  # noqa: E402
+from flows.serving.schedules import SKIPPED  # noqa: E402
 from flows.serving.studio.pace import begun_at, left_of, pace_of, stored_input  # noqa: E402
 from liveavatar.errors import CapacityError, InputError  # noqa: E402
 
@@ -250,7 +251,7 @@ def listed(
         stage = (stages or {}).get(run.id)
         told = None if ahead is None or _is_ending(run) else round(ahead, 1)
         jobs.append(replace(job, stage=stage, left_s=told))
-    ended = [_described(run, of_run) for run in runs if _has_ended(run)]
+    ended = [_described(run, of_run) for run in runs if _has_ended(run) and run.state_name != SKIPPED]
     return jobs + [job for job in ended if job.run is None]
 
 

@@ -14,7 +14,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled, State
 
-from flows.serving.schedules import SKIPPED, joined, keep_changes, read_schedules, skip_missed
+from flows.serving.schedules import SKIPPED, joined, keep_changes, read_schedules, retire, skip_missed
 from liveavatar.errors import InputError
 
 
@@ -92,6 +92,7 @@ class Registry:
     def __init__(self, *runs: FlowRun, **deployments: Any) -> None:
         self.runs, self.deployments = list(runs), deployments
         self.states: dict[UUID, State[Any]] = {}
+        self.removed: list[tuple[UUID, UUID]] = []
 
     def read_deployment_by_name(self, name: str) -> Any:
         try:
@@ -101,6 +102,18 @@ class Registry:
 
     def read_flow_runs(self, **_: Any) -> list[FlowRun]:
         return self.runs
+
+    def read_deployments(self) -> list[Any]:
+        return list(self.deployments.values())
+
+    def read_flow(self, _: UUID) -> Any:
+        return SimpleNamespace(name="broadcast")
+
+    def delete_deployment_schedule(self, deployment_id: UUID, schedule_id: UUID) -> None:
+        self.removed.append((deployment_id, schedule_id))
+
+    def delete_flow_run(self, run_id: UUID) -> None:
+        self.runs = [run for run in self.runs if run.id != run_id]
 
     def set_flow_run_state(self, run_id: UUID, state: State[Any], *, force: bool) -> None:
         self.states[run_id] = state
@@ -146,3 +159,17 @@ def test_of_missed_runs_the_newest_is_made() -> None:
     assert line.startswith("render/news: 3 scheduled")
     assert {run_id: state.name for run_id, state in registry.states.items()} == {first.id: SKIPPED, second.id: SKIPPED}
     assert skip_missed(Registry(lost, asked, coming), ["render/news"]) == []  # type: ignore[arg-type]
+
+
+def test_a_row_that_left_the_table_is_scheduled_no_more() -> None:
+    (ours,) = read_schedules(row(SEVEN))
+    added = in_prefect(DeploymentScheduleCreate(schedule=CronSchedule(cron="0 9 * * 1")))
+    gone = SimpleNamespace(id=uuid4(), flow_id=uuid4(), name="gone", schedules=[in_prefect(ours), added])
+    news = SimpleNamespace(id=uuid4(), flow_id=uuid4(), name="news", schedules=[in_prefect(ours)])
+    theirs = SimpleNamespace(id=uuid4(), flow_id=uuid4(), name="theirs", schedules=[added])
+    lost = due(-50, run_count=1)
+    registry = Registry(lost, due(-10), due(10), gone=gone, news=news, theirs=theirs)
+    (line,) = retire(registry, [served("news", ours)])  # type: ignore[arg-type]
+    assert line.startswith("broadcast/gone: it is no longer in the table")
+    assert registry.removed == [(gone.id, gone.schedules[0].id)]
+    assert registry.runs == [lost]

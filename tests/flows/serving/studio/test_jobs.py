@@ -16,6 +16,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled, State
 
 from flows.serving.lost_runs import WAY
+from flows.serving.schedules import SKIPPED
 from flows.serving.studio import jobs
 from flows.serving.studio.jobs import ENDED, LIVE, PROGRESS, REPORT, RUNNING, WAITING, listed
 from flows.stored_inputs import AUDIO, IMAGE, StoredInput
@@ -172,7 +173,8 @@ def test_seconds_that_have_passed_are_not_told_as_time_left() -> None:
 def test_an_end_without_a_video_is_told_and_one_with_a_video_is_a_result() -> None:
     refused, judged = run("refused", Failed(message="the disk is full")), run("judged", Failed(message="failed: lips"))
     cancelled = run("cancelled", Cancelled())
-    shown = listed([refused, judged, cancelled], [artifact(judged, REPORT, f"runs/{RUN_ID}/report.html")], NOW)
+    missed = run("missed", Cancelled(name=SKIPPED))
+    shown = listed([refused, judged, cancelled, missed], [artifact(judged, REPORT, f"runs/{RUN_ID}/report.html")], NOW)
     assert [(job.name, job.state, job.label) for job in shown] == [
         ("refused", ENDED, "Failed"),
         ("cancelled", ENDED, "Cancelled"),
