@@ -248,9 +248,8 @@ def serve(options: Options) -> int:
     """Serve Prefect and the deployments until Ctrl-C."""
     if os.environ.get("PREFECT_API_URL") is None and _runs("serve"):
         raise InputError("`liveavatar serve` runs already; end it with `liveavatar stop`")
-    lines = Terminal() if paths.log_format() == "json" else contextlib.nullcontext()
     with (
-        lines,
+        Terminal(stage=""),  # for warnings: Prefect's own handler, of all loggers, would be silent
         at_work("serve-start"),
         PrefectServer(ui=True, port=options["port"]) as server,
         ray_session(),

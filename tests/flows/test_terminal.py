@@ -141,3 +141,13 @@ def test_memory_stands_beside_the_speed(capsys: pytest.CaptureFixture[str], monk
     with Terminal() as shown:
         shown.show(event)
     assert json.loads(capsys.readouterr().err)["memory"][0]["process"] == 1.24
+
+
+def test_a_terminal_of_no_stage_shows_warnings_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "SILENCE_SECONDS", 0.05)
+    with Terminal(stage=""):
+        time.sleep(0.5)
+        logging.getLogger("flows.serving.lost_runs").warning("run anna: its process is gone")
+    assert capsys.readouterr().err.split(None, 1)[1] == "run anna: its process is gone\n"
