@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flows import streams
 from flows.cli.options import make_parser, normalise
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     environment.ignore_python_settings()
     if stripped:  # libraries that we need take docstrings apart
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    interruption, codes = Interruption(), list[int]()
+    interruption, codes, options = Interruption(), list[int](), dict[str, Any]()
     if argv is None:
         atexit.register(_leave, codes)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except BaseException as e:
         if isinstance(e, Interrupted) or interruption.pressed or comes_from_interrupt(e):
-            way_out = f"`liveavatar {command}` was interrupted; run it again, or with --resume"
+            resuming = ", or with --resume" if "resume" in options else ""
+            way_out = f"`liveavatar {command}` was interrupted; run it again{resuming}"
             codes.append(_refused(e if isinstance(e, Interrupted) else Interrupted(way_out)))
             return codes[0]
         if isinstance(e, LiveAvatarError):

@@ -339,7 +339,7 @@ def test_sigterm_is_an_interruption_whatever_a_library_makes_of_it(
     before = signal.getsignal(signal.SIGTERM)
     code, _, errors = run(["models", "list"], capsys)
     signal.signal(signal.SIGTERM, before)
-    assert (code, errors) == (4, "liveavatar: `liveavatar models` was interrupted; run it again, or with --resume\n")
+    assert (code, errors) == (4, "liveavatar: `liveavatar models` was interrupted; run it again\n")
 
 
 def test_an_interrupted_process_ends_after_its_exit_handlers_and_at_once() -> None:
@@ -362,7 +362,7 @@ def test_an_interrupted_process_ends_after_its_exit_handlers_and_at_once() -> No
         [sys.executable, "-c", command, "models", "list"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (4, "handled\n")
-    assert done.stderr == "liveavatar: `liveavatar models` was interrupted; run it again, or with --resume\n"
+    assert done.stderr == "liveavatar: `liveavatar models` was interrupted; run it again\n"
 
 
 def test_python_without_docstrings_is_started_again_with_them() -> None:
