@@ -1,4 +1,4 @@
-"""Archives of a training run's results, as files of bounded size: folders, and a few held-out clips."""
+"""Archives of a training run's results, as files of bounded size: folders, logs and measures, a few held-out clips."""
 
 import io
 import tarfile
@@ -9,10 +9,16 @@ import numpy as np
 from PIL import Image
 
 from liveavatar.files import write_atomically
+from liveavatar.training import runtime
 from liveavatar.training.corpus.layout import ClipFile, list_clips
 
 PART_BYTES = 15 * 2**20  # of every file written
 HELD_OUT_BYTES = 9 * 2**20
+LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
+REPORTED = (
+    "*.jsonl", f"{runtime.REFINED}/*.jsonl", "copying/*.jsonl", "evaluation.json", "config.json", "sheet_*.jpg",
+    "logs/*.log", "probe.pt",
+)  # fmt: skip
 
 
 def pack_folder(folder: Path, out: Path, stem: str) -> list[Path]:
@@ -26,6 +32,16 @@ def pack_folder(folder: Path, out: Path, stem: str) -> list[Path]:
         paths.append(out / f"{stem}.tar.{i:02d}")
         write_atomically(paths[-1], data[start : start + PART_BYTES])  # the folder may be copied at any moment
     return paths
+
+
+def pack_report(work: Path, out: Path) -> None:
+    """Pack the logs and measures of a run in `work` as the folder `report`."""
+    report = work / "report"
+    report.mkdir(exist_ok=True)
+    for file in (path for pattern in REPORTED for path in work.glob(pattern)):
+        name = f"{'refined_' if file.parent.name == runtime.REFINED else ''}{file.name}"
+        (report / name).write_bytes(file.read_bytes()[-LARGEST_REPORT:])
+    pack_folder(report, out, "report")
 
 
 def pack_held_out(data: Path, path: Path, quality: int = 80) -> int:

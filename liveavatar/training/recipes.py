@@ -2,8 +2,8 @@
 
 A recipe is the `replace` of the one before it, so that a definition shows only the changes. `CHAIN` lists the nine
 released versions; `DECODER` is the run between the fourth and the fifth, which trained a decoder and a teacher,
-`COPYING` and `DRAWN` train only a decoder that copies from the portrait, `TURNING` only a transformer, and `ANCHORED`
-fine-tunes it.
+`COPYING` and `DRAWN` train only a decoder that copies from the portrait, `TURNING` only a transformer, `ANCHORED`
+fine-tunes it, and `TUNED` does so on a tuned speech encoder.
 Numbers come from the commands recorded when a version was released; comments mark missing records. Recipes hold
 options, not code: `revision` names the commit that released the weights, whose code had other constants (region
 weights, augmentations, defaults). `data/models/mini/history.md` lists the results of each run.

@@ -20,7 +20,7 @@ from typing import Any
 
 from liveavatar.audio.encoders import low_rank
 from liveavatar.training import partial_export, runtime
-from liveavatar.training.pack import pack_folder, pack_held_out
+from liveavatar.training.pack import pack_folder, pack_held_out, pack_report
 from liveavatar.training.recipes import RECIPES
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ BESIDE = {"teacher": "teacher_model", "dmd": "dmd_model"}
 HELD_OUT_CLIPS = 6  # of each renderer
 GRACE = 240.0  # seconds a stage may take beyond its budget: start-up, compilation, the last checkpoint
 REGRESSION_SHARE = 0.4  # of the distillation's budget
-LARGEST_REPORT = 6_000_000  # bytes of one file; of longer logs the end is kept
 BEFORE_SPEECH = "before_speech"  # folder of speech features without corrections of the encoder
 EXPORT_EVERY = 60.0  # seconds between two archives of the newest weights
 REFINE_JOIN = 40.0  # seconds before judging at which the decoder's own training ends
@@ -304,23 +303,7 @@ class TrainingRun:
             if (self.work / name).is_dir():
                 (self.work / name / "vae.safetensors").unlink(missing_ok=True)  # it is the model's
                 pack_folder(self.work / name, out, name)
-        report = self.work / "report"
-        report.mkdir(exist_ok=True)
-        for pattern in (
-            "*.jsonl",
-            f"{runtime.REFINED}/*.jsonl",
-            "copying/*.jsonl",
-            "evaluation.json",
-            "config.json",
-            "sheet_*.jpg",
-            "logs/*.log",
-            "probe.pt",
-        ):
-            for file in self.work.glob(pattern):
-                (report / f"{'refined_' if file.parent.name == runtime.REFINED else ''}{file.name}").write_bytes(
-                    file.read_bytes()[-LARGEST_REPORT:]
-                )
-        pack_folder(report, out, "report")
+        pack_report(self.work, out)
         count = pack_held_out(self.work / "clips", out / "held_out.zip")
         log.info("packed %d held-out clips", count)
         return True

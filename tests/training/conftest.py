@@ -33,7 +33,7 @@ class ToyRun:
             "batch": 2, "blocks": 3,
             "frames": 4, "adversary": 0,
             "latent_noise": 0.1, "smooth": 0.1, "sharpen": 0.2, "init": None, "only_decoder": None, "share": 1,
-            "model": None, "shift": None, "before_features": None,
+            "model": None, "shift": None, "before_features": None, "speech_tuning": None,
             "guidance": 1.0, "anchor": 0.1, "face_loss": 0.1, "muon": 0.02, "adamw": 3e-3, "decay": 0.01,
         }  # fmt: skip
         return argparse.Namespace(**(base | more))

@@ -1,11 +1,12 @@
-"""Recordings of another vocal tract have moved mel filters."""
+"""Recordings of another vocal tract have moved mel filters; windows are cut out of the states of one encoder or two."""
 
 import numpy as np
 import pytest
+import torch
 
 from liveavatar.audio.encoders.whisper_network import NUM_FFT, mel_filters
 from liveavatar.timing import SAMPLE_RATE
-from liveavatar.training.features import THROAT, throat
+from liveavatar.training.features import THROAT, FeatureBank, throat
 
 
 @pytest.mark.parametrize("stretch", [0.85, 1.17])
@@ -27,3 +28,17 @@ def test_only_the_last_recording_has_another_throat() -> None:
     others = [throat(key, num_tracks=4) for key in range(8, 12)]
     assert len(set(others)) == 4
     assert max(np.abs(np.log(others))) <= THROAT
+
+
+def test_states_of_another_encoder_lie_behind_the_first() -> None:
+    rows, starts = torch.arange(100.0)[:, None, None].expand(100, 2, 3), torch.tensor([[2, 50]])
+    bank, other = FeatureBank(rows, starts, 2), FeatureBank(-rows, starts.clone(), 2)
+    tracks, blocks = torch.tensor([1, 0]), torch.tensor([1, 0])
+    alone = bank.window(tracks, blocks, 2)
+    bank.append(other)
+    both = bank.window(tracks, blocks, 2)
+    assert both.shape == (2, 4, 3, 26)
+    assert torch.equal(both[:, :2], alone)
+    assert torch.equal(both[:, 2:], -alone)
+    with pytest.raises(AssertionError, match="features of other tracks"):
+        bank.append(FeatureBank(rows, starts + 1, 2))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,3 +114,40 @@ def test_dropped_conditions_are_noticed(taught: ToyRun, rank: runtime.TrainRank,
     generator = torch.Generator().manual_seed(0)
     kept = [finetune.truth_share(window, drop_conditions(window, generator)).flatten(1).any(1) for _ in range(100)]
     assert 0.35 < torch.cat(kept).float().mean() < 0.55
+
+
+def test_the_model_before_reads_features_of_its_own(
+    taught: ToyRun, rank: runtime.TrainRank, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own ones are made constant here, so that they can be told from those that the student reads."""
+    for file in taught.run.glob("features_train_*.pt"):
+        own = runtime.load_checkpoint(file, rank.device)
+        runtime.save_checkpoint(tmp_path / file.name, {key: torch.full_like(rows, 7) for key, rows in own.items()})
+    trainer = toy_trainer(taught, rank, model, before_features=tmp_path)
+    read: dict[str, set[bool]] = {"student": set(), "before": set()}
+
+    def watch(name: str, network: finetune.WholeNetwork, method: str) -> None:
+        plain = getattr(network, method)
+
+        def watched(*args: Any) -> Any:
+            features = args[-1].features
+            assert features.shape[1] == trainer.cfg.dit.audio_layers
+            told = features[features.flatten(1).any(1)]  # the others were dropped
+            read[name] |= set((told.std(-1) == 0).flatten(1).all(1).tolist())
+            return plain(*args)
+
+        monkeypatch.setattr(network, method, watched)
+
+    assert isinstance(trainer.before, finetune.WholeNetwork)
+    watch("student", trainer.student, "flow")
+    watch("student", trainer.student, "gradients")
+    watch("before", trainer.before, "flow")
+    for _ in range(4):
+        trainer.train_step(0.3)
+    assert read == {"student": {False}, "before": {True}}
+
+
+def test_the_command_takes_features_for_the_model_before() -> None:
+    options = ["--data", "RUN", "--out", "RUN", "--init", "MODEL"]
+    assert finetune.parser().parse_args(options).before_features is None
+    assert finetune.parser().parse_args([*options, "--before_features", "F"]).before_features == Path("F")

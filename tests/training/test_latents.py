@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from liveavatar.audio.encoders import low_rank
+from liveavatar.audio.encoders.whisper_network import load_encoder
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model, save_model
 from liveavatar.config import FROM_PORTRAIT, TINY
@@ -229,3 +231,20 @@ def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
     )  # fmt: skip
     assert read_config(tmp_path).vae == kept
     assert read_config(encoded.run).vae != kept
+
+
+def test_speech_is_heard_by_a_tuned_encoder(corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path) -> None:
+    encoder = load_encoder(str(corpus.encoder))
+    for parameter in low_rank.attach(encoder, 2):
+        torch.nn.init.normal_(parameter, std=0.1)
+    low_rank.save(tmp_path / low_rank.FILE, encoder)
+    heard = []
+    for name, tuning in (("plain", None), ("tuned", tmp_path / low_rank.FILE)):
+        options = {"speech": corpus.speech, "speech_encoder": str(corpus.encoder), "only_speech": True}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "features_train_0.pt").touch()  # what is there is not made again
+        latents.encode_stage(corpus.args(**options, out=tmp_path / name, speech_tuning=tuning), rank)
+        heard.append(features.load_bank(tmp_path / name, "eval", HISTORY, rank.device).rows)
+    plain, tuned = heard
+    assert torch.equal(plain[:, 0], tuned[:, 0]), "corrections begin behind the first state"
+    assert (plain - tuned)[:, 1:].abs().max() > 0.1

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from liveavatar.training import pack
-from tests.training.conftest import ToyRun
+from tests.training.conftest import ToyRun, unpacked
 
 
 def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +25,21 @@ def test_packed_folder_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         member = tar.extractfile("model/weights")
         assert member is not None
         assert member.read() == (source / "weights").read_bytes()
+
+
+def test_logs_and_measures_are_packed_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "LARGEST_REPORT", 5)
+    for name, text in {
+        "tuning.jsonl": "12", "autoencoder.jsonl": "34", "refined/autoencoder.jsonl": "56", "logs/tune.log": "1234567",
+        "teacher.pt": "no",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    pack.pack_report(tmp_path, tmp_path)
+    packed = unpacked(sorted(tmp_path.glob("report.tar.*")), tmp_path / "home", "report")
+    assert {path.name: path.read_text() for path in packed.iterdir()} == {
+        "tuning.jsonl": "12", "autoencoder.jsonl": "34", "refined_autoencoder.jsonl": "56", "tune.log": "34567",
+    }  # fmt: skip
 
 
 def test_held_out_clips_are_whole_and_bounded(corpus: ToyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

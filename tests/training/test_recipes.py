@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from liveavatar.audio.encoders import low_rank
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.config import shifted_sigmas
 from liveavatar.paths import MINI_DIR
@@ -22,6 +23,7 @@ from liveavatar.training.recipes import (
     DRAWN,
     RECIPES,
     SHIPPED,
+    TUNED,
     TURNING,
     Recipe,
 )
@@ -106,6 +108,33 @@ def test_a_finished_transformer_is_fine_tuned(tmp_path: Path, monkeypatch: pytes
     assert (seen["export"]["weights"], seen["export"]["shift"], seen["export"]["gaze"]) == ("finetune", 7, True)
 
 
+def test_the_speech_encoder_is_tuned_before_the_clips_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / low_rank.FILE
+    file.touch()  # as the stage `tune` leaves it
+    seen = started(TUNED, tmp_path, monkeypatch, "--speech_encoder", "ENCODER")
+    stages = [name for name in seen if not name.startswith("render_")]
+    assert stages == ["before_speech", "tune", "encode", "finetune", "export"]
+    before, tune, encode, finetune = (seen[name] for name in stages[:4])
+    assert (tune["seconds"], tune["out"], tune["assets"], tune["speech"]) == (
+        TUNED.tune,
+        tmp_path,
+        Path("a"),
+        Path("s"),
+    )
+    assert tune["speech_encoder"] == before["speech_encoder"] == encode["speech_encoder"] == "ENCODER"
+    assert (before["only_speech"], before["out"], before["speech_tuning"]) == (True, tmp_path / run.BEFORE_SPEECH, None)
+    assert (encode["only_speech"], encode["speech_tuning"]) == (False, file)
+    assert (finetune["before_features"], finetune["init"]) == (tmp_path / run.BEFORE_SPEECH, Path("BEFORE"))
+
+
+def test_without_a_tuned_encoder_there_is_one_kind_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = started(ANCHORED, tmp_path, monkeypatch)
+    assert seen["encode"]["speech_tuning"] is None
+    assert seen["finetune"]["before_features"] is None
+
+
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = started(SHIPPED, tmp_path, monkeypatch)
     before = Path("BEFORE")
@@ -135,7 +164,7 @@ def test_a_recipe_that_starts_from_a_model_asks_for_it(capsys: pytest.CaptureFix
 
 def test_the_chain_hangs_together() -> None:
     names = [recipe.name for recipe in RECIPES.values()]
-    assert len(set(names)) == len(names) == len(CHAIN) + 5
+    assert len(set(names)) == len(names) == len(CHAIN) + 6
     assert CHAIN[-1] is SHIPPED
     assert all(recipe.init in RECIPES for recipe in RECIPES.values() if recipe.init)
     autoencoder.parser().parse_args(["--data", "CLIPS", "--out", "RUN", "--only_decoder", "MODEL", *DECODER_FINISH])

@@ -18,7 +18,7 @@ FILE = "speech.safetensors"
 UP, DOWN = "up", "down"
 
 
-class LowRank(nn.Module):
+class WeightCorrection(nn.Module):
     """Correction of one weight matrix; it begins as zero."""
 
     def __init__(self, shape: torch.Size, rank: int) -> None:
@@ -31,24 +31,28 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
+def linear_layers(encoder: nn.Module) -> dict[str, nn.Linear]:
+    """Find all linear layers of a network, by name."""
+    return {name: module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
+
+
 def attach(encoder: nn.Module, rank: int) -> list[nn.Parameter]:
     """Freeze a network, attach corrections to all of its linear layers and return their parameters."""
     encoder.requires_grad_(False)
     found: list[nn.Parameter] = []
-    for module in [m for m in encoder.modules() if isinstance(m, nn.Linear)]:
-        correction = LowRank(module.weight.shape, rank).to(module.weight.device)
-        parametrize.register_parametrization(module, "weight", correction)
+    for layer in linear_layers(encoder).values():
+        correction = WeightCorrection(layer.weight.shape, rank).to(layer.weight.device)
+        parametrize.register_parametrization(layer, "weight", correction)
         found += correction.parameters()
     return found
 
 
 def save(path: Path, encoder: nn.Module) -> None:
     """Write the corrections attached to a network, float16."""
-    layers = {name: m for name, m in encoder.named_modules() if parametrize.is_parametrized(m, "weight")}
     tensors: dict[str, Tensor] = {}
-    for name, module in layers.items():
-        correction = module.parametrizations["weight"][0]
-        tensors |= {f"{name}.{part}": getattr(correction, part).detach().half().cpu() for part in (UP, DOWN)}
+    for name, layer in linear_layers(encoder).items():
+        parts = {part: layer.get_parameter(f"parametrizations.weight.0.{part}") for part in (UP, DOWN)}
+        tensors |= {f"{name}.{part}": value.detach().half().cpu() for part, value in parts.items()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
@@ -63,10 +67,20 @@ def add(encoder: nn.Module, path: Path) -> None:
             tensors = {name: f.get_tensor(name).float() for name in f.keys()}  # noqa: SIM118 (no iterator there)
     except (OSError, SafetensorError) as e:
         raise CheckpointError(f"{path} holds no corrections of a speech encoder ({e}); copy it again") from e
+    layers = linear_layers(encoder)
+    faults = sorted({f"{name}.{part}" for name in layers for part in (UP, DOWN)} ^ tensors.keys())
+    if not faults:
+        pairs = {name: (tensors[f"{name}.{UP}"], tensors[f"{name}.{DOWN}"]) for name in layers}
+        faults = [name for name, (up, down) in pairs.items() if not _fits(up, down, layers[name].weight.shape)]
+    if faults:
+        raise CheckpointError(
+            f"{path} holds corrections of another speech encoder ({', '.join(faults[:4])}); copy the file that came "
+            "with the model"
+        )
     with torch.no_grad():
-        for name in {key.rpartition(".")[0] for key in tensors}:
-            try:
-                weight = encoder.get_parameter(f"{name}.weight")
-                weight.add_((tensors[f"{name}.{UP}"] @ tensors[f"{name}.{DOWN}"]).to(weight.device))
-            except (AttributeError, KeyError, RuntimeError) as e:
-                raise CheckpointError(f"{path}: {name} does not fit the speech encoder ({e}); copy it again") from e
+        for name, (up, down) in pairs.items():
+            layers[name].weight.add_((up @ down).to(layers[name].weight.device))
+
+
+def _fits(up: Tensor, down: Tensor, shape: torch.Size) -> bool:
+    return up.ndim == down.ndim == 2 and up.shape[1] == down.shape[0] and (up.shape[0], down.shape[1]) == shape

@@ -15,6 +15,7 @@ from liveavatar.training.corpus.head.motion import (
     photo_motion,
     resting_pose,
     speaking_motion,
+    spoken_mouth,
     spoken_photo,
     turned_rest,
     turning,
@@ -49,6 +50,18 @@ def test_the_mouth_is_not_random() -> None:
     jaw = NAMES.index("jawOpen")
     np.testing.assert_array_equal(move(seed=1)[0][:, jaw], move(seed=2)[0][:, jaw])
     assert not np.array_equal(move(seed=1)[1], move(seed=2)[1])
+
+
+def test_speech_alone_moves_the_mouth_as_a_person_without_a_mood() -> None:
+    alone = spoken_mouth(EVENTS, AUDIO, NAMES, MATRIX)
+    lips = [i for i, n in enumerate(NAMES) if n.startswith(("jaw", "mouth")) and "Smile" not in n]
+    np.testing.assert_allclose(alone[:, lips], move()[0][:, lips], atol=1e-6)
+    others = [i for i, n in enumerate(NAMES) if n.startswith(("eye", "brow"))]
+    assert not alone[:, others].any()
+    quiet = spoken_mouth(EVENTS, 0.001 * AUDIO, NAMES, MATRIX)
+    jaw, press = NAMES.index("jawOpen"), NAMES.index("mouthPress_L")
+    assert quiet[:, jaw].max() < 0.9 * alone[:, jaw].max()
+    np.testing.assert_array_equal(quiet[:, press], alone[:, press])
 
 
 def test_same_seed_same_motion() -> None:
