@@ -120,6 +120,7 @@ class SpeechConfig:
     window_seconds: float = 3.0  # audio the encoder sees for one block; wav2vec2 sees a file as a whole
     lookahead_seconds: float = 0.16  # of which after the block's end
     shifts: tuple[int, ...] = (0,)  # samples by which the window is moved; features are the mean over all
+    tuning: str = ""  # file in the model directory that corrects the encoder's weights; empty: they are as published
 
 
 SWITCHES = ("reanchor", "pose_guided", "lids_conditioned", "gaze_conditioned")
@@ -177,9 +178,9 @@ class ModelConfig:
     def to_json(self) -> str:
         """Serialise as the `config.json` of a model directory."""
         raw = asdict(self)
-        for name in ("reference_width", "output_sharpen"):
-            if not raw["vae"][name]:  # so that versions without it read the config, too
-                del raw["vae"][name]
+        for part, name in (("vae", "reference_width"), ("vae", "output_sharpen"), ("speech", "tuning")):
+            if not raw[part][name]:  # so that versions without it read the config, too
+                del raw[part][name]
         return json.dumps({"model_type": "live-avatar", **raw}, indent=2) + "\n"
 
     @classmethod

@@ -62,10 +62,10 @@ def load_engine(
         from liveavatar.fast.load import load_fast_model
 
         loaded = load_fast_model(model_dir, chosen, precision, PARTS, fp8=fp8, offload=offload)
-        return Engine(_fast(loaded, chosen, fp8), prompt_encoder(loaded, model_dir, chosen))
+        return Engine(_fast(loaded, chosen, fp8), prompt_encoder(loaded, model_dir, chosen), model_dir=model_dir)
     loaded = load_model(model_dir, chosen, precision)
     use_bytes(loaded, dtype, chosen)
-    return Engine(PlainBackend(loaded, chosen), prompt_encoder(loaded, model_dir, chosen))
+    return Engine(PlainBackend(loaded, chosen), prompt_encoder(loaded, model_dir, chosen), model_dir=model_dir)
 
 
 class Rank:
@@ -134,7 +134,7 @@ class Rank:
             num_layers = model.config.dit.num_layers
             placement = GroupPlacement(self.group, num_layers, spec.own_decoder, decode_layers_of, spec.layers)
             encode_prompt = prompt_encoder(model, self.model_dir, device)
-            self._loaded = Engine(backend, encode_prompt, placement), placement
+            self._loaded = Engine(backend, encode_prompt, placement, model_dir=self.model_dir), placement
         return self._loaded
 
 

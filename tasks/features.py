@@ -5,6 +5,7 @@ from pathlib import Path
 
 from liveavatar.audio.encoders import encoder_kind
 from liveavatar.checkpoints.directory import read_config
+from liveavatar.checkpoints.tuning import tuning_file
 from liveavatar.files import sha256
 from tasks.enhance import CLEANED
 from tasks.stage import cached, stage
@@ -29,6 +30,8 @@ def features(cleaned: Entry, model_dir: str) -> Entry:
 
     inputs = {"cleaned": cleaned.files[CLEANED], "speech": asdict(speech)}
     kind = encoder_kind(speech)
+    if (tuning := tuning_file(speech, Path(model_dir))) is not None:
+        inputs["tuning"] = sha256(tuning)
     if kind.in_model_dir:
         from liveavatar.checkpoints.released import speech_dir
 

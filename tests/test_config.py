@@ -34,6 +34,17 @@ def test_config_survives_json(model: ModelConfig) -> None:
     assert ModelConfig.from_json(model.to_json()) == model
 
 
+def test_a_config_says_of_corrections_where_there_are_some() -> None:
+    tuned = replace(MINI, speech=replace(MINI.speech, tuning="speech.safetensors"))
+    assert ModelConfig.from_json(tuned.to_json()) == tuned
+    assert "tuning" not in MINI.to_json(), "older versions read the config, too"
+    for value in (3, None, ["speech.safetensors"]):
+        raw = json.loads(MINI.to_json())
+        raw["speech"]["tuning"] = value
+        with pytest.raises(CheckpointError, match="tuning is"):
+            ModelConfig.from_json(json.dumps(raw))
+
+
 def test_the_embedded_model_states_every_fact() -> None:
     raw = json.loads((paths.MINI_DIR / "config.json").read_text())
     assert {name: raw[name] for name in FACTS} == {name: getattr(MINI, name) for name in FACTS}

@@ -1,8 +1,9 @@
 """Model directories: loading networks, saving, digests, and the state-dict keys of a preset.
 
 Our own directory is self-describing: `config.json`, `dit.safetensors`, `vae.safetensors` and, when the model
-has its own prompt encoder, `text.safetensors`. Directories in the released layout (Wan2.2-S2V-14B with the
-Live Avatar LoRA) are recognised by their config.json, see `liveavatar.checkpoints.released`.
+has its own prompt encoder, `text.safetensors`, and the file that `SpeechConfig.tuning` names. Directories in the
+released layout (Wan2.2-S2V-14B with the Live Avatar LoRA) are recognised by their config.json, see
+`liveavatar.checkpoints.released`.
 Weights are memory-mapped and go tensor by tensor to the target device and dtype.
 """
 
@@ -20,6 +21,7 @@ from liveavatar.checkpoints import released
 from liveavatar.checkpoints.checksums import file_sha256, list_written
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.lora import LowRank
+from liveavatar.checkpoints.tuning import tuning_file
 from liveavatar.checkpoints.weight_files import (
     check_keys,
     module_shapes,
@@ -85,7 +87,7 @@ def check_model(model_dir: Path, parts: Iterable[str] = PARTS) -> int:
     """Check that a model directory is complete, by names and shapes, without reading the weights.
 
     Returns:
-        Number of weights.
+        Number of weights of the parts.
 
     Raises:
         CheckpointError: when a file is missing or damaged, or names or shapes do not fit the config.
@@ -98,6 +100,8 @@ def check_model(model_dir: Path, parts: Iterable[str] = PARTS) -> int:
         shapes = _shapes_of_part(config, part)
         _sources(model_dir, part, shapes)
         total += sum(s.numel() for s in shapes.values())
+    if (tuning := tuning_file(config.speech, model_dir)) is not None:
+        shapes_of([tuning])
     return total
 
 

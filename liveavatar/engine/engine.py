@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +52,7 @@ class Engine:
         encode_prompt: EncodePrompt,
         placement: PlacementFactory | None = None,
         encode_still: EncodeStill | None = None,
+        model_dir: Path | None = None,
     ) -> None:
         """Compose an engine.
 
@@ -59,8 +61,9 @@ class Engine:
             encode_prompt: the text encoder.
             placement: None places all denoise steps in this process.
             encode_still: None encodes the picture as `backend.still_latents` does.
+            model_dir: where the networks were loaded from; the speech encoder may lie there, too.
         """
-        self.backend, self.encode_prompt = backend, encode_prompt
+        self.backend, self.encode_prompt, self.model_dir = backend, encode_prompt, model_dir
         self.placement: PlacementFactory = placement or SinglePlacement()
         self.still_latents = encode_still or backend.still_latents
 

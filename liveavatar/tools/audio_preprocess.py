@@ -38,8 +38,10 @@ def write_features_of(source: Path, output: Path, model: str) -> str:
     output_folder(output.parent)
     if output.is_dir():
         raise InputError(f"--output {output}: it is a directory; name a file, such as features.pt")
-    speech = read_config(readable_model_dir(model)).speech
-    num_frames = write_features(source, output, speech, load=partial(isolated, load_any_audio, beats=True))
+    model_dir = readable_model_dir(model)
+    speech = read_config(model_dir).speech
+    load = partial(isolated, load_any_audio, beats=True)
+    num_frames = write_features(source, output, speech, model_dir, load)
     return f"{output}: {num_frames} frames of {speech.num_states} x {speech.dim} features"
 
 

@@ -146,6 +146,21 @@ def test_check_counts_weights(model_dir: Path) -> None:
     assert check_model(model_dir) == counted
 
 
+def test_corrections_of_the_speech_encoder_belong_to_the_model(model_dir: Path) -> None:
+    whole = check_model(model_dir)
+    config = replace(TINY, speech=replace(TINY.speech, tuning="speech.safetensors"))
+    (model_dir / "config.json").write_text(config.to_json())
+    with pytest.raises(CheckpointError, match=r"has no speech\.safetensors"):
+        check_model(model_dir)
+    (model_dir / "speech.safetensors").write_text("no weights")
+    with pytest.raises(CheckpointError, match=r"speech\.safetensors is no readable safetensors file"):
+        check_model(model_dir)
+    before = model_digest(model_dir)
+    save_file({"blocks.0.mlp.0.up": torch.zeros(3, 2)}, model_dir / "speech.safetensors")
+    assert check_model(model_dir) == whole
+    assert model_digest(model_dir) != before
+
+
 def test_saving_weights_of_another_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="the dit to save"):
         save_model(tmp_path / "m", MINI, {"dit": random_weights(TINY, "dit")})

@@ -11,6 +11,7 @@ import pytest
 
 from liveavatar.audio.encoders import ENCODERS, EncoderKind, encoder_kind
 from liveavatar.config import LIVE_AVATAR_14B, MINI, TINY, ModelConfig
+from liveavatar.errors import CheckpointError
 from liveavatar.paths import REPO_ROOT
 from tasks import features
 from tasks.enhance import CLEANED
@@ -74,6 +75,21 @@ def test_the_files_of_an_encoder_in_the_model_directory_count(
     (folder / "model.safetensors").write_text("other weights")
     assert not features.features.fn(cleaned(), str(folder)).hit
     assert len(calls) == 2
+
+
+def test_the_corrections_of_an_encoder_count(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    tuned = replace(TINY, speech=replace(TINY.speech, tuning="speech.safetensors"))
+    one, other = (model(tmp_path / name, tuned) for name in ("one", "other"))
+    with pytest.raises(CheckpointError, match=r"has no speech\.safetensors"):
+        features.features.fn(cleaned(), str(one))
+    for folder in (one, other):
+        (folder / "speech.safetensors").write_text("corrections")
+    assert not features.features.fn(cleaned(), str(model(tmp_path / "plain", TINY))).hit
+    assert not features.features.fn(cleaned(), str(one)).hit
+    assert features.features.fn(cleaned(), str(other)).hit, "the same corrections"
+    (other / "speech.safetensors").write_text("others")
+    assert not features.features.fn(cleaned(), str(other)).hit
+    assert [folder for _, _, folder in calls] == [tmp_path / "plain", one, other]
 
 
 @pytest.mark.nightly

@@ -1,7 +1,9 @@
 """The command `python -m liveavatar.tools.audio_preprocess`."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,10 @@ import pytest
 import soundfile
 import torch
 
+from liveavatar.audio.encoders import low_rank
+from liveavatar.audio.encoders.whisper_network import load_encoder
+from liveavatar.checkpoints.directory import read_config
+from liveavatar.config import TINY
 from liveavatar.paths import REPO_ROOT
 from liveavatar.tools.audio_preprocess import main
 
@@ -46,6 +52,26 @@ def test_refuses(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "f.pt").exists()
+
+
+def test_the_speech_encoder_is_the_model_s(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its corrections lie in the model directory."""
+    model, files = shutil.copytree(tiny_model, tmp_path / "model"), (tmp_path / "plain.pt", tmp_path / "tuned.pt")
+    options = ["--input", str(_wav(tmp_path / "a.wav", 1.0)), "--model", str(model), "--output"]
+    assert main([*options, str(files[0])]) == 0
+    speech = replace(TINY.speech, tuning=low_rank.FILE)
+    (model / "config.json").write_text(replace(read_config(model), speech=speech).to_json())
+    assert main([*options, str(files[1])]) == 2
+    assert "has no speech.safetensors" in capsys.readouterr().err
+    encoder = load_encoder(speech.name)
+    for parameter in low_rank.attach(encoder, 1):
+        torch.nn.init.normal_(parameter, std=0.1)
+    low_rank.save(model / low_rank.FILE, encoder)
+    assert main([*options, str(files[1])]) == 0
+    plain, tuned = (torch.load(file, weights_only=True)["features"] for file in files)
+    assert not torch.equal(plain, tuned)
 
 
 def test_as_a_module() -> None:

@@ -56,7 +56,7 @@ class EncoderKind:
     """Facts about one kind of speech encoder, known without loading it."""
 
     module: str  # has `load`
-    in_model_dir: bool  # weights lie in the model directory, and are part of a features file's key
+    in_model_dir: bool  # all weights lie in the model directory, not only corrections (`SpeechConfig.tuning`)
     on_gpu: bool  # computes on a GPU where there is one
     weight_bytes: int  # as loaded
 

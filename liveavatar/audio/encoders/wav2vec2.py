@@ -213,9 +213,19 @@ class Wav2Vec2Speech:
 
 
 def load(speech: SpeechConfig, model_dir: Path | None) -> Wav2Vec2Speech:
-    """Locate the encoder in a model directory. Raises InputError when there is no model directory."""
+    """Locate the encoder in a model directory.
+
+    Raises:
+        InputError: there is no model directory.
+        CheckpointError: the config names corrections, which this kind of encoder has not.
+    """
     from liveavatar.checkpoints.released import speech_dir
 
+    if speech.tuning:
+        raise CheckpointError(
+            f"config.json names corrections of the speech encoder, {speech.tuning!r}, and {speech.kind} takes none; "
+            "use a newer version, or another model"
+        )
     if model_dir is None:
         raise InputError(f"the speech encoder {speech.name} lies in a model directory; name it with --model")
     return Wav2Vec2Speech(speech, speech_dir(model_dir))

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from liveavatar.audio.encoders.whisper_network import STATE_SAMPLES, WhisperEncoder, load_encoder
 from liveavatar.audio.encoders.windows import StreamedFeatures, window_samples
+from liveavatar.checkpoints.tuning import tuning_file
 from liveavatar.config import SpeechConfig
 from liveavatar.errors import CheckpointError
+from liveavatar.files import sha256
 from liveavatar.timing import BLOCK_FRAMES, BLOCK_SAMPLES, SAMPLES_PER_FRAME, count_blocks, count_frames
 
 STATES_PER_FRAME = SAMPLES_PER_FRAME // STATE_SAMPLES
@@ -53,13 +55,21 @@ class WhisperSpeech:
 
 
 def load(speech: SpeechConfig, model_dir: Path | None = None) -> WhisperSpeech:
-    """Load the encoder `speech` names; its weights come with a package, not with the model directory."""
-    return WhisperSpeech(speech, _shared_encoder(speech.name, "cpu"))
+    """Load the encoder `speech` names; its weights come with a package, their corrections with the model directory.
+
+    Raises:
+        InputError: the encoder has corrections, and there is no model directory.
+        CheckpointError: the corrections are missing, damaged, or of another encoder.
+    """
+    tuning = tuning_file(speech, model_dir)
+    digest = "" if tuning is None else sha256(tuning)
+    return WhisperSpeech(speech, _shared_encoder(speech.name, "cpu", tuning, digest))
 
 
 @lru_cache(maxsize=2)
-def _shared_encoder(name: str, device: str) -> WhisperEncoder:
-    return load_encoder(name, device)
+def _shared_encoder(name: str, device: str, tuning: Path | None = None, digest: str = "") -> WhisperEncoder:
+    """Load an encoder once; `digest` is of the file `tuning`, which may be written anew."""
+    return load_encoder(name, device, tuning)
 
 
 def block_features(windows_NS: Tensor, encoder: WhisperEncoder, cfg: SpeechConfig) -> Tensor:
@@ -148,13 +158,14 @@ def whisper_features(
     Args:
         audio: float32 mono 16 kHz.
         num_blocks: number of blocks; as many as cover the track when None.
-        whisper_encoder: from `load_encoder`; `cfg.name` is loaded (and cached) when None.
+        whisper_encoder: from `load_encoder`; `cfg.name` is loaded (and cached) when None, where it has no corrections.
         batch: blocks computed together; it bounds memory (about 3 MB a block for tiny.en).
         dtype: of the result; the computation is float32.
 
     Returns:
         [L, C, 12 * num_blocks] on `device`, time outermost in memory, so that a few frames are one run of bytes.
     """
+    assert whisper_encoder is not None or not cfg.tuning, "corrections lie in a model directory: use `load`"
     encoder = whisper_encoder if whisper_encoder is not None else _shared_encoder(cfg.name, str(device))
     total = count_blocks(count_frames(len(audio))) if num_blocks is None else num_blocks
     out = torch.empty(total * BLOCK_FRAMES, cfg.num_states, cfg.dim, dtype=dtype, device=device)

@@ -71,7 +71,7 @@ def make_scene(folder: Path, photo: np.ndarray, speech: np.ndarray, prompt: str,
     Image.fromarray(photo).save(folder / "photo.png")
     scene = RenderedScene(folder, photo, prompt, 0)
     soundfile.write(scene.sound, speech, SAMPLE_RATE, subtype="FLOAT", format="WAV")
-    num_frames = write_features(scene.sound, scene.features, engine.config.speech)
+    num_frames = write_features(scene.sound, scene.features, engine.config.speech, engine.model_dir)
     return RenderedScene(folder, photo, prompt, num_frames)
 
 

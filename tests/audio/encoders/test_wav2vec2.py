@@ -1,6 +1,7 @@
 """wav2vec2's hidden states at video frames, of whole tracks and of sound that still arrives."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from liveavatar.audio.encoders.wav2vec2 import (
 )
 from liveavatar.audio.encoders.windows import window_samples
 from liveavatar.checkpoints.released import speech_dir
+from liveavatar.errors import CheckpointError
 from liveavatar.timing import BLOCK_SAMPLES
 from tests.audio.sounds import syllables
 from tests.released import SCALED, make_released
@@ -116,6 +118,11 @@ def test_the_first_window_is_the_track_so_far(speech: Wav2Vec2Speech) -> None:
     so_far = torch.from_numpy(audio[: 2 * BLOCK_SAMPLES + LOOKAHEAD])
     expected = window_features(load_wav2vec2(speech.directory), so_far, block=1, first_sample=0)
     assert torch.equal(heard(speech, audio, 4000)[:, :, 12:24], expected.bfloat16())
+
+
+def test_it_takes_no_corrections(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'speech.safetensors', and wav2vec2 takes none"):
+        wav2vec2.load(replace(SPEECH, tuning="speech.safetensors"), tmp_path)
 
 
 def test_each_block_costs_one_window_in_silence_and_in_speech(

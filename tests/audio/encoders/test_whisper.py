@@ -1,18 +1,38 @@
 """Driving features: independent of batching, streamed equals whole."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.encoders.whisper import WhisperSpeech, block_features, whisper_features
-from liveavatar.audio.encoders.whisper_network import WhisperEncoder
+from liveavatar.audio.encoders import low_rank
+from liveavatar.audio.encoders.whisper import WhisperSpeech, block_features, load, whisper_features
+from liveavatar.audio.encoders.whisper_network import WhisperEncoder, load_encoder
 from liveavatar.config import LIVE_AVATAR_14B, MINI
-from liveavatar.errors import CheckpointError
+from liveavatar.errors import CheckpointError, InputError
 from tests.audio.sounds import syllables
 
 SPEECH = MINI.speech
+TUNED = replace(SPEECH, tuning=low_rank.FILE, shifts=(0,))
+
+
+def write_corrections(folder: Path, seed: int = 0) -> None:
+    """Put corrections of the encoder that have an effect into a model directory."""
+    torch.manual_seed(seed)
+    tuned = load_encoder("tiny.en")
+    for parameter in low_rank.attach(tuned, 2):
+        torch.nn.init.normal_(parameter, std=0.05)
+    low_rank.save(folder / low_rank.FILE, tuned)
+
+
+@pytest.fixture(scope="module", params=[SPEECH, TUNED], ids=["as published", "tuned"])
+def speech(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WhisperSpeech:
+    """The encoder of `mini`, or one with corrections."""
+    folder = tmp_path_factory.mktemp("model")
+    write_corrections(folder)
+    return load(request.param, folder)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +130,19 @@ def test_features_are_the_mean_over_moved_windows(encoder: WhisperEncoder) -> No
         pytest.param(0.3, (100,), id="less than a block"),
     ],
 )
-def test_streamed_equals_whole(encoder: WhisperEncoder, seconds: float, pieces: tuple[int, ...]) -> None:
+def test_streamed_equals_whole(speech: WhisperSpeech, seconds: float, pieces: tuple[int, ...]) -> None:
     audio = syllables(seconds)
-    stream = WhisperSpeech(MINI.speech, encoder).stream(0)
+    stream = speech.stream(0)
     blocks, start, count = [], 0, 0
     while start < len(audio):
         piece = audio[start : start + pieces[count % len(pieces)]]
         blocks += stream.push(piece)
         start, count = start + len(piece), count + 1
     blocks += stream.finish()
-    whole = whisper_features(audio, MINI.speech, whisper_encoder=encoder)
+    whole = speech.features(audio)
     streamed = torch.cat(blocks, dim=2)
     assert streamed.shape == whole.shape
-    torch.testing.assert_close(streamed, whole, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(streamed, whole.float(), atol=2e-3, rtol=1e-3)
 
 
 def test_a_block_comes_as_soon_as_it_can_be_known(encoder: WhisperEncoder) -> None:
@@ -134,3 +154,27 @@ def test_a_block_comes_as_soon_as_it_can_be_known(encoder: WhisperEncoder) -> No
 
 def test_no_sound_gives_no_blocks(encoder: WhisperEncoder) -> None:
     assert WhisperSpeech(MINI.speech, encoder).stream(0).finish() == []
+
+
+def test_corrections_of_a_model_directory_are_added(tmp_path: Path, encoder: WhisperEncoder) -> None:
+    audio, plain = syllables(1.0), replace(SPEECH, shifts=(0,))
+    write_corrections(tmp_path)
+    tuned = load(TUNED, tmp_path)
+    published = load(plain, tmp_path).features(audio)
+    assert torch.equal(published, whisper_features(audio, plain, whisper_encoder=encoder, dtype=torch.float16))
+    difference = (tuned.features(audio).float() - published.float()).abs().amax((1, 2))
+    assert difference[0] == 0, "no linear layer lies before the first state"
+    assert difference[1:].min() > 0.05
+    assert load(TUNED, tmp_path).encoder is tuned.encoder, "loaded once"
+    write_corrections(tmp_path, seed=1)
+    assert not torch.equal(load(TUNED, tmp_path).features(audio), tuned.features(audio)), "the file was written anew"
+
+
+def test_corrections_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name it with --model"):
+        load(TUNED)
+    with pytest.raises(CheckpointError, match=r"has no speech\.safetensors"):
+        load(TUNED, tmp_path)
+    (tmp_path / low_rank.FILE).write_text("no weights")
+    with pytest.raises(CheckpointError, match="holds no corrections of a speech encoder"):
+        load(TUNED, tmp_path)

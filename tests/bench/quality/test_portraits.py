@@ -65,7 +65,7 @@ def test_every_picture_gets_a_row_and_a_film_of_its_framing(
     def unchanged(samples: np.ndarray, *_: object) -> SimpleNamespace:
         return SimpleNamespace(audio=samples[: 4 * SAMPLE_RATE], words=())
 
-    engine = SimpleNamespace(config=read_config(paths.MINI_DIR), device="cpu", dtype="torch.bfloat16")
+    engine = SimpleNamespace(config=read_config(paths.MINI_DIR), device="cpu", dtype="torch.bfloat16", model_dir=None)
     monkeypatch.setattr(portraits, "load_engine", lambda _: engine)
     monkeypatch.setattr(videos, "write_features", lambda *_: 100)
     monkeypatch.setattr(portraits, "render_scene", still)

@@ -21,8 +21,8 @@ PHOTO = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
 
 
 def test_a_scene_is_what_the_engine_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videos, "write_features", lambda sound, out, kind: 24 if kind == "speech" else 0)
-    engine: Any = SimpleNamespace(config=SimpleNamespace(speech="speech"))
+    monkeypatch.setattr(videos, "write_features", lambda sound, out, *of: 24 if of == ("speech", Path("MODEL")) else 0)
+    engine: Any = SimpleNamespace(config=SimpleNamespace(speech="speech"), model_dir=Path("MODEL"))
     speech = np.linspace(-1.5, 1.5, SAMPLE_RATE, dtype=np.float32)  # float: louder than full scale stays
     scene = make_scene(tmp_path / "a" / "b", PHOTO, speech, "words", engine)
     assert (scene.folder, scene.prompt, scene.num_frames) == (tmp_path / "a" / "b", "words", 24)
@@ -91,6 +91,6 @@ def test_a_clips_scene_lies_in_a_folder_of_its_name(
     for part, value in {"photo": PHOTO, "speech": np.zeros(640, np.float32)}.items():
         monkeypatch.setattr(Clip, part, lambda _, value=value: value)
     monkeypatch.setattr(videos, "write_features", lambda *_: 1)
-    engine: Any = SimpleNamespace(config=SimpleNamespace(speech=None))
+    engine: Any = SimpleNamespace(config=SimpleNamespace(speech=None), model_dir=None)
     scene = videos.scene_of(clip, engine, tmp_path)
     assert (scene.folder, scene.prompt) == (tmp_path / "07", "calm")
