@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from liveavatar.audio.encoders import low_rank
 from liveavatar.quality.goals import bound_text
 
 CARD = "model_card.md"
@@ -29,6 +30,7 @@ COLUMNS = {
 }
 CURVES = {
     "autoencoder": ("seconds", "step", "loss", "ae_psnr", "ae_psnr_mouth", "ae_energy"),
+    "tuning": ("seconds", "step", "openness", "width"),
     "teacher": ("seconds", "step", "loss", "held_3_mouth", "held_6_mouth", "held_9_mouth"),
 }
 CURVE_ROWS = 8
@@ -41,6 +43,8 @@ is that reader on the true video, so it is the ceiling. Ratios compare with the 
 def write_card(run: Path, out: Path, weights: str) -> None:
     """Write `model_card.md` into the model directory `out` for the weights named `weights` of `run`."""
     parts = [PROSE.read_text().rstrip(), f"The exported weights are those called `{weights}`."]
+    if (out / low_rank.FILE).is_file():
+        parts.append(f"The speech encoder is heard with the corrections in `{low_rank.FILE}`.")
     evaluation = run / "evaluation.json"
     if evaluation.is_file():
         rows = json.loads(evaluation.read_text())["rows"]

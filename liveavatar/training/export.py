@@ -4,7 +4,8 @@
 latent statistics, and `model_card.md`. `--teacher_share` interpolates between the student and its teacher, which has
 better likeness and less motion; `--embedding_share` sets another share for the modules before the layers.
 `--audio_gain` scales the effect of speech, and `--shift` moves the noise levels towards pure noise. `--before MODEL`
-mixes in `--before_share` of the weights that the run started from.
+mixes in `--before_share` of the weights that the run started from. `--speech_tuning FILE` puts corrections of the
+speech encoder (`speech_tuning.py`) beside weights that were trained on its features.
 `--random mini|tiny OUT` writes seeded random weights of the same shapes: useless pictures, but enough to try every
 other part of the product. `--decoder RUN --out DIR` replaces the decoder of the model at DIR by the one of
 `autoencoder --only_decoder DIR` or of `reference_decoder --init DIR`.
@@ -21,10 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar.audio.encoders import low_rank
+from liveavatar.checkpoints.checksums import list_written
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model, save_model
+from liveavatar.checkpoints.tuning import tuning_file
+from liveavatar.checkpoints.weight_files import shapes_of
 from liveavatar.config import FROM_PORTRAIT, PRESETS, ModelConfig
 from liveavatar.errors import CheckpointError
+from liveavatar.files import read_bytes, write_atomically
 from liveavatar.model.vae_compact import CompactVAE, MemoryBlock
 from liveavatar.pose.track import HEAD
 from liveavatar.training import runtime
@@ -111,7 +117,9 @@ def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tens
 class ExportSettings:
     """Choice of a run's weights for export, and their mixing and scaling."""
 
-    weights: str = ""  # "teacher", "regression", "dmd"; empty: the choice of `evaluation.json`, else the last trained
+    weights: str = (
+        ""  # "teacher", "regression", "dmd", "finetune"; empty: the choice of `evaluation.json`, else the last trained
+    )
     teacher_share: float = 0.0  # see `mixed`
     embedding_share: float | None = None
     audio_gain: Sequence[float] = ()  # see `louder`; empty: as trained
@@ -120,6 +128,7 @@ class ExportSettings:
     before_share: float = 0.0  # of its layers in the result, see `mixed`
     before_embedding_share: float | None = None
     pose_limits: Sequence[float] = POSE_LIMITS  # degrees of yaw, pitch, roll that the run has learned
+    speech_tuning: Path | None = None  # corrections of the speech encoder that the run was trained with
     gaze: bool = True  # condition on gaze, if trained with it; mixed weights may not follow it
 
     def name(self, weights: str) -> str:
@@ -150,7 +159,8 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
         settings: which weights, and how they are mixed.
 
     Raises:
-        CheckpointError: when the run has no such weights, or the gains are not one for each injector.
+        CheckpointError: when the run has no such weights, the gains are not one for each injector, or the corrections
+            of the speech encoder are missing or damaged.
     """
     cfg, weights = read_config(run), settings.weights
     vae = runtime.load_checkpoint(runtime.autoencoder_file(run), CPU)["average"]
@@ -193,11 +203,38 @@ def export_run(run: Path, out: Path, settings: ExportSettings = ExportSettings()
     if cfg.pose_guided:
         cfg = replace(cfg, pose_limits=tuple(settings.pose_limits))
     cfg = with_shift(cfg, settings.shift)
-    save_model(out, cfg, split_parts(chosen, vae))
+    cfg = _save_tuned(out, cfg, split_parts(chosen, vae), settings.speech_tuning)
     name = settings.name(weights)
     write_card(run, out, name)
     log.info("%s holds the %s weights of %s", out, name, run)
     return cfg
+
+
+def _save_tuned(out: Path, cfg: ModelConfig, parts: dict[str, dict[str, Tensor]], tuning: Path | None) -> ModelConfig:
+    """Write a model directory with the corrections of its speech encoder, and return its config."""
+    if tuning is None:
+        (out / low_rank.FILE).unlink(missing_ok=True)  # of other weights
+        save_model(out, cfg, parts)
+        return cfg
+    shapes_of([tuning])
+    corrections = read_bytes(tuning)
+    cfg = replace(cfg, speech=replace(cfg.speech, tuning=low_rank.FILE, shifts=(0,)))
+    save_model(out, cfg, parts)
+    write_atomically(out / low_rank.FILE, corrections)
+    list_written(out, [out / low_rank.FILE])
+    return cfg
+
+
+def tuning_of(run: Path, before: Path | None) -> Path | None:
+    """Find the corrections of the speech encoder that a run hears with: its own, or those of the model before it.
+
+    Args:
+        run: folder of the run.
+        before: model directory that it starts from.
+    """
+    if (run / low_rank.FILE).is_file():
+        return run / low_rank.FILE
+    return None if before is None else tuning_file(read_config(before).speech, before)
 
 
 def export_decoder(run: Path, out: Path, output_sharpen: float | None = None) -> None:
@@ -235,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--run", type=Path, help="folder of a training run")
     source.add_argument("--decoder", type=Path, help="folder of a run with --only_decoder; the rest of OUT stays")
     options.add_argument("--out", type=Path)
-    options.add_argument("--weights", default="", help="teacher, regression or dmd")
+    options.add_argument("--weights", default="", help="teacher, regression, dmd or finetune")
     options.add_argument("--teacher_share", type=float, default=0.0, help="0: those weights; 1: the teacher's")
     options.add_argument(
         "--embedding_share", type=float, help="the same of the embeddings; --teacher_share when not given"
@@ -258,6 +295,9 @@ def parser() -> argparse.ArgumentParser:
         "--pose_limits", type=float, nargs=3, default=POSE_LIMITS,
         help="degrees of yaw, pitch and roll up to which the run has learned to turn heads",
     )  # fmt: skip
+    options.add_argument(
+        "--speech_tuning", type=Path, help="corrections of the speech encoder that the run was trained with"
+    )
     options.add_argument("--no_gaze", dest="gaze", action="store_false", help="do not condition on gaze")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("folder", nargs="?", type=Path, help="same as --out")

@@ -16,13 +16,14 @@ from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import save_model
 from liveavatar.config import PRESETS
 from liveavatar.training import runtime
-from liveavatar.training.export import export_run
+from liveavatar.training.export import ExportSettings, export_run
 from liveavatar.training.pack import pack_folder
 
 log = logging.getLogger(__name__)
 
 STEM = "so_far"
-WEIGHTS = ("autoencoder.pt", "teacher.pt", "student.pt")
+TRANSFORMERS = ("teacher.pt", "student.pt")
+WEIGHTS = ("autoencoder.pt", *TRANSFORMERS)
 
 
 def newest(run: Path) -> float:
@@ -30,11 +31,18 @@ def newest(run: Path) -> float:
     return max((path.stat().st_mtime for path in (run / name for name in WEIGHTS) if path.is_file()), default=0.0)
 
 
-def export_newest(run: Path, out: Path, preset: str = "mini") -> list[Path]:
-    """Write the newest weights of a run to `out`; return the files, none when there are no weights yet."""
+def export_newest(run: Path, out: Path, preset: str = "mini", speech_tuning: Path | None = None) -> list[Path]:
+    """Write the newest weights of a run to `out`; return the files, none when there are no weights yet.
+
+    Args:
+        run: folder of the run.
+        out: made when missing.
+        preset: of the run.
+        speech_tuning: corrections of the speech encoder that the run hears with.
+    """
     folder = run / STEM
-    if (run / "teacher.pt").is_file() and (run / "config.json").is_file():
-        export_run(run, folder)
+    if any((run / name).is_file() for name in TRANSFORMERS) and (run / "config.json").is_file():
+        export_run(run, folder, ExportSettings(speech_tuning=speech_tuning))
     elif (run / "autoencoder.pt").is_file():
         vae = runtime.load_checkpoint(runtime.autoencoder_file(run), torch.device("cpu"))["average"]
         encoded = (run / "config.json").is_file()  # only the encode stage measures the latent statistics
@@ -51,9 +59,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", choices=("mini", "tiny"), default="mini")
+    parser.add_argument("--speech_tuning", type=Path, help="corrections of the speech encoder that the run hears with")
     args: Any = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
-    for path in export_newest(args.run, args.out, args.preset):
+    for path in export_newest(args.run, args.out, args.preset, args.speech_tuning):
         log.info("%s: %d bytes", path, path.stat().st_size)
 
 

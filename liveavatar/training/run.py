@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from liveavatar.audio.encoders import low_rank
 from liveavatar.training import partial_export, runtime
+from liveavatar.training.export import tuning_of
 from liveavatar.training.pack import pack_folder, pack_held_out, pack_report
 from liveavatar.training.recipes import RECIPES
 
@@ -109,7 +109,7 @@ class TrainingRun:
         if busy or newest <= self.last_export[1] or now < self.last_export[0] + EXPORT_EVERY:
             return
         self.last_export = now, newest
-        options = ["--run", str(self.work), "--out", str(self.args.out), "--preset", self.args.preset]
+        options = ["--run", str(self.work), "--out", str(self.args.out), "--preset", self.args.preset, *self._hearing()]
         command = ["-m", "liveavatar.training.partial_export", *options]
         self.exporter = self.launch("partial_export", command, {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""})
 
@@ -143,14 +143,8 @@ class TrainingRun:
         seconds = self.args.budget["render"]
         per_device = self.args.renderers if self.args.gpus else 1
         places = [d for d in self.devices for _ in range(per_device)]
-        shared = [
-            "--assets",
-            str(self.args.assets),
-            "--speech",
-            str(self.args.speech),
-            "--out",
-            str(self.work / "clips"),
-        ]
+        shared = ["--assets", str(self.args.assets), "--speech", str(self.args.speech)]
+        shared += ["--out", str(self.work / "clips")]
         module = "liveavatar.training.corpus.clips"
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(places) // 2))}
         processes = []
@@ -176,14 +170,19 @@ class TrainingRun:
 
     def _encoding(self) -> list[str]:
         options = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--out", str(self.work)]
-        options += ["--speech_encoder", self.args.speech_encoder]
-        tuning = self.work / low_rank.FILE
-        return [*options, "--speech_tuning", str(tuning)] if tuning.is_file() else options
+        return [*options, "--speech_encoder", self.args.speech_encoder, *self._hearing()]
+
+    def _hearing(self, run: str = ".") -> list[str]:
+        """Build the option of the corrections that a folder of the run is heard with; none: the plain encoder."""
+        before = self.args.before if self.args.before is not None and self.args.before.is_dir() else None
+        tuning = tuning_of(self.work / run, before)
+        return [] if tuning is None else ["--speech_tuning", str(tuning)]
 
     def tune(self) -> bool:
         """Encode the speech as the model before the run hears it, and tune the speech encoder beside it."""
         plain = ["--data", str(self.work / "clips"), "--speech", str(self.args.speech), "--only_speech"]
         plain += ["--out", str(self.work / BEFORE_SPEECH), "--speech_encoder", self.args.speech_encoder]
+        plain += self._hearing(BEFORE_SPEECH)
         (self.work / BEFORE_SPEECH).mkdir(exist_ok=True)
         encoding = self._start("before_speech", "latents", plain)
         seconds = self.args.budget["tune"]
@@ -203,14 +202,8 @@ class TrainingRun:
         seconds = self.args.budget["teacher"] + self.args.budget["distill"] - REFINE_JOIN
         if "refine" in self.args.budget:
             seconds = self.args.budget["refine"]
-        options = [
-            "--data",
-            str(self.work / "clips"),
-            "--out",
-            str(self.work / runtime.REFINED),
-            "--seconds",
-            str(seconds),
-        ]
+        options = ["--data", str(self.work / "clips"), "--out", str(self.work / runtime.REFINED)]
+        options += ["--seconds", str(seconds)]
         options += ["--only_decoder", str(self.work / "autoencoder.pt"), "--share", str(max(1, self.args.gpus))]
         options += ["--resume", "--preset", self.args.preset, *self._extra("refine")]
         alone = {"CUDA_VISIBLE_DEVICES": str(self.args.refine_gpu), "OMP_NUM_THREADS": "4"}
@@ -275,7 +268,7 @@ class TrainingRun:
 
     def export(self) -> bool:
         """Export the chosen weights, and others beside them."""
-        options = ["-m", "liveavatar.training.export", "--run", str(self.work), "--out"]
+        options = ["-m", "liveavatar.training.export", "--run", str(self.work), *self._hearing(), "--out"]
         exports = [self.launch("export", [*options, str(self.work / "model"), *self._extra("export")])]
         for weights in self._beside():
             exports.append(self.launch("export", [*options, str(self.work / BESIDE[weights]), "--weights", weights]))

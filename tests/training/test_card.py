@@ -1,5 +1,8 @@
 """Tables of the model card come from the records of a run."""
 
+import json
+from pathlib import Path
+
 from liveavatar.training import card
 
 
@@ -20,3 +23,22 @@ def test_card_tables_come_from_records() -> None:
     assert len(rows) == 2 + card.CURVE_ROWS
     assert rows[2].startswith("| 0 |")
     assert rows[-1].startswith("| 49 |")
+
+
+def test_the_card_of_a_tuned_speech_encoder_says_so(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "model"
+    run.mkdir()
+    out.mkdir()
+    rows = [{"step": 1, "seconds": 2.0, "loss": 0.5}, {"step": 9, "seconds": 8.0, "openness": 0.9125, "width": 0.75}]
+    (run / "tuning.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    card.write_card(run, out, "finetune")
+    assert "corrections in" not in (out / card.CARD).read_text()
+    (out / "speech.safetensors").write_bytes(bytes(3_500_000))
+    card.write_card(run, out, "finetune")
+    text = (out / card.CARD).read_text()
+    assert "The speech encoder is heard with the corrections in `speech.safetensors`." in text
+    assert "| speech.safetensors | 3.5 MB |" in text
+    assert (
+        "## Course of the tuning\n\n| seconds | step | openness | width |\n|---|---|---|---|\n| 8 | 9 | 0.912 | 0.750 |"
+        in text
+    )

@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from liveavatar.audio.encoders import encoder_kind, low_rank
+from liveavatar.audio.encoders.whisper_network import load_encoder
+from liveavatar.checkpoints import checksums
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
 from liveavatar.errors import CheckpointError
 from liveavatar.training import autoencoder, export, runtime
 from liveavatar.training.corpus.head.motion import POSE_LIMITS
+from tests.audio.sounds import syllables
 from tests.training.conftest import ToyRun
 
 
@@ -99,6 +104,65 @@ def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_pa
     assert all(gains[n].median() == pytest.approx(1.5, abs=1e-2) for n in louder)
     named = "teacher, with speech 1.5 times as loud, noise levels shifted by 7, no gaze condition"
     assert recipe.name("teacher") == named
+
+
+def corrections(path: Path) -> Path:
+    """Write corrections of the speech encoder that have an effect."""
+    encoder = load_encoder("tiny.en")
+    for parameter in low_rank.attach(encoder, 1):
+        torch.nn.init.normal_(parameter, std=0.1)
+    low_rank.save(path, encoder)
+    return path
+
+
+def test_a_fine_tuned_student_comes_with_the_encoder_that_it_reads(taught: ToyRun, tmp_path: Path) -> None:
+    run, model = tmp_path / "run", tmp_path / "model"
+    shutil.copytree(taught.run, run)
+    average = runtime.load_checkpoint(run / "teacher.pt", torch.device("cpu"))["average"]
+    runtime.save_checkpoint(run / "student.pt", {"finetune": {name: w + 1 for name, w in average.items()}})
+    file, audio = corrections(tmp_path / "tuned"), syllables(1.0)
+    options = ["--run", str(run), "--out", str(model), "--weights", "finetune", "--shift", "7"]
+    export.main(options)
+    plain = read_config(model)
+    assert plain.speech == read_config(run).speech
+    export.main([*options, "--speech_tuning", str(file)])
+    made = read_config(model)
+    assert made == replace(plain, speech=replace(plain.speech, tuning=low_rank.FILE, shifts=(0,)))
+    assert {low_rank.FILE, "dit.safetensors"} <= {path.name for path in checksums.verify(model)}
+    assert low_rank.FILE in (model / "model_card.md").read_text()
+    heard = encoder_kind(made.speech).load(made.speech, model).features(audio)
+    unlike = encoder_kind(plain.speech).load(plain.speech, model).features(audio)
+    assert (heard.float() - unlike.float()).abs().max() > 0.1
+    head = load_model(model, "cpu", torch.float32, parts=("dit",)).dit.head.head.weight
+    torch.testing.assert_close(head, average["dit.head.head.weight"] + 1, atol=2e-3, rtol=2e-3)
+    export.main([*options, "--speech_tuning", str(model / low_rank.FILE)])
+    assert (model / low_rank.FILE).read_bytes() == file.read_bytes(), "once more, from the model itself"
+    export.main(options)
+    assert not (model / low_rank.FILE).exists(), "what was there belongs to other weights"
+    assert low_rank.FILE not in {path.name for path in checksums.verify(model)}
+
+
+@pytest.mark.parametrize("content", [None, "no weights"])
+def test_export_refuses_corrections_that_cannot_be_read(taught: ToyRun, tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "tuned"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(CheckpointError, match=f"{file} is no readable safetensors file"):
+        export.export_run(taught.run, tmp_path / "model", export.ExportSettings(weights="teacher", speech_tuning=file))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_hears_as_it_was_tuned_or_as_the_model_before(tmp_path: Path) -> None:
+    run, before = tmp_path / "run", tmp_path / "before"
+    run.mkdir()
+    export.export_random("tiny", before)
+    assert export.tuning_of(run, None) is export.tuning_of(run, before) is None
+    config = read_config(before)
+    (before / "config.json").write_text(replace(config, speech=replace(config.speech, tuning="other")).to_json())
+    (before / "other").touch()
+    assert export.tuning_of(run, before) == before / "other"
+    (run / low_rank.FILE).touch()
+    assert export.tuning_of(run, before) == export.tuning_of(run, None) == run / low_rank.FILE
 
 
 def test_export_on_the_way_from_the_student_to_its_teacher(taught: ToyRun, tmp_path: Path) -> None:

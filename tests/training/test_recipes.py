@@ -9,7 +9,7 @@ import pytest
 
 from liveavatar.audio.encoders import low_rank
 from liveavatar.checkpoints.directory import read_config
-from liveavatar.config import shifted_sigmas
+from liveavatar.config import MINI, shifted_sigmas
 from liveavatar.paths import MINI_DIR
 from liveavatar.training import autoencoder, run
 from liveavatar.training.card import CARD, PROSE
@@ -116,7 +116,7 @@ def test_the_speech_encoder_is_tuned_before_the_clips_are_encoded(
     seen = started(TUNED, tmp_path, monkeypatch, "--speech_encoder", "ENCODER")
     stages = [name for name in seen if not name.startswith("render_")]
     assert stages == ["before_speech", "tune", "encode", "finetune", "export"]
-    before, tune, encode, finetune = (seen[name] for name in stages[:4])
+    before, tune, encode, finetune, exported = (seen[name] for name in stages)
     assert (tune["seconds"], tune["out"], tune["assets"], tune["speech"]) == (
         TUNED.tune,
         tmp_path,
@@ -127,12 +127,29 @@ def test_the_speech_encoder_is_tuned_before_the_clips_are_encoded(
     assert (before["only_speech"], before["out"], before["speech_tuning"]) == (True, tmp_path / run.BEFORE_SPEECH, None)
     assert (encode["only_speech"], encode["speech_tuning"]) == (False, file)
     assert (finetune["before_features"], finetune["init"]) == (tmp_path / run.BEFORE_SPEECH, Path("BEFORE"))
+    assert (exported["weights"], exported["speech_tuning"]) == ("finetune", file)
 
 
 def test_without_a_tuned_encoder_there_is_one_kind_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = started(ANCHORED, tmp_path, monkeypatch)
     assert seen["encode"]["speech_tuning"] is None
     assert seen["finetune"]["before_features"] is None
+    assert seen["export"]["speech_tuning"] is None
+
+
+@pytest.mark.parametrize("recipe", [ANCHORED, TUNED], ids=lambda recipe: recipe.name)
+def test_a_run_from_a_tuned_model_hears_as_that_one(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, work = tmp_path / "before", tmp_path / "work"
+    before.mkdir()
+    work.mkdir()
+    (before / "config.json").write_text(replace(MINI, speech=replace(MINI.speech, tuning="theirs")).to_json())
+    (before / "theirs").touch()
+    seen = started(recipe, work, monkeypatch, "--before", str(before))
+    heard = {name: options["speech_tuning"] for name, options in seen.items() if "speech_tuning" in options}
+    alone = {"before_speech"} if recipe is TUNED else set()
+    assert heard == dict.fromkeys({"encode", "export"} | alone, before / "theirs"), "until it is tuned itself"
 
 
 def test_the_ninth_run_is_the_recorded_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
