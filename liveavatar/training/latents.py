@@ -196,6 +196,8 @@ def encode_stage(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
     """Encode speech and clips; write `features_*`, `latents_*` and the config with latent statistics to `args.out`."""
     cfg = replace(PRESETS[args.preset], pose_origin=FROM_PORTRAIT)
     out: Path = args.out
+    if args.speech_tuning is not None:  # as `export` has it
+        cfg = replace(cfg, speech=replace(cfg.speech, shifts=(0,)))
     for split in ("train", "eval"):
         path = out / f"features_{split}_{rank.rank}.pt"
         if not path.exists():

@@ -9,10 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from liveavatar.audio.encoders import encoder_kind
 from liveavatar.audio.encoders.whisper import whisper_features
 from liveavatar.audio.feature_file import save_features
+from liveavatar.checkpoints.directory import read_config
 from liveavatar.engine.engine import Engine
 from liveavatar.engine.settings import RenderSettings
 from liveavatar.errors import Interrupted
@@ -25,6 +28,7 @@ from liveavatar.render.sound import FileSound
 from liveavatar.render.timings import timing_summary
 from liveavatar.timing import BLOCK_SAMPLES, count_frames
 from tests.audio.sounds import syllables
+from tests.corrections import tuned_copy
 from tests.ranks import group
 from tests.released import make_released
 
@@ -83,6 +87,24 @@ def expected(engine: Engine, job: RenderJob, pcm: bytes, tmp_path: Path) -> str:
     Recording(tmp_path / "heard").write_wav(audio)
     whole = FileSound(features=features, audio=audio, num_frames=count_frames(len(sound)))
     return run_job(engine, replace(job, sound=whole, work_dir=tmp_path / "whole")).latents_sha256
+
+
+def test_live_sound_is_heard_with_the_corrections_of_the_model(tiny_model: Path, pcm: bytes, tmp_path: Path) -> None:
+    model = tuned_copy(tiny_model, tmp_path / "tuned")
+    config, folder = read_config(model), tmp_path / "heard"
+    folder.mkdir()
+    (folder / "sound.pcm").touch()
+    speak(folder, pcm[: 2 * 4 * BLOCK_SAMPLES], lambda _: None).join()
+    sound = PipeSound(folder=folder, model_dir=model).open(config)
+    sound.start(0)
+    assert sound.ready(0)
+    assert sound.ready(1)
+    tuned, plain = (
+        encoder_kind(read_config(path).speech).load(read_config(path).speech, path).features(samples(pcm)).float()
+        for path in (model, tiny_model)
+    )
+    torch.testing.assert_close(sound.features[0:24], tuned[:, :, :24], atol=2e-3, rtol=1e-3)
+    assert (tuned - plain)[:, 1:, :24].abs().max() > 0.05
 
 
 def test_film_begins_before_the_sound_ends_and_is_that_of_the_whole(

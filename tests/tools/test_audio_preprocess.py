@@ -1,9 +1,7 @@
 """The command `python -m liveavatar.tools.audio_preprocess`."""
 
-import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,9 @@ import soundfile
 import torch
 
 from liveavatar.audio.encoders import low_rank
-from liveavatar.audio.encoders.whisper_network import load_encoder
-from liveavatar.checkpoints.directory import read_config
-from liveavatar.config import TINY
 from liveavatar.paths import REPO_ROOT
 from liveavatar.tools.audio_preprocess import main
+from tests.corrections import tuned_copy
 
 
 def _wav(path: Path, seconds: float) -> Path:
@@ -58,20 +54,16 @@ def test_the_speech_encoder_is_the_model_s(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its corrections lie in the model directory."""
-    model, files = shutil.copytree(tiny_model, tmp_path / "model"), (tmp_path / "plain.pt", tmp_path / "tuned.pt")
-    options = ["--input", str(_wav(tmp_path / "a.wav", 1.0)), "--model", str(model), "--output"]
-    assert main([*options, str(files[0])]) == 0
-    speech = replace(TINY.speech, tuning=low_rank.FILE)
-    (model / "config.json").write_text(replace(read_config(model), speech=speech).to_json())
-    assert main([*options, str(files[1])]) == 2
+    tuned, made = tuned_copy(tiny_model, tmp_path / "tuned"), []
+    for model in (tiny_model, tuned):
+        made.append(tmp_path / f"{model.name}.pt")
+        options = ["--input", str(_wav(tmp_path / "a.wav", 1.0)), "--model", str(model), "--output", str(made[-1])]
+        assert main(options) == 0
+    plain, other = (torch.load(file, weights_only=True)["features"] for file in made)
+    assert not torch.equal(plain, other)
+    (tuned / low_rank.FILE).unlink()
+    assert main(options) == 2
     assert "has no speech.safetensors" in capsys.readouterr().err
-    encoder = load_encoder(speech.name)
-    for parameter in low_rank.attach(encoder, 1):
-        torch.nn.init.normal_(parameter, std=0.1)
-    low_rank.save(model / low_rank.FILE, encoder)
-    assert main([*options, str(files[1])]) == 0
-    plain, tuned = (torch.load(file, weights_only=True)["features"] for file in files)
-    assert not torch.equal(plain, tuned)
 
 
 def test_as_a_module() -> None:

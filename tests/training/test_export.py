@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from liveavatar.audio.encoders import encoder_kind, low_rank
-from liveavatar.audio.encoders.whisper_network import load_encoder
 from liveavatar.checkpoints import checksums
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model
@@ -17,6 +16,7 @@ from liveavatar.errors import CheckpointError
 from liveavatar.training import autoencoder, export, runtime
 from liveavatar.training.corpus.head.motion import POSE_LIMITS
 from tests.audio.sounds import syllables
+from tests.corrections import write_corrections
 from tests.training.conftest import ToyRun
 
 
@@ -106,21 +106,12 @@ def test_export_with_louder_speech_and_other_noise_levels(taught: ToyRun, tmp_pa
     assert recipe.name("teacher") == named
 
 
-def corrections(path: Path) -> Path:
-    """Write corrections of the speech encoder that have an effect."""
-    encoder = load_encoder("tiny.en")
-    for parameter in low_rank.attach(encoder, 1):
-        torch.nn.init.normal_(parameter, std=0.1)
-    low_rank.save(path, encoder)
-    return path
-
-
 def test_a_fine_tuned_student_comes_with_the_encoder_that_it_reads(taught: ToyRun, tmp_path: Path) -> None:
     run, model = tmp_path / "run", tmp_path / "model"
     shutil.copytree(taught.run, run)
     average = runtime.load_checkpoint(run / "teacher.pt", torch.device("cpu"))["average"]
     runtime.save_checkpoint(run / "student.pt", {"finetune": {name: w + 1 for name, w in average.items()}})
-    file, audio = corrections(tmp_path / "tuned"), syllables(1.0)
+    file, audio = write_corrections(tmp_path / "tuned"), syllables(1.0)
     options = ["--run", str(run), "--out", str(model), "--weights", "finetune", "--shift", "7"]
     export.main(options)
     plain = read_config(model)

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from liveavatar.audio.encoders import low_rank
-from liveavatar.audio.encoders.whisper_network import load_encoder
 from liveavatar.checkpoints.directory import read_config
 from liveavatar.checkpoints.load import load_model, save_model
-from liveavatar.config import FROM_PORTRAIT, TINY
+from liveavatar.config import FROM_PORTRAIT, MINI, TINY
 from liveavatar.model.text import tokenize_batch
 from liveavatar.model.vae_compact import CompactVAE
 from liveavatar.pose.blinks import blink
@@ -30,6 +28,7 @@ from liveavatar.training.latents import (
     encode_clips,
     normalised,
 )
+from tests.corrections import write_corrections
 from tests.training import toy
 from tests.training.conftest import ToyRun
 
@@ -234,12 +233,8 @@ def test_a_run_that_goes_on_keeps_the_statistics_of_its_latents(
 
 
 def test_speech_is_heard_by_a_tuned_encoder(corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path) -> None:
-    encoder = load_encoder(str(corpus.encoder))
-    for parameter in low_rank.attach(encoder, 2):
-        torch.nn.init.normal_(parameter, std=0.1)
-    low_rank.save(tmp_path / low_rank.FILE, encoder)
-    heard = []
-    for name, tuning in (("plain", None), ("tuned", tmp_path / low_rank.FILE)):
+    file, heard = write_corrections(tmp_path / "corrections", corpus.encoder), []
+    for name, tuning in (("plain", None), ("tuned", file)):
         options = {"speech": corpus.speech, "speech_encoder": str(corpus.encoder), "only_speech": True}
         (tmp_path / name).mkdir()
         (tmp_path / name / "features_train_0.pt").touch()  # what is there is not made again
@@ -248,3 +243,16 @@ def test_speech_is_heard_by_a_tuned_encoder(corpus: ToyRun, rank: runtime.TrainR
     plain, tuned = heard
     assert torch.equal(plain[:, 0], tuned[:, 0]), "corrections begin behind the first state"
     assert (plain - tuned)[:, 1:].abs().max() > 0.1
+
+
+def test_a_tuned_encoder_is_judged_as_a_model_hears_it(
+    corpus: ToyRun, rank: runtime.TrainRank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One window of sound, where `mini` takes the mean over three."""
+    file, shifts = write_corrections(tmp_path / "corrections", corpus.encoder), []
+    monkeypatch.setattr(latents, "speech_features", lambda *given: shifts.append(given[2].shifts) or {})
+    for name, tuning in (("plain", None), ("tuned", file)):
+        options = {"speech": corpus.speech, "speech_encoder": str(corpus.encoder), "only_speech": True}
+        args = corpus.args(**options, preset="mini", out=tmp_path / name, speech_tuning=tuning)
+        latents.encode_stage(args, rank)
+    assert shifts == [MINI.speech.shifts] * 2 + [(0,)] * 2

@@ -9,29 +9,21 @@ import torch
 
 from liveavatar.audio.encoders import low_rank
 from liveavatar.audio.encoders.whisper import WhisperSpeech, block_features, load, whisper_features
-from liveavatar.audio.encoders.whisper_network import WhisperEncoder, load_encoder
+from liveavatar.audio.encoders.whisper_network import WhisperEncoder
 from liveavatar.config import LIVE_AVATAR_14B, MINI
 from liveavatar.errors import CheckpointError, InputError
 from tests.audio.sounds import syllables
+from tests.corrections import write_corrections
 
 SPEECH = MINI.speech
 TUNED = replace(SPEECH, tuning=low_rank.FILE, shifts=(0,))
-
-
-def write_corrections(folder: Path, seed: int = 0) -> None:
-    """Put corrections of the encoder that have an effect into a model directory."""
-    torch.manual_seed(seed)
-    tuned = load_encoder("tiny.en")
-    for parameter in low_rank.attach(tuned, 2):
-        torch.nn.init.normal_(parameter, std=0.05)
-    low_rank.save(folder / low_rank.FILE, tuned)
 
 
 @pytest.fixture(scope="module", params=[SPEECH, TUNED], ids=["as published", "tuned"])
 def speech(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WhisperSpeech:
     """The encoder of `mini`, or one with corrections."""
     folder = tmp_path_factory.mktemp("model")
-    write_corrections(folder)
+    write_corrections(folder / low_rank.FILE)
     return load(request.param, folder)
 
 
@@ -158,7 +150,7 @@ def test_no_sound_gives_no_blocks(encoder: WhisperEncoder) -> None:
 
 def test_corrections_of_a_model_directory_are_added(tmp_path: Path, encoder: WhisperEncoder) -> None:
     audio, plain = syllables(1.0), replace(SPEECH, shifts=(0,))
-    write_corrections(tmp_path)
+    write_corrections(tmp_path / low_rank.FILE)
     tuned = load(TUNED, tmp_path)
     published = load(plain, tmp_path).features(audio)
     assert torch.equal(published, whisper_features(audio, plain, whisper_encoder=encoder, dtype=torch.float16))
@@ -166,7 +158,7 @@ def test_corrections_of_a_model_directory_are_added(tmp_path: Path, encoder: Whi
     assert difference[0] == 0, "no linear layer lies before the first state"
     assert difference[1:].min() > 0.05
     assert load(TUNED, tmp_path).encoder is tuned.encoder, "loaded once"
-    write_corrections(tmp_path, seed=1)
+    write_corrections(tmp_path / low_rank.FILE, seed=1)
     assert not torch.equal(load(TUNED, tmp_path).features(audio), tuned.features(audio)), "the file was written anew"
 
 
