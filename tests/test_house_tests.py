@@ -19,6 +19,7 @@ SOURCES = sorted(
 OF_NO_FILE = (
     *(
         "tests/test_house*.py",
+        "tests/test_conftest.py",
         "tests/test_composition.py",
         "tests/test_docs.py",
         "tests/test_security.py",
