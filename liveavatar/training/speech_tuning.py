@@ -191,6 +191,8 @@ class Tuning:
         self.encoder.mel_filters = self.filters[THROATS // 2]
         pairs: list[tuple[np.ndarray, np.ndarray]] = []
         for sample, frame, count in sounds.tracks.tolist():
+            if count == 0:  # shorter than a block
+                continue
             ends = (
                 sample
                 + self.lookahead
