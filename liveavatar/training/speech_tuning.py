@@ -56,6 +56,17 @@ class Sounds:
     audio_S: Tensor
     values_FV: Tensor
     tracks: Tensor  # [n, 3]: first sample, first frame, number of frames
+    engines: list[str]  # synthesisers of the tracks
+
+    def weights(self, balance: float) -> Tensor:
+        """Compute the weights [n] by which tracks are drawn.
+
+        Args:
+            balance: 0 draws every second of sound as often; 1 gives every synthesiser the same share.
+        """
+        frames = self.tracks[:, 2].float()
+        total = {name: float(frames[[e == name for e in self.engines]].sum()) for name in {*self.engines}}
+        return frames / torch.tensor([total[e] ** balance for e in self.engines], device=frames.device)
 
 
 class MouthReader(nn.Module):
@@ -114,7 +125,8 @@ def gather_sounds(tracks: list[Track], recordings: int, mouths: Mouths, window: 
             rows.append((samples + window, frames, len(mouth)))
             samples, frames = samples + window + len(audio), frames + len(mouth)
     joined = torch.from_numpy(np.concatenate([*sounds, silence]))
-    return Sounds(joined.to(device), torch.cat(values).to(device), torch.tensor(rows, device=device))
+    engines = [track.info.voice.partition(":")[0] for track in tracks] * recordings
+    return Sounds(joined.to(device), torch.cat(values).to(device), torch.tensor(rows, device=device), engines)
 
 
 class Tuning:
@@ -133,6 +145,7 @@ class Tuning:
             [{"params": list(self.reader.parameters()), "top": HEAD_RATE}, {"params": corrections, "top": args.rate}],
             HEAD_RATE, betas=(0.9, 0.98), weight_decay=DECAY,
         )  # fmt: skip
+        self.weights = sounds.weights(args.balance)
         self.mean, self.std = sounds.values_FV.mean(0), sounds.values_FV.std(0)
         mels = len(self.encoder.mel_filters)
         self.filters = [
@@ -145,7 +158,7 @@ class Tuning:
     def train_step(self, fraction: float) -> dict[str, Tensor]:
         """Update corrections and reader once, on windows of random tracks."""
         device, tracks = self.rank.device, self.sounds.tracks
-        pick = torch.multinomial(tracks[:, 2].float(), self.args.batch, True, generator=self.generator)
+        pick = torch.multinomial(self.weights, self.args.batch, True, generator=self.generator)
         sample, frame, count = tracks[pick].unbind(1)
         block = (torch.rand(len(pick), device=device, generator=self.generator) * (count - BLOCK_FRAMES + 1)).long()
         starts = sample + (block + BLOCK_FRAMES) * SAMPLES_PER_FRAME + self.lookahead - self.window
@@ -186,11 +199,14 @@ class Tuning:
 
     @torch.no_grad()
     def correlations(self, sounds: Sounds) -> dict[str, float]:
-        """Measure predictions, block by block as in a render: mean correlation over stretches of `CLIP_FRAMES`."""
+        """Measure predictions, block by block as in a render: mean correlations over stretches of `CLIP_FRAMES`.
+
+        `openness` and `width` are over all tracks, `openness piper` over those of a synthesiser.
+        """
         self.reader.eval()
         self.encoder.mel_filters = self.filters[THROATS // 2]
-        pairs: list[tuple[np.ndarray, np.ndarray]] = []
-        for sample, frame, count in sounds.tracks.tolist():
+        found: dict[str, list[np.ndarray]] = {}
+        for (sample, frame, count), engine in zip(sounds.tracks.tolist(), sounds.engines, strict=True):
             if count == 0:  # shorter than a block
                 continue
             ends = (
@@ -202,10 +218,13 @@ class Tuning:
             curves = torch.cat(read).flatten(0, 1).cpu().numpy()
             truth = sounds.values_FV[frame : frame + count].cpu().numpy()
             length = min(CLIP_FRAMES, count)
-            pairs += [(curves[i : i + length], truth[i : i + length]) for i in range(0, count - length + 1, length)]
+            stretches = [slice(i, i + length) for i in range(0, count - length + 1, length)]
+            for value, name in enumerate(VALUES):
+                alike = correlations([curves[t, value] for t in stretches], [truth[t, value] for t in stretches])
+                found.setdefault(name, []).append(alike)
+                found.setdefault(f"{name} {engine}", []).append(alike)
         self.reader.train()
-        by_value = [correlations([a[:, v] for a, _ in pairs], [b[:, v] for _, b in pairs]) for v in range(len(VALUES))]
-        return {name: float(values.mean()) for name, values in zip(VALUES, by_value, strict=True)}
+        return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
 
 
 def train(args: argparse.Namespace, rank: runtime.TrainRank) -> None:
@@ -241,6 +260,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--batch", type=int, default=256)
     options.add_argument("--rank", type=int, default=64, help="of the corrections")
     options.add_argument("--rate", type=float, default=3e-4, help="learning rate of the corrections")
+    options.add_argument("--balance", type=float, default=0.5, help="of synthesisers: 0 by length, 1 the same share")
     options.add_argument("--log_every", type=int, default=400)
     options.add_argument("--speech_encoder", default="tiny.en", help="Whisper name, or a file of its encoder")
     return options

@@ -59,7 +59,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer_of(small: Path, sounds: Sounds, rank: runtime.TrainRank, batch: int = 4) -> Tuning:
-    args = argparse.Namespace(speech_encoder=str(small), rank=4, rate=3e-3, batch=batch, seed=0)
+    args = argparse.Namespace(speech_encoder=str(small), rank=4, rate=3e-3, batch=batch, balance=0.5, seed=0)
     return Tuning(args, TINY.speech, sounds, rank)
 
 
@@ -113,6 +113,14 @@ class Knowing(nn.Module):
         return (torch.stack((openness, openness.square()), 2) - self.mean) / self.std + self.nothing
 
 
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_a_synthesiser_with_little_speech_is_drawn_more_often(balance: float, share: float) -> None:
+    rows = torch.tensor([[0, 0, 300], [0, 0, 600], [0, 0, 100]])
+    weights = Sounds(torch.zeros(0), torch.zeros(0, 2), rows, ["piper", "piper", "kokoro"]).weights(balance)
+    assert float(weights[2] / weights.sum()) == pytest.approx(share)
+    assert float(weights[1] / weights[0]) == pytest.approx(2)
+
+
 @pytest.mark.parametrize("late", [0, 1, -1])
 def test_who_knows_the_truth_is_right_and_a_frame_off_is_wrong(
     small: Path, rank: runtime.TrainRank, monkeypatch: pytest.MonkeyPatch, late: int
@@ -126,11 +134,12 @@ def test_who_knows_the_truth_is_right_and_a_frame_off_is_wrong(
         audio += [openness[frame : frame + count].repeat_interleave(SAMPLES_PER_FRAME), torch.zeros(window)]
         frame += count
     values = torch.stack((openness, openness.square()), 1)
-    trainer = trainer_of(small, Sounds(torch.cat(audio), values, torch.tensor(rows)), rank, batch=64)
+    sounds = Sounds(torch.cat(audio), values, torch.tensor(rows), ["tone", "other"])
+    trainer = trainer_of(small, sounds, rank, batch=64)
     trainer.encoder, trainer.reader = Pass(), Knowing(trainer, late)  # type: ignore[assignment]
     found = trainer.correlations(trainer.sounds)
     loss = float(trainer.train_step(0.5)["loss"])
-    assert found.keys() == {"openness", "width"}
+    assert found.keys() == {f"{value}{of}" for value in ("openness", "width") for of in ("", " tone", " other")}
     if late:
         assert max(found.values()) < 0.5
         assert loss > 0.5
