@@ -139,8 +139,7 @@ class PrefectServer:
             raise CapacityError(f"{home}: no database can lie in a folder with a question mark in its name; "
                                 "set LIVEAVATAR_HOME to another folder")  # fmt: skip
         home.mkdir(parents=True, exist_ok=True)
-        why = why_no_port(self._port, RELEASE_SECONDS) if self._port else ""
-        if why:
+        if self._port and (why := why_no_port(self._port, RELEASE_SECONDS)):
             raise CapacityError(f"port {self._port}: {why}; give another one, such as --port {_other(self._port)}")
         self._database = DatabaseLock(home)
         self._database.acquire()
@@ -237,8 +236,8 @@ class PrefectServer:
         return False
 
 
-def _other(port: int | None) -> int:
-    return (port or 0) + 10 if 1024 <= (port or 0) < 65_000 else 4210
+def _other(port: int) -> int:
+    return port + 10 if 1024 <= port < 65_000 else 4210
 
 
 class Pulse:

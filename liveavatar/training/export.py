@@ -117,9 +117,7 @@ def louder(weights: dict[str, Tensor], gains: Sequence[float]) -> dict[str, Tens
 class ExportSettings:
     """Choice of a run's weights for export, and their mixing and scaling."""
 
-    weights: str = (
-        ""  # "teacher", "regression", "dmd", "finetune"; empty: the choice of `evaluation.json`, else the last trained
-    )
+    weights: str = ""  # as `--weights`; empty: the choice of `evaluation.json`, else the last trained
     teacher_share: float = 0.0  # see `mixed`
     embedding_share: float | None = None
     audio_gain: Sequence[float] = ()  # see `louder`; empty: as trained

@@ -33,7 +33,7 @@ from liveavatar.training.corpus.head.motion import spoken_mouth
 from liveavatar.training.corpus.layout import SPEEDS
 from liveavatar.training.corpus.speech.sound import other_recording
 from liveavatar.training.corpus.speech.tracks import Track, load_tracks
-from liveavatar.training.corpus.speech.visemes import shape_matrix
+from liveavatar.training.corpus.speech.visemes import loudness_gain, shape_matrix
 from liveavatar.training.features import THROAT
 from liveavatar.training.optim import rate_factor
 
@@ -100,8 +100,9 @@ class Mouths:
 
     def values(self, track: Track) -> Tensor:
         """Compute the values [F, V] of a track's whole blocks."""
-        expression = spoken_mouth(track.events, track.audio, self.names, self.matrix)
-        expression = expression[: len(expression) // BLOCK_FRAMES * BLOCK_FRAMES]
+        num_frames = len(track.audio) // SAMPLES_PER_FRAME // BLOCK_FRAMES * BLOCK_FRAMES
+        gain = loudness_gain(track.audio, len(track.audio) // SAMPLES_PER_FRAME)
+        expression = spoken_mouth(track.events, gain, self.names, self.matrix)[:num_frames]
         landmarks = self._rest + torch.einsum("fk,kpc->fpc", torch.from_numpy(expression), self._moves)
         return torch.stack((reference.openness(landmarks[..., :2]), reference.mouth_width(landmarks[..., :2])), -1)
 

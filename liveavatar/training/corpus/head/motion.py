@@ -133,12 +133,14 @@ def mood_weights(mood: str, names: list[str]) -> np.ndarray:
     return weights
 
 
-def spoken_mouth(events: np.ndarray, audio: np.ndarray, names: list[str], matrix: np.ndarray) -> np.ndarray:
-    """Compute the expression weights [T, K] that speech alone gives a mouth; arguments as in `speaking_motion`."""
-    num_frames = len(audio) * FPS // 16_000
-    mouth = viseme_curves(events, num_frames, matrix)
+def spoken_mouth(events: np.ndarray, gain: np.ndarray, names: list[str], matrix: np.ndarray) -> np.ndarray:
+    """Compute the expression weights [T, K] that speech alone gives a mouth.
+
+    `gain` [T] is from `loudness_gain`; the other arguments are as in `speaking_motion`.
+    """
+    mouth = viseme_curves(events, len(gain), matrix)
     loose = np.array([n not in _FIRM for n in names])
-    mouth[:, loose] *= loudness_gain(audio, num_frames)[:, None]
+    mouth[:, loose] *= gain[:, None]
     return mouth
 
 
@@ -166,7 +168,7 @@ def speaking_motion(
     """
     num_frames = len(audio) * FPS // 16_000
     gain = loudness_gain(audio, num_frames)
-    mouth = spoken_mouth(events, audio, names, matrix)
+    mouth = spoken_mouth(events, gain, names, matrix)
     expression = mouth + mood_weights(style.mood, names)
     # Smiles and frowns yield while the lips are round.
     rounding = np.clip(mouth[:, names.index("mouthPucker")] + 0.5 * mouth[:, names.index("mouthFunnel")], 0, 1)

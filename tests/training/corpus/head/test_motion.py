@@ -20,7 +20,7 @@ from liveavatar.training.corpus.head.motion import (
     turned_rest,
     turning,
 )
-from liveavatar.training.corpus.speech.visemes import SHAPES, both_sides, shape_matrix
+from liveavatar.training.corpus.speech.visemes import SHAPES, both_sides, loudness_gain, shape_matrix
 
 NAMES = sorted(
     {n for w in (*SHAPES.values(), *MOODS.values()) for n in both_sides(w)}
@@ -30,6 +30,7 @@ MATRIX = shape_matrix(NAMES)
 EVENTS = np.array([(0.0, 0.4, 0), (0.4, 0.7, 11), (0.7, 0.8, 1), (0.8, 1.2, 9), (1.2, 3.0, 0)], np.float32)
 REST = np.array([0.1, -0.05, 0.02])
 AUDIO = (0.2 * np.sin(np.arange(48_000) * 0.1)).astype(np.float32)
+FRAMES = 75
 
 
 def move(mood: str = "neutral", energy: str = "natural", seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -53,12 +54,12 @@ def test_the_mouth_is_not_random() -> None:
 
 
 def test_speech_alone_moves_the_mouth_as_a_person_without_a_mood() -> None:
-    alone = spoken_mouth(EVENTS, AUDIO, NAMES, MATRIX)
+    alone = spoken_mouth(EVENTS, loudness_gain(AUDIO, FRAMES), NAMES, MATRIX)
     lips = [i for i, n in enumerate(NAMES) if n.startswith(("jaw", "mouth")) and "Smile" not in n]
     np.testing.assert_allclose(alone[:, lips], move()[0][:, lips], atol=1e-6)
     others = [i for i, n in enumerate(NAMES) if n.startswith(("eye", "brow"))]
     assert not alone[:, others].any()
-    quiet = spoken_mouth(EVENTS, 0.001 * AUDIO, NAMES, MATRIX)
+    quiet = spoken_mouth(EVENTS, loudness_gain(0.001 * AUDIO, FRAMES), NAMES, MATRIX)
     jaw, press = NAMES.index("jawOpen"), NAMES.index("mouthPress_L")
     assert quiet[:, jaw].max() < 0.9 * alone[:, jaw].max()
     np.testing.assert_array_equal(quiet[:, press], alone[:, press])
